@@ -1,0 +1,40 @@
+# Every target works on a fresh checkout with Python >= 3.11, make and the package registries.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+$(VENV)/installed: pyproject.toml export/pyproject.toml runtime/pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kdedge needs Python 3.11 or later")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -e './runtime[camera]' -e ./export -e '.[dev]'
+	touch $@
+
+.PHONY: help install demo test check format wheels clean
+
+help:  ## Show what can be made
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(VENV)/installed  ## Create .venv with the three packages and the tools
+
+demo: install  ## Distill, export, validate and run on pictures rendered here: about five minutes
+	$(BIN)/kdedge demo
+
+test: install  ## Run the tests, under twelve minutes on two cores
+	$(BIN)/python -m pytest
+
+check: install  ## Lint and type-check, as CI does
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy kdedge export/kdedge_export runtime/kdedge_runtime
+
+format: install  ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheels: install  ## Build the three wheels into dist/, the runtime's for the device
+	for package in runtime export .; do $(BIN)/pip wheel --quiet --no-deps --wheel-dir dist ./$$package || exit; done
+
+clean:  ## Remove what was made
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
