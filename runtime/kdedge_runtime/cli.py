@@ -1,0 +1,129 @@
+"""The command `kdedge-run`: parses, calls, prints errors."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from kdedge_runtime import __version__
+from kdedge_runtime.errors import KdedgeError
+
+__all__ = ["build_parser", "main"]
+
+_DEFAULT_VIEW = "127.0.0.1:8080"
+_EXAMPLES = """examples:
+  %(prog)s model.onnx --source 0 --view 8080              a camera, watched at http://localhost:8080
+  %(prog)s model.onnx --source film.mp4 -o seen.mp4       every frame of a video, with its heat
+  %(prog)s model.onnx --source photos/ -o seen/           a folder of pictures
+  %(prog)s model.onnx --source rtsp://host/cam --jsonl -  one line of JSON a frame
+  %(prog)s model.onnx --source synthetic: --view          without any camera
+
+exit codes: 0 done, 1 other, 2 usage, 3 a package is missing, 5 the source failed"""
+
+
+def build_parser(prog: str = "kdedge-run") -> argparse.ArgumentParser:
+    """The arguments of the command."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Run an explained model: every frame gets its answer and the reason, in one forward pass.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="MODEL", help="a model file written by `kdedge export`")
+    parser.add_argument(
+        "--source",
+        required=True,
+        metavar="SOURCE",
+        help="a camera (0), a URL (rtsp://…), a video, a picture, a folder of pictures, or synthetic:[CLASS]",
+    )
+    parser.add_argument(
+        "--frames",
+        choices=("all", "latest"),
+        help="every frame in order, or only the newest (default: all of files, the latest of cameras and streams)",
+    )
+    parser.add_argument("--max-frames", type=_positive, metavar="N", help="stop after N frames")
+    where = parser.add_argument_group("where the answers go (any of them together)")
+    where.add_argument("--jsonl", metavar="FILE", help="one line of JSON a frame; - is standard output")
+    where.add_argument(
+        "-o", "--output", metavar="PATH", help="the overlay: a video (PATH ends in .mp4) or a folder of pictures"
+    )
+    where.add_argument(
+        "--view",
+        nargs="?",
+        const=_DEFAULT_VIEW,
+        metavar="[HOST:]PORT",
+        help=f"watch in a browser (default {_DEFAULT_VIEW}; 0.0.0.0:PORT lets the whole network watch)",
+    )
+    where.add_argument("--show", action="store_true", help="watch in a window")
+    how = parser.add_argument_group("how the model runs")
+    how.add_argument("--class", dest="class_name", metavar="NAME", help="explain this class (default: the top one)")
+    how.add_argument("--opacity", type=_share, metavar="0..1", help="how much full heat covers (default: 0.6)")
+    how.add_argument("--threads", type=_positive, metavar="N", help="for one inference (default: onnxruntime's choice)")
+    how.add_argument("--provider", default="cpu", metavar="NAME", help="onnxruntime's provider (default %(default)s)")
+    parser.add_argument("--version", action="version", version=f"kdedge-runtime {__version__}")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "kdedge-run") -> int:
+    """Run the command.
+
+    Args:
+        argv: the arguments after the command's name; None takes those of the process.
+        prog: the command's name in help and errors.
+
+    Returns:
+        The exit code: 0, or that of the error (see `kdedge_runtime.errors`).
+
+    Raises:
+        SystemExit: the arguments cannot be parsed (2), or help or version was asked for (0).
+    """
+    arguments = build_parser(prog).parse_args(argv)
+    # Not before the arguments are known to be good: onnxruntime and numpy take longer to load than help to print.
+    from kdedge_runtime.command import execute
+
+    try:
+        with _logging_to_stderr():
+            failure: KdedgeError | None = execute(arguments).failure
+    except KdedgeError as error:
+        failure = error
+    except OSError as error:  # a full disk, a folder of somebody else's
+        failure = KdedgeError(f"{error.filename or 'An output'} cannot be written: {error.strerror or error}.")
+    if failure is None:
+        return 0
+    sys.stderr.write(f"error: {failure}\n")
+    return failure.exit_code
+
+
+@contextmanager
+def _logging_to_stderr() -> Iterator[None]:
+    """Within the block the runtime's own log goes to stderr as plain lines."""
+    log = logging.getLogger("kdedge_runtime")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    before = log.level, log.propagate
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before[0])
+        log.propagate = before[1]
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return value

@@ -1,0 +1,109 @@
+"""What `kdedge-run` does with its arguments: open, run, report."""
+
+import argparse
+import logging
+import sys
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from kdedge_runtime.errors import UsageError
+from kdedge_runtime.model import Model
+from kdedge_runtime.overlay import OPACITY
+from kdedge_runtime.progress import RunSummary
+from kdedge_runtime.runner import RunSettings, run, stopped_by_signals
+from kdedge_runtime.sinks import JsonLines, PictureFolder, Sink, StatusLine, VideoFile, Window
+from kdedge_runtime.sources import Source, open_source
+from kdedge_runtime.view import Address, LiveView
+
+__all__ = ["execute"]
+
+_log = logging.getLogger(__name__)
+
+
+def execute(arguments: argparse.Namespace) -> RunSummary:
+    """Carry out the parsed arguments of `kdedge_runtime.cli.build_parser`.
+
+    Raises:
+        KdedgeError: whatever is wrong with the model, the source or an output. A source that gives out after its first
+            frame does not raise; see `RunSummary.failure`.
+    """
+    stop = threading.Event()
+    with stopped_by_signals(stop):
+        model = Model.load(arguments.model, threads=arguments.threads, provider=arguments.provider)
+        class_index = None if arguments.class_name is None else model.class_index(arguments.class_name)
+        if class_index is not None and not model.has_map:
+            raise UsageError(
+                f"{model.path} gives no saliency map, so no class can be explained. Export it with a --method, or "
+                "leave --class out."
+            )
+        _log.info(_start_line(model, arguments.threads))
+        settings = RunSettings(
+            class_index=class_index,
+            opacity=OPACITY if arguments.opacity is None else arguments.opacity,
+            max_frames=arguments.max_frames,
+        )
+        with ExitStack() as stack:
+            source = stack.enter_context(open_source(arguments.source, arguments.frames, stop))
+            sinks = [stack.enter_context(sink) for sink in _sinks(arguments, model, source, stop)]
+            for sink in sinks:
+                if isinstance(sink, LiveView):
+                    _log.info("view: %s", sink.url)
+            summary = run(model, source, sinks, settings, stop)
+    _log.info(summary.table())
+    if arguments.output and summary.frames:
+        _log.info("written: %s", arguments.output)
+    return summary
+
+
+def _sinks(arguments: argparse.Namespace, model: Model, source: Source, stop: threading.Event) -> list[Sink]:
+    sinks: list[Sink] = []
+    if arguments.jsonl:
+        sinks.append(JsonLines(arguments.jsonl, stop))
+    if arguments.output:
+        sinks.append(_output(Path(arguments.output), source))
+    if arguments.view:
+        about = {
+            "model": model.path.name,
+            "source": source.name,
+            "runtime": _start_line(model, arguments.threads),
+        }
+        sinks.append(LiveView(Address.parse(arguments.view), about))
+    if arguments.show:
+        sinks.append(Window(stop))
+    if sys.stderr.isatty() and not (arguments.jsonl == "-" and sys.stdout.isatty()):
+        sinks.append(StatusLine())
+    return sinks
+
+
+def _output(path: Path, source: Source) -> Sink:
+    if path.suffix.lower() == ".mp4":
+        if source.fps is None and not source.live:
+            raise UsageError(f"Pictures make no video. Name a folder for their overlays: `-o {path.with_suffix('')}`.")
+        return VideoFile(path, source.fps, live=source.live)
+    if path.suffix and not path.is_dir():
+        raise UsageError(f"-o {path} is neither a video (*.mp4) nor a folder. Name one of them.")
+    return PictureFolder(path)
+
+
+def _start_line(model: Model, threads: int | None) -> str:
+    spec, outputs = model.metadata.input, model.metadata.outputs
+    parts = [
+        f"onnxruntime {ort.__version__}",
+        model.provider.removesuffix("ExecutionProvider"),
+        "1 thread" if threads == 1 else f"{threads or 'all'} threads",
+        f"{spec.width}×{spec.height} px",
+        f"{len(model.metadata.labels)} classes",
+        _number_format(model.metadata.quantization),
+        f"map {outputs.map_width}×{outputs.map_height} {outputs.method}" if model.has_map else "no map",
+    ]
+    return " · ".join(parts)
+
+
+def _number_format(quantization: dict[str, Any] | None) -> str:
+    if quantization is None:
+        return "fp32"
+    return " ".join(str(quantization[key]) for key in ("weights", "format") if key in quantization) or "quantized"

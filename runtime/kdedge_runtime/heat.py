@@ -1,0 +1,98 @@
+"""Saliency maps as heat: what a person is shown, and four numbers that say where the model looked."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from kdedge_runtime.arrays import Floats
+
+__all__ = ["HeatStats", "SteadyScale", "heat_stats", "peak", "rectified"]
+
+Box = tuple[float, float, float, float]
+
+
+def peak(saliency_map: Floats) -> float:
+    """The strongest evidence for the class in a map `[h, w]`; 0.0 where no cell speaks for it."""
+    return max(float(saliency_map.max()), 0.0)
+
+
+def rectified(saliency_map: Floats, scale: float) -> Floats:
+    """Heat for display: the positive part of a signed map, divided by `scale`.
+
+    Args:
+        saliency_map: raw and signed, `[h, w]`.
+        scale: the value that is shown as full heat; what exceeds it is shown as full heat too.
+
+    Returns:
+        float32 `[h, w]` in [0, 1]; all zeros where `scale` is not positive.
+    """
+    if scale <= 0:
+        return np.zeros_like(saliency_map, dtype=np.float32)
+    heat: Floats = np.clip(saliency_map / scale, 0.0, 1.0).astype(np.float32)
+    return heat
+
+
+@dataclass(frozen=True)
+class HeatStats:
+    """Where the evidence for the explained class lies, from the positive cells of a map.
+
+    A map without a positive cell has no evidence and so no place: `cx`, `cy` and `entropy` are None, `area_frac`
+    is 0.
+    """
+
+    cx: float | None
+    """Centre of mass, from the left edge of the frame (0) to the right (1)."""
+    cy: float | None
+    """Centre of mass, from the top edge of the frame (0) to the bottom (1)."""
+    area_frac: float
+    """Share of the map's cells that are above half of its maximum, in [0, 1]."""
+    entropy: float | None
+    """Spread of the evidence: 0 when one cell holds all of it, 1 when all cells hold the same."""
+
+
+def heat_stats(saliency_map: Floats, box: Box, height: int, width: int) -> HeatStats:
+    """Summarise one map in the coordinates of the frame that it explains.
+
+    Args:
+        saliency_map: raw and signed, `[h, w]`.
+        box: the part of the frame that the model saw, from `kdedge_runtime.preprocess.visible_box`.
+        height: of the frame in pixels.
+        width: of the frame in pixels.
+    """
+    evidence = np.maximum(saliency_map.astype(np.float64), 0.0)
+    total = float(evidence.sum())
+    if total <= 0:
+        return HeatStats(None, None, 0.0, None)
+    rows, columns = evidence.shape
+    share = evidence / total
+    # A cell's place is its middle: cell j of w lies at (j + 1/2) / w.
+    across = float(share.sum(axis=0) @ ((np.arange(columns) + 0.5) / columns))
+    down = float(share.sum(axis=1) @ ((np.arange(rows) + 0.5) / rows))
+    left, top, right, bottom = box
+    held = share[share > 0]
+    cells = evidence.size
+    entropy = float(-(held * np.log(held)).sum()) / math.log(cells) if cells > 1 else 0.0
+    return HeatStats(
+        cx=(left + across * (right - left)) / width,
+        cy=(top + down * (bottom - top)) / height,
+        area_frac=float((evidence > evidence.max() / 2).mean()),
+        entropy=min(max(entropy, 0.0), 1.0),
+    )
+
+
+class SteadyScale:
+    """A display scale for video: it rises at once and falls slowly, so that the picture does not flicker.
+
+    Normalising every frame by its own maximum would show weak evidence as brightly as strong evidence and pulse
+    with the noise. The scale is the exponential moving maximum of the peaks.
+    """
+
+    def __init__(self, half_life_frames: float = 30.0) -> None:
+        self._decay = 0.5 ** (1.0 / half_life_frames)
+        self._scale = 0.0
+
+    def update(self, peak: float) -> float:
+        """Take in the peak of the next frame's map and return the scale to show that frame with."""
+        self._scale = max(peak, self._scale * self._decay)
+        return self._scale

@@ -1,0 +1,133 @@
+"""What a model file says about itself: the schema of its `kdedge.*` metadata.
+
+Values are JSON, one key a concept, read through `custom_metadata_map` and never evaluated. The same classes write
+the metadata at export, so that both sides cannot disagree.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from kdedge_runtime.errors import ModelFileError
+
+__all__ = ["SCHEMA", "ImageInput", "Interpolation", "Metadata", "Outputs", "Resize"]
+
+SCHEMA = 1
+PREFIX = "kdedge."
+Resize = Literal["crop", "squash"]
+Interpolation = Literal["bilinear", "bicubic"]
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """How a picture becomes the model's input.
+
+    The graph takes uint8 RGB `[N, height, width, 3]` in [0, 255] and normalises by itself; what is left to the
+    caller is the geometry. `resize="crop"` scales the shorter side to `size / crop_fraction` and cuts the centre,
+    `"squash"` scales both sides freely.
+    """
+
+    height: int
+    width: int
+    mean: tuple[float, float, float]
+    """Per channel, RGB, of pixel values scaled to [0, 1]; applied inside the graph."""
+    std: tuple[float, float, float]
+    resize: Resize = "crop"
+    crop_fraction: float = 1.0
+    """Share of the scaled shorter side that the crop keeps, in (0, 1]."""
+    interpolation: Interpolation = "bilinear"
+    name: str = "image"
+    kind: Literal["image"] = "image"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the graph gives besides the logits."""
+
+    method: str
+    """How `saliency_map` is computed, or `none` when the file has no map."""
+    target_layer: str | None = None
+    """Module path of the layer that the map looks at."""
+    head: str | None = None
+    map_height: int | None = None
+    map_width: int | None = None
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Everything a runtime must know besides the graph itself."""
+
+    labels: tuple[str, ...]
+    """Class names in the order of the logits."""
+    input: ImageInput
+    outputs: Outputs
+    quantization: dict[str, Any] | None = None
+    lineage: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    temperature: float = 1.0
+    """Calibration temperature: probabilities are `softmax(logits / temperature)`."""
+    task: Literal["classify"] = "classify"
+
+    def to_props(self) -> dict[str, str]:
+        """The metadata as `metadata_props` entries: namespaced keys, JSON values."""
+        values = {"schema": SCHEMA} | {item.name: getattr(self, item.name) for item in fields(self)}
+        values["input"], values["outputs"] = asdict(self.input), asdict(self.outputs)
+        return {PREFIX + key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}
+
+    @classmethod
+    def from_props(cls, props: Mapping[str, str]) -> "Metadata":
+        """Read the metadata of a model file.
+
+        Raises:
+            ModelFileError: the file was not exported by kdedge, its schema is another one, or a value is broken.
+        """
+        if PREFIX + "schema" not in props:
+            raise ModelFileError(
+                "The model file has no kdedge metadata, so its labels and input size are unknown. "
+                "Expected a file written by `kdedge export`."
+            )
+        values = {key.removeprefix(PREFIX): _parse(key, text) for key, text in props.items() if key.startswith(PREFIX)}
+        schema = values.pop("schema")
+        if schema != SCHEMA:
+            raise ModelFileError(
+                f"The model file has metadata schema {schema!r}; this kdedge-runtime reads schema {SCHEMA}. "
+                "Export the model again, or install the kdedge-runtime that matches it."
+            )
+        try:
+            values["labels"] = tuple(_checked(values["labels"], list))
+            values["input"] = _image_input(_checked(values["input"], dict))
+            values["outputs"] = Outputs(**_checked(values["outputs"], dict))
+            metadata = cls(**values)
+            if not isinstance(metadata.temperature, int | float) or not metadata.temperature > 0:
+                raise ValueError(f"impossible temperature {metadata.temperature!r}")
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelFileError(
+                f"The model file's metadata is damaged ({type(error).__name__}: {error}). Export the model again."
+            ) from error
+        return metadata
+
+
+def _parse(key: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ModelFileError(
+            f"The model file's metadata is damaged: {key} is not JSON. Export the model again."
+        ) from error
+
+
+def _checked(value: Any, kind: type) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"expected {kind.__name__}, got {type(value).__name__}")
+    return value
+
+
+def _image_input(values: dict[str, Any]) -> ImageInput:
+    spec = ImageInput(**values | {"mean": tuple(values["mean"]), "std": tuple(values["std"])})
+    sizes_are_sound = all(isinstance(side, int) and 0 < side <= 8192 for side in (spec.height, spec.width))
+    if not sizes_are_sound or len(spec.mean) != 3 or len(spec.std) != 3 or not 0 < spec.crop_fraction <= 1:
+        raise ValueError(f"impossible input {values}")
+    if spec.resize not in get_args(Resize) or spec.interpolation not in get_args(Interpolation):
+        raise ValueError(f"unknown resize rule {spec.resize!r} or interpolation {spec.interpolation!r}")
+    return spec

@@ -1,0 +1,179 @@
+"""The explained model: one session, one forward pass, the answer and the reason."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from kdedge_runtime.arrays import Floats, Integers, Pixels
+from kdedge_runtime.errors import ModelFileError, UsageError
+from kdedge_runtime.metadata import Metadata
+
+__all__ = ["Explanation", "Model", "softmax"]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What the model says of a batch, and why."""
+
+    logits: Floats
+    """`[N, K]`, one column a label."""
+    probabilities: Floats
+    """`[N, K]`, softmax of the logits at the model's calibration temperature; rows sum to 1."""
+    explained_class: Integers
+    """`[N]`, the class that each map explains."""
+    saliency_map: Floats | None
+    """`[N, h, w]`, raw and signed: positive cells speak for the explained class, negative ones against it.
+
+    None when the file was exported with `--method none`.
+    """
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model file that is ready to run."""
+
+    path: Path
+    metadata: Metadata
+    session: ort.InferenceSession
+
+    @classmethod
+    def load(cls, path: str | Path, *, threads: int | None = None, provider: str = "cpu") -> "Model":
+        """Open a model file written by `kdedge export`.
+
+        Args:
+            path: the `.onnx` file.
+            threads: threads for one inference; None leaves the choice to onnxruntime (all cores).
+            provider: onnxruntime's execution provider by its short name (`cpu`, `cuda`, `coreml`, …). It is used
+                or refused, never silently replaced.
+
+        Raises:
+            ModelFileError: the file is missing, damaged, was not written by kdedge, or its graph is not the one
+                that its metadata tells of.
+            UsageError: the provider is not part of the installed onnxruntime, or does not work here.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise ModelFileError(f"There is no model file {path}. Write one with `kdedge export RUN`.")
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        # Idle threads that spin take a core from the camera and heat a small board.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        wanted = _provider(provider)
+        try:
+            session = ort.InferenceSession(path.read_bytes(), options, providers=[wanted])
+        except Exception as error:  # onnxruntime raises its own types without a common, public base
+            raise ModelFileError(
+                f"onnxruntime {ort.__version__} cannot read {path}: {str(error).strip().splitlines()[0]} "
+                "Expected a model file written by `kdedge export`; copy or export it again."
+            ) from error
+        if session.get_providers()[0] != wanted:
+            raise UsageError(
+                f"onnxruntime {ort.__version__} has {wanted} but cannot start it here, and would use the CPU instead. "
+                "Install the driver and libraries that it needs, or leave --provider out."
+            )
+        metadata = Metadata.from_props(session.get_modelmeta().custom_metadata_map)
+        _check_graph(path, session, metadata)
+        return cls(path, metadata, session)
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that the session really uses, by onnxruntime's name."""
+        return str(self.session.get_providers()[0])
+
+    @property
+    def has_map(self) -> bool:
+        """Whether the file gives a saliency map."""
+        return self.metadata.outputs.method != "none"
+
+    def class_index(self, name: str) -> int:
+        """The index of a label, by its name or its number.
+
+        Raises:
+            UsageError: no label has this name.
+        """
+        labels = self.metadata.labels
+        if name in labels:
+            return labels.index(name)
+        if name.isdecimal() and int(name) < len(labels):
+            return int(name)
+        shown = ", ".join(labels[:12]) + (", …" if len(labels) > 12 else "")
+        raise UsageError(f"The model has no class {name!r}. Its {len(labels)} classes are: {shown}")
+
+    def predict(self, images: Pixels, class_index: int | None = None) -> Explanation:
+        """Classify and explain a batch in one forward pass.
+
+        Args:
+            images: uint8 RGB `[N, H, W, 3]` at the model's size (see `kdedge_runtime.preprocess.fit`).
+            class_index: the class to explain in every image; None explains the top class of each.
+
+        Raises:
+            UsageError: the shape, type or class index does not fit the model.
+        """
+        spec = self.metadata.input
+        expected = (spec.height, spec.width, 3)
+        if images.ndim != 4 or images.shape[1:] != expected or images.dtype != np.uint8:
+            raise UsageError(
+                f"The model takes uint8 images of shape (N, {', '.join(map(str, expected))}), "
+                f"got {images.dtype} {images.shape}. Bring pictures to size with kdedge_runtime.preprocess.fit."
+            )
+        feed: dict[str, np.ndarray] = {spec.name: images}
+        if class_index is not None:
+            if not 0 <= class_index < len(self.metadata.labels):
+                raise UsageError(
+                    f"Class index {class_index} is outside the model's {len(self.metadata.labels)} classes."
+                )
+            if self.has_map:
+                feed["class_index"] = np.array([class_index], dtype=np.int64)
+        if not self.has_map:
+            (logits,) = self.session.run(["logits"], feed)
+            explained, saliency_map = logits.argmax(axis=1), None
+        else:
+            logits, saliency_map, explained = self.session.run(["logits", "saliency_map", "explained_class"], feed)
+        return Explanation(logits, softmax(logits / self.metadata.temperature), explained, saliency_map)
+
+
+def softmax(logits: Floats) -> Floats:
+    """Probabilities `[N, K]` of logits `[N, K]`."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    result: Floats = shifted / shifted.sum(axis=1, keepdims=True)
+    return result
+
+
+def _check_graph(path: Path, session: ort.InferenceSession, metadata: Metadata) -> None:
+    inputs = {item.name: item for item in session.get_inputs()}
+    outputs = {item.name: item for item in session.get_outputs()}
+    spec = metadata.input
+    needed = {"logits"} if metadata.outputs.method == "none" else {"logits", "saliency_map", "explained_class"}
+    faults = [f"no output {name}" for name in sorted(needed - outputs.keys())]
+    if spec.name not in inputs:
+        faults.append(f"no input {spec.name}")
+    elif inputs[spec.name].type != "tensor(uint8)" or not _agrees(inputs[spec.name], (spec.height, spec.width, 3)):
+        faults.append(f"an input {spec.name} of {inputs[spec.name].type} {inputs[spec.name].shape}")
+    if "logits" in outputs and not _agrees(outputs["logits"], (len(metadata.labels),)):
+        faults.append(f"logits {outputs['logits'].shape} for {len(metadata.labels)} labels")
+    if faults:
+        raise ModelFileError(
+            f"{path} is not what its metadata says: it has {', '.join(faults)}. Expected uint8 input "
+            f"{spec.name} [N, {spec.height}, {spec.width}, 3] and {', '.join(sorted(needed))}. Export it again."
+        )
+
+
+def _agrees(value: ort.NodeArg, shape: tuple[int, ...]) -> bool:
+    """Whether a value's shape after the batch can be `shape`; dimensions that the graph leaves open agree with any."""
+    inner = value.shape[1:]
+    return len(inner) == len(shape) and all(
+        actual == expected or not isinstance(actual, int) for actual, expected in zip(inner, shape, strict=True)
+    )
+
+
+def _provider(short_name: str) -> str:
+    available = {name.removesuffix("ExecutionProvider").lower(): name for name in ort.get_available_providers()}
+    if short_name.lower() not in available:
+        raise UsageError(
+            f"onnxruntime {ort.__version__} here has no provider {short_name!r}; it has: {', '.join(available)}."
+        )
+    return str(available[short_name.lower()])

@@ -1,0 +1,155 @@
+"""Picture files of any kind as RGB arrays: the one reader that training, validation and device share."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from kdedge_runtime.arrays import Pixels
+from kdedge_runtime.errors import SourceError
+
+__all__ = [
+    "PICTURE_SUFFIXES",
+    "Fault",
+    "Picture",
+    "UnreadablePicture",
+    "is_picture",
+    "jpeg",
+    "load_picture",
+    "picture_files",
+    "read_picture",
+]
+
+PICTURE_SUFFIXES = (
+    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpeg", ".jpg"),
+    *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+)
+"""Lower-case suffixes of files that are meant as pictures, whether or not Pillow can decode them here."""
+
+Fault: TypeAlias = Literal["unreadable", "empty", "not an image", "truncated", "too large", "of unsupported pixel type"]
+
+_GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"})
+_EXIF_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class UnreadablePicture(SourceError):
+    """A picture file cannot be decoded; `fault` says why in a word or two."""
+
+    def __init__(self, message: str, fault: Fault) -> None:
+        super().__init__(message)
+        self.fault: Fault = fault
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture file."""
+
+    pixels: Pixels
+    """uint8 RGB `[H, W, 3]`, upright."""
+    is_grey: bool
+    """The file stores a single grey channel, which became R = G = B."""
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file's name says that it is a picture; hidden files are none."""
+    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """All pictures below a folder, sorted by their path relative to it."""
+    found = [path for path in folder.rglob("*") if is_picture(path) and path.is_file()]
+    return sorted(found, key=lambda path: path.relative_to(folder).parts)
+
+
+def read_picture(path: str | Path) -> Pixels:
+    """Read a picture as a person sees it: uint8 RGB `[H, W, 3]`.
+
+    Raises:
+        UnreadablePicture: see `load_picture`.
+    """
+    return load_picture(path).pixels
+
+
+def load_picture(path: str | Path) -> Picture:
+    """Read a picture as a person sees it, or refuse it: a damaged file never gives a half-grey picture.
+
+    The EXIF orientation is applied, the first frame of an animation is taken, transparent parts are laid on
+    white, 16-bit grey becomes 8-bit by its upper byte, and other colour models are converted to RGB.
+
+    Args:
+        path: a file in any format that Pillow reads.
+
+    Raises:
+        UnreadablePicture: the file is missing, empty, no picture, damaged, or too large to be decoded safely.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size == 0:
+            raise UnreadablePicture(f"{path} is empty (0 bytes). Copy it again or remove it.", "empty")
+        opened = Image.open(path)
+    except UnidentifiedImageError as error:
+        raise UnreadablePicture(
+            f"{path} is not a picture that Pillow can read. Expected JPEG, PNG, WebP, …", "not an image"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise UnreadablePicture(f"{path} is too large: {error} Scale it down first.", "too large") from error
+    except OSError as error:
+        raise UnreadablePicture(f"{path} cannot be read: {error.strerror or error}.", "unreadable") from error
+    with opened:
+        try:
+            opened.load()
+        except Exception as error:  # Pillow's decoders raise whatever their parsers raise
+            raise UnreadablePicture(
+                f"{path} is truncated or damaged ({error}). Copy it again or remove it.", "truncated"
+            ) from error
+        try:
+            upright = _upright(_rgb(opened), _orientation(opened))
+        except ValueError as error:
+            raise UnreadablePicture(
+                f"{path} has pixels that cannot become RGB ({error}). Save it as 8-bit RGB.",
+                "of unsupported pixel type",
+            ) from error
+        return Picture(np.asarray(upright), is_grey=opened.mode in _GREY_MODES)
+
+
+def jpeg(picture: Pixels, quality: int) -> bytes:
+    """Encode uint8 RGB `[H, W, 3]` as JPEG."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def _rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode == "F":
+        raise ValueError("floating-point pixels have no defined white")
+    if picture.mode.startswith("I"):  # Pillow's own conversion would clip 16 bits at 255
+        deep = np.asarray(picture).astype(np.int64)
+        return Image.fromarray(np.clip(deep >> 8, 0, 255).astype(np.uint8)).convert("RGB")
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _orientation(picture: Image.Image) -> int:
+    try:
+        return int(picture.getexif().get(_EXIF_ORIENTATION, 1))
+    except Exception:  # a damaged EXIF block leaves a sound picture, which viewers show as it is stored
+        return 1
+
+
+def _upright(picture: Image.Image, orientation: int) -> Image.Image:
+    return picture.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else picture

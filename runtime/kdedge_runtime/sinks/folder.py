@@ -1,0 +1,42 @@
+"""The overlays as picture files in a folder."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from kdedge_runtime.answer import Answer
+from kdedge_runtime.files import UniqueNames, write_whole
+from kdedge_runtime.pictures import is_picture, jpeg
+from kdedge_runtime.progress import Progress
+
+__all__ = ["PictureFolder"]
+
+_QUALITY = 92
+
+
+class PictureFolder:
+    """Writes each overlay as `NAME.jpg`; pictures of subfolders go to subfolders of the same name."""
+
+    wants_overlay = True
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._names = UniqueNames()
+
+    def __enter__(self) -> Self:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        pass
+
+    def write(self, answer: Answer, progress: Progress) -> None:
+        """Write one picture."""
+        if answer.overlay is None:
+            return
+        name = Path(answer.frame.name.replace(":", "-").replace(" ", "-"))
+        stem = name.with_suffix("") if is_picture(name) else name
+        target = self._folder / self._names.take(stem.as_posix(), ".jpg")
+        write_whole(target, jpeg(answer.overlay, _QUALITY))

@@ -1,0 +1,64 @@
+"""What every source gives: frames, and an honest account of those that it did not give."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+from kdedge_runtime.arrays import Pixels
+
+__all__ = ["Frame", "Source"]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture and when it was taken."""
+
+    index: int
+    """Position in the source from 0; a frame that was dropped or unreadable leaves a gap."""
+    rgb: Pixels
+    """uint8 RGB `[H, W, 3]`; nobody writes into it."""
+    captured_at: float
+    """`time.monotonic()` in seconds, taken as soon as the picture had been read."""
+    name: str
+    """For people and logs: a file's name, or the source's name and the frame's index."""
+
+
+class Source(Protocol):
+    """Somewhere that frames come from: a context manager to be iterated over once.
+
+    What the source needs is opened by `__enter__` and released by `__exit__`; iteration ends where the source does.
+    Plain attributes do for the properties.
+    """
+
+    @property
+    def name(self) -> str:
+        """The source as the user named it."""
+
+    @property
+    def live(self) -> bool:
+        """Whether frames go by whether or not anybody takes them (a camera, a stream)."""
+
+    @property
+    def fps(self) -> float | None:
+        """Frames per second that the source itself claims; None where it has no rate (pictures) or does not say."""
+
+    @property
+    def expected(self) -> int | None:
+        """Frames that the source says it holds; None for one without an end."""
+
+    @property
+    def dropped(self) -> int:
+        """Frames that passed while the consumer was busy."""
+
+    @property
+    def unreadable(self) -> int:
+        """Frames or files that exist but could not be decoded: they are skipped, never replaced by a black frame."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+    def __iter__(self) -> Iterator[Frame]: ...

@@ -1,0 +1,63 @@
+"""A picture file, or a folder of them."""
+
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from kdedge_runtime.errors import SourceError
+from kdedge_runtime.pictures import PICTURE_SUFFIXES, picture_files, read_picture
+from kdedge_runtime.sources.frame import Frame
+
+__all__ = ["PictureSource"]
+
+_log = logging.getLogger(__name__)
+
+
+class PictureSource:
+    """One picture, or all pictures below a folder in the order of their names.
+
+    In a folder a file that cannot be read is logged by name, counted and skipped; a single picture that cannot be
+    read is an error.
+    """
+
+    live = False
+    fps: float | None = None
+    dropped = 0
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self.unreadable = 0
+        self.expected: int | None = None
+        self._path = path
+        self._files: list[Path] = []
+
+    def __enter__(self) -> Self:
+        self._files = picture_files(self._path) if self._path.is_dir() else [self._path]
+        if not self._files:
+            raise SourceError(
+                f"The folder {self._path} holds no pictures. Expected files named "
+                f"*{', *'.join(PICTURE_SUFFIXES)} in it or below it."
+            )
+        self.expected = len(self._files)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self._files = []
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index, file in enumerate(self._files):
+            try:
+                rgb = read_picture(file)
+            except SourceError as error:
+                if not self._path.is_dir():
+                    raise
+                self.unreadable += 1
+                _log.warning("skipped: %s", error)
+                continue
+            name = file.relative_to(self._path) if self._path.is_dir() else Path(file.name)
+            yield Frame(index, rgb, time.monotonic(), name.as_posix())

@@ -1,0 +1,106 @@
+"""Rendered pictures of one known thing each, with the exact mask of its pixels.
+
+They are the ground truth that needs no download: the label says what a classifier should answer, the mask says
+where a saliency map should look. The object lies anywhere, and its colours are drawn without regard to its class.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from kdedge_runtime.arrays import Pixels
+from kdedge_runtime.errors import UsageError
+from kdedge_runtime.sources.backdrops import backdrop, random_colours
+from kdedge_runtime.sources.icons import LABELS, Part, draw_icon
+from kdedge_runtime.sources.painting import Mask, Palette, Pose, darker, paint
+
+__all__ = ["LABELS", "Scene", "random_palette", "random_pose", "render_scene"]
+
+_MIN_SIDE_PX = 32
+_MIN_COVERAGE, _MAX_COVERAGE = 0.09, 0.27
+"""Of the bare drawing; an outline adds up to a fifth."""
+_MARGIN_PX = 1.5
+_TRIES = 16
+_GRAIN = 14
+"""Noise of the sensor stays below this, in grey levels."""
+_UNIT_PX = 24
+"""Pixels a unit when a drawing's area is measured."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A rendered picture and its truth."""
+
+    image: Pixels
+    """uint8 RGB `[H, W, 3]`."""
+    mask: Mask
+    """bool `[H, W]`: pixels that the object covers by half or more."""
+    label: str
+
+
+def render_scene(label: str, rng: np.random.Generator, size: int | tuple[int, int] = 64) -> Scene:
+    """Render a scene; the same label and generator state give the same pixels.
+
+    Args:
+        label: one of `LABELS`.
+        rng: everything random is drawn from it.
+        size: `(height, width)` in px, or the side of a square; 32 or more.
+
+    Raises:
+        UsageError: the label is unknown or the size too small.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    if label not in LABELS:
+        raise UsageError(f"There is no drawing of {label!r}. Expected one of: {', '.join(LABELS)}.")
+    if min(height, width) < _MIN_SIDE_PX:
+        raise UsageError(f"A scene of {width}x{height} px shows nothing. Expected {_MIN_SIDE_PX} px or more a side.")
+    image = backdrop(rng, height, width)
+    parts = draw_icon(label, rng)
+    mask = paint(image, parts, random_pose(rng, parts, height, width), random_palette(rng, image))
+    grain = int(rng.integers(_GRAIN))
+    noise = rng.integers(-grain, grain + 1, image.shape, dtype=np.int16)
+    return Scene(np.clip(image + noise, 0, 255).astype(np.uint8), mask, label)
+
+
+def random_pose(rng: np.random.Generator, parts: tuple[Part, ...], height: int, width: int) -> Pose:
+    """A pose that keeps the whole object in the picture and lets it cover 8 to 35 % of it."""
+    silhouette = np.concatenate([part.points for part in parts if part.is_solid])
+    area, pixels = _unit_area(parts), height * width
+    picture = np.array([width, height])
+    wanted = np.sqrt(rng.uniform(_MIN_COVERAGE, _MAX_COVERAGE) * pixels / area)
+    enough = 0.95 * np.sqrt(_MIN_COVERAGE * pixels / area)
+    flipped = bool(rng.random() < 0.5)
+    # Long things fit only at some angles: take the first that leaves them large enough, or else the best.
+    scale, angle = 0.0, 0.0
+    for candidate in rng.uniform(-np.pi / 2, np.pi / 2, _TRIES).tolist():
+        extent = np.ptp(Pose(0, 0, 1, candidate, flipped).place(silhouette), axis=0)
+        largest = float(min(wanted, *((picture - 2 * _MARGIN_PX) / extent)))
+        if largest > scale:
+            scale, angle = largest, candidate
+        if scale >= enough:
+            break
+    placed = Pose(0, 0, scale, angle, flipped).place(silhouette)
+    low, high = _MARGIN_PX - placed.min(axis=0), picture - _MARGIN_PX - placed.max(axis=0)
+    x, y = (low + rng.random(2) * (high - low)).tolist()
+    return Pose(x, y, scale, angle, flipped)
+
+
+def random_palette(rng: np.random.Generator, ground: Pixels) -> Palette:
+    """Colours that stand out from the average of the ground, by themselves or by an outline."""
+    average = ground[::4, ::4].reshape(-1, 3).mean(axis=0)
+    body, second, accent = random_colours(rng, 3)
+    if np.abs(average - second).sum() > np.abs(average - body).sum():
+        body = second
+    outlines = (None, darker(body, 0.35), (250, 250, 245))
+    return Palette(body, accent, outlines[rng.integers(3)], rng.uniform(-np.pi, 0))
+
+
+def _unit_area(parts: tuple[Part, ...]) -> float:
+    """Area of the silhouette in square units of the drawing."""
+    canvas = Image.new("1", (3 * _UNIT_PX, 3 * _UNIT_PX))
+    draw = ImageDraw.Draw(canvas)
+    for part in parts:
+        if part.is_solid or part.paint == "hole":
+            draw.polygon(((part.points + 1.5) * _UNIT_PX).ravel().tolist(), fill=int(part.is_solid))
+    return np.count_nonzero(np.asarray(canvas)) / _UNIT_PX**2

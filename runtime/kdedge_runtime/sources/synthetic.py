@@ -1,0 +1,147 @@
+"""A camera that needs no hardware and knows the answer: one drawn thing at a time gliding through the picture."""
+
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from kdedge_runtime.arrays import Pixels
+from kdedge_runtime.errors import UsageError
+from kdedge_runtime.sources.backdrops import backdrop
+from kdedge_runtime.sources.frame import Frame
+from kdedge_runtime.sources.icons import LABELS, Part, draw_icon
+from kdedge_runtime.sources.painting import Mask, Palette, Pose, paint
+from kdedge_runtime.sources.scenes import Scene, random_palette
+
+__all__ = ["SyntheticSource"]
+
+_FPS = 30.0
+_SHOT_FRAMES = 90
+_UNITS = 1.15
+"""Distance from the origin of a drawing that no part of it exceeds, in its units."""
+
+
+class SyntheticSource:
+    """A live source of rendered frames, paced by the wall clock, the same in every run.
+
+    The thing and the backdrop change every three seconds. `scene_at` tells the truth about any frame, also one
+    that another thread took; `truth`, `mask` and `box` tell it about the newest.
+    """
+
+    live = True
+    fps: float | None = _FPS
+    dropped = 0
+    unreadable = 0
+
+    def __init__(
+        self, kind: str | None = None, *, height: int = 360, width: int = 640, frames: int | None = None, seed: int = 0
+    ) -> None:
+        """Set up the camera.
+
+        Args:
+            kind: show only this one of `LABELS`; None shows all in turn.
+            height: of the frames, in px.
+            width: of the frames, in px.
+            frames: how many there are; None goes on for ever.
+            seed: another seed gives other drawings, colours and backdrops.
+
+        Raises:
+            UsageError: nothing is drawn under this name.
+        """
+        if kind is not None and kind not in LABELS:
+            raise UsageError(f"There is no drawing of {kind!r}. Expected synthetic: or one of: {', '.join(LABELS)}.")
+        self.name = f"synthetic:{kind or ''}"
+        self.expected = frames
+        self._labels = LABELS if kind is None else (kind,)
+        self._size = (height, width)
+        self._seed = seed
+        self._newest: Scene | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        pass
+
+    def __iter__(self) -> Iterator[Frame]:
+        started = time.monotonic()
+        for index in itertools.count() if self.expected is None else range(self.expected):
+            scene = self.scene_at(index)
+            time.sleep(max(0.0, started + index / _FPS - time.monotonic()))
+            self._newest = scene
+            yield Frame(index, scene.image, time.monotonic(), f"{self.name} {index}")
+
+    def scene_at(self, index: int) -> Scene:
+        """Frame `index` with its label and mask."""
+        number, position = divmod(index, _SHOT_FRAMES)
+        label = self._labels[number % len(self._labels)]
+        shot = _shot(label, *self._size, self._seed, number)
+        image = shot.ground.copy()
+        return Scene(image, paint(image, shot.parts, shot.pose_at(position), shot.palette), label)
+
+    @property
+    def truth(self) -> str | None:
+        """Label of the newest frame; None before the first."""
+        return None if self._newest is None else self._newest.label
+
+    @property
+    def mask(self) -> Mask | None:
+        """Pixels of the object in the newest frame, bool `[H, W]`."""
+        return None if self._newest is None else self._newest.mask
+
+    @property
+    def box(self) -> tuple[int, int, int, int] | None:
+        """`(left, top, right, bottom)` around the object in the newest frame, in px, right and bottom exclusive."""
+        if self._newest is None:
+            return None
+        rows, columns = np.flatnonzero(self._newest.mask.any(axis=1)), np.flatnonzero(self._newest.mask.any(axis=0))
+        return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+@dataclass(frozen=True)
+class _Shot:
+    """What stays the same for three seconds."""
+
+    ground: Pixels
+    parts: tuple[Part, ...]
+    palette: Palette
+    phases: tuple[float, ...]
+    scale: float
+    flipped: bool
+
+    def pose_at(self, position: int) -> Pose:
+        """The pose in the frame `position` of the shot: sine curves on both axes, swaying and breathing."""
+        height, width = self.ground.shape[:2]
+        across, down, sway, breath = (
+            np.sin(2 * np.pi * position / (period_s * _FPS) + phase)
+            for period_s, phase in zip((6.0, 4.5, 5.0, 3.5), self.phases, strict=True)
+        )
+        reach = _UNITS * self.scale
+        return Pose(
+            x=float(width / 2 + across * max(0.0, width / 2 - reach)),
+            y=float(height / 2 + down * max(0.0, height / 2 - reach)),
+            scale=float(self.scale * (0.95 + 0.05 * breath)),
+            angle=float(0.45 * sway),
+            flipped=self.flipped,
+        )
+
+
+@lru_cache(maxsize=4)
+def _shot(label: str, height: int, width: int, seed: int, number: int) -> _Shot:
+    rng = np.random.default_rng((seed, number))
+    ground = backdrop(rng, height, width)
+    return _Shot(
+        ground=ground,
+        parts=draw_icon(label, rng),
+        palette=random_palette(rng, ground),
+        phases=tuple(rng.uniform(0, 2 * np.pi, 4).tolist()),
+        scale=float(min(height, width) * rng.uniform(0.34, 0.42)),
+        flipped=bool(rng.random() < 0.5),
+    )

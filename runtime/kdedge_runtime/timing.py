@@ -1,0 +1,68 @@
+"""How long each stage of a frame takes, without growing on a device that runs for months."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["WINDOW", "Stage", "StageTimer", "Tally"]
+
+WINDOW = 2048
+"""Percentiles are those of this many most recent samples; means are of all."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage's figures in milliseconds."""
+
+    count: int
+    mean_ms: float
+    p50_ms: float
+    p95_ms: float
+
+
+class Tally:
+    """Figures of a stream of durations, in constant memory."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._sum_ms = 0.0
+        self._recent: deque[float] = deque(maxlen=WINDOW)
+
+    def add(self, duration_ms: float) -> None:
+        """Take in one duration."""
+        self._count += 1
+        self._sum_ms += duration_ms
+        self._recent.append(duration_ms)
+
+    def stage(self) -> Stage | None:
+        """The figures so far; None before the first duration."""
+        # A copy, since the web view asks from another thread.
+        recent = self._recent.copy()
+        if not recent:
+            return None
+        p50, p95 = np.percentile(list(recent), [50, 95])
+        return Stage(self._count, self._sum_ms / self._count, float(p50), float(p95))
+
+
+class StageTimer:
+    """Named stopwatches, one for each stage of a frame."""
+
+    def __init__(self, names: tuple[str, ...], clock: Callable[[], float] = time.perf_counter) -> None:
+        self._tallies = {name: Tally() for name in names}
+        self._clock = clock
+
+    @contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        """Time the block as one sample of the stage; a block that raises is no sample."""
+        started = self._clock()
+        yield
+        self._tallies[name].add((self._clock() - started) * 1e3)
+
+    def stages(self) -> dict[str, Stage]:
+        """The figures of every stage that has run, in the order of a frame's way."""
+        figures = {name: tally.stage() for name, tally in self._tallies.items()}
+        return {name: stage for name, stage in figures.items() if stage is not None}

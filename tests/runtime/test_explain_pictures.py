@@ -1,0 +1,73 @@
+"""Explained pictures on the disk: picture beside overlay, one file each, none lost."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kdedge_runtime.errors import SourceError, UsageError
+from kdedge_runtime.explain import explain
+from kdedge_runtime.model import Model
+
+GAP = 6
+
+
+def test_a_picture_stands_beside_its_overlay(model: Model, tmp_path: Path, red_spot: np.ndarray) -> None:
+    picture = np.kron(red_spot, np.ones((5, 5, 1), np.uint8))
+    Image.fromarray(picture).save(tmp_path / "spot.png")
+    (done,) = explain(model, [tmp_path / "spot.png"], tmp_path / "out")
+    assert done.written == tmp_path / "out" / "spot.png"
+    assert (done.answer.label, done.answer.explained) == ("red", "red")
+    drawn = np.asarray(Image.open(done.written)).astype(int)
+    assert drawn.shape[1] == 2 * 320 + GAP
+    np.testing.assert_array_equal(drawn[:320, :320], picture)
+    assert drawn[320:].max() > 200, "the answer is written below"
+    change = np.abs(drawn[:320, 320 + GAP :] - picture).sum(axis=2)
+    row, column = np.unravel_index(change.argmax(), change.shape)
+    assert 12 * 5 - 40 <= row <= 28 * 5 + 40
+    assert 36 * 5 - 40 <= column <= 52 * 5 + 40
+
+
+def test_the_asked_class_is_explained(model: Model, photos: Path, tmp_path: Path) -> None:
+    done = explain(model, [photos], tmp_path / "out", class_name="blue")
+    assert [item.answer.label for item in done] == ["red", "green", "blue"]
+    assert {item.answer.explained for item in done} == {"blue"}
+    with pytest.raises(UsageError, match="no class 'purple'"):
+        explain(model, [photos], tmp_path / "out", class_name="purple")
+
+
+def test_pictures_of_the_same_name_do_not_overwrite_each_other(model: Model, tmp_path: Path) -> None:
+    colours = {"a/1.png": "red", "b/1.png": "lime", "b/1.bmp": "blue"}
+    for name, colour in colours.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (300, 300), colour).save(tmp_path / name)
+    done = explain(model, [tmp_path / name for name in colours], tmp_path / "out")
+    assert [item.written.name for item in done] == ["1.png", "1-2.png", "1-3.png"]
+    for item, colour in zip(done, colours.values(), strict=True):
+        assert Image.open(item.written).getpixel((5, 5)) == Image.new("RGB", (1, 1), colour).getpixel((0, 0))
+
+
+def test_one_that_cannot_be_read_is_named_and_the_others_are_written(
+    model: Model, photos: Path, tmp_path: Path
+) -> None:
+    (photos / "2-green.png").write_bytes(b"broken")
+    with pytest.raises(SourceError, match=r"1 of 3 pictures cannot be read: .*2-green\.png"):
+        explain(model, [photos], tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["1-red.png", "3-blue.png"]
+
+
+def test_nothing_to_explain_is_an_error(model: Model, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="There are no pictures"):
+        explain(model, [tmp_path], tmp_path / "out")
+
+
+@pytest.mark.parametrize(("shape", "drawn"), [((20, 30), (240, 360)), ((2000, 3000), (853, 1280))])
+def test_small_pictures_are_enlarged_and_large_ones_shrunk(
+    model: Model, tmp_path: Path, shape: tuple[int, int], drawn: tuple[int, int]
+) -> None:
+    Image.fromarray(np.full((*shape, 3), 90, np.uint8)).save(tmp_path / "a.png")
+    (done,) = explain(model, [tmp_path / "a.png"], tmp_path / "out")
+    width, height = Image.open(done.written).size
+    assert width == 2 * drawn[1] + GAP
+    assert drawn[0] < height < 1.4 * drawn[0]

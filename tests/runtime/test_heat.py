@@ -1,0 +1,67 @@
+"""Heat: what is shown, and where the evidence lies."""
+
+import numpy as np
+import pytest
+
+from kdedge_runtime.heat import HeatStats, SteadyScale, heat_stats, peak, rectified
+
+WHOLE = (0.0, 0.0, 100.0, 50.0)
+
+
+def _map(**cells: float) -> np.ndarray:
+    result = np.full((4, 4), -1.0, dtype=np.float32)
+    for place, value in cells.items():
+        result[int(place[1]), int(place[2])] = value
+    return result
+
+
+def test_only_positive_evidence_is_shown_and_nothing_exceeds_full_heat() -> None:
+    heat = rectified(np.array([[-3.0, 0.0], [1.0, 4.0]], dtype=np.float32), scale=2.0)
+    assert heat.dtype == np.float32
+    np.testing.assert_array_equal(heat, [[0, 0], [0.5, 1]])
+
+
+def test_a_map_without_evidence_stays_cold() -> None:
+    cold = np.full((3, 3), -1.0, dtype=np.float32)
+    assert peak(cold) == 0.0
+    assert not rectified(cold, peak(cold)).any()
+
+
+def test_one_hot_cell_is_where_it_is() -> None:
+    stats = heat_stats(_map(c13=2.0), WHOLE, 50, 100)
+    assert stats == HeatStats(cx=0.875, cy=0.375, area_frac=1 / 16, entropy=0.0)
+
+
+def test_the_centre_is_given_in_the_frame_and_not_in_the_crop() -> None:
+    stats = heat_stats(_map(c00=1.0), (140.0, 0.0, 500.0, 360.0), 360, 640)
+    assert stats.cx == pytest.approx((140 + 45) / 640)
+    assert stats.cy == pytest.approx(45 / 360)
+
+
+def test_even_evidence_is_everywhere() -> None:
+    stats = heat_stats(np.full((7, 5), 0.3, dtype=np.float32), WHOLE, 50, 100)
+    assert (stats.cx, stats.cy, stats.area_frac) == pytest.approx((0.5, 0.5, 1.0))
+    assert stats.entropy == pytest.approx(1.0)
+
+
+def test_two_equal_cells_of_sixteen_spread_a_quarter_of_the_way() -> None:
+    # ln 2 / ln 16 = 1/4, whatever the base.
+    assert heat_stats(_map(c00=1.0, c33=1.0), WHOLE, 50, 100).entropy == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("value", [0.0, -2.0])
+def test_no_evidence_has_no_place(value: float) -> None:
+    assert heat_stats(np.full((4, 4), value, np.float32), WHOLE, 50, 100) == HeatStats(None, None, 0.0, None)
+
+
+def test_a_map_of_one_cell_is_defined() -> None:
+    assert heat_stats(np.ones((1, 1), np.float32), WHOLE, 50, 100) == HeatStats(0.5, 0.5, 1.0, 0.0)
+
+
+def test_the_steady_scale_rises_at_once_and_halves_in_its_half_life() -> None:
+    scale = SteadyScale(half_life_frames=10)
+    assert scale.update(4.0) == 4.0
+    for _ in range(10):
+        latest = scale.update(0.0)
+    assert latest == pytest.approx(2.0)
+    assert scale.update(3.0) == 3.0

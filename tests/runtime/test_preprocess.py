@@ -1,0 +1,62 @@
+"""The geometry, against torchvision's Resize and CenterCrop done in exact arithmetic."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.preprocess import fit, visible_box
+
+PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+
+
+def _exact_box(height: int, width: int, side: int, crop_fraction: Fraction) -> tuple[Fraction, ...]:
+    """Scale the shorter side to `side / crop_fraction`, cut `side` × `side` from the centre, map back."""
+    scale = side / crop_fraction / min(height, width)
+    cut_height, cut_width = side / scale, side / scale
+    return (width - cut_width) / 2, (height - cut_height) / 2, (width + cut_width) / 2, (height + cut_height) / 2
+
+
+@pytest.mark.parametrize("shape", [(360, 640), (640, 360), (224, 224), (31, 500), (3000, 4001)])
+@pytest.mark.parametrize("crop_fraction", [Fraction(1), Fraction(7, 8)])
+def test_the_crop_is_the_centre_of_the_scaled_shorter_side(shape: tuple[int, int], crop_fraction: Fraction) -> None:
+    spec = ImageInput(224, 224, crop_fraction=float(crop_fraction), **PLAIN)
+    expected = [float(edge) for edge in _exact_box(*shape, 224, crop_fraction)]
+    assert visible_box(*shape, spec) == pytest.approx(expected)
+
+
+def test_a_wide_model_sees_the_widest_band_of_its_own_aspect() -> None:
+    left, top, right, bottom = visible_box(400, 400, ImageInput(100, 200, **PLAIN))
+    assert (left, top, right, bottom) == (0, 100, 400, 300)
+
+
+def test_squash_sees_everything() -> None:
+    assert visible_box(360, 640, ImageInput(64, 64, resize="squash", **PLAIN)) == (0, 0, 640, 360)
+
+
+def _triangle_resampled(line: np.ndarray, start: float, stop: float, count: int) -> np.ndarray:
+    """Antialiased bilinear resampling of one line, written from its definition in float64."""
+    scale = (stop - start) / count
+    reach = max(scale, 1.0)
+    centres = start + (np.arange(count) + 0.5) * scale
+    distance = np.abs((np.arange(len(line)) + 0.5)[None] - centres[:, None]) / reach
+    weights = np.maximum(1 - distance, 0)
+    return (weights / weights.sum(axis=1, keepdims=True)) @ line
+
+
+@pytest.mark.parametrize("resize", ["crop", "squash"])
+def test_fit_is_antialiased_bilinear_resampling_of_the_visible_box(resize: str) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (90, 160, 3), dtype=np.uint8)
+    spec = ImageInput(32, 32, resize=resize, **PLAIN)
+    left, top, right, bottom = visible_box(90, 160, spec)
+    # The filter reaches over the edge of the crop, as it does when the whole picture is scaled and then cut.
+    columns = np.apply_along_axis(_triangle_resampled, 1, picture.astype(np.float64), left, right, 32)
+    expected = np.apply_along_axis(_triangle_resampled, 0, columns, top, bottom, 32)
+    assert np.abs(fit(picture, spec).astype(np.float64) - expected).max() <= 1.0
+
+
+def test_a_picture_of_the_right_size_is_left_alone() -> None:
+    picture = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    assert fit(picture, ImageInput(32, 32, **PLAIN)) is picture
+    assert not np.array_equal(fit(picture, ImageInput(32, 32, crop_fraction=0.5, **PLAIN)), picture)

@@ -1,0 +1,68 @@
+"""Metadata: what is written comes back, and damage is named."""
+
+import json
+
+import pytest
+
+from kdedge_runtime.errors import ModelFileError
+from kdedge_runtime.metadata import ImageInput, Metadata, Outputs
+
+FULL = Metadata(
+    labels=("Stoppschild", "停", "yield"),
+    input=ImageInput(
+        96, 128, (0.5, 0.4, 0.3), (0.2, 0.2, 0.25), resize="squash", crop_fraction=0.875, interpolation="bicubic"
+    ),
+    outputs=Outputs("cam", "features.12", "gap-linear", 6, 8),
+    quantization={"format": "int8 QDQ", "per_channel": True},
+    lineage={"teacher": "resnet50"},
+    metrics={"top1": 0.91},
+    temperature=1.3,
+)
+
+
+def test_a_round_trip_through_strings_changes_nothing() -> None:
+    assert Metadata.from_props(FULL.to_props()) == FULL
+
+
+def test_every_value_is_json_under_our_name() -> None:
+    for key, value in FULL.to_props().items():
+        assert key.startswith("kdedge.")
+        json.loads(value)
+
+
+def test_other_tools_keys_are_ignored() -> None:
+    assert Metadata.from_props(FULL.to_props() | {"author": "someone", "stride": "32"}) == FULL
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ({"kdedge.schema": "2"}, "schema 2"),
+        ({"kdedge.labels": "[1, 2"}, "kdedge.labels is not JSON"),
+        ({"kdedge.labels": '"abc"'}, "expected list"),
+        ({"kdedge.input": "{}"}, "damaged"),
+        ({"kdedge.outputs": '{"methode": "cam"}'}, "methode"),
+        ({"kdedge.surprise": "1"}, "surprise"),
+        ({"kdedge.temperature": "0"}, "impossible temperature"),
+        ({"kdedge.temperature": '"warm"'}, "impossible temperature"),
+        ({"kdedge.input": FULL.to_props()["kdedge.input"].replace("96", "-1")}, "impossible input"),
+        ({"kdedge.input": FULL.to_props()["kdedge.input"].replace("squash", "stretch")}, "stretch"),
+        ({"kdedge.input": FULL.to_props()["kdedge.input"].replace("0.875", "0")}, "impossible input"),
+    ],
+)
+def test_damage_is_a_model_file_error_that_names_it(damage: dict[str, str], said: str) -> None:
+    with pytest.raises(ModelFileError, match=said):
+        Metadata.from_props(FULL.to_props() | damage)
+
+
+@pytest.mark.parametrize("key", ["labels", "input", "outputs"])
+def test_a_missing_key_is_a_model_file_error(key: str) -> None:
+    props = FULL.to_props()
+    del props[f"kdedge.{key}"]
+    with pytest.raises(ModelFileError, match=key):
+        Metadata.from_props(props)
+
+
+def test_a_foreign_model_is_told_apart() -> None:
+    with pytest.raises(ModelFileError, match="kdedge export"):
+        Metadata.from_props({"names": "{0: 'cat'}"})

@@ -1,0 +1,113 @@
+"""A model file in onnxruntime: its answers, its map, the pinned class, and files that are none."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kdedge_runtime.errors import ModelFileError, UsageError
+from kdedge_runtime.metadata import ImageInput, Metadata, Outputs
+from kdedge_runtime.model import Model, softmax
+
+
+def test_the_answer_and_the_map_are_those_of_the_arithmetic(model: Model, red_spot: np.ndarray) -> None:
+    explanation = model.predict(red_spot[None])
+    weights = 8.0 * (1.5 * np.eye(3) - 0.5)
+    cells = (red_spot / 255.0).reshape(8, 8, 8, 8, 3).mean(axis=(1, 3))
+    maps = cells @ weights.T
+    np.testing.assert_allclose(explanation.logits[0], maps.mean(axis=(0, 1)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(explanation.saliency_map[0], maps[..., 0], rtol=1e-4, atol=1e-5)
+    assert explanation.explained_class.tolist() == [0]
+    assert explanation.probabilities.sum() == pytest.approx(1, abs=1e-6)
+
+
+def test_each_picture_of_a_batch_is_explained_for_its_own_class(model: Model, red_spot: np.ndarray) -> None:
+    batch = np.stack([np.roll(red_spot, shift, axis=2) for shift in range(3)])
+    explanation = model.predict(batch)
+    assert explanation.explained_class.tolist() == [0, 1, 2]
+    assert explanation.saliency_map.shape == (3, 8, 8)
+
+
+def test_a_pinned_class_changes_the_map_and_not_the_answer(model: Model, red_spot: np.ndarray) -> None:
+    free, pinned = model.predict(red_spot[None]), model.predict(red_spot[None], class_index=2)
+    np.testing.assert_array_equal(free.logits, pinned.logits)
+    assert pinned.explained_class.tolist() == [2]
+    assert free.saliency_map.max() > 0 > pinned.saliency_map.min()
+    # And the pin does not stay: the default is an initializer, not a state.
+    np.testing.assert_array_equal(model.predict(red_spot[None]).saliency_map, free.saliency_map)
+
+
+def test_without_a_map_there_is_only_the_answer(write_model: Callable[..., Path], red_spot: np.ndarray) -> None:
+    model = Model.load(write_model(method="none"))
+    explanation = model.predict(red_spot[None])
+    assert not model.has_map
+    assert explanation.saliency_map is None
+    assert explanation.explained_class.tolist() == [0]
+
+
+def test_classes_go_by_name_or_number(model: Model) -> None:
+    assert (model.class_index("green"), model.class_index("2")) == (1, 2)
+    for unknown in ("purple", "3", "-1", "²"):
+        with pytest.raises(UsageError, match="red, green, blue"):
+            model.class_index(unknown)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((1, 63, 64, 3), np.uint8),
+        np.zeros((64, 64, 3), np.uint8),
+        np.zeros((1, 3, 64, 64), np.uint8),
+        np.zeros((1, 64, 64, 3), np.float32),
+    ],
+)
+def test_images_of_the_wrong_kind_are_refused(model: Model, images: np.ndarray) -> None:
+    with pytest.raises(UsageError, match=r"uint8 images of shape \(N, 64, 64, 3\)"):
+        model.predict(images)
+
+
+def test_a_class_index_outside_is_refused(model: Model, red_spot: np.ndarray) -> None:
+    with pytest.raises(UsageError, match="3 classes"):
+        model.predict(red_spot[None], class_index=3)
+
+
+def test_files_that_are_no_models_are_told_apart(tmp_path: Path, write_model: Callable[..., Path]) -> None:
+    with pytest.raises(ModelFileError, match="There is no model file"):
+        Model.load(tmp_path / "missing.onnx")
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"\x08\x09half a model")
+    with pytest.raises(ModelFileError, match="cannot read"):
+        Model.load(broken)
+    with pytest.raises(ModelFileError, match="no kdedge metadata"):
+        Model.load(write_model(props={}))
+
+
+def test_a_graph_that_is_not_what_its_metadata_says_is_refused(write_model: Callable[..., Path]) -> None:
+    with pytest.raises(ModelFileError, match="for 2 labels"):
+        Model.load(write_model(labels=("red", "green")))
+    spec = ImageInput(64, 64, (0.0,) * 3, (1.0,) * 3)
+    wrong = Metadata(("a", "b", "c"), replace(spec, height=96, name="frame"), Outputs("cam", None, None, 8, 8))
+    with pytest.raises(ModelFileError, match="no input frame"):
+        Model.load(write_model(props=wrong.to_props()))
+    wrong = replace(wrong, input=replace(spec, height=96))
+    with pytest.raises(ModelFileError, match=r"\['N', 64, 64, 3\].*\[N, 96, 64, 3\]"):
+        Model.load(write_model(props=wrong.to_props()))
+    with pytest.raises(ModelFileError, match="no output explained_class, no output saliency_map"):
+        Model.load(write_model(method="none", props=replace(wrong, input=spec).to_props()))
+
+
+def test_a_provider_is_used_or_refused(model_path: Path) -> None:
+    assert Model.load(model_path, provider="cpu").provider == "CPUExecutionProvider"
+    with pytest.raises(UsageError, match="warp"):
+        Model.load(model_path, provider="warp")
+
+
+def test_the_input_goes_by_the_name_in_the_metadata(write_model: Callable[..., Path]) -> None:
+    spec = ImageInput(64, 64, (0.0,) * 3, (1.0,) * 3, name="picture")
+    assert Model.load(write_model(spec=spec)).predict(np.zeros((2, 64, 64, 3), np.uint8)).logits.shape == (2, 3)
+
+
+def test_softmax_does_not_overflow() -> None:
+    np.testing.assert_allclose(softmax(np.array([[1e4, 1e4, -1e4]], np.float32)), [[0.5, 0.5, 0.0]])

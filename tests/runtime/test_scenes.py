@@ -1,0 +1,130 @@
+"""Rendered scenes tell the truth: the mask is where the object is, and nothing but its shape names its class."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kdedge_runtime.errors import UsageError
+from kdedge_runtime.sources.backdrops import backdrop
+from kdedge_runtime.sources.icons import LABELS, Part, draw_icon
+from kdedge_runtime.sources.painting import Palette, Pose, paint
+from kdedge_runtime.sources.scenes import random_palette, random_pose, render_scene
+
+SIZES = [32, 64, (64, 128), (120, 90), (360, 640)]
+
+
+HEIGHT, WIDTH = 96, 128
+
+
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize("seed", range(6))
+class TestMask:
+    def drawn(self, label: str, seed: int, *, fixed_colours: bool = True) -> tuple[tuple[Part, ...], Pose, Palette]:
+        rng = np.random.default_rng(seed)
+        parts = draw_icon(label, rng)
+        if not fixed_colours:  # eyes, gleams and the like are always white or dark
+            parts = tuple(part for part in parts if part.paint not in ("light", "dark"))
+        pose = random_pose(rng, parts, HEIGHT, WIDTH)
+        return parts, pose, random_palette(rng, backdrop(rng, HEIGHT, WIDTH))
+
+    def coverage(self, parts: tuple[Part, ...], pose: Pose, palette: Palette) -> np.ndarray:
+        """Share of each pixel that the object covers, seen from outside: how little of a white ground remains."""
+        black, white = np.zeros((HEIGHT, WIDTH, 3), np.uint8), np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
+        paint(black, parts, pose, palette)
+        paint(white, parts, pose, palette)
+        share: np.ndarray = 1 - (white.astype(float) - black).mean(axis=2) / 255
+        return share
+
+    def test_it_holds_the_pixels_that_are_covered_by_half_or_more(self, label: str, seed: int) -> None:
+        drawing = self.drawn(label, seed)
+        share = self.coverage(*drawing)
+        mask = paint(np.zeros((HEIGHT, WIDTH, 3), np.uint8), *drawing)
+        decided = np.abs(share - 0.5) > 0.01
+        np.testing.assert_array_equal(mask[decided], share[decided] > 0.5)
+        assert decided.mean() > 0.98
+        assert mask.sum() == pytest.approx(share.sum(), rel=0.04)
+
+    def test_another_colour_changes_the_object_and_nothing_else(self, label: str, seed: int) -> None:
+        parts, pose, palette = self.drawn(label, seed, fixed_colours=False)
+        ground = backdrop(np.random.default_rng(seed), HEIGHT, WIDTH)
+        images = []
+        for colour in ((250, 120, 20), (20, 40, 220)):
+            painted = replace(palette, body=colour, accent=colour, outline=palette.outline and colour)
+            images.append(ground.copy())
+            mask = paint(images[-1], parts, pose, painted)
+        changed = np.abs(images[0].astype(int) - images[1]).max(axis=2) > 40
+        assert changed[mask].all()
+        untouched = self.coverage(parts, pose, palette) == 0
+        assert untouched.mean() > 0.5
+        for image in images:
+            np.testing.assert_array_equal(image[untouched], ground[untouched])
+
+
+class TestScene:
+    @pytest.mark.parametrize("size", SIZES)
+    def test_shapes_and_coverage(self, size: int | tuple[int, int]) -> None:
+        height, width = (size, size) if isinstance(size, int) else size
+        for seed in range(64 if height < 200 else 16):
+            label = LABELS[seed % len(LABELS)]
+            scene = render_scene(label, np.random.default_rng(seed), size)
+            assert scene.label == label
+            assert scene.image.shape == (height, width, 3)
+            assert scene.image.dtype == np.uint8
+            assert scene.mask.shape == (height, width)
+            assert scene.mask.dtype == bool
+            assert 0.08 <= scene.mask.mean() <= 0.35
+
+    def test_the_same_seed_gives_the_same_scene_and_another_another(self) -> None:
+        first, again, other = (render_scene("fish", np.random.default_rng(seed)) for seed in (3, 3, 4))
+        np.testing.assert_array_equal(first.image, again.image)
+        np.testing.assert_array_equal(first.mask, again.mask)
+        assert (first.image != other.image).mean() > 0.5
+
+    def test_the_object_lies_anywhere(self) -> None:
+        centres = np.array(
+            [
+                np.argwhere(render_scene(LABELS[seed % 8], np.random.default_rng(seed)).mask).mean(axis=0)
+                for seed in range(200)
+            ]
+        )
+        # A map that always looks at the centre must fail often.
+        assert (np.abs(centres - 31.5).max(axis=1) > 8).mean() > 0.4
+        np.testing.assert_allclose(centres.mean(axis=0), 31.5, atol=3)
+
+    def test_colour_does_not_give_the_class_away(self) -> None:
+        """The nearest class by mean colour of the object guesses no better than chance."""
+        means = np.array(
+            [
+                [
+                    scene.image[scene.mask].mean(axis=0)
+                    for scene in (render_scene(label, np.random.default_rng([index, half])) for index in range(40))
+                ]
+                for half in (0, 1)
+                for label in LABELS
+            ]
+        ).reshape(2, len(LABELS), 40, 3)
+        centroids = means[0].mean(axis=1)
+        guesses = np.linalg.norm(means[1][:, :, None] - centroids, axis=-1).argmin(axis=-1)
+        accuracy = (guesses == np.arange(len(LABELS))[:, None]).mean()
+        assert accuracy < 0.25  # chance is 0.125
+
+    def test_an_unknown_thing_is_refused_with_the_known_ones(self) -> None:
+        with pytest.raises(UsageError, match=r"no drawing of 'unicorn'.*bottle, fish"):
+            render_scene("unicorn", np.random.default_rng(0))
+
+    def test_a_tiny_picture_is_refused(self) -> None:
+        with pytest.raises(UsageError, match="32 px"):
+            render_scene("fish", np.random.default_rng(0), (200, 31))
+
+
+def test_labels_are_sorted_and_unique() -> None:
+    assert list(LABELS) == sorted(set(LABELS))
+
+
+def test_a_drawing_varies_but_stays_within_its_units() -> None:
+    for label in LABELS:
+        drawings = [draw_icon(label, np.random.default_rng(seed)) for seed in range(20)]
+        points = [np.concatenate([part.points for part in parts]) for parts in drawings]
+        assert len({array.tobytes() for array in points}) == 20
+        assert all(np.hypot(*array.T).max() < 1.12 for array in points)

@@ -1,0 +1,194 @@
+"""Sinks: lines, videos, pictures, a status line and a window, with the content that was answered."""
+
+import io
+import json
+import os
+import threading
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kdedge_runtime.answer import Answer
+from kdedge_runtime.errors import MissingDependency, SourceError, UsageError
+from kdedge_runtime.files import UniqueNames
+from kdedge_runtime.heat import HeatStats
+from kdedge_runtime.progress import Progress
+from kdedge_runtime.sinks import JsonLines, PictureFolder, StatusLine, VideoFile, Window
+from kdedge_runtime.sinks.jsonl import record
+from kdedge_runtime.sources.frame import Frame
+from kdedge_runtime.sources.picture import PictureSource
+
+NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+
+
+def _answer(index: int = 0, name: str = "frame", shade: int = 0, captured_at: float = 0.0) -> Answer:
+    picture = np.full((48, 64, 3), shade, np.uint8)
+    return Answer(
+        frame=Frame(index, picture, captured_at, name),
+        ranking=(("sign, “stop”", 0.912345), ("tree", 0.05)),
+        explained="tree",
+        saliency_map=np.ones((2, 2), np.float32),
+        heat=HeatStats(0.51234567, 0.25, 0.125, 0.5),
+        age_ms=12.3456,
+        overlay=picture,
+    )
+
+
+@pytest.fixture
+def progress(tmp_path: Path) -> Progress:
+    return Progress(PictureSource(tmp_path))
+
+
+def test_a_record_holds_the_answer_and_when_the_frame_was_captured() -> None:
+    assert record(_answer(7, "cam #7"), age_now_s=1.5, now=NOW) == {
+        "frame": 7,
+        "name": "cam #7",
+        "time": "2026-03-01T11:59:58.500+00:00",
+        "age_ms": 12.35,
+        "label": "sign, “stop”",
+        "p": 0.91234,
+        "explained": "tree",
+        "heat": {"cx": 0.5123, "cy": 0.25, "area": 0.125, "entropy": 0.5},
+    }
+
+
+def test_no_map_and_no_evidence_are_null() -> None:
+    assert record(replace(_answer(), heat=None), 0, NOW)["heat"] is None
+    nowhere = record(replace(_answer(), heat=HeatStats(None, None, 0.0, None)), 0, NOW)["heat"]
+    assert nowhere == {"cx": None, "cy": None, "area": 0.0, "entropy": None}
+
+
+def test_lines_are_there_as_soon_as_they_are_written(tmp_path: Path, progress: Progress) -> None:
+    target = tmp_path / "new" / "out.jsonl"
+    with JsonLines(str(target), threading.Event()) as sink:
+        for index in range(3):
+            sink.write(_answer(index), progress)
+            lines = target.read_text(encoding="utf-8").splitlines()
+            assert [json.loads(line)["frame"] for line in lines] == list(range(index + 1))
+    assert datetime.fromisoformat(json.loads(lines[0])["time"]).utcoffset() == timedelta(0)
+
+
+def test_standard_output_gets_the_lines_and_stays_open(capsys: pytest.CaptureFixture[str], progress: Progress) -> None:
+    with JsonLines("-", threading.Event()) as sink:
+        sink.write(_answer(), progress)
+    print("still open")
+    first, second = capsys.readouterr().out.splitlines()
+    assert json.loads(first)["label"] == "sign, “stop”"
+    assert second == "still open"
+
+
+def test_a_place_that_cannot_be_written_to_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="--jsonl cannot write"):
+        JsonLines(str(tmp_path / "file" / "out.jsonl"), threading.Event()).__enter__()
+
+
+def _frames_of(path: Path) -> tuple[list[float], float, tuple[int, int]]:
+    import cv2
+
+    capture = cv2.VideoCapture(str(path))
+    means, size = [], (0, 0)
+    while (read := capture.read())[0]:
+        means.append(float(read[1].mean()))
+        size = read[1].shape[1::-1]
+    return means, capture.get(cv2.CAP_PROP_FPS), size
+
+
+def test_a_video_holds_each_frame_once(tmp_path: Path, progress: Progress) -> None:
+    pytest.importorskip("cv2")
+    target = tmp_path / "new" / "out.mp4"
+    with VideoFile(target, 12.0, live=False) as sink:
+        for index in range(8):
+            sink.write(_answer(index, shade=30 * index), progress)
+            assert not target.exists(), "half a video must not be under the final name"
+    means, fps, size = _frames_of(target)
+    assert means == pytest.approx([30 * index for index in range(8)], abs=6)
+    assert (fps, size) == (12.0, (64, 48))
+    assert [path.name for path in target.parent.iterdir()] == ["out.mp4"]
+
+
+def test_a_live_video_keeps_the_time_of_the_world(tmp_path: Path, progress: Progress) -> None:
+    pytest.importorskip("cv2")
+    target = tmp_path / "out.mp4"
+    with VideoFile(target, 10.0, live=True) as sink:
+        for captured_at, shade in ((100.0, 0), (100.1, 60), (100.5, 120), (100.51, 250), (100.6, 180)):
+            sink.write(_answer(shade=shade, captured_at=captured_at), progress)
+    means, _, _ = _frames_of(target)
+    assert means == pytest.approx([0, 60, 120, 120, 120, 120, 180], abs=6)
+
+
+def test_a_frame_of_another_size_is_not_lost(tmp_path: Path, progress: Progress) -> None:
+    pytest.importorskip("cv2")
+    with VideoFile(tmp_path / "out.mp4", 10.0, live=False) as sink:
+        sink.write(_answer(), progress)
+        sink.write(replace(_answer(), overlay=np.full((96, 128, 3), 200, np.uint8)), progress)
+    means, _, _ = _frames_of(tmp_path / "out.mp4")
+    assert means == pytest.approx([0, 200], abs=6)
+
+
+def test_a_run_that_crashes_leaves_no_video_behind(tmp_path: Path, progress: Progress) -> None:
+    pytest.importorskip("cv2")
+    with pytest.raises(SourceError), VideoFile(tmp_path / "out.mp4", 10.0, live=False) as sink:
+        sink.write(_answer(), progress)
+        raise SourceError("gone")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pictures_go_to_files_of_their_names(tmp_path: Path, progress: Progress) -> None:
+    with PictureFolder(tmp_path / "out") as sink:
+        for name, shade in (
+            ("a/1.png", 0),
+            ("b/1.png", 100),
+            ("b/1.jpg", 200),
+            ("film.v2-000001", 50),
+            ("film.v2-000002", 60),
+        ):
+            sink.write(_answer(name=name, shade=shade), progress)
+    written = {
+        path.relative_to(tmp_path / "out").as_posix(): round(np.asarray(Image.open(path)).mean())
+        for path in (tmp_path / "out").rglob("*.jpg")
+    }
+    assert written == {
+        "a/1.jpg": 0,
+        "b/1.jpg": 100,
+        "b/1-2.jpg": 200,
+        "film.v2-000001.jpg": 50,
+        "film.v2-000002.jpg": 60,
+    }
+
+
+def test_names_stay_unique_also_where_case_is_ignored() -> None:
+    names = UniqueNames()
+    assert [names.take(stem, ".png") for stem in ("a", "A", "a-2", "a")] == ["a.png", "A-2.png", "a-2-2.png", "a-3.png"]
+
+
+def test_the_status_line_says_how_far_the_run_is_and_leaves_no_trace(tmp_path: Path, red_spot: np.ndarray) -> None:
+    for index in range(4):
+        Image.fromarray(red_spot).save(tmp_path / f"{index}.png")
+    terminal = io.StringIO()
+    with PictureSource(tmp_path) as source:
+        progress = Progress(source)
+        with StatusLine(terminal) as sink:
+            sink.write(_answer(1), progress)
+            sink.write(_answer(2), progress)
+    shown = terminal.getvalue().split("\r\x1b[2K")
+    assert shown[1].startswith("frame 2/4 (50 %)")
+    assert "91 %" in shown[1]
+    assert shown[2:] == [""], "at most five times a second, and cleared at the end"
+
+
+def test_a_window_without_a_screen_or_with_a_headless_opencv_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    cv2 = pytest.importorskip("cv2")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    with pytest.raises(UsageError, match="--view 8080"):
+        Window(threading.Event()).__enter__()
+    if "GUI:                           NONE" not in cv2.getBuildInformation():
+        pytest.skip("this OpenCV has windows")
+    monkeypatch.setitem(os.environ, "DISPLAY", ":99")
+    with pytest.raises(MissingDependency, match="pip install opencv-python"):
+        Window(threading.Event()).__enter__()

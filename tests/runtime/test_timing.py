@@ -1,0 +1,49 @@
+"""Timing: percentiles and means of stages, in constant memory."""
+
+import pytest
+
+from kdedge_runtime.timing import WINDOW, StageTimer, Tally
+
+
+def test_figures_of_known_durations() -> None:
+    tally = Tally()
+    for duration_ms in range(1, 101):
+        tally.add(float(duration_ms))
+    stage = tally.stage()
+    assert (stage.count, stage.mean_ms, stage.p50_ms) == (100, 50.5, 50.5)
+    assert stage.p95_ms == pytest.approx(95.05)
+
+
+def test_nothing_measured_has_no_figures() -> None:
+    assert Tally().stage() is None
+    assert StageTimer(("capture",)).stages() == {}
+
+
+def test_percentiles_are_of_the_recent_and_the_mean_is_of_all() -> None:
+    tally = Tally()
+    for _ in range(WINDOW):
+        tally.add(100.0)
+    for _ in range(WINDOW):
+        tally.add(0.0)
+    stage = tally.stage()
+    assert (stage.count, stage.mean_ms, stage.p95_ms) == (2 * WINDOW, 50.0, 0.0)
+
+
+def test_stages_are_timed_in_milliseconds_and_keep_their_order() -> None:
+    now = iter([0.0, 0.010, 1.0, 1.002])
+    timer = StageTimer(("capture", "inference", "overlay"), clock=lambda: next(now))
+    with timer.measure("inference"):
+        pass
+    with timer.measure("capture"):
+        pass
+    stages = timer.stages()
+    assert list(stages) == ["capture", "inference"]
+    assert stages["inference"].mean_ms == pytest.approx(10)
+    assert stages["capture"].mean_ms == pytest.approx(2)
+
+
+def test_a_block_that_raises_is_no_sample() -> None:
+    timer = StageTimer(("capture",))
+    with pytest.raises(StopIteration), timer.measure("capture"):
+        next(iter(()))
+    assert timer.stages() == {}
