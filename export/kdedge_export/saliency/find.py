@@ -1,0 +1,129 @@
+"""Find a model's head by watching one forward pass, whatever architecture it has."""
+
+import torch
+from torch import Tensor, nn
+
+from kdedge_export.errors import HeadNotSupported
+from kdedge_export.saliency.head import Activation, Dense, Head, Layer
+from kdedge_export.saliency.trace import Operation, Trace, trace
+
+__all__ = ["find_head"]
+
+_ACTIVATION_OF = {"relu": "relu", "hardswish": "hardswish", "silu": "silu", "gelu": "gelu", "tanh": "tanh"}
+_RESHAPING = {
+    "view",
+    "_unsafe_view",
+    "reshape",
+    "squeeze",
+    "unsqueeze",
+    "alias",
+    "clone",
+    "flatten",
+    "detach",
+}
+_POOLING = {"mean", "_adaptive_avg_pool2d", "avg_pool2d"}
+
+
+def find_head(model: nn.Module, example: Tensor) -> Head:
+    """Walk back from the logits to the pooled activations.
+
+    Args:
+        model: a classifier, float `[N, 3, H, W]` to logits `[N, K]`.
+        example: one input at the size the model will be used with.
+
+    Raises:
+        HeadNotSupported: the logits are not dense layers on globally averaged activations; the message names what
+            was found instead.
+    """
+    try:
+        record = trace(model, example)
+    except TypeError as error:
+        raise HeadNotSupported(
+            f"{_name(model)} cannot be explained: {error}. Expected a classifier that returns logits."
+        ) from error
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    layers: list[Layer] = []
+    tensor, index = record.logits, len(record.operations)
+    while True:
+        step = record.producer(tensor, index)
+        if step is None:
+            raise _refusal(model, record)
+        index, operation = step
+        if operation.name in _RESHAPING:
+            tensor = operation.inputs[0]
+        elif (dense := _dense(operation, record, names)) is not None:
+            layer, tensor = dense
+            layers.insert(0, layer)
+        elif (activation := _activation(operation)) is not None:
+            layers.insert(0, activation)
+            tensor = operation.inputs[0]
+        elif _is_global_average(operation) and layers and isinstance(layers[-1], Dense):
+            break
+        else:
+            raise _refusal(model, record)
+    activations = operation.inputs[0]
+    if id(activations) in record.outputs:
+        return Head(record.outputs[id(activations)], takes_input=False, layers=tuple(layers))
+    if id(activations) in record.inputs:
+        return Head(record.inputs[id(activations)], takes_input=True, layers=tuple(layers))
+    raise _refusal(model, record, "the pooled activations are neither the input nor the output of a module")
+
+
+def _dense(operation: Operation, record: Trace, names: dict[int, str]) -> tuple[Dense, Tensor] | None:
+    """A dense layer and the tensor that goes into it, if the operation is one."""
+    if operation.name in {"addmm", "mm"}:
+        *bias, value, transposed = operation.inputs
+        source = record.producer(transposed)
+        weight = source[1].inputs[0] if source is not None and source[1].name == "t" else None
+    elif operation.name == "convolution" and operation.inputs[0].shape[2:] == (1, 1):
+        value, weight, *bias = operation.inputs
+        if weight.shape[2:] != (1, 1) or weight.shape[1] != value.shape[1]:
+            return None
+    else:
+        return None
+    if weight is None or id(weight) not in names or any(id(term) not in names for term in bias):
+        return None
+    return Dense(names[id(weight)], names[id(bias[0])] if bias else None), value
+
+
+def _activation(operation: Operation) -> Activation | None:
+    name = operation.name.removesuffix("_")
+    if name == "hardtanh" and operation.arguments[1:] == (0.0, 6.0):
+        return Activation("relu6")
+    if name == "gelu" and "tanh" in operation.arguments:
+        return None
+    return Activation(_ACTIVATION_OF[name]) if name in _ACTIVATION_OF else None
+
+
+def _is_global_average(operation: Operation) -> bool:
+    if operation.name not in _POOLING:
+        return False
+    source = operation.inputs[0]
+    if source.ndim != 4:
+        return False
+    if operation.name == "mean":
+        dims = operation.arguments[1:]
+        spatial = {int(dim) % 4 for dim in dims if isinstance(dim, int) and not isinstance(dim, bool)}
+        return spatial == {2, 3}
+    return operation.output.shape[2:] == (1, 1)
+
+
+def _refusal(model: nn.Module, record: Trace, why: str | None = None) -> HeadNotSupported:
+    if why is None:
+        tail = [step.name for step in record.operations if step.name not in _RESHAPING | {"t"}][-4:]
+        why = f"its head ends in {' → '.join(tail)}"
+    return HeadNotSupported(
+        f"{_name(model)} has no closed-form saliency map: {why}. Supported heads are global average pooling "
+        "followed by dense layers (ResNet, RegNet, EfficientNet, MobileNetV2 and V3, …). "
+        "Choose such a model, or export without a map: --method none."
+    )
+
+
+def _name(model: nn.Module) -> str:
+    return type(model).__name__
+
+
+def example_input(height: int, width: int) -> Tensor:
+    """A deterministic float `[1, 3, height, width]` input to look at a model with."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(1, 3, height, width, generator=generator)

@@ -1,0 +1,127 @@
+"""Heads whose saliency map has a closed form: global average pooling followed by dense layers and activations.
+
+With the target layer's activations `A [N, C, h, w]`, pooled features `p = mean_ij A`, and logits `z = f(p)`, the
+gradient of a logit is the same at every cell: `dz_c/dA_kij = (dz_c/dp_k) / (h·w)`. Grad-CAM's channel weights are
+therefore `dz_c/dp / (h·w)`, and `dz_c/dp` is a short product through the dense layers, written out here as plain
+forward operations: nothing is left to differentiate when the model is trained or exported.
+
+Source: Selvaraju et al., Grad-CAM, ICCV 2017, eq. 1 and 2 without the ReLU; for one dense layer this is Zhou et al.,
+CAM, CVPR 2016, divided by `h·w`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["ACTIVATIONS", "Activation", "Dense", "Head", "Layer"]
+
+
+def _hardswish_slope(x: Tensor) -> Tensor:
+    return torch.where(x <= -3, 0.0, torch.where(x >= 3, 1.0, (2 * x + 3) / 6))
+
+
+def _relu_slope(x: Tensor) -> Tensor:
+    return (x > 0).to(x.dtype)
+
+
+def _relu6_slope(x: Tensor) -> Tensor:
+    return ((x > 0) & (x < 6)).to(x.dtype)
+
+
+def _silu_slope(x: Tensor) -> Tensor:
+    gate = torch.sigmoid(x)
+    return gate * (1 + x * (1 - gate))
+
+
+def _gelu_slope(x: Tensor) -> Tensor:
+    density = torch.exp(-0.5 * x * x) * 0.3989422804014327  # 1 / sqrt(2 pi)
+    return 0.5 * (1 + torch.erf(x * 0.7071067811865476)) + x * density
+
+
+def _tanh_slope(x: Tensor) -> Tensor:
+    return 1 - torch.tanh(x) ** 2
+
+
+ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "relu": (F.relu, _relu_slope),
+    "relu6": (F.relu6, _relu6_slope),
+    "hardswish": (F.hardswish, _hardswish_slope),
+    "silu": (F.silu, _silu_slope),
+    "gelu": (F.gelu, _gelu_slope),
+    "tanh": (torch.tanh, _tanh_slope),
+}
+"""Activation name to the function and its derivative, both elementwise."""
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A dense layer of the head, by the names of its parameters in the model."""
+
+    weight: str
+    """A `[out, in]` matrix, or the `[out, in, 1, 1]` kernel of a 1×1 convolution on pooled features."""
+    bias: str | None
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An elementwise activation of the head."""
+
+    name: str
+
+
+Layer = Dense | Activation
+
+
+@dataclass(frozen=True)
+class Head:
+    """Where a model's features are pooled, and what turns them into logits."""
+
+    target_layer: str
+    """Module path of the layer that gives (or, for a pooling layer, takes) the pooled activations."""
+    takes_input: bool
+    """Whether the activations are the module's input rather than its output."""
+    layers: tuple[Layer, ...]
+    """From the pooled features to the logits; dropout is left out."""
+
+    @property
+    def name(self) -> str:
+        """The head in the field's short form, such as `GAP+Linear` or `GAP+Linear+hardswish+Linear`."""
+        parts = ["Linear" if isinstance(layer, Dense) else layer.name for layer in self.layers]
+        return "+".join(["GAP", *parts])
+
+    def channel_weights(self, model: nn.Module, pooled: Tensor, classes: Tensor) -> Tensor:
+        """The gradient of chosen logits with respect to the pooled features.
+
+        Args:
+            model: the model that holds the head's parameters.
+            pooled: float `[N, C]`.
+            classes: int64 `[N, k]`.
+
+        Returns:
+            float `[N, k, C]`.
+        """
+        steps: list[tuple[str, Tensor]] = []
+        value = pooled
+        for layer in self.layers[:-1]:
+            if isinstance(layer, Dense):
+                weight = _matrix(model, layer.weight)
+                bias = None if layer.bias is None else model.get_parameter(layer.bias).to(pooled.dtype)
+                value = F.linear(value, weight.to(pooled.dtype), bias)
+                steps.append(("dense", weight))
+            else:
+                function, slope = ACTIVATIONS[layer.name]
+                steps.append(("slope", slope(value)))
+                value = function(value)
+        last = self.layers[-1]
+        assert isinstance(last, Dense)
+        gradient = F.embedding(classes, _matrix(model, last.weight).to(pooled.dtype))  # a Gather in the graph
+        for kind, factor in reversed(steps):
+            gradient = gradient @ factor.to(pooled.dtype) if kind == "dense" else gradient * factor[:, None]
+        return gradient
+
+
+def _matrix(model: nn.Module, name: str) -> Tensor:
+    return model.get_parameter(name).flatten(1)

@@ -1,0 +1,115 @@
+"""What a model computes, as a flat record of tensor operations on one example."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+__all__ = ["Operation", "Trace", "trace"]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation, such as `addmm`, with the tensors it took and gave."""
+
+    name: str
+    arguments: tuple[Any, ...]
+    output: Tensor
+
+    @property
+    def inputs(self) -> list[Tensor]:
+        """The tensor arguments, in order."""
+        return [value for value in self.arguments if isinstance(value, Tensor)]
+
+
+@dataclass
+class Trace:
+    """A forward pass: its operations in order, and the modules whose input or output each tensor was."""
+
+    logits: Tensor
+    operations: list[Operation]
+    outputs: dict[int, str] = field(default_factory=dict)
+    """`id(tensor)` to the path of the outermost module that returned it."""
+    inputs: dict[int, str] = field(default_factory=dict)
+    """`id(tensor)` to the path of the outermost module that took it as its first argument."""
+
+    def producer(self, tensor: Tensor, before: int | None = None) -> tuple[int, Operation] | None:
+        """The last operation (with its index) that wrote `tensor`, among those before an index."""
+        stop = len(self.operations) if before is None else before
+        for index in range(stop - 1, -1, -1):
+            if self.operations[index].output is tensor:
+                return index, self.operations[index]
+        return None
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations: list[Operation] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        first = result[0] if isinstance(result, tuple | list) and result else result
+        if isinstance(first, Tensor):
+            flat = [value for argument in args for value in (argument if isinstance(argument, list) else [argument])]
+            self.operations.append(Operation(func._schema.name.removeprefix("aten::"), tuple(flat), first))
+        return result
+
+
+def trace(model: nn.Module, example: Tensor) -> Trace:
+    """Run `model` once in evaluation mode, without gradients, and record what it does.
+
+    Args:
+        model: any classifier; its mode is restored.
+        example: float `[N, 3, H, W]`.
+
+    Raises:
+        TypeError: the model does not return one `[N, K]` tensor.
+    """
+    outputs: dict[int, str] = {}
+    inputs: dict[int, str] = {}
+    keep: list[Tensor] = []  # a freed tensor's id would be used again
+
+    def note(table: dict[int, str], value: Any, path: str) -> None:
+        if isinstance(value, Tensor):
+            keep.append(value)
+            known = table.get(id(value))
+            if known is None or path.count(".") < known.count("."):
+                table[id(value)] = path
+
+    handles = []
+    for path, module in model.named_modules():
+        if path:
+            handles += [
+                module.register_forward_hook(lambda _m, _a, out, path=path: note(outputs, out, path)),
+                module.register_forward_pre_hook(
+                    lambda _m, args, path=path: note(inputs, args[0] if args else None, path)
+                ),
+            ]
+    recorder = _Recorder()
+    try:
+        with evaluating(model), torch.no_grad(), recorder:
+            logits = model(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise TypeError(f"the model returned {shape}, expected one tensor of logits [N, K]")
+    return Trace(logits, recorder.operations, outputs, inputs)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block; every module's own mode afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
