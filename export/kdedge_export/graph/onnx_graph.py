@@ -1,0 +1,143 @@
+"""Trace the deployed module into an ONNX graph with a dynamic batch."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from kdedge_export.graph.deployed import TOP_CLASS, Deployed, Plain
+
+__all__ = ["ExportedGraph", "export_graph"]
+
+_ACTIVATIONS = "target_activations"
+_WEIGHTED = {"Conv", "Gemm", "MatMul"}
+
+
+@dataclass(frozen=True)
+class ExportedGraph:
+    """A graph in memory, before quantization and metadata."""
+
+    model: onnx.ModelProto
+    head_nodes: frozenset[str]
+    """Names of the nodes between the target layer's activations and the outputs; quantization leaves them float."""
+
+
+class _WithActivations(nn.Module):
+    """Gives the target activations as one more output, so that they can be found in the ONNX graph."""
+
+    def __init__(self, deployed: Deployed) -> None:
+        super().__init__()
+        self.deployed = deployed
+
+    def forward(self, image: Tensor, class_index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.deployed.with_activations(image, class_index)
+
+
+def export_graph(module: Deployed | Plain) -> ExportedGraph:
+    """Export a deployed model: input `image` uint8 `[batch, H, W, 3]`, outputs as DESIGN of the model file says.
+
+    Args:
+        module: `Deployed` gives `logits`, `saliency_map` and `explained_class`, and takes `class_index` int64 `[1]`;
+            `Plain` gives `logits` only.
+    """
+    spec = module.spec
+    # Two images: a batch of one would be taken for a constant.
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (2, spec.height, spec.width, 3), dtype=torch.uint8, generator=generator)
+    batch = {0: torch.export.Dim("batch")}
+    if isinstance(module, Plain):
+        model = _to_onnx(module, (image,), ["logits"], {"image": batch})
+        return ExportedGraph(model, _from_last_weight(model.graph))
+    model = _to_onnx(
+        _WithActivations(module),
+        (image, torch.tensor([TOP_CLASS])),
+        ["logits", "saliency_map", "explained_class", _ACTIVATIONS],
+        {"image": batch, "class_index": None},
+    )
+    head_nodes = _downstream(model.graph, _ACTIVATIONS)
+    del model.graph.output[3]
+    return ExportedGraph(model, head_nodes)
+
+
+def _to_onnx(
+    module: nn.Module, example: tuple[Tensor, ...], output_names: list[str], dynamic_shapes: dict[str, Any]
+) -> onnx.ModelProto:
+    with _quiet(), _MeanForGlobalPooling(), torch.no_grad():
+        program = torch.onnx.export(
+            module.cpu().eval(),
+            example,
+            dynamo=True,
+            external_data=False,
+            input_names=list(dynamic_shapes),
+            output_names=output_names,
+            dynamic_shapes=dynamic_shapes,
+            verbose=False,
+        )
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    _strip(model)
+    return model
+
+
+class _MeanForGlobalPooling(TorchFunctionMode):
+    """Pooling to one cell is a mean; PyTorch's own decomposition of it leaves a reshape and a gather behind."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.adaptive_avg_pool2d and (args[1:] or tuple(kwargs.values()))[0] in (1, (1, 1), [1, 1]):
+            return args[0].mean((-2, -1), keepdim=True)
+        return func(*args, **kwargs)
+
+
+def _downstream(graph: onnx.GraphProto, tensor: str) -> frozenset[str]:
+    reached, nodes = {tensor}, set()
+    for node in graph.node:  # ONNX stores nodes in topological order
+        if reached.intersection(node.input):
+            reached.update(node.output)
+            nodes.add(node.name)
+    return frozenset(nodes)
+
+
+def _from_last_weight(graph: onnx.GraphProto) -> frozenset[str]:
+    last = max(index for index, node in enumerate(graph.node) if node.op_type in _WEIGHTED)
+    return frozenset(node.name for node in graph.node[last:])
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove the exporter's notes: they hold source lines and paths of the machine that exported."""
+    graph = model.graph
+    for part in (
+        model,
+        graph,
+        *graph.node,
+        *graph.input,
+        *graph.output,
+        *graph.value_info,
+        *graph.initializer,
+    ):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    graph.name = "kdedge"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress notes and its advice to library authors off the user's terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
