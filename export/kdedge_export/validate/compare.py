@@ -1,0 +1,140 @@
+"""One model held against another on the same images and for the same classes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdedge_export.validate import metrics
+from kdedge_export.validate.predict import Predictions
+from kdedge_export.validate.resample import to_common_size
+from kdedge_runtime.arrays import Floats, Integers
+
+__all__ = ["Comparison", "MapComparison", "compare", "pair_pearson"]
+
+
+@dataclass(frozen=True)
+class MapComparison:
+    """How much of the reference's reason the candidate keeps; raw maps, at the smaller of the two sizes.
+
+    A map is lost where the candidate's is constant or not finite and the reference's is not (or the reverse), or
+    where the candidate explains another class than it was asked to. A lost map counts as 0 in the correlations and
+    the IoU: leaving it out would reward losing it. Pairs of two constant maps are left out.
+    """
+
+    pearson_mean: float
+    """Mean over images of the maps' Pearson correlation; NaN where every pair is constant."""
+    pearson_p5: float
+    """5th percentile over images: one map in twenty agrees less than this."""
+    pearson_p1: float
+    """1st percentile over images."""
+    top20_iou_mean: float
+    """Mean overlap of the 20 % of cells that speak most for the class; 0.11 by chance."""
+    error_relative: float
+    """Largest difference of any cell of any image, in units of the range of that image's reference map."""
+    floor_pearson: float
+    """Mean correlation of the reference's map of one image with the candidate's of another; NaN for one image."""
+    constant_reference: int
+    """Images whose map is constant on the reference's side."""
+    constant_candidate: int
+    wrong_class: int
+    """Images where the candidate explained another class than it was asked to."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A candidate held against a reference."""
+
+    n: int
+    """Images compared."""
+    top1_reference: float | None
+    """Share of right answers in [0, 1]; None without targets."""
+    top1_candidate: float | None
+    top1_drop_points: float | None
+    """What the candidate loses in percentage points; negative where it gains."""
+    agreement: float
+    """Share of images in [0, 1] with the same top class."""
+    kl: float
+    """Mean KL(reference || candidate) of the softmax at temperature 1, in nats."""
+    maps: MapComparison | None
+    """None where one of the two has no map."""
+
+
+def compare(reference: Predictions, candidate: Predictions, targets: Integers | None) -> Comparison:
+    """Hold a candidate's answers and maps against a reference's.
+
+    Args:
+        reference: what should be kept.
+        candidate: for the same images, asked about the same classes.
+        targets: int64 `[N]`, the right classes; None for images without labels.
+    """
+    top1_reference = top1_candidate = drop = None
+    if targets is not None:
+        top1_reference = metrics.top1_accuracy(reference.logits, targets)
+        top1_candidate = metrics.top1_accuracy(candidate.logits, targets)
+        # From whole images: the difference of two shares would put a drop of exactly one point above one point.
+        drop = 100 * round((top1_reference - top1_candidate) * len(targets)) / len(targets)
+    return Comparison(
+        n=len(reference.logits),
+        top1_reference=top1_reference,
+        top1_candidate=top1_candidate,
+        top1_drop_points=drop,
+        agreement=metrics.agreement(reference.logits, candidate.logits),
+        kl=float(metrics.kl_divergence(reference.logits, candidate.logits).mean()),
+        maps=_compare_maps(reference, candidate),
+    )
+
+
+def pair_pearson(reference: Predictions, candidate: Predictions) -> NDArray[np.float64] | None:
+    """The correlation of each image's two maps, `[N]`: 0 where a map is lost, NaN where both are constant.
+
+    None where one of the two has no map.
+    """
+    if reference.maps is None or candidate.maps is None:
+        return None
+    a, b = to_common_size(reference.maps, candidate.maps)
+    return _lost_as_zero(metrics.map_pearson(a, b), a, b, _wrong_class(reference, candidate))
+
+
+def _compare_maps(reference: Predictions, candidate: Predictions) -> MapComparison | None:
+    pearson = pair_pearson(reference, candidate)
+    if pearson is None or reference.maps is None or candidate.maps is None:
+        return None
+    a, b = to_common_size(reference.maps, candidate.maps)
+    wrong = _wrong_class(reference, candidate)
+    return MapComparison(
+        pearson_mean=_mean(pearson),
+        pearson_p5=_percentile(pearson, 5),
+        pearson_p1=_percentile(pearson, 1),
+        top20_iou_mean=_mean(_lost_as_zero(metrics.top_share_iou(a, b), a, b, wrong)),
+        error_relative=float(np.where(wrong, np.inf, metrics.map_error(a, b)).max()),
+        floor_pearson=_floor(a, b),
+        constant_reference=int(metrics.is_constant(reference.maps).sum()),
+        constant_candidate=int(metrics.is_constant(candidate.maps).sum()),
+        wrong_class=int(wrong.sum()),
+    )
+
+
+def _wrong_class(reference: Predictions, candidate: Predictions) -> NDArray[np.bool_]:
+    return np.asarray(reference.explained_class != candidate.explained_class)
+
+
+def _lost_as_zero(scores: NDArray[np.float64], a: Floats, b: Floats, wrong: NDArray[np.bool_]) -> NDArray[np.float64]:
+    nothing_to_lose = metrics.is_constant(a) & metrics.is_constant(b)
+    return np.where(wrong | (np.isnan(scores) & ~nothing_to_lose), 0.0, scores)
+
+
+def _floor(a: Floats, b: Floats) -> float:
+    if len(a) < 2:
+        return float("nan")
+    return _mean(metrics.map_pearson(a, b[metrics.derangement(len(b))]))
+
+
+def _mean(scores: NDArray[np.float64]) -> float:
+    defined = scores[~np.isnan(scores)]
+    return float(defined.mean()) if defined.size else float("nan")
+
+
+def _percentile(scores: NDArray[np.float64], percent: float) -> float:
+    defined = scores[~np.isnan(scores)]
+    return float(np.percentile(defined, percent)) if defined.size else float("nan")

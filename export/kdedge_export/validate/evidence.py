@@ -1,0 +1,43 @@
+"""What the report's page shows image by image; it is not part of `report.json`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdedge_export.validate.predict import Predictions
+from kdedge_export.validate.roles import Role
+from kdedge_runtime.arrays import Floats, Integers, Pixels
+
+__all__ = ["Evidence"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Pictures, answers and maps of one validation."""
+
+    images: Pixels
+    """uint8 RGB `[N, H, W, 3]` at the model's size."""
+    targets: Integers | None
+    """`[N]`, the right classes; None for images without labels."""
+    labels: tuple[str, ...]
+    names: tuple[str, ...]
+    """What each image is called: a path relative to the data."""
+    predictions: Mapping[Role, Predictions]
+    """In the order in which the model travels: teacher, student, fp32, int8, as far as there are any."""
+    probabilities: Mapping[Role, Floats]
+    """`[N, K]` of each model, at the temperature that its file states."""
+    pearson: Mapping[Role, NDArray[np.float64]]
+    """Of each candidate's maps with its reference's, `[N]` (see `kdedge_export.validate.compare.pair_pearson`);
+    candidates without a map are missing."""
+
+    @property
+    def explained_class(self) -> Integers:
+        """`[N]`, the class that all maps were asked about: the student's top class."""
+        return self.predictions["student"].explained_class
+
+    @property
+    def shipped(self) -> Role:
+        """The file that goes to the device: int8 where there is one."""
+        return "int8" if "int8" in self.predictions else "fp32"

@@ -1,0 +1,77 @@
+"""The models side by side, as an HTML table."""
+
+from kdedge_export.validate import metrics
+from kdedge_export.validate.evidence import Evidence
+from kdedge_export.validate.page.text import correlation, escape, megabytes, percent, points, quantity
+from kdedge_export.validate.report import ValidationReport
+from kdedge_export.validate.roles import REFERENCE, TITLES, WORDS, Role
+
+__all__ = ["model_table"]
+
+_GROUPS = (("", 3), ("answers", 3), ("maps", 6))
+_COLUMNS = (
+    ("Model", "who is measured"),
+    ("Size", "of the file; of the weights for a PyTorch module"),
+    ("Held against", "the reference of the figures to the right"),
+    ("Top-1", "share of right answers, and the difference to the reference in points"),
+    ("Agreement", "share of images with the reference's answer"),
+    ("KL", "mean KL divergence of the softmax from the reference's, in nats"),
+    ("Pearson", "mean correlation of the maps with the reference's"),
+    ("p5", "5th percentile of the correlation: one map in twenty agrees less"),
+    ("p1", "1st percentile of the correlation"),
+    ("IoU", "overlap of the 20 % of cells that speak most for the class; 0.11 by chance"),
+    ("Shuffled", "correlation with the maps of other images: what chance and centre bias reach"),
+    ("Constant", "images whose map says nothing about where"),
+)
+
+
+def model_table(report: ValidationReport, evidence: Evidence) -> str:
+    """A row a model: teacher, student, fp32, int8, as far as they took part."""
+    groups = "".join(f'<th colspan="{span}" scope="colgroup"><span>{title}</span></th>' for title, span in _GROUPS)
+    heads = "".join(f'<th scope="col" title="{escape(meaning)}">{name}</th>' for name, meaning in _COLUMNS)
+    rows = "".join(_row(role, report, evidence) for role in report.models)
+    return (
+        f'<div class="scroll"><table><thead><tr class="groups">{groups}</tr><tr>{heads}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _row(role: Role, report: ValidationReport, evidence: Evidence) -> str:
+    facts = report.models[role]
+    against = WORDS[REFERENCE[role]] if role in report.comparisons else ""
+    answers = [_top1(role, report), *_answers(role, report)]
+    cells = [megabytes(facts.bytes), against, *answers, *_maps(role, report), _constant(role, evidence)]
+    name = f'{TITLES[role]}<br><span class="soft">{escape(facts.name)}</span>'
+    return f'<tr><th scope="row">{name}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def _top1(role: Role, report: ValidationReport) -> str:
+    shown = percent(report.models[role].top1)
+    comparison = report.comparisons.get(role)
+    if comparison is None or comparison.top1_drop_points is None:
+        return shown
+    return f'{shown}<br><span class="soft">{points(-comparison.top1_drop_points)}</span>'
+
+
+def _answers(role: Role, report: ValidationReport) -> list[str]:
+    comparison = report.comparisons.get(role)
+    if comparison is None:
+        return ["", ""]
+    kl = "&lt; 0.0001" if comparison.kl < 1e-4 else quantity(comparison.kl, 4)
+    return [percent(comparison.agreement), kl]
+
+
+def _maps(role: Role, report: ValidationReport) -> list[str]:
+    comparison = report.comparisons.get(role)
+    if comparison is None:
+        return [""] * 5
+    maps = comparison.maps
+    if maps is None:
+        return [correlation(None)] * 5
+    figures = (maps.pearson_mean, maps.pearson_p5, maps.pearson_p1, maps.top20_iou_mean, maps.floor_pearson)
+    return [correlation(figure) for figure in figures]
+
+
+def _constant(role: Role, evidence: Evidence) -> str:
+    maps = evidence.predictions[role].maps
+    return correlation(None) if maps is None else str(int(metrics.is_constant(maps).sum()))

@@ -1,0 +1,42 @@
+"""Numbers and words as HTML."""
+
+import math
+from html import escape
+
+__all__ = ["correlation", "escape", "megabytes", "percent", "points", "quantity", "short"]
+
+_NONE = '<span class="none" title="not measured">–</span>'
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share in [0, 1] in percent."""
+    return _NONE if share is None else quantity(100 * share, digits, "\u00a0%")
+
+
+def points(value: float) -> str:
+    """A signed difference in percentage points, with a true minus sign."""
+    return f"{value:+.1f}".replace("-", "−") if round(value, 1) else "±0.0"
+
+
+def correlation(value: float | None) -> str:
+    """A Pearson correlation or an IoU with three digits; one that is not quite 1 is not rounded up to it."""
+    if value is not None and 0.9995 <= value < 0.9999995:
+        return f"{math.floor(value * 1e6) / 1e6:.6f}".rstrip("0")
+    return _NONE if value is None else quantity(value, 3)
+
+
+def quantity(value: float, digits: int, unit: str = "") -> str:
+    """A number with a fixed count of decimals; a dash where it is not one."""
+    return f"{value:.{digits}f}{unit}".replace("-", "−") if math.isfinite(value) else _NONE
+
+
+def megabytes(size: int) -> str:
+    """A size in bytes as kB or MB (powers of ten, as file managers and downloads count)."""
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+
+
+def short(text: str, most: int = 34) -> str:
+    """A path or label that fits under a picture: the end of a long one, escaped, whole on hover."""
+    if len(text) <= most:
+        return escape(text)
+    return f'<span title="{escape(text)}">…{escape(text[1 - most :])}</span>'

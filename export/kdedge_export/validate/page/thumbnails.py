@@ -1,0 +1,62 @@
+"""Pictures and overlays as data URIs, small enough for a page that carries them all."""
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image
+
+from kdedge_runtime.arrays import Floats, Pixels
+from kdedge_runtime.heat import peak, rectified
+from kdedge_runtime.overlay import draw_overlay
+
+__all__ = ["overlay_uri", "picture_uri"]
+
+SIDE_PX = 224
+"""Longer side of an embedded picture."""
+LARGEST_BYTES = 18_000
+"""Of one encoded picture: 46 rows of 5 then stay below 6 MB as base64, whatever the pictures show."""
+_QUALITIES = (82, 65, 45, 25)
+
+
+def picture_uri(picture: Pixels) -> str:
+    """A picture uint8 RGB `[H, W, 3]` as a `data:` URI."""
+    return _encoded(_comfortable(picture))
+
+
+def overlay_uri(picture: Pixels, saliency_map: Floats) -> str:
+    """A picture with its map on it as a `data:` URI.
+
+    The heat is the map's positive part on the map's own scale: it shows where a model looked, not how strongly
+    compared with another model.
+
+    Args:
+        picture: uint8 RGB `[H, W, 3]`, all of which the model saw.
+        saliency_map: raw and signed, `[h, w]`.
+    """
+    canvas = _comfortable(picture)
+    height, width = canvas.shape[:2]
+    whole = (0.0, 0.0, float(width), float(height))
+    finite = np.nan_to_num(saliency_map, nan=0.0, posinf=0.0, neginf=0.0)
+    heat = rectified(finite, peak(finite))
+    return _encoded(draw_overlay(canvas, heat, whole))
+
+
+def _comfortable(picture: Pixels) -> Pixels:
+    """The picture at a size that a person can look at; a 32 px input is enlarged, a photo is shrunk."""
+    height, width = picture.shape[:2]
+    scale = SIDE_PX / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
+
+
+def _encoded(picture: Pixels) -> str:
+    attempts = (_jpeg(picture, quality) for quality in _QUALITIES)
+    data = next((jpeg for jpeg in attempts if len(jpeg) <= LARGEST_BYTES), None) or _jpeg(picture, _QUALITIES[-1])
+    return "data:image/jpeg;base64," + base64.b64encode(data).decode("ascii")
+
+
+def _jpeg(picture: Pixels, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=quality, optimize=True)
+    return buffer.getvalue()

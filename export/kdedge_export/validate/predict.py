@@ -1,0 +1,142 @@
+"""Ask a PyTorch module or a model file for answers and maps, image by image for a given class."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import nn
+
+from kdedge_export.graph.deployed import TOP_CLASS, Plain
+from kdedge_runtime import Model
+from kdedge_runtime.arrays import Floats, Integers, Pixels
+
+__all__ = ["Predictions", "TorchModel", "predict", "weight_bytes"]
+
+TorchModel: TypeAlias = nn.Module
+"""The graph that is exported, as a module: `forward(image, class_index) -> (logits, saliency_map, explained_class)`.
+
+See `kdedge_export.graph.deployed.Deployed` for shapes; its map-less sibling `Plain` will do as well.
+"""
+
+MAX_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of every image."""
+
+    logits: Floats
+    """`[N, K]`."""
+    maps: Floats | None
+    """`[N, h, w]`, raw and signed; None when the model file has no map."""
+    explained_class: Integers
+    """`[N]`, the class that each map explains, as the model itself reports it."""
+
+
+def predict(
+    model: TorchModel | Model,
+    images: Pixels,
+    classes: Integers | None = None,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> Predictions:
+    """Run a model over all images.
+
+    Args:
+        model: a PyTorch module or a model file; the module runs where its weights are, in evaluation mode.
+        images: uint8 RGB `[N, H, W, 3]` at the model's size, N ≥ 1.
+        classes: int64 `[N]`, the class to explain in each image; None explains each image's top class.
+        progress: called with the number of images done so far, after every batch.
+    """
+    asked = np.full(len(images), TOP_CLASS, dtype=np.int64) if classes is None else classes
+    if isinstance(model, Model):
+        return _gather(_run_file(model, images, asked), len(images), progress)
+    with _evaluating(model), _exact_float32(), torch.no_grad():
+        return _gather(_run_module(model, images, asked), len(images), progress)
+
+
+def weight_bytes(model: TorchModel) -> int:
+    """Memory that a module's parameters and buffers take."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+_Batch: TypeAlias = tuple[Integers, Floats, Floats | None, Integers]
+"""Image numbers `[n]`, their logits, maps and explained classes."""
+
+
+def _run_file(model: Model, images: Pixels, classes: Integers) -> Iterator[_Batch]:
+    # A model file explains one class a batch, so images that ask for the same class go together.
+    for asked in np.unique(classes):
+        of_this_class = np.flatnonzero(classes == asked)
+        for batch in _batches(of_this_class):
+            result = model.predict(images[batch], class_index=None if asked < 0 else int(asked))
+            yield batch, result.logits, result.saliency_map, result.explained_class
+
+
+def _run_module(model: TorchModel, images: Pixels, classes: Integers) -> Iterator[_Batch]:
+    weights = next(iter([*model.parameters(), *model.buffers()]), None)
+    device = torch.device("cpu") if weights is None else weights.device
+    for batch in _batches(np.arange(len(images))):
+        pictures = torch.from_numpy(images[batch]).to(device)
+        if isinstance(model, Plain):
+            logits = model(pictures).cpu().numpy()
+            yield batch, logits, None, logits.argmax(axis=1)
+            continue
+        logits, maps, explained = model(pictures, torch.from_numpy(classes[batch]).to(device))
+        yield batch, logits.cpu().numpy(), maps.cpu().numpy(), explained.cpu().numpy()
+
+
+def _batches(numbers: Integers) -> Iterator[Integers]:
+    for start in range(0, len(numbers), MAX_BATCH):
+        yield numbers[start : start + MAX_BATCH]
+
+
+def _gather(batches: Iterator[_Batch], n: int, progress: Callable[[int], None] | None) -> Predictions:
+    numbers, logits, maps, explained = [], [], [], []
+    done = 0
+    for batch in batches:
+        numbers.append(batch[0])
+        logits.append(batch[1])
+        if batch[2] is not None:
+            maps.append(batch[2])
+        explained.append(batch[3])
+        done += len(batch[0])
+        if progress is not None:
+            progress(done)
+    order = np.argsort(np.concatenate(numbers))
+    return Predictions(
+        np.concatenate(logits)[order],
+        np.concatenate(maps)[order] if maps else None,
+        np.concatenate(explained)[order],
+    )
+
+
+@contextmanager
+def _evaluating(model: TorchModel) -> Iterator[None]:
+    """Evaluation mode for the block; afterwards every submodule has the mode that it had."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def _exact_float32() -> Iterator[None]:
+    """Full float32 on a GPU: TF32 keeps 10 bits of mantissa, coarser than the error that an export may make."""
+    # torch puts `conv` there at run time, where type checkers do not see it.
+    operations = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
+    before = [operation.fp32_precision for operation in operations]
+    for operation in operations:
+        operation.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for operation, precision in zip(operations, before, strict=True):
+            operation.fp32_precision = precision

@@ -1,0 +1,177 @@
+"""Hold the exported files against the PyTorch student they came from, and the student against its teacher."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from kdedge_export.validate import metrics
+from kdedge_export.validate.compare import Comparison, compare, pair_pearson
+from kdedge_export.validate.evidence import Evidence
+from kdedge_export.validate.gates import Check, Gates, check_comparison, check_labels
+from kdedge_export.validate.page import write_page
+from kdedge_export.validate.predict import Predictions, TorchModel, predict, weight_bytes
+from kdedge_export.validate.report import ModelFacts, ValidationReport, file_facts, write_json
+from kdedge_export.validate.roles import REFERENCE, TITLES, Role
+from kdedge_runtime import Model
+from kdedge_runtime.arrays import Integers, Pixels
+from kdedge_runtime.errors import DataError
+from kdedge_runtime.model import softmax
+
+__all__ = ["Progress", "validate", "write_report"]
+
+Progress = Callable[[str, int, int], None]
+"""Called after every batch with the model's title, the number of images in all and the number done."""
+
+
+def validate(
+    *,
+    student: TorchModel,
+    fp32: Model,
+    int8: Model | None = None,
+    teacher: TorchModel | Model | None = None,
+    images: Pixels,
+    targets: Integers | None = None,
+    labels: Sequence[str],
+    names: Sequence[str] | None = None,
+    student_name: str = "student",
+    teacher_name: str = "teacher",
+    data: str = "",
+    gates: Gates | None = None,
+    progress: Progress | None = None,
+) -> tuple[ValidationReport, Evidence]:
+    """Measure whether the answer and the reason came through export and quantization.
+
+    Every model sees the same pixels and explains the same class of each image, the PyTorch student's top class;
+    their raw maps are compared.
+
+    Args:
+        student: the PyTorch graph that was exported (`kdedge_export.graph.deploy`).
+        fp32: the exported file.
+        int8: the quantized file, if there is one.
+        teacher: what the student learned from, if it is at hand; it takes the same pixels.
+        images: uint8 RGB `[N, H, W, 3]` at the model's size.
+        targets: int64 `[N]`, the right classes; None for images without labels.
+        labels: class names in the order of the student's logits.
+        names: what to call each image, such as its path; numbers where left out.
+        student_name: what to call the student in the report, such as its architecture.
+        teacher_name: what to call the teacher.
+        data: what the images are, in words, for the report.
+        gates: the bounds; None for the defaults.
+        progress: told after every batch.
+
+    Returns:
+        The report, and the evidence that its page shows.
+
+    Raises:
+        DataError: no images, or targets, names or classes that do not fit.
+    """
+    _check_data(images, targets, labels, names)
+    candidates: dict[Role, TorchModel | Model | None] = {
+        "teacher": teacher,
+        "student": student,
+        "fp32": fp32,
+        "int8": int8,
+    }
+    models = {role: model for role, model in candidates.items() if model is not None}
+    predictions = _ask_all(models, images, labels, progress)
+    pairs = {
+        role: (predictions[REFERENCE[role]], answers)
+        for role, answers in predictions.items()
+        if role in REFERENCE and REFERENCE[role] in predictions
+    }
+    comparisons = {role: compare(*pair, targets) for role, pair in pairs.items()}
+    names_of_modules: dict[Role, str] = {"teacher": teacher_name, "student": student_name}
+    report = ValidationReport(
+        data=data,
+        images=len(images),
+        labelled=targets is not None,
+        models={
+            role: _facts(model, names_of_modules.get(role, ""), predictions[role], targets)
+            for role, model in models.items()
+        },
+        comparisons=comparisons,
+        checks=_checks(models, comparisons, labels, gates or Gates()),
+    )
+    evidence = Evidence(
+        images=images,
+        targets=targets,
+        labels=tuple(labels),
+        names=tuple(names or (f"image {number}" for number in range(len(images)))),
+        predictions=predictions,
+        probabilities={
+            role: softmax(answers.logits / _temperature(role, models[role], fp32))
+            for role, answers in predictions.items()
+        },
+        pearson={role: scores for role, pair in pairs.items() if (scores := pair_pearson(*pair)) is not None},
+    )
+    return report, evidence
+
+
+def write_report(report: ValidationReport, evidence: Evidence, folder: Path) -> tuple[Path, Path]:
+    """Write `report.html` and `report.json` into a folder and return their paths; each appears whole or not at all."""
+    page, document = folder / "report.html", folder / "report.json"
+    write_page(report, evidence, page)
+    write_json(report, document)
+    return page, document
+
+
+def _ask_all(
+    models: Mapping[Role, TorchModel | Model], images: Pixels, labels: Sequence[str], progress: Progress | None
+) -> dict[Role, Predictions]:
+    """Every model's predictions in the order of `models`, all about the student's top classes."""
+
+    def ask(role: Role, classes: Integers | None) -> Predictions:
+        told = None if progress is None else partial(progress, TITLES[role], len(images))
+        answers = predict(models[role], images, classes, progress=told)
+        if answers.logits.shape[1] != len(labels):
+            raise DataError(
+                f"{TITLES[role]} has {answers.logits.shape[1]} classes and the data has {len(labels)} labels. "
+                "Validate on data with the classes that the model was trained on: `kdedge validate RUN --data DATA`."
+            )
+        return answers
+
+    student = ask("student", None)
+    return {role: student if role == "student" else ask(role, student.explained_class) for role in models}
+
+
+def _checks(
+    models: Mapping[Role, TorchModel | Model],
+    comparisons: Mapping[Role, Comparison],
+    labels: Sequence[str],
+    gates: Gates,
+) -> tuple[Check, ...]:
+    checks: list[Check] = []
+    for role, comparison in comparisons.items():
+        checks += check_comparison(role, comparison, gates)
+        model = models[role]
+        if isinstance(model, Model):
+            checks.append(check_labels(role, labels, model.metadata.labels))
+    return tuple(checks)
+
+
+def _facts(model: TorchModel | Model, name: str, answers: Predictions, targets: Integers | None) -> ModelFacts:
+    top1 = None if targets is None else metrics.top1_accuracy(answers.logits, targets)
+    if isinstance(model, Model):
+        return file_facts(model.path, top1)
+    return ModelFacts(name, weight_bytes(model), None, top1)
+
+
+def _temperature(role: Role, model: TorchModel | Model, fp32: Model) -> float:
+    if isinstance(model, Model):
+        return model.metadata.temperature
+    # A module carries no temperature; the student's was written into its file.
+    return fp32.metadata.temperature if role == "student" else 1.0
+
+
+def _check_data(images: Pixels, targets: Integers | None, labels: Sequence[str], names: Sequence[str] | None) -> None:
+    n = len(images)
+    if n == 0:
+        raise DataError("There are no images to validate on. Name a folder that has some: `--data DATA`.")
+    for what, values in (("targets", targets), ("names", names)):
+        if values is not None and len(values) != n:
+            raise DataError(f"There are {n} images and {len(values)} {what}. Expected one for every image.")
+    if targets is not None and not ((targets >= 0) & (targets < len(labels))).all():
+        raise DataError(
+            f"A target is outside the {len(labels)} labels (found {targets.min()} to {targets.max()}). "
+            "Expected indices into the model's labels; validate on the classes that the model was trained on."
+        )

@@ -1,0 +1,131 @@
+"""Gates say passed, failed or not measured, and never more than was measured."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from kdedge_export.validate import Check, Comparison, Gates, MapComparison, checklist
+from kdedge_export.validate.gates import check_comparison, check_labels, verdict
+
+MAPS = MapComparison(
+    pearson_mean=0.995,
+    pearson_p5=0.96,
+    pearson_p1=0.93,
+    top20_iou_mean=0.9,
+    error_relative=3e-6,
+    floor_pearson=0.3,
+    constant_reference=0,
+    constant_candidate=0,
+    wrong_class=0,
+)
+GOOD = Comparison(n=100, top1_reference=0.9, top1_candidate=0.9, top1_drop_points=0.0, agreement=1.0, kl=0.0, maps=MAPS)
+
+
+def outcomes(role: str, comparison: Comparison, gates: Gates | None = None) -> dict[str, bool | None]:
+    checks = check_comparison(role, comparison, gates or Gates())  # type: ignore[arg-type]
+    return {check.key: check.passed for check in checks}
+
+
+def test_a_good_export_passes_everything() -> None:
+    assert outcomes("fp32", GOOD) == {"fp32_agreement": True, "fp32_map_error": True}
+    expected = {"int8_top1_drop_points": True, "int8_map_pearson_mean": True, "int8_map_pearson_p5": True}
+    assert outcomes("int8", GOOD) == expected
+
+
+@pytest.mark.parametrize(
+    ("role", "broken", "key"),
+    [
+        ("fp32", replace(GOOD, agreement=0.99), "fp32_agreement"),
+        ("fp32", replace(GOOD, maps=replace(MAPS, error_relative=2e-4)), "fp32_map_error"),
+        ("int8", replace(GOOD, top1_drop_points=1.01), "int8_top1_drop_points"),
+        ("int8", replace(GOOD, maps=replace(MAPS, pearson_mean=0.979)), "int8_map_pearson_mean"),
+        ("int8", replace(GOOD, maps=replace(MAPS, pearson_p5=0.899)), "int8_map_pearson_p5"),
+    ],
+)
+def test_each_gate_fails_alone(role: str, broken: Comparison, key: str) -> None:
+    assert [name for name, passed in outcomes(role, broken).items() if passed is False] == [key]
+
+
+def test_a_bound_that_is_just_met_is_kept() -> None:
+    on_the_line = replace(GOOD, top1_drop_points=1.0, maps=replace(MAPS, pearson_mean=0.98, pearson_p5=0.9))
+    assert all(outcomes("int8", on_the_line).values())
+
+
+def test_bounds_can_be_moved() -> None:
+    assert outcomes("int8", replace(GOOD, top1_drop_points=1.5), Gates(int8_top1_drop_points=2.0))[
+        "int8_top1_drop_points"
+    ]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_a_number_never_passes(value: float) -> None:
+    broken = replace(GOOD, agreement=-value, maps=replace(MAPS, error_relative=value, pearson_mean=-value))
+    assert set(outcomes("fp32", broken).values()) == {False}
+    assert outcomes("int8", broken)["int8_map_pearson_mean"] is False
+
+
+def test_without_labels_accuracy_is_not_measured_and_agreement_stands_in() -> None:
+    unlabelled = replace(GOOD, top1_drop_points=None, agreement=0.5)
+    result = outcomes("int8", unlabelled)
+    assert result["int8_top1_drop_points"] is None
+    assert result["int8_agreement"] is False
+
+
+def test_without_a_map_the_maps_are_not_measured() -> None:
+    assert outcomes("fp32", replace(GOOD, maps=None))["fp32_map_error"] is None
+    assert outcomes("int8", replace(GOOD, maps=None))["int8_map_pearson_p5"] is None
+
+
+def test_teacher_and_student_face_no_gate() -> None:
+    assert outcomes("student", GOOD) == {}
+
+
+@pytest.mark.parametrize("labels", [("a", "c", "b"), ("a", "b"), ("a", "b", "c", "d"), ()])
+def test_labels_must_all_be_in_their_places(labels: tuple[str, ...]) -> None:
+    assert check_labels("int8", ("a", "b", "c"), labels).passed is False
+    assert check_labels("int8", ("a", "b", "c"), ("a", "b", "c")).passed is True
+
+
+def check(measured: float | None, bound: float, passed: bool | None, **changes: object) -> Check:
+    made = Check("key", "some check", measured, ">=", bound, "correlation", passed)
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def test_the_verdict_needs_a_measurement_and_no_failure() -> None:
+    good, bad, unknown = check(1.0, 0.9, True), check(0.1, 0.9, False), check(None, 0.9, None)
+    assert verdict([good]) and verdict([good, unknown])
+    assert not verdict([good, bad]) and not verdict([unknown]) and not verdict([])
+
+
+class TestChecklist:
+    def test_lines_read_like_a_list_that_was_ticked(self) -> None:
+        checks = [
+            *check_comparison("fp32", GOOD, Gates()),
+            *check_comparison("int8", replace(GOOD, top1_drop_points=None, agreement=0.5), Gates()),
+        ]
+        assert checklist(checks) == [
+            "[x] fp32 top-1 agreement              100.00 %  (>= 100 %)",
+            "[x] fp32 map error                    3.0e-06   (<= 0.0001)",
+            "[-] int8 top-1 drop                   not measured: the images have no labels",
+            "[ ] int8 top-1 agreement              50.00 %   (>= 90 %)  FAILED",
+            "[x] int8 map Pearson, mean            0.995     (>= 0.98)",
+            "[x] int8 map Pearson, 5th percentile  0.960     (>= 0.9)",
+        ]
+
+    @pytest.mark.parametrize(
+        ("failed", "shown"),
+        [
+            (check(0.97996, 0.98, False), "0.97996"),
+            (check(0.99999, 1.0, False, unit="share"), "99.999 %"),
+            (check(1.004, 1.0, False, unit="points", relation="<="), "1.004 points"),
+            (check(1.0004e-4, 1e-4, False, unit="error", relation="<="), "1.0004e-04"),
+            (check(math.nan, 0.98, False), "not a number"),
+            (check(math.inf, 1e-4, False, unit="error", relation="<="), "infinite"),
+        ],
+    )
+    def test_rounding_never_contradicts_the_verdict(self, failed: Check, shown: str) -> None:
+        assert f"  {shown}  (" in checklist([failed])[0]
+
+    def test_nothing_to_check_is_an_empty_list(self) -> None:
+        assert checklist([]) == []

@@ -1,0 +1,163 @@
+"""The page says what the report says, shows the worst first, and needs nothing but itself."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from validate_toys import LABELS, METADATA, Toy, model_file, pictures
+
+from kdedge_export.validate import Evidence, ValidationReport, validate
+from kdedge_export.validate.page import render_page
+from kdedge_export.validate.page.choice import choose
+from kdedge_export.validate.page.histogram import histogram, lower_end
+from kdedge_export.validate.page.thumbnails import LARGEST_BYTES, overlay_uri, picture_uri
+
+IMAGES = pictures(80)
+STUDENT = Toy()
+
+
+@pytest.fixture(scope="module")
+def validated(tmp_path_factory: pytest.TempPathFactory) -> tuple[ValidationReport, Evidence]:
+    folder = tmp_path_factory.mktemp("models")
+    return validate(
+        student=STUDENT,
+        fp32=model_file(STUDENT, folder / "model.onnx"),
+        int8=model_file(STUDENT, folder / "model.int8.onnx", noise=0.2),
+        teacher=Toy(seed=7, stride=2),
+        images=IMAGES,
+        targets=np.zeros(len(IMAGES), dtype=np.int64),
+        labels=LABELS,
+        names=[f"val/{number:03}.png" for number in range(len(IMAGES))],
+        data="toys",
+    )
+
+
+class Reader(HTMLParser):
+    """Collects tags and checks that they are closed in order."""
+
+    VOID = ("meta", "img", "br")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def read(page: str) -> Reader:
+    reader = Reader()
+    reader.feed(page)
+    assert reader.open == []
+    return reader
+
+
+def test_it_is_whole_and_loads_nothing(validated: tuple[ValidationReport, Evidence]) -> None:
+    page = render_page(*validated)
+    reader = read(page)
+    assert not {tag for tag, _ in reader.tags} & {"script", "link", "iframe", "object"}
+    sources = [attributes["src"] for tag, attributes in reader.tags if tag == "img"]
+    assert sources and all(source and source.startswith("data:image/jpeg;base64,") for source in sources)
+    assert not re.findall(r"https?://|@import|url\(", page)
+    assert "$" not in page
+    assert len(page.encode()) < 6_000_000
+
+
+def test_it_shows_the_verdict_and_every_check(validated: tuple[ValidationReport, Evidence]) -> None:
+    report, evidence = validated
+    text = read(render_page(report, evidence)).text
+    failed = sum(check.passed is False for check in report.checks)
+    assert failed and f"Failed {failed} of {len(report.checks)} checks" in text
+    assert all(check.name in text for check in report.checks)
+
+
+def test_what_was_not_measured_is_not_called_a_pass(tmp_path: Path) -> None:
+    fp32 = model_file(STUDENT, tmp_path / "model.onnx", without_map=True)
+    report, evidence = validate(student=STUDENT, fp32=fp32, images=IMAGES, labels=LABELS)
+    text = read(render_page(report, evidence)).text
+    assert "Passed, but 1 of 3 checks could not be measured" in text
+    assert "not measured: no saliency map in the model file" in text
+
+
+def test_names_cannot_break_out_of_the_page(tmp_path: Path) -> None:
+    evil = '<script>alert("x")</script>'
+    fp32 = model_file(STUDENT, tmp_path / "model.onnx", metadata=replace(METADATA, labels=(evil, *LABELS[1:])))
+    report, evidence = validate(
+        student=STUDENT, fp32=fp32, images=IMAGES, labels=(evil, *LABELS[1:]), names=[evil] * len(IMAGES), data=evil
+    )
+    page = render_page(report, evidence)
+    assert "<script" not in page
+    assert evil in read(page).text
+
+
+class TestChoice:
+    def test_the_worst_maps_come_first_and_changed_answers_next(
+        self, validated: tuple[ValidationReport, Evidence]
+    ) -> None:
+        _, evidence = validated
+        sections = {section.title: section.rows for section in choose(evidence)}
+        assert list(sections) == ["Worst maps", "Changed answers", "Farthest from the teacher", "Typical images"]
+        student, int8 = (evidence.predictions[role].logits.argmax(axis=1) for role in ("student", "int8"))
+        assert all(student[row] != int8[row] for row in sections["Changed answers"])
+        scores = evidence.pearson["int8"]
+        worst = [scores[row] for row in sections["Worst maps"]]
+        assert worst == sorted(worst)
+        others = set(range(len(IMAGES))) - set(sections["Worst maps"])
+        assert max(worst) <= min(scores[row] for row in others)
+
+    def test_no_image_is_shown_twice(self, validated: tuple[ValidationReport, Evidence]) -> None:
+        rows = [row for section in choose(validated[1]) for row in section.rows]
+        assert len(rows) == len(set(rows))
+
+    def test_without_maps_there_are_still_pictures(self, tmp_path: Path) -> None:
+        fp32 = model_file(STUDENT, tmp_path / "model.onnx", without_map=True)
+        _, evidence = validate(student=STUDENT, fp32=fp32, images=IMAGES, labels=LABELS)
+        assert [section.title for section in choose(evidence)] == ["Typical images"]
+
+
+class TestHistogram:
+    def test_every_image_is_in_a_bar(self) -> None:
+        scores = np.random.default_rng(0).uniform(-1, 1, 500)
+        counts = re.findall(r": (\d+)</title>", histogram(scores, 0.1, -1.0))
+        assert sum(map(int, counts)) == 500
+
+    def test_the_floor_is_marked_where_it_is_known(self) -> None:
+        scores = np.linspace(0.5, 1.0, 20)
+        assert "shuffled 0.250" in histogram(scores, 0.25, 0.0)
+        assert "shuffled" not in histogram(scores, float("nan"), 0.0)
+
+    def test_without_scores_it_says_so(self) -> None:
+        assert "No pair of maps" in histogram(np.array([np.nan]), 0.1, 0.0)
+
+    @pytest.mark.parametrize(("values", "low"), [([0.3, 0.9], 0.0), ([-0.1], -0.25), ([-1.0], -1.0), ([np.nan], 0.0)])
+    def test_the_axis_shows_everything_and_zero(self, values: list[float], low: float) -> None:
+        assert lower_end(values) == low
+
+
+class TestThumbnails:
+    def test_even_noise_stays_small(self) -> None:
+        noise = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
+        assert len(picture_uri(noise)) < LARGEST_BYTES * 4 / 3 + 100
+
+    def test_heat_shows_where_the_map_is_positive_and_a_broken_map_shows_none(self) -> None:
+        grey = np.full((32, 32, 3), 128, dtype=np.uint8)
+        hot = np.zeros((8, 8), dtype=np.float32)
+        hot[2, 2] = 1
+        assert overlay_uri(grey, hot) != picture_uri(grey)
+        assert overlay_uri(grey, -hot) == overlay_uri(grey, np.full_like(hot, np.nan)) == picture_uri(grey)

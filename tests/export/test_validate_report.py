@@ -1,0 +1,202 @@
+"""The whole validation, from models and images to `report.json`."""
+
+import hashlib
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from validate_toys import LABELS, METADATA, Toy, model_file, pictures
+
+from kdedge_export.graph import Plain, deploy, export_graph, save_model
+from kdedge_export.validate import Evidence, Gates, ValidationReport, predict, validate, write_report
+from kdedge_runtime import Model
+from kdedge_runtime.errors import DataError
+from kdedge_runtime.metadata import Outputs
+
+IMAGES = pictures(120)
+STUDENT = Toy()
+
+
+def run(folder: Path, **changes: object) -> tuple[ValidationReport, Evidence]:
+    """Validate an intact toy, or one with changed arguments."""
+    settings: dict[str, object] = {
+        "student": STUDENT,
+        "fp32": model_file(STUDENT, folder / "model.onnx"),
+        "int8": model_file(STUDENT, folder / "model.int8.onnx", noise=0.005),
+        "images": IMAGES,
+        "targets": right_answers(),
+        "labels": LABELS,
+    }
+    return validate(**settings | changes)  # type: ignore[arg-type]
+
+
+def right_answers() -> np.ndarray:
+    answers = predict(STUDENT, IMAGES).logits.argmax(axis=1)
+    answers[::5] = (answers[::5] + 1) % len(LABELS)
+    return answers
+
+
+def failed(report: ValidationReport) -> set[str]:
+    return {check.key for check in report.checks if check.passed is False}
+
+
+def test_an_intact_model_passes_and_says_what_it_measured(tmp_path: Path) -> None:
+    report, _ = run(tmp_path, teacher=Toy(seed=7, stride=2), teacher_name="big toy")
+    assert report.passed and report.complete
+    assert report.models["student"].top1 == pytest.approx(0.8)
+    assert list(report.models) == ["teacher", "student", "fp32", "int8"]
+    assert report.models["teacher"].name == "big toy"
+    assert report.comparisons["student"].agreement < 0.9
+    assert report.comparisons["int8"].n == len(IMAGES)
+
+
+def test_all_models_explain_the_students_top_class(tmp_path: Path) -> None:
+    _, evidence = run(tmp_path, teacher=Toy(seed=7))
+    top = evidence.predictions["student"].logits.argmax(axis=1)
+    assert (evidence.predictions["teacher"].logits.argmax(axis=1) != top).any()
+    for predictions in evidence.predictions.values():
+        assert (predictions.explained_class == top).all()
+
+
+def test_probabilities_are_at_the_temperature_of_the_file(tmp_path: Path) -> None:
+    _, evidence = run(tmp_path)
+    scaled = np.exp(evidence.predictions["student"].logits / METADATA.temperature)
+    expected = scaled / scaled.sum(axis=1, keepdims=True)
+    for role in ("student", "fp32"):
+        assert evidence.probabilities[role] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("file", ["fp32", "int8"])
+@pytest.mark.parametrize(
+    "sabotage", [{"swap_channels": True}, {"constant_map": True}, {"class_shift": 1}, {"shuffle_classes": True}]
+)
+def test_a_sabotaged_file_fails(tmp_path: Path, file: str, sabotage: dict[str, object]) -> None:
+    broken = model_file(STUDENT, tmp_path / "broken.onnx", **sabotage)  # type: ignore[arg-type]
+    report, _ = run(tmp_path, **{file: broken})
+    assert not report.passed
+    assert {key.split("_")[0] for key in failed(report)} == {file}
+
+
+def test_a_map_of_the_wrong_class_fails_although_every_answer_is_right(tmp_path: Path) -> None:
+    broken = model_file(STUDENT, tmp_path / "broken.onnx", class_shift=1)
+    report, _ = run(tmp_path, fp32=broken, int8=None)
+    assert failed(report) == {"fp32_map_error"}
+
+
+def test_permuted_labels_inside_the_file_fail_although_every_number_is_right(tmp_path: Path) -> None:
+    metadata = replace(METADATA, labels=LABELS[::-1])
+    broken = model_file(STUDENT, tmp_path / "broken.onnx", metadata=metadata)
+    report, _ = run(tmp_path, int8=broken)
+    assert failed(report) == {"int8_labels"}
+
+
+def test_shuffled_answers_fail_without_labels_too(tmp_path: Path) -> None:
+    broken = model_file(STUDENT, tmp_path / "broken.onnx", shuffle_classes=True)
+    report, _ = run(tmp_path, int8=broken, targets=None)
+    assert "int8_agreement" in failed(report)
+
+
+def test_a_file_without_a_map_is_measured_in_its_answers_only(tmp_path: Path) -> None:
+    plain = model_file(STUDENT, tmp_path / "plain.onnx", without_map=True)
+    report, evidence = run(tmp_path, fp32=plain, int8=None)
+    assert report.passed and not report.complete
+    assert report.comparisons["fp32"].maps is None
+    assert evidence.pearson == {}
+
+
+def convnet() -> nn.Module:
+    torch.manual_seed(0)
+    stem = nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU()
+    return nn.Sequential(*stem, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, len(LABELS)))
+
+
+def test_what_the_exporter_really_writes_passes(tmp_path: Path) -> None:
+    student = deploy(convnet(), METADATA.input)
+    path = tmp_path / "model.onnx"
+    save_model(export_graph(student).model, replace(METADATA, outputs=student.outputs), path)
+    report, _ = run(tmp_path, student=student, fp32=Model.load(path), int8=None, targets=None)
+    assert report.passed and report.complete
+
+
+def test_an_export_without_a_map_is_held_against_its_plain_module(tmp_path: Path) -> None:
+    student = Plain(convnet().eval(), METADATA.input)
+    path = tmp_path / "model.onnx"
+    save_model(export_graph(student).model, replace(METADATA, outputs=Outputs("none")), path)
+    report, _ = run(tmp_path, student=student, fp32=Model.load(path), int8=None, targets=None)
+    assert report.passed
+    assert [check.key for check in report.checks if check.passed is None] == ["fp32_map_error"]
+
+
+def test_gates_are_the_callers(tmp_path: Path) -> None:
+    report, _ = run(tmp_path, gates=Gates(int8_map_pearson_mean=1.0))
+    assert failed(report) == {"int8_map_pearson_mean"}
+
+
+def test_progress_names_each_model(tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    run(tmp_path, progress=lambda *step: told.append(step))
+    assert [title for title, _, done in told if done == len(IMAGES)] == [
+        "Student, PyTorch",
+        "ONNX, fp32",
+        "ONNX, int8",
+    ]
+    assert {total for _, total, _ in told} == {len(IMAGES)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": IMAGES[:0], "targets": None}, "no images"),
+        ({"targets": np.zeros(3, dtype=np.int64)}, "120 images and 3 targets"),
+        ({"names": ["one"]}, "120 images and 1 names"),
+        ({"targets": np.full(120, 4)}, "outside the 4 labels"),
+        ({"labels": LABELS[:3], "targets": None}, "4 classes and the data has 3 labels"),
+    ],
+)
+def test_data_that_does_not_fit_is_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        run(tmp_path, **changes)
+
+
+class TestJson:
+    def test_it_has_the_documented_keys(self, tmp_path: Path) -> None:
+        report, evidence = run(tmp_path, teacher=Toy(seed=7), data="toys")
+        _, path = write_report(report, evidence, tmp_path / "report")
+        document = json.loads(path.read_text())
+        assert list(document) == [
+            *("schema", "passed", "created", "data", "images", "labelled"),
+            *("models", "comparisons", "checks", "versions"),
+        ]
+        assert (document["schema"], document["passed"], document["images"]) == (1, True, 120)
+        assert document["comparisons"]["student"]["reference"] == "teacher"
+        assert document["comparisons"]["int8"]["reference"] == "student"
+        assert set(document["checks"][0]) == {
+            *("key", "name", "measured", "relation", "bound", "unit", "passed", "reason"),
+        }
+        assert {"kdedge", "torch", "onnxruntime"} <= set(document["versions"])
+
+    def test_files_are_identified_by_size_and_checksum(self, tmp_path: Path) -> None:
+        report, _ = run(tmp_path)
+        content = (tmp_path / "model.onnx").read_bytes()
+        facts = report.models["fp32"]
+        assert (facts.bytes, facts.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+        assert report.models["student"].sha256 is None
+
+    def test_what_is_not_finite_is_null(self, tmp_path: Path) -> None:
+        broken = model_file(STUDENT, tmp_path / "broken.onnx", class_shift=1)
+        report, evidence = run(tmp_path, fp32=broken, images=IMAGES[:1], targets=None)
+        maps = report.comparisons["fp32"].maps
+        assert maps is not None
+        assert math.isnan(maps.floor_pearson)
+        _, path = write_report(report, evidence, tmp_path / "report")
+
+        def refuse(name: str) -> None:
+            raise AssertionError(f"{name} is not JSON")
+
+        document = json.loads(path.read_text(), parse_constant=refuse)
+        assert document["comparisons"]["fp32"]["maps"]["floor_pearson"] is None

@@ -1,0 +1,152 @@
+"""A tiny classifier twice, as a torch module and as a hand-built ONNX graph, and ways to break the graph."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from kdedge_runtime import Model
+from kdedge_runtime.metadata import ImageInput, Metadata, Outputs
+
+SIDE, CHANNELS, CLASSES = 32, 6, 4
+LABELS = ("stop", "yield", "priority", "no entry")
+METADATA = Metadata(
+    labels=LABELS,
+    input=ImageInput(SIDE, SIDE, mean=(0.5, 0.4, 0.3), std=(0.25, 0.2, 0.3)),
+    outputs=Outputs("gradcam", "conv", "linear", SIDE // 4, SIDE // 4),
+    temperature=2.0,
+)
+
+
+class Toy(nn.Module):
+    """Convolution, ReLU, mean, linear; its map is the sum of the activations weighted by the class's row / cells."""
+
+    def __init__(self, seed: int = 0, stride: int = 4) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.conv = nn.Conv2d(3, CHANNELS, kernel_size=4, stride=stride)
+        self.head = nn.Linear(CHANNELS, CLASSES)
+        # Scales that give every class a share of random pictures.
+        nn.init.normal_(self.conv.weight, std=0.3, generator=generator)
+        nn.init.normal_(self.head.weight, std=3.0, generator=generator)
+        nn.init.zeros_(self.conv.bias)
+        nn.init.zeros_(self.head.bias)
+        self.register_buffer("mean", torch.tensor(METADATA.input.mean) * 255)
+        self.register_buffer("std", torch.tensor(METADATA.input.std) * 255)
+
+    def forward(self, image: Tensor, class_index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        features = self.conv(((image.float() - self.mean) / self.std).permute(0, 3, 1, 2)).relu()
+        logits = self.head(features.mean(dim=(2, 3)))
+        explained = torch.where(class_index < 0, logits.argmax(dim=1), class_index)
+        cells = features.shape[2] * features.shape[3]
+        saliency_map = torch.einsum("nchw,nc->nhw", features, self.head.weight[explained]) / cells
+        return logits, saliency_map, explained
+
+
+def pictures(n: int, seed: int = 0) -> np.ndarray:
+    """Random pictures with structure at several scales, uint8 `[n, SIDE, SIDE, 3]`."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.normal(0, 60, (n, 4, 4, 3)).repeat(SIDE // 4, 1).repeat(SIDE // 4, 2)
+    shade = rng.normal(120, 60, (n, 1, 1, 3))
+    return np.clip(shade + coarse + rng.normal(0, 20, (n, SIDE, SIDE, 3)), 0, 255).astype(np.uint8)
+
+
+def model_file(
+    toy: Toy,
+    path: Path,
+    *,
+    metadata: Metadata = METADATA,
+    swap_channels: bool = False,
+    constant_map: bool = False,
+    class_shift: int = 0,
+    shuffle_classes: bool = False,
+    without_map: bool = False,
+    noise: float = 0.0,
+) -> Model:
+    """Write the toy as an ONNX file, intact or broken in one of the ways that exporters break models.
+
+    Args:
+        toy: where the weights come from.
+        path: the file to write.
+        metadata: what the file says of itself.
+        swap_channels: read the pictures as BGR.
+        constant_map: give a map that says nothing.
+        class_shift: explain the class this many further, and say nothing of it.
+        shuffle_classes: give the logits in reverse order.
+        without_map: export as with `--method none`.
+        noise: relative error of the weights, as quantization makes.
+    """
+    rng = np.random.default_rng(1)
+    kernel, head = (weight.detach().numpy() for weight in (toy.conv.weight, toy.head.weight))
+    kernel, head = (weight * (1 + noise * rng.standard_normal(weight.shape)) for weight in (kernel, head))
+    if swap_channels:
+        kernel = kernel[:, ::-1] * 1
+    if shuffle_classes:
+        head = head[::-1] * 1
+    cells = (SIDE // toy.conv.stride[0]) ** 2
+    values = {
+        "mean": np.array(METADATA.input.mean) * 255,
+        "std": np.array(METADATA.input.std) * 255,
+        "kernel": kernel,
+        "head": head,
+        # Dividing by infinity makes every cell 0.
+        "cells": np.array(np.inf if constant_map else cells),
+    }
+    integers = {
+        "class_index": np.array([-1]),
+        "zero": np.array([0]),
+        "shift": np.array([class_shift]),
+        "classes": np.array([CLASSES]),
+        "spatial": np.array([2, 3]),
+        "last": np.array([-1]),
+        "across": np.array([1]),
+    }
+    node = helper.make_node
+    nodes = [
+        node("Cast", ["image"], ["floats"], to=TensorProto.FLOAT),
+        node("Sub", ["floats", "mean"], ["centred"]),
+        node("Div", ["centred", "std"], ["scaled"]),
+        node("Transpose", ["scaled"], ["planes"], perm=[0, 3, 1, 2]),
+        node("Conv", ["planes", "kernel"], ["convolved"], strides=list(toy.conv.stride)),
+        node("Relu", ["convolved"], ["features"]),
+        node("ReduceMean", ["features", "spatial"], ["pooled"], keepdims=0),
+        node("Gemm", ["pooled", "head"], ["logits"], transB=1),
+        node("ArgMax", ["logits"], ["top"], axis=1, keepdims=0),
+        node("Less", ["class_index", "zero"], ["unasked"]),
+        node("Where", ["unasked", "top", "class_index"], ["chosen"]),
+        node("Mul", ["top", "zero"], ["none"]),
+        node("Add", ["chosen", "none"], ["explained_class"]),
+        node("Add", ["explained_class", "shift"], ["shifted"]),
+        node("Mod", ["shifted", "classes"], ["row"]),
+        node("Gather", ["head", "row"], ["weights"], axis=0),
+        node("Unsqueeze", ["weights", "spatial"], ["columns"]),
+        node("Mul", ["features", "columns"], ["evidence"]),
+        node("ReduceSum", ["evidence", "across"], ["summed"], keepdims=0),
+        node("Div", ["summed", "cells"], ["saliency_map"]),
+    ]
+    inputs = [
+        helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", SIDE, SIDE, 3]),
+        helper.make_tensor_value_info("class_index", TensorProto.INT64, [1]),
+    ]
+    outputs = [
+        helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", CLASSES]),
+        helper.make_tensor_value_info("saliency_map", TensorProto.FLOAT, ["n", "h", "w"]),
+        helper.make_tensor_value_info("explained_class", TensorProto.INT64, ["n"]),
+    ]
+    constants = [numpy_helper.from_array(np.asarray(value, np.float32), name) for name, value in values.items()]
+    constants += [numpy_helper.from_array(np.asarray(value, np.int64), name) for name, value in integers.items()]
+    if without_map:
+        metadata = replace(metadata, outputs=Outputs("none"))
+        nodes, inputs, outputs = nodes[:8], inputs[:1], outputs[:1]
+        needed = {name for each in nodes for name in each.input}
+        constants = [constant for constant in constants if constant.name in needed]
+    graph = helper.make_graph(nodes, "toy", inputs, outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    helper.set_model_props(model, metadata.to_props())
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save_model(model, path)
+    return Model.load(path, threads=1)
