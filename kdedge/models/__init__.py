@@ -1,0 +1,17 @@
+"""Models by name: torchvision, timm, and the small residual networks of the distillation literature."""
+
+from kdedge.models.stride import output_stride, reduce_stride
+from kdedge.models.weights import load_state, read_state
+from kdedge.models.zoo import ModelSpec, build, canonical_name, pretrained_input, pretrained_labels
+
+__all__ = [
+    "ModelSpec",
+    "build",
+    "canonical_name",
+    "load_state",
+    "output_stride",
+    "pretrained_input",
+    "pretrained_labels",
+    "read_state",
+    "reduce_stride",
+]

@@ -1,0 +1,80 @@
+"""A run folder: a trained (or half-trained) model and everything needed to build, continue and judge it.
+
+```
+RUN/run.json              what was asked for, on which data, and what came of it
+RUN/metrics.jsonl         a line an epoch
+RUN/best.safetensors      weights of the best epoch by validation
+RUN/last.safetensors      weights and optimizer state after the last epoch: training goes on from here
+```
+"""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from kdedge.models.zoo import ModelSpec
+from kdedge_runtime.errors import UsageError
+from kdedge_runtime.files import write_whole
+from kdedge_runtime.metadata import ImageInput
+
+__all__ = ["BEST", "LAST", "METRICS", "RunRecord", "is_run", "read_run", "write_run"]
+
+RECORD, METRICS, BEST, LAST = "run.json", "metrics.jsonl", "best.safetensors", "last.safetensors"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What `run.json` holds."""
+
+    kind: Literal["train", "distill"]
+    model: ModelSpec
+    input: ImageInput
+    labels: tuple[str, ...]
+    data: dict[str, Any]
+    """`root`, `fingerprint`, `split`, `train`, `val`, `images_per_class`."""
+    recipe: dict[str, Any]
+    """See `kdedge.distill.recipe.Recipe`."""
+    request: dict[str, Any]
+    """The options that the user gave; a resumed run may not be given others."""
+    device: str
+    teacher: dict[str, Any] | None = None
+    """`source` and, for a model that is no run, `weights`."""
+    result: dict[str, Any] | None = None
+    """`best` and `last` epoch as in `metrics.jsonl`, and `seconds`; None until the run is complete."""
+
+    def finished(self, result: dict[str, Any]) -> "RunRecord":
+        """The record of the completed run."""
+        return replace(self, result=result)
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder holds a run."""
+    return (path / RECORD).is_file()
+
+
+def write_run(folder: Path, record: RunRecord) -> None:
+    """Write `run.json`, whole or not at all."""
+    write_whole(folder / RECORD, json.dumps({"schema": SCHEMA} | asdict(record), indent=2, ensure_ascii=False) + "\n")
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read `run.json`.
+
+    Raises:
+        UsageError: the folder holds no run, or one that this version cannot read.
+    """
+    if not is_run(folder):
+        raise UsageError(f"{folder} is not a run folder (it has no {RECORD}). Make one with kdedge train or distill.")
+    try:
+        values = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        if values.pop("schema") != SCHEMA:
+            raise UsageError(f"{folder / RECORD} was written by another version of kdedge. Train the model again.")
+        spec = values["input"]
+        values["model"] = ModelSpec(**values["model"])
+        values["input"] = ImageInput(**spec | {"mean": tuple(spec["mean"]), "std": tuple(spec["std"])})
+        values["labels"] = tuple(values["labels"])
+        return RunRecord(**values)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{folder / RECORD} is damaged: {error}. Train the model again.") from error

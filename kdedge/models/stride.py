@@ -1,0 +1,95 @@
+"""Give a network for large photos a stem that suits small images.
+
+A network that divides the resolution by 32 leaves 2×2 cells of a 64 px image: too coarse for a map that points at
+something. Taking strides out of the first layers keeps the resolution; it costs time, and for small images it gains
+accuracy as well.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from kdedge_export.saliency.trace import evaluating
+
+__all__ = ["output_stride", "reduce_stride"]
+
+_Strided = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
+
+
+def reduce_stride(model: nn.Module, factor: int, size: int, *, fresh: bool) -> int:
+    """Take early strides out of a model, in place, until its resolution is `factor` times finer.
+
+    Args:
+        model: any convolutional classifier.
+        factor: a power of two; 1 changes nothing.
+        size: side of the square input, in px, that the model will be used with.
+        fresh: whether the model has no trained weights yet; then a stem kernel wider than 3×3 becomes 3×3 (without
+            its stride it would cover too much of a small image) and a pooling layer without stride is dropped.
+
+    Returns:
+        The factor that was reached; smaller than asked for when the model has too few strided layers.
+    """
+    reached = 1
+    while reached < factor:
+        first = _first_strided_level(model, size)
+        if not first:
+            break
+        for path in first:
+            _take_stride(model, path, fresh)
+        reached *= 2
+    return reached
+
+
+def output_stride(model: nn.Module, size: int) -> int:
+    """By how much the model divides the resolution through strided layers."""
+    levels = {side for _, side in _strided_layers(model, size)}
+    return 1 << len(levels)
+
+
+def _first_strided_level(model: nn.Module, size: int) -> list[str]:
+    """The strided layers that work at the finest resolution: one on the main path, perhaps one on a shortcut."""
+    layers = _strided_layers(model, size)
+    finest = max((entry[1] for entry in layers), default=0)
+    return [path for path, side in layers if side == finest]
+
+
+def _strided_layers(model: nn.Module, size: int) -> list[tuple[str, int]]:
+    """Path and input side of every layer with a stride, in the order of execution."""
+    found: list[tuple[str, int]] = []
+
+    def note(path: str, inputs: tuple[Tensor, ...]) -> None:
+        found.append((path, inputs[0].shape[-1]))
+
+    handles = [
+        module.register_forward_pre_hook(lambda _module, inputs, path=path: note(path, inputs))
+        for path, module in model.named_modules()
+        if isinstance(module, _Strided) and _stride(module) > 1
+    ]
+    device = next(model.parameters()).device
+    try:
+        with evaluating(model), torch.no_grad():
+            model(torch.zeros(1, 3, size, size, device=device))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _stride(layer: _Strided) -> int:
+    stride = layer.stride
+    return stride[0] if isinstance(stride, tuple) else stride
+
+
+def _take_stride(model: nn.Module, path: str, fresh: bool) -> None:
+    layer = model.get_submodule(path)
+    if isinstance(layer, nn.Conv2d):
+        layer.stride = (1, 1)
+        if fresh and layer.kernel_size[0] > 3:
+            narrow = nn.Conv2d(
+                layer.in_channels, layer.out_channels, 3, padding=1, groups=layer.groups, bias=layer.bias is not None
+            )
+            nn.init.kaiming_normal_(narrow.weight, mode="fan_out", nonlinearity="relu")
+            model.set_submodule(path, narrow)
+    elif fresh:
+        model.set_submodule(path, nn.Identity())
+    elif isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
+        layer.stride = 1

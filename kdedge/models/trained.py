@@ -1,0 +1,88 @@
+"""A model with its weights, from wherever the user has it."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from kdedge.models.run_folder import BEST, LAST, is_run, read_run
+from kdedge.models.weights import load_state, read_state
+from kdedge.models.zoo import ModelSpec, build, canonical_name, pretrained_input, pretrained_labels
+from kdedge_runtime.errors import UsageError
+from kdedge_runtime.metadata import ImageInput
+
+__all__ = ["TrainedModel", "load_trained"]
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A classifier that is ready to teach, to be exported or to be validated."""
+
+    model: nn.Module
+    spec: ModelSpec
+    input: ImageInput
+    labels: tuple[str, ...]
+    origin: dict[str, Any]
+    """Where it came from, for the model file's lineage: `source`, `weights`, `weights_sha256`."""
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights, without buffers."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+
+def load_trained(source: str, *, weights: Path | None = None, which: Literal["best", "last"] = "best") -> TrainedModel:
+    """Load a run folder, or a model by name with weights from a file.
+
+    Args:
+        source: a run folder, or a name such as `torchvision:resnet18` or `timm:tf_efficientnet_lite0`.
+        weights: `.safetensors` or `.pth` file for a name; without one its weights are random.
+        which: the epoch of a run.
+
+    Raises:
+        UsageError: there is no such run or model, or the weights do not fit.
+    """
+    folder = Path(source)
+    if is_run(folder):
+        if weights is not None:
+            raise UsageError(f"{source} is a run folder and has its own weights; leave --weights out.")
+        record = read_run(folder)
+        file = folder / (BEST if which == "best" else LAST)
+        if not file.is_file():
+            raise UsageError(f"The run {folder} has no finished epoch yet. Continue it with --resume.")
+        model = build(record.model, record.input.height)
+        state = {
+            name.removeprefix("model."): value for name, value in read_state(file).items() if name.startswith("model.")
+        }
+        load_state(model, state, str(file))
+        return TrainedModel(model, record.model, record.input, record.labels, _origin(source, file))
+    if folder.exists() or source.endswith("/"):
+        raise UsageError(f"{source} is neither a run folder nor the name of a model. Make a run with kdedge train.")
+    name = canonical_name(source)
+    spec_input = pretrained_input(name)
+    state = read_state(weights) if weights is not None else {}
+    classes = next((len(value) for key, value in reversed(state.items()) if key.endswith("bias")), 1000)
+    classes = _classes(state, classes)
+    spec = ModelSpec(name, classes, fresh_stem=False)
+    model = build(spec, spec_input.height)
+    if weights is not None:
+        load_state(model, state, str(weights))
+    return TrainedModel(model, spec, spec_input, pretrained_labels(name, classes), _origin(name, weights))
+
+
+def _classes(state: dict[str, Any], default: int) -> int:
+    """The number of classes that a classifier's weights were trained for: the rows of its classification layer."""
+    for name in ("fc", "classifier", "head", "linear"):
+        rows = [value.shape[0] for key, value in state.items() if key.startswith(name) and key.endswith(".weight")]
+        if rows:
+            return int(rows[-1])
+    return default
+
+
+def _origin(source: str, weights: Path | None) -> dict[str, Any]:
+    if weights is None:
+        return {"source": source, "weights": None, "weights_sha256": None}
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    return {"source": source, "weights": str(weights), "weights_sha256": digest}
