@@ -1,0 +1,45 @@
+"""Where a run computes, and how."""
+
+from dataclasses import dataclass
+
+import torch
+
+from kdedge_runtime.errors import UsageError
+
+__all__ = ["Compute", "choose_compute"]
+
+
+@dataclass(frozen=True)
+class Compute:
+    """A device and the precision that pays there."""
+
+    device: torch.device
+    bf16: bool
+    """Whether forward passes run in bfloat16; losses and weights stay float32."""
+    name: str
+
+    def autocast(self) -> torch.autocast:
+        """The context for forward passes."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+
+
+def choose_compute(name: str = "auto") -> Compute:
+    """CUDA when there is a card, else the CPU.
+
+    Args:
+        name: `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        UsageError: CUDA was asked for and is not there, or the name is unknown.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda"):
+        if not torch.cuda.is_available():
+            raise UsageError(f"Device {name!r} was asked for, but this PyTorch sees no CUDA card. Use --device cpu.")
+        device = torch.device(name)
+        capability = torch.cuda.get_device_capability(device)
+        return Compute(device, capability >= (8, 0), torch.cuda.get_device_name(device))
+    if name != "cpu":
+        raise UsageError(f"Unknown device {name!r}. Expected auto, cpu, cuda or cuda:N.")
+    return Compute(torch.device("cpu"), False, f"CPU, {torch.get_num_threads()} threads")

@@ -1,0 +1,211 @@
+"""The training loop."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+from torch.optim import SGD
+
+from kdedge.data import Dataset
+from kdedge.distill.augment import shift_and_flip
+from kdedge.distill.checkpoint import restore, save_checkpoint, save_weights
+from kdedge.distill.compute import Compute
+from kdedge.distill.evaluate import Beliefs, agreement_metrics, examine
+from kdedge.distill.lesson import Lesson
+from kdedge.distill.losses import TERMS
+from kdedge.distill.recipe import Recipe
+from kdedge.distill.schedule import learning_rate
+from kdedge.distill.watched import Watched
+from kdedge.models.run_folder import BEST, LAST, METRICS
+from kdedge_runtime.errors import KdedgeError
+from kdedge_runtime.files import write_whole
+
+__all__ = ["Observer", "Trainer"]
+
+
+class Observer(Protocol):
+    """Who is told how training goes."""
+
+    def on_step(self, epoch: int, step: int, steps: int, parts: Tensor) -> None:
+        """After every step; `parts` `[terms]` on the device are the epoch's loss sums so far (reading them waits)."""
+
+    def on_epoch(self, metrics: dict[str, Any]) -> None:
+        """After every epoch, with the line that went into `metrics.jsonl`."""
+
+
+@dataclass(frozen=True)
+class _OnDevice:
+    images: Tensor
+    """uint8 `[N, H, W, 3]`."""
+    targets: Tensor
+    """int64 `[N]`."""
+
+
+class Trainer:
+    """One run: a student, perhaps a teacher, data on the device, a recipe.
+
+    Everything random is drawn from generators seeded by the run's seed and the epoch, so that an epoch is the same
+    whether training came to it in one go or was resumed before it.
+    """
+
+    def __init__(
+        self, student: Watched, teacher: Watched | None, data: Dataset, recipe: Recipe, compute: Compute
+    ) -> None:
+        self.student, self.teacher, self.recipe, self.compute = student, teacher, recipe, compute
+        if teacher is not None:
+            teacher.eval().requires_grad_(False)
+        self.train = _on_device(data.train.images, data.train.targets, compute)
+        self.val = _on_device(data.val.images, data.val.targets, compute)
+        self.optimizer = SGD(
+            student.model.parameters(),
+            lr=recipe.learning_rate,
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=recipe.weight_decay,
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches in the training set; a last, smaller one is left out where there is another."""
+        return max(1, len(self.train.images) // self.recipe.batch_size)
+
+    def run(self, folder: Path, observer: Observer, *, resume: bool) -> dict[str, Any]:
+        """Train to the last epoch of the recipe.
+
+        Args:
+            folder: the run folder; after every epoch it holds all that is needed to go on.
+            observer: who is told.
+            resume: go on from the folder's checkpoint, if it has one.
+
+        Returns:
+            The best epoch by validation and the last one, as in `metrics.jsonl`.
+
+        Raises:
+            KdedgeError: the loss is no longer a number.
+        """
+        history: list[dict[str, Any]] = []
+        if resume and (folder / LAST).is_file():
+            history = restore(folder / LAST, self.student.model, self.optimizer)["history"]
+        _write_history(folder / METRICS, history)
+        teacher_beliefs = self._teacher_beliefs()
+        best = max(history, key=_merit, default=None)
+        for epoch in range(len(history), self.recipe.epochs):
+            started = time.monotonic()
+            losses = self._train_epoch(epoch, observer)
+            metrics = {"epoch": epoch + 1, **losses, **self._validate(teacher_beliefs)}
+            metrics["seconds"] = round(time.monotonic() - started, 3)
+            if best is None or _merit(metrics) > _merit(best):
+                best = metrics
+                save_weights(folder / BEST, self.student.model, {"epoch": epoch + 1})
+            history.append(metrics)
+            # The checkpoint comes last: a run killed before it repeats the epoch, and writes the same files again.
+            with (folder / METRICS).open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps(metrics) + "\n")
+            save_checkpoint(folder / LAST, self.student.model, self.optimizer, {"history": history})
+            observer.on_epoch(metrics)
+        assert best is not None
+        return {"best": best, "last": history[-1]}
+
+    def seconds_per_epoch(self, steps: int = 4) -> float:
+        """Measure a few steps, without leaving a trace in weights, buffers or random numbers."""
+        student, device = self.student, self.compute.device
+        before = {name: value.clone() for name, value in student.model.state_dict().items()}
+        batches = list(self._batches(0))[: steps + 1]
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            student.train()
+            started = time.perf_counter()
+            for number, (images, targets) in enumerate(batches):
+                if number == 1 or len(batches) == 1:  # the first step sets things up
+                    _wait(device)
+                    started = time.perf_counter()
+                torch.autograd.backward(torch.stack(list(self._losses(images, targets).values())).sum())
+                self.optimizer.zero_grad(set_to_none=True)
+            _wait(device)
+        student.model.load_state_dict(before)
+        return (time.perf_counter() - started) / max(1, len(batches) - 1) * self.steps_per_epoch
+
+    def _train_epoch(self, epoch: int, observer: Observer) -> dict[str, Any]:
+        recipe, steps = self.recipe, self.steps_per_epoch
+        torch.manual_seed(_seed(recipe.seed, epoch, "model"))  # dropout and stochastic depth draw from here
+        self.student.train()
+        sums = torch.zeros(len(recipe.loss), device=self.compute.device)
+        weights = torch.tensor(list(recipe.loss.values()), device=self.compute.device)
+        rate = 0.0
+        for step, (images, targets) in enumerate(self._batches(epoch)):
+            rate = learning_rate(
+                epoch * steps + step, recipe.epochs * steps, recipe.learning_rate, recipe.warmup_fraction
+            )
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            terms = torch.stack(list(self._losses(images, targets).values()))
+            torch.autograd.backward((terms * weights).sum())
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            sums += terms.detach()
+            observer.on_step(epoch, step + 1, steps, sums)
+        means = (sums / steps).tolist()
+        if not all(mean == mean and abs(mean) != float("inf") for mean in means):
+            raise KdedgeError(
+                f"The loss is not a number any more in epoch {epoch + 1} (learning rate {rate:.3g}). The last good "
+                f"checkpoint is intact. Start again with a smaller rate, such as --lr {recipe.learning_rate / 4:.3g}."
+            )
+        total = sum(weight * mean for weight, mean in zip(recipe.loss.values(), means, strict=True))
+        return {
+            "loss": total,
+            **{f"loss_{name}": mean for name, mean in zip(recipe.loss, means, strict=True)},
+            "lr": rate,
+        }
+
+    def _losses(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """The terms of the loss on one batch, unweighted."""
+        with self.compute.autocast():
+            student = self.student(images)
+            with torch.no_grad():
+                teacher = None if self.teacher is None else self.teacher(images)
+        lesson = Lesson(student, teacher, targets, self.recipe.temperature)
+        return {name: TERMS[name](lesson) for name in self.recipe.loss}
+
+    def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        recipe, count = self.recipe, len(self.train.images)
+        generator = torch.Generator(self.compute.device).manual_seed(_seed(recipe.seed, epoch, "data"))
+        order = torch.randperm(count, generator=generator, device=self.compute.device)
+        shift = round(recipe.shift_fraction * self.train.images.shape[1])
+        for step in range(self.steps_per_epoch):
+            chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
+            images = shift_and_flip(self.train.images[chosen], generator, shift=shift, flip=recipe.flip)
+            yield images, self.train.targets[chosen]
+
+    def _teacher_beliefs(self) -> Beliefs | None:
+        return None if self.teacher is None else examine(self.teacher, self.val.images, self.compute)
+
+    def _validate(self, teacher: Beliefs | None) -> dict[str, float]:
+        classes = None if teacher is None else teacher.logits.argmax(dim=1)
+        student = examine(self.student, self.val.images, self.compute, classes)
+        return agreement_metrics(student, self.val.targets, teacher)
+
+
+def _on_device(images: Any, targets: Any, compute: Compute) -> _OnDevice:
+    return _OnDevice(torch.from_numpy(images).to(compute.device), torch.from_numpy(targets).to(compute.device))
+
+
+def _merit(metrics: dict[str, Any]) -> tuple[float, ...]:
+    """What makes an epoch better: accuracy, then agreement, then the maps."""
+    return tuple(metrics.get(name, 0.0) for name in ("val_top1", "val_agreement", "val_map_pearson"))
+
+
+def _seed(seed: int, epoch: int, use: Literal["model", "data"]) -> int:
+    return (seed * 1_000_003 + epoch) * 2 + (use == "data")
+
+
+def _write_history(path: Path, history: list[dict[str, Any]]) -> None:
+    write_whole(path, "".join(json.dumps(metrics) + "\n" for metrics in history))
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

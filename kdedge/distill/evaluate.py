@@ -1,0 +1,65 @@
+"""How well a student does on held-out images, and how much it thinks like its teacher."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kdedge.distill.compute import Compute
+from kdedge.distill.losses.maps import pearson, pooled
+from kdedge.distill.watched import Watched
+
+__all__ = ["Beliefs", "agreement_metrics", "examine"]
+
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Beliefs:
+    """What a model says of every image, and why."""
+
+    logits: Tensor
+    """float32 `[N, K]`."""
+    maps: Tensor | None
+    """float32 `[N, h, w]`, raw, of the asked classes; None for a model without maps."""
+
+
+def examine(watched: Watched, images: Tensor, compute: Compute, classes: Tensor | None = None) -> Beliefs:
+    """Run a model over images in evaluation mode.
+
+    Args:
+        watched: the model; its mode is left at evaluation.
+        images: uint8 RGB `[N, H, W, 3]` on the compute device.
+        compute: where and in which precision.
+        classes: int64 `[N]`, whose maps to take; None takes each image's top class.
+    """
+    watched.eval()
+    logits, maps = [], []
+    with torch.no_grad(), compute.autocast():
+        for start in range(0, len(images), _BATCH):
+            view = watched(images[start : start + _BATCH])
+            logits.append(view.logits)
+            if view.activations is not None:
+                wanted = view.logits.argmax(dim=1) if classes is None else classes[start : start + _BATCH]
+                maps.append(view.maps(wanted[:, None])[:, 0])
+    return Beliefs(torch.cat(logits), torch.cat(maps) if maps else None)
+
+
+def agreement_metrics(student: Beliefs, targets: Tensor, teacher: Beliefs | None) -> dict[str, float]:
+    """Validation figures: `val_top1`, `val_agreement` and `val_map_pearson` (the latter with a teacher only).
+
+    Both sides' maps must be of the teacher's top class.
+    """
+    chosen = student.logits.argmax(dim=1)
+    metrics = {"val_top1": _share(chosen == targets)}
+    if teacher is not None:
+        metrics["val_agreement"] = _share(chosen == teacher.logits.argmax(dim=1))
+        if student.maps is not None and teacher.maps is not None:
+            ours, theirs = student.maps[:, None], teacher.maps[:, None]
+            size = (min(ours.shape[2], theirs.shape[2]), min(ours.shape[3], theirs.shape[3]))
+            metrics["val_map_pearson"] = float(pearson(pooled(ours, size), pooled(theirs, size)).mean())
+    return metrics
+
+
+def _share(hits: Tensor) -> float:
+    return float(hits.float().mean())

@@ -1,0 +1,13 @@
+"""Hard labels."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdedge.distill.lesson import Lesson
+
+__all__ = ["cross_entropy"]
+
+
+def cross_entropy(lesson: Lesson) -> Tensor:
+    """`-log p_S(y)`, mean over the batch."""
+    return F.cross_entropy(lesson.student.logits, lesson.targets)

@@ -1,0 +1,68 @@
+"""Defaults from the data and the device: input size, stem, batch, epochs."""
+
+from kdedge_runtime.errors import UsageError
+
+__all__ = ["choose_batch_size", "choose_epochs", "choose_size", "stride_factor"]
+
+SIZES = (32, 48, 64, 96, 128, 160, 192, 224)
+LARGEST_ON_CPU = 64
+LEAST_MAP_CELLS = 7
+"""Cells along each side of a map that can still point at something."""
+TARGET_STEPS = 4000
+CPU_BUDGET_S = 15 * 60
+
+
+def choose_size(typical_px: int, *, on_cpu: bool) -> int:
+    """The side of the square input for pictures whose shorter side is typically `typical_px`.
+
+    On a GPU the next size above, so that nothing is lost; on a CPU the next one below, and no more than 64 px: training
+    there has minutes, not hours.
+    """
+    if on_cpu:
+        return max((size for size in SIZES if size <= min(typical_px, LARGEST_ON_CPU)), default=SIZES[0])
+    return min((size for size in SIZES if size >= typical_px), default=SIZES[-1])
+
+
+def stride_factor(size: int, own_stride: int) -> int:
+    """How much finer a network must be made for a map of at least 7×7 cells.
+
+    Args:
+        size: side of the input, in px.
+        own_stride: by how much the network divides the resolution.
+    """
+    factor = 1
+    while size * factor < LEAST_MAP_CELLS * own_stride:
+        factor *= 2
+    return factor
+
+
+def choose_batch_size(images: int) -> int:
+    """Larger sets take larger batches; small sets need the steps."""
+    return 128 if images >= 8000 else 64 if images >= 1000 else 32
+
+
+def choose_epochs(steps_per_epoch: int, seconds_per_epoch: float, *, on_cpu: bool) -> int:
+    """About 4,000 steps on a GPU; on a CPU as many as fit a quarter of an hour.
+
+    Rounded down to a number with one or two digits, so that the noise of a measurement rarely shows.
+    """
+    wanted = min(300.0, max(30.0, TARGET_STEPS / steps_per_epoch))
+    if on_cpu:
+        wanted = min(wanted, CPU_BUDGET_S / seconds_per_epoch)
+    for step in (50, 20, 10, 5, 2):
+        if wanted >= 4 * step:
+            return int(wanted // step * step)
+    return max(2, int(wanted))
+
+
+def check_map_size(size: tuple[int, int] | None, least: int = 4) -> None:
+    """Refuse a map that is too coarse to mean anything.
+
+    Raises:
+        UsageError: it has fewer than `least` cells along a side.
+    """
+    if size is not None and min(size) < least:
+        raise UsageError(
+            f"The saliency map would have only {size[0]}×{size[1]} cells; at least {least}×{least} are needed to point "
+            "at anything. Use a larger --size or a finer --output-stride."
+        )
