@@ -1,0 +1,49 @@
+"""The `kdedge` command."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from kdedge.cli.distill import distill
+from kdedge.cli.explain import explain
+from kdedge.cli.export import export
+from kdedge.cli.run import run
+from kdedge.cli.train import train
+from kdedge.cli.validate import validate
+from kdedge_runtime.errors import KdedgeError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Distill a small classifier that looks where its teacher looks, and ship it with its explanation.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for verb in (train, distill, export, validate, explain):
+    app.command()(verb)
+# The runtime has its own parser, which the device uses as well; its options pass through untouched.
+app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        from kdedge import __version__
+
+        typer.echo(f"kdedge {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; expected failures end with one sentence on stderr and their exit code."""
+    try:
+        app()
+    except KdedgeError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        sys.exit(130)

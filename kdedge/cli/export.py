@@ -1,0 +1,48 @@
+"""`kdedge export`."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["export"]
+
+
+class Method(StrEnum):
+    """What the graph gives besides the logits."""
+
+    GRADCAM = "gradcam"
+    NONE = "none"
+
+
+def export(
+    source: Annotated[str, typer.Argument(help="Run folder, or a model's name such as torchvision:resnet18.")],
+    quantize: Annotated[bool, typer.Option("--quantize", help="Write an int8 file beside the fp32 one.")] = False,
+    method: Annotated[Method, typer.Option(help="Saliency map, or none for the plain graph.")] = Method.GRADCAM,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File to write. [default: model.onnx in the run]")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Trained weights of a model by name.")] = None,
+    data: Annotated[str | None, typer.Option(help="Pictures to calibrate on. [default: the run's]")] = None,
+    device: Annotated[str, typer.Option(help="Device profile that the int8 file is for.")] = "generic",
+) -> None:
+    """Write one ONNX file whose forward pass gives the answer and the reason."""
+    from kdedge.report.exporting import print_export
+    from kdedge.report.progress import step_progress
+    from kdedge.workflow.export_model import export_model
+    from kdedge_runtime.devices import load_profile
+
+    profile = load_profile(device)
+    with step_progress() as progress:
+        result = export_model(
+            source,
+            weights=weights,
+            output=output,
+            explained=method is Method.GRADCAM,
+            with_int8=quantize,
+            data=data,
+            profile=profile,
+            progress=progress,
+        )
+    print_export(result, source)

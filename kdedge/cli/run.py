@@ -1,0 +1,12 @@
+"""`kdedge run`: the device's own runner, from the workbench."""
+
+import typer
+
+__all__ = ["run"]
+
+
+def run(context: typer.Context) -> None:
+    """Run a model file on a camera, a video or pictures."""
+    from kdedge_runtime.cli import main
+
+    raise typer.Exit(main(context.args, prog="kdedge run"))

@@ -1,0 +1,61 @@
+"""`kdedge train`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdedge.cli.options import (
+    BatchSize,
+    Data,
+    Device,
+    Epochs,
+    Flip,
+    ImagesPerClass,
+    LearningRate,
+    Out,
+    OutputStride,
+    Resume,
+    Seed,
+    Size,
+    Weights,
+)
+
+__all__ = ["train"]
+
+
+def train(
+    data: Data,
+    model: Annotated[str, typer.Option(help="Network, such as resnet18, timm:convnext_atto or small:resnet56.")],
+    out: Out = Path("runs/teacher"),
+    weights: Weights = None,
+    size: Size = None,
+    output_stride: OutputStride = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    lr: LearningRate = None,
+    flip: Flip = None,
+    images_per_class: ImagesPerClass = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    resume: Resume = False,
+) -> None:
+    """Train a teacher on a folder of labelled pictures."""
+    from kdedge.distill.run import Request
+    from kdedge.report.training import train_with_progress
+
+    request = Request(
+        data=data,
+        model=model,
+        weights=weights,
+        size=size,
+        output_stride=output_stride,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        flip=flip,
+        images_per_class=images_per_class,
+        seed=seed,
+    )
+    train_with_progress(request, out, device, resume=resume)
+    typer.echo(f"\nNext: kdedge distill {data} --teacher {out} --student resnet10w16", err=True)

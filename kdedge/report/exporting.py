@@ -1,0 +1,41 @@
+"""What `kdedge export` says at its end."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from kdedge.models.run_folder import is_run
+from kdedge.workflow.export_model import ExportResult
+
+__all__ = ["print_export"]
+
+
+def print_export(result: ExportResult, source: str) -> None:
+    """Print the files, how well they agree with PyTorch, and the next command (on stderr)."""
+    say = Console(stderr=True, highlight=False, soft_wrap=True).print
+    spec, outputs = result.metadata.input, result.metadata.outputs
+    say(f"{result.fp32}  {_megabytes(result.fp32)}, input {spec.width} × {spec.height} px")
+    say(f"  \\[x] logits equal PyTorch's on two inputs (relative error {result.logits_error:.0e})")
+    if result.map_error is not None:
+        cells = f"{outputs.map_width} × {outputs.map_height} cells, {outputs.head} head, {outputs.target_layer}"
+        say(f"  \\[x] map equals PyTorch's on two inputs (relative error {result.map_error:.0e}): {cells}")
+    if result.int8 is not None and result.latency_ms is not None:
+        fp32_ms, int8_ms = result.latency_ms
+        verdict = "faster than" if int8_ms < fp32_ms else "SLOWER than"
+        say(f"{result.int8}  {_megabytes(result.int8)}, {result.metadata.input.width} px, head and map in float")
+        say(
+            f"  measured here, one thread: fp32 {fp32_ms:.2f} ms, int8 {int8_ms:.2f} ms; "
+            f"int8 is {fp32_ms / int8_ms:.2f} × as fast ({verdict} fp32 on this machine)"
+        )
+    if result.metadata.outputs.method == "none":
+        say(f"\nNext: kdedge run {result.fp32} --source PICTURE")
+    elif is_run(Path(source)):
+        say(f"\nNext: kdedge validate {source}")
+    elif result.metadata.lineage["student"]["weights"] is None:
+        say("\nThe weights are random: this file is for measuring. Trained ones: --weights FILE.")
+    else:
+        say(f"\nNext: kdedge validate {result.fp32} --data DIR")
+
+
+def _megabytes(path: Path) -> str:
+    return f"{path.stat().st_size / 1e6:.2f} MB"

@@ -1,0 +1,121 @@
+"""How a training run looks on the terminal."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from torch import Tensor
+
+from kdedge.distill.run import Audience, Request, continue_run, start_run
+from kdedge.models.run_folder import RunRecord
+
+__all__ = ["train_with_progress"]
+
+_REFRESH_S = 0.5
+_SHOWN = {"val_top1": "top-1", "val_agreement": "agreement", "val_map_pearson": "map Pearson"}
+
+
+def train_with_progress(request: Request, out: Path, device: str, *, resume: bool) -> None:
+    """Run a training from start to end, or the rest of one, and print how it went (on stderr)."""
+    console = Console(stderr=True, highlight=False)
+    with _Screen(console) as screen:
+        record = (continue_run if resume else start_run)(request, out, screen, device)
+    _print_result(console, record, out)
+
+
+class _Screen(Audience):
+    """A live bar on a terminal; a line an epoch everywhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not sys.stderr.isatty(),
+        )
+        self._decoding: TaskID | None = None
+        self._training: TaskID | None = None
+        self._epochs = 0
+        self._terms: list[str] = []
+        self._last_refresh = 0.0
+        self._validation = ""
+
+    def __enter__(self) -> "_Screen":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def on_problems(self, warning: str) -> None:
+        self._console.print(f"[yellow]warning[/]: {warning}", soft_wrap=True)
+
+    def on_decode(self, done: int, total: int) -> None:
+        if self._decoding is None:
+            self._decoding = self._progress.add_task("reading pictures", total=total, note="")
+        self._progress.update(self._decoding, completed=done)
+        if done == total:
+            self._progress.remove_task(self._decoding)
+
+    def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int) -> None:
+        self._terms, self._epochs = terms, epochs
+        for name, value in lines:
+            self._console.print(f"{name:>9}  {value}", soft_wrap=True)
+
+    def on_step(self, epoch: int, step: int, steps: int, parts: Tensor) -> None:
+        if self._progress.disable or time.monotonic() - self._last_refresh < _REFRESH_S:
+            return  # reading the losses would wait for the device
+        self._last_refresh = time.monotonic()
+        if self._training is None:
+            self._training = self._progress.add_task("", total=steps * self._epochs, note="")
+        means = zip(self._terms, (parts / step).tolist(), strict=True)
+        note = "  ".join(f"{name} {mean:.3f}" for name, mean in means)
+        self._progress.update(
+            self._training,
+            completed=epoch * steps + step,
+            description=f"epoch {epoch + 1}/{self._epochs}",
+            note=f"{note}  {self._validation}",
+        )
+
+    def on_epoch(self, metrics: dict[str, Any]) -> None:
+        self._validation = _figures(metrics)
+        losses = "  ".join(f"{term} {metrics[f'loss_{term}']:.3f}" for term in self._terms)
+        self._console.print(
+            f"epoch {metrics['epoch']:>3}/{self._epochs}  {losses}  {self._validation}  {metrics['seconds']:.1f} s",
+            soft_wrap=True,
+        )
+
+
+def _figures(metrics: dict[str, Any]) -> str:
+    return "  ".join(
+        f"{title} {metrics[key]:.3f}" if key.endswith("pearson") else f"{title} {100 * metrics[key]:.1f} %"
+        for key, title in _SHOWN.items()
+        if key in metrics
+    )
+
+
+def _print_result(console: Console, record: RunRecord, out: Path) -> None:
+    assert record.result is not None
+    table = Table(title=f"{out}, after {record.result['seconds'] / 60:.1f} minutes", title_justify="left")
+    table.add_column("")
+    for title in ("epoch", *(title for key, title in _SHOWN.items() if key in record.result["last"])):
+        table.add_column(title, justify="right")
+    for which, name in (("best", "best by validation"), ("last", "last")):
+        metrics = record.result[which]
+        figures = [
+            f"{metrics[key]:.3f}" if key.endswith("pearson") else f"{100 * metrics[key]:.2f} %"
+            for key in _SHOWN
+            if key in metrics
+        ]
+        table.add_row(name, str(metrics["epoch"]), *figures)
+    console.print()
+    console.print(table)

@@ -1,0 +1,1 @@
+"""What the verbs do: export, validate and demonstrate, put together from the libraries."""

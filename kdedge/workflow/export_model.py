@@ -1,0 +1,172 @@
+"""From a run or a named model to model files."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from kdedge.data import decode, scan
+from kdedge.models.run_folder import is_run, read_run
+from kdedge.models.trained import TrainedModel, load_trained
+from kdedge.workflow.speed import paired_latency_ms
+from kdedge_export.graph import Deployed, Plain, deploy, export_graph, save_model
+from kdedge_export.quantize import Recipe, quantize
+from kdedge_runtime import Metadata, Model
+from kdedge_runtime.arrays import Pixels
+from kdedge_runtime.devices import DeviceProfile
+from kdedge_runtime.errors import KdedgeError, UsageError
+from kdedge_runtime.metadata import ImageInput
+
+__all__ = ["ExportResult", "Progress", "export_model"]
+
+TOLERANCE = 1e-4
+"""Largest error of logits and maps against PyTorch, relative to their range: float32 sums in another order."""
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much is done, and how much there is."""
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """The files that were written and what is known of them."""
+
+    fp32: Path
+    metadata: Metadata
+    logits_error: float
+    """Largest error against PyTorch over two inputs, relative to the range."""
+    map_error: float | None
+    int8: Path | None = None
+    latency_ms: tuple[float, float] | None = None
+    """Median latency of fp32 and int8 on this machine, one image, one thread, measured in turn."""
+
+
+def export_model(
+    source: str,
+    *,
+    weights: Path | None = None,
+    output: Path | None = None,
+    explained: bool = True,
+    with_int8: bool = False,
+    data: str | None = None,
+    profile: DeviceProfile,
+    progress: Progress = lambda *_: None,
+) -> ExportResult:
+    """Write the fp32 model file and, if asked for, the int8 one beside it (`model.onnx`, `model.int8.onnx`).
+
+    Args:
+        source: a run folder, or a model's name.
+        weights: for a name, its trained weights.
+        output: the fp32 file; None writes into the run folder, or names the file after the model.
+        explained: whether the graph gives a saliency map.
+        with_int8: whether to quantize.
+        data: pictures to calibrate on; None takes the run's training set.
+        profile: the device that the int8 file is for.
+        progress: told while long steps go on.
+
+    Raises:
+        HeadNotSupported: the model has no closed-form map and `explained` is asked for.
+        UsageError: there are no calibration images, or the source is unusable.
+        KdedgeError: the exported graph does not compute what PyTorch computes.
+    """
+    trained = load_trained(source, weights=weights)
+    output = output or _default_output(source, trained, explained)
+    if output.suffix != ".onnx":
+        raise UsageError(f"The model file must end in .onnx, got {output}.")
+    if with_int8:
+        calibration = _calibration_images(source, trained.input, data, progress)
+    progress("exporting", 0, 1)
+    module: Deployed | Plain
+    module = deploy(trained.model, trained.input) if explained else Plain(trained.model.eval(), trained.input)
+    metadata = Metadata(
+        labels=trained.labels,
+        input=trained.input,
+        outputs=module.outputs,
+        lineage={"student": trained.origin} | _run_lineage(source),
+        metrics=_run_metrics(source),
+    )
+    graph = export_graph(module)
+    save_model(graph.model, metadata, output)
+    fp32 = Model.load(output)
+    logits_error, map_error = _check_against_torch(module, fp32)
+    progress("exporting", 1, 1)
+    result = ExportResult(output, metadata, logits_error, map_error)
+    if not with_int8:
+        return result
+    done = 0
+
+    def count(images: int) -> None:
+        nonlocal done
+        done += images
+        progress("calibrating", done, len(calibration))
+
+    quantized, note = quantize(graph, calibration, Recipe(profile.reduce_range), count)
+    int8_path = output.with_suffix(".int8.onnx")
+    save_model(quantized, replace(metadata, quantization=note | {"device": profile.name}), int8_path)
+    images = calibration[:1]
+    latency = paired_latency_ms(Model.load(output, threads=1), Model.load(int8_path, threads=1), images)
+    return replace(result, int8=int8_path, latency_ms=latency)
+
+
+def _default_output(source: str, trained: TrainedModel, explained: bool) -> Path:
+    stem = "model" if explained else "model.plain"
+    if is_run(Path(source)):
+        return Path(source) / f"{stem}.onnx"
+    return Path(trained.spec.name.partition(":")[2] + (".onnx" if explained else ".plain.onnx"))
+
+
+def _run_lineage(source: str) -> dict[str, Any]:
+    if not is_run(Path(source)):
+        return {}
+    record = read_run(Path(source))
+    return {"teacher": record.teacher, "data": record.data, "model": asdict(record.model)}
+
+
+def _run_metrics(source: str) -> dict[str, Any]:
+    """The validation figures of the exported epoch, the best one."""
+    record = read_run(Path(source)) if is_run(Path(source)) else None
+    best = record.result["best"] if record is not None and record.result is not None else {}
+    return {key: value for key, value in best.items() if key.startswith("val_") or key == "epoch"}
+
+
+def _calibration_images(source: str, spec: ImageInput, data: str | None, progress: Progress) -> Pixels:
+    """Evenly spaced training images; never those that the model is validated on."""
+    if data is None and not is_run(Path(source)):
+        raise UsageError(
+            "Quantization needs pictures to calibrate on, and a model without a run has none. "
+            "Name a folder of pictures such as the model will see: --data DIR."
+        )
+    split = scan(data or read_run(Path(source)).data["root"], unlabelled_ok=True).train
+    wanted = Recipe().calibration_images
+    step = max(1, len(split) // wanted)
+    chosen = replace(split, paths=split.paths[::step][:wanted], targets=split.targets[::step][:wanted])
+    return decode(chosen, spec, progress=lambda done, total: progress("reading pictures", done, total)).images
+
+
+def _check_against_torch(module: Deployed | Plain, model: Model) -> tuple[float, float | None]:
+    """Run both on two different batches, of one and of three images: exported constants would show."""
+    spec, generator = module.spec, np.random.default_rng(0)
+    logits_error, map_error = 0.0, 0.0
+    for count in (1, 3):
+        images = generator.integers(0, 256, (count, spec.height, spec.width, 3), dtype=np.uint8)
+        explanation = model.predict(images)
+        with torch.no_grad():
+            if isinstance(module, Plain):
+                logits = module(torch.from_numpy(images))
+            else:
+                classes = torch.from_numpy(explanation.explained_class)
+                logits, maps, _ = module(torch.from_numpy(images), classes)
+                assert explanation.saliency_map is not None
+                map_error = max(map_error, _relative_error(explanation.saliency_map, maps.numpy()))
+        logits_error = max(logits_error, _relative_error(explanation.logits, logits.numpy()))
+    if max(logits_error, map_error) > TOLERANCE:
+        raise KdedgeError(
+            f"The exported graph does not compute what PyTorch computes: relative error {logits_error:.1e} of the "
+            f"logits and {map_error:.1e} of the map, expected at most {TOLERANCE:.0e}. Please report this model."
+        )
+    return logits_error, None if isinstance(module, Plain) else map_error
+
+
+def _relative_error(measured: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> float:
+    return float(np.abs(measured - expected).max() / max(float(np.ptp(expected)), 1e-12))

@@ -1,0 +1,142 @@
+"""From a run or a model file to the report."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdedge.data import ImageFolder, decode, scan
+from kdedge.models.run_folder import is_run
+from kdedge.models.trained import TrainedModel, load_trained
+from kdedge_export.errors import HeadNotSupported
+from kdedge_export.graph import Deployed, deploy
+from kdedge_export.validate import ValidationReport, validate, write_report
+from kdedge_runtime import Model
+from kdedge_runtime.arrays import Integers
+from kdedge_runtime.errors import DataError, UsageError
+
+__all__ = ["Validation", "validate_model"]
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What came of it, and where it is written."""
+
+    report: ValidationReport
+    page: Path
+    document: Path
+    model: Path
+    """The file to run: the int8 one when there is one."""
+    notes: tuple[str, ...]
+    """What was left out, and why."""
+
+
+def validate_model(
+    source: str, *, data: str | None = None, out: Path | None = None, progress: Progress = lambda *_: None
+) -> Validation:
+    """Hold the exported files of a run (or one model file) against PyTorch, and write the report.
+
+    Args:
+        source: a run folder with exported files, or a `.onnx` file from a model by name.
+        data: pictures; None takes those that the run was trained with.
+        out: folder of the report; None takes `report/` in the run, or beside the model file.
+        progress: told while pictures are read and models run.
+
+    Raises:
+        UsageError: there is nothing to validate, or it was exported from other weights.
+        DataError: the pictures do not fit the model.
+    """
+    fp32_path = Path(source) / "model.onnx" if is_run(Path(source)) else Path(source)
+    if not fp32_path.is_file():
+        hint = f"kdedge export {source} --quantize" if is_run(Path(source)) else "kdedge export MODEL -o FILE"
+        raise UsageError(f"There is no model file {fp32_path}. Write it first: {hint}")
+    fp32 = Model.load(fp32_path)
+    int8_path = fp32_path.with_suffix(".int8.onnx")
+    int8 = Model.load(int8_path) if int8_path.is_file() else None
+    lineage = fp32.metadata.lineage
+    student = _same_weights(fp32_path, lineage)
+    if int8 is not None and int8.metadata.lineage != lineage:
+        raise UsageError(f"{int8_path} was exported from another model than {fp32_path}. Export both again.")
+    if not fp32.has_map:
+        raise UsageError(f"{fp32_path} was exported with --method none and has no map to validate.")
+    root = data or lineage.get("data", {}).get("root")
+    if root is None:
+        raise UsageError(f"{fp32_path} does not come from a run, so its pictures are unknown. Name them: --data DIR.")
+    notes: list[str] = []
+    teacher, teacher_name = _teacher(lineage.get("teacher"), notes)
+    folder = scan(root, unlabelled_ok=True)
+    decoded = decode(
+        folder.val, fp32.metadata.input, progress=lambda done, total: progress("reading pictures", done, total)
+    )
+    if decoded.problems:
+        notes.append(str(decoded.problems))
+    report, evidence = validate(
+        student=deploy(student.model, student.input),
+        fp32=fp32,
+        int8=int8,
+        teacher=teacher,
+        images=decoded.images,
+        targets=_targets(folder, decoded.targets, fp32.metadata.labels),
+        labels=fp32.metadata.labels,
+        names=[path.relative_to(folder.root).as_posix() for path in decoded.paths],
+        student_name=student.spec.name,
+        teacher_name=teacher_name,
+        data=f"{folder.root.name}, validation side ({_split_words(folder)})",
+        progress=lambda title, total, done: progress(title, done, total),
+    )
+    report_folder = out or (Path(source) / "report" if is_run(Path(source)) else fp32_path.with_suffix(".report"))
+    page, document = write_report(report, evidence, report_folder)
+    model = fp32_path if int8 is None else int8_path
+    return Validation(report, page, document, model, tuple(notes))
+
+
+def _same_weights(path: Path, lineage: dict[str, Any]) -> TrainedModel:
+    """The PyTorch model that the file was exported from."""
+    origin = lineage.get("student", {})
+    if origin.get("weights") is None:
+        raise UsageError(
+            f"{path} was exported with random weights, which cannot be had again to compare with. "
+            "Export it with --weights FILE, or from a run."
+        )
+    run = Path(origin["source"])
+    trained = load_trained(origin["source"], weights=None if is_run(run) else Path(origin["weights"]))
+    if trained.origin["weights_sha256"] != origin["weights_sha256"]:
+        raise UsageError(f"{path} was exported from weights that {origin['weights']} no longer holds. Export it again.")
+    return trained
+
+
+def _teacher(origin: dict[str, Any] | None, notes: list[str]) -> tuple[Deployed | None, str]:
+    if origin is None:
+        return None, ""
+    try:
+        weights = origin["weights"]
+        trained = load_trained(origin["source"], weights=None if weights is None else Path(weights))
+        return deploy(trained.model, trained.input), trained.spec.name
+    except HeadNotSupported as error:
+        notes.append(f"the teacher is left out: {error}")
+    except UsageError as error:
+        notes.append(f"the teacher is left out, it cannot be loaded: {error}")
+    return None, ""
+
+
+def _targets(folder: ImageFolder, targets: Integers, labels: tuple[str, ...]) -> Integers | None:
+    """The folder's classes as indices into the model's labels; None for pictures without classes."""
+    if not folder.labels:
+        return None
+    unknown = [label for label in folder.labels if label not in labels]
+    if unknown:
+        raise DataError(
+            f"{folder.root} has class folders that the model does not know: {', '.join(unknown[:6])}. "
+            f"Expected folders named after the model's {len(labels)} labels ({', '.join(labels[:6])}, …)."
+        )
+    index = np.array([labels.index(label) for label in folder.labels])
+    mapped: Integers = index[targets]
+    return mapped
+
+
+def _split_words(folder: ImageFolder) -> str:
+    return "as the folders divide it" if folder.split == "folders" else "divided by file name"
