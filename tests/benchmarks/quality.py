@@ -1,0 +1,157 @@
+"""What distillation is worth: teacher, student alone, with KD, with KD and the explanation term.
+
+    python tests/benchmarks/quality.py DATA --out runs/quality
+
+Every run is the command line's own (`kdedge train`, `kdedge distill`), with the defaults of the device unless given.
+Judged are the weights of the last epoch, so that nothing is selected on the images that are reported. Prints one JSON
+line a run and, at the end, the table of the README: mean ± standard deviation over the seeds.
+"""
+
+import argparse
+import csv
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+METHODS = {
+    "student alone": "ce",
+    "KD": "ce:0.1,kd:0.9",
+    "KD + mapall": "ce:0.1,kd:0.9,mapall:20",
+}
+FIGURES = {"top1": "top-1 %", "agreement": "agreement %", "map_pearson": "map Pearson", "pointing": "pointing %"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--teacher", default="resnet18")
+    parser.add_argument("--student", default="resnet10w16")
+    parser.add_argument("--images-per-class", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
+    parser.add_argument("--epochs", type=int, help="of every student; default: chosen by kdedge")
+    parser.add_argument("--few-epochs", type=int, help="of students that see few images")
+    parser.add_argument("--teacher-epochs", type=int)
+    parser.add_argument("--flip", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--size", type=int)
+    parser.add_argument("--out", type=Path, default=Path("runs/quality"))
+    options = parser.parse_args()
+
+    common = [str(options.data), *([] if options.flip else ["--no-flip"])]
+    teacher = options.out / "teacher"
+    size = ["--size", str(options.size)] if options.size else []
+    kdedge("train", *common, "--model", options.teacher, "--out", str(teacher), *size, *epochs(options.teacher_epochs))
+
+    jobs = []
+    for few, (method, loss), seed in itertools.product((False, True), METHODS.items(), range(options.seeds)):
+        out = options.out / f"{'few' if few else 'all'}-{method.replace(' ', '')}-{seed}"
+        regime = f"{options.images_per_class} a class" if few else "all images"
+        arguments = ["distill", *common, "--teacher", str(teacher), "--student", options.student, "--out", str(out)]
+        arguments += ["--loss", loss, "--seed", str(seed), *epochs(options.few_epochs if few else options.epochs)]
+        arguments += ["--images-per-class", str(options.images_per_class)] if few else []
+        jobs.append((regime, method, seed, out, arguments))
+    with ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(lambda job: kdedge(*job[4]), jobs))
+
+    results = [{"images": "all images", "method": "teacher", "seed": 0, **judge(teacher, teacher, options.data)}]
+    for regime, method, seed, out, _ in jobs:
+        results.append({"images": regime, "method": method, "seed": seed, **judge(out, teacher, options.data)})
+    for result in results:
+        print(json.dumps(result), flush=True)
+    print(table(results))
+
+
+def kdedge(*arguments: str) -> None:
+    """Run the command line in a process of its own; its log goes beside the run."""
+    command = [sys.executable, "-c", "from kdedge.cli import main; main()", *arguments]
+    log = Path(arguments[arguments.index("--out") + 1]).with_suffix(".log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as stream:
+        done = subprocess.run(command, stdout=stream, stderr=stream, env=os.environ, check=False)
+    if done.returncode:
+        raise SystemExit(f"kdedge {' '.join(arguments)}\n{log.read_text()[-2000:]}")
+
+
+def epochs(count: int | None) -> list[str]:
+    return [] if count is None else ["--epochs", str(count)]
+
+
+def judge(run: Path, teacher: Path, data: Path) -> dict[str, object]:
+    """The last epoch of a run, against the teacher, on the validation images."""
+    import numpy as np
+
+    from kdedge.data import decode, scan
+    from kdedge.models.run_folder import read_run
+    from kdedge.models.trained import load_trained
+    from kdedge_export.graph import deploy
+    from kdedge_export.validate import metrics, predict
+    from kdedge_export.validate.resample import to_common_size
+    from kdedge_runtime.preprocess import visible_box
+
+    student, taught = load_trained(str(run), which="last"), load_trained(str(teacher))
+    val = decode(scan(data).val, student.input)
+    learner, master = deploy(student.model, student.input), deploy(taught.model, taught.input)
+    reference = predict(master, val.images)
+    answers = predict(learner, val.images, reference.explained_class)
+    own, theirs = to_common_size(answers.maps, reference.maps)
+    pearson = metrics.map_pearson(theirs, own)
+    record = read_run(run)
+    figures: dict[str, object] = {
+        "top1": 100 * metrics.top1_accuracy(answers.logits, val.targets),
+        "agreement": 100 * metrics.agreement(reference.logits, answers.logits),
+        "map_pearson": float(np.nanmean(pearson)),
+        "map_pearson_p5": float(np.nanpercentile(pearson, 5)),
+        "parameters": student.parameters,
+        "epochs": record.recipe["epochs"],
+        "seconds": record.result["seconds"],
+        "size": student.input.height,
+        "device": record.device,
+    }
+    boxes_file = data / "boxes.csv"
+    if boxes_file.is_file():
+        from PIL import Image
+
+        with boxes_file.open() as lines:
+            boxes = {row["file"]: [float(row[k]) for k in ("x1", "y1", "x2", "y2")] for row in csv.DictReader(lines)}
+        named = [index for index, path in enumerate(val.paths) if path.relative_to(data).as_posix() in boxes]
+        found = predict(learner, val.images[named], val.targets[named])
+        scores, side = [], student.input.height
+        for saliency_map, path in zip(found.maps, (val.paths[index] for index in named), strict=True):
+            with Image.open(path) as picture:
+                width, height = picture.size
+            left, top, right, bottom = visible_box(height, width, student.input)
+            x1, y1, x2, y2 = boxes[path.relative_to(data).as_posix()]
+            sx, sy = side / (right - left), side / (bottom - top)
+            box = np.array([[(x1 - left) * sx, (y1 - top) * sy, (x2 - left) * sx, (y2 - top) * sy]], dtype=np.float32)
+            large = np.asarray(Image.fromarray(saliency_map).resize((side, side), Image.Resampling.BICUBIC))
+            scores.append(float(metrics.pointing_game(large[None], box)[0]))
+        figures["pointing"] = 100 * statistics.mean(scores)
+    return figures
+
+
+def table(results: list[dict[str, object]]) -> str:
+    """The README's table, in Markdown."""
+    shown = [name for name in FIGURES if name in results[0]]
+    lines = [
+        "| images | model | " + " | ".join(FIGURES[name] for name in shown) + " |",
+        "|---" * (len(shown) + 2) + "|",
+    ]
+    for images, method in dict.fromkeys((row["images"], row["method"]) for row in results):
+        rows = [row for row in results if (row["images"], row["method"]) == (images, method)]
+        cells = []
+        for name in shown:
+            values = [float(str(row[name])) for row in rows]
+            digits = 3 if name == "map_pearson" else 1
+            spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.{digits}f}{spread}")
+        lines.append(f"| {images} | {method} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
