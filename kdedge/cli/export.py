@@ -45,4 +45,4 @@ def export(
             profile=profile,
             progress=progress,
         )
-    print_export(result, source)
+    print_export(result, source, data)

@@ -1,6 +1,8 @@
 """The training loop."""
 
+import itertools
 import json
+import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from kdedge.distill.checkpoint import restore, save_checkpoint, save_weights
 from kdedge.distill.compute import Compute
 from kdedge.distill.evaluate import Beliefs, agreement_metrics, examine
 from kdedge.distill.lesson import Lesson
-from kdedge.distill.losses import TERMS
+from kdedge.distill.losses import TAUGHT_TERMS, TERMS
 from kdedge.distill.recipe import Recipe
 from kdedge.distill.schedule import learning_rate
 from kdedge.distill.watched import Watched
@@ -70,6 +72,11 @@ class Trainer:
         )
 
     @property
+    def _is_taught(self) -> bool:
+        """Whether any term asks the teacher; without one it is looked at in validation only."""
+        return not TAUGHT_TERMS.isdisjoint(self.recipe.loss)
+
+    @property
     def steps_per_epoch(self) -> int:
         """Full batches in the training set; a last, smaller one is left out where there is another."""
         return max(1, len(self.train.images) // self.recipe.batch_size)
@@ -111,23 +118,23 @@ class Trainer:
         assert best is not None
         return {"best": best, "last": history[-1]}
 
-    def seconds_per_epoch(self, steps: int = 4) -> float:
+    def seconds_per_epoch(self, steps: int = 6) -> float:
         """Measure a few steps, without leaving a trace in weights, buffers or random numbers."""
-        student, device = self.student, self.compute.device
-        before = {name: value.clone() for name, value in student.model.state_dict().items()}
-        batches = list(self._batches(0))[: steps + 1]
+        model, device = self.student.model, self.compute.device
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        times = []
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            student.train()
-            started = time.perf_counter()
-            for number, (images, targets) in enumerate(batches):
-                if number == 1 or len(batches) == 1:  # the first step sets things up
-                    _wait(device)
-                    started = time.perf_counter()
+            self.student.train()
+            for images, targets in itertools.islice(self._batches(0), steps):
+                started = time.perf_counter()
                 torch.autograd.backward(torch.stack(list(self._losses(images, targets).values())).sum())
                 self.optimizer.zero_grad(set_to_none=True)
-            _wait(device)
-        student.model.load_state_dict(before)
-        return (time.perf_counter() - started) / max(1, len(batches) - 1) * self.steps_per_epoch
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                times.append(time.perf_counter() - started)
+        model.load_state_dict(before)
+        # The first steps set things up, and any step can be held up by something else on the machine.
+        return statistics.median(times) * self.steps_per_epoch
 
     def _train_epoch(self, epoch: int, observer: Observer) -> dict[str, Any]:
         recipe, steps = self.recipe, self.steps_per_epoch
@@ -166,7 +173,7 @@ class Trainer:
         with self.compute.autocast():
             student = self.student(images)
             with torch.no_grad():
-                teacher = None if self.teacher is None else self.teacher(images)
+                teacher = self.teacher(images) if self.teacher is not None and self._is_taught else None
         lesson = Lesson(student, teacher, targets, self.recipe.temperature)
         return {name: TERMS[name](lesson) for name in self.recipe.loss}
 
@@ -194,8 +201,11 @@ def _on_device(images: Any, targets: Any, compute: Compute) -> _OnDevice:
 
 
 def _merit(metrics: dict[str, Any]) -> tuple[float, ...]:
-    """What makes an epoch better: accuracy, then agreement, then the maps."""
-    return tuple(metrics.get(name, 0.0) for name in ("val_top1", "val_agreement", "val_map_pearson"))
+    """What makes an epoch better: accuracy, then agreement, then the maps, then the loss (small sets tie often)."""
+    return (
+        *(metrics.get(name, 0.0) for name in ("val_top1", "val_agreement", "val_map_pearson")),
+        -metrics["val_loss"],
+    )
 
 
 def _seed(seed: int, epoch: int, use: Literal["model", "data"]) -> int:
@@ -204,8 +214,3 @@ def _seed(seed: int, epoch: int, use: Literal["model", "data"]) -> int:
 
 def _write_history(path: Path, history: list[dict[str, Any]]) -> None:
     write_whole(path, "".join(json.dumps(metrics) + "\n" for metrics in history))
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from kdedge.distill.compute import Compute
 from kdedge.distill.losses.maps import pearson, pooled
@@ -35,9 +36,10 @@ def examine(watched: Watched, images: Tensor, compute: Compute, classes: Tensor 
     """
     watched.eval()
     logits, maps = [], []
-    with torch.no_grad(), compute.autocast():
+    with torch.no_grad():
         for start in range(0, len(images), _BATCH):
-            view = watched(images[start : start + _BATCH])
+            with compute.autocast():
+                view = watched(images[start : start + _BATCH])
             logits.append(view.logits)
             if view.activations is not None:
                 wanted = view.logits.argmax(dim=1) if classes is None else classes[start : start + _BATCH]
@@ -46,12 +48,12 @@ def examine(watched: Watched, images: Tensor, compute: Compute, classes: Tensor 
 
 
 def agreement_metrics(student: Beliefs, targets: Tensor, teacher: Beliefs | None) -> dict[str, float]:
-    """Validation figures: `val_top1`, `val_agreement` and `val_map_pearson` (the latter with a teacher only).
+    """`val_top1`, `val_loss` (cross-entropy), and with a teacher `val_agreement` and `val_map_pearson`.
 
     Both sides' maps must be of the teacher's top class.
     """
     chosen = student.logits.argmax(dim=1)
-    metrics = {"val_top1": _share(chosen == targets)}
+    metrics = {"val_top1": _share(chosen == targets), "val_loss": float(F.cross_entropy(student.logits, targets))}
     if teacher is not None:
         metrics["val_agreement"] = _share(chosen == teacher.logits.argmax(dim=1))
         if student.maps is not None and teacher.maps is not None:

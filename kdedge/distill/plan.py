@@ -9,6 +9,8 @@ LARGEST_ON_CPU = 64
 LEAST_MAP_CELLS = 7
 """Cells along each side of a map that can still point at something."""
 TARGET_STEPS = 4000
+FEW_EPOCHS = 10
+"""With fewer, a network hardly learns: the user should know."""
 CPU_BUDGET_S = 15 * 60
 
 

@@ -11,8 +11,8 @@ from kdedge.data import Dataset, ImageFolder, load, scan, subset, typical_size
 from kdedge.data.decode import Progress
 from kdedge.distill.compute import Compute, choose_compute
 from kdedge.distill.engine import Observer, Trainer
-from kdedge.distill.losses import MAP_TERMS
-from kdedge.distill.plan import check_map_size, choose_batch_size, choose_epochs, choose_size, stride_factor
+from kdedge.distill.losses import MAP_TERMS, TAUGHT_TERMS
+from kdedge.distill.plan import FEW_EPOCHS, check_map_size, choose_batch_size, choose_epochs, choose_size, stride_factor
 from kdedge.distill.recipe import DISTILL_LOSS, TRAIN_LOSS, Recipe, parse_loss
 from kdedge.distill.watched import Watched
 from kdedge.models import ModelSpec, build, canonical_name, load_state, output_stride, pretrained_input, read_state
@@ -52,8 +52,8 @@ class Audience(Observer, Protocol):
     def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int) -> None:
         """Before training: what was decided, as (name, value and reason), the loss terms and the length."""
 
-    def on_problems(self, warning: str) -> None:
-        """What is wrong with the files."""
+    def on_warning(self, warning: str) -> None:
+        """What the user should know, such as what is wrong with the files."""
 
     def on_decode(self, done: int, total: int) -> None:
         """While pictures are read."""
@@ -92,6 +92,11 @@ def start_run(request: Request, out: Path, audience: Audience, device: str = "au
     if request.epochs is None:
         seconds = trainer.seconds_per_epoch() if on_cpu else 0.0
         epochs = choose_epochs(trainer.steps_per_epoch, seconds, on_cpu=on_cpu)
+        if epochs < FEW_EPOCHS:
+            audience.on_warning(
+                f"Only {epochs} epochs fit a quarter of an hour on this CPU, too few to learn well. Better: a GPU, a "
+                f"smaller network such as small:resnet8, or --epochs 30 (about {30 * seconds / 60:.0f} minutes)."
+            )
     else:
         epochs = request.epochs
     trainer.recipe = recipe = _recipe(request, len(folder.train), epochs)
@@ -211,7 +216,7 @@ def _decode(folder: ImageFolder, spec: ImageInput, audience: Audience) -> Datase
     progress: Progress = audience.on_decode
     data = load(folder, spec, progress=progress)
     if data.problems:
-        audience.on_problems(str(data.problems))
+        audience.on_warning(str(data.problems))
     return data
 
 
@@ -245,7 +250,7 @@ def _trainer(
     student = Watched(model, spec_input, compute)
     watched_teacher = None if teacher is None else Watched(teacher.model, teacher.input, compute)
     wants_maps = MAP_TERMS.intersection(recipe.loss)
-    if watched_teacher is None and (wants_maps or "kd" in recipe.loss):
+    if watched_teacher is None and not TAUGHT_TERMS.isdisjoint(recipe.loss):
         raise UsageError(f"The loss {','.join(recipe.loss)} needs a teacher. Use kdedge distill, or --loss ce.")
     for role, watched in (("student", student), ("teacher", watched_teacher)):
         if wants_maps and watched is not None and watched.unexplained is not None:

@@ -2,7 +2,8 @@
 
 - `resnet8` … `resnet110`: He et al., Deep Residual Learning, CVPR 2016, §4.2, with parameter-free shortcuts (option A).
 - `resnet8x4`, `resnet32x4`: the wide pair of CRD (Tian et al., ICLR 2020), with projection shortcuts.
-- `resnet10w16`: one block a stage at a quarter of ResNet-18's width; 0.31 M parameters, output stride 8.
+- `resnet10w16`, `resnet10w8`: one block a stage at a quarter and an eighth of ResNet-18's width; 0.31 M and 0.08 M
+  parameters, output stride 8.
 """
 
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ RESNETS: dict[str, _Layout] = {f"resnet{depth}": _cifar(depth) for depth in (8, 
     "resnet8x4": _Layout(32, (64, 128, 256), 1, "project"),
     "resnet32x4": _Layout(32, (64, 128, 256), 5, "project"),
     "resnet10w16": _Layout(16, (16, 32, 64, 128), 1, "project"),
+    "resnet10w8": _Layout(8, (8, 16, 32, 64), 1, "project"),
 }
 
 

@@ -2,17 +2,20 @@
 
 from pathlib import Path
 
-from rich.console import Console
-
 from kdedge.models.run_folder import is_run
+from kdedge.report.console import stderr_console
 from kdedge.workflow.export_model import ExportResult
 
 __all__ = ["print_export"]
 
 
-def print_export(result: ExportResult, source: str) -> None:
+def print_export(result: ExportResult, source: str, data: str | None) -> None:
     """Print the files, how well they agree with PyTorch, and the next command (on stderr)."""
-    say = Console(stderr=True, highlight=False, soft_wrap=True).print
+    console = stderr_console()
+
+    def say(line: str) -> None:
+        console.print(line, soft_wrap=True)
+
     spec, outputs = result.metadata.input, result.metadata.outputs
     say(f"{result.fp32}  {_megabytes(result.fp32)}, input {spec.width} × {spec.height} px")
     say(f"  \\[x] logits equal PyTorch's on two inputs (relative error {result.logits_error:.0e})")
@@ -34,7 +37,7 @@ def print_export(result: ExportResult, source: str) -> None:
     elif result.metadata.lineage["student"]["weights"] is None:
         say("\nThe weights are random: this file is for measuring. Trained ones: --weights FILE.")
     else:
-        say(f"\nNext: kdedge validate {result.fp32} --data DIR")
+        say(f"\nNext: kdedge validate {result.fp32} --data {data or 'DIR'}")
 
 
 def _megabytes(path: Path) -> str:

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from kdedge.report.console import stderr_console
 
 __all__ = ["step_progress"]
 
@@ -12,7 +13,7 @@ __all__ = ["step_progress"]
 @contextmanager
 def step_progress() -> Iterator[Callable[[str, int, int], None]]:
     """Yield a function of (what, done, total) that draws one bar a kind of work, on stderr, on a terminal only."""
-    console = Console(stderr=True)
+    console = stderr_console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     tasks: dict[str, TaskID] = {}
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from kdedge.distill.run import Audience, Request, continue_run, start_run
 from kdedge.models.run_folder import RunRecord
+from kdedge.report.console import stderr_console
 
-__all__ = ["train_with_progress"]
+__all__ = ["Screen", "train_with_progress"]
 
 _REFRESH_S = 0.5
 _SHOWN = {"val_top1": "top-1", "val_agreement": "agreement", "val_map_pearson": "map Pearson"}
@@ -21,13 +22,13 @@ _SHOWN = {"val_top1": "top-1", "val_agreement": "agreement", "val_map_pearson": 
 
 def train_with_progress(request: Request, out: Path, device: str, *, resume: bool) -> None:
     """Run a training from start to end, or the rest of one, and print how it went (on stderr)."""
-    console = Console(stderr=True, highlight=False)
-    with _Screen(console) as screen:
+    console = stderr_console()
+    with Screen(console) as screen:
         record = (continue_run if resume else start_run)(request, out, screen, device)
     _print_result(console, record, out)
 
 
-class _Screen(Audience):
+class Screen(Audience):
     """A live bar on a terminal; a line an epoch everywhere."""
 
     def __init__(self, console: Console) -> None:
@@ -49,17 +50,19 @@ class _Screen(Audience):
         self._last_refresh = 0.0
         self._validation = ""
 
-    def __enter__(self) -> "_Screen":
+    def __enter__(self) -> "Screen":
         self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def on_problems(self, warning: str) -> None:
+    def on_warning(self, warning: str) -> None:
+        """Print the warning."""
         self._console.print(f"[yellow]warning[/]: {warning}", soft_wrap=True)
 
     def on_decode(self, done: int, total: int) -> None:
+        """Move the bar of the pictures that are read."""
         if self._decoding is None:
             self._decoding = self._progress.add_task("reading pictures", total=total, note="")
         self._progress.update(self._decoding, completed=done)
@@ -67,11 +70,13 @@ class _Screen(Audience):
             self._progress.remove_task(self._decoding)
 
     def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int) -> None:
+        """Print what was decided, a line each."""
         self._terms, self._epochs = terms, epochs
         for name, value in lines:
             self._console.print(f"{name:>9}  {value}", soft_wrap=True)
 
     def on_step(self, epoch: int, step: int, steps: int, parts: Tensor) -> None:
+        """Move the bar, with the epoch's mean losses so far."""
         if self._progress.disable or time.monotonic() - self._last_refresh < _REFRESH_S:
             return  # reading the losses would wait for the device
         self._last_refresh = time.monotonic()
@@ -87,6 +92,7 @@ class _Screen(Audience):
         )
 
     def on_epoch(self, metrics: dict[str, Any]) -> None:
+        """Print the epoch's line."""
         self._validation = _figures(metrics)
         losses = "  ".join(f"{term} {metrics[f'loss_{term}']:.3f}" for term in self._terms)
         self._console.print(

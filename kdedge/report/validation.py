@@ -1,9 +1,9 @@
 """What `kdedge validate` says at its end."""
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from kdedge.report.console import stderr_console
 from kdedge.workflow.validate_model import Validation
 from kdedge_export.validate import checklist
 from kdedge_export.validate.roles import TITLES
@@ -13,7 +13,7 @@ __all__ = ["print_validation"]
 
 def print_validation(validation: Validation) -> None:
     """Print the table, the checklist and where the report lies (the verdict on stdout, the rest on stderr)."""
-    console = Console(stderr=True, highlight=False)
+    console = stderr_console()
     report = validation.report
     for note in validation.notes:
         console.print(f"[yellow]note[/]: {note}", soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdedge.data import decode, scan
+from kdedge.data import Split, decode, scan
 from kdedge.models.run_folder import is_run, read_run
 from kdedge.models.trained import TrainedModel, load_trained
 from kdedge.workflow.speed import paired_latency_ms
@@ -18,6 +18,7 @@ from kdedge_runtime import Metadata, Model
 from kdedge_runtime.arrays import Pixels
 from kdedge_runtime.devices import DeviceProfile
 from kdedge_runtime.errors import KdedgeError, UsageError
+from kdedge_runtime.files import staged
 from kdedge_runtime.metadata import ImageInput
 
 __all__ = ["ExportResult", "Progress", "export_model"]
@@ -87,9 +88,9 @@ def export_model(
         metrics=_run_metrics(source),
     )
     graph = export_graph(module)
-    save_model(graph.model, metadata, output)
-    fp32 = Model.load(output)
-    logits_error, map_error = _check_against_torch(module, fp32)
+    with staged(output) as temporary:  # a file that fails the check does not replace one that passed it
+        save_model(graph.model, metadata, temporary)
+        logits_error, map_error = _check_against_torch(module, Model.load(temporary))
     progress("exporting", 1, 1)
     result = ExportResult(output, metadata, logits_error, map_error)
     if not with_int8:
@@ -138,9 +139,9 @@ def _calibration_images(source: str, spec: ImageInput, data: str | None, progres
             "Name a folder of pictures such as the model will see: --data DIR."
         )
     split = scan(data or read_run(Path(source)).data["root"], unlabelled_ok=True).train
-    wanted = Recipe().calibration_images
-    step = max(1, len(split) // wanted)
-    chosen = replace(split, paths=split.paths[::step][:wanted], targets=split.targets[::step][:wanted])
+    count = min(len(split), Recipe().calibration_images)
+    picked = [index * len(split) // count for index in range(count)]  # the pictures are sorted by class
+    chosen = Split(tuple(split.paths[i] for i in picked), tuple(split.targets[i] for i in picked))
     return decode(chosen, spec, progress=lambda done, total: progress("reading pictures", done, total)).images
 
 

@@ -12,7 +12,7 @@ from kdedge.models.run_folder import is_run
 from kdedge.models.trained import TrainedModel, load_trained
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.graph import Deployed, deploy
-from kdedge_export.validate import ValidationReport, validate, write_report
+from kdedge_export.validate import Evidence, ValidationReport, validate, write_report
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Integers
 from kdedge_runtime.errors import DataError, UsageError
@@ -27,6 +27,7 @@ class Validation:
     """What came of it, and where it is written."""
 
     report: ValidationReport
+    evidence: Evidence
     page: Path
     document: Path
     model: Path
@@ -58,7 +59,7 @@ def validate_model(
     int8_path = fp32_path.with_suffix(".int8.onnx")
     int8 = Model.load(int8_path) if int8_path.is_file() else None
     lineage = fp32.metadata.lineage
-    student = _same_weights(fp32_path, lineage)
+    student = _same_weights(source, fp32_path, lineage)
     if int8 is not None and int8.metadata.lineage != lineage:
         raise UsageError(f"{int8_path} was exported from another model than {fp32_path}. Export both again.")
     if not fp32.has_map:
@@ -91,10 +92,10 @@ def validate_model(
     report_folder = out or (Path(source) / "report" if is_run(Path(source)) else fp32_path.with_suffix(".report"))
     page, document = write_report(report, evidence, report_folder)
     model = fp32_path if int8 is None else int8_path
-    return Validation(report, page, document, model, tuple(notes))
+    return Validation(report, evidence, page, document, model, tuple(notes))
 
 
-def _same_weights(path: Path, lineage: dict[str, Any]) -> TrainedModel:
+def _same_weights(source: str, path: Path, lineage: dict[str, Any]) -> TrainedModel:
     """The PyTorch model that the file was exported from."""
     origin = lineage.get("student", {})
     if origin.get("weights") is None:
@@ -102,10 +103,17 @@ def _same_weights(path: Path, lineage: dict[str, Any]) -> TrainedModel:
             f"{path} was exported with random weights, which cannot be had again to compare with. "
             "Export it with --weights FILE, or from a run."
         )
-    run = Path(origin["source"])
-    trained = load_trained(origin["source"], weights=None if is_run(run) else Path(origin["weights"]))
+    # A run may have been moved since, and its file with it.
+    run = Path(source) if is_run(Path(source)) else Path(origin["source"])
+    if is_run(run):
+        trained = load_trained(str(run))
+    elif "model" in lineage:
+        raise UsageError(f"{path} was exported from the run {run}, which is not there. Validate the run itself.")
+    else:
+        trained = load_trained(origin["source"], weights=Path(origin["weights"]))
     if trained.origin["weights_sha256"] != origin["weights_sha256"]:
-        raise UsageError(f"{path} was exported from weights that {origin['weights']} no longer holds. Export it again.")
+        held = trained.origin["weights"]
+        raise UsageError(f"{path} was exported from weights that {held} no longer holds. Export it again.")
     return trained
 
 

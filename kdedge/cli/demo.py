@@ -1,0 +1,23 @@
+"""`kdedge demo`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["demo"]
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path("runs/demo"),
+) -> None:
+    """Go the whole way on pictures rendered here: no download, about five minutes on two cores."""
+    from kdedge.report.console import stderr_console
+    from kdedge.report.demo import print_demo
+    from kdedge.report.training import Screen
+    from kdedge.workflow.demo import run_demo
+
+    console = stderr_console()
+    with Screen(console) as screen:
+        result = run_demo(out, screen, lambda heading: console.print(f"\n[bold]{heading}[/]"))
+    print_demo(console, result)

@@ -1,0 +1,206 @@
+"""The whole way on pictures that are rendered here, with the truth about where to look."""
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from kdedge.distill.run import Audience, Request, start_run
+from kdedge.models.trained import load_trained
+from kdedge.workflow.export_model import export_model
+from kdedge.workflow.validate_model import Validation, validate_model
+from kdedge_export.graph import deploy
+from kdedge_export.validate import metrics
+from kdedge_export.validate.roles import TITLES, Role
+from kdedge_runtime import Model
+from kdedge_runtime.arrays import Floats
+from kdedge_runtime.devices import load_profile
+from kdedge_runtime.errors import UsageError
+from kdedge_runtime.files import write_whole
+from kdedge_runtime.runner import run
+from kdedge_runtime.sinks.jsonl import JsonLines
+from kdedge_runtime.sinks.video import VideoFile
+from kdedge_runtime.sources.scenes import LABELS, render_scene
+from kdedge_runtime.sources.synthetic import SyntheticSource
+
+__all__ = ["DemoResult", "Row", "run_demo"]
+
+SIZE_PX = 56
+TRAIN_SCENES, VAL_SCENES = 375, 40
+"""Of each class."""
+TEACHER, TEACHER_EPOCHS = "small:resnet10w16", 12
+STUDENT, STUDENT_EPOCHS = "small:resnet10w8", 12
+CAMERA_FRAMES = 240
+_MARKER = "demo.json"
+
+Say = Callable[[str], None]
+Masks = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model in the demo's table."""
+
+    title: str
+    megabytes: float
+    top1: float
+    """Share of right answers in [0, 1]."""
+    agreement: float | None
+    """With the model that it was made from."""
+    map_pearson: float | None
+    """Mean over images, with the maps of the model that it was made from."""
+    energy_inside: float
+    """Share of the map's positive part that lies on the object, in [0, 1], mean over images."""
+    latency_ms: float
+    """One image on one thread: PyTorch for the modules, onnxruntime for the files."""
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo made."""
+
+    rows: tuple[Row, ...]
+    object_share: float
+    """What a map spread evenly would have inside the object: the objects' mean share of the pictures."""
+    validation: Validation
+    camera_right: float
+    """Share of the synthetic camera's frames that were named right."""
+    camera_frames: int
+    seconds: float
+
+
+def run_demo(out: Path, audience: Audience, say: Say) -> DemoResult:
+    """Render scenes, train a teacher, distill, export, quantize, validate, and watch a synthetic camera.
+
+    Args:
+        out: folder for everything; an earlier demo there is replaced.
+        audience: who is told how training goes.
+        say: prints a heading.
+
+    Raises:
+        UsageError: `out` holds something that is not an earlier demo.
+    """
+    started = time.monotonic()
+    _clear(out)
+    say(f"1/6  Render {len(LABELS) * (TRAIN_SCENES + VAL_SCENES):,} scenes of {len(LABELS)} things")
+    data = out / "scenes"
+    masks = _render(data)
+    say("2/6  Train a teacher")
+    plan = Request(str(data), TEACHER, size=SIZE_PX, batch_size=64)
+    teacher, student = str(out / "teacher"), str(out / "student")
+    start_run(replace(plan, epochs=TEACHER_EPOCHS), Path(teacher), audience, "cpu")
+    say("3/6  Distill a student that looks where the teacher looks")
+    plan = replace(plan, model=STUDENT, teacher=teacher, epochs=STUDENT_EPOCHS)
+    start_run(plan, Path(student), audience, "cpu")
+    say("4/6  Export to ONNX, fp32 and int8")
+    exported = export_model(student, with_int8=True, profile=load_profile("generic"))
+    say("5/6  Validate answers and maps")
+    validation = validate_model(student)
+    say(f"6/6  Watch a synthetic camera for {CAMERA_FRAMES} frames")
+    right = _watch(validation.model, out)
+    assert exported.int8 is not None
+    latencies = {"fp32": _file_latency(exported.fp32), "int8": _file_latency(exported.int8)}
+    latencies |= {role: _torch_latency(run) for role, run in (("teacher", teacher), ("student", student))}
+    return DemoResult(
+        rows=tuple(_row(role, validation, masks, latencies[role]) for role in validation.report.models),
+        object_share=float(np.mean([mask.mean() for mask in masks.values()])),
+        validation=validation,
+        camera_right=right,
+        camera_frames=CAMERA_FRAMES,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _clear(out: Path) -> None:
+    if out.exists() and any(out.iterdir()) and not (out / _MARKER).is_file():
+        raise UsageError(f"{out} is not empty and no earlier demo. Choose another folder: --out DIR.")
+    shutil.rmtree(out, ignore_errors=True)
+    write_whole(out / _MARKER, json.dumps({"made_by": "kdedge demo"}))
+
+
+def _render(root: Path) -> dict[str, Masks]:
+    """Write the scenes as a data set and return the validation masks by relative name."""
+    masks: dict[str, Masks] = {}
+    for side, count, seed in (("train", TRAIN_SCENES, 0), ("val", VAL_SCENES, 1)):
+        for number, label in enumerate(LABELS):
+            (root / side / label).mkdir(parents=True)
+            generator = np.random.default_rng((seed, number))
+            for index in range(count):
+                scene = render_scene(label, generator, SIZE_PX)
+                name = f"{side}/{label}/{index:04d}.png"
+                Image.fromarray(scene.image).save(root / name, compress_level=1)
+                if side == "val":
+                    masks[name] = scene.mask
+    return masks
+
+
+def _watch(model_path: Path, out: Path) -> float:
+    """Run the model on a square synthetic camera; the share of its answers that were right."""
+    log = out / "camera.jsonl"
+    camera = SyntheticSource(height=384, width=384, frames=CAMERA_FRAMES, seed=7)
+    with (
+        camera,
+        JsonLines(str(log), threading.Event()) as lines,
+        VideoFile(out / "camera.mp4", camera.fps, live=True) as film,
+    ):
+        run(Model.load(model_path), camera, [lines, film])
+    answers = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    return float(np.mean([answer["label"] == camera.scene_at(answer["frame"]).label for answer in answers]))
+
+
+def _row(role: Role, validation: Validation, masks: dict[str, Masks], latency_ms: float) -> Row:
+    report, evidence = validation.report, validation.evidence
+    facts, compared = report.models[role], report.comparisons.get(role)
+    maps = evidence.predictions[role].maps
+    assert maps is not None and facts.top1 is not None
+    inside = metrics.energy_inside(_upsampled(maps), np.stack([masks[name] for name in evidence.names]))
+    return Row(
+        title=TITLES[role],
+        megabytes=facts.bytes / 1e6,
+        top1=facts.top1,
+        agreement=None if compared is None else compared.agreement,
+        map_pearson=None if compared is None or compared.maps is None else compared.maps.pearson_mean,
+        energy_inside=float(np.nanmean(inside)),
+        latency_ms=latency_ms,
+    )
+
+
+def _upsampled(maps: Floats) -> Floats:
+    size = (SIZE_PX, SIZE_PX)
+    return np.stack([np.asarray(Image.fromarray(item).resize(size, Image.Resampling.BILINEAR)) for item in maps])
+
+
+def _file_latency(path: Path) -> float:
+    model = Model.load(path, threads=1)
+    blank = np.zeros((1, SIZE_PX, SIZE_PX, 3), dtype=np.uint8)
+    return _median_ms(lambda: model.predict(blank))
+
+
+def _torch_latency(run_folder: str) -> float:
+    trained = load_trained(run_folder)
+    module = deploy(trained.model, trained.input)
+    blank, top = torch.zeros(1, SIZE_PX, SIZE_PX, 3, dtype=torch.uint8), torch.tensor([-1])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
+            return _median_ms(lambda: module(blank, top))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _median_ms(call: Callable[[], object], runs: int = 30) -> float:
+    times = []
+    for _ in range(runs + 5):
+        started = time.perf_counter()
+        call()
+        times.append((time.perf_counter() - started) * 1000)
+    return float(np.median(times[5:]))

@@ -1,0 +1,46 @@
+"""The runtime's wheel, alone in an environment of its own, as on a device."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_wheel_runs_without_torch_onnx_or_opencv(tmp_path: Path, model_path: Path) -> None:
+    wheels, environment = tmp_path / "wheels", tmp_path / "venv"
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", wheels, CHECKOUT / "runtime"]
+    built = subprocess.run(build, capture_output=True, text=True, check=False)
+    if built.returncode:
+        pytest.skip(f"no package index to build the wheel with: {built.stderr.strip().splitlines()[-1]}")
+    (wheel,) = wheels.glob("kdedge_runtime-*.whl")
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    subprocess.run([environment / "bin" / "pip", "install", "--quiet", wheel], check=True)
+
+    listed = subprocess.run(
+        [environment / "bin" / "pip", "list", "--format", "json"], capture_output=True, text=True, check=True
+    )
+    installed = {package["name"].lower() for package in json.loads(listed.stdout)}
+    assert {"kdedge-runtime", "numpy", "onnxruntime", "pillow"} <= installed
+    assert not installed & {"torch", "torchvision", "onnx", "opencv-python-headless", "typer", "rich"}
+
+    command = [
+        environment / "bin" / "kdedge-run",
+        model_path,
+        "--source",
+        "synthetic:",
+        "--max-frames",
+        "5",
+        "--jsonl",
+        "-",
+    ]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert len([json.loads(line) for line in ran.stdout.splitlines()]) == 5
+
+    profiles = "from kdedge_runtime.devices import profile_names; print(*profile_names())"
+    names = subprocess.run([environment / "bin" / "python", "-c", profiles], capture_output=True, text=True, check=True)
+    assert "raspberry-pi-5" in names.stdout.split()
