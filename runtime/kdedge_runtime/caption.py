@@ -15,6 +15,8 @@ _FILL = (255, 152, 56, 255)
 _SMALLEST_PX = 9
 _ASCENT = 0.84
 _WIDEST_PERCENT = "   100 %"
+_MOST_CHARACTERS = 200
+"""Of a line; no picture is wide enough for more, and setting type takes time by its length."""
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -107,6 +109,7 @@ def _width(text: str, size: int) -> int:
 @lru_cache(maxsize=256)
 def _fitted(text: str, rest: str, size: int, room: int) -> tuple[int, str]:
     """The size and wording at which `text` and then `rest` fit into `room` pixels; only `text` may be cut."""
+    text = text[:_MOST_CHARACTERS]
     while size > _SMALLEST_PX and _width(text + rest, size) > room:
         size -= 1
     wording = text

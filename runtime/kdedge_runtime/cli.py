@@ -11,6 +11,8 @@ from kdedge_runtime.errors import KdedgeError
 
 __all__ = ["build_parser", "main"]
 
+_INTERRUPTED = 130
+"""The exit code of Ctrl-C, as of a shell."""
 _DEFAULT_VIEW = "127.0.0.1:8080"
 _EXAMPLES = """examples:
   %(prog)s model.onnx --source 0 --view 8080              a camera, watched at http://localhost:8080
@@ -46,7 +48,11 @@ def build_parser(prog: str = "kdedge-run") -> argparse.ArgumentParser:
     where = parser.add_argument_group("where the answers go (any of them together)")
     where.add_argument("--jsonl", metavar="FILE", help="one line of JSON a frame; - is standard output")
     where.add_argument(
-        "-o", "--output", metavar="PATH", help="the overlay: a video (PATH ends in .mp4) or a folder of pictures"
+        "-o",
+        "--output",
+        type=_path,
+        metavar="PATH",
+        help="the overlay: a video (PATH ends in .mp4) or a folder of pictures",
     )
     where.add_argument(
         "--view",
@@ -73,7 +79,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "kdedge-run") -> int:
         prog: the command's name in help and errors.
 
     Returns:
-        The exit code: 0, or that of the error (see `kdedge_runtime.errors`).
+        The exit code: 0, that of the error (see `kdedge_runtime.errors`), or 130 for an interrupted run.
 
     Raises:
         SystemExit: the arguments cannot be parsed (2), or help or version was asked for (0).
@@ -88,7 +94,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "kdedge-run") -> int:
     except KdedgeError as error:
         failure = error
     except OSError as error:  # a full disk, a folder of somebody else's
-        failure = KdedgeError(f"{error.filename or 'An output'} cannot be written: {error.strerror or error}.")
+        what = error.filename or "An output"
+        failure = KdedgeError(f"{what} cannot be read or written: {error.strerror or error}.")
+    except KeyboardInterrupt:  # a second Ctrl-C
+        return _INTERRUPTED
     if failure is None:
         return 0
     sys.stderr.write(f"error: {failure}\n")
@@ -117,6 +126,12 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
     return int(text)
+
+
+def _path(text: str) -> str:
+    if not text:  # what an unset variable of a shell leaves
+        raise argparse.ArgumentTypeError("the path is empty")
+    return text
 
 
 def _share(text: str) -> float:

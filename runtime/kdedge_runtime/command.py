@@ -13,10 +13,12 @@ import onnxruntime as ort
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.model import Model
 from kdedge_runtime.overlay import OPACITY
+from kdedge_runtime.pictures import is_picture
 from kdedge_runtime.progress import RunSummary
 from kdedge_runtime.runner import RunSettings, run, stopped_by_signals
 from kdedge_runtime.sinks import JsonLines, PictureFolder, Sink, StatusLine, VideoFile, Window
 from kdedge_runtime.sources import Source, open_source
+from kdedge_runtime.sources.picture import PictureSource
 from kdedge_runtime.view import Address, LiveView
 
 __all__ = ["execute"]
@@ -61,11 +63,12 @@ def execute(arguments: argparse.Namespace) -> RunSummary:
 
 def _sinks(arguments: argparse.Namespace, model: Model, source: Source, stop: threading.Event) -> list[Sink]:
     sinks: list[Sink] = []
-    if arguments.jsonl:
+    if arguments.jsonl is not None:
         sinks.append(JsonLines(arguments.jsonl, stop))
-    if arguments.output:
+    if arguments.output is not None:
+        _check_apart(Path(arguments.output), Path(arguments.source).expanduser())
         sinks.append(_output(Path(arguments.output), source))
-    if arguments.view:
+    if arguments.view is not None:
         about = {
             "model": model.path.name,
             "source": source.name,
@@ -79,9 +82,20 @@ def _sinks(arguments: argparse.Namespace, model: Model, source: Source, stop: th
     return sinks
 
 
+def _check_apart(output: Path, source: Path) -> None:
+    """Overlays bear the names of their pictures, so in the same place they would replace them."""
+    if not output.exists() or not source.exists():
+        return
+    read = source.parent if is_picture(source) and output.is_dir() else source
+    if output.samefile(read):
+        raise UsageError(
+            f"-o {output} is where --source is read: overlays would replace what is there. Name another place."
+        )
+
+
 def _output(path: Path, source: Source) -> Sink:
     if path.suffix.lower() == ".mp4":
-        if source.fps is None and not source.live:
+        if isinstance(source, PictureSource):
             raise UsageError(f"Pictures make no video. Name a folder for their overlays: `-o {path.with_suffix('')}`.")
         return VideoFile(path, source.fps, live=source.live)
     if path.suffix and not path.is_dir():

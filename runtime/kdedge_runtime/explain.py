@@ -10,7 +10,7 @@ from PIL import Image
 from kdedge_runtime.answer import Answer, read_answer
 from kdedge_runtime.arrays import Pixels
 from kdedge_runtime.caption import Caption, with_caption_below
-from kdedge_runtime.errors import SourceError
+from kdedge_runtime.errors import SourceError, UsageError
 from kdedge_runtime.files import UniqueNames, staged
 from kdedge_runtime.heat import peak, rectified
 from kdedge_runtime.model import Model
@@ -55,14 +55,16 @@ def explain(
         What was written, in the order of the pictures.
 
     Raises:
-        UsageError: the model has no such class.
+        UsageError: the model has no such class, or the output would overwrite one of the pictures.
         SourceError: some pictures cannot be read, or there are none; those that can be read are written first.
     """
     class_index = None if class_name is None else model.class_index(class_name)
+    files = list(_files(pictures))
+    read = {path.resolve() for path in files}
     names = UniqueNames()
     done: list[Explained] = []
     failures: list[SourceError] = []
-    for index, path in enumerate(_files(pictures)):
+    for index, path in enumerate(files):
         try:
             frame = Frame(index, read_picture(path), 0.0, path.name)
         except SourceError as error:
@@ -71,6 +73,10 @@ def explain(
         explanation = model.predict(fit(frame.rgb, model.metadata.input)[None], class_index)
         answer = read_answer(model, frame, explanation, clock=lambda: 0.0)
         target = output / names.take(path.stem, ".png")
+        if target.resolve() in read:
+            raise UsageError(
+                f"{target} is a picture to explain, and would be overwritten. Name another folder: -o DIR."
+            )
         with staged(target) as temporary:
             Image.fromarray(explanation_picture(model, answer, opacity)).save(temporary)
         done.append(Explained(path, target, answer))

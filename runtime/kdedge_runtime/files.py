@@ -10,11 +10,16 @@ __all__ = ["UniqueNames", "staged", "write_whole"]
 
 
 @contextmanager
-def staged(path: Path) -> Iterator[Path]:
+def staged(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` once the block has succeeded.
 
     The file is flushed to the disk before the rename and the folder after it, so that neither a crash nor a
     power cut leaves a half-written file under the final name. On an error the temporary file is removed.
+
+    Args:
+        path: the final name.
+        durable: False skips the flushing, for files that come by the frame: a crash of the program still leaves
+            nothing half-written, a power cut may.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
@@ -22,21 +27,23 @@ def staged(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb+") as written:
-            os.fsync(written.fileno())
+        if durable:
+            with temporary.open("rb+") as written:
+                os.fsync(written.fileno())
         # mkstemp makes private files; the result has the permissions that a plain open() would give.
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
-        _sync_folder(path.parent)
+        if durable:
+            _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write `content` (text as UTF-8) to `path`, whole or not at all."""
-    with staged(path) as temporary:
+def write_whole(path: Path, content: str | bytes, *, durable: bool = True) -> None:
+    """Write `content` (text as UTF-8) to `path`, whole or not at all; `durable` as for `staged`."""
+    with staged(path, durable=durable) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 

@@ -5,6 +5,7 @@ the metadata at export, so that both sides cannot disagree.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
@@ -95,12 +96,16 @@ class Metadata:
                 "Export the model again, or install the kdedge-runtime that matches it."
             )
         try:
-            values["labels"] = tuple(_checked(values["labels"], list))
+            values["labels"] = _labels(_checked(values["labels"], list))
             values["input"] = _image_input(_checked(values["input"], dict))
             values["outputs"] = Outputs(**_checked(values["outputs"], dict))
+            if values.get("task", "classify") != "classify":
+                raise ValueError(f"unknown task {values['task']!r}")
             metadata = cls(**values)
-            if not isinstance(metadata.temperature, int | float) or not metadata.temperature > 0:
+            if not isinstance(metadata.temperature, int | float) or not 0 < metadata.temperature < math.inf:
                 raise ValueError(f"impossible temperature {metadata.temperature!r}")
+            if metadata.quantization is not None:
+                _checked(metadata.quantization, dict)
         except (KeyError, TypeError, ValueError) as error:
             raise ModelFileError(
                 f"The model file's metadata is damaged ({type(error).__name__}: {error}). Export the model again."
@@ -111,7 +116,7 @@ class Metadata:
 def _parse(key: str, text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelFileError(
             f"The model file's metadata is damaged: {key} is not JSON. Export the model again."
         ) from error
@@ -123,11 +128,20 @@ def _checked(value: Any, kind: type) -> Any:
     return value
 
 
+def _labels(values: list[Any]) -> tuple[str, ...]:
+    if not values or not all(isinstance(value, str) for value in values):
+        raise ValueError("labels are not a list of names")
+    return tuple(values)
+
+
 def _image_input(values: dict[str, Any]) -> ImageInput:
+    if values.get("kind", "image") != "image":
+        raise ValueError(f"unknown kind of input {values['kind']!r}")
     spec = ImageInput(**values | {"mean": tuple(values["mean"]), "std": tuple(values["std"])})
     sizes_are_sound = all(isinstance(side, int) and 0 < side <= 8192 for side in (spec.height, spec.width))
     if not sizes_are_sound or len(spec.mean) != 3 or len(spec.std) != 3 or not 0 < spec.crop_fraction <= 1:
         raise ValueError(f"impossible input {values}")
+    _checked(spec.name, str)
     if spec.resize not in get_args(Resize) or spec.interpolation not in get_args(Interpolation):
         raise ValueError(f"unknown resize rule {spec.resize!r} or interpolation {spec.interpolation!r}")
     return spec

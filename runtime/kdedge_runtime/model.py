@@ -66,8 +66,9 @@ class Model:
         try:
             session = ort.InferenceSession(path.read_bytes(), options, providers=[wanted])
         except Exception as error:  # onnxruntime raises its own types without a common, public base
+            reason = str(error).strip().partition("\n")[0]
             raise ModelFileError(
-                f"onnxruntime {ort.__version__} cannot read {path}: {str(error).strip().splitlines()[0]} "
+                f"onnxruntime {ort.__version__} cannot read {path}: {reason} "
                 "Expected a model file written by `kdedge export`; copy or export it again."
             ) from error
         if session.get_providers()[0] != wanted:
@@ -155,6 +156,8 @@ def _check_graph(path: Path, session: ort.InferenceSession, metadata: Metadata) 
         faults.append(f"an input {spec.name} of {inputs[spec.name].type} {inputs[spec.name].shape}")
     if "logits" in outputs and not _agrees(outputs["logits"], (len(metadata.labels),)):
         faults.append(f"logits {outputs['logits'].shape} for {len(metadata.labels)} labels")
+    if "saliency_map" in outputs and len(outputs["saliency_map"].shape) != 3:
+        faults.append(f"a saliency_map {outputs['saliency_map'].shape}")
     if faults:
         raise ModelFileError(
             f"{path} is not what its metadata says: it has {', '.join(faults)}. Expected uint8 input "

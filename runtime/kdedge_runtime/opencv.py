@@ -24,7 +24,7 @@ def load_opencv(purpose: str) -> Any:
     except ImportError as error:
         raise MissingDependency(
             f"{purpose} needs OpenCV, which is not installed ({error}). "
-            'Install it with `pip install "kdedge-runtime[camera]"` or `apt install python3-opencv`.'
+            "Install it with `pip install opencv-python-headless` or `apt install python3-opencv`."
         ) from error
     if hasattr(cv2, "setLogLevel"):
         cv2.setLogLevel(0)

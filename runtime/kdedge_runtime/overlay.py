@@ -1,5 +1,6 @@
 """The picture with its explanation on it."""
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -15,6 +16,7 @@ __all__ = ["OPACITY", "draw_overlay"]
 OPACITY = 0.6
 """How much of the colour covers the picture where the heat is full."""
 _SMALLEST_SIDE_PX = 240
+_MOST_ENLARGED_PX = 16_000_000
 _SEEN_OUTLINE = (255, 255, 255, 150)
 _SEEN_OUTLINE_SHADE = (0, 0, 0, 110)
 
@@ -34,10 +36,11 @@ def draw_overlay(
         opacity: cover of full heat, in [0, 1]; a cell's cover is proportional to its heat.
 
     Returns:
-        uint8 RGB of the picture's size, or a whole multiple of it where the picture is too small to write on.
+        uint8 RGB of the picture's size, or a whole multiple of it where the picture is too small to write on; never
+        enlarged beyond 16 million pixels.
     """
     height, width = picture.shape[:2]
-    enlarged = -(-_SMALLEST_SIDE_PX // min(height, width)) if min(height, width) < _SMALLEST_SIDE_PX / 2 else 1
+    enlarged = _enlargement(height, width)
     canvas = Image.fromarray(picture)
     if enlarged > 1:
         canvas = canvas.resize((width * enlarged, height * enlarged), Image.Resampling.BICUBIC)
@@ -50,6 +53,14 @@ def draw_overlay(
     if caption is not None:
         draw_caption(canvas, caption)
     return np.asarray(canvas)
+
+
+def _enlargement(height: int, width: int) -> int:
+    if min(height, width) >= _SMALLEST_SIDE_PX / 2:
+        return 1
+    # A strip of a few pixels' height would otherwise grow to gigabytes.
+    most = math.isqrt(_MOST_ENLARGED_PX // (height * width))
+    return max(1, min(-(-_SMALLEST_SIDE_PX // min(height, width)), most))
 
 
 def _paste_heat(canvas: Image.Image, heat: Floats, region: tuple[int, int, int, int], opacity: float) -> None:
@@ -72,4 +83,5 @@ def _outline(canvas: Image.Image, region: tuple[int, int, int, int]) -> None:
     draw = ImageDraw.Draw(canvas, "RGBA")
     # Light beside dark shows on every ground.
     draw.rectangle((left, top, right - 1, bottom - 1), outline=_SEEN_OUTLINE)
-    draw.rectangle((left + 1, top + 1, right - 2, bottom - 2), outline=_SEEN_OUTLINE_SHADE)
+    if min(right - left, bottom - top) > 2:
+        draw.rectangle((left + 1, top + 1, right - 2, bottom - 2), outline=_SEEN_OUTLINE_SHADE)

@@ -96,9 +96,8 @@ def load_picture(path: str | Path) -> Picture:
     """
     path = Path(path)
     try:
-        if path.stat().st_size == 0:
-            raise UnreadablePicture(f"{path} is empty (0 bytes). Copy it again or remove it.", "empty")
-        opened = Image.open(path)
+        size_bytes = path.stat().st_size
+        opened = Image.open(path) if size_bytes else None
     except UnidentifiedImageError as error:
         raise UnreadablePicture(
             f"{path} is not a picture that Pillow can read. Expected JPEG, PNG, WebP, …", "not an image"
@@ -107,6 +106,10 @@ def load_picture(path: str | Path) -> Picture:
         raise UnreadablePicture(f"{path} is too large: {error} Scale it down first.", "too large") from error
     except OSError as error:
         raise UnreadablePicture(f"{path} cannot be read: {error.strerror or error}.", "unreadable") from error
+    except Exception as error:  # Pillow's parsers raise whatever they stumble over
+        raise UnreadablePicture(f"{path} is damaged ({error}). Copy it again or remove it.", "not an image") from error
+    if opened is None:
+        raise UnreadablePicture(f"{path} is empty (0 bytes). Copy it again or remove it.", "empty")
     with opened:
         try:
             opened.load()

@@ -16,7 +16,8 @@ def visible_box(height: int, width: int, spec: ImageInput) -> tuple[float, float
     if spec.resize == "squash":
         return 0.0, 0.0, float(width), float(height)
     scale = min(height / spec.height, width / spec.width) * spec.crop_fraction
-    seen_height, seen_width = spec.height * scale, spec.width * scale
+    # Rounding may put the full side a hair beyond the edge, which Pillow refuses.
+    seen_height, seen_width = min(spec.height * scale, height), min(spec.width * scale, width)
     left, top = (width - seen_width) / 2, (height - seen_height) / 2
     return left, top, left + seen_width, top + seen_height
 

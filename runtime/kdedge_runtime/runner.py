@@ -20,6 +20,7 @@ from kdedge_runtime.preprocess import fit, visible_box
 from kdedge_runtime.progress import Progress, RunSummary
 from kdedge_runtime.sinks.sink import Sink
 from kdedge_runtime.sources.frame import Source
+from kdedge_runtime.sources.picture import PictureSource
 
 __all__ = ["RunSettings", "run", "stopped_by_signals", "warm_up"]
 
@@ -99,13 +100,14 @@ def warm_up(model: Model, class_index: int | None = None) -> None:
 
 @contextmanager
 def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """Within the block SIGINT and SIGTERM set `stop`; a second one acts as it would without us."""
+    """Within the block SIGINT, SIGTERM and SIGHUP set `stop`; a second one acts as it would without us."""
 
     def ask_to_stop(number: int, frame: FrameType | None) -> None:
         stop.set()
         signal.signal(number, before[number])
 
-    numbers: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
+    # SIGHUP: the terminal or ssh session of a recording was closed. Not every system has it.
+    numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
     before = {number: signal.getsignal(number) for number in numbers}
     for number in before:
         signal.signal(number, ask_to_stop)
@@ -119,7 +121,7 @@ def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
 def _answers(
     model: Model, source: Source, sinks: Sequence[Sink], settings: RunSettings, progress: Progress
 ) -> Iterator[Answer]:
-    painter = _Painter(model, settings.opacity, moving=source.live or source.fps is not None)
+    painter = _Painter(model, settings.opacity, moving=not isinstance(source, PictureSource))
     timer = progress.timer
     frames = iter(source)
     while True:

@@ -48,6 +48,13 @@ def test_pictures_of_the_same_name_do_not_overwrite_each_other(model: Model, tmp
         assert Image.open(item.written).getpixel((5, 5)) == Image.new("RGB", (1, 1), colour).getpixel((0, 0))
 
 
+def test_no_picture_is_overwritten_by_its_explanation(model: Model, photos: Path) -> None:
+    before = {path: path.read_bytes() for path in photos.iterdir()}
+    with pytest.raises(UsageError, match=r"1-red\.png is a picture to explain.*-o DIR"):
+        explain(model, [photos / "1-red.png"], photos)
+    assert {path: path.read_bytes() for path in photos.iterdir()} == before
+
+
 def test_one_that_cannot_be_read_is_named_and_the_others_are_written(
     model: Model, photos: Path, tmp_path: Path
 ) -> None:

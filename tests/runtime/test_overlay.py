@@ -1,5 +1,7 @@
 """The overlay: heat where the model looked, nothing changed where it did not, words on any size."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -57,6 +59,25 @@ def test_a_caption_fits_any_picture(shape: tuple[int, int]) -> None:
     assert drawn.shape[0] % height == drawn.shape[1] % width == 0
     assert min(drawn.shape[:2]) >= 120
     assert drawn.max() > 200, "no word can be seen"
+
+
+def test_a_strip_is_not_enlarged_to_gigabytes() -> None:
+    drawn = draw_overlay(np.zeros((2, 30_000, 3), np.uint8), None, (0, 0, 30_000, 2), Caption("label", 0.5))
+    assert drawn.shape == (32, 480_000, 3)
+
+
+def test_a_box_of_a_pixel_or_two_can_be_drawn() -> None:
+    ground = np.zeros((300, 300, 3), np.uint8)
+    for right in (150.2, 151, 152):
+        drawn = draw_overlay(ground, np.ones((7, 7), np.float32), (150, 150, right, right))
+        assert drawn[150, 150].any()
+        assert not drawn[:149].any()
+
+
+def test_an_endless_label_is_cut_at_once() -> None:
+    started = time.perf_counter()
+    draw_overlay(np.zeros((360, 640, 3), np.uint8), None, (0, 0, 640, 360), Caption("x" * 100_000, 0.5))
+    assert time.perf_counter() - started < 5
 
 
 def test_words_are_legible_on_white_and_on_black() -> None:

@@ -143,6 +143,13 @@ def test_each_other_fault_has_its_name(tmp_path: Path) -> None:
     assert fault_of(tmp_path / "float.tif") == "of unsupported pixel type"
 
 
+def test_what_a_parser_of_pillow_stumbles_over_is_a_fault_of_the_file(tmp_path: Path) -> None:
+    # The header of a Silicon Graphics picture with nine channels: Pillow raises a bare ValueError.
+    header = b"\x01\xda\x00\x01" + np.array([3, 4, 4, 9], dtype=">u2").tobytes()
+    (tmp_path / "a.jpg").write_bytes(header + bytes(1000))
+    assert fault_of(tmp_path / "a.jpg") == "not an image"
+
+
 def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = noise_jpeg(tmp_path / "a.jpg")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)

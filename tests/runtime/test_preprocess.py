@@ -26,6 +26,18 @@ def test_the_crop_is_the_centre_of_the_scaled_shorter_side(shape: tuple[int, int
     assert visible_box(*shape, spec) == pytest.approx(expected)
 
 
+# Sizes at which the box computed in floats would reach over the edge, which Pillow refuses.
+@pytest.mark.parametrize(
+    ("shape", "model"), [((2890, 904), (299, 299)), ((452, 2512), (299, 299)), ((3713, 2665), (97, 61))]
+)
+def test_the_box_never_leaves_the_picture(shape: tuple[int, int], model: tuple[int, int]) -> None:
+    spec = ImageInput(*model, **PLAIN)
+    left, top, right, bottom = visible_box(*shape, spec)
+    assert 0 <= left < right <= shape[1]
+    assert 0 <= top < bottom <= shape[0]
+    assert fit(np.zeros((*shape, 3), np.uint8), spec).shape == (*model, 3)
+
+
 def test_a_wide_model_sees_the_widest_band_of_its_own_aspect() -> None:
     left, top, right, bottom = visible_box(400, 400, ImageInput(100, 200, **PLAIN))
     assert (left, top, right, bottom) == (0, 100, 400, 300)

@@ -126,6 +126,9 @@ def test_expected_failures_are_one_line_and_a_code(
             (2, "no provider 'tpu'", (model_path, *pictures, "--provider", "tpu")),
             (2, "Pictures make no video", (model_path, *pictures, "-o", "out.mp4")),
             (2, "neither a video", (model_path, *pictures, "-o", "out.avi")),
+            (2, "is where --source is read", (model_path, *pictures, "-o", photos)),
+            (2, "is where --source is read", (model_path, "--source", photos / "1-red.png", "-o", photos)),
+            (2, "is no address", (model_path, *pictures, "--view", "")),
             (2, "in use", (model_path, *pictures, "--view", port)),
             (2, "is no address", (model_path, *pictures, "--view", "here")),
             (2, "There is no drawing of", (model_path, "--source", "synthetic:unicorn")),
@@ -138,7 +141,14 @@ def test_expected_failures_are_one_line_and_a_code(
             assert (got, message in error) == (code, True), error
     monkeypatch.setitem(sys.modules, "cv2", None)
     code, error = _fails(capsys, model_path, "--source", "0")
-    assert (code, "kdedge-runtime[camera]" in error) == (3, True)
+    assert (code, "opencv-python-headless" in error) == (3, True)
+
+
+def test_a_video_is_not_overwritten_by_its_overlay(model_path: Path, video: Path, capsys) -> None:
+    before = video.read_bytes()
+    code, error = _fails(capsys, model_path, "--source", video, "-o", video)
+    assert (code, "is where --source is read" in error) == (2, True)
+    assert video.read_bytes() == before
 
 
 def test_unreadable_pictures_are_named_and_the_rest_is_answered(
@@ -180,6 +190,7 @@ def test_a_source_that_gives_out_keeps_what_came_and_exits_5(
         [],
         ["m.onnx"],
         ["m.onnx", "--source", "0", "--threads", "0"],
+        ["m.onnx", "--source", "0", "-o", ""],
         ["m.onnx", "--source", "0", "--opacity", "2"],
         ["m.onnx", "--source", "0", "--opacity", "half"],
         ["m.onnx", "--source", "0", "--max-frames", "few"],

@@ -200,6 +200,11 @@ def test_passwords_in_addresses_are_not_shown() -> None:
     assert CameraSource("rtsp://admin:s3cret@10.0.0.5:554/live").name == "rtsp://***@10.0.0.5:554/live"
 
 
+def test_an_address_that_is_none_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="no address of a stream"):
+        open_source("rtsp://[10.0.0.5/live")
+
+
 def test_addresses_are_told_apart(photos: Path, video: Path) -> None:
     assert isinstance(open_source(str(photos / "1-red.png")), PictureSource)
     assert isinstance(open_source(str(video)), VideoSource)

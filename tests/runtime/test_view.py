@@ -206,6 +206,7 @@ def test_other_paths_are_not_found(view: LiveView) -> None:
         ("[::1]:80", 200),
         ("evil.example", 403),
         ("127.0.0.1.evil.net", 403),
+        ("[::1", 403),
     ],
 )
 def test_names_that_others_point_here_are_refused(view: LiveView, host: str, status: int) -> None:
@@ -221,6 +222,11 @@ def test_a_port_in_use_is_a_usage_error(view: LiveView) -> None:
     port = int(view.url.rstrip("/").rsplit(":", 1)[1])
     with pytest.raises(UsageError, match=rf"127\.0\.0\.1:{port}.*in use.*--view {port + 1}"):
         LiveView(Address("127.0.0.1", port), ABOUT).__enter__()
+
+
+def test_an_address_of_another_machine_is_a_usage_error_that_does_not_blame_the_port() -> None:
+    with pytest.raises(UsageError, match=r"192\.0\.2\.1:8080.*Expected an address of this machine"):
+        LiveView(Address("192.0.2.1", 8080), ABOUT).__enter__()
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,9 @@ def test_wheel_runs_without_torch_onnx_or_opencv(tmp_path: Path, model_path: Pat
     wheels, environment = tmp_path / "wheels", tmp_path / "venv"
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", wheels, CHECKOUT / "runtime"]
     built = subprocess.run(build, capture_output=True, text=True, check=False)
-    if built.returncode:
-        pytest.skip(f"no package index to build the wheel with: {built.stderr.strip().splitlines()[-1]}")
+    if "No matching distribution found for hatchling" in built.stderr:
+        pytest.skip("no package index to build the wheel with")
+    assert built.returncode == 0, built.stderr
     (wheel,) = wheels.glob("kdedge_runtime-*.whl")
     subprocess.run([sys.executable, "-m", "venv", environment], check=True)
     subprocess.run([environment / "bin" / "pip", "install", "--quiet", wheel], check=True)

@@ -15,7 +15,7 @@ _QUALITY = 92
 
 
 class PictureFolder:
-    """Writes each overlay as `NAME.jpg`; pictures of subfolders go to subfolders of the same name."""
+    """Writes each overlay as `NAME.jpg`, with hyphens for spaces and colons; subfolders are kept."""
 
     wants_overlay = True
 
@@ -39,4 +39,4 @@ class PictureFolder:
         name = Path(answer.frame.name.replace(":", "-").replace(" ", "-"))
         stem = name.with_suffix("") if is_picture(name) else name
         target = self._folder / self._names.take(stem.as_posix(), ".jpg")
-        write_whole(target, jpeg(answer.overlay, _QUALITY))
+        write_whole(target, jpeg(answer.overlay, _QUALITY), durable=False)

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from kdedge_runtime.errors import SourceError
+from kdedge_runtime.errors import SourceError, UsageError
 from kdedge_runtime.opencv import load_opencv
 from kdedge_runtime.sources.frame import Frame
 
@@ -86,5 +86,10 @@ class CameraSource:
 
 def _without_password(url: str) -> str:
     """The URL as it may be shown and logged."""
-    user, at, _ = urlsplit(url).netloc.rpartition("@")
+    try:
+        user, at, _ = urlsplit(url).netloc.rpartition("@")
+    except ValueError as error:
+        raise UsageError(
+            f"--source is no address of a stream ({error}). Expected one like rtsp://HOST/PATH."
+        ) from error
     return url.replace(f"{user}{at}", "***@", 1) if at else url

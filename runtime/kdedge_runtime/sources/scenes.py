@@ -21,6 +21,8 @@ _MIN_SIDE_PX = 32
 _MIN_COVERAGE, _MAX_COVERAGE = 0.09, 0.27
 """Of the bare drawing; an outline adds up to a fifth."""
 _MARGIN_PX = 1.5
+_TILT = np.pi / 5
+"""Largest turn from upright: things mostly stand or hang the right way up."""
 _TRIES = 16
 _GRAIN = 14
 """Noise of the sensor stays below this, in grey levels."""
@@ -73,7 +75,7 @@ def random_pose(rng: np.random.Generator, parts: tuple[Part, ...], height: int, 
     flipped = bool(rng.random() < 0.5)
     # Long things fit only at some angles: take the first that leaves them large enough, or else the best.
     scale, angle = 0.0, 0.0
-    for candidate in rng.uniform(-np.pi / 2, np.pi / 2, _TRIES).tolist():
+    for candidate in rng.uniform(-_TILT, _TILT, _TRIES).tolist():
         extent = np.ptp(Pose(0, 0, 1, candidate, flipped).place(silhouette), axis=0)
         largest = float(min(wanted, *((picture - 2 * _MARGIN_PX) / extent)))
         if largest > scale:

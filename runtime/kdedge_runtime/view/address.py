@@ -42,7 +42,7 @@ class Address:
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
-            return self.host == "localhost"
+            return self.host.lower() == "localhost"
 
     def admits(self, host_header: str | None) -> bool:
         """Whether a request that names `host_header` as its target may be answered.
@@ -52,7 +52,10 @@ class Address:
         """
         if not self.is_loopback:
             return True
-        target = urlsplit(f"//{host_header or ''}")
+        try:
+            target = urlsplit(f"//{host_header or ''}")
+        except ValueError:  # an unfinished IPv6 address
+            return False
         return target.hostname in _LOOPBACK_NAMES | {self.host.lower()}
 
     def url(self, port: int) -> str:

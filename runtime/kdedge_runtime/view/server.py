@@ -1,5 +1,6 @@
 """The web server of the view: the standard library's, a thread a client."""
 
+import errno
 import json
 import logging
 import socket
@@ -68,10 +69,11 @@ class LiveView:
         try:
             self._server = _Server(self._address, self._board)
         except OSError as error:
-            raise UsageError(
-                f"--view cannot listen on {self._address.host}:{self._address.port}: {error.strerror or error}. "
-                f"Stop what uses that port, or take another: `--view {self._address.port + 1}`."
-            ) from error
+            remedy = "Expected an address of this machine and a port above 1023: `--view 8080`."
+            if error.errno == errno.EADDRINUSE:
+                remedy = f"Stop what uses that port, or take another: `--view {self._address.port % 65535 + 1}`."
+            place = f"{self._address.host}:{self._address.port}"
+            raise UsageError(f"--view cannot listen on {place}: {error.strerror or error}. {remedy}") from error
         threading.Thread(target=self._server.serve_forever, args=(0.1,), name="kdedge-view", daemon=True).start()
         return self
 
