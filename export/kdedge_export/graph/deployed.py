@@ -2,9 +2,11 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from kdedge_export.errors import HeadNotSupported
 from kdedge_export.saliency import ExplainedModel, find_head
-from kdedge_export.saliency.explained import map_size
+from kdedge_export.saliency.explained import LEAST_CELLS, map_size
 from kdedge_export.saliency.find import example_input
 from kdedge_runtime.metadata import ImageInput, Outputs
 
@@ -17,20 +19,27 @@ TOP_CLASS = -1
 
 
 class Normalise(nn.Module):
-    """uint8 RGB `[N, H, W, 3]` to the float32 `[N, 3, H, W]` that the model was trained on."""
+    """uint8 RGB `[N, H, W, 3]` to the float32 `[N, 3, H, W]` that the model was trained on.
+
+    Pictures of another size than the model's are resampled, so that a teacher can look at the student's.
+    """
 
     mean: Tensor
     scale: Tensor
 
     def __init__(self, spec: ImageInput) -> None:
         super().__init__()
+        self.size = (spec.height, spec.width)
         # In units of pixel values, so that normalising is one subtraction and one product.
         self.register_buffer("mean", torch.tensor(spec.mean).mul(255).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor(spec.std).mul(255).reciprocal().view(1, 3, 1, 1), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
         """Cast, move the channels to the front, subtract the mean and divide by the standard deviation."""
-        return (image.permute(0, 3, 1, 2).float() - self.mean) * self.scale
+        x = (image.permute(0, 3, 1, 2).float() - self.mean) * self.scale
+        if tuple(x.shape[2:]) != self.size:  # never in the exported graph, whose input has the model's size
+            x = F.interpolate(x, self.size, mode="bilinear", antialias=True)
+        return x
 
 
 class Deployed(nn.Module):
@@ -63,11 +72,14 @@ class Deployed(nn.Module):
         return logits, saliency_map, explained_class, activations
 
     @property
+    def map_size(self) -> tuple[int, int]:
+        """Height and width of the map, in cells."""
+        return map_size(self.explained, example_input(self.spec.height, self.spec.width).to(self.normalise.mean.device))
+
+    @property
     def outputs(self) -> Outputs:
         """What the graph gives, for the model file's metadata."""
-        example = example_input(self.spec.height, self.spec.width).to(self.normalise.mean.device)
-        height, width = map_size(self.explained, example)
-        return Outputs(METHOD, self.explained.head.target_layer, self.explained.head.name, height, width)
+        return Outputs(METHOD, self.explained.head.target_layer, self.explained.head.name, *self.map_size)
 
 
 class Plain(nn.Module):
@@ -94,9 +106,17 @@ def deploy(model: nn.Module, spec: ImageInput) -> Deployed:
     """Wrap a trained classifier for export or validation, in evaluation mode and without gradients.
 
     Raises:
-        HeadNotSupported: the model's head has no closed-form map.
+        HeadNotSupported: the model's head has no closed-form map, or one too coarse to mean anything.
     """
     model.eval().requires_grad_(False)
     device = next(model.parameters()).device
     head = find_head(model, example_input(spec.height, spec.width).to(device))
-    return Deployed(ExplainedModel(model, head), spec).to(device).eval()
+    deployed = Deployed(ExplainedModel(model, head), spec).to(device).eval()
+    height, width = deployed.map_size
+    if min(height, width) < LEAST_CELLS:
+        raise HeadNotSupported(
+            f"The saliency map of {type(model).__name__} has only {height}×{width} cells at {spec.height}×{spec.width} "
+            f"px; at least {LEAST_CELLS}×{LEAST_CELLS} are needed to point at anything. Train it with a finer "
+            "--output-stride or a larger --size, or export it without a map: --method none."
+        )
+    return deployed

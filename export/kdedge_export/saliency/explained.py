@@ -7,7 +7,10 @@ from torch import Tensor, nn
 
 from kdedge_export.saliency.head import Head
 
-__all__ = ["ExplainedModel"]
+__all__ = ["LEAST_CELLS", "ExplainedModel", "map_size"]
+
+LEAST_CELLS = 4
+"""Along each side of a map; a coarser one points at nothing and is refused."""
 
 
 class _Slot:

@@ -20,8 +20,11 @@ _RESHAPING = {
     "clone",
     "flatten",
     "detach",
+    "as_strided_",  # how PyTorch keeps the memory format of what it pooled
 }
 _POOLING = {"mean", "_adaptive_avg_pool2d", "avg_pool2d"}
+_TOLERANCE = 1e-3
+"""Of the logits, relative to the largest: matrix products in TF32 are as coarse as this."""
 
 
 def find_head(model: nn.Module, example: Tensor) -> Head:
@@ -47,7 +50,7 @@ def find_head(model: nn.Module, example: Tensor) -> Head:
     while True:
         step = record.producer(tensor, index)
         if step is None:
-            raise _refusal(model, record)
+            raise _refusal(model, _ending(record, index))
         index, operation = step
         if operation.name in _RESHAPING:
             tensor = operation.inputs[0]
@@ -60,18 +63,25 @@ def find_head(model: nn.Module, example: Tensor) -> Head:
         elif _is_global_average(operation) and layers and isinstance(layers[-1], Dense):
             break
         else:
-            raise _refusal(model, record)
+            raise _refusal(model, _ending(record, index))
     activations = operation.inputs[0]
     if id(activations) in record.outputs:
-        return Head(record.outputs[id(activations)], takes_input=False, layers=tuple(layers))
-    if id(activations) in record.inputs:
-        return Head(record.inputs[id(activations)], takes_input=True, layers=tuple(layers))
-    raise _refusal(model, record, "the pooled activations are neither the input nor the output of a module")
+        head = Head(record.outputs[id(activations)], takes_input=False, layers=tuple(layers))
+    elif id(activations) in record.inputs:
+        head = Head(record.inputs[id(activations)], takes_input=True, layers=tuple(layers))
+    else:
+        raise _refusal(model, "what it pools is neither the input nor the output of a module that runs once")
+    # The names of operations do not say everything: pooling may leave out a border, a product may be scaled.
+    with torch.no_grad():
+        difference = head.logits(model, activations.mean(dim=(2, 3))) - record.logits
+    if float(difference.abs().max()) > _TOLERANCE * float(record.logits.abs().max()):
+        raise _refusal(model, f"{_ending(record, index)} does not give the logits of {head.name}")
+    return head
 
 
 def _dense(operation: Operation, record: Trace, names: dict[int, str]) -> tuple[Dense, Tensor] | None:
     """A dense layer and the tensor that goes into it, if the operation is one."""
-    if operation.name in {"addmm", "mm"}:
+    if operation.name in {"addmm", "mm"} and not operation.options:
         *bias, value, transposed = operation.inputs
         source = record.producer(transposed)
         weight = source[1].inputs[0] if source is not None and source[1].name == "t" else None
@@ -90,7 +100,7 @@ def _activation(operation: Operation) -> Activation | None:
     name = operation.name.removesuffix("_")
     if name == "hardtanh" and operation.arguments[1:] == (0.0, 6.0):
         return Activation("relu6")
-    if name == "gelu" and "tanh" in operation.arguments:
+    if operation.options:  # the tanh approximation of GELU, whose slope is another
         return None
     return Activation(_ACTIVATION_OF[name]) if name in _ACTIVATION_OF else None
 
@@ -108,10 +118,17 @@ def _is_global_average(operation: Operation) -> bool:
     return operation.output.shape[2:] == (1, 1)
 
 
-def _refusal(model: nn.Module, record: Trace, why: str | None = None) -> HeadNotSupported:
-    if why is None:
-        tail = [step.name for step in record.operations if step.name not in _RESHAPING | {"t"}][-4:]
-        why = f"its head ends in {' → '.join(tail)}"
+def _ending(record: Trace, start: int) -> str:
+    """The operations from an index on, and four at least, in words."""
+    names: list[str] = []
+    for index in reversed(range(len(record.operations))):
+        name = record.operations[index].name
+        if name not in _RESHAPING | {"t"} and (index >= start or len(names) < 4):
+            names.insert(0, name.strip("_"))
+    return f"its head ends in {' → '.join(names)}"
+
+
+def _refusal(model: nn.Module, why: str) -> HeadNotSupported:
     return HeadNotSupported(
         f"{_name(model)} has no closed-form saliency map: {why}. Supported heads are global average pooling "
         "followed by dense layers (ResNet, RegNet, EfficientNet, MobileNetV2 and V3, …). "

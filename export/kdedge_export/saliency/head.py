@@ -92,6 +92,12 @@ class Head:
         parts = ["Linear" if isinstance(layer, Dense) else layer.name for layer in self.layers]
         return "+".join(["GAP", *parts])
 
+    def logits(self, model: nn.Module, pooled: Tensor) -> Tensor:
+        """Logits `[N, K]` of pooled features, float `[N, C]`."""
+        for layer in self.layers:
+            pooled = _apply(layer, model, pooled)
+        return pooled
+
     def channel_weights(self, model: nn.Module, pooled: Tensor, classes: Tensor) -> Tensor:
         """The gradient of chosen logits with respect to the pooled features.
 
@@ -107,20 +113,24 @@ class Head:
         value = pooled
         for layer in self.layers[:-1]:
             if isinstance(layer, Dense):
-                weight = _matrix(model, layer.weight)
-                bias = None if layer.bias is None else model.get_parameter(layer.bias).to(pooled.dtype)
-                value = F.linear(value, weight.to(pooled.dtype), bias)
-                steps.append(("dense", weight))
+                steps.append(("dense", _matrix(model, layer.weight)))
             else:
-                function, slope = ACTIVATIONS[layer.name]
+                slope = ACTIVATIONS[layer.name][1]
                 steps.append(("slope", slope(value)))
-                value = function(value)
+            value = _apply(layer, model, value)
         last = self.layers[-1]
         assert isinstance(last, Dense)
         gradient = F.embedding(classes, _matrix(model, last.weight).to(pooled.dtype))  # a Gather in the graph
         for kind, factor in reversed(steps):
             gradient = gradient @ factor.to(pooled.dtype) if kind == "dense" else gradient * factor[:, None]
         return gradient
+
+
+def _apply(layer: Layer, model: nn.Module, value: Tensor) -> Tensor:
+    if isinstance(layer, Activation):
+        return ACTIVATIONS[layer.name][0](value)
+    bias = None if layer.bias is None else model.get_parameter(layer.bias).to(value.dtype)
+    return F.linear(value, _matrix(model, layer.weight).to(value.dtype), bias)
 
 
 def _matrix(model: nn.Module, name: str) -> Tensor:

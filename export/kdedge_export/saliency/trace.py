@@ -1,5 +1,6 @@
 """What a model computes, as a flat record of tensor operations on one example."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,9 @@ class Operation:
 
     name: str
     arguments: tuple[Any, ...]
+    """Positional arguments, with lists flattened; those that have their default value may be missing."""
+    options: dict[str, Any]
+    """Keyword arguments other than the default."""
     output: Tensor
 
     @property
@@ -28,14 +32,17 @@ class Operation:
 
 @dataclass
 class Trace:
-    """A forward pass: its operations in order, and the modules whose input or output each tensor was."""
+    """A forward pass: its operations in order, and the modules whose input or output each tensor was.
+
+    Modules that ran more than once own no tensor: a hook on them could not tell which run is meant.
+    """
 
     logits: Tensor
     operations: list[Operation]
     outputs: dict[int, str] = field(default_factory=dict)
-    """`id(tensor)` to the path of the outermost module that returned it."""
+    """`id(tensor)` to the path of the outermost module that returned it, of several the last."""
     inputs: dict[int, str] = field(default_factory=dict)
-    """`id(tensor)` to the path of the outermost module that took it as its first argument."""
+    """`id(tensor)` to the path of the outermost module that took it as its first argument, of several the last."""
 
     def producer(self, tensor: Tensor, before: int | None = None) -> tuple[int, Operation] | None:
         """The last operation (with its index) that wrote `tensor`, among those before an index."""
@@ -56,7 +63,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         first = result[0] if isinstance(result, tuple | list) and result else result
         if isinstance(first, Tensor):
             flat = [value for argument in args for value in (argument if isinstance(argument, list) else [argument])]
-            self.operations.append(Operation(func._schema.name.removeprefix("aten::"), tuple(flat), first))
+            name = func._schema.name.removeprefix("aten::")
+            self.operations.append(Operation(name, tuple(flat), kwargs or {}, first))
         return result
 
 
@@ -70,25 +78,25 @@ def trace(model: nn.Module, example: Tensor) -> Trace:
     Raises:
         TypeError: the model does not return one `[N, K]` tensor.
     """
-    outputs: dict[int, str] = {}
-    inputs: dict[int, str] = {}
-    keep: list[Tensor] = []  # a freed tensor's id would be used again
+    outputs: list[tuple[Tensor, str]] = []  # with the tensors: a freed one's id would be used again
+    inputs: list[tuple[Tensor, str]] = []
+    runs: Counter[str] = Counter()
 
-    def note(table: dict[int, str], value: Any, path: str) -> None:
-        if isinstance(value, Tensor):
-            keep.append(value)
-            known = table.get(id(value))
-            if known is None or path.count(".") < known.count("."):
-                table[id(value)] = path
+    def enter(args: tuple[Any, ...], path: str) -> None:
+        runs[path] += 1
+        if args and isinstance(args[0], Tensor):
+            inputs.append((args[0], path))
+
+    def leave(output: Any, path: str) -> None:
+        if isinstance(output, Tensor):
+            outputs.append((output, path))
 
     handles = []
     for path, module in model.named_modules():
         if path:
             handles += [
-                module.register_forward_hook(lambda _m, _a, out, path=path: note(outputs, out, path)),
-                module.register_forward_pre_hook(
-                    lambda _m, args, path=path: note(inputs, args[0] if args else None, path)
-                ),
+                module.register_forward_pre_hook(lambda _module, args, path=path: enter(args, path)),
+                module.register_forward_hook(lambda _module, _args, output, path=path: leave(output, path)),
             ]
     recorder = _Recorder()
     try:
@@ -100,7 +108,16 @@ def trace(model: nn.Module, example: Tensor) -> Trace:
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise TypeError(f"the model returned {shape}, expected one tensor of logits [N, K]")
-    return Trace(logits, recorder.operations, outputs, inputs)
+    return Trace(logits, recorder.operations, _owners(outputs, runs), _owners(inputs, runs))
+
+
+def _owners(noted: list[tuple[Tensor, str]], runs: Counter[str]) -> dict[int, str]:
+    owners: dict[int, str] = {}
+    for tensor, path in noted:
+        known = owners.get(id(tensor))
+        if runs[path] == 1 and (known is None or path.count(".") <= known.count(".")):
+            owners[id(tensor)] = path
+    return owners
 
 
 @contextmanager

@@ -1,0 +1,171 @@
+"""Small classifiers with the heads that real ones have, and Grad-CAM by plain automatic differentiation."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdedge_export.graph import Deployed, ExportedGraph, Plain
+from kdedge_runtime import Metadata, Model
+from kdedge_runtime.metadata import ImageInput
+
+SIDE, CELLS, CHANNELS, CLASSES = 32, 8, 12, 10
+SPEC = ImageInput(SIDE, SIDE, mean=(0.5, 0.4, 0.3), std=(0.25, 0.2, 0.3))
+
+
+def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
+    """The model in evaluation mode, with batch normalisation that has seen something."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for value, low, high in (
+                (module.running_mean, -0.2, 0.2),
+                (module.running_var, 0.5, 1.5),
+                (module.weight.data, 0.6, 1.4),
+                (module.bias.data, -0.2, 0.4),
+            ):
+                value.uniform_(low, high, generator=generator)
+    return model.eval()
+
+
+def body(*, inplace: bool = False) -> nn.Sequential:
+    """Pictures `[N, 3, 32, 32]` to activations `[N, 12, 8, 8]`."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(inplace),
+        nn.Conv2d(8, CHANNELS, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(CHANNELS),
+        nn.ReLU(inplace),
+    )
+
+
+class HeadNet(nn.Module):
+    """A body, global average pooling, and whatever head it is given."""
+
+    def __init__(self, *head: nn.Module, pool: nn.Module | None = None, inplace: bool = False) -> None:
+        super().__init__()
+        self.features = body(inplace=inplace)
+        self.pool = pool or nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Sequential(*(head or [nn.Linear(CHANNELS, CLASSES)]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.pool(self.features(x)).flatten(1))
+
+
+class PoolsFunction(nn.Module):
+    """What is pooled is the result of a function, so that only the pooling module has seen it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = body()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(CHANNELS, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.pool(F.silu(self.features(x) - 0.2)).flatten(1))
+
+
+class RectifiesInPlace(nn.Module):
+    """The tensor that a module returned is changed before it is pooled, as in DenseNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = body()[:-1]
+        self.head = nn.Linear(CHANNELS, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        activations = F.relu(self.features(x), inplace=True)
+        return self.head(F.adaptive_avg_pool2d(activations, 1).flatten(1))
+
+
+class SharesItsReLU(nn.Module):
+    """One activation module serves body and head, so that it runs three times in a forward pass."""
+
+    def __init__(self, pool: nn.Module | None = None) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.conv2 = nn.Conv2d(8, CHANNELS, 3, stride=2, padding=1)
+        self.relu = nn.ReLU()
+        self.pool = pool
+        self.fc1 = nn.Linear(CHANNELS, 16)
+        self.fc2 = nn.Linear(16, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.conv2(self.relu(self.conv1(x))))
+        pooled = x.mean(dim=(2, 3)) if self.pool is None else self.pool(x).flatten(1)
+        return self.fc2(self.relu(self.fc1(pooled)))
+
+
+def wide_linear(inputs: int, outputs: int, reach: float = 12) -> nn.Linear:
+    """A dense layer whose results reach all pieces of a piecewise activation, from below -3 to above 6."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.normal_(layer.weight, std=reach / inputs**0.5)
+    nn.init.uniform_(layer.bias, -reach / 3, reach / 3)
+    return layer
+
+
+def linear_head() -> nn.Module:
+    """One dense layer, and ReLU in place."""
+    return HeadNet(inplace=True)
+
+
+def every_activation() -> nn.Module:
+    """A head with every activation that has a closed form, with dropout between."""
+    activations = [nn.Hardswish(inplace=True), nn.ReLU6(), nn.SiLU(), nn.GELU(), nn.Tanh(), nn.ReLU()]
+    layers: list[nn.Module] = [wide_linear(CHANNELS, 16, reach=4)]
+    for activation in activations:
+        layers += [activation, nn.Dropout(0.2), wide_linear(16, 16, reach=1.5)]
+    return HeadNet(*layers[:-1], nn.Linear(16, CLASSES, bias=False))
+
+
+NETS: dict[str, Callable[[], nn.Module]] = {
+    "linear": linear_head,
+    "every activation": every_activation,
+    "pools a function": PoolsFunction,
+    "rectifies in place": RectifiesInPlace,
+}
+
+
+@dataclass(frozen=True)
+class Export:
+    """A network on its way: as PyTorch, as a graph, and as a file that is open in the runtime."""
+
+    module: Deployed | Plain
+    graph: ExportedGraph
+    metadata: Metadata
+    model: Model
+
+
+def inputs(n: int, seed: int, side: int = SIDE) -> Tensor:
+    """Normalised pictures that differ in more than noise, float `[n, 3, side, side]`."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(n, 3, 4, 4, generator=generator)
+    grain = torch.randn(n, 3, side, side, generator=generator)
+    return F.interpolate(coarse, side, mode="bilinear") + 0.3 * grain
+
+
+def grad_cam(model: nn.Module, layer: nn.Module, x: Tensor, classes: Tensor, *, of_input: bool = False) -> Tensor:
+    """Grad-CAM before its ReLU, `[N, h, w]`, by its definition: the gradient's mean over the cells weighs a channel.
+
+    Selvaraju et al., ICCV 2017, eq. 1 and 2, at the output (or input) of a layer, for one class an image.
+    """
+    seen: list[Tensor] = []
+    if of_input:
+        handle = layer.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+    else:
+        handle = layer.register_forward_hook(lambda _module, _args, output: seen.append(output))
+    logits = model(x.clone().requires_grad_())
+    handle.remove()
+    (activations,) = seen
+    (gradient,) = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), activations)
+    weights = gradient.mean(dim=(2, 3), keepdim=True)
+    return (weights * activations).sum(dim=1).detach()
+
+
+def relative_error(measured: Tensor, expected: Tensor) -> float:
+    """Largest difference in any image's map, in units of that map's largest value."""
+    worst = (measured - expected).abs().amax(dim=(1, 2)) / expected.abs().amax(dim=(1, 2))
+    return float(worst.max())
