@@ -1,0 +1,206 @@
+"""From a run or a name to model files that compute what PyTorch computes, with everything a device must know."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from PIL import Image
+from safetensors.torch import save_file
+from training_toys import CLASSES, SIDE
+
+from kdedge.data import decode, scan
+from kdedge.models import ModelSpec, build
+from kdedge.models.run_folder import BEST, read_run
+from kdedge.models.trained import load_trained
+from kdedge.workflow import export_model as workflow
+from kdedge.workflow.export_model import export_model
+from kdedge_export.errors import HeadNotSupported
+from kdedge_export.validate.metrics import map_pearson
+from kdedge_runtime import Model
+from kdedge_runtime.devices import load_profile
+from kdedge_runtime.errors import KdedgeError, UsageError
+from kdedge_runtime.metadata import ImageInput, Outputs
+
+GENERIC = load_profile("generic")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of `small:resnet8` for three classes, from somewhere else than a run."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "resnet8.safetensors"
+    save_file(build(ModelSpec("small:resnet8", 3), SIDE).state_dict(), path)
+    return path
+
+
+def largest_weight(path: Path) -> int:
+    """Of all quantized convolution kernels."""
+    kernels = [
+        numpy_helper.to_array(tensor)
+        for tensor in onnx.load(path).graph.initializer
+        if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) == 4
+    ]
+    return max(int(np.abs(kernel.astype(int)).max()) for kernel in kernels)
+
+
+def test_a_run_gives_a_file_that_answers_and_explains_as_pytorch_does(exported_run: Path, scenes: Path) -> None:
+    model = Model.load(exported_run / "model.onnx")
+    trained = load_trained(str(exported_run))
+    network, spec = trained.model.eval(), trained.input
+    images = decode(scan(scenes).val, spec).images
+    features: list[torch.Tensor] = []
+    handle = network.get_submodule(model.metadata.outputs.target_layer).register_forward_hook(
+        lambda _module, _args, output: features.append(output)
+    )
+    x = torch.from_numpy((images / 255.0 - spec.mean) / spec.std).permute(0, 3, 1, 2).float()
+    logits = network(x)
+    handle.remove()
+    (gradient,) = torch.autograd.grad(logits.max(dim=1).values.sum(), features[0])
+    maps = (gradient.mean(dim=(2, 3), keepdim=True) * features[0]).sum(dim=1).detach().numpy()
+    answer = model.predict(images)
+    logits = logits.detach()
+    np.testing.assert_allclose(answer.logits, logits, atol=1e-4 * float(logits.abs().max()))
+    np.testing.assert_allclose(answer.saliency_map, maps, atol=1e-4 * float(np.abs(maps).max()))
+
+
+def test_the_file_says_where_it_comes_from(exported_run: Path, teacher_run: Path, scenes: Path) -> None:
+    metadata, record = Model.load(exported_run / "model.onnx").metadata, read_run(exported_run)
+    assert metadata.labels == tuple(sorted(CLASSES))
+    assert metadata.input == record.input
+    assert metadata.outputs == Outputs("gradcam", "layer3", "GAP+Linear", 8, 8)
+    assert metadata.quantization is None
+    best = exported_run / BEST
+    assert metadata.lineage["student"] == {
+        "source": str(exported_run),
+        "weights": str(best),
+        "weights_sha256": hashlib.sha256(best.read_bytes()).hexdigest(),
+    }
+    assert metadata.lineage["teacher"]["source"] == str(teacher_run)
+    assert metadata.lineage["data"]["root"] == str(scenes.resolve())
+    assert metadata.lineage["model"]["name"] == "small:resnet8"
+    assert record.result is not None
+    assert metadata.metrics["val_top1"] == record.result["best"]["val_top1"]
+    assert metadata.metrics["epoch"] == record.result["best"]["epoch"]
+
+
+def test_the_int8_file_differs_in_its_quantization_only(exported_run: Path, scenes: Path) -> None:
+    fp32, int8 = (Model.load(exported_run / name) for name in ("model.onnx", "model.int8.onnx"))
+    note = int8.metadata.quantization
+    assert note is not None
+    images = decode(scan(scenes).train, int8.metadata.input).images
+    assert note["calibration_sha256"] == hashlib.sha256(images.tobytes()).hexdigest(), "calibrated on other pictures"
+    assert (note["calibration_images"], note["reduce_range"], note["device"]) == (len(images), True, "generic")
+    assert int8.metadata.lineage == fp32.metadata.lineage
+    assert int8.metadata.outputs == fp32.metadata.outputs
+    assert int8.path.stat().st_size < 0.6 * fp32.path.stat().st_size
+    exact, coarse = fp32.predict(images, 1), int8.predict(images, 1)
+    assert np.median(map_pearson(exact.saliency_map, coarse.saliency_map)) >= 0.98
+    assert not np.array_equal(exact.logits, coarse.logits)
+
+
+def test_the_profile_decides_how_a_name_is_quantized(
+    weights: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exported_run: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told: list[tuple[str, int, int]] = []
+    result = export_model(
+        "small:resnet8",
+        weights=weights,
+        with_int8=True,
+        data=str(scenes),
+        profile=load_profile("raspberry-pi-5"),
+        progress=lambda *step: told.append(step),
+    )
+    assert (result.fp32, result.int8) == (Path("resnet8.onnx"), Path("resnet8.int8.onnx"))
+    assert result.int8 is not None and result.fp32.is_file()
+    assert largest_weight(result.int8) == 127
+    assert largest_weight(exported_run / "model.int8.onnx") == 64
+    int8 = Model.load(result.int8)
+    assert int8.metadata.quantization is not None
+    assert int8.metadata.quantization["device"] == "raspberry-pi-5"
+    assert int8.metadata.lineage["student"]["weights"] == str(weights)
+    assert int8.metadata.labels == ("0", "1", "2")
+    assert result.latency_ms is not None and min(result.latency_ms) > 0
+    assert max(result.logits_error, result.map_error or 0) <= workflow.TOLERANCE
+    assert {what: (done, total) for what, done, total in told} == {
+        "reading pictures": (48, 48),
+        "exporting": (1, 1),
+        "calibrating": (48, 48),
+    }
+
+
+def test_without_a_method_the_plain_graph_lies_beside(exported_run: Path, scenes: Path, tmp_path: Path) -> None:
+    result = export_model(str(exported_run), output=tmp_path / "deep" / "plain.onnx", explained=False, profile=GENERIC)
+    assert (result.map_error, result.int8, result.latency_ms) == (None, None, None)
+    plain = Model.load(tmp_path / "deep" / "plain.onnx")
+    assert not plain.has_map
+    images = decode(scan(scenes).val, plain.metadata.input).images
+    explained = Model.load(exported_run / "model.onnx").predict(images)
+    np.testing.assert_allclose(plain.predict(images).logits, explained.logits, rtol=1e-4, atol=1e-5)
+    # The name that a run gives it, so that neither file replaces the other.
+    trained = load_trained(str(exported_run))
+    assert workflow._default_output(str(exported_run), trained, explained=False) == exported_run / "model.plain.onnx"
+    assert workflow._default_output(str(exported_run), trained, explained=True) == exported_run / "model.onnx"
+
+
+def test_calibration_pictures_come_from_every_class(tmp_path: Path) -> None:
+    """More than are wanted, but less than twice as many: a whole step between them is one."""
+    for label in range(4):
+        for index in range(100):
+            path = tmp_path / "train" / f"class {label}" / f"{index:03}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (label, index, 0)).save(path)
+        (tmp_path / "val" / f"class {label}").mkdir(parents=True)
+        Image.new("RGB", (8, 8), (200, 0, 0)).save(tmp_path / "val" / f"class {label}" / "0.png")
+    spec = ImageInput(8, 8, mean=(0.5,) * 3, std=(0.5,) * 3)
+    images = workflow._calibration_images("small:resnet8", spec, str(tmp_path), lambda *_: None)
+    assert len(images) == 256
+    assert np.bincount(images[:, 0, 0, 0]).tolist() == [64, 64, 64, 64], "or validation pictures are among them"
+    assert len({tuple(image[0, 0]) for image in images}) == 256
+
+
+def test_quantizing_a_name_needs_pictures(weights: Path, tmp_path: Path) -> None:
+    output = tmp_path / "model.onnx"
+    with pytest.raises(UsageError, match=r"pictures to calibrate on.*--data DIR"):
+        export_model("small:resnet8", weights=weights, output=output, with_int8=True, profile=GENERIC)
+    assert not output.exists(), "the missing pictures were noticed only after the export"
+
+
+def test_a_head_without_a_map_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(HeadNotSupported, match=r"SqueezeNet .*convolution → relu → mean.*--method none"):
+        export_model("torchvision:squeezenet1_0", output=tmp_path / "model.onnx", profile=GENERIC)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_graph_that_computes_something_else_does_not_replace_the_file(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "model.onnx"
+    output.write_bytes(b"the one before")
+    monkeypatch.setattr(workflow, "TOLERANCE", -1.0)  # no graph is as good as that
+    with pytest.raises(KdedgeError, match="does not compute what PyTorch computes"):
+        export_model("small:resnet8", weights=weights, output=output, profile=GENERIC)
+    assert output.read_bytes() == b"the one before"
+    assert list(tmp_path.iterdir()) == [output]
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "message"),
+    [
+        ("small:resnet8", "model.bin", r"must end in \.onnx, got .*model\.bin"),
+        ("small:resnet9", "model.onnx", r"no model 'small:resnet9'.*small:resnet8"),
+        ("runs/", "model.onnx", "the name of a model"),
+    ],
+)
+def test_unusable_requests_are_refused(tmp_path: Path, source: str, output: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        export_model(source, output=tmp_path / output, profile=GENERIC)
+
+
+def test_a_run_brings_its_own_weights(exported_run: Path, weights: Path) -> None:
+    with pytest.raises(UsageError, match="has its own weights"):
+        export_model(str(exported_run), weights=weights, profile=GENERIC)

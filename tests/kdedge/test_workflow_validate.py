@@ -1,0 +1,283 @@
+"""A validation holds the files against the very weights they were exported from, and says so when it cannot."""
+
+import hashlib
+import json
+import re
+import shutil
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+from training_toys import VAL, write_scenes
+
+from kdedge.models import ModelSpec, build
+from kdedge.models.run_folder import BEST
+from kdedge.models.trained import load_trained
+from kdedge.workflow.export_model import export_model
+from kdedge.workflow.validate_model import validate_model
+from kdedge_export.graph import save_model
+from kdedge_runtime import Model
+from kdedge_runtime.devices import load_profile
+from kdedge_runtime.errors import DataError, UsageError
+from kdedge_runtime.metadata import Outputs
+
+REFERENCE_DATA = Path(__file__).parents[2].parent / "shared" / "data"
+PHOTOS = REFERENCE_DATA / "imagenet-sample-500.zip"
+LITE0 = REFERENCE_DATA / "weights" / "tf_efficientnet_lite0.safetensors"
+
+
+@pytest.fixture
+def run(exported_run: Path, tmp_path: Path) -> Path:
+    """The exported run somewhere else, with fp32 only: what a user copies from another machine."""
+    moved = tmp_path / "moved"
+    shutil.copytree(exported_run, moved, ignore=shutil.ignore_patterns("model.int8.onnx"))
+    return moved
+
+
+def graph_of(path: Path) -> onnx.ModelProto:
+    """The graph as it was before it was saved, without its default class index."""
+    model = onnx.load(path)
+    (default,) = (tensor for tensor in model.graph.initializer if tensor.name == "class_index")
+    model.graph.initializer.remove(default)
+    return model
+
+
+def change_lineage(path: Path, target: Path, **changes: Any) -> None:
+    """Write a model file again, as if it had come from somewhere else."""
+    metadata = Model.load(path).metadata
+    save_model(graph_of(path), replace(metadata, lineage=metadata.lineage | changes), target)
+
+
+def saved_weights(name: str, classes: int, path: Path) -> Path:
+    torch.manual_seed(0)
+    save_file(build(ModelSpec(name, classes, fresh_stem=False), 224).state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def named_file(exported_run: Path, tmp_path: Path) -> Path:
+    """The same model as a name with weights from a file, which knows nothing of a run."""
+    state = load_file(exported_run / BEST)
+    weights = tmp_path / "weights.safetensors"
+    save_file({name.removeprefix("model."): value for name, value in state.items()}, weights)
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    origin = {"source": "small:resnet8", "weights": str(weights), "weights_sha256": digest}
+    metadata = Model.load(exported_run / "model.onnx").metadata
+    path = tmp_path / "named.onnx"
+    save_model(graph_of(exported_run / "model.onnx"), replace(metadata, lineage={"student": origin}), path)
+    return path
+
+
+def shift(weights: Path, by: float) -> None:
+    state = load_file(weights)
+    save_file({name: value + by if value.is_floating_point() else value for name, value in state.items()}, weights)
+
+
+def test_an_untouched_run_passes_and_writes_both_reports(run: Path, scenes: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    validation = validate_model(str(run), progress=lambda *step: told.append(step))
+    report = validation.report
+    assert report.passed
+    assert report.images == 3 * VAL and report.labelled
+    assert report.data == f"{scenes.name}, validation side (as the folders divide it)"
+    assert set(report.models) == {"teacher", "student", "fp32"}
+    comparison = report.comparisons["fp32"]
+    assert comparison.agreement == 1.0
+    assert comparison.maps is not None and comparison.maps.error_relative <= 1e-4
+    assert validation.notes == ()
+    assert validation.model == run / "model.onnx"
+    assert (validation.page, validation.document) == (run / "report/report.html", run / "report/report.json")
+    assert json.loads(validation.document.read_text(encoding="utf-8"))["passed"] is True
+    page = validation.page.read_text(encoding="utf-8")
+    assert "<html" in page and "small:resnet8" in page
+    assert told[0] == ("reading pictures", 1, 3 * VAL)
+    assert all(done <= total for _, done, total in told)
+
+
+def test_the_top1_of_the_report_is_that_of_the_run(run: Path) -> None:
+    report = validate_model(str(run)).report
+    measured = Model.load(run / "model.onnx").metadata.metrics["val_top1"]
+    assert report.models["student"].top1 == pytest.approx(measured)
+    assert report.models["fp32"].top1 == pytest.approx(measured)
+
+
+def test_the_int8_file_is_judged_with_the_fp32_one(exported_run: Path, tmp_path: Path) -> None:
+    validation = validate_model(str(exported_run), out=tmp_path / "elsewhere")
+    assert {"fp32", "int8"} <= set(validation.report.models)
+    assert any(check.key.startswith("int8_") for check in validation.report.checks)
+    assert validation.model == exported_run / "model.int8.onnx"
+    assert sorted(path.name for path in (tmp_path / "elsewhere").iterdir()) == ["report.html", "report.json"]
+    assert not (exported_run / "report").exists()
+
+
+def test_an_int8_file_of_another_model_is_refused(exported_run: Path, run: Path) -> None:
+    changes = {"student": {"source": "another", "weights": "another", "weights_sha256": "another"}}
+    change_lineage(exported_run / "model.int8.onnx", run / "model.int8.onnx", **changes)
+    with pytest.raises(UsageError, match=r"model\.int8\.onnx was exported from another model than .*model\.onnx"):
+        validate_model(str(run))
+
+
+def test_a_broken_file_fails(run: Path) -> None:
+    path = run / "model.onnx"
+    metadata, model = Model.load(path).metadata, graph_of(path)
+    kernel = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 4)
+    kernel.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(kernel)[:, ::-1].copy(), kernel.name))  # BGR
+    save_model(model, metadata, path)
+    report = validate_model(str(run)).report
+    assert not report.passed
+    assert "fp32_map_error" in {check.key for check in report.checks if check.passed is False}
+
+
+def test_weights_that_changed_after_the_export_are_noticed(run: Path) -> None:
+    shift(run / BEST, 0.01)
+    with pytest.raises(UsageError, match=r"model\.onnx was exported from weights that .*best\.safetensors no longer"):
+        validate_model(str(run))
+
+
+def test_a_run_that_was_not_exported_names_the_command(teacher_run: Path) -> None:
+    with pytest.raises(UsageError, match=rf"no model file .*model\.onnx.*kdedge export {teacher_run} --quantize"):
+        validate_model(str(teacher_run))
+    with pytest.raises(UsageError, match="kdedge export MODEL -o FILE"):
+        validate_model("nowhere.onnx")
+
+
+def test_a_file_without_a_map_has_nothing_to_validate(run: Path) -> None:
+    metadata = replace(Model.load(run / "model.onnx").metadata, outputs=Outputs("none"))
+    save_model(graph_of(run / "model.onnx"), metadata, run / "model.onnx")
+    with pytest.raises(UsageError, match="--method none and has no map"):
+        validate_model(str(run))
+
+
+def test_a_file_of_a_run_that_is_gone_is_refused(run: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "alone.onnx"
+    origin = Model.load(run / "model.onnx").metadata.lineage["student"]
+    change_lineage(run / "model.onnx", alone, student=origin | {"source": str(run), "weights": str(run / BEST)})
+    assert validate_model(str(alone)).report.passed
+    run.rename(tmp_path / "renamed")
+    with pytest.raises(UsageError, match=r"alone\.onnx was exported from the run .*moved, which is not there"):
+        validate_model(str(alone))
+
+
+def test_random_weights_cannot_be_compared_with(named_file: Path, scenes: Path) -> None:
+    origin = {"source": "small:resnet8", "weights": None, "weights_sha256": None}
+    change_lineage(named_file, named_file, student=origin)
+    with pytest.raises(UsageError, match=r"random weights, which cannot be had again.*--weights FILE"):
+        validate_model(str(named_file), data=str(scenes))
+
+
+def test_a_model_by_name_needs_pictures(named_file: Path) -> None:
+    with pytest.raises(UsageError, match=r"named\.onnx does not come from a run.*--data DIR"):
+        validate_model(str(named_file))
+
+
+def test_class_folders_that_the_model_does_not_know_are_refused(named_file: Path, tmp_path: Path) -> None:
+    strange = write_scenes(tmp_path / "strange", labels=("key", "leaf", "mug"), train=1, val=1)
+    with pytest.raises(DataError, match=r"class folders that the model does not know: leaf, mug\..*bottle, fish, key"):
+        validate_model(str(named_file), data=str(strange))
+
+
+def test_a_model_by_name_passes_on_pictures_that_are_named(named_file: Path, scenes: Path) -> None:
+    validation = validate_model(str(named_file), data=str(scenes))
+    assert validation.report.passed and validation.report.labelled
+    assert "teacher" not in validation.report.models
+    assert validation.page == named_file.with_suffix(".report") / "report.html"
+
+
+def test_classes_are_found_by_their_names(run: Path, tmp_path: Path) -> None:
+    """Pictures of two of the three classes, so that a folder's number is not its label's."""
+    subset = write_scenes(tmp_path / "two", labels=("fish", "key"), train=2, val=8)
+    report = validate_model(str(run), data=str(subset)).report
+    model = Model.load(run / "model.onnx")
+    right = 0
+    for path in sorted((subset / "val").rglob("*.png")):
+        answer = model.predict(np.asarray(Image.open(path))[None])
+        right += model.metadata.labels[int(answer.logits.argmax())] == path.parent.name
+    assert report.models["fp32"].top1 == right / 16
+
+
+def test_pictures_without_classes_are_judged_by_agreement(named_file: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "flat"
+    folder.mkdir()
+    for index in range(20):
+        Image.fromarray(rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(folder / f"{index}.png")
+    report = validate_model(str(named_file), data=str(folder)).report
+    assert report.passed and not report.labelled
+    assert report.models["fp32"].top1 is None
+    assert report.data == "flat, validation side (divided by file name)"
+
+
+def test_pictures_that_cannot_be_read_are_told(run: Path, scenes: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(scenes, copy)
+    next((copy / "val" / "fish").iterdir()).write_bytes(b"")
+    validation = validate_model(str(run), data=str(copy))
+    assert validation.report.images == 3 * VAL - 1
+    assert len(validation.notes) == 1 and "1 of 18" in validation.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("small:resnet20", r"the teacher is left out, it cannot be loaded: .*gone\.safetensors"),
+        ("torchvision:squeezenet1_0", "the teacher is left out: SqueezeNet has no closed-form saliency map"),
+    ],
+)
+def test_a_teacher_that_cannot_be_asked_is_left_out_with_a_note(run: Path, tmp_path: Path, name: str, why: str) -> None:
+    weights = tmp_path / "gone.safetensors"
+    if name == "torchvision:squeezenet1_0":
+        saved_weights(name, 3, weights)
+    change_lineage(run / "model.onnx", run / "model.onnx", teacher={"source": name, "weights": str(weights)})
+    validation = validate_model(str(run))
+    assert "teacher" not in validation.report.models
+    assert validation.report.passed
+    (note,) = validation.notes
+    assert re.search(why, note)
+
+
+def test_a_teacher_of_another_size_sees_the_pictures_at_its_own(run: Path, scenes: Path, tmp_path: Path) -> None:
+    weights = saved_weights("timm:test_efficientnet", 3, tmp_path / "teacher.safetensors")
+    teacher = {"source": "timm:test_efficientnet", "weights": str(weights)}
+    change_lineage(run / "model.onnx", run / "model.onnx", teacher=teacher)
+    evidence = validate_model(str(run)).evidence
+    trained = load_trained("timm:test_efficientnet", weights=weights)
+    assert trained.input.height > evidence.images.shape[1]
+    x = torch.from_numpy((evidence.images / 255.0 - trained.input.mean) / trained.input.std).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        logits = trained.model.eval()(F.interpolate(x.float(), trained.input.height, mode="bilinear", antialias=True))
+    np.testing.assert_allclose(evidence.predictions["teacher"].logits, logits, atol=1e-4 * float(logits.abs().max()))
+
+
+@pytest.mark.slow
+@pytest.mark.data
+@pytest.mark.skipif(not PHOTOS.is_file() or not LITE0.is_file(), reason=f"no reference data in {REFERENCE_DATA}")
+def test_a_pretrained_model_keeps_answer_and_reason_in_int8(tmp_path: Path) -> None:
+    """EfficientNet-Lite0 on photos it was not calibrated on, from its name to the verdict."""
+    with zipfile.ZipFile(PHOTOS) as archive:
+        for name in sorted(name for name in archive.namelist() if name.endswith(".jpg"))[::8]:
+            (tmp_path / "photos").mkdir(exist_ok=True)
+            (tmp_path / "photos" / Path(name).name).write_bytes(archive.read(name))
+    data, output = str(tmp_path / "photos"), tmp_path / "lite0.onnx"
+    profile = load_profile("generic")
+    result = export_model(
+        "timm:tf_efficientnet_lite0", weights=LITE0, output=output, with_int8=True, data=data, profile=profile
+    )
+    assert result.metadata.outputs == Outputs("gradcam", "bn2", "GAP+Linear", 7, 7)
+    assert len(result.metadata.labels) == 1000
+    report = validate_model(str(output), data=data).report
+    assert report.passed
+    fp32, int8 = report.comparisons["fp32"], report.comparisons["int8"]
+    assert fp32.agreement == 1.0
+    assert fp32.maps is not None and fp32.maps.error_relative <= 1e-4
+    assert int8.maps is not None and int8.maps.pearson_mean >= 0.98
+    assert int8.maps.floor_pearson < 0.9, "maps of different photos agree as well as those of one"
+    assert report.models["int8"].bytes < 0.5 * report.models["fp32"].bytes
