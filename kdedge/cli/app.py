@@ -16,6 +16,9 @@ from kdedge_runtime.errors import KdedgeError
 
 __all__ = ["app", "main"]
 
+INTERRUPTED = 130
+"""The exit code of Ctrl-C, as of a shell."""
+
 app = typer.Typer(
     help="Distill a small classifier that looks where its teacher looks, and ship it with its explanation.",
     no_args_is_help=True,
@@ -41,10 +44,15 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 def main() -> None:
     """Run the command line; expected failures end with one sentence on stderr and their exit code."""
     try:
-        app()
+        app(prog_name="kdedge")
     except KdedgeError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        sys.exit(130)
+    except OSError as error:  # a full disk, a folder of somebody else's
+        what = error.filename or "A file"
+        typer.echo(f"error: {what} cannot be read or written: {error.strerror or error}.", err=True)
+        sys.exit(KdedgeError.exit_code)
+    except SystemExit as done:
+        if done.code == INTERRUPTED:  # Typer turns Ctrl-C into this code without a word
+            typer.echo("interrupted", err=True)
+        raise

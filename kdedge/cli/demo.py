@@ -19,5 +19,5 @@ def demo(
 
     console = stderr_console()
     with Screen(console) as screen:
-        result = run_demo(out, screen, lambda heading: console.print(f"\n[bold]{heading}[/]"))
+        result = run_demo(out, screen, lambda heading: console.print(f"\n{heading}", style="bold"))
     print_demo(console, result)

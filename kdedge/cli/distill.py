@@ -1,5 +1,6 @@
 """`kdedge distill`."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -69,4 +70,4 @@ def distill(
         seed=seed,
     )
     train_with_progress(request, out, device, resume=resume)
-    typer.echo(f"\nNext: kdedge export {out} --quantize", err=True)
+    typer.echo(f"\nNext: {shlex.join(['kdedge', 'export', str(out), '--quantize'])}", err=True)

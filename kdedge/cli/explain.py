@@ -9,8 +9,8 @@ __all__ = ["explain"]
 
 
 def explain(
-    model: Annotated[Path, typer.Argument(help="Model file written by kdedge export.")],
-    images: Annotated[list[Path], typer.Argument(help="Pictures to explain.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model file written by kdedge export.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Pictures to explain.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the overlays.")] = Path("explained"),
     class_name: Annotated[
         str | None, typer.Option("--class", help="Class to explain, by name or number. [default: the top class]")

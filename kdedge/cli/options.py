@@ -21,20 +21,28 @@ __all__ = [
     "Weights",
 ]
 
-Data = Annotated[str, typer.Argument(help="Folder with one folder of pictures a class, or train/ and val/ of such.")]
+Data = Annotated[
+    str,
+    typer.Argument(metavar="DATA", help="Folder with one folder of pictures a class, or train/ and val/ of such."),
+]
 Out = Annotated[Path, typer.Option("--out", help="Run folder to write.")]
 Weights = Annotated[str | None, typer.Option(help="Trained weights to start from (.safetensors or .pth).")]
 Size = Annotated[int | None, typer.Option(min=16, max=1024, help="Input side in px. [default: from the pictures]")]
 OutputStride = Annotated[
-    int | None, typer.Option(help="Px of input per cell of the map, a power of two. [default: for 7×7 cells or more]")
+    int | None,
+    typer.Option(min=1, help="Px of input per cell of the map, a power of two. [default: for 7×7 cells or more]"),
 ]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the data. [default: from data and device]")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Images a step. [default: from the data]")]
-LearningRate = Annotated[float | None, typer.Option("--lr", help="Peak learning rate. [default: from the batch]")]
+LearningRate = Annotated[
+    float | None, typer.Option("--lr", min=1e-8, help="Peak learning rate. [default: from the batch]")
+]
 Flip = Annotated[
     bool | None, typer.Option("--flip/--no-flip", help="Mirror training images; off where left and right differ.")
 ]
 ImagesPerClass = Annotated[int | None, typer.Option(min=1, help="Train on this many pictures of each class only.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation. [default: 0]")]
+Seed = Annotated[
+    int | None, typer.Option(min=0, max=2**31 - 1, help="Seed of weights, order and augmentation. [default: 0]")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out exactly where it stopped.")]

@@ -1,5 +1,6 @@
 """`kdedge train`."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -58,4 +59,5 @@ def train(
         seed=seed,
     )
     train_with_progress(request, out, device, resume=resume)
-    typer.echo(f"\nNext: kdedge distill {data} --teacher {out} --student resnet10w16", err=True)
+    command = ["kdedge", "distill", data, "--teacher", str(out), "--student", "resnet10w16"]
+    typer.echo(f"\nNext: {shlex.join(command)}", err=True)

@@ -9,7 +9,7 @@ __all__ = ["validate"]
 
 
 def validate(
-    source: Annotated[str, typer.Argument(help="Run folder with exported files, or a model file.")],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Run folder with exported files, or a model file.")],
     data: Annotated[str | None, typer.Option(help="Pictures. [default: the run's validation side]")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the report. [default: report/ in the run]")] = None,
 ) -> None:

@@ -40,8 +40,10 @@ def load(
         progress: called with (done, total) over both sides.
 
     Raises:
-        DataError: no readable picture is left of a class.
+        DataError: no readable picture is left of a class, or none at all for validation.
     """
+    if not len(folder.val):
+        raise DataError(f"{folder.root} has one image a class, so none is left for validation. Expected two or more.")
     total = len(folder.train) + len(folder.val)
 
     def shifted(start: int) -> Progress | None:
@@ -73,8 +75,8 @@ def typical_size(split: Split, sample: int = 200) -> int:
         try:
             with Image.open(path) as image:
                 sides.append(min(image.size))
-        except (OSError, Image.DecompressionBombError):
-            continue  # `decode` reports bad files
+        except Exception:  # Pillow's parsers raise whatever they stumble over; `decode` reports bad files
+            continue
     if not sides:
         raise DataError(f"None of {len(split):,} image files can be read, {split.paths[0]} for one.")
     return round(median(sides))

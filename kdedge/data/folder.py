@@ -244,8 +244,15 @@ def _sorted_out(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def _fingerprint(paths: Iterable[Path], root: Path) -> str:
-    entries = sorted(f"{stable_name(path, root)}\0{path.stat().st_size}" for path in paths)
+    entries = sorted(f"{stable_name(path, root)}\0{_size_bytes(path)}" for path in paths)
     return hashlib.sha256("\n".join(entries).encode()).hexdigest()
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # a link to nowhere; `decode` reports it
+        return 0
 
 
 def _quoted(names: list[str]) -> str:

@@ -10,45 +10,50 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from kdedge_runtime.errors import UsageError
+from kdedge.models.weights import MODEL_PREFIX, MOMENTUM_PREFIX, load_state
+from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.files import staged
 
-__all__ = ["restore", "save_checkpoint", "save_weights", "weights_of"]
-
-_MODEL, _MOMENTUM = "model.", "momentum."
+__all__ = ["restore", "save_checkpoint", "save_weights"]
 
 
 def save_weights(path: Path, model: nn.Module, note: dict[str, Any]) -> None:
-    """Write a model's weights and a JSON note about them."""
-    _write(path, {_MODEL + name: value for name, value in model.state_dict().items()}, note)
+    """Write a model's weights and a JSON note about them.
+
+    Raises:
+        KdedgeError: the file cannot be written; one that was there before is intact.
+    """
+    _write(path, {MODEL_PREFIX + name: value for name, value in model.state_dict().items()}, note)
 
 
 def save_checkpoint(path: Path, model: nn.Module, optimizer: SGD, note: dict[str, Any]) -> None:
-    """Write all that training needs to go on exactly: weights, momentum and a JSON note."""
-    tensors = {_MODEL + name: value for name, value in model.state_dict().items()}
+    """Write all that training needs to go on exactly: weights, momentum and a JSON note.
+
+    Raises:
+        KdedgeError: the file cannot be written; one that was there before is intact.
+    """
+    tensors = {MODEL_PREFIX + name: value for name, value in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         momentum = optimizer.state[parameter].get("momentum_buffer")
         if momentum is not None:
-            tensors[_MOMENTUM + name] = momentum
+            tensors[MOMENTUM_PREFIX + name] = momentum
     _write(path, tensors, note)
 
 
 def restore(path: Path, model: nn.Module, optimizer: SGD) -> dict[str, Any]:
-    """Load a checkpoint in place and return its note."""
+    """Load a checkpoint in place and return its note.
+
+    Raises:
+        UsageError: the file is damaged, is no checkpoint, or is one of another model.
+    """
     tensors, note = _read(path)
-    model.load_state_dict(_part(tensors, _MODEL))
-    momentum = _part(tensors, _MOMENTUM)
+    load_state(model, _part(tensors, MODEL_PREFIX), str(path))
+    momentum = _part(tensors, MOMENTUM_PREFIX)
     for name, parameter in model.named_parameters():
         if name in momentum:
             # Keep the parameter's own memory layout: another one would change the order of sums.
             optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum[name])
     return note
-
-
-def weights_of(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The model's tensors in a checkpoint or weights file, and the note about them."""
-    tensors, note = _read(path)
-    return _part(tensors, _MODEL), note
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -57,8 +62,13 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _write(path: Path, tensors: dict[str, Tensor], note: dict[str, Any]) -> None:
     flat = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with staged(path) as temporary:
-        save_file(flat, temporary, metadata={"kdedge": json.dumps(note)})
+    try:
+        with staged(path) as temporary:
+            save_file(flat, temporary, metadata={"kdedge": json.dumps(note)})
+    except (OSError, SafetensorError) as error:
+        raise KdedgeError(
+            f"Cannot write {path}: {error}. The last good checkpoint is intact. Make room, and go on with --resume."
+        ) from error
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import statistics
 import time
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import SGD
 
 from kdedge.data import Dataset
@@ -90,10 +91,10 @@ class Trainer:
             resume: go on from the folder's checkpoint, if it has one.
 
         Returns:
-            The best epoch by validation and the last one, as in `metrics.jsonl`.
+            The `best` epoch by validation and the `last` one, as in `metrics.jsonl`, and the `seconds` of all epochs.
 
         Raises:
-            KdedgeError: the loss is no longer a number.
+            KdedgeError: the loss is no longer a number, or a checkpoint cannot be written.
         """
         history: list[dict[str, Any]] = []
         if resume and (folder / LAST).is_file():
@@ -116,7 +117,8 @@ class Trainer:
             save_checkpoint(folder / LAST, self.student.model, self.optimizer, {"history": history})
             observer.on_epoch(metrics)
         assert best is not None
-        return {"best": best, "last": history[-1]}
+        seconds = round(sum(line["seconds"] for line in history), 1)
+        return {"best": best, "last": history[-1], "seconds": seconds}
 
     def seconds_per_epoch(self, steps: int = 6) -> float:
         """Measure a few steps, without leaving a trace in weights, buffers or random numbers."""
@@ -156,7 +158,7 @@ class Trainer:
             sums += terms.detach()
             observer.on_step(epoch, step + 1, steps, sums)
         means = (sums / steps).tolist()
-        if not all(mean == mean and abs(mean) != float("inf") for mean in means):
+        if not all(map(math.isfinite, means)) or not _is_finite(self.student.model):
             raise KdedgeError(
                 f"The loss is not a number any more in epoch {epoch + 1} (learning rate {rate:.3g}). The last good "
                 f"checkpoint is intact. Start again with a smaller rate, such as --lr {recipe.learning_rate / 4:.3g}."
@@ -198,6 +200,12 @@ class Trainer:
 
 def _on_device(images: Any, targets: Any, compute: Compute) -> _OnDevice:
     return _OnDevice(torch.from_numpy(images).to(compute.device), torch.from_numpy(targets).to(compute.device))
+
+
+def _is_finite(model: nn.Module) -> bool:
+    """Whether all weights and statistics are numbers: the last step of an epoch can spoil them after its loss."""
+    values = [value.isfinite().all() for value in model.state_dict().values() if value.is_floating_point()]
+    return bool(torch.stack(values).all())
 
 
 def _merit(metrics: dict[str, Any]) -> tuple[float, ...]:

@@ -1,8 +1,18 @@
 """Defaults from the data and the device: input size, stem, batch, epochs."""
 
+from kdedge_export.saliency.explained import LEAST_CELLS
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["choose_batch_size", "choose_epochs", "choose_size", "stride_factor"]
+__all__ = [
+    "FEW_EPOCHS",
+    "SIZES",
+    "check_map_size",
+    "choose_batch_size",
+    "choose_epochs",
+    "choose_size",
+    "requested_stride_factor",
+    "stride_factor",
+]
 
 SIZES = (32, 48, 64, 96, 128, 160, 192, 224)
 LARGEST_ON_CPU = 64
@@ -38,6 +48,21 @@ def stride_factor(size: int, own_stride: int) -> int:
     return factor
 
 
+def requested_stride_factor(output_stride: int, own_stride: int) -> int:
+    """How much finer a network must be made to divide the resolution by `output_stride`.
+
+    Raises:
+        UsageError: that is no power of two, or more than the network divides by itself.
+    """
+    choices = [own_stride >> shift for shift in range(own_stride.bit_length())]
+    if output_stride not in choices:
+        raise UsageError(
+            f"The network divides the resolution by {own_stride}; that cannot become {output_stride}. "
+            f"Expected an --output-stride of {', '.join(map(str, choices))}."
+        )
+    return own_stride // output_stride
+
+
 def choose_batch_size(images: int) -> int:
     """Larger sets take larger batches; small sets need the steps."""
     return 128 if images >= 8000 else 64 if images >= 1000 else 32
@@ -57,14 +82,14 @@ def choose_epochs(steps_per_epoch: int, seconds_per_epoch: float, *, on_cpu: boo
     return max(2, int(wanted))
 
 
-def check_map_size(size: tuple[int, int] | None, least: int = 4) -> None:
+def check_map_size(size: tuple[int, int] | None) -> None:
     """Refuse a map that is too coarse to mean anything.
 
     Raises:
-        UsageError: it has fewer than `least` cells along a side.
+        UsageError: it has fewer than `LEAST_CELLS` cells along a side.
     """
-    if size is not None and min(size) < least:
+    if size is not None and min(size) < LEAST_CELLS:
         raise UsageError(
-            f"The saliency map would have only {size[0]}×{size[1]} cells; at least {least}×{least} are needed to point "
-            "at anything. Use a larger --size or a finer --output-stride."
+            f"The saliency map would have only {size[0]}×{size[1]} cells; at least {LEAST_CELLS}×{LEAST_CELLS} are "
+            "needed to point at anything. Use a larger --size or a finer --output-stride."
         )

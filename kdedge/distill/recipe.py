@@ -3,6 +3,7 @@
 import difflib
 from dataclasses import dataclass, field
 
+from kdedge.distill.losses import TERMS
 from kdedge_runtime.errors import UsageError
 
 __all__ = ["DISTILL_LOSS", "TRAIN_LOSS", "Recipe", "parse_loss"]
@@ -37,17 +38,17 @@ def parse_loss(text: str) -> dict[str, float]:
     """Read a weighted sum such as `ce:0.1,kd:0.9,mapall:20`; a term without a weight has 1.
 
     Raises:
-        UsageError: a term is unknown or a weight is not a number above zero.
+        UsageError: a term is unknown or named twice, or a weight is not a number above zero.
     """
-    from kdedge.distill.losses import TERMS
-
     loss: dict[str, float] = {}
     for part in text.split(","):
-        name, _, weight = part.strip().partition(":")
+        name, _, weight = (piece.strip() for piece in part.partition(":"))
         if name not in TERMS:
             near = difflib.get_close_matches(name, TERMS, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
             raise UsageError(f"Unknown loss term {name!r} in {text!r}.{hint} The terms are: {', '.join(TERMS)}.")
+        if name in loss:
+            raise UsageError(f"The loss {text!r} names {name!r} twice. Expected every term once.")
         try:
             loss[name] = float(weight or 1)
         except ValueError:

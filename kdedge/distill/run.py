@@ -1,49 +1,44 @@
 """From what the user asked for to a finished run folder."""
 
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
 from kdedge.data import Dataset, ImageFolder, load, scan, subset, typical_size
 from kdedge.data.decode import Progress
 from kdedge.distill.compute import Compute, choose_compute
+from kdedge.distill.describe import describe
 from kdedge.distill.engine import Observer, Trainer
 from kdedge.distill.losses import MAP_TERMS, TAUGHT_TERMS
-from kdedge.distill.plan import FEW_EPOCHS, check_map_size, choose_batch_size, choose_epochs, choose_size, stride_factor
-from kdedge.distill.recipe import DISTILL_LOSS, TRAIN_LOSS, Recipe, parse_loss
+from kdedge.distill.plan import (
+    FEW_EPOCHS,
+    check_map_size,
+    choose_epochs,
+    choose_size,
+    requested_stride_factor,
+    stride_factor,
+)
+from kdedge.distill.recipe import Recipe
+from kdedge.distill.request import Request, recipe_for
 from kdedge.distill.watched import Watched
-from kdedge.models import ModelSpec, build, canonical_name, load_state, output_stride, pretrained_input, read_state
-from kdedge.models.run_folder import RunRecord, is_run, read_run, write_run
+from kdedge.models import (
+    ModelSpec,
+    build,
+    canonical_name,
+    head_tensors,
+    load_state,
+    output_stride,
+    pretrained_input,
+    read_state,
+)
+from kdedge.models.run_folder import LAST, RunRecord, is_run, read_run, write_run
 from kdedge.models.trained import TrainedModel, load_trained
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.metadata import ImageInput
 
 __all__ = ["Audience", "Request", "continue_run", "start_run"]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for; None leaves the choice to the data and the device."""
-
-    data: str
-    model: str
-    """The network to train: the teacher in `kdedge train`, the student in `kdedge distill`."""
-    teacher: str | None = None
-    teacher_weights: str | None = None
-    weights: str | None = None
-    size: int | None = None
-    output_stride: int | None = None
-    epochs: int | None = None
-    batch_size: int | None = None
-    lr: float | None = None
-    loss: str | None = None
-    temperature: float | None = None
-    flip: bool | None = None
-    images_per_class: int | None = None
-    seed: int | None = None
 
 
 class Audience(Observer, Protocol):
@@ -78,14 +73,14 @@ def start_run(request: Request, out: Path, audience: Audience, device: str = "au
     natural = pretrained_input(name)
     size = request.size or _size(teacher, folder, on_cpu=on_cpu)
     spec_input = ImageInput(size, size, natural.mean, natural.std, interpolation=natural.interpolation)
-    torch.manual_seed(request.seed or 0)
     plain = ModelSpec(name, len(folder.labels), fresh_stem=request.weights is None)
     own_stride = output_stride(build(plain, size), size)
-    factor = stride_factor(size, own_stride)
-    if request.output_stride is not None:
-        factor = max(1, own_stride // request.output_stride)
-    spec = ModelSpec(name, len(folder.labels), factor, fresh_stem=request.weights is None)
-    recipe = _recipe(request, len(folder.train), epochs=1)
+    if request.output_stride is None:
+        factor = stride_factor(size, own_stride)
+    else:
+        factor = requested_stride_factor(request.output_stride, own_stride)
+    spec = replace(plain, stride_factor=factor)
+    recipe = recipe_for(request, len(folder.train), epochs=1)
     data = _decode(folder, spec_input, audience)
     trainer = _trainer(spec, spec_input, teacher, data, recipe, compute, request.weights)
     check_map_size(trainer.student.map_size)
@@ -99,11 +94,11 @@ def start_run(request: Request, out: Path, audience: Audience, device: str = "au
             )
     else:
         epochs = request.epochs
-    trainer.recipe = recipe = _recipe(request, len(folder.train), epochs)
-    plan = _plan(request, trainer, teacher, spec, spec_input, recipe, data)
+    trainer.recipe = recipe = recipe_for(request, len(folder.train), epochs)
+    plan = describe(request, trainer, teacher, spec, spec_input, recipe, data)
     audience.on_plan(plan, list(recipe.loss), recipe.epochs)
     record = RunRecord(
-        kind="train" if teacher is None else "distill",
+        kind=request.kind,
         model=spec,
         input=spec_input,
         labels=folder.labels,
@@ -116,16 +111,16 @@ def start_run(request: Request, out: Path, audience: Audience, device: str = "au
             "images_per_class": request.images_per_class,
         },
         recipe=asdict(recipe),
-        request=_given(request),
+        request=request.given,
         device=compute.name,
-        teacher=None if teacher is None else {"source": request.teacher, "weights": request.teacher_weights},
+        teacher=None if teacher is None else _teacher_record(request, teacher),
     )
     write_run(out, record)
     return _finish(trainer, record, out, audience, resume=False)
 
 
 def continue_run(request: Request, out: Path, audience: Audience, device: str = "auto") -> RunRecord:
-    """Go on with a run exactly where its last complete epoch ended.
+    """Go on with a run exactly where its last complete epoch ended; one that is complete stays as it is.
 
     Args:
         request: as for `start_run`; options that are given must be those that the run was started with.
@@ -134,17 +129,23 @@ def continue_run(request: Request, out: Path, audience: Audience, device: str = 
         device: see `choose_compute`.
 
     Raises:
-        UsageError: there is no run, or it was started with other options.
+        UsageError: there is no run, it was started with other options, or its teacher has changed.
         DataError: the pictures are not those that the run was started with.
     """
     record = read_run(out)
-    for option, value in _given(request).items():
+    if record.kind != request.kind:
+        raise UsageError(f"{out} was made by kdedge {record.kind}. Continue it with kdedge {record.kind} --resume.")
+    for option, value in request.given.items():
         if record.request.get(option) != value:
             shown = option.replace("_", "-")
             raise UsageError(
                 f"{out} was started with {shown} {record.request.get(option, 'left to its default')!r}, not {value!r}. "
                 "Resume with the same options, or start another run with another --out."
             )
+    recipe = Recipe(**record.recipe)
+    if record.result is not None:
+        audience.on_plan([("resume", f"{out} is complete: all {recipe.epochs} epochs are done")], [], recipe.epochs)
+        return record
     folder = _pictures(record.data["root"], record.data["images_per_class"])
     if folder.fingerprint != record.data["fingerprint"]:
         raise DataError(
@@ -155,27 +156,23 @@ def continue_run(request: Request, out: Path, audience: Audience, device: str = 
     if record.teacher is not None:
         weights = record.teacher["weights"]
         teacher = load_trained(record.teacher["source"], weights=None if weights is None else Path(weights))
+        if teacher.origin["weights_sha256"] != record.teacher["weights_sha256"]:
+            raise UsageError(
+                f"The teacher {record.teacher['source']} has changed since {out} was started, so it cannot continue "
+                "exactly. Start another run with another --out."
+            )
     data = _decode(folder, record.input, audience)
-    recipe = Recipe(**record.recipe)
-    torch.manual_seed(recipe.seed)
-    trainer = _trainer(
-        record.model, record.input, teacher, data, recipe, choose_compute(device), record.request.get("weights")
-    )
+    first_weights = None if (out / LAST).is_file() else record.request.get("weights")
+    trainer = _trainer(record.model, record.input, teacher, data, recipe, choose_compute(device), first_weights)
     plan = [("resume", f"{out}, {recipe.epochs} epochs in all"), ("device", trainer.compute.name)]
     audience.on_plan(plan, list(recipe.loss), recipe.epochs)
     return _finish(trainer, record, out, audience, resume=True)
 
 
 def _finish(trainer: Trainer, record: RunRecord, out: Path, audience: Audience, *, resume: bool) -> RunRecord:
-    started = time.monotonic()
-    result = trainer.run(out, audience, resume=resume)
-    record = record.finished(result | {"seconds": round(time.monotonic() - started, 1)})
+    record = record.finished(trainer.run(out, audience, resume=resume))
     write_run(out, record)
     return record
-
-
-def _given(request: Request) -> dict[str, Any]:
-    return {name: value for name, value in asdict(request).items() if value is not None}
 
 
 def _pictures(data: str, images_per_class: int | None) -> ImageFolder:
@@ -206,6 +203,16 @@ def _teacher(request: Request, folder: ImageFolder) -> TrainedModel | None:
     return teacher
 
 
+def _teacher_record(request: Request, teacher: TrainedModel) -> dict[str, str | None]:
+    """Where to find the teacher again, from any folder, and how to know that it is the same."""
+    source, weights = str(request.teacher), request.teacher_weights
+    return {
+        "source": str(Path(source).resolve()) if is_run(Path(source)) else source,
+        "weights": None if weights is None else str(Path(weights).resolve()),
+        "weights_sha256": teacher.origin["weights_sha256"],
+    }
+
+
 def _size(teacher: TrainedModel | None, folder: ImageFolder, *, on_cpu: bool) -> int:
     if teacher is not None:
         return teacher.input.height
@@ -220,21 +227,6 @@ def _decode(folder: ImageFolder, spec: ImageInput, audience: Audience) -> Datase
     return data
 
 
-def _recipe(request: Request, images: int, epochs: int) -> Recipe:
-    chosen = Recipe(
-        epochs=epochs,
-        batch_size=min(request.batch_size or choose_batch_size(images), images),
-        learning_rate=0.0,
-        loss=parse_loss(request.loss) if request.loss else dict(DISTILL_LOSS if request.teacher else TRAIN_LOSS),
-        seed=request.seed or 0,
-    )
-    # Trained weights are adapted gently; random ones take the literature's rate, scaled with the batch.
-    rate = request.lr or (0.01 if request.weights else 0.1) * chosen.batch_size / 128
-    optional = {"temperature": request.temperature, "flip": request.flip}
-    changes = {name: value for name, value in optional.items() if value is not None}
-    return Recipe(**asdict(chosen) | {"learning_rate": rate} | changes)
-
-
 def _trainer(
     spec: ModelSpec,
     spec_input: ImageInput,
@@ -244,12 +236,13 @@ def _trainer(
     compute: Compute,
     weights: str | None,
 ) -> Trainer:
+    torch.manual_seed(recipe.seed)  # first weights are the same whether the run starts, or starts again
     model = build(spec, spec_input.height)
     if weights is not None:
-        load_state(model, read_state(Path(weights)), weights, new_head=True)
+        load_state(model, read_state(Path(weights)), weights, replaced=head_tensors(spec.name, spec_input.height))
     student = Watched(model, spec_input, compute)
     watched_teacher = None if teacher is None else Watched(teacher.model, teacher.input, compute)
-    wants_maps = MAP_TERMS.intersection(recipe.loss)
+    wants_maps = [name for name in recipe.loss if name in MAP_TERMS]
     if watched_teacher is None and not TAUGHT_TERMS.isdisjoint(recipe.loss):
         raise UsageError(f"The loss {','.join(recipe.loss)} needs a teacher. Use kdedge distill, or --loss ce.")
     for role, watched in (("student", student), ("teacher", watched_teacher)):
@@ -259,46 +252,3 @@ def _trainer(
                 f"{watched.unexplained} To distill without maps: --loss ce:0.1,kd:0.9."
             )
     return Trainer(student, watched_teacher, data, recipe, compute)
-
-
-def _plan(
-    request: Request,
-    trainer: Trainer,
-    teacher: TrainedModel | None,
-    spec: ModelSpec,
-    spec_input: ImageInput,
-    recipe: Recipe,
-    data: Dataset,
-) -> list[tuple[str, str]]:
-    """What was decided, for the user to read before the first step."""
-
-    def said(option: Any, why: str) -> str:
-        return "as asked" if option is not None else why
-
-    parameters = sum(parameter.numel() for parameter in trainer.student.model.parameters())
-    size, cells = spec_input.height, trainer.student.map_size
-    lines = [
-        ("images", f"{len(data.train):,} to train on, {len(data.val):,} to validate, {len(data.labels)} classes"),
-        ("model", f"{spec.name}, {parameters / 1e6:.2f} M parameters"),
-    ]
-    if teacher is not None:
-        ratio = teacher.parameters / parameters
-        lines.append(
-            ("teacher", f"{teacher.spec.name}, {teacher.parameters / 1e6:.2f} M parameters, {ratio:.1f} times as many")
-        )
-    why_size = "as the teacher's" if teacher is not None else "from the pictures and the device"
-    lines.append(("input", f"{size} × {size} px ({said(request.size, why_size)})"))
-    if cells is not None:
-        stem = f"early strides removed, {spec.stride_factor} times finer" if spec.stride_factor > 1 else "stem as it is"
-        lines.append(("map", f"{cells[0]} × {cells[1]} cells ({said(request.output_stride, stem)})"))
-    loss = " + ".join(f"{weight:g}·{name}" for name, weight in recipe.loss.items())
-    return [
-        *lines,
-        ("loss", f"{loss}" + (f", temperature {recipe.temperature:g}" if teacher is not None else "")),
-        (
-            "schedule",
-            f"{recipe.epochs} epochs ({said(request.epochs, 'from the data and the device')}), "
-            f"batches of {recipe.batch_size}, learning rate {recipe.learning_rate:g}",
-        ),
-        ("device", f"{trainer.compute.name}, {'bfloat16' if trainer.compute.bf16 else 'float32'}"),
-    ]

@@ -2,14 +2,15 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kdedge.distill.compute import Compute
 from kdedge.distill.lesson import View
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.graph.deployed import Normalise
 from kdedge_export.saliency import ExplainedModel, find_head
+from kdedge_export.saliency.explained import map_size
 from kdedge_export.saliency.find import example_input
+from kdedge_export.saliency.trace import evaluating
 from kdedge_runtime.metadata import ImageInput
 
 __all__ = ["Watched"]
@@ -39,8 +40,6 @@ class Watched(nn.Module):
     def forward(self, images: Tensor) -> View:
         """Look at uint8 RGB images `[N, H, W, 3]`; those of another size than the model's are resampled."""
         x = self.normalise(images)
-        if tuple(x.shape[2:]) != (self.spec.height, self.spec.width):
-            x = F.interpolate(x, (self.spec.height, self.spec.width), mode="bilinear", antialias=True)
         if self.explained is None:
             return View(None, self.model(x).float(), None)
         logits, activations = self.explained(x)
@@ -51,11 +50,6 @@ class Watched(nn.Module):
         """Height and width of the model's map in cells, or None when it has none."""
         if self.explained is None:
             return None
-        device = self.normalise.mean.device
-        blank = torch.zeros(1, self.spec.height, self.spec.width, 3, dtype=torch.uint8, device=device)
-        was_training = self.training
-        self.eval()
-        with torch.no_grad():
-            activations = self(blank).activations
-        self.train(was_training)
-        return activations.shape[2], activations.shape[3]
+        example = example_input(self.spec.height, self.spec.width).to(self.normalise.mean.device)
+        with evaluating(self):
+            return map_size(self.explained, example)

@@ -2,12 +2,13 @@
 
 from kdedge.models.stride import output_stride, reduce_stride
 from kdedge.models.weights import load_state, read_state
-from kdedge.models.zoo import ModelSpec, build, canonical_name, pretrained_input, pretrained_labels
+from kdedge.models.zoo import ModelSpec, build, canonical_name, head_tensors, pretrained_input, pretrained_labels
 
 __all__ = [
     "ModelSpec",
     "build",
     "canonical_name",
+    "head_tensors",
     "load_state",
     "output_stride",
     "pretrained_input",

@@ -40,9 +40,9 @@ class RunRecord:
     """The options that the user gave; a resumed run may not be given others."""
     device: str
     teacher: dict[str, Any] | None = None
-    """`source` and, for a model that is no run, `weights`."""
+    """`source`, for a model that is no run `weights`, and `weights_sha256`."""
     result: dict[str, Any] | None = None
-    """`best` and `last` epoch as in `metrics.jsonl`, and `seconds`; None until the run is complete."""
+    """`best` and `last` epoch as in `metrics.jsonl`, and the `seconds` of all; None until the run is complete."""
 
     def finished(self, result: dict[str, Any]) -> "RunRecord":
         """The record of the completed run."""
@@ -76,5 +76,5 @@ def read_run(folder: Path) -> RunRecord:
         values["input"] = ImageInput(**spec | {"mean": tuple(spec["mean"]), "std": tuple(spec["std"])})
         values["labels"] = tuple(values["labels"])
         return RunRecord(**values)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{folder / RECORD} is damaged: {error}. Train the model again.") from error

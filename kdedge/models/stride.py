@@ -5,10 +5,14 @@ something. Taking strides out of the first layers keeps the resolution; it costs
 accuracy as well.
 """
 
+import math
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor, nn
 
 from kdedge_export.saliency.trace import evaluating
+from kdedge_runtime.errors import UsageError
 
 __all__ = ["output_stride", "reduce_stride"]
 
@@ -27,40 +31,48 @@ def reduce_stride(model: nn.Module, factor: int, size: int, *, fresh: bool) -> i
 
     Returns:
         The factor that was reached; smaller than asked for when the model has too few strided layers.
+
+    Raises:
+        UsageError: the model cannot take an input of this size.
     """
     reached = 1
     while reached < factor:
-        first = _first_strided_level(model, size)
-        if not first:
+        levels = _strided_levels(model, size)
+        if not levels:
             break
-        for path in first:
+        first = levels[max(levels)]
+        for path in first.paths:
             _take_stride(model, path, fresh)
-        reached *= 2
+        reached *= first.stride
     return reached
 
 
 def output_stride(model: nn.Module, size: int) -> int:
-    """By how much the model divides the resolution through strided layers."""
-    levels = {side for _, side in _strided_layers(model, size)}
-    return 1 << len(levels)
+    """By how much the model divides the resolution through strided layers.
+
+    Raises:
+        UsageError: the model cannot take an input of this size.
+    """
+    return math.prod(level.stride for level in _strided_levels(model, size).values())
 
 
-def _first_strided_level(model: nn.Module, size: int) -> list[str]:
-    """The strided layers that work at the finest resolution: one on the main path, perhaps one on a shortcut."""
-    layers = _strided_layers(model, size)
-    finest = max((entry[1] for entry in layers), default=0)
-    return [path for path, side in layers if side == finest]
+@dataclass
+class _Level:
+    """The strided layers that work at one resolution: one on the main path, perhaps others on shortcuts."""
+
+    stride: int
+    paths: list[str] = field(default_factory=list)
 
 
-def _strided_layers(model: nn.Module, size: int) -> list[tuple[str, int]]:
-    """Path and input side of every layer with a stride, in the order of execution."""
-    found: list[tuple[str, int]] = []
+def _strided_levels(model: nn.Module, size: int) -> dict[int, _Level]:
+    """The layers with a stride, by the side of their input."""
+    levels: dict[int, _Level] = {}
 
-    def note(path: str, inputs: tuple[Tensor, ...]) -> None:
-        found.append((path, inputs[0].shape[-1]))
+    def note(path: str, layer: _Strided, inputs: tuple[Tensor, ...]) -> None:
+        levels.setdefault(inputs[0].shape[-1], _Level(_stride(layer))).paths.append(path)
 
     handles = [
-        module.register_forward_pre_hook(lambda _module, inputs, path=path: note(path, inputs))
+        module.register_forward_pre_hook(lambda layer, inputs, path=path: note(path, layer, inputs))
         for path, module in model.named_modules()
         if isinstance(module, _Strided) and _stride(module) > 1
     ]
@@ -68,10 +80,15 @@ def _strided_layers(model: nn.Module, size: int) -> list[tuple[str, int]]:
     try:
         with evaluating(model), torch.no_grad():
             model(torch.zeros(1, 3, size, size, device=device))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UsageError(
+            f"{type(model).__name__} cannot take pictures of {size} × {size} px: {error}. "
+            "Choose another --size (such as 224) or another network."
+        ) from error
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return levels
 
 
 def _stride(layer: _Strided) -> int:

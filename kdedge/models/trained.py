@@ -1,15 +1,24 @@
 """A model with its weights, from wherever the user has it."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from kdedge.models.run_folder import BEST, LAST, is_run, read_run
 from kdedge.models.weights import load_state, read_state
-from kdedge.models.zoo import ModelSpec, build, canonical_name, pretrained_input, pretrained_labels
+from kdedge.models.zoo import (
+    IMAGENET_CLASSES,
+    ModelSpec,
+    build,
+    canonical_name,
+    head_tensors,
+    pretrained_input,
+    pretrained_labels,
+)
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.metadata import ImageInput
 
@@ -47,24 +56,21 @@ def load_trained(source: str, *, weights: Path | None = None, which: Literal["be
     folder = Path(source)
     if is_run(folder):
         if weights is not None:
-            raise UsageError(f"{source} is a run folder and has its own weights; leave --weights out.")
+            raise UsageError(f"{source} is a run folder and has its own weights; leave those in {weights} out.")
         record = read_run(folder)
         file = folder / (BEST if which == "best" else LAST)
         if not file.is_file():
             raise UsageError(f"The run {folder} has no finished epoch yet. Continue it with --resume.")
         model = build(record.model, record.input.height)
-        state = {
-            name.removeprefix("model."): value for name, value in read_state(file).items() if name.startswith("model.")
-        }
-        load_state(model, state, str(file))
+        load_state(model, read_state(file), str(file))
         return TrainedModel(model, record.model, record.input, record.labels, _origin(source, file))
-    if folder.exists() or source.endswith("/"):
-        raise UsageError(f"{source} is neither a run folder nor the name of a model. Make a run with kdedge train.")
+    if folder.exists() or len(folder.parts) > 1 or source.endswith("/"):
+        found = "is no run folder" if folder.exists() else "does not exist"
+        raise UsageError(f"{source} {found}. Expected a run of kdedge train or distill, or the name of a model.")
     name = canonical_name(source)
     spec_input = pretrained_input(name)
     state = read_state(weights) if weights is not None else {}
-    classes = next((len(value) for key, value in reversed(state.items()) if key.endswith("bias")), 1000)
-    classes = _classes(state, classes)
+    classes = _classes(name, spec_input.height, state)
     spec = ModelSpec(name, classes, fresh_stem=False)
     model = build(spec, spec_input.height)
     if weights is not None:
@@ -72,13 +78,10 @@ def load_trained(source: str, *, weights: Path | None = None, which: Literal["be
     return TrainedModel(model, spec, spec_input, pretrained_labels(name, classes), _origin(name, weights))
 
 
-def _classes(state: dict[str, Any], default: int) -> int:
-    """The number of classes that a classifier's weights were trained for: the rows of its classification layer."""
-    for name in ("fc", "classifier", "head", "linear"):
-        rows = [value.shape[0] for key, value in state.items() if key.startswith(name) and key.endswith(".weight")]
-        if rows:
-            return int(rows[-1])
-    return default
+def _classes(name: str, size: int, state: Mapping[str, Tensor]) -> int:
+    """For how many classes a network's weights were trained."""
+    rows = [state[tensor].shape[0] for tensor in head_tensors(name, size) if tensor in state]
+    return rows[0] if rows else IMAGENET_CLASSES
 
 
 def _origin(source: str, weights: Path | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import difflib
 from dataclasses import dataclass
 from typing import Any, cast
 
+import torch
 from torch import nn
 
 from kdedge.models.resnet import RESNETS, SmallResNet
@@ -11,8 +12,17 @@ from kdedge.models.stride import reduce_stride
 from kdedge_runtime.errors import MissingDependency, UsageError
 from kdedge_runtime.metadata import ImageInput, Interpolation
 
-__all__ = ["ModelSpec", "build", "canonical_name", "pretrained_input", "pretrained_labels"]
+__all__ = [
+    "IMAGENET_CLASSES",
+    "ModelSpec",
+    "build",
+    "canonical_name",
+    "head_tensors",
+    "pretrained_input",
+    "pretrained_labels",
+]
 
+IMAGENET_CLASSES = 1000
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -76,6 +86,13 @@ def build(spec: ModelSpec, size: int) -> nn.Module:
     return model
 
 
+def head_tensors(name: str, size: int) -> tuple[str, ...]:
+    """The tensors of a network whose first dimension is the number of classes, found by building it for two numbers."""
+    with torch.device("meta"):
+        few, more = (build(ModelSpec(name, classes, fresh_stem=False), size).state_dict() for classes in (2, 3))
+    return tuple(tensor for tensor in few if few[tensor].shape != more[tensor].shape)
+
+
 def pretrained_input(name: str) -> ImageInput:
     """The input that a library's trained weights of this model expect."""
     library, _, bare = name.partition(":")
@@ -100,7 +117,7 @@ def pretrained_input(name: str) -> ImageInput:
 
 def pretrained_labels(name: str, classes: int) -> tuple[str, ...]:
     """ImageNet's class names when the model has its thousand classes, else numbers."""
-    if classes == 1000:
+    if classes == IMAGENET_CLASSES:
         from torchvision.models import ResNet18_Weights
 
         return tuple(ResNet18_Weights.DEFAULT.meta["categories"])

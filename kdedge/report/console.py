@@ -3,12 +3,19 @@
 import sys
 
 from rich.console import Console
+from rich.text import Text
 
-__all__ = ["stderr_console"]
+__all__ = ["flagged", "stderr_console"]
 
 _LOG_COLUMNS = 120
 
 
 def stderr_console() -> Console:
-    """A console on stderr that does not colour numbers."""
-    return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _LOG_COLUMNS)
+    """A console on stderr that prints words as they are: brackets in a file's name are no markup."""
+    width = None if sys.stderr.isatty() else _LOG_COLUMNS
+    return Console(stderr=True, highlight=False, markup=False, emoji=False, width=width)
+
+
+def flagged(word: str, text: str) -> Text:
+    """`word: text`, the word in yellow."""
+    return Text.assemble((word, "yellow"), f": {text}")

@@ -18,10 +18,10 @@ def print_export(result: ExportResult, source: str, data: str | None) -> None:
 
     spec, outputs = result.metadata.input, result.metadata.outputs
     say(f"{result.fp32}  {_megabytes(result.fp32)}, input {spec.width} × {spec.height} px")
-    say(f"  \\[x] logits equal PyTorch's on two inputs (relative error {result.logits_error:.0e})")
+    say(f"  [x] logits equal PyTorch's on two inputs (relative error {result.logits_error:.0e})")
     if result.map_error is not None:
         cells = f"{outputs.map_width} × {outputs.map_height} cells, {outputs.head} head, {outputs.target_layer}"
-        say(f"  \\[x] map equals PyTorch's on two inputs (relative error {result.map_error:.0e}): {cells}")
+        say(f"  [x] map equals PyTorch's on two inputs (relative error {result.map_error:.0e}): {cells}")
     if result.int8 is not None and result.latency_ms is not None:
         fp32_ms, int8_ms = result.latency_ms
         verdict = "faster than" if int8_ms < fp32_ms else "SLOWER than"

@@ -11,8 +11,8 @@ from rich.table import Table
 from torch import Tensor
 
 from kdedge.distill.run import Audience, Request, continue_run, start_run
-from kdedge.models.run_folder import RunRecord
-from kdedge.report.console import stderr_console
+from kdedge.models.run_folder import RunRecord, is_run
+from kdedge.report.console import flagged, stderr_console
 
 __all__ = ["Screen", "train_with_progress"]
 
@@ -23,8 +23,13 @@ _SHOWN = {"val_top1": "top-1", "val_agreement": "agreement", "val_map_pearson": 
 def train_with_progress(request: Request, out: Path, device: str, *, resume: bool) -> None:
     """Run a training from start to end, or the rest of one, and print how it went (on stderr)."""
     console = stderr_console()
-    with Screen(console) as screen:
-        record = (continue_run if resume else start_run)(request, out, screen, device)
+    try:
+        with Screen(console) as screen:
+            record = (continue_run if resume else start_run)(request, out, screen, device)
+    except KeyboardInterrupt:
+        if is_run(out):
+            console.print(f"\nStopped. To go on after the last complete epoch, add --resume (run folder {out}).")
+        raise
     _print_result(console, record, out)
 
 
@@ -59,7 +64,7 @@ class Screen(Audience):
 
     def on_warning(self, warning: str) -> None:
         """Print the warning."""
-        self._console.print(f"[yellow]warning[/]: {warning}", soft_wrap=True)
+        self._console.print(flagged("warning", warning), soft_wrap=True)
 
     def on_decode(self, done: int, total: int) -> None:
         """Move the bar of the pictures that are read."""
@@ -68,9 +73,13 @@ class Screen(Audience):
         self._progress.update(self._decoding, completed=done)
         if done == total:
             self._progress.remove_task(self._decoding)
+            self._decoding = None
 
     def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int) -> None:
         """Print what was decided, a line each."""
+        if self._training is not None:  # the demo trains twice
+            self._progress.remove_task(self._training)
+        self._training, self._validation = None, ""
         self._terms, self._epochs = terms, epochs
         for name, value in lines:
             self._console.print(f"{name:>9}  {value}", soft_wrap=True)
@@ -111,7 +120,7 @@ def _figures(metrics: dict[str, Any]) -> str:
 
 def _print_result(console: Console, record: RunRecord, out: Path) -> None:
     assert record.result is not None
-    table = Table(title=f"{out}, after {record.result['seconds'] / 60:.1f} minutes", title_justify="left")
+    table = Table()
     table.add_column("")
     for title in ("epoch", *(title for key, title in _SHOWN.items() if key in record.result["last"])):
         table.add_column(title, justify="right")
@@ -123,5 +132,6 @@ def _print_result(console: Console, record: RunRecord, out: Path) -> None:
             if key in metrics
         ]
         table.add_row(name, str(metrics["epoch"]), *figures)
-    console.print()
+    # Not the table's title: that would be broken into lines as short as the table.
+    console.print(f"\n{out}, after {record.result['seconds'] / 60:.1f} minutes", soft_wrap=True)
     console.print(table)

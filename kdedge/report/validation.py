@@ -3,7 +3,7 @@
 import typer
 from rich.table import Table
 
-from kdedge.report.console import stderr_console
+from kdedge.report.console import flagged, stderr_console
 from kdedge.workflow.validate_model import Validation
 from kdedge_export.validate import checklist
 from kdedge_export.validate.roles import TITLES
@@ -16,7 +16,7 @@ def print_validation(validation: Validation) -> None:
     console = stderr_console()
     report = validation.report
     for note in validation.notes:
-        console.print(f"[yellow]note[/]: {note}", soft_wrap=True)
+        console.print(flagged("note", note), soft_wrap=True)
     table = Table(title=f"{report.images:,} images: {report.data}", title_justify="left")
     for title in ("", "size", "top-1", "agreement", "KL", "map Pearson", "5th pct", "top-20 % IoU"):
         table.add_column(title, justify="right" if title else "left")

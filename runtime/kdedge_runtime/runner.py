@@ -108,7 +108,7 @@ def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
 
     # SIGHUP: the terminal or ssh session of a recording was closed. Not every system has it.
     numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-    before = {number: signal.getsignal(number) for number in numbers}
+    before = {int(number): signal.getsignal(number) for number in numbers}
     for number in before:
         signal.signal(number, ask_to_stop)
     try:

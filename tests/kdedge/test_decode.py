@@ -144,6 +144,12 @@ class TestLoad:
         with pytest.raises(DataError, match=r"No validation image of class 'low' .*3 empty"):
             load(scan(tmp_path), SPEC)
 
+    def test_one_image_a_class_leaves_none_for_validation(self, tmp_path: Path) -> None:
+        for label in ("low", "high"):
+            photo(tmp_path / label / "0.png", 50)
+        with pytest.raises(DataError, match="none is left for validation"):
+            load(scan(tmp_path), SPEC)
+
 
 class TestTypicalSize:
     def test_it_is_the_median_of_the_shorter_sides(self, tmp_path: Path) -> None:

@@ -131,6 +131,11 @@ class TestHashedSplit:
 
 
 class TestFingerprint:
+    def test_a_link_to_nowhere_is_left_to_the_decoder(self, tmp_path: Path) -> None:
+        (classes(tmp_path, 3) / "cat/dead.jpg").symlink_to(tmp_path / "gone.jpg")
+        folder = scan(tmp_path)
+        assert "cat/dead.jpg" in names(folder.train, tmp_path) | names(folder.val, tmp_path)
+
     def test_it_notices_names_and_sizes_and_ignores_companions(self, tmp_path: Path) -> None:
         first = scan(classes(tmp_path)).fingerprint
         assert len(bytes.fromhex(first)) == 32

@@ -1,0 +1,41 @@
+"""A folder of tiny pictures and a teacher trained on it, shared by all tests of the workbench."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from training_toys import Listener, write_scenes
+
+from kdedge.distill.run import Request, start_run
+from kdedge.workflow.export_model import export_model
+from kdedge_runtime.devices import load_profile
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """As the commands of `training_toys.kdedge`, so that sums come out in the same order."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes, 16 pictures each to train on and 6 to validate, 32 px; tests must not change it."""
+    return write_scenes(tmp_path_factory.mktemp("scenes"))
+
+
+@pytest.fixture(scope="session")
+def teacher_run(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run: `small:resnet8` after four epochs on `scenes`; tests must not change it."""
+    out = tmp_path_factory.mktemp("runs") / "teacher"
+    start_run(Request(str(scenes), "small:resnet8", epochs=4, batch_size=16), out, Listener(), "cpu")
+    return out
+
+
+@pytest.fixture(scope="session")
+def exported_run(scenes: Path, teacher_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student of `teacher_run` after two epochs, with its fp32 and int8 files; tests must not change it."""
+    out = tmp_path_factory.mktemp("exported") / "student"
+    request = Request(str(scenes), "small:resnet8", teacher=str(teacher_run), epochs=2, batch_size=16)
+    start_run(request, out, Listener(), "cpu")
+    export_model(str(out), with_int8=True, profile=load_profile("generic"))
+    return out

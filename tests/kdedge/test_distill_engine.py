@@ -1,0 +1,250 @@
+"""The loop: what a run learns from, what it leaves alone, and when it stops."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from training_toys import CLASSES, SIDE, TRAIN, Listener, tiny_trainer
+
+from kdedge.distill import checkpoint, engine
+from kdedge.distill.losses import TERMS
+from kdedge.distill.recipe import Recipe
+from kdedge.models import ModelSpec, build
+from kdedge.models.run_folder import BEST, LAST, METRICS
+from kdedge_runtime.errors import KdedgeError
+
+RECIPE = Recipe(epochs=2, batch_size=16, learning_rate=0.05, loss={"ce": 1.0})
+
+
+def taught(terms: str = "ce kd mapall", **settings: Any) -> Recipe:
+    return replace(RECIPE, loss=dict.fromkeys(terms.split(), 1.0), **settings)
+
+
+def a_teacher(model: str = "small:resnet14") -> nn.Module:
+    torch.manual_seed(5)
+    return build(ModelSpec(model, len(CLASSES)), SIDE)
+
+
+def snapshot(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def differing(before: dict[str, Tensor], after: dict[str, Tensor]) -> list[str]:
+    return [name for name in before if not torch.equal(before[name], after[name])]
+
+
+class TestEpochs:
+    def test_every_picture_is_seen_once_an_epoch_in_another_order(self, scenes: Path) -> None:
+        trainer = tiny_trainer(scenes, replace(RECIPE, flip=False, shift_fraction=0.0))
+        pictures = trainer.train.images
+        orders = []
+        for epoch in (0, 1):
+            batches = list(trainer._batches(epoch))
+            assert [len(images) for images, _ in batches] == [16, 16, 16]
+            order = []
+            for images, targets in batches:
+                for image, target in zip(images, targets, strict=True):
+                    index = int((pictures == image).flatten(1).all(dim=1).nonzero())
+                    assert trainer.train.targets[index] == target
+                    order.append(index)
+            assert sorted(order) == list(range(TRAIN * len(CLASSES)))
+            orders.append(order)
+        assert orders[0] != orders[1] != sorted(orders[1])
+
+    def test_an_incomplete_last_batch_is_left_out_unless_it_is_the_only_one(self, scenes: Path) -> None:
+        assert tiny_trainer(scenes, replace(RECIPE, batch_size=20)).steps_per_epoch == 2
+        alone = tiny_trainer(scenes, replace(RECIPE, batch_size=500))
+        assert [len(images) for images, _ in alone._batches(0)] == [48]
+
+    def test_each_epoch_leaves_a_line_with_its_figures(self, scenes: Path, tmp_path: Path) -> None:
+        trainer, listener = tiny_trainer(scenes, taught("ce kd map"), teacher=a_teacher()), Listener()
+        result = trainer.run(tmp_path, listener, resume=False)
+        lines = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
+        assert lines == listener.epochs
+        assert [line["epoch"] for line in lines] == [1, 2]
+        assert listener.steps == 6
+        for line in lines:
+            assert line["loss"] == pytest.approx(line["loss_ce"] + line["loss_kd"] + line["loss_map"], rel=1e-5)
+            assert 0 <= line["val_top1"] <= 1
+            assert 0 <= line["val_agreement"] <= 1
+            assert -1 <= line["val_map_pearson"] <= 1
+        assert result["last"] == lines[-1]
+        assert result["best"] in lines
+        assert result["seconds"] == pytest.approx(sum(line["seconds"] for line in lines), abs=0.06)
+
+    def test_the_validation_figures_are_those_of_the_weights_that_are_kept(self, scenes: Path, tmp_path: Path) -> None:
+        trainer = tiny_trainer(scenes, replace(RECIPE, epochs=3))
+        result = trainer.run(tmp_path, Listener(), resume=False)
+        for name, which in ((BEST, "best"), (LAST, "last")):
+            state = load_file(tmp_path / name)
+            trainer.student.model.load_state_dict(
+                {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
+            )
+            trainer.student.eval()
+            with torch.no_grad():
+                hits = trainer.student(trainer.val.images).logits.argmax(dim=1) == trainer.val.targets
+            assert hits.float().mean().item() == pytest.approx(result[which]["val_top1"])
+
+    @pytest.mark.parametrize(
+        ("figures", "best"),
+        [
+            ([{"val_top1": 0.3}, {"val_top1": 0.6}, {"val_top1": 0.5}], 2),
+            ([{"val_agreement": 0.3}, {"val_agreement": 0.3}, {"val_agreement": 0.4}], 3),
+            ([{"val_map_pearson": 0.1}, {"val_map_pearson": 0.3}, {"val_map_pearson": -0.2}], 2),
+            ([{"val_loss": 1.0}, {"val_loss": 0.8}, {"val_loss": 0.9}], 2),
+            ([{}, {}, {}], 1),
+        ],
+        ids=["accuracy", "then agreement", "then the maps", "then the loss", "then the earlier one"],
+    )
+    def test_the_best_epoch_is_kept(
+        self,
+        scenes: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        figures: list[dict[str, float]],
+        best: int,
+    ) -> None:
+        equal = {"val_top1": 0.5, "val_agreement": 0.5, "val_map_pearson": 0.5, "val_loss": 1.0}
+        script = iter(figures)
+        monkeypatch.setattr(engine.Trainer, "_validate", lambda *_: equal | next(script))
+        weights = []
+
+        class Keeper(Listener):
+            def on_epoch(self, metrics: dict[str, Any]) -> None:
+                weights.append(load_file(tmp_path / LAST)["model.conv1.weight"])
+
+        result = tiny_trainer(scenes, replace(RECIPE, epochs=3)).run(tmp_path, Keeper(), resume=False)
+        assert result["best"]["epoch"] == best
+        assert torch.equal(load_file(tmp_path / BEST)["model.conv1.weight"], weights[best - 1])
+
+    def test_the_loss_is_the_weighted_sum_of_its_terms(
+        self, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(TERMS, "ce", lambda lesson: 0 * lesson.student.logits.sum() + 3)
+        monkeypatch.setitem(TERMS, "kd", lambda lesson: 0 * lesson.student.logits.sum() + 5)
+        recipe = replace(RECIPE, epochs=1, loss={"kd": 0.5, "ce": 4.0})
+        (line,) = [tiny_trainer(scenes, recipe, teacher=a_teacher()).run(tmp_path, Listener(), resume=False)["last"]]
+        assert (line["loss_ce"], line["loss_kd"], line["loss"]) == (3, 5, 0.5 * 5 + 4.0 * 3)
+
+
+class TestTeacher:
+    def test_it_is_never_changed(self, scenes: Path, tmp_path: Path) -> None:
+        teacher = a_teacher()
+        before = snapshot(teacher)
+        tiny_trainer(scenes, taught(epochs=1), teacher=teacher).run(tmp_path, Listener(), resume=False)
+        assert not differing(before, teacher.state_dict()), "neither weights nor running statistics"
+        assert all(parameter.grad is None for parameter in teacher.parameters())
+        assert not teacher.training
+
+    def test_a_student_of_its_own_kind_learns_to_agree_with_it(self, scenes: Path, tmp_path: Path) -> None:
+        recipe = taught("kd mapall", epochs=6, flip=False, shift_fraction=0.0)
+        listener = Listener()
+        tiny_trainer(scenes, recipe, teacher=a_teacher("small:resnet8")).run(tmp_path, listener, resume=False)
+        first, last = listener.epochs[0], listener.epochs[-1]
+        assert last["loss_mapall"] < 0.8 * first["loss_mapall"]
+        assert last["val_map_pearson"] > first["val_map_pearson"] + 0.1
+
+
+class TestMeasurement:
+    @pytest.mark.parametrize("model", ["small:resnet8", "torchvision:mobilenet_v3_small"])
+    def test_it_leaves_no_trace(self, scenes: Path, tmp_path: Path, model: str) -> None:
+        """A run after a measurement equals one without, bit for bit: weights, batch statistics, dropout."""
+        recipe = taught("ce kd mapall", epochs=1, batch_size=24)
+        finished = []
+        for measured in (False, True):
+            folder = tmp_path / str(measured)
+            folder.mkdir()
+            trainer = tiny_trainer(scenes, recipe, model=model, teacher=a_teacher())
+            before = snapshot(trainer.student.model)
+            random_state = torch.get_rng_state()
+            if measured:
+                assert trainer.seconds_per_epoch(steps=2) > 0
+                assert not differing(before, trainer.student.model.state_dict())
+                assert torch.equal(random_state, torch.get_rng_state())
+                assert all(parameter.grad is None for parameter in trainer.student.model.parameters())
+                assert not trainer.optimizer.state
+            trainer.run(folder, Listener(), resume=False)
+            finished.append(load_file(folder / LAST))
+        assert not differing(*finished)
+
+    def test_it_is_about_as_long_as_an_epoch(self, scenes: Path, tmp_path: Path) -> None:
+        trainer = tiny_trainer(scenes, replace(RECIPE, batch_size=8))
+        trainer.seconds_per_epoch()
+        measured = trainer.seconds_per_epoch()
+        took = trainer.run(tmp_path, Listener(), resume=False)["last"]["seconds"]
+        assert took / 10 < measured < took * 10
+
+
+class Poison(Listener):
+    """Spoils the student after a step."""
+
+    def __init__(self, student: nn.Module, epoch: int, step: int, value: float) -> None:
+        super().__init__()
+        self.student, self.when, self.value = student, (epoch, step), value
+
+    def on_step(self, epoch: int, step: int, steps: int, parts: Tensor) -> None:
+        if (epoch, step) == self.when:
+            with torch.no_grad():
+                next(self.student.parameters())[0, 0, 0, 0] = self.value
+
+
+class TestNotANumber:
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    @pytest.mark.parametrize("step", [1, 3], ids=["in the middle", "by the last step"])
+    def test_it_stops_the_run_and_the_last_good_checkpoint_is_intact(
+        self, scenes: Path, tmp_path: Path, value: float, step: int
+    ) -> None:
+        trainer = tiny_trainer(scenes, replace(RECIPE, epochs=4))
+        good: dict[str, bytes] = {}
+
+        class Watcher(Poison):
+            def on_epoch(self, metrics: dict[str, Any]) -> None:
+                good.update({name: (tmp_path / name).read_bytes() for name in (BEST, LAST, METRICS)})
+
+        with pytest.raises(KdedgeError, match=r"not a number any more in epoch 2 .*intact.*--lr 0\.0125") as caught:
+            trainer.run(tmp_path, Watcher(trainer.student, 1, step, value), resume=False)
+        assert "\n" not in str(caught.value)
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == good
+        assert all(value.isfinite().all() for value in load_file(tmp_path / LAST).values())
+
+    def test_a_rate_that_is_far_too_high_ends_there(self, scenes: Path, tmp_path: Path) -> None:
+        trainer = tiny_trainer(scenes, replace(RECIPE, learning_rate=1e20))
+        with pytest.raises(KdedgeError, match="not a number any more in epoch 1"):
+            trainer.run(tmp_path, Listener(), resume=False)
+        assert not (tmp_path / LAST).exists()
+
+
+def test_a_disk_that_fills_up_leaves_the_checkpoint_of_the_epoch_before(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = tiny_trainer(scenes, replace(RECIPE, epochs=3))
+    saved: list[bytes] = []
+    save_file = checkpoint.save_file
+
+    def filling_up(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+        if json.loads(metadata["kdedge"]).get("history", [{}])[-1].get("epoch") == 2:
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        save_file(tensors, path, metadata=metadata)
+        saved.append(path.read_bytes())
+
+    monkeypatch.setattr(checkpoint, "save_file", filling_up)
+    with pytest.raises(KdedgeError, match=r"last\.safetensors.*No space left"):
+        trainer.run(tmp_path, Listener(), resume=False)
+    assert (tmp_path / LAST).read_bytes() in saved
+    assert {path.name for path in tmp_path.iterdir()} == {BEST, LAST, METRICS}
+
+
+def test_a_finished_run_does_nothing_more(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = tiny_trainer(scenes, RECIPE).run(tmp_path, Listener(), resume=False)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(engine.Trainer, "_train_epoch", None)
+    again, listener = tiny_trainer(scenes, RECIPE, seed=1), Listener()
+    assert again.run(tmp_path, listener, resume=True) == result
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert not listener.epochs

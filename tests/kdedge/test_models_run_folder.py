@@ -1,0 +1,54 @@
+"""What a run folder says about its model, and what is said about a damaged one."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kdedge.models import ModelSpec
+from kdedge.models.run_folder import RunRecord, is_run, read_run, write_run
+from kdedge_runtime.errors import UsageError
+from kdedge_runtime.metadata import ImageInput
+
+RECORD = RunRecord(
+    kind="distill",
+    model=ModelSpec("small:resnet20", 2, 2, False),
+    input=ImageInput(48, 48, (0.5, 0.4, 0.3), (0.25, 0.2, 0.1), interpolation="bicubic"),
+    labels=("Käse", "Brot [alt]"),
+    data={"root": "/photos", "fingerprint": "ab", "split": "hashed", "train": 8, "val": 2, "images_per_class": None},
+    recipe={"epochs": 3, "loss": {"ce": 0.1, "kd": 0.9}},
+    request={"data": "photos", "epochs": 3},
+    device="CPU, 1 threads",
+    teacher={"source": "runs/teacher", "weights": None, "weights_sha256": "cd"},
+)
+
+
+def test_a_record_survives_the_disk(tmp_path: Path) -> None:
+    assert not is_run(tmp_path / "run")
+    write_run(tmp_path / "run", RECORD)
+    assert is_run(tmp_path / "run")
+    assert read_run(tmp_path / "run") == RECORD
+    finished = RECORD.finished({"best": {"epoch": 2}, "last": {"epoch": 3}, "seconds": 1.5})
+    write_run(tmp_path / "run", finished)
+    assert read_run(tmp_path / "run") == finished
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"], "no temporary file stays"
+
+
+def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"not a run folder.*kdedge train or distill"):
+        read_run(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '"run"', '{"schema": 1}', '{"schema": 1, "input": 3}'])
+def test_a_damaged_record(tmp_path: Path, content: str) -> None:
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(UsageError, match=r"run\.json is damaged: .*Train the model again"):
+        read_run(tmp_path)
+
+
+def test_a_record_of_another_version(tmp_path: Path) -> None:
+    write_run(tmp_path, RECORD)
+    values = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps(values | {"schema": 2}))
+    with pytest.raises(UsageError, match="another version of kdedge"):
+        read_run(tmp_path)

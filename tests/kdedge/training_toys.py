@@ -1,0 +1,102 @@
+"""Tiny labelled pictures, the audience of a silent run, and `kdedge` as a user starts it."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from kdedge.data import load, scan
+from kdedge.distill.compute import choose_compute
+from kdedge.distill.engine import Trainer
+from kdedge.distill.recipe import Recipe
+from kdedge.distill.run import Audience
+from kdedge.distill.watched import Watched
+from kdedge.models import ModelSpec, build
+from kdedge.models.run_folder import METRICS
+from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.sources.scenes import LABELS, render_scene
+
+SIDE = 32
+CLASSES = LABELS[:3]
+TRAIN, VAL = 16, 6
+"""Pictures a class."""
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
+"""The environment of commands: with tiny pictures threads only wait for each other."""
+
+
+def write_scenes(root: Path, labels: tuple[str, ...] = CLASSES, train: int = TRAIN, val: int = VAL) -> Path:
+    """Render `root/train/CLASS/*.png` and `root/val/CLASS/*.png`, the same pictures every time."""
+    rng = np.random.default_rng(0)
+    for side, count in (("train", train), ("val", val)):
+        for label in labels:
+            (root / side / label).mkdir(parents=True)
+            for index in range(count):
+                Image.fromarray(render_scene(label, rng, SIDE).image).save(root / side / label / f"{index:02}.png")
+    return root
+
+
+@dataclass
+class Listener(Audience):
+    """Keeps what a run tells its audience."""
+
+    plan: list[tuple[str, str]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    steps: int = 0
+
+    def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int) -> None:
+        self.plan += lines
+
+    def on_warning(self, warning: str) -> None:
+        self.warnings.append(warning)
+
+    def on_decode(self, done: int, total: int) -> None:
+        pass
+
+    def on_step(self, epoch: int, step: int, steps: int, parts: Tensor) -> None:
+        self.steps += 1
+
+    def on_epoch(self, metrics: dict[str, Any]) -> None:
+        self.epochs.append(metrics)
+
+
+def kdedge_command(*arguments: object) -> list[str]:
+    """The command line of `kdedge` in a fresh process of this Python."""
+    return [sys.executable, "-c", "from kdedge.cli import main; main()", *map(str, arguments)]
+
+
+def kdedge(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run `kdedge` to its end."""
+    return subprocess.run(
+        kdedge_command(*arguments), cwd=cwd, env=ONE_THREAD, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def metrics_of(run: Path) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl`, without how long they took."""
+    lines = [json.loads(line) for line in (run / METRICS).read_text(encoding="utf-8").splitlines()]
+    return [without_time(line) for line in lines]
+
+
+def without_time(metrics: dict[str, Any]) -> dict[str, Any]:
+    """An epoch's figures, but for how long it took."""
+    return {key: value for key, value in metrics.items() if key != "seconds"}
+
+
+def tiny_trainer(
+    root: Path, recipe: Recipe, *, model: str = "small:resnet8", teacher: nn.Module | None = None, seed: int = 0
+) -> Trainer:
+    """A trainer on the pictures of `root`, with a student (and a teacher) of 32 px."""
+    spec, compute = ImageInput(SIDE, SIDE, (0.5,) * 3, (0.25,) * 3), choose_compute("cpu")
+    torch.manual_seed(seed)
+    student = Watched(build(ModelSpec(model, len(CLASSES)), SIDE), spec, compute)
+    watched_teacher = None if teacher is None else Watched(teacher, spec, compute)
+    return Trainer(student, watched_teacher, load(scan(root), spec), recipe, compute)
