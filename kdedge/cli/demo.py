@@ -21,3 +21,4 @@ def demo(
     with Screen(console) as screen:
         result = run_demo(out, screen, lambda heading: console.print(f"\n{heading}", style="bold"))
     print_demo(console, result)
+    result.validation.require_passed()

@@ -26,16 +26,24 @@ def export(
         Path | None, typer.Option("-o", "--output", help="File to write. [default: model.onnx in the run]")
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Trained weights of a model by name.")] = None,
-    data: Annotated[str | None, typer.Option(help="Pictures to calibrate on. [default: the run's]")] = None,
-    device: Annotated[str, typer.Option(help="Device profile that the int8 file is for.")] = "generic",
+    data: Annotated[
+        str | None, typer.Option(help="Pictures to calibrate int8 on. [default: the run's training side]")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Device profile that the int8 file is for. [default: generic]")
+    ] = None,
 ) -> None:
     """Write one ONNX file whose forward pass gives the answer and the reason."""
     from kdedge.report.exporting import print_export
     from kdedge.report.progress import step_progress
     from kdedge.workflow.export_model import export_model
     from kdedge_runtime.devices import load_profile
+    from kdedge_runtime.errors import UsageError
 
-    profile = load_profile(device)
+    for option, value in (("--data", data), ("--device", device)):
+        if value is not None and not quantize:
+            raise UsageError(f"{option} {value} says how to quantize. Add --quantize, or leave {option} out.")
+    profile = load_profile(device or "generic")
     with step_progress() as progress:
         result = export_model(
             source,

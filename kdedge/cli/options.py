@@ -38,7 +38,8 @@ LearningRate = Annotated[
     float | None, typer.Option("--lr", min=1e-8, help="Peak learning rate. [default: from the batch]")
 ]
 Flip = Annotated[
-    bool | None, typer.Option("--flip/--no-flip", help="Mirror training images; off where left and right differ.")
+    bool | None,
+    typer.Option("--flip/--no-flip", help="Mirror training images; not where left and right differ. [default: flip]"),
 ]
 ImagesPerClass = Annotated[int | None, typer.Option(min=1, help="Train on this many pictures of each class only.")]
 Seed = Annotated[

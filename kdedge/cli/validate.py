@@ -17,11 +17,8 @@ def validate(
     from kdedge.report.progress import step_progress
     from kdedge.report.validation import print_validation
     from kdedge.workflow.validate_model import validate_model
-    from kdedge_runtime.errors import ValidationFailed
 
     with step_progress() as progress:
         validation = validate_model(source, data=data, out=out, progress=progress)
     print_validation(validation)
-    if not validation.report.passed:
-        failed = sum(check.passed is False for check in validation.report.checks)
-        raise ValidationFailed(f"{failed} of {len(validation.report.checks)} checks failed, see {validation.page}")
+    validation.require_passed()

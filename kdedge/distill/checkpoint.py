@@ -76,5 +76,5 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, "pt") as file:
             note = json.loads((file.metadata() or {}).get("kdedge", "{}"))
             return {name: file.get_tensor(name) for name in file.keys()}, note  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError) as error:  # the note may be no JSON
         raise UsageError(f"Cannot read the checkpoint {path}: {error}. Expected a file written by kdedge.") from error

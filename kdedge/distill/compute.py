@@ -1,5 +1,6 @@
 """Where a run computes, and how."""
 
+import re
 from dataclasses import dataclass
 
 import torch
@@ -34,12 +35,14 @@ def choose_compute(name: str = "auto") -> Compute:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda"):
-        if not torch.cuda.is_available():
-            raise UsageError(f"Device {name!r} was asked for, but this PyTorch sees no CUDA card. Use --device cpu.")
-        device = torch.device(name)
-        capability = torch.cuda.get_device_capability(device)
-        return Compute(device, capability >= (8, 0), torch.cuda.get_device_name(device))
-    if name != "cpu":
+    if name == "cpu":
+        return Compute(torch.device("cpu"), False, f"CPU, {torch.get_num_threads()} threads")
+    if re.fullmatch(r"cuda(:\d+)?", name) is None:
         raise UsageError(f"Unknown device {name!r}. Expected auto, cpu, cuda or cuda:N.")
-    return Compute(torch.device("cpu"), False, f"CPU, {torch.get_num_threads()} threads")
+    if not torch.cuda.is_available():
+        raise UsageError(f"Device {name!r} was asked for, but this PyTorch sees no CUDA card. Use --device cpu.")
+    device, cards = torch.device(name), torch.cuda.device_count()
+    if (device.index or 0) >= cards:
+        raise UsageError(f"There is no device {name!r}: the last of {cards} CUDA cards is cuda:{cards - 1}.")
+    capability = torch.cuda.get_device_capability(device)
+    return Compute(device, capability >= (8, 0), torch.cuda.get_device_name(device))

@@ -161,7 +161,8 @@ class Trainer:
         if not all(map(math.isfinite, means)) or not _is_finite(self.student.model):
             raise KdedgeError(
                 f"The loss is not a number any more in epoch {epoch + 1} (learning rate {rate:.3g}). The last good "
-                f"checkpoint is intact. Start again with a smaller rate, such as --lr {recipe.learning_rate / 4:.3g}."
+                "checkpoint is intact. Start again in another --out with a smaller rate, such as "
+                f"--lr {recipe.learning_rate / 4:.3g}."
             )
         total = sum(weight * mean for weight, mean in zip(recipe.loss.values(), means, strict=True))
         return {

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdedge.distill.compute import Compute
-from kdedge.distill.losses.maps import pearson, pooled
+from kdedge.distill.losses.maps import at_common_size, pearson
 from kdedge.distill.watched import Watched
 
 __all__ = ["Beliefs", "agreement_metrics", "examine"]
@@ -57,9 +57,7 @@ def agreement_metrics(student: Beliefs, targets: Tensor, teacher: Beliefs | None
     if teacher is not None:
         metrics["val_agreement"] = _share(chosen == teacher.logits.argmax(dim=1))
         if student.maps is not None and teacher.maps is not None:
-            ours, theirs = student.maps[:, None], teacher.maps[:, None]
-            size = (min(ours.shape[2], theirs.shape[2]), min(ours.shape[3], theirs.shape[3]))
-            metrics["val_map_pearson"] = float(pearson(pooled(ours, size), pooled(theirs, size)).mean())
+            metrics["val_map_pearson"] = float(pearson(*at_common_size(student.maps, teacher.maps)).mean())
     return metrics
 
 

@@ -1,6 +1,6 @@
 """What the user asked for, and the recipe that follows from it."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from kdedge.distill.plan import choose_batch_size
@@ -58,6 +58,9 @@ def recipe_for(request: Request, images: int, epochs: int) -> Recipe:
     )
     # Trained weights are adapted gently; random ones take the literature's rate, scaled with the batch.
     rate = request.lr or (0.01 if request.weights else 0.1) * chosen.batch_size / 128
-    optional = {"temperature": request.temperature, "flip": request.flip}
-    changes = {name: value for name, value in optional.items() if value is not None}
-    return Recipe(**asdict(chosen) | {"learning_rate": rate} | changes)
+    return replace(
+        chosen,
+        learning_rate=rate,
+        temperature=chosen.temperature if request.temperature is None else request.temperature,
+        flip=chosen.flip if request.flip is None else request.flip,
+    )

@@ -1,5 +1,7 @@
 """What `kdedge demo` says at its end."""
 
+import shlex
+
 from rich.console import Console
 from rich.table import Table
 
@@ -13,7 +15,7 @@ def print_demo(console: Console, result: DemoResult) -> None:
     """Print the checklist, the table and where to look next."""
     console.print()
     for line in checklist(result.validation.report.checks):
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     table = Table(title=f"\nkdedge demo, {result.seconds / 60:.1f} minutes", title_justify="left")
     for title in ("", "size", "top-1", "agreement", "map Pearson", "heat on object", "one image"):
         table.add_column(title, justify="right" if title else "left")
@@ -38,5 +40,6 @@ def print_demo(console: Console, result: DemoResult) -> None:
     )
     console.print(f"film     {result.validation.model.parent.parent / 'camera.mp4'}", soft_wrap=True)
     console.print(f"report   {result.validation.page}", soft_wrap=True)
-    console.print(f"\nNext: kdedge run {result.validation.model} --source synthetic: --view 8080", soft_wrap=True)
+    command = ["kdedge", "run", str(result.validation.model), "--source", "synthetic:", "--view", "8080"]
+    console.print(f"\nNext: {shlex.join(command)}", soft_wrap=True)
     console.print("With pictures of your own: kdedge train DATA --model resnet18", soft_wrap=True)

@@ -1,5 +1,6 @@
 """What `kdedge export` says at its end."""
 
+import shlex
 from pathlib import Path
 
 from kdedge.models.run_folder import is_run
@@ -31,13 +32,15 @@ def print_export(result: ExportResult, source: str, data: str | None) -> None:
             f"int8 is {fp32_ms / int8_ms:.2f} × as fast ({verdict} fp32 on this machine)"
         )
     if result.metadata.outputs.method == "none":
-        say(f"\nNext: kdedge run {result.fp32} --source PICTURE")
-    elif is_run(Path(source)):
-        say(f"\nNext: kdedge validate {source}")
+        say(f"\nNext: {shlex.join(['kdedge', 'run', str(result.fp32)])} --source PICTURE")
     elif result.metadata.lineage["student"]["weights"] is None:
         say("\nThe weights are random: this file is for measuring. Trained ones: --weights FILE.")
+    elif is_run(Path(source)):
+        in_its_place = result.fp32 == Path(source) / "model.onnx"
+        say(f"\nNext: {shlex.join(['kdedge', 'validate', source if in_its_place else str(result.fp32)])}")
     else:
-        say(f"\nNext: kdedge validate {result.fp32} --data {data or 'DIR'}")
+        pictures = "DIR" if data is None else shlex.quote(data)
+        say(f"\nNext: {shlex.join(['kdedge', 'validate', str(result.fp32)])} --data {pictures}")
 
 
 def _megabytes(path: Path) -> str:

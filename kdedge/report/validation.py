@@ -1,5 +1,7 @@
 """What `kdedge validate` says at its end."""
 
+import shlex
+
 import typer
 from rich.table import Table
 
@@ -38,4 +40,5 @@ def print_validation(validation: Validation) -> None:
         typer.echo(line)
     console.print(f"\nreport: {validation.page}", soft_wrap=True)
     if report.passed:
-        console.print(f"Next: kdedge run {validation.model} --source 0 --view 8080", soft_wrap=True)
+        command = ["kdedge", "run", str(validation.model), "--source", "0", "--view", "8080"]
+        console.print(f"Next: {shlex.join(command)}", soft_wrap=True)

@@ -16,6 +16,7 @@ from PIL import Image
 from kdedge.distill.run import Audience, Request, start_run
 from kdedge.models.trained import load_trained
 from kdedge.workflow.export_model import export_model
+from kdedge.workflow.speed import latency_ms
 from kdedge.workflow.validate_model import Validation, validate_model
 from kdedge_export.graph import deploy
 from kdedge_export.validate import metrics
@@ -181,7 +182,7 @@ def _upsampled(maps: Floats) -> Floats:
 def _file_latency(path: Path) -> float:
     model = Model.load(path, threads=1)
     blank = np.zeros((1, SIZE_PX, SIZE_PX, 3), dtype=np.uint8)
-    return _median_ms(lambda: model.predict(blank))
+    return latency_ms(lambda: model.predict(blank))[0]
 
 
 def _torch_latency(run_folder: str) -> float:
@@ -192,15 +193,6 @@ def _torch_latency(run_folder: str) -> float:
     torch.set_num_threads(1)
     try:
         with torch.no_grad():
-            return _median_ms(lambda: module(blank, top))
+            return latency_ms(lambda: module(blank, top))[0]
     finally:
         torch.set_num_threads(threads)
-
-
-def _median_ms(call: Callable[[], object], runs: int = 30) -> float:
-    times = []
-    for _ in range(runs + 5):
-        started = time.perf_counter()
-        call()
-        times.append((time.perf_counter() - started) * 1000)
-    return float(np.median(times[5:]))

@@ -15,7 +15,7 @@ from kdedge_export.graph import Deployed, deploy
 from kdedge_export.validate import Evidence, ValidationReport, validate, write_report
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Integers
-from kdedge_runtime.errors import DataError, UsageError
+from kdedge_runtime.errors import DataError, UsageError, ValidationFailed
 
 __all__ = ["Validation", "validate_model"]
 
@@ -34,6 +34,16 @@ class Validation:
     """The file to run: the int8 one when there is one."""
     notes: tuple[str, ...]
     """What was left out, and why."""
+
+    def require_passed(self) -> None:
+        """Raise unless every gate was kept.
+
+        Raises:
+            ValidationFailed: naming how many failed and where to read of it.
+        """
+        if not self.report.passed:
+            failed = sum(check.passed is False for check in self.report.checks)
+            raise ValidationFailed(f"{failed} of {len(self.report.checks)} checks failed, see {self.page}")
 
 
 def validate_model(
@@ -56,6 +66,8 @@ def validate_model(
         hint = f"kdedge export {source} --quantize" if is_run(Path(source)) else "kdedge export MODEL -o FILE"
         raise UsageError(f"There is no model file {fp32_path}. Write it first: {hint}")
     fp32 = Model.load(fp32_path)
+    if fp32.metadata.quantization is not None:
+        raise UsageError(f"{fp32_path} is quantized. Name the fp32 file: the int8 one beside it is validated with it.")
     int8_path = fp32_path.with_suffix(".int8.onnx")
     int8 = Model.load(int8_path) if int8_path.is_file() else None
     lineage = fp32.metadata.lineage
@@ -123,6 +135,8 @@ def _teacher(origin: dict[str, Any] | None, notes: list[str]) -> tuple[Deployed 
     try:
         weights = origin["weights"]
         trained = load_trained(origin["source"], weights=None if weights is None else Path(weights))
+        if origin.get("weights_sha256") not in (None, trained.origin["weights_sha256"]):
+            raise UsageError(f"{origin['source']} has other weights than when it taught this student.")
         return deploy(trained.model, trained.input), trained.spec.name
     except HeadNotSupported as error:
         notes.append(f"the teacher is left out: {error}")

@@ -1,13 +1,13 @@
 """What distillation is worth: teacher, student alone, with KD, with KD and the explanation term.
 
-    python tests/benchmarks/quality.py DATA --out runs/quality
+    python tests/benchmarks/quality.py DATA
 
 Every run is the command line's own (`kdedge train`, `kdedge distill`), with the defaults of the device unless given.
 Students are judged by the weights of their last epoch, so that they are not selected on the images that are
 reported; the teacher is the one that teaches, its best epoch by validation. Pointing is hit or miss on `boxes.csv`: the
 maximum of the map of the true class lies in the object's box, beside what a guess at the picture's centre scores.
 Prints one JSON line a run and, at the end, the table of the README: mean ± standard deviation over the seeds. Runs that
-are complete in --out are not run again.
+are complete in --out are not run again, so other epochs, sizes or models want another --out.
 """
 
 import argparse
@@ -42,8 +42,9 @@ def main() -> None:
     parser.add_argument("--teacher-epochs", type=int)
     parser.add_argument("--flip", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--size", type=int)
-    parser.add_argument("--out", type=Path, default=Path("runs/quality"))
+    parser.add_argument("--out", type=Path, help="default: runs/quality/ and the name of the data")
     options = parser.parse_args()
+    options.out = options.out or Path("runs/quality") / options.data.resolve().name
 
     common = [str(options.data), *([] if options.flip else ["--no-flip"])]
     teacher = options.out / "teacher"
@@ -52,7 +53,7 @@ def main() -> None:
 
     jobs = []
     for few, (method, loss), seed in itertools.product((False, True), METHODS.items(), range(options.seeds)):
-        out = options.out / f"{'few' if few else 'all'}-{method.replace(' ', '')}-{seed}"
+        out = options.out / f"{options.images_per_class if few else 'all'}-{method.replace(' ', '')}-{seed}"
         regime = f"{options.images_per_class} a class" if few else "all images"
         arguments = ["distill", *common, "--teacher", str(teacher), "--student", options.student, "--out", str(out)]
         arguments += ["--loss", loss, "--seed", str(seed), *epochs(options.few_epochs if few else options.epochs)]
@@ -97,7 +98,7 @@ def judge(run: Path, teacher: Path, data: Path) -> dict[str, object]:
     from kdedge.models.trained import load_trained
     from kdedge_export.graph import deploy
     from kdedge_export.validate import metrics, predict
-    from kdedge_export.validate.resample import to_common_size
+    from kdedge_export.validate.compare import pair_pearson
     from kdedge_runtime.preprocess import visible_box
 
     student, taught = load_trained(str(run), which="best" if run == teacher else "last"), load_trained(str(teacher))
@@ -108,8 +109,7 @@ def judge(run: Path, teacher: Path, data: Path) -> dict[str, object]:
     learner, master = deploy(student.model, student.input), deploy(taught.model, taught.input)
     reference = predict(master, val.images)
     answers = predict(learner, val.images, reference.explained_class)
-    own, theirs = to_common_size(answers.maps, reference.maps)
-    pearson = metrics.map_pearson(theirs, own)
+    pearson = pair_pearson(reference, answers)
     record = read_run(run)
     figures: dict[str, object] = {
         "top1": 100 * metrics.top1_accuracy(answers.logits, val.targets),

@@ -1,11 +1,14 @@
 """A folder of tiny pictures and a teacher trained on it, shared by all tests of the workbench."""
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from training_toys import Listener, write_scenes
+from training_toys import Listener, Outcome, write_scenes
 
+from kdedge.cli import main
 from kdedge.distill.run import Request, start_run
 from kdedge.workflow.export_model import export_model
 from kdedge_runtime.devices import load_profile
@@ -39,3 +42,20 @@ def exported_run(scenes: Path, teacher_run: Path, tmp_path_factory: pytest.TempP
     start_run(request, out, Listener(), "cpu")
     export_model(str(out), with_int8=True, profile=load_profile("generic"))
     return out
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Call the command's own entry point, in this process."""
+
+    def call(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["kdedge", *map(str, arguments)])
+        code: object = 0
+        try:
+            main()
+        except SystemExit as done:
+            code = done.code or 0
+        assert isinstance(code, int)
+        return Outcome(code, *capfd.readouterr())
+
+    return call

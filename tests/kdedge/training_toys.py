@@ -68,6 +68,15 @@ class Listener(Audience):
         self.epochs.append(metrics)
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a command leaves behind: its exit code and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
 def kdedge_command(*arguments: object) -> list[str]:
     """The command line of `kdedge` in a fresh process of this Python."""
     return [sys.executable, "-c", "from kdedge.cli import main; main()", *map(str, arguments)]

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from kdedge_export import __version__
 from kdedge_export.graph.deployed import TOP_CLASS
 from kdedge_runtime.files import staged
 from kdedge_runtime.metadata import Metadata
@@ -21,7 +22,7 @@ def save_model(model: onnx.ModelProto, metadata: Metadata, path: Path) -> None:
     """
     finished = onnx.ModelProto()
     finished.CopyFrom(model)
-    finished.producer_name = "kdedge"
+    finished.producer_name, finished.producer_version = "kdedge", __version__
     if any(value.name == "class_index" for value in finished.graph.input):
         default = numpy_helper.from_array(np.array([TOP_CLASS], dtype=np.int64), "class_index")
         finished.graph.initializer.append(default)

@@ -43,7 +43,7 @@ class _WithActivations(nn.Module):
 
 
 def export_graph(module: Deployed | Plain) -> ExportedGraph:
-    """Export a deployed model: input `image` uint8 `[batch, H, W, 3]`, outputs as DESIGN of the model file says.
+    """Export a deployed model: input `image` uint8 `[batch, H, W, 3]`, outputs by name.
 
     Args:
         module: `Deployed` gives `logits`, `saliency_map` and `explained_class`, and takes `class_index` int64 `[1]`;

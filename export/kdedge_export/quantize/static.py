@@ -32,7 +32,6 @@ class Recipe:
     reduce_range: bool = True
     """7-bit weights. Without it, x86 cores that have no VNNI saturate (uint8 × int8 pairs are summed in 16 bits),
     and what was validated on one core is not what another computes. ARM and VNNI cores do not need it."""
-    calibration_images: int = 256
 
 
 class _Images(CalibrationDataReader):  # type: ignore[misc]

@@ -4,12 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.saliency.head import Activation, Dense, Head, Layer
+from kdedge_export.saliency.head import ACTIVATIONS, Activation, Dense, Head, Layer
 from kdedge_export.saliency.trace import Operation, Trace, trace
 
-__all__ = ["find_head"]
+__all__ = ["example_input", "find_head"]
 
-_ACTIVATION_OF = {"relu": "relu", "hardswish": "hardswish", "silu": "silu", "gelu": "gelu", "tanh": "tanh"}
 _RESHAPING = {
     "view",
     "_unsafe_view",
@@ -102,7 +101,7 @@ def _activation(operation: Operation) -> Activation | None:
         return Activation("relu6")
     if operation.options:  # the tanh approximation of GELU, whose slope is another
         return None
-    return Activation(_ACTIVATION_OF[name]) if name in _ACTIVATION_OF else None
+    return Activation(name) if name in ACTIVATIONS else None
 
 
 def _is_global_average(operation: Operation) -> bool:

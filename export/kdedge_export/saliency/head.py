@@ -53,7 +53,7 @@ ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tens
     "gelu": (F.gelu, _gelu_slope),
     "tanh": (torch.tanh, _tanh_slope),
 }
-"""Activation name to the function and its derivative, both elementwise."""
+"""Activation, by the name of its ATen operator, to the function and its derivative, both elementwise."""
 
 
 @dataclass(frozen=True)

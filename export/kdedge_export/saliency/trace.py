@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["Operation", "Trace", "trace"]
+__all__ = ["Operation", "Trace", "evaluating", "trace"]
 
 
 @dataclass(frozen=True)

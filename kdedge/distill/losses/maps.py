@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from kdedge.distill.lesson import Lesson
 
-__all__ = ["MOST_PROBABLE", "all_class_maps", "pearson", "top_class_map"]
+__all__ = ["MOST_PROBABLE", "all_class_maps", "at_common_size", "pearson", "top_class_map"]
 
 MOST_PROBABLE = 32
 """How many of the teacher's classes `mapall` compares; with more classes the rest carries next to no weight."""
@@ -48,14 +48,15 @@ def pearson(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _disagreement(lesson: Lesson, classes: Tensor) -> Tensor:
-    """`[N, k]`: 1 - Pearson of each class's maps, pooled to the coarser of the two resolutions."""
+    """`[N, k]`: 1 - Pearson of each class's maps."""
     student = lesson.student.maps(classes)
     with torch.no_grad():
         teacher = lesson.taught.maps(classes)
-    size = (min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3]))
-    return 1 - pearson(pooled(student, size), pooled(teacher, size))
+    return 1 - pearson(*at_common_size(student, teacher))
 
 
-def pooled(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps `[N, k, h, w]` averaged down to `size`; unchanged when they have it."""
-    return maps if tuple(maps.shape[2:]) == size else F.adaptive_avg_pool2d(maps, size)
+def at_common_size(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps `[..., h, w]` of two models, averaged down to the smaller height and width; untouched where they fit."""
+    size = (min(a.shape[-2], b.shape[-2]), min(a.shape[-1], b.shape[-1]))
+    pooled_a, pooled_b = (maps if maps.shape[-2:] == size else F.adaptive_avg_pool2d(maps, size) for maps in (a, b))
+    return pooled_a, pooled_b

@@ -1,0 +1,127 @@
+"""Training from the command line, and the whole way from pictures to an explained answer."""
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from training_toys import CLASSES, ONE_THREAD, Outcome, kdedge, kdedge_command, metrics_of, write_scenes
+
+from kdedge.models.run_folder import BEST, LAST, METRICS, is_run
+
+TRAIN = ("--model", "small:resnet8", "--device", "cpu")
+
+
+class TestTraining:
+    def test_it_says_what_it_does_and_what_comes_next(
+        self, command: Callable[..., Outcome], scenes: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "my run [old]"
+        outcome = command("train", scenes, *TRAIN, "--epochs", 2, "--batch-size", 16, "--out", out)
+        assert outcome.code == 0, outcome.err
+        assert outcome.out == "", "stdout is for data"
+        lines = outcome.err.splitlines()
+        assert "48 to train on, 18 to validate, 3 classes" in lines[0]
+        figures = metrics_of(out)
+        for epoch in (1, 2):
+            (line,) = [line for line in lines if line.startswith(f"epoch   {epoch}/2  ce ")]
+            assert f"top-1 {100 * figures[epoch - 1]['val_top1']:.1f} %" in line
+        assert any("my run [old], after" in line for line in lines), "brackets are no markup"
+        assert lines[-1] == f"Next: kdedge distill {scenes} --teacher '{out}' --student resnet10w16"
+
+    def test_bad_files_are_named_in_one_line_and_training_goes_on(
+        self, command: Callable[..., Outcome], tmp_path: Path
+    ) -> None:
+        data = write_scenes(tmp_path / "data", train=6, val=2)
+        folder = data / "train" / CLASSES[0]
+        picture = folder / "00.png"
+        (folder / "[bold]broken.png").write_bytes(picture.read_bytes()[: picture.stat().st_size // 2])
+        (folder / "words.jpg").write_text("not a picture")
+        (folder / "void.png").write_bytes(b"")
+        Image.open(folder / "01.png").convert("L").save(folder / "grey.png")
+        outcome = command("train", data, *TRAIN, "--epochs", 1, "--out", tmp_path / "run")
+        assert outcome.code == 0, outcome.err
+        (warning,) = [line for line in outcome.err.splitlines() if line.startswith("warning: ")]
+        assert warning.startswith("warning: 4 of 28 files: ")
+        assert "1 truncated ([bold]broken.png)" in warning
+        assert "1 not an image (words.jpg)" in warning
+        assert "1 empty (void.png)" in warning
+        assert "1 greyscale" in warning
+        assert "19 to train on" in outcome.err
+        assert is_run(tmp_path / "run")
+
+    def test_a_finished_run_is_left_alone(
+        self, command: Callable[..., Outcome], scenes: Path, teacher_run: Path
+    ) -> None:
+        before = {path.name: path.read_bytes() for path in teacher_run.iterdir()}
+        outcome = command("train", scenes, *TRAIN, "--epochs", 4, "--batch-size", 16, "--out", teacher_run, "--resume")
+        assert outcome.code == 0, outcome.err
+        assert "is complete: all 4 epochs are done" in outcome.err
+        assert {path.name: path.read_bytes() for path in teacher_run.iterdir()} == before
+
+    def test_ctrl_c_says_how_to_go_on(self, scenes: Path, tmp_path: Path) -> None:
+        command = kdedge_command("train", scenes, *TRAIN, "--epochs", 300, "--out", tmp_path / "run")
+        process = subprocess.Popen(command, env=ONE_THREAD, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        until = time.monotonic() + 60
+        while not (tmp_path / "run" / METRICS).is_file() and time.monotonic() < until:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert "--resume" in err
+        assert err.endswith("interrupted\n")
+        assert "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_the_whole_way(command: Callable[..., Outcome], scenes: Path, tmp_path: Path) -> None:
+    """Train, distill, export, validate, run, explain: each a command of its own."""
+
+    def done(*arguments: object, codes: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess[str]:
+        result = kdedge(*arguments, cwd=tmp_path)
+        assert result.returncode in codes, result.stderr
+        assert "Traceback" not in result.stderr
+        return result
+
+    def followed(result: subprocess.CompletedProcess[str]) -> str:
+        return result.stderr.splitlines()[-1]
+
+    trained = done("train", scenes, *TRAIN, "--epochs", 3, "--batch-size", 16)
+    assert followed(trained) == f"Next: kdedge distill {scenes} --teacher runs/teacher --student resnet10w16"
+    distilled = done(
+        *("distill", scenes, "--teacher", "runs/teacher", "--student", "small:resnet8", "--device", "cpu"),
+        *("--epochs", 3, "--batch-size", 16),
+    )
+    assert followed(distilled) == "Next: kdedge export runs/student --quantize"
+    run = tmp_path / "runs" / "student"
+    assert {path.name for path in run.iterdir()} == {"run.json", METRICS, BEST, LAST}
+
+    exported = done("export", "runs/student", "--quantize")
+    assert followed(exported) == "Next: kdedge validate runs/student"
+    assert (run / "model.onnx").is_file() and (run / "model.int8.onnx").is_file()
+
+    validated = done("validate", "runs/student", codes=(0, 4))
+    report = json.loads((run / "report" / "report.json").read_text())
+    assert report["passed"] == (validated.returncode == 0)
+    assert (run / "report" / "report.html").stat().st_size > 10_000
+    assert len(validated.stdout.splitlines()) == len(report["checks"])
+    if validated.returncode == 4:
+        assert "checks failed, see" in followed(validated)
+
+    pictures = scenes / "val" / CLASSES[0]
+    ran = done("run", "runs/student/model.int8.onnx", "--source", pictures, "--jsonl", "-", "-o", "seen")
+    answers = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert len(answers) == len(list((tmp_path / "seen").iterdir())) == 6
+    assert {answer["label"] for answer in answers} <= set(CLASSES)
+
+    explained = done("explain", "runs/student/model.onnx", pictures, "--class", CLASSES[1], "-o", "why")
+    assert len(explained.stdout.splitlines()) == len(list((tmp_path / "why").glob("*.png"))) == 6
+
+    for failing in (["run", run / "model.onnx", "--source"], ["explain", run / "model.onnx"]):
+        failed = command(*failing, tmp_path / "nowhere.png")
+        assert failed.code == 5
+        assert failed.err.splitlines()[-1].startswith("error: ")
