@@ -226,14 +226,14 @@ def test_pictures_of_another_size_are_resampled() -> None:
 @pytest.mark.slow
 def test_mobilenet_v3_from_torchvision(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    spec = ImageInput(64, 64, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    spec = ImageInput(128, 128, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     network = randomised(torchvision.models.mobilenet_v3_small(weights=None, num_classes=CLASSES))
     module = deploy(network, spec)
     labels = tuple(map(str, range(CLASSES)))
     save_model(export_graph(module).model, Metadata(labels, spec, module.outputs), tmp_path / "v3.onnx")
     model = Model.load(tmp_path / "v3.onnx", threads=1)
     for seed in (1, 2):
-        image = ((inputs(2, seed, 64) * 0.2 + 0.5).clamp(0, 1) * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+        image = ((inputs(2, seed, 128) * 0.2 + 0.5).clamp(0, 1) * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
         answer = model.predict(image.numpy())
         logits, maps, _ = module(image, torch.tensor([-1]))
         np.testing.assert_allclose(answer.logits, logits, rtol=1e-4, atol=1e-5 * float(logits.abs().max()))
