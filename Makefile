@@ -18,7 +18,7 @@ help:  ## Show what can be made
 
 install: $(VENV)/installed  ## Create .venv with the three packages and the tools
 
-demo: install  ## Distill, export, validate and run on pictures rendered here: about five minutes
+demo: install  ## Distill, export, validate and run on pictures rendered here: about four minutes
 	$(BIN)/kdedge demo
 
 test: install  ## Run the tests, under twelve minutes on two cores

@@ -37,8 +37,8 @@ __all__ = ["DemoResult", "Row", "run_demo"]
 SIZE_PX = 56
 TRAIN_SCENES, VAL_SCENES = 300, 40
 """Of each class."""
-TEACHER, TEACHER_EPOCHS = "small:resnet10w16", 9
-STUDENT, STUDENT_EPOCHS = "small:resnet10w8", 8
+TEACHER, TEACHER_EPOCHS = "small:resnet10w16", 10
+STUDENT, STUDENT_EPOCHS = "small:resnet10w8", 10
 CAMERA_FRAMES = 240
 _MARKER = "demo.json"
 

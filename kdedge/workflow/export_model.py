@@ -86,7 +86,7 @@ def export_model(
         labels=trained.labels,
         input=trained.input,
         outputs=module.outputs,
-        lineage={"student": trained.origin} | _run_lineage(source),
+        lineage=_lineage(source, trained),
         metrics=_run_metrics(source),
     )
     graph = export_graph(module)
@@ -119,11 +119,22 @@ def _default_output(source: str, trained: TrainedModel, explained: bool) -> Path
     return Path(trained.spec.name.partition(":")[2] + (".onnx" if explained else ".plain.onnx"))
 
 
-def _run_lineage(source: str) -> dict[str, Any]:
+def _lineage(source: str, trained: TrainedModel) -> dict[str, Any]:
+    """Where the model comes from; of a run by names and hashes, since the file travels and the paths do not."""
     if not is_run(Path(source)):
-        return {}
+        return {"student": trained.origin}
     record = read_run(Path(source))
-    return {"teacher": record.teacher, "data": record.data, "model": asdict(record.model)}
+    data = {"name": Path(record.data["root"]).name} | {key: record.data[key] for key in record.data if key != "root"}
+    teacher = record.teacher and {
+        "name": Path(record.teacher["source"]).name,
+        "weights_sha256": record.teacher.get("weights_sha256"),
+    }
+    student = {
+        "source": Path(source).resolve().name,
+        "weights": Path(trained.origin["weights"]).name,
+        "weights_sha256": trained.origin["weights_sha256"],
+    }
+    return {"student": student, "teacher": teacher, "data": data, "model": asdict(record.model)}
 
 
 def _run_metrics(source: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kdedge.data import ImageFolder, decode, scan
-from kdedge.models.run_folder import is_run
+from kdedge.models.run_folder import is_run, read_run
 from kdedge.models.trained import TrainedModel, load_trained
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.graph import Deployed, deploy
@@ -52,7 +52,7 @@ def validate_model(
     """Hold the exported files of a run (or one model file) against PyTorch, and write the report.
 
     Args:
-        source: a run folder with exported files, or a `.onnx` file from a model by name.
+        source: a run folder with exported files, a file in one, or a `.onnx` file from a model by name.
         data: pictures; None takes those that the run was trained with.
         out: folder of the report; None takes `report/` in the run, or beside the model file.
         progress: told while pictures are read and models run.
@@ -71,16 +71,18 @@ def validate_model(
     int8_path = fp32_path.with_suffix(".int8.onnx")
     int8 = Model.load(int8_path) if int8_path.is_file() else None
     lineage = fp32.metadata.lineage
-    student = _same_weights(source, fp32_path, lineage)
+    run = fp32_path.parent if "model" in lineage and is_run(fp32_path.parent) else None
+    record = None if run is None else read_run(run)
+    student = _same_weights(run, fp32_path, lineage)
     if int8 is not None and int8.metadata.lineage != lineage:
         raise UsageError(f"{int8_path} was exported from another model than {fp32_path}. Export both again.")
     if not fp32.has_map:
         raise UsageError(f"{fp32_path} was exported with --method none and has no map to validate.")
-    root = data or lineage.get("data", {}).get("root")
+    root = data or (None if record is None else record.data["root"])
     if root is None:
         raise UsageError(f"{fp32_path} does not come from a run, so its pictures are unknown. Name them: --data DIR.")
     notes: list[str] = []
-    teacher, teacher_name = _teacher(lineage.get("teacher"), notes)
+    teacher, teacher_name = _teacher(None if record is None else record.teacher, notes)
     folder = scan(root, unlabelled_ok=True)
     decoded = decode(
         folder.val, fp32.metadata.input, progress=lambda done, total: progress("reading pictures", done, total)
@@ -107,20 +109,21 @@ def validate_model(
     return Validation(report, evidence, page, document, model, tuple(notes))
 
 
-def _same_weights(source: str, path: Path, lineage: dict[str, Any]) -> TrainedModel:
-    """The PyTorch model that the file was exported from."""
+def _same_weights(run: Path | None, path: Path, lineage: dict[str, Any]) -> TrainedModel:
+    """The PyTorch model that the file was exported from: of the run that holds the file, or by name."""
     origin = lineage.get("student", {})
     if origin.get("weights") is None:
         raise UsageError(
             f"{path} was exported with random weights, which cannot be had again to compare with. "
             "Export it with --weights FILE, or from a run."
         )
-    # A run may have been moved since, and its file with it.
-    run = Path(source) if is_run(Path(source)) else Path(origin["source"])
-    if is_run(run):
+    if run is not None:
         trained = load_trained(str(run))
     elif "model" in lineage:
-        raise UsageError(f"{path} was exported from the run {run}, which is not there. Validate the run itself.")
+        raise UsageError(
+            f"{path} was exported from the run {origin['source']}, which is not around it. Validate the run itself: "
+            f"kdedge validate {origin['source']}"
+        )
     else:
         trained = load_trained(origin["source"], weights=Path(origin["weights"]))
     if trained.origin["weights_sha256"] != origin["weights_sha256"]:
