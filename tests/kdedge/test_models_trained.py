@@ -46,7 +46,8 @@ class TestRun:
             load_trained(str(tmp_path))
 
     @pytest.mark.parametrize("source", ["runs/teachr", "runs/", "nowhere/"])
-    def test_a_run_that_does_not_exist(self, source: str) -> None:
+    def test_a_run_that_does_not_exist(self, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
         with pytest.raises(UsageError, match=f"{source} does not exist. Expected a run"):
             load_trained(source)
 
