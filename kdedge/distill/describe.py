@@ -4,6 +4,7 @@ from typing import Any
 
 from kdedge.data import Dataset
 from kdedge.distill.engine import Trainer
+from kdedge.distill.losses import SOFTENED_TERMS
 from kdedge.distill.recipe import Recipe
 from kdedge.distill.request import Request
 from kdedge.models import ModelSpec
@@ -33,11 +34,10 @@ def describe(
         ("images", f"{len(data.train):,} to train on, {len(data.val):,} to validate, {len(data.labels)} classes"),
         ("model", f"{spec.name}, {parameters / 1e6:.2f} M parameters"),
     ]
-    if teacher is not None:
+    if teacher is not None and trainer.teacher_top1 is not None:
         ratio = teacher.parameters / parameters
-        lines.append(
-            ("teacher", f"{teacher.spec.name}, {teacher.parameters / 1e6:.2f} M parameters, {ratio:.1f} times as many")
-        )
+        size_text = f"{teacher.parameters / 1e6:.2f} M parameters, {ratio:.1f} times as many"
+        lines.append(("teacher", f"{teacher.spec.name}, {size_text}, {100 * trainer.teacher_top1:.1f} % right here"))
     why_size = "as the teacher's" if teacher is not None else "from the pictures and the device"
     lines.append(("input", f"{size} × {size} px ({said(request.size, why_size)})"))
     if cells is not None:
@@ -46,7 +46,10 @@ def describe(
     loss = " + ".join(f"{weight:g}·{name}" for name, weight in recipe.loss.items())
     return [
         *lines,
-        ("loss", f"{loss}" + (f", temperature {recipe.temperature:g}" if teacher is not None else "")),
+        (
+            "loss",
+            f"{loss}" + (f", temperature {recipe.temperature:g}" if SOFTENED_TERMS.intersection(recipe.loss) else ""),
+        ),
         (
             "schedule",
             f"{recipe.epochs} epochs ({said(request.epochs, 'from the data and the device')}), "

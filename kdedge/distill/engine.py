@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -72,6 +73,17 @@ class Trainer:
             weight_decay=recipe.weight_decay,
         )
 
+    @cached_property
+    def teacher_beliefs(self) -> Beliefs | None:
+        """What the teacher says of the validation images, and why; None without a teacher."""
+        return None if self.teacher is None else examine(self.teacher, self.val.images, self.compute)
+
+    @property
+    def teacher_top1(self) -> float | None:
+        """The teacher's share of right answers on the validation images; None without a teacher."""
+        beliefs = self.teacher_beliefs
+        return None if beliefs is None else agreement_metrics(beliefs, self.val.targets, None)["val_top1"]
+
     @property
     def _is_taught(self) -> bool:
         """Whether any term asks the teacher; without one it is looked at in validation only."""
@@ -100,12 +112,11 @@ class Trainer:
         if resume and (folder / LAST).is_file():
             history = restore(folder / LAST, self.student.model, self.optimizer)["history"]
         _write_history(folder / METRICS, history)
-        teacher_beliefs = self._teacher_beliefs()
         best = max(history, key=_merit, default=None)
         for epoch in range(len(history), self.recipe.epochs):
             started = time.monotonic()
             losses = self._train_epoch(epoch, observer)
-            metrics = {"epoch": epoch + 1, **losses, **self._validate(teacher_beliefs)}
+            metrics = {"epoch": epoch + 1, **losses, **self._validate()}
             metrics["seconds"] = round(time.monotonic() - started, 3)
             if best is None or _merit(metrics) > _merit(best):
                 best = metrics
@@ -121,18 +132,16 @@ class Trainer:
         return {"best": best, "last": history[-1], "seconds": seconds}
 
     def seconds_per_epoch(self, steps: int = 6) -> float:
-        """Measure a few steps, without leaving a trace in weights, buffers or random numbers."""
-        model, device = self.student.model, self.compute.device
+        """Measure a few steps on the CPU, without leaving a trace in weights, buffers or random numbers."""
+        model = self.student.model
         before = {name: value.clone() for name, value in model.state_dict().items()}
         times = []
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with torch.random.fork_rng(devices=[]):
             self.student.train()
             for images, targets in itertools.islice(self._batches(0), steps):
                 started = time.perf_counter()
                 torch.autograd.backward(torch.stack(list(self._losses(images, targets).values())).sum())
                 self.optimizer.zero_grad(set_to_none=True)
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
                 times.append(time.perf_counter() - started)
         model.load_state_dict(before)
         # The first steps set things up, and any step can be held up by something else on the machine.
@@ -190,10 +199,8 @@ class Trainer:
             images = shift_and_flip(self.train.images[chosen], generator, shift=shift, flip=recipe.flip)
             yield images, self.train.targets[chosen]
 
-    def _teacher_beliefs(self) -> Beliefs | None:
-        return None if self.teacher is None else examine(self.teacher, self.val.images, self.compute)
-
-    def _validate(self, teacher: Beliefs | None) -> dict[str, float]:
+    def _validate(self) -> dict[str, float]:
+        teacher = self.teacher_beliefs
         classes = None if teacher is None else teacher.logits.argmax(dim=1)
         student = examine(self.student, self.val.images, self.compute, classes)
         return agreement_metrics(student, self.val.targets, teacher)

@@ -11,7 +11,7 @@ from kdedge.data.decode import Progress
 from kdedge.distill.compute import Compute, choose_compute
 from kdedge.distill.describe import describe
 from kdedge.distill.engine import Observer, Trainer
-from kdedge.distill.losses import MAP_TERMS, TAUGHT_TERMS
+from kdedge.distill.losses import MAP_TERMS, SOFTENED_TERMS, TAUGHT_TERMS
 from kdedge.distill.plan import (
     FEW_EPOCHS,
     check_map_size,
@@ -39,6 +39,9 @@ from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.metadata import ImageInput
 
 __all__ = ["Audience", "Request", "continue_run", "start_run"]
+
+ABOUT_CHANCE = 1.5
+"""A teacher with fewer right answers than this many times chance may have its classes in another order."""
 
 
 class Audience(Observer, Protocol):
@@ -84,6 +87,15 @@ def start_run(request: Request, out: Path, audience: Audience, device: str = "au
     data = _decode(folder, spec_input, audience)
     trainer = _trainer(spec, spec_input, teacher, data, recipe, compute, request.weights)
     check_map_size(trainer.student.map_size)
+    if request.temperature is not None and SOFTENED_TERMS.isdisjoint(recipe.loss):
+        raise UsageError(
+            f"--temperature softens the terms {' and '.join(sorted(SOFTENED_TERMS))}; the loss has neither."
+        )
+    if trainer.teacher_top1 is not None and trainer.teacher_top1 < ABOUT_CHANCE / len(folder.labels):
+        audience.on_warning(
+            f"The teacher is right on {100 * trainer.teacher_top1:.1f} % of the validation images, about chance. "
+            f"Are its classes in the order of the folders ({', '.join(folder.labels[:3])}, …)?"
+        )
     if request.epochs is None:
         seconds = trainer.seconds_per_epoch() if on_cpu else 0.0
         epochs = choose_epochs(trainer.steps_per_epoch, seconds, on_cpu=on_cpu)

@@ -37,11 +37,6 @@ def execute(arguments: argparse.Namespace) -> RunSummary:
     with stopped_by_signals(stop):
         model = Model.load(arguments.model, threads=arguments.threads, provider=arguments.provider)
         class_index = None if arguments.class_name is None else model.class_index(arguments.class_name)
-        if class_index is not None and not model.has_map:
-            raise UsageError(
-                f"{model.path} gives no saliency map, so no class can be explained. Export it with a --method, or "
-                "leave --class out."
-            )
         _log.info(_start_line(model, arguments.threads))
         settings = RunSettings(
             class_index=class_index,

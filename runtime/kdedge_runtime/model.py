@@ -91,11 +91,16 @@ class Model:
         return self.metadata.outputs.method != "none"
 
     def class_index(self, name: str) -> int:
-        """The index of a label, by its name or its number.
+        """The index of a class to explain, by its name or its number.
 
         Raises:
-            UsageError: no label has this name.
+            UsageError: no label has this name, or the file gives no map to explain it with.
         """
+        if not self.has_map:
+            raise UsageError(
+                f"{self.path} gives no saliency map, so no class can be explained. Export it without --method none, or "
+                "leave --class out."
+            )
         labels = self.metadata.labels
         if name in labels:
             return labels.index(name)

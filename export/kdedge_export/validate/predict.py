@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from kdedge_export.graph.deployed import TOP_CLASS, Plain
+from kdedge_export.saliency.trace import evaluating
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Floats, Integers, Pixels
 
@@ -54,7 +55,7 @@ def predict(
     asked = np.full(len(images), TOP_CLASS, dtype=np.int64) if classes is None else classes
     if isinstance(model, Model):
         return _gather(_run_file(model, images, asked), len(images), progress)
-    with _evaluating(model), _exact_float32(), torch.no_grad():
+    with evaluating(model), _exact_float32(), torch.no_grad():
         return _gather(_run_module(model, images, asked), len(images), progress)
 
 
@@ -113,18 +114,6 @@ def _gather(batches: Iterator[_Batch], n: int, progress: Callable[[int], None] |
         np.concatenate(maps)[order] if maps else None,
         np.concatenate(explained)[order],
     )
-
-
-@contextmanager
-def _evaluating(model: TorchModel) -> Iterator[None]:
-    """Evaluation mode for the block; afterwards every submodule has the mode that it had."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 @contextmanager

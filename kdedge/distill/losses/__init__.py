@@ -9,7 +9,7 @@ from kdedge.distill.losses.ce import cross_entropy
 from kdedge.distill.losses.kd import soft_labels
 from kdedge.distill.losses.maps import all_class_maps, top_class_map
 
-__all__ = ["MAP_TERMS", "TAUGHT_TERMS", "TERMS"]
+__all__ = ["MAP_TERMS", "SOFTENED_TERMS", "TAUGHT_TERMS", "TERMS"]
 
 TERMS: dict[str, Callable[[Lesson], Tensor]] = {
     "ce": cross_entropy,
@@ -21,6 +21,9 @@ TERMS: dict[str, Callable[[Lesson], Tensor]] = {
 
 MAP_TERMS = frozenset({"map", "mapall"})
 """Terms that look at saliency maps."""
+
+SOFTENED_TERMS = frozenset({"kd", "mapall"})
+"""Terms that depend on the temperature."""
 
 TAUGHT_TERMS = MAP_TERMS | {"kd"}
 """Terms that need a teacher."""
