@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 
 from kdedge.models.run_folder import is_run
-from kdedge.report.console import stderr_console
+from kdedge.report.console import flagged, stderr_console
 from kdedge.workflow.export_model import ExportResult
 
 __all__ = ["print_export"]
@@ -17,6 +17,8 @@ def print_export(result: ExportResult, source: str, data: str | None) -> None:
     def say(line: str) -> None:
         console.print(line, soft_wrap=True)
 
+    if result.problems is not None:
+        console.print(flagged("warning", f"calibration: {result.problems}"), soft_wrap=True)
     spec, outputs = result.metadata.input, result.metadata.outputs
     say(f"{result.fp32}  {_megabytes(result.fp32)}, input {spec.width} × {spec.height} px")
     say(f"  [x] logits equal PyTorch's on two inputs (relative error {result.logits_error:.0e})")
@@ -35,12 +37,14 @@ def print_export(result: ExportResult, source: str, data: str | None) -> None:
         say(f"\nNext: {shlex.join(['kdedge', 'run', str(result.fp32)])} --source PICTURE")
     elif result.metadata.lineage["student"]["weights"] is None:
         say("\nThe weights are random: this file is for measuring. Trained ones: --weights FILE.")
-    elif is_run(Path(source)):
-        in_its_place = result.fp32 == Path(source) / "model.onnx"
-        say(f"\nNext: {shlex.join(['kdedge', 'validate', source if in_its_place else str(result.fp32)])}")
-    else:
+    elif not is_run(Path(source)):
         pictures = "DIR" if data is None else shlex.quote(data)
         say(f"\nNext: {shlex.join(['kdedge', 'validate', str(result.fp32)])} --data {pictures}")
+    elif result.fp32.resolve().parent == Path(source).resolve():
+        in_its_place = result.fp32.name == "model.onnx"
+        say(f"\nNext: {shlex.join(['kdedge', 'validate', source if in_its_place else str(result.fp32)])}")
+    else:
+        say(f"\nNext: {shlex.join(['kdedge', 'run', str(result.fp32)])} --source 0 --view 8080")
 
 
 def _megabytes(path: Path) -> str:

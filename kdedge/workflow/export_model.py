@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdedge.data import Split, decode, scan
+from kdedge.data import Decoded, Split, decode, scan
 from kdedge.models.run_folder import is_run, read_run
 from kdedge.models.trained import TrainedModel, load_trained
 from kdedge.workflow.speed import latency_ms
 from kdedge_export.graph import Deployed, Plain, deploy, export_graph, save_model
 from kdedge_export.quantize import Recipe, quantize
 from kdedge_runtime import Metadata, Model
-from kdedge_runtime.arrays import Pixels
 from kdedge_runtime.devices import DeviceProfile
 from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.files import staged
@@ -43,6 +42,8 @@ class ExportResult:
     int8: Path | None = None
     latency_ms: tuple[float, float] | None = None
     """Median latency of fp32 and int8 on this machine, one image, one thread, measured in turn."""
+    problems: str | None = None
+    """What is wrong with the calibration pictures, if anything."""
 
 
 def export_model(
@@ -78,7 +79,8 @@ def export_model(
     if output.suffix != ".onnx":
         raise UsageError(f"The model file must end in .onnx, got {output}.")
     if with_int8:
-        calibration = _calibration_images(source, trained.input, data, progress)
+        decoded = _calibration_images(source, trained.input, data, progress)
+        calibration = decoded.images
     progress("exporting", 0, 1)
     module: Deployed | Plain
     module = deploy(trained.model, trained.input) if explained else Plain(trained.model.eval(), trained.input)
@@ -109,7 +111,8 @@ def export_model(
     save_model(quantized, replace(metadata, quantization=note | {"device": profile.name}), int8_path)
     first, second = (Model.load(path, threads=1) for path in (output, int8_path))
     fp32_ms, int8_ms = latency_ms(lambda: first.predict(calibration[:1]), lambda: second.predict(calibration[:1]))
-    return replace(result, int8=int8_path, latency_ms=(fp32_ms, int8_ms))
+    problems = str(decoded.problems) if decoded.problems else None
+    return replace(result, int8=int8_path, latency_ms=(fp32_ms, int8_ms), problems=problems)
 
 
 def _default_output(source: str, trained: TrainedModel, explained: bool) -> Path:
@@ -144,7 +147,7 @@ def _run_metrics(source: str) -> dict[str, Any]:
     return {key: value for key, value in best.items() if key.startswith("val_") or key == "epoch"}
 
 
-def _calibration_images(source: str, spec: ImageInput, data: str | None, progress: Progress) -> Pixels:
+def _calibration_images(source: str, spec: ImageInput, data: str | None, progress: Progress) -> Decoded:
     """Evenly spaced training images; never those that the model is validated on."""
     if data is None and not is_run(Path(source)):
         raise UsageError(
@@ -155,7 +158,7 @@ def _calibration_images(source: str, spec: ImageInput, data: str | None, progres
     count = min(len(split), CALIBRATION_IMAGES)
     picked = [index * len(split) // count for index in range(count)]  # the pictures are sorted by class
     chosen = Split(tuple(split.paths[i] for i in picked), tuple(split.targets[i] for i in picked))
-    return decode(chosen, spec, progress=lambda done, total: progress("reading pictures", done, total)).images
+    return decode(chosen, spec, progress=lambda done, total: progress("reading pictures", done, total))
 
 
 def _check_against_torch(module: Deployed | Plain, model: Model) -> tuple[float, float | None]:

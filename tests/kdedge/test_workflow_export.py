@@ -1,6 +1,7 @@
 """From a run or a name to model files that compute what PyTorch computes, with everything a device must know."""
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -160,10 +161,25 @@ def test_calibration_pictures_come_from_every_class(tmp_path: Path) -> None:
         (tmp_path / "val" / f"class {label}").mkdir(parents=True)
         Image.new("RGB", (8, 8), (200, 0, 0)).save(tmp_path / "val" / f"class {label}" / "0.png")
     spec = ImageInput(8, 8, mean=(0.5,) * 3, std=(0.5,) * 3)
-    images = workflow._calibration_images("small:resnet8", spec, str(tmp_path), lambda *_: None)
+    images = workflow._calibration_images("small:resnet8", spec, str(tmp_path), lambda *_: None).images
     assert len(images) == 256
     assert np.bincount(images[:, 0, 0, 0]).tolist() == [64, 64, 64, 64], "or validation pictures are among them"
     assert len({tuple(image[0, 0]) for image in images}) == 256
+
+
+def test_a_calibration_picture_that_cannot_be_read_is_named(weights: Path, scenes: Path, tmp_path: Path) -> None:
+    pictures = shutil.copytree(scenes, tmp_path / "pictures")
+    first = min((pictures / "train").rglob("*.png"))
+    first.write_bytes(b"")
+    result = export_model(
+        "small:resnet8",
+        weights=weights,
+        output=tmp_path / "m.onnx",
+        with_int8=True,
+        data=str(pictures),
+        profile=GENERIC,
+    )
+    assert result.problems is not None and "1 empty" in result.problems and first.name in result.problems
 
 
 def test_quantizing_a_name_needs_pictures(weights: Path, tmp_path: Path) -> None:
