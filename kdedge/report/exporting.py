@@ -27,11 +27,12 @@ def print_export(result: ExportResult, source: str, data: str | None) -> None:
         say(f"  [x] map equals PyTorch's on two inputs (relative error {result.map_error:.0e}): {cells}")
     if result.int8 is not None and result.latency_ms is not None:
         fp32_ms, int8_ms = result.latency_ms
-        verdict = "faster than" if int8_ms < fp32_ms else "SLOWER than"
+        ratio = fp32_ms / int8_ms
+        verdict = "no gain" if 0.95 < ratio < 1.05 else "faster" if ratio > 1 else "SLOWER"
         say(f"{result.int8}  {_megabytes(result.int8)}, {result.metadata.input.width} px, head and map in float")
         say(
             f"  measured here, one thread: fp32 {fp32_ms:.2f} ms, int8 {int8_ms:.2f} ms; "
-            f"int8 is {fp32_ms / int8_ms:.2f} × as fast ({verdict} fp32 on this machine)"
+            f"int8 is {ratio:.2f} × as fast ({verdict} on this machine)"
         )
     if result.metadata.outputs.method == "none":
         say(f"\nNext: {shlex.join(['kdedge', 'run', str(result.fp32)])} --source PICTURE")
