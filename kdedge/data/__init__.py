@@ -1,26 +1,34 @@
-"""From a folder of labelled pictures to arrays.
+"""From labelled pictures, wherever they are stored, to arrays.
 
-```python
-folder = scan("photos")
-dataset = load(folder, ImageInput(height=64, width=64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)))
+```
+scan(DATA)  what there is: a folder, a data set of torchvision, or shards      Collection of Samples
+load        all of it in memory, where it fits                                 Dataset
+Stream      batches in any order from worker processes, where it does not      Iterator[Tensor]
 ```
 """
 
+from kdedge.data.collection import Collection, subset
 from kdedge.data.dataset import Dataset, load, typical_size
 from kdedge.data.decode import Decoded, decode
-from kdedge.data.folder import ImageFolder, scan, subset
 from kdedge.data.problems import Problems, Skipped
+from kdedge.data.sample import FileSample, Sample
+from kdedge.data.sources import scan
 from kdedge.data.split import UNLABELLED, Split
+from kdedge.data.stream import Stream, fits
 
 __all__ = [
     "UNLABELLED",
+    "Collection",
     "Dataset",
     "Decoded",
-    "ImageFolder",
+    "FileSample",
     "Problems",
+    "Sample",
     "Skipped",
     "Split",
+    "Stream",
     "decode",
+    "fits",
     "load",
     "scan",
     "subset",

@@ -3,38 +3,37 @@
 from dataclasses import dataclass
 from statistics import median
 
-from PIL import Image
-
+from kdedge.data.collection import Collection
 from kdedge.data.decode import Decoded, Progress, decode
-from kdedge.data.folder import ImageFolder
 from kdedge.data.problems import Problems
 from kdedge.data.split import Split
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.pictures import UnreadablePicture
 
 __all__ = ["Dataset", "load", "typical_size"]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Decoded pictures of both sides."""
+    """Decoded pictures to train on and to validate with."""
 
     labels: tuple[str, ...]
     train: Decoded
     val: Decoded
     fingerprint: str
-    """That of the folder, see `ImageFolder.fingerprint`."""
+    """See `Collection.fingerprint`."""
     problems: Problems
-    """Of both sides and of the folder: print it once if it is true."""
+    """Of both sides and of the whole collection: print it once if it is true."""
 
 
 def load(
-    folder: ImageFolder, spec: ImageInput, *, workers: int | None = None, progress: Progress | None = None
+    collection: Collection, spec: ImageInput, *, workers: int | None = None, progress: Progress | None = None
 ) -> Dataset:
-    """Decode all pictures of a folder at the model's size.
+    """Decode the training and validation pictures at the model's size; those for testing wait for the very end.
 
     Args:
-        folder: from `kdedge.data.scan`, possibly thinned out by `kdedge.data.subset`.
+        collection: from `kdedge.data.scan`, possibly thinned out by `kdedge.data.subset`.
         spec: the model's input.
         workers: decoding threads; None takes one a core, eight at most.
         progress: called with (done, total) over both sides.
@@ -42,41 +41,43 @@ def load(
     Raises:
         DataError: no readable picture is left of a class, or none at all for validation.
     """
-    if not len(folder.val):
-        raise DataError(f"{folder.root} has one image a class, so none is left for validation. Expected two or more.")
-    total = len(folder.train) + len(folder.val)
+    if not len(collection.val):
+        raise DataError(
+            f"{collection.source} has one image a class, so none is left for validation. Expected two or more."
+        )
+    total = len(collection.train) + len(collection.val)
 
     def shifted(start: int) -> Progress | None:
         return (lambda done, _: progress(start + done, total)) if progress else None
 
-    train = decode(folder.train, spec, workers=workers, progress=shifted(0))
-    val = decode(folder.val, spec, workers=workers, progress=shifted(len(folder.train)))
-    problems = Problems(len(folder.skipped), folder.skipped) + train.problems + val.problems
-    for side, split, decoded in (("training", folder.train, train), ("validation", folder.val, val)):
+    train = decode(collection.train, spec, workers=workers, progress=shifted(0))
+    val = decode(collection.val, spec, workers=workers, progress=shifted(len(collection.train)))
+    problems = Problems(len(collection.skipped), collection.skipped) + train.problems + val.problems
+    for side, split, decoded in (("training", collection.train, train), ("validation", collection.val, val)):
         lost = sorted(set(split.targets) - set(decoded.targets.tolist()))
         if lost:
-            names = ", ".join(repr(folder.labels[target]) if folder.labels else "unknown" for target in lost)
+            names = ", ".join(repr(collection.labels[target]) if collection.labels else "unknown" for target in lost)
             raise DataError(
-                f"No {side} image of class {names} in {folder.root} can be read ({problems}). "
+                f"No {side} image of class {names} in {collection.source} can be read ({problems}). "
                 "Replace the damaged files."
             )
-    return Dataset(folder.labels, train, val, folder.fingerprint, problems)
+    return Dataset(collection.labels, train, val, collection.fingerprint, problems)
 
 
-def typical_size(split: Split, sample: int = 200) -> int:
+def typical_size(split: Split, count: int = 200) -> int:
     """The median shorter side, in px, of evenly spaced pictures; only their headers are read.
 
     Raises:
-        DataError: none of the sampled files is a picture.
+        DataError: none of the sampled pictures can be read.
     """
-    step = max(1, len(split) // sample)
+    step = max(1, len(split) // count)
     sides = []
-    for path in split.paths[::step]:
+    for sample in split.samples[::step]:
         try:
-            with Image.open(path) as image:
+            with sample.open() as image:
                 sides.append(min(image.size))
-        except Exception:  # Pillow's parsers raise whatever they stumble over; `decode` reports bad files
+        except UnreadablePicture:  # `decode` reports it
             continue
     if not sides:
-        raise DataError(f"None of {len(split):,} image files can be read, {split.paths[0]} for one.")
+        raise DataError(f"None of {len(split):,} image files can be read, {split.samples[0]} for one.")
     return round(median(sides))

@@ -1,19 +1,19 @@
-"""Picture files to one array, through the geometry that the device uses."""
+"""Pictures to one array, through the geometry that the device uses."""
 
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
 from kdedge.data.problems import Problems, Skipped
+from kdedge.data.sample import Sample
 from kdedge.data.split import Split
 from kdedge_runtime.arrays import Integers, Pixels
 from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.pictures import UnreadablePicture, load_picture
+from kdedge_runtime.pictures import UnreadablePicture
 from kdedge_runtime.preprocess import fit
 
 __all__ = ["Decoded", "Progress", "decode"]
@@ -24,24 +24,24 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Decoded:
-    """The pictures that could be read, aligned with their classes and files."""
+    """The pictures that could be read, aligned with their classes."""
 
     images: Pixels
     """uint8 RGB `[N, H, W, 3]` at the model's size."""
     targets: Integers
     """`[N]`, index into the labels; -1 where the class is unknown."""
-    paths: tuple[Path, ...]
+    samples: tuple[Sample, ...]
     problems: Problems
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.samples)
 
 
 def decode(split: Split, spec: ImageInput, *, workers: int | None = None, progress: Progress | None = None) -> Decoded:
-    """Read every picture at the model's size; bad files are dropped together with their targets.
+    """Read every picture at the model's size; those that cannot be read are dropped together with their targets.
 
     Args:
-        split: the files and their classes.
+        split: the pictures and their classes.
         spec: the model's input.
         workers: decoding threads; None takes one a core, eight at most.
         progress: called after every picture.
@@ -50,30 +50,33 @@ def decode(split: Split, spec: ImageInput, *, workers: int | None = None, progre
 
     def read_into(index: int) -> Skipped | bool:
         """Fill one row; tells whether the picture is grey, or why it is skipped."""
-        path = split.paths[index]
+        sample = split.samples[index]
         try:
-            picture = load_picture(path)
+            picture = sample.read()
         except UnreadablePicture as error:
-            return Skipped(path, error.fault)
+            return Skipped(sample.name, error.fault)
         images[index] = fit(picture.pixels, spec)
         return picture.is_grey
 
     kept: list[int] = []
-    grey: list[Path] = []
+    grey: list[str] = []
     skipped: list[Skipped] = []
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
         for index, outcome in enumerate(pool.map(read_into, range(len(split)))):
             if isinstance(outcome, Skipped):
                 skipped.append(outcome)
             else:
+                if skipped:  # close the gap in place: a copy of the rest would need twice the memory
+                    images[len(kept)] = images[index]
                 kept.append(index)
                 if outcome:
-                    grey.append(split.paths[index])
+                    grey.append(split.samples[index].name)
             if progress:
                 progress(index + 1, len(split))
+    sound = split.take(kept) if skipped else split
     return Decoded(
-        images=images[kept] if skipped else images,
-        targets=np.array([split.targets[index] for index in kept], dtype=np.int64),
-        paths=tuple(split.paths[index] for index in kept),
+        images=images[: len(kept)],
+        targets=np.array(sound.targets, dtype=np.int64),
+        samples=sound.samples,
         problems=Problems(len(split), tuple(skipped), tuple(grey)),
     )

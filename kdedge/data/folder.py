@@ -3,56 +3,45 @@
 Layouts:
 
 ```
-DATA/train/CLASS/*.jpg  DATA/val/CLASS/*.jpg   `val` may also be called `valid`, `validation` or `test`
-DATA/CLASS/*.jpg                               divided by a hash of each file's name
-DATA/*.jpg                                     no classes: only with `unlabelled_ok`
+DATA/train/CLASS/*.jpg  DATA/val/CLASS/*.jpg  DATA/test/CLASS/*.jpg   `val` or `test` may be missing, not both
+DATA/CLASS/*.jpg                                                      not divided
+DATA/*.jpg                                                            no classes: only with `unlabelled_ok`
 ```
 
-A class folder may have folders of its own. Hidden files, tables and texts are left alone.
+`val` may also be called `valid` or `validation`. A class folder may have folders of its own. Hidden files, tables and
+texts are left alone.
 """
 
-import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from kdedge.data.collection import Collection, fingerprint_of
 from kdedge.data.problems import Reason, Skipped
-from kdedge.data.split import UNLABELLED, Split, hashed_halves, lowest_ranked, stable_name
-from kdedge_runtime.errors import DataError, UsageError
+from kdedge.data.sample import FileSample
+from kdedge.data.split import UNLABELLED, Split
+from kdedge_runtime.errors import DataError
 from kdedge_runtime.pictures import is_picture
 
-__all__ = ["ImageFolder", "scan", "subset"]
+__all__ = ["list_folder"]
 
-_TRAIN_NAMES = ("train", "training")
-_VAL_NAMES = ("val", "valid", "validation", "test")
-"""In the order of preference, where a folder has several."""
+_Side: TypeAlias = Literal["train", "val", "test"]
+_SIDE_NAMES: Mapping[_Side, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test",),
+}
+"""Names of the folders, in the order of preference where there are several."""
+_SIDE_WORDS: Mapping[_Side, str] = {"train": "training", "val": "validation", "test": "test"}
 _COMPANION_SUFFIXES = frozenset(
     {".csv", ".db", ".html", ".ini", ".json", ".jsonl", ".log", ".md", ".npy", ".npz", ".parquet", ".pdf"}
     | {".pkl", ".py", ".toml", ".tsv", ".txt", ".xml", ".yaml", ".yml"}
 )
 _COMPANION_NAMES = frozenset({"license", "licence", "readme", "notice", "copying", "makefile"})
 _ARCHIVE_COMMANDS = {".zip": "unzip {0}", ".tar": "tar -xf {0}", ".tgz": "tar -xf {0}", ".gz": "tar -xf {0}"}
-_ByTarget: TypeAlias = dict[int, list[Path]]
 _EXPECTED = "Expected one folder of pictures a class, or train/ and val/ with such folders inside."
-
-
-@dataclass(frozen=True)
-class ImageFolder:
-    """Which picture belongs to which class and to which side."""
-
-    root: Path
-    labels: tuple[str, ...]
-    """Sorted names of the class folders; empty for pictures without classes."""
-    train: Split
-    val: Split
-    split: Literal["folders", "hashed"]
-    """Who divided training from validation: the user's folders, or a hash of the file names."""
-    fingerprint: str
-    """sha256 over the names and byte sizes of the pictures, as hex: two equal folders have the same one."""
-    skipped: tuple[Skipped, ...] = ()
-    """Files that might be meant as pictures but are not used."""
 
 
 @dataclass(frozen=True)
@@ -72,71 +61,56 @@ class _Listing:
     def is_flat(self) -> bool:
         return bool(self.loose) and not any(self.classes.values())
 
-    def by_target(self, labels: Sequence[str]) -> _ByTarget:
-        """Pictures by index of their class; without labels all are `UNLABELLED`."""
-        return {index: self.classes[name] for index, name in enumerate(labels)} or {UNLABELLED: self.loose}
+    def split(self, labels: tuple[str, ...], root: Path) -> Split:
+        """Pictures by class, in the order of the labels; without labels all are `UNLABELLED`."""
+        by_target = {index: self.classes[name] for index, name in enumerate(labels)} or {UNLABELLED: self.loose}
+        return Split(
+            tuple(FileSample.below(root, path) for paths in by_target.values() for path in paths),
+            tuple(target for target, paths in by_target.items() for _ in paths),
+        )
 
 
-def scan(root: str | Path, *, val_fraction: float = 0.2, seed: int = 0, unlabelled_ok: bool = False) -> ImageFolder:
-    """List a data set; no picture is opened.
+def list_folder(root: Path, *, unlabelled_ok: bool) -> Collection:
+    """List a folder; `val` stays empty where the user has not set pictures aside for it.
 
-    Where the user has not divided the pictures, the hash of its name sends each to one side. Frames of one video
-    then land on both sides and make validation look better than it is: divide those by hand.
+    A `test/` folder with none of the classes has no labels to test against (many contests are shipped so): its
+    pictures are reported as skipped.
 
     Args:
         root: the folder, in one of the layouts above.
-        val_fraction: share of each class that the hash keeps for validation, in (0, 1).
-        seed: another seed divides differently.
         unlabelled_ok: accept pictures without class folders; their targets are `UNLABELLED`.
 
     Raises:
         DataError: there is no such folder, it holds no pictures, or its classes cannot train a classifier.
-        UsageError: `val_fraction` is out of range.
     """
-    root = Path(root)
-    if not 0 < val_fraction < 1:
-        raise UsageError(f"The validation fraction must lie between 0 and 1, such as 0.2, got {val_fraction}.")
     _require_folder(root)
-    sides = _sides(root)
-    listings = [_list(folder) for folder in sides or (root,)]
-    for listing in listings:
+    listings = {side: _list(folder) for side, folder in _side_folders(root).items()}
+    aside: list[Path] = []
+    if "test" in listings and not _is_labelled_alike(listings["test"], listings["train"]):
+        aside = listings.pop("test").pictures
+    for listing in listings.values():
         if not listing.pictures:
             raise DataError(f"{listing.folder} has no images (JPEG, PNG, WebP, …). {_EXPECTED}")
-    flat = all(listing.is_flat for listing in listings)
+    flat = all(listing.is_flat for listing in listings.values())
     if flat and not unlabelled_ok:
-        raise DataError(f"{root} has {len(listings[0].loose):,} pictures but no class folders. {_EXPECTED}")
+        raise DataError(f"{root} has {len(listings['train'].loose):,} pictures but no class folders. {_EXPECTED}")
     labels = () if flat else _labels(listings)
-    halves = [listing.by_target(labels) for listing in listings]
-    if not sides:
-        halves = _divided(halves[0], root, val_fraction, seed)
-    return ImageFolder(
-        root=root,
+    splits = {side: listing.split(labels, root) for side, listing in listings.items()}
+    pictures = (FileSample.below(root, path) for listing in listings.values() for path in listing.pictures)
+    unused: list[tuple[Path, Reason]] = [(path, "of unknown type") for one in listings.values() for path in one.unknown]
+    if not flat:
+        unused += [(path, "outside a class folder") for one in listings.values() for path in one.loose]
+    unused += [(path, "outside a class folder") for path in aside]
+    return Collection(
+        source=str(root.resolve()),
         labels=labels,
-        train=Split.of_classes(halves[0]),
-        val=Split.of_classes(halves[1]),
-        split="folders" if sides else "hashed",
-        fingerprint=_fingerprint((path for listing in listings for path in listing.pictures), root),
-        skipped=tuple(_skipped(listings, flat)),
+        train=splits["train"],
+        val=splits.get("val", Split()),
+        test=splits.get("test"),
+        split="folders" if "val" in splits else "hashed",
+        fingerprint=fingerprint_of(f"{sample.name}\0{_size_bytes(sample.path)}" for sample in pictures),
+        skipped=tuple(Skipped(FileSample.below(root, path).name, reason) for path, reason in unused),
     )
-
-
-def subset(folder: ImageFolder, per_class: int, *, seed: int = 0) -> ImageFolder:
-    """Keep at most `per_class` training pictures of each class; validation stays whole.
-
-    The draw depends on the names and the seed only, and a smaller draw is part of a larger one.
-
-    Raises:
-        UsageError: `per_class` is less than 1.
-    """
-    if per_class < 1:
-        raise UsageError(f"A class needs at least 1 training image, got {per_class} images a class.")
-    by_target: _ByTarget = {}
-    for path, target in zip(folder.train.paths, folder.train.targets, strict=True):
-        by_target.setdefault(target, []).append(path)
-    drawn = {
-        target: lowest_ranked(paths, folder.root, count=per_class, seed=seed) for target, paths in by_target.items()
-    }
-    return replace(folder, train=Split.of_classes(drawn))
 
 
 def _require_folder(root: Path) -> None:
@@ -149,28 +123,31 @@ def _require_folder(root: Path) -> None:
     raise DataError(f"{root} is a file, not a folder. {_EXPECTED}")
 
 
-def _sides(root: Path) -> tuple[Path, Path] | None:
-    """The folders of training and validation, or None where the user has not divided the pictures."""
-    folders = {path.name.lower(): path for path in _visible(root) if path.is_dir()}
-    train = next((folders[name] for name in _TRAIN_NAMES if name in folders), None)
-    val = next((folders[name] for name in _VAL_NAMES if name in folders), None)
-    if train and val:
-        return train, val
+def _side_folders(root: Path) -> dict[_Side, Path]:
+    """The folders that the user has divided the pictures into; all are for training where there are none."""
+    below = {path.name.lower(): path for path in _visible(root) if path.is_dir()}
+    found = {
+        side: below[next(name for name in names if name in below)]
+        for side, names in _SIDE_NAMES.items()
+        if not below.keys().isdisjoint(names)
+    }
+    train = found.get("train")
+    if train is not None and len(found) > 1:
+        return found
     # A folder `train` may also be a class, beside `bus` and `car`: then it holds pictures itself.
-    if train and any(path.is_dir() for path in _visible(train)) and not _list(train).loose:
+    if train is not None and any(path.is_dir() for path in _visible(train)) and not _list(train).loose:
         raise DataError(
-            f"{root} has {train.name}/ but no validation folder. Expected val/, valid/, validation/ or test/ "
-            f"beside it; or give {train}, and a part of it is kept for validation."
+            f"{root} has {train.name}/ but no validation folder. Expected val/, valid/ or validation/ beside it "
+            f"(with test/ alone, a part of {train.name}/ is kept for validation); or give {train}, and a part of it "
+            "is kept for validation."
         )
-    return None
+    return {"train": root}
 
 
-def _divided(classes: _ByTarget, root: Path, val_fraction: float, seed: int) -> list[_ByTarget]:
-    train: _ByTarget = {}
-    val: _ByTarget = {}
-    for target, paths in classes.items():
-        train[target], val[target] = hashed_halves(paths, root, val_fraction=val_fraction, seed=seed)
-    return [train, val]
+def _is_labelled_alike(test: _Listing, train: _Listing) -> bool:
+    if train.is_flat:
+        return test.is_flat
+    return any(paths and name in train.classes for name, paths in test.classes.items())
 
 
 def _list(folder: Path) -> _Listing:
@@ -185,40 +162,34 @@ def _list(folder: Path) -> _Listing:
     return _Listing(folder, classes, loose, unknown + strange)
 
 
-def _labels(listings: list[_Listing]) -> tuple[str, ...]:
-    for listing in listings:
+def _labels(listings: Mapping[_Side, _Listing]) -> tuple[str, ...]:
+    for listing in listings.values():
         empty = [name for name, paths in listing.classes.items() if not paths]
         if empty:
             raise DataError(
                 f"{listing.folder} has class folders without images: {_quoted(empty)}. Fill or remove them."
             )
-    names = [set(listing.classes) for listing in listings]
-    if names[0] != names[-1]:
-        only_train, only_val = sorted(names[0] - names[-1]), sorted(names[-1] - names[0])
+    train = listings["train"]
+    for side, other in listings.items():
+        missing = sorted(train.classes.keys() - other.classes.keys())
+        strange = sorted(other.classes.keys() - train.classes.keys())
         differences = [
-            f"{_quoted(missing)} only in {listing.folder.name}/"
-            for missing, listing in ((only_train, listings[0]), (only_val, listings[-1]))
-            if missing
+            f"{_quoted(names)} only in {listing.folder.name}/"
+            for names, listing in ((missing, train), (strange, other))
+            if names
         ]
+        if differences:
+            raise DataError(
+                f"The classes of training and {_SIDE_WORDS[side]} differ: {'; '.join(differences)}. "
+                "Expected the same class folders on both sides."
+            )
+    if len(train.classes) == 1:
+        (only,) = train.classes
         raise DataError(
-            f"The classes of training and validation differ: {'; '.join(differences)}. "
-            "Expected the same class folders on both sides."
+            f"{train.folder} has only one class, {only!r}; a classifier needs two or more. "
+            f"If the class folders are inside it, give {train.folder / only}."
         )
-    if len(names[0]) == 1:
-        (only,) = names[0]
-        raise DataError(
-            f"{listings[0].folder} has only one class, {only!r}; a classifier needs two or more. "
-            f"If the class folders are inside it, give {listings[0].folder / only}."
-        )
-    return tuple(sorted(names[0]))
-
-
-def _skipped(listings: list[_Listing], flat: bool) -> Iterator[Skipped]:
-    reason: Reason = "outside a class folder"
-    for listing in listings:
-        yield from (Skipped(path, "of unknown type") for path in listing.unknown)
-        if not flat:
-            yield from (Skipped(path, reason) for path in listing.loose)
+    return tuple(sorted(train.classes))
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -243,14 +214,9 @@ def _sorted_out(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     return pictures, unknown
 
 
-def _fingerprint(paths: Iterable[Path], root: Path) -> str:
-    entries = sorted(f"{stable_name(path, root)}\0{_size_bytes(path)}" for path in paths)
-    return hashlib.sha256("\n".join(entries).encode()).hexdigest()
-
-
-def _size_bytes(path: Path) -> int:
+def _size_bytes(path: str) -> int:
     try:
-        return path.stat().st_size
+        return Path(path).stat().st_size
     except OSError:  # a link to nowhere; `decode` reports it
         return 0
 

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 from kdedge_runtime.pictures import Fault
 
 __all__ = ["Problems", "Reason", "Skipped"]
 
-Reason: TypeAlias = Fault | Literal["of unknown type", "outside a class folder"]
+Reason: TypeAlias = Fault | Literal["of unknown type", "outside a class folder", "without a class"]
 
 _PLURAL: dict[Reason, str] = {"not an image": "not images"}
 _NAMES_SHOWN = 2
@@ -18,7 +17,8 @@ _NAMES_SHOWN = 2
 class Skipped(NamedTuple):
     """A file that takes no part, and why."""
 
-    path: Path
+    name: str
+    """As `Sample.name`."""
     reason: Reason
 
 
@@ -29,8 +29,8 @@ class Problems:
     checked: int = 0
     """Files looked at, sound ones included."""
     skipped: tuple[Skipped, ...] = ()
-    grey: tuple[Path, ...] = ()
-    """Pictures with a single grey channel: kept, with R = G = B."""
+    grey: tuple[str, ...] = ()
+    """Names of pictures with a single grey channel: kept, with R = G = B."""
 
     def __add__(self, other: "Problems") -> "Problems":
         return Problems(self.checked + other.checked, self.skipped + other.skipped, self.grey + other.grey)
@@ -42,12 +42,12 @@ class Problems:
         """One line: `2 of 90 files: 1 truncated (a.jpg), skipped; 1 greyscale, read as grey RGB`."""
         if not self:
             return f"{self.checked:,} files, all sound"
-        by_reason: dict[Reason, list[Path]] = {}
-        for path, reason in self.skipped:
-            by_reason.setdefault(reason, []).append(path)
+        by_reason: dict[Reason, list[str]] = {}
+        for name, reason in self.skipped:
+            by_reason.setdefault(reason, []).append(name)
         counts = [
-            f"{len(paths):,} {_PLURAL.get(reason, reason) if len(paths) > 1 else reason} ({_names(paths)})"
-            for reason, paths in by_reason.items()
+            f"{len(names):,} {_PLURAL.get(reason, reason) if len(names) > 1 else reason} ({_shortened(names)})"
+            for reason, names in by_reason.items()
         ]
         parts = [f"{', '.join(counts)}, skipped"] if counts else []
         if self.grey:
@@ -55,6 +55,6 @@ class Problems:
         return f"{len(self.skipped) + len(self.grey):,} of {self.checked:,} files: {'; '.join(parts)}"
 
 
-def _names(paths: Iterable[Path]) -> str:
-    names = sorted(path.name for path in paths)
-    return ", ".join(names[:_NAMES_SHOWN]) + (", …" if len(names) > _NAMES_SHOWN else "")
+def _shortened(names: Iterable[str]) -> str:
+    files = sorted(name.rpartition("/")[2] for name in names)
+    return ", ".join(files[:_NAMES_SHOWN]) + (", …" if len(files) > _NAMES_SHOWN else "")

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdedge.data import Decoded, Split, decode, scan
+from kdedge.data import Decoded, decode, scan
+from kdedge.data.collection import source_name
 from kdedge.models.run_folder import is_run, read_run
 from kdedge.models.trained import TrainedModel, load_trained
 from kdedge.workflow.speed import latency_ms
@@ -127,7 +128,8 @@ def _lineage(source: str, trained: TrainedModel) -> dict[str, Any]:
     if not is_run(Path(source)):
         return {"student": trained.origin}
     record = read_run(Path(source))
-    data = {"name": Path(record.data["root"]).name} | {key: record.data[key] for key in record.data if key != "root"}
+    data = {"name": source_name(record.data["source"]), **record.data}
+    del data["source"]  # a path
     teacher = record.teacher and {
         "name": Path(record.teacher["source"]).name,
         "weights_sha256": record.teacher.get("weights_sha256"),
@@ -154,10 +156,9 @@ def _calibration_images(source: str, spec: ImageInput, data: str | None, progres
             "Quantization needs pictures to calibrate on, and a model without a run has none. "
             "Name a folder of pictures such as the model will see: --data DIR."
         )
-    split = scan(data or read_run(Path(source)).data["root"], unlabelled_ok=True).train
+    split = scan(data or read_run(Path(source)).data["source"], unlabelled_ok=True).train
     count = min(len(split), CALIBRATION_IMAGES)
-    picked = [index * len(split) // count for index in range(count)]  # the pictures are sorted by class
-    chosen = Split(tuple(split.paths[i] for i in picked), tuple(split.targets[i] for i in picked))
+    chosen = split.take(index * len(split) // count for index in range(count))  # folders are sorted by class
     return decode(chosen, spec, progress=lambda done, total: progress("reading pictures", done, total))
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from kdedge.data import ImageFolder, decode, scan
+from kdedge.data import Collection, decode, scan
+from kdedge.data.collection import Divider
 from kdedge.models.run_folder import is_run, read_run
 from kdedge.models.trained import TrainedModel, load_trained
 from kdedge_export.errors import HeadNotSupported
@@ -20,6 +21,12 @@ from kdedge_runtime.errors import DataError, UsageError, ValidationFailed
 __all__ = ["Validation", "validate_model"]
 
 Progress = Callable[[str, int, int], None]
+_DIVIDED: dict[Divider, str] = {
+    "folders": "as the folders divide it",
+    "shards": "as the shards divide it",
+    "official": "as published",
+    "hashed": "divided by file name",
+}
 
 
 @dataclass(frozen=True)
@@ -78,14 +85,14 @@ def validate_model(
         raise UsageError(f"{int8_path} was exported from another model than {fp32_path}. Export both again.")
     if not fp32.has_map:
         raise UsageError(f"{fp32_path} was exported with --method none and has no map to validate.")
-    root = data or (None if record is None else record.data["root"])
+    root = data or (None if record is None else record.data["source"])
     if root is None:
         raise UsageError(f"{fp32_path} does not come from a run, so its pictures are unknown. Name them: --data DIR.")
     notes: list[str] = []
     teacher, teacher_name = _teacher(None if record is None else record.teacher, notes)
-    folder = scan(root, unlabelled_ok=True)
+    collection = scan(root, unlabelled_ok=True)
     decoded = decode(
-        folder.val, fp32.metadata.input, progress=lambda done, total: progress("reading pictures", done, total)
+        collection.val, fp32.metadata.input, progress=lambda done, total: progress("reading pictures", done, total)
     )
     if decoded.problems:
         notes.append(str(decoded.problems))
@@ -95,12 +102,12 @@ def validate_model(
         int8=int8,
         teacher=teacher,
         images=decoded.images,
-        targets=_targets(folder, decoded.targets, fp32.metadata.labels),
+        targets=_targets(collection, decoded.targets, fp32.metadata.labels),
         labels=fp32.metadata.labels,
-        names=[path.relative_to(folder.root).as_posix() for path in decoded.paths],
+        names=[sample.name for sample in decoded.samples],
         student_name=student.spec.name,
         teacher_name=teacher_name,
-        data=f"{folder.root.name}, validation side ({_split_words(folder)})",
+        data=f"{collection.name}, validation side ({_DIVIDED[collection.split]})",
         progress=lambda title, total, done: progress(title, done, total),
     )
     report_folder = out or (Path(source) / "report" if is_run(Path(source)) else fp32_path.with_suffix(".report"))
@@ -148,20 +155,18 @@ def _teacher(origin: dict[str, Any] | None, notes: list[str]) -> tuple[Deployed 
     return None, ""
 
 
-def _targets(folder: ImageFolder, targets: Integers, labels: tuple[str, ...]) -> Integers | None:
-    """The folder's classes as indices into the model's labels; None for pictures without classes."""
-    if not folder.labels:
+def _targets(collection: Collection, targets: Integers, labels: tuple[str, ...]) -> Integers | None:
+    """The data set's classes as indices into the model's labels; None for pictures without classes."""
+    if not collection.labels:
         return None
-    unknown = [label for label in folder.labels if label not in labels]
+    if collection.labels == labels:  # two classes may have the same name, such as ImageNet's cranes
+        return targets
+    unknown = [label for label in collection.labels if label not in labels]
     if unknown:
         raise DataError(
-            f"{folder.root} has class folders that the model does not know: {', '.join(unknown[:6])}. "
+            f"{collection.source} has class folders that the model does not know: {', '.join(unknown[:6])}. "
             f"Expected folders named after the model's {len(labels)} labels ({', '.join(labels[:6])}, …)."
         )
-    index = np.array([labels.index(label) for label in folder.labels])
+    index = np.array([labels.index(label) for label in collection.labels])
     mapped: Integers = index[targets]
     return mapped
-
-
-def _split_words(folder: ImageFolder) -> str:
-    return "as the folders divide it" if folder.split == "folders" else "divided by file name"

@@ -16,9 +16,11 @@ __all__ = [
     "Fault",
     "Picture",
     "UnreadablePicture",
+    "decode_picture",
     "is_picture",
     "jpeg",
     "load_picture",
+    "open_picture",
     "picture_files",
     "read_picture",
 ]
@@ -85,19 +87,30 @@ def read_picture(path: str | Path) -> Pixels:
 def load_picture(path: str | Path) -> Picture:
     """Read a picture as a person sees it, or refuse it: a damaged file never gives a half-grey picture.
 
-    The EXIF orientation is applied, the first frame of an animation is taken, transparent parts are laid on
-    white, 16-bit grey becomes 8-bit by its upper byte, and other colour models are converted to RGB.
-
     Args:
         path: a file in any format that Pillow reads.
 
     Raises:
-        UnreadablePicture: the file is missing, empty, no picture, damaged, or too large to be decoded safely.
+        UnreadablePicture: see `open_picture` and `decode_picture`.
     """
-    path = Path(path)
+    with open_picture(path) as opened:
+        return decode_picture(opened, str(path))
+
+
+def open_picture(path: str | Path, content: bytes | None = None) -> Image.Image:
+    """Read a picture's header; its size is known then, its pixels wait for `decode_picture`.
+
+    Args:
+        path: a file in any format that Pillow reads.
+        content: what the file holds, where it is not a file of its own but part of an archive, say; `path` is then
+            what messages call it.
+
+    Raises:
+        UnreadablePicture: the file is missing, empty, no picture, or too large to be decoded safely.
+    """
     try:
-        size_bytes = path.stat().st_size
-        opened = Image.open(path) if size_bytes else None
+        size_bytes = Path(path).stat().st_size if content is None else len(content)
+        opened = Image.open(path if content is None else io.BytesIO(content)) if size_bytes else None
     except UnidentifiedImageError as error:
         raise UnreadablePicture(
             f"{path} is not a picture that Pillow can read. Expected JPEG, PNG, WebP, …", "not an image"
@@ -110,21 +123,35 @@ def load_picture(path: str | Path) -> Picture:
         raise UnreadablePicture(f"{path} is damaged ({error}). Copy it again or remove it.", "not an image") from error
     if opened is None:
         raise UnreadablePicture(f"{path} is empty (0 bytes). Copy it again or remove it.", "empty")
-    with opened:
-        try:
-            opened.load()
-        except Exception as error:  # Pillow's decoders raise whatever their parsers raise
-            raise UnreadablePicture(
-                f"{path} is truncated or damaged ({error}). Copy it again or remove it.", "truncated"
-            ) from error
-        try:
-            upright = _upright(_rgb(opened), _orientation(opened))
-        except ValueError as error:
-            raise UnreadablePicture(
-                f"{path} has pixels that cannot become RGB ({error}). Save it as 8-bit RGB.",
-                "of unsupported pixel type",
-            ) from error
-        return Picture(np.asarray(upright), is_grey=opened.mode in _GREY_MODES)
+    return opened
+
+
+def decode_picture(opened: Image.Image, name: str) -> Picture:
+    """The pixels of an opened picture as a person sees them.
+
+    The EXIF orientation is applied, the first frame of an animation is taken, transparent parts are laid on
+    white, 16-bit grey becomes 8-bit by its upper byte, and other colour models are converted to RGB.
+
+    Args:
+        opened: from `open_picture`, or any other picture of Pillow's.
+        name: what messages call it.
+
+    Raises:
+        UnreadablePicture: it is damaged, or its pixels cannot become RGB.
+    """
+    try:
+        opened.load()
+    except Exception as error:  # Pillow's decoders raise whatever their parsers raise
+        raise UnreadablePicture(
+            f"{name} is truncated or damaged ({error}). Copy it again or remove it.", "truncated"
+        ) from error
+    try:
+        upright = _upright(_rgb(opened), _orientation(opened))
+    except ValueError as error:
+        raise UnreadablePicture(
+            f"{name} has pixels that cannot become RGB ({error}). Save it as 8-bit RGB.", "of unsupported pixel type"
+        ) from error
+    return Picture(np.asarray(upright), is_grey=opened.mode in _GREY_MODES)
 
 
 def jpeg(picture: Pixels, quality: int) -> bytes:

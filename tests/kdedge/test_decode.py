@@ -1,12 +1,13 @@
 """Decoding never mislabels: a bad file takes its target with it, and everything odd is told once."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from kdedge.data import Problems, Split, decode, load, scan, typical_size
+from kdedge.data import FileSample, Problems, Skipped, Split, decode, load, scan, typical_size
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.pictures import read_picture
@@ -20,6 +21,10 @@ def photo(path: Path, value: int, size: tuple[int, int] = (32, 32)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (value, 0, 128)).save(path)
     return path
+
+
+def files(*paths: Path) -> tuple[FileSample, ...]:
+    return tuple(FileSample(path.name, str(path)) for path in paths)
 
 
 def spoil(path: Path, how: str) -> Path:
@@ -38,23 +43,23 @@ def mixed(tmp_path: Path) -> Split:
     paths = [photo(tmp_path / f"{index:02}.png", index) for index in range(60)]
     for index in range(0, 60, 3):
         spoil(paths[index], ("truncated", "empty", "not an image")[index // 3 % 3])
-    return Split(tuple(paths), tuple(range(60)))
+    return Split(files(*paths), tuple(range(60)))
 
 
-def test_targets_and_paths_stay_with_their_pictures_when_files_are_dropped(mixed: Split) -> None:
+def test_targets_and_samples_stay_with_their_pictures_when_files_are_dropped(mixed: Split) -> None:
     decoded = decode(mixed, SPEC, workers=2)
     kept = [index for index in range(60) if index % 3]
     np.testing.assert_array_equal(decoded.targets, kept)
     np.testing.assert_array_equal(decoded.images[:, 4, 4, 0], kept)
-    assert [int(path.stem) for path in decoded.paths] == kept
+    assert [sample.name for sample in decoded.samples] == [f"{index:02}.png" for index in kept]
     assert decoded.images.dtype == np.uint8
     assert decoded.targets.dtype == np.int64
 
 
 def test_every_dropped_file_is_told_with_its_reason(mixed: Split) -> None:
     problems = decode(mixed, SPEC).problems
-    assert [(int(path.stem), reason) for path, reason in problems.skipped] == [
-        (index, ("truncated", "empty", "not an image")[index // 3 % 3]) for index in range(0, 60, 3)
+    assert list(problems.skipped) == [
+        (f"{index:02}.png", ("truncated", "empty", "not an image")[index // 3 % 3]) for index in range(0, 60, 3)
     ]
 
 
@@ -65,22 +70,22 @@ def test_pictures_come_through_the_geometry_of_the_device(tmp_path: Path) -> Non
     for index, size in enumerate([(30, 90, 3), (90, 30, 3), (24, 40, 3), (200, 300, 3)]):
         paths.append(tmp_path / f"{index}.jpg")
         Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(paths[-1])
-    decoded = decode(Split(tuple(paths), (0, 1, 0, 1)), spec)
+    decoded = decode(Split(files(*paths), (0, 1, 0, 1)), spec)
     np.testing.assert_array_equal(decoded.images, [fit(read_picture(path), spec) for path in paths])
 
 
 def test_the_number_of_threads_changes_nothing(mixed: Split) -> None:
     one, four = decode(mixed, SPEC, workers=1), decode(mixed, SPEC, workers=4)
     np.testing.assert_array_equal(one.images, four.images)
-    assert one.paths == four.paths
+    assert one.samples == four.samples
     assert one.problems == four.problems
 
 
 def test_grey_pictures_stay_and_are_told(tmp_path: Path) -> None:
     Image.new("L", (9, 9), 77).save(tmp_path / "grey.png")
-    decoded = decode(Split((tmp_path / "grey.png", photo(tmp_path / "red.png", 200)), (3, 4)), SPEC)
+    decoded = decode(Split(files(tmp_path / "grey.png", photo(tmp_path / "red.png", 200)), (3, 4)), SPEC)
     assert (decoded.images[0] == 77).all()
-    assert decoded.problems.grey == (tmp_path / "grey.png",)
+    assert decoded.problems.grey == ("grey.png",)
     assert str(decoded.problems) == "1 of 2 files: 1 greyscale, read as grey RGB"
 
 
@@ -92,17 +97,27 @@ def test_progress_counts_to_the_total(mixed: Split) -> None:
 
 def test_nothing_but_bad_files_gives_an_empty_array(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
-    decoded = decode(Split((tmp_path / "a.png",), (0,)), SPEC)
+    decoded = decode(Split(files(tmp_path / "a.png"), (0,)), SPEC)
     assert decoded.images.shape == (0, 8, 8, 3)
     assert len(decoded) == 0
 
 
+def test_a_bad_file_does_not_double_the_memory(mixed: Split) -> None:
+    spec = ImageInput(height=128, width=128, mean=(0, 0, 0), std=(1, 1, 1))
+    tracemalloc.start()
+    decoded = decode(mixed, spec, workers=1)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(decoded.images[:, 64, 64, 0], decoded.targets)
+    assert peak_bytes < 1.3 * len(mixed) * 128 * 128 * 3
+
+
 class TestProblems:
     def test_one_line_tells_all_and_names_two_of_each(self) -> None:
-        skipped = [(Path("train/cat") / name, "truncated") for name in ("c.jpg", "a.jpg", "b.jpg")]
-        skipped += [(Path("d.jpg"), "empty"), (Path("e.jpg"), "not an image"), (Path("f.jpg"), "not an image")]
-        grey = tuple(Path(f"{index}.jpg") for index in range(6))
-        problems = Problems(3000, tuple(skipped[:2])) + Problems(114, tuple(skipped[2:]), grey)  # type: ignore[arg-type]
+        skipped = [Skipped(f"train/cat/{name}", "truncated") for name in ("c.jpg", "a.jpg", "b.jpg")]
+        skipped += [Skipped("d.jpg", "empty"), Skipped("e.jpg", "not an image"), Skipped("f.jpg", "not an image")]
+        grey = tuple(f"{index}.jpg" for index in range(6))
+        problems = Problems(3000, tuple(skipped[:2])) + Problems(114, tuple(skipped[2:]), grey)
         assert str(problems) == (
             "12 of 3,114 files: 3 truncated (a.jpg, b.jpg, …), 1 empty (d.jpg), 2 not images (e.jpg, f.jpg), skipped; "
             "6 greyscale, read as grey RGB"
@@ -110,7 +125,7 @@ class TestProblems:
 
     def test_sound_files_are_no_problem(self) -> None:
         assert not Problems(5)
-        assert Problems(5, grey=(Path("a.jpg"),))
+        assert Problems(5, grey=("a.jpg",))
 
 
 class TestLoad:
@@ -138,6 +153,14 @@ class TestLoad:
             "3 of 19 files: 1 of unknown type (clip.mov), 1 truncated (0.png), 1 empty (1.png), skipped"
         )
 
+    def test_the_test_side_is_not_read(self, tmp_path: Path) -> None:
+        for label in ("low", "high"):
+            spoil(photo(self.data(tmp_path) / "test" / label / "0.png", 9), "truncated")
+        folder = scan(tmp_path)
+        assert not load(folder, SPEC).problems
+        assert folder.test is not None
+        assert len(decode(folder.test, SPEC).problems.skipped) == 2
+
     def test_a_class_that_loses_all_its_images_is_an_error(self, tmp_path: Path) -> None:
         for path in (self.data(tmp_path) / "val/low").iterdir():
             spoil(path, "empty")
@@ -156,12 +179,12 @@ class TestTypicalSize:
         sizes = [(30, 500), (500, 40), (64, 64), (70, 90), (100, 100)]
         paths = [photo(tmp_path / f"{index}.png", 0, size) for index, size in enumerate(sizes)]
         paths.append(spoil(tmp_path / "bad.png", "not an image"))
-        assert typical_size(Split(tuple(paths), (0,) * 6)) == 64
+        assert typical_size(Split(files(*paths), (0,) * 6)) == 64
 
     def test_it_samples_evenly(self, tmp_path: Path) -> None:
         paths = [photo(tmp_path / f"{index:02}.png", 0, (10, 10) if index % 10 else (20, 20)) for index in range(40)]
-        assert typical_size(Split(tuple(paths), (0,) * 40), sample=4) == 20
+        assert typical_size(Split(files(*paths), (0,) * 40), count=4) == 20
 
     def test_no_readable_picture_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="can be read"):
-            typical_size(Split((spoil(tmp_path / "a.png", "empty"),), (0,)))
+            typical_size(Split(files(spoil(tmp_path / "a.png", "empty")), (0,)))

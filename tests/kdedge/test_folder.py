@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kdedge.data import UNLABELLED, Split, scan, subset
-from kdedge.data.folder import ImageFolder
+from kdedge.data import UNLABELLED, Collection, Split, scan, subset
 from kdedge_runtime.errors import DataError, UsageError
 
 
@@ -23,37 +22,40 @@ def classes(root: Path, count: int = 50, labels: tuple[str, ...] = ("cat", "dog"
     return make(root, *(f"{label}/{index:03}.jpg" for label in labels for index in range(count)))
 
 
-def names(split: Split, root: Path) -> set[str]:
-    return {path.relative_to(root).as_posix() for path in split.paths}
+def sides(root: Path, **counts: int) -> Path:
+    """`SIDE/CLASS/INDEX.jpg` of two classes."""
+    pictures = [f"{side}/{label}/{i}.jpg" for side, count in counts.items() for label in "ab" for i in range(count)]
+    return make(root, *pictures)
 
 
-def assert_targets_follow_folders(folder: ImageFolder, split: Split) -> None:
-    assert [folder.labels[target] for target in split.targets] == [path.parent.name for path in split.paths]
+def names(split: Split | None) -> set[str]:
+    assert split is not None
+    return {sample.name for sample in split.samples}
+
+
+def assert_targets_follow_folders(folder: Collection, split: Split) -> None:
+    assert [folder.labels[target] for target in split.targets] == [s.name.split("/")[-2] for s in split.samples]
 
 
 class TestLayouts:
-    @pytest.mark.parametrize("val", ["val", "valid", "validation", "test", "Test"])
+    @pytest.mark.parametrize("val", ["val", "valid", "validation", "Val"])
     def test_the_users_own_folders_are_taken_as_they_are(self, tmp_path: Path, val: str) -> None:
         make(tmp_path, "train/b/1.jpg", "train/a/2.png", "train/a/3.webp", f"{val}/a/4.jpg", f"{val}/b/5.jpg")
         folder = scan(tmp_path)
         assert folder.split == "folders"
         assert folder.labels == ("a", "b")
-        assert names(folder.train, tmp_path) == {"train/a/2.png", "train/a/3.webp", "train/b/1.jpg"}
-        assert names(folder.val, tmp_path) == {f"{val}/a/4.jpg", f"{val}/b/5.jpg"}
+        assert names(folder.train) == {"train/a/2.png", "train/a/3.webp", "train/b/1.jpg"}
+        assert names(folder.val) == {f"{val}/a/4.jpg", f"{val}/b/5.jpg"}
         assert_targets_follow_folders(folder, folder.train)
         assert_targets_follow_folders(folder, folder.val)
-
-    def test_val_is_preferred_to_test(self, tmp_path: Path) -> None:
-        make(tmp_path, *(f"{side}/{label}/1.jpg" for side in ("train", "val", "test") for label in "ab"))
-        assert names(scan(tmp_path).val, tmp_path) == {"val/a/1.jpg", "val/b/1.jpg"}
 
     def test_class_folders_are_divided(self, tmp_path: Path) -> None:
         folder = scan(classes(tmp_path, 200), val_fraction=0.2)
         assert folder.split == "hashed"
-        assert names(folder.train, tmp_path) | names(folder.val, tmp_path) == names(
-            Split.of_classes({0: sorted(tmp_path.rglob("*.jpg"))}), tmp_path
-        )
-        assert not set(folder.train.paths) & set(folder.val.paths)
+        assert folder.test is None
+        everything = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.jpg")}
+        assert names(folder.train) | names(folder.val) == everything
+        assert not names(folder.train) & names(folder.val)
         assert_targets_follow_folders(folder, folder.train)
         assert_targets_follow_folders(folder, folder.val)
         for target in (0, 1):
@@ -84,10 +86,61 @@ class TestLayouts:
         make(tmp_path, "cat/clip.mp4", "stray.jpg")
         folder = scan(tmp_path)
         assert len(folder.train) + len(folder.val) == 4
-        assert {(skipped.path.name, skipped.reason) for skipped in folder.skipped} == {
-            ("clip.mp4", "of unknown type"),
+        assert set(folder.skipped) == {
+            ("cat/clip.mp4", "of unknown type"),
             ("stray.jpg", "outside a class folder"),
         }
+
+
+class TestTestSide:
+    def test_it_is_kept_apart_from_training_and_validation(self, tmp_path: Path) -> None:
+        folder = scan(sides(tmp_path, train=4, val=2, test=3))
+        assert folder.split == "folders"
+        assert names(folder.val) == {f"val/{label}/{index}.jpg" for label in "ab" for index in range(2)}
+        assert names(folder.test) == {f"test/{label}/{index}.jpg" for label in "ab" for index in range(3)}
+        assert folder.test is not None
+        assert_targets_follow_folders(folder, folder.test)
+
+    def test_without_a_validation_folder_validation_is_cut_from_training_and_never_from_the_test_side(
+        self, tmp_path: Path
+    ) -> None:
+        folder = scan(sides(tmp_path, train=50, test=20))
+        assert folder.split == "hashed"
+        assert {name.split("/")[0] for name in names(folder.train) | names(folder.val)} == {"train"}
+        assert len(folder.train) + len(folder.val) == 100
+        assert 0 < len(folder.val) < 50
+        assert len(names(folder.test)) == 40
+
+    def test_its_pictures_do_not_decide_what_is_trained_on(self, tmp_path: Path) -> None:
+        before = scan(sides(tmp_path, train=50, test=3))
+        after = scan(sides(tmp_path, test=9))
+        assert (before.train, before.val) == (after.train, after.val)
+
+    def test_a_subset_leaves_it_whole(self, tmp_path: Path) -> None:
+        folder = scan(sides(tmp_path, train=9, test=5))
+        assert subset(folder, 2).test == folder.test
+
+    def test_the_fingerprint_covers_it(self, tmp_path: Path) -> None:
+        before = scan(sides(tmp_path, train=4, val=2, test=2)).fingerprint
+        (tmp_path / "test/a/0.jpg").write_bytes(b"another")
+        assert scan(tmp_path).fingerprint != before
+
+    @pytest.mark.parametrize("layout", ["test/{}.jpg", "test/unknown/{}.jpg"])
+    def test_pictures_without_classes_are_no_test_side_but_are_told(self, tmp_path: Path, layout: str) -> None:
+        make(sides(tmp_path, train=9, val=2), *(layout.format(index) for index in range(3)))
+        folder = scan(tmp_path)
+        assert folder.test is None
+        assert folder.labels == ("a", "b")
+        assert set(folder.skipped) == {(layout.format(index), "outside a class folder") for index in range(3)}
+
+    def test_an_empty_folder_is_no_test_side(self, tmp_path: Path) -> None:
+        (sides(tmp_path, train=4, val=2) / "test").mkdir()
+        assert scan(tmp_path).test is None
+
+    def test_its_classes_must_be_those_of_training(self, tmp_path: Path) -> None:
+        make(sides(tmp_path, train=4, val=2, test=2), "test/c/1.jpg")
+        with pytest.raises(DataError, match=r"training and test differ: 'c' only in test/"):
+            scan(tmp_path)
 
 
 class TestHashedSplit:
@@ -95,19 +148,19 @@ class TestHashedSplit:
         classes(tmp_path / "here")
         shutil.copytree(tmp_path / "here", tmp_path / "there")
         here, there = scan(tmp_path / "here"), scan(tmp_path / "there")
-        assert names(here.val, tmp_path / "here") == names(there.val, tmp_path / "there")
+        assert names(here.val) == names(there.val)
         assert here.fingerprint == there.fingerprint
 
     def test_added_files_and_classes_move_no_other_file(self, tmp_path: Path) -> None:
         before = scan(classes(tmp_path))
         make(tmp_path, *(f"cat/new{index}.jpg" for index in range(30)), *(f"ant/{index}.jpg" for index in range(9)))
         after = scan(tmp_path)
-        assert set(before.train.paths) < set(after.train.paths)
-        assert set(before.val.paths) < set(after.val.paths)
+        assert names(before.train) < names(after.train)
+        assert names(before.val) < names(after.val)
 
     def test_another_seed_divides_differently(self, tmp_path: Path) -> None:
         classes(tmp_path)
-        assert scan(tmp_path, seed=1).val.paths == scan(tmp_path, seed=1).val.paths != scan(tmp_path).val.paths
+        assert scan(tmp_path, seed=1).val == scan(tmp_path, seed=1).val != scan(tmp_path).val
 
     @pytest.mark.parametrize("val_fraction", [0.001, 0.5, 0.999])
     def test_two_images_of_a_class_go_to_different_sides(self, tmp_path: Path, val_fraction: float) -> None:
@@ -120,21 +173,20 @@ class TestHashedSplit:
         assert folder.val.targets == (1,)
 
     def test_accents_are_the_same_however_the_system_stores_them(self, tmp_path: Path) -> None:
-        sides = []
+        val = []
         for form in ("NFC", "NFD"):
             root = make(
                 tmp_path / form, *(unicodedata.normalize(form, f"é{i}/ü{j}.jpg") for i in "ab" for j in range(20))
             )
-            folder = scan(root)
-            sides.append({unicodedata.normalize("NFC", name) for name in names(folder.val, root)})
-        assert sides[0] == sides[1]
+            val.append(names(scan(root).val))
+        assert val[0] == val[1]
 
 
 class TestFingerprint:
     def test_a_link_to_nowhere_is_left_to_the_decoder(self, tmp_path: Path) -> None:
         (classes(tmp_path, 3) / "cat/dead.jpg").symlink_to(tmp_path / "gone.jpg")
         folder = scan(tmp_path)
-        assert "cat/dead.jpg" in names(folder.train, tmp_path) | names(folder.val, tmp_path)
+        assert "cat/dead.jpg" in names(folder.train) | names(folder.val)
 
     def test_it_notices_names_and_sizes_and_ignores_companions(self, tmp_path: Path) -> None:
         first = scan(classes(tmp_path)).fingerprint
@@ -153,18 +205,28 @@ class TestSubset:
         small = subset(folder, 5)
         assert [small.train.targets.count(target) for target in range(3)] == [5, 5, 1]
         assert small.val == folder.val
-        assert set(small.train.paths) < set(folder.train.paths)
+        assert names(small.train) < names(folder.train)
         assert_targets_follow_folders(small, small.train)
 
     def test_small_draws_are_part_of_large_ones_and_depend_on_the_seed(self, tmp_path: Path) -> None:
         folder = scan(classes(tmp_path))
-        assert set(subset(folder, 5).train.paths) < set(subset(folder, 20).train.paths)
+        assert names(subset(folder, 5).train) < names(subset(folder, 20).train)
         assert subset(folder, 5).train == subset(folder, 5).train
         assert subset(folder, 5, seed=1).train != subset(folder, 5).train
 
     def test_nothing_is_no_training_set(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="at least 1"):
             subset(scan(classes(tmp_path)), 0)
+
+
+class TestSource:
+    def test_it_finds_the_same_pictures_from_any_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(classes(tmp_path / "pets"))
+        here = scan(".")
+        monkeypatch.chdir("/")
+        there = scan(here.source)
+        assert (names(there.train), there.fingerprint) == (names(here.train), here.fingerprint)
+        assert here.name == "pets"
 
 
 class TestRefusals:

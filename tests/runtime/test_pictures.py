@@ -7,7 +7,14 @@ import pytest
 from PIL import Image
 
 from kdedge_runtime.errors import SourceError
-from kdedge_runtime.pictures import UnreadablePicture, load_picture, picture_files, read_picture
+from kdedge_runtime.pictures import (
+    UnreadablePicture,
+    decode_picture,
+    load_picture,
+    open_picture,
+    picture_files,
+    read_picture,
+)
 
 
 @pytest.fixture
@@ -154,6 +161,21 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     path = noise_jpeg(tmp_path / "a.jpg")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     assert fault_of(path) == "too large"
+
+
+def test_a_part_of_an_archive_is_read_as_a_file_is(tmp_path: Path) -> None:
+    path = noise_jpeg(tmp_path / "a.jpg")
+    with open_picture("a.jpg in b.tar", path.read_bytes()) as opened:
+        assert opened.size == (64, 64)
+        np.testing.assert_array_equal(decode_picture(opened, "a.jpg in b.tar").pixels, read_picture(path))
+
+
+@pytest.mark.parametrize(("keep", "fault"), [(0, "empty"), (1, "not an image"), (2000, "truncated")])
+def test_a_damaged_part_of_an_archive_is_refused_by_its_name(tmp_path: Path, keep: int, fault: str) -> None:
+    content = noise_jpeg(tmp_path / "a.jpg").read_bytes()[:keep]
+    with pytest.raises(UnreadablePicture, match=r"a\.jpg in b\.tar is") as caught:
+        decode_picture(open_picture("a.jpg in b.tar", content), "a.jpg in b.tar")
+    assert caught.value.fault == fault
 
 
 def test_pictures_below_a_folder_are_found_in_the_order_of_their_paths(tmp_path: Path) -> None:

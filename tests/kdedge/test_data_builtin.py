@@ -1,0 +1,252 @@
+"""Data sets by torchvision's names are read from disk with their publisher's sides, and never downloaded.
+
+The files are tiny, but torchvision's own classes read them.
+"""
+
+import csv
+import gzip
+import json
+import pickle
+import struct
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision import datasets
+
+from kdedge.data import Collection, Split, decode, load, scan, subset
+from kdedge_runtime.errors import DataError, MissingDependency
+from kdedge_runtime.metadata import ImageInput
+
+SPEC = ImageInput(height=28, width=28, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+"""Where Debian's package `dataset-fashion-mnist` puts the real files."""
+
+
+def write_idx(path: Path, values: np.ndarray) -> None:
+    """The format of MNIST: two zero bytes, the type (8: uint8), the number of sides, each side, then the values."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = struct.pack(f">2xBB{values.ndim}I", 8, values.ndim, *values.shape)
+    path.write_bytes(header + values.astype(np.uint8).tobytes())
+
+
+def write_mnist(root: Path, name: str = "FashionMNIST", train: int = 60, test: int = 20) -> Path:
+    rng = np.random.default_rng(0)
+    for side, count in (("train", train), ("t10k", test)):
+        raw = root / name / "raw"
+        write_idx(raw / f"{side}-images-idx3-ubyte", rng.integers(0, 256, (count, 28, 28)))
+        write_idx(raw / f"{side}-labels-idx1-ubyte", np.arange(count) % 10)
+    return root
+
+
+def picture(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (40, 30), (len(str(path)) % 256, 0, 0)).save(path)
+
+
+def write_food(root: Path) -> None:
+    for side in ("train", "test"):
+        listed = {label: [f"{label}/{side}{index}" for index in range(6)] for label in ("apple_pie", "waffles")}
+        (root / "food-101/meta").mkdir(parents=True, exist_ok=True)
+        (root / f"food-101/meta/{side}.json").write_text(json.dumps(listed))
+        for label in listed:
+            for name in listed[label]:
+                picture(root / f"food-101/images/{name}.jpg")
+
+
+def write_country(root: Path) -> None:
+    for side, count in (("train", 4), ("valid", 3), ("test", 2)):
+        for index in range(count):
+            picture(root / f"country211/{side}/AD/{index}.jpg")
+            picture(root / f"country211/{side}/AE/{index}.jpg")
+
+
+def write_traffic_signs(root: Path) -> None:
+    for index in range(12):
+        picture(root / f"gtsrb/GTSRB/Training/{index % 3:05}/{index}.ppm")
+        picture(root / f"gtsrb/GTSRB/Final_Test/Images/{index:05}.ppm")
+    with (root / "gtsrb/GT-final_test.csv").open("w") as table:
+        rows = csv.writer(table, delimiter=";")
+        rows.writerows([("Filename", "ClassId"), *((f"{index:05}.ppm", index % 3) for index in range(12))])
+
+
+def write_pets(root: Path) -> None:
+    base = root / "oxford-iiit-pet"
+    for side, first in (("trainval", 0), ("test", 10)):
+        names = [f"{breed}_{index}" for breed in ("Abyssinian", "pug") for index in range(first, first + 8)]
+        for name in names:
+            picture(base / f"images/{name}.jpg")
+        (base / "annotations").mkdir(exist_ok=True)
+        lines = [f"{name} {1 + name.startswith('pug')} 1 1\n" for name in names]
+        (base / f"annotations/{side}.txt").write_text("".join(lines))
+
+
+def write_satellite(root: Path) -> None:
+    for index in range(20):
+        picture(root / f"eurosat/2750/{('Forest', 'River')[index % 2]}/{index}.jpg")
+
+
+def names(split: Split | None) -> list[str]:
+    assert split is not None
+    return [sample.name for sample in split.samples]
+
+
+def sizes(collection: Collection) -> tuple[int, int, int | None]:
+    """Training and validation together, since a hash may have divided them, then validation and test."""
+    test = None if collection.test is None else len(collection.test)
+    return len(collection.train) + len(collection.val), len(collection.val), test
+
+
+class TestMnist:
+    def test_every_picture_has_its_class(self, tmp_path: Path) -> None:
+        collection = scan(f"torchvision:FashionMNIST:{write_mnist(tmp_path)}")
+        reference = {train: datasets.FashionMNIST(tmp_path, train=train) for train in (True, False)}
+        assert collection.labels == tuple(reference[True].classes)
+        for split in (collection.train, collection.val, collection.test):
+            assert split is not None
+            decoded = decode(split, SPEC)
+            source = reference[split is not collection.test]
+            indices = [int(sample.name.split("/")[1]) for sample in decoded.samples]
+            np.testing.assert_array_equal(decoded.images[..., 0], source.data[indices].numpy())
+            np.testing.assert_array_equal(decoded.targets, source.targets[indices].numpy())
+
+    def test_validation_is_cut_from_training_by_the_index_and_the_test_side_is_the_publishers(
+        self, tmp_path: Path
+    ) -> None:
+        collection = scan(f"torchvision:FashionMNIST:{write_mnist(tmp_path)}")
+        assert collection.split == "hashed"
+        assert sorted(names(collection.train) + names(collection.val)) == [f"train/{n:06}" for n in range(60)]
+        assert set(collection.val.targets) == set(range(10))
+        assert names(collection.test) == [f"test/{n:06}" for n in range(20)]
+        again = scan(f"torchvision:FashionMNIST:{tmp_path}")
+        assert names(again.val) == names(collection.val)
+
+    def test_what_is_loaded_subset_and_found_again_is_what_a_folder_would_give(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(write_mnist(tmp_path))
+        collection = scan("torchvision:FashionMNIST:.")
+        assert collection.name == "FashionMNIST"
+        monkeypatch.chdir("/")
+        assert scan(collection.source).fingerprint == collection.fingerprint
+        small = subset(collection, 2)
+        assert sorted(small.train.targets) == sorted([*range(10)] * 2)
+        assert len(load(small, SPEC).train) == 20
+
+    def test_the_fingerprint_notices_pixels_and_classes(self, tmp_path: Path) -> None:
+        prints = {scan(f"torchvision:MNIST:{write_mnist(tmp_path, 'MNIST')}").fingerprint}
+        raw = tmp_path / "MNIST/raw"
+        content = bytearray((raw / "t10k-images-idx3-ubyte").read_bytes())
+        content[100] ^= 1
+        (raw / "t10k-images-idx3-ubyte").write_bytes(content)
+        prints.add(scan(f"torchvision:MNIST:{tmp_path}").fingerprint)
+        write_idx(raw / "train-labels-idx1-ubyte", np.arange(60) % 9)
+        prints.add(scan(f"torchvision:MNIST:{tmp_path}").fingerprint)
+        assert len(prints) == 3
+
+    def test_samples_reach_other_processes_without_the_pictures(self, tmp_path: Path) -> None:
+        collection = scan(f"torchvision:FashionMNIST:{write_mnist(tmp_path, train=600)}")
+        pickled = pickle.dumps(collection.train.samples)
+        assert len(pickled) < 100 * len(collection.train)
+        copy = pickle.loads(pickled)[5]
+        np.testing.assert_array_equal(copy.read().pixels, collection.train.samples[5].read().pixels)
+
+    @pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
+    def test_the_real_files(self, tmp_path: Path) -> None:
+        (tmp_path / "FashionMNIST/raw").mkdir(parents=True)
+        for packed in DEBIAN.glob("*.gz"):
+            (tmp_path / "FashionMNIST/raw" / packed.stem).write_bytes(gzip.decompress(packed.read_bytes()))
+        collection = scan(f"torchvision:FashionMNIST:{tmp_path}")
+        assert sizes(collection)[::2] == (60_000, 10_000)
+        assert abs(len(collection.val) / 60_000 - 0.2) < 0.01
+        assert np.bincount(collection.test.targets if collection.test else ()).tolist() == [1000] * 10
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "expected", "labels"),
+    [
+        ("Food101", write_food, (12, None, 12), ("apple_pie", "waffles")),
+        ("Country211", write_country, (14, 6, 4), ("AD", "AE")),
+        ("GTSRB", write_traffic_signs, (12, None, 12), ("0", "1", "2")),
+        ("OxfordIIITPet", write_pets, (16, None, 16), ("Abyssinian", "Pug")),
+        ("EuroSAT", write_satellite, (20, None, None), ("Forest", "River")),
+    ],
+)
+def test_sides_and_labels_are_those_of_the_publisher(
+    tmp_path: Path,
+    name: str,
+    write: Callable[[Path], None],
+    expected: tuple[int, int | None, int | None],
+    labels: tuple[str, ...],
+) -> None:
+    write(tmp_path)
+    collection = scan(f"torchvision:{name}:{tmp_path}")
+    total, val, test = sizes(collection)
+    assert (total, test) == expected[::2]
+    assert collection.labels == labels
+    if expected[1] is None:
+        assert collection.split == "hashed"
+        assert 0 < val < total / 2
+    else:
+        assert collection.split == "official"
+        assert val == expected[1]
+    for sample, target in collection.train.pairs():
+        assert sample.open().size == (40, 30)
+        assert 0 <= target < len(labels)
+
+
+class TestRefusals:
+    def test_missing_files_come_with_the_command_that_downloads_them(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError) as caught:
+            scan(f"torchvision:CIFAR10:{tmp_path}")
+        message = str(caught.value)
+        assert str(tmp_path) in message
+        assert f"from torchvision.datasets import CIFAR10; CIFAR10('{tmp_path}', train=True, download=True)" in message
+        assert list(tmp_path.iterdir()) == []
+
+    def test_one_missing_side_is_named(self, tmp_path: Path) -> None:
+        write_country(tmp_path)
+        (tmp_path / "country211/test").rename(tmp_path / "elsewhere")
+        with pytest.raises(DataError, match="Country211, split='test' cannot be read"):
+            scan(f"torchvision:Country211:{tmp_path}")
+
+    def test_a_missing_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="there is no such folder"):
+            scan(f"torchvision:CIFAR10:{tmp_path / 'nowhere'}")
+
+    def test_a_set_that_downloads_by_itself_does_not(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def download(_: object) -> None:
+            pytest.fail("downloads")
+
+        monkeypatch.setattr(datasets.SEMEION, "download", download)
+        with pytest.raises(DataError, match="SEMEION"):
+            scan(f"torchvision:SEMEION:{tmp_path}")
+
+    @pytest.mark.parametrize(
+        ("name", "told"), [("cifar10", "Nearest: CIFAR10"), ("Flower102", "Nearest: Flowers102"), ("xyz", "such as")]
+    )
+    def test_an_unknown_name_gives_the_nearest(self, tmp_path: Path, name: str, told: str) -> None:
+        with pytest.raises(DataError, match=told):
+            scan(f"torchvision:{name}:{tmp_path}")
+
+    @pytest.mark.parametrize("data", ["torchvision:CIFAR10", "torchvision:", "torchvision:CIFAR10:"])
+    def test_a_name_without_a_folder(self, data: str) -> None:
+        with pytest.raises(DataError, match="torchvision:NAME:ROOT"):
+            scan(data)
+
+    def test_a_set_that_is_not_for_classifiers(self, tmp_path: Path) -> None:
+        picture(tmp_path / "Kitti/raw/training/image_2/0.png")
+        picture(tmp_path / "Kitti/raw/testing/image_2/0.png")
+        (tmp_path / "Kitti/raw/training/label_2").mkdir()
+        (tmp_path / "Kitti/raw/training/label_2/0.txt").write_text("Car 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n")
+        with pytest.raises(DataError, match="Kitti is not for classifiers"):
+            scan(f"torchvision:Kitti:{tmp_path}")
+
+    def test_a_package_that_torchvision_lacks_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "scipy.io", None)
+        monkeypatch.setattr(datasets.SVHN, "_check_integrity", lambda _: True)
+        with pytest.raises(MissingDependency, match=r"pip install scipy$"):
+            scan(f"torchvision:SVHN:{tmp_path}")
