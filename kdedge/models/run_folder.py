@@ -18,7 +18,7 @@ from kdedge_runtime.errors import UsageError
 from kdedge_runtime.files import write_whole
 from kdedge_runtime.metadata import ImageInput
 
-__all__ = ["BEST", "LAST", "METRICS", "RunRecord", "is_run", "read_run", "write_run"]
+__all__ = ["BEST", "LAST", "METRICS", "RunRecord", "is_run", "merit", "read_run", "write_run"]
 
 RECORD, METRICS, BEST, LAST = "run.json", "metrics.jsonl", "best.safetensors", "last.safetensors"
 SCHEMA = 1
@@ -35,7 +35,7 @@ class RunRecord:
     data: dict[str, Any]
     """`root`, `fingerprint`, `split`, `train`, `val`, `images_per_class`."""
     recipe: dict[str, Any]
-    """See `kdedge.distill.recipe.Recipe`."""
+    """See `kdedge.distill.settings.recipe.Recipe`."""
     request: dict[str, Any]
     """The options that the user gave; a resumed run may not be given others."""
     device: str
@@ -78,3 +78,9 @@ def read_run(folder: Path) -> RunRecord:
         return RunRecord(**values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{folder / RECORD} is damaged: {error}. Train the model again.") from error
+
+
+def merit(metrics: dict[str, Any]) -> tuple[float, ...]:
+    """What makes an epoch better: accuracy, then agreement, then the maps, then the loss (small sets tie often)."""
+    figures = tuple(metrics.get(name, 0.0) for name in ("val_top1", "val_agreement", "val_map_pearson"))
+    return (*figures, -metrics["val_loss"])

@@ -8,16 +8,18 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from kdedge.models.factory import is_factory
 from kdedge.models.run_folder import BEST, LAST, is_run, read_run
 from kdedge.models.weights import load_state, read_state
 from kdedge.models.zoo import (
-    IMAGENET_CLASSES,
     ModelSpec,
     build,
     canonical_name,
     head_tensors,
+    own_classes,
     pretrained_input,
     pretrained_labels,
+    specify,
 )
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.metadata import ImageInput
@@ -34,7 +36,10 @@ class TrainedModel:
     input: ImageInput
     labels: tuple[str, ...]
     origin: dict[str, Any]
-    """Where it came from, for the model file's lineage: `source`, `weights`, `weights_sha256`."""
+    """Where it came from, for the model file's lineage: `source`, `weights`, `weights_sha256`.
+
+    Of a factory also `code_sha256`.
+    """
 
     @property
     def parameters(self) -> int:
@@ -46,7 +51,8 @@ def load_trained(source: str, *, weights: Path | None = None, which: Literal["be
     """Load a run folder, or a model by name with weights from a file.
 
     Args:
-        source: a run folder, or a name such as `torchvision:resnet18` or `timm:tf_efficientnet_lite0`.
+        source: a run folder, a name such as `torchvision:resnet18` or `timm:tf_efficientnet_lite0.in1k`, or a factory
+            such as `nets.py:make_model`.
         weights: `.safetensors` or `.pth` file for a name; without one its weights are random.
         which: the epoch of a run.
 
@@ -64,24 +70,28 @@ def load_trained(source: str, *, weights: Path | None = None, which: Literal["be
         model = build(record.model, record.input.height)
         load_state(model, read_state(file), str(file))
         return TrainedModel(model, record.model, record.input, record.labels, _origin(source, file))
-    if folder.exists() or len(folder.parts) > 1 or source.endswith("/"):
+    named = is_factory(source) or source.startswith("timm:")  # whose slashes are not those of a run folder
+    if not named and (folder.exists() or len(folder.parts) > 1 or source.endswith("/")):
         found = "is no run folder" if folder.exists() else "does not exist"
         raise UsageError(f"{source} {found}. Expected a run of kdedge train or distill, or the name of a model.")
     name = canonical_name(source)
     spec_input = pretrained_input(name)
     state = read_state(weights) if weights is not None else {}
-    classes = _classes(name, spec_input.height, state)
-    spec = ModelSpec(name, classes, fresh_stem=False)
+    classes = _classes(name, spec_input, state)
+    spec = specify(name, classes, fresh_stem=False)
     model = build(spec, spec_input.height)
     if weights is not None:
         load_state(model, state, str(weights))
-    return TrainedModel(model, spec, spec_input, pretrained_labels(name, classes), _origin(name, weights))
+    origin = _origin(name, weights)
+    if spec.code_sha256 is not None:  # the file as the user named it: model files travel, folders do not
+        origin |= {"source": source, "code_sha256": spec.code_sha256}
+    return TrainedModel(model, spec, spec_input, pretrained_labels(name, classes), origin)
 
 
-def _classes(name: str, size: int, state: Mapping[str, Tensor]) -> int:
+def _classes(name: str, spec: ImageInput, state: Mapping[str, Tensor]) -> int:
     """For how many classes a network's weights were trained."""
-    rows = [state[tensor].shape[0] for tensor in head_tensors(name, size) if tensor in state]
-    return rows[0] if rows else IMAGENET_CLASSES
+    rows = [state[tensor].shape[0] for tensor in head_tensors(name, spec.height) if tensor in state]
+    return rows[0] if rows else own_classes(name, spec)
 
 
 def _origin(source: str, weights: Path | None) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["MODEL_PREFIX", "MOMENTUM_PREFIX", "load_state", "read_state"]
+__all__ = ["MODEL_PREFIX", "TRAINING_PREFIX", "load_state", "read_state"]
 
-MODEL_PREFIX, MOMENTUM_PREFIX = "model.", "momentum."
-"""What the tensors of a kdedge checkpoint are called after: those of the model, and the optimizer's."""
+MODEL_PREFIX, TRAINING_PREFIX = "model.", "training."
+"""What the tensors of a kdedge checkpoint are called after: those of the model, and what only training needs."""
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -45,7 +45,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _own_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    if not all(name.startswith((MODEL_PREFIX, MOMENTUM_PREFIX)) for name in tensors):
+    if not all(name.startswith((MODEL_PREFIX, TRAINING_PREFIX)) for name in tensors):
         return tensors
     return {name.removeprefix(MODEL_PREFIX): value for name, value in tensors.items() if name.startswith(MODEL_PREFIX)}
 

@@ -53,7 +53,9 @@ class TestRun:
 
 
 class TestName:
-    @pytest.mark.parametrize("name", ["torchvision:mobilenet_v3_small", "small:resnet8", "timm:convnext_atto"])
+    @pytest.mark.parametrize(
+        "name", ["torchvision:mobilenet_v3_small", "small:resnet8", "timm:convnext_atto", "timm:test_resnet.r160_in1k"]
+    )
     def test_the_number_of_classes_is_read_from_the_weights(self, name: str, tmp_path: Path) -> None:
         if name.startswith("timm:"):
             pytest.importorskip("timm")
@@ -82,3 +84,18 @@ class TestName:
     def test_the_weights_of_a_run_fit_its_network_by_name(self, teacher_run: Path) -> None:
         trained = load_trained("small:resnet8", weights=teacher_run / BEST)
         assert len(trained.labels) == 3
+
+    @pytest.mark.data
+    @pytest.mark.parametrize("name", ["resnet20", "resnet56"])
+    def test_published_weights_of_ten_classes(self, name: str) -> None:
+        file = Path(__file__).parents[2].parent / "shared" / "data" / "weights" / f"cifar10_{name}.safetensors"
+        if not file.is_file():
+            pytest.skip(f"the reference weights {file.name} are not beside the checkout")
+        trained = load_trained(f"small:{name}", weights=file)
+        assert trained.labels == tuple("0123456789")
+        for tensor, value in load_file(file).items():
+            assert torch.equal(trained.model.state_dict()[tensor], value)
+
+    def test_the_hub_is_no_folder(self) -> None:
+        with pytest.raises(UsageError, match="kdedge downloads nothing"):
+            load_trained("timm:hf-hub:timm/resnet18.a1_in1k")

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from kdedge.distill.checkpoint import save_checkpoint
+from kdedge.distill.loop.checkpoint import save_checkpoint
 from kdedge.models import load_state, read_state
 from kdedge_runtime.errors import UsageError
 
@@ -55,7 +55,8 @@ class TestRead:
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         model(torch.ones(1, 3)).sum().backward()
         optimizer.step()
-        save_checkpoint(tmp_path / "last.safetensors", model, optimizer, {})
+        others = {"generator": torch.arange(3)}
+        save_checkpoint(tmp_path / "last.safetensors", model, nn.Linear(2, 2), optimizer, {}, others)
         assert equal(read_state(tmp_path / "last.safetensors"), model.state_dict())
 
     def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(

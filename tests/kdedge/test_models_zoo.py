@@ -25,6 +25,7 @@ class TestNames:
             ("resnet20", "small:resnet20"),
             ("small:resnet10w16", "small:resnet10w16"),
             ("timm:mobilenetv3_small_050", "timm:mobilenetv3_small_050"),
+            ("timm:resnet18.a1_in1k", "timm:resnet18.a1_in1k"),
         ],
     )
     def test_a_bare_name_is_looked_up_in_torchvision_and_then_among_the_small_ones(
@@ -50,6 +51,18 @@ class TestNames:
     def test_a_name_like_no_other_gets_examples(self) -> None:
         with pytest.raises(UsageError, match=r"no model 'qqqq'\. Try resnet18"):
             canonical_name("qqqq")
+
+    def test_an_unknown_tag_of_timm_gets_the_known_ones(self) -> None:
+        pytest.importorskip("timm")
+        with pytest.raises(
+            UsageError, match=r"no model 'timm:resnet18\.a9_in1k'\. Did you mean .*timm:resnet18\.a1_in1k"
+        ):
+            canonical_name("timm:resnet18.a9_in1k")
+
+    @pytest.mark.parametrize("name", ["timm:hf-hub:timm/resnet18.a1_in1k", "hf-hub:timm/resnet18.a1_in1k"])
+    def test_the_hub_is_refused_with_the_reason(self, name: str) -> None:
+        with pytest.raises(UsageError, match=r"kdedge downloads nothing\. Download its weights.*--weights FILE"):
+            canonical_name(name)
 
     def test_an_unknown_library_gets_the_list(self) -> None:
         with pytest.raises(UsageError, match=r"Unknown model library 'keras'.*torchvision:, timm: or small:"):
@@ -169,6 +182,13 @@ class TestPretrained:
         pytest.importorskip("timm")
         spec = pretrained_input("timm:tf_efficientnet_lite0")
         assert (spec.height, spec.mean, spec.std, spec.interpolation) == (224, (0.5,) * 3, (0.5,) * 3, "bicubic")
+
+    def test_a_tag_of_timm_names_the_weights_whose_input_it_is(self) -> None:
+        pytest.importorskip("timm")
+        ours, torchvisions = pretrained_input("timm:resnet18.a1_in1k"), pretrained_input("timm:resnet18.tv_in1k")
+        assert (ours.crop_fraction, ours.interpolation) == (0.95, "bicubic")
+        assert (torchvisions.crop_fraction, torchvisions.interpolation) == (0.875, "bilinear")
+        assert pretrained_input("timm:test_efficientnet.r160_in1k").height == 160
 
     def test_a_thousand_classes_are_imagenets(self) -> None:
         labels = pretrained_labels("torchvision:resnet18", 1000)
