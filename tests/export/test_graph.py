@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as T
 
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.graph import Deployed, deploy, export_graph, save_model
-from kdedge_export.graph.deployed import Normalise
+from kdedge_export.normalise import Normalise
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.metadata import ImageInput, Outputs
 

@@ -2,44 +2,20 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kdedge_export.errors import HeadNotSupported
+from kdedge_export.normalise import Normalise
 from kdedge_export.saliency import ExplainedModel, find_head
 from kdedge_export.saliency.explained import LEAST_CELLS, map_size
 from kdedge_export.saliency.find import example_input
 from kdedge_runtime.metadata import ImageInput, Outputs
 
-__all__ = ["METHOD", "TOP_CLASS", "Deployed", "Normalise", "Plain", "deploy"]
+__all__ = ["METHOD", "TOP_CLASS", "Deployed", "Plain", "deploy"]
 
 METHOD = "gradcam"
 """The map that the graph gives: Grad-CAM before its ReLU."""
 TOP_CLASS = -1
 """The class index that stands for each image's top class."""
-
-
-class Normalise(nn.Module):
-    """uint8 RGB `[N, H, W, 3]` to the float32 `[N, 3, H, W]` that the model was trained on.
-
-    Pictures of another size than the model's are resampled, so that a teacher can look at the student's.
-    """
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, spec: ImageInput) -> None:
-        super().__init__()
-        self.size = (spec.height, spec.width)
-        # In units of pixel values, so that normalising is one subtraction and one product.
-        self.register_buffer("mean", torch.tensor(spec.mean).mul(255).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("scale", torch.tensor(spec.std).mul(255).reciprocal().view(1, 3, 1, 1), persistent=False)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Cast, move the channels to the front, subtract the mean and divide by the standard deviation."""
-        x = (image.permute(0, 3, 1, 2).float() - self.mean) * self.scale
-        if tuple(x.shape[2:]) != self.size:  # never in the exported graph, whose input has the model's size
-            x = F.interpolate(x, self.size, mode="bilinear", antialias=True)
-        return x
 
 
 class Deployed(nn.Module):
