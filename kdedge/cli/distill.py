@@ -1,6 +1,6 @@
 """`kdedge distill`."""
 
-import shlex
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +8,7 @@ import typer
 
 from kdedge.cli.options import (
     BatchSize,
+    Compile,
     Data,
     Device,
     Epochs,
@@ -16,6 +17,7 @@ from kdedge.cli.options import (
     LearningRate,
     Out,
     OutputStride,
+    Recipe,
     Resume,
     Seed,
     Size,
@@ -25,27 +27,52 @@ from kdedge.cli.options import (
 __all__ = ["distill"]
 
 
+class Start(StrEnum):
+    """What a student's first weights are taken from."""
+
+    TEACHER = "teacher"
+
+
 def distill(
     data: Data,
-    teacher: Annotated[str, typer.Option(help="Run folder, or a model's name with --teacher-weights.")],
+    teacher: Annotated[
+        list[str],
+        typer.Option(help="Run folder, .onnx file, or network with --teacher-weights. Several teach together."),
+    ],
     student: Annotated[str, typer.Option(help="Network, such as resnet10w16 or mobilenet_v3_small.")],
     out: Out = Path("runs/student"),
     loss: Annotated[
         str | None,
-        typer.Option(help="Weighted sum of ce, kd, map, mapall. [default: ce:0.1,kd:0.9,mapall:20]"),
+        typer.Option(
+            help="Weighted sum of ce, kd, ls, dkd, dist, at, hint, cat, e2, map, mapall, such as "
+            "ce:0.1,kd:0.9,mapall:20. [default: the recipe's]"
+        ),
     ] = None,
     temperature: Annotated[float | None, typer.Option(min=0.1, help="Of the soft labels. [default: 4]")] = None,
-    teacher_weights: Annotated[str | None, typer.Option(help="Weights of a teacher that is not a run.")] = None,
+    teacher_weights: Annotated[
+        list[str] | None, typer.Option(help="Weights of a teacher that is the name of a network.")
+    ] = None,
+    cache_teacher: Annotated[
+        int | None,
+        typer.Option(
+            metavar="VIEWS",
+            min=1,
+            help="Ask the teacher once about so many views of each picture, and keep its answers beside the runs.",
+        ),
+    ] = None,
+    init: Annotated[Start | None, typer.Option(help="Start from a selection of the teacher's own weights.")] = None,
     weights: Weights = None,
     size: Size = None,
     output_stride: OutputStride = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     lr: LearningRate = None,
+    recipe: Recipe = None,
     flip: Flip = None,
     images_per_class: ImagesPerClass = None,
     seed: Seed = None,
     device: Device = "auto",
+    compile: Compile = False,
     resume: Resume = False,
 ) -> None:
     """Distill a student that answers like its teacher and looks where it looks."""
@@ -55,8 +82,10 @@ def distill(
     request = Request(
         data=data,
         model=student,
-        teacher=teacher,
-        teacher_weights=teacher_weights,
+        teacher=tuple(teacher),
+        teacher_weights=tuple(teacher_weights or ()),
+        cache_teacher=cache_teacher,
+        init="teacher" if init is Start.TEACHER else None,
         weights=weights,
         size=size,
         output_stride=output_stride,
@@ -65,9 +94,10 @@ def distill(
         lr=lr,
         loss=loss,
         temperature=temperature,
+        recipe=recipe,
         flip=flip,
         images_per_class=images_per_class,
         seed=seed,
     )
-    train_with_progress(request, out, device, resume=resume)
-    typer.echo(f"\nNext: {shlex.join(['kdedge', 'export', str(out), '--quantize'])}", err=True)
+    following = ["kdedge", "export", str(out), "--quantize"]
+    train_with_progress(request, out, device, compiled=compile, resume=resume, following=following)

@@ -7,6 +7,7 @@ import typer
 
 __all__ = [
     "BatchSize",
+    "Compile",
     "Data",
     "Device",
     "Epochs",
@@ -15,6 +16,7 @@ __all__ = [
     "LearningRate",
     "Out",
     "OutputStride",
+    "Recipe",
     "Resume",
     "Seed",
     "Size",
@@ -37,6 +39,9 @@ BatchSize = Annotated[int | None, typer.Option(min=1, help="Images a step. [defa
 LearningRate = Annotated[
     float | None, typer.Option("--lr", min=1e-8, help="Peak learning rate. [default: from the batch]")
 ]
+Recipe = Annotated[
+    str | None, typer.Option(help="default, few-images, cifar, labels, or a .toml file. [default: from the pictures]")
+]
 Flip = Annotated[
     bool | None,
     typer.Option("--flip/--no-flip", help="Mirror training images; not where left and right differ. [default: flip]"),
@@ -46,4 +51,7 @@ Seed = Annotated[
     int | None, typer.Option(min=0, max=2**31 - 1, help="Seed of weights, order and augmentation. [default: 0]")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="On a GPU: compile the networks and replay steps as CUDA graphs.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out exactly where it stopped.")]

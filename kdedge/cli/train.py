@@ -1,6 +1,5 @@
 """`kdedge train`."""
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +7,7 @@ import typer
 
 from kdedge.cli.options import (
     BatchSize,
+    Compile,
     Data,
     Device,
     Epochs,
@@ -16,6 +16,7 @@ from kdedge.cli.options import (
     LearningRate,
     Out,
     OutputStride,
+    Recipe,
     Resume,
     Seed,
     Size,
@@ -35,10 +36,12 @@ def train(
     epochs: Epochs = None,
     batch_size: BatchSize = None,
     lr: LearningRate = None,
+    recipe: Recipe = None,
     flip: Flip = None,
     images_per_class: ImagesPerClass = None,
     seed: Seed = None,
     device: Device = "auto",
+    compile: Compile = False,
     resume: Resume = False,
 ) -> None:
     """Train a teacher on a folder of labelled pictures."""
@@ -54,10 +57,10 @@ def train(
         epochs=epochs,
         batch_size=batch_size,
         lr=lr,
+        recipe=recipe,
         flip=flip,
         images_per_class=images_per_class,
         seed=seed,
     )
-    train_with_progress(request, out, device, resume=resume)
-    command = ["kdedge", "distill", data, "--teacher", str(out), "--student", "resnet10w16"]
-    typer.echo(f"\nNext: {shlex.join(command)}", err=True)
+    following = ["kdedge", "distill", data, "--teacher", str(out), "--student", "resnet10w16"]
+    train_with_progress(request, out, device, compiled=compile, resume=resume, following=following)

@@ -1,59 +1,101 @@
 """A run's plan in words."""
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
-from kdedge.data import Dataset
-from kdedge.distill.engine import Trainer
-from kdedge.distill.losses import SOFTENED_TERMS
-from kdedge.distill.recipe import Recipe
-from kdedge.distill.request import Request
+from kdedge.distill.augment import Augmentation
+from kdedge.distill.loop.engine import Trainer
+from kdedge.distill.losses import TERMS
+from kdedge.distill.settings.recipe import Recipe
+from kdedge.distill.settings.request import Plan, Request
+from kdedge.distill.teacher.load import LoadedTeacher
 from kdedge.models import ModelSpec
 from kdedge.models.trained import TrainedModel
-from kdedge_runtime.metadata import ImageInput
 
 __all__ = ["describe"]
 
 
 def describe(
     request: Request,
+    plan: Plan,
     trainer: Trainer,
-    teacher: TrainedModel | None,
+    teachers: Sequence[LoadedTeacher],
     spec: ModelSpec,
-    spec_input: ImageInput,
     recipe: Recipe,
-    data: Dataset,
 ) -> list[tuple[str, str]]:
     """What was decided for a run, as (name, value and reason), for the user to read before the first step."""
 
     def said(option: Any, why: str) -> str:
         return "as asked" if option is not None else why
 
-    parameters = sum(parameter.numel() for parameter in trainer.student.model.parameters())
-    size, cells = spec_input.height, trainer.student.map_size
+    learner, batches, examiner = trainer.learner, trainer.batches, trainer.examiner
+    val = examiner.val
+    parameters = sum(parameter.numel() for parameter in learner.student.model.parameters())
     lines = [
-        ("images", f"{len(data.train):,} to train on, {len(data.val):,} to validate, {len(data.labels)} classes"),
+        (
+            "images",
+            f"{len(batches.images):,} to train on, {len(val):,} to validate, {batches.classes} classes",
+        ),
         ("model", f"{spec.name}, {parameters / 1e6:.2f} M parameters"),
+        *_teachers(teachers, parameters, examiner.teacher_top1),
     ]
-    if teacher is not None and trainer.teacher_top1 is not None:
-        ratio = teacher.parameters / parameters
-        size_text = f"{teacher.parameters / 1e6:.2f} M parameters, {ratio:.1f} times as many"
-        lines.append(("teacher", f"{teacher.spec.name}, {size_text}, {100 * trainer.teacher_top1:.1f} % right here"))
-    why_size = "as the teacher's" if teacher is not None else "from the pictures and the device"
+    size, cells = learner.student.spec.height, learner.student.map_size
+    why_size = "as the teacher's" if teachers else "from the pictures and the device"
     lines.append(("input", f"{size} × {size} px ({said(request.size, why_size)})"))
     if cells is not None:
         stem = f"early strides removed, {spec.stride_factor} times finer" if spec.stride_factor > 1 else "stem as it is"
         lines.append(("map", f"{cells[0]} × {cells[1]} cells ({said(request.output_stride, stem)})"))
-    loss = " + ".join(f"{weight:g}·{name}" for name, weight in recipe.loss.items())
+    why_recipe = "from the number of pictures" if teachers else "without a teacher"
+    lines += [
+        ("recipe", f"{plan.recipe} ({said(request.recipe, why_recipe)})"),
+        ("loss", _loss(recipe, plan)),
+        ("pictures", _augmentation(recipe.augmentation)),
+    ]
+    if recipe.cached_views:
+        lines.append(("cache", f"the teacher is asked once about {recipe.cached_views} views of each picture"))
+    why_epochs = "as asked" if request.epochs is not None else "from recipe, data and device"
+    processes = learner.group.size
     return [
         *lines,
         (
-            "loss",
-            f"{loss}" + (f", temperature {recipe.temperature:g}" if SOFTENED_TERMS.intersection(recipe.loss) else ""),
-        ),
-        (
             "schedule",
-            f"{recipe.epochs} epochs ({said(request.epochs, 'from the data and the device')}), "
+            f"{recipe.epochs} epochs ({why_epochs}), "
             f"batches of {recipe.batch_size}, learning rate {recipe.learning_rate:g}",
         ),
-        ("device", f"{trainer.compute.name}, {'bfloat16' if trainer.compute.bf16 else 'float32'}"),
+        (
+            "device",
+            f"{learner.compute.name}, {'bfloat16' if learner.compute.bf16 else 'float32'}"
+            + (f", {processes} processes" if processes > 1 else ""),
+        ),
     ]
+
+
+def _teachers(teachers: Sequence[LoadedTeacher], parameters: int, top1: float | None) -> list[tuple[str, str]]:
+    if not teachers or top1 is None:
+        return []
+    right = f"{100 * top1:.1f} % right here"
+    if len(teachers) > 1:
+        return [("teachers", f"{' + '.join(teacher.name for teacher in teachers)}, together {right}")]
+    (teacher,) = teachers
+    if not isinstance(teacher.model, TrainedModel):
+        return [("teacher", f"{teacher.name}, {right}")]
+    count = teacher.model.parameters
+    return [
+        ("teacher", f"{teacher.name}, {count / 1e6:.2f} M parameters, {count / parameters:.1f} times as many, {right}")
+    ]
+
+
+def _loss(recipe: Recipe, plan: Plan) -> str:
+    terms = []
+    for name, weight in recipe.loss.items():
+        measured = " (measured)" if plan.loss.weights[name] is None else ""
+        settings = ", ".join(f"{option} {value:g}" for option, value in recipe.settings.get(name, {}).items())
+        terms.append(f"{weight:g}·{name}" + (f"({settings})" if settings else "") + measured)
+    softened = any(TERMS[name].softened for name in recipe.loss)
+    return " + ".join(terms) + (f", temperature {recipe.temperature:g}" if softened else "")
+
+
+def _augmentation(augmentation: Augmentation) -> str:
+    parts = [name if value is True else f"{name} {value:g}" for name, value in asdict(augmentation).items() if value]
+    return ", ".join(parts) or "as they are"

@@ -1,18 +1,20 @@
 """From what the user asked for to a finished run folder."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-import torch
-
-from kdedge.data import Dataset, ImageFolder, load, scan, subset, typical_size
-from kdedge.data.decode import Progress
-from kdedge.distill.compute import Compute, choose_compute
+from kdedge.data import Collection, decode, scan, subset, typical_size
+from kdedge.distill.assemble import assemble, cache_key, first_student
 from kdedge.distill.describe import describe
-from kdedge.distill.engine import Observer, Trainer
-from kdedge.distill.losses import MAP_TERMS, SOFTENED_TERMS, TAUGHT_TERMS
-from kdedge.distill.plan import (
+from kdedge.distill.loop.engine import Observer, Trainer
+from kdedge.distill.loop.images import Images, OnDevice, training_images
+from kdedge.distill.loop.measure import balanced_weights, measured_terms, seconds_per_epoch
+from kdedge.distill.loop.stop import stop_requests
+from kdedge.distill.losses import TERMS
+from kdedge.distill.machine.compute import Compute, choose_compute
+from kdedge.distill.machine.group import Group, join_group
+from kdedge.distill.settings.plan import (
     FEW_EPOCHS,
     check_map_size,
     choose_epochs,
@@ -20,21 +22,19 @@ from kdedge.distill.plan import (
     requested_stride_factor,
     stride_factor,
 )
-from kdedge.distill.recipe import Recipe
-from kdedge.distill.request import Request, recipe_for
-from kdedge.distill.watched import Watched
-from kdedge.models import (
-    ModelSpec,
-    build,
-    canonical_name,
-    head_tensors,
-    load_state,
-    output_stride,
-    pretrained_input,
-    read_state,
+from kdedge.distill.settings.recipe import Recipe
+from kdedge.distill.settings.request import Plan, Request, plan_for
+from kdedge.distill.teacher.cache import AnswerCache
+from kdedge.distill.teacher.load import (
+    LoadedTeacher,
+    as_teacher,
+    heritage,
+    load_teachers,
+    reload_teachers,
+    teacher_record,
 )
-from kdedge.models.run_folder import LAST, RunRecord, is_run, read_run, write_run
-from kdedge.models.trained import TrainedModel, load_trained
+from kdedge.models import ModelSpec, build, canonical_name, output_stride, pretrained_input, specify
+from kdedge.models.run_folder import BEST, LAST, RunRecord, is_run, read_run, write_run
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.metadata import ImageInput
 
@@ -42,6 +42,8 @@ __all__ = ["Audience", "Request", "continue_run", "start_run"]
 
 ABOUT_CHANCE = 1.5
 """A teacher with fewer right answers than this many times chance may have its classes in another order."""
+ANSWERS = "teacher-answers"
+"""The folder beside the runs where the teacher's answers are kept."""
 
 
 class Audience(Observer, Protocol):
@@ -56,9 +58,24 @@ class Audience(Observer, Protocol):
     def on_decode(self, done: int, total: int) -> None:
         """While pictures are read."""
 
+    def on_ask(self, done: int, total: int) -> None:
+        """While the teacher is asked about pictures, for its answers to be kept."""
 
-def start_run(request: Request, out: Path, audience: Audience, device: str = "auto") -> RunRecord:
+
+def start_run(
+    request: Request, out: Path, audience: Audience, device: str = "auto", *, compiled: bool = False
+) -> RunRecord:
     """Train a model from the beginning.
+
+    Args:
+        request: what the user asked for.
+        out: the run folder to write.
+        audience: who is told.
+        device: see `choose_compute`.
+        compiled: see `choose_compute`.
+
+    Returns:
+        The record; its `result` is None when SIGTERM ended training before the last epoch.
 
     Raises:
         UsageError: the request cannot be met, or `out` holds a run already.
@@ -68,83 +85,233 @@ def start_run(request: Request, out: Path, audience: Audience, device: str = "au
         raise UsageError(
             f"{out} holds a run already. Type --resume to continue it, or choose another folder with --out."
         )
-    compute = choose_compute(device)
-    on_cpu = compute.device.type == "cpu"
-    folder = _pictures(request.data, request.images_per_class)
-    teacher = _teacher(request, folder)
-    name = canonical_name(request.model)
-    natural = pretrained_input(name)
-    size = request.size or _size(teacher, folder, on_cpu=on_cpu)
-    spec_input = ImageInput(size, size, natural.mean, natural.std, interpolation=natural.interpolation)
-    plain = ModelSpec(name, len(folder.labels), fresh_stem=request.weights is None)
-    own_stride = output_stride(build(plain, size), size)
-    if request.output_stride is None:
-        factor = stride_factor(size, own_stride)
-    else:
-        factor = requested_stride_factor(request.output_stride, own_stride)
-    spec = replace(plain, stride_factor=factor)
-    recipe = recipe_for(request, len(folder.train), epochs=1)
-    data = _decode(folder, spec_input, audience)
-    trainer = _trainer(spec, spec_input, teacher, data, recipe, compute, request.weights)
-    check_map_size(trainer.student.map_size)
-    if request.temperature is not None and SOFTENED_TERMS.isdisjoint(recipe.loss):
-        raise UsageError(
-            f"--temperature softens the terms {' and '.join(sorted(SOFTENED_TERMS))}; the loss has neither."
-        )
-    if trainer.teacher_top1 is not None and trainer.teacher_top1 < ABOUT_CHANCE / len(folder.labels):
-        audience.on_warning(
-            f"The teacher is right on {100 * trainer.teacher_top1:.1f} % of the validation images, about chance. "
-            f"Are its classes in the order of the folders ({', '.join(folder.labels[:3])}, …)?"
-        )
-    if request.epochs is None:
-        seconds = trainer.seconds_per_epoch() if on_cpu else 0.0
-        epochs = choose_epochs(trainer.steps_per_epoch, seconds, on_cpu=on_cpu)
-        if epochs < FEW_EPOCHS:
-            audience.on_warning(
-                f"Only {epochs} epochs fit a quarter of an hour on this CPU, too few to learn well. Better: a GPU, a "
-                f"smaller network such as small:resnet8, or --epochs 30 (about {30 * seconds / 60:.0f} minutes)."
-            )
-    else:
-        epochs = request.epochs
-    trainer.recipe = recipe = recipe_for(request, len(folder.train), epochs)
-    plan = describe(request, trainer, teacher, spec, spec_input, recipe, data)
-    audience.on_plan(plan, list(recipe.loss), recipe.epochs)
+    compute = choose_compute(device, compiled=compiled)
+    group = join_group(compute.device)
+    group.wait()  # nobody may find the folder that another process of this run has made already
+    collection = _collection(request.data, request.images_per_class)
+    teachers = load_teachers(request, collection)
+    spec, spec_input = _network(request, teachers, collection, compute)
+    plan = plan_for(request, len(collection.train), len(collection.labels))
+    desk = _Desk(collection, teachers, spec, spec_input, compute, group, out, audience)
+    trainer = desk.trainer(_draft(plan, request), request)
+    check_map_size(trainer.learner.student.map_size)
+    _warn_of_a_stranger(trainer, desk)
+    trainer.recipe = recipe = _settle(trainer, plan, desk)
+    lines = describe(request, plan, trainer, teachers, spec, recipe)
+    audience.on_plan(lines, list(recipe.loss), recipe.epochs)
     record = RunRecord(
         kind=request.kind,
         model=spec,
         input=spec_input,
-        labels=folder.labels,
+        labels=collection.labels,
         data={
-            "root": str(folder.root.resolve()),
-            "fingerprint": folder.fingerprint,
-            "split": folder.split,
-            "train": len(data.train),
-            "val": len(data.val),
+            "source": collection.source,
+            "fingerprint": collection.fingerprint,
+            "split": collection.split,
+            "train": len(trainer.batches.images),
+            "val": len(trainer.examiner.val),
             "images_per_class": request.images_per_class,
         },
         recipe=asdict(recipe),
         request=request.given,
         device=compute.name,
-        teacher=None if teacher is None else _teacher_record(request, teacher),
+        teacher=teacher_record(teachers),
     )
-    write_run(out, record)
-    return _finish(trainer, record, out, audience, resume=False)
+    if group.leads:
+        write_run(out, record)
+    return desk.finish(trainer, record, resume=False)
 
 
-def continue_run(request: Request, out: Path, audience: Audience, device: str = "auto") -> RunRecord:
-    """Go on with a run exactly where its last complete epoch ended; one that is complete stays as it is.
+def continue_run(
+    request: Request, out: Path, audience: Audience, device: str = "auto", *, compiled: bool = False
+) -> RunRecord:
+    """Go on with a run exactly where it ended; one that is complete stays as it is.
 
     Args:
         request: as for `start_run`; options that are given must be those that the run was started with.
         out: the run folder.
         audience: who is told.
         device: see `choose_compute`.
+        compiled: see `choose_compute`.
 
     Raises:
         UsageError: there is no run, it was started with other options, or its teacher has changed.
         DataError: the pictures are not those that the run was started with.
     """
     record = read_run(out)
+    _require_same_request(request, record, out)
+    recipe = Recipe.from_record(record.recipe)
+    if record.result is not None:
+        audience.on_plan([("resume", f"{out} is complete: all {recipe.epochs} epochs are done")], [], recipe.epochs)
+        return record
+    collection = _collection(record.data["source"], record.data["images_per_class"])
+    if collection.fingerprint != record.data["fingerprint"]:
+        raise DataError(
+            f"The pictures in {collection.source} have changed since {out} was started, so it cannot continue exactly. "
+            "Start another run with another --out."
+        )
+    compute = choose_compute(device, compiled=compiled)
+    teachers = reload_teachers(record.teacher, out)
+    desk = _Desk(collection, teachers, record.model, record.input, compute, join_group(compute.device), out, audience)
+    started = (out / LAST).is_file()
+    trainer = desk.trainer(recipe, None if started else Request.from_record(record.request))
+    plan = [("resume", f"{out}, {recipe.epochs} epochs in all"), ("device", compute.name)]
+    audience.on_plan(plan, list(recipe.loss), recipe.epochs)
+    return desk.finish(trainer, record, resume=True)
+
+
+@dataclass(frozen=True)
+class _Desk:
+    """What a run works with, once it is settled."""
+
+    collection: Collection
+    teachers: list[LoadedTeacher]
+    spec: ModelSpec
+    input: ImageInput
+    compute: Compute
+    group: Group
+    out: Path
+    audience: Audience
+
+    def trainer(self, recipe: Recipe, beginning: Request | None) -> Trainer:
+        """A trainer whose student begins as the request says, or, for None, is about to be restored."""
+        images, val = self._decoded()
+        student = first_student(
+            self.spec,
+            self.input,
+            self.compute,
+            self.group,
+            seed=recipe.seed,
+            weights=None if beginning is None else beginning.weights,
+            heir_of=heritage(self.teachers).model if beginning is not None and beginning.init == "teacher" else None,
+        )
+        teacher, record, cache = as_teacher(self.teachers, self.compute), teacher_record(self.teachers), None
+        if recipe.cached_views and teacher is not None and record is not None:
+            key = cache_key(record, teacher, self.collection, self.input, recipe, self.compute)
+            cache = AnswerCache(self.out.parent / ANSWERS, key)
+        return assemble(
+            student,
+            teacher,
+            images,
+            val,
+            recipe,
+            self.group,
+            self.compute,
+            classes=len(self.collection.labels),
+            cache=cache,
+            progress=self.audience.on_ask,
+        )
+
+    def finish(self, trainer: Trainer, record: RunRecord, *, resume: bool) -> RunRecord:
+        """Train, read the test pictures, and complete the record."""
+        with stop_requests() as must_stop:
+            result = trainer.run(self.out, self.audience, resume=resume, must_stop=must_stop)
+        if result is None:
+            return record
+        if self.collection.test is not None:
+            result["test"] = self._test(trainer)
+        record = record.finished(result)
+        if self.group.leads:
+            write_run(self.out, record)
+        return record
+
+    def _decoded(self) -> tuple[Images, OnDevice]:
+        images, val, problems = training_images(self.collection, self.input, self.compute, self.audience.on_decode)
+        if problems:
+            self.audience.on_warning(str(problems))
+        return images, val
+
+    def _test(self, trainer: Trainer) -> dict[str, dict[str, float]]:
+        """The figures of the best and of the last epoch on pictures that no decision has looked at."""
+        assert self.collection.test is not None
+        pictures = decode(self.collection.test, self.input, progress=self.audience.on_decode)
+        test = OnDevice(pictures.images, pictures.targets, self.compute.device)
+        return {name: trainer.test(self.out / file, test) for name, file in (("best", BEST), ("last", LAST))}
+
+
+def _collection(data: str, images_per_class: int | None) -> Collection:
+    collection = scan(data)
+    return collection if images_per_class is None else subset(collection, images_per_class)
+
+
+def _network(
+    request: Request, teachers: list[LoadedTeacher], collection: Collection, compute: Compute
+) -> tuple[ModelSpec, ImageInput]:
+    """The student's network and its input."""
+    name = canonical_name(request.model)
+    natural = pretrained_input(name)
+    if teachers:
+        # The teacher must see the pictures as it was trained to, so the student gets its geometry.
+        geometry = teachers[0].input
+        size = request.size or geometry.height
+    else:
+        # Trained weights know pictures by their centre; a network that learns from scratch sees all of them.
+        geometry = natural if request.weights else replace(natural, crop_fraction=1.0)
+        size = request.size or choose_size(typical_size(collection.train), on_cpu=compute.device.type == "cpu")
+    spec_input = replace(geometry, height=size, width=size, mean=natural.mean, std=natural.std)
+    fresh_stem = request.weights is None
+    if request.init == "teacher":
+        inherited = heritage(teachers).spec
+        fresh_stem = inherited.fresh_stem
+    plain = specify(name, len(collection.labels), fresh_stem=fresh_stem)
+    own_stride = output_stride(build(plain, size), size)
+    if request.output_stride is None:
+        factor = stride_factor(size, own_stride)
+    else:
+        factor = requested_stride_factor(request.output_stride, own_stride)
+    return replace(plain, stride_factor=factor), spec_input
+
+
+def _draft(plan: Plan, request: Request) -> Recipe:
+    """The recipe, but for its length and the weights that are measured."""
+    settings, weights = plan.settings, plan.loss.weights
+    softened = [name for name, term in TERMS.items() if term.softened]
+    if request.temperature is not None and not set(softened) & set(weights):
+        raise UsageError(f"--temperature softens the terms {', '.join(softened)}; the loss has none of them.")
+    return Recipe(
+        epochs=1,
+        batch_size=plan.batch_size,
+        learning_rate=plan.learning_rate,
+        loss={name: 1.0 if weight is None else weight for name, weight in weights.items()},
+        settings=plan.loss.settings,
+        layers=settings.layers,
+        temperature=settings.temperature,
+        weight_decay=settings.weight_decay,
+        warmup_fraction=settings.warmup_fraction,
+        augmentation=settings.augmentation,
+        cached_views=request.cache_teacher or 0,
+        seed=request.seed or 0,
+    )
+
+
+def _settle(trainer: Trainer, plan: Plan, desk: _Desk) -> Recipe:
+    """Measure what was left open: weights of terms, and on a CPU the length."""
+    recipe, on_cpu = trainer.recipe, desk.compute.device.type == "cpu"
+    if None in plan.loss.weights.values():
+        sizes = desk.group.agree(measured_terms(trainer))
+        recipe = replace(recipe, loss=balanced_weights(plan.loss.weights, sizes))
+    if plan.settings.epochs is not None:
+        return replace(recipe, epochs=plan.settings.epochs)
+    (seconds,) = desk.group.agree([seconds_per_epoch(trainer) if on_cpu else 0.0])
+    epochs = choose_epochs(plan.steps, trainer.batches.per_epoch, seconds, on_cpu=on_cpu)
+    if epochs < FEW_EPOCHS:
+        desk.audience.on_warning(
+            f"Only {epochs} epochs fit a quarter of an hour on this CPU, too few to learn well. Better: a GPU, a "
+            f"smaller network such as small:resnet8, or --epochs 30 (about {30 * seconds / 60:.0f} minutes)."
+        )
+    return replace(recipe, epochs=epochs)
+
+
+def _warn_of_a_stranger(trainer: Trainer, desk: _Desk) -> None:
+    labels, top1 = desk.collection.labels, trainer.examiner.teacher_top1
+    if top1 is not None and top1 < ABOUT_CHANCE / len(labels):
+        desk.audience.on_warning(
+            f"The teacher is right on {100 * top1:.1f} % of the validation images, about chance. "
+            f"Are its classes in the order of the folders ({', '.join(labels[:3])}, …)?"
+        )
+
+
+def _require_same_request(request: Request, record: RunRecord, out: Path) -> None:
     if record.kind != request.kind:
         raise UsageError(f"{out} was made by kdedge {record.kind}. Continue it with kdedge {record.kind} --resume.")
     for option, value in request.given.items():
@@ -154,113 +321,3 @@ def continue_run(request: Request, out: Path, audience: Audience, device: str = 
                 f"{out} was started with {shown} {record.request.get(option, 'left to its default')!r}, not {value!r}. "
                 "Resume with the same options, or start another run with another --out."
             )
-    recipe = Recipe(**record.recipe)
-    if record.result is not None:
-        audience.on_plan([("resume", f"{out} is complete: all {recipe.epochs} epochs are done")], [], recipe.epochs)
-        return record
-    folder = _pictures(record.data["root"], record.data["images_per_class"])
-    if folder.fingerprint != record.data["fingerprint"]:
-        raise DataError(
-            f"The pictures in {folder.root} have changed since {out} was started, so it cannot continue exactly. "
-            "Start another run with another --out."
-        )
-    teacher = None
-    if record.teacher is not None:
-        weights = record.teacher["weights"]
-        teacher = load_trained(record.teacher["source"], weights=None if weights is None else Path(weights))
-        if teacher.origin["weights_sha256"] != record.teacher["weights_sha256"]:
-            raise UsageError(
-                f"The teacher {record.teacher['source']} has changed since {out} was started, so it cannot continue "
-                "exactly. Start another run with another --out."
-            )
-    data = _decode(folder, record.input, audience)
-    first_weights = None if (out / LAST).is_file() else record.request.get("weights")
-    trainer = _trainer(record.model, record.input, teacher, data, recipe, choose_compute(device), first_weights)
-    plan = [("resume", f"{out}, {recipe.epochs} epochs in all"), ("device", trainer.compute.name)]
-    audience.on_plan(plan, list(recipe.loss), recipe.epochs)
-    return _finish(trainer, record, out, audience, resume=True)
-
-
-def _finish(trainer: Trainer, record: RunRecord, out: Path, audience: Audience, *, resume: bool) -> RunRecord:
-    record = record.finished(trainer.run(out, audience, resume=resume))
-    write_run(out, record)
-    return record
-
-
-def _pictures(data: str, images_per_class: int | None) -> ImageFolder:
-    folder = scan(data)
-    return folder if images_per_class is None else subset(folder, images_per_class)
-
-
-def _teacher(request: Request, folder: ImageFolder) -> TrainedModel | None:
-    if request.teacher is None:
-        return None
-    weights = None if request.teacher_weights is None else Path(request.teacher_weights)
-    teacher = load_trained(request.teacher, weights=weights)
-    if weights is None and not is_run(Path(request.teacher)):
-        raise UsageError(
-            f"The teacher {request.teacher} has random weights. Give it trained ones: --teacher-weights FILE."
-        )
-    if len(teacher.labels) != len(folder.labels):
-        raise UsageError(
-            f"The teacher {request.teacher} knows {len(teacher.labels)} classes, but {folder.root} has "
-            f"{len(folder.labels)}. Expected a teacher trained on these classes: kdedge train {folder.root}."
-        )
-    if is_run(Path(request.teacher)) and teacher.labels != folder.labels:
-        odd = sorted(set(teacher.labels) ^ set(folder.labels))
-        raise UsageError(
-            f"The teacher {request.teacher} was trained on other classes than those in {folder.root} "
-            f"({', '.join(odd[:6])} are not in both). Expected a teacher trained on these classes."
-        )
-    return teacher
-
-
-def _teacher_record(request: Request, teacher: TrainedModel) -> dict[str, str | None]:
-    """Where to find the teacher again, from any folder, and how to know that it is the same."""
-    source, weights = str(request.teacher), request.teacher_weights
-    return {
-        "source": str(Path(source).resolve()) if is_run(Path(source)) else source,
-        "weights": None if weights is None else str(Path(weights).resolve()),
-        "weights_sha256": teacher.origin["weights_sha256"],
-    }
-
-
-def _size(teacher: TrainedModel | None, folder: ImageFolder, *, on_cpu: bool) -> int:
-    if teacher is not None:
-        return teacher.input.height
-    return choose_size(typical_size(folder.train), on_cpu=on_cpu)
-
-
-def _decode(folder: ImageFolder, spec: ImageInput, audience: Audience) -> Dataset:
-    progress: Progress = audience.on_decode
-    data = load(folder, spec, progress=progress)
-    if data.problems:
-        audience.on_warning(str(data.problems))
-    return data
-
-
-def _trainer(
-    spec: ModelSpec,
-    spec_input: ImageInput,
-    teacher: TrainedModel | None,
-    data: Dataset,
-    recipe: Recipe,
-    compute: Compute,
-    weights: str | None,
-) -> Trainer:
-    torch.manual_seed(recipe.seed)  # first weights are the same whether the run starts, or starts again
-    model = build(spec, spec_input.height)
-    if weights is not None:
-        load_state(model, read_state(Path(weights)), weights, replaced=head_tensors(spec.name, spec_input.height))
-    student = Watched(model, spec_input, compute)
-    watched_teacher = None if teacher is None else Watched(teacher.model, teacher.input, compute)
-    wants_maps = [name for name in recipe.loss if name in MAP_TERMS]
-    if watched_teacher is None and not TAUGHT_TERMS.isdisjoint(recipe.loss):
-        raise UsageError(f"The loss {','.join(recipe.loss)} needs a teacher. Use kdedge distill, or --loss ce.")
-    for role, watched in (("student", student), ("teacher", watched_teacher)):
-        if wants_maps and watched is not None and watched.unexplained is not None:
-            raise UsageError(
-                f"The loss term {', '.join(wants_maps)} compares saliency maps, but the {role} has none: "
-                f"{watched.unexplained} To distill without maps: --loss ce:0.1,kd:0.9."
-            )
-    return Trainer(student, watched_teacher, data, recipe, compute)

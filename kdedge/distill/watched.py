@@ -1,12 +1,14 @@
-"""A model as training looks at it: raw pixels in, logits and activations out."""
+"""A model as training looks at it: raw pixels in, logits, maps and inner features out."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from kdedge.distill.compute import Compute
-from kdedge.distill.lesson import View
+from kdedge.distill.losses.lesson import Answer
+from kdedge.distill.machine.compute import Compute
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.graph.deployed import Normalise
+from kdedge_export.normalise import Normalise
 from kdedge_export.saliency import ExplainedModel, find_head
 from kdedge_export.saliency.explained import map_size
 from kdedge_export.saliency.find import example_input
@@ -17,7 +19,10 @@ __all__ = ["Watched"]
 
 
 class Watched(nn.Module):
-    """A classifier with its own normalisation, whose saliency maps can be taken when its head allows it."""
+    """A classifier with its own normalisation, whose saliency maps can be taken when its head allows it.
+
+    The model itself is not edited: inner layers are caught by hooks.
+    """
 
     def __init__(self, model: nn.Module, spec: ImageInput, compute: Compute) -> None:
         super().__init__()
@@ -27,6 +32,7 @@ class Watched(nn.Module):
         """Why the model has no maps, or None."""
         self.model = model
         self.explained: ExplainedModel | None = None
+        self._features: list[Tensor | None] = []
         try:
             head = find_head(model, example_input(spec.height, spec.width))
         except HeadNotSupported as error:
@@ -37,13 +43,38 @@ class Watched(nn.Module):
         # What tensor cores and oneDNN prefer (the type stubs do not know this keyword).
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, images: Tensor) -> View:
-        """Look at uint8 RGB images `[N, H, W, 3]`; those of another size than the model's are resampled."""
+    def watch(self, layers: Sequence[str]) -> None:
+        """From now on give the outputs of these layers (module paths) as features, in this order."""
+        self._features = [None] * len(layers)
+
+        def catch(index: int, output: Tensor) -> None:
+            self._features[index] = output
+
+        for index, path in enumerate(layers):
+            layer = self.model.get_submodule(path)
+            layer.register_forward_hook(lambda _module, _args, output, index=index: catch(index, output))
+
+    def forward(self, images: Tensor, wanted: int | Tensor = 0) -> Answer:
+        """Look at pictures.
+
+        Args:
+            images: uint8 RGB `[N, H, W, 3]`; those of another size than the model's are resampled.
+            wanted: the classes whose maps to take, int64 `[N, k]`, or how many of the most probable ones.
+        """
         x = self.normalise(images)
         if self.explained is None:
-            return View(None, self.model(x).float(), None)
-        logits, activations = self.explained(x)
-        return View(self.explained, logits.float(), activations.float())
+            logits, activations = self.model(x), None
+        else:
+            logits, activations = self.explained(x)
+        logits = logits.float()
+        features = tuple(feature.float() for feature in self._features if feature is not None)
+        if activations is None or (isinstance(wanted, int) and wanted == 0):
+            return Answer(logits, features=features)
+        assert self.explained is not None
+        classes = logits.topk(min(wanted, logits.shape[1]), dim=1).indices if isinstance(wanted, int) else wanted
+        with torch.autocast(images.device.type, enabled=False):
+            maps = self.explained.class_maps(activations.float(), classes)
+        return Answer(logits, classes, maps, features)
 
     @property
     def map_size(self) -> tuple[int, int] | None:

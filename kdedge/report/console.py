@@ -10,10 +10,10 @@ __all__ = ["flagged", "stderr_console"]
 _LOG_COLUMNS = 120
 
 
-def stderr_console() -> Console:
+def stderr_console(*, quiet: bool = False) -> Console:
     """A console on stderr that prints words as they are: brackets in a file's name are no markup."""
     width = None if sys.stderr.isatty() else _LOG_COLUMNS
-    return Console(stderr=True, highlight=False, markup=False, emoji=False, width=width)
+    return Console(stderr=True, highlight=False, markup=False, emoji=False, width=width, quiet=quiet)
 
 
 def flagged(word: str, text: str) -> Text:

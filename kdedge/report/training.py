@@ -1,5 +1,7 @@
 """How a training run looks on the terminal."""
 
+import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -18,19 +20,38 @@ __all__ = ["Screen", "train_with_progress"]
 
 _REFRESH_S = 0.5
 _SHOWN = {"val_top1": "top-1", "val_agreement": "agreement", "val_map_pearson": "map Pearson"}
+_TESTED = {key.replace("val", "test"): f"test {title}" for key, title in _SHOWN.items()}
 
 
-def train_with_progress(request: Request, out: Path, device: str, *, resume: bool) -> None:
-    """Run a training from start to end, or the rest of one, and print how it went (on stderr)."""
-    console = stderr_console()
+def train_with_progress(
+    request: Request, out: Path, device: str, *, compiled: bool, resume: bool, following: list[str]
+) -> None:
+    """Run a training from start to end, or the rest of one, and print how it went (on stderr).
+
+    Args:
+        request: what the user asked for.
+        out: the run folder.
+        device: see `choose_compute`.
+        compiled: see `choose_compute`.
+        resume: whether to go on with a run.
+        following: the command to type next, when all is done.
+    """
+    # Of several processes that train together, one speaks.
+    console = stderr_console(quiet=os.environ.get("RANK", "0") != "0")
     try:
         with Screen(console) as screen:
-            record = (continue_run if resume else start_run)(request, out, screen, device)
+            record = (continue_run if resume else start_run)(request, out, screen, device, compiled=compiled)
     except KeyboardInterrupt:
         if is_run(out):
             console.print(f"\nStopped. To go on after the last complete epoch, add --resume (run folder {out}).")
         raise
+    if record.result is None:
+        command = [arg for arg in sys.argv[1:] if arg != "--resume"]
+        console.print("\nStopped by SIGTERM; a checkpoint is written. To go on exactly there:", soft_wrap=True)
+        console.print(shlex.join(["kdedge", *command, "--resume"]), soft_wrap=True)
+        return
     _print_result(console, record, out)
+    console.print(f"\nNext: {shlex.join(following)}", soft_wrap=True)
 
 
 class Screen(Audience):
@@ -46,9 +67,10 @@ class Screen(Audience):
             TimeRemainingColumn(),
             console=console,
             transient=True,
-            disable=not sys.stderr.isatty(),
+            disable=console.quiet or not sys.stderr.isatty(),
         )
         self._decoding: TaskID | None = None
+        self._asking: TaskID | None = None
         self._training: TaskID | None = None
         self._epochs = 0
         self._terms: list[str] = []
@@ -74,6 +96,15 @@ class Screen(Audience):
         if done == total:
             self._progress.remove_task(self._decoding)
             self._decoding = None
+
+    def on_ask(self, done: int, total: int) -> None:
+        """Move the bar of the pictures that the teacher has answered about."""
+        if self._asking is None:
+            self._asking = self._progress.add_task("asking the teacher", total=total, note="")
+        self._progress.update(self._asking, completed=done)
+        if done == total:
+            self._progress.remove_task(self._asking)
+            self._asking = None
 
     def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int) -> None:
         """Print what was decided, a line each."""
@@ -120,16 +151,16 @@ def _figures(metrics: dict[str, Any]) -> str:
 
 def _print_result(console: Console, record: RunRecord, out: Path) -> None:
     assert record.result is not None
+    rows = {which: record.result[which] | record.result.get("test", {}).get(which, {}) for which in ("best", "last")}
+    columns = {key: title for key, title in (_SHOWN | _TESTED).items() if key in rows["last"]}
     table = Table()
     table.add_column("")
-    for title in ("epoch", *(title for key, title in _SHOWN.items() if key in record.result["last"])):
+    for title in ("epoch", *columns.values()):
         table.add_column(title, justify="right")
     for which, name in (("best", "best by validation"), ("last", "last")):
-        metrics = record.result[which]
+        metrics = rows[which]
         figures = [
-            f"{metrics[key]:.3f}" if key.endswith("pearson") else f"{100 * metrics[key]:.2f} %"
-            for key in _SHOWN
-            if key in metrics
+            f"{metrics[key]:.3f}" if key.endswith("pearson") else f"{100 * metrics[key]:.2f} %" for key in columns
         ]
         table.add_row(name, str(metrics["epoch"]), *figures)
     # Not the table's title: that would be broken into lines as short as the table.

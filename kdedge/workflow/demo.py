@@ -99,7 +99,7 @@ def run_demo(out: Path, audience: Audience, say: Say) -> DemoResult:
     teacher, student = str(out / "teacher"), str(out / "student")
     start_run(replace(plan, epochs=TEACHER_EPOCHS), Path(teacher), audience, "cpu")
     say("3/6  Distill a student that looks where the teacher looks")
-    plan = replace(plan, model=STUDENT, teacher=teacher, epochs=STUDENT_EPOCHS)
+    plan = replace(plan, model=STUDENT, teacher=(teacher,), epochs=STUDENT_EPOCHS)
     start_run(plan, Path(student), audience, "cpu")
     say("4/6  Export to ONNX, fp32 and int8")
     exported = export_model(student, with_int8=True, profile=load_profile("generic"))

@@ -128,14 +128,14 @@ def judge(run: Path, teacher: Path, data: Path) -> dict[str, object]:
 
         with boxes_file.open() as lines:
             boxes = {row["file"]: [float(row[k]) for k in ("x1", "y1", "x2", "y2")] for row in csv.DictReader(lines)}
-        named = [index for index, path in enumerate(val.paths) if path.relative_to(data).as_posix() in boxes]
+        named = [index for index, sample in enumerate(val.samples) if sample.name in boxes]
         found = predict(learner, val.images[named], val.targets[named])
         scores, centre, side = [], [], student.input.height
-        for saliency_map, path in zip(found.maps, (val.paths[index] for index in named), strict=True):
-            with Image.open(path) as picture:
+        for saliency_map, sample in zip(found.maps, (val.samples[index] for index in named), strict=True):
+            with sample.open() as picture:
                 width, height = picture.size
             left, top, right, bottom = visible_box(height, width, student.input)
-            x1, y1, x2, y2 = boxes[path.relative_to(data).as_posix()]
+            x1, y1, x2, y2 = boxes[sample.name]
             sx, sy = side / (right - left), side / (bottom - top)
             box = np.array([[(x1 - left) * sx, (y1 - top) * sy, (x2 - left) * sx, (y2 - top) * sy]], dtype=np.float32)
             large = np.asarray(Image.fromarray(saliency_map).resize((side, side), Image.Resampling.BICUBIC))

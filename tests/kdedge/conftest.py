@@ -38,7 +38,7 @@ def teacher_run(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported_run(scenes: Path, teacher_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A student of `teacher_run` after two epochs, with its fp32 and int8 files; tests must not change it."""
     out = tmp_path_factory.mktemp("exported") / "student"
-    request = Request(str(scenes), "small:resnet8", teacher=str(teacher_run), epochs=2, batch_size=16)
+    request = Request(str(scenes), "small:resnet8", teacher=(str(teacher_run),), epochs=2, batch_size=16)
     start_run(request, out, Listener(), "cpu")
     export_model(str(out), with_int8=True, profile=load_profile("generic"))
     return out

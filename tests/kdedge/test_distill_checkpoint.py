@@ -11,9 +11,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim import SGD
 
-from kdedge.distill import checkpoint
-from kdedge.distill.checkpoint import restore, save_checkpoint, save_weights
+from kdedge.distill.loop import checkpoint
+from kdedge.distill.loop.checkpoint import restore, save_checkpoint, save_weights
+from kdedge.models import read_state
 from kdedge_runtime.errors import KdedgeError, UsageError
+
+NONE = nn.ModuleList()
+"""No projections."""
 
 
 def network(seed: int) -> tuple[nn.Module, SGD]:
@@ -33,32 +37,58 @@ def test_training_goes_on_from_a_checkpoint_as_if_it_had_never_stopped(tmp_path:
     straight, optimizer = network(0)
     step(straight, optimizer, 1)
     note = {"history": [{"epoch": 1, "val_top1": 0.1 + 0.2}]}
-    save_checkpoint(tmp_path / "last.safetensors", straight, optimizer, note)
+    state = {"random": torch.get_rng_state()}
+    save_checkpoint(tmp_path / "last.safetensors", straight, NONE, optimizer, note, state)
     step(straight, optimizer, 2)
 
     resumed, resumed_optimizer = network(99)
-    assert restore(tmp_path / "last.safetensors", resumed, resumed_optimizer) == note
+    restored, restored_state = restore(tmp_path / "last.safetensors", resumed, NONE, resumed_optimizer)
+    assert restored == note
+    assert torch.equal(restored_state["random"], state["random"])
     step(resumed, resumed_optimizer, 2)
     for name, value in straight.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
+def test_what_learns_beside_the_model_goes_on_too(tmp_path: Path) -> None:
+    def learners(seed: int) -> tuple[nn.Module, nn.Module, SGD]:
+        torch.manual_seed(seed)
+        model, projections = nn.Linear(3, 2), nn.ModuleList([nn.Conv2d(2, 4, 1)])
+        return model, projections, SGD([*model.parameters(), *projections.parameters()], lr=0.1, momentum=0.9)
+
+    model, projections, optimizer = learners(0)
+    projections[0](model(torch.ones(1, 3)).reshape(1, 2, 1, 1)).sum().backward()
+    optimizer.step()
+    save_checkpoint(tmp_path / "last.safetensors", model, projections, optimizer, {}, {})
+    other, other_projections, other_optimizer = learners(1)
+    restore(tmp_path / "last.safetensors", other, other_projections, other_optimizer)
+    assert torch.equal(projections[0].weight, other_projections[0].weight)
+    momenta = [
+        optimizer.state[layers[0].weight]["momentum_buffer"]
+        for optimizer, layers in ((optimizer, projections), (other_optimizer, other_projections))
+    ]
+    assert torch.equal(*momenta)
+    assert set(read_state(tmp_path / "last.safetensors")) == {"weight", "bias"}, "the student alone is exported"
+
+
 def test_before_the_first_step_there_is_no_momentum_to_keep(tmp_path: Path) -> None:
     model, optimizer = network(0)
-    save_checkpoint(tmp_path / "last.safetensors", model, optimizer, {})
+    save_checkpoint(tmp_path / "last.safetensors", model, NONE, optimizer, {}, {})
     other, other_optimizer = network(1)
-    restore(tmp_path / "last.safetensors", other, other_optimizer)
+    restore(tmp_path / "last.safetensors", other, NONE, other_optimizer)
     assert not any("momentum_buffer" in state for state in other_optimizer.state.values())
 
 
 def test_the_file_is_plain_safetensors_with_a_json_note(tmp_path: Path) -> None:
     model, optimizer = network(0)
     step(model, optimizer, 1)
-    save_checkpoint(tmp_path / "last.safetensors", model, optimizer, {"history": [1, 2]})
+    save_checkpoint(tmp_path / "last.safetensors", model, NONE, optimizer, {"history": [1, 2]}, {})
     save_weights(tmp_path / "best.safetensors", model, {"epoch": 2})
     tensors = load_file(tmp_path / "last.safetensors")
     weights, parameters = set(model.state_dict()), {name for name, _ in model.named_parameters()}
-    assert set(tensors) == {f"model.{name}" for name in weights} | {f"momentum.{name}" for name in parameters}
+    assert set(tensors) == {f"model.{name}" for name in weights} | {
+        f"training.momentum.model.{name}" for name in parameters
+    }
     assert set(load_file(tmp_path / "best.safetensors")) == {f"model.{name}" for name in weights}
     with safe_open(tmp_path / "best.safetensors", "pt") as file:
         assert json.loads(file.metadata()["kdedge"]) == {"epoch": 2}
@@ -82,7 +112,7 @@ class TestFailure:
         if save == "weights":
             save_weights(path, model, {"epoch": 1})
         else:
-            save_checkpoint(path, model, optimizer, {"epoch": 1})
+            save_checkpoint(path, model, NONE, optimizer, {"epoch": 1}, {})
 
     @pytest.mark.parametrize("there_before", [True, False])
     def test_a_full_disk_leaves_the_old_file_and_nothing_else(
@@ -121,12 +151,14 @@ class TestFailure:
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"\x80\x04."], ids=repr)
 def test_a_damaged_checkpoint_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "last.safetensors").write_bytes(content)
+    model, optimizer = network(0)
     with pytest.raises(UsageError, match=r"Cannot read the checkpoint .*last\.safetensors.*written by kdedge"):
-        restore(tmp_path / "last.safetensors", *network(0))
+        restore(tmp_path / "last.safetensors", model, NONE, optimizer)
 
 
 @pytest.mark.parametrize("write", [torch.save, save_file], ids=["pickle", "safetensors"])
 def test_another_programs_file_is_refused(write: Callable[..., None], tmp_path: Path) -> None:
     write({"weight": torch.ones(2)}, tmp_path / "last.safetensors")
+    model, optimizer = network(0)
     with pytest.raises(UsageError, match=r"Cannot read the checkpoint|last\.safetensors do not fit Sequential"):
-        restore(tmp_path / "last.safetensors", *network(0))
+        restore(tmp_path / "last.safetensors", model, NONE, optimizer)

@@ -11,13 +11,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from training_toys import CLASSES, SIDE, TRAIN, Listener, tiny_trainer
 
-from kdedge.distill import checkpoint, engine
+from kdedge.distill.augment import Augmentation
+from kdedge.distill.loop import checkpoint, engine, evaluate, measure
 from kdedge.distill.losses import TERMS
-from kdedge.distill.recipe import Recipe
+from kdedge.distill.settings.recipe import Recipe
 from kdedge.models import ModelSpec, build
 from kdedge.models.run_folder import BEST, LAST, METRICS
 from kdedge_runtime.errors import KdedgeError
 
+STILL = Augmentation(shift=0.0, flip=False)
 RECIPE = Recipe(epochs=2, batch_size=16, learning_rate=0.05, loss={"ce": 1.0})
 
 
@@ -40,26 +42,26 @@ def differing(before: dict[str, Tensor], after: dict[str, Tensor]) -> list[str]:
 
 class TestEpochs:
     def test_every_picture_is_seen_once_an_epoch_in_another_order(self, scenes: Path) -> None:
-        trainer = tiny_trainer(scenes, replace(RECIPE, flip=False, shift_fraction=0.0))
-        pictures = trainer.train.images
+        trainer = tiny_trainer(scenes, replace(RECIPE, augmentation=STILL))
+        pictures = trainer.batches.images.pixels
         orders = []
         for epoch in (0, 1):
-            batches = list(trainer._batches(epoch))
-            assert [len(images) for images, _ in batches] == [16, 16, 16]
+            batches = list(trainer.batches.of(epoch))
+            assert [len(batch.images) for batch in batches] == [16, 16, 16]
             order = []
-            for images, targets in batches:
-                for image, target in zip(images, targets, strict=True):
+            for batch in batches:
+                for image, target in zip(batch.images, batch.targets, strict=True):
                     index = int((pictures == image).flatten(1).all(dim=1).nonzero())
-                    assert trainer.train.targets[index] == target
+                    assert trainer.batches.images.targets[index] == target.argmax()
                     order.append(index)
             assert sorted(order) == list(range(TRAIN * len(CLASSES)))
             orders.append(order)
         assert orders[0] != orders[1] != sorted(orders[1])
 
     def test_an_incomplete_last_batch_is_left_out_unless_it_is_the_only_one(self, scenes: Path) -> None:
-        assert tiny_trainer(scenes, replace(RECIPE, batch_size=20)).steps_per_epoch == 2
+        assert tiny_trainer(scenes, replace(RECIPE, batch_size=20)).batches.per_epoch == 2
         alone = tiny_trainer(scenes, replace(RECIPE, batch_size=500))
-        assert [len(images) for images, _ in alone._batches(0)] == [48]
+        assert [len(batch.images) for batch in alone.batches.of(0)] == [48]
 
     def test_each_epoch_leaves_a_line_with_its_figures(self, scenes: Path, tmp_path: Path) -> None:
         trainer, listener = tiny_trainer(scenes, taught("ce kd map"), teacher=a_teacher()), Listener()
@@ -82,12 +84,12 @@ class TestEpochs:
         result = trainer.run(tmp_path, Listener(), resume=False)
         for name, which in ((BEST, "best"), (LAST, "last")):
             state = load_file(tmp_path / name)
-            trainer.student.model.load_state_dict(
+            student = trainer.learner.student.eval()
+            student.model.load_state_dict(
                 {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
             )
-            trainer.student.eval()
             with torch.no_grad():
-                hits = trainer.student(trainer.val.images).logits.argmax(dim=1) == trainer.val.targets
+                hits = student(trainer.examiner.val.pixels).logits.argmax(dim=1) == trainer.examiner.val.targets
             assert hits.float().mean().item() == pytest.approx(result[which]["val_top1"])
 
     @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ class TestEpochs:
     ) -> None:
         equal = {"val_top1": 0.5, "val_agreement": 0.5, "val_map_pearson": 0.5, "val_loss": 1.0}
         script = iter(figures)
-        monkeypatch.setattr(engine.Trainer, "_validate", lambda *_: equal | next(script))
+        monkeypatch.setattr(evaluate.Examiner, "validate", lambda *_: equal | next(script))
         weights = []
 
         class Keeper(Listener):
@@ -125,8 +127,9 @@ class TestEpochs:
     def test_the_loss_is_the_weighted_sum_of_its_terms(
         self, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setitem(TERMS, "ce", lambda lesson: 0 * lesson.student.logits.sum() + 3)
-        monkeypatch.setitem(TERMS, "kd", lambda lesson: 0 * lesson.student.logits.sum() + 5)
+        for name, value in (("ce", 3), ("kd", 5)):
+            constant = replace(TERMS[name], compute=lambda lesson, value=value: 0 * lesson.student.logits.sum() + value)
+            monkeypatch.setitem(TERMS, name, constant)
         recipe = replace(RECIPE, epochs=1, loss={"kd": 0.5, "ce": 4.0})
         (line,) = [tiny_trainer(scenes, recipe, teacher=a_teacher()).run(tmp_path, Listener(), resume=False)["last"]]
         assert (line["loss_ce"], line["loss_kd"], line["loss"]) == (3, 5, 0.5 * 5 + 4.0 * 3)
@@ -142,7 +145,7 @@ class TestTeacher:
         assert not teacher.training
 
     def test_a_student_of_its_own_kind_learns_to_agree_with_it(self, scenes: Path, tmp_path: Path) -> None:
-        recipe = taught("kd mapall", epochs=6, flip=False, shift_fraction=0.0)
+        recipe = taught("kd mapall", epochs=6, augmentation=STILL)
         listener = Listener()
         tiny_trainer(scenes, recipe, teacher=a_teacher("small:resnet8")).run(tmp_path, listener, resume=False)
         first, last = listener.epochs[0], listener.epochs[-1]
@@ -160,14 +163,14 @@ class TestMeasurement:
             folder = tmp_path / str(measured)
             folder.mkdir()
             trainer = tiny_trainer(scenes, recipe, model=model, teacher=a_teacher())
-            before = snapshot(trainer.student.model)
+            before = snapshot(trainer.learner.student.model)
             random_state = torch.get_rng_state()
             if measured:
-                assert trainer.seconds_per_epoch(steps=2) > 0
-                assert not differing(before, trainer.student.model.state_dict())
+                assert measure.seconds_per_epoch(trainer, steps=2) > 0
+                assert not differing(before, trainer.learner.student.model.state_dict())
                 assert torch.equal(random_state, torch.get_rng_state())
-                assert all(parameter.grad is None for parameter in trainer.student.model.parameters())
-                assert not trainer.optimizer.state
+                assert all(parameter.grad is None for parameter in trainer.learner.student.model.parameters())
+                assert not trainer.learner.optimizer.state
             trainer.run(folder, Listener(), resume=False)
             finished.append(load_file(folder / LAST))
         assert not differing(*finished)
@@ -177,8 +180,8 @@ class TestMeasurement:
     ) -> None:
         trainer = tiny_trainer(scenes, replace(RECIPE, batch_size=12))
         clock = iter([0.0, 60.0, 100.0, 102.0, 200.0, 202.0, 300.0, 302.0])  # a minute, then two seconds a step
-        monkeypatch.setattr(engine.time, "perf_counter", lambda: next(clock))
-        assert trainer.seconds_per_epoch() == 4 * 2.0
+        monkeypatch.setattr(measure.time, "perf_counter", lambda: next(clock))
+        assert measure.seconds_per_epoch(trainer) == 4 * 2.0
 
 
 class Poison(Listener):
@@ -208,7 +211,7 @@ class TestNotANumber:
                 good.update({name: (tmp_path / name).read_bytes() for name in (BEST, LAST, METRICS)})
 
         with pytest.raises(KdedgeError, match=r"not a number any more in epoch 2 .*intact.*--lr 0\.0125") as caught:
-            trainer.run(tmp_path, Watcher(trainer.student, 1, step, value), resume=False)
+            trainer.run(tmp_path, Watcher(trainer.learner.student, 1, step, value), resume=False)
         assert "\n" not in str(caught.value)
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == good
         assert all(value.isfinite().all() for value in load_file(tmp_path / LAST).values())
@@ -244,7 +247,7 @@ def test_a_disk_that_fills_up_leaves_the_checkpoint_of_the_epoch_before(
 def test_a_finished_run_does_nothing_more(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = tiny_trainer(scenes, RECIPE).run(tmp_path, Listener(), resume=False)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    monkeypatch.setattr(engine.Trainer, "_train_epoch", None)
+    monkeypatch.setattr(engine, "train_epoch", None)
     again, listener = tiny_trainer(scenes, RECIPE, seed=1), Listener()
     assert again.run(tmp_path, listener, resume=True) == result
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

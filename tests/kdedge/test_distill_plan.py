@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kdedge.distill.plan import (
+from kdedge.distill.settings.plan import (
     SIZES,
     check_map_size,
     choose_batch_size,
@@ -63,28 +63,28 @@ class TestStride:
 class TestEpochs:
     @pytest.mark.parametrize("steps", [1, 7, 30, 100, 1000, 10_000])
     def test_a_gpu_takes_about_4000_steps(self, steps: int) -> None:
-        epochs = choose_epochs(steps, 0.0, on_cpu=False)
+        epochs = choose_epochs(4000, steps, 0.0, on_cpu=False)
         assert 30 <= epochs <= 300
         if 30 < epochs < 300:
             assert 0.8 * 4000 <= epochs * steps <= 4000
 
     @pytest.mark.parametrize("seconds", [0.01, 0.5, 3, 17, 60, 200, 449])
     def test_a_cpu_takes_no_more_than_a_quarter_of_an_hour(self, seconds: float) -> None:
-        epochs = choose_epochs(10, seconds, on_cpu=True)
+        epochs = choose_epochs(4000, 10, seconds, on_cpu=True)
         assert 2 <= epochs <= 300
         assert epochs * seconds <= 15 * 60
         if epochs < 300:
             assert (epochs + 1) * 1.25 * seconds > 15 * 60, "and uses most of it"
 
     def test_the_slowest_machine_still_gets_two_epochs(self) -> None:
-        assert choose_epochs(10, 3600, on_cpu=True) == 2
+        assert choose_epochs(4000, 10, 3600, on_cpu=True) == 2
 
     def test_a_slower_machine_never_gets_more(self) -> None:
-        chosen = [choose_epochs(10, seconds / 10, on_cpu=True) for seconds in range(1, 5000, 7)]
+        chosen = [choose_epochs(4000, 10, seconds / 10, on_cpu=True) for seconds in range(1, 5000, 7)]
         assert chosen == sorted(chosen, reverse=True)
 
     def test_the_noise_of_a_measurement_rarely_shows(self) -> None:
-        assert len({choose_epochs(10, 10 * (1 + noise / 100), on_cpu=True) for noise in range(-5, 6)}) <= 2
+        assert len({choose_epochs(4000, 10, 10 * (1 + noise / 100), on_cpu=True) for noise in range(-5, 6)}) <= 2
 
 
 def test_batches_grow_with_the_data() -> None:

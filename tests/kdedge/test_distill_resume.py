@@ -23,9 +23,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from training_toys import ONE_THREAD, Listener, kdedge, kdedge_command, metrics_of, without_time, write_scenes
 
-from kdedge.distill import checkpoint
+from kdedge.distill.loop import checkpoint
 from kdedge.distill.run import Request, continue_run, start_run
-from kdedge.models.run_folder import BEST, LAST, METRICS, read_run, write_run
+from kdedge.models.run_folder import BEST, LAST, METRICS, is_run, read_run, write_run
 from kdedge_runtime.errors import DataError, UsageError
 
 processes = multiprocessing.get_context("forkserver")
@@ -106,7 +106,7 @@ def dropout(scenes: Path, teacher_run: Path, tmp_path_factory: pytest.TempPathFa
     request = Request(
         str(scenes),
         "mobilenet_v3_small",
-        teacher=str(teacher_run),
+        teacher=(str(teacher_run),),
         epochs=3,
         batch_size=9,
         output_stride=8,
@@ -158,19 +158,29 @@ class TestKilled:
         assert resumed.returncode == 0, resumed.stderr
         assert_equal_runs(tmp_path / "run", plain.folder)
 
-    @pytest.mark.parametrize("seed", [11, 12])
-    def test_at_a_random_moment(self, plain: Reference, tmp_path: Path, seed: int) -> None:
-        """Also in planning, before there is a run, or after its end."""
-        process = processes.Process(target=run_until_killed, args=(plain.request, tmp_path / "run"))
-        process.start()
-        time.sleep(random.Random(seed).uniform(0.2, 1.5))
-        process.kill()
-        process.join()
-        if (tmp_path / "run").exists():
-            continue_run(plain.request, tmp_path / "run", Listener(), "cpu")
-        else:
-            start_run(plain.request, tmp_path / "run", Listener(), "cpu")
-        assert_equal_runs(tmp_path / "run", plain.folder)
+    def test_at_twenty_random_moments(self, plain: Reference, tmp_path: Path) -> None:
+        """Also in planning, before there is a run, and after its end; the folder can be read after every kill."""
+        request, moments, kills = replace(plain.request, epochs=40), random.Random(11), 0
+        start_run(request, tmp_path / "straight", Listener(), "cpu")
+        run = tmp_path / "run"
+        while kills < 20:
+            process = processes.Process(target=begin_or_continue, args=(request, run))
+            process.start()
+            process.join(moments.uniform(0.2, 1.0))
+            process.kill()
+            process.join()
+            kills += 1
+            if is_run(run):
+                read_run(run)
+            for name in (LAST, BEST):
+                assert not (run / name).exists() or load_file(run / name)
+        begin_or_continue(request, run)
+        assert_equal_runs(run, tmp_path / "straight")
+
+
+def begin_or_continue(request: Request, out: Path) -> None:
+    torch.set_num_threads(1)
+    (continue_run if is_run(out) else start_run)(request, out, Listener(), "cpu")
 
 
 def continue_until_killed(request: Request, out: Path, step: tuple[int, int]) -> None:
@@ -206,7 +216,7 @@ def content(folder: Path) -> dict[str, bytes]:
 class TestFinished:
     def test_it_does_nothing_and_says_so(self, plain: Reference, monkeypatch: pytest.MonkeyPatch) -> None:
         before, listener = content(plain.folder), Listener()
-        monkeypatch.setattr("kdedge.distill.run.Trainer", None)
+        monkeypatch.setattr("kdedge.distill.run._Desk", None)
         record = continue_run(plain.request, plain.folder, listener, "cpu")
         assert record == read_run(plain.folder)
         assert content(plain.folder) == before
@@ -241,7 +251,7 @@ class TestRefused:
 
     def test_the_other_verb(self, plain: Reference, half_done: Path, teacher_run: Path) -> None:
         with pytest.raises(UsageError, match=r"made by kdedge train\. Continue it with kdedge train --resume"):
-            continue_run(replace(plain.request, teacher=str(teacher_run)), half_done, Listener(), "cpu")
+            continue_run(replace(plain.request, teacher=(str(teacher_run),)), half_done, Listener(), "cpu")
 
     def test_a_folder_without_a_run(self, plain: Reference, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="not a run folder"):
@@ -265,7 +275,7 @@ class TestRefused:
 
     def test_another_teacher_in_the_same_place(self, scenes: Path, teacher_run: Path, tmp_path: Path) -> None:
         shutil.copytree(teacher_run, tmp_path / "teacher")
-        request = Request(str(scenes), "small:resnet8", teacher=str(tmp_path / "teacher"), epochs=1, batch_size=16)
+        request = Request(str(scenes), "small:resnet8", teacher=(str(tmp_path / "teacher"),), epochs=1, batch_size=16)
         start_run(request, tmp_path / "run", Listener(), "cpu")
         write_run(tmp_path / "run", replace(read_run(tmp_path / "run"), result=None))
         shutil.copy(teacher_run / LAST, tmp_path / "teacher" / BEST)
@@ -283,7 +293,7 @@ class TestElsewhere:
         self, scenes: Path, teacher_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(teacher_run.parent)
-        request = Request(str(scenes), "small:resnet8", teacher=teacher_run.name, epochs=1, batch_size=16)
+        request = Request(str(scenes), "small:resnet8", teacher=(teacher_run.name,), epochs=1, batch_size=16)
         start_run(request, tmp_path / "run", Listener(), "cpu")
         write_run(tmp_path / "run", replace(read_run(tmp_path / "run"), result=None))
         monkeypatch.chdir(tmp_path)

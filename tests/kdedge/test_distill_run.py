@@ -30,13 +30,13 @@ class TestFolder:
         assert (record.kind, record.labels, record.teacher) == ("train", CLASSES, None)
         assert record.model == ModelSpec(SMALL, 3)
         assert (record.input.height, record.input.width) == (32, 32)
-        assert record.data["root"] == str(scenes.resolve())
+        assert record.data["source"] == str(scenes.resolve())
         assert (record.data["train"], record.data["val"], record.data["split"]) == (48, 18, "folders")
         assert record.request == {"data": str(scenes), "model": SMALL, "epochs": 4, "batch_size": 16}
         assert record.result is not None and record.result["last"]["epoch"] == 4
 
     def test_a_distilled_run_names_its_teacher(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
-        request = Request(str(tiny), "small:resnet14", teacher=str(teacher_run), epochs=1)
+        request = Request(str(tiny), "small:resnet14", teacher=(str(teacher_run),), epochs=1)
         record = start_run(request, tmp_path / "run", Listener(), "cpu")
         assert record.kind == "distill"
         assert record.teacher is not None
@@ -57,7 +57,7 @@ class TestFolder:
 class TestPlan:
     def test_it_is_told_before_the_first_step(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
         listener = Listener()
-        request = Request(str(tiny), SMALL, teacher=str(teacher_run), epochs=1, temperature=3.0)
+        request = Request(str(tiny), SMALL, teacher=(str(teacher_run),), epochs=1, temperature=3.0)
         start_run(request, tmp_path / "run", listener, "cpu")
         plan = dict(listener.plan)
         assert plan["images"] == "12 to train on, 6 to validate, 3 classes"
@@ -76,7 +76,7 @@ class TestPlan:
     def test_epochs_that_are_not_asked_for_fit_the_machine(
         self, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("kdedge.distill.engine.Trainer.seconds_per_epoch", lambda _: 300.0)
+        monkeypatch.setattr("kdedge.distill.run.seconds_per_epoch", lambda _: 300.0)
         listener = Listener()
         record = start_run(Request(str(tiny), SMALL), tmp_path / "run", listener, "cpu")
         assert record.recipe["epochs"] == 3
@@ -119,22 +119,22 @@ def refused(tmp_path: Path, request: Request, complaint: str, error: type[Except
 class TestRefused:
     def test_a_teacher_of_another_number_of_classes(self, teacher_run: Path, tmp_path: Path) -> None:
         data = write_scenes(tmp_path / "data", (*CLASSES, "mug"), train=2, val=1)
-        request = Request(str(data), SMALL, teacher=str(teacher_run), epochs=1)
+        request = Request(str(data), SMALL, teacher=(str(teacher_run),), epochs=1)
         refused(tmp_path, request, r"knows 3 classes, but .* has 4\. .*kdedge train")
 
     def test_a_teacher_of_other_classes(self, teacher_run: Path, tmp_path: Path) -> None:
         data = write_scenes(tmp_path / "data", (*CLASSES[:2], "mug"), train=2, val=1)
-        request = Request(str(data), SMALL, teacher=str(teacher_run), epochs=1)
+        request = Request(str(data), SMALL, teacher=(str(teacher_run),), epochs=1)
         refused(tmp_path, request, r"trained on other classes .*\(key, mug are not in both\)")
 
     def test_a_teacher_by_name_without_weights(self, tiny: Path, tmp_path: Path) -> None:
-        request = Request(str(tiny), SMALL, teacher="small:resnet20", epochs=1)
+        request = Request(str(tiny), SMALL, teacher=("small:resnet20",), epochs=1)
         refused(tmp_path, request, r"small:resnet20 has random weights\. .*--teacher-weights FILE")
 
     def test_a_teacher_by_name_with_the_weights_of_other_classes(self, tiny: Path, tmp_path: Path) -> None:
         save_file(build(ModelSpec("small:resnet14", 7), 32).state_dict(), tmp_path / "w.safetensors")
         weights = str(tmp_path / "w.safetensors")
-        request = Request(str(tiny), SMALL, teacher="small:resnet14", teacher_weights=weights, epochs=1)
+        request = Request(str(tiny), SMALL, teacher=("small:resnet14",), teacher_weights=(weights,), epochs=1)
         refused(tmp_path, request, "knows 7 classes, but .* has 3")
 
     @pytest.mark.parametrize("loss", ["kd", "ce,map", "mapall"])
@@ -145,18 +145,18 @@ class TestRefused:
     def test_a_map_term_for_a_student_without_a_map(
         self, tiny: Path, teacher_run: Path, tmp_path: Path, loss: str | None
     ) -> None:
-        request = Request(str(tiny), "squeezenet1_0", teacher=str(teacher_run), loss=loss, epochs=1)
+        request = Request(str(tiny), "squeezenet1_0", teacher=(str(teacher_run),), loss=loss, epochs=1)
         terms = ", ".join(term for term in (loss or "mapall").split(",") if "map" in term)
         refused(tmp_path, request, rf"loss term {terms} compares.*the student has none: SqueezeNet.*--loss ce:0\.1,kd")
 
     def test_without_map_terms_such_a_student_is_welcome(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
-        request = Request(str(tiny), "squeezenet1_1", teacher=str(teacher_run), loss="ce,kd", epochs=1, batch_size=6)
+        request = Request(str(tiny), "squeezenet1_1", teacher=(str(teacher_run),), loss="ce,kd", epochs=1, batch_size=6)
         record = start_run(request, tmp_path / "run", Listener(), "cpu")
         assert record.result is not None
         assert "val_agreement" in record.result["last"] and "val_map_pearson" not in record.result["last"]
 
     def test_a_loss_term_that_does_not_exist(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
-        request = Request(str(tiny), SMALL, teacher=str(teacher_run), loss="ce,mapal", epochs=1)
+        request = Request(str(tiny), SMALL, teacher=(str(teacher_run),), loss="ce,mapal", epochs=1)
         refused(tmp_path, request, r"Unknown loss term 'mapal'.*Did you mean mapall\?")
 
     @pytest.mark.parametrize("stride", [3, 64])

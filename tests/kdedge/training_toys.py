@@ -14,10 +14,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from kdedge.data import load, scan
-from kdedge.distill.compute import choose_compute
-from kdedge.distill.engine import Trainer
-from kdedge.distill.recipe import Recipe
+from kdedge.distill.assemble import assemble
+from kdedge.distill.loop.engine import Trainer
+from kdedge.distill.loop.images import OnDevice
+from kdedge.distill.machine.compute import choose_compute
+from kdedge.distill.machine.group import Group
 from kdedge.distill.run import Audience
+from kdedge.distill.settings.recipe import Recipe
+from kdedge.distill.teacher.teacher import NetworkTeacher
 from kdedge.distill.watched import Watched
 from kdedge.models import ModelSpec, build
 from kdedge.models.run_folder import METRICS
@@ -51,6 +55,8 @@ class Listener(Audience):
     warnings: list[str] = field(default_factory=list)
     epochs: list[dict[str, Any]] = field(default_factory=list)
     steps: int = 0
+    asked: int = 0
+    """Batches that the teacher was asked about for its answers to be kept."""
 
     def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int) -> None:
         self.plan += lines
@@ -60,6 +66,9 @@ class Listener(Audience):
 
     def on_decode(self, done: int, total: int) -> None:
         pass
+
+    def on_ask(self, done: int, total: int) -> None:
+        self.asked += 1
 
     def on_step(self, epoch: int, step: int, steps: int, parts: Tensor) -> None:
         self.steps += 1
@@ -107,5 +116,7 @@ def tiny_trainer(
     spec, compute = ImageInput(SIDE, SIDE, (0.5,) * 3, (0.25,) * 3), choose_compute("cpu")
     torch.manual_seed(seed)
     student = Watched(build(ModelSpec(model, len(CLASSES)), SIDE), spec, compute)
-    watched_teacher = None if teacher is None else Watched(teacher, spec, compute)
-    return Trainer(student, watched_teacher, load(scan(root), spec), recipe, compute)
+    taught = None if teacher is None else NetworkTeacher(Watched(teacher, spec, compute), compute)
+    data = load(scan(root), spec)
+    train, val = (OnDevice(side.images, side.targets, compute.device) for side in (data.train, data.val))
+    return assemble(student, taught, train, val, recipe, Group(), compute, classes=len(CLASSES))

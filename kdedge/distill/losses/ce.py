@@ -3,11 +3,11 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdedge.distill.lesson import Lesson
+from kdedge.distill.losses.lesson import Lesson
 
 __all__ = ["cross_entropy"]
 
 
 def cross_entropy(lesson: Lesson) -> Tensor:
-    """`-log p_S(y)`, mean over the batch."""
+    """`-sum_c y_c log p_S(c)`, mean over the batch."""
     return F.cross_entropy(lesson.student.logits, lesson.targets)

@@ -3,9 +3,9 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdedge.distill.lesson import Lesson
+from kdedge.distill.losses.lesson import Lesson
 
-__all__ = ["soft_labels"]
+__all__ = ["soft_labels", "softened_kl"]
 
 
 def soft_labels(lesson: Lesson) -> Tensor:
@@ -15,7 +15,10 @@ def soft_labels(lesson: Lesson) -> Tensor:
 
     Source: Hinton et al., Distilling the Knowledge in a Neural Network, 2015, §2.
     """
-    temperature = lesson.temperature
-    student = F.log_softmax(lesson.student.logits / temperature, dim=1)
-    teacher = F.log_softmax(lesson.taught.logits / temperature, dim=1)
+    return softened_kl(lesson.student.logits, lesson.taught.logits, lesson.temperature)
+
+
+def softened_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """`T² · KL(softmax(teacher / T) || softmax(student / T))` of logits `[N, K]`, mean over the batch."""
+    student, teacher = F.log_softmax(student / temperature, dim=1), F.log_softmax(teacher / temperature, dim=1)
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2

@@ -1,4 +1,4 @@
-"""Weights and optimizer state on the disk: safetensors with a JSON note, whole or not at all, never a pickle."""
+"""Weights and the state of training on the disk: safetensors with a JSON note, whole or not at all, never a pickle."""
 
 import json
 from pathlib import Path
@@ -8,13 +8,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.optim import SGD
+from torch.optim import Optimizer
 
-from kdedge.models.weights import MODEL_PREFIX, MOMENTUM_PREFIX, load_state
+from kdedge.models.weights import MODEL_PREFIX, TRAINING_PREFIX, load_state
 from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.files import staged
 
 __all__ = ["restore", "save_checkpoint", "save_weights"]
+
+_MOMENTUM, _PROJECTION, _STATE = (TRAINING_PREFIX + part for part in ("momentum.", "projection.", "state."))
 
 
 def save_weights(path: Path, model: nn.Module, note: dict[str, Any]) -> None:
@@ -23,37 +25,63 @@ def save_weights(path: Path, model: nn.Module, note: dict[str, Any]) -> None:
     Raises:
         KdedgeError: the file cannot be written; one that was there before is intact.
     """
-    _write(path, {MODEL_PREFIX + name: value for name, value in model.state_dict().items()}, note)
+    _write(path, _state(MODEL_PREFIX, model), note)
 
 
-def save_checkpoint(path: Path, model: nn.Module, optimizer: SGD, note: dict[str, Any]) -> None:
-    """Write all that training needs to go on exactly: weights, momentum and a JSON note.
+def save_checkpoint(
+    path: Path,
+    model: nn.Module,
+    projections: nn.Module,
+    optimizer: Optimizer,
+    note: dict[str, Any],
+    state: dict[str, Tensor],
+) -> None:
+    """Write all that training needs to go on exactly.
+
+    Args:
+        path: the file.
+        model: the student.
+        projections: the layers that learn beside it and are dropped afterwards.
+        optimizer: SGD over the parameters of both.
+        note: JSON values.
+        state: other tensors, such as those of random number generators.
 
     Raises:
         KdedgeError: the file cannot be written; one that was there before is intact.
     """
-    tensors = {MODEL_PREFIX + name: value for name, value in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
+    tensors = _state(MODEL_PREFIX, model) | _state(_PROJECTION, projections)
+    for name, parameter in _parameters(model, projections).items():
         momentum = optimizer.state[parameter].get("momentum_buffer")
         if momentum is not None:
-            tensors[MOMENTUM_PREFIX + name] = momentum
-    _write(path, tensors, note)
+            tensors[_MOMENTUM + name] = momentum
+    _write(path, tensors | {_STATE + name: value for name, value in state.items()}, note)
 
 
-def restore(path: Path, model: nn.Module, optimizer: SGD) -> dict[str, Any]:
-    """Load a checkpoint in place and return its note.
+def restore(
+    path: Path, model: nn.Module, projections: nn.Module, optimizer: Optimizer
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Load a checkpoint in place and return its note and its other tensors.
 
     Raises:
         UsageError: the file is damaged, is no checkpoint, or is one of another model.
     """
     tensors, note = _read(path)
     load_state(model, _part(tensors, MODEL_PREFIX), str(path))
-    momentum = _part(tensors, MOMENTUM_PREFIX)
-    for name, parameter in model.named_parameters():
+    load_state(projections, _part(tensors, _PROJECTION), str(path))
+    momentum = _part(tensors, _MOMENTUM)
+    for name, parameter in _parameters(model, projections).items():
         if name in momentum:
             # Keep the parameter's own memory layout: another one would change the order of sums.
             optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum[name])
-    return note
+    return note, _part(tensors, _STATE)
+
+
+def _parameters(model: nn.Module, projections: nn.Module) -> dict[str, nn.Parameter]:
+    return dict(nn.ModuleDict({"model": model, "projection": projections}).named_parameters())
+
+
+def _state(prefix: str, module: nn.Module) -> dict[str, Tensor]:
+    return {prefix + name: value for name, value in module.state_dict().items()}
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

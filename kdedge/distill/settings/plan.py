@@ -9,6 +9,7 @@ __all__ = [
     "check_map_size",
     "choose_batch_size",
     "choose_epochs",
+    "choose_recipe",
     "choose_size",
     "requested_stride_factor",
     "stride_factor",
@@ -18,7 +19,9 @@ SIZES = (32, 48, 64, 96, 128, 160, 192, 224)
 LARGEST_ON_CPU = 64
 LEAST_MAP_CELLS = 7
 """Cells along each side of a map that can still point at something."""
-TARGET_STEPS = 4000
+FEW_IMAGES = 100
+"""With fewer pictures a class another recipe works better."""
+LEAST_EPOCHS, MOST_EPOCHS = 30.0, 300.0
 FEW_EPOCHS = 10
 """With fewer, a network hardly learns: the user should know."""
 CPU_BUDGET_S = 15 * 60
@@ -68,12 +71,17 @@ def choose_batch_size(images: int) -> int:
     return 128 if images >= 8000 else 64 if images >= 1000 else 32
 
 
-def choose_epochs(steps_per_epoch: int, seconds_per_epoch: float, *, on_cpu: bool) -> int:
-    """About 4,000 steps on a GPU; on a CPU as many as fit a quarter of an hour.
+def choose_recipe(images_per_class: float) -> str:
+    """The recipe for a distillation on so many training pictures a class."""
+    return "few-images" if images_per_class < FEW_IMAGES else "default"
+
+
+def choose_epochs(steps: int, steps_per_epoch: int, seconds_per_epoch: float, *, on_cpu: bool) -> int:
+    """As many as the recipe's steps make on a GPU; on a CPU as many as fit a quarter of an hour.
 
     Rounded down to a number with one or two digits, so that the noise of a measurement rarely shows.
     """
-    wanted = min(300.0, max(30.0, TARGET_STEPS / steps_per_epoch))
+    wanted = min(MOST_EPOCHS, max(LEAST_EPOCHS, steps / steps_per_epoch))
     if on_cpu:
         wanted = min(wanted, CPU_BUDGET_S / seconds_per_epoch)
     for step in (50, 20, 10, 5, 2):

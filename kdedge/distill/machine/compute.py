@@ -1,5 +1,6 @@
 """Where a run computes, and how."""
 
+import os
 import re
 from dataclasses import dataclass
 
@@ -8,6 +9,9 @@ import torch
 from kdedge_runtime.errors import UsageError
 
 __all__ = ["Compute", "choose_compute"]
+
+WINDOWS_BYTES = 8 << 30
+"""What is taken to be there where Python cannot tell."""
 
 
 @dataclass(frozen=True)
@@ -18,24 +22,41 @@ class Compute:
     bf16: bool
     """Whether forward passes run in bfloat16; losses and weights stay float32."""
     name: str
+    compiled: bool = False
+    """Whether steps are compiled and replayed as CUDA graphs: faster, after a minute of compiling."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """What is free of a card's memory, or what the machine has."""
+        if self.device.type == "cuda":
+            free: int = torch.cuda.mem_get_info(self.device)[0]
+            return free
+        if not hasattr(os, "sysconf"):
+            return WINDOWS_BYTES
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
     def autocast(self) -> torch.autocast:
         """The context for forward passes."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
 
 
-def choose_compute(name: str = "auto") -> Compute:
-    """CUDA when there is a card, else the CPU.
+def choose_compute(name: str = "auto", *, compiled: bool = False) -> Compute:
+    """CUDA when there is a card, else the CPU; of several processes each gets a card of its own.
 
     Args:
         name: `auto`, `cpu`, `cuda` or `cuda:N`.
+        compiled: see `Compute.compiled`.
 
     Raises:
         UsageError: CUDA was asked for and is not there, or the name is unknown.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     if name == "cpu":
+        if compiled:
+            raise UsageError("--compile replays steps as CUDA graphs, but this run computes on the CPU. Leave it out.")
         return Compute(torch.device("cpu"), False, f"CPU, {torch.get_num_threads()} threads")
     if re.fullmatch(r"cuda(:\d+)?", name) is None:
         raise UsageError(f"Unknown device {name!r}. Expected auto, cpu, cuda or cuda:N.")
@@ -44,5 +65,6 @@ def choose_compute(name: str = "auto") -> Compute:
     device, cards = torch.device(name), torch.cuda.device_count()
     if (device.index or 0) >= cards:
         raise UsageError(f"There is no device {name!r}: the last of {cards} CUDA cards is cuda:{cards - 1}.")
+    torch.cuda.set_device(device)
     capability = torch.cuda.get_device_capability(device)
-    return Compute(device, capability >= (8, 0), torch.cuda.get_device_name(device))
+    return Compute(device, capability >= (8, 0), torch.cuda.get_device_name(device), compiled)

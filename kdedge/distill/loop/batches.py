@@ -1,0 +1,80 @@
+"""The batches of an epoch: order, augmentation, labels, the teacher's answers."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdedge.distill.augment import mix, transform
+from kdedge.distill.augment.views import Views, seed_of
+from kdedge.distill.loop.images import Images
+from kdedge.distill.losses.lesson import Answer
+from kdedge.distill.machine.group import Group
+from kdedge.distill.settings.recipe import Recipe
+from kdedge.distill.teacher.guidance import Guidance
+
+__all__ = ["Batch", "Batches"]
+
+_ORDER, _MIX = 0, 3
+"""Uses of random numbers, see `seed_of`."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step sees."""
+
+    images: Tensor
+    """uint8 RGB `[n, H, W, 3]`, augmented; this process's part."""
+    targets: Tensor
+    """float32 `[n, K]`."""
+    taught: Answer | None
+
+
+class Batches:
+    """Training pictures, batch by batch.
+
+    Everything random is drawn from generators seeded by the run's seed and the epoch, so that an epoch is the same
+    whether training came to it in one go or was resumed before it, and whatever the number of processes (but for the
+    mixing of pictures, which each process does with its own).
+    """
+
+    def __init__(
+        self, images: Images, views: Views, guidance: Guidance, recipe: Recipe, classes: int, group: Group
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            images: the pictures.
+            views: how they are augmented.
+            guidance: the teacher's answers.
+            recipe: for the size of batches, the seed and mixing.
+            classes: their number, K.
+            group: the processes that share every batch.
+        """
+        self.images, self.classes = images, classes
+        self._views, self._guidance, self._recipe, self._group = views, guidance, recipe, group
+
+    @property
+    def per_epoch(self) -> int:
+        """Full batches in the training set; a last, smaller one is left out where there is another."""
+        return max(1, len(self.images) // self._recipe.batch_size)
+
+    def of(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """This process's part of every batch of an epoch, from a step on."""
+        recipe, group, device = self._recipe, self._group, self.images.targets.device
+        generator = torch.Generator(device).manual_seed(seed_of(recipe.seed, epoch, _ORDER))
+        order = torch.randperm(len(self.images), generator=generator, device=device)
+        chosen = torch.split(order[: self.per_epoch * recipe.batch_size], recipe.batch_size)[start:]
+        view = self._views.draw(epoch)
+        self._guidance.begin(epoch)
+        mine = [group.share(batch) for batch in chosen]
+        for step, (index, pictures) in enumerate(self.images.batches(mine), start):
+            images = transform(pictures, view.take(index))
+            targets = F.one_hot(self.images.targets[index], self.classes).float()
+            if recipe.augmentation.mixes:
+                place = (epoch * self.per_epoch + step) * group.size + group.rank
+                mixer = torch.Generator(device).manual_seed(seed_of(recipe.seed, place, _MIX))
+                images, targets = mix(images, targets, recipe.augmentation, mixer)
+            yield Batch(images, targets, self._guidance.answer(index, images))

@@ -1,0 +1,101 @@
+"""Training from epoch to epoch."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from kdedge.distill.loop.batches import Batches
+from kdedge.distill.loop.checkpoint import restore, save_checkpoint, save_weights
+from kdedge.distill.loop.epoch import Position, train_epoch
+from kdedge.distill.loop.evaluate import Examiner
+from kdedge.distill.loop.images import OnDevice
+from kdedge.distill.loop.learner import Learner
+from kdedge.distill.loop.stop import never
+from kdedge.distill.settings.recipe import Recipe
+from kdedge.models import load_state, read_state
+from kdedge.models.run_folder import BEST, LAST, METRICS, merit
+from kdedge_runtime.files import write_whole
+
+__all__ = ["Observer", "Trainer"]
+
+
+class Observer(Protocol):
+    """Who is told how training goes."""
+
+    def on_step(self, epoch: int, step: int, steps: int, parts: Tensor) -> None:
+        """After every step; `parts` `[terms]` on the device are the epoch's loss sums so far (reading them waits)."""
+
+    def on_epoch(self, metrics: dict[str, Any]) -> None:
+        """After every epoch, with the line that went into `metrics.jsonl`."""
+
+
+class Trainer:
+    """One run: a learner, what it learns from, whom it is held against, a recipe."""
+
+    def __init__(self, learner: Learner, batches: Batches, examiner: Examiner, recipe: Recipe) -> None:
+        self.learner, self.batches, self.examiner, self.recipe = learner, batches, examiner, recipe
+
+    def run(
+        self, folder: Path, observer: Observer, *, resume: bool, must_stop: Callable[[], bool] = never
+    ) -> dict[str, Any] | None:
+        """Train to the last epoch of the recipe.
+
+        Args:
+            folder: the run folder; after every epoch it holds all that is needed to go on.
+            observer: who is told.
+            resume: go on from the folder's checkpoint, if it has one.
+            must_stop: asked after every step; once it says yes, a checkpoint is written and training ends.
+
+        Returns:
+            The `best` epoch by validation and the `last` one, as in `metrics.jsonl`, and the `seconds` of all epochs;
+            None when it was stopped before.
+
+        Raises:
+            KdedgeError: the loss is no longer a number, or a checkpoint cannot be written.
+        """
+        group, device = self.learner.group, self.learner.compute.device
+        at = self._restore(folder) if resume and (folder / LAST).is_file() else Position()
+        if group.leads:
+            write_whole(folder / METRICS, "".join(json.dumps(metrics) + "\n" for metrics in at.history))
+        while len(at.history) < self.recipe.epochs:
+            started = time.monotonic()
+            losses = train_epoch(self.learner, self.batches, self.recipe, at, observer.on_step, must_stop)
+            if isinstance(losses, Position):
+                self._save(folder, losses)
+                return None
+            metrics = {"epoch": len(at.history) + 1, **losses, **self.examiner.validate()}
+            metrics["seconds"] = round(at.seconds + time.monotonic() - started, 3)
+            if group.leads:
+                if all(merit(metrics) > merit(before) for before in at.history):
+                    save_weights(folder / BEST, self.learner.student.model, {"epoch": metrics["epoch"]})
+                with (folder / METRICS).open("a", encoding="utf-8") as lines:
+                    lines.write(json.dumps(metrics) + "\n")
+            at = Position((*at.history, metrics))
+            # The checkpoint comes last: a run killed before it repeats the epoch, and writes the same files again.
+            self._save(folder, at)
+            observer.on_epoch(metrics)
+            if len(at.history) < self.recipe.epochs and group.any(must_stop(), device):
+                return None
+        seconds = round(sum(line["seconds"] for line in at.history), 1)
+        return {"best": max(at.history, key=merit), "last": at.history[-1], "seconds": seconds}
+
+    def test(self, weights: Path, pictures: OnDevice) -> dict[str, float]:
+        """The figures of saved weights on the test pictures, see `Examiner.test`."""
+        load_state(self.learner.student.model, read_state(weights), str(weights))
+        return self.examiner.test(pictures)
+
+    def _save(self, folder: Path, at: Position) -> None:
+        if self.learner.group.leads:
+            learner, note = self.learner, {"history": at.history, "step": at.step, "seconds": at.seconds}
+            model = learner.student.model
+            save_checkpoint(folder / LAST, model, learner.projections, learner.optimizer, note, at.state)
+        self.learner.group.wait()
+
+    def _restore(self, folder: Path) -> Position:
+        learner = self.learner
+        note, state = restore(folder / LAST, learner.student.model, learner.projections, learner.optimizer)
+        return Position(tuple(note["history"]), note["step"], note["seconds"], state)

@@ -1,0 +1,105 @@
+"""One pass over the training pictures."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdedge.distill.augment.views import seed_of
+from kdedge.distill.loop.batches import Batches
+from kdedge.distill.loop.learner import Learner
+from kdedge.distill.loop.schedule import learning_rate
+from kdedge.distill.loop.stop import never
+from kdedge.distill.settings.recipe import Recipe
+from kdedge_runtime.errors import KdedgeError
+
+__all__ = ["Position", "train_epoch"]
+
+_MODEL = 1
+"""A use of random numbers, see `seed_of`."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a run has come."""
+
+    history: tuple[dict[str, Any], ...] = ()
+    """The figures of every complete epoch."""
+    step: int = 0
+    """Steps done of the epoch after those."""
+    seconds: float = 0.0
+    """How long they took."""
+    state: dict[str, Tensor] = field(default_factory=dict)
+    """The loss sums and the random numbers after them."""
+
+
+def train_epoch(
+    learner: Learner,
+    batches: Batches,
+    recipe: Recipe,
+    at: Position,
+    on_step: Callable[[int, int, int, Tensor], None] = lambda *_: None,
+    must_stop: Callable[[], bool] = never,
+) -> dict[str, Any] | Position:
+    """Train the epoch after those that are complete, or what is left of it.
+
+    Args:
+        learner: the student and its optimizer.
+        batches: what it learns from.
+        recipe: see `Recipe`.
+        at: how far the run has come.
+        on_step: hears (epoch, steps done, steps, loss sums `[terms]` on the device) after every step.
+        must_stop: asked after every step.
+
+    Returns:
+        The epoch's mean losses and its last learning rate; or, where it was broken off, how far it came.
+
+    Raises:
+        KdedgeError: the loss is no longer a number.
+    """
+    steps, epoch, device = batches.per_epoch, len(at.history), learner.compute.device
+    started = time.monotonic()
+    learner.student.train()
+    weights = torch.tensor(list(recipe.loss.values()), device=device)
+    if at.step:
+        sums = at.state["sums"].to(device)
+        _set_random_state(at.state, device)
+    else:
+        sums = torch.zeros(len(recipe.loss), device=device)
+        torch.manual_seed(seed_of(recipe.seed, epoch, _MODEL))  # dropout and stochastic depth draw from here
+    rate = 0.0
+    for step, batch in enumerate(batches.of(epoch, at.step), at.step):
+        rate = learning_rate(epoch * steps + step, recipe.epochs * steps, recipe.learning_rate, recipe.warmup_fraction)
+        sums += learner.learn(batch.images, batch.targets, batch.taught, weights, rate)
+        on_step(epoch, step + 1, steps, sums)
+        if step + 1 < steps and learner.group.any(must_stop(), device):
+            seconds = at.seconds + time.monotonic() - started
+            return Position(at.history, step + 1, seconds, {"sums": sums, **_random_state(device)})
+    learner.group.mean(sums)
+    means = (sums / steps).tolist()
+    if not all(map(math.isfinite, means)) or not learner.is_finite:
+        raise KdedgeError(
+            f"The loss is not a number any more in epoch {epoch + 1} (learning rate {rate:.3g}). The last good "
+            "checkpoint is intact. Start again in another --out with a smaller rate, such as "
+            f"--lr {recipe.learning_rate / 4:.3g}."
+        )
+    return {
+        "loss": sum(weight * mean for weight, mean in zip(recipe.loss.values(), means, strict=True)),
+        **{f"loss_{name}": mean for name, mean in zip(recipe.loss, means, strict=True)},
+        "lr": rate,
+    }
+
+
+def _random_state(device: torch.device) -> dict[str, Tensor]:
+    state = {"random_cpu": torch.get_rng_state()}
+    return state | ({"random_cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def _set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(state["random_cpu"])
+    if device.type == "cuda" and "random_cuda" in state:
+        torch.cuda.set_rng_state(state["random_cuda"], device)

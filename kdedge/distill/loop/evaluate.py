@@ -1,0 +1,132 @@
+"""How well a student does on held-out pictures, and how much it thinks like its teacher."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdedge.distill.loop.images import OnDevice
+from kdedge.distill.loop.learner import Learner
+from kdedge.distill.losses.distance import at_common_size, pearson
+from kdedge.distill.losses.lesson import Answer
+from kdedge.distill.machine.group import Group
+from kdedge.distill.teacher.cache import AnswerCache
+from kdedge.distill.teacher.teacher import Teacher
+
+__all__ = ["Beliefs", "Examiner", "agreement_metrics", "examine"]
+
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Beliefs:
+    """What a model says of every picture, and why."""
+
+    logits: Tensor
+    """float32 `[N, K]`."""
+    maps: Tensor | None
+    """float32 `[N, h, w]`, raw, of the asked classes; None for a model without maps."""
+
+
+def examine(
+    look: Callable[[Tensor, int | Tensor], Answer], images: Tensor, wanted: int | Tensor, group: Group
+) -> Beliefs:
+    """Show pictures to a model in evaluation mode, and gather its answers from all processes.
+
+    Args:
+        look: the model, see `Teacher`.
+        images: uint8 RGB `[N, H, W, 3]` on the device.
+        wanted: int64 `[N, 1]`, whose maps to take; 1 takes each picture's top class.
+        group: each process looks at its share.
+    """
+    count = len(images)
+    # Every process needs equally many to gather them: the last picture fills up.
+    places = torch.arange(-(-count // group.size) * group.size, device=images.device).clamp_max_(count - 1)
+    answers = [
+        look(images[index], wanted if isinstance(wanted, int) else wanted[index])
+        for index in torch.split(group.share(places), _BATCH)
+    ]
+    maps = [answer.maps[:, 0] for answer in answers if answer.maps is not None]
+    with torch.no_grad():
+        return Beliefs(
+            group.gather(torch.cat([answer.logits for answer in answers]))[:count],
+            group.gather(torch.cat(maps))[:count] if maps else None,
+        )
+
+
+def agreement_metrics(student: Beliefs, targets: Tensor, teacher: Beliefs | None) -> dict[str, float]:
+    """`top1`, `loss` (cross-entropy), and with a teacher `agreement` and `map_pearson`.
+
+    Both sides' maps must be of the teacher's top class.
+    """
+    chosen = student.logits.argmax(dim=1)
+    metrics = {"top1": _share(chosen == targets), "loss": float(F.cross_entropy(student.logits, targets))}
+    if teacher is not None:
+        metrics["agreement"] = _share(chosen == teacher.logits.argmax(dim=1))
+        if student.maps is not None and teacher.maps is not None:
+            ours, theirs = at_common_size(student.maps, teacher.maps)
+            metrics["map_pearson"] = float(pearson(ours.flatten(1), theirs.flatten(1)).mean())
+    return metrics
+
+
+def _share(hits: Tensor) -> float:
+    return float(hits.float().mean())
+
+
+class Examiner:
+    """Holds a student in training against the labels and against its teacher."""
+
+    def __init__(self, learner: Learner, val: OnDevice, teacher: Teacher | None, cache: AnswerCache | None) -> None:
+        """Prepare.
+
+        Args:
+            learner: the student.
+            val: pictures to choose the best epoch on.
+            teacher: None for a student that has none.
+            cache: where the teacher's answers are kept, if they are.
+        """
+        self.val = val
+        self._learner, self._teacher, self._cache = learner, teacher, cache
+
+    @cached_property
+    def teacher_beliefs(self) -> Beliefs | None:
+        """What the teacher says of the validation pictures, and why; None without a teacher."""
+        if self._teacher is None or self._cache is None:
+            return self._ask_teacher(self.val)
+        if self._cache.read("val") is None:
+            beliefs = self._ask_teacher(self.val)
+            if beliefs is not None and self._learner.group.leads:
+                classes = beliefs.logits.argmax(dim=1, keepdim=True)
+                maps = None if beliefs.maps is None else beliefs.maps[:, None]
+                self._cache.write("val", Answer(beliefs.logits, classes, maps))
+            self._learner.group.wait()
+        kept, device = self._cache.read("val"), self.val.targets.device
+        assert kept is not None
+        maps = None if kept.maps is None else kept.maps[:, 0].float().to(device)
+        return Beliefs(kept.logits.float().to(device), maps)
+
+    @property
+    def teacher_top1(self) -> float | None:
+        """The teacher's share of right answers on the validation pictures; None without a teacher."""
+        beliefs = self.teacher_beliefs
+        return None if beliefs is None else agreement_metrics(beliefs, self.val.targets, None)["top1"]
+
+    def validate(self) -> dict[str, float]:
+        """`val_top1`, `val_loss` and so on: the student's figures on the validation pictures."""
+        return {f"val_{name}": value for name, value in self._figures(self.val, self.teacher_beliefs).items()}
+
+    def test(self, pictures: OnDevice) -> dict[str, float]:
+        """`test_top1`, `test_loss` and so on: the student's figures on pictures that decided nothing."""
+        beliefs = self._ask_teacher(pictures)
+        return {f"test_{name}": value for name, value in self._figures(pictures, beliefs).items()}
+
+    def _ask_teacher(self, pictures: OnDevice) -> Beliefs | None:
+        return None if self._teacher is None else examine(self._teacher, pictures.pixels, 1, self._learner.group)
+
+    def _figures(self, pictures: OnDevice, teacher: Beliefs | None) -> dict[str, float]:
+        classes = 1 if teacher is None else teacher.logits.argmax(dim=1, keepdim=True)
+        student = examine(self._learner.look, pictures.pixels, classes, self._learner.group)
+        return agreement_metrics(student, pictures.targets, teacher)

@@ -1,0 +1,96 @@
+"""Where the training pictures are while they are needed: on the device, or streamed to it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from kdedge.data import Collection, Decoded, Problems, Stream, decode, fits, load
+from kdedge.data.decode import Progress
+from kdedge.data.split import lowest_ranked
+from kdedge.distill.machine.compute import Compute
+from kdedge_runtime.arrays import Integers, Pixels
+from kdedge_runtime.metadata import ImageInput
+
+__all__ = ["Images", "OnDevice", "Streamed", "training_images"]
+
+LEAST_VAL = 2000
+"""So many validation pictures are always looked at, if there are."""
+
+
+class Images(Protocol):
+    """Labelled pictures that come in batches."""
+
+    targets: Tensor
+    """int64 `[N]` on the device."""
+    side: tuple[int, int]
+    """Height and width in px."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The pictures of each batch of indices int64 `[n]`, as (indices, uint8 RGB `[n, H, W, 3]`) on the device."""
+
+
+class OnDevice:
+    """All pictures in the device's memory."""
+
+    def __init__(self, images: Pixels, targets: Integers, device: torch.device) -> None:
+        self.pixels = torch.from_numpy(images).to(device)
+        self.targets = torch.from_numpy(targets).to(device)
+        self.side = (images.shape[1], images.shape[2])
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Images`."""
+        for index in order:
+            yield index, self.pixels[index]
+
+
+class Streamed:
+    """Pictures that are read from files while the device computes."""
+
+    def __init__(self, stream: Stream, device: torch.device) -> None:
+        self._stream = stream
+        self.targets = torch.from_numpy(stream.targets).to(device)
+        self.side = stream.side
+
+    def __len__(self) -> int:
+        return len(self._stream)
+
+    def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Images`."""
+        pictures = self._stream.batches([index.tolist() for index in order])
+        for index, images in zip(order, pictures, strict=True):
+            yield index, images.to(self.targets.device, non_blocking=True)
+
+
+def training_images(
+    collection: Collection, spec: ImageInput, compute: Compute, progress: Progress
+) -> tuple[Images, OnDevice, Problems]:
+    """The pictures to train on, in memory where they fit and streamed where not, and those to validate on.
+
+    Validating on many more pictures than are trained on would take longer than training: a part of each class does.
+
+    Returns:
+        Both, and what is wrong with the files that were opened.
+
+    Raises:
+        DataError: no readable picture is left of a class, or none at all for validation.
+    """
+    per_class = max(LEAST_VAL, len(collection.train)) // max(1, len(collection.labels))
+    if len(collection.val) > per_class * len(collection.labels):
+        collection = replace(collection, val=lowest_ranked(collection.val, per_class=per_class, seed=0))
+    if fits(len(collection.train), spec, compute.memory_bytes):
+        data = load(collection, spec, progress=progress)
+        return _on_device(data.train, compute), _on_device(data.val, compute), data.problems
+    val = decode(collection.val, spec, progress=progress)
+    return Streamed(Stream(collection.train, spec), compute.device), _on_device(val, compute), val.problems
+
+
+def _on_device(pictures: Decoded, compute: Compute) -> OnDevice:
+    return OnDevice(pictures.images, pictures.targets, compute.device)

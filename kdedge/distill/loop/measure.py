@@ -1,0 +1,72 @@
+"""What a few batches tell before training: how long an epoch takes, and how large each term is."""
+
+import itertools
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from kdedge.distill.loop.engine import Trainer
+from kdedge.distill.loop.learner import Learner
+
+__all__ = ["balanced_weights", "measured_terms", "seconds_per_epoch"]
+
+
+def seconds_per_epoch(trainer: Trainer, steps: int = 6) -> float:
+    """Measure a few steps on the CPU."""
+    times = []
+    with _without_a_trace(trainer.learner):
+        batches = trainer.batches.of(0)
+        for _ in range(min(steps, trainer.batches.per_epoch)):
+            started = time.perf_counter()
+            batch = next(batches)  # the teacher's forward pass belongs to the step
+            terms = trainer.learner.terms(batch.images, batch.targets, batch.taught)
+            torch.autograd.backward(terms.sum())
+            trainer.learner.optimizer.zero_grad(set_to_none=True)
+            times.append(time.perf_counter() - started)
+    # The first steps set things up, and any step can be held up by something else on the machine.
+    return statistics.median(times) * trainer.batches.per_epoch
+
+
+def measured_terms(trainer: Trainer, steps: int = 4) -> list[float]:
+    """The mean of each unweighted term over the first batches, with the student as it is."""
+    with _without_a_trace(trainer.learner), torch.no_grad():
+        terms = [
+            trainer.learner.terms(batch.images, batch.targets, batch.taught)
+            for batch in itertools.islice(trainer.batches.of(0), steps)
+        ]
+    mean = torch.stack(terms).mean(dim=0)
+    trainer.learner.group.mean(mean)
+    values: list[float] = mean.tolist()
+    return values
+
+
+def balanced_weights(loss: dict[str, float | None], sizes: list[float]) -> dict[str, float]:
+    """Give every term without a weight one that makes it as large, at first, as those with one are together.
+
+    Where no term has a weight, each is made 1.
+
+    Args:
+        loss: term name to weight, or None for one to be found.
+        sizes: the measured mean of each term.
+    """
+    given = sum(weight * size for weight, size in zip(loss.values(), sizes, strict=True) if weight is not None)
+    aim = given if given > 0 else 1.0
+    return {
+        name: float(f"{aim / max(size, 1e-12):.3g}") if weight is None else weight
+        for (name, weight), size in zip(loss.items(), sizes, strict=True)
+    }
+
+
+@contextmanager
+def _without_a_trace(learner: Learner) -> Iterator[None]:
+    """Training mode inside; weights, buffers and random numbers as before afterwards."""
+    model = learner.student.model
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    devices = [learner.compute.device] if learner.compute.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        learner.student.train()
+        yield
+    model.load_state_dict(before)

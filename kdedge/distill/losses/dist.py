@@ -1,0 +1,24 @@
+"""Soft labels up to scale: keep how each image ranks the classes and how each class ranks the images."""
+
+from torch import Tensor
+
+from kdedge.distill.losses.distance import pearson
+from kdedge.distill.losses.lesson import Lesson
+
+__all__ = ["relations"]
+
+
+def relations(lesson: Lesson) -> Tensor:
+    """`T² · [(1 - mean_i ρ(Y_S[i, :], Y_T[i, :])) + (1 - mean_c ρ(Y_S[:, c], Y_T[:, c]))]`.
+
+    `Y` are softened probabilities, ρ is Pearson's correlation. The second part compares the images of a batch with
+    each other: keep batches of 64 or more.
+
+    Source: Huang et al., Knowledge Distillation from A Stronger Teacher, NeurIPS 2022, eq. 7 to 9 with β = γ; the
+    factor T² is that of their code.
+    """
+    student = (lesson.student.logits / lesson.temperature).softmax(dim=1)
+    teacher = (lesson.taught.logits / lesson.temperature).softmax(dim=1)
+    between_classes = 1 - pearson(student, teacher).mean()
+    between_images = 1 - pearson(student.T, teacher.T).mean()
+    return (between_classes + between_images) * lesson.temperature**2

@@ -1,0 +1,54 @@
+"""The same work again and again on a GPU: compiled, and replayed as a CUDA graph.
+
+A small network is bound by the launches of its many short kernels. A graph launches all of them at once.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+__all__ = ["Replayed"]
+
+_WARM_UP = 3
+"""Calls that run as they are before one is captured: they compile, choose algorithms, make the optimizer's state."""
+
+
+class Replayed:
+    """A function of tensors, captured after its first calls and replayed from then on.
+
+    It may change other tensors, such as weights, as long as they stay where they are in memory. Inputs are copied to
+    fixed places, and outputs are overwritten by the next call.
+    """
+
+    def __init__(self, function: Callable[..., tuple[Tensor, ...]]) -> None:
+        self._function = function
+        self._calls = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._inputs: tuple[Tensor | None, ...] = ()
+        self._outputs: tuple[Tensor, ...] = ()
+
+    def __call__(self, *inputs: Tensor | None) -> tuple[Tensor, ...]:
+        """Call the function; shapes and missing inputs must be the same every time."""
+        self._calls += 1
+        if self._calls <= _WARM_UP:
+            return self._aside(inputs)
+        if self._graph is None:
+            self._inputs = tuple(None if value is None else value.clone() for value in inputs)
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph):  # records, and does nothing yet
+                self._outputs = self._function(*self._inputs)
+        for place, value in zip(self._inputs, inputs, strict=True):
+            if place is not None and value is not None:
+                place.copy_(value)
+        self._graph.replay()
+        return self._outputs
+
+    def _aside(self, inputs: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
+        """On a stream of its own, as what is to be captured must run before."""
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            outputs = self._function(*inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        return outputs

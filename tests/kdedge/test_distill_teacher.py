@@ -1,0 +1,204 @@
+"""Who may teach: networks, several of them, model files; and which layers of them are compared."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from training_toys import CLASSES, SIDE, Listener, write_scenes
+
+from kdedge.distill.layers import channels, pair_layers, stages
+from kdedge.distill.losses.distance import pearson
+from kdedge.distill.losses.lesson import Answer
+from kdedge.distill.machine.compute import choose_compute
+from kdedge.distill.run import Request, continue_run, start_run
+from kdedge.distill.teacher.teacher import NetworkTeacher, SeveralTeachers
+from kdedge.distill.watched import Watched
+from kdedge.models import ModelSpec, build
+from kdedge.models.run_folder import read_run, write_run
+from kdedge_runtime.errors import UsageError
+from kdedge_runtime.metadata import ImageInput
+
+SMALL = "small:resnet8"
+CPU = choose_compute("cpu")
+
+
+def watched(name: str, classes: int = 5, size: int = SIDE, seed: int = 0) -> Watched:
+    torch.manual_seed(seed)
+    model = build(ModelSpec(name, classes), size)
+    return Watched(model, ImageInput(size, size, (0.5,) * 3, (0.25,) * 3), CPU)
+
+
+def pictures(count: int = 4, size: int = SIDE) -> Tensor:
+    return torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+class TestNetwork:
+    def test_it_answers_in_evaluation_mode_without_gradients(self) -> None:
+        student = watched(SMALL).train()
+        teacher = NetworkTeacher(student, CPU)
+        answer = teacher(pictures(), 2)
+        assert not answer.logits.requires_grad and not student.training
+        assert torch.equal(answer.logits, teacher(pictures()).logits)
+
+    def test_the_maps_are_those_of_its_most_probable_classes_in_their_order(self) -> None:
+        teacher = NetworkTeacher(watched(SMALL), CPU)
+        answer = teacher(pictures(), 3)
+        assert answer.classes is not None and answer.maps is not None
+        assert torch.equal(answer.classes, answer.logits.argsort(dim=1, descending=True)[:, :3])
+        for rank in range(3):
+            asked = teacher(pictures(), answer.classes[:, [rank]])
+            assert asked.maps is not None
+            assert torch.allclose(asked.maps[:, 0], answer.maps[:, rank], atol=1e-6)
+
+    def test_of_more_classes_than_it_knows_it_gives_all(self) -> None:
+        answer = NetworkTeacher(watched(SMALL), CPU)(pictures(), 99)
+        assert answer.maps is not None and answer.maps.shape == (4, 5, 8, 8)
+
+    def test_no_maps_are_computed_where_none_are_wanted(self) -> None:
+        answer = NetworkTeacher(watched(SMALL), CPU)(pictures())
+        assert (answer.classes, answer.maps) == (None, None)
+
+
+class TestSeveral:
+    def members(self) -> list[NetworkTeacher]:
+        return [NetworkTeacher(watched(name, seed=seed), CPU) for name, seed in ((SMALL, 1), ("small:resnet14", 2))]
+
+    def test_they_say_the_mean_of_their_probabilities(self) -> None:
+        members = self.members()
+        expected = torch.stack([member(pictures()).logits.softmax(dim=1) for member in members]).mean(dim=0)
+        assert torch.allclose(SeveralTeachers(members)(pictures()).logits.softmax(dim=1), expected, atol=1e-6)
+
+    def test_two_that_are_the_same_are_one(self) -> None:
+        alone = NetworkTeacher(watched(SMALL), CPU)
+        one, two = alone(pictures(), 2), SeveralTeachers([alone, alone])(pictures(), 2)
+        assert one.maps is not None and two.maps is not None and one.classes is not None and two.classes is not None
+        assert torch.equal(one.classes, two.classes)
+        assert pearson(one.maps.flatten(2), two.maps.flatten(2)).min() > 0.9999
+
+    def test_a_loud_teacher_does_not_drown_the_map_of_a_quiet_one(self) -> None:
+        quiet, loud = self.members()
+        both = SeveralTeachers([quiet, Louder(loud)])(pictures(), 2)
+        plain = SeveralTeachers([quiet, loud])(pictures(), both.classes if both.classes is not None else 2)
+        assert both.maps is not None and plain.maps is not None
+        assert torch.allclose(both.maps, plain.maps, atol=1e-5)
+
+    def test_maps_of_different_sizes_are_averaged_down(self) -> None:
+        members = [NetworkTeacher(watched(SMALL), CPU), NetworkTeacher(watched("torchvision:resnet18", size=64), CPU)]
+        maps = SeveralTeachers(members)(pictures(), 1).maps
+        assert maps is not None and maps.shape[2:] == members[1](pictures(), 1).maps.shape[2:]  # type: ignore[union-attr]
+
+
+class Louder:
+    """A teacher whose maps are a thousand times as large."""
+
+    unexplained, most_maps = None, None
+
+    def __init__(self, teacher: NetworkTeacher) -> None:
+        self.teacher = teacher
+
+    def __call__(self, images: Tensor, wanted: int | Tensor = 0) -> Answer:
+        answer = self.teacher(images, wanted)
+        return replace(answer, maps=None if answer.maps is None else 1000 * answer.maps)
+
+
+class TestLayers:
+    def test_the_last_layer_of_each_resolution_ends_a_stage(self) -> None:
+        assert stages(watched("small:resnet20")) == ["layer1", "layer2", "layer3"]
+        assert stages(watched("torchvision:resnet18", size=64)) == ["relu", "layer1", "layer2", "layer3", "layer4"]
+
+    def test_stages_are_paired_from_the_coarsest_on(self) -> None:
+        pairs = pair_layers(watched("small:resnet8"), watched("torchvision:resnet18", size=64), {})
+        assert pairs == (("layer1", "layer2"), ("layer2", "layer3"), ("layer3", "layer4"))
+
+    def test_any_layers_can_be_named(self) -> None:
+        student, teacher = watched("small:resnet8"), watched("small:resnet20")
+        assert pair_layers(student, teacher, {"layer2.0": "layer3.1.conv1"}) == (("layer2.0", "layer3.1.conv1"),)
+        assert channels(student, ["layer2.0"]) == [32] and channels(teacher, ["layer3.1.conv1"]) == [64]
+
+    @pytest.mark.parametrize(
+        ("given", "complaint"),
+        [
+            ({"layer9": "layer3"}, r"student has no layer 'layer9' .* end in: layer1, layer2, layer3\."),
+            ({"layer3": "linear"}, r"teacher has no layer 'linear' with an output of \[N, C, h, w\]"),
+        ],
+    )
+    def test_a_layer_that_is_not_there_is_an_error(self, given: dict[str, str], complaint: str) -> None:
+        with pytest.raises(UsageError, match=complaint):
+            pair_layers(watched("small:resnet8"), watched("small:resnet20"), given)
+
+    def test_features_are_given_in_the_order_asked_for_and_the_model_stays_as_it_is(self) -> None:
+        student = watched("small:resnet20").eval()
+        plain, names = student(pictures()).logits, [name for name, _ in student.model.named_modules()]
+        student.watch(["layer3", "layer1"])
+        answer = student(pictures(), 1)
+        assert [tuple(feature.shape) for feature in answer.features] == [(4, 64, 8, 8), (4, 16, 32, 32)]
+        assert torch.equal(plain, answer.logits)
+        assert names == [name for name, _ in student.model.named_modules()]
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    return write_scenes(tmp_path / "data", train=4, val=2)
+
+
+class TestRun:
+    def test_two_teachers(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
+        request = Request(str(tiny), SMALL, teacher=(str(teacher_run), str(teacher_run)), epochs=1)
+        listener = Listener()
+        record = start_run(request, tmp_path / "run", listener, "cpu")
+        assert dict(listener.plan)["teachers"].startswith("small:resnet8 + small:resnet8, together ")
+        assert record.teacher is not None and len(record.teacher["members"]) == 2
+        write_run(tmp_path / "run", replace(read_run(tmp_path / "run"), result=None))
+        assert continue_run(request, tmp_path / "run", Listener(), "cpu").result is not None
+
+    def test_a_model_file_teaches_by_its_answers_and_its_map(
+        self, tiny: Path, exported_run: Path, tmp_path: Path
+    ) -> None:
+        file = str(exported_run / "model.onnx")
+        request = Request(str(tiny), SMALL, teacher=(file,), loss="ce,kd,map", epochs=1)
+        record = start_run(request, tmp_path / "run", Listener(), "cpu")
+        assert record.result is not None and "val_map_pearson" in record.result["last"]
+        with pytest.raises(UsageError, match=r"map of its top class only.*map:20"):
+            start_run(replace(request, loss="kd,mapall"), tmp_path / "refused", Listener(), "cpu")
+        with pytest.raises(UsageError, match=r"compares inner layers, so it needs one teacher"):
+            start_run(replace(request, loss="kd,at"), tmp_path / "refused", Listener(), "cpu")
+
+    def test_a_student_that_starts_from_its_teacher_starts_near_it(
+        self, scenes: Path, teacher_run: Path, tmp_path: Path
+    ) -> None:
+        request = Request(str(scenes), SMALL, teacher=(str(teacher_run),), epochs=1, lr=1e-6, seed=5)
+        near = start_run(replace(request, init="teacher"), tmp_path / "near", Listener(), "cpu")
+        far = start_run(request, tmp_path / "far", Listener(), "cpu")
+        assert near.result is not None and far.result is not None
+        assert near.result["last"]["val_agreement"] > far.result["last"]["val_agreement"]
+        assert near.result["last"]["val_map_pearson"] > 0.9
+
+    def test_weights_that_belong_to_no_teacher_are_refused(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
+        request = Request(str(tiny), SMALL, teacher=(str(teacher_run),), teacher_weights=("w.pth",), epochs=1)
+        with pytest.raises(UsageError, match=r"no teacher for the weights w\.pth"):
+            start_run(request, tmp_path / "run", Listener(), "cpu")
+
+    def test_a_weight_that_is_not_given_is_measured_and_kept(
+        self, tiny: Path, teacher_run: Path, tmp_path: Path
+    ) -> None:
+        listener = Listener()
+        request = Request(str(tiny), SMALL, teacher=(str(teacher_run),), loss="ce,at,cat", epochs=1)
+        record = start_run(request, tmp_path / "run", listener, "cpu")
+        weights = record.recipe["loss"]
+        assert weights["ce"] == 1 and weights["at"] > 10 and weights["cat"] > 0
+        assert f"{weights['at']:g}·at (measured)" in dict(listener.plan)["loss"]
+
+    def test_pictures_for_testing_are_read_once_at_the_end(self, teacher_run: Path, tmp_path: Path) -> None:
+        data = write_scenes(tmp_path / "data", train=8, val=4)
+        (data / "val").rename(data / "test")
+        request = Request(str(data), SMALL, teacher=(str(teacher_run),), epochs=2, batch_size=8)
+        record = start_run(request, tmp_path / "run", Listener(), "cpu")
+        assert record.data["train"] + record.data["val"] == 8 * len(CLASSES)
+        assert record.result is not None
+        for which in ("best", "last"):
+            assert set(record.result["test"][which]) == {
+                "test_top1", "test_loss", "test_agreement", "test_map_pearson",
+            }  # fmt: skip
+        assert not any(name.startswith("test_") for line in (record.result["best"],) for name in line)
