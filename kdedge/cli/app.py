@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from kdedge.cli.compare import compare
 from kdedge.cli.demo import demo
 from kdedge.cli.distill import distill
 from kdedge.cli.explain import explain
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (train, distill, export, validate, explain, demo):
+for verb in (train, distill, compare, export, validate, explain, demo):
     app.command()(verb)
 # The runtime has its own parser, which the device uses as well; its options pass through untouched.
 app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run)

@@ -10,6 +10,7 @@ from kdedge_export.validate.gates import Check
 from kdedge_export.validate.page.choice import choose
 from kdedge_export.validate.page.histogram import histogram, lower_end
 from kdedge_export.validate.page.rows import gallery
+from kdedge_export.validate.page.shell import shell
 from kdedge_export.validate.page.table import model_table
 from kdedge_export.validate.page.text import correlation, escape, megabytes, percent, points
 from kdedge_export.validate.report import ValidationReport
@@ -26,7 +27,7 @@ def render_page(report: ValidationReport, evidence: Evidence) -> str:
     """The whole page as HTML: no script, nothing loaded from anywhere, below about 6 MB."""
     outcome, headline = _verdict(report)
     template = Template(files("kdedge_export.validate.page").joinpath("report.html.tmpl").read_text("utf-8"))
-    return template.substitute(
+    body = template.substitute(
         outcome=outcome,
         headline=headline,
         summary=_summary(report, evidence.shipped),
@@ -40,6 +41,7 @@ def render_page(report: ValidationReport, evidence: Evidence) -> str:
         files=_files(report),
         versions=" · ".join(escape(f"{name} {value}") for name, value in report.versions.items()),
     )
+    return shell(f"{headline} – kdedge validation", body)
 
 
 def write_page(report: ValidationReport, evidence: Evidence, path: Path) -> None:

@@ -5,6 +5,7 @@ import math
 from kdedge_export.validate import metrics
 from kdedge_export.validate.evidence import Evidence
 from kdedge_export.validate.page.choice import Section
+from kdedge_export.validate.page.figure import figure
 from kdedge_export.validate.page.text import correlation, escape, percent, short
 from kdedge_export.validate.page.thumbnails import overlay_uri, picture_uri
 from kdedge_export.validate.roles import REFERENCE, TITLES, WORDS, Role
@@ -38,7 +39,7 @@ def _original(number: int, evidence: Evidence) -> str:
     truth = "" if evidence.targets is None else f"truth <b>{escape(evidence.labels[evidence.targets[number]])}</b>"
     lines = [f'<span class="name">{short(name)}</span>', truth, f"maps for <b>{escape(explained)}</b>"]
     caption = "<br>".join(line for line in lines if line)
-    return _figure("Image", picture_uri(evidence.images[number]), name, caption)
+    return figure("Image", picture_uri(evidence.images[number]), name, caption)
 
 
 def _cell(role: Role, number: int, evidence: Evidence) -> str:
@@ -57,7 +58,7 @@ def _cell(role: Role, number: int, evidence: Evidence) -> str:
     if role in evidence.pearson:
         lines.append(f'<span class="r">{_agreement(role, float(evidence.pearson[role][number]))}</span>')
     uri = None if answers.maps is None else overlay_uri(evidence.images[number], answers.maps[number])
-    return _figure(TITLES[role], uri, f"Map of {TITLES[role]} for {evidence.names[number]}", "<br>".join(lines))
+    return figure(TITLES[role], uri, f"Map of {TITLES[role]} for {evidence.names[number]}", "<br>".join(lines))
 
 
 def _agreement(role: Role, score: float) -> str:
@@ -65,12 +66,3 @@ def _agreement(role: Role, score: float) -> str:
         return "both maps constant"
     bar = f'<i style="--r:{max(score, 0.0):.3f}"></i>'
     return f'{bar}r = {correlation(score)} <span class="with">with {WORDS[REFERENCE[role]]}</span>'
-
-
-def _figure(title: str, uri: str | None, alternative: str, caption: str) -> str:
-    picture = (
-        '<span class="nomap">no map</span>'
-        if uri is None
-        else f'<img src="{uri}" alt="{escape(alternative)}" decoding="async">'
-    )
-    return f'<figure><span class="title">{title}</span>{picture}<figcaption>{caption}</figcaption></figure>'

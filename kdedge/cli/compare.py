@@ -1,0 +1,36 @@
+"""`kdedge compare`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["compare"]
+
+
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN", help="Run folders, finished or not; the first is the baseline.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Page to write.")] = Path("compare.html"),
+    data: Annotated[
+        str | None, typer.Option(help="Pictures to ask all runs about. [default: each run's validation side]")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a run instead of the table.")] = False,
+) -> None:
+    """Hold runs side by side: a table here, and a page with curves, classes and maps."""
+    from kdedge.report.comparison import json_lines, print_remarks, print_tables
+    from kdedge.report.page import write_page
+    from kdedge.report.progress import step_progress
+    from kdedge.workflow.compare_runs import compare_runs
+
+    with step_progress() as progress:
+        comparison = compare_runs(runs, data=data, progress=progress)
+    write_page(comparison, output)
+    print_remarks(comparison)
+    if as_json:
+        for line in json_lines(comparison):
+            typer.echo(line)
+    else:
+        print_tables(comparison)
+    typer.echo(f"page: {output}", err=True)

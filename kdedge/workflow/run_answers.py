@@ -1,0 +1,145 @@
+"""What runs and their teachers say of the validation pictures, and why."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from kdedge.data import decode, scan
+from kdedge.models.trained import TrainedModel, load_trained
+from kdedge.workflow.run_history import RunHistory, TeacherOrigin
+from kdedge_export.errors import HeadNotSupported
+from kdedge_export.graph.deployed import Deployed, Plain, deploy
+from kdedge_export.validate import Predictions, predict
+from kdedge_runtime import Model
+from kdedge_runtime.arrays import Integers, Pixels
+from kdedge_runtime.errors import DataError, UsageError
+from kdedge_runtime.metadata import ImageInput
+
+__all__ = ["Answers", "Pictures", "Questions", "loaded_teacher"]
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The validation pictures of a data set at a model's size."""
+
+    source: str
+    labels: tuple[str, ...]
+    fingerprint: str
+    images: Pixels
+    """uint8 RGB `[N, H, W, 3]`."""
+    targets: Integers
+    """int64 `[N]`, index into the labels."""
+    names: tuple[str, ...]
+    """Of each, unique in the data set."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A model's answers to pictures, with maps of the right class of each."""
+
+    title: str
+    """The run's name, or the teacher's."""
+    pictures: Pictures
+    labels: tuple[str, ...]
+    """Of the model."""
+    predictions: Predictions
+
+    @property
+    def right(self) -> Integers:
+        """int64 `[N]`, the right classes as indices into the model's labels."""
+        return _indices(self.pictures, self.labels)
+
+
+@dataclass
+class Questions:
+    """Asks models about pictures; every folder is read once a size."""
+
+    data: str | None
+    """Pictures for all runs; None asks each about its own."""
+    models: int
+    """How many will be asked, for the progress."""
+    progress: Progress
+    _asked: int = field(default=0, init=False)
+    _read: dict[tuple[str, ImageInput], Pictures] = field(default_factory=dict, init=False)
+
+    def ask(self, title: str, trained: TrainedModel | Model, run: RunHistory) -> Answers:
+        """Have a model classify the validation pictures and explain the right class of each.
+
+        Args:
+            title: what to call the model.
+            trained: the model, or a file by kdedge; one whose head has no closed-form map only answers.
+            run: the one that the model comes from or has taught: it says which pictures, and what the classes are.
+
+        Raises:
+            DataError: the pictures are gone, cannot be read, or are of classes that the model does not know.
+        """
+        spec = trained.metadata.input if isinstance(trained, Model) else trained.input
+        pictures = self._pictures(self.data or run.data, spec)
+        right, total = _indices(pictures, run.record.labels), len(pictures.names)
+        before, all_models = self._asked * total, self.models * total
+        predictions = predict(
+            trained if isinstance(trained, Model) else _module(trained),
+            pictures.images,
+            right,
+            progress=lambda done: self.progress("asking models", before + done, all_models),
+        )
+        self._asked += 1
+        return Answers(title, pictures, run.record.labels, predictions)
+
+    def _pictures(self, source: str, spec: ImageInput) -> Pictures:
+        if (source, spec) not in self._read:
+            collection = scan(source)
+            decoded = decode(
+                collection.val, spec, progress=lambda done, of: self.progress("reading pictures", done, of)
+            )
+            if not len(decoded):
+                raise DataError(f"{source} has no validation picture that can be read. Name others with --data.")
+            self._read[source, spec] = Pictures(
+                source=collection.source,
+                labels=collection.labels,
+                fingerprint=collection.fingerprint,
+                images=decoded.images,
+                targets=decoded.targets,
+                names=tuple(sample.name for sample in decoded.samples),
+            )
+        return self._read[source, spec]
+
+
+def loaded_teacher(origin: TeacherOrigin) -> TrainedModel | Model:
+    """A teacher, from where its run found it.
+
+    Raises:
+        KdedgeError: it is gone, cannot be loaded, or has other weights than when it taught.
+    """
+    path = Path(origin.source)
+    if path.suffix == ".onnx":
+        return Model.load(path)
+    trained = load_trained(origin.source, weights=None if origin.weights is None else Path(origin.weights))
+    if origin.sha256 not in (None, trained.origin["weights_sha256"]):
+        raise UsageError(f"{origin.source} has other weights than when it taught.")
+    return trained
+
+
+def _module(trained: TrainedModel) -> Deployed | Plain:
+    try:
+        return deploy(trained.model, trained.input)
+    except HeadNotSupported:
+        return Plain(trained.model, trained.input)
+
+
+def _indices(pictures: Pictures, labels: tuple[str, ...]) -> Integers:
+    """The right classes, counted as the model counts them."""
+    unknown = [label for label in pictures.labels if label not in labels]
+    if unknown:
+        raise DataError(
+            f"{pictures.source} has class folders that the model does not know: {', '.join(unknown[:6])}. Expected "
+            f"folders named after its {len(labels)} labels ({', '.join(labels[:6])}, …)."
+        )
+    index = np.array([labels.index(label) for label in pictures.labels], dtype=np.int64)
+    indices: Integers = index[pictures.targets]
+    return indices

@@ -1,0 +1,81 @@
+"""Run folders without training: records with invented figures, weights as they are drawn."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from kdedge.data import scan
+from kdedge.models import ModelSpec, build
+from kdedge.models.run_folder import BEST, METRICS, RunRecord, write_run
+from kdedge_runtime.metadata import ImageInput
+
+SIDE = 32
+MEAN, STD = 0.5, 0.25
+LABELS = ("bottle", "fish", "key")
+
+
+def epoch_line(epoch: int, top1: float, **others: float) -> dict[str, Any]:
+    """A line of `metrics.jsonl`."""
+    return {"epoch": epoch, "loss": 2.0 / epoch, "lr": 0.1, "val_top1": top1, "seconds": 1.5} | others
+
+
+def make_run(
+    folder: Path,
+    *,
+    data: Path | None = None,
+    epochs: Sequence[dict[str, Any]] = (epoch_line(1, 0.5), epoch_line(2, 0.75)),
+    finished: bool = True,
+    seed: int = 0,
+    loss: dict[str, float] | None = None,
+    teacher: dict[str, Any] | None = None,
+    request: dict[str, Any] | None = None,
+    result: dict[str, Any] | None = None,
+    fingerprint: str = "f" * 64,
+    labels: tuple[str, ...] = LABELS,
+) -> Path:
+    """Write a run of `small:resnet8` with the weights of its seed; `data` is where its pictures are said to be."""
+    folder.mkdir(parents=True)
+    last = epochs[-1] if epochs else None
+    found = scan(data) if data is not None and data.is_dir() else None
+    record = RunRecord(
+        kind="train" if teacher is None else "distill",
+        model=ModelSpec("small:resnet8", len(labels)),
+        input=ImageInput(SIDE, SIDE, (MEAN,) * 3, (STD,) * 3),
+        labels=labels,
+        data={
+            "source": str(data or folder / "gone"),
+            "fingerprint": fingerprint if found is None else found.fingerprint,
+            "split": "folders",
+            "train": 48,
+            "val": 18,
+            "images_per_class": None,
+        },
+        recipe={"epochs": 2, "batch_size": 16, "learning_rate": 0.1, "loss": loss or {"ce": 1.0}, "seed": seed},
+        request={"data": "data", "model": "resnet8", **(request or {})},
+        device="CPU",
+        teacher=teacher,
+        result={
+            "best": max(epochs, key=lambda line: line["val_top1"]),
+            "last": last,
+            "seconds": 3.0,
+            **(result or {}),
+        }
+        if finished
+        else None,
+    )
+    write_run(folder, record)
+    (folder / METRICS).write_text("".join(json.dumps(line) + "\n" for line in epochs), encoding="utf-8")
+    if epochs:
+        torch.manual_seed(seed)
+        model = build(record.model, SIDE)
+        save_file({f"model.{name}": value.contiguous() for name, value in model.state_dict().items()}, folder / BEST)
+    return folder
+
+
+def taught_line(epoch: int, top1: float, agreement: float, pearson: float) -> dict[str, Any]:
+    """A line of a run with a teacher."""
+    return epoch_line(epoch, top1, val_agreement=agreement, val_map_pearson=pearson, val_loss=1.0 / epoch)
