@@ -25,7 +25,11 @@ __all__ = [
 
 Data = Annotated[
     str,
-    typer.Argument(metavar="DATA", help="Folder with one folder of pictures a class, or train/ and val/ of such."),
+    typer.Argument(
+        metavar="DATA",
+        help="Folder with one folder of pictures a class, or train/, val/ and test/ of such; "
+        "torchvision:NAME:ROOT; or WebDataset shards.",
+    ),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Run folder to write.")]
 Weights = Annotated[str | None, typer.Option(help="Trained weights to start from (.safetensors or .pth).")]

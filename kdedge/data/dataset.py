@@ -11,7 +11,7 @@ from kdedge_runtime.errors import DataError
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.pictures import UnreadablePicture
 
-__all__ = ["Dataset", "load", "typical_size"]
+__all__ = ["Dataset", "load", "load_validation", "typical_size"]
 
 
 @dataclass(frozen=True)
@@ -41,27 +41,43 @@ def load(
     Raises:
         DataError: no readable picture is left of a class, or none at all for validation.
     """
-    if not len(collection.val):
-        raise DataError(
-            f"{collection.source} has one image a class, so none is left for validation. Expected two or more."
-        )
     total = len(collection.train) + len(collection.val)
 
     def shifted(start: int) -> Progress | None:
         return (lambda done, _: progress(start + done, total)) if progress else None
 
-    train = decode(collection.train, spec, workers=workers, progress=shifted(0))
-    val = decode(collection.val, spec, workers=workers, progress=shifted(len(collection.train)))
+    val = load_validation(collection, spec, workers=workers, progress=shifted(0))
+    train = decode(collection.train, spec, workers=workers, progress=shifted(len(collection.val)))
+    _require_all_classes(collection, "training", collection.train, train)
     problems = Problems(len(collection.skipped), collection.skipped) + train.problems + val.problems
-    for side, split, decoded in (("training", collection.train, train), ("validation", collection.val, val)):
-        lost = sorted(set(split.targets) - set(decoded.targets.tolist()))
-        if lost:
-            names = ", ".join(repr(collection.labels[target]) if collection.labels else "unknown" for target in lost)
-            raise DataError(
-                f"No {side} image of class {names} in {collection.source} can be read ({problems}). "
-                "Replace the damaged files."
-            )
     return Dataset(collection.labels, train, val, collection.fingerprint, problems)
+
+
+def load_validation(
+    collection: Collection, spec: ImageInput, *, workers: int | None = None, progress: Progress | None = None
+) -> Decoded:
+    """Decode the validation pictures alone.
+
+    Raises:
+        DataError: there are none, or no readable picture is left of a class.
+    """
+    if not len(collection.val):
+        raise DataError(
+            f"{collection.source} has one image a class, so none is left for validation. Expected two or more."
+        )
+    val = decode(collection.val, spec, workers=workers, progress=progress)
+    _require_all_classes(collection, "validation", collection.val, val)
+    return val
+
+
+def _require_all_classes(collection: Collection, side: str, split: Split, decoded: Decoded) -> None:
+    lost = sorted(set(split.targets) - set(decoded.targets.tolist()))
+    if lost:
+        names = ", ".join(repr(collection.labels[target]) if collection.labels else "unknown" for target in lost)
+        raise DataError(
+            f"No {side} image of class {names} in {collection.source} can be read ({decoded.problems}). "
+            "Replace the damaged files."
+        )
 
 
 def typical_size(split: Split, count: int = 200) -> int:

@@ -204,8 +204,11 @@ class _Desk:
 
     def finish(self, trainer: Trainer, record: RunRecord, *, resume: bool) -> RunRecord:
         """Train, read the test pictures, and complete the record."""
-        with stop_requests() as must_stop:
-            result = trainer.run(self.out, self.audience, resume=resume, must_stop=must_stop)
+        try:
+            with stop_requests() as must_stop:
+                result = trainer.run(self.out, self.audience, resume=resume, must_stop=must_stop)
+        finally:
+            trainer.batches.images.close()
         if result is None:
             return record
         if self.collection.test is not None:
@@ -216,7 +219,9 @@ class _Desk:
         return record
 
     def _decoded(self) -> tuple[Images, OnDevice]:
-        images, val, problems = training_images(self.collection, self.input, self.compute, self.audience.on_decode)
+        images, val, problems = training_images(
+            self.collection, self.input, self.compute, self.group, self.audience.on_decode
+        )
         if problems:
             self.audience.on_warning(str(problems))
         return images, val

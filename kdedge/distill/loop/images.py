@@ -1,5 +1,6 @@
 """Where the training pictures are while they are needed: on the device, or streamed to it."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -7,10 +8,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from kdedge.data import Collection, Decoded, Problems, Stream, decode, fits, load
+from kdedge.data import Collection, Decoded, Problems, Stream, fits, load, load_validation
 from kdedge.data.decode import Progress
 from kdedge.data.split import lowest_ranked
 from kdedge.distill.machine.compute import Compute
+from kdedge.distill.machine.group import Group
 from kdedge_runtime.arrays import Integers, Pixels
 from kdedge_runtime.metadata import ImageInput
 
@@ -33,6 +35,9 @@ class Images(Protocol):
     def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """The pictures of each batch of indices int64 `[n]`, as (indices, uint8 RGB `[n, H, W, 3]`) on the device."""
 
+    def close(self) -> None:
+        """End what reads in the background."""
+
 
 class OnDevice:
     """All pictures in the device's memory."""
@@ -49,6 +54,9 @@ class OnDevice:
         """See `Images`."""
         for index in order:
             yield index, self.pixels[index]
+
+    def close(self) -> None:
+        """See `Images`."""
 
 
 class Streamed:
@@ -68,9 +76,13 @@ class Streamed:
         for index, images in zip(order, pictures, strict=True):
             yield index, images.to(self.targets.device, non_blocking=True)
 
+    def close(self) -> None:
+        """See `Images`."""
+        self._stream.close()
+
 
 def training_images(
-    collection: Collection, spec: ImageInput, compute: Compute, progress: Progress
+    collection: Collection, spec: ImageInput, compute: Compute, group: Group, progress: Progress
 ) -> tuple[Images, OnDevice, Problems]:
     """The pictures to train on, in memory where they fit and streamed where not, and those to validate on.
 
@@ -88,8 +100,11 @@ def training_images(
     if fits(len(collection.train), spec, compute.memory_bytes):
         data = load(collection, spec, progress=progress)
         return _on_device(data.train, compute), _on_device(data.val, compute), data.problems
-    val = decode(collection.val, spec, progress=progress)
-    return Streamed(Stream(collection.train, spec), compute.device), _on_device(val, compute), val.problems
+    val = load_validation(collection, spec, progress=progress)
+    workers = max(1, (os.cpu_count() or 1) // group.size)
+    images = Streamed(Stream(collection.train, spec, workers=workers), compute.device)
+    skipped = Problems(len(collection.skipped), collection.skipped)
+    return images, _on_device(val, compute), skipped + val.problems
 
 
 def _on_device(pictures: Decoded, compute: Compute) -> OnDevice:
