@@ -1,13 +1,18 @@
-"""What distillation is worth: teacher, student alone, with KD, with KD and the explanation term.
+"""What distillation is worth: teacher, student alone, with KD, with KD and explanation terms.
 
-    python tests/benchmarks/quality.py DATA
+```
+python tests/benchmarks/quality.py DATA
+python tests/benchmarks/quality.py cifar10 --teacher small:resnet56 --teacher-weights W.safetensors \\
+    --students resnet8 resnet20 --regimes all --recipe cifar      # see cifar10.py for the data
+```
 
 Every run is the command line's own (`kdedge train`, `kdedge distill`), with the defaults of the device unless given.
-Students are judged by the weights of their last epoch, so that they are not selected on the images that are
-reported; the teacher is the one that teaches, its best epoch by validation. Pointing is hit or miss on `boxes.csv`: the
-maximum of the map of the true class lies in the object's box, beside what a guess at the picture's centre scores.
-Prints one JSON line a run and, at the end, the table of the README: mean ± standard deviation over the seeds. Runs that
-are complete in --out are not run again, so other epochs, sizes or models want another --out.
+Students are judged by the weights of their last epoch, so that they are not selected on the images that are reported:
+those in `test/` where there are any, else the validation side. The teacher is the one that teaches, its best epoch by
+validation. Pointing is hit or miss on `boxes.csv`: the maximum of the map of the true class lies in the object's box,
+beside what a guess at the picture's centre scores. Prints one JSON line a run and, at the end, the table of the README:
+mean ± standard deviation over the seeds. Runs that are complete in --out are not run again, so other epochs, sizes or
+models want another --out.
 """
 
 import argparse
@@ -22,19 +27,35 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 METHODS = {
-    "student alone": "ce",
+    "alone": "ce",
     "KD": "ce:0.1,kd:0.9",
+    "KD + map": "ce:0.1,kd:0.9,map:20",
     "KD + mapall": "ce:0.1,kd:0.9,mapall:20",
+    "KD + cat": "ce:0.1,kd:0.9,cat",
+    "cat": "ce,cat",
+    "e2": "kd,e2",
+    "dkd": "ce,dkd",
+    "ls": "ce:0.1,ls",
+    "dist": "ce,dist",
+    "default": None,
 }
+"""Loss of each method; None takes that of the recipe."""
 FIGURES = {"top1": "top-1 %", "agreement": "agreement %", "map_pearson": "map Pearson", "pointing": "pointing %"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--teacher", default="resnet18")
-    parser.add_argument("--student", default="resnet10w16")
-    parser.add_argument("--images-per-class", type=int, default=20)
+    parser.add_argument(
+        "--teacher", default="resnet18", help="network to train first, or with weights to take as it is"
+    )
+    parser.add_argument("--teacher-weights")
+    parser.add_argument("--students", nargs="+", default=["resnet10w16"])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["alone", "KD", "KD + mapall"])
+    parser.add_argument("--regimes", nargs="+", choices=("all", "few"), default=["all", "few"])
+    parser.add_argument("--images-per-class", type=int, default=20, help="in the regime of few images")
+    parser.add_argument("--recipe", help="default: chosen by kdedge")
+    parser.add_argument("--cache-teacher", type=int)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
     parser.add_argument("--epochs", type=int, help="of every student; default: chosen by kdedge")
@@ -47,24 +68,43 @@ def main() -> None:
     options.out = options.out or Path("runs/quality") / options.data.resolve().name
 
     common = [str(options.data), *([] if options.flip else ["--no-flip"])]
-    teacher = options.out / "teacher"
-    size = ["--size", str(options.size)] if options.size else []
-    kdedge("train", *common, "--model", options.teacher, "--out", str(teacher), *size, *epochs(options.teacher_epochs))
+    teacher, weights = str(options.out / "teacher"), None
+    if options.teacher_weights:
+        teacher, weights = options.teacher, Path(options.teacher_weights)
+    else:
+        size = given("--size", options.size)
+        kdedge(
+            "train",
+            *common,
+            "--model",
+            options.teacher,
+            "--out",
+            teacher,
+            *size,
+            *given("--epochs", options.teacher_epochs),
+        )
 
     jobs = []
-    for few, (method, loss), seed in itertools.product((False, True), METHODS.items(), range(options.seeds)):
-        out = options.out / f"{options.images_per_class if few else 'all'}-{method.replace(' ', '')}-{seed}"
-        regime = f"{options.images_per_class} a class" if few else "all images"
-        arguments = ["distill", *common, "--teacher", str(teacher), "--student", options.student, "--out", str(out)]
-        arguments += ["--loss", loss, "--seed", str(seed), *epochs(options.few_epochs if few else options.epochs)]
-        arguments += ["--images-per-class", str(options.images_per_class)] if few else []
-        jobs.append((regime, method, seed, out, arguments))
+    choices = itertools.product(options.regimes, options.students, options.methods, range(options.seeds))
+    for regime, student, method, seed in choices:
+        few = regime == "few"
+        images = f"{options.images_per_class} a class" if few else "all images"
+        name = f"{options.images_per_class if few else 'all'}-{student}-{method.replace(' ', '')}-{seed}"
+        arguments = ["distill", *common, "--teacher", teacher, "--student", student, "--out", str(options.out / name)]
+        arguments += ["--seed", str(seed), *given("--epochs", options.few_epochs if few else options.epochs)]
+        arguments += given("--loss", METHODS[method]) + given("--teacher-weights", weights)
+        arguments += given("--recipe", options.recipe) + given("--cache-teacher", options.cache_teacher)
+        arguments += given("--images-per-class", options.images_per_class if few else None)
+        jobs.append(
+            ({"images": images, "student": student, "method": method, "seed": seed}, options.out / name, arguments)
+        )
     with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(lambda job: kdedge(*job[4]), jobs))
+        list(pool.map(lambda job: kdedge(*job[2]), jobs))
 
-    results = [{"images": "all images", "method": "teacher", "seed": 0, **judge(teacher, teacher, options.data)}]
-    for regime, method, seed, out, _ in jobs:
-        results.append({"images": regime, "method": method, "seed": seed, **judge(out, teacher, options.data)})
+    taught = {"images": "all images", "student": "", "method": "teacher", "seed": 0}
+    results = [taught | judge(teacher, weights, teacher, weights, options.data)]
+    for what, out, _ in jobs:
+        results.append(what | judge(str(out), None, teacher, weights, options.data))
     for result in results:
         print(json.dumps(result), flush=True)
     print(table(results))
@@ -84,12 +124,12 @@ def kdedge(*arguments: str) -> None:
         raise SystemExit(f"kdedge {' '.join(arguments)}\n{log.read_text()[-2000:]}")
 
 
-def epochs(count: int | None) -> list[str]:
-    return [] if count is None else ["--epochs", str(count)]
+def given(option: str, value: object) -> list[str]:
+    return [] if value is None else [option, str(value)]
 
 
-def judge(run: Path, teacher: Path, data: Path) -> dict[str, object]:
-    """A run against the teacher, on the validation images."""
+def judge(run: str, weights: Path | None, teacher: str, teacher_weights: Path | None, data: Path) -> dict[str, object]:
+    """A run against the teacher, on the test images or, without any, on the validation images."""
     import numpy as np
     import torch
 
@@ -101,37 +141,38 @@ def judge(run: Path, teacher: Path, data: Path) -> dict[str, object]:
     from kdedge_export.validate.compare import pair_pearson
     from kdedge_runtime.preprocess import visible_box
 
-    student, taught = load_trained(str(run), which="best" if run == teacher else "last"), load_trained(str(teacher))
+    student = load_trained(run, weights=weights, which="best" if run == teacher else "last")
+    taught = load_trained(teacher, weights=teacher_weights)
     if torch.cuda.is_available():
         student.model.cuda()
         taught.model.cuda()
-    val = decode(scan(data).val, student.input)
+    collection = scan(data)
+    held_out = decode(collection.test or collection.val, student.input)
     learner, master = deploy(student.model, student.input), deploy(taught.model, taught.input)
-    reference = predict(master, val.images)
-    answers = predict(learner, val.images, reference.explained_class)
+    reference = predict(master, held_out.images)
+    answers = predict(learner, held_out.images, reference.explained_class)
     pearson = pair_pearson(reference, answers)
-    record = read_run(run)
     figures: dict[str, object] = {
-        "top1": 100 * metrics.top1_accuracy(answers.logits, val.targets),
+        "top1": 100 * metrics.top1_accuracy(answers.logits, held_out.targets),
         "agreement": 100 * metrics.agreement(reference.logits, answers.logits),
         "map_pearson": float(np.nanmean(pearson)),
         "map_pearson_p5": float(np.nanpercentile(pearson, 5)),
         "parameters": student.parameters,
-        "epochs": record.recipe["epochs"],
-        "seconds": record.result["seconds"],
         "size": student.input.height,
-        "device": record.device,
     }
+    if weights is None:
+        record = read_run(Path(run))
+        figures |= {"epochs": record.recipe["epochs"], "seconds": record.result["seconds"], "device": record.device}
     boxes_file = data / "boxes.csv"
     if boxes_file.is_file():
         from PIL import Image
 
         with boxes_file.open() as lines:
             boxes = {row["file"]: [float(row[k]) for k in ("x1", "y1", "x2", "y2")] for row in csv.DictReader(lines)}
-        named = [index for index, sample in enumerate(val.samples) if sample.name in boxes]
-        found = predict(learner, val.images[named], val.targets[named])
+        named = [index for index, sample in enumerate(held_out.samples) if sample.name in boxes]
+        found = predict(learner, held_out.images[named], held_out.targets[named])
         scores, centre, side = [], [], student.input.height
-        for saliency_map, sample in zip(found.maps, (val.samples[index] for index in named), strict=True):
+        for saliency_map, sample in zip(found.maps, (held_out.samples[index] for index in named), strict=True):
             with sample.open() as picture:
                 width, height = picture.size
             left, top, right, bottom = visible_box(height, width, student.input)
@@ -150,21 +191,21 @@ def table(results: list[dict[str, object]]) -> str:
     """The README's table, in Markdown."""
     shown = [name for name in FIGURES if name in results[0]]
     lines = [
-        "| images | model | " + " | ".join(FIGURES[name] for name in shown) + " |",
-        "|---" * (len(shown) + 2) + "|",
+        "| images | student | method | " + " | ".join(FIGURES[name] for name in shown) + " |",
+        "|---" * (len(shown) + 3) + "|",
     ]
-    for images, method in dict.fromkeys((row["images"], row["method"]) for row in results):
-        rows = [row for row in results if (row["images"], row["method"]) == (images, method)]
+    for kind in dict.fromkeys((row["images"], row["student"], row["method"]) for row in results):
+        rows = [row for row in results if (row["images"], row["student"], row["method"]) == kind]
         cells = []
         for name in shown:
             values = [float(str(row[name])) for row in rows]
             digits = 3 if name == "map_pearson" else 1
             spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
             cells.append(f"{statistics.mean(values):.{digits}f}{spread}")
-        lines.append(f"| {images} | {method} | " + " | ".join(cells) + " |")
+        lines.append(f"| {' | '.join(map(str, kind))} | " + " | ".join(cells) + " |")
     if "pointing_centre" in results[0]:
         dashes = " | –" * (len(shown) - 1)
-        lines.insert(3, f"| – | a guess at the centre{dashes} | {float(str(results[0]['pointing_centre'])):.1f} |")
+        lines.insert(3, f"| – | – | a guess at the centre{dashes} | {float(str(results[0]['pointing_centre'])):.1f} |")
     return "\n".join(lines)
 
 

@@ -1,12 +1,10 @@
 """Where training pictures are: in memory where they fit, streamed where not; and how many are validated on."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 from training_toys import CLASSES, SIDE, Listener, metrics_of, write_scenes
 
 from kdedge.data import scan
@@ -80,11 +78,11 @@ def test_validation_takes_a_part_of_each_class_where_it_would_take_longer_than_t
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = write_scenes(tmp_path / "data", train=4, val=9)
-    read: Callable[[], Tensor] = lambda: (
-        training_images(  # noqa: E731
-            scan(data), SPEC, choose_compute("cpu"), Group(), no_progress
-        )[1].targets
-    )
-    assert read().bincount().tolist() == [9] * len(CLASSES), "few enough to look at all"
+
+    def validated() -> list[int]:
+        val = training_images(scan(data), SPEC, choose_compute("cpu"), Group(), no_progress)[1]
+        return val.targets.bincount().tolist()
+
+    assert validated() == [9] * len(CLASSES), "few enough to look at all"
     monkeypatch.setattr(module, "LEAST_VAL", 5 * len(CLASSES))
-    assert read().bincount().tolist() == [5] * len(CLASSES)
+    assert validated() == [5] * len(CLASSES)
