@@ -86,7 +86,8 @@ def distill(
         teacher_weights=tuple(teacher_weights or ()),
         cache_teacher=cache_teacher,
         init="teacher" if init is Start.TEACHER else None,
-        weights=weights,
+        # A run goes on from another working directory, too.
+        weights=None if weights is None else str(Path(weights).resolve()),
         size=size,
         output_stride=output_stride,
         epochs=epochs,

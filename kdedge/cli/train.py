@@ -51,7 +51,8 @@ def train(
     request = Request(
         data=data,
         model=model,
-        weights=weights,
+        # A run goes on from another working directory, too.
+        weights=None if weights is None else str(Path(weights).resolve()),
         size=size,
         output_stride=output_stride,
         epochs=epochs,

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdedge.models.trained import load_trained
-from kdedge.workflow.run_answers import Answers, Progress, Questions, loaded_teacher
+from kdedge.workflow.origins import load_origin
+from kdedge.workflow.run_answers import Answers, Progress, Questions
 from kdedge.workflow.run_history import RunHistory, TeacherOrigin, read_histories
 from kdedge.workflow.seed_groups import SeedGroup, doubts, seed_groups
 from kdedge_runtime.errors import KdedgeError
@@ -74,7 +75,7 @@ def compare_runs(
     for origin, run in _absent_teachers([run for run in runs if run.name in asked]).values():
         title = origin.name if "teacher" in origin.name else f"{origin.name} (teacher)"
         try:
-            teachers.append(questions.ask(title, loaded_teacher(origin), run))
+            teachers.append(questions.ask(title, load_origin(origin.source, origin.weights, origin.sha256), run))
         except KdedgeError as error:
             notes.add(f"left out of the pictures. {error}", f"the teacher {origin.name}")
     return Comparison(

@@ -120,7 +120,7 @@ def _default_output(source: str, trained: TrainedModel, explained: bool) -> Path
     stem = "model" if explained else "model.plain"
     if is_run(Path(source)):
         return Path(source) / f"{stem}.onnx"
-    return Path(trained.spec.name.partition(":")[2] + (".onnx" if explained else ".plain.onnx"))
+    return Path(trained.spec.name.rpartition(":")[2] + (".onnx" if explained else ".plain.onnx"))
 
 
 def _lineage(source: str, trained: TrainedModel) -> dict[str, Any]:
@@ -139,7 +139,12 @@ def _lineage(source: str, trained: TrainedModel) -> dict[str, Any]:
         "weights": Path(trained.origin["weights"]).name,
         "weights_sha256": trained.origin["weights_sha256"],
     }
-    return {"student": student, "teacher": teacher, "data": data, "model": asdict(record.model)}
+    return {
+        "student": student,
+        "teacher": teacher,
+        "data": data,
+        "model": asdict(replace(record.model, name=Path(record.model.name).name)),
+    }
 
 
 def _run_metrics(source: str) -> dict[str, Any]:

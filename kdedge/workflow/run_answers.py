@@ -2,23 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeAlias
 
-import numpy as np
-
 from kdedge.data import decode, scan
-from kdedge.models.trained import TrainedModel, load_trained
-from kdedge.workflow.run_history import RunHistory, TeacherOrigin
+from kdedge.models.trained import TrainedModel
+from kdedge.workflow.origins import as_model_classes
+from kdedge.workflow.run_history import RunHistory
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.graph.deployed import Deployed, Plain, deploy
 from kdedge_export.validate import Predictions, predict
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Integers, Pixels
-from kdedge_runtime.errors import DataError, UsageError
+from kdedge_runtime.errors import DataError
 from kdedge_runtime.metadata import ImageInput
 
-__all__ = ["Answers", "Pictures", "Questions", "loaded_teacher"]
+__all__ = ["Answers", "Pictures", "Questions"]
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 
@@ -52,7 +50,7 @@ class Answers:
     @property
     def right(self) -> Integers:
         """int64 `[N]`, the right classes as indices into the model's labels."""
-        return _indices(self.pictures, self.labels)
+        return _right(self.pictures, self.labels)
 
 
 @dataclass
@@ -80,7 +78,7 @@ class Questions:
         """
         spec = trained.metadata.input if isinstance(trained, Model) else trained.input
         pictures = self._pictures(self.data or run.data, spec)
-        right, total = _indices(pictures, run.record.labels), len(pictures.names)
+        right, total = _right(pictures, run.record.labels), len(pictures.names)
         before, all_models = self._asked * total, self.models * total
         predictions = predict(
             trained if isinstance(trained, Model) else _module(trained),
@@ -110,21 +108,6 @@ class Questions:
         return self._read[source, spec]
 
 
-def loaded_teacher(origin: TeacherOrigin) -> TrainedModel | Model:
-    """A teacher, from where its run found it.
-
-    Raises:
-        KdedgeError: it is gone, cannot be loaded, or has other weights than when it taught.
-    """
-    path = Path(origin.source)
-    if path.suffix == ".onnx":
-        return Model.load(path)
-    trained = load_trained(origin.source, weights=None if origin.weights is None else Path(origin.weights))
-    if origin.sha256 not in (None, trained.origin["weights_sha256"]):
-        raise UsageError(f"{origin.source} has other weights than when it taught.")
-    return trained
-
-
 def _module(trained: TrainedModel) -> Deployed | Plain:
     try:
         return deploy(trained.model, trained.input)
@@ -132,16 +115,6 @@ def _module(trained: TrainedModel) -> Deployed | Plain:
         return Plain(trained.model, trained.input)
 
 
-def _indices(pictures: Pictures, labels: tuple[str, ...]) -> Integers:
+def _right(pictures: Pictures, labels: tuple[str, ...]) -> Integers:
     """The right classes, counted as the model counts them."""
-    if pictures.labels == labels:  # names need not be unique: ImageNet has two kinds of crane
-        return pictures.targets
-    unknown = [label for label in pictures.labels if label not in labels]
-    if unknown:
-        raise DataError(
-            f"{pictures.source} has class folders that the model does not know: {', '.join(unknown[:6])}. Expected "
-            f"folders named after its {len(labels)} labels ({', '.join(labels[:6])}, …)."
-        )
-    index = np.array([labels.index(label) for label in pictures.labels], dtype=np.int64)
-    indices: Integers = index[pictures.targets]
-    return indices
+    return as_model_classes(pictures.targets, pictures.labels, labels, pictures.source)

@@ -5,18 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kdedge.data import Collection, decode, scan
 from kdedge.data.collection import Divider
 from kdedge.models.run_folder import is_run, read_run
 from kdedge.models.trained import TrainedModel, load_trained
+from kdedge.workflow.origins import as_model_classes, load_origin
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.graph import Deployed, deploy
 from kdedge_export.validate import Evidence, ValidationReport, validate, write_report
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Integers
-from kdedge_runtime.errors import DataError, UsageError, ValidationFailed
+from kdedge_runtime.errors import KdedgeError, UsageError, ValidationFailed
 
 __all__ = ["Validation", "validate_model"]
 
@@ -139,18 +138,20 @@ def _same_weights(run: Path | None, path: Path, lineage: dict[str, Any]) -> Trai
     return trained
 
 
-def _teacher(origin: dict[str, Any] | None, notes: list[str]) -> tuple[Deployed | None, str]:
+def _teacher(origin: dict[str, Any] | None, notes: list[str]) -> tuple[Deployed | Model | None, str]:
     if origin is None:
         return None, ""
+    if "members" in origin:
+        notes.append(f"the teachers are left out, several taught together: {origin['source']}")
+        return None, ""
     try:
-        weights = origin["weights"]
-        trained = load_trained(origin["source"], weights=None if weights is None else Path(weights))
-        if origin.get("weights_sha256") not in (None, trained.origin["weights_sha256"]):
-            raise UsageError(f"{origin['source']} has other weights than when it taught this student.")
-        return deploy(trained.model, trained.input), trained.spec.name
+        teacher = load_origin(origin["source"], origin["weights"], origin.get("weights_sha256"))
+        if isinstance(teacher, Model):
+            return teacher, Path(origin["source"]).name
+        return deploy(teacher.model, teacher.input), teacher.spec.name
     except HeadNotSupported as error:
         notes.append(f"the teacher is left out: {error}")
-    except UsageError as error:
+    except KdedgeError as error:
         notes.append(f"the teacher is left out, it cannot be loaded: {error}")
     return None, ""
 
@@ -159,14 +160,4 @@ def _targets(collection: Collection, targets: Integers, labels: tuple[str, ...])
     """The data set's classes as indices into the model's labels; None for pictures without classes."""
     if not collection.labels:
         return None
-    if collection.labels == labels:  # two classes may have the same name, such as ImageNet's cranes
-        return targets
-    unknown = [label for label in collection.labels if label not in labels]
-    if unknown:
-        raise DataError(
-            f"{collection.source} has class folders that the model does not know: {', '.join(unknown[:6])}. "
-            f"Expected folders named after the model's {len(labels)} labels ({', '.join(labels[:6])}, …)."
-        )
-    index = np.array([labels.index(label) for label in collection.labels])
-    mapped: Integers = index[targets]
-    return mapped
+    return as_model_classes(targets, collection.labels, labels, collection.source)

@@ -1,0 +1,55 @@
+"""What a run came from, found again: its teacher, and the classes of its pictures."""
+
+from pathlib import Path
+
+import numpy as np
+
+from kdedge.models.trained import TrainedModel, load_trained
+from kdedge_runtime import Model
+from kdedge_runtime.arrays import Integers
+from kdedge_runtime.errors import DataError, UsageError
+
+__all__ = ["as_model_classes", "load_origin"]
+
+
+def load_origin(source: str, weights: str | None, weights_sha256: str | None) -> TrainedModel | Model:
+    """A teacher, from where its run found it.
+
+    Args:
+        source: a run folder, the name of a network, or a model file written by kdedge.
+        weights: the file of a network's weights.
+        weights_sha256: of what taught; None where it was not noted.
+
+    Raises:
+        KdedgeError: the teacher is gone, cannot be loaded, or has changed.
+    """
+    if source.endswith(".onnx"):
+        return Model.load(Path(source))
+    trained = load_trained(source, weights=None if weights is None else Path(weights))
+    if weights_sha256 not in (None, trained.origin["weights_sha256"]):
+        raise UsageError(f"{source} has other weights than when it taught.")
+    return trained
+
+
+def as_model_classes(targets: Integers, labels: tuple[str, ...], known: tuple[str, ...], source: str) -> Integers:
+    """Classes as the model counts them.
+
+    Args:
+        targets: `[N]`, index into the data's labels.
+        labels: the data's.
+        known: the model's.
+        source: what to call the data in an error.
+
+    Raises:
+        DataError: the data has classes that the model does not know.
+    """
+    if labels == known:  # two classes may have the same name, such as ImageNet's cranes
+        return targets
+    unknown = [label for label in labels if label not in known]
+    if unknown:
+        raise DataError(
+            f"{source} has class folders that the model does not know: {', '.join(unknown[:6])}. "
+            f"Expected folders named after the model's {len(known)} labels ({', '.join(known[:6])}, …)."
+        )
+    mapped: Integers = np.array([known.index(label) for label in labels], dtype=np.int64)[targets]
+    return mapped
