@@ -66,6 +66,10 @@ class TorchvisionSample(Sample):
             raise UnreadablePicture(f"{self} cannot be read: {error}.", "unreadable") from error
         return picture
 
+    def stamp(self) -> str:
+        """See `Sample.stamp`: what is published does not change."""
+        return ""
+
 
 def list_torchvision(data: str) -> Collection:
     """List a data set; `val` stays empty where its publisher has none.

@@ -9,7 +9,7 @@ from PIL import Image
 
 from kdedge_runtime.pictures import Picture, decode_picture, open_picture
 
-__all__ = ["FileSample", "Sample"]
+__all__ = ["FileSample", "Sample", "file_stamp"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,10 @@ class Sample(ABC):
         Raises:
             UnreadablePicture: there is no picture.
         """
+
+    @abstractmethod
+    def stamp(self) -> str:
+        """What changes when the stored picture does, as far as can be told without reading it."""
 
     def read(self) -> Picture:
         """Decode the picture.
@@ -55,3 +59,16 @@ class FileSample(Sample):
     def open(self) -> Image.Image:
         """See `Sample.open`."""
         return open_picture(self.path)
+
+    def stamp(self) -> str:
+        """See `Sample.stamp`."""
+        return file_stamp(self.path)
+
+
+def file_stamp(path: str) -> str:
+    """Size and time of change of a file; nothing for one that is not there."""
+    try:
+        stat = Path(path).stat()
+    except OSError:
+        return ""
+    return f"{stat.st_size} {stat.st_mtime_ns}"

@@ -1,6 +1,7 @@
 """Pictures that do not fit in memory, decoded by worker processes in the order that training asks for."""
 
 import atexit
+import hashlib
 import multiprocessing
 import os
 import signal
@@ -23,7 +24,7 @@ from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.pictures import UnreadablePicture
 from kdedge_runtime.preprocess import fit
 
-__all__ = ["Stream", "fits"]
+__all__ = ["Stream", "cores", "fits"]
 
 _SHARE_OF_MEMORY = 0.5
 """The other half is for the model, its activations and everybody else."""
@@ -55,11 +56,19 @@ class Stream:
         """In px."""
         self._order = _Order(split)
         self._spec = spec
-        self._workers = workers or _cores()
+        self._workers = workers or cores()
         self._loader: DataLoader[Tensor | str] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    @property
+    def sha256(self) -> str:
+        """Of the names, sizes and times of change of the files, in their order."""
+        digest = hashlib.sha256()
+        for sample in self._order.split.samples:
+            digest.update(f"{sample.name}\0{sample.stamp()}\n".encode())
+        return digest.hexdigest()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -83,7 +92,9 @@ class Stream:
         try:
             for batch in self._begun():
                 if isinstance(batch, str):
-                    raise DataError(f"{batch} Put the file right, then go on with --resume.")
+                    raise DataError(
+                        f"{batch} Put the same file back and go on with --resume, or start again without it."
+                    )
                 yield batch
         except (RuntimeError, OSError, EOFError) as error:  # torch has no type of its own for a worker that is gone
             self.close()
@@ -179,5 +190,6 @@ def _context() -> BaseContext:
     return context
 
 
-def _cores() -> int:
+def cores() -> int:
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from kdedge.data.sample import Sample
+from kdedge.data.sample import Sample, file_stamp
 from kdedge.data.split import UNLABELLED
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.pictures import PICTURE_SUFFIXES, UnreadablePicture, open_picture
@@ -38,6 +38,10 @@ class TarSample(Sample):
         except OSError as error:
             raise UnreadablePicture(f"{self} cannot be read: {error.strerror or error}.", "unreadable") from error
         return open_picture(str(self), content)
+
+    def stamp(self) -> str:
+        """See `Sample.stamp`."""
+        return f"{file_stamp(self.tar)} {self.offset} {self.size_bytes}"
 
 
 def list_tar(path: Path, name: str) -> list[tuple[TarSample, int]]:

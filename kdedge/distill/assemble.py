@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from kdedge.data import Collection
 from kdedge.distill.augment.views import Views
 from kdedge.distill.layers import channels, pair_layers
 from kdedge.distill.loop.batches import Batches
@@ -25,11 +24,14 @@ from kdedge.distill.teacher.guidance import AskTeacher, Guidance, NoTeacher, Rem
 from kdedge.distill.teacher.teacher import NetworkTeacher, Teacher
 from kdedge.distill.watched import Watched
 from kdedge.models import ModelSpec, build, head_tensors, load_state, read_state
-from kdedge.models.inherit import inherit
+from kdedge.models.inherit import Inherited, inherit
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.metadata import ImageInput
 
 __all__ = ["assemble", "cache_key", "first_student", "objective_of"]
+
+ANSWERS_FORMAT = 1
+"""To be raised when pictures are augmented in another way from the same numbers: older answers do not fit any more."""
 
 
 def first_student(
@@ -41,8 +43,8 @@ def first_student(
     seed: int,
     weights: str | None = None,
     heir_of: torch.nn.Module | None = None,
-) -> Watched:
-    """The student before its first step: random, or from trained weights, or from its teacher's.
+) -> tuple[Watched, Inherited | None]:
+    """The student before its first step: random, or from trained weights, or from its teacher's (and from which).
 
     Raises:
         UsageError: the weights do not fit, or nothing of the teacher does.
@@ -51,10 +53,9 @@ def first_student(
     model = build(spec, spec_input.height)
     if weights is not None:
         load_state(model, read_state(Path(weights)), weights, replaced=head_tensors(spec.name, spec_input.height))
-    if heir_of is not None:
-        inherit(model, heir_of)
+    inherited = None if heir_of is None else inherit(model, heir_of)
     synchronise(model, group)
-    return Watched(model, spec_input, compute)
+    return Watched(model, spec_input, compute), inherited
 
 
 def assemble(
@@ -118,27 +119,33 @@ def objective_of(recipe: Recipe) -> Objective:
 
 
 def cache_key(
-    record: dict[str, Any], teacher: Teacher, collection: Collection, spec: ImageInput, recipe: Recipe, compute: Compute
+    record: dict[str, Any],
+    teacher: Teacher,
+    images: Images,
+    val: OnDevice,
+    recipe: Recipe,
+    compute: Compute,
+    classes: int,
 ) -> dict[str, Any]:
-    """Everything that a teacher's answers to the training pictures depend on, as JSON values.
+    """Everything that a teacher's answers to pictures depend on, as JSON values.
 
     Args:
         record: the teacher's, with the hash of its weights.
         teacher: the teacher.
-        collection: the data, thinned out as it is trained on.
-        spec: how pictures are decoded.
+        images: the training pictures as they are decoded.
+        val: the validation pictures.
         recipe: for the augmentation and the number of views.
-        compute: views are drawn on the device, and bfloat16 rounds.
+        compute: bfloat16 rounds.
+        classes: their number, K.
     """
     return {
+        "format": ANSWERS_FORMAT,
         "teacher": record.get("members", [record]),
-        "data": collection.fingerprint,
-        "pictures": len(collection.train),
-        "input": asdict(spec),
+        "train": images.sha256,
+        "val": val.sha256,
         "augmentation": asdict(recipe.augmentation),
         "views": recipe.cached_views,
-        "map_classes": min(classes_to_keep(teacher, objective_of(recipe).map_classes), len(collection.labels)),
-        "device": compute.device.type,
+        "map_classes": min(classes_to_keep(teacher, objective_of(recipe).map_classes), classes),
         "bf16": compute.bf16,
     }
 
@@ -148,6 +155,11 @@ def _watch_layers(
 ) -> list[tuple[int, int]]:
     """Have the layers that are compared given as features; channels of those that are projected."""
     if not objective.compares_layers:
+        if recipe.layers:
+            raise UsageError(
+                f"[layers] of the recipe says what at and hint compare, but {','.join(recipe.loss)} has neither. "
+                "Leave it out, or add such a term."
+            )
         return []
     names = " and ".join(name for name in ("at", "hint") if name in recipe.loss)
     if not isinstance(teacher, NetworkTeacher):

@@ -11,6 +11,7 @@ from kdedge.distill.settings.recipe import Recipe
 from kdedge.distill.settings.request import Plan, Request
 from kdedge.distill.teacher.load import LoadedTeacher
 from kdedge.models import ModelSpec
+from kdedge.models.inherit import Inherited
 from kdedge.models.trained import TrainedModel
 
 __all__ = ["describe"]
@@ -23,6 +24,7 @@ def describe(
     teachers: Sequence[LoadedTeacher],
     spec: ModelSpec,
     recipe: Recipe,
+    inherited: Inherited | None,
 ) -> list[tuple[str, str]]:
     """What was decided for a run, as (name, value and reason), for the user to read before the first step."""
 
@@ -46,10 +48,12 @@ def describe(
     if cells is not None:
         stem = f"early strides removed, {spec.stride_factor} times finer" if spec.stride_factor > 1 else "stem as it is"
         lines.append(("map", f"{cells[0]} × {cells[1]} cells ({said(request.output_stride, stem)})"))
+    if inherited is not None:
+        lines.append(("start", f"{inherited.copied} of {inherited.total} tensors from the teacher, the others random"))
     why_recipe = "from the number of pictures" if teachers else "without a teacher"
     lines += [
         ("recipe", f"{plan.recipe} ({said(request.recipe, why_recipe)})"),
-        ("loss", _loss(recipe, plan)),
+        ("loss", _loss(recipe)),
         ("pictures", _augmentation(recipe.augmentation)),
     ]
     if recipe.cached_views:
@@ -86,10 +90,10 @@ def _teachers(teachers: Sequence[LoadedTeacher], parameters: int, top1: float | 
     ]
 
 
-def _loss(recipe: Recipe, plan: Plan) -> str:
+def _loss(recipe: Recipe) -> str:
     terms = []
     for name, weight in recipe.loss.items():
-        measured = " (measured)" if plan.loss.weights[name] is None else ""
+        measured = " (measured)" if name in recipe.measured else ""
         settings = ", ".join(f"{option} {value:g}" for option, value in recipe.settings.get(name, {}).items())
         terms.append(f"{weight:g}·{name}" + (f"({settings})" if settings else "") + measured)
     softened = any(TERMS[name].softened for name in recipe.loss)

@@ -28,7 +28,7 @@ def pair_layers(student: Watched, teacher: Watched, given: dict[str, str]) -> tu
     Raises:
         UsageError: a path names no layer, or one that has no `[N, C, h, w]` output.
     """
-    theirs, ours = _outputs(teacher), _outputs(student)
+    theirs, ours = _shapes(teacher)[1], _shapes(student)[1]
     for path, outputs, who in (
         *((p, ours, "student") for p in given),
         *((p, theirs, "teacher") for p in given.values()),
@@ -44,18 +44,26 @@ def pair_layers(student: Watched, teacher: Watched, given: dict[str, str]) -> tu
 
 
 def stages(watched: Watched) -> list[str]:
-    """The last layer of each resolution, from fine to coarse, by module path."""
+    """The last layer of each resolution, from fine to coarse, by module path.
+
+    A layer inside of a block that lowers the resolution belongs to the stage that the block begins, even where its own
+    output is still as fine as that of the stage before.
+    """
+    inputs, outputs = _shapes(watched)
     last: dict[tuple[int, int], str] = {}
-    for path, output in _outputs(watched).items():
-        if min(output.shape[2:]) > 1:
-            last[(output.shape[2], output.shape[3])] = path
+    for path, shape in outputs.items():
+        size = shape[2:]
+        around = [".".join(path.split(".")[:depth]) for depth in range(1, path.count(".") + 1)]
+        begins = any(inputs.get(block) == size and block in outputs and outputs[block][2:] != size for block in around)
+        if min(size) > 1 and not begins:
+            last[size] = path
     return [last[size] for size in sorted(last, reverse=True)]
 
 
 def channels(watched: Watched, layers: Sequence[str]) -> list[int]:
     """The number of channels of each layer's output."""
-    outputs = _outputs(watched)
-    return [outputs[path].shape[1] for path in layers]
+    _, outputs = _shapes(watched)
+    return [outputs[path][1] for path in layers]
 
 
 def projections(hinted: Sequence[tuple[int, int]]) -> nn.ModuleList:
@@ -63,17 +71,20 @@ def projections(hinted: Sequence[tuple[int, int]]) -> nn.ModuleList:
     return nn.ModuleList(nn.Conv2d(inputs, outputs, 1) for inputs, outputs in hinted)
 
 
-def _outputs(watched: Watched) -> dict[str, Tensor]:
-    """The `[N, C, h, w]` outputs of all layers, in the order in which the layers end."""
-    outputs: dict[str, Tensor] = {}
+def _shapes(watched: Watched) -> tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int, int, int]]]:
+    """Height and width that go into each layer, and the `[N, C, h, w]` that come out, in the order of their ends."""
+    inputs: dict[str, tuple[int, int]] = {}
+    outputs: dict[str, tuple[int, int, int, int]] = {}
 
-    def note(path: str, output: object) -> None:
+    def note(path: str, args: tuple[object, ...], output: object) -> None:
+        if args and isinstance(args[0], Tensor) and args[0].ndim == 4:
+            inputs[path] = (args[0].shape[2], args[0].shape[3])
         if isinstance(output, Tensor) and output.ndim == 4:
             outputs.pop(path, None)
-            outputs[path] = output
+            outputs[path] = (output.shape[0], output.shape[1], output.shape[2], output.shape[3])
 
     handles = [
-        layer.register_forward_hook(lambda _module, _args, output, path=path: note(path, output))
+        layer.register_forward_hook(lambda _module, args, output, path=path: note(path, args, output))
         for path, layer in watched.model.named_modules()
         if path
     ]
@@ -84,4 +95,4 @@ def _outputs(watched: Watched) -> dict[str, Tensor]:
     finally:
         for handle in handles:
             handle.remove()
-    return outputs
+    return inputs, outputs

@@ -1,5 +1,6 @@
 """From what the user asked for to a finished run folder."""
 
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -34,7 +35,8 @@ from kdedge.distill.teacher.load import (
     teacher_record,
 )
 from kdedge.models import ModelSpec, build, canonical_name, output_stride, pretrained_input, specify
-from kdedge.models.run_folder import BEST, LAST, RunRecord, is_run, read_run, write_run
+from kdedge.models.inherit import Inherited
+from kdedge.models.run_folder import BEST, LAST, RunRecord, is_run, lock_run, read_run, write_run
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.metadata import ImageInput
 
@@ -81,10 +83,7 @@ def start_run(
         UsageError: the request cannot be met, or `out` holds a run already.
         DataError: the pictures cannot train a classifier.
     """
-    if is_run(out):
-        raise UsageError(
-            f"{out} holds a run already. Type --resume to continue it, or choose another folder with --out."
-        )
+    _require_free(out)
     compute = choose_compute(device, compiled=compiled)
     group = join_group(compute.device)
     group.wait()  # nobody may find the folder that another process of this run has made already
@@ -93,11 +92,11 @@ def start_run(
     spec, spec_input = _network(request, teachers, collection, compute)
     plan = plan_for(request, len(collection.train), len(collection.labels))
     desk = _Desk(collection, teachers, spec, spec_input, compute, group, out, audience)
-    trainer = desk.trainer(_draft(plan, request), request)
+    trainer, inherited = desk.trainer(_draft(plan, request), request)
     check_map_size(trainer.learner.student.map_size)
     _warn_of_a_stranger(trainer, desk)
     trainer.recipe = recipe = _settle(trainer, plan, desk)
-    lines = describe(request, plan, trainer, teachers, spec, recipe)
+    lines = describe(request, plan, trainer, teachers, spec, recipe, inherited)
     audience.on_plan(lines, list(recipe.loss), recipe.epochs)
     record = RunRecord(
         kind=request.kind,
@@ -117,9 +116,11 @@ def start_run(
         device=compute.name,
         teacher=teacher_record(teachers),
     )
-    if group.leads:
-        write_run(out, record)
-    return desk.finish(trainer, record, resume=False)
+    with lock_run(out) if group.leads else nullcontext():
+        if group.leads:
+            _require_free(out)  # planning takes a while
+            write_run(out, record)
+        return desk.finish(trainer, record, resume=False)
 
 
 def continue_run(
@@ -154,10 +155,18 @@ def continue_run(
     teachers = reload_teachers(record.teacher, out)
     desk = _Desk(collection, teachers, record.model, record.input, compute, join_group(compute.device), out, audience)
     started = (out / LAST).is_file()
-    trainer = desk.trainer(recipe, None if started else Request.from_record(record.request))
+    trainer, _ = desk.trainer(recipe, None if started else Request.from_record(record.request))
+    counts = {"train": len(trainer.batches.images), "val": len(trainer.examiner.val)}
+    if any(record.data[side] != count for side, count in counts.items()):
+        raise DataError(
+            f"{out} was started with {record.data['train']:,} pictures to train on and {record.data['val']:,} to "
+            f"validate, but {counts['train']:,} and {counts['val']:,} can be read now, so it cannot continue exactly. "
+            "Mend the files, or start another run with another --out."
+        )
     plan = [("resume", f"{out}, {recipe.epochs} epochs in all"), ("device", compute.name)]
     audience.on_plan(plan, list(recipe.loss), recipe.epochs)
-    return desk.finish(trainer, record, resume=True)
+    with lock_run(out) if desk.group.leads else nullcontext():
+        return desk.finish(trainer, record, resume=True)
 
 
 @dataclass(frozen=True)
@@ -173,10 +182,10 @@ class _Desk:
     out: Path
     audience: Audience
 
-    def trainer(self, recipe: Recipe, beginning: Request | None) -> Trainer:
-        """A trainer whose student begins as the request says, or, for None, is about to be restored."""
+    def trainer(self, recipe: Recipe, beginning: Request | None) -> tuple[Trainer, Inherited | None]:
+        """A trainer whose student begins as the request says (and what it has of its teacher); None: as restored."""
         images, val = self._decoded()
-        student = first_student(
+        student, inherited = first_student(
             self.spec,
             self.input,
             self.compute,
@@ -187,9 +196,9 @@ class _Desk:
         )
         teacher, record, cache = as_teacher(self.teachers, self.compute), teacher_record(self.teachers), None
         if recipe.cached_views and teacher is not None and record is not None:
-            key = cache_key(record, teacher, self.collection, self.input, recipe, self.compute)
+            key = cache_key(record, teacher, images, val, recipe, self.compute, len(self.collection.labels))
             cache = AnswerCache(self.out.parent / ANSWERS, key)
-        return assemble(
+        trainer = assemble(
             student,
             teacher,
             images,
@@ -201,6 +210,7 @@ class _Desk:
             cache=cache,
             progress=self.audience.on_ask,
         )
+        return trainer, inherited
 
     def finish(self, trainer: Trainer, record: RunRecord, *, resume: bool) -> RunRecord:
         """Train, read the test pictures, and complete the record."""
@@ -232,6 +242,13 @@ class _Desk:
         pictures = decode(self.collection.test, self.input, progress=self.audience.on_decode)
         test = OnDevice(pictures.images, pictures.targets, self.compute.device)
         return {name: trainer.test(self.out / file, test) for name, file in (("best", BEST), ("last", LAST))}
+
+
+def _require_free(out: Path) -> None:
+    if is_run(out):
+        raise UsageError(
+            f"{out} holds a run already. Type --resume to continue it, or choose another folder with --out."
+        )
 
 
 def _collection(data: str, images_per_class: int | None) -> Collection:
@@ -279,6 +296,7 @@ def _draft(plan: Plan, request: Request) -> Recipe:
         learning_rate=plan.learning_rate,
         loss={name: 1.0 if weight is None else weight for name, weight in weights.items()},
         settings=plan.loss.settings,
+        measured=tuple(name for name, weight in weights.items() if weight is None),
         layers=settings.layers,
         temperature=settings.temperature,
         weight_decay=settings.weight_decay,
@@ -292,7 +310,7 @@ def _draft(plan: Plan, request: Request) -> Recipe:
 def _settle(trainer: Trainer, plan: Plan, desk: _Desk) -> Recipe:
     """Measure what was left open: weights of terms, and on a CPU the length."""
     recipe, on_cpu = trainer.recipe, desk.compute.device.type == "cpu"
-    if None in plan.loss.weights.values():
+    if recipe.measured:
         sizes = desk.group.agree(measured_terms(trainer))
         recipe = replace(recipe, loss=balanced_weights(plan.loss.weights, sizes))
     if plan.settings.epochs is not None:
@@ -319,6 +337,11 @@ def _warn_of_a_stranger(trainer: Trainer, desk: _Desk) -> None:
 def _require_same_request(request: Request, record: RunRecord, out: Path) -> None:
     if record.kind != request.kind:
         raise UsageError(f"{out} was made by kdedge {record.kind}. Continue it with kdedge {record.kind} --resume.")
+    if request.recipe is not None and request.given["recipe_sha256"] != record.request.get("recipe_sha256"):
+        raise UsageError(
+            f"The recipe {request.recipe} has changed since {out} was started, or another one was given then. "
+            "Leave --recipe out to go on as before, or start another run with another --out."
+        )
     for option, value in request.given.items():
         if record.request.get(option) != value:
             shown = option.replace("_", "-")

@@ -48,7 +48,7 @@ class Watched(nn.Module):
         self._features = [None] * len(layers)
 
         def catch(index: int, output: Tensor) -> None:
-            self._features[index] = output
+            self._features[index] = output.clone()  # the next layer may work in place
 
         for index, path in enumerate(layers):
             layer = self.model.get_submodule(path)

@@ -22,7 +22,7 @@ from kdedge_export.normalise import Normalise
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.metadata import ImageInput, Metadata
 
-__all__ = ["OnnxTeacher"]
+__all__ = ["OnnxTeacher", "file_sha256"]
 
 LOGITS, MAP = "logits", "saliency_map"
 PROBE_IMAGES = 2
@@ -82,7 +82,7 @@ class OnnxTeacher:
             UsageError: `input` is given for a file by kdedge.
         """
         path = Path(path)
-        sha256 = _sha256(path)
+        sha256 = file_sha256(path)
         session = _session(path, "CPUExecutionProvider")
         props = session.get_modelmeta().custom_metadata_map
         metadata = Metadata.from_props(props) if "kdedge.schema" in props else None
@@ -148,7 +148,12 @@ class OnnxTeacher:
         return self.sessions[provider]
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Of an `.onnx` file and the files in which it keeps its weights.
+
+    Raises:
+        ModelFileError: it is missing or no ONNX model, or weights are not beside it.
+    """
     if not path.is_file():
         raise ModelFileError(f"There is no model file {path}. Expected an .onnx file with a classifier.")
     try:

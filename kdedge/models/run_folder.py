@@ -9,6 +9,10 @@ RUN/last.safetensors      weights and optimizer state after the last epoch: trai
 """
 
 import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +22,7 @@ from kdedge_runtime.errors import UsageError
 from kdedge_runtime.files import write_whole
 from kdedge_runtime.metadata import ImageInput
 
-__all__ = ["BEST", "LAST", "METRICS", "RunRecord", "is_run", "merit", "read_run", "write_run"]
+__all__ = ["BEST", "LAST", "METRICS", "RunRecord", "is_run", "lock_run", "merit", "read_run", "write_run"]
 
 RECORD, METRICS, BEST, LAST = "run.json", "metrics.jsonl", "best.safetensors", "last.safetensors"
 SCHEMA = 1
@@ -52,6 +56,35 @@ class RunRecord:
 def is_run(path: Path) -> bool:
     """Whether a folder holds a run."""
     return (path / RECORD).is_file()
+
+
+@contextmanager
+def lock_run(folder: Path) -> Iterator[None]:
+    """Keep a run folder to this process, and clear away what one that was killed has left half-written.
+
+    Raises:
+        UsageError: another process trains into it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if sys.platform == "win32":  # which locks no folders
+        yield
+        return
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UsageError(
+                f"Another process is training into {folder}. Wait for it, or choose another folder with --out."
+            ) from error
+        for name in (RECORD, METRICS, BEST, LAST):
+            for left in folder.glob(f".{Path(name).stem}-*{Path(name).suffix}"):
+                left.unlink()
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_run(folder: Path, record: RunRecord) -> None:

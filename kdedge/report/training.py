@@ -48,7 +48,9 @@ def train_with_progress(
     if record.result is None:
         command = [arg for arg in sys.argv[1:] if arg != "--resume"]
         console.print("\nStopped by SIGTERM; a checkpoint is written. To go on exactly there:", soft_wrap=True)
-        console.print(shlex.join(["kdedge", *command, "--resume"]), soft_wrap=True)
+        processes = os.environ.get("LOCAL_WORLD_SIZE")
+        start = ["kdedge"] if processes is None else ["torchrun", "--nproc-per-node", processes, "-m", "kdedge"]
+        console.print(shlex.join([*start, *command, "--resume"]), soft_wrap=True)
         return
     _print_result(console, record, out)
     console.print(f"\nNext: {shlex.join(following)}", soft_wrap=True)

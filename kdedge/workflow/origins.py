@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kdedge.models.onnx_teacher import file_sha256
 from kdedge.models.trained import TrainedModel, load_trained
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Integers
@@ -24,6 +25,8 @@ def load_origin(source: str, weights: str | None, weights_sha256: str | None) ->
         KdedgeError: the teacher is gone, cannot be loaded, or has changed.
     """
     if source.endswith(".onnx"):
+        if weights_sha256 not in (None, file_sha256(Path(source))):
+            raise UsageError(f"{source} has changed since it taught.")
         return Model.load(Path(source))
     trained = load_trained(source, weights=None if weights is None else Path(weights))
     if weights_sha256 not in (None, trained.origin["weights_sha256"]):

@@ -103,9 +103,9 @@ def _settings(run: RunHistory) -> str:
     if record.result is None:
         return str(run.folder)
     recipe = {name: value for name, value in record.recipe.items() if name != "seed"}
-    asked = record.request.get("loss")
-    if asked is not None and not all(":" in term for term in asked.split(",")):
-        recipe["loss"] = asked  # weights that are not given are measured, and come out a little different every time
+    # Weights that are measured come out a little different every time.
+    measured = recipe.get("measured", ())
+    recipe["loss"] = {name: None if name in measured else weight for name, weight in recipe["loss"].items()}
     options = {name: value for name, value in record.request.items() if name not in _TOLD_ELSEWHERE}
     data = {name: value for name, value in record.data.items() if name not in ("root", "source")}
     spec = [asdict(record.model), asdict(record.input), record.kind]

@@ -93,9 +93,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", choices=[*CASES, []], help="[default: those of this machine]")
     parser.add_argument("--epochs", type=int, help="measured epochs of each loop")
+    parser.add_argument("--eager", action="store_true", help="on a GPU: neither compile nor capture")
     options = parser.parse_args()
-    compute = choose_compute()
-    on_cuda = compute.device.type == "cuda"
+    on_cuda = torch.cuda.is_available()
+    compute = choose_compute(compiled=on_cuda and not options.eager)
     peak = matmul_flops_per_s(compute)
     for name in options.cases or [name for name, case in CASES.items() if case.cuda == on_cuda]:
         case = CASES[name] if options.epochs is None else replace(CASES[name], epochs=options.epochs)
@@ -131,6 +132,7 @@ def measure(case: Case, compute: Compute, peak: float) -> dict[str, Any]:
         "images_per_s": round(images_seen / seconds, 1),
         "batch": case.batch,
         "device": compute.name,
+        "compiled": compute.compiled,
         "torch": torch.__version__,
     }
 
@@ -155,7 +157,7 @@ def streamed(pictures: tuple[Any, Any], case: Case, compute: Compute, folder: Pa
     for index, pixels in enumerate(pictures[0]):
         path = folder / f"{index:06}.jpg"
         Image.fromarray(pixels).resize((case.size * 2, case.size * 2)).save(path, quality=90)
-        samples.append(FileSample(path, folder))
+        samples.append(FileSample.below(folder, path))
     return Streamed(Stream(Split(tuple(samples), tuple(pictures[1].tolist())), spec_of(case)), compute.device)
 
 

@@ -48,12 +48,12 @@ class TestGroups:
         ]
 
     def test_weights_that_were_measured_are_the_same_setting(self, tmp_path: Path) -> None:
-        request = {"loss": "ce:0.1,kd"}
-        found = grouped(
-            tmp_path,
-            {str(seed): {"loss": KD | {"kd": 0.9 + seed / 100}, "seed": seed, "request": request} for seed in (0, 1)},
-        )
-        assert list(found) == ["{0,1}"]
+        losses = [KD | {"at": 900.0}, KD | {"at": 870.0}]
+        for measured, expected in ((("at",), ["{0,1}"]), ((), ["0", "1"])):
+            settings = {
+                str(seed): {"loss": loss, "measured": measured, "seed": seed} for seed, loss in enumerate(losses)
+            }
+            assert list(grouped(tmp_path / str(measured), settings)) == expected
 
     @pytest.mark.parametrize(
         ("names", "common"),

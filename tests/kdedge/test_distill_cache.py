@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image, ImageOps
 from safetensors.torch import load_file
 from torch import Tensor
-from training_toys import Listener, metrics_of
+from training_toys import Listener, metrics_of, write_scenes
 
 from kdedge.distill.losses.lesson import Answer
 from kdedge.distill.run import Request, continue_run, start_run
 from kdedge.distill.teacher import cache as cache_module
-from kdedge.distill.teacher.cache import AnswerCache
+from kdedge.distill.teacher import guidance
+from kdedge.distill.teacher.cache import AnswerCache, compact
 from kdedge.distill.teacher.teacher import NetworkTeacher
 from kdedge.models.run_folder import LAST
 from kdedge_runtime.errors import KdedgeError, UsageError
@@ -37,7 +39,7 @@ class TestFile:
     def test_what_is_written_is_read(self, tmp_path: Path) -> None:
         answer = an_answer()
         assert AnswerCache(tmp_path, KEY).read("view-0") is None
-        AnswerCache(tmp_path, KEY).write("view-0", answer)
+        AnswerCache(tmp_path, KEY).write("view-0", compact(answer))
         kept = AnswerCache(tmp_path, KEY).read("view-0")
         assert kept is not None and kept.maps is not None and kept.classes is not None and answer.classes is not None
         assert kept.logits.dtype == kept.maps.dtype == torch.float16
@@ -48,7 +50,7 @@ class TestFile:
     def test_maps_keep_their_shape_whatever_their_scale(self, tmp_path: Path, scale: float) -> None:
         answer = an_answer(scale=scale)
         cache = AnswerCache(tmp_path, KEY)
-        cache.write("view-0", answer)
+        cache.write("view-0", compact(answer))
         kept = cache.read("view-0")
         assert kept is not None and kept.maps is not None and answer.maps is not None
         for ours, theirs in zip(kept.maps.float().flatten(0, 1), answer.maps.flatten(0, 1), strict=True):
@@ -57,12 +59,12 @@ class TestFile:
 
     def test_a_map_that_is_zero_stays_zero(self, tmp_path: Path) -> None:
         cache = AnswerCache(tmp_path, KEY)
-        cache.write("view-0", replace(an_answer(), maps=torch.zeros(6, 3, 4, 4)))
+        cache.write("view-0", compact(replace(an_answer(), maps=torch.zeros(6, 3, 4, 4))))
         kept = cache.read("view-0")
         assert kept is not None and kept.maps is not None and not kept.maps.any()
 
     def test_another_key_has_a_place_of_its_own(self, tmp_path: Path) -> None:
-        AnswerCache(tmp_path, KEY).write("view-0", an_answer())
+        AnswerCache(tmp_path, KEY).write("view-0", compact(an_answer()))
         assert AnswerCache(tmp_path, KEY | {"teacher": "abd"}).read("view-0") is None
 
     def test_answers_under_another_key_are_refused(self, tmp_path: Path) -> None:
@@ -73,7 +75,7 @@ class TestFile:
 
     def test_a_damaged_file_is_refused(self, tmp_path: Path) -> None:
         cache = AnswerCache(tmp_path, KEY)
-        cache.write("view-0", an_answer())
+        cache.write("view-0", compact(an_answer()))
         (file,) = cache.folder.glob("view-0*")
         file.write_bytes(file.read_bytes()[:50])
         with pytest.raises(UsageError, match=r"Cannot read the teacher's answers in .*Remove the file"):
@@ -85,9 +87,10 @@ class TestFile:
         cache = AnswerCache(tmp_path, KEY)
         usage = namedtuple("usage", "total used free")
         monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 10**6 - 100, 100))
-        with pytest.raises(KdedgeError, match=r"answers to 6 pictures take 0 MB.*--resume.*--cache-teacher"):
-            cache.write("view-0", an_answer())
-        assert cache.read("view-0") is None
+        # 5 logits and 3 maps of 16 cells in 2 bytes, 3 classes in 4: 118 bytes a picture.
+        with pytest.raises(KdedgeError, match=r"1,000,000 pictures take 118\.0 MB.*--resume.*--cache-teacher"):
+            cache.require_room(compact(an_answer()), 1_000_000)
+        cache.require_room(compact(an_answer()), 0)
 
     def test_a_disk_that_fills_up_leaves_no_half_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def filling_up(tensors: dict[str, Tensor], path: Path) -> None:
@@ -97,7 +100,7 @@ class TestFile:
         cache = AnswerCache(tmp_path, KEY)
         monkeypatch.setattr(cache_module, "save_file", filling_up)
         with pytest.raises(KdedgeError, match="No space left"):
-            cache.write("view-0", an_answer())
+            cache.write("view-0", compact(an_answer()))
         assert [path.name for path in cache.folder.iterdir()] == ["key.json"]
 
 
@@ -153,6 +156,43 @@ class TestRun:
         self.start(short, tmp_path / "first")
         assert self.start(replace(short, **change), tmp_path / "second").asked == 1
 
+    def test_pictures_that_were_exchanged_are_asked_about_anew(
+        self, request_with_cache: Request, tmp_path: Path
+    ) -> None:
+        """Also where neither names nor sizes tell: the answers belong to pixels."""
+        data = write_scenes(tmp_path / "data", train=8, val=2)
+        for picture in data.rglob("*.png"):
+            Image.open(picture).save(picture.with_suffix(".bmp"))
+            picture.unlink()
+        request = replace(request_with_cache, data=str(data), epochs=1, batch_size=8)
+        assert self.start(request, tmp_path / "first").asked == 1
+        picture = next((data / "train").rglob("*.bmp"))
+        ImageOps.invert(Image.open(picture)).save(picture)
+        assert self.start(request, tmp_path / "second").asked == 1
+
+    def test_a_picture_that_cannot_be_read_moves_no_answer_to_its_neighbour(
+        self, request_with_cache: Request, tmp_path: Path
+    ) -> None:
+        data = write_scenes(tmp_path / "data", train=8, val=2)
+        request = replace(request_with_cache, data=str(data), epochs=1, batch_size=8, lr=1e-4)
+        self.start(request, tmp_path / "first")
+        picture = next((data / "train").rglob("*.png"))
+        picture.write_bytes(b"x" * picture.stat().st_size)
+        assert self.start(request, tmp_path / "kept").asked == 1
+
+    def test_asking_can_be_stopped(
+        self, request_with_cache: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(guidance, "_BATCH", 16)
+        listener = StopsAsking()
+        assert start_run(request_with_cache, tmp_path / "run", listener, "cpu").result is None
+        assert (listener.asked, listener.epochs) == (1, [])
+        listener = Listener()
+        assert continue_run(request_with_cache, tmp_path / "run", listener, "cpu").result is not None
+        self.start(request_with_cache, tmp_path / "straight")
+        ours, theirs = load_file(tmp_path / "run" / LAST), load_file(tmp_path / "straight" / LAST)
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
     def test_a_run_goes_on_with_what_was_kept(self, request_with_cache: Request, tmp_path: Path) -> None:
         self.start(request_with_cache, tmp_path / "straight")
         stopping = StopsAfter(2)
@@ -192,3 +232,11 @@ class StopsAfter(Listener):
         self.left -= 1
         if self.left == 0:
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+class StopsAsking(Listener):
+    """Asks its own process to stop while the teacher answers, in batches of 16."""
+
+    def on_ask(self, done: int, total: int) -> None:
+        super().on_ask(done, total)
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -78,3 +78,15 @@ def test_an_incomplete_environment_is_an_error(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UsageError, match=r"do not find each other.*torchrun --nproc-per-node N -m kdedge"):
         join_group(torch.device("cpu"))
+
+
+def test_normalisation_with_an_activation_is_shared_as_well(scenes: Path, teacher_run: Path, tmp_path: Path) -> None:
+    """timm's networks have a batch normalisation of their own kind."""
+    for processes in (1, 2):
+        options = ["--student", "timm:mobilenetv3_small_050", *OPTIONS[2:], "--out", tmp_path / str(processes)]
+        done = torchrun(processes, "distill", scenes, "--teacher", teacher_run, *options, "--loss", "ce:0.1,kd:0.1")
+        assert done.returncode == 0, done.stderr
+    alone, together = (read_state(tmp_path / str(processes) / LAST) for processes in (1, 2))
+    for name, value in alone.items():
+        if "running" in name:
+            assert torch.allclose(value, together[name], rtol=1e-2, atol=1e-3), name

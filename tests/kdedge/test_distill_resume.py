@@ -25,7 +25,7 @@ from training_toys import ONE_THREAD, Listener, kdedge, kdedge_command, metrics_
 
 from kdedge.distill.loop import checkpoint
 from kdedge.distill.run import Request, continue_run, start_run
-from kdedge.models.run_folder import BEST, LAST, METRICS, is_run, read_run, write_run
+from kdedge.models.run_folder import BEST, LAST, METRICS, is_run, lock_run, read_run, write_run
 from kdedge_runtime.errors import DataError, UsageError
 
 processes = multiprocessing.get_context("forkserver")
@@ -273,6 +273,31 @@ class TestRefused:
             continue_run(request, tmp_path / "run", Listener(), "cpu")
         assert content(tmp_path / "run") == before
 
+    def test_a_picture_that_cannot_be_read_any_more(self, plain: Reference, tmp_path: Path) -> None:
+        data = write_scenes(tmp_path / "data", train=4, val=2)
+        request = replace(plain.request, data=str(data), epochs=1, batch_size=4)
+        start_run(request, tmp_path / "run", Listener(), "cpu")
+        write_run(tmp_path / "run", replace(read_run(tmp_path / "run"), result=None))
+        picture = next((data / "train").rglob("*.png"))
+        picture.write_bytes(b"x" * picture.stat().st_size)  # of the same name and size
+        with pytest.raises(DataError, match=r"started with 12 pictures .*, but 11 and 6 can be read now"):
+            continue_run(request, tmp_path / "run", Listener(), "cpu")
+
+    def test_a_recipe_that_has_changed(self, plain: Reference, tmp_path: Path) -> None:
+        recipe = tmp_path / "mine.toml"
+        recipe.write_text("[loss]\nce = 1\n")
+        request = replace(plain.request, recipe=str(recipe), epochs=1)
+        start_run(request, tmp_path / "run", Listener(), "cpu")
+        write_run(tmp_path / "run", replace(read_run(tmp_path / "run"), result=None))
+        recipe.write_text("[loss]\nce = 2\n")
+        with pytest.raises(UsageError, match=r"recipe .*mine\.toml has changed since .*--recipe"):
+            continue_run(request, tmp_path / "run", Listener(), "cpu")
+        assert continue_run(replace(request, recipe=None), tmp_path / "run", Listener(), "cpu").result is not None
+
+    def test_a_folder_that_another_process_trains_into(self, plain: Reference, half_done: Path) -> None:
+        with lock_run(half_done), pytest.raises(UsageError, match=r"Another process is training into .*--out"):
+            continue_run(plain.request, half_done, Listener(), "cpu")
+
     def test_another_teacher_in_the_same_place(self, scenes: Path, teacher_run: Path, tmp_path: Path) -> None:
         shutil.copytree(teacher_run, tmp_path / "teacher")
         request = Request(str(scenes), "small:resnet8", teacher=(str(tmp_path / "teacher"),), epochs=1, batch_size=16)
@@ -286,6 +311,13 @@ class TestRefused:
         (half_done / LAST).write_bytes((half_done / LAST).read_bytes()[:1000])
         with pytest.raises(UsageError, match="Cannot read the checkpoint"):
             continue_run(plain.request, half_done, Listener(), "cpu")
+
+
+def test_what_a_killed_process_left_half_written_is_cleared_away(plain: Reference, half_done: Path) -> None:
+    for name in (".last-abc.safetensors", ".best-x1.safetensors", ".run-y.json", ".metrics-z.jsonl"):
+        (half_done / name).write_bytes(b"half")
+    continue_run(plain.request, half_done, Listener(), "cpu")
+    assert set(content(half_done)) == {"run.json", LAST, BEST, METRICS}
 
 
 class TestElsewhere:

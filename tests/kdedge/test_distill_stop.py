@@ -14,6 +14,7 @@ from training_toys import ONE_THREAD, Listener, kdedge, kdedge_command, metrics_
 from kdedge.distill.loop.stop import stop_requests
 from kdedge.distill.run import Request, continue_run, start_run
 from kdedge.models.run_folder import BEST, LAST, METRICS, read_run
+from kdedge_runtime.errors import KdedgeError
 
 
 class Terminator(Listener):
@@ -72,6 +73,19 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
         ours, theirs = load_file(tmp_path / "run" / name), load_file(uninterrupted / name)
         assert [tensor for tensor in ours if not torch.equal(ours[tensor], theirs[tensor])] == []
     assert metrics_of(tmp_path / "run") == metrics_of(uninterrupted)
+
+
+def test_a_loss_that_is_not_a_number_is_not_kept_by_stopping(scenes: Path, tmp_path: Path) -> None:
+    class Spoiler(Terminator):
+        def on_step(self, epoch: int, step: int, steps: int, parts: Tensor) -> None:
+            if (epoch, step) == self.when:
+                parts += float("nan")
+            super().on_step(epoch, step, steps, parts)
+
+    request = Request(str(scenes), "small:resnet8", epochs=4, batch_size=16, lr=0.01)
+    with pytest.raises(KdedgeError, match=r"not a number any more in epoch 2 .*intact"):
+        start_run(request, tmp_path / "run", Spoiler((1, 1)), "cpu")
+    assert all(value.isfinite().all() for value in load_file(tmp_path / "run" / LAST).values())
 
 
 def test_the_command_says_how_to_go_on_and_exits_with_0(scenes: Path, tmp_path: Path) -> None:

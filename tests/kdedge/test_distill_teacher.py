@@ -1,5 +1,6 @@
 """Who may teach: networks, several of them, model files; and which layers of them are compared."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,6 +109,18 @@ class TestLayers:
         assert stages(watched("small:resnet20")) == ["layer1", "layer2", "layer3"]
         assert stages(watched("torchvision:resnet18", size=64)) == ["relu", "layer1", "layer2", "layer3", "layer4"]
 
+    @pytest.mark.parametrize(
+        ("name", "last"),
+        [
+            ("torchvision:resnet50", ["layer2", "layer3", "layer4"]),
+            ("torchvision:mobilenet_v2", ["features.6", "features.13", "features"]),
+            ("torchvision:efficientnet_b0", ["features.3", "features.5", "features"]),
+            ("timm:efficientnet_lite0", ["blocks.2", "blocks.4", "bn2"]),
+        ],
+    )
+    def test_a_block_whose_stride_comes_late_belongs_to_the_next_stage(self, name: str, last: list[str]) -> None:
+        assert stages(watched(name, size=128))[-3:] == last
+
     def test_stages_are_paired_from_the_coarsest_on(self) -> None:
         pairs = pair_layers(watched("small:resnet8"), watched("torchvision:resnet18", size=64), {})
         assert pairs == (("layer1", "layer2"), ("layer2", "layer3"), ("layer3", "layer4"))
@@ -136,6 +149,12 @@ class TestLayers:
         assert [tuple(feature.shape) for feature in answer.features] == [(4, 64, 8, 8), (4, 16, 32, 32)]
         assert torch.equal(plain, answer.logits)
         assert names == [name for name, _ in student.model.named_modules()]
+
+    def test_a_layer_is_seen_as_it_gives_its_output_not_as_the_next_one_leaves_it(self) -> None:
+        """The ReLU after torchvision's normalisation works in place."""
+        student = watched("torchvision:resnet18", size=64).eval()
+        student.watch(["layer1.0.bn1"])
+        assert student(pictures(size=64)).features[0].min() < 0
 
 
 @pytest.fixture
@@ -174,6 +193,19 @@ class TestRun:
         assert near.result is not None and far.result is not None
         assert near.result["last"]["val_agreement"] > far.result["last"]["val_agreement"]
         assert near.result["last"]["val_map_pearson"] > 0.9
+
+    def test_what_it_has_of_its_teacher_is_said(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
+        listener = Listener()
+        request = Request(str(tiny), "small:resnet14", teacher=(str(teacher_run),), epochs=1, init="teacher")
+        start_run(request, tmp_path / "run", listener, "cpu")
+        assert re.match(r"(\d+) of (\d+) tensors from the teacher, the others random", dict(listener.plan)["start"])
+
+    def test_layers_that_nothing_compares_are_refused(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
+        recipe = tmp_path / "mine.toml"
+        recipe.write_text('[loss]\nkd = 1\n[layers]\nlayer1 = "layer1"\n')
+        request = Request(str(tiny), SMALL, teacher=(str(teacher_run),), recipe=str(recipe), epochs=1)
+        with pytest.raises(UsageError, match=r"what at and hint compare, but kd has neither"):
+            start_run(request, tmp_path / "run", Listener(), "cpu")
 
     def test_weights_that_belong_to_no_teacher_are_refused(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
         request = Request(str(tiny), SMALL, teacher=(str(teacher_run),), teacher_weights=("w.pth",), epochs=1)

@@ -26,6 +26,10 @@ class View(NamedTuple):
     noise_keys: Tensor | None
     """int16 `[n]`: what the erased boxes' noise is made from."""
 
+    def to(self, device: torch.device) -> "View":
+        """The same view in the memory of a device."""
+        return View(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
+
     def take(self, index: Tensor) -> "View":
         """The rows of a batch; `index` is int64 `[n]` on the view's device."""
         return View(self.shift[index], self.mirrored[index], *(_rows(part, index) for part in self[2:]))

@@ -44,8 +44,9 @@ class Views:
     def draw(self, epoch: int) -> View:
         """The view of all pictures that an epoch shows."""
         seed = seed_of(0, self.number(epoch), 2) if self._kept else seed_of(self._seed, epoch, 2)
-        generator = torch.Generator(self._device).manual_seed(seed)
-        return draw_view(self._augmentation, self._count, *self._side, generator)
+        # On the CPU: cards of other kinds draw other numbers from the same seed.
+        generator = torch.Generator().manual_seed(seed)
+        return draw_view(self._augmentation, self._count, *self._side, generator).to(self._device)
 
 
 def seed_of(seed: int, epoch: int, use: int) -> int:

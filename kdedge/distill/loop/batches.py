@@ -1,6 +1,6 @@
 """The batches of an epoch: order, augmentation, labels, the teacher's answers."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from kdedge.distill.augment import mix, transform
 from kdedge.distill.augment.views import Views, seed_of
 from kdedge.distill.loop.images import Images
+from kdedge.distill.loop.stop import never
 from kdedge.distill.losses.lesson import Answer
 from kdedge.distill.machine.group import Group
 from kdedge.distill.settings.recipe import Recipe
@@ -61,14 +62,18 @@ class Batches:
         """Full batches in the training set; a last, smaller one is left out where there is another."""
         return max(1, len(self.images) // self._recipe.batch_size)
 
-    def of(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """This process's part of every batch of an epoch, from a step on."""
+    def of(self, epoch: int, start: int = 0, must_stop: Callable[[], bool] = never) -> Iterator[Batch]:
+        """This process's part of every batch of an epoch, from a step on.
+
+        Raises:
+            StopRequested: `must_stop` said yes before the first of them was ready.
+        """
         recipe, group, device = self._recipe, self._group, self.images.targets.device
-        generator = torch.Generator(device).manual_seed(seed_of(recipe.seed, epoch, _ORDER))
-        order = torch.randperm(len(self.images), generator=generator, device=device)
+        generator = torch.Generator().manual_seed(seed_of(recipe.seed, epoch, _ORDER))
+        order = torch.randperm(len(self.images), generator=generator).to(device)
         chosen = torch.split(order[: self.per_epoch * recipe.batch_size], recipe.batch_size)[start:]
         view = self._views.draw(epoch)
-        self._guidance.begin(epoch)
+        self._guidance.begin(epoch, must_stop)
         mine = [group.share(batch) for batch in chosen]
         for step, (index, pictures) in enumerate(self.images.batches(mine), start):
             images = transform(pictures, view.take(index))

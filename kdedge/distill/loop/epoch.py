@@ -13,12 +13,14 @@ from kdedge.distill.augment.views import seed_of
 from kdedge.distill.loop.batches import Batches
 from kdedge.distill.loop.learner import Learner
 from kdedge.distill.loop.schedule import learning_rate
-from kdedge.distill.loop.stop import never
+from kdedge.distill.loop.stop import StopRequested, never
 from kdedge.distill.settings.recipe import Recipe
 from kdedge_runtime.errors import KdedgeError
 
 __all__ = ["Position", "train_epoch"]
 
+STOP_EVERY = 16
+"""Of several processes, how often they agree whether to stop: asking the others waits for them."""
 _MODEL = 1
 """A use of random numbers, see `seed_of`."""
 
@@ -61,32 +63,33 @@ def train_epoch(
     Raises:
         KdedgeError: the loss is no longer a number.
     """
-    steps, epoch, device = batches.per_epoch, len(at.history), learner.compute.device
+    steps, epoch, device, group = batches.per_epoch, len(at.history), learner.compute.device, learner.group
     started = time.monotonic()
     learner.student.train()
     weights = torch.tensor(list(recipe.loss.values()), device=device)
     if at.step:
         sums = at.state["sums"].to(device)
-        _set_random_state(at.state, device)
+        _set_random_state(at.state, learner)
     else:
         sums = torch.zeros(len(recipe.loss), device=device)
-        torch.manual_seed(seed_of(recipe.seed, epoch, _MODEL))  # dropout and stochastic depth draw from here
-    rate = 0.0
-    for step, batch in enumerate(batches.of(epoch, at.step), at.step):
-        rate = learning_rate(epoch * steps + step, recipe.epochs * steps, recipe.learning_rate, recipe.warmup_fraction)
-        sums += learner.learn(batch.images, batch.targets, batch.taught, weights, rate)
-        on_step(epoch, step + 1, steps, sums)
-        if step + 1 < steps and learner.group.any(must_stop(), device):
-            seconds = at.seconds + time.monotonic() - started
-            return Position(at.history, step + 1, seconds, {"sums": sums, **_random_state(device)})
-    learner.group.mean(sums)
-    means = (sums / steps).tolist()
-    if not all(map(math.isfinite, means)) or not learner.is_finite:
-        raise KdedgeError(
-            f"The loss is not a number any more in epoch {epoch + 1} (learning rate {rate:.3g}). The last good "
-            "checkpoint is intact. Start again in another --out with a smaller rate, such as "
-            f"--lr {recipe.learning_rate / 4:.3g}."
-        )
+        # Dropout and stochastic depth draw from here, in every process something else.
+        torch.manual_seed(seed_of(recipe.seed, epoch * group.size + group.rank, _MODEL))
+    rate, step = 0.0, at.step
+    try:
+        for batch in batches.of(epoch, at.step, must_stop):
+            rate = learning_rate(
+                epoch * steps + step, recipe.epochs * steps, recipe.learning_rate, recipe.warmup_fraction
+            )
+            sums += learner.learn(batch.images, batch.targets, batch.taught, weights, rate)
+            step += 1
+            on_step(epoch, step, steps, sums)
+            if step < steps and (group.size == 1 or step % STOP_EVERY == 0) and group.any(must_stop(), device):
+                raise StopRequested
+    except StopRequested:
+        _means(sums, max(step, 1), learner, recipe, epoch, rate)
+        seconds = at.seconds + time.monotonic() - started
+        return Position(at.history, step, seconds, {"sums": sums, **_random_state(learner)})
+    means = _means(sums, steps, learner, recipe, epoch, rate)
     return {
         "loss": sum(weight * mean for weight, mean in zip(recipe.loss.values(), means, strict=True)),
         **{f"loss_{name}": mean for name, mean in zip(recipe.loss, means, strict=True)},
@@ -94,12 +97,33 @@ def train_epoch(
     }
 
 
-def _random_state(device: torch.device) -> dict[str, Tensor]:
-    state = {"random_cpu": torch.get_rng_state()}
-    return state | ({"random_cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+def _means(sums: Tensor, steps: int, learner: Learner, recipe: Recipe, epoch: int, rate: float) -> list[float]:
+    """The mean of each term over all processes, which share their sums; what follows may be kept.
+
+    Raises:
+        KdedgeError: the loss, a weight or a statistic is no longer a number.
+    """
+    learner.group.mean(sums)
+    means: list[float] = (sums / steps).tolist()
+    if learner.group.any(not (all(map(math.isfinite, means)) and learner.is_finite), learner.compute.device):
+        raise KdedgeError(
+            f"The loss is not a number any more in epoch {epoch + 1} (learning rate {rate:.3g}). The last good "
+            "checkpoint is intact. Start again in another --out with a smaller rate, such as "
+            f"--lr {recipe.learning_rate / 4:.3g}."
+        )
+    return means
 
 
-def _set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
-    torch.set_rng_state(state["random_cpu"])
+def _random_state(learner: Learner) -> dict[str, Tensor]:
+    """The random numbers of every process, `[processes, bytes]` a generator."""
+    device, group = learner.compute.device, learner.group
+    state = {"random_cpu": group.stack(torch.get_rng_state())}
+    return state | ({"random_cuda": group.stack(torch.cuda.get_rng_state(device))} if device.type == "cuda" else {})
+
+
+def _set_random_state(state: dict[str, Tensor], learner: Learner) -> None:
+    device, rank = learner.compute.device, learner.group.rank
+    # Another number of processes than before cannot draw the same numbers.
+    torch.set_rng_state(state["random_cpu"][rank % len(state["random_cpu"])])
     if device.type == "cuda" and "random_cuda" in state:
-        torch.cuda.set_rng_state(state["random_cuda"], device)
+        torch.cuda.set_rng_state(state["random_cuda"][rank % len(state["random_cuda"])], device)

@@ -13,7 +13,7 @@ from kdedge.distill.loop.learner import Learner
 from kdedge.distill.losses.distance import at_common_size, pearson
 from kdedge.distill.losses.lesson import Answer
 from kdedge.distill.machine.group import Group
-from kdedge.distill.teacher.cache import AnswerCache
+from kdedge.distill.teacher.cache import AnswerCache, compact
 from kdedge.distill.teacher.teacher import Teacher
 
 __all__ = ["Beliefs", "Examiner", "agreement_metrics", "examine"]
@@ -101,7 +101,7 @@ class Examiner:
             if beliefs is not None and self._learner.group.leads:
                 classes = beliefs.logits.argmax(dim=1, keepdim=True)
                 maps = None if beliefs.maps is None else beliefs.maps[:, None]
-                self._cache.write("val", Answer(beliefs.logits, classes, maps))
+                self._cache.write("val", compact(Answer(beliefs.logits, classes, maps)))
             self._learner.group.wait()
         kept, device = self._cache.read("val"), self.val.targets.device
         assert kept is not None

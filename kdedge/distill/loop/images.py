@@ -1,6 +1,6 @@
 """Where the training pictures are while they are needed: on the device, or streamed to it."""
 
-import os
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -11,6 +11,7 @@ from torch import Tensor
 from kdedge.data import Collection, Decoded, Problems, Stream, fits, load, load_validation
 from kdedge.data.decode import Progress
 from kdedge.data.split import lowest_ranked
+from kdedge.data.stream import cores
 from kdedge.distill.machine.compute import Compute
 from kdedge.distill.machine.group import Group
 from kdedge_runtime.arrays import Integers, Pixels
@@ -32,6 +33,10 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
+    @property
+    def sha256(self) -> str:
+        """What tells these pictures, in this order, from others."""
+
     def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """The pictures of each batch of indices int64 `[n]`, as (indices, uint8 RGB `[n, H, W, 3]`) on the device."""
 
@@ -49,6 +54,11 @@ class OnDevice:
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    @property
+    def sha256(self) -> str:
+        """See `Images`: of the pixels themselves."""
+        return hashlib.sha256(self.pixels.cpu().numpy().data).hexdigest()
 
     def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Images`."""
@@ -69,6 +79,11 @@ class Streamed:
 
     def __len__(self) -> int:
         return len(self._stream)
+
+    @property
+    def sha256(self) -> str:
+        """See `Images`: of the names, and of the sizes and times of the files."""
+        return self._stream.sha256
 
     def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Images`."""
@@ -97,11 +112,13 @@ def training_images(
     per_class = max(LEAST_VAL, len(collection.train)) // max(1, len(collection.labels))
     if len(collection.val) > per_class * len(collection.labels):
         collection = replace(collection, val=lowest_ranked(collection.val, per_class=per_class, seed=0))
-    if fits(len(collection.train), spec, compute.memory_bytes):
+    # All processes must decide alike: one that leaves out damaged files would count others than one that does not.
+    (all_fit,) = group.agree([float(fits(len(collection.train), spec, compute.memory_bytes))])
+    if all_fit:
         data = load(collection, spec, progress=progress)
         return _on_device(data.train, compute), _on_device(data.val, compute), data.problems
     val = load_validation(collection, spec, progress=progress)
-    workers = max(1, (os.cpu_count() or 1) // group.size)
+    workers = max(1, cores() // compute.sharers)
     images = Streamed(Stream(collection.train, spec, workers=workers), compute.device)
     skipped = Problems(len(collection.skipped), collection.skipped)
     return images, _on_device(val, compute), skipped + val.problems

@@ -110,7 +110,6 @@ class Learner:
     @property
     def is_finite(self) -> bool:
         """Whether all weights and statistics are numbers: the last step of an epoch can spoil them after its loss."""
-        values = [
-            value.isfinite().all() for value in self.student.model.state_dict().values() if value.is_floating_point()
-        ]
+        state = [*self.student.model.state_dict().values(), *self.projections.state_dict().values()]
+        values = [value.isfinite().all() for value in state if value.is_floating_point()]
         return bool(torch.stack(values).all())

@@ -5,7 +5,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["never", "stop_requests"]
+__all__ = ["StopRequested", "never", "stop_requests"]
+
+
+class StopRequested(Exception):
+    """Work that takes a while was broken off, because the run must stop."""
 
 
 @contextmanager

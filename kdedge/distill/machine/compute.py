@@ -3,6 +3,7 @@
 import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -26,18 +27,32 @@ class Compute:
     """Whether steps are compiled and replayed as CUDA graphs: faster, after a minute of compiling."""
 
     @property
+    def sharers(self) -> int:
+        """How many processes of this training share the machine."""
+        return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+    @property
     def memory_bytes(self) -> int:
-        """What is free of a card's memory, or what the machine has."""
+        """What this process may fill: its share of the machine's memory, and what is free of its card's."""
+        own = _machine_bytes() // self.sharers
         if self.device.type == "cuda":
             free: int = torch.cuda.mem_get_info(self.device)[0]
-            return free
-        if not hasattr(os, "sysconf"):
-            return WINDOWS_BYTES
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+            return min(own, free)
+        return own
 
     def autocast(self) -> torch.autocast:
         """The context for forward passes."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+
+
+def _machine_bytes() -> int:
+    """The machine's memory, or what the container may have of it."""
+    if not hasattr(os, "sysconf"):
+        return WINDOWS_BYTES
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    allowed = limit.read_text().strip() if limit.is_file() else "max"
+    return there if allowed == "max" else min(there, int(allowed))
 
 
 def choose_compute(name: str = "auto", *, compiled: bool = False) -> Compute:

@@ -36,7 +36,8 @@ class Replayed:
         if self._graph is None:
             self._inputs = tuple(None if value is None else value.clone() for value in inputs)
             self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):  # records, and does nothing yet
+            # Recorded, not done. Other threads, such as one that pins memory, may go on meanwhile.
+            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
                 self._outputs = self._function(*self._inputs)
         for place, value in zip(self._inputs, inputs, strict=True):
             if place is not None and value is not None:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -12,6 +13,9 @@ from torch import distributed as dist
 from kdedge_runtime.errors import UsageError
 
 __all__ = ["Group", "join_group"]
+
+PATIENCE = timedelta(hours=12)
+"""How long processes wait for each other: the leader may ask a teacher about a whole data set, or read it."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,14 @@ class Group:
         agreed: list[float] = said[0]  # type: ignore[assignment]
         return agreed
 
+    def stack(self, value: Tensor) -> Tensor:
+        """The tensors of all processes on the CPU, `[processes, *]`."""
+        if self.size == 1:
+            return value[None]
+        values: list[Tensor] = [value] * self.size
+        dist.all_gather_object(values, value)
+        return torch.stack(values)
+
     def any(self, flag: bool, device: torch.device) -> bool:
         """Whether the flag is up in any process."""
         if self.size == 1:
@@ -129,7 +141,7 @@ def join_group(device: torch.device) -> Group:
         return Group()
     if not dist.is_initialized():
         try:
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
         except (ValueError, RuntimeError) as error:
             raise UsageError(
                 f"WORLD_SIZE is set, but the processes do not find each other: {error}. "

@@ -18,6 +18,7 @@ mixup = 0.2
 
 import dataclasses
 import difflib
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from kdedge.distill.augment import Augmentation
 from kdedge.distill.settings.loss_text import Loss, read_loss
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["Settings", "load_settings", "shipped_recipes"]
+__all__ = ["Settings", "load_settings", "recipe_text", "shipped_recipes"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ _KINDS: Mapping[str, type] = {
     "weight_decay": float,
     "warmup_fraction": float,
 }
+_MAY_BE_ZERO = ("weight_decay", "warmup_fraction")
 
 
 def shipped_recipes() -> list[str]:
@@ -65,23 +67,32 @@ def shipped_recipes() -> list[str]:
     return sorted(path.name.removesuffix(".toml") for path in _shipped().iterdir() if path.name.endswith(".toml"))
 
 
+def recipe_text(name: str) -> str:
+    """A recipe that comes with the package, by name, or a file, as it is written.
+
+    Raises:
+        UsageError: there is no such recipe.
+    """
+    if name.endswith(".toml"):
+        try:
+            return Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"Cannot read the recipe {name}: {getattr(error, 'strerror', None) or error}.") from error
+    if name in shipped_recipes():
+        text: str = (_shipped() / f"{name}.toml").read_text(encoding="utf-8")
+        return text
+    raise UsageError(
+        f"There is no recipe {name!r}. Expected {', '.join(shipped_recipes())}, or a file that ends in .toml."
+    )
+
+
 def load_settings(name: str) -> Settings:
-    """Read a recipe that comes with the package, by name, or a file.
+    """Read a recipe, see `recipe_text`.
 
     Raises:
         UsageError: there is no such recipe, or it holds something unknown or impossible.
     """
-    if name.endswith(".toml"):
-        try:
-            text = Path(name).read_text(encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"Cannot read the recipe {name}: {error.strerror}.") from error
-    elif name in shipped_recipes():
-        text = (_shipped() / f"{name}.toml").read_text(encoding="utf-8")
-    else:
-        raise UsageError(
-            f"There is no recipe {name!r}. Expected {', '.join(shipped_recipes())}, or a file that ends in .toml."
-        )
+    text = recipe_text(name)
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -123,10 +134,14 @@ def _layers(table: Any, name: str) -> dict[str, str]:
 
 
 def _number(value: Any, key: str, kind: type, name: str) -> Any:
-    fits = isinstance(value, int | float) and not isinstance(value, bool) and kind(value) == value and value >= 0
-    if not fits or (value == 0 and key not in ("weight_decay", "warmup_fraction")):
+    least, most = (0.0, 1.0) if key == "warmup_fraction" else (0.0, math.inf)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    fits = is_number and least <= value < most and kind(value) == value and (value > 0 or key in _MAY_BE_ZERO)
+    if not fits:
+        below = " and below 1" if key == "warmup_fraction" else ""
         raise UsageError(
-            f"The recipe {name} says {key} = {value!r}. Expected {'a whole' if kind is int else 'a'} number above zero."
+            f"The recipe {name} says {key} = {value!r}. Expected {'a whole' if kind is int else 'a'} number above "
+            f"zero{below}."
         )
     return kind(value)
 

@@ -21,6 +21,8 @@ class Recipe:
     """Term name to weight, see `kdedge.distill.losses.TERMS`."""
     settings: dict[str, dict[str, float | int]] = field(default_factory=dict)
     """What is set of a term besides its weight."""
+    measured: tuple[str, ...] = ()
+    """Terms whose weights were found by measurement: another seed finds others."""
     layers: dict[str, str] = field(default_factory=dict)
     """The layers that `at` and `hint` compare: the student's module path to the teacher's; empty: found."""
     temperature: float = 4.0
@@ -35,4 +37,5 @@ class Recipe:
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> "Recipe":
         """The recipe that `dataclasses.asdict` turned into JSON values."""
-        return cls(**record | {"augmentation": Augmentation(**record["augmentation"])})
+        augmentation, measured = Augmentation(**record["augmentation"]), tuple(record["measured"])
+        return cls(**record | {"augmentation": augmentation, "measured": measured})

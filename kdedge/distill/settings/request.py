@@ -1,10 +1,11 @@
 """What the user asked for, and the recipe that follows from it."""
 
 import dataclasses
+import hashlib
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from kdedge.distill.settings.file import Settings, load_settings
+from kdedge.distill.settings.file import Settings, load_settings, recipe_text
 from kdedge.distill.settings.loss_text import Loss, parse_loss
 from kdedge.distill.settings.plan import choose_batch_size, choose_recipe
 
@@ -44,6 +45,7 @@ class Request:
     def from_record(cls, given: dict[str, Any]) -> "Request":
         """The request that `given` turned into JSON values."""
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+        values.pop("recipe_sha256", None)
         return cls(**values)
 
     @property
@@ -53,8 +55,12 @@ class Request:
 
     @property
     def given(self) -> dict[str, Any]:
-        """The options that are not left open, as JSON values."""
-        values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        """The options that are not left open, as JSON values; of a recipe what it says, as a hash."""
+        values: dict[str, Any] = {
+            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
+        }
+        if self.recipe is not None:
+            values["recipe_sha256"] = hashlib.sha256(recipe_text(self.recipe).encode()).hexdigest()
         return {name: value for name, value in values.items() if value not in (None, [])}
 
 

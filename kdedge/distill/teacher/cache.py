@@ -25,14 +25,14 @@ from kdedge.distill.losses.lesson import Answer
 from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.files import staged, write_whole
 
-__all__ = ["AnswerCache"]
+__all__ = ["AnswerCache", "compact"]
 
 
 class AnswerCache:
-    """A teacher's logits and maps for several sets of pictures.
+    """A teacher's compact answers to several sets of pictures.
 
-    Numbers are float16, and maps are divided by their largest magnitude: every term that compares maps is blind to
-    their scale, and raw maps can be too small for half precision.
+    Maps are divided by their largest magnitude, since raw ones can be too small for half precision, and every term that
+    compares maps is blind to their scale.
     """
 
     def __init__(self, folder: Path, key: dict[str, Any]) -> None:
@@ -72,28 +72,34 @@ class AnswerCache:
             raise UsageError(f"Cannot read the teacher's answers in {path}: {error}. Remove the file.") from error
         return Answer(tensors["logits"], tensors.get("classes"), tensors.get("maps"))
 
+    def require_room(self, sample: Answer, count: int) -> None:
+        """Refuse to begin what the disk cannot hold.
+
+        Args:
+            sample: compact answers to some of the pictures.
+            count: how many pictures there are.
+
+        Raises:
+            KdedgeError: there is not enough room.
+        """
+        taken = sum(part.numel() * part.element_size() for part in _parts(sample).values())
+        needed, free = taken * count // len(sample.logits), shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise KdedgeError(
+                f"The teacher's answers to {count:,} pictures take {needed / 1e6:,.1f} MB, but the disk of "
+                f"{self.folder} has {free / 1e6:,.1f} MB left. Make room and go on with --resume, or do without "
+                "--cache-teacher."
+            )
+
     def write(self, name: str, answer: Answer) -> None:
-        """Keep the answers to a set of pictures.
+        """Keep compact answers to a set of pictures.
 
         Raises:
             KdedgeError: the disk is full, or the file cannot be written.
         """
-        tensors = {"logits": answer.logits.half()}
-        if answer.maps is not None and answer.classes is not None:
-            largest = answer.maps.abs().amax(dim=(2, 3), keepdim=True)
-            tensors["maps"] = (answer.maps / largest.clamp_min(torch.finfo(torch.float32).tiny)).half()
-            tensors["classes"] = answer.classes.int()
-        needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-        free = shutil.disk_usage(self.folder).free
-        if needed > free:
-            raise KdedgeError(
-                f"The teacher's answers to {len(answer.logits):,} pictures take {needed / 1e6:,.0f} MB, but the disk "
-                f"of {self.folder} has {free / 1e6:,.0f} MB left. Make room and go on with --resume, or do without "
-                "--cache-teacher."
-            )
         try:
             with staged(self._path(name)) as temporary:
-                save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+                save_file({part: tensor.cpu().contiguous() for part, tensor in _parts(answer).items()}, temporary)
         except (OSError, SafetensorError) as error:
             raise KdedgeError(
                 f"Cannot write {self._path(name)}: {error}. Make room, and go on with --resume."
@@ -101,3 +107,17 @@ class AnswerCache:
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"
+
+
+def compact(answer: Answer) -> Answer:
+    """Logits and maps in half precision, maps divided by their largest magnitude, on the CPU."""
+    if answer.maps is None or answer.classes is None:
+        return Answer(answer.logits.half().cpu())
+    largest = answer.maps.abs().amax(dim=(2, 3), keepdim=True)
+    maps = answer.maps / largest.clamp_min(torch.finfo(torch.float32).tiny)
+    return Answer(answer.logits.half().cpu(), answer.classes.int().cpu(), maps.half().cpu())
+
+
+def _parts(answer: Answer) -> dict[str, Tensor]:
+    parts = {"logits": answer.logits, "classes": answer.classes, "maps": answer.maps}
+    return {name: part for name, part in parts.items() if part is not None}

@@ -9,11 +9,12 @@ from torch import Tensor
 from kdedge.distill.augment import transform
 from kdedge.distill.augment.views import Views
 from kdedge.distill.loop.images import Images
+from kdedge.distill.loop.stop import StopRequested
 from kdedge.distill.losses.lesson import Answer
 from kdedge.distill.losses.maps import MOST_PROBABLE
 from kdedge.distill.machine.graphs import Replayed
 from kdedge.distill.machine.group import Group
-from kdedge.distill.teacher.cache import AnswerCache
+from kdedge.distill.teacher.cache import AnswerCache, compact
 from kdedge.distill.teacher.teacher import NetworkTeacher, Teacher
 
 __all__ = ["AskTeacher", "Guidance", "NoTeacher", "Remembered", "classes_to_keep"]
@@ -24,8 +25,12 @@ _BATCH = 256
 class Guidance(Protocol):
     """Gives the teacher's answers to the batches of an epoch."""
 
-    def begin(self, epoch: int) -> None:
-        """Before the first batch of an epoch, counted from 0."""
+    def begin(self, epoch: int, must_stop: Callable[[], bool]) -> None:
+        """Before the first batch of an epoch, counted from 0.
+
+        Raises:
+            StopRequested: `must_stop` said yes before all was ready.
+        """
 
     def answer(self, index: Tensor, images: Tensor) -> Answer | None:
         """The teacher's answer to augmented pictures, uint8 `[n, H, W, 3]`, at these places int64 `[n]` in the data."""
@@ -34,7 +39,7 @@ class Guidance(Protocol):
 class NoTeacher:
     """Labels only."""
 
-    def begin(self, epoch: int) -> None:
+    def begin(self, epoch: int, must_stop: Callable[[], bool]) -> None:
         """See `Guidance`."""
 
     def answer(self, index: Tensor, images: Tensor) -> Answer | None:
@@ -51,7 +56,7 @@ class AskTeacher:
         Args:
             teacher: whom to ask.
             map_classes: of how many classes maps are needed.
-            compiled: see `Compute.compiled`; of no effect for a teacher that is no network.
+            compiled: see `Compute.compiled`; of no effect for several teachers and for model files.
         """
         self._teacher = teacher
         self._map_classes = map_classes
@@ -67,7 +72,7 @@ class AskTeacher:
 
             self._replayed = Replayed(ask)
 
-    def begin(self, epoch: int) -> None:
+    def begin(self, epoch: int, must_stop: Callable[[], bool]) -> None:
         """See `Guidance`."""
 
     def answer(self, index: Tensor, images: Tensor) -> Answer | None:
@@ -105,16 +110,22 @@ class Remembered:
             progress: hears (done, total) pictures while the teacher is asked.
         """
         self._teacher, self._map_classes = teacher, map_classes
+        self._classes_to_keep = classes_to_keep(teacher, map_classes)
         self._images, self._views, self._cache = images, views, cache
         self._group, self._progress = group, progress
         self._answer: Answer | None = None
 
-    def begin(self, epoch: int) -> None:
+    def begin(self, epoch: int, must_stop: Callable[[], bool]) -> None:
         """Have the answers of the epoch's view at hand; the first time this is a pass of the teacher over the data."""
         name = f"view-{self._views.number(epoch)}"
+        stopped = False
         if self._cache.read(name) is None and self._group.leads:
-            self._cache.write(name, self._ask(epoch))
-        self._group.wait()
+            try:
+                self._cache.write(name, self._ask(epoch, must_stop))
+            except StopRequested:
+                stopped = True
+        if self._group.any(stopped, self._images.targets.device):  # the others wait here
+            raise StopRequested
         answer = self._cache.read(name)
         assert answer is not None
         device = self._images.targets.device
@@ -135,15 +146,19 @@ class Remembered:
             return Answer(logits)
         return Answer(logits, kept.classes[index].long(), kept.maps[index].float())
 
-    def _ask(self, epoch: int) -> Answer:
-        view = self._views.draw(epoch)
-        everything = torch.arange(len(self._images), device=self._images.targets.device)
-        answers = []
+    def _ask(self, epoch: int, must_stop: Callable[[], bool]) -> Answer:
+        view, count, wanted = self._views.draw(epoch), len(self._images), self._classes_to_keep
+        everything = torch.arange(count, device=self._images.targets.device)
+        answers: list[Answer] = []
+        done = 0
         for index, images in self._images.batches(torch.split(everything, _BATCH)):
-            answers.append(
-                self._teacher(transform(images, view.take(index)), classes_to_keep(self._teacher, self._map_classes))
-            )
-            self._progress(sum(len(answer.logits) for answer in answers), len(self._images))
+            if must_stop():
+                raise StopRequested
+            answers.append(compact(self._teacher(transform(images, view.take(index)), wanted)))
+            if len(answers) == 1:
+                self._cache.require_room(answers[0], count)
+            done += len(index)
+            self._progress(done, count)
         logits = torch.cat([answer.logits for answer in answers])
         classes = [answer.classes for answer in answers if answer.classes is not None]
         maps = [answer.maps for answer in answers if answer.maps is not None]
