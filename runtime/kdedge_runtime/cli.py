@@ -59,7 +59,16 @@ def build_parser(prog: str = "kdedge-run") -> argparse.ArgumentParser:
         nargs="?",
         const=_DEFAULT_VIEW,
         metavar="[HOST:]PORT",
-        help=f"watch in a browser (default {_DEFAULT_VIEW}; 0.0.0.0:PORT lets the whole network watch)",
+        help=f"watch in a browser (default {_DEFAULT_VIEW}; 0.0.0.0:PORT lets the network in, with a token)",
+    )
+    where.add_argument(
+        "--token",
+        metavar="TOKEN",
+        help="what browsers and programs have to show the view (default: $KDEDGE_TOKEN, or one made anew where the "
+        "network can reach it)",
+    )
+    where.add_argument(
+        "--feedback", type=_path, metavar="FILE", help="keep what people say of the answers in the view, and the frames"
     )
     where.add_argument("--show", action="store_true", help="watch in a window")
     how = parser.add_argument_group("how the model runs")

@@ -1,7 +1,9 @@
 """What `kdedge-run` does with its arguments: open, run, report."""
 
 import argparse
+import hashlib
 import logging
+import os
 import sys
 import threading
 from contextlib import ExitStack
@@ -11,19 +13,23 @@ from typing import Any
 import onnxruntime as ort
 
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.feedback import FeedbackStore
 from kdedge_runtime.model import Model
 from kdedge_runtime.overlay import OPACITY
 from kdedge_runtime.pictures import is_picture
 from kdedge_runtime.progress import RunSummary
 from kdedge_runtime.runner import RunSettings, run, stopped_by_signals
+from kdedge_runtime.serving import Address, Door
 from kdedge_runtime.sinks import JsonLines, PictureFolder, Sink, StatusLine, VideoFile, Window
 from kdedge_runtime.sources import Source, open_source
 from kdedge_runtime.sources.picture import PictureSource
-from kdedge_runtime.view import Address, LiveView
+from kdedge_runtime.view import Controls, Feedback, LiveView
 
 __all__ = ["execute"]
 
 _log = logging.getLogger(__name__)
+_FEEDBACK_MB = 256.0
+"""What feedback may take on the disk; the oldest makes room."""
 
 
 def execute(arguments: argparse.Namespace) -> RunSummary:
@@ -43,38 +49,54 @@ def execute(arguments: argparse.Namespace) -> RunSummary:
             opacity=OPACITY if arguments.opacity is None else arguments.opacity,
             max_frames=arguments.max_frames,
         )
+        controls = Controls(settings, model)
         with ExitStack() as stack:
             source = stack.enter_context(open_source(arguments.source, arguments.frames, stop))
-            sinks = [stack.enter_context(sink) for sink in _sinks(arguments, model, source, stop)]
+            sinks = [stack.enter_context(sink) for sink in _sinks(arguments, controls, source, stack, stop)]
             for sink in sinks:
                 if isinstance(sink, LiveView):
                     _log.info("view: %s", sink.url)
-            summary = run(model, source, sinks, settings, stop)
+            summary = run(model, source, sinks, controls, stop)
     _log.info(summary.table())
     if arguments.output and summary.frames:
         _log.info("written: %s", arguments.output)
     return summary
 
 
-def _sinks(arguments: argparse.Namespace, model: Model, source: Source, stop: threading.Event) -> list[Sink]:
+def _sinks(
+    arguments: argparse.Namespace, controls: Controls, source: Source, stack: ExitStack, stop: threading.Event
+) -> list[Sink]:
     sinks: list[Sink] = []
     if arguments.jsonl is not None:
         sinks.append(JsonLines(arguments.jsonl, stop))
     if arguments.output is not None:
         _check_apart(Path(arguments.output), Path(arguments.source).expanduser())
         sinks.append(_output(Path(arguments.output), source))
+    if arguments.view is None and arguments.feedback is not None:
+        raise UsageError("Feedback is given in the browser: --feedback goes with --view.")
     if arguments.view is not None:
-        about = {
-            "model": model.path.name,
-            "source": source.name,
-            "runtime": _start_line(model, arguments.threads),
-        }
-        sinks.append(LiveView(Address.parse(arguments.view), about))
+        sinks.append(_view(arguments, controls, source, stack))
     if arguments.show:
         sinks.append(Window(stop))
     if sys.stderr.isatty() and not (arguments.jsonl == "-" and sys.stdout.isatty()):
         sinks.append(StatusLine())
     return sinks
+
+
+def _view(arguments: argparse.Namespace, controls: Controls, source: Source, stack: ExitStack) -> LiveView:
+    model = controls.model
+    about = {
+        "model": model.path.name,
+        "source": source.name,
+        "runtime": _start_line(model, arguments.threads),
+        "method": model.metadata.outputs.method,
+    }
+    feedback = None
+    if arguments.feedback is not None:
+        store = stack.enter_context(FeedbackStore.open(arguments.feedback, _FEEDBACK_MB))
+        feedback = Feedback(store, hashlib.sha256(model.path.read_bytes()).hexdigest())
+    token = arguments.token or os.environ.get("KDEDGE_TOKEN") or None
+    return LiveView(Door.at(Address.parse(arguments.view), token), about, controls, feedback)
 
 
 def _check_apart(output: Path, source: Path) -> None:

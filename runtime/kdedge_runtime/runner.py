@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
@@ -43,7 +43,7 @@ def run(
     model: Model,
     source: Source,
     sinks: Sequence[Sink],
-    settings: RunSettings | None = None,
+    settings: RunSettings | Callable[[], RunSettings] | None = None,
     stop: threading.Event | None = None,
 ) -> RunSummary:
     """Answer every frame of a source and hand the answers to the sinks.
@@ -55,7 +55,7 @@ def run(
         model: the model to run.
         source: already entered.
         sinks: already entered.
-        settings: None for the defaults.
+        settings: None for the defaults; a function is asked before every frame.
         stop: ends the run after the current frame when set, from any thread or signal.
 
     Returns:
@@ -66,18 +66,19 @@ def run(
         SourceError: the source gave no frame at all.
         KdedgeError: the model's outputs are not finite, or a sink cannot write.
     """
-    settings = settings or RunSettings()
+    fixed = settings or RunSettings()
+    current = fixed if callable(fixed) else lambda: fixed
     stop = stop or threading.Event()
-    warm_up(model, settings.class_index)
+    warm_up(model, current().class_index)
     progress = Progress(source)
     failure = None
     try:
-        for answer in _answers(model, source, sinks, settings, progress):
+        for answer in _answers(model, source, sinks, current, progress):
             progress.count(answer)
             with progress.timer.measure("output"):
                 for sink in sinks:
                     sink.write(answer, progress)
-            if stop.is_set() or progress.frames == settings.max_frames:
+            if stop.is_set() or progress.frames == current().max_frames:
                 break
     except SourceError as error:
         if not progress.frames:
@@ -119,9 +120,9 @@ def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
 
 
 def _answers(
-    model: Model, source: Source, sinks: Sequence[Sink], settings: RunSettings, progress: Progress
+    model: Model, source: Source, sinks: Sequence[Sink], current: Callable[[], RunSettings], progress: Progress
 ) -> Iterator[Answer]:
-    painter = _Painter(model, settings.opacity, moving=not isinstance(source, PictureSource))
+    painter = _Painter(model, moving=not isinstance(source, PictureSource))
     timer = progress.timer
     frames = iter(source)
     while True:
@@ -130,6 +131,7 @@ def _answers(
                 frame = next(frames)
         except StopIteration:
             return
+        settings = current()
         with timer.measure("preprocess"):
             image = fit(frame.rgb, model.metadata.input)[None]
         with timer.measure("inference"):
@@ -138,16 +140,15 @@ def _answers(
         painter.look(answer)
         if any(sink.wants_overlay for sink in sinks):
             with timer.measure("overlay"):
-                answer = replace(answer, overlay=painter.paint(answer))
+                answer = replace(answer, overlay=painter.paint(answer, settings.opacity))
         yield answer
 
 
 class _Painter:
     """Draws answers; of a moving picture it remembers how bright the heat was."""
 
-    def __init__(self, model: Model, opacity: float, *, moving: bool) -> None:
+    def __init__(self, model: Model, *, moving: bool) -> None:
         self._spec = model.metadata.input
-        self._opacity = opacity
         self._moving = moving
         self._steady = SteadyScale()
         self._scale = 0.0
@@ -158,7 +159,7 @@ class _Painter:
             strength = peak(answer.saliency_map)
             self._scale = self._steady.update(strength) if self._moving else strength
 
-    def paint(self, answer: Answer) -> Pixels:
+    def paint(self, answer: Answer, opacity: float) -> Pixels:
         rgb = answer.frame.rgb
         heat = None if answer.saliency_map is None else rectified(answer.saliency_map, self._scale)
         details = [] if answer.explained == answer.label else [f"heat: {answer.explained}"]
@@ -167,4 +168,4 @@ class _Painter:
         caption = Caption(answer.label, answer.probability, tuple(details))
         height, width = rgb.shape[:2]
         box = visible_box(height, width, self._spec)
-        return draw_overlay(rgb, heat, box, caption, opacity=self._opacity)
+        return draw_overlay(rgb, heat, box, caption, opacity=opacity)
