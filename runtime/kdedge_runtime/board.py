@@ -134,7 +134,7 @@ def _clocks_mhz(root: Path, name: str) -> list[float]:
 def _firmware_flags(root: Path) -> int:
     """`get_throttled` of a Raspberry Pi; 0 elsewhere.
 
-    The kernel's copy is only as fresh as its last poll (raspberrypi/linux issue 2367), so the firmware is asked as well.
+    The kernel's copy is only as fresh as its last poll (raspberrypi/linux issue 2367), so the firmware is asked too.
     """
     flags = 0
     for path in (root / "sys/devices/platform").glob("soc*/*firmware/get_throttled"):

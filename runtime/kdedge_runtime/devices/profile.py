@@ -87,6 +87,8 @@ class DeviceProfile:
     """For one inference; None leaves the choice to onnxruntime."""
     ram_mb: int | None = None
     """Of the smallest variant that is sold."""
+    boards: tuple[str, ...] = ()
+    """How the device tree's name of such a machine begins."""
     camera: str = "0"
     """The source that is most likely there, as for `--source`."""
 
