@@ -90,16 +90,20 @@ class Model:
         """Whether the file gives a saliency map."""
         return self.metadata.outputs.method != "none"
 
-    def class_index(self, name: str) -> int:
+    def class_index(self, name: str, *, by_explainer: bool = False) -> int:
         """The index of a class to explain, by its name or its number.
+
+        Args:
+            name: a label, or its number.
+            by_explainer: something else than the file's own map explains the class.
 
         Raises:
             UsageError: no label has this name, or the file gives no map to explain it with.
         """
-        if not self.has_map:
+        if not self.has_map and not by_explainer:
             raise UsageError(
-                f"{self.path} gives no saliency map, so no class can be explained. Export it without --method none, or "
-                "leave --class out."
+                f"{self.path} gives no saliency map, so no class can be explained. Export it without --method none, "
+                "take a --method that needs no map in the file, or leave --class out."
             )
         labels = self.metadata.labels
         if name in labels:
