@@ -69,8 +69,7 @@ def shapley_values(
         everything: the score with none hidden.
 
     Returns:
-        The values and their standard errors (from the pairs' residuals, scaled by their degrees of freedom), both
-        `[parts]`.
+        The values and their standard errors from the residuals of the pairs (a jackknife over pairs), both `[parts]`.
     """
     present = coalitions.astype(np.float64)
     parts = present.shape[1]
@@ -79,13 +78,14 @@ def shapley_values(
     gains = weighted.T @ (scores - nothing)
     ones = inverse.sum(axis=1)
     values = inverse @ gains - ones * ((ones @ gains - (everything - nothing)) / ones.sum())
-    pairs, freedom = len(present) // 2, len(present) // 2 - (parts - 1)
-    if freedom <= 0:
+    if len(present) // 2 < parts:
         return values, np.full(parts, np.inf)
     projection = inverse - np.outer(ones, ones) / ones.sum()
-    leverage = weighted * (scores - nothing - present @ values)[:, None]
-    influence = (leverage[0::2] + leverage[1::2]) @ projection
-    return values, np.sqrt((influence**2).sum(axis=0) * pairs / freedom)
+    residuals = weighted * (scores - nothing - present @ values)[:, None]
+    # A pair pulls at the values with the difference of its two residuals, and with twice the leverage of one.
+    leverage = 2 * ((weighted @ projection) * present).sum(axis=1)[0::2]
+    influence = (residuals[0::2] + residuals[1::2]) @ projection / np.maximum(1 - leverage, 1e-9)[:, None]
+    return values, np.sqrt((influence**2).sum(axis=0))
 
 
 def _all_pairs(rng: np.random.Generator, parts: int) -> Truths:

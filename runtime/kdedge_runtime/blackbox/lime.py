@@ -48,8 +48,8 @@ def local_model(shown: Truths, scores: Doubles) -> tuple[Doubles, Doubles]:
         scores: `[n]`.
 
     Returns:
-        The weights of the parts, and their standard errors from the residuals (White, Econometrica 1980, scaled by
-        n / (n − parts − 1)), both `[parts]`.
+        The weights of the parts, and their standard errors from the residuals (HC3 of MacKinnon and White, Journal of
+        Econometrics 1985), both `[parts]`.
     """
     present = shown.astype(np.float64)
     samples, parts = present.shape
@@ -60,8 +60,8 @@ def local_model(shown: Truths, scores: Doubles) -> tuple[Doubles, Doubles]:
     centred, target = present - share @ present, scores - share @ scores
     inverse = np.linalg.inv((centred * nearness[:, None]).T @ centred + _RIDGE * np.eye(parts))
     weights = inverse @ (centred.T @ (nearness * target))
-    freedom = samples - parts - 1
-    if freedom <= 0:
+    if samples <= parts + 1:
         return weights, np.full(parts, np.inf)
-    influence = inverse @ (centred * (nearness * (target - centred @ weights))[:, None]).T
-    return weights, np.sqrt((influence**2).sum(axis=1) * samples / freedom)
+    leverage = share + nearness * ((centred @ inverse) * centred).sum(axis=1)
+    residuals = nearness * (target - centred @ weights) / (1 - leverage)
+    return weights, np.sqrt((inverse @ (centred.T * residuals**2) @ centred @ inverse).diagonal())
