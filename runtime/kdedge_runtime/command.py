@@ -7,14 +7,16 @@ import os
 import sys
 import threading
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
 
+from kdedge_runtime.cadence import Cadence
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.feedback import FeedbackStore
-from kdedge_runtime.model import Model
+from kdedge_runtime.model import Model, available_providers
 from kdedge_runtime.overlay import OPACITY
 from kdedge_runtime.pictures import is_picture
 from kdedge_runtime.progress import RunSummary
@@ -22,7 +24,7 @@ from kdedge_runtime.runner import RunSettings, run, stopped_by_signals
 from kdedge_runtime.serving import Address, Door
 from kdedge_runtime.sinks import JsonLines, PictureFolder, Sink, StatusLine, VideoFile, Window
 from kdedge_runtime.sources import Source, open_source
-from kdedge_runtime.sources.picture import PictureSource
+from kdedge_runtime.sources.frame import stands_still
 from kdedge_runtime.view import Controls, Feedback, LiveView
 
 __all__ = ["execute"]
@@ -41,21 +43,29 @@ def execute(arguments: argparse.Namespace) -> RunSummary:
     """
     stop = threading.Event()
     with stopped_by_signals(stop):
-        model = Model.load(arguments.model, threads=arguments.threads, provider=arguments.provider)
+        cadence = Cadence.parse(arguments.cadence)
+        setup = _setup(arguments)
+        model = Model.load(
+            arguments.model, threads=setup.threads, provider=setup.provider or "cpu", spinning=setup.spinning
+        )
         class_index = None if arguments.class_name is None else model.class_index(arguments.class_name)
-        _log.info(_start_line(model, arguments.threads))
+        start_line = _start_line(model, setup)
+        _log.info(start_line)
         settings = RunSettings(
             class_index=class_index,
             opacity=OPACITY if arguments.opacity is None else arguments.opacity,
             max_frames=arguments.max_frames,
+            cadence=cadence,
+            budget_fps=arguments.fps,
         )
         controls = Controls(settings, model)
         with ExitStack() as stack:
-            source = stack.enter_context(open_source(arguments.source, arguments.frames, stop))
-            sinks = [stack.enter_context(sink) for sink in _sinks(arguments, controls, source, stack, stop)]
-            for sink in sinks:
-                if isinstance(sink, LiveView):
-                    _log.info("view: %s", sink.url)
+            source = stack.enter_context(open_source(arguments.source, arguments.frames, stop, loop=arguments.loop))
+            sinks = [stack.enter_context(sink) for sink in _sinks(arguments, source, stop)]
+            if arguments.view is not None:
+                view = stack.enter_context(_view(arguments, controls, source, start_line, stack))
+                _log.info("view: %s", view.url)
+                sinks.append(view)
             summary = run(model, source, sinks, controls, stop)
     _log.info(summary.table())
     if arguments.output and summary.frames:
@@ -63,9 +73,34 @@ def execute(arguments: argparse.Namespace) -> RunSummary:
     return summary
 
 
-def _sinks(
-    arguments: argparse.Namespace, controls: Controls, source: Source, stack: ExitStack, stop: threading.Event
-) -> list[Sink]:
+@dataclass(frozen=True)
+class _Setup:
+    """How onnxruntime is set up: by the options, and where they are left out by the device's profile."""
+
+    threads: int | None
+    provider: str | None
+    """As asked for; None where nobody asked."""
+    spinning: bool
+
+
+def _setup(arguments: argparse.Namespace) -> _Setup:
+    if arguments.device is None:
+        return _Setup(arguments.threads, arguments.provider, spinning=False)
+    from kdedge_runtime.devices import load_profile
+
+    profile = load_profile(arguments.device)
+    if objection := profile.onnxruntime.objection(ort.__version__):
+        _log.warning("%s: expected %s or later for %s", objection, profile.onnxruntime.minimum, profile.name)
+    wanted = profile.onnxruntime.providers
+    best = next((name for name in wanted if name in available_providers()), wanted[0])
+    return _Setup(
+        threads=arguments.threads or profile.threads,
+        provider=arguments.provider or best,
+        spinning=profile.onnxruntime.spinning,
+    )
+
+
+def _sinks(arguments: argparse.Namespace, source: Source, stop: threading.Event) -> list[Sink]:
     sinks: list[Sink] = []
     if arguments.jsonl is not None:
         sinks.append(JsonLines(arguments.jsonl, stop))
@@ -74,8 +109,6 @@ def _sinks(
         sinks.append(_output(Path(arguments.output), source))
     if arguments.view is None and arguments.feedback is not None:
         raise UsageError("Feedback is given in the browser: --feedback goes with --view.")
-    if arguments.view is not None:
-        sinks.append(_view(arguments, controls, source, stack))
     if arguments.show:
         sinks.append(Window(stop))
     if sys.stderr.isatty() and not (arguments.jsonl == "-" and sys.stdout.isatty()):
@@ -83,12 +116,14 @@ def _sinks(
     return sinks
 
 
-def _view(arguments: argparse.Namespace, controls: Controls, source: Source, stack: ExitStack) -> LiveView:
+def _view(
+    arguments: argparse.Namespace, controls: Controls, source: Source, start_line: str, stack: ExitStack
+) -> LiveView:
     model = controls.model
     about = {
         "model": model.path.name,
         "source": source.name,
-        "runtime": _start_line(model, arguments.threads),
+        "runtime": start_line,
         "method": model.metadata.outputs.method,
     }
     feedback = None
@@ -112,7 +147,7 @@ def _check_apart(output: Path, source: Path) -> None:
 
 def _output(path: Path, source: Source) -> Sink:
     if path.suffix.lower() == ".mp4":
-        if isinstance(source, PictureSource):
+        if stands_still(source):
             raise UsageError(f"Pictures make no video. Name a folder for their overlays: `-o {path.with_suffix('')}`.")
         return VideoFile(path, source.fps, live=source.live)
     if path.suffix and not path.is_dir():
@@ -120,12 +155,12 @@ def _output(path: Path, source: Source) -> Sink:
     return PictureFolder(path)
 
 
-def _start_line(model: Model, threads: int | None) -> str:
+def _start_line(model: Model, setup: _Setup) -> str:
     spec, outputs = model.metadata.input, model.metadata.outputs
     parts = [
         f"onnxruntime {ort.__version__}",
-        model.provider.removesuffix("ExecutionProvider"),
-        "1 thread" if threads == 1 else f"{threads or 'all'} threads",
+        f"provider {model.provider.removesuffix('ExecutionProvider')} (asked for: {setup.provider or 'none'})",
+        "1 thread" if setup.threads == 1 else f"{setup.threads or 'all'} threads{', spinning' * setup.spinning}",
         f"{spec.width}×{spec.height} px",
         f"{len(model.metadata.labels)} classes",
         _number_format(model.metadata.quantization),

@@ -33,7 +33,7 @@ def chromium() -> Iterator[Any]:
 class Spots:
     """A live source: a red square moves over grey, and the frame's number can be read off its place."""
 
-    name, live, fps, expected, dropped, unreadable = "spots", True, 25.0, None, 0, 0
+    name, live, fps, expected, dropped, unreadable, reconnects = "spots", True, 25.0, None, 0, 0, 0
 
     def __init__(self, ended: threading.Event) -> None:
         self._ended = ended

@@ -3,6 +3,7 @@
 import pytest
 from view_client import Run, an_answer, get
 
+from kdedge_runtime.board import BoardState
 from kdedge_runtime.progress import Progress
 from kdedge_runtime.view import LiveView
 from kdedge_runtime.view.machine import MachineState
@@ -10,8 +11,8 @@ from kdedge_runtime.view.prometheus import exposition
 
 parser = pytest.importorskip("prometheus_client.parser", reason="the format is checked with prometheus_client")
 
-SILENT = MachineState({}, None, None, None)
-HOT = MachineState({"cpu-thermal": 81.5, "gpu": 60.0}, ("throttled",), ("throttled", "under-voltage"), 123.456)
+SILENT = MachineState(BoardState(None, None, None, (), (), None), None)
+HOT = MachineState(BoardState(81.5, 1500.0, 2400.0, ("throttled", "under-voltage"), (), 7), 123.456)
 
 
 def _samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -37,8 +38,11 @@ def test_all_figures_are_there_in_base_units(progress: Progress) -> None:
     assert samples["kdedge_answer_probability", (("label", "<b>stop</b>"),)] == 0.75
     assert samples["kdedge_last_answer_seconds", ()] == 0.25
     assert samples["kdedge_watchers", ()] == 2
-    assert samples["kdedge_temperature_celsius", (("zone", "cpu-thermal"),)] == 81.5
-    assert samples["kdedge_throttled", ()] == 1
+    assert samples["kdedge_frames_explained_total", ()] == 3
+    assert samples["kdedge_temperature_celsius", ()] == 81.5
+    assert samples["kdedge_clock_hertz", ()] == 1.5e9
+    assert samples["kdedge_throttled", (("reason", "under-voltage"),)] == 1
+    assert samples["kdedge_throttle_events_total", ()] == 7
     assert samples["process_resident_memory_bytes", ()] == pytest.approx(123_456_000)
     stage = progress.timer.stages()["inference"]
     assert samples["kdedge_stage_seconds_count", (("stage", "inference"),)] == 1

@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
@@ -64,6 +65,7 @@ class Server(ThreadingHTTPServer):
         self.door = door
         self.address_family = socket.AF_INET6 if ":" in door.address.host else socket.AF_INET
         self._slots = threading.BoundedSemaphore(_MAX_CONNECTIONS)
+        self._open: set[Any] = set()
         self._scheme = "http" if tls is None else "https"
         self._thread: threading.Thread | None = None
         address = door.address
@@ -102,10 +104,13 @@ class Server(ThreadingHTTPServer):
         self._thread.start()
 
     def close(self) -> None:
-        """Stop answering and listening."""
+        """Stop answering and listening, and end what is still open."""
         if self._thread is not None:
             self.shutdown()
         self.server_close()
+        for connection in self._open.copy():
+            with suppress(OSError):  # it has ended by itself
+                connection.shutdown(socket.SHUT_RDWR)
 
     def server_bind(self) -> None:
         """As the standard library's, without asking a name server for our own name, which can take seconds."""
@@ -115,21 +120,21 @@ class Server(ThreadingHTTPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         """Give the client a thread, if there is one left."""
         if not self._slots.acquire(blocking=False):
-            try:
+            with suppress(OSError):  # gone already
                 if not self.is_encrypted:
                     request.setblocking(False)
                     request.send(_BUSY)
-            except OSError:
-                pass  # gone already
             self.shutdown_request(request)
             return
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Serve one client to its end."""
+        self._open.add(request)
         try:
             super().process_request_thread(request, client_address)
         finally:
+            self._open.discard(request)
             self._slots.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:

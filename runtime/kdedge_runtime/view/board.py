@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from kdedge_runtime.answer import Answer
+from kdedge_runtime.arrays import Pixels
 from kdedge_runtime.pictures import jpeg
 from kdedge_runtime.progress import Progress
 from kdedge_runtime.view.history import History
@@ -56,6 +57,7 @@ class Board:
         self._encoding = threading.Lock()
         self._encoded = Picture(0, b"")
         self._notice: Notice | None = None
+        self._drawn: tuple[Notice, Pixels] | None = None
         self._answered_at = clock()
         self._leased_until = -1.0
         self._closed = False
@@ -77,6 +79,8 @@ class Board:
         with self._changed:
             serial = 1 if self._notice is None else self._notice.serial + 1
             self._notice = Notice(serial, answer, progress)
+            if answer.overlay is not None:
+                self._drawn = self._notice, answer.overlay
             self._answered_at = now
             self._changed.notify_all()
 
@@ -109,18 +113,22 @@ class Board:
         """
         deadline = time.monotonic() + timeout_s
         with self._changed:
-            while (notice := self._notice) is None or notice.answer.overlay is None or notice.serial <= after:
+            while (drawn := self._drawn) is None or drawn[0].serial <= after or self._is_old(drawn[0]):
                 remaining = deadline - time.monotonic()
                 if self._closed or remaining <= 0:
                     return None
                 self._changed.wait(remaining)
-            overlay = notice.answer.overlay
+        notice, overlay = drawn
         # Outside the condition, so that the run is not held up; once a picture, whoever comes first.
         with self._encoding:
             if self._encoded.serial < notice.serial:
                 self._encoded = Picture(notice.serial, jpeg(overlay, _JPEG_QUALITY))
                 self.shown.add(notice.serial, notice.answer)
             return self._encoded
+
+    def _is_old(self, drawn: Notice) -> bool:
+        """Whether it was drawn for somebody who has left since."""
+        return self._clock() - drawn.answer.frame.captured_at > _LEASE_S
 
     def health(self) -> tuple[bool, float]:
         """Whether answers are coming, and the seconds since the last one (or since the start)."""

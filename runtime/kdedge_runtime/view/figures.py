@@ -21,6 +21,7 @@ def answer_figures(serial: int, answer: Answer) -> dict[str, Any]:
         "p": round(answer.probability, 5),
         "ranking": [{"label": label, "p": round(p, 5)} for label, p in answer.ranking],
         "explained": answer.explained,
+        "left_out": answer.left_out,
         "heat": None if answer.heat is None else asdict(answer.heat),
     }
 
@@ -32,6 +33,7 @@ def run_figures(progress: Progress) -> dict[str, Any]:
         "expected": progress.expected,
         "dropped": progress.dropped,
         "unreadable": progress.unreadable,
+        "reconnects": progress.reconnects,
         "fps": round(progress.recent_fps, 2),
         "stages": {
             name: {key: round(value, 3) for key, value in asdict(stage).items() if key != "count"}
@@ -41,10 +43,5 @@ def run_figures(progress: Progress) -> dict[str, Any]:
 
 
 def machine_figures(machine: MachineState) -> dict[str, Any]:
-    """The board; what it does not tell is null."""
-    return {
-        "temperature_c": {zone: round(degrees, 1) for zone, degrees in machine.temperature_c.items()},
-        "throttled_now": machine.throttled_now,
-        "throttled_before": machine.throttled_before,
-        "memory_mb": None if machine.memory_mb is None else round(machine.memory_mb, 1),
-    }
+    """The machine; what it does not tell is null or empty."""
+    return asdict(machine.board) | {"memory_mb": None if machine.memory_mb is None else round(machine.memory_mb, 1)}

@@ -50,6 +50,8 @@ def _counters(progress: Progress) -> str:
         [
             _counter("kdedge_frames", "Frames answered.", progress.frames),
             _counter("kdedge_frames_dropped", "Frames that passed while the model was busy.", progress.dropped),
+            _counter("kdedge_frames_explained", "Frames answered with a map.", progress.explained),
+            _counter("kdedge_reconnects", "Times that the source gave out and came back.", progress.reconnects),
             _counter("kdedge_frames_unreadable", "Frames that could not be decoded.", progress.unreadable),
             _family("kdedge_answers_total", "counter", "Frames by their answer.", answers),
         ]
@@ -79,6 +81,7 @@ def _stages(progress: Progress) -> str:
         samples += [
             ("", {"stage": name, "quantile": "0.5"}, stage.p50_ms / 1e3),
             ("", {"stage": name, "quantile": "0.95"}, stage.p95_ms / 1e3),
+            ("", {"stage": name, "quantile": "0.99"}, stage.p99_ms / 1e3),
             ("_sum", {"stage": name}, stage.mean_ms * stage.count / 1e3),
             ("_count", {"stage": name}, stage.count),
         ]
@@ -86,23 +89,21 @@ def _stages(progress: Progress) -> str:
 
 
 def _machine(machine: MachineState) -> str:
-    zones: list[Sample] = [("", {"zone": zone}, degrees) for zone, degrees in machine.temperature_c.items()]
-    families = [_family("kdedge_temperature_celsius", "gauge", "Of the board.", zones)]
-    if machine.throttled_now is not None and machine.throttled_before is not None:
-        families += [
-            _family(
-                "kdedge_throttled", "gauge", "Whether the board slows down.", [("", {}, bool(machine.throttled_now))]
-            ),
-            _family(
-                "kdedge_throttled_before",
-                "gauge",
-                "Whether it did since it was started.",
-                [("", {}, bool(machine.throttled_before))],
-            ),
-        ]
-    if machine.memory_mb is not None:
-        memory: list[Sample] = [("", {}, machine.memory_mb * 1e6)]
-        families.append(_family("process_resident_memory_bytes", "gauge", "Resident memory.", memory))
+    board = machine.board
+    gauges = [
+        ("kdedge_temperature_celsius", "Of the hottest sensor of the CPU.", board.temperature_c, 1.0),
+        ("kdedge_clock_hertz", "Of the slowest core.", board.clock_mhz, 1e6),
+        ("process_resident_memory_bytes", "Resident memory.", machine.memory_mb, 1e6),
+    ]
+    families = [
+        _family(name, "gauge", text, [("", {}, value * unit)])
+        for name, text, value, unit in gauges
+        if value is not None
+    ]
+    throttled: list[Sample] = [("", {"reason": reason}, 1.0) for reason in board.throttled]
+    families.append(_family("kdedge_throttled", "gauge", "Why the board holds itself back now.", throttled))
+    if board.throttle_events is not None:
+        families.append(_counter("kdedge_throttle_events", "Of x86 cores since the start.", board.throttle_events))
     return "".join(families)
 
 

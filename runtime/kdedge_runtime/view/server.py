@@ -54,7 +54,7 @@ class LiveView:
     | `/snapshot.jpg`       | the next overlay; `?after=SERIAL` waits for a newer one               |
     | `/stream.mjpg`        | the overlays for other programs, `multipart/x-mixed-replace`          |
     | `/frame.jpg?serial=`  | the frame of an answer that was shown, without heat                   |
-    | `/metrics.json`       | answer, history, rates, stage timings, board, settings                |
+    | `/metrics.json`       | answer (`?serial=`: of that frame), history, rates, timings, board    |
     | `/metrics`            | the same for Prometheus                                               |
     | `/labels.json`        | the classes                                                           |
     | `/health`             | 200 while answers come, 503 when none came for ten seconds            |
@@ -122,8 +122,8 @@ class _Site:
         default_factory=lambda: shared_assets() | read_assets(files("kdedge_runtime.view"), _PAGE)
     )
 
-    def metrics(self) -> dict[str, Any]:
-        """All figures, ready for JSON."""
+    def metrics(self, serial: int = 0) -> dict[str, Any]:
+        """All figures, ready for JSON; of the answer with this number while it is kept, of the newest else."""
         board, settings = self.board, self.controls.settings
         figures: dict[str, Any] = {
             "about": self.about,
@@ -135,7 +135,9 @@ class _Site:
             "history": [(round(ago, 1), label, round(p, 3)) for ago, label, p in board.history.until(time.monotonic())],
         }
         if (notice := board.newest) is not None:
-            figures |= answer_figures(notice.serial, notice.answer) | run_figures(notice.progress)
+            shown = board.shown.find(serial)
+            figures |= answer_figures(notice.serial, notice.answer) if shown is None else answer_figures(serial, shown)
+            figures |= run_figures(notice.progress)
         return figures
 
 
@@ -157,7 +159,7 @@ class _ViewHandler(Handler):
             "/snapshot.jpg": self._snapshot,
             "/stream.mjpg": self._stream,
             "/frame.jpg": self._frame,
-            "/metrics.json": lambda: self.send_json(HTTPStatus.OK, self.server.site.metrics()),
+            "/metrics.json": self._metrics,
             "/metrics": self._prometheus,
             "/labels.json": lambda: self.send_json(HTTPStatus.OK, self.server.site.controls.model.metadata.labels),
             "/health": self._health,
@@ -165,6 +167,11 @@ class _ViewHandler(Handler):
 
     def posts(self) -> Mapping[str, Callable[[dict[str, Any]], object]]:
         return {"/controls": self._control, "/hold": self._hold, "/feedback": self._judge}
+
+    def _metrics(self) -> None:
+        serial = self._serial("serial", missing=0)
+        if serial is not None:
+            self.send_json(HTTPStatus.OK, self.server.site.metrics(serial))
 
     def _prometheus(self) -> None:
         site = self.server.site

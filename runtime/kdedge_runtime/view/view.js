@@ -208,30 +208,26 @@ function showStages(stages) {
   }));
 }
 
-function showMachine({ temperature_c, throttled_now, throttled_before, memory_mb }) {
-  const figures = Object.entries(temperature_c).map(([zone, degrees]) => [zone, degrees.toFixed(1), "°C"]);
-  if (memory_mb !== null) figures.push(["memory", memory_mb.toFixed(0), "MB"]);
-  at("machine").hidden = figures.length === 0 && throttled_now === null;
+function showMachine({ temperature_c, clock_mhz, max_clock_mhz, throttled, throttled_since_boot, memory_mb }) {
+  const figures = [
+    ["temperature", temperature_c, "°C"],
+    ["clock", clock_mhz, max_clock_mhz === null ? "MHz" : `of ${max_clock_mhz.toFixed(0)} MHz`],
+    ["memory", memory_mb, "MB"],
+  ].filter(([, value]) => value !== null);
+  const before = throttled_since_boot.filter((reason) => !throttled.includes(reason));
+  at("machine").hidden = figures.length + throttled.length + before.length === 0;
   at("machine-figures").replaceChildren(...figures.map(([name, value, unit]) =>
     make("div", {}, make("dt", { textContent: name }),
-      make("dd", { className: "number" }, value, make("small", { textContent: " " + unit })))));
-  at("throttled").hidden = throttled_now === null;
-  if (throttled_now?.length) {
-    at("throttled").textContent = `Slowed down now: ${throttled_now.join(", ")}.`;
-    at("throttled").className = "bad";
-  } else if (throttled_before?.length) {
-    at("throttled").textContent = `Slowed down earlier: ${throttled_before.join(", ")}.`;
-    at("throttled").className = "before";
-  } else {
-    at("throttled").textContent = "Not slowed down since it was started.";
-    at("throttled").className = "";
-  }
+      make("dd", { className: "number" }, value.toFixed(0), make("small", { textContent: " " + unit })))));
+  at("throttled").textContent = throttled.length ? `Slowed down now: ${throttled.join(", ")}.`
+    : before.length ? `Slowed down since the start: ${before.join(", ")}.` : "";
+  at("throttled").className = throttled.length ? "bad" : "before";
 }
 
 async function poll() {
   for (;;) {
     try {
-      const m = await ask("/metrics.json");
+      const m = await ask(`/metrics.json?serial=${shown}`);
       const source = m.about.source.includes("://") ? m.about.source : m.about.source.split("/").at(-1);
       at("about").textContent = `${m.about.model} on ${source}`;
       at("about").title = m.about.runtime;
