@@ -11,7 +11,7 @@ $(VENV)/installed: pyproject.toml export/pyproject.toml runtime/pyproject.toml
 	$(BIN)/pip install --quiet -e './runtime[camera]' -e ./export -e '.[dev]'
 	touch $@
 
-.PHONY: help install demo test check format wheels clean
+.PHONY: help install demo test check format wheels web-assets clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,10 @@ format: install  ## Format the code
 
 wheels: install  ## Build the three wheels into dist/, the runtime's for the device
 	for package in runtime export .; do $(BIN)/pip wheel --quiet --no-deps --wheel-dir dist ./$$package || exit; done
+
+web-assets: install  ## Bring onnxruntime-web for `kdedge web` and the next runtime wheel (needs npm)
+	cd $$(mktemp -d) && npm pack --silent onnxruntime-web@1.30.0 && \
+		$(CURDIR)/$(BIN)/python -m kdedge_runtime.web.assets onnxruntime-web-1.30.0.tgz
 
 clean:  ## Remove what was made
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache

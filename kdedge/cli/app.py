@@ -14,6 +14,7 @@ from kdedge.cli.feedback import feedback
 from kdedge.cli.run import run
 from kdedge.cli.train import train
 from kdedge.cli.validate import validate
+from kdedge.cli.web import web
 from kdedge_runtime.errors import KdedgeError
 
 __all__ = ["app", "main"]
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (train, distill, compare, export, validate, explain, demo):
+for verb in (train, distill, compare, export, validate, explain, web, demo):
     app.command()(verb)
 app.add_typer(feedback, name="feedback")
 # The runtime has its own parser, which the device uses as well; its options pass through untouched.
