@@ -9,12 +9,15 @@ __all__ = ["web"]
 
 
 def web(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model file written by kdedge export; fp32 is fastest.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Model file written by kdedge export; fp32 is fastest.")
+    ],
     listen: Annotated[
         str, typer.Option(metavar="[HOST:]PORT", help="0.0.0.0:PORT lets a phone in, with a token, over HTTPS.")
     ] = "127.0.0.1:8090",
     cert: Annotated[
-        Path | None, typer.Option(help="PEM file of a private key and its certificate. [default: one made for this run]")
+        Path | None,
+        typer.Option(help="PEM file of a private key and its certificate. [default: one made for this run]"),
     ] = None,
     token: Annotated[
         str | None, typer.Option(envvar="KDEDGE_TOKEN", help="What other machines have to show. [default: a new one]")

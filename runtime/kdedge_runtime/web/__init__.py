@@ -1,4 +1,4 @@
-"""Explained inference in the browser itself: this machine serves the page and the model, no picture leaves the camera's.
+"""Explained inference in the browser itself: this machine only serves the page and the model.
 
 ```
 assets     onnxruntime-web, pinned by version and hash

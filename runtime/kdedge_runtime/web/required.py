@@ -1,7 +1,7 @@
 """Make an optional input of a model file a required one, since onnxruntime-web feeds no other.
 
-An optional input of ONNX is one that has an initializer of the same name. onnxruntime-web (1.30) does not count it as an
-input and refuses to be given it, so the initializer has to go. That is a cut in the file's protobuf, which needs no
+An optional input of ONNX is one that has an initializer of the same name. onnxruntime-web (1.30) does not count it as
+an input and refuses to be given it, so the initializer has to go. That is a cut in the file's protobuf, which needs no
 onnx package: fields are copied as they are, except for the one that goes and the length of what held it.
 
 Format: https://protobuf.dev/programming-guides/encoding and onnx/onnx.proto.

@@ -51,7 +51,9 @@ def self_signed() -> tuple[ssl.SSLContext, str]:
         pem = Path(folder) / "both.pem"
         command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
         command += ["-days", "30", "-subj", "/CN=kdedge", "-addext", f"subjectAltName=DNS:{host},DNS:localhost"]
-        made = subprocess.run([*command, "-keyout", pem, "-out", pem.with_suffix(".crt")], capture_output=True, text=True)
+        made = subprocess.run(
+            [*command, "-keyout", pem, "-out", pem.with_suffix(".crt")], capture_output=True, text=True
+        )
         if made.returncode:
             raise UsageError(f"openssl made no certificate: {made.stderr.strip()[-200:]} Name one: --cert FILE.")
         text = pem.with_suffix(".crt").read_text()
