@@ -20,6 +20,7 @@ __all__ = [
     "load_profile",
     "parse_profile",
     "profile_names",
+    "profile_text",
 ]
 
 Instruction = Literal["dotprod", "i8mm", "vnni", "avx2"]
@@ -104,12 +105,21 @@ def load_profile(name: str) -> DeviceProfile:
     Raises:
         UsageError: there is none of this name; the message names the nearest.
     """
+    return parse_profile(name, profile_text(name))
+
+
+def profile_text(name: str) -> str:
+    """The file of a profile, with the reasons for its values.
+
+    Raises:
+        UsageError: there is none of this name; the message names the nearest.
+    """
     names = profile_names()
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise UsageError(f"There is no device profile {name!r}.{hint} The profiles are: {', '.join(names)}.")
-    return parse_profile(name, (_folder() / f"{name}.toml").read_text(encoding="utf-8"))
+    return (_folder() / f"{name}.toml").read_text(encoding="utf-8")
 
 
 def parse_profile(name: str, text: str) -> DeviceProfile:
