@@ -5,20 +5,22 @@ import logging
 import sys
 import threading
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
 
+from kdedge_runtime.cadence import Cadence
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.model import Model
+from kdedge_runtime.model import Model, available_providers
 from kdedge_runtime.overlay import OPACITY
 from kdedge_runtime.pictures import is_picture
 from kdedge_runtime.progress import RunSummary
 from kdedge_runtime.runner import RunSettings, run, stopped_by_signals
 from kdedge_runtime.sinks import JsonLines, PictureFolder, Sink, StatusLine, VideoFile, Window
 from kdedge_runtime.sources import Source, open_source
-from kdedge_runtime.sources.picture import PictureSource
+from kdedge_runtime.sources.frame import stands_still
 from kdedge_runtime.view import Address, LiveView
 
 __all__ = ["execute"]
@@ -35,17 +37,24 @@ def execute(arguments: argparse.Namespace) -> RunSummary:
     """
     stop = threading.Event()
     with stopped_by_signals(stop):
-        model = Model.load(arguments.model, threads=arguments.threads, provider=arguments.provider)
+        cadence = Cadence.parse(arguments.cadence)
+        setup = _setup(arguments)
+        model = Model.load(
+            arguments.model, threads=setup.threads, provider=setup.provider or "cpu", spinning=setup.spinning
+        )
         class_index = None if arguments.class_name is None else model.class_index(arguments.class_name)
-        _log.info(_start_line(model, arguments.threads))
+        start_line = _start_line(model, setup)
+        _log.info(start_line)
         settings = RunSettings(
             class_index=class_index,
             opacity=OPACITY if arguments.opacity is None else arguments.opacity,
             max_frames=arguments.max_frames,
+            cadence=cadence,
+            budget_fps=arguments.fps,
         )
         with ExitStack() as stack:
-            source = stack.enter_context(open_source(arguments.source, arguments.frames, stop))
-            sinks = [stack.enter_context(sink) for sink in _sinks(arguments, model, source, stop)]
+            source = stack.enter_context(open_source(arguments.source, arguments.frames, stop, loop=arguments.loop))
+            sinks = [stack.enter_context(sink) for sink in _sinks(arguments, model, source, start_line, stop)]
             for sink in sinks:
                 if isinstance(sink, LiveView):
                     _log.info("view: %s", sink.url)
@@ -56,7 +65,36 @@ def execute(arguments: argparse.Namespace) -> RunSummary:
     return summary
 
 
-def _sinks(arguments: argparse.Namespace, model: Model, source: Source, stop: threading.Event) -> list[Sink]:
+@dataclass(frozen=True)
+class _Setup:
+    """How onnxruntime is set up: by the options, and where they are left out by the device's profile."""
+
+    threads: int | None
+    provider: str | None
+    """As asked for; None where nobody asked."""
+    spinning: bool
+
+
+def _setup(arguments: argparse.Namespace) -> _Setup:
+    if arguments.device is None:
+        return _Setup(arguments.threads, arguments.provider, spinning=False)
+    from kdedge_runtime.devices import load_profile
+
+    profile = load_profile(arguments.device)
+    if objection := profile.onnxruntime.objection(ort.__version__):
+        _log.warning("%s: expected %s or later for %s", objection, profile.onnxruntime.minimum, profile.name)
+    wanted = profile.onnxruntime.providers
+    best = next((name for name in wanted if name in available_providers()), wanted[0])
+    return _Setup(
+        threads=arguments.threads or profile.threads,
+        provider=arguments.provider or best,
+        spinning=profile.onnxruntime.spinning,
+    )
+
+
+def _sinks(
+    arguments: argparse.Namespace, model: Model, source: Source, start_line: str, stop: threading.Event
+) -> list[Sink]:
     sinks: list[Sink] = []
     if arguments.jsonl is not None:
         sinks.append(JsonLines(arguments.jsonl, stop))
@@ -67,7 +105,7 @@ def _sinks(arguments: argparse.Namespace, model: Model, source: Source, stop: th
         about = {
             "model": model.path.name,
             "source": source.name,
-            "runtime": _start_line(model, arguments.threads),
+            "runtime": start_line,
         }
         sinks.append(LiveView(Address.parse(arguments.view), about))
     if arguments.show:
@@ -90,7 +128,7 @@ def _check_apart(output: Path, source: Path) -> None:
 
 def _output(path: Path, source: Source) -> Sink:
     if path.suffix.lower() == ".mp4":
-        if isinstance(source, PictureSource):
+        if stands_still(source):
             raise UsageError(f"Pictures make no video. Name a folder for their overlays: `-o {path.with_suffix('')}`.")
         return VideoFile(path, source.fps, live=source.live)
     if path.suffix and not path.is_dir():
@@ -98,12 +136,12 @@ def _output(path: Path, source: Source) -> Sink:
     return PictureFolder(path)
 
 
-def _start_line(model: Model, threads: int | None) -> str:
+def _start_line(model: Model, setup: _Setup) -> str:
     spec, outputs = model.metadata.input, model.metadata.outputs
     parts = [
         f"onnxruntime {ort.__version__}",
-        model.provider.removesuffix("ExecutionProvider"),
-        "1 thread" if threads == 1 else f"{threads or 'all'} threads",
+        f"provider {model.provider.removesuffix('ExecutionProvider')} (asked for: {setup.provider or 'none'})",
+        "1 thread" if setup.threads == 1 else f"{setup.threads or 'all'} threads{', spinning' * setup.spinning}",
         f"{spec.width}×{spec.height} px",
         f"{len(model.metadata.labels)} classes",
         _number_format(model.metadata.quantization),

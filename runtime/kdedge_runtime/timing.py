@@ -22,6 +22,7 @@ class Stage:
     mean_ms: float
     p50_ms: float
     p95_ms: float
+    p99_ms: float
 
 
 class Tally:
@@ -44,8 +45,8 @@ class Tally:
         recent = self._recent.copy()
         if not recent:
             return None
-        p50, p95 = np.percentile(list(recent), [50, 95])
-        return Stage(self._count, self._sum_ms / self._count, float(p50), float(p95))
+        p50, p95, p99 = np.percentile(list(recent), [50, 95, 99]).tolist()
+        return Stage(self._count, self._sum_ms / self._count, p50, p95, p99)
 
 
 @dataclass
