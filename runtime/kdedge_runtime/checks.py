@@ -35,4 +35,4 @@ def checklist(checks: Sequence[Check]) -> str:
 def bounded(name: str, value: float, bound: float, form: str) -> Check:
     """A figure that must not exceed its bound; `form` shows it with its unit."""
     unit = form.partition("}")[2]
-    return Check(name, form.format(value), f"<= {bound:.3g}{unit}", value <= bound)  # a NaN is not
+    return Check(name, form.format(value), f"<= {bound:.4g}{unit}", value <= bound)  # a NaN is not

@@ -12,13 +12,17 @@ from typing import Any
 import onnxruntime as ort
 
 from kdedge_runtime.cadence import Cadence
-from kdedge_runtime.errors import UsageError
+from kdedge_runtime.checks import checklist
+from kdedge_runtime.devices.detect import find_profile
+from kdedge_runtime.errors import UsageError, ValidationFailed
 from kdedge_runtime.model import Model, available_providers
+from kdedge_runtime.notify import SystemdNotifier
 from kdedge_runtime.overlay import OPACITY
 from kdedge_runtime.pictures import is_picture
 from kdedge_runtime.progress import RunSummary
 from kdedge_runtime.runner import RunSettings, run, stopped_by_signals
 from kdedge_runtime.sinks import JsonLines, PictureFolder, Sink, StatusLine, VideoFile, Window
+from kdedge_runtime.soak import Soak
 from kdedge_runtime.sources import Source, open_source
 from kdedge_runtime.sources.frame import stands_still
 from kdedge_runtime.view import Address, LiveView
@@ -38,6 +42,8 @@ def execute(arguments: argparse.Namespace) -> RunSummary:
     stop = threading.Event()
     with stopped_by_signals(stop):
         cadence = Cadence.parse(arguments.cadence)
+        if arguments.source is None:  # which only passes together with --device
+            arguments.source = find_profile(arguments.device).camera
         setup = _setup(arguments)
         model = Model.load(
             arguments.model, threads=setup.threads, provider=setup.provider or "cpu", spinning=setup.spinning
@@ -55,6 +61,9 @@ def execute(arguments: argparse.Namespace) -> RunSummary:
         with ExitStack() as stack:
             source = stack.enter_context(open_source(arguments.source, arguments.frames, stop, loop=arguments.loop))
             sinks = [stack.enter_context(sink) for sink in _sinks(arguments, model, source, start_line, stop)]
+            soak = None if arguments.soak is None else stack.enter_context(Soak(arguments.soak, stop))
+            if soak is not None:
+                sinks.append(soak)
             for sink in sinks:
                 if isinstance(sink, LiveView):
                     _log.info("view: %s", sink.url)
@@ -62,7 +71,17 @@ def execute(arguments: argparse.Namespace) -> RunSummary:
     _log.info(summary.table())
     if arguments.output and summary.frames:
         _log.info("written: %s", arguments.output)
+    if soak is not None:
+        _judge(soak)
     return summary
+
+
+def _judge(soak: Soak) -> None:
+    checks = soak.checks()
+    _log.info(checklist(checks))
+    failed = [check.name for check in checks if check.passed is False]
+    if failed:
+        raise ValidationFailed(f"The soak failed: {', '.join(failed)}.")
 
 
 @dataclass(frozen=True)
@@ -78,16 +97,12 @@ class _Setup:
 def _setup(arguments: argparse.Namespace) -> _Setup:
     if arguments.device is None:
         return _Setup(arguments.threads, arguments.provider, spinning=False)
-    from kdedge_runtime.devices import load_profile
-
-    profile = load_profile(arguments.device)
+    profile = find_profile(arguments.device)
     if objection := profile.onnxruntime.objection(ort.__version__):
         _log.warning("%s: expected %s or later for %s", objection, profile.onnxruntime.minimum, profile.name)
-    wanted = profile.onnxruntime.providers
-    best = next((name for name in wanted if name in available_providers()), wanted[0])
     return _Setup(
         threads=arguments.threads or profile.threads,
-        provider=arguments.provider or best,
+        provider=arguments.provider or profile.onnxruntime.best_provider(available_providers()),
         spinning=profile.onnxruntime.spinning,
     )
 
@@ -110,6 +125,8 @@ def _sinks(
         sinks.append(LiveView(Address.parse(arguments.view), about))
     if arguments.show:
         sinks.append(Window(stop))
+    if notifier := SystemdNotifier.from_environment():
+        sinks.append(notifier)
     if sys.stderr.isatty() and not (arguments.jsonl == "-" and sys.stdout.isatty()):
         sinks.append(StatusLine())
     return sinks

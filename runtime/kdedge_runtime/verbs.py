@@ -7,6 +7,8 @@ import argparse
 import re
 from collections.abc import Callable
 
+from kdedge_runtime.errors import KdedgeError
+
 __all__ = ["add_soak", "add_verbs", "check_verb", "perform"]
 
 _USED: dict[str, frozenset[str]] = {
@@ -26,7 +28,7 @@ def add_verbs(parser: argparse.ArgumentParser) -> None:
     verbs.add_argument(
         "--self-test",
         action="store_true",
-        help="run the golden frames in MODEL and hold outputs, latency and memory against file and device; exit 4 if not",
+        help="run MODEL on its golden frames: are outputs, latency and memory as they have to be here? Exit 4 if not",
     )
     verbs.add_argument(
         "--bench", action="store_true", help="measure MODEL, and the fp32 or int8 file beside it, with and without map"
@@ -42,13 +44,13 @@ def add_verbs(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--json", action="store_true", help="one JSON object (with --self-test and --bench)")
 
 
-def add_soak(parser: argparse._ArgumentGroup) -> None:
+def add_soak(parser: argparse.ArgumentParser) -> None:
     """Add the option that judges a run."""
     parser.add_argument(
         "--soak",
         type=_duration_s,
         metavar="TIME",
-        help="run for this long (30s, 10m, 24h), then judge memory, open files, drops and frame age; exit 4 if they grew",
+        help="run for this long (30s, 10m, 24h), then judge memory, open files, drops and age; exit 4 if they grew",
     )
 
 
@@ -60,8 +62,10 @@ def check_verb(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -
     """
     verb = next((name for name in _USED if getattr(arguments, name)), None)
     if verb is None:
-        if arguments.model is None or arguments.source is None:
-            parser.error("the following arguments are required: MODEL and --source")
+        if arguments.model is None:
+            parser.error("the following arguments are required: MODEL")
+        if arguments.source is None and arguments.device is None:
+            parser.error("the following arguments are required: --source, or --device for its camera")
         if arguments.json:
             parser.error("--json goes with --self-test or --bench; answers go to --jsonl FILE")
         return None
@@ -75,11 +79,14 @@ def check_verb(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -
     return verb
 
 
-def perform(verb: str, arguments: argparse.Namespace) -> None:
+def perform(verb: str, arguments: argparse.Namespace) -> KdedgeError | None:
     """Do what a verb says and print the outcome on stdout.
 
+    Returns:
+        Why it went wrong: a check that failed, with all of them printed. None if it did not.
+
     Raises:
-        KdedgeError: the model, the device or its name is not usable, or what was measured is no good.
+        KdedgeError: the model or the device is not usable, or there is nothing to print.
     """
     # Not at the top: they load onnxruntime, which may be what is broken.
     if verb == "doctor":
@@ -93,14 +100,15 @@ def perform(verb: str, arguments: argparse.Namespace) -> None:
     else:
         from kdedge_runtime.verbs_of_model import print_bench, print_self_test
 
-        print_verdict: Callable[..., None] = print_self_test if verb == "self_test" else print_bench
-        print_verdict(
+        act: Callable[..., KdedgeError | None] = print_self_test if verb == "self_test" else print_bench
+        return act(
             arguments.model,
-            device=arguments.device,
+            device=arguments.device or "auto",
             threads=arguments.threads,
             provider=arguments.provider,
             as_json=arguments.json,
         )
+    return None
 
 
 def _duration_s(text: str) -> float:

@@ -9,33 +9,34 @@ import onnxruntime as ort
 
 from kdedge_runtime.bench import bench, companion, refusal
 from kdedge_runtime.checks import checklist
-from kdedge_runtime.devices import DeviceProfile, load_profile
-from kdedge_runtime.devices.detect import detect_machine, profile_for
+from kdedge_runtime.devices import DeviceProfile
+from kdedge_runtime.devices.detect import detect_machine, find_profile
 from kdedge_runtime.errors import ValidationFailed
-from kdedge_runtime.model import Model
+from kdedge_runtime.model import Model, available_providers
 from kdedge_runtime.self_test import advice, self_test
 
 __all__ = ["print_bench", "print_self_test"]
 
 
 def print_self_test(
-    path: str, *, device: str | None, threads: int | None, provider: str | None, as_json: bool = False
-) -> None:
+    path: str, *, device: str, threads: int | None, provider: str | None, as_json: bool
+) -> ValidationFailed | None:
     """Print how a model does on this machine, on stdout.
 
     Args:
         path: the model file.
-        device: the profile whose budgets apply; None takes that of the machine.
+        device: the profile whose budgets apply; `auto` is that of this machine.
         threads: for one inference; None takes the profile's.
         provider: None takes the first of the profile's that is installed.
         as_json: one JSON object instead of a list.
 
+    Returns:
+        What failed, with advice; None if nothing did.
+
     Raises:
-        ValidationFailed: a check failed.
         KdedgeError: the model or the device is not usable.
     """
-    machine = detect_machine()
-    profile = load_profile(device) if device else profile_for(machine)
+    profile = find_profile(device)
     model = _load(path, profile, threads, provider)
     checks = self_test(model, profile)
     failed = [check.name for check in checks if check.passed is False]
@@ -44,20 +45,19 @@ def print_self_test(
         sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
     else:
         sys.stdout.write(f"{model.path.name} on {profile.name}\n{checklist(checks)}\n")
-    if failed:
-        told = advice(model, checks, machine.instructions)
-        raise ValidationFailed(f"The self-test failed: {', '.join(failed)}.{f' {told}' if told else ''}")
+    if not failed:
+        return None
+    told = advice(model, checks, detect_machine().instructions)
+    return ValidationFailed(f"The self-test failed: {', '.join(failed)}.{f' {told}' if told else ''}")
 
 
-def print_bench(
-    path: str, *, device: str | None, threads: int | None, provider: str | None, as_json: bool = False
-) -> None:
+def print_bench(path: str, *, device: str, threads: int | None, provider: str | None, as_json: bool) -> None:
     """Print what a model and the fp32 or int8 file beside it cost here, on stdout; arguments as above.
 
     Raises:
         KdedgeError: the board held itself back, or the model or the device is not usable.
     """
-    profile = load_profile(device) if device else profile_for(detect_machine())
+    profile = find_profile(device)
     paths = [Path(path)]
     if other := companion(paths[0]):
         paths.append(other)
@@ -70,14 +70,16 @@ def print_bench(
         return
     first = next(iter(models.values()))
     count = threads or profile.threads
-    setup = f"{profile.name}, onnxruntime {ort.__version__}, {first.provider}, {count or 'all'} threads, one image a run"
+    setup = (
+        f"{profile.name}, onnxruntime {ort.__version__}, {first.provider}, {count or 'all'} threads, one image a run"
+    )
     sys.stdout.write(f"{', '.join(one.name for one in paths)}\n{setup}\n{measured.table()}\n")
 
 
 def _load(path: str, profile: DeviceProfile, threads: int | None, provider: str | None) -> Model:
-    available = {name.removesuffix("ExecutionProvider").lower() for name in ort.get_available_providers()}
-    wanted = provider or next((name for name in profile.onnxruntime.providers if name in available), "cpu")
-    return Model.load(path, threads=threads or profile.threads, provider=wanted)
+    settings = profile.onnxruntime
+    wanted = provider or settings.best_provider(available_providers())
+    return Model.load(path, threads=threads or profile.threads, provider=wanted, spinning=settings.spinning)
 
 
 def _format(model: Model) -> str:

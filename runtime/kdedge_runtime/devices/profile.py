@@ -2,6 +2,7 @@
 
 import difflib
 import tomllib
+from collections.abc import Container
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -39,6 +40,10 @@ class OnnxRuntime:
     """Versions that do not, each exact (`1.21.0`) or a whole series (`1.24.*`)."""
     spinning: bool = False
     """Whether idle threads wait actively: less latency, for a core's heat."""
+
+    def best_provider(self, available: Container[str]) -> str:
+        """The first provider that is installed, else the first."""
+        return next((name for name in self.providers if name in available), self.providers[0])
 
     def objection(self, version: str) -> str | None:
         """Why an installed version must not be used here; None if it may."""
