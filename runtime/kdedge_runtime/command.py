@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 import threading
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import onnxruntime as ort
 
 from kdedge_runtime.cadence import Cadence
-from kdedge_runtime.errors import UsageError
+from kdedge_runtime.errors import UsageError, ValidationFailed
 from kdedge_runtime.heat import OPACITY
 from kdedge_runtime.model import Model, available_providers
 from kdedge_runtime.pictures import is_picture
@@ -24,6 +25,7 @@ from kdedge_runtime.sources.frame import stands_still
 
 if TYPE_CHECKING:
     from kdedge_runtime.blackbox import Explainer
+    from kdedge_runtime.soak import Soak
     from kdedge_runtime.view import LiveView
 
 __all__ = ["execute"]
@@ -65,11 +67,32 @@ def execute(arguments: argparse.Namespace) -> RunSummary:
                 view = stack.enter_context(_view(arguments, model, source, start_line))
                 _log.info("view: %s", view.url)
                 sinks.append(view)
+            soak = None if arguments.soak is None else stack.enter_context(_soak(arguments.soak, stop))
+            if soak is not None:
+                sinks.append(soak)
             summary = run(model, source, sinks, settings, stop, explainer)
     _log.info(summary.table())
     if arguments.output and summary.frames:
         _log.info("written: %s", arguments.output)
+    if soak is not None:
+        _judge(soak)
     return summary
+
+
+def _soak(duration_s: float, stop: threading.Event) -> "Soak":
+    from kdedge_runtime.soak import Soak
+
+    return Soak(duration_s, stop)
+
+
+def _judge(soak: "Soak") -> None:
+    from kdedge_runtime.checks import checklist
+
+    checks = soak.checks()
+    _log.info(checklist(checks))
+    failed = [check.name for check in checks if check.passed is False]
+    if failed:
+        raise ValidationFailed(f"The soak failed: {', '.join(failed)}.")
 
 
 @dataclass(frozen=True)
@@ -85,16 +108,15 @@ class _Setup:
 def _setup(arguments: argparse.Namespace) -> _Setup:
     if arguments.device is None:
         return _Setup(arguments.threads, arguments.provider, spinning=False)
-    from kdedge_runtime.devices import load_profile
+    from kdedge_runtime.devices.detect import find_profile
 
-    profile = load_profile(arguments.device)
+    profile = find_profile(arguments.device)
+    arguments.source = arguments.source or profile.camera
     if objection := profile.onnxruntime.objection(ort.__version__):
         _log.warning("%s: expected %s or later for %s", objection, profile.onnxruntime.minimum, profile.name)
-    wanted = profile.onnxruntime.providers
-    best = next((name for name in wanted if name in available_providers()), wanted[0])
     return _Setup(
         threads=arguments.threads or profile.threads,
-        provider=arguments.provider or best,
+        provider=arguments.provider or profile.onnxruntime.best_provider(available_providers()),
         spinning=profile.onnxruntime.spinning,
     )
 
@@ -122,6 +144,11 @@ def _sinks(arguments: argparse.Namespace, source: Source, stop: threading.Event)
         from kdedge_runtime.sinks.window import Window
 
         sinks.append(Window(stop))
+    if "NOTIFY_SOCKET" in os.environ:
+        from kdedge_runtime.notify import SystemdNotifier
+
+        if notifier := SystemdNotifier.from_environment():
+            sinks.append(notifier)
     if sys.stderr.isatty() and not (arguments.jsonl == "-" and sys.stdout.isatty()):
         from kdedge_runtime.sinks.terminal import StatusLine
 
