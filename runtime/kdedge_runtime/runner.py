@@ -90,7 +90,8 @@ def run(
     progress = Progress(source)
     thinning = Thinning(first.cadence, first.budget_fps)
     looks = _Looks(model, source, current, progress, thinning, explainer, stop)
-    painter = Painter(model.metadata.input, moving=not stands_still(source))
+    recorded_fps = None if source.live else source.fps
+    painter = Painter(model.metadata.input, moving=not stands_still(source), fps=recorded_fps)
     try:
         with looks.ahead() as ready:
             for look in ready:
