@@ -1,4 +1,4 @@
-"""Explanations from outside against the packages of their authors: the same masks, the same numbers, on a real network."""
+"""Explanations from outside against the packages of their authors: the same masks give the same numbers."""
 
 import subprocess
 import sys
@@ -233,7 +233,7 @@ def test_score_cam_is_that_of_pytorch_grad_cam(case: tuple[np.ndarray, int], mon
     )
     cam.ScoreCAM(net, [net.features])(apart, [targets.ClassifierOutputTarget(3)])
     with torch.no_grad():
-        activations = net.features((torch.round(apart + 128) / 255 - 0.5))[0].numpy()
+        activations = net.features(torch.round(apart + 128) / 255 - 0.5)[0].numpy()
 
     def logit(pictures: np.ndarray) -> np.ndarray:
         with torch.no_grad():
