@@ -107,7 +107,7 @@ def export_model(
         done += images
         progress("calibrating", done, len(calibration))
 
-    quantized, note = quantize(graph, calibration, Recipe(profile.reduce_range), count)
+    quantized, note = quantize(graph, calibration, Recipe(profile.quantization.reduce_range), count)
     int8_path = output.with_suffix(".int8.onnx")
     save_model(quantized, replace(metadata, quantization=note | {"device": profile.name}), int8_path)
     first, second = (Model.load(path, threads=1) for path in (output, int8_path))

@@ -10,7 +10,7 @@ from kdedge_runtime.arrays import Floats, Integers, Pixels
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.metadata import Metadata
 
-__all__ = ["Explanation", "Model", "softmax"]
+__all__ = ["Explanation", "Model", "available_providers", "softmax"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Explanation:
     saliency_map: Floats | None
     """`[N, h, w]`, raw and signed: positive cells speak for the explained class, negative ones against it.
 
-    None when the file was exported with `--method none`.
+    None when the file was exported with `--method none`, or no map was asked for.
     """
 
 
@@ -39,7 +39,9 @@ class Model:
     session: ort.InferenceSession
 
     @classmethod
-    def load(cls, path: str | Path, *, threads: int | None = None, provider: str = "cpu") -> "Model":
+    def load(
+        cls, path: str | Path, *, threads: int | None = None, provider: str = "cpu", spinning: bool = False
+    ) -> "Model":
         """Open a model file written by `kdedge export`.
 
         Args:
@@ -47,6 +49,7 @@ class Model:
             threads: threads for one inference; None leaves the choice to onnxruntime (all cores).
             provider: onnxruntime's execution provider by its short name (`cpu`, `cuda`, `coreml`, …). It is used
                 or refused, never silently replaced.
+            spinning: let idle threads wait actively. That takes a core from the camera and heats a small board.
 
         Raises:
             ModelFileError: the file is missing, damaged, was not written by kdedge, or its graph is not the one
@@ -60,11 +63,10 @@ class Model:
         options.log_severity_level = 3
         if threads is not None:
             options.intra_op_num_threads = threads
-        # Idle threads that spin take a core from the camera and heat a small board.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
         wanted = _provider(provider)
         try:
-            session = ort.InferenceSession(path.read_bytes(), options, providers=[wanted])
+            session = ort.InferenceSession(str(path), options, providers=[wanted])
         except Exception as error:  # onnxruntime raises its own types without a common, public base
             reason = str(error).strip().partition("\n")[0]
             raise ModelFileError(
@@ -113,12 +115,14 @@ class Model:
         shown = ", ".join(labels[:12]) + (", …" if len(labels) > 12 else "")
         raise UsageError(f"The model has no class {name!r}. Its {len(labels)} classes are: {shown}")
 
-    def predict(self, images: Pixels, class_index: int | None = None) -> Explanation:
+    def predict(self, images: Pixels, class_index: int | None = None, *, explained: bool = True) -> Explanation:
         """Classify and explain a batch in one forward pass.
 
         Args:
             images: uint8 RGB `[N, H, W, 3]` at the model's size (see `kdedge_runtime.preprocess.fit`).
             class_index: the class to explain in every image; None explains the top class of each.
+            explained: False asks for no map. That spares no time worth mention: onnxruntime computes the whole graph
+                whatever is asked of it (its issue 16483).
 
         Raises:
             UsageError: the shape, type or class index does not fit the model.
@@ -138,12 +142,12 @@ class Model:
                 )
             if self.has_map:
                 feed["class_index"] = np.array([class_index], dtype=np.int64)
-        if not self.has_map:
-            (logits,) = self.session.run(["logits"], feed)
-            explained, saliency_map = logits.argmax(axis=1), None
+        if self.has_map and explained:
+            logits, saliency_map, classes = self.session.run(["logits", "saliency_map", "explained_class"], feed)
         else:
-            logits, saliency_map, explained = self.session.run(["logits", "saliency_map", "explained_class"], feed)
-        return Explanation(logits, softmax(logits / self.metadata.temperature), explained, saliency_map)
+            (logits,), saliency_map = self.session.run(["logits"], feed), None
+            classes = logits.argmax(axis=1) if class_index is None else np.full(len(images), class_index)
+        return Explanation(logits, softmax(logits / self.metadata.temperature), classes, saliency_map)
 
 
 def softmax(logits: Floats) -> Floats:
@@ -182,10 +186,15 @@ def _agrees(value: ort.NodeArg, shape: tuple[int, ...]) -> bool:
     )
 
 
+def available_providers() -> dict[str, str]:
+    """The execution providers of the installed onnxruntime: its names by their short, lower-case ones."""
+    return {name.removesuffix("ExecutionProvider").lower(): name for name in ort.get_available_providers()}
+
+
 def _provider(short_name: str) -> str:
-    available = {name.removesuffix("ExecutionProvider").lower(): name for name in ort.get_available_providers()}
+    available = available_providers()
     if short_name.lower() not in available:
         raise UsageError(
             f"onnxruntime {ort.__version__} here has no provider {short_name!r}; it has: {', '.join(available)}."
         )
-    return str(available[short_name.lower()])
+    return available[short_name.lower()]

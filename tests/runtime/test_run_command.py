@@ -21,7 +21,11 @@ COMMAND = [sys.executable, "-c", "import sys; from kdedge_runtime.cli import mai
 
 
 def _lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    """The lines of the frames, without the summary that ends a whole file."""
+    *frames, last = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+    assert list(last) == ["summary"]
+    assert last["summary"]["frames"] == len(frames)
+    return frames
 
 
 def test_pictures_to_lines_and_overlays(model_path: Path, photos: Path, tmp_path: Path, capfd) -> None:
@@ -52,9 +56,10 @@ def test_a_video_to_a_video_frame_by_frame(model_path: Path, video: Path, tmp_pa
 def test_standard_output_holds_the_lines_and_nothing_else(model_path: Path, photos: Path) -> None:
     command = [*COMMAND, str(model_path), "--source", str(photos), "--jsonl", "-", "--class", "blue"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    *lines, last = (json.loads(line) for line in done.stdout.splitlines())
     assert [line["explained"] for line in lines] == ["blue"] * 3
-    assert set(lines[0]) == {"frame", "name", "time", "age_ms", "label", "p", "explained", "heat"}
+    assert set(lines[0]) == {"frame", "name", "time", "age_ms", "label", "p", "explained", "left_out", "heat"}
+    assert last["summary"]["frames"] == 3
     assert "3 of 3 frames" in done.stderr
 
 

@@ -24,9 +24,10 @@ from kdedge_runtime.sources.video import VideoSource
 class Collector:
     """A sink that keeps everything."""
 
-    def __init__(self, *, wants_overlay: bool = False) -> None:
+    def __init__(self, *, wants_overlay: bool = False, stop: threading.Event | None = None) -> None:
         self.wants_overlay = wants_overlay
         self.answers: list[Answer] = []
+        self._stop = stop
 
     def __enter__(self) -> "Collector":
         return self
@@ -37,12 +38,14 @@ class Collector:
     def write(self, answer: Answer, progress: Progress) -> None:
         assert progress.frames == len(self.answers) + 1
         self.answers.append(answer)
+        if self._stop is not None:
+            self._stop.set()
 
 
 class Frames:
     """A source of given pictures that may break after the last."""
 
-    name, live, fps, dropped, unreadable = "test", False, 30.0, 0, 0
+    name, live, fps, dropped, unreadable, reconnects = "test", False, 30.0, 0, 0, 0
 
     def __init__(self, *pictures: np.ndarray, breaks: bool = False) -> None:
         self.expected = len(pictures)
@@ -125,8 +128,7 @@ def test_max_frames_ends_the_run(model: Model, red_spot: np.ndarray) -> None:
 
 def test_a_stop_ends_the_run_after_the_current_frame(model: Model, red_spot: np.ndarray) -> None:
     stop = threading.Event()
-    stop.set()
-    assert run(model, Frames(*[red_spot] * 5), [], stop=stop).frames == 1
+    assert run(model, Frames(*[red_spot] * 5), [Collector(stop=stop)], stop=stop).frames == 1
 
 
 def test_a_source_that_breaks_loses_nothing_that_came_before(model: Model, red_spot: np.ndarray) -> None:

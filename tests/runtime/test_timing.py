@@ -11,7 +11,7 @@ def test_figures_of_known_durations() -> None:
         tally.add(float(duration_ms))
     stage = tally.stage()
     assert (stage.count, stage.mean_ms, stage.p50_ms) == (100, 50.5, 50.5)
-    assert stage.p95_ms == pytest.approx(95.05)
+    assert (stage.p95_ms, stage.p99_ms) == pytest.approx((95.05, 99.01))
 
 
 def test_nothing_measured_has_no_figures() -> None:

@@ -110,7 +110,7 @@ def test_metrics_hold_what_the_page_shows(view: LiveView, progress: Progress) ->
     assert metrics["label"] == "<b>stop</b>"
     assert metrics["ranking"] == [{"label": "<b>stop</b>", "p": 0.75}, {"label": "tree", "p": 0.2}]
     assert metrics["heat"] == {"cx": 0.5, "cy": 0.25, "area_frac": 0.1, "entropy": 0.5}
-    assert set(metrics["stages"]["inference"]) == {"mean_ms", "p50_ms", "p95_ms"}
+    assert set(metrics["stages"]["inference"]) == {"mean_ms", "p50_ms", "p95_ms", "p99_ms"}
     for key, value in {"frames": 1, "frame": 6, "dropped": 0, "unreadable": 0, "age_ms": 12.0, "p": 0.75}.items():
         assert metrics[key] == value, key
 

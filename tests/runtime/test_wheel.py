@@ -40,7 +40,7 @@ def test_wheel_runs_without_torch_onnx_or_opencv(tmp_path: Path, model_path: Pat
         "-",
     ]
     ran = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert len([json.loads(line) for line in ran.stdout.splitlines()]) == 5
+    assert len([json.loads(line) for line in ran.stdout.splitlines()]) == 5 + 1, "frames and the summary"
 
     profiles = "from kdedge_runtime.devices import profile_names; print(*profile_names())"
     names = subprocess.run([environment / "bin" / "python", "-c", profiles], capture_output=True, text=True, check=True)

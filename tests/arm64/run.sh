@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# The runtime on 64-bit ARM without a board: its wheel and the aarch64 wheels of its dependencies in a Debian of that
+# architecture, under qemu's user emulation. It proves that things work, not how fast they are, and emulation is known to
+# miss instructions that a real core lacks (microsoft/onnxruntime issue 24512).
+#
+# Usage: tests/arm64/run.sh [PYTEST ARGUMENTS…]
+#   KDEDGE_MODEL=FILE   a model file to self-test there as well
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+BUILD=$PWD/build/arm64
+ROOT=$BUILD/root
+SUITE=trixie
+PYTHON=3.13 # what Debian's $SUITE has
+PIP=${PIP:-.venv/bin/pip}
+
+skip() {
+    echo "skipped: $1"
+    exit 0
+}
+
+[ "$(id -u)" = 0 ] || skip "needs root, to make a Debian root and to change into it"
+command -v debootstrap >/dev/null || skip "needs debootstrap (apt install debootstrap)"
+QEMU=$(command -v qemu-aarch64-static || true)
+[ "$(uname -m)" = aarch64 ] || [ -n "$QEMU" ] || skip "needs qemu (apt install qemu-user-static)"
+
+# The kernel hands ARM programs to qemu. Where nobody has told it to, tell it for the time of this run.
+BINFMT=/proc/sys/fs/binfmt_misc
+if [ "$(uname -m)" != aarch64 ] && ! [ -e "$BINFMT/qemu-aarch64" ]; then
+    [ -e "$BINFMT/register" ] || mount -t binfmt_misc binfmt_misc "$BINFMT" || skip "the kernel has no binfmt_misc"
+    magic='\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00'
+    mask='\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff'
+    printf '%s' ":qemu-aarch64:M::$magic:$mask:$QEMU:F" >"$BINFMT/register" || skip "binfmt_misc takes no handler"
+    trap 'echo -1 >"$BINFMT/qemu-aarch64"' EXIT
+fi
+
+if ! [ -e "$ROOT/.complete" ]; then
+    echo "== a Debian $SUITE for arm64, once"
+    rm -rf "$ROOT"
+    mkdir -p "$BUILD"
+    debootstrap --arch=arm64 --variant=minbase --include=python3,libstdc++6 "$SUITE" "$ROOT" >"$BUILD/debootstrap.log" 2>&1 ||
+        { tail -n 20 "$BUILD/debootstrap.log"; exit 1; }
+    touch "$ROOT/.complete"
+fi
+
+echo "== the wheel of the runtime and what it needs, for aarch64"
+rm -rf "$BUILD/wheels" "$ROOT/opt/site" "$ROOT/opt/kdedge"
+"$PIP" wheel --quiet --no-deps --wheel-dir "$BUILD/wheels" ./runtime
+# onnx and pytest are for the tests only.
+"$PIP" install --quiet --target "$ROOT/opt/site" --python-version "$PYTHON" --only-binary=:all: \
+    --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 --platform manylinux_2_17_aarch64 \
+    --platform manylinux2014_aarch64 \
+    "$BUILD"/wheels/kdedge_runtime-*.whl "onnx>=1.17" "pytest>=8" "pytest-timeout>=2.3"
+mkdir -p "$ROOT/opt/kdedge/tests"
+cp -r devices pyproject.toml "$ROOT/opt/kdedge"
+cp -r tests/runtime tests/conftest.py "$ROOT/opt/kdedge/tests"
+
+inside() { # a core's name, then a command
+    local core=$1
+    shift
+    chroot "$ROOT" /usr/bin/env -C /opt/kdedge HOME=/root TMPDIR=/tmp PYTHONPATH=/opt/site PYTHONDONTWRITEBYTECODE=1 \
+        QEMU_CPU="$core" OMP_NUM_THREADS=1 "$@"
+}
+mountpoint -q "$ROOT/proc" || mount -t proc proc "$ROOT/proc"
+mountpoint -q "$ROOT/dev" || mount --bind /dev "$ROOT/dev"
+cleanup() {
+    umount "$ROOT/proc" "$ROOT/dev" || true
+    if [ "$(trap -p EXIT)" ]; then :; fi
+}
+
+echo "== what is emulated"
+inside cortex-a76 python3 -c 'import onnxruntime, platform, sys; print(platform.machine(), "Python", sys.version.split()[0], "onnxruntime", onnxruntime.__version__)'
+
+echo "== the tests of the runtime, on a Cortex-A72 (Raspberry Pi 4: no dot products)"
+inside cortex-a72 python3 -m pytest -q -p no:cacheprovider -m "not slow" tests/runtime "$@"
