@@ -3,21 +3,48 @@
 import logging
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from kdedge_runtime.bundle.content import MODELS
+from kdedge_runtime.bundle.content import MODELS, BundleError, is_bundle
+from kdedge_runtime.bundle.key import read_public_key
+from kdedge_runtime.bundle.opening import opened_bundle
 from kdedge_runtime.model import Model
 
-__all__ = ["load_fastest"]
+__all__ = ["load_fastest", "opened_model"]
 
 _log = logging.getLogger(__name__)
 _WARM_UPS = 2
 _PASSES = 5
 _WORTH = 0.95
 """The quantized model must take less than this share of the other's time, to be worth its rounding."""
+
+
+@contextmanager
+def opened_model(path: Path, load: Callable[[Path], Model], signer: str | None = None) -> Iterator[Model]:
+    """Load a bundle's model once the bundle is known to be sound; its file is there for as long as the block lasts.
+
+    Args:
+        path: a bundle.
+        load: opens a model file.
+        signer: public key whose signature is required, see `read_public_key`.
+
+    Raises:
+        BundleError: it is no bundle, or not a sound one.
+        UsageError: the key is none.
+    """
+    public_key = None if signer is None else read_public_key(signer)
+    if not is_bundle(path):
+        raise BundleError(
+            f"{path} is a bare file, which carries no signature, and --require-signature asks for one. Pack it with "
+            f"`kdedge bundle {path} --sign KEY`."
+        )
+    with opened_bundle(path, public_key) as files:
+        _log.info("bundle: %s, %s", path.name, "sums right" if public_key is None else "signed with the required key")
+        yield load_fastest(files, load)
 
 
 def load_fastest(
