@@ -6,9 +6,10 @@ python tests/benchmarks/blackbox.py MODEL.onnx PICTURES [--budget-ms MS] [--pict
 
 Explains the top class of each picture by every method. Prints one JSON line a method: evaluations and milliseconds a
 picture, the method's own error as a share of its peak, Pearson correlation with the file's map (on its cells; null
-for a file without a map) and deletion (the mean probability while the pixels are hidden in the order of the map, in
-tenths; lower is better). Medians over the pictures, deletion the mean. The file's own map is the line `file`,
-`random` the floor of deletion.
+for a file without a map), deletion (the mean probability while the pixels are hidden in the order of the map, in
+tenths; lower is better) and insertion (while they are shown; higher is better). Medians over the pictures, of deletion
+and insertion means. The file's own map is the line `file`; `random` is chance. Random parts in the model's mean colour
+break a picture up, so chance deletes well and inserts badly: look at both.
 """
 
 import argparse
@@ -53,15 +54,14 @@ def main() -> None:
     if model.has_map:
         ready_made["file"] = own
     for name, maps in ready_made.items():
-        falls = [deletion(model, *case) for case in zip(pictures, tops, maps, strict=True)]
-        print(json.dumps({"method": name, "pictures": len(pictures), "deletion": round(float(np.mean(falls)), 4)}))
+        areas = [faithfulness(model, *case) for case in zip(pictures, tops, maps, strict=True)]
+        print(json.dumps({"method": name, "pictures": len(pictures), **means(areas)}), flush=True)
     for method in methods:
         parts = options.parts if method in ("lime", "shap") else None
         explain = make_explainer(model, method, budget_ms=options.budget_ms, parts=parts)
         estimates = [explain(picture, top) for picture, top in zip(pictures, tops, strict=True)]
-        falls = [
-            deletion(model, *case, estimate.map) for *case, estimate in zip(pictures, tops, estimates, strict=True)
-        ]
+        maps = [estimate.map for estimate in estimates]
+        areas = [faithfulness(model, *case) for case in zip(pictures, tops, maps, strict=True)]
         line = {
             "method": method,
             "pictures": len(pictures),
@@ -69,7 +69,7 @@ def main() -> None:
             "ms": round(statistics.median(estimate.elapsed_ms for estimate in estimates), 1),
             "relative_error": round(statistics.median(estimate.relative_error for estimate in estimates), 4),
             "pearson": None,
-            "deletion": round(float(np.mean(falls)), 4),
+            **means(areas),
         }
         if model.has_map:
             agreement = [pearson(estimate.map, reference) for estimate, reference in zip(estimates, own, strict=True)]
@@ -85,13 +85,22 @@ def pearson(found: np.ndarray, reference: np.ndarray) -> float:
     return float(np.corrcoef(cells.ravel(), reference.ravel())[0, 1])
 
 
-def deletion(model: Model, picture: np.ndarray, top: int, found: np.ndarray) -> float:
-    """Mean probability of the class while more and more pixels become the mean colour, the hottest first."""
+def faithfulness(model: Model, picture: np.ndarray, top: int, found: np.ndarray) -> tuple[float, float]:
+    """Mean probability of the class while more and more pixels are hidden, and while they are shown, hottest first."""
     heat = enlarge(found[None], *picture.shape[:2])[0]
     rank = (-heat).ravel().argsort(kind="stable").argsort().reshape(heat.shape) / heat.size
     hidden = np.rint(255 * np.array(model.metadata.input.mean)).astype(np.uint8)
-    stages = [np.where((rank < step / STEPS)[..., None], hidden, picture) for step in range(STEPS + 1)]
-    return float(model.predict(np.stack(stages)).probabilities[:, top].mean())
+    first = [(rank < step / STEPS)[..., None] for step in range(STEPS + 1)]
+    deleted, inserted = (
+        model.predict(np.stack([np.where(chosen, *pair) for chosen in first])).probabilities[:, top].mean()
+        for pair in ((hidden, picture), (picture, hidden))
+    )
+    return float(deleted), float(inserted)
+
+
+def means(areas: list[tuple[float, float]]) -> dict[str, float]:
+    deletion, insertion = np.mean(areas, axis=0)
+    return {"deletion": round(float(deletion), 4), "insertion": round(float(insertion), 4)}
 
 
 if __name__ == "__main__":
