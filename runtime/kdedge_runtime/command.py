@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import threading
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,12 +45,10 @@ def execute(arguments: argparse.Namespace) -> RunSummary:
     """
     _share_one_heap()
     stop = threading.Event()
-    with stopped_by_signals(stop):
+    with stopped_by_signals(stop), ExitStack() as opened:
         cadence = Cadence.parse(arguments.cadence)
         setup = _setup(arguments)
-        model = Model.load(
-            arguments.model, threads=setup.threads, provider=setup.provider or "cpu", spinning=setup.spinning
-        )
+        model = opened.enter_context(_model(arguments, setup))
         explainer = _explainer(model, arguments)
         class_index = None
         if arguments.class_name is not None:
@@ -91,6 +89,18 @@ def _share_one_heap() -> None:
     if sys.platform.startswith("linux"):
         with suppress(AttributeError):  # another C library
             ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+def _model(arguments: argparse.Namespace, setup: "_Setup") -> AbstractContextManager[Model]:
+    def load(path: str | Path) -> Model:
+        return Model.load(path, threads=setup.threads, provider=setup.provider or "cpu", spinning=setup.spinning)
+
+    bare = not Path(arguments.model).is_dir() and not arguments.model.lower().endswith(".zip")
+    if bare and arguments.require_signature is None:
+        return nullcontext(load(arguments.model))
+    from kdedge_runtime.bundle import opened_model
+
+    return opened_model(Path(arguments.model), load, arguments.require_signature)
 
 
 def _soak(duration_s: float, stop: threading.Event) -> "Soak":
