@@ -76,6 +76,9 @@ def execute(arguments: argparse.Namespace) -> RunSummary:
     _log.info(summary.table())
     if arguments.output and summary.frames:
         _log.info("written: %s", arguments.output)
+    if model.has_map and explainer is None:
+        # Not measured here: that takes a second session, and with it the memory of a second model.
+        _log.info("What the map costs, in the same pass as the answer: kdedge-run %s --bench", arguments.model)
     if soak is not None:
         _judge(soak)
     return summary
