@@ -201,7 +201,7 @@ class _Looks:
                 yield looks
 
     def _looks(self, prepared: Iterable[tuple[Frame, Pixels]]) -> Iterator[_Look]:
-        # In the thread of all other passes, since what the first ones allocate is kept a thread.
+        # Here, so that the first frame is read meanwhile.
         warm_up(self._model, self._current().class_index)
         self._progress.start()
         yield from map(self._look, prepared)
