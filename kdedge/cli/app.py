@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from kdedge.cli.bundle import bundle
 from kdedge.cli.compare import compare
 from kdedge.cli.demo import demo
 from kdedge.cli.distill import distill
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (train, distill, compare, export, validate, explain, web, demo):
+for verb in (train, distill, compare, export, validate, explain, web, bundle, demo):
     app.command()(verb)
 app.add_typer(feedback, name="feedback")
 # The runtime has its own parser, which the device uses as well; its options pass through untouched.

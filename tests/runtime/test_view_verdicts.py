@@ -4,6 +4,7 @@ import json
 import time
 from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from view_client import ABOUT, HERE, MAP, Run, an_answer, get, post, shown_now
 from kdedge_runtime.feedback import FeedbackStore
 from kdedge_runtime.progress import Progress
 from kdedge_runtime.sources.frame import Frame
-from kdedge_runtime.view import Controls, LiveView
+from kdedge_runtime.view import Controls, Feedback, LiveView
 from kdedge_runtime.view.shown import Shown
 
 
@@ -24,7 +25,7 @@ def test_a_verdict_is_about_the_frame_that_was_on_the_screen(
         serial = shown_now(view)
         time.sleep(0.2)  # the run goes on
         status, answer = post(view, "/feedback", {"serial": serial, "judgement": "right"})
-    assert (status, answer) == (200, {"label": "<b>stop</b>", "stored": 1})
+    assert (status, answer) == (200, {"label": "<b>stop</b>", "kept": 1})
     (verdict,) = store
     assert verdict.frame_name == f"#{serial - 1}"
     assert (verdict.judgement, verdict.true_label, verdict.explained) == ("right", "<b>stop</b>", "tree")
@@ -98,13 +99,20 @@ def test_without_a_store_there_is_nothing_to_say(controls: Controls, progress: P
         assert "--feedback FILE" in answer["error"]
 
 
-def test_a_full_disk_is_said_and_the_view_goes_on(view: LiveView, progress: Progress, store: FeedbackStore) -> None:
-    with Run(view, progress) as run:
+def test_a_store_that_cannot_be_used_is_said_and_the_view_goes_on(
+    controls: Controls, progress: Progress, tmp_path: Path
+) -> None:
+    (tmp_path / "feedback.sqlite").write_bytes(b"damaged" * 1000)
+    with (
+        FeedbackStore.open(tmp_path / "feedback.sqlite", cap_mb=10) as store,
+        LiveView(HERE, ABOUT, controls, Feedback(store, "ab" * 32)) as view,
+        Run(view, progress) as run,
+    ):
         serial = shown_now(view)
-        store.close()
         status, answer = post(view, "/feedback", {"serial": serial, "judgement": "right"})
         assert status == 500
-        assert "Feedback in" in answer["error"]
+        assert "feedback.sqlite" in answer["error"]
+        assert json.loads(get(view, "/metrics.json")[1])["feedback"] == {"kept": None}
         before = run.written
         time.sleep(0.2)
         assert run.written > before

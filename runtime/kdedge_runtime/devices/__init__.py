@@ -8,6 +8,7 @@ from kdedge_runtime.devices.profile import (
     Quantization,
     load_profile,
     profile_names,
+    profile_text,
 )
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "Quantization",
     "load_profile",
     "profile_names",
+    "profile_text",
 ]

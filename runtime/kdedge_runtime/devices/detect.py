@@ -11,7 +11,7 @@ from typing import get_args
 from kdedge_runtime.devices.profile import DeviceProfile, Instruction, load_profile, profile_names
 from kdedge_runtime.errors import KdedgeError
 
-__all__ = ["GENERIC", "Machine", "detect_machine", "profile_for"]
+__all__ = ["GENERIC", "Machine", "detect_machine", "find_profile", "profile_for"]
 
 GENERIC = "generic"
 _ROOT = Path("/")
@@ -82,6 +82,15 @@ def profile_for(machine: Machine) -> DeviceProfile:
     if fitting:
         return max(fitting, key=lambda profile: len(profile.instructions))
     return load_profile(GENERIC)
+
+
+def find_profile(name: str) -> DeviceProfile:
+    """The profile of a name as users give it: `auto` is the one that fits this machine.
+
+    Raises:
+        UsageError: there is none of this name; the message names the nearest.
+    """
+    return profile_for(detect_machine()) if name == "auto" else load_profile(name)
 
 
 def _read(path: Path) -> str:

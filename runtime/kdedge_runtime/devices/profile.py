@@ -2,6 +2,7 @@
 
 import difflib
 import tomllib
+from collections.abc import Container
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -20,6 +21,7 @@ __all__ = [
     "load_profile",
     "parse_profile",
     "profile_names",
+    "profile_text",
 ]
 
 Instruction = Literal["dotprod", "i8mm", "vnni", "avx2"]
@@ -38,6 +40,10 @@ class OnnxRuntime:
     """Versions that do not, each exact (`1.21.0`) or a whole series (`1.24.*`)."""
     spinning: bool = False
     """Whether idle threads wait actively: less latency, for a core's heat."""
+
+    def best_provider(self, available: Container[str]) -> str:
+        """The first provider that is installed, else the first."""
+        return next((name for name in self.providers if name in available), self.providers[0])
 
     def objection(self, version: str) -> str | None:
         """Why an installed version must not be used here; None if it may."""
@@ -104,12 +110,21 @@ def load_profile(name: str) -> DeviceProfile:
     Raises:
         UsageError: there is none of this name; the message names the nearest.
     """
+    return parse_profile(name, profile_text(name))
+
+
+def profile_text(name: str) -> str:
+    """The file of a profile, with the reasons for its values.
+
+    Raises:
+        UsageError: there is none of this name; the message names the nearest.
+    """
     names = profile_names()
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise UsageError(f"There is no device profile {name!r}.{hint} The profiles are: {', '.join(names)}.")
-    return parse_profile(name, (_folder() / f"{name}.toml").read_text(encoding="utf-8"))
+    return (_folder() / f"{name}.toml").read_text(encoding="utf-8")
 
 
 def parse_profile(name: str, text: str) -> DeviceProfile:

@@ -21,6 +21,8 @@ class Controls:
 
     settings: RunSettings
     model: Model
+    by_explainer: bool = False
+    """Whether maps come from outside of the graph, which may then have none."""
 
     def __call__(self) -> RunSettings:
         """The settings for the next frame."""
@@ -44,7 +46,7 @@ class Controls:
         settings = self.settings
         for name, value in wanted.items():
             if name == "class" and (value is None or isinstance(value, str)):
-                index = None if value is None else self.model.class_index(value)
+                index = None if value is None else self.model.class_index(value, by_explainer=self.by_explainer)
                 settings = replace(settings, class_index=index)
             elif name == "opacity" and _is_share(value):
                 settings = replace(settings, opacity=float(value))

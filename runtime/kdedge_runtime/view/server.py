@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 
 from kdedge_runtime.answer import Answer
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.feedback import FeedbackStore, Verdict
+from kdedge_runtime.feedback import FeedbackError, FeedbackStore, Verdict
 from kdedge_runtime.heat import Box
 from kdedge_runtime.pictures import jpeg
 from kdedge_runtime.progress import Progress
@@ -43,6 +43,14 @@ class Feedback:
     store: FeedbackStore
     model_sha256: str
     """Of the file that gives the answers."""
+
+    @property
+    def kept(self) -> int | None:
+        """How many verdicts there are; None where the store cannot be read, which the log has told."""
+        try:
+            return len(self.store)
+        except FeedbackError:
+            return None
 
 
 class LiveView:
@@ -130,7 +138,7 @@ class _Site:
             "watchers": board.watchers,
             "frames": 0,
             "controls": {"class": self.controls.class_name, "opacity": settings.opacity},
-            "feedback": None if self.feedback is None else len(self.feedback.store),
+            "feedback": None if self.feedback is None else {"kept": self.feedback.kept},
             "machine": machine_figures(self.machine.state()),
             "history": [(round(ago, 1), label, round(p, 3)) for ago, label, p in board.history.until(time.monotonic())],
         }
@@ -277,7 +285,7 @@ class _ViewHandler(Handler):
         )
         feedback.store.add(verdict)
         _log.info("feedback: %s, answered %s: %s", answer.frame.name, answer.label, verdict.judgement)
-        return {"label": answer.label, "stored": len(feedback.store)}
+        return {"label": answer.label, "kept": feedback.kept}
 
 
 def _whole_number(value: object) -> int:

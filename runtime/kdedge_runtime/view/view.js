@@ -91,10 +91,10 @@ function mark() {
 }
 
 async function judge(judgement, more = {}) {
-  const { label, stored } = await ask("/feedback", { serial: shown, judgement, ...more });
+  const { label, kept } = await ask("/feedback", { serial: shown, judgement, ...more });
   const words = { right: `${label} is right`, wrong: `${label} is wrong`, label: `${label} is ${more.label}`,
                   place: `${label} is elsewhere` };
-  tell(`Stored: ${words[judgement]}. ${count(stored)} ${stored === 1 ? "verdict" : "verdicts"} kept.`, "good");
+  tell(`Stored: ${words[judgement]}. ${count(kept)} ${kept === 1 ? "verdict" : "verdicts"} kept.`, "good");
 }
 
 /** Stop the picture for a question about it, and let it go on afterwards unless it stood before. */
