@@ -65,20 +65,21 @@ def execute(arguments: argparse.Namespace) -> RunSummary:
             max_frames=arguments.max_frames,
             cadence=cadence,
             budget_fps=arguments.fps,
+            explainer=explainer,
         )
         with ExitStack() as stack:
             source = stack.enter_context(open_source(arguments.source, arguments.frames, stop, loop=arguments.loop))
             sinks = [stack.enter_context(sink) for sink in _sinks(arguments, source, stop)]
             current: RunSettings | Callable[[], RunSettings] = settings
             if arguments.view is not None:
-                current = controls = _controls(model, settings, explainer)
+                current = controls = _controls(arguments, model, settings)
                 view = stack.enter_context(_view(arguments, controls, source, start_line, stack))
                 _log.info("view: %s", view.url)
                 sinks.append(view)
             soak = None if arguments.soak is None else stack.enter_context(_soak(arguments.soak, stop))
             if soak is not None:
                 sinks.append(soak)
-            summary = run(model, source, sinks, current, stop, explainer)
+            summary = run(model, source, sinks, current, stop)
     _log.info(summary.table())
     if arguments.output and summary.frames:
         _log.info("written: %s", arguments.output)
@@ -191,10 +192,10 @@ def _sinks(arguments: argparse.Namespace, source: Source, stop: threading.Event)
     return sinks
 
 
-def _controls(model: Model, settings: RunSettings, explainer: "Explainer | None") -> "Controls":
+def _controls(arguments: argparse.Namespace, model: Model, settings: RunSettings) -> "Controls":
     from kdedge_runtime.view import Controls
 
-    return Controls(settings, model, by_explainer=explainer is not None)
+    return Controls(model, settings, arguments.method, arguments.budget_ms)
 
 
 def _view(
@@ -210,7 +211,6 @@ def _view(
         "model": model.path.name,
         "source": without_password(source.name),
         "runtime": start_line,
-        "method": arguments.method or model.metadata.outputs.method,
     }
     token = arguments.token or os.environ.get("KDEDGE_TOKEN") or None
     door = Door.at(Address.parse(arguments.view), token)

@@ -51,6 +51,8 @@ class RunSettings:
     """Which frames are explained and drawn."""
     budget_fps: float | None = None
     """Frames per second to keep up with: explanations thin before frames are dropped. None explains regardless."""
+    explainer: "Explainer | None" = None
+    """Explains in the place of the graph (see `kdedge_runtime.blackbox`); None takes the graph's map."""
 
 
 def run(
@@ -59,7 +61,6 @@ def run(
     sinks: Sequence[Sink],
     settings: RunSettings | Callable[[], RunSettings] | None = None,
     stop: threading.Event | None = None,
-    explainer: "Explainer | None" = None,
 ) -> RunSummary:
     """Answer every frame of a source and hand the answers to the sinks.
 
@@ -71,9 +72,9 @@ def run(
         model: the model to run.
         source: already entered.
         sinks: already entered; written to from this thread.
-        settings: None for the defaults; a function is asked before every frame for the class and the opacity.
+        settings: None for the defaults; a function is asked before every frame for the class, the opacity and the
+            explainer.
         stop: ends the run after the current frame when set, from any thread or signal.
-        explainer: explains in the place of the graph (see `kdedge_runtime.blackbox`); None takes the graph's map.
 
     Returns:
         The figures. A source that gives out after its first frame is reported in `failure`, so that the sinks can
@@ -89,7 +90,7 @@ def run(
     stop = stop or threading.Event()
     progress = Progress(source)
     thinning = Thinning(first.cadence, first.budget_fps)
-    looks = _Looks(model, source, current, progress, thinning, explainer, stop)
+    looks = _Looks(model, source, current, progress, thinning, stop)
     recorded_fps = None if source.live else source.fps
     painter = Painter(model.metadata.input, moving=not stands_still(source), fps=recorded_fps)
     try:
@@ -171,7 +172,6 @@ class _Looks:
         current: Callable[[], RunSettings],
         progress: Progress,
         thinning: Thinning,
-        explainer: "Explainer | None",
         stop: threading.Event,
     ) -> None:
         self._model = model
@@ -181,7 +181,6 @@ class _Looks:
         self._progress = progress
         self._timer = progress.timer
         self._thinning = thinning
-        self._explainer = explainer
         self._stop = stop
         self._over_budget = 0
 
@@ -223,20 +222,22 @@ class _Looks:
     def _look(self, prepared: tuple[Frame, Pixels]) -> _Look:
         frame, image = prepared
         started = time.perf_counter()
-        explains = self._explainer is not None or self._model.has_map
+        settings = self._current()
+        explainer = settings.explainer
+        explains = explainer is not None or self._model.has_map
         left_out = self._thinning.before() if explains else None
         with self._timer.measure("inference"):
-            asks = explains and left_out is None and self._explainer is None
-            explanation = self._model.predict(image, self._current().class_index, explained=asks)
+            asks = explains and left_out is None and explainer is None
+            explanation = self._model.predict(image, settings.class_index, explained=asks)
         if explains and left_out is None:
             probabilities = explanation.probabilities[0]
             best = int(probabilities.argmax())
             left_out = self._thinning.after(self._model.metadata.labels[best], float(probabilities[best]))
             if left_out is not None:
                 explanation = replace(explanation, saliency_map=None)
-            elif self._explainer is not None:
+            elif explainer is not None:
                 with self._timer.measure("explanation"):
-                    estimate = self._explainer(image[0], int(explanation.explained_class[0]))
+                    estimate = explainer(image[0], int(explanation.explained_class[0]))
                 explanation = replace(explanation, saliency_map=estimate.map[None])
         answered_at = time.monotonic()
         busy_s = time.perf_counter() - started

@@ -143,7 +143,7 @@ def progress(tmp_path: Path) -> Progress:
 
 @pytest.fixture
 def controls(model: Model) -> Controls:
-    return Controls(RunSettings(), model)
+    return Controls(model, RunSettings())
 
 
 @pytest.fixture

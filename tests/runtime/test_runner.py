@@ -200,7 +200,7 @@ class Guess:
 
 def test_an_explainer_takes_the_place_of_the_graphs_map(model: Model, red_spot: np.ndarray) -> None:
     sink, guess = Collector(), Guess()
-    summary = run(model, Frames(red_spot), [sink], explainer=guess)
+    summary = run(model, Frames(red_spot), [sink], RunSettings(explainer=guess))
     assert guess.asked == [((64, 64, 3), 0)]
     assert (sink.answers[0].heat.cx, sink.answers[0].heat.cy) == (0.875, 0.125)
     assert summary.stages["explanation"].count == 1
@@ -210,7 +210,7 @@ def test_an_explainer_serves_a_model_without_a_map_and_a_pinned_class(
     write_model: Callable[..., Path], red_spot: np.ndarray
 ) -> None:
     sink, guess = Collector(), Guess()
-    run(Model.load(write_model(method="none")), Frames(red_spot), [sink], RunSettings(class_index=2), explainer=guess)
+    run(Model.load(write_model(method="none")), Frames(red_spot), [sink], RunSettings(class_index=2, explainer=guess))
     assert guess.asked == [((64, 64, 3), 2)]
     assert (sink.answers[0].label, sink.answers[0].explained) == ("red", "blue")
 
@@ -220,8 +220,8 @@ def test_by_cadence_all_frames_are_answered_and_some_explained(
     model: Model, red_spot: np.ndarray, explainer: Guess | None
 ) -> None:
     sink = Collector(wants_overlay=True)
-    settings = RunSettings(cadence=Cadence("every", every=3))
-    summary = run(model, Frames(*[red_spot] * 7), [sink], settings, explainer=explainer)
+    settings = RunSettings(cadence=Cadence("every", every=3), explainer=explainer)
+    summary = run(model, Frames(*[red_spot] * 7), [sink], settings)
     explained = [answer.saliency_map is not None for answer in sink.answers]
     assert explained == [True, False, False, True, False, False, True]
     assert [answer.overlay is not None for answer in sink.answers] == explained
@@ -235,16 +235,16 @@ def test_by_cadence_all_frames_are_answered_and_some_explained(
 def test_on_change_explains_what_is_new(model: Model, red_spot: np.ndarray) -> None:
     blue = np.roll(red_spot, 2, axis=2)
     sink, guess = Collector(), Guess()
-    settings = RunSettings(cadence=Cadence("on-change"))
-    run(model, Frames(red_spot, red_spot, blue, blue, red_spot), [sink], settings, explainer=guess)
+    settings = RunSettings(cadence=Cadence("on-change"), explainer=guess)
+    run(model, Frames(red_spot, red_spot, blue, blue, red_spot), [sink], settings)
     assert [answer.left_out is None for answer in sink.answers] == [True, False, True, False, True]
     assert [asked for _, asked in guess.asked] == [0, 2, 0]
 
 
 def test_over_budget_explanations_thin_and_no_frame_is_lost(model: Model, red_spot: np.ndarray) -> None:
     sink, guess = Collector(), Guess(cost_s=0.1)
-    settings = RunSettings(budget_fps=50)
-    summary = run(model, Frames(*[red_spot] * 30), [sink], settings, explainer=guess)
+    settings = RunSettings(budget_fps=50, explainer=guess)
+    summary = run(model, Frames(*[red_spot] * 30), [sink], settings)
     assert [answer.frame.index for answer in sink.answers] == list(range(30))
     assert sink.answers[0].left_out is None
     assert sink.answers[1].left_out == "budget"

@@ -6,6 +6,7 @@ import re
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from io import BytesIO
 from itertools import pairwise
@@ -50,7 +51,7 @@ def test_the_page_loads_nothing_from_elsewhere_and_runs_no_script_but_its_own(vi
 def test_metrics_hold_what_the_page_shows(view: LiveView, progress: Progress) -> None:
     before = json.loads(get(view, "/metrics.json")[1])
     assert (before["about"], before["watchers"], before["frames"], before["history"]) == (ABOUT, 0, 0, [])
-    assert before["controls"] == {"class": None, "opacity": 0.6}
+    assert before["controls"] == {"class": None, "method": "cam", "opacity": 0.6}
     with progress.timer.measure("inference"):
         pass
     answer = an_answer(6)
@@ -213,9 +214,16 @@ def test_other_paths_are_not_found(view: LiveView) -> None:
 
 def test_settings_change_all_at_once_or_not_at_all(view: LiveView, controls: Controls) -> None:
     said = post(view, "/controls", {"class": "blue", "opacity": 0.25})
-    assert said == (200, {"class": "blue", "opacity": 0.25})
+    assert said == (200, {"class": "blue", "method": "cam", "opacity": 0.25})
     assert controls() == RunSettings(class_index=2, opacity=0.25)
-    for wrong in ({"opacity": 0.9, "class": "violet"}, {"opacity": 1.1}, {"opacity": True}, {"speed": 3}, {"class": 1}):
+    for wrong in (
+        {"opacity": 0.9, "class": "violet"},
+        {"opacity": 1.1},
+        {"opacity": True},
+        {"speed": 3},
+        {"class": 1},
+        {"method": "magic"},
+    ):
         status, answer = post(view, "/controls", wrong)
         assert status == 400, wrong
         assert answer["error"]
@@ -223,10 +231,28 @@ def test_settings_change_all_at_once_or_not_at_all(view: LiveView, controls: Con
     assert post(view, "/controls", {"class": None})[1]["class"] is None
 
 
+def test_a_method_can_take_the_place_of_the_files_own_map(view: LiveView, controls: Controls) -> None:
+    choices = json.loads(get(view, "/choices.json")[1])
+    assert choices["labels"] == ["red", "green", "blue"]
+    assert choices["methods"] == ["cam", "occlusion", "rise", "lime", "shap"], "no activations, no Score-CAM"
+    assert post(view, "/controls", {"method": "occlusion"})[1]["method"] == "occlusion"
+    assert controls().explainer is not None
+    assert post(view, "/controls", {"method": "cam"})[1]["method"] == "cam"
+    assert controls().explainer is None
+
+
+def test_a_model_without_a_map_can_be_explained_once_a_method_is_chosen(write_model: Callable[..., Path]) -> None:
+    controls = Controls(Model.load(write_model(method="none")), RunSettings())
+    with pytest.raises(UsageError, match="no saliency map"):
+        controls.change({"class": "blue"})
+    controls.change({"class": "blue", "method": "occlusion"})
+    assert (controls.class_name, controls.method) == ("blue", "occlusion")
+
+
 def test_the_run_follows_the_settings_from_frame_to_frame(model: Model, red_spot: np.ndarray, tmp_path: Path) -> None:
     for number in range(12):
         Image.fromarray(red_spot).save(tmp_path / f"{number:02}.png")
-    controls = Controls(RunSettings(), model)
+    controls = Controls(model, RunSettings())
     answers: list[Answer] = []
 
     class Watcher:

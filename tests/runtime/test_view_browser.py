@@ -89,7 +89,7 @@ def test_the_page_shows_the_run(chromium: Any, watched: LiveView) -> None:
     assert page.text_content("#label") == "red"
     assert "The heat is the evidence for red" in page.text_content("#why")
     assert page.text_content("#about") == "colour.onnx on camera 0"
-    assert page.text_content("#method") == "cam"
+    assert page.input_value("#method") == "cam"
     page.wait_for_selector("#stages tr")
     assert [row.text_content() for row in page.query_selector_all("#stages td:first-child")][:3] == [
         "capture",
@@ -125,6 +125,14 @@ def test_opacity_and_class_take_effect_on_the_stream(chromium: Any, watched: Liv
     page.click("dialog .choices button:text-is('the best answer')")
     _until(lambda: heat() > 180)
     assert controls.class_name is None
+    assert page.complaints == []
+
+
+def test_a_method_is_chosen_in_the_page(chromium: Any, watched: LiveView, controls: Controls) -> None:
+    page = _live(chromium, watched.url, **DESK)
+    page.select_option("#method", "occlusion")
+    _until(lambda: controls.method == "occlusion")
+    page.wait_for_selector("#stages td:has-text('explanation')")
     assert page.complaints == []
 
 

@@ -16,7 +16,7 @@ from kdedge_runtime.sources.frame import Frame
 from kdedge_runtime.view import LiveView
 
 HERE = Door.at(Address("127.0.0.1", 0))
-ABOUT = {"model": "colour.onnx", "source": "camera 0", "runtime": "onnxruntime", "method": "cam"}
+ABOUT = {"model": "colour.onnx", "source": "camera 0", "runtime": "onnxruntime"}
 MAP = np.array([[1.0, -2.0], [0.0, 4.0]], np.float32)
 
 

@@ -64,9 +64,9 @@ class LiveView:
     | `/frame.jpg?serial=`  | the frame of an answer that was shown, without heat                   |
     | `/metrics.json`       | answer (`?serial=`: of that frame), history, rates, timings, board    |
     | `/metrics`            | the same for Prometheus                                               |
-    | `/labels.json`        | the classes                                                           |
+    | `/choices.json`       | the classes and the methods                                           |
     | `/health`             | 200 while answers come, 503 when none came for ten seconds            |
-    | `POST /controls`      | change the class to explain and the opacity                           |
+    | `POST /controls`      | change the class to explain, the method and the opacity               |
     | `POST /hold`          | keep the frame of an answer that is shown                             |
     | `POST /feedback`      | a person's verdict on an answer that was shown                        |
     """
@@ -132,12 +132,12 @@ class _Site:
 
     def metrics(self, serial: int = 0) -> dict[str, Any]:
         """All figures, ready for JSON; of the answer with this number while it is kept, of the newest else."""
-        board, settings = self.board, self.controls.settings
+        board = self.board
         figures: dict[str, Any] = {
             "about": self.about,
             "watchers": board.watchers,
             "frames": 0,
-            "controls": {"class": self.controls.class_name, "opacity": settings.opacity},
+            "controls": self.controls.figures(),
             "feedback": None if self.feedback is None else {"kept": self.feedback.kept},
             "machine": machine_figures(self.machine.state()),
             "history": [(round(ago, 1), label, round(p, 3)) for ago, label, p in board.history.until(time.monotonic())],
@@ -169,7 +169,7 @@ class _ViewHandler(Handler):
             "/frame.jpg": self._frame,
             "/metrics.json": self._metrics,
             "/metrics": self._prometheus,
-            "/labels.json": lambda: self.send_json(HTTPStatus.OK, self.server.site.controls.model.metadata.labels),
+            "/choices.json": self._choices,
             "/health": self._health,
         }
 
@@ -180,6 +180,10 @@ class _ViewHandler(Handler):
         serial = self._serial("serial", missing=0)
         if serial is not None:
             self.send_json(HTTPStatus.OK, self.server.site.metrics(serial))
+
+    def _choices(self) -> None:
+        controls = self.server.site.controls
+        self.send_json(HTTPStatus.OK, {"labels": controls.model.metadata.labels, "methods": controls.methods})
 
     def _prometheus(self) -> None:
         site = self.server.site
@@ -260,7 +264,7 @@ class _ViewHandler(Handler):
     def _control(self, wanted: dict[str, Any]) -> object:
         site = self.server.site
         site.controls.change(wanted)
-        return site.metrics()["controls"]
+        return site.controls.figures()
 
     def _hold(self, wanted: dict[str, Any]) -> object:
         serial = _whole_number(wanted.get("serial"))

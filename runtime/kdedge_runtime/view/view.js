@@ -16,7 +16,7 @@ let shown = 0;        // the number of the frame on the screen
 let picture = null;   // its JPEG
 let held = false;     // the picture stands still
 let answer = null;    // the newest figures of the frame on the screen
-let labels = null;
+let choices = null;   // the classes and the methods
 let lastFrames = 0, lastChange = Date.now();
 let settledAt = 0;    // until then the page's own settings are newer than those that are polled
 
@@ -113,7 +113,7 @@ const JUDGING = {
   wrong: () => judge("wrong"),
   label: () => standing(async () => {
     const first = answer.ranking.slice(1).map(({ label }) => label);
-    const label = await choose("What is it?", await allLabels(), { first, free: true });
+    const label = await choose("What is it?", (await allChoices()).labels, { first, free: true });
     if (label) await judge("label", { label });
   }),
   place: () => standing(async () => {
@@ -133,9 +133,12 @@ async function attempt(deed) {
   }
 }
 
-async function allLabels() {
-  labels ??= await ask("/labels.json");
-  return labels;
+async function allChoices() {
+  if (!choices) {
+    choices = await ask("/choices.json");
+    at("method").replaceChildren(...choices.methods.map((name) => make("option", { value: name, textContent: name })));
+  }
+  return choices;
 }
 
 // ---- settings
@@ -145,9 +148,11 @@ async function set(change) {
   showSettings(await ask("/controls", change));
 }
 
-function showSettings({ class: name, opacity }) {
+function showSettings({ class: name, method, opacity }) {
   at("explain").firstElementChild.textContent = name ?? BEST;
   at("explain").dataset.name = name ?? "";
+  at("method").value = method;
+  at("explain").disabled = at("opacity").disabled = method === "none";
   at("opacity").value = opacity;
   at("opacity-value").textContent = `${Math.round(opacity * 100)} %`;
 }
@@ -174,7 +179,7 @@ async function sendOpacity() {
 async function chooseClass() {
   const current = at("explain").dataset.name || null;
   const first = answer ? answer.ranking.map(({ label }) => label) : [];
-  const name = await choose("Which class shall the heat explain?", await allLabels(), { first, current, none: BEST });
+  const name = await choose("Which class shall the heat explain?", (await allChoices()).labels, { first, current, none: BEST });
   if (name !== undefined) await set({ class: name });
 }
 
@@ -232,8 +237,8 @@ async function poll() {
       at("about").textContent = `${m.about.model} on ${source}`;
       at("about").title = m.about.runtime;
       at("feedback").hidden = m.feedback === null;
-      at("method").textContent = m.about.method;
-      at("controls").hidden = m.about.method === "none";
+      await allChoices();
+      at("controls").hidden = false;
       showMachine(m.machine);
       showHistory(m.history);
       if (Date.now() > settledAt) showSettings(m.controls);
@@ -264,6 +269,7 @@ at("verdicts").onclick = ({ target }) => {
   if (judgement) attempt(JUDGING[judgement]);
 };
 at("explain").onclick = () => attempt(chooseClass);
+at("method").onchange = () => attempt(() => set({ method: at("method").value }));
 at("opacity").oninput = () => attempt(sendOpacity);
 watch();
 poll();
