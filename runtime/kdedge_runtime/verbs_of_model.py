@@ -70,9 +70,8 @@ def print_bench(path: str, *, device: str, threads: int | None, provider: str | 
         return
     first = next(iter(models.values()))
     count = threads or profile.threads
-    setup = (
-        f"{profile.name}, onnxruntime {ort.__version__}, {first.provider}, {count or 'all'} threads, one image a run"
-    )
+    used = "1 thread" if count == 1 else f"{count or 'all'} threads"
+    setup = f"{profile.name}, onnxruntime {ort.__version__}, {first.provider}, {used}, one image a run"
     sys.stdout.write(f"{', '.join(one.name for one in paths)}\n{setup}\n{measured.table()}\n")
 
 
