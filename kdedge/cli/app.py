@@ -13,6 +13,7 @@ from kdedge.cli.distill import distill
 from kdedge.cli.doctor import doctor
 from kdedge.cli.explain import explain
 from kdedge.cli.export import export
+from kdedge.cli.feedback import feedback
 from kdedge.cli.run import run
 from kdedge.cli.train import train
 from kdedge.cli.validate import validate
@@ -33,6 +34,7 @@ app = typer.Typer(
 for verb in (train, distill, compare, export, validate, explain, bench, doctor, demo):
     app.command()(verb)
 app.add_typer(devices, name="devices")
+app.add_typer(feedback, name="feedback")
 # The runtime has its own parser, which the device uses as well; its options pass through untouched.
 app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run)
 

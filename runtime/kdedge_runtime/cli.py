@@ -76,6 +76,12 @@ def build_parser(prog: str = "kdedge-run") -> argparse.ArgumentParser:
         help="always (default), every=N, on-change (of the answer), low-confidence[=P] (answers below P; 0.5)",
     )
     when.add_argument(
+        "--method",
+        metavar="NAME",
+        help="ask the model again with parts hidden: occlusion, rise, lime, shap or scorecam (default: the file's map)",
+    )
+    when.add_argument("--budget-ms", type=_milliseconds, metavar="MS", help="time that such a method may take a frame")
+    when.add_argument(
         "--fps", type=_rate, metavar="N", help="keep up with N frames a second: explanations thin before frames drop"
     )
     how = parser.add_argument_group("how the model runs")
@@ -163,6 +169,16 @@ def _rate(text: str) -> float:
         value = 0.0
     if not 0 < value <= 1000:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of frames per second, such as 15")
+    return value
+
+
+def _milliseconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time in milliseconds, such as 500")
     return value
 
 

@@ -2,30 +2,31 @@
 
 import argparse
 import logging
+import os
 import sys
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnxruntime as ort
 
 from kdedge_runtime.cadence import Cadence
-from kdedge_runtime.checks import checklist
-from kdedge_runtime.devices.detect import find_profile
 from kdedge_runtime.errors import UsageError, ValidationFailed
+from kdedge_runtime.heat import OPACITY
 from kdedge_runtime.model import Model, available_providers
-from kdedge_runtime.notify import SystemdNotifier
-from kdedge_runtime.overlay import OPACITY
 from kdedge_runtime.pictures import is_picture
 from kdedge_runtime.progress import RunSummary
 from kdedge_runtime.runner import RunSettings, run, stopped_by_signals
-from kdedge_runtime.sinks import JsonLines, PictureFolder, Sink, StatusLine, VideoFile, Window
-from kdedge_runtime.soak import Soak
+from kdedge_runtime.sinks.sink import Sink
 from kdedge_runtime.sources import Source, open_source
 from kdedge_runtime.sources.frame import stands_still
-from kdedge_runtime.view import Address, LiveView
+
+if TYPE_CHECKING:
+    from kdedge_runtime.blackbox import Explainer
+    from kdedge_runtime.soak import Soak
+    from kdedge_runtime.view import LiveView
 
 __all__ = ["execute"]
 
@@ -42,14 +43,15 @@ def execute(arguments: argparse.Namespace) -> RunSummary:
     stop = threading.Event()
     with stopped_by_signals(stop):
         cadence = Cadence.parse(arguments.cadence)
-        if arguments.source is None:  # which only passes together with --device
-            arguments.source = find_profile(arguments.device).camera
         setup = _setup(arguments)
         model = Model.load(
             arguments.model, threads=setup.threads, provider=setup.provider or "cpu", spinning=setup.spinning
         )
-        class_index = None if arguments.class_name is None else model.class_index(arguments.class_name)
-        start_line = _start_line(model, setup)
+        explainer = _explainer(model, arguments)
+        class_index = None
+        if arguments.class_name is not None:
+            class_index = model.class_index(arguments.class_name, by_explainer=explainer is not None)
+        start_line = _start_line(model, setup, arguments.method)
         _log.info(start_line)
         settings = RunSettings(
             class_index=class_index,
@@ -60,14 +62,15 @@ def execute(arguments: argparse.Namespace) -> RunSummary:
         )
         with ExitStack() as stack:
             source = stack.enter_context(open_source(arguments.source, arguments.frames, stop, loop=arguments.loop))
-            sinks = [stack.enter_context(sink) for sink in _sinks(arguments, model, source, start_line, stop)]
-            soak = None if arguments.soak is None else stack.enter_context(Soak(arguments.soak, stop))
+            sinks = [stack.enter_context(sink) for sink in _sinks(arguments, source, stop)]
+            if arguments.view is not None:
+                view = stack.enter_context(_view(arguments, model, source, start_line))
+                _log.info("view: %s", view.url)
+                sinks.append(view)
+            soak = None if arguments.soak is None else stack.enter_context(_soak(arguments.soak, stop))
             if soak is not None:
                 sinks.append(soak)
-            for sink in sinks:
-                if isinstance(sink, LiveView):
-                    _log.info("view: %s", sink.url)
-            summary = run(model, source, sinks, settings, stop)
+            summary = run(model, source, sinks, settings, stop, explainer)
     _log.info(summary.table())
     if arguments.output and summary.frames:
         _log.info("written: %s", arguments.output)
@@ -76,7 +79,15 @@ def execute(arguments: argparse.Namespace) -> RunSummary:
     return summary
 
 
-def _judge(soak: Soak) -> None:
+def _soak(duration_s: float, stop: threading.Event) -> "Soak":
+    from kdedge_runtime.soak import Soak
+
+    return Soak(duration_s, stop)
+
+
+def _judge(soak: "Soak") -> None:
+    from kdedge_runtime.checks import checklist
+
     checks = soak.checks()
     _log.info(checklist(checks))
     failed = [check.name for check in checks if check.passed is False]
@@ -97,7 +108,10 @@ class _Setup:
 def _setup(arguments: argparse.Namespace) -> _Setup:
     if arguments.device is None:
         return _Setup(arguments.threads, arguments.provider, spinning=False)
+    from kdedge_runtime.devices.detect import find_profile
+
     profile = find_profile(arguments.device)
+    arguments.source = arguments.source or profile.camera
     if objection := profile.onnxruntime.objection(ort.__version__):
         _log.warning("%s: expected %s or later for %s", objection, profile.onnxruntime.minimum, profile.name)
     return _Setup(
@@ -107,29 +121,47 @@ def _setup(arguments: argparse.Namespace) -> _Setup:
     )
 
 
-def _sinks(
-    arguments: argparse.Namespace, model: Model, source: Source, start_line: str, stop: threading.Event
-) -> list[Sink]:
+def _explainer(model: Model, arguments: argparse.Namespace) -> "Explainer | None":
+    if arguments.method is None:
+        if arguments.budget_ms is not None:
+            raise UsageError("--budget-ms is for a --method. Name one, or leave --budget-ms out.")
+        return None
+    from kdedge_runtime.blackbox import make_explainer
+
+    return make_explainer(model, arguments.method, budget_ms=arguments.budget_ms)
+
+
+def _sinks(arguments: argparse.Namespace, source: Source, stop: threading.Event) -> list[Sink]:
     sinks: list[Sink] = []
     if arguments.jsonl is not None:
+        from kdedge_runtime.sinks.jsonl import JsonLines
+
         sinks.append(JsonLines(arguments.jsonl, stop))
     if arguments.output is not None:
         _check_apart(Path(arguments.output), Path(arguments.source).expanduser())
         sinks.append(_output(Path(arguments.output), source))
-    if arguments.view is not None:
-        about = {
-            "model": model.path.name,
-            "source": source.name,
-            "runtime": start_line,
-        }
-        sinks.append(LiveView(Address.parse(arguments.view), about))
     if arguments.show:
+        from kdedge_runtime.sinks.window import Window
+
         sinks.append(Window(stop))
-    if notifier := SystemdNotifier.from_environment():
-        sinks.append(notifier)
+    if "NOTIFY_SOCKET" in os.environ:
+        from kdedge_runtime.notify import SystemdNotifier
+
+        if notifier := SystemdNotifier.from_environment():
+            sinks.append(notifier)
     if sys.stderr.isatty() and not (arguments.jsonl == "-" and sys.stdout.isatty()):
+        from kdedge_runtime.sinks.terminal import StatusLine
+
         sinks.append(StatusLine())
     return sinks
+
+
+def _view(arguments: argparse.Namespace, model: Model, source: Source, start_line: str) -> "LiveView":
+    # A web server takes a third as long to load as onnxruntime, so it is not loaded for runs without one.
+    from kdedge_runtime.view import Address, LiveView
+
+    about = {"model": model.path.name, "source": source.name, "runtime": start_line}
+    return LiveView(Address.parse(arguments.view), about)
 
 
 def _check_apart(output: Path, source: Path) -> None:
@@ -147,14 +179,18 @@ def _output(path: Path, source: Source) -> Sink:
     if path.suffix.lower() == ".mp4":
         if stands_still(source):
             raise UsageError(f"Pictures make no video. Name a folder for their overlays: `-o {path.with_suffix('')}`.")
+        from kdedge_runtime.sinks.video import VideoFile
+
         return VideoFile(path, source.fps, live=source.live)
     if path.suffix and not path.is_dir():
         raise UsageError(f"-o {path} is neither a video (*.mp4) nor a folder. Name one of them.")
+    from kdedge_runtime.sinks.folder import PictureFolder
+
     return PictureFolder(path)
 
 
-def _start_line(model: Model, setup: _Setup) -> str:
-    spec, outputs = model.metadata.input, model.metadata.outputs
+def _start_line(model: Model, setup: _Setup, method: str | None) -> str:
+    spec = model.metadata.input
     parts = [
         f"onnxruntime {ort.__version__}",
         f"provider {model.provider.removesuffix('ExecutionProvider')} (asked for: {setup.provider or 'none'})",
@@ -162,9 +198,16 @@ def _start_line(model: Model, setup: _Setup) -> str:
         f"{spec.width}×{spec.height} px",
         f"{len(model.metadata.labels)} classes",
         _number_format(model.metadata.quantization),
-        f"map {outputs.map_width}×{outputs.map_height} {outputs.method}" if model.has_map else "no map",
+        _map(model, method),
     ]
     return " · ".join(parts)
+
+
+def _map(model: Model, method: str | None) -> str:
+    if method is not None:
+        return f"map by {method}"
+    outputs = model.metadata.outputs
+    return f"map {outputs.map_width}×{outputs.map_height} {outputs.method}" if model.has_map else "no map"
 
 
 def _number_format(quantization: dict[str, Any] | None) -> str:

@@ -7,9 +7,11 @@ import numpy as np
 
 from kdedge_runtime.arrays import Floats
 
-__all__ = ["HeatStats", "SteadyScale", "heat_stats", "peak", "rectified"]
+__all__ = ["OPACITY", "HeatStats", "SteadyScale", "heat_stats", "peak", "rectified"]
 
 Box = tuple[float, float, float, float]
+OPACITY = 0.6
+"""How much of the colour covers the picture where the heat is full."""
 
 
 def peak(saliency_map: Floats) -> float:

@@ -66,7 +66,7 @@ class Model:
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
         wanted = _provider(provider)
         try:
-            session = ort.InferenceSession(path.read_bytes(), options, providers=[wanted])
+            session = ort.InferenceSession(str(path), options, providers=[wanted])
         except Exception as error:  # onnxruntime raises its own types without a common, public base
             reason = str(error).strip().partition("\n")[0]
             raise ModelFileError(

@@ -9,12 +9,10 @@ from PIL import Image, ImageDraw
 from kdedge_runtime.arrays import Floats, Pixels
 from kdedge_runtime.caption import Caption, draw_caption
 from kdedge_runtime.colours import heat_ramp
-from kdedge_runtime.heat import Box
+from kdedge_runtime.heat import OPACITY, Box
 
 __all__ = ["OPACITY", "draw_overlay"]
 
-OPACITY = 0.6
-"""How much of the colour covers the picture where the heat is full."""
 _SMALLEST_SIDE_PX = 240
 _MOST_ENLARGED_PX = 16_000_000
 _SEEN_OUTLINE = (255, 255, 255, 150)

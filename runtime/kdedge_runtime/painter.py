@@ -2,10 +2,8 @@
 
 from kdedge_runtime.answer import Answer
 from kdedge_runtime.arrays import Pixels
-from kdedge_runtime.caption import Caption
 from kdedge_runtime.heat import SteadyScale, peak, rectified
 from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.overlay import OPACITY, draw_overlay
 from kdedge_runtime.preprocess import visible_box
 
 __all__ = ["Painter"]
@@ -14,17 +12,15 @@ __all__ = ["Painter"]
 class Painter:
     """Draws answers; of a moving picture it remembers how bright the heat was."""
 
-    def __init__(self, spec: ImageInput, opacity: float = OPACITY, *, moving: bool) -> None:
+    def __init__(self, spec: ImageInput, *, moving: bool) -> None:
         """Start a run.
 
         Args:
             spec: the model's input, which says what part of a frame it sees.
-            opacity: cover of full heat, in [0, 1].
             moving: whether frames follow one another in time. Their heat shares a steady scale, and their age is
                 written on them.
         """
         self._spec = spec
-        self._opacity = opacity
         self._moving = moving
         self._steady = SteadyScale()
         self._scale = 0.0
@@ -35,8 +31,12 @@ class Painter:
             strength = peak(answer.saliency_map)
             self._scale = self._steady.update(strength) if self._moving else strength
 
-    def paint(self, answer: Answer) -> Pixels:
-        """The frame with its heat and caption, uint8 RGB."""
+    def paint(self, answer: Answer, opacity: float) -> Pixels:
+        """The frame with its heat and caption, uint8 RGB; full heat covers it with `opacity`, in [0, 1]."""
+        # Here, since a run that nobody watches needs no typefaces.
+        from kdedge_runtime.caption import Caption
+        from kdedge_runtime.overlay import draw_overlay
+
         rgb = answer.frame.rgb
         heat = None if answer.saliency_map is None else rectified(answer.saliency_map, self._scale)
         details = [] if answer.explained == answer.label else [f"heat: {answer.explained}"]
@@ -45,4 +45,4 @@ class Painter:
         caption = Caption(answer.label, answer.probability, tuple(details))
         height, width = rgb.shape[:2]
         box = visible_box(height, width, self._spec)
-        return draw_overlay(rgb, heat, box, caption, opacity=self._opacity)
+        return draw_overlay(rgb, heat, box, caption, opacity=opacity)

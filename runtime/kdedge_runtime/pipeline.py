@@ -1,7 +1,6 @@
 """Work that goes on beside its consumer, a bounded step ahead of it."""
 
 import threading
-from collections import deque
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -16,23 +15,21 @@ _GOODBYE_S = 2.0
 class Ahead(Generic[T]):
     """Iterates over something in a thread of its own, so that its work overlaps with the consumer's.
 
-    An item is begun only when there is room for it. So no more than `room` of them wait, and none of them grows old
-    behind a slow consumer: what is taken from a camera is taken late rather than kept.
+    An item is begun only when the one before has been taken. So no more than one waits, and it does not grow old behind
+    a slow consumer: what comes from a camera is taken late rather than kept.
     """
 
-    def __init__(self, items: Iterable[T], name: str, *, room: int = 1, stop: threading.Event | None = None) -> None:
+    def __init__(self, items: Iterable[T], name: str, stop: threading.Event | None = None) -> None:
         """Start nothing yet; entering does.
 
         Args:
             items: iterated over in the thread, once; its errors are raised in the consumer, after its last item.
             name: of the thread.
-            room: how many finished items may wait.
             stop: ends a wait for the next item when set.
         """
         self._items = items
-        self._room = room
         self._stop = stop or threading.Event()
-        self._ready: deque[T] = deque()
+        self._ready: list[T] = []
         self._changed = threading.Condition()
         self._closed = self._finished = False
         self._error: BaseException | None = None
@@ -58,9 +55,10 @@ class Ahead(Generic[T]):
                     self._changed.wait(_STOP_CHECK_S)
                 if not self._ready:
                     break
-                item = self._ready.popleft()
+                taken, self._ready = self._ready, []
                 self._changed.notify_all()
-            yield item
+            # Popped, so that no name here holds a frame of many megabytes while the next one is made.
+            yield taken.pop()
         if self._error is not None:
             raise self._error
 
@@ -75,6 +73,7 @@ class Ahead(Generic[T]):
                 with self._changed:
                     self._ready.append(item)
                     self._changed.notify_all()
+                del item
         except BaseException as error:  # everything belongs to the consumer, who raises it again
             self._error = error
         finally:
@@ -84,5 +83,5 @@ class Ahead(Generic[T]):
 
     def _has_room(self) -> bool:
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or len(self._ready) < self._room)
+            self._changed.wait_for(lambda: self._closed or not self._ready)
             return not self._closed

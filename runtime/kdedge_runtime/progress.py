@@ -33,8 +33,14 @@ class Progress:
         self._ages = Tally()
         self._source = source
         self._clock = clock
-        self._started = clock()
-        self._ended_at: deque[float] = deque([self._started], maxlen=_RECENT_FRAMES + 1)
+        self._ended_at: deque[float] = deque(maxlen=_RECENT_FRAMES + 1)
+        self.start()
+
+    def start(self) -> None:
+        """Count the time from here."""
+        self._started = self._clock()
+        self._ended_at.clear()
+        self._ended_at.append(self._started)
 
     def count(self, answer: Answer) -> None:
         """Take in one more answer."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
-from typing import TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,8 +16,8 @@ from kdedge_runtime.answer import Answer, read_answer
 from kdedge_runtime.arrays import Pixels
 from kdedge_runtime.cadence import ALWAYS, Cadence, Reason, Thinning
 from kdedge_runtime.errors import SourceError
+from kdedge_runtime.heat import OPACITY
 from kdedge_runtime.model import Explanation, Model
-from kdedge_runtime.overlay import OPACITY
 from kdedge_runtime.painter import Painter
 from kdedge_runtime.pipeline import Ahead
 from kdedge_runtime.preprocess import fit
@@ -26,19 +26,14 @@ from kdedge_runtime.sinks.sink import Sink
 from kdedge_runtime.sources.frame import Frame, Source, stands_still
 from kdedge_runtime.sources.latest import LatestFrames
 
-__all__ = ["Explainer", "RunSettings", "run", "stopped_by_signals", "warm_up"]
+__all__ = ["RunSettings", "run", "stopped_by_signals", "warm_up"]
+
+if TYPE_CHECKING:
+    from kdedge_runtime.blackbox import Explainer
 
 _log = logging.getLogger(__name__)
 
-Explainer: TypeAlias = Callable[[Pixels, Explanation], Explanation]
-"""Explains an answer from outside the graph.
-
-It is given the model's input, uint8 RGB `[1, H, W, 3]`, and what the model said of it, and returns that with its
-`saliency_map` `[1, h, w]` for `explained_class`.
-"""
-
 _WARM_UPS = 3
-_FRAMES_AHEAD = 2
 _FRAMES_OVER_BUDGET = 30
 
 
@@ -62,13 +57,13 @@ def run(
     model: Model,
     source: Source,
     sinks: Sequence[Sink],
-    settings: RunSettings | None = None,
+    settings: RunSettings | Callable[[], RunSettings] | None = None,
     stop: threading.Event | None = None,
-    explainer: Explainer | None = None,
+    explainer: "Explainer | None" = None,
 ) -> RunSummary:
     """Answer every frame of a source and hand the answers to the sinks.
 
-    Reading, the model and the sinks work side by side, each at most a frame or two ahead of the next. The model is
+    Reading, the model and the sinks work side by side, each at most a frame ahead of the next. The model is
     warmed up first, so that no figure holds its first, slower passes. The overlay is drawn only for explained frames
     that some sink wants to see.
 
@@ -76,9 +71,9 @@ def run(
         model: the model to run.
         source: already entered.
         sinks: already entered; written to from this thread.
-        settings: None for the defaults.
+        settings: None for the defaults; a function is asked before every frame for the class and the opacity.
         stop: ends the run after the current frame when set, from any thread or signal.
-        explainer: explains in the place of the graph; None takes the graph's map.
+        explainer: explains in the place of the graph (see `kdedge_runtime.blackbox`); None takes the graph's map.
 
     Returns:
         The figures. A source that gives out after its first frame is reported in `failure`, so that the sinks can
@@ -88,13 +83,14 @@ def run(
         SourceError: the source gave no frame at all.
         KdedgeError: the model's outputs are not finite, or a sink cannot write.
     """
-    settings = settings or RunSettings()
+    given = settings or RunSettings()
+    current = given if callable(given) else lambda: given
+    first = current()
     stop = stop or threading.Event()
-    warm_up(model, settings.class_index)
     progress = Progress(source)
-    thinning = Thinning(settings.cadence, settings.budget_fps)
-    looks = _Looks(model, source, settings, progress, thinning, explainer, stop)
-    painter = Painter(model.metadata.input, settings.opacity, moving=not stands_still(source))
+    thinning = Thinning(first.cadence, first.budget_fps)
+    looks = _Looks(model, source, current, progress, thinning, explainer, stop)
+    painter = Painter(model.metadata.input, moving=not stands_still(source))
     try:
         with looks.ahead() as ready:
             for look in ready:
@@ -103,13 +99,13 @@ def run(
                 painter.look(answer)
                 if answer.left_out is None and any(sink.wants_overlay for sink in sinks):
                     with progress.timer.measure("overlay"):
-                        answer = replace(answer, overlay=painter.paint(answer))
+                        answer = replace(answer, overlay=painter.paint(answer, current().opacity))
                 progress.count(answer)
                 with progress.timer.measure("output"):
                     for sink in sinks:
                         sink.write(answer, progress)
                 thinning.output_time.spend(time.perf_counter() - started)
-                if stop.is_set() or progress.frames == settings.max_frames:
+                if stop.is_set() or progress.frames == first.max_frames:
                     break
     except SourceError as error:
         if not progress.frames:
@@ -171,16 +167,17 @@ class _Looks:
         self,
         model: Model,
         source: Source,
-        settings: RunSettings,
+        current: Callable[[], RunSettings],
         progress: Progress,
         thinning: Thinning,
-        explainer: Explainer | None,
+        explainer: "Explainer | None",
         stop: threading.Event,
     ) -> None:
         self._model = model
         self._source = source
-        self._class_index = settings.class_index
-        self._budget_fps = settings.budget_fps
+        self._current = current
+        self._budget_fps = current().budget_fps
+        self._progress = progress
         self._timer = progress.timer
         self._thinning = thinning
         self._explainer = explainer
@@ -193,14 +190,20 @@ class _Looks:
         prepared = self._prepared()
         if isinstance(self._source, LatestFrames):
             # It reads ahead by itself. What is newest is asked for as late as can be: prepared ahead it would age.
-            with Ahead(map(self._look, prepared), "kdedge-model", stop=self._stop) as looks:
+            with Ahead(self._looks(prepared), "kdedge-model", self._stop) as looks:
                 yield looks
         else:
             with (
-                Ahead(prepared, "kdedge-source", room=_FRAMES_AHEAD) as frames,
-                Ahead((self._look(item) for item in frames), "kdedge-model", stop=self._stop) as looks,
+                Ahead(prepared, "kdedge-source", self._stop) as frames,
+                Ahead(self._looks(frames), "kdedge-model", self._stop) as looks,
             ):
                 yield looks
+
+    def _looks(self, prepared: Iterable[tuple[Frame, Pixels]]) -> Iterator[_Look]:
+        # In the thread of all other passes, since what the first ones allocate is kept a thread.
+        warm_up(self._model, self._current().class_index)
+        self._progress.start()
+        yield from map(self._look, prepared)
 
     def _prepared(self) -> Iterator[tuple[Frame, Pixels]]:
         frames = iter(self._source)
@@ -212,7 +215,9 @@ class _Looks:
                 return
             with self._timer.measure("preprocess"):
                 image = fit(frame.rgb, self._model.metadata.input)[None]
-            yield frame, image
+            prepared = [(frame, image)]
+            del frame  # which may have many megabytes, and is not kept while the next one is read
+            yield prepared.pop()
 
     def _look(self, prepared: tuple[Frame, Pixels]) -> _Look:
         frame, image = prepared
@@ -221,7 +226,7 @@ class _Looks:
         left_out = self._thinning.before() if explains else None
         with self._timer.measure("inference"):
             asks = explains and left_out is None and self._explainer is None
-            explanation = self._model.predict(image, self._class_index, explained=asks)
+            explanation = self._model.predict(image, self._current().class_index, explained=asks)
         if explains and left_out is None:
             probabilities = explanation.probabilities[0]
             best = int(probabilities.argmax())
@@ -230,7 +235,8 @@ class _Looks:
                 explanation = replace(explanation, saliency_map=None)
             elif self._explainer is not None:
                 with self._timer.measure("explanation"):
-                    explanation = self._explainer(image, explanation)
+                    estimate = self._explainer(image[0], int(explanation.explained_class[0]))
+                explanation = replace(explanation, saliency_map=estimate.map[None])
         answered_at = time.monotonic()
         busy_s = time.perf_counter() - started
         self._thinning.model_time.spend(busy_s)

@@ -13,7 +13,20 @@ import kdedge as package
 from kdedge.cli import app as module
 from kdedge_runtime import errors
 
-VERBS = ("train", "distill", "compare", "export", "validate", "explain", "bench", "doctor", "demo", "run", "devices")
+VERBS = (
+    "train",
+    "distill",
+    "compare",
+    "export",
+    "validate",
+    "explain",
+    "bench",
+    "doctor",
+    "demo",
+    "run",
+    "devices",
+    "feedback",
+)
 HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "cv2", "PIL", "timm")
 TRAIN = ("--model", "small:resnet8", "--device", "cpu")
 

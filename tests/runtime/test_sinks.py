@@ -21,8 +21,11 @@ from kdedge_runtime.errors import KdedgeError, MissingDependency, SourceError, U
 from kdedge_runtime.files import UniqueNames
 from kdedge_runtime.heat import HeatStats
 from kdedge_runtime.progress import Progress
-from kdedge_runtime.sinks import JsonLines, PictureFolder, StatusLine, VideoFile, Window
-from kdedge_runtime.sinks.jsonl import record
+from kdedge_runtime.sinks.folder import PictureFolder
+from kdedge_runtime.sinks.jsonl import JsonLines, record
+from kdedge_runtime.sinks.terminal import StatusLine
+from kdedge_runtime.sinks.video import VideoFile
+from kdedge_runtime.sinks.window import Window
 from kdedge_runtime.sources.frame import Frame, Truth
 from kdedge_runtime.sources.picture import PictureSource
 

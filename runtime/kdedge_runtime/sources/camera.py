@@ -2,7 +2,6 @@
 
 import time
 from typing import Any
-from urllib.parse import urlsplit
 
 from kdedge_runtime.arrays import Pixels
 from kdedge_runtime.errors import SourceError
@@ -74,5 +73,7 @@ def open_stream(url: str) -> OpenCVConnection:
 
 def without_password(url: str) -> str:
     """The URL as it may be shown and logged."""
+    from urllib.parse import urlsplit
+
     user, at, _ = urlsplit(url).netloc.rpartition("@")
     return url.replace(f"{user}{at}", "***@", 1) if at else url

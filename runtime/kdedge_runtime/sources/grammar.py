@@ -1,10 +1,9 @@
 """What may stand after `--source`."""
 
-import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 from kdedge_runtime.errors import SourceError, UsageError
 from kdedge_runtime.pictures import is_picture
@@ -57,6 +56,8 @@ def parse_source(text: str) -> Place:
 
 
 def _address(url: str) -> Place:
+    from urllib.parse import urlsplit
+
     try:
         parts = urlsplit(url)
         host = parts.hostname
@@ -76,14 +77,14 @@ def _path(text: str) -> Place:
         return Place("pictures" if path.is_dir() or is_picture(path) else "video", str(path))
     if any(character in text for character in _PATTERN):
         return _pattern(path, text)
-    near = difflib.get_close_matches(text, _WORDS, n=1, cutoff=0.7)
+    near = _nearest(text, _WORDS)
     scheme, colon, _ = text.partition(":")
     if near or "://" in text:
         # Only the part before the address can be nearest: "htp://camera/video" is far from "http://" as a whole.
-        near = near or difflib.get_close_matches(f"{scheme}://", _WORDS, n=1, cutoff=0.7)
+        near = near or _nearest(f"{scheme}://", _WORDS)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise UsageError(f"--source {text} is none that kdedge knows.{hint} Expected {GRAMMAR}.")
-    if colon and (near := difflib.get_close_matches(f"{scheme}:", ("usb:", "csi:", "synthetic:"), n=1, cutoff=0.7)):
+    if colon and (near := _nearest(f"{scheme}:", ("usb:", "csi:", "synthetic:"))):
         raise UsageError(f"--source {text} is none that kdedge knows. Did you mean {near[0]}? Expected {GRAMMAR}.")
     raise SourceError(f"There is no file or folder {path}.{_nearest_file(path)} Expected {GRAMMAR}.")
 
@@ -110,5 +111,11 @@ def _nearest_file(path: Path) -> str:
         names = [item.name for item in path.parent.iterdir()]
     except OSError:
         return ""
-    near = difflib.get_close_matches(path.name, names, n=1)
+    near = _nearest(path.name, names)
     return f" Did you mean {path.parent / near[0]}?" if near else ""
+
+
+def _nearest(text: str, words: Sequence[str]) -> list[str]:
+    from difflib import get_close_matches
+
+    return get_close_matches(text, words, n=1, cutoff=0.7)

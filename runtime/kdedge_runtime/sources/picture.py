@@ -60,13 +60,17 @@ class PictureSource:
 
     def __iter__(self) -> Iterator[Frame]:
         for index, file in enumerate(self._files):
-            try:
-                rgb = read_picture(file)
-            except SourceError as error:
-                if len(self._files) == 1 and not self._path.is_dir():
-                    raise
-                self.unreadable += 1
-                _log.warning("skipped: %s", error)
-                continue
-            name = file.relative_to(self._path) if self._path.is_dir() else Path(file.name)
-            yield Frame(index, rgb, time.monotonic(), name.as_posix())
+            yield from self._read(index, file)
+
+    def _read(self, index: int, file: Path) -> list[Frame]:
+        """The frame of a file; none if it is skipped."""
+        try:
+            rgb = read_picture(file)
+        except SourceError as error:
+            if len(self._files) == 1 and not self._path.is_dir():
+                raise
+            self.unreadable += 1
+            _log.warning("skipped: %s", error)
+            return []
+        name = file.relative_to(self._path) if self._path.is_dir() else Path(file.name)
+        return [Frame(index, rgb, time.monotonic(), name.as_posix())]
