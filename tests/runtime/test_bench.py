@@ -34,6 +34,18 @@ def test_a_model_without_a_map_is_measured_once(write_model: Callable[..., Path]
     assert [timing.name for timing in measured.timings] == ["fp32"]
 
 
+def test_a_graph_that_cannot_lose_its_map_is_measured_with_it(
+    model: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(content: bytes, name: str) -> bytes:
+        raise ValueError("a node holds a graph of its own")
+
+    monkeypatch.setattr("kdedge_runtime.bench.keep_output", refuse)
+    measured = bench({"fp32": model}, runs=2, look=lambda: CALM)
+    assert [timing.name for timing in measured.timings] == ["fp32"]
+    assert "cannot be measured without its map: a node holds a graph of its own" in caplog.text
+
+
 def test_layers_are_those_of_the_graph_and_share_its_time(model: Model) -> None:
     layers = bench({"fp32": model}, runs=2, look=lambda: CALM).layers
     assert {"Conv", "MatMul", "ArgMax"} <= {layer.operator for layer in layers}

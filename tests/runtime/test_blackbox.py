@@ -330,7 +330,9 @@ class TestExplainer:
         make_explainer(model, "lime", parts=4)(red_spot, 0, lambda done, total: seen.append((done, total)))
         assert seen[-1] == (999, 999)
         seen.clear()
-        make_explainer(model, "lime", parts=4, budget_ms=60)(red_spot, 0, lambda done, total: seen.append((done, total)))
+        make_explainer(model, "lime", parts=4, budget_ms=60)(
+            red_spot, 0, lambda done, total: seen.append((done, total))
+        )
         assert {total for _, total in seen} == {60}
         assert seen == sorted(seen)
         assert seen[-1] == (60, 60)
