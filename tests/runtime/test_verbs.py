@@ -29,6 +29,8 @@ def test_verbs_of_a_model_need_one(verb: str, capsys: pytest.CaptureFixture[str]
         (["m.onnx", "--bench", "--view"], "--bench does not use --view"),
         (["m.onnx", "--self-test", "--soak", "10s"], "--self-test does not use --soak"),
         (["m.onnx", "--self-test", "--cadence", "every=2"], "--self-test does not use --cadence"),
+        (["m.onnx", "--self-test", "--class", "cat"], "--self-test does not use --class"),
+        (["m.onnx", "--bench", "--max-frames", "3"], "--bench does not use --max-frames"),
         (["m.onnx", "--doctor"], "--doctor does not use MODEL"),
         (["--doctor", "--json"], "--doctor does not use --json"),
         (["--devices", "--device", "generic"], "--devices does not use --device"),
