@@ -112,3 +112,17 @@ def test_help_names_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     told = capsys.readouterr().out
     for word in ("--self-test", "--bench", "--soak", "--doctor", "--devices", "4 a check failed"):
         assert word in told
+
+
+def test_the_test_on_emulated_arm_says_why_it_cannot_run(tmp_path: Path) -> None:
+    # A machine with a shell and little else: neither debootstrap nor qemu.
+    for name in ("bash", "dirname", "id", "uname"):
+        (tmp_path / name).symlink_to(str(shutil.which(name)))
+    script = DEVICES.parent / "tests" / "arm64" / "run.sh"
+    if not script.exists():
+        pytest.skip("the tests are not in a checkout")
+    done = subprocess.run(
+        [tmp_path / "bash", script], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.match(r"skipped: needs (root|debootstrap)", done.stdout)
