@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from kdedge_runtime import verbs_of_model
-from kdedge_runtime.bench import Bench, bench, companion
+from kdedge_runtime.bench import Bench, Timing, bench, companion
 from kdedge_runtime.board import BoardState, read_board
 from kdedge_runtime.cli import main
+from kdedge_runtime.devices import load_profile
 from kdedge_runtime.model import Model
+from kdedge_runtime.verbs_of_model import int8_verdict
 
 CALM = BoardState(50.0, 1500.0, 1500.0, (), (), None)
 
@@ -82,6 +84,28 @@ def test_json_and_table_tell_the_same(model: Model) -> None:
     table = measured.table()
     assert "50 °C, 1500 of 1500 MHz" in table
     assert f"{measured.timings[1].p50_ms:.2f}" in table and measured.layers[0].name in table
+
+
+@pytest.mark.parametrize(
+    ("device", "ratio", "verdict"),
+    [
+        ("raspberry-pi-5", 0.5, "0.50 of fp32's time here, as the profile raspberry-pi-5 expects: take the int8 file."),
+        ("raspberry-pi-5", 1.3, "here, otherwise than the profile raspberry-pi-5 expects: take the fp32 file."),
+        ("raspberry-pi-4", 1.3, "here, as the profile raspberry-pi-4 expects: take the fp32 file."),
+        ("raspberry-pi-4", 0.97, "take the fp32 file."),
+        ("generic", 0.5, "0.50 of fp32's time here: take the int8 file."),
+    ],
+)
+def test_int8_is_held_against_what_the_profile_expects(device: str, ratio: float, verdict: str) -> None:
+    def timing(name: str, ratio: float) -> Timing:
+        return Timing(name, 10 * ratio, 9 * ratio, 11 * ratio, ratio, ratio, ratio)
+
+    profile = load_profile(device)
+    both = Bench((), CALM, CALM, (timing("fp32", 1.0), timing("int8", ratio)))
+    assert (int8_verdict(both, profile) or "").endswith(verdict)
+    other_way_round = Bench((), CALM, CALM, (timing("int8", 1.0), timing("fp32", 1 / ratio)))
+    assert int8_verdict(other_way_round, profile) == int8_verdict(both, profile)
+    assert int8_verdict(Bench((), CALM, CALM, (timing("fp32", 1.0),)), profile) is None
 
 
 @pytest.mark.parametrize(
