@@ -113,7 +113,7 @@ def test_without_systemd_there_is_no_notifier() -> None:
 
 def test_a_real_run_tells_systemd(listener: Listener, model_path: Path) -> None:
     command = [sys.executable, "-c", "import sys; from kdedge_runtime.cli import main; sys.exit(main())"]
-    environment = os.environ | {"NOTIFY_SOCKET": listener.address, "WATCHDOG_USEC": "1000000"}
+    environment = os.environ | {"NOTIFY_SOCKET": listener.address, "WATCHDOG_USEC": "2000000"}
     ran = subprocess.run(
         [*command, model_path, "--source", "synthetic:", "--max-frames", "40"],
         env=environment,
@@ -125,7 +125,7 @@ def test_a_real_run_tells_systemd(listener: Listener, model_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     heard = listener.heard()
     assert (heard[0], heard[-1]) == ("READY=1", "STOPPING=1")
-    assert sum(message.startswith("WATCHDOG=1") for message in heard) >= 3
+    assert any(message.startswith("WATCHDOG=1\nSTATUS=") for message in heard)
 
 
 def test_a_source_that_gives_nothing_is_not_ready(listener: Listener, model_path: Path, tmp_path: Path) -> None:
