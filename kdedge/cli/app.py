@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from kdedge.cli.bench import bench
+from kdedge.cli.bundle import bundle
 from kdedge.cli.compare import compare
 from kdedge.cli.demo import demo
 from kdedge.cli.devices import devices
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (train, distill, compare, export, validate, explain, bench, doctor, demo):
+for verb in (train, distill, compare, export, validate, explain, bundle, bench, doctor, demo):
     app.command()(verb)
 app.add_typer(devices, name="devices")
 app.add_typer(feedback, name="feedback")

@@ -36,7 +36,7 @@ def build_parser(prog: str = "kdedge-run") -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", nargs="?", metavar="MODEL", help="a model file written by `kdedge export`")
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="a model file, or a bundle of `kdedge bundle`")
     parser.add_argument(
         "--source",
         metavar="SOURCE",
@@ -87,6 +87,11 @@ def build_parser(prog: str = "kdedge-run") -> argparse.ArgumentParser:
     how = parser.add_argument_group("how the model runs")
     how.add_argument("--class", dest="class_name", metavar="NAME", help="explain this class (default: the top one)")
     how.add_argument("--opacity", type=_share, metavar="0..1", help="how much full heat covers (default: 0.6)")
+    how.add_argument(
+        "--require-signature",
+        metavar="PUBLICKEY",
+        help="run a bundle that this Ed25519 key has signed, and nothing else (hexadecimal, or a PEM file)",
+    )
     how.add_argument(
         "--device",
         metavar="NAME",

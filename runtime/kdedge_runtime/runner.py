@@ -90,7 +90,8 @@ def run(
     progress = Progress(source)
     thinning = Thinning(first.cadence, first.budget_fps)
     looks = _Looks(model, source, current, progress, thinning, explainer, stop)
-    painter = Painter(model.metadata.input, moving=not stands_still(source))
+    recorded_fps = None if source.live else source.fps
+    painter = Painter(model.metadata.input, moving=not stands_still(source), fps=recorded_fps)
     try:
         with looks.ahead() as ready:
             for look in ready:
@@ -200,7 +201,7 @@ class _Looks:
                 yield looks
 
     def _looks(self, prepared: Iterable[tuple[Frame, Pixels]]) -> Iterator[_Look]:
-        # In the thread of all other passes, since what the first ones allocate is kept a thread.
+        # Here, so that the first frame is read meanwhile.
         warm_up(self._model, self._current().class_index)
         self._progress.start()
         yield from map(self._look, prepared)

@@ -20,6 +20,7 @@ VERBS = (
     "export",
     "validate",
     "explain",
+    "bundle",
     "bench",
     "doctor",
     "demo",

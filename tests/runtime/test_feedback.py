@@ -210,7 +210,7 @@ class TestTrouble:
                 # The one being added may have got through without a word.
                 assert kept[-1] in (last, last + 1)
                 assert kept[-2] == kept[-1] - 1
-                assert store._connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+                assert store._rows("PRAGMA integrity_check") == [("ok",)]
         assert last > 0
 
     def test_a_full_disk_is_a_sentence_and_what_was_there_stays(self, tmp_path: Path) -> None:
@@ -236,12 +236,13 @@ class TestTrouble:
     def test_sqlites_own_word_for_a_full_disk_says_what_to_do(self, tmp_path: Path) -> None:
         with FeedbackStore.open(tmp_path / "feedback.db", 20) as store:
             store.add(verdict(1))
-            store._connection.execute("PRAGMA max_page_count = 10").fetchall()
+            store._rows("PRAGMA max_page_count = 10")
             with pytest.raises(FeedbackError, match="The disk is full: remove something, or lower the cap"):
                 store.add(verdict(2, size_bytes=100_000))
             assert numbers(store) == [1]
 
-    def test_a_damaged_file_is_a_sentence_with_the_way_out(self, tmp_path: Path) -> None:
+    @pytest.fixture
+    def damaged(self, tmp_path: Path) -> Path:
         path = tmp_path / "feedback.db"
         with FeedbackStore.open(path, 5) as store:
             for number in range(20):
@@ -249,19 +250,41 @@ class TestTrouble:
         content = bytearray(path.read_bytes())
         content[4096:] = np.random.default_rng(1).bytes(len(content) - 4096)
         path.write_bytes(content)
-        way_out = rf"is damaged.*`mv {path} {path}\.damaged`"
-        with pytest.raises(FeedbackError, match=way_out), FeedbackStore.open(path, 5) as store:
-            store.add(verdict(99))
-        with pytest.raises(FeedbackError, match="is damaged"), FeedbackStore.open_to_read(path) as store:
+        return path
+
+    def test_a_damaged_file_is_a_sentence_with_the_way_out(self, damaged: Path) -> None:
+        way_out = rf"is damaged.*`mv {damaged} {damaged}\.damaged`"
+        with FeedbackStore.open(damaged, 5) as store:
+            for _ in range(2):
+                with pytest.raises(FeedbackError, match=way_out):
+                    store.add(verdict(99))
+        with pytest.raises(FeedbackError, match="is damaged"), FeedbackStore.open_to_read(damaged) as store:
             list(store)
 
-    def test_a_file_that_is_no_database_is_left_alone(self, tmp_path: Path) -> None:
-        path = tmp_path / "notes.txt"
-        path.write_text("notes " * 1000)
-        for open_ in (lambda: FeedbackStore.open(path, 5), lambda: FeedbackStore.open_to_read(path)):
-            with pytest.raises(FeedbackError, match="no feedback"):
-                open_()
-        assert path.read_text() == "notes " * 1000
+    def test_the_way_out_works_without_ending_the_run(self, damaged: Path) -> None:
+        with FeedbackStore.open(damaged, 5) as store:
+            with pytest.raises(FeedbackError, match="is damaged"):
+                store.add(verdict(98))
+            damaged.rename(f"{damaged}.damaged")
+            store.add(verdict(99))
+            assert numbers(store) == [99]
+
+    def test_what_cannot_be_opened_does_not_end_the_run(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        (tmp_path / "notes.txt").write_text("notes " * 1000)
+        (tmp_path / "file").write_text("")
+        for path, message in (
+            (tmp_path / "notes.txt", "is damaged, or no feedback"),
+            (tmp_path / "file" / "feedback.db", "Name another place"),
+            (tmp_path, "name another place"),
+        ):
+            caplog.clear()
+            with FeedbackStore.open(path, 5) as store:
+                assert message in caplog.text
+                with pytest.raises(FeedbackError, match=message):
+                    store.add(verdict())
+        assert (tmp_path / "notes.txt").read_text() == "notes " * 1000
+        with pytest.raises(FeedbackError, match="no feedback"):
+            FeedbackStore.open_to_read(tmp_path / "notes.txt")
 
     @pytest.mark.parametrize(
         ("script", "message"),
@@ -285,13 +308,6 @@ class TestTrouble:
             with pytest.raises(UsageError, match=message):
                 open_()
         assert path.read_bytes() == before
-
-    def test_a_place_that_cannot_be_written_is_named(self, tmp_path: Path) -> None:
-        (tmp_path / "file").write_text("")
-        with pytest.raises(FeedbackError, match="Name another place"):
-            FeedbackStore.open(tmp_path / "file" / "feedback.db", 5)
-        with pytest.raises(FeedbackError, match="name another place"):
-            FeedbackStore.open(tmp_path, 5)
 
     def test_nothing_to_read_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="There is no feedback in"):

@@ -1,5 +1,6 @@
 """Verdicts in an SQLite file that never grows beyond its cap and outlives crashes and power cuts."""
 
+import logging
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -14,9 +15,12 @@ from kdedge_runtime.feedback.verdict import Verdict, packed, unpacked
 
 __all__ = ["FeedbackError", "FeedbackStore"]
 
+_log = logging.getLogger(__name__)
 _APPLICATION_ID = 0x6B646662  # "kdfb": tells the file from any other program's database
 _SCHEMA = 1
 _PAGE_BYTES = 4096
+_PATIENCE_S = 10.0
+"""For another program that holds the file."""
 _SLACK_PAGES = 8
 """Pages that a verdict may need besides its own content: the tree's and the free list's."""
 _COLUMNS = (
@@ -44,19 +48,22 @@ class FeedbackStore:
     make room. A verdict is on the disk when `add` returns.
     """
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, cap_bytes: int) -> None:
+    def __init__(self, path: Path, cap_bytes: int | None) -> None:
+        """Connect to nothing yet; see `open` and `open_to_read`."""
         self.path = path
-        self._connection = connection
-        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._lock = threading.RLock()
+        self._reads_only = cap_bytes is None
         # While a verdict is added it is in the log as well: three quarters for the file, one for the log.
-        self._most_pages = cap_bytes * 3 // 4 // _PAGE_BYTES
-        self._most_bytes = cap_bytes // 4 - _SLACK_PAGES * _PAGE_BYTES
+        self._most_pages = (cap_bytes or 0) * 3 // 4 // _PAGE_BYTES
+        self._most_bytes = (cap_bytes or 0) // 4 - _SLACK_PAGES * _PAGE_BYTES
 
     @classmethod
     def open(cls, path: str | Path, cap_mb: float) -> Self:
         """Open the store in a file, or start it there.
 
-        A run must not end because its feedback cannot be kept: catch `FeedbackError`, say it, and go on without.
+        A run does not end because its feedback cannot be kept. A file that is damaged or cannot be written is a warning
+        in the log, and an error of every `add` until it is moved away or can be written; then the store works.
 
         Args:
             path: the SQLite file; folders above it are made.
@@ -64,26 +71,15 @@ class FeedbackStore:
                 oldest verdicts now.
 
         Raises:
-            UsageError: the cap is below 1 MB, or the file holds something that is no feedback.
-            FeedbackError: the file is damaged, or cannot be written.
+            UsageError: the cap is below 1 MB, or the file is another program's database.
         """
         if not cap_mb >= 1:
             raise UsageError(f"A cap of {cap_mb:g} MB holds no feedback. Expected 1 or more.")
-        path = Path(path)
+        store = cls(Path(path), int(cap_mb * 1e6))
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FeedbackError(f"Feedback cannot be kept in {path}: {error.strerror}. Name another place.") from error
-        with _explained(path):
-            # The lock below takes the place of the check that one thread only uses the connection.
-            connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
-            try:
-                _prepare(path, connection)
-                store = cls(path, connection, int(cap_mb * 1e6))
-                store._trim()
-            except BaseException:
-                connection.close()
-                raise
+            store._connected()
+        except FeedbackError as error:
+            _log.warning("%s", error)
         return store
 
     @classmethod
@@ -91,21 +87,15 @@ class FeedbackStore:
         """Open a store that exists, also while a run adds to it.
 
         Raises:
-            UsageError: there is no such file, or it holds something that is no feedback.
+            UsageError: there is no such file, or it is another program's database.
             FeedbackError: the file is damaged, or cannot be read.
         """
         path = Path(path)
         if not path.is_file():
             raise UsageError(f"There is no feedback in {path}. Expected the file that `kdedge-run --feedback` wrote.")
-        with _explained(path):
-            # Not read-only: such a connection would leave an empty log behind.
-            connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True, timeout=10)
-            try:
-                _check_ours(path, connection)
-            except BaseException:
-                connection.close()
-                raise
-        return cls(path, connection, 0)
+        store = cls(path, None)
+        store._connected()
+        return store
 
     def add(self, verdict: Verdict) -> None:
         """Keep a verdict; the oldest ones are deleted where the cap asks for it.
@@ -129,12 +119,20 @@ class FeedbackStore:
             *(verdict.at.isoformat(timespec="milliseconds"), verdict.correct_label),
             *(verdict.box or (None,) * 4),
         )
-        with self._lock, _explained(self.path):
-            with self._transaction():
-                self._make_room(-(-size_bytes // (_PAGE_BYTES - 4)) + _SLACK_PAGES)
-                self._connection.execute(f"INSERT INTO verdict ({_COLUMNS}) VALUES ({', '.join('?' * len(row))})", row)
-            # The log is emptied each time, so that it never counts for more than one verdict.
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        with self._lock:
+            try:
+                connection = self._connected()
+                with _explained(self.path):
+                    with _transaction(connection):
+                        self._make_room(connection, -(-size_bytes // (_PAGE_BYTES - 4)) + _SLACK_PAGES)
+                        connection.execute(
+                            f"INSERT INTO verdict ({_COLUMNS}) VALUES ({', '.join('?' * len(row))})", row
+                        )
+                    # The log is emptied each time, so that it never counts for more than one verdict.
+                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            except FeedbackError:
+                self.close()  # the next one tries anew: by then the file may have been moved away
+                raise
 
     def __iter__(self) -> Iterator[Verdict]:
         """The verdicts, oldest first.
@@ -157,7 +155,9 @@ class FeedbackStore:
     def close(self) -> None:
         """Close the file; the log beside it disappears."""
         with self._lock:
-            self._connection.close()
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
 
     def __enter__(self) -> Self:
         return self
@@ -169,41 +169,79 @@ class FeedbackStore:
 
     def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         with self._lock:
-            return self._connection.execute(query, values).fetchall()
+            return self._connected().execute(query, values).fetchall()
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
+    def _connected(self) -> sqlite3.Connection:
+        with self._lock:
+            if self._connection is None:
+                with _explained(self.path):
+                    self._connection = _connect_to_read(self.path) if self._reads_only else self._connect_to_write()
+            return self._connection
+
+    def _connect_to_write(self) -> sqlite3.Connection:
         try:
-            yield
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FeedbackError(
+                f"Feedback cannot be kept in {self.path}: {error.strerror}. Name another place."
+            ) from error
+        # The lock takes the place of SQLite's check that one thread only uses the connection.
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=_PATIENCE_S)
+        try:
+            _prepare(self.path, connection)
+            self._trim(connection)
         except BaseException:
-            if self._connection.in_transaction:  # SQLite ends it by itself when the disk is full
-                self._connection.execute("ROLLBACK")
+            connection.close()
             raise
-        self._connection.execute("COMMIT")
+        return connection
 
-    def _make_room(self, needed_pages: int) -> None:
+    def _make_room(self, connection: sqlite3.Connection, needed_pages: int) -> None:
         """Delete the oldest verdicts until so many more pages fit."""
-        while self._used_pages() + needed_pages > self._most_pages:
-            deleted = self._connection.execute("DELETE FROM verdict WHERE id = (SELECT min(id) FROM verdict)")
+        while (
+            _number(connection, "page_count") - _number(connection, "freelist_count") + needed_pages > self._most_pages
+        ):
+            deleted = connection.execute("DELETE FROM verdict WHERE id = (SELECT min(id) FROM verdict)")
             if not deleted.rowcount:
                 return
 
-    def _trim(self) -> None:
+    def _trim(self, connection: sqlite3.Connection) -> None:
         """Bring a file that was allowed to be larger below its cap."""
-        if self._number("page_count") <= self._most_pages:
+        if _number(connection, "page_count") <= self._most_pages:
             return
-        with self._transaction():
-            self._make_room(0)
+        with _transaction(connection):
+            self._make_room(connection, 0)
         # A script runs the statement to its end; `execute` stops after its first page.
-        self._connection.executescript("PRAGMA incremental_vacuum")
-        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        connection.executescript("PRAGMA incremental_vacuum")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
-    def _used_pages(self) -> int:
-        return self._number("page_count") - self._number("freelist_count")
 
-    def _number(self, pragma: str) -> int:
-        return int(self._connection.execute(f"PRAGMA {pragma}").fetchone()[0])
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    # Not read-only: such a connection would leave an empty log behind.
+    connection = sqlite3.connect(
+        f"{path.resolve().as_uri()}?mode=rw", uri=True, check_same_thread=False, timeout=_PATIENCE_S
+    )
+    try:
+        _check_ours(path, connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        if connection.in_transaction:  # SQLite ends it by itself when the disk is full
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _number(connection: sqlite3.Connection, pragma: str) -> int:
+    return int(connection.execute(f"PRAGMA {pragma}").fetchone()[0])
 
 
 def _prepare(path: Path, connection: sqlite3.Connection) -> None:
@@ -216,7 +254,7 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL").fetchall()
     connection.execute("PRAGMA synchronous = FULL")  # a power cut loses no verdict
     connection.execute("PRAGMA secure_delete = OFF")  # overwriting deleted pictures would go through the log
-    if not connection.execute("PRAGMA user_version").fetchone()[0]:
+    if not _number(connection, "user_version"):
         connection.executescript(
             f"BEGIN IMMEDIATE; {_TABLE}; PRAGMA application_id = {_APPLICATION_ID}; "
             f"PRAGMA user_version = {_SCHEMA}; COMMIT"
@@ -224,8 +262,7 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
 
 
 def _check_ours(path: Path, connection: sqlite3.Connection) -> None:
-    application = connection.execute("PRAGMA application_id").fetchone()[0]
-    schema = connection.execute("PRAGMA user_version").fetchone()[0]
+    application, schema = _number(connection, "application_id"), _number(connection, "user_version")
     tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     # A crash may come between the file and its table.
     if application != _APPLICATION_ID and (tables or application or schema):
