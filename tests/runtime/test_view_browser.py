@@ -226,7 +226,7 @@ def test_it_fits_a_phone(chromium: Any, watched: LiveView, scheme: str) -> None:
     assert ground == {"light": "rgb(246, 245, 248)", "dark": "rgb(18, 17, 23)"}[scheme]
 
 
-def test_the_end_of_the_run_is_said(chromium: Any, model: Model, controls: Controls) -> None:
+def test_the_end_of_the_run_is_said_and_the_next_one_is_shown(chromium: Any, model: Model, controls: Controls) -> None:
     ended = threading.Event()
     with LiveView(HERE, ABOUT, controls) as view:
         thread = threading.Thread(target=run, args=(model, Spots(ended), [view], controls, ended))
@@ -237,6 +237,16 @@ def test_the_end_of_the_run_is_said(chromium: Any, model: Model, controls: Contr
         thread.join()
         page.wait_for_selector("#state.stalled")
     page.wait_for_selector("#state.lost")
+    port = int(page.url.rstrip("/").rpartition(":")[2])
+    ended.clear()
+    with LiveView(Door.at(Address("127.0.0.1", port)), ABOUT, controls) as view:
+        thread = threading.Thread(target=run, args=(model, Spots(ended), [view], controls, ended))
+        thread.start()
+        before = _picture(page)
+        page.wait_for_selector("#state.live")
+        _until(lambda: (_picture(page) != before).any())
+        ended.set()
+        thread.join()
 
 
 def test_a_stranger_types_the_token_and_is_in(chromium: Any, model: Model, controls: Controls) -> None:

@@ -4,8 +4,11 @@ import gzip
 import http.client
 import json
 import ssl
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import onnx
@@ -169,3 +172,16 @@ def test_what_is_no_certificate_is_a_usage_error(tmp_path: Path) -> None:
     for path in (tmp_path / "both.pem", tmp_path / "missing.pem"):
         with pytest.raises(UsageError, match="--cert"):
             certified(path)
+
+
+def test_the_wheel_holds_the_pages_and_stays_small_unless_onnxruntime_web_is_packed_on_purpose(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling", reason="what the wheel is built with")
+    folder = Path(__file__).parents[2] / "runtime"
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path]
+    subprocess.run([*build, folder], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    sizes = {item.filename.removeprefix("kdedge_runtime/"): item.compress_size for item in ZipFile(wheel).infolist()}
+    assert {"view/page.html", "view/view.js", "web/app.js", "serving/theme.css"} <= sizes.keys()
+    packed = {name for name in sizes if name.startswith("web/ort/")}
+    assert sum(size for name, size in sizes.items() if name not in packed) < 2_000_000
+    assert ("web/ort/ort.wasm.bundle.min.mjs" in packed) == (assets.FOLDER / "ort.wasm.bundle.min.mjs").is_file()

@@ -8,7 +8,7 @@ from kdedge_runtime.answer import Answer
 
 __all__ = ["Shown"]
 
-_MOST_BYTES = 24_000_000
+_MOST_BYTES = 12_000_000
 _LEAST_FRAMES = 3
 _MOST_HELD = 8
 

@@ -52,14 +52,18 @@ async function watch() {
     try {
       const response = await fetch(`/snapshot.jpg?after=${shown}`, { signal: AbortSignal.timeout(15000) });
       if (response.status === 401) location.reload();
-      if (!response.ok) { await pause(1000); continue; }
+      if (!response.ok) {
+        shown = 0;  // a run that was started anew counts from one again
+        await pause(1000);
+        continue;
+      }
       const serial = Number(response.headers.get("X-Serial"));
       const blob = await response.blob();
       if (held) continue;
       await show(blob);
       shown = serial;
     } catch {
-      shown = 0;  // a new run counts from one again
+      shown = 0;
       await pause(1000);
     }
   }
@@ -255,6 +259,7 @@ async function poll() {
       const state = !m.frames ? "waiting" : Date.now() - lastChange > STALLED_MS ? "stalled" : "live";
       if (!held) become(state, STATES[state]);
     } catch {
+      choices = null;  // the next run may have another model
       become("lost", STATES.lost);
     }
     for (const button of at("verdicts").children) button.disabled = !shown;
