@@ -55,6 +55,16 @@ def test_what_is_too_large_or_no_object_is_refused_unread(view: LiveView) -> Non
     assert ask(view, "DELETE", "/")[0].status == 501
 
 
+def test_what_a_question_carries_is_not_taken_for_the_next_one(view: LiveView) -> None:
+    smuggled = b"GET /labels HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    head = f"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(smuggled)}\r\n\r\n".encode()
+    host, port = authority(view).split(":")
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        connection.sendall(head + smuggled)
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
 @pytest.fixture
 def exposed(controls: Controls) -> Iterator[LiveView]:
     """A view with a token; it listens here only, so that a test opens nothing to the network."""

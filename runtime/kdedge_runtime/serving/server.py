@@ -126,7 +126,11 @@ class Server(ThreadingHTTPServer):
                     request.send(_BUSY)
             self.shutdown_request(request)
             return
-        super().process_request(request, client_address)
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # the system has no thread left
+            self._slots.release()
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Serve one client to its end."""
@@ -170,6 +174,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer a question."""
+        if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
+            # What a question carries is not read, and must not be taken for the next one.
+            self.close_connection = True
         path = self._admitted()
         if path is None:
             return
