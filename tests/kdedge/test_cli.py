@@ -20,6 +20,7 @@ VERBS = (
     "export",
     "validate",
     "explain",
+    "web",
     "bundle",
     "bench",
     "doctor",

@@ -1,5 +1,6 @@
 """The view, through real requests to a real server: who is let in."""
 
+import socket
 from collections.abc import Iterator
 
 import pytest
