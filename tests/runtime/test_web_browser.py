@@ -1,5 +1,6 @@
 """The model in a real browser: the same preprocessing, logits and maps as in Python, on a fake camera."""
 
+import base64
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import BytesIO
@@ -132,10 +133,11 @@ def test_pictures_come_to_size_as_in_python_bit_for_bit(
     fitted = page.evaluate(
         """async ([rgba, width, height, spec]) => {
             const { fit } = await import("/fit.js");
-            return Array.from(fit(Uint8ClampedArray.from(rgba), width, height, spec));
+            const pixels = Uint8ClampedArray.from(atob(rgba), (byte) => byte.charCodeAt(0));
+            return Array.from(fit(pixels, width, height, spec));
         }""",
         [
-            rgba.ravel().tolist(),
+            base64.b64encode(rgba.tobytes()).decode(),
             width,
             height,
             {name: getattr(spec, name) for name in ("height", "width", "resize", "crop_fraction", "interpolation")},
