@@ -6,14 +6,15 @@ They are options of the one command, so that a device has one command to know. W
 import argparse
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from kdedge_runtime.errors import KdedgeError
 
 __all__ = ["add_soak", "add_verbs", "check_verb", "perform"]
 
 _USED: dict[str, frozenset[str]] = {
-    "self_test": frozenset({"model", "device", "threads", "provider", "json"}),
-    "bench": frozenset({"model", "device", "threads", "provider", "json"}),
+    "self_test": frozenset({"model", "device", "threads", "provider", "require_signature", "json"}),
+    "bench": frozenset({"model", "device", "threads", "provider", "require_signature", "json"}),
     "doctor": frozenset(),
     "devices": frozenset(),
 }
@@ -98,16 +99,22 @@ def perform(verb: str, arguments: argparse.Namespace) -> KdedgeError | None:
 
         print_devices(arguments.devices)
     else:
+        from kdedge_runtime.bundle import opened_files
         from kdedge_runtime.verbs_of_model import print_bench, print_self_test
 
         act: Callable[..., KdedgeError | None] = print_self_test if verb == "self_test" else print_bench
-        return act(
-            arguments.model,
-            device=arguments.device or "auto",
-            threads=arguments.threads,
-            provider=arguments.provider,
-            as_json=arguments.json,
-        )
+        with opened_files(Path(arguments.model), arguments.require_signature) as files:
+            failures = [
+                act(
+                    str(file),
+                    device=arguments.device or "auto",
+                    threads=arguments.threads,
+                    provider=arguments.provider,
+                    as_json=arguments.json,
+                )
+                for file in (files if verb == "self_test" else files[:1])  # a benchmark looks beside the file by itself
+            ]
+        return next((failure for failure in failures if failure is not None), None)
     return None
 
 

@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from kdedge_runtime.bundle import BundleError, format_sums, is_bundle, load_fastest, opened_bundle, read_public_key
+from kdedge_runtime.bundle import (
+    BundleError,
+    format_sums,
+    is_bundle,
+    load_fastest,
+    opened_bundle,
+    opened_files,
+    read_public_key,
+)
 from kdedge_runtime.bundle.ed25519 import verify
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.model import Model
@@ -190,10 +198,13 @@ class TestOpening:
         (folder / "model.int8.onnx").unlink()
         refuse(pack(folder), None, r"lacks model\.int8\.onnx, which its SHA256SUMS lists")
 
-    def test_a_file_that_is_not_listed_is_not_used(self, folder: Path, signer: tuple, pack: Callable) -> None:
+    def test_a_model_that_is_not_listed(self, folder: Path, signer: tuple, pack: Callable) -> None:
         shutil.move(folder / "model.int8.onnx", folder / "kept")
         seal(folder, signer[0])
         shutil.move(folder / "kept", folder / "model.int8.onnx")
+        (folder / "notes.txt").write_text("of no concern")
+        refuse(pack(folder), signer[1], r"holds model\.int8\.onnx, which its SHA256SUMS does not list")
+        (folder / "model.int8.onnx").unlink()
         with opened_bundle(pack(folder), signer[1]) as files:
             assert list(files) == ["model.onnx"]
 
@@ -281,19 +292,17 @@ class TestChoice:
     def test_the_quantized_model_runs_where_it_is_faster(
         self, folder: Path, plain_ms: float, quantized_ms: float, chosen: str
     ) -> None:
-        with opened_bundle(folder) as files:
-            model = load_fastest(
-                files, Model.load, lambda model: quantized_ms if "int8" in model.path.name else plain_ms
-            )
+        with opened_files(folder) as files:
+            model = load_fastest(files, Model.load, lambda one: quantized_ms if "int8" in one.path.name else plain_ms)
         assert model.path.name == chosen
 
     def test_it_is_measured_here(self, folder: Path) -> None:
-        with opened_bundle(folder) as files:
-            assert load_fastest(files, Model.load).path.name in files
+        with opened_files(folder) as files:
+            assert load_fastest(files, Model.load).path in files
 
     def test_a_single_model_is_taken_as_it_is(self, folder: Path) -> None:
         (folder / "model.onnx").unlink()
         seal(folder)
-        with opened_bundle(folder) as files:
+        with opened_files(folder) as files:
             model = load_fastest(files, Model.load, lambda model: pytest.fail("measured"))
         assert model.path.name == "model.int8.onnx"

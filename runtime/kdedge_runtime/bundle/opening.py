@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Protocol
 
-from kdedge_runtime.bundle.content import SIGNATURE, SUMS, BundleError, is_plain, parse_sums
+from kdedge_runtime.bundle.content import MODELS, SIGNATURE, SUMS, BundleError, is_plain, parse_sums
 from kdedge_runtime.bundle.ed25519 import SIGNATURE_BYTES, verify
 
 __all__ = ["opened_bundle"]
@@ -21,8 +21,9 @@ _CHUNK_BYTES = 1 << 20
 def opened_bundle(path: Path, public_key: bytes | None = None) -> Iterator[dict[str, Path]]:
     """Check a bundle and yield its listed files by name; those of a .zip are unpacked for as long as the block lasts.
 
-    Files that are not listed are not looked at. A .zip must hold its files uncompressed, as `kdedge bundle` writes
-    them: so it cannot unpack to more than it weighs.
+    A model that is not listed is refused, any other such file is not looked at. A .zip must hold its files
+    uncompressed, as `kdedge bundle` writes them: so it cannot unpack to more than it weighs. A folder is used where it
+    lies: who may write to it can still change it after it was checked.
 
     Args:
         path: a folder or a .zip.
@@ -58,8 +59,14 @@ def _checked(path: Path, source: "_Source", public_key: bytes | None) -> dict[st
         raise BundleError(f"{path} is no bundle: it has no {SUMS}. Write one with `kdedge bundle RUN`.")
     if public_key is not None:
         _check_signature(path, sums, _small(source, SIGNATURE, SIGNATURE_BYTES), public_key)
+    digests = parse_sums(sums, str(path))
+    for name in MODELS:
+        if name not in digests and source.holds(name):
+            raise BundleError(
+                f"{path} holds {name}, which its {SUMS} does not list. Remove it, or pack the bundle again."
+            )
     files: dict[str, Path] = {}
-    for name, digest in parse_sums(sums, str(path)).items():
+    for name, digest in digests.items():
         found = source.fetch(name)
         if found is None:
             raise BundleError(f"{path} lacks {name}, which its {SUMS} lists. Copy the whole bundle again.")
@@ -73,6 +80,8 @@ def _checked(path: Path, source: "_Source", public_key: bytes | None) -> dict[st
 
 
 class _Source(Protocol):
+    def holds(self, name: str) -> bool: ...
+
     def open(self, name: str) -> IO[bytes] | None: ...
 
     def fetch(self, name: str) -> tuple[Path, str] | None:
@@ -82,6 +91,9 @@ class _Source(Protocol):
 class _Folder:
     def __init__(self, path: Path) -> None:
         self._path = path
+
+    def holds(self, name: str) -> bool:
+        return (self._path / name).exists()
 
     def open(self, name: str) -> IO[bytes] | None:
         file = self._path / name
@@ -102,8 +114,11 @@ class _Archive:
         self._archive = archive
         self._target = target
 
+    def holds(self, name: str) -> bool:
+        return name in self._archive.namelist()
+
     def open(self, name: str) -> IO[bytes] | None:
-        return self._archive.open(name) if name in self._archive.namelist() else None
+        return self._archive.open(name) if self.holds(name) else None
 
     def fetch(self, name: str) -> tuple[Path, str] | None:
         opened = self.open(name)
