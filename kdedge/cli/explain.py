@@ -27,7 +27,7 @@ def explain(
     ] = None,
     parts: Annotated[
         int | None,
-        typer.Option(help="Superpixels of lime and shap; shap is exact up to 12. [default: 40]"),
+        typer.Option(help="Superpixels of lime and shap; shap is exact up to 10. [default: 40]"),
     ] = None,
 ) -> None:
     """Draw where a model looks in pictures."""

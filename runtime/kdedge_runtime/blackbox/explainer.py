@@ -35,7 +35,7 @@ def make_explainer(
         method: one of `METHODS`.
         budget_ms: time for one picture; it is exceeded by a batch at most, or where a method needs more to give a map
             at all. None leaves the number of evaluations to the method.
-        parts: superpixels of LIME and KernelSHAP, 2 to 200; None for 40. Up to 12, KernelSHAP is exact.
+        parts: superpixels of LIME and KernelSHAP, 2 to 200; None for 40. Up to 10, KernelSHAP is exact.
         seed: of all that is drawn; the same picture gets the same map, unless a budget ends it elsewhere.
 
     Raises:

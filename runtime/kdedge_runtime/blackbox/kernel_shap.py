@@ -15,14 +15,14 @@ from kdedge_runtime.blackbox.probe import Doubles, Probe, Truths
 __all__ = ["kernel_shap", "shapley_values"]
 
 _SAMPLES = 1000
-_MOST_EXACT = 12
+_MOST_EXACT = 10
 """Parts of which all 2^parts coalitions are asked."""
 
 
 def kernel_shap(probe: Probe, parts: Integers) -> Estimate:
     """Shapley values of the parts: they sum to the score of the whole picture minus that of the hidden one.
 
-    Up to 12 parts all coalitions are asked and the values are exact, unless the budget ends before; with more they
+    Up to 10 parts all coalitions are asked and the values are exact, unless the budget ends before; with more they
     are estimated from coalitions drawn by the Shapley kernel, without a budget 1,000.
 
     Args:

@@ -40,13 +40,12 @@ class Probe:
         Args:
             score: the model.
             image: uint8 RGB `[H, W, 3]`.
-            hidden: what hidden parts become, uint8 RGB, a colour `[3]` or a picture `[H, W, 3]`.
+            hidden: the colour that hidden parts become, uint8 RGB `[3]`.
             budget_ms: time for the whole explanation; None for each method's own number of evaluations.
             seed: of all that is drawn.
             progress: is called after each batch.
             clock: in seconds.
         """
-        self.image = image
         self.height, self.width = image.shape[:2]
         self.rng = np.random.default_rng(seed)
         self.budget_ms = budget_ms
