@@ -66,7 +66,8 @@ class Model:
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
         wanted = _provider(provider)
         try:
-            session = ort.InferenceSession(str(path), options, providers=[wanted])
+            # Its fallback would try other providers, and tell of it on standard output.
+            session = ort.InferenceSession(str(path), options, providers=[wanted], enable_fallback=0)
         except Exception as error:  # onnxruntime raises its own types without a common, public base
             reason = str(error).strip().partition("\n")[0]
             raise ModelFileError(
@@ -78,8 +79,13 @@ class Model:
                 f"onnxruntime {ort.__version__} has {wanted} but cannot start it here, and would use the CPU instead. "
                 "Install the driver and libraries that it needs, or leave --provider out."
             )
-        metadata = Metadata.from_props(session.get_modelmeta().custom_metadata_map)
-        _check_graph(path, session, metadata)
+        try:
+            props = session.get_modelmeta().custom_metadata_map
+            inputs, outputs = session.get_inputs(), session.get_outputs()
+        except UnicodeDecodeError as error:
+            raise ModelFileError(f"{path} is damaged: its texts are no UTF-8. Copy or export it again.") from error
+        metadata = Metadata.from_props(props)
+        _check_graph(path, inputs, outputs, metadata)
         return cls(path, metadata, session)
 
     @property
@@ -157,9 +163,8 @@ def softmax(logits: Floats) -> Floats:
     return result
 
 
-def _check_graph(path: Path, session: ort.InferenceSession, metadata: Metadata) -> None:
-    inputs = {item.name: item for item in session.get_inputs()}
-    outputs = {item.name: item for item in session.get_outputs()}
+def _check_graph(path: Path, given: list[ort.NodeArg], gives: list[ort.NodeArg], metadata: Metadata) -> None:
+    inputs, outputs = ({item.name: item for item in side} for side in (given, gives))
     spec = metadata.input
     needed = {"logits"} if metadata.outputs.method == "none" else {"logits", "saliency_map", "explained_class"}
     faults = [f"no output {name}" for name in sorted(needed - outputs.keys())]

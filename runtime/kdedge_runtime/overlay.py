@@ -10,6 +10,7 @@ from kdedge_runtime.arrays import Floats, Pixels
 from kdedge_runtime.caption import Caption, draw_caption
 from kdedge_runtime.colours import heat_ramp
 from kdedge_runtime.heat import OPACITY, Box
+from kdedge_runtime.pictures import LONGEST_JPEG_PX
 
 __all__ = ["OPACITY", "draw_overlay"]
 
@@ -56,8 +57,8 @@ def draw_overlay(
 def _enlargement(height: int, width: int) -> int:
     if min(height, width) >= _SMALLEST_SIDE_PX / 2:
         return 1
-    # A strip of a few pixels' height would otherwise grow to gigabytes.
-    most = math.isqrt(_MOST_ENLARGED_PX // (height * width))
+    # A strip of a few pixels' height would otherwise grow to gigabytes, and longer than a JPEG may be.
+    most = min(math.isqrt(_MOST_ENLARGED_PX // (height * width)), LONGEST_JPEG_PX // max(height, width))
     return max(1, min(-(-_SMALLEST_SIDE_PX // min(height, width)), most))
 
 

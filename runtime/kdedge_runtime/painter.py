@@ -12,24 +12,28 @@ __all__ = ["Painter"]
 class Painter:
     """Draws answers; of a moving picture it remembers how bright the heat was."""
 
-    def __init__(self, spec: ImageInput, *, moving: bool) -> None:
+    def __init__(self, spec: ImageInput, *, moving: bool, fps: float | None = None) -> None:
         """Start a run.
 
         Args:
             spec: the model's input, which says what part of a frame it sees.
             moving: whether frames follow one another in time. Their heat shares a steady scale, and their age is
                 written on them.
+            fps: the rate of a recording that is not read at its own; None takes the time between frames from their
+                captures.
         """
         self._spec = spec
         self._moving = moving
+        self._fps = fps
         self._steady = SteadyScale()
-        self._scale = 0.0
+        self._scale = self._seen_at = 0.0
 
     def look(self, answer: Answer) -> None:
         """Take in the strength of the evidence, also of frames that are not drawn."""
         if answer.saliency_map is not None:
-            strength = peak(answer.saliency_map)
-            self._scale = self._steady.update(strength) if self._moving else strength
+            strength, frame = peak(answer.saliency_map), answer.frame
+            before, self._seen_at = self._seen_at, frame.index / self._fps if self._fps else frame.captured_at
+            self._scale = self._steady.update(strength, self._seen_at - before) if self._moving else strength
 
     def paint(self, answer: Answer, opacity: float) -> Pixels:
         """The frame with its heat and caption, uint8 RGB; full heat covers it with `opacity`, in [0, 1]."""

@@ -18,6 +18,7 @@ from kdedge_runtime.progress import Progress
 __all__ = ["Sample", "Soak", "judge", "theil_sen"]
 
 _SAMPLES = 600
+_LOOK_EVERY_S = 1.0
 _SETTLING = 0.25
 """Share of the soak that is not judged: pools and caches grow to their size in it …"""
 _SETTLING_S = 60.0
@@ -72,7 +73,7 @@ class Soak:
         self._look, self._clock = look, clock
         self._timer = threading.Timer(duration_s, stop.set)
         self._timer.daemon = True
-        self._next_s = 0.0
+        self._next_s = self._next_look_s = 0.0
 
     def __enter__(self) -> Self:
         self._started_s = self._clock()
@@ -91,7 +92,9 @@ class Soak:
         if elapsed_s < self._next_s:
             return
         self._next_s = elapsed_s + self._duration_s / _SAMPLES
-        self._throttling.look(self._look())
+        if elapsed_s >= self._next_look_s:
+            self._throttling.look(self._look())
+            self._next_look_s = elapsed_s + _LOOK_EVERY_S
         self.samples.append(
             Sample(elapsed_s, memory_mb(), open_files(), progress.frames, progress.dropped, answer.age_ms)
         )

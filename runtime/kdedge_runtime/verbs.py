@@ -73,10 +73,10 @@ def check_verb(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -
     flag = f"--{verb.replace('_', '-')}"
     if "model" in _USED[verb] and arguments.model is None:
         parser.error(f"{flag} needs a MODEL")
-    for action in parser._actions:
-        is_given = getattr(arguments, action.dest, action.default) != action.default
-        if is_given and action.dest != verb and action.dest not in _USED[verb]:
-            parser.error(f"{flag} does not use {action.option_strings[0] if action.option_strings else action.metavar}")
+    for name, value in vars(arguments).items():
+        if value != parser.get_default(name) and name not in {verb, *_USED[verb]}:
+            odd = "MODEL" if name == "model" else "--" + name.removesuffix("_name").replace("_", "-")
+            parser.error(f"{flag} does not use {odd}")
     return verb
 
 

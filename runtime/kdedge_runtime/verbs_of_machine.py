@@ -65,7 +65,7 @@ def _table() -> str:
     for name in profile_names():
         profile = load_profile(name)
         quantization, latency_ms = profile.quantization, profile.budgets.latency_ms
-        pays = {True: "pays", False: "slower?", None: "measure"}[quantization.int8_pays]
+        pays = {True: "pays", False: "does not pay", None: "measure"}[quantization.int8_pays]
         bits = f"{quantization.activations}/{'7' if quantization.reduce_range else '8'} bit"
         rows.append(
             (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from kdedge_runtime.bench import bench, companion, refusal
+from kdedge_runtime.bench import Bench, bench, companion, refusal
 from kdedge_runtime.checks import checklist
 from kdedge_runtime.devices import DeviceProfile
 from kdedge_runtime.devices.detect import detect_machine, find_profile
@@ -15,7 +15,10 @@ from kdedge_runtime.errors import ValidationFailed
 from kdedge_runtime.model import Model, available_providers
 from kdedge_runtime.self_test import advice, self_test
 
-__all__ = ["print_bench", "print_self_test"]
+__all__ = ["int8_verdict", "print_bench", "print_self_test"]
+
+_PAYS_BELOW = 0.95
+"""Of fp32's time; a gain that is smaller is not worth what int8 rounds away."""
 
 
 def print_self_test(
@@ -70,10 +73,25 @@ def print_bench(path: str, *, device: str, threads: int | None, provider: str | 
         return
     first = next(iter(models.values()))
     count = threads or profile.threads
-    setup = (
-        f"{profile.name}, onnxruntime {ort.__version__}, {first.provider}, {count or 'all'} threads, one image a run"
-    )
+    used = "1 thread" if count == 1 else f"{count or 'all'} threads"
+    setup = f"{profile.name}, onnxruntime {ort.__version__}, {first.provider}, {used}, one image a run"
     sys.stdout.write(f"{', '.join(one.name for one in paths)}\n{setup}\n{measured.table()}\n")
+    if verdict := int8_verdict(measured, profile):
+        sys.stdout.write(f"\n{verdict}\n")
+
+
+def int8_verdict(measured: Bench, profile: DeviceProfile) -> str | None:
+    """Which file to take, and whether the profile expected it; None where not both were measured."""
+    ratios = {timing.name: timing.ratio for timing in measured.timings}
+    if "fp32" not in ratios or "int8" not in ratios:
+        return None
+    share = ratios["int8"] / ratios["fp32"]
+    pays, expected = share < _PAYS_BELOW, profile.quantization.int8_pays
+    found = f"int8 takes {share:.2f} of fp32's time here"
+    if expected is None:
+        return f"{found}: take the {'int8' if pays else 'fp32'} file."
+    agreement = "as" if pays == expected else "otherwise than"
+    return f"{found}, {agreement} the profile {profile.name} expects: take the {'int8' if pays else 'fp32'} file."
 
 
 def _load(path: str, profile: DeviceProfile, threads: int | None, provider: str | None) -> Model:

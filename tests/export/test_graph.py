@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from kdedge_export.errors import HeadNotSupported
 from kdedge_export.graph import Deployed, deploy, export_graph, save_model
 from kdedge_export.normalise import Normalise
 from kdedge_runtime import Metadata, Model
+from kdedge_runtime.golden import Golden, mean_error
 from kdedge_runtime.metadata import ImageInput, Outputs
 
 TOLERANCE = 1e-4
@@ -136,10 +138,18 @@ def test_the_file_says_nothing_of_the_machine_that_exported_it(explained: Export
 
 
 def test_metadata_survives_the_file(linear: Export, plain: Export) -> None:
-    assert linear.model.metadata == linear.metadata
+    assert replace(linear.model.metadata, golden=None) == linear.metadata
     assert linear.model.metadata.outputs == Outputs("gradcam", "features", "GAP+Linear", CELLS, CELLS)
     assert linear.model.metadata.lineage == {"student": "Grüße"}
     assert plain.model.metadata.outputs == Outputs("none")
+
+
+def test_the_file_brings_golden_frames_that_it_passes(linear: Export, plain: Export) -> None:
+    for export in (linear, plain):
+        golden = Golden.of(export.model)
+        said = export.model.predict(golden.images, None)
+        assert mean_error(said.logits, golden.logits) < 1e-4
+    assert Golden.of(linear.model).saliency_map is not None and Golden.of(plain.model).saliency_map is None
 
 
 def test_without_a_method_there_are_only_logits(plain: Export, linear: Export, pictures: Draw) -> None:

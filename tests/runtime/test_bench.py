@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from kdedge_runtime import verbs_of_model
-from kdedge_runtime.bench import Bench, bench, companion
+from kdedge_runtime.bench import Bench, Timing, bench, companion
 from kdedge_runtime.board import BoardState, read_board
 from kdedge_runtime.cli import main
+from kdedge_runtime.devices import load_profile
 from kdedge_runtime.model import Model
+from kdedge_runtime.verbs_of_model import int8_verdict
 
 CALM = BoardState(50.0, 1500.0, 1500.0, (), (), None)
 
@@ -32,6 +34,18 @@ def test_each_model_is_measured_with_and_without_its_map(model: Model) -> None:
 def test_a_model_without_a_map_is_measured_once(write_model: Callable[..., Path]) -> None:
     measured = bench({"fp32": Model.load(write_model(method="none"))}, runs=2, look=lambda: CALM)
     assert [timing.name for timing in measured.timings] == ["fp32"]
+
+
+def test_a_graph_that_cannot_lose_its_map_is_measured_with_it(
+    model: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(content: bytes, name: str) -> bytes:
+        raise ValueError("a node holds a graph of its own")
+
+    monkeypatch.setattr("kdedge_runtime.bench.keep_output", refuse)
+    measured = bench({"fp32": model}, runs=2, look=lambda: CALM)
+    assert [timing.name for timing in measured.timings] == ["fp32"]
+    assert "cannot be measured without its map: a node holds a graph of its own" in caplog.text
 
 
 def test_layers_are_those_of_the_graph_and_share_its_time(model: Model) -> None:
@@ -73,6 +87,28 @@ def test_json_and_table_tell_the_same(model: Model) -> None:
 
 
 @pytest.mark.parametrize(
+    ("device", "ratio", "verdict"),
+    [
+        ("raspberry-pi-5", 0.5, "0.50 of fp32's time here, as the profile raspberry-pi-5 expects: take the int8 file."),
+        ("raspberry-pi-5", 1.3, "here, otherwise than the profile raspberry-pi-5 expects: take the fp32 file."),
+        ("raspberry-pi-4", 1.3, "here, as the profile raspberry-pi-4 expects: take the fp32 file."),
+        ("raspberry-pi-4", 0.97, "take the fp32 file."),
+        ("generic", 0.5, "0.50 of fp32's time here: take the int8 file."),
+    ],
+)
+def test_int8_is_held_against_what_the_profile_expects(device: str, ratio: float, verdict: str) -> None:
+    def timing(name: str, ratio: float) -> Timing:
+        return Timing(name, 10 * ratio, 9 * ratio, 11 * ratio, ratio, ratio, ratio)
+
+    profile = load_profile(device)
+    both = Bench((), CALM, CALM, (timing("fp32", 1.0), timing("int8", ratio)))
+    assert (int8_verdict(both, profile) or "").endswith(verdict)
+    other_way_round = Bench((), CALM, CALM, (timing("int8", 1.0), timing("fp32", 1 / ratio)))
+    assert int8_verdict(other_way_round, profile) == int8_verdict(both, profile)
+    assert int8_verdict(Bench((), CALM, CALM, (timing("fp32", 1.0),)), profile) is None
+
+
+@pytest.mark.parametrize(
     ("name", "other"),
     [
         ("model.onnx", "model.int8.onnx"),
@@ -94,7 +130,7 @@ def test_the_command_prints_a_table_or_json(
     monkeypatch.setattr(verbs_of_model, "bench", partial(bench, runs=2))
     assert main([str(tmp_path / "model.onnx"), "--bench", "--threads", "1", "--device", "generic"]) == 0
     told = capsys.readouterr().out
-    assert told.startswith("model.onnx\ngeneric, onnxruntime ") and "1 threads" not in told and "1 thread" in told
+    assert told.startswith("model.onnx\ngeneric, onnxruntime ") and "1 thread, one image a run" in told
     assert main([str(tmp_path / "model.onnx"), "--bench", "--json"]) == 0
     assert {timing["name"] for timing in json.loads(capsys.readouterr().out)["timings"]} == {"fp32", "fp32 without map"}
 

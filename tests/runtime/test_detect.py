@@ -97,6 +97,11 @@ def test_an_intel_mac_is_no_apple_silicon() -> None:
     assert profile_for(machine).name == "generic"
 
 
+def test_a_known_core_is_named_by_its_number(tmp_path: Path) -> None:
+    root = machine_root(tmp_path, "model name\t: ARMv8 Processor rev 1 (v8l)\n" + arm(ARM_V82, "0xd0b"))
+    assert detect_machine(root).cpu == "Cortex-A76"
+
+
 def test_a_machine_that_tells_nothing_is_generic(tmp_path: Path) -> None:
     machine = detect_machine(tmp_path)
     assert (machine.board, machine.cpu, machine.ram_mb, machine.instructions) == (None, None, None, ())

@@ -23,7 +23,8 @@ def in_installed_copy(site: Path, code: str) -> subprocess.CompletedProcess[str]
     """Run code against a copy of the package that has its profiles inside, as its wheel has."""
     package = site / "kdedge_runtime"
     shutil.copytree(Path(kdedge_runtime.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(CHECKOUT / "devices", package / "devices" / "profiles")
+    # Where the package under test is an installed one, it has them already.
+    shutil.copytree(CHECKOUT / "devices", package / "devices" / "profiles", dirs_exist_ok=True)
     program = f"import sys; sys.path.insert(0, {str(site)!r}); from kdedge_runtime.devices import *; {code}"
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
 

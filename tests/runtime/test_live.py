@@ -16,6 +16,7 @@ from PIL import Image
 
 from kdedge_runtime.errors import SourceError
 from kdedge_runtime.sources import open_source
+from kdedge_runtime.sources.camera import OpenCVConnection
 from kdedge_runtime.sources.latest import LatestFrames
 from kdedge_runtime.sources.live import Backoff, LiveSource
 
@@ -126,6 +127,22 @@ def test_a_wait_for_a_lost_camera_can_be_stopped(latest: bool) -> None:
     with LatestFrames(live, stop) if latest else live as source:
         assert len(list(source)) == 1
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("given", [(False, None), (True, None), (True, np.empty((0, 0, 3), np.uint8))])
+def test_what_opencv_failed_to_read_is_no_frame(given: tuple[bool, np.ndarray | None]) -> None:
+    cv2 = pytest.importorskip("cv2", reason="cameras need OpenCV")
+
+    class Capture:
+        def get(self, _: int) -> float:
+            return 0.0
+
+        def read(self) -> tuple[bool, np.ndarray | None]:
+            return given
+
+    connection = OpenCVConnection(cv2, Capture())
+    assert connection.read() is None
+    assert connection.fps is None
 
 
 class _Mjpeg(BaseHTTPRequestHandler):

@@ -2,23 +2,29 @@
 
 import base64
 import json
+import platform
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from golden_files import with_golden, with_metadata
+from golden_files import saturating_model, with_golden, with_metadata
 
 from kdedge_runtime import self_test as module
 from kdedge_runtime.board import BoardState
 from kdedge_runtime.checks import Check, bounded, checklist
 from kdedge_runtime.cli import main
 from kdedge_runtime.devices import Budgets, DeviceProfile, load_profile
+from kdedge_runtime.devices.detect import detect_machine
 from kdedge_runtime.golden import record
 from kdedge_runtime.model import Model
 from kdedge_runtime.self_test import advice, self_test
 
+QEMU = shutil.which("qemu-x86_64") or shutil.which("qemu-x86_64-static")
 CALM = BoardState(50.0, 1500.0, 1500.0, (), (), None)
 ROOMY = replace(load_profile("generic"), budgets=Budgets(1000, 60_000, 60_000, None))
 
@@ -169,6 +175,22 @@ def test_the_command_passes_and_fails_by_its_exit_code(
     assert record_["passed"] is False and record_["device"] == "generic"
     assert [check["name"] for check in record_["checks"] if check["passed"] is False] == ["map"]
     assert "error: The self-test failed: map." in told.err
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64" or QEMU is None, reason="needs qemu-x86_64 on an x86-64 machine")
+def test_a_core_that_saturates_is_caught(tmp_path: Path) -> None:
+    """A core with AVX2 and without VNNI, emulated: it sums pairs in 16 bits, and computes something else."""
+    path = with_golden(
+        with_metadata(saturating_model(tmp_path / "m.onnx"), quantization={"weights": "int8", "reduce_range": False})
+    )
+    program = "import sys; from kdedge_runtime.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, str(path), "--self-test", "--device", "generic", "--json"]
+    done = subprocess.run([str(QEMU), "-cpu", "Haswell", *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 4, done.stderr
+    checks = json.loads(done.stdout)["checks"]
+    assert [check["name"] for check in checks if check["passed"] is False] == ["logits"]
+    if "vnni" in detect_machine().instructions:
+        assert subprocess.run(command, capture_output=True, check=False).returncode == 0, "with VNNI it is sound"
 
 
 def test_a_file_without_golden_frames_is_refused(model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -149,7 +149,7 @@ def test_a_real_run_that_leaks_fails(model: Model, of: str) -> None:
 
 
 def test_a_board_that_throttles_in_the_soak_fails(model: Model) -> None:
-    looks = iter([CALM] * 5)
+    looks = iter([CALM] * 2)
     stop = threading.Event()
     soak = Soak(2.0, stop, look=lambda: next(looks, replace(CALM, throttled=("under-voltage",))))
     with open_source("synthetic:", None, stop) as source, soak:

@@ -88,6 +88,11 @@ def test_a_missing_file_is_told_its_neighbour(photos: Path) -> None:
         parse_source(str(photos / "*.jpg"))
 
 
+def test_a_home_that_is_nobodys_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="home folder"):
+        parse_source("~nobody-of-this-name/film.mp4")
+
+
 def test_a_name_with_a_colon_is_a_file_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "12:30.png")
     monkeypatch.chdir(tmp_path)

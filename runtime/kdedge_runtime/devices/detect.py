@@ -60,7 +60,8 @@ def detect_machine(root: Path = _ROOT, ask_macos: Callable[[str], str] | None = 
     flags = set(info.get("flags", info.get("Features", "")).split())
     return Machine(
         board=board.rstrip("\0").strip() or None,
-        cpu=info.get("model name") or _ARM_CORES.get(info.get("CPU part", "")),
+        # Some kernels name every ARM core "ARMv8 Processor rev 4 (v8l)".
+        cpu=_ARM_CORES.get(info.get("CPU part", "")) or info.get("model name"),
         architecture=platform.machine(),
         cores=_usable_cores(),
         instructions=_ordered({_FLAGS[flag] for flag in flags & _FLAGS.keys()}),

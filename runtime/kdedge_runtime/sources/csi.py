@@ -129,6 +129,8 @@ class RpicamPipe:
             stderr=self._messages,
             env=os.environ | {"LIBCAMERA_LOG_LEVELS": "*:ERROR"},
             bufsize=0,
+            # Ctrl-C is for us: the program is ended when the source is closed.
+            start_new_session=True,
         )
         self._first = self._next()
         if self._first is None:

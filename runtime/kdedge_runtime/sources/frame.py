@@ -28,7 +28,7 @@ class Frame:
     rgb: Pixels
     """uint8 RGB `[H, W, 3]`; nobody writes into it."""
     captured_at: float
-    """`time.monotonic()` in seconds, taken as soon as the picture had been read."""
+    """`time.monotonic()` in seconds: by the sensor where it tells (picamera2), else as soon as it had been read."""
     name: str
     """For people and logs: a file's name, or the source's name and the frame's index."""
     truth: Truth | None = None

@@ -72,7 +72,12 @@ def _address(url: str) -> Place:
 
 
 def _path(text: str) -> Place:
-    path = Path(text).expanduser()
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError as error:  # ~nobody/film.mp4
+        raise UsageError(
+            f"--source {text} begins with a home folder that is not there. Name the whole path."
+        ) from error
     if path.exists():
         return Place("pictures" if path.is_dir() or is_picture(path) else "video", str(path))
     if any(character in text for character in _PATTERN):

@@ -123,6 +123,8 @@ class LiveSource:
         Raises:
             SourceError: patience has run out.
         """
+        if self._closed or self._stop.is_set():
+            return None
         lost_at = time.monotonic()
         _log.warning("%s gives no more frames: trying to open it again", self.name)
         attempt = 0
