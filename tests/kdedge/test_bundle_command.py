@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -162,3 +163,13 @@ def test_a_run_without_a_model_says_how_to_make_one(command: Callable[..., Outco
     packed = command("bundle", str(tmp_path))
     assert packed.code == 2
     assert "has no model.onnx. Write it with `kdedge export" in packed.err
+
+
+def test_without_the_package_that_signs_it_says_what_to_install(
+    command: Callable[..., Outcome], run_folder: Path, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives", None)
+    packed = command("bundle", str(run_folder), "--sign", str(key))
+    assert packed.code == 3
+    assert "pip install cryptography" in packed.err
+    assert not (run_folder / "bundle.zip").exists()
