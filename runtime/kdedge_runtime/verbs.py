@@ -6,14 +6,15 @@ They are options of the one command, so that a device has one command to know. W
 import argparse
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from kdedge_runtime.errors import KdedgeError
 
 __all__ = ["add_soak", "add_verbs", "check_verb", "perform"]
 
 _USED: dict[str, frozenset[str]] = {
-    "self_test": frozenset({"model", "device", "threads", "provider", "json"}),
-    "bench": frozenset({"model", "device", "threads", "provider", "json"}),
+    "self_test": frozenset({"model", "require_signature", "device", "threads", "provider", "json"}),
+    "bench": frozenset({"model", "require_signature", "device", "threads", "provider", "json"}),
     "doctor": frozenset(),
     "devices": frozenset(),
 }
@@ -98,16 +99,18 @@ def perform(verb: str, arguments: argparse.Namespace) -> KdedgeError | None:
 
         print_devices(arguments.devices)
     else:
-        from kdedge_runtime.verbs_of_model import print_bench, print_self_test
+        from kdedge_runtime.verbs_of_model import Trial, print_bench, print_self_test
 
-        act: Callable[..., KdedgeError | None] = print_self_test if verb == "self_test" else print_bench
-        return act(
-            arguments.model,
+        trial = Trial(
+            Path(arguments.model),
             device=arguments.device or "auto",
             threads=arguments.threads,
             provider=arguments.provider,
+            signer=arguments.require_signature,
             as_json=arguments.json,
         )
+        act: Callable[[Trial], KdedgeError | None] = print_self_test if verb == "self_test" else print_bench
+        return act(trial)
     return None
 
 

@@ -14,7 +14,7 @@ from kdedge_runtime.bundle.key import read_public_key
 from kdedge_runtime.bundle.opening import opened_bundle
 from kdedge_runtime.model import Model
 
-__all__ = ["load_fastest", "opened_model"]
+__all__ = ["load_fastest", "opened_model", "sound_files"]
 
 _log = logging.getLogger(__name__)
 _WARM_UPS = 2
@@ -36,6 +36,13 @@ def opened_model(path: Path, load: Callable[[Path], Model], signer: str | None =
         BundleError: it is no bundle, or not a sound one.
         UsageError: the key is none.
     """
+    with sound_files(path, signer) as files:
+        yield load_fastest(files, load)
+
+
+@contextmanager
+def sound_files(path: Path, signer: str | None = None) -> Iterator[Mapping[str, Path]]:
+    """The files of a bundle that is known to be sound, by their names; arguments and errors as above."""
     public_key = None if signer is None else read_public_key(signer)
     if not is_bundle(path):
         raise BundleError(
@@ -44,7 +51,7 @@ def opened_model(path: Path, load: Callable[[Path], Model], signer: str | None =
         )
     with opened_bundle(path, public_key) as files:
         _log.info("bundle: %s, %s", path.name, "sums right" if public_key is None else "signed with the required key")
-        yield load_fastest(files, load)
+        yield files
 
 
 def load_fastest(
