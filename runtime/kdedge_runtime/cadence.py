@@ -1,19 +1,21 @@
 """Which frames are explained: as often as asked, and as time allows."""
 
 import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["ALWAYS", "Cadence", "Reason", "Thinning", "TimeAccount"]
+__all__ = ["ALWAYS", "Cadence", "FrameBudget", "Reason", "Thinning"]
 
 When = Literal["always", "every", "on-change", "low-confidence"]
 Reason = Literal["cadence", "budget"]
 """Why a frame was not explained: it was not its turn, or there was no time."""
 
 _CONFIDENT = 0.5
-_DEEPEST_PERIODS = 600
+_FORGIVEN_HALF_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -50,50 +52,68 @@ class Cadence:
 ALWAYS = Cadence("always")
 
 
-class TimeAccount:
-    """What a stage has left of the time that its frames may take; explanations overdraw it, other frames fill it."""
+class FrameBudget:
+    """Whether a run keeps up with a number of frames per second."""
 
-    def __init__(self, period_s: float) -> None:
-        self._period_s = period_s
-        self._left_s = 0.0
+    def __init__(self, fps: float, *, live: bool, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start.
+
+        Args:
+            fps: frames per second to keep up with.
+            live: whether frames go by whether or not they are taken. No more can be taken then than go by, so a camera
+                that is slower than the budget is kept up with when none of its frames is missed.
+            clock: seconds.
+        """
+        self._fps = fps
+        self._live = live
+        self._clock = clock
+        self._ahead = 0.0
+        self._last: tuple[int, float] | None = None
 
     @property
-    def covered(self) -> bool:
-        """Whether the frames so far took no more than their time."""
-        return self._left_s >= 0
+    def kept(self) -> bool:
+        """Whether the frames so far were taken in their time, give or take half a frame."""
+        return self._ahead > -0.5
 
-    def spend(self, busy_s: float) -> None:
-        """Book one frame. Time that is left over is not hoarded beyond one frame's worth."""
-        left_s = self._left_s + self._period_s - busy_s
-        self._left_s = min(max(left_s, -_DEEPEST_PERIODS * self._period_s), self._period_s)
+    def take(self, index: int) -> None:
+        """Book that the frame of this index is taken now. To be ahead is not hoarded beyond one frame."""
+        now = self._clock()
+        if self._last is not None:
+            passed, elapsed_s = index - self._last[0], now - self._last[1]
+            due = self._fps * elapsed_s
+            self._ahead = min(self._ahead + 1 - (min(due, passed) if self._live else due), 1.0)
+            if self._live and passed <= due and self._ahead < 0:
+                # What was lost of a camera that is no faster than the budget can never be won back.
+                self._ahead *= 0.5 ** (elapsed_s / _FORGIVEN_HALF_S)
+        self._last = index, now
 
 
 class Thinning:
     """Decides frame by frame whether to explain, for a run that is to keep up with a number of frames per second.
 
-    Over budget, explanations are left out until the frames without one have won back the time, so that they thin
-    before frames are dropped. The model and the output work side by side, so each has an account of its own.
+    Behind the budget, explanations are left out until the frames without one have won back the time.
     """
 
-    def __init__(self, cadence: Cadence = ALWAYS, budget_fps: float | None = None) -> None:
+    def __init__(self, cadence: Cadence = ALWAYS, budget: FrameBudget | None = None) -> None:
         """Start.
 
         Args:
             cadence: how often to explain, time permitting.
-            budget_fps: frames per second to keep up with; None leaves the time out of it.
+            budget: None leaves the time out of it.
         """
-        period_s = float("inf") if budget_fps is None else 1 / budget_fps
-        self.model_time, self.output_time = TimeAccount(period_s), TimeAccount(period_s)
         self._cadence = cadence
+        self._budget = budget
         self._frames = 0
         self._explained: str | None = None
 
-    def before(self) -> Reason | None:
-        """What already speaks against explaining the next frame, before the model has seen it."""
+    def before(self, index: int) -> Reason | None:
+        """What already speaks against explaining the frame of this index, before the model has seen it."""
         turn, self._frames = self._frames % self._cadence.every == 0, self._frames + 1
+        if self._budget is not None:
+            self._budget.take(index)
         if not turn:
             return "cadence"
-        return None if self.model_time.covered and self.output_time.covered else "budget"
+        return None if self._budget is None or self._budget.kept else "budget"
 
     def after(self, label: str, probability: float) -> Reason | None:
         """What speaks against explaining this frame now that its answer is known; None has it explained."""

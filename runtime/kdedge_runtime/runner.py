@@ -14,7 +14,7 @@ import numpy as np
 
 from kdedge_runtime.answer import Answer, read_answer
 from kdedge_runtime.arrays import Pixels
-from kdedge_runtime.cadence import ALWAYS, Cadence, Reason, Thinning
+from kdedge_runtime.cadence import ALWAYS, Cadence, FrameBudget, Reason, Thinning
 from kdedge_runtime.errors import SourceError
 from kdedge_runtime.heat import OPACITY
 from kdedge_runtime.model import Explanation, Model
@@ -88,14 +88,14 @@ def run(
     first = current()
     stop = stop or threading.Event()
     progress = Progress(source)
-    thinning = Thinning(first.cadence, first.budget_fps)
+    budget = None if first.budget_fps is None else FrameBudget(first.budget_fps, live=source.live)
+    thinning = Thinning(first.cadence, budget)
     looks = _Looks(model, source, current, progress, thinning, explainer, stop)
     recorded_fps = None if source.live else source.fps
     painter = Painter(model.metadata.input, moving=not stands_still(source), fps=recorded_fps)
     try:
         with looks.ahead() as ready:
             for look in ready:
-                started = time.perf_counter()
                 answer = look.answer(model)
                 painter.look(answer)
                 if answer.left_out is None and any(sink.wants_overlay for sink in sinks):
@@ -105,7 +105,6 @@ def run(
                 with progress.timer.measure("output"):
                     for sink in sinks:
                         sink.write(answer, progress)
-                thinning.output_time.spend(time.perf_counter() - started)
                 if stop.is_set() or progress.frames == first.max_frames:
                     break
     except SourceError as error:
@@ -224,7 +223,7 @@ class _Looks:
         frame, image = prepared
         started = time.perf_counter()
         explains = self._explainer is not None or self._model.has_map
-        left_out = self._thinning.before() if explains else None
+        left_out = self._thinning.before(frame.index) if explains else None
         with self._timer.measure("inference"):
             asks = explains and left_out is None and self._explainer is None
             explanation = self._model.predict(image, self._current().class_index, explained=asks)
@@ -239,9 +238,7 @@ class _Looks:
                     estimate = self._explainer(image[0], int(explanation.explained_class[0]))
                 explanation = replace(explanation, saliency_map=estimate.map[None])
         answered_at = time.monotonic()
-        busy_s = time.perf_counter() - started
-        self._thinning.model_time.spend(busy_s)
-        self._warn(left_out, busy_s)
+        self._warn(left_out, time.perf_counter() - started)
         return _Look(frame, explanation, left_out, answered_at)
 
     def _warn(self, left_out: Reason | None, busy_s: float) -> None:

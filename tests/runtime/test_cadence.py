@@ -1,8 +1,9 @@
 """Which frames are explained: by turn, by answer, and by the time that there is."""
 
+import numpy as np
 import pytest
 
-from kdedge_runtime.cadence import ALWAYS, Cadence, Thinning, TimeAccount
+from kdedge_runtime.cadence import ALWAYS, Cadence, FrameBudget, Thinning
 from kdedge_runtime.errors import UsageError
 
 
@@ -25,7 +26,7 @@ def test_anything_else_is_refused_with_what_there_is(text: str) -> None:
 
 def test_every_third_frame_begins_with_the_first() -> None:
     thinning = Thinning(Cadence("every", every=3))
-    assert [thinning.before() for _ in range(5)] == [None, "cadence", "cadence", None, "cadence"]
+    assert [thinning.before(index) for index in range(5)] == [None, "cadence", "cadence", None, "cadence"]
 
 
 def test_an_answer_is_explained_when_it_changes() -> None:
@@ -38,43 +39,77 @@ def test_only_unsure_answers_are_explained() -> None:
     assert [thinning.after("a", probability) for probability in (0.9, 0.59, 0.6)] == ["cadence", None, "cadence"]
 
 
-def test_an_account_is_covered_while_frames_take_no_more_than_their_time() -> None:
-    account = TimeAccount(0.1)
-    assert account.covered
-    account.spend(0.25)
-    assert not account.covered
-    account.spend(0.02)
-    assert not account.covered
-    account.spend(0.02)
-    assert account.covered, "0.25 + 2 x 0.02 s are within three periods"
+class World:
+    """A clock, and a machine that takes a known time for a frame and for its explanation."""
+
+    def __init__(self, fps: float, camera_fps: float | None, frame_s: float, explanation_s: float) -> None:
+        self.now = 0.0
+        self.explained: list[int] = []
+        self.indices: list[int] = []
+        budget = FrameBudget(fps, live=camera_fps is not None, clock=lambda: self.now)
+        self._thinning = Thinning(budget=budget)
+        self._camera_fps, self._frame_s, self._explanation_s = camera_fps, frame_s, explanation_s
+
+    def run(self, until_s: float) -> None:
+        """Take the newest frame of the camera, or every frame of a file, as soon as the machine is free."""
+        while self.now < until_s:
+            index = self.indices[-1] + 1 if self.indices else 0
+            if self._camera_fps is not None:
+                index = max(index, int(self.now * self._camera_fps))
+                self.now = max(self.now, index / self._camera_fps)
+            if self._thinning.before(index) is None:
+                self.explained.append(index)
+                self.now += self._explanation_s
+            self.now += self._frame_s
+            self.indices.append(index)
+
+    @property
+    def fps(self) -> float:
+        return len(self.indices) / self.now
 
 
-def test_idle_time_is_not_hoarded() -> None:
-    account = TimeAccount(0.1)
-    for _ in range(100):
-        account.spend(0.0)
-    account.spend(0.35)
-    assert not account.covered
+@pytest.mark.parametrize("camera_fps", [None, 30.0])
+def test_over_budget_explanations_thin_and_the_rate_is_kept(camera_fps: float | None) -> None:
+    # 10 frames a second; a frame takes 20 ms and its explanation 300 ms more.
+    world = World(10.0, camera_fps, 0.02, 0.3)
+    world.run(120)
+    assert world.fps == pytest.approx(10, rel=0.02)
+    # Of a camera, each frame without an explanation takes a thirtieth of a second: it has to be waited for.
+    share = {None: (0.1 - 0.02) / 0.3, 30.0: (0.1 - 1 / 30) / 0.3}[camera_fps]
+    assert len(world.explained) / len(world.indices) == pytest.approx(share, rel=0.15), "all the time is used"
+    assert np.ptp(np.diff(world.explained)) <= 2, "evenly, and not in bursts"
+
+
+@pytest.mark.parametrize("camera_fps", [None, 30.0])
+def test_within_budget_everything_is_explained(camera_fps: float | None) -> None:
+    world = World(10.0, camera_fps, 0.02, 0.06)
+    world.run(30)
+    assert world.explained == world.indices
+
+
+def test_a_camera_slower_than_the_budget_is_no_reason_to_thin() -> None:
+    world = World(15.0, 10.0, 0.02, 0.05)
+    world.run(30)
+    assert world.explained == world.indices == list(range(len(world.indices)))
+
+
+def test_a_camera_slower_than_the_budget_seldom_loses_frames_to_explanations() -> None:
+    world = World(15.0, 10.0, 0.02, 0.5)
+    world.run(120)
+    lost = world.indices[-1] + 1 - len(world.indices)
+    assert 0 < lost < 0.06 * world.indices[-1]
+    assert len(world.explained) > 5, "now and then one is explained all the same"
 
 
 def test_without_a_budget_time_plays_no_part() -> None:
-    thinning = Thinning()
-    thinning.model_time.spend(1e6)
-    thinning.output_time.spend(1e6)
-    assert thinning.before() is None
+    assert Thinning().before(0) is Thinning().before(1000) is None
 
 
-@pytest.mark.parametrize("side", ["model_time", "output_time"])
-def test_over_budget_explanations_thin_to_what_the_time_allows(side: str) -> None:
-    # 10 frames a second; a frame takes 20 ms, its explanation 300 ms more.
-    thinning = Thinning(budget_fps=10)
-    explained = 0
-    for _ in range(500):
-        left_out = thinning.before()
-        explained += left_out is None
-        getattr(thinning, side).spend(0.02 + (0.3 if left_out is None else 0.0))
-        other = "output_time" if side == "model_time" else "model_time"
-        getattr(thinning, other).spend(0.01)
-    busy_s = 500 * 0.02 + explained * 0.3
-    assert busy_s <= 500 / 10 + 0.3, "but for the one that is being won back"
-    assert explained >= 500 * 0.08 / 0.3, "0.08 s are left of a frame's time, and all of it is used"
+def test_to_be_ahead_is_not_hoarded() -> None:
+    now = 0.0
+    budget = FrameBudget(10.0, live=False, clock=lambda: now)
+    for index in range(100):
+        budget.take(index)
+    now = 0.3
+    budget.take(100)
+    assert not budget.kept
