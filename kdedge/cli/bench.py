@@ -11,9 +11,7 @@ __all__ = ["bench"]
 def bench(
     model: Annotated[
         Path,
-        typer.Argument(
-            metavar="MODEL", help="Model file; the fp32 or int8 file beside it is measured in turn with it."
-        ),
+        typer.Argument(metavar="MODEL", help="Model file (with the fp32 or int8 file beside it) or bundle."),
     ],
     device: Annotated[str, typer.Option(help="Device profile to set up for; auto is this machine.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="For one inference. [default: the profile's]")] = None,
@@ -21,6 +19,6 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure a model here: with and without its map, fp32 against int8, layer by layer."""
-    from kdedge_runtime.verbs_of_model import print_bench
+    from kdedge_runtime.verbs_of_model import Trial, print_bench
 
-    print_bench(str(model), device=device, threads=threads, provider=provider, as_json=as_json)
+    print_bench(Trial(model, device=device, threads=threads, provider=provider, as_json=as_json))

@@ -48,6 +48,7 @@ def execute(arguments: argparse.Namespace) -> RunSummary:
     with stopped_by_signals(stop), ExitStack() as opened:
         cadence = Cadence.parse(arguments.cadence)
         setup = _setup(arguments)
+        arguments.source = arguments.source or setup.camera
         model = opened.enter_context(_model(arguments, setup))
         explainer = _explainer(model, arguments)
         class_index = None
@@ -130,6 +131,8 @@ class _Setup:
     provider: str | None
     """As asked for; None where nobody asked."""
     spinning: bool
+    camera: str | None = None
+    """What is read where no source is named."""
 
 
 def _setup(arguments: argparse.Namespace) -> _Setup:
@@ -138,13 +141,13 @@ def _setup(arguments: argparse.Namespace) -> _Setup:
     from kdedge_runtime.devices.detect import find_profile
 
     profile = find_profile(arguments.device)
-    arguments.source = arguments.source or profile.camera
     if objection := profile.onnxruntime.objection(ort.__version__):
         _log.warning("%s: expected %s or later for %s", objection, profile.onnxruntime.minimum, profile.name)
     return _Setup(
         threads=arguments.threads or profile.threads,
         provider=arguments.provider or profile.onnxruntime.best_provider(available_providers()),
         spinning=profile.onnxruntime.spinning,
+        camera=profile.camera,
     )
 
 

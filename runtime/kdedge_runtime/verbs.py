@@ -13,8 +13,8 @@ from kdedge_runtime.errors import KdedgeError
 __all__ = ["add_soak", "add_verbs", "check_verb", "perform"]
 
 _USED: dict[str, frozenset[str]] = {
-    "self_test": frozenset({"model", "device", "threads", "provider", "require_signature", "json"}),
-    "bench": frozenset({"model", "device", "threads", "provider", "require_signature", "json"}),
+    "self_test": frozenset({"model", "require_signature", "device", "threads", "provider", "json"}),
+    "bench": frozenset({"model", "require_signature", "device", "threads", "provider", "json"}),
     "doctor": frozenset(),
     "devices": frozenset(),
 }
@@ -99,22 +99,18 @@ def perform(verb: str, arguments: argparse.Namespace) -> KdedgeError | None:
 
         print_devices(arguments.devices)
     else:
-        from kdedge_runtime.bundle import opened_files
-        from kdedge_runtime.verbs_of_model import print_bench, print_self_test
+        from kdedge_runtime.verbs_of_model import Trial, print_bench, print_self_test
 
-        act: Callable[..., KdedgeError | None] = print_self_test if verb == "self_test" else print_bench
-        with opened_files(Path(arguments.model), arguments.require_signature) as files:
-            failures = [
-                act(
-                    str(file),
-                    device=arguments.device or "auto",
-                    threads=arguments.threads,
-                    provider=arguments.provider,
-                    as_json=arguments.json,
-                )
-                for file in (files if verb == "self_test" else files[:1])  # a benchmark looks beside the file by itself
-            ]
-        return next((failure for failure in failures if failure is not None), None)
+        trial = Trial(
+            Path(arguments.model),
+            device=arguments.device or "auto",
+            threads=arguments.threads,
+            provider=arguments.provider,
+            signer=arguments.require_signature,
+            as_json=arguments.json,
+        )
+        act: Callable[[Trial], KdedgeError | None] = print_self_test if verb == "self_test" else print_bench
+        return act(trial)
     return None
 
 

@@ -92,19 +92,6 @@ def test_without_a_name_it_lies_in_the_run(command: Callable[..., Outcome], run_
         assert sorted(archive.namelist()) == ["SHA256SUMS", "model.int8.onnx", "model.onnx"]
 
 
-def test_the_models_of_a_bundle_test_themselves(
-    command: Callable[..., Outcome], run_folder: Path, key: Path, tmp_path: Path
-) -> None:
-    command("bundle", str(run_folder), "-o", str(tmp_path / "student.zip"), "--sign", str(key))
-    public = str(key.with_suffix(".pub"))
-    tested = command("run", str(tmp_path / "student.zip"), "--self-test", "--device", "generic")
-    assert "model.onnx on generic" in tested.out
-    assert "model.int8.onnx on generic" in tested.out
-    refused = command("run", str(run_folder / "model.onnx"), "--self-test", "--require-signature", public)
-    assert refused.code == 2
-    assert "is a bare file, which carries no signature" in refused.err
-
-
 def test_a_signature_is_required_of_everything(
     command: Callable[..., Outcome], run_folder: Path, key: Path, tmp_path: Path
 ) -> None:

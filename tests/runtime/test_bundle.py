@@ -292,17 +292,17 @@ class TestChoice:
     def test_the_quantized_model_runs_where_it_is_faster(
         self, folder: Path, plain_ms: float, quantized_ms: float, chosen: str
     ) -> None:
-        with opened_files(folder) as files:
+        with opened_bundle(folder) as files:
             model = load_fastest(files, Model.load, lambda one: quantized_ms if "int8" in one.path.name else plain_ms)
         assert model.path.name == chosen
 
     def test_it_is_measured_here(self, folder: Path) -> None:
-        with opened_files(folder) as files:
-            assert load_fastest(files, Model.load).path in files
+        with opened_bundle(folder) as files:
+            assert load_fastest(files, Model.load).path.name in files
 
     def test_a_single_model_is_taken_as_it_is(self, folder: Path) -> None:
         (folder / "model.onnx").unlink()
         seal(folder)
-        with opened_files(folder) as files:
+        with opened_bundle(folder) as files:
             model = load_fastest(files, Model.load, lambda model: pytest.fail("measured"))
         assert model.path.name == "model.int8.onnx"

@@ -196,7 +196,8 @@ def test_a_stream_that_nobody_sends_is_an_error() -> None:
 
 def test_passwords_in_addresses_are_not_shown() -> None:
     assert without_password("rtsp://admin:s3cret@10.0.0.5:554/live") == "rtsp://***@10.0.0.5:554/live"
-    assert "s3cret" not in open_source("rtsp://admin:s3cret@10.0.0.5:554/live").name
+    for address in ("rtsp://admin:s3cret@10.0.0.5:554/live", "http://admin:s3cret@10.0.0.5/film.mp4"):
+        assert "s3cret" not in open_source(address).name
 
 
 def test_an_address_that_is_none_is_a_usage_error() -> None:

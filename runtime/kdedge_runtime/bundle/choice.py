@@ -3,7 +3,7 @@
 import logging
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from kdedge_runtime.bundle.key import read_public_key
 from kdedge_runtime.bundle.opening import opened_bundle
 from kdedge_runtime.model import Model
 
-__all__ = ["load_fastest", "opened_files", "opened_model"]
+__all__ = ["load_fastest", "opened_model", "sound_files"]
 
 _log = logging.getLogger(__name__)
 _WARM_UPS = 2
@@ -24,62 +24,50 @@ _WORTH = 0.95
 
 
 @contextmanager
-def opened_files(path: Path, signer: str | None = None) -> Iterator[list[Path]]:
-    """Yield the model files of a bundle once it is known to be sound, or the one file that is no bundle.
+def opened_model(path: Path, load: Callable[[Path], Model], signer: str | None = None) -> Iterator[Model]:
+    """Load a bundle's model once the bundle is known to be sound; its file is there for as long as the block lasts.
 
     Args:
-        path: a bundle; without a signer also a bare model file.
+        path: a bundle.
+        load: opens a model file.
         signer: public key whose signature is required, see `read_public_key`.
 
     Raises:
-        BundleError: the bundle is not sound, or a signature is required of a bare file.
+        BundleError: it is no bundle, or not a sound one.
         UsageError: the key is none.
     """
+    with sound_files(path, signer) as files:
+        yield load_fastest(files, load)
+
+
+@contextmanager
+def sound_files(path: Path, signer: str | None = None) -> Iterator[Mapping[str, Path]]:
+    """The files of a bundle that is known to be sound, by their names; arguments and errors as above."""
     public_key = None if signer is None else read_public_key(signer)
-    if is_bundle(path):
-        with opened_bundle(path, public_key) as files:
-            checked = "sums right" if public_key is None else "signed with the required key"
-            _log.info("bundle: %s, %s", path.name, checked)
-            yield [files[name] for name in MODELS if name in files]
-    elif public_key is None:
-        yield [path]
-    else:
+    if not is_bundle(path):
         raise BundleError(
             f"{path} is a bare file, which carries no signature, and --require-signature asks for one. Pack it with "
             f"`kdedge bundle {path} --sign KEY`."
         )
-
-
-@contextmanager
-def opened_model(path: Path, load: Callable[[Path], Model], signer: str | None = None) -> Iterator[Model]:
-    """Load the model of a bundle that suits this machine; its file is there for as long as the block lasts.
-
-    Args:
-        path: as for `opened_files`.
-        load: opens a model file.
-        signer: as for `opened_files`.
-
-    Raises:
-        BundleError: see `opened_files`.
-        UsageError: see `opened_files`.
-    """
-    with opened_files(path, signer) as files:
-        yield load_fastest(files, load)
+    with opened_bundle(path, public_key) as files:
+        _log.info("bundle: %s, %s", path.name, "sums right" if public_key is None else "signed with the required key")
+        yield files
 
 
 def load_fastest(
-    files: Sequence[Path], load: Callable[[Path], Model], measure: Callable[[Model], float] | None = None
+    files: Mapping[str, Path], load: Callable[[Path], Model], measure: Callable[[Model], float] | None = None
 ) -> Model:
-    """Keep the one of a plain and a quantized model that suits this machine: int8 is slower on some.
+    """Load the models of a bundle and keep the one that suits this machine: int8 is slower on some.
 
     Args:
-        files: one model file, or the plain and then the quantized one.
+        files: from `opened_bundle`.
         load: opens a model file.
         measure: milliseconds of a pass; None measures a few.
     """
-    if len(files) == 1:
-        return load(files[0])
-    plain, quantized = map(load, files)
+    present = [files[name] for name in MODELS if name in files]
+    if len(present) == 1:
+        return load(present[0])
+    plain, quantized = map(load, present)
     plain_ms, quantized_ms = map(measure or _latency_ms, (plain, quantized))
     chosen = quantized if quantized_ms < _WORTH * plain_ms else plain
     _log.info(

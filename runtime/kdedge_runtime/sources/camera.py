@@ -72,7 +72,9 @@ def open_stream(url: str) -> OpenCVConnection:
 
 
 def without_password(url: str) -> str:
-    """The URL as it may be shown and logged."""
+    """A URL as it may be shown and logged; a path stays as it is."""
+    if "://" not in url:
+        return url
     from urllib.parse import urlsplit
 
     user, at, _ = urlsplit(url).netloc.rpartition("@")

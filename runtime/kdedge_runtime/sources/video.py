@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from kdedge_runtime.errors import SourceError
 from kdedge_runtime.opencv import load_opencv
+from kdedge_runtime.sources.camera import without_password
 from kdedge_runtime.sources.frame import Frame
 
 __all__ = ["VideoSource"]
@@ -34,17 +35,18 @@ class VideoSource:
         Args:
             path: of a file, or the URL of one.
         """
-        self.name = str(path)
+        self.name = without_password(str(path))
         self.fps: float | None = None
         self.expected: int | None = None
         self.unreadable = 0
+        self._address = str(path)
         self._stem = Path(self.name).stem
         self._cv2: Any = None
         self._capture: Any = None
 
     def __enter__(self) -> Self:
         self._cv2 = cv2 = load_opencv("Reading a video")
-        self._capture = cv2.VideoCapture(self.name)
+        self._capture = cv2.VideoCapture(self._address)
         if not self._capture.isOpened():
             raise SourceError(
                 f"{self.name} cannot be opened as a video. Expected a picture, a folder of pictures or a video "
