@@ -21,7 +21,6 @@ import numpy as np
 
 from kdedge_runtime import Model, fit
 from kdedge_runtime.blackbox import METHODS, make_explainer
-from kdedge_runtime.blackbox.explainer import ACTIVATIONS
 from kdedge_runtime.blackbox.grid import cell_edges, cell_means, enlarge
 from kdedge_runtime.pictures import picture_files, read_picture
 
@@ -44,8 +43,7 @@ def main() -> None:
         fit(read_picture(path), model.metadata.input)
         for path in files[:: max(1, len(files) // options.pictures)][: options.pictures]
     ]
-    exposed = ACTIVATIONS in {output.name for output in model.session.get_outputs()}
-    methods = options.methods or [method for method in METHODS if method != "scorecam" or exposed]
+    methods = options.methods or [method for method in METHODS if method != "scorecam" or model.has_map]
     answers = [model.predict(picture[None]) for picture in pictures]
     tops = [int(answer.probabilities[0].argmax()) for answer in answers]
     own = [None if answer.saliency_map is None else answer.saliency_map[0] for answer in answers]

@@ -26,11 +26,23 @@ def test_the_file_or_a_method_explains(command: Callable[..., Outcome], files: t
     assert "evaluations" not in own.out
 
 
+def test_score_cam_explains_what_export_wrote_with_a_map(
+    command: Callable[..., Outcome], files: tuple[str, str], tmp_path: Path
+) -> None:
+    asked = command("explain", *files, "--method", "scorecam", "-o", str(tmp_path / "asked"))
+    assert asked.code == 0, asked.err
+    assert "64 evaluations, " in asked.out, "a channel each"
+    plain = command("export", "small:resnet8", "--method", "none", "-o", str(tmp_path / "plain.onnx"))
+    assert plain.code == 0, plain.err
+    refused = command("explain", str(tmp_path / "plain.onnx"), files[1], "--method", "scorecam")
+    assert refused.code == 2
+    assert "no tensor target_activations" in refused.err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--method", "gradcam"), "no method 'gradcam'"),
-        (("--method", "scorecam"), "no output target_activations"),
         (("--budget-ms", "100"), "--budget-ms 100 is for a --method"),
         (("--parts", "9"), "--parts 9 is for a --method"),
     ],

@@ -298,16 +298,20 @@ class TestExplainer:
             against = explain(picture, model.class_index("blue", by_explainer=True))
             assert enlarge(against.map[None], *spot.shape)[0][spot].mean() < 0, "red speaks against blue"
 
+    @pytest.mark.parametrize("is_output", [False, True])
     def test_score_cam_weighs_the_channels_of_the_graph(
-        self, model_path: Path, red_spot: np.ndarray, tmp_path: Path
+        self, model_path: Path, red_spot: np.ndarray, tmp_path: Path, is_output: bool
     ) -> None:
         graph = onnx.load(str(model_path))
-        graph.graph.node.append(helper.make_node("Identity", ["activations"], ["target_activations"]))
-        graph.graph.output.append(
-            helper.make_tensor_value_info("target_activations", TensorProto.FLOAT, ["N", 3, 8, 8])
-        )
-        onnx.save(graph, str(tmp_path / "exposed.onnx"))
-        model = Model.load(tmp_path / "exposed.onnx", threads=1)
+        for node in graph.graph.node:  # the name that the exporter gives
+            for names in (node.input, node.output):
+                names[:] = ["target_activations" if name == "activations" else name for name in names]
+        if is_output:
+            graph.graph.output.append(
+                helper.make_tensor_value_info("target_activations", TensorProto.FLOAT, ["N", 3, 8, 8])
+            )
+        onnx.save(graph, str(tmp_path / "named.onnx"))
+        model = Model.load(tmp_path / "named.onnx", threads=1)
         for picture in (red_spot, np.rot90(red_spot).copy()):
             estimate = make_explainer(model, "scorecam")(picture, 0)
             # The colour model's channels are the colours' means over cells of 8 × 8 pixels.
@@ -355,7 +359,7 @@ class TestExplainer:
             ({"method": "rise", "parts": 9}, "rise has no parts. Name lime or shap"),
             ({"method": "shap", "parts": 1}, "into 1 parts. Expected 2 to 200"),
             ({"method": "lime", "budget_ms": 0.0}, "budget of 0 ms"),
-            ({"method": "scorecam"}, "no output target_activations. Take another method: occlusion, rise, lime, shap"),
+            ({"method": "scorecam"}, "no tensor target_activations. Export it with a map, or take another --method"),
         ],
     )
     def test_what_cannot_be_is_refused(self, model: Model, settings: dict[str, object], message: str) -> None:

@@ -15,7 +15,6 @@ from kdedge_runtime.bundle import (
     is_bundle,
     load_fastest,
     opened_bundle,
-    opened_files,
     read_public_key,
 )
 from kdedge_runtime.bundle.ed25519 import verify

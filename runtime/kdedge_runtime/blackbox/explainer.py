@@ -3,6 +3,7 @@
 import numpy as np
 
 from kdedge_runtime.arrays import Floats, Pixels
+from kdedge_runtime.blackbox.activations import target_activations
 from kdedge_runtime.blackbox.estimate import Estimate, Explainer, Progress
 from kdedge_runtime.blackbox.kernel_shap import kernel_shap
 from kdedge_runtime.blackbox.lime import lime
@@ -14,11 +15,9 @@ from kdedge_runtime.blackbox.superpixels import superpixels
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.model import Model
 
-__all__ = ["ACTIVATIONS", "METHODS", "PARTS", "make_explainer"]
+__all__ = ["METHODS", "PARTS", "make_explainer"]
 
 METHODS = ("occlusion", "rise", "lime", "shap", "scorecam")
-ACTIVATIONS = "target_activations"
-"""The graph's output float32 `[N, C, h, w]` that Score-CAM needs: the target layer's activations."""
 PARTS = 40
 """Superpixels that LIME and KernelSHAP divide a picture into by default."""
 _MOST_PARTS = 200
@@ -49,11 +48,7 @@ def make_explainer(
         raise UsageError(f"A picture cannot be divided into {parts} parts. Expected 2 to {_MOST_PARTS}.")
     if budget_ms is not None and not budget_ms > 0:
         raise UsageError(f"A budget of {budget_ms:g} ms is no time. Expected more than 0.")
-    if method == "scorecam" and ACTIVATIONS not in {output.name for output in model.session.get_outputs()}:
-        raise UsageError(
-            f"Score-CAM masks with the activations of the target layer, and {model.path} does not give them: it has no "
-            f"output {ACTIVATIONS}. Take another method: {', '.join(METHODS[:-1])}."
-        )
+    activations = target_activations(model) if method == "scorecam" else None
 
     def explain(image: Pixels, class_index: int, progress: Progress | None = None) -> Estimate:
         probe = Probe(
@@ -68,9 +63,8 @@ def make_explainer(
             return occlusion(probe)
         if method == "rise":
             return rise(probe)
-        if method == "scorecam":
-            (activations,) = model.session.run([ACTIVATIONS], {model.metadata.input.name: image[None]})
-            return score_cam(probe, activations[0])
+        if activations is not None:
+            return score_cam(probe, activations(image))
         return _OF_PARTS[method](probe, superpixels(image, parts or PARTS))
 
     return explain
