@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from kdedge_runtime.blackbox import METHODS, Estimate, make_explainer
 from kdedge_runtime.blackbox.grid import cell_edges, cell_means, enlarge
@@ -298,24 +298,37 @@ class TestExplainer:
             against = explain(picture, model.class_index("blue", by_explainer=True))
             assert enlarge(against.map[None], *spot.shape)[0][spot].mean() < 0, "red speaks against blue"
 
-    @pytest.mark.parametrize("is_output", [False, True])
+    @pytest.mark.parametrize("kind", ["tensor", "output", "int8"])
     def test_score_cam_weighs_the_channels_of_the_graph(
-        self, model_path: Path, red_spot: np.ndarray, tmp_path: Path, is_output: bool
+        self, model_path: Path, red_spot: np.ndarray, tmp_path: Path, kind: str
     ) -> None:
         graph = onnx.load(str(model_path))
-        for node in graph.graph.node:  # the name that the exporter gives
-            for names in (node.input, node.output):
-                names[:] = ["target_activations" if name == "activations" else name for name in names]
-        if is_output:
+        given = "target_activations_DequantizeLinear_Output" if kind == "int8" else "target_activations"
+        for index, node in enumerate(graph.graph.node):  # the names that the exporter and the quantizer give
+            node.input[:] = [given if name == "activations" else name for name in node.input]
+            if "activations" in node.output:
+                node.output[:] = ["target_activations"]
+                made_at = index
+        if kind == "output":
             graph.graph.output.append(
                 helper.make_tensor_value_info("target_activations", TensorProto.FLOAT, ["N", 3, 8, 8])
             )
+        if kind == "int8":  # clips at 1/2, as quantization does in the place of a ReLU6
+            graph.graph.initializer.append(numpy_helper.from_array(np.array(0.5 / 255, np.float32), "scale"))
+            graph.graph.initializer.append(numpy_helper.from_array(np.array(0, np.uint8), "zero_point"))
+            for step, (kernel, taken, made) in enumerate(
+                (("QuantizeLinear", "target_activations", "levels"), ("DequantizeLinear", "levels", given))
+            ):
+                node = helper.make_node(kernel, [taken, "scale", "zero_point"], [made])
+                graph.graph.node.insert(made_at + 1 + step, node)
         onnx.save(graph, str(tmp_path / "named.onnx"))
         model = Model.load(tmp_path / "named.onnx", threads=1)
         for picture in (red_spot, np.rot90(red_spot).copy()):
             estimate = make_explainer(model, "scorecam")(picture, 0)
             # The colour model's channels are the colours' means over cells of 8 × 8 pixels.
             channels = picture.reshape(8, 8, 8, 8, 3).mean(axis=(1, 3)).transpose(2, 0, 1) / 255
+            if kind == "int8":
+                channels = np.minimum(np.rint(channels * 510), 255) / 510
             span = np.ptp(channels, axis=(1, 2), keepdims=True) + 1e-8
             masks = enlarge((channels - channels.min(axis=(1, 2), keepdims=True)) / span, 64, 64)
             masked = np.rint(masks[..., None] * picture).astype(np.uint8)

@@ -13,6 +13,8 @@ __all__ = ["ACTIVATIONS", "Activations", "target_activations"]
 
 ACTIVATIONS = "target_activations"
 """The name of the tensor float32 `[N, C, h, w]` in graphs that `kdedge export` writes with a map."""
+_TENSORS = (f"{ACTIVATIONS}_DequantizeLinear_Output", ACTIVATIONS)
+"""An int8 file leaves the layer's ReLU to the quantization: there the activations are what comes out of it."""
 Activations: TypeAlias = Callable[[Pixels], Floats]
 """From the model's input uint8 `[H, W, 3]` to `[C, h, w]`."""
 
@@ -23,24 +25,31 @@ def target_activations(model: Model) -> Activations:
     Raises:
         UsageError: the graph has no tensor of that name: it was exported without a map, or by something else.
     """
-    content = model.path.read_bytes()
-    if ACTIVATIONS not in {output.name for output in model.session.get_outputs()}:
-        content += _one_more_output(ACTIVATIONS)
-    options = model.session.get_session_options()
-    try:
-        session = ort.InferenceSession(content, options, providers=model.session.get_providers())
-    except Exception as error:  # onnxruntime raises its own types without a common, public base
+    opened = next((found for name in _TENSORS if (found := _with_output(model, name)) is not None), None)
+    if opened is None:
         raise UsageError(
             f"Score-CAM masks with the activations of the target layer, and {model.path} has none: its graph has no "
             f"tensor {ACTIVATIONS}. Export it with a map, or take another --method: occlusion, rise, lime or shap."
-        ) from error
+        )
+    session, name = opened
 
     def activations(image: Pixels) -> Floats:
-        (found,) = session.run([ACTIVATIONS], {model.metadata.input.name: image[None]})
+        (found,) = session.run([name], {model.metadata.input.name: image[None]})
         result: Floats = found[0]
         return result
 
     return activations
+
+
+def _with_output(model: Model, name: str) -> tuple[ort.InferenceSession, str] | None:
+    content = model.path.read_bytes()
+    if name not in {output.name for output in model.session.get_outputs()}:
+        content += _one_more_output(name)
+    options = model.session.get_session_options()
+    try:
+        return ort.InferenceSession(content, options, providers=model.session.get_providers()), name
+    except Exception:  # no tensor has this name; onnxruntime raises its own types without a common, public base
+        return None
 
 
 def _one_more_output(name: str) -> bytes:
