@@ -5,7 +5,7 @@ import sys
 from kdedge_runtime.devices import load_profile, profile_names, profile_text
 from kdedge_runtime.devices.detect import detect_machine, profile_for
 
-__all__ = ["print_detected", "print_devices", "print_diagnosis"]
+__all__ = ["print_devices", "print_diagnosis"]
 
 
 def print_diagnosis() -> None:
@@ -25,15 +25,14 @@ def print_devices(what: str) -> None:
         UsageError: there is no profile of this name.
     """
     if what == "detect":
-        print_detected()
+        _print_detected()
     elif what == "all":
         sys.stdout.write(_table())
     else:
         sys.stdout.write(profile_text(what))
 
 
-def print_detected() -> None:
-    """Print which machine this is and the profile that fits it."""
+def _print_detected() -> None:
     machine = detect_machine()
     profile = profile_for(machine)
     rows = {
@@ -47,9 +46,8 @@ def print_detected() -> None:
     }
     width = max(len(name) for name in rows)
     sys.stdout.write("".join(f"{name:{width}}  {value}\n" for name, value in rows.items()))
-    if not profile.threads:
-        return
-    sys.stderr.write(f"\nNext: kdedge-run MODEL --device {profile.name} --source {profile.camera}\n")
+    if profile.boards:  # whose camera is known
+        sys.stderr.write(f"\nNext: kdedge-run MODEL --device {profile.name} --source {profile.camera}\n")
 
 
 def _providers() -> str:
