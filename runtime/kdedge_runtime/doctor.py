@@ -54,6 +54,10 @@ class OnnxRuntimeTrial:
     failure: str | None
     """How it failed."""
 
+    def told(self) -> str:
+        """In words."""
+        return self.failure or f"{self.version} with {', '.join(self.providers)}"
+
 
 @dataclass(frozen=True)
 class Diagnosis:
@@ -68,18 +72,13 @@ class Diagnosis:
 
     def block(self) -> str:
         """The facts, as text to paste into an issue."""
-        machine = self.machine
-        trial = self.onnxruntime
         rows = {
             "kdedge-runtime": __version__,
             "Python": f"{platform.python_version()} ({platform.python_implementation()})",
-            "system": f"{platform.system()} {platform.release()} {machine.architecture}",
+            "system": f"{platform.system()} {platform.release()}",
             "packages": ", ".join(f"{name} {version}" for name, version in self.packages.items()) or "none",
-            "onnxruntime": trial.failure or f"{trial.version} with {', '.join(trial.providers)}",
-            "board": machine.board or "no name",
-            "CPU": f"{machine.cpu or 'unknown'}, {machine.cores or '?'} cores",
-            "instructions": ", ".join(machine.instructions) or "none that int8 kernels use",
-            "RAM": f"{machine.ram_mb:,} MB" if machine.ram_mb else "unknown",
+            "onnxruntime": self.onnxruntime.told(),
+            **self.machine.rows(),
             "profile": self.profile.name,
             "state": str(self.board),
             "cameras": ", ".join(self.cameras) or "none",

@@ -33,28 +33,18 @@ def print_devices(what: str) -> None:
 
 
 def _print_detected() -> None:
+    from kdedge_runtime.doctor import try_onnxruntime
+
     machine = detect_machine()
     profile = profile_for(machine)
-    rows = {
-        "board": machine.board or "no name",
-        "CPU": f"{machine.cpu or 'unknown'}, {machine.cores or '?'} cores",
-        "architecture": machine.architecture,
-        "instructions": ", ".join(machine.instructions) or "none that int8 kernels use",
-        "RAM": f"{machine.ram_mb:,} MB" if machine.ram_mb else "unknown",
-        "onnxruntime": _providers(),
+    rows = machine.rows() | {
+        "onnxruntime": try_onnxruntime().told(),
         "profile": f"{profile.name} ({profile.description})",
     }
     width = max(len(name) for name in rows)
     sys.stdout.write("".join(f"{name:{width}}  {value}\n" for name, value in rows.items()))
     if profile.boards:  # whose camera is known
         sys.stderr.write(f"\nNext: kdedge-run MODEL --device {profile.name} --source {profile.camera}\n")
-
-
-def _providers() -> str:
-    from kdedge_runtime.doctor import try_onnxruntime
-
-    trial = try_onnxruntime()
-    return trial.failure or f"{trial.version} with {', '.join(trial.providers)}"
 
 
 def _table() -> str:

@@ -38,7 +38,7 @@ def test_the_block_names_what_helps() -> None:
     for fact in (
         "kdedge-runtime",
         "Raspberry Pi 4 Model B Rev 1.4",
-        "Cortex-A72, 4 cores",
+        "Cortex-A72, aarch64, 4 cores",
         "3,978 MB",
         "numpy 2.4.6",
         "1.32.0 with CPU",

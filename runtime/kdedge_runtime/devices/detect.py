@@ -43,6 +43,15 @@ class Machine:
     instructions: tuple[Instruction, ...]
     ram_mb: int | None
 
+    def rows(self) -> dict[str, str]:
+        """What it tells, in words by name."""
+        return {
+            "board": self.board or "no name",
+            "CPU": f"{self.cpu or 'unknown'}, {self.architecture}, {self.cores or '?'} cores",
+            "instructions": ", ".join(self.instructions) or "none that int8 kernels use",
+            "RAM": f"{self.ram_mb:,} MB" if self.ram_mb else "unknown",
+        }
+
 
 def detect_machine(root: Path = _ROOT, ask_macos: Callable[[str], str] | None = None) -> Machine:
     """Ask the system which machine this is.
