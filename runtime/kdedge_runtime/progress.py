@@ -134,7 +134,8 @@ class RunSummary:
         """The rate that the model alone would reach, without reading, drawing and writing; None without a frame."""
         parts = [self.stages[name] for name in ("inference", "explanation") if name in self.stages]
         busy_ms = sum(stage.mean_ms * stage.count for stage in parts)
-        return self.frames / busy_ms * 1e3 if busy_ms > 0 else None
+        # The model may have been a frame or two ahead of the answers when the run ended.
+        return parts[0].count / busy_ms * 1e3 if busy_ms > 0 else None
 
     def as_record(self) -> dict[str, Any]:
         """The figures, ready for JSON."""

@@ -1,6 +1,8 @@
 """Ribbon-cable cameras: the pipe of a stand-in for `rpicam-vid`, and a stand-in for picamera2 of the same interface."""
 
 import os
+import signal
+import subprocess
 import sys
 import time
 from itertools import islice
@@ -86,6 +88,30 @@ def test_a_machine_without_either_is_told_what_to_install(tmp_path: Path, monkey
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingDependency, match="apt install rpicam-apps"):
         open_source("csi:0")
+
+
+@needs_posix
+def test_a_program_that_hangs_does_not_outlive_the_run(tmp_path: Path, model_path: Path) -> None:
+    program = tmp_path / "rpicam-vid"
+    program.write_text(
+        f"#!{sys.executable}\n"
+        "import os, sys, time\n"
+        "from pathlib import Path\n"
+        "Path(__file__).with_name('pid').write_text(str(os.getpid()))\n"
+        f"sys.stdout.buffer.write(bytes({csi.frame_bytes(csi.WIDTH, csi.HEIGHT)}))\n"
+        "sys.stdout.flush()\n"
+        "time.sleep(300)\n"
+    )
+    program.chmod(0o755)
+    code = "import sys; sys.modules['picamera2'] = None; from kdedge_runtime.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, str(model_path), "--source", "csi:0", "--jsonl", "-"]
+    environment = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 @pytest.mark.parametrize("width", [480, 640, 1024])

@@ -129,6 +129,27 @@ def test_a_wait_for_a_lost_camera_can_be_stopped(latest: bool) -> None:
     assert time.monotonic() - started < 5
 
 
+def test_a_camera_that_hangs_is_released_by_whoever_reads_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdedge_runtime.sources.live._GOODBYE_S", 0.1)
+    plug, released = Plug(), threading.Event()
+
+    class Hanging(PluggedCamera):
+        def read(self) -> tuple[np.ndarray, float] | None:
+            return super().read() if self._frames else released.wait(10) and None
+
+    source = LiveSource("Camera test", "camera", lambda: Hanging(plug, 1), backoff=QUICK)
+    with source:
+        reader = threading.Thread(target=lambda: list(source))
+        reader.start()
+        while plug.shade < 1:
+            time.sleep(0.005)
+        time.sleep(0.05)
+    assert plug.open == 1, "not under the reader's hands"
+    released.set()
+    reader.join(5)
+    assert plug.open == 0
+
+
 @pytest.mark.parametrize("given", [(False, None), (True, None), (True, np.empty((0, 0, 3), np.uint8))])
 def test_what_opencv_failed_to_read_is_no_frame(given: tuple[bool, np.ndarray | None]) -> None:
     cv2 = pytest.importorskip("cv2", reason="cameras need OpenCV")

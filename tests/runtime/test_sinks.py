@@ -201,6 +201,18 @@ def test_what_is_known_of_a_synthetic_frame_is_in_its_line() -> None:
     assert record(replace(answer, frame=frame), 0, NOW)["truth"] == {"label": "stop", "box": [0.25, 0.25, 0.75, 1.0]}
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX's")
+def test_lines_go_into_a_named_pipe(tmp_path: Path, progress: Progress) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    read: list[str] = []
+    reader = threading.Thread(target=lambda: read.extend((tmp_path / "pipe").read_text().splitlines()))
+    reader.start()
+    with JsonLines(str(tmp_path / "pipe"), threading.Event()) as sink:
+        sink.write(_answer(3), progress)
+    reader.join(5)
+    assert [json.loads(line).get("frame") for line in read] == [3, None]
+
+
 def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
     program = (
         "import resource, sys, threading\n"

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -35,7 +36,7 @@ def record(answer: Answer, age_now_s: float, now: datetime) -> dict[str, Any]:
         "age_ms": round(answer.age_ms, 2),
         "label": answer.label,
         "p": round(answer.probability, 5),
-        "explained": None if answer.left_out else answer.explained,
+        "explained": None if answer.saliency_map is None else answer.explained,
         "left_out": answer.left_out,
         "heat": _heat(answer),
     }
@@ -48,7 +49,7 @@ class JsonLines:
     """Writes `record`s to a file, or to standard output for `-`, each flushed at once.
 
     `time` is when the frame was captured, `age_ms` how old it was when it was answered. `explained` is the class that
-    the heat speaks for; where the frame was not explained it is null and `left_out` says why: `cadence` or `budget`.
+    the heat speaks for; where the frame was not explained it is null, and `left_out` says why: `cadence` or `budget`.
     `heat` holds `cx` and `cy` (centre of the evidence as fractions of the frame, from its upper left corner), `area`
     (share of the map above half of its maximum) and `entropy` (0 one cell, 1 everywhere). It is null without a map;
     its parts are null where nothing speaks for the class. Synthetic frames bring their `truth`: `label` and `box`
@@ -72,13 +73,14 @@ class JsonLines:
         self._clock = clock
         self._file: TextIO = sys.stdout
         self._progress: Progress | None = None
+        self._whole_bytes = 0
 
     def __enter__(self) -> Self:
         if self._target != "-":
             path = Path(self._target)
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = path.open("w", encoding="utf-8")
+                self._file = path.open("w", encoding="utf-8", newline="\n")
             except OSError as error:
                 raise UsageError(
                     f"--jsonl cannot write {path}: {error.strerror}. Name a file in a folder of yours, or - for "
@@ -103,10 +105,11 @@ class JsonLines:
         self._put(record(answer, age_now_s, datetime.now(UTC)))
 
     def _put(self, line: dict[str, Any]) -> None:
-        whole = 0 if self._target == "-" else self._file.tell()
+        text = json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"
         try:
-            self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+            self._file.write(text)
             self._file.flush()
+            self._whole_bytes += len(text.encode())
         except BrokenPipeError:
             self._stop.set()
             self._progress = None
@@ -116,8 +119,9 @@ class JsonLines:
             self._silence()
             if self._target == "-":
                 raise KdedgeError(f"Standard output takes no more lines: {error.strerror}.") from error
-            # What there was room for of the line that failed.
-            os.truncate(self._target, whole)
+            # What there was room for of the line that failed; a pipe has no such thing.
+            with suppress(OSError):
+                os.truncate(self._target, self._whole_bytes)
             raise KdedgeError(
                 f"--jsonl cannot write to {self._target} any more: {error.strerror}. The lines before are whole."
             ) from error

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,7 @@ WIDTH, HEIGHT = 1024, 768
 _FPS = 30.0
 _ALIGNMENT_PX = 64
 _PATIENCE_S = 10.0
+_GOODBYE_S = 2.0
 _PROGRAMS = ("rpicam-vid", "libcamera-vid")
 """The same program, before and after it was renamed (Raspberry Pi OS Bullseye has the old name)."""
 
@@ -132,6 +134,8 @@ class RpicamPipe:
             # Ctrl-C is for us: the program is ended when the source is closed.
             start_new_session=True,
         )
+        # Also at the end of the interpreter: a program that hangs would keep the camera from everybody else.
+        self._end = weakref.finalize(self, _ended, self._process)
         self._first = self._next()
         if self._first is None:
             reason = self._last_message()
@@ -148,12 +152,7 @@ class RpicamPipe:
 
     def close(self) -> None:
         """End the program."""
-        self._process.terminate()
-        try:
-            self._process.wait(2)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._end()
         if self._process.stdout is not None:
             self._process.stdout.close()
         self._messages.close()
@@ -177,6 +176,15 @@ class RpicamPipe:
         lines = self._messages.read().decode(errors="replace").split("\n")
         said = [line.strip() for line in lines if line.strip()]
         return said[-1] if said else f"it waited for {_PATIENCE_S:.0f} s"
+
+
+def _ended(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    try:
+        process.wait(_GOODBYE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def frame_bytes(width: int, height: int) -> int:

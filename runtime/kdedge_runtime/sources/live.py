@@ -97,12 +97,20 @@ class LiveSource:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         self._closed = True
-        # Releasing a camera while another thread reads from it crashes some drivers. That thread is a daemon.
+        # Releasing a camera while another thread reads from it crashes some drivers; that thread does it then.
         if self._in_use.acquire(timeout=_GOODBYE_S):
             self._disconnect()
             self._in_use.release()
 
     def __iter__(self) -> Iterator[Frame]:
+        try:
+            yield from self._frames()
+        finally:
+            if self._closed:
+                with self._in_use:
+                    self._disconnect()
+
+    def _frames(self) -> Iterator[Frame]:
         index = 0
         while not self._closed:
             with self._in_use:
