@@ -25,6 +25,11 @@ def print_export(result: ExportResult, source: str, data: str | None) -> None:
     if result.map_error is not None:
         cells = f"{outputs.map_width} × {outputs.map_height} cells, {outputs.head} head, {outputs.target_layer}"
         say(f"  [x] map equals PyTorch's on two inputs (relative error {result.map_error:.0e}): {cells}")
+    if result.fit is not None and result.fit.why_not is None:
+        half = f"fitted on {result.fit.images:,} validation pictures, which kdedge validate leaves out"
+        say(f"  [x] probabilities at temperature {result.fit.temperature:.2f}, {half}")
+    elif result.fit is not None:
+        say(f"  [-] probabilities at temperature 1: {result.fit.why_not}")
     if result.int8 is not None and result.latency_ms is not None:
         fp32_ms, int8_ms = result.latency_ms
         ratio = fp32_ms / int8_ms

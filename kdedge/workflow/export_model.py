@@ -12,6 +12,7 @@ from kdedge.data import Decoded, decode, scan
 from kdedge.data.collection import source_name
 from kdedge.models.run_folder import is_run, read_run
 from kdedge.models.trained import TrainedModel, load_trained
+from kdedge.workflow.calibrate import Fit, fit_run
 from kdedge.workflow.speed import latency_ms
 from kdedge_export.graph import Deployed, Plain, deploy, export_graph, save_model
 from kdedge_export.quantize import Recipe, quantize
@@ -40,6 +41,8 @@ class ExportResult:
     logits_error: float
     """Largest error against PyTorch over two inputs, relative to the range."""
     map_error: float | None
+    fit: Fit | None = None
+    """Of the temperature; None for a model without a run."""
     int8: Path | None = None
     latency_ms: tuple[float, float] | None = None
     """Median latency of fp32 and int8 on this machine, one image, one thread, measured in turn."""
@@ -96,8 +99,13 @@ def export_model(
     with staged(output) as temporary:  # a file that fails the check does not replace one that passed it
         save_model(graph.model, metadata, temporary)
         logits_error, map_error = _check_against_torch(module, Model.load(temporary))
+        fit = fit_run(source, Model.load(temporary))
+        if fit is not None and fit.images:
+            metrics = metadata.metrics | {"temperature_images": fit.images}
+            metadata = replace(metadata, temperature=fit.temperature, metrics=metrics)
+            save_model(graph.model, metadata, temporary)
     progress("exporting", 1, 1)
-    result = ExportResult(output, metadata, logits_error, map_error)
+    result = ExportResult(output, metadata, logits_error, map_error, fit)
     if not with_int8:
         return result
     done = 0

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from validate_toys import LABELS, METADATA, Toy, model_file, pictures
 
-from kdedge_export.validate import Evidence, ValidationReport, validate
+from kdedge_export.validate import Data, Evidence, ValidationReport, validate
 from kdedge_export.validate.page import render_page
 from kdedge_export.validate.page.choice import choose
 from kdedge_export.validate.page.histogram import histogram, lower_end
@@ -31,7 +31,7 @@ def validated(tmp_path_factory: pytest.TempPathFactory) -> tuple[ValidationRepor
         targets=np.zeros(len(IMAGES), dtype=np.int64),
         labels=LABELS,
         names=[f"val/{number:03}.png" for number in range(len(IMAGES))],
-        data="toys",
+        data=Data("toys"),
     )
 
 
@@ -99,7 +99,12 @@ def test_names_cannot_break_out_of_the_page(tmp_path: Path) -> None:
     evil = '<script>alert("x")</script>'
     fp32 = model_file(STUDENT, tmp_path / "model.onnx", metadata=replace(METADATA, labels=(evil, *LABELS[1:])))
     report, evidence = validate(
-        student=STUDENT, fp32=fp32, images=IMAGES, labels=(evil, *LABELS[1:]), names=[evil] * len(IMAGES), data=evil
+        student=STUDENT,
+        fp32=fp32,
+        images=IMAGES,
+        labels=(evil, *LABELS[1:]),
+        names=[evil] * len(IMAGES),
+        data=Data(evil),
     )
     page = render_page(report, evidence)
     assert "<script" not in page

@@ -88,12 +88,12 @@ def test_an_untouched_run_passes_and_writes_both_reports(run: Path, scenes: Path
     report = validation.report
     assert report.passed
     assert report.images == 3 * VAL and report.labelled
-    assert report.data == f"{scenes.name}, validation side (as the folders divide it)"
+    assert report.data.description == f"{scenes.name}, validation side (as the folders divide it)"
     assert set(report.models) == {"teacher", "student", "fp32"}
     comparison = report.comparisons["fp32"]
     assert comparison.agreement == 1.0
     assert comparison.maps is not None and comparison.maps.error_relative <= 1e-4
-    assert validation.notes == ()
+    assert validation.report.notes == ()
     assert validation.model == run / "model.onnx"
     assert (validation.page, validation.document) == (run / "report/report.html", run / "report/report.json")
     assert json.loads(validation.document.read_text(encoding="utf-8"))["passed"] is True
@@ -212,7 +212,7 @@ def test_pictures_without_classes_are_judged_by_agreement(named_file: Path, tmp_
     report = validate_model(str(named_file), data=str(folder)).report
     assert report.passed and not report.labelled
     assert report.models["fp32"].top1 is None
-    assert report.data == "flat, validation side (divided by file name)"
+    assert report.data.description == "flat, validation side (divided by file name)"
 
 
 def test_pictures_that_cannot_be_read_are_told(run: Path, scenes: Path, tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_pictures_that_cannot_be_read_are_told(run: Path, scenes: Path, tmp_path
     next((copy / "val" / "fish").iterdir()).write_bytes(b"")
     validation = validate_model(str(run), data=str(copy))
     assert validation.report.images == 3 * VAL - 1
-    assert len(validation.notes) == 1 and "1 of 18" in validation.notes[0]
+    assert len(validation.report.notes) == 1 and "1 of 18" in validation.report.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_a_teacher_that_cannot_be_asked_is_left_out_with_a_note(run: Path, tmp_p
     validation = validate_model(str(run))
     assert "teacher" not in validation.report.models
     assert validation.report.passed
-    (note,) = validation.notes
+    (note,) = validation.report.notes
     assert re.search(why, note)
 
 

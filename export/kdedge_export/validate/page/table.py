@@ -2,7 +2,8 @@
 
 from kdedge_export.validate import metrics
 from kdedge_export.validate.evidence import Evidence
-from kdedge_export.validate.page.text import correlation, escape, megabytes, percent, points, quantity
+from kdedge_export.validate.page.grid import correlation_cell, percent_cell, with_interval
+from kdedge_export.validate.page.text import correlation, escape, megabytes, points, quantity
 from kdedge_export.validate.report import ValidationReport
 from kdedge_export.validate.roles import REFERENCE, TITLES, WORDS, Role
 
@@ -46,19 +47,25 @@ def _row(role: Role, report: ValidationReport, evidence: Evidence) -> str:
 
 
 def _top1(role: Role, report: ValidationReport) -> str:
-    shown = percent(report.models[role].top1)
+    facts = report.models[role]
+    shown = percent_cell(facts.top1, facts.top1_interval)
     comparison = report.comparisons.get(role)
     if comparison is None or comparison.top1_drop_points is None:
         return shown
-    return f'{shown}<br><span class="soft">{points(-comparison.top1_drop_points)}</span>'
+    change, drop = points(-comparison.top1_drop_points), comparison.intervals["top1_drop_points"]
+    ends = "" if drop is None else f" ({points(-drop.high)} to {points(-drop.low)})"
+    return f'{shown}<br><span class="ci">{change}{ends}</span>'
 
 
 def _answers(role: Role, report: ValidationReport) -> list[str]:
     comparison = report.comparisons.get(role)
     if comparison is None:
         return ["", ""]
+    interval = comparison.intervals["kl"]
     kl = "&lt; 0.0001" if comparison.kl < 1e-4 else quantity(comparison.kl, 4)
-    return [percent(comparison.agreement), kl]
+    if interval is not None and comparison.kl >= 1e-4:
+        kl = with_interval(kl, quantity(interval.low, 4), quantity(interval.high, 4))
+    return [percent_cell(comparison.agreement, comparison.intervals["agreement"]), kl]
 
 
 def _maps(role: Role, report: ValidationReport) -> list[str]:
@@ -68,8 +75,8 @@ def _maps(role: Role, report: ValidationReport) -> list[str]:
     maps = comparison.maps
     if maps is None:
         return [correlation(None)] * 5
-    figures = (maps.pearson_mean, maps.pearson_p5, maps.pearson_p1, maps.top20_iou_mean, maps.floor_pearson)
-    return [correlation(figure) for figure in figures]
+    names = ("pearson_mean", "pearson_p5", "pearson_p1", "top20_iou_mean", "floor_pearson")
+    return [correlation_cell(getattr(maps, name), maps.intervals[name]) for name in names]
 
 
 def _constant(role: Role, evidence: Evidence) -> str:
