@@ -17,7 +17,9 @@ from kdedge_runtime.model import softmax
 
 __all__ = ["BINS", "Calibration", "calibration", "expected_calibration_error", "fit_temperature"]
 
-BINS = 15
+BINS, IMAGES_A_BIN = 15, 25
+"""At most, and at least."""
+_SIMULATIONS = 200
 _LOWEST, _HIGHEST = 0.05, 20.0
 _STEPS = 60
 
@@ -36,6 +38,8 @@ class Calibration:
     """Expected calibration error in [0, 1] of `softmax(logits)`."""
     ece: float
     """The same of `softmax(logits / temperature)`, which is what the device shows."""
+    ece_by_chance: float
+    """What a model with these probabilities would have on so many images if they were true."""
     nll_before: float
     """Mean negative log-likelihood of the right class, in nats."""
     nll: float
@@ -56,27 +60,29 @@ def calibration(logits: Floats, targets: Integers, temperature: float) -> Calibr
         temperature=temperature,
         ece_before=expected_calibration_error(sure_before, right),
         ece=expected_calibration_error(sure, right),
+        ece_by_chance=_by_chance(sure),
         nll_before=_nll(logits, targets, 1.0),
         nll=_nll(logits, targets, temperature),
         intervals={"ece_before": interval(sure_before), "ece": interval(sure)},
     )
 
 
-def expected_calibration_error(confidence: Scores, right: Scores, bins: int = BINS) -> float:
+def expected_calibration_error(confidence: Scores, right: Scores, bins: int | None = None) -> float:
     """Mean distance between confidence and accuracy over bins of equally many images, debiased, in [0, 1].
 
     Bins of equal mass instead of equal width leave none with a handful of images (Nguyen and O'Connor, EMNLP 2015).
-    Even a perfect model has some distance in every bin, by chance; what chance adds is taken off (Kumar et al.,
-    Verified Uncertainty Calibration, NeurIPS 2019, for the absolute error): the expected distance, if a bin's accuracy
-    were measured again with its binomial error, less the distance.
+    Even a perfect model has some distance in every bin, by chance. What chance adds is estimated and taken off, as by
+    Kumar et al. (Verified Uncertainty Calibration, NeurIPS 2019) for the absolute error: the expected distance, if a
+    bin's accuracy were measured again with its binomial error, less the distance. This finds the error of a model
+    that has one; of a perfect model about half of the chance remains (see `Calibration.ece_by_chance`).
 
     Args:
         confidence: `[N]`, the probability of the answer.
         right: `[N]`, 1.0 where the answer is right.
-        bins: at most; every bin has two images at least.
+        bins: how many; None takes 15, or fewer where they would have less than 25 images.
     """
     order = np.argsort(confidence, kind="stable")
-    parts = max(1, min(bins, len(order) // 2))
+    parts = bins or max(1, min(BINS, len(order) // IMAGES_A_BIN))
     starts = np.arange(parts) * len(order) // parts
     sizes = np.diff([*starts, len(order)])
     accuracy, mean = (np.add.reduceat(values[order], starts) / sizes for values in (right, confidence))
@@ -107,6 +113,12 @@ def fit_temperature(logits: Floats, targets: Integers) -> float | None:
             low = left
     best = math.exp((low + high) / 2)
     return best if _LOWEST * 1.01 < best < _HIGHEST / 1.01 else None
+
+
+def _by_chance(confidence: Scores) -> float:
+    generator = np.random.default_rng(0)
+    draws = (generator.random((_SIMULATIONS, len(confidence))) < confidence).astype(np.float64)
+    return float(np.mean([expected_calibration_error(confidence, right) for right in draws]))
 
 
 def _confidence(logits: Floats, temperature: float) -> Scores:

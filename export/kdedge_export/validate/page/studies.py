@@ -5,11 +5,12 @@ from kdedge_export.validate.page.grid import correlation_cell, grid, percent_cel
 from kdedge_export.validate.page.text import correlation, escape, quantity
 from kdedge_export.validate.report import ValidationReport
 from kdedge_export.validate.roles import TITLES, WORDS, Role
+from kdedge_export.validate.sanity import Test
 
 __all__ = ["studies"]
 
 _BASELINES = {"centre": "A guess at the centre", "random": "Random maps", "edges": "The picture’s edges (Sobel)"}
-_TESTS = {"class": "another class", "picture": "another picture", "head": "random weights in the head"}
+_TESTS: dict[Test, str] = {"class": "Another class", "picture": "Another picture", "head": "A random head"}
 _CLASSES_SHOWN = 12
 
 
@@ -66,24 +67,29 @@ def _maps(report: ValidationReport) -> str:
 def _sanity(report: ValidationReport) -> str:
     if report.sanity is None:
         return ""
-    heads = (
-        ("Maps of", "whose maps"),
-        ("Changed", "what was changed"),
-        ("Maps that follow", "share of images whose map changes by more than 1 % of its range"),
-        ("Pearson", "mean correlation of the maps before and after"),
-    )
-    rows = [
-        [
-            TITLES[row.role],
-            _TESTS[row.test],
-            percent_cell(row.changed, row.intervals["changed"]),
-            correlation_cell(row.pearson, row.intervals["pearson"]),
-        ]
-        for row in report.sanity.rows
-    ]
+    found = {(row.role, row.test): row for row in report.sanity.rows}
+    roles = dict.fromkeys(row.role for row in report.sanity.rows)
+    heads = [("Maps of", "whose maps")]
+    for change in _TESTS.values():
+        heads.append((f"{change}:<br>follow", "share of images whose map changes by more than 1 % of its range"))
+        heads.append(("Pearson", "mean correlation of the maps before and after"))
+    rows = []
+    for role in roles:
+        cells = [TITLES[role]]
+        for test in _TESTS:
+            row = found.get((role, test))
+            cells += (
+                [correlation(None)] * 2
+                if row is None
+                else [
+                    percent_cell(row.changed, row.intervals["changed"]),
+                    correlation_cell(row.pearson, row.intervals["pearson"]),
+                ]
+            )
+        rows.append(cells)
     lead = (
         f"A map must be about the class, the picture and the model. On {report.sanity.images} images each was changed: "
-        "a map that stays the same explains nothing."
+        "a map that stays the same explains nothing. The head can be changed in PyTorch only."
     )
     return _section("Do the maps depend on anything", lead, grid(heads, rows))
 
@@ -93,29 +99,28 @@ def _robustness(report: ValidationReport) -> str:
         return ""
     heads = (
         ("Disturbance", "what was done to the pictures, at the model’s size"),
-        ("Model", ""),
         ("Top-1", "share of right answers"),
         ("Agreement", "share of images with the PyTorch student’s answer to the same disturbed picture"),
         ("Pearson", "mean correlation with the student’s map of the same disturbed picture"),
-        ("Answer kept", "share of images with the file’s own answer to the undisturbed picture"),
-        ("Map kept", "mean correlation with the file’s own map of the undisturbed picture"),
+        ("Own answer kept", "share of images with the file’s own answer to the undisturbed picture"),
+        ("Own map kept", "mean correlation with the file’s own map of the undisturbed picture"),
     )
-    rows, seen = [], ""
-    for row in report.robustness.rows:
-        title, seen = ("" if row.disturbance == seen else row.disturbance), row.disturbance
-        ends = row.intervals
-        rows.append(
-            [
-                title,
-                TITLES[row.role],
-                percent_cell(row.top1, ends.get("top1")),
-                percent_cell(row.agreement, ends["agreement"]),
-                correlation_cell(row.map_pearson, ends.get("map_pearson")),
-                percent_cell(row.answer_kept, ends["answer_kept"]),
-                correlation_cell(row.map_kept, ends.get("map_kept")),
-            ]
-        )
-    lead = f"{report.robustness.images} images, each made worse in eight ways; the noise is the same every time."
+    rows = [
+        [
+            row.disturbance,
+            percent_cell(row.top1, row.intervals.get("top1")),
+            percent_cell(row.agreement, row.intervals["agreement"]),
+            correlation_cell(row.map_pearson, row.intervals.get("map_pearson")),
+            percent_cell(row.answer_kept, row.intervals["answer_kept"]),
+            correlation_cell(row.map_kept, row.intervals.get("map_kept")),
+        ]
+        for row in report.robustness.rows
+        if row.role == report.shipped
+    ]
+    lead = (
+        f"The {WORDS[report.shipped]} on {report.robustness.images} images, each made worse in eight ways. Agreement "
+        "and Pearson hold it against the PyTorch student on the same worse picture."
+    )
     return _section("On worse pictures", lead, grid(heads, rows))
 
 
@@ -127,6 +132,7 @@ def _calibration(report: ValidationReport) -> str:
         ("Temperature", "what the logits are divided by"),
         ("ECE at 1", "expected calibration error of the softmax at temperature 1"),
         ("ECE", "the same at the file’s temperature, as the device shows it"),
+        ("By chance", "what true probabilities would have on so many images"),
         ("NLL at 1", "mean negative log-likelihood of the right class, in nats"),
         ("NLL", "the same at the file’s temperature"),
     )
@@ -136,6 +142,7 @@ def _calibration(report: ValidationReport) -> str:
             f"{found.temperature:.3g}",
             percent_cell(found.ece_before, found.intervals["ece_before"]),
             percent_cell(found.ece, found.intervals["ece"]),
+            percent_cell(found.ece_by_chance, None),
             quantity(found.nll_before, 3),
             quantity(found.nll, 3),
         ]
@@ -145,7 +152,7 @@ def _calibration(report: ValidationReport) -> str:
     others = f"; the other {report.images - images:,} have fitted the temperature" if images < report.images else ""
     lead = (
         "Is a probability of 80 % right in 8 of 10 cases? Expected calibration error over bins of equally many images, "
-        f"debiased, on {images:,} images{others}."
+        f"debiased, on {images:,} images{others}. Few images have an error by chance even where probabilities are true."
     )
     return _section("Are the probabilities true", lead, grid(heads, rows))
 

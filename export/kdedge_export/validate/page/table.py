@@ -9,11 +9,10 @@ from kdedge_export.validate.roles import REFERENCE, TITLES, WORDS, Role
 
 __all__ = ["model_table"]
 
-_GROUPS = (("", 3), ("answers", 3), ("maps", 6))
+_GROUPS = (("", 2), ("answers", 3), ("maps", 6))
 _COLUMNS = (
-    ("Model", "who is measured"),
+    ("Model", "who is measured, and against whom"),
     ("Size", "of the file; of the weights for a PyTorch module"),
-    ("Held against", "the reference of the figures to the right"),
     ("Top-1", "share of right answers, and the difference to the reference in points"),
     ("Agreement", "share of images with the reference's answer"),
     ("KL", "mean KL divergence of the softmax from the reference's, in nats"),
@@ -39,10 +38,10 @@ def model_table(report: ValidationReport, evidence: Evidence) -> str:
 
 def _row(role: Role, report: ValidationReport, evidence: Evidence) -> str:
     facts = report.models[role]
-    against = WORDS[REFERENCE[role]] if role in report.comparisons else ""
+    against = f" against {WORDS[REFERENCE[role]]}" if role in report.comparisons else ""
     answers = [_top1(role, report), *_answers(role, report)]
-    cells = [megabytes(facts.bytes), against, *answers, *_maps(role, report), _constant(role, evidence)]
-    name = f'{TITLES[role]}<br><span class="soft">{escape(facts.name)}</span>'
+    cells = [megabytes(facts.bytes), *answers, *_maps(role, report), _constant(role, evidence)]
+    name = f'{TITLES[role]}<br><span class="soft">{escape(facts.name)}{against}</span>'
     return f'<tr><th scope="row">{name}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 
