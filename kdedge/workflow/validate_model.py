@@ -61,12 +61,15 @@ class Validation:
         checks = self.report.checks
         failed = sum(check.outcome == "failed" for check in checks)
         unshown = [check for check in checks if check.outcome == "not shown"]
-        faults = [f"{failed} failed"] if failed or not unshown else []
+        faults = [f"{failed} of {len(checks)} checks failed"] if failed or not unshown else []
         if unshown:
-            needed = max((check.images_needed or 0 for check in unshown), default=0)
+            needed = max(check.images_needed or 0 for check in unshown)
             enough = f" (about {needed:,} would show it)" if needed else ""
-            faults.append(f"{len(unshown)} not shown with {self.report.images:,} images{enough}")
-        raise ValidationFailed(f"Of {len(checks)} checks, {' and '.join(faults)}, see {self.page}")
+            verb = "is" if len(unshown) == 1 else "are"
+            faults.append(
+                f"{len(unshown)} of {len(checks)} checks {verb} not shown with {self.report.images:,} images{enough}"
+            )
+        raise ValidationFailed(f"{' and '.join(faults)}, see {self.page}")
 
 
 def validate_model(
