@@ -167,7 +167,7 @@ class TestSanity:
         before = predict(student, images)
         (row,) = (row for row in sanity({"student": student}, images, before.explained_class) if row.test == "head")
         head = student.explained.head
-        parameter = network.get_parameter(head.layers[0].weight)  # type: ignore[union-attr]
+        parameter = network.get_parameter(head.layers[-1].weight)  # type: ignore[union-attr]
         own, scores = parameter.detach().clone(), []
         for seed in range(5):
             fresh = torch.randn(own.shape, generator=torch.Generator().manual_seed(seed)) * own.std()

@@ -2,7 +2,7 @@
 
 Some maps look convincing and depend on none of these (Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018).
 Three changes must each change the map: another class on the same picture, another picture for the same class, and
-random weights in the classifier's head. The last needs the PyTorch student; the file proves the first two by itself.
+random weights in the classifier's last layer. The last needs the PyTorch student; the file proves the first two itself.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 
 from kdedge_export.graph.deployed import Deployed
-from kdedge_export.saliency.head import Dense
 from kdedge_export.validate import metrics
 from kdedge_export.validate.intervals import Interval, mean_interval
 from kdedge_export.validate.predict import TorchModel, predict
@@ -73,7 +72,7 @@ def sanity(
         if isinstance(model, Deployed):
             pairs = []
             for seed in range(_HEADS):
-                with _random_head(model, seed):
+                with _random_head(model, count, seed):
                     pairs.append((before.maps, _maps(model, images, classes)))
             rows.append(_row("head", role, pairs))
         progress(number + 1)
@@ -99,20 +98,17 @@ def _image_means(scores: list[NDArray[np.float64] | NDArray[np.bool_]]) -> NDArr
 
 
 @contextmanager
-def _random_head(model: Deployed, seed: int) -> Iterator[None]:
-    """Give the head's dense layers normal weights of their own spread for the time of the block."""
+def _random_head(model: Deployed, classes: int, seed: int) -> Iterator[None]:
+    """Give the last layer, whose rows are the classes, normal weights of its own spread for the time of the block."""
     generator = torch.Generator().manual_seed(seed)
-    explained = model.explained
-    dense = [layer for layer in explained.head.layers if isinstance(layer, Dense)]
-    weights = [explained.model.get_parameter(layer.weight) for layer in dense]
-    kept = [weight.detach().clone() for weight in weights]
+    weight = [weight for weight in model.explained.model.parameters() if weight.dim() > 1 and len(weight) == classes][
+        -1
+    ]
+    own = weight.detach().clone()
     try:
         with torch.no_grad():
-            for weight in weights:
-                fresh = torch.randn(weight.shape, generator=generator) * weight.std().cpu()
-                weight.copy_(fresh)
+            weight.copy_(torch.randn(weight.shape, generator=generator) * own.std().cpu())
         yield
     finally:
         with torch.no_grad():
-            for weight, own in zip(weights, kept, strict=True):
-                weight.copy_(own)
+            weight.copy_(own)

@@ -209,8 +209,21 @@ def _cost(report: ValidationReport) -> str:
     threads = next(iter(report.footprints.values())).threads
     lead = (
         f"Measured on the machine that validated ({escape(report.versions['machine'])}), on {threads} "
-        f"thread{'' if threads == 1 else 's'}, not on the device. {escape(plain_speed(report.footprints))}"
+        f"thread{'' if threads == 1 else 's'}, not on the device. {escape(' '.join(_speeds(report)))}"
     )
     if report.device is not None:
         lead += f" Budgets are those of {escape(report.device)}."
     return _section("What it takes", lead, grid(heads, rows))
+
+
+def _speeds(report: ValidationReport) -> list[str]:
+    """What int8 gains here, and what it gained where it was exported, if the file says so."""
+    if not {"fp32", "int8"} <= report.footprints.keys():
+        return []
+    fp32, int8 = report.footprints["fp32"], report.footprints["int8"]
+    found = [plain_speed(fp32.latency_ms, int8.latency_ms, "here")]
+    noted = (report.models["int8"].quantization or {}).get("latency_ms")
+    if isinstance(noted, dict) and {"fp32", "int8"} <= noted.keys():
+        where = f"at export, on {noted['machine']}" if "machine" in noted else "at export"
+        found.append(plain_speed(float(noted["fp32"]), float(noted["int8"]), where))
+    return found
