@@ -161,8 +161,16 @@ def test_another_input_than_in_training_fails() -> None:
 
 def test_maps_that_follow_nothing_fail() -> None:
     follows = Sanity("class", "int8", 1.0, 0.3, {"changed": Interval(1.0, 1.0), "pearson": None})
-    assert check_sanity(follows, 64, Gates()).passed
-    assert check_sanity(replace(follows, changed=0.0), 64, Gates()).outcome == "failed"
+    assert check_sanity(follows, 64, "gradcam", Gates()).passed
+    assert check_sanity(replace(follows, changed=0.0), 64, "gradcam", Gates()).outcome == "failed"
+
+
+def test_a_method_without_classes_is_held_against_pictures_only() -> None:
+    still = Sanity("class", "int8", 0.0, 1.0, {"changed": Interval(0.0, 0.0), "pearson": None})
+    unmeasured = check_sanity(still, 64, "eigencam", Gates())
+    assert unmeasured.outcome == "not measured"
+    assert unmeasured.reason == "eigencam explains no class in particular"
+    assert check_sanity(replace(still, test="picture"), 64, "eigencam", Gates()).outcome == "failed"
 
 
 class TestBudgets:

@@ -22,9 +22,11 @@ from kdedge_export.validate.roles import Role
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Floats, Integers, Pixels
 
-__all__ = ["CHANGED", "Sanity", "Test", "sanity"]
+__all__ = ["CHANGED", "WITHOUT_CLASS", "Sanity", "Test", "sanity"]
 
 Test = Literal["class", "picture", "head"]
+WITHOUT_CLASS = frozenset({"eigencam", "attention-rollout"})
+"""Methods that show where a model looks and not what for: only another picture can change their maps."""
 CHANGED = 0.01
 """A map counts as changed where some cell moves by this share of the map's range."""
 _HEADS = 5

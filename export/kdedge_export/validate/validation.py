@@ -118,10 +118,10 @@ def validate(
     pearson = {role: scores for role, pair in pairs.items() if (scores := pair_pearson(*pair)) is not None}
     temperatures = {role: _temperature(role, model, fp32) for role, model in models.items()}
     subject = Subject(models, predictions, images, targets, shipped(models), progress)
-    sound = sane(subject)
+    sound, method = sane(subject), fp32.metadata.outputs.method
     checks = [
         *_checks(subject.files, comparisons, labels, spec, gates),
-        *([] if sound is None else [check_sanity(row, sound.images, gates) for row in sound.rows]),
+        *([] if sound is None else [check_sanity(row, sound.images, method, gates) for row in sound.rows]),
         *(check for role, footprint in footprints.items() for check in check_budgets(role, footprint, budgets)),
     ]
     names_of_modules: dict[Role, str] = {"teacher": teacher_name, "student": student_name}
