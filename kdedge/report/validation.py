@@ -10,6 +10,7 @@ from rich.table import Table
 from kdedge.report.console import flagged, stderr_console
 from kdedge.workflow.validate_model import Validation
 from kdedge_export.validate import Interval, ValidationReport, checklist
+from kdedge_export.validate.calibration import Calibration
 from kdedge_export.validate.intervals import unseen_share
 from kdedge_export.validate.roles import TITLES
 
@@ -53,7 +54,7 @@ def _models(report: ValidationReport) -> Table:
             "" if maps is None else f"{maps.pearson_mean:.4f}",
             "" if maps is None else f"{maps.pearson_p5:.4f}",
             "" if maps is None else f"{maps.top20_iou_mean:.3f}",
-            "" if calibrated is None else f"{100 * calibrated.ece:.1f} %",
+            "" if calibrated is None else _calibrated(calibrated),
             "" if footprint is None else f"{footprint.latency_ms:.2f} ms",
         )
     return table
@@ -130,6 +131,12 @@ def _print_meaning(console: Console, report: ValidationReport) -> None:
         console.print(
             f"No answer changed on {report.images:,} images: changes on up to {share:.2g} % of pictures may be unseen."
         )
+
+
+def _calibrated(found: Calibration) -> str:
+    """Before and after the temperature, where there is one."""
+    before = "" if found.temperature == 1.0 else f"{100 * found.ece_before:.1f} → "
+    return f"{before}{100 * found.ece:.1f} %"
 
 
 def _table(title: str, *columns: str) -> Table:

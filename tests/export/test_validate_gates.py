@@ -108,6 +108,16 @@ def test_labels_must_all_be_in_their_places(labels: tuple[str, ...]) -> None:
     assert check_labels("int8", ("a", "b", "c"), ("a", "b", "c")).passed is True
 
 
+def test_what_differs_is_named() -> None:
+    swapped = check_labels("fp32", ("a", "b", "c"), ("a", "c", "b"))
+    assert swapped.reason == "class 1 is 'c', trained as 'b'"
+    assert checklist([swapped])[0].endswith("FAILED: class 1 is 'c', trained as 'b'")
+    trained = ImageInput(32, 32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    odd = check_input("fp32", trained, replace(trained, resize="squash", crop_fraction=0.9))
+    assert odd.reason == "resize is 'squash', trained with 'crop'; crop_fraction is 0.9, trained with 1.0"
+    assert check_input("fp32", trained, trained).reason is None
+
+
 class TestTheInterval:
     def drop(self, low: float, measured: float, high: float) -> Check:
         comparison = replace(GOOD, top1_drop_points=measured, intervals={"top1_drop_points": Interval(low, high)})

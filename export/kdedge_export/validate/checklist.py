@@ -51,7 +51,7 @@ def asked_for(check: Check) -> str:
 def outcome_words(check: Check) -> str:
     """What to say beside a check that did not pass; nothing beside one that did."""
     if check.outcome == "failed":
-        return "FAILED"
+        return "FAILED" + ("" if check.reason is None else f": {check.reason}")
     return f"NOT SHOWN {check.reason}" if check.outcome == "not shown" else ""
 
 

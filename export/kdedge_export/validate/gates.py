@@ -7,7 +7,8 @@ every image (an export changes nothing) or is no sample of pictures (the size of
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Literal
 
 from kdedge_export.validate.compare import Comparison
@@ -80,7 +81,7 @@ class Check:
     images_needed: int | None = None
     """About how many images would show it, if the figure stayed as it is; only where it is not shown."""
     reason: str | None = None
-    """Why it was not measured or not shown."""
+    """Why it was not measured, was not shown or failed, where more can be said than the figure does."""
 
     @property
     def passed(self) -> bool | None:
@@ -105,9 +106,10 @@ def check_comparison(role: Role, comparison: Comparison, gates: Gates) -> tuple[
 
 def check_labels(role: Role, expected: Sequence[str], labels: Sequence[str]) -> Check:
     """Judge the class names inside a model file: each at its place, or right answers get wrong names."""
-    same = sum(a == b for a, b in zip(expected, labels, strict=False))
-    share = same / max(len(expected), len(labels), 1)
-    return _judge(f"{role}_labels", f"{role} labels in their places", share, ">=", 1.0, "share")
+    pairs = list(zip_longest(expected, labels))
+    odd = next((f"class {place} is {b!r}, trained as {a!r}" for place, (a, b) in enumerate(pairs) if a != b), None)
+    share = sum(a == b for a, b in pairs) / max(len(pairs), 1)
+    return _judge(f"{role}_labels", f"{role} labels in their places", share, ">=", 1.0, "share", odd)
 
 
 def check_input(role: Role, expected: ImageInput, stated: ImageInput) -> Check:
@@ -115,10 +117,12 @@ def check_input(role: Role, expected: ImageInput, stated: ImageInput) -> Check:
 
     A device brings pictures to size as the file says. Another rule than in training costs accuracy without an error.
     """
-    fields = vars(expected)
-    same = sum(getattr(stated, name) == value for name, value in fields.items())
-    name = f"{role} input described as trained"
-    return _judge(f"{role}_input", name, same / len(fields), ">=", 1.0, "share")
+    trained, found = vars(expected), vars(stated)
+    odd = [
+        f"{name} is {found[name]!r}, trained with {value!r}" for name, value in trained.items() if found[name] != value
+    ]
+    share, name = 1 - len(odd) / len(trained), f"{role} input described as trained"
+    return _judge(f"{role}_input", name, share, ">=", 1.0, "share", "; ".join(odd) or None)
 
 
 def check_sanity(row: Sanity, n: int, method: str, gates: Gates) -> Check:
@@ -151,10 +155,11 @@ def verdict(checks: Sequence[Check]) -> bool:
 
 
 def _check_fp32(comparison: Comparison, gates: Gates) -> tuple[Check, ...]:
-    error = None if comparison.maps is None else comparison.maps.error_relative
+    maps = comparison.maps
+    error, no_map = (None, _NO_MAP) if maps is None else (maps.error_relative, None)
     return (
         _judge("fp32_agreement", "fp32 top-1 agreement", comparison.agreement, ">=", gates.fp32_agreement, "share"),
-        _judge("fp32_map_error", "fp32 map error", error, "<=", gates.fp32_map_error, "error", _NO_MAP),
+        _judge("fp32_map_error", "fp32 map error", error, "<=", gates.fp32_map_error, "error", no_map),
     )
 
 
@@ -184,11 +189,14 @@ def _judge(
     relation: Literal[">=", "<="],
     bound: float,
     unit: Unit,
-    why_not: str | None = None,
+    reason: str | None = None,
 ) -> Check:
+    """A figure judged by itself; the reason is told where it is not measured or fails."""
     if measured is None:
-        return Check(key, name, None, relation, bound, unit, "not measured", reason=why_not)
-    return Check(key, name, measured, relation, bound, unit, "passed" if _kept(measured, relation, bound) else "failed")
+        return Check(key, name, None, relation, bound, unit, "not measured", reason=reason)
+    if _kept(measured, relation, bound):
+        return Check(key, name, measured, relation, bound, unit, "passed")
+    return Check(key, name, measured, relation, bound, unit, "failed", reason=reason)
 
 
 def _judge_sample(
@@ -202,9 +210,9 @@ def _judge_sample(
     n: int,
     why_not: str | None = None,
 ) -> Check:
-    by_itself = _judge(key, name, measured, relation, bound, unit, why_not)
-    if measured is None or by_itself.outcome == "failed":
-        return Check(**vars(by_itself) | {"interval": interval})
+    if measured is None or not _kept(measured, relation, bound):
+        by_itself = _judge(key, name, measured, relation, bound, unit, why_not if measured is None else None)
+        return replace(by_itself, interval=interval)
     if interval is None:
         reason = "one image has no interval; use several hundred"
         return Check(key, name, measured, relation, bound, unit, "not shown", reason=reason)

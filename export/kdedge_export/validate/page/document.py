@@ -108,7 +108,8 @@ def _check(check: Check) -> str:
     outcome, mark = _OUTCOMES[check.outcome]
     bound = "" if check.passed is None else f"{_RELATIONS[check.relation]} {asked_for(check).split(' ', 1)[1]}"
     interval = f' <span class="ci">{spread(check)}</span>' if check.interval is not None else ""
-    reason = f'<span class="why">not shown {escape(check.reason or "")}</span>' if check.outcome == "not shown" else ""
+    why = {"not shown": "not shown ", "failed": ""}.get(check.outcome)
+    reason = "" if why is None or check.reason is None else f'<span class="why">{why}{escape(check.reason)}</span>'
     unmeasured = " unmeasured" if check.passed is None else ""
     return (
         f'<li class="{outcome}{unmeasured}"><span class="mark" aria-label="{check.outcome}">{mark}</span>'
