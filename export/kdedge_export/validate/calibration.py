@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdedge_export.validate import metrics
-from kdedge_export.validate.intervals import Interval, interval_of
+from kdedge_export.validate.intervals import Interval, interval_of, mean_interval
 from kdedge_runtime.arrays import Floats, Integers
 from kdedge_runtime.model import softmax
 
@@ -38,13 +38,13 @@ class Calibration:
     """Expected calibration error in [0, 1] of `softmax(logits)`."""
     ece: float
     """The same of `softmax(logits / temperature)`, which is what the device shows."""
-    ece_by_chance: float
-    """What a model with these probabilities would have on so many images if they were true."""
     nll_before: float
     """Mean negative log-likelihood of the right class, in nats."""
     nll: float
+    ece_by_chance: float
+    """What a model with these probabilities would have on so many images if they were true."""
     intervals: Mapping[str, Interval | None]
-    """Of `ece_before` and `ece`; they lean upwards, since images that are drawn twice add to the distance."""
+    """Of all but the last; those of the errors lean upwards, since images that are drawn twice add to the distance."""
 
 
 def calibration(logits: Floats, targets: Integers, temperature: float) -> Calibration:
@@ -55,15 +55,21 @@ def calibration(logits: Floats, targets: Integers, temperature: float) -> Calibr
     def interval(confidence: Scores) -> Interval | None:
         return interval_of(lambda index: expected_calibration_error(confidence[index], right[index]), len(right))
 
+    nll_before, nll = (_nll(logits, targets, value) for value in (1.0, temperature))
     return Calibration(
         n=len(right),
         temperature=temperature,
         ece_before=expected_calibration_error(sure_before, right),
         ece=expected_calibration_error(sure, right),
+        nll_before=float(nll_before.mean()),
+        nll=float(nll.mean()),
         ece_by_chance=_by_chance(sure),
-        nll_before=_nll(logits, targets, 1.0),
-        nll=_nll(logits, targets, temperature),
-        intervals={"ece_before": interval(sure_before), "ece": interval(sure)},
+        intervals={
+            "ece_before": interval(sure_before),
+            "ece": interval(sure),
+            "nll_before": mean_interval(nll_before),
+            "nll": mean_interval(nll),
+        },
     )
 
 
@@ -107,7 +113,7 @@ def fit_temperature(logits: Floats, targets: Integers) -> float | None:
     ratio = (math.sqrt(5) - 1) / 2
     for _ in range(_STEPS):
         left, right = high - ratio * (high - low), low + ratio * (high - low)
-        if _nll(logits, targets, math.exp(left)) < _nll(logits, targets, math.exp(right)):
+        if _nll(logits, targets, math.exp(left)).sum() < _nll(logits, targets, math.exp(right)).sum():
             high = right
         else:
             low = left
@@ -125,11 +131,12 @@ def _confidence(logits: Floats, temperature: float) -> Scores:
     return np.asarray(softmax(logits / temperature).max(axis=1), dtype=np.float64)
 
 
-def _nll(logits: Floats, targets: Integers, temperature: float) -> float:
+def _nll(logits: Floats, targets: Integers, temperature: float) -> Scores:
+    """Negative log-likelihood of each image's right class, `[N]`, in nats."""
     scaled = logits.astype(np.float64) / temperature
     shifted = scaled - scaled.max(axis=1, keepdims=True)
     own = np.take_along_axis(shifted, targets[:, None], axis=1)[:, 0]
-    return float((np.log(np.exp(shifted).sum(axis=1)) - own).mean())
+    return np.asarray(np.log(np.exp(shifted).sum(axis=1)) - own)
 
 
 def _folded_mean(mean: float, spread: float) -> float:

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from kdedge_export.graph.deployed import Deployed
 from kdedge_export.validate import metrics
@@ -69,12 +70,13 @@ def sanity(
             continue
         count = before.logits.shape[1]
         other = (classes + np.random.default_rng(0).integers(1, count, len(classes))) % count
-        for test, pictures, asked in (("class", images, other), ("picture", images[partner], classes)):
-            rows.append(_row(test, role, [(before.maps, _maps(model, pictures, asked))]))  # type: ignore[arg-type]
-        if isinstance(model, Deployed):
+        changes: dict[Test, tuple[Pixels, Integers]] = {"class": (images, other), "picture": (images[partner], classes)}
+        for test, (pictures, asked) in changes.items():
+            rows.append(_row(test, role, [(before.maps, _maps(model, pictures, asked))]))
+        if isinstance(model, Deployed) and (weight := _last_weight(model, count)) is not None:
             pairs = []
             for seed in range(_HEADS):
-                with _random_head(model, count, seed):
+                with _random(weight, seed):
                     pairs.append((before.maps, _maps(model, images, classes)))
             rows.append(_row("head", role, pairs))
         progress(number + 1)
@@ -99,13 +101,16 @@ def _image_means(scores: list[NDArray[np.float64] | NDArray[np.bool_]]) -> NDArr
     return np.asarray(np.mean([some.astype(np.float64) for some in scores], axis=0))
 
 
+def _last_weight(model: Deployed, classes: int) -> Tensor | None:
+    """The weight whose rows are the classes; None for a network that has none such."""
+    weights = [weight for weight in model.explained.model.parameters() if weight.dim() > 1 and len(weight) == classes]
+    return weights[-1] if weights else None
+
+
 @contextmanager
-def _random_head(model: Deployed, classes: int, seed: int) -> Iterator[None]:
-    """Give the last layer, whose rows are the classes, normal weights of its own spread for the time of the block."""
+def _random(weight: Tensor, seed: int) -> Iterator[None]:
+    """Normal values of the weight's own spread for the time of the block."""
     generator = torch.Generator().manual_seed(seed)
-    weight = [weight for weight in model.explained.model.parameters() if weight.dim() > 1 and len(weight) == classes][
-        -1
-    ]
     own = weight.detach().clone()
     try:
         with torch.no_grad():

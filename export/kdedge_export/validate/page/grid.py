@@ -40,7 +40,7 @@ def percent_cell(share: float | None, interval: Interval | None, digits: int = 1
 
 
 def correlation_cell(value: float | None, interval: Interval | None) -> str:
-    """A correlation, an overlap or an area with its interval."""
+    """A correlation, an overlap, an area or nats with its interval."""
     if value is None or interval is None:
         return correlation(value)
     return with_interval(correlation(value), correlation(interval.low), correlation(interval.high))

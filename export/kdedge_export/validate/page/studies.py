@@ -2,7 +2,7 @@
 
 from kdedge_export.validate.checklist import plain_speed
 from kdedge_export.validate.page.grid import correlation_cell, grid, percent_cell
-from kdedge_export.validate.page.text import correlation, escape, quantity
+from kdedge_export.validate.page.text import correlation, escape
 from kdedge_export.validate.report import ValidationReport
 from kdedge_export.validate.roles import TITLES, WORDS, Role
 from kdedge_export.validate.sanity import Test
@@ -143,8 +143,8 @@ def _calibration(report: ValidationReport) -> str:
             percent_cell(found.ece_before, found.intervals["ece_before"]),
             percent_cell(found.ece, found.intervals["ece"]),
             percent_cell(found.ece_by_chance, None),
-            quantity(found.nll_before, 3),
-            quantity(found.nll, 3),
+            correlation_cell(found.nll_before, found.intervals["nll_before"]),
+            correlation_cell(found.nll, found.intervals["nll"]),
         ]
         for role, found in report.calibration.items()
     ]
