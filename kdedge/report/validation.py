@@ -129,7 +129,7 @@ def _print_meaning(console: Console, report: ValidationReport) -> None:
     if report.comparisons[report.shipped].agreement == 1.0:
         share = 100 * unseen_share(report.images)
         console.print(
-            f"No answer changed on {report.images:,} images: changes on up to {share:.2g} % of pictures may be unseen."
+            f"No answer changed on {report.images:,} images: changes on up to {share:.3g} % of pictures may be unseen."
         )
 
 

@@ -151,9 +151,14 @@ class TestTheInterval:
         ends = {"pearson_mean": Interval(0.97, 0.999), "pearson_p5": Interval(0.95, 0.99)}
         assert outcomes("int8", replace(GOOD, maps=replace(MAPS, intervals=ends)))["int8_map_pearson_mean"] is False
 
-    def test_one_image_shows_nothing_of_a_sample(self) -> None:
-        alone = replace(GOOD, n=1, intervals={"top1_drop_points": None}, maps=None)
-        assert check_comparison("int8", alone, Gates())[0].outcome == "not shown"
+    @pytest.mark.parametrize("n", [1, 2, 29])
+    def test_a_handful_of_images_shows_nothing_however_equal_they_are(self, n: int) -> None:
+        ends = None if n == 1 else Interval(0.0, 0.0)
+        few = replace(GOOD, n=n, intervals={"top1_drop_points": ends})
+        check = check_comparison("int8", few, Gates())[0]
+        assert (check.outcome, check.images_needed) == ("not shown", 30)
+        assert check.reason is not None and "it takes 30 at least" in check.reason
+        assert check_comparison("int8", replace(few, n=30), Gates())[0].passed is (n > 1)
 
     def test_an_export_is_judged_image_by_image_without_one(self) -> None:
         exact = check_comparison("fp32", GOOD, Gates())
@@ -171,16 +176,16 @@ def test_another_input_than_in_training_fails() -> None:
 
 def test_maps_that_follow_nothing_fail() -> None:
     follows = Sanity("class", "int8", 1.0, 0.3, {"changed": Interval(1.0, 1.0), "pearson": None})
-    assert check_sanity(follows, 64, "gradcam", Gates()).passed
-    assert check_sanity(replace(follows, changed=0.0), 64, "gradcam", Gates()).outcome == "failed"
+    assert check_sanity(follows, "gradcam", Gates()).passed
+    assert check_sanity(replace(follows, changed=0.0), "gradcam", Gates()).outcome == "failed"
 
 
 def test_a_method_without_classes_is_held_against_pictures_only() -> None:
     still = Sanity("class", "int8", 0.0, 1.0, {"changed": Interval(0.0, 0.0), "pearson": None})
-    unmeasured = check_sanity(still, 64, "eigencam", Gates())
+    unmeasured = check_sanity(still, "eigencam", Gates())
     assert unmeasured.outcome == "not measured"
     assert unmeasured.reason == "eigencam explains no class in particular"
-    assert check_sanity(replace(still, test="picture"), 64, "eigencam", Gates()).outcome == "failed"
+    assert check_sanity(replace(still, test="picture"), "eigencam", Gates()).outcome == "failed"
 
 
 class TestBudgets:

@@ -2,8 +2,10 @@
 
 The burden of proof is the model's. A figure that stands for all pictures but was measured on some has an interval, and
 a bound is kept where the interval's unfavourable end keeps it: then it is *shown*. Where the figure keeps the bound and
-the end does not, these images are too few to tell: that is *not shown*, and does not pass. What must be exactly so on
-every image (an export changes nothing) or is no sample of pictures (the size of a file) is judged by itself.
+the end does not, these images are too few to tell: that is *not shown*, and does not pass. Fewer than 30 images show
+nothing, since a bootstrap cannot know of what none of them holds. What must be exactly so on every image (an export
+changes nothing) or says something of the model and not of pictures (a file's size, what a map depends on) is judged by
+itself.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,6 +40,7 @@ number of things, a size of 10^6 bytes, milliseconds."""
 Outcome = Literal["passed", "failed", "not shown", "not measured"]
 """`failed`: the figure itself breaks the bound. `not shown`: it keeps the bound, but its interval's end does not."""
 
+FEWEST_IMAGES = 30
 _NO_MAP = "no saliency map in the model file"
 _TESTS = {"class": "another class", "picture": "another picture", "head": "a random head"}
 
@@ -125,13 +128,12 @@ def check_input(role: Role, expected: ImageInput, stated: ImageInput) -> Check:
     return _judge(f"{role}_input", name, share, ">=", 1.0, "share", "; ".join(odd) or None)
 
 
-def check_sanity(row: Sanity, n: int, method: str, gates: Gates) -> Check:
-    """Judge whether a model's maps, made by this method, follow a change; `n` images were looked at."""
+def check_sanity(row: Sanity, method: str, gates: Gates) -> Check:
+    """Judge whether a model's maps, made by this method, follow a change."""
     key, name = f"{row.role}_map_follows_{row.test}", f"{row.role} map changes with {_TESTS[row.test]}"
     if method in WITHOUT_CLASS and row.test != "picture":
         return _judge(key, name, None, ">=", gates.map_follows, "share", f"{method} explains no class in particular")
-    figure = row.changed, row.intervals["changed"]
-    return _judge_sample(key, name, *figure, ">=", gates.map_follows, "share", n)
+    return _judge(key, name, row.changed, ">=", gates.map_follows, "share")
 
 
 def check_budgets(role: Role, footprint: Footprint, budgets: Budgets) -> tuple[Check, ...]:
@@ -213,14 +215,14 @@ def _judge_sample(
     if measured is None or not _kept(measured, relation, bound):
         by_itself = _judge(key, name, measured, relation, bound, unit, why_not if measured is None else None)
         return replace(by_itself, interval=interval)
-    if interval is None:
-        reason = "one image has no interval; use several hundred"
-        return Check(key, name, measured, relation, bound, unit, "not shown", reason=reason)
+    images = f"with {n:,} image{'' if n == 1 else 's'}"
+    if n < FEWEST_IMAGES or interval is None:
+        reason = f"{images}; it takes {FEWEST_IMAGES} at least"
+        return Check(key, name, measured, relation, bound, unit, "not shown", interval, FEWEST_IMAGES, reason)
     end = interval.low if relation == ">=" else interval.high
     if _kept(end, relation, bound):
         return Check(key, name, measured, relation, bound, unit, "passed", interval)
     needed = images_needed(n, measured, end, bound)
-    images = f"with {n:,} image{'' if n == 1 else 's'}"
     reason = (
         f"{images} it lies on the bound, which no number of images shows"
         if needed is None

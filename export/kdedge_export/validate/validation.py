@@ -121,7 +121,7 @@ def validate(
     sound, method = sane(subject), fp32.metadata.outputs.method
     checks = [
         *_checks(subject.files, comparisons, labels, spec, gates),
-        *([] if sound is None else [check_sanity(row, sound.images, method, gates) for row in sound.rows]),
+        *([] if sound is None else [check_sanity(row, method, gates) for row in sound.rows]),
         *(check for role, footprint in footprints.items() for check in check_budgets(role, footprint, budgets)),
     ]
     names_of_modules: dict[Role, str] = {"teacher": teacher_name, "student": student_name}

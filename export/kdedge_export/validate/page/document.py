@@ -80,7 +80,7 @@ def _notes(report: ValidationReport) -> list[str]:
     if report.quick:
         notes.append("faithfulness and robustness were left out (--quick)")
     if report.comparisons[report.shipped].agreement == 1.0:
-        unseen = f"changes on up to {100 * unseen_share(report.images):.2g} % of pictures may be unseen"
+        unseen = f"changes on up to {100 * unseen_share(report.images):.3g} % of pictures may be unseen"
         notes.append(f"no answer changed on {report.images:,} images: {unseen}")
     return notes
 
