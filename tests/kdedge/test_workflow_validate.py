@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from onnx import numpy_helper
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
-from training_toys import VAL, write_scenes
+from training_toys import VAL, Outcome, write_scenes
 
 from kdedge.models import ModelSpec, build
 from kdedge.models.run_folder import BEST, read_run, write_run
@@ -332,6 +333,30 @@ class TestBudgets:
         """This process holds torch; the one that is measured does not."""
         footprint = measure_footprints({"fp32": Model.load(run / "model.onnx")}, 1)["fp32"]
         assert footprint.peak_memory_mb is not None and 20 < footprint.peak_memory_mb < 200
+
+
+class TestCommand:
+    def test_its_options_reach_the_report(
+        self, run: Path, tmp_path: Path, command: Callable[..., Outcome], scenes: Path
+    ) -> None:
+        boxes = TestObjects().boxes(tmp_path / "boxes.csv")
+        where = ("--data", scenes, "--boxes", boxes, "--out", tmp_path / "out")
+        outcome = command("validate", run, "--quick", "--device", "raspberry-pi-5", *where)
+        report = json.loads((tmp_path / "out" / "report.json").read_text())
+        assert (report["quick"], report["device"], report["localisation"]["images"]) == (True, "raspberry-pi-5", VAL)
+        assert outcome.code == (0 if report["passed"] else 4)
+        assert len(outcome.out.splitlines()) == len(report["checks"])
+        assert "--quick: faithfulness and robustness were left out" in outcome.err
+        assert "note: latency and memory were measured on this machine" in outcome.err
+        assert "a guess at the centre" in outcome.err
+
+    def test_an_unknown_device_is_refused_before_anything_is_measured(
+        self, run: Path, command: Callable[..., Outcome]
+    ) -> None:
+        outcome = command("validate", run, "--device", "raspberry-pi-6")
+        assert outcome.code == 2
+        assert "no device profile 'raspberry-pi-6'. Did you mean raspberry-pi-5?" in outcome.err
+        assert not (run / "report").exists()
 
 
 class TestVerdict:

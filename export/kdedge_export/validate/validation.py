@@ -34,9 +34,9 @@ from kdedge_runtime.errors import DataError
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.model import softmax
 
-Flags = NDArray[np.bool_]
-
 __all__ = ["validate", "write_report"]
+
+Flags = NDArray[np.bool_]
 
 
 def validate(

@@ -44,7 +44,7 @@ def render_page(report: ValidationReport, evidence: Evidence) -> str:
         data=escape(report.data.description or "unnamed data"),
         images=f"{report.images} image{'' if report.images == 1 else 's'}",
         created=escape(report.created.replace("T", " ").replace("+00:00", " UTC")),
-        checks="".join(_check(check) for check in report.checks),
+        checks="".join(_check(check) for check in sorted(report.checks, key=_urgency)),
         table=model_table(report, evidence),
         studies=studies(report),
         pairs=lost_and_kept(evidence),
@@ -102,6 +102,11 @@ def _summary(report: ValidationReport, shipped: Role) -> str:
         f"<b>{correlation(maps.pearson_p5)}</b> at the 5th percentile; maps of different images agree at "
         f"{correlation(maps.floor_pearson)}."
     )
+
+
+def _urgency(check: Check) -> int:
+    """What did not pass comes first."""
+    return {"failed": 0, "not shown": 1}.get(check.outcome, 2)
 
 
 def _check(check: Check) -> str:
