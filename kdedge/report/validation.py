@@ -39,7 +39,7 @@ def print_validation(validation: Validation) -> None:
 
 def _models(report: ValidationReport) -> Table:
     table = _table(f"{report.images:,} images: {report.data.description}", "size", "top-1", "agreement", "KL")
-    for title in ("map Pearson", "5th pct", "top-20 % IoU", "ECE", "one image"):
+    for title in ("map Pearson", "5th pct", "IoU", "ECE", "one image"):
         table.add_column(title, justify="right")
     for role, facts in report.models.items():
         compared, calibrated = report.comparisons.get(role), report.calibration.get(role)
@@ -135,7 +135,7 @@ def _print_meaning(console: Console, report: ValidationReport) -> None:
 
 def _calibrated(found: Calibration) -> str:
     """Before and after the temperature, where there is one."""
-    before = "" if found.temperature == 1.0 else f"{100 * found.ece_before:.1f} → "
+    before = "" if found.temperature == 1.0 else f"{100 * found.ece_before:.1f}→"
     return f"{before}{100 * found.ece:.1f} %"
 
 
