@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from captum.attr import LayerGradCam
 from PIL import Image, ImageFilter
 from scipy import ndimage
 from small_nets import NETS, SIDE, SPEC, randomised
@@ -159,7 +160,6 @@ class TestSanity:
 
     def test_a_random_head_is_what_captum_would_explain_with_it(self, pictures: object) -> None:
         """The mean correlation, computed once more from Grad-CAM of a network whose head was replaced by hand."""
-        captum = pytest.importorskip("captum.attr")
         torch.manual_seed(0)
         network = randomised(NETS["linear"]())
         student = deploy(network, SPEC)
@@ -173,7 +173,7 @@ class TestSanity:
             fresh = torch.randn(own.shape, generator=torch.Generator().manual_seed(seed)) * own.std()
             with torch.no_grad():
                 parameter.copy_(fresh)
-            explainer = captum.LayerGradCam(network.requires_grad_(True), network.get_submodule(head.target_layer))
+            explainer = LayerGradCam(network.requires_grad_(True), network.get_submodule(head.target_layer))
             x = student.normalise(torch.from_numpy(images)).requires_grad_(True)
             maps = explainer.attribute(x, target=torch.from_numpy(before.explained_class), relu_attributions=False)
             after = maps.detach().numpy()[:, 0]
