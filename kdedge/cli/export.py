@@ -12,7 +12,18 @@ __all__ = ["export"]
 class Method(StrEnum):
     """What the graph gives besides the logits."""
 
+    CAM = "cam"
     GRADCAM = "gradcam"
+    GRADCAM_PLUS_PLUS = "gradcam++"
+    HIRESCAM = "hirescam"
+    LAYERCAM = "layercam"
+    XGRADCAM = "xgradcam"
+    EIGENCAM = "eigencam"
+    INPUT_GRADIENT = "input-gradient"
+    INTEGRATED_GRADIENTS = "integrated-gradients"
+    SMOOTHGRAD = "smoothgrad"
+    ATTENTION_ROLLOUT = "attention-rollout"
+    GRADIENT_ATTENTION = "gradient-attention"
     NONE = "none"
 
 
@@ -22,6 +33,10 @@ def export(
     ],
     quantize: Annotated[bool, typer.Option("--quantize", help="Write an int8 file beside the fp32 one.")] = False,
     method: Annotated[Method, typer.Option(help="Saliency map, or none for the plain graph.")] = Method.GRADCAM,
+    target_layer: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE.PATH", help="Layer whose activations the map shows. [default: found by itself]"),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File to write. [default: model.onnx in the run]")
     ] = None,
@@ -49,7 +64,8 @@ def export(
             source,
             weights=weights,
             output=output,
-            explained=method is Method.GRADCAM,
+            method=method.value,
+            target_layer=target_layer,
             with_int8=quantize,
             data=data,
             profile=profile,

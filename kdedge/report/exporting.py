@@ -23,7 +23,8 @@ def print_export(result: ExportResult, source: str, data: str | None) -> None:
     say(f"{result.fp32}  {_megabytes(result.fp32)}, input {spec.width} × {spec.height} px")
     say(f"  [x] logits equal PyTorch's on two inputs (relative error {result.logits_error:.0e})")
     if result.map_error is not None:
-        cells = f"{outputs.map_width} × {outputs.map_height} cells, {outputs.head} head, {outputs.target_layer}"
+        looked_at = outputs.head if outputs.target_layer is None else f"{outputs.head} behind {outputs.target_layer}"
+        cells = f"{outputs.method}, {outputs.map_width} × {outputs.map_height} cells, {looked_at}"
         say(f"  [x] map equals PyTorch's on two inputs (relative error {result.map_error:.0e}): {cells}")
     if result.int8 is not None and result.latency_ms is not None:
         fp32_ms, int8_ms = result.latency_ms

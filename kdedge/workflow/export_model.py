@@ -15,6 +15,7 @@ from kdedge.models.trained import TrainedModel, load_trained
 from kdedge.workflow.speed import latency_ms
 from kdedge_export.graph import Deployed, Plain, deploy, export_graph, save_model
 from kdedge_export.quantize import Recipe, quantize
+from kdedge_export.saliency import DEFAULT_METHOD
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.devices import DeviceProfile
 from kdedge_runtime.errors import KdedgeError, UsageError
@@ -52,7 +53,8 @@ def export_model(
     *,
     weights: Path | None = None,
     output: Path | None = None,
-    explained: bool = True,
+    method: str = DEFAULT_METHOD,
+    target_layer: str | None = None,
     with_int8: bool = False,
     data: str | None = None,
     profile: DeviceProfile,
@@ -64,18 +66,22 @@ def export_model(
         source: a run folder, or a model's name.
         weights: for a name, its trained weights.
         output: the fp32 file; None writes into the run folder, or names the file after the model.
-        explained: whether the graph gives a saliency map.
+        method: how the graph explains, one of `kdedge_export.saliency.METHODS`, or `none`.
+        target_layer: module path of the layer whose activations the map shows; None finds it.
         with_int8: whether to quantize.
         data: pictures to calibrate on; None takes the run's training set.
         profile: the device that the int8 file is for.
         progress: told while long steps go on.
 
     Raises:
-        HeadNotSupported: the model has no closed-form map and `explained` is asked for.
+        HeadNotSupported: the model does not allow this method.
         UsageError: there are no calibration images, or the source is unusable.
         KdedgeError: the exported graph does not compute what PyTorch computes.
     """
     trained = load_trained(source, weights=weights)
+    explained = method != "none"
+    if not explained and target_layer is not None:
+        raise UsageError(f"--method none gives no map. Leave --target-layer {target_layer} out.")
     output = output or _default_output(source, trained, explained)
     if output.suffix != ".onnx":
         raise UsageError(f"The model file must end in .onnx, got {output}.")
@@ -83,8 +89,9 @@ def export_model(
         decoded = _calibration_images(source, trained.input, data, progress)
         calibration = decoded.images
     progress("exporting", 0, 1)
-    module: Deployed | Plain
-    module = deploy(trained.model, trained.input) if explained else Plain(trained.model.eval(), trained.input)
+    module: Deployed | Plain = Plain(trained.model.eval(), trained.input)
+    if explained:
+        module = deploy(trained.model, trained.input, method, target_layer)
     metadata = Metadata(
         labels=trained.labels,
         input=trained.input,

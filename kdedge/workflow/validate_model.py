@@ -88,7 +88,8 @@ def validate_model(
     if root is None:
         raise UsageError(f"{fp32_path} does not come from a run, so its pictures are unknown. Name them: --data DIR.")
     notes: list[str] = []
-    teacher, teacher_name = _teacher(None if record is None else record.teacher, notes)
+    method, target_layer = fp32.metadata.outputs.method, fp32.metadata.outputs.target_layer
+    teacher, teacher_name = _teacher(None if record is None else record.teacher, method, notes)
     collection = scan(root, unlabelled_ok=True)
     decoded = decode(
         collection.val, fp32.metadata.input, progress=lambda done, total: progress("reading pictures", done, total)
@@ -96,7 +97,7 @@ def validate_model(
     if decoded.problems:
         notes.append(str(decoded.problems))
     report, evidence = validate(
-        student=deploy(student.model, student.input),
+        student=deploy(student.model, student.input, method, target_layer),
         fp32=fp32,
         int8=int8,
         teacher=teacher,
@@ -138,7 +139,7 @@ def _same_weights(run: Path | None, path: Path, lineage: dict[str, Any]) -> Trai
     return trained
 
 
-def _teacher(origin: dict[str, Any] | None, notes: list[str]) -> tuple[Deployed | Model | None, str]:
+def _teacher(origin: dict[str, Any] | None, method: str, notes: list[str]) -> tuple[Deployed | Model | None, str]:
     if origin is None:
         return None, ""
     if "members" in origin:
@@ -148,7 +149,7 @@ def _teacher(origin: dict[str, Any] | None, notes: list[str]) -> tuple[Deployed 
         teacher = load_origin(origin["source"], origin["weights"], origin.get("weights_sha256"))
         if isinstance(teacher, Model):
             return teacher, Path(origin["source"]).name
-        return deploy(teacher.model, teacher.input), teacher.spec.name
+        return deploy(teacher.model, teacher.input, method), teacher.spec.name
     except HeadNotSupported as error:
         notes.append(f"the teacher is left out: {error}")
     except KdedgeError as error:

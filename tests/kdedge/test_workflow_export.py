@@ -138,7 +138,7 @@ def test_the_profile_decides_how_a_name_is_quantized(
 
 
 def test_without_a_method_the_plain_graph_lies_beside(exported_run: Path, scenes: Path, tmp_path: Path) -> None:
-    result = export_model(str(exported_run), output=tmp_path / "deep" / "plain.onnx", explained=False, profile=GENERIC)
+    result = export_model(str(exported_run), output=tmp_path / "deep" / "plain.onnx", method="none", profile=GENERIC)
     assert (result.map_error, result.int8, result.latency_ms) == (None, None, None)
     plain = Model.load(tmp_path / "deep" / "plain.onnx")
     assert not plain.has_map
@@ -189,9 +189,9 @@ def test_quantizing_a_name_needs_pictures(weights: Path, tmp_path: Path) -> None
     assert not output.exists(), "the missing pictures were noticed only after the export"
 
 
-def test_a_head_without_a_map_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(HeadNotSupported, match=r"SqueezeNet .*convolution → relu → mean.*--method none"):
-        export_model("torchvision:squeezenet1_0", output=tmp_path / "model.onnx", profile=GENERIC)
+def test_a_method_that_a_model_does_not_allow_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(HeadNotSupported, match=r"SqueezeNet has no class activation map.*conv\+relu\+mean"):
+        export_model("torchvision:squeezenet1_0", output=tmp_path / "model.onnx", method="cam", profile=GENERIC)
     assert not list(tmp_path.iterdir())
 
 

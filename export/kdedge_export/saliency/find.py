@@ -37,12 +37,7 @@ def find_head(model: nn.Module, example: Tensor) -> Head:
         HeadNotSupported: the logits are not dense layers on globally averaged activations; the message names what
             was found instead.
     """
-    try:
-        record = trace(model, example)
-    except TypeError as error:
-        raise HeadNotSupported(
-            f"{_name(model)} cannot be explained: {error}. Expected a classifier that returns logits."
-        ) from error
+    record = trace(model, example)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     layers: list[Layer] = []
     tensor, index = record.logits, len(record.operations)
