@@ -11,10 +11,10 @@ $(VENV)/installed: pyproject.toml export/pyproject.toml runtime/pyproject.toml
 	$(BIN)/pip install --quiet -e './runtime[camera]' -e ./export -e '.[dev]'
 	touch $@
 
-.PHONY: help install demo test check format wheels clean
+.PHONY: help install demo test test-models check format wheels clean
 
 help:  ## Show what can be made
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(VENV)/installed  ## Create .venv with the three packages and the tools
 
@@ -23,6 +23,9 @@ demo: install  ## Distill, export, validate and run on pictures rendered here: a
 
 test: install  ## Run the tests, under twelve minutes on two cores
 	$(BIN)/python -m pytest
+
+test-models: install  ## Export every classifier of torchvision and timm's families: hours, goes on where it stopped
+	$(BIN)/python -m pytest -m models
 
 check: install  ## Lint and type-check, as CI does
 	$(BIN)/ruff check .

@@ -185,7 +185,7 @@ class ChannelsLast(nn.Module):
 def class_token() -> nn.Module:
     """A vision transformer, whose class token is classified; a head that is not zero, as it is before training."""
     net = torchvision.models.VisionTransformer(
-        image_size=SIDE, patch_size=4, num_layers=3, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=CLASSES
+        image_size=SIDE, patch_size=4, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=CLASSES
     )
     nn.init.normal_(net.heads.head.weight)
     nn.init.normal_(net.encoder.pos_embedding)

@@ -42,7 +42,7 @@ def by_tail(model: nn.Module, tail: Tail | None = None) -> ByCells:
         ("channels last", "norm", Layout("NHWC", CELLS, CELLS), "gelu+mean+linear"),
         (
             "class token",
-            "encoder.layers.encoder_layer_2.ln_1",
+            "encoder.layers.encoder_layer_1.ln_1",
             Layout("tokens", CELLS, CELLS, prefix=1),
             "attention+layernorm+…+linear+layernorm+linear",
         ),
@@ -71,7 +71,7 @@ def test_a_head_that_is_zero_before_training_is_looked_through() -> None:
     net = TAILS["class token"]()
     nn.init.zeros_(net.heads.head.weight)
     nn.init.zeros_(net.heads.head.bias)
-    assert find_tail(net, inputs(1, 0)).target_layer == "encoder.layers.encoder_layer_2.ln_1"
+    assert find_tail(net, inputs(1, 0)).target_layer == "encoder.layers.encoder_layer_1.ln_1"
     assert not net.heads.head.weight.any() and not net.heads.head.bias.any(), "the weights were not put back"
 
 
@@ -201,7 +201,7 @@ class TestNamedLayer:
         [
             (Flattens, "head.0", r"gives a tensor \[1, 24\], which has no cells"),
             (TAILS["class token"], "encoder.ln", "that the logits do not depend on"),
-            (TAILS["class token"], "encoder.layers.encoder_layer_1.self_attention", "does not give a tensor"),
+            (TAILS["class token"], "encoder.layers.encoder_layer_0.self_attention", "does not give a tensor"),
         ],
     )
     def test_a_layer_that_explains_nothing_is_refused(self, make: Callable[[], nn.Module], path: str, why: str) -> None:

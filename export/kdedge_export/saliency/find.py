@@ -59,6 +59,8 @@ def find_head(model: nn.Module, example: Tensor) -> Head:
         else:
             raise _refusal(model, _ending(record, index))
     activations = operation.inputs[0]
+    if activations.shape[2:] == (1, 1):
+        raise _refusal(model, "what it pools is a single cell")
     if id(activations) in record.outputs:
         head = Head(record.outputs[id(activations)], takes_input=False, layers=tuple(layers))
     elif id(activations) in record.inputs:
