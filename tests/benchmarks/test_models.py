@@ -22,7 +22,7 @@ Written by `make test-models`: the classifiers of torchvision up to {LARGEST / 1
 member of each mainstream family of timm, with random weights, at the smallest input that leaves a map of 4 × 4 cells.
 
 - *Target layer*: found by itself. *How*: by a closed form of the head, or by differentiating what follows the layer.
-- *Errors*: ONNX Runtime against PyTorch, maps against Grad-CAM by autograd, relative to the largest value of each image;
+- *Errors*: ONNX Runtime against PyTorch, maps against Grad-CAM by autograd, relative to an image's largest value;
   the larger of two inputs, at most {TOLERANCE:.0e}.
 - *Cost*: time of one image on one thread over that of the same graph without the map, median of paired runs. At such
   small inputs a map's fixed cost is a larger share of the time than at 224 px.

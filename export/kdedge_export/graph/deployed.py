@@ -42,7 +42,7 @@ class Deployed(nn.Module):
         """As `forward`, and what the map is made of (`Look.seen`)."""
         look: Look = self.explained(self.normalise(image))
         explained_class = torch.where(class_index < 0, look.logits.argmax(dim=1), class_index)
-        saliency_map = self.explained.class_maps(look, explained_class[:, None])[:, 0]
+        saliency_map = self.explained.class_maps(look, explained_class[:, None]).squeeze(1)
         return look.logits, saliency_map, explained_class, look.seen
 
     @property

@@ -83,7 +83,9 @@ class ByCells(ExplainedModel):
         if isinstance(self.head, Head):
             activations = activations.float()
             height, width = activations.shape[2:]
-            weights = self.head.channel_weights(self.model, activations.mean(dim=(2, 3)), classes)
+            # As models with their pooling layer compute it, so that a graph computes it once.
+            pooled = activations.mean(dim=(-2, -1), keepdim=True).flatten(1)
+            weights = self.head.channel_weights(self.model, pooled, classes)
             return self._compute(activations, (weights / (height * width))[..., None, None])
         columns = gradients(look.scores, classes, look.seen)
         layout = self.head.layout

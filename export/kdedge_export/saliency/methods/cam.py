@@ -20,4 +20,4 @@ def cam(activations: Tensor, gradients: Tensor) -> Tensor:
     Returns:
         `[N, k, h, w]`, signed; its mean over the cells is the logit without its bias.
     """
-    return weighted_sum(activations, gradients[..., 0, 0] * (activations.shape[2] * activations.shape[3]))
+    return weighted_sum(activations, gradients.flatten(2) * (activations.shape[2] * activations.shape[3]))

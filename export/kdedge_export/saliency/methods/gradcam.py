@@ -20,5 +20,5 @@ def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
         `[N, k, h, w]`, signed.
     """
     one_for_all = gradients.shape[3:] == (1, 1)
-    weights = gradients[..., 0, 0] if one_for_all else gradients.mean(dim=(3, 4))
+    weights = gradients.flatten(2) if one_for_all else gradients.mean(dim=(3, 4))
     return weighted_sum(activations, weights)
