@@ -195,6 +195,14 @@ def test_a_method_that_a_model_does_not_allow_is_refused_before_anything_is_writ
     assert not list(tmp_path.iterdir())
 
 
+def test_a_target_layer_for_no_map_is_refused(weights: Path, tmp_path: Path) -> None:
+    request = {"weights": weights, "output": tmp_path / "m.onnx", "profile": GENERIC}
+    with pytest.raises(UsageError, match=r"--method none gives no map\. Leave --target-layer layer2 out"):
+        export_model("small:resnet8", method="none", target_layer="layer2", **request)
+    with pytest.raises(UsageError, match=r"has no layer 'layer9'.*layer"):
+        export_model("small:resnet8", target_layer="layer9", **request)
+
+
 def test_a_graph_that_computes_something_else_does_not_replace_the_file(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

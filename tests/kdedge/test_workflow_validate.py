@@ -203,6 +203,23 @@ def test_classes_are_found_by_their_names(run: Path, tmp_path: Path) -> None:
     assert report.models["fp32"].top1 == right / 16
 
 
+@pytest.mark.parametrize(("method", "target_layer"), [("layercam", None), ("gradcam", "layer2"), ("smoothgrad", None)])
+def test_a_file_is_held_against_the_method_that_it_was_exported_with(
+    named_file: Path, scenes: Path, tmp_path: Path, method: str, target_layer: str | None
+) -> None:
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for index, picture in enumerate(sorted(scenes.rglob("*.png"))[:20]):
+        shutil.copy(picture, flat / f"{index}.png")
+    origin, file = Model.load(named_file).metadata.lineage["student"], tmp_path / "other.onnx"
+    explanation = {"method": method, "target_layer": target_layer}
+    profile = load_profile("generic")
+    export_model(origin["source"], weights=Path(origin["weights"]), output=file, profile=profile, **explanation)
+    outputs = Model.load(file).metadata.outputs
+    assert outputs.method == method and target_layer in (None, outputs.target_layer)
+    assert validate_model(str(file), data=str(flat)).report.passed
+
+
 def test_pictures_without_classes_are_judged_by_agreement(named_file: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     folder = tmp_path / "flat"

@@ -118,11 +118,6 @@ def _shares(side: int, windows: int, like: Tensor) -> Tensor:
     return torch.tensor(shares, dtype=like.dtype, device=like.device)
 
 
-def _sum_with_product(x: Tensor, first: Tensor, second: Tensor, value: float = 1) -> Tensor:
-    """PyTorch's own shape inference of it fails where the batch is free."""
-    return x + value * first * second
-
-
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     **get_decompositions(
         [
@@ -149,7 +144,6 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
             aten.unfold_backward,
         ]
     ),
-    aten.addcmul.default: _sum_with_product,
     aten.convolution_backward.default: _convolution,
     aten.max_pool2d_with_indices_backward.default: _max_pool,
     aten.avg_pool2d_backward.default: _average_pool,

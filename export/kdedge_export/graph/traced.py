@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, fx, nn
+from torch._dispatch.python import enable_python_dispatcher
 from torch._dynamo.source import ConstantSource
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -36,7 +37,8 @@ def traced(function: Callable[..., Any], model: nn.Module, image: Tensor, class_
         fake.from_tensor(image, symbolic_context=context, source=ConstantSource("image")),
         fake.from_tensor(class_index, static_shapes=True),
     )
-    with fake, _out_of_place(model), plain_attention():
+    # Python's shape inference where there is one: that in C++ takes a free batch for the example's.
+    with fake, enable_python_dispatcher(), _out_of_place(model), plain_attention():
         graph = make_fx(function, decomposition_table=DECOMPOSITIONS, _allow_non_fake_inputs=True)(*examples)
     graph.graph.eliminate_dead_code()
     graph.recompile()
