@@ -203,7 +203,7 @@ def test_classes_are_found_by_their_names(run: Path, tmp_path: Path) -> None:
     assert report.models["fp32"].top1 == right / 16
 
 
-@pytest.mark.parametrize(("method", "target_layer"), [("layercam", None), ("gradcam", "layer2"), ("smoothgrad", None)])
+@pytest.mark.parametrize(("method", "target_layer"), [("layercam", None), ("gradcam", "layer2"), ("hirescam", None)])
 def test_a_file_is_held_against_the_method_that_it_was_exported_with(
     named_file: Path, scenes: Path, tmp_path: Path, method: str, target_layer: str | None
 ) -> None:
