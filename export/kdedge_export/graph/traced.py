@@ -17,6 +17,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 
 from kdedge_export.graph.backward import DECOMPOSITIONS
 from kdedge_export.saliency.attention import plain_attention
+from kdedge_export.saliency.trace import keeping_caches
 
 __all__ = ["traced"]
 
@@ -38,7 +39,7 @@ def traced(function: Callable[..., Any], model: nn.Module, image: Tensor, class_
         fake.from_tensor(class_index, static_shapes=True),
     )
     # Python's shape inference where there is one: that in C++ takes a free batch for the example's.
-    with fake, enable_python_dispatcher(), _out_of_place(model), plain_attention():
+    with fake, enable_python_dispatcher(), keeping_caches(model), _out_of_place(model), plain_attention():
         graph = make_fx(function, decomposition_table=DECOMPOSITIONS, _allow_non_fake_inputs=True)(*examples)
     graph.graph.eliminate_dead_code()
     graph.recompile()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.saliency.layout import Layout, grids_below, layout_of
-from kdedge_export.saliency.trace import Trace, evaluating, trace
+from kdedge_export.saliency.trace import Trace, evaluating, keeping_caches, trace
 from kdedge_runtime.errors import UsageError
 
 __all__ = ["Tail", "find_tail", "grids_of", "named_tail"]
@@ -148,7 +148,7 @@ def _candidates(model: nn.Module, example: Tensor, *, every_path: bool = False) 
 
     handles = [module.register_forward_hook(note(path)) for path, module in model.named_modules() if path]
     try:
-        with evaluating(model), _nothing_zero(model), torch.enable_grad():
+        with evaluating(model), keeping_caches(model), _nothing_zero(model), torch.enable_grad():
             logits = model(example.detach().requires_grad_())
             top = int(logits[0].argmax())
             outputs = [output for _, _, output in noted]

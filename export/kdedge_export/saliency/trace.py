@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdedge_export.errors import HeadNotSupported
 
-__all__ = ["Operation", "Trace", "evaluating", "trace"]
+__all__ = ["Operation", "Trace", "evaluating", "keeping_caches", "trace"]
 
 
 @dataclass(frozen=True)
@@ -135,3 +135,17 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@contextmanager
+def keeping_caches(model: nn.Module) -> Iterator[None]:
+    """What modules remember in dictionaries, as EfficientFormer its attention biases, is as before afterwards."""
+    before = [
+        (value, dict(value)) for module in model.modules() for value in vars(module).values() if type(value) is dict
+    ]
+    try:
+        yield
+    finally:
+        for value, content in before:
+            value.clear()
+            value.update(content)
