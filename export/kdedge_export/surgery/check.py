@@ -1,0 +1,194 @@
+"""Proof that surgery changed nothing and added what it says: both graphs are run, and the map is measured again."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from kdedge_export.surgery.anatomy import Anatomy, example_feed
+from kdedge_export.surgery.front import PixelInput, normalised
+from kdedge_export.surgery.saliency import Saliency
+from kdedge_export.surgery.view import Array, GraphView, Probe, run_graph
+from kdedge_runtime.errors import KdedgeError
+from kdedge_runtime.metadata import ImageInput
+
+__all__ = ["check_map", "check_outputs"]
+
+OUTPUT_TOLERANCE = {"float32": 1e-6, "float16": 2e-3}
+"""Largest difference of the file's own outputs, relative to their range: sums in another order."""
+FRONT_TOLERANCE = 1e-3
+"""The same behind a new front: `(pixel − 255·mean) / (255·std)` is rounded otherwise than in double precision."""
+MAP_TOLERANCE = {"float32": 5e-2, "float16": 1e-1}
+"""Of Grad-CAM's channel weights against central differences, relative to their size. A wide layer of ReLUs has a kink
+near everywhere, which differences see; a derivative that is wrong is off by more."""
+QUANTIZED_TOLERANCE = 1e-1
+_STEPS = {"float32": (1e-2, 1e-3), "float16": (1e-1,)}
+"""Of central differences, in standard deviations of the features: small ones meet fewer kinks, large ones less noise.
+"""
+_DIRECTIONS = 6
+_CELLS = 6
+
+
+def check_outputs(
+    original: onnx.ModelProto,
+    explained: onnx.ModelProto,
+    parts: Anatomy,
+    name: str,
+    side_px: int | None,
+    front: tuple[PixelInput, ImageInput] | None,
+) -> float:
+    """Run both graphs on random pictures, one and three at a time where the batch is open.
+
+    Raises:
+        KdedgeError: an output that the file had is another one now.
+    """
+    own = [value.name for value in original.graph.output]
+    worst, tolerance = 0.0, OUTPUT_TOLERANCE["float32"] if front is None else FRONT_TOLERANCE
+    run_before, run_after = Probe(original, own, name), Probe(explained, own, name)
+    for seed, images in ((1, 1), (2, 3)):
+        feed = example_feed(parts.port, side_px, images, seed)
+        fed = feed
+        if front is not None:
+            pixels, spec = front
+            shape = (len(feed[parts.port.name]), spec.height, spec.width, 3)
+            fed = {spec.name: np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)}
+            feed = {parts.port.name: normalised(fed[spec.name], parts.port, pixels)}
+        before, after = run_before(feed), run_after(fed)
+        for output in own:
+            half = before[output].dtype == np.float16 or parts.values[parts.target].dtype == np.float16
+            tolerance = max(tolerance, OUTPUT_TOLERANCE["float16" if half else "float32"])
+            worst = max(worst, _relative(after[output], before[output]))
+    if not worst <= tolerance:
+        raise KdedgeError(
+            f"After surgery {name} gives other answers: relative error {worst:.1e}, expected at most {tolerance:.0e}. "
+            "Nothing was written. Please report this model."
+        )
+    return worst
+
+
+def check_map(
+    original: onnx.ModelProto,
+    explained: onnx.ModelProto,
+    parts: Anatomy,
+    saliency: Saliency,
+    name: str,
+    side_px: int | None,
+) -> float:
+    """Measure the map in another way than it is computed, on the file's own graph.
+
+    Returns:
+        The largest error, relative to the largest value: of Grad-CAM's channel weights against central differences of
+        the logit, of ReciproCAM's cells against runs in which the other features are masked.
+
+    Raises:
+        KdedgeError: the map is not what it says to be.
+    """
+    feed = example_feed(parts.port, side_px, 1, seed=3)
+    wanted = [parts.target, "saliency_map", "explained_class", *([saliency.weights] if saliency.weights else [])]
+    found = run_graph(explained, wanted, feed, name)
+    differentiable = saliency.weights is not None
+    edited, quantized = _with_edited_features(original, parts, without_rounding=differentiable)
+    probe = Probe(edited, [parts.logits], name)
+    features = found[parts.target]
+    explained_class = int(found["explained_class"][0])
+
+    def score(mask: Array, delta: Array) -> float:
+        edits = {_MASK: mask.astype(features.dtype), _DELTA: delta.astype(features.dtype)}
+        logits = probe(feed | edits)[parts.logits]
+        return float(logits.reshape(len(logits), -1)[0, explained_class])
+
+    dtype = features.dtype.name
+    if saliency.weights is not None:
+        steps = (share * float(features[0].astype(np.float64).std()) for share in _STEPS[dtype])
+        error = min(_against_differences(found[saliency.weights], parts, score, step) for step in steps)
+        tolerance = max(MAP_TOLERANCE[dtype], QUANTIZED_TOLERANCE if quantized else 0.0)
+    else:
+        error, tolerance = _against_masking(found["saliency_map"], parts, score), MAP_TOLERANCE[dtype]
+    if not error <= tolerance:
+        way = "central differences" if differentiable else "masking features"
+        raise KdedgeError(
+            f"The map of {name} is not what its logits do: relative error {error:.1e} against {way}, expected at most "
+            f"{tolerance:.0e}. Nothing was written. Please report this model."
+        )
+    return error
+
+
+_MASK, _DELTA = "kdedge/mask", "kdedge/delta"
+_Score = Callable[[Array, Array], float]
+"""The explained logit of `features · mask + delta`."""
+
+
+def _against_differences(weights: Array, parts: Anatomy, score: _Score, step: float) -> float:
+    """Channel weights against what the logit does when all cells of the channels are moved a little at once."""
+    rng, everything = np.random.default_rng(0), np.ones((1, 1, 1, 1))
+    summed = weights[0].astype(np.float64).ravel() * math.prod(parts.cells)
+    errors, sizes = [], []
+    for _ in range(_DIRECTIONS):
+        direction = rng.normal(size=summed.size)
+        moved = step * direction.reshape((1, -1, 1, 1) if parts.layout == "NCHW" else (1, 1, 1, -1))
+        measured = (score(everything, moved) - score(everything, -moved)) / (2 * step)
+        errors.append(abs(measured - float(direction @ summed)))
+        sizes.append(abs(measured))
+    return float(np.max(errors) / max(np.max(sizes), 1e-12))
+
+
+def _against_masking(saliency_map: Array, parts: Anatomy, score: _Score) -> float:
+    """Cells of the map against runs in which all other cells of the features are zero."""
+    rng, nothing = np.random.default_rng(0), np.zeros((1, 1, 1, 1))
+    height, width = parts.cells
+    baseline = score(nothing, nothing)
+    errors = []
+    for cell in rng.choice(height * width, size=min(_CELLS, height * width), replace=False):
+        mask = np.zeros((height, width))
+        mask[divmod(int(cell), width)] = 1
+        alone = score(mask[None, None] if parts.layout == "NCHW" else mask[None, :, :, None], nothing)
+        errors.append(abs(alone - baseline - float(saliency_map[0][divmod(int(cell), width)])))
+    return float(np.max(errors) / max(float(np.abs(saliency_map[0]).max()), 1e-12))
+
+
+def _with_edited_features(
+    original: onnx.ModelProto, parts: Anatomy, *, without_rounding: bool
+) -> tuple[onnx.ModelProto, bool]:
+    """The file's graph with `features · mask + delta` in place of its features; and whether the tail is quantized.
+
+    Args:
+        original: the file's own model.
+        parts: of its graph.
+        without_rounding: leave out the quantizing of activations behind the features, whose steps have no slope.
+    """
+    edited = onnx.ModelProto()
+    edited.CopyFrom(original)
+    graph, view = edited.graph, GraphView(original)
+    path = set(view.between(parts.target, parts.logits))
+    at = view.place(parts.target)
+    raw = f"{parts.target}/unedited"
+    graph.node[at].output[:] = [raw if name == parts.target else name for name in graph.node[at].output]
+    quantized = False
+    for index in path if without_rounding else ():
+        node = view.nodes[index]
+        before = view.maker(node.input[0])
+        if node.op_type == "DequantizeLinear" and before is not None and before.op_type == "QuantizeLinear":
+            quantized = True
+            graph.node[index].CopyFrom(helper.make_node("Identity", [before.input[0]], list(node.output)))
+    kind = helper.np_dtype_to_tensor_dtype(parts.values[parts.target].dtype)
+    for name in (_MASK, _DELTA):
+        graph.input.append(helper.make_tensor_value_info(name, kind, ["a", "b", "c", "d"]))
+    edits = [
+        helper.make_node("Mul", [raw, _MASK], [f"{raw}/masked"]),
+        helper.make_node("Add", [f"{raw}/masked", _DELTA], [parts.target]),
+    ]
+    nodes = [*graph.node[: at + 1], *edits, *graph.node[at + 1 :]]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return edited, quantized
+
+
+def _relative(measured: Array, expected: Array) -> float:
+    if measured.shape != expected.shape:
+        return math.inf
+    if expected.dtype.kind not in "fiu" or not expected.size:
+        return 0.0 if np.array_equal(measured, expected) else math.inf
+    wide = expected.astype(np.float64)
+    return float(np.abs(measured.astype(np.float64) - wide).max() / max(float(np.ptp(wide)), 1e-12))
