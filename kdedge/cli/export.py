@@ -13,15 +13,20 @@ class Method(StrEnum):
     """What the graph gives besides the logits."""
 
     GRADCAM = "gradcam"
+    RECIPROCAM = "reciprocam"
     NONE = "none"
 
 
 def export(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="Run folder, or a model's name such as torchvision:resnet18.")
-    ],
+        str | None,
+        typer.Argument(metavar="[SOURCE]", help="Run folder, or a model's name such as torchvision:resnet18."),
+    ] = None,
     quantize: Annotated[bool, typer.Option("--quantize", help="Write an int8 file beside the fp32 one.")] = False,
-    method: Annotated[Method, typer.Option(help="Saliency map, or none for the plain graph.")] = Method.GRADCAM,
+    method: Annotated[
+        Method | None,
+        typer.Option(help="Saliency map, or none for the plain graph; reciprocam with --from-onnx. [default: gradcam]"),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File to write. [default: model.onnx in the run]")
     ] = None,
@@ -32,13 +37,47 @@ def export(
     device: Annotated[
         str | None, typer.Option(help="Device profile that the int8 file is for. [default: generic]")
     ] = None,
+    from_onnx: Annotated[
+        Path | None,
+        typer.Option("--from-onnx", metavar="MODEL.onnx", help="In place of SOURCE: a classifier of any framework."),
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="With --from-onnx: class names, a line each or JSON.")] = None,
+    target_layer: Annotated[
+        str | None,
+        typer.Option(metavar="TENSOR", help="With --from-onnx: the features to look at."),
+    ] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(help="With --from-onnx: take uint8 pictures; R,G,B or one number, of pixels in [0, 1]."),
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="With --mean; such as 0.229,0.224,0.225 or 1/255.")] = None,
+    bgr: Annotated[bool, typer.Option("--bgr", help="With --mean: the model wants blue first.")] = False,
+    size: Annotated[int | None, typer.Option(min=16, help="With --from-onnx: input side in px, if open.")] = None,
 ) -> None:
     """Write one ONNX file whose forward pass gives the answer and the reason."""
+    from kdedge_runtime.errors import UsageError
+
+    if from_onnx is not None:
+        unusable = {"SOURCE": source, "--quantize": quantize, "--weights": weights, "--data": data, "--device": device}
+        for name, value in unusable.items():
+            if value:
+                raise UsageError(f"--from-onnx {from_onnx} is all there is to export. Leave {name} out.")
+        _from_onnx(from_onnx, output, method, labels, target_layer, mean, std, bgr, size)
+        return
+    theirs = {"--labels": labels, "--target-layer": target_layer, "--mean": mean, "--std": std, "--bgr": bgr}
+    for name, given in (theirs | {"--size": size}).items():
+        if given:
+            raise UsageError(f"{name} goes with --from-onnx MODEL.onnx. Leave it out.")
+    if source is None:
+        raise UsageError("There is nothing to export. Name a run folder or a model, or --from-onnx MODEL.onnx.")
+    if source.endswith(".onnx"):
+        raise UsageError(f"{source} is a model file. To add a map to it: kdedge export --from-onnx {source}")
+    if method is Method.RECIPROCAM:
+        raise UsageError("--method reciprocam goes with --from-onnx MODEL.onnx. Leave it out.")
     from kdedge.report.exporting import print_export
     from kdedge.report.progress import step_progress
     from kdedge.workflow.export_model import export_model
     from kdedge_runtime.devices import load_profile
-    from kdedge_runtime.errors import UsageError
 
     for option, value in (("--data", data), ("--device", device)):
         if value is not None and not quantize:
@@ -49,10 +88,67 @@ def export(
             source,
             weights=weights,
             output=output,
-            explained=method is Method.GRADCAM,
+            explained=method is not Method.NONE,
             with_int8=quantize,
             data=data,
             profile=profile,
             progress=progress,
         )
     print_export(result, source, data)
+
+
+def _from_onnx(
+    source: Path,
+    output: Path | None,
+    method: Method | None,
+    labels: Path | None,
+    target: str | None,
+    mean: str | None,
+    std: str | None,
+    bgr: bool,
+    size: int | None,
+) -> None:
+    from kdedge.report.explaining import print_explained
+    from kdedge.report.progress import step_progress
+    from kdedge.workflow.explain_onnx import explain_onnx
+    from kdedge_export.surgery import PixelInput
+    from kdedge_runtime.errors import UsageError
+
+    if method is Method.NONE:
+        raise UsageError("--from-onnx adds a map, and --method none asks for none. Leave one of them out.")
+    pixels = None
+    if mean is not None and std is not None:
+        pixels = PixelInput(_channels("--mean", mean), _channels("--std", std, positive=True), bgr)
+    elif mean is not None or std is not None or bgr:
+        raise UsageError("How pixels become the model's input takes both --mean and --std.")
+    with step_progress() as progress:
+        result = explain_onnx(
+            source,
+            output=output,
+            target=target,
+            method=None if method is None else "gradcam" if method is Method.GRADCAM else "reciprocam",
+            pixels=pixels,
+            labels=labels,
+            side_px=size,
+            progress=progress,
+        )
+    print_explained(result, source)
+
+
+def _channels(option: str, text: str, *, positive: bool = False) -> tuple[float, float, float]:
+    """Red, green and blue of `0.5`, `1/255` or `0.485,0.456,0.406`."""
+    from fractions import Fraction
+
+    from kdedge_runtime.errors import UsageError
+
+    try:
+        values = [float(Fraction(part.strip())) for part in text.split(",")]
+    except (ValueError, ZeroDivisionError):
+        values = []
+    if len(values) not in (1, 3) or (positive and min(values) <= 0):
+        raise UsageError(
+            f"{option} {text} is not what a colour channel has. Expected R,G,B or one number{', above 0' * positive}, "
+            "such as 0.485,0.456,0.406 or 0.5 or 1/255."
+        )
+    red, green, blue = values * 3 if len(values) == 1 else values
+    return red, green, blue

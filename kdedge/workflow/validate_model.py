@@ -117,6 +117,11 @@ def validate_model(
 
 def _same_weights(run: Path | None, path: Path, lineage: dict[str, Any]) -> TrainedModel:
     """The PyTorch model that the file was exported from: of the run that holds the file, or by name."""
+    if "file" in lineage:
+        raise UsageError(
+            f"{path} was made of {lineage['file']['name']}, not of a PyTorch model that it could be held against. "
+            "`kdedge export --from-onnx` has compared it with that file."
+        )
     origin = lineage.get("student", {})
     if origin.get("weights") is None:
         raise UsageError(

@@ -118,7 +118,7 @@ def explain_file(
     return ExplainedFile(
         path=output,
         outputs=outputs,
-        was_explained=had_map,
+        was_explained=False,
         metadata=metadata,
         labels_are_numbers=metadata is not None and metadata.labels == _numbers(parts.classes),
         output_error=output_error,
