@@ -162,8 +162,9 @@ def dissect(view: GraphView, name: str, *, target: str | None = None, side_px: i
             "explained. Export the model without them, or name a later tensor: --target-layer TENSOR."
         )
     tail = {target, *(tensor for at in path for tensor in view.nodes[at].output if tensor)}
-    tail |= {item for at in path for item in view.nodes[at].input if item in view.varying}
-    values = run_graph(view.model, sorted(tail - {port.name}), feed, name)
+    read = {item for at in path for item in view.nodes[at].input if item}
+    constants = {item: value for item in read if (value := view.value(item)) is not None}
+    values = constants | run_graph(view.model, sorted((tail | read) - constants.keys() - {port.name}), feed, name)
     _require_features(values[target], target, name)
     layout = _layout(view, target, values)
     if layout is None:

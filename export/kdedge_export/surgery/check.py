@@ -10,7 +10,7 @@ from onnx import helper
 from kdedge_export.surgery.anatomy import Anatomy, example_feed
 from kdedge_export.surgery.front import PixelInput, normalised
 from kdedge_export.surgery.saliency import Saliency
-from kdedge_export.surgery.view import Array, GraphView, Probe, run_graph
+from kdedge_export.surgery.view import Array, GraphView, Probe
 from kdedge_runtime.errors import KdedgeError
 from kdedge_runtime.metadata import ImageInput
 
@@ -20,13 +20,15 @@ OUTPUT_TOLERANCE = {"float32": 1e-6, "float16": 2e-3}
 """Largest difference of the file's own outputs, relative to their range: sums in another order."""
 FRONT_TOLERANCE = 1e-3
 """The same behind a new front: `(pixel − 255·mean) / (255·std)` is rounded otherwise than in double precision."""
-MAP_TOLERANCE = {"float32": 5e-2, "float16": 1e-1}
-"""Of Grad-CAM's channel weights against central differences, relative to their size. A wide layer of ReLUs has a kink
-near everywhere, which differences see; a derivative that is wrong is off by more."""
+MAP_TOLERANCE = {"float32": 2e-2, "float16": 1e-1}
+"""Of Grad-CAM's channel weights against central differences, relative to their size; float32 sums of a
+hundred million products are as coarse as this."""
 QUANTIZED_TOLERANCE = 1e-1
-_STEPS = {"float32": (1e-2, 1e-3), "float16": (1e-1,)}
+_STEPS = {"float32": (1e-2, 1e-3, 1e-4), "float16": (1e-1,)}
 """Of central differences, in standard deviations of the features: small ones meet fewer kinks, large ones less noise.
 """
+_PICTURES = (3, 4, 5)
+"""Seeds of pictures: another one is tried where a kink lies within the smallest step, which no wrong map outlives."""
 _DIRECTIONS = 6
 _CELLS = 6
 
@@ -85,39 +87,44 @@ def check_map(
     Raises:
         KdedgeError: the map is not what it says to be.
     """
-    feed = example_feed(parts.port, side_px, 1, seed=3)
     wanted = [parts.target, "saliency_map", "explained_class", *([saliency.weights] if saliency.weights else [])]
-    found = run_graph(explained, wanted, feed, name)
-    differentiable = saliency.weights is not None
-    edited, quantized = _with_edited_features(original, parts, without_rounding=differentiable)
-    probe = Probe(edited, [parts.logits], name)
-    features = found[parts.target]
-    explained_class = int(found["explained_class"][0])
-
-    def score(mask: Array, delta: Array) -> float:
-        edits = {_MASK: mask.astype(features.dtype), _DELTA: delta.astype(features.dtype)}
-        logits = probe(feed | edits)[parts.logits]
-        return float(logits.reshape(len(logits), -1)[0, explained_class])
-
-    dtype = features.dtype.name
-    if saliency.weights is not None:
-        steps = (share * float(features[0].astype(np.float64).std()) for share in _STEPS[dtype])
-        error = min(_against_differences(found[saliency.weights], parts, score, step) for step in steps)
-        tolerance = max(MAP_TOLERANCE[dtype], QUANTIZED_TOLERANCE if quantized else 0.0)
-    else:
-        error, tolerance = _against_masking(found["saliency_map"], parts, score), MAP_TOLERANCE[dtype]
-    if not error <= tolerance:
-        way = "central differences" if differentiable else "masking features"
-        raise KdedgeError(
-            f"The map of {name} is not what its logits do: relative error {error:.1e} against {way}, expected at most "
-            f"{tolerance:.0e}. Nothing was written. Please report this model."
-        )
-    return error
+    edited, quantized = _with_edited_features(original, parts, without_rounding=saliency.weights is not None)
+    run_explained, run_edited = Probe(explained, wanted, name), Probe(edited, [parts.logits], name)
+    dtype = parts.values[parts.target].dtype
+    tolerance = max(MAP_TOLERANCE[dtype.name], QUANTIZED_TOLERANCE if quantized else 0.0)
+    error = math.inf
+    for seed in _PICTURES:
+        feed = example_feed(parts.port, side_px, 1, seed)
+        found = run_explained(feed)
+        score = _score_of(run_edited, feed, parts, int(found["explained_class"][0]))
+        if saliency.weights is None:
+            error = _against_masking(found["saliency_map"], parts, score)
+        else:
+            spread = float(found[parts.target][0].astype(np.float64).std())
+            steps = [share * spread for share in _STEPS[dtype.name]]
+            error = min(_against_differences(found[saliency.weights], parts, score, step) for step in steps)
+        if error <= tolerance:
+            return error
+    way = "masking features" if saliency.weights is None else "central differences"
+    raise KdedgeError(
+        f"The map of {name} is not what its logits do: relative error {error:.1e} against {way}, expected at most "
+        f"{tolerance:.0e}. Nothing was written. Please report this model."
+    )
 
 
 _MASK, _DELTA = "kdedge/mask", "kdedge/delta"
 _Score = Callable[[Array, Array], float]
 """The explained logit of `features · mask + delta`."""
+
+
+def _score_of(run_edited: Probe, feed: dict[str, Array], parts: Anatomy, explained_class: int) -> _Score:
+    dtype = parts.values[parts.target].dtype
+
+    def score(mask: Array, delta: Array) -> float:
+        logits = run_edited(feed | {_MASK: mask.astype(dtype), _DELTA: delta.astype(dtype)})[parts.logits]
+        return float(logits.reshape(len(logits), -1)[0, explained_class])
+
+    return score
 
 
 def _against_differences(weights: Array, parts: Anatomy, score: _Score, step: float) -> float:
