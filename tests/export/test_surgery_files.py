@@ -259,7 +259,7 @@ class TestFront:
 
     def test_labels_that_do_not_fit(self, tmp_path: Path) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head())
-        with pytest.raises(UsageError, match="3 labels .* tells 10 classes apart"):
+        with pytest.raises(UsageError, match=r"3 labels .* tells 10 classes apart"):
             explain_file(path, tmp_path / "ours.onnx", pixels=HALF, labels=("a", "b", "c"))
 
     def test_an_input_that_is_called_image_already(self, tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ class TestRefusals:
 
     def test_an_opset_that_is_too_old(self, tmp_path: Path) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head(), opset=8, ir=3, lists_constants=True)
-        with pytest.raises(ModelFileError, match="opset 8, which is too old.*convert_version"):
+        with pytest.raises(ModelFileError, match=r"opset 8, which is too old.*convert_version"):
             explain_file(path, tmp_path / "ours.onnx")
 
     def test_two_inputs(self, tmp_path: Path) -> None:
@@ -339,7 +339,7 @@ class TestRefusals:
 
     def test_a_target_that_is_not_there(self, tmp_path: Path) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head())
-        with pytest.raises(HeadNotSupported, match="no tensor 'layer4'.*features"):
+        with pytest.raises(HeadNotSupported, match=r"no tensor 'layer4'.*features"):
             explain_file(path, tmp_path / "ours.onnx", target="layer4")
 
     def test_a_target_that_is_no_map(self, tmp_path: Path) -> None:

@@ -22,10 +22,7 @@ class Builder:
         self.opset = view.opset
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
-        names = [name for node in view.nodes for name in node.output] + [
-            tensor.name for tensor in view.model.graph.initializer
-        ]
-        self._count = sum(name.startswith(PREFIX) for name in names)  # of an earlier operation
+        self._count = _last_number(view)
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
 
     def add(self, op_type: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
@@ -85,3 +82,11 @@ class Builder:
         model.graph.node.extend(self.nodes)
         model.graph.initializer.extend(self.initializers)
         self.nodes, self.initializers = [], []
+
+
+def _last_number(view: GraphView) -> int:
+    """The highest number among the names of an earlier operation."""
+    names = [name for node in view.nodes for name in (node.name, *node.output)]
+    names += [tensor.name for tensor in view.model.graph.initializer]
+    numbers = (name.rpartition("_")[2] for name in names if name.startswith(PREFIX))
+    return max((int(number) for number in numbers if number.isdigit()), default=0)

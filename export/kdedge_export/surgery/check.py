@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
-from onnx import helper
 
 from kdedge_export.surgery.anatomy import Anatomy, example_feed
+from kdedge_export.surgery.edit import DELTA, MASK, with_edited_features
 from kdedge_export.surgery.front import PixelInput, normalised
 from kdedge_export.surgery.saliency import Saliency
-from kdedge_export.surgery.view import Array, GraphView, Probe
+from kdedge_export.surgery.view import Array, Probe
 from kdedge_runtime.errors import KdedgeError
 from kdedge_runtime.metadata import ImageInput
 
@@ -88,9 +88,11 @@ def check_map(
         KdedgeError: the map is not what it says to be.
     """
     wanted = [parts.target, "saliency_map", "explained_class", *([saliency.weights] if saliency.weights else [])]
-    edited, quantized = _with_edited_features(original, parts, without_rounding=saliency.weights is not None)
-    run_explained, run_edited = Probe(explained, wanted, name), Probe(edited, [parts.logits], name)
     dtype = parts.values[parts.target].dtype
+    edited, quantized = with_edited_features(
+        original, parts.target, parts.logits, dtype, without_rounding=saliency.weights is not None
+    )
+    run_explained, run_edited = Probe(explained, wanted, name), Probe(edited, [parts.logits], name)
     tolerance = max(MAP_TOLERANCE[dtype.name], QUANTIZED_TOLERANCE if quantized else 0.0)
     error = math.inf
     for seed in _PICTURES:
@@ -112,7 +114,6 @@ def check_map(
     )
 
 
-_MASK, _DELTA = "kdedge/mask", "kdedge/delta"
 _Score = Callable[[Array, Array], float]
 """The explained logit of `features · mask + delta`."""
 
@@ -121,7 +122,7 @@ def _score_of(run_edited: Probe, feed: dict[str, Array], parts: Anatomy, explain
     dtype = parts.values[parts.target].dtype
 
     def score(mask: Array, delta: Array) -> float:
-        logits = run_edited(feed | {_MASK: mask.astype(dtype), _DELTA: delta.astype(dtype)})[parts.logits]
+        logits = run_edited(feed | {MASK: mask.astype(dtype), DELTA: delta.astype(dtype)})[parts.logits]
         return float(logits.reshape(len(logits), -1)[0, explained_class])
 
     return score
@@ -153,43 +154,6 @@ def _against_masking(saliency_map: Array, parts: Anatomy, score: _Score) -> floa
         alone = score(mask[None, None] if parts.layout == "NCHW" else mask[None, :, :, None], nothing)
         errors.append(abs(alone - baseline - float(saliency_map[0][divmod(int(cell), width)])))
     return float(np.max(errors) / max(float(np.abs(saliency_map[0]).max()), 1e-12))
-
-
-def _with_edited_features(
-    original: onnx.ModelProto, parts: Anatomy, *, without_rounding: bool
-) -> tuple[onnx.ModelProto, bool]:
-    """The file's graph with `features · mask + delta` in place of its features; and whether the tail is quantized.
-
-    Args:
-        original: the file's own model.
-        parts: of its graph.
-        without_rounding: leave out the quantizing of activations behind the features, whose steps have no slope.
-    """
-    edited = onnx.ModelProto()
-    edited.CopyFrom(original)
-    graph, view = edited.graph, GraphView(original)
-    path = set(view.between(parts.target, parts.logits))
-    at = view.place(parts.target)
-    raw = f"{parts.target}/unedited"
-    graph.node[at].output[:] = [raw if name == parts.target else name for name in graph.node[at].output]
-    quantized = False
-    for index in path if without_rounding else ():
-        node = view.nodes[index]
-        before = view.maker(node.input[0])
-        if node.op_type == "DequantizeLinear" and before is not None and before.op_type == "QuantizeLinear":
-            quantized = True
-            graph.node[index].CopyFrom(helper.make_node("Identity", [before.input[0]], list(node.output)))
-    kind = helper.np_dtype_to_tensor_dtype(parts.values[parts.target].dtype)
-    for name in (_MASK, _DELTA):
-        graph.input.append(helper.make_tensor_value_info(name, kind, ["a", "b", "c", "d"]))
-    edits = [
-        helper.make_node("Mul", [raw, _MASK], [f"{raw}/masked"]),
-        helper.make_node("Add", [f"{raw}/masked", _DELTA], [parts.target]),
-    ]
-    nodes = [*graph.node[: at + 1], *edits, *graph.node[at + 1 :]]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    return edited, quantized
 
 
 def _relative(measured: Array, expected: Array) -> float:

@@ -5,7 +5,11 @@ respect to the inputs that vary. Quantizing is differentiated straight through (
 no slope of its own.
 """
 
+import math
 from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 
 from kdedge_export.surgery.builder import Builder
 from kdedge_export.surgery.pooling import pooled_axes
@@ -13,13 +17,13 @@ from kdedge_export.surgery.slopes import ELEMENTWISE
 from kdedge_export.surgery.step import CannotDifferentiate, Rule, Seed, Step, Values
 from kdedge_export.surgery.view import GraphView, attributes
 
-__all__ = ["gradient"]
+__all__ = ["gradients"]
 
 
-def gradient(
+def gradients(
     builder: Builder, view: GraphView, values: Values, logits: str, explained: str, one_hot: str, source: str
-) -> str:
-    """Add the nodes that give the derivative of each image's explained logit with respect to a tensor.
+) -> dict[str, str]:
+    """Add the nodes that give the derivatives of each image's explained logit.
 
     Args:
         builder: takes the nodes.
@@ -28,10 +32,10 @@ def gradient(
         logits: the tensor `[N, K]` or `[N, K, 1, 1]`.
         explained: int64 `[N]`.
         one_hot: of `explained`, in the shape and type of the logits.
-        source: the tensor to differentiate with respect to.
+        source: the first tensor to differentiate with respect to.
 
     Returns:
-        The name of the gradient, of the source's shape.
+        By the name of every tensor from the source to the logits, that of its gradient, of the same shape.
 
     Raises:
         CannotDifferentiate: a node of the tail has no rule.
@@ -51,7 +55,7 @@ def gradient(
         step = Step(builder, view, values, node, grads[node.output[0]], seed, wanted)
         for name, part in _RULES[node.op_type](step).items():
             grads[name] = builder.add("Add", grads[name], part) if name in grads else part
-    return grads[source]
+    return grads
 
 
 def _through(step: Step) -> dict[str, str]:
@@ -105,12 +109,59 @@ def _matmul(step: Step) -> dict[str, str]:
 def _conv(step: Step) -> dict[str, str]:
     given = attributes(step.node)
     weight = step.node.input[1]
-    if any(stride != 1 for stride in given.get("strides", [])) or given.get("auto_pad", b"NOTSET") != b"NOTSET":
-        raise CannotDifferentiate("strided Conv")
+    if given.get("auto_pad", b"NOTSET") != b"NOTSET":
+        raise CannotDifferentiate("Conv with automatic padding")
     if not step.view.is_weight(weight):
         raise CannotDifferentiate("Conv of two activations")
-    kept = {name: given[name] for name in ("dilations", "group", "kernel_shape", "pads") if name in given}
-    return {step.node.input[0]: step.builder.add("ConvTranspose", step.grad, weight, **kept)}
+    kept: dict[str, Any] = {
+        name: given[name] for name in ("dilations", "group", "kernel_shape", "pads", "strides") if name in given
+    }
+    kernel = step.shape(weight)[2:]
+    return {step.node.input[0]: _spread(step, weight, kernel, kept)}
+
+
+def _spread(step: Step, weight: str, kernel: tuple[int, ...], given: dict[str, Any]) -> str:
+    """The transposed convolution of a gradient, to the size that the convolution's input had."""
+    sizes, outputs = (step.shape(name)[2:] for name in (step.node.input[0], step.node.output[0]))
+    strides, dilations = (given.get(name, [1] * len(kernel)) for name in ("strides", "dilations"))
+    pads = given.get("pads", [0] * 2 * len(kernel))
+    reached = [
+        (outputs[axis] - 1) * strides[axis] + (side - 1) * dilations[axis] + 1 - pads[axis] - pads[axis + len(kernel)]
+        for axis, side in enumerate(kernel)
+    ]
+    unseen = [
+        size - reach for size, reach in zip(sizes, reached, strict=True)
+    ]  # at the end, where no whole stride fits
+    if any(not 0 <= left < stride for left, stride in zip(unseen, strides, strict=True)):
+        raise CannotDifferentiate(f"{step.node.op_type} that rounds its size up")
+    return step.builder.add("ConvTranspose", step.grad, weight, **given, output_padding=unseen)
+
+
+def _concat(step: Step) -> dict[str, str]:
+    parts: dict[str, str] = {}
+    axis = attributes(step.node)["axis"] % len(step.shape(step.node.output[0]))
+    start = 0
+    for name in step.node.input:
+        end = start + step.shape(name)[axis]
+        if name in step.wanted:
+            bounds = (step.builder.constant(np.array([value], dtype=np.int64)) for value in (start, end, axis))
+            part = step.builder.add("Slice", step.grad, *bounds)
+            parts[name] = step.builder.add("Add", parts[name], part) if name in parts else part
+        start = end
+    return parts
+
+
+def _pad(step: Step) -> dict[str, str]:
+    x = step.node.input[0]
+    given, rank = attributes(step.node), len(step.shape(x))
+    pads = step.values[step.node.input[1]].tolist() if len(step.node.input) > 1 else list(given.get("pads", []))
+    if given.get("mode", b"constant") != b"constant" or len(pads) != 2 * rank or len(step.node.input) > 3:
+        raise CannotDifferentiate("Pad by copies")
+    starts = pads[:rank]
+    ends = [start + size for start, size in zip(starts, step.shape(x), strict=True)]
+    ends[0] = np.iinfo(np.int64).max  # the batch
+    bounds = (step.builder.constant(np.array(values, dtype=np.int64)) for values in (starts, ends, range(rank)))
+    return {x: step.builder.add("Slice", step.grad, *bounds)}
 
 
 def _batch_norm(step: Step) -> dict[str, str]:
@@ -141,8 +192,10 @@ def _layer_norm(step: Step) -> dict[str, str]:
 def _mean(step: Step) -> dict[str, str]:
     x = step.node.input[0]
     axes = pooled_axes(step.view, step.node, len(step.shape(x)), step.shape(step.node.output[0]))
+    if axes is None and step.node.op_type == "AveragePool":
+        return {x: _windows(step)}
     if axes is None:
-        raise CannotDifferentiate(f"{step.node.op_type} of windows")
+        raise CannotDifferentiate(f"{step.node.op_type} over axes that are not constant")
     if 0 in axes:
         raise CannotDifferentiate("mean over the batch")
     kept = [1 if axis in axes else size for axis, size in enumerate(step.shape(x))]
@@ -150,6 +203,17 @@ def _mean(step: Step) -> dict[str, str]:
     cells = step.builder.add("Div", step.builder.add("Size", x), step.builder.add("Size", step.node.output[0]))
     even = step.builder.add("Div", spread, step.builder.cast(cells, step.values[x].dtype))
     return {x: step.builder.add("Expand", even, step.builder.add("Shape", x))}
+
+
+def _windows(step: Step) -> str:
+    """An average over windows is a convolution of each channel."""
+    given = attributes(step.node)
+    if any(given.get("pads", [])) or given.get("ceil_mode", 0) or given.get("auto_pad", b"NOTSET") != b"NOTSET":
+        raise CannotDifferentiate("padded AveragePool")
+    channels, kernel = step.shape(step.node.input[0])[1], tuple(given["kernel_shape"])
+    even = np.full((channels, 1, *kernel), 1 / math.prod(kernel), dtype=step.values[step.node.output[0]].dtype)
+    kept: dict[str, Any] = {name: given[name] for name in ("kernel_shape", "strides") if name in given}
+    return _spread(step, step.builder.constant(even), kernel, kept | {"group": channels})
 
 
 def _operands(step: Step, *slopes: Callable[[], str]) -> dict[str, str]:
@@ -200,6 +264,8 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("GlobalAveragePool", "AveragePool", "ReduceMean"), _mean),
     "Cast": _cast,
     "Transpose": _transpose,
+    "Concat": _concat,
+    "Pad": _pad,
     "Gemm": _gemm,
     "MatMul": _matmul,
     "Conv": _conv,

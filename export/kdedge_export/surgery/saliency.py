@@ -8,11 +8,11 @@ import numpy as np
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.surgery.anatomy import Anatomy
 from kdedge_export.surgery.builder import PREFIX, Builder
-from kdedge_export.surgery.gradient import gradient
+from kdedge_export.surgery.gradient import gradients
 from kdedge_export.surgery.step import CannotDifferentiate
 from kdedge_export.surgery.view import GraphView
 
-__all__ = ["GRADCAM", "RECIPROCAM", "Method", "Saliency", "add_saliency"]
+__all__ = ["GRADCAM", "RECIPROCAM", "Method", "Saliency", "add_saliency", "one_hot_of"]
 
 Method: TypeAlias = Literal["gradcam", "reciprocam"]
 GRADCAM: Method = "gradcam"
@@ -82,7 +82,8 @@ def _two_axes(builder: Builder, parts: Anatomy, logits: str) -> str:
     return logits if parts.values[parts.logits].ndim == 2 else builder.reshape(logits, [-1, parts.classes])
 
 
-def _one_hot(builder: Builder, parts: Anatomy, explained: str) -> str:
+def one_hot_of(builder: Builder, parts: Anatomy, explained: str) -> str:
+    """One for each image's class and zero elsewhere, in the shape and type of the logits."""
     value = parts.values[parts.logits]
     off_on = builder.constant(np.array([0, 1], dtype=value.dtype))
     one_hot = builder.add("OneHot", explained, builder.constant(np.array([parts.classes], dtype=np.int64)), off_on)
@@ -90,9 +91,9 @@ def _one_hot(builder: Builder, parts: Anatomy, explained: str) -> str:
 
 
 def _gradcam(builder: Builder, view: GraphView, parts: Anatomy, explained: str) -> str:
-    one_hot = _one_hot(builder, parts, explained)
+    one_hot = one_hot_of(builder, parts, explained)
     source = parts.pooled or parts.target
-    slope = gradient(builder, view, parts.values, parts.logits, explained, one_hot, source)
+    slope = gradients(builder, view, parts.values, parts.logits, explained, one_hot, source)[source]
     channels, spatial = (1, (2, 3)) if parts.layout == "NCHW" else (3, (1, 2))
     count = parts.values[parts.target].shape[channels]
     shape = [-1, count, 1, 1] if parts.layout == "NCHW" else [-1, 1, 1, count]
@@ -132,7 +133,7 @@ def _reciprocam(builder: Builder, view: GraphView, parts: Anatomy, explained: st
     _run_again(builder, view, parts, names, runs)
     dtype = parts.values[parts.logits].dtype
     by_cell = builder.reshape(_float32(builder, names[parts.logits], dtype), [-1, runs, parts.classes])
-    one_hot = _float32(builder, _one_hot(builder, parts, explained), dtype)
+    one_hot = _float32(builder, one_hot_of(builder, parts, explained), dtype)
     of_class = builder.add("MatMul", by_cell, builder.reshape(one_hot, [-1, parts.classes, 1]))
     alone, none = np.arange(runs - 1, dtype=np.int64), np.array([runs - 1], dtype=np.int64)
     added = builder.add(
