@@ -10,6 +10,7 @@ from kdedge.cli.demo import demo
 from kdedge.cli.distill import distill
 from kdedge.cli.explain import explain
 from kdedge.cli.export import export
+from kdedge.cli.inspect import inspect
 from kdedge.cli.run import run
 from kdedge.cli.train import train
 from kdedge.cli.validate import validate
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (train, distill, compare, export, validate, explain, demo):
+for verb in (train, distill, compare, export, validate, explain, inspect, demo):
     app.command()(verb)
 # The runtime has its own parser, which the device uses as well; its options pass through untouched.
 app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run)

@@ -1,9 +1,12 @@
 """`kdedge explain`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from kdedge_runtime import Model
 
 __all__ = ["explain"]
 
@@ -15,12 +18,39 @@ def explain(
     class_name: Annotated[
         str | None, typer.Option("--class", help="Class to explain, by name or number. [default: the top class]")
     ] = None,
+    page: Annotated[
+        bool | None,
+        typer.Option(
+            "--page/--no-page", help="Add a page and an SVG of how each stage decided. [default: for a single picture]"
+        ),
+    ] = None,
 ) -> None:
     """Draw where a model looks in pictures."""
     from kdedge_runtime import Model
     from kdedge_runtime.explain import explain as explain_pictures
 
     loaded = Model.load(model)
-    for explained in explain_pictures(loaded, images, output, class_name=class_name):
+    done = explain_pictures(loaded, images, output, class_name=class_name)
+    for explained in done:
         answer = explained.answer
         typer.echo(f"{explained.written}  {answer.label} {100 * answer.probability:.1f} %")
+    pictures = [(explained.picture, explained.written) for explained in done]
+    if page or (page is None and len(pictures) == 1):
+        _write_pages(loaded, pictures, class_name, is_wanted=bool(page))
+
+
+def _write_pages(model: "Model", pictures: list[tuple[Path, Path]], class_name: str | None, *, is_wanted: bool) -> None:
+    from kdedge.report.decisions import write_decisions
+    from kdedge.report.progress import step_progress
+    from kdedge_runtime.errors import UsageError
+
+    try:
+        with step_progress() as progress:
+            written = list(write_decisions(model, pictures, class_name=class_name, progress=progress))
+    except UsageError as error:
+        if is_wanted:
+            raise
+        typer.echo(f"no page: {error}", err=True)
+        return
+    for path in written:
+        typer.echo(path)

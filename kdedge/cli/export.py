@@ -55,6 +55,7 @@ def export(
     size: Annotated[int | None, typer.Option(min=16, help="With --from-onnx: input side in px, if open.")] = None,
 ) -> None:
     """Write one ONNX file whose forward pass gives the answer and the reason."""
+    from kdedge.cli.from_onnx import export_onnx
     from kdedge_runtime.errors import UsageError
 
     if from_onnx is not None:
@@ -62,7 +63,10 @@ def export(
         for name, value in unusable.items():
             if value:
                 raise UsageError(f"--from-onnx {from_onnx} is all there is to export. Leave {name} out.")
-        _from_onnx(from_onnx, output, method, labels, target_layer, mean, std, bgr, size)
+        if method is Method.NONE:
+            raise UsageError("--from-onnx adds a map, and --method none asks for none. Leave one of them out.")
+        name = None if method is None else method.value
+        export_onnx(from_onnx, output, name, labels, target_layer, mean, std, bgr, size)
         return
     theirs = {"--labels": labels, "--target-layer": target_layer, "--mean": mean, "--std": std, "--bgr": bgr}
     for name, given in (theirs | {"--size": size}).items():
@@ -95,60 +99,3 @@ def export(
             progress=progress,
         )
     print_export(result, source, data)
-
-
-def _from_onnx(
-    source: Path,
-    output: Path | None,
-    method: Method | None,
-    labels: Path | None,
-    target: str | None,
-    mean: str | None,
-    std: str | None,
-    bgr: bool,
-    size: int | None,
-) -> None:
-    from kdedge.report.explaining import print_explained
-    from kdedge.report.progress import step_progress
-    from kdedge.workflow.explain_onnx import explain_onnx
-    from kdedge_export.surgery import PixelInput
-    from kdedge_runtime.errors import UsageError
-
-    if method is Method.NONE:
-        raise UsageError("--from-onnx adds a map, and --method none asks for none. Leave one of them out.")
-    pixels = None
-    if mean is not None and std is not None:
-        pixels = PixelInput(_channels("--mean", mean), _channels("--std", std, positive=True), bgr)
-    elif mean is not None or std is not None or bgr:
-        raise UsageError("How pixels become the model's input takes both --mean and --std.")
-    with step_progress() as progress:
-        result = explain_onnx(
-            source,
-            output=output,
-            target=target,
-            method=None if method is None else "gradcam" if method is Method.GRADCAM else "reciprocam",
-            pixels=pixels,
-            labels=labels,
-            side_px=size,
-            progress=progress,
-        )
-    print_explained(result, source)
-
-
-def _channels(option: str, text: str, *, positive: bool = False) -> tuple[float, float, float]:
-    """Red, green and blue of `0.5`, `1/255` or `0.485,0.456,0.406`."""
-    from fractions import Fraction
-
-    from kdedge_runtime.errors import UsageError
-
-    try:
-        values = [float(Fraction(part.strip())) for part in text.split(",")]
-    except (ValueError, ZeroDivisionError):
-        values = []
-    if len(values) not in (1, 3) or (positive and min(values) <= 0):
-        raise UsageError(
-            f"{option} {text} is not what a colour channel has. Expected R,G,B or one number{', above 0' * positive}, "
-            "such as 0.485,0.456,0.406 or 0.5 or 1/255."
-        )
-    red, green, blue = values * 3 if len(values) == 1 else values
-    return red, green, blue

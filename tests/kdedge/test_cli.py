@@ -13,7 +13,7 @@ import kdedge as package
 from kdedge.cli import app as module
 from kdedge_runtime import errors
 
-VERBS = ("train", "distill", "compare", "export", "validate", "explain", "demo", "run")
+VERBS = ("train", "distill", "compare", "export", "validate", "explain", "inspect", "demo", "run")
 HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "cv2", "PIL", "timm")
 TRAIN = ("--model", "small:resnet8", "--device", "cpu")
 

@@ -2,12 +2,10 @@
 
 import json
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import onnx
 import onnxruntime as ort
 
@@ -25,11 +23,14 @@ class LayerTimes:
     """Times of one image on one thread."""
 
     by_layer_ms: Mapping[str, float]
-    """Median by node name. onnxruntime fuses layers: a convolution's time holds its activation's, whose own is 0."""
+    """The fastest of 15 runs by node name, which other programs disturb least.
+
+    onnxruntime fuses layers: a convolution's time holds its activation's, which has none of its own.
+    """
     other_ms: float
     """What onnxruntime put in itself: changes of memory layout, casts, fused operators of no single layer."""
     whole_ms: float
-    """Median of whole runs, without the profiler."""
+    """The fastest whole run, profiling included."""
 
 
 def time_layers(model: onnx.ModelProto, feed: Mapping[str, Array], structure: Structure) -> LayerTimes:
@@ -41,7 +42,6 @@ def time_layers(model: onnx.ModelProto, feed: Mapping[str, Array], structure: St
         structure: the model's layers.
     """
     content = model.SerializeToString()
-    whole = _whole_ms(content, feed)
     with tempfile.TemporaryDirectory() as folder:
         options = _options()
         options.enable_profiling = True
@@ -51,6 +51,7 @@ def time_layers(model: onnx.ModelProto, feed: Mapping[str, Array], structure: St
             session.run(None, dict(feed))
         events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
     taken: dict[str, list[float]] = {}
+    whole = [event["dur"] / 1000 for event in events if event["name"] == "model_run"]
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             taken.setdefault(event["name"].removesuffix("_kernel_time"), []).append(event["dur"] / 1000)
@@ -58,13 +59,13 @@ def time_layers(model: onnx.ModelProto, feed: Mapping[str, Array], structure: St
     layers = {layer.output: layer for layer in structure.layers} | {layer.name: layer for layer in structure.layers}
     other = 0.0
     for kernel, durations in taken.items():
-        median = float(np.median(durations[_WARM_UPS:]))
+        fastest = min(durations[_WARM_UPS:])
         layer = _layer_of(kernel, layers, set(taken))
         if layer is None:
-            other += median
+            other += fastest
         else:
-            by_layer[layer] = by_layer.get(layer, 0.0) + median
-    return LayerTimes(by_layer, other, whole)
+            by_layer[layer] = by_layer.get(layer, 0.0) + fastest
+    return LayerTimes(by_layer, other, min(whole[_WARM_UPS:]))
 
 
 def _options() -> ort.SessionOptions:
@@ -72,16 +73,6 @@ def _options() -> ort.SessionOptions:
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     return options
-
-
-def _whole_ms(content: bytes, feed: Mapping[str, Array]) -> float:
-    session = ort.InferenceSession(content, _options(), providers=["CPUExecutionProvider"])
-    taken = []
-    for _ in range(_WARM_UPS + _RUNS):
-        started = time.perf_counter()
-        session.run(None, dict(feed))
-        taken.append((time.perf_counter() - started) * 1000)
-    return float(np.median(taken[_WARM_UPS:]))
 
 
 def _layer_of(kernel: str, layers: Mapping[str, Layer], kernels: set[str]) -> str | None:

@@ -104,15 +104,19 @@ def add_logits(model: onnx.ModelProto, builder: Builder, parts: Anatomy) -> None
 
 
 def _front(builder: Builder, port: Port, pixels: PixelInput, output: str) -> list[onnx.NodeProto]:
-    """Cast, subtract, scale, order; in units of pixel values, so that normalising is one difference and one product."""
+    """Order, cast, subtract, scale; in units of pixel values, so that normalising is one difference and one product.
+
+    Ordering comes first: bytes are moved faster than floats, and constants over a whole channel broadcast fast.
+    """
     before = len(builder.nodes)
-    x = builder.cast(IMAGE, np.dtype(np.float32))
-    mean, std = (np.array(values, dtype=np.float32) * 255 for values in (pixels.mean, pixels.std))
-    x = builder.add("Mul", builder.add("Sub", x, builder.constant(mean)), builder.constant(1 / std))
+    channels, shape, x = (1, (3, 1, 1), "") if port.layout == "NCHW" else (3, (3,), IMAGE)
+    x = x or builder.add("Transpose", IMAGE, perm=[0, 3, 1, 2])
+    mean, std = (np.array(values) * 255 for values in (pixels.mean, pixels.std))
     if pixels.bgr:
-        x = builder.add("Gather", x, builder.constant(np.array([2, 1, 0], dtype=np.int64)), axis=3)
-    if port.layout == "NCHW":
-        x = builder.add("Transpose", x, perm=[0, 3, 1, 2])
+        x = builder.add("Gather", x, builder.constant(np.array([2, 1, 0], dtype=np.int64)), axis=channels)
+        mean, std = mean[::-1], std[::-1]
+    middle, scale = (builder.constant(v.reshape(shape).astype(np.float32)) for v in (mean, 1 / std))
+    x = builder.add("Mul", builder.add("Sub", builder.cast(x, np.dtype(np.float32)), middle), scale)
     builder.add("Cast", x, name=output, to=helper.np_dtype_to_tensor_dtype(port.dtype))
     added = builder.nodes[before:]
     del builder.nodes[before:]

@@ -11,14 +11,28 @@ from kdedge_export.surgery.builder import PREFIX, Builder
 from kdedge_export.surgery.gradient import gradients
 from kdedge_export.surgery.step import CannotDifferentiate
 from kdedge_export.surgery.view import GraphView
+from kdedge_runtime.errors import UsageError
 
-__all__ = ["GRADCAM", "RECIPROCAM", "Method", "Saliency", "add_saliency", "one_hot_of"]
+__all__ = ["GRADCAM", "RECIPROCAM", "Method", "Saliency", "add_saliency", "as_method", "one_hot_of"]
 
 Method: TypeAlias = Literal["gradcam", "reciprocam"]
 GRADCAM: Method = "gradcam"
 RECIPROCAM: Method = "reciprocam"
 TOP_CLASS = -1
 """The class index that stands for each image's top class."""
+
+
+def as_method(name: str) -> Method:
+    """The method of a name.
+
+    Raises:
+        UsageError: an `.onnx` file cannot be explained by it.
+    """
+    if name == GRADCAM:
+        return GRADCAM
+    if name == RECIPROCAM:
+        return RECIPROCAM
+    raise UsageError(f"An .onnx file is explained by {GRADCAM} or {RECIPROCAM}, not by {name}. Choose one of these.")
 
 
 @dataclass(frozen=True)
