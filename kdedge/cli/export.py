@@ -65,8 +65,8 @@ def export(
                 raise UsageError(f"--from-onnx {from_onnx} is all there is to export. Leave {name} out.")
         if method is Method.NONE:
             raise UsageError("--from-onnx adds a map, and --method none asks for none. Leave one of them out.")
-        name = None if method is None else method.value
-        export_onnx(from_onnx, output, name, labels, target_layer, mean, std, bgr, size)
+        asked = None if method is None else method.value
+        export_onnx(from_onnx, output, asked, labels, target_layer, mean, std, bgr, size)
         return
     theirs = {"--labels": labels, "--target-layer": target_layer, "--mean": mean, "--std": std, "--bgr": bgr}
     for name, given in (theirs | {"--size": size}).items():

@@ -47,7 +47,7 @@ def print_inspected(inspected: Inspected, page: Path) -> None:
         answers = ", ".join(f"{labels[index]} {100 * share:.1f} %" for index, share in decision.ranking[:3])
         say(f"{inspected.seen.name}: {answers}; explained: {labels[decision.explained_class]}")
         for stage in decision.stages:
-            height, width = stage.saliency_map.shape
+            height, width = stage.cells
             first = ", ".join(f"{item.index} ({100 * item.share:.0f} %)" for item in stage.channels[:3])
             say(
                 f"  {width} × {height}  {stage.way}: half of the evidence in {stage.channels_for(0.5)} of "

@@ -51,7 +51,7 @@ class Channel:
     share: float
     """`|c_k| / Σ_j |c_j|` over the stage's channels; of blanking, over those that were blanked."""
     saliency_map: Floats
-    """`[h, w]`, its evidence by cell; of blanking, its activations."""
+    """`[h, w]`, its evidence by cell; of blanking, its activations with the sign of its evidence."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,10 @@ class Stage:
 
     tensor: str
     way: Way
+    cells: tuple[int, int]
+    """Height and width of the stage's activations."""
     saliency_map: Floats
-    """`[h, w]`, signed: positive cells speak for the class."""
+    """`[h, w]`, signed: positive cells speak for the class. Of blanking, a cell a block, which is coarser."""
     channel_count: int
     channels: tuple[Channel, ...]
     """Those with the largest shares, largest first."""
@@ -226,7 +228,7 @@ def _by_blanking(
         kept[k] = 0
         shape = (1, count, 1, 1) if parts.layout == "NCHW" else (1, 1, 1, count)
         by_channel[k] = whole - logit(kept.reshape(shape))
-    return _stage(tensor, "blanking", falls, by_channel, held, why)
+    return _stage(tensor, "blanking", falls, by_channel, held * np.sign(by_channel)[:, None, None], why)
 
 
 def _stage(
@@ -238,7 +240,16 @@ def _stage(
         Channel(int(k), float(by_channel[k]), float(abs(by_channel[k]) / total), maps[k].astype(np.float32))
         for k in order[:KEPT_CHANNELS]
     )
-    return Stage(tensor, way, saliency_map, len(by_channel), channels, np.abs(by_channel[order]) / total, why)
+    return Stage(
+        tensor=tensor,
+        way=way,
+        cells=(maps.shape[1], maps.shape[2]),
+        saliency_map=saliency_map,
+        channel_count=len(by_channel),
+        channels=channels,
+        shares=np.abs(by_channel[order]) / total,
+        why_blanked=why,
+    )
 
 
 def _channels_first(parts: Anatomy, value: Array) -> Array:

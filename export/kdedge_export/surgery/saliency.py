@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
+import onnx
 
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.surgery.anatomy import Anatomy
 from kdedge_export.surgery.builder import PREFIX, Builder
 from kdedge_export.surgery.gradient import gradients
 from kdedge_export.surgery.step import CannotDifferentiate
-from kdedge_export.surgery.view import GraphView
+from kdedge_export.surgery.view import GraphView, attributes
 from kdedge_runtime.errors import UsageError
 
 __all__ = ["GRADCAM", "RECIPROCAM", "Method", "Saliency", "add_saliency", "as_method", "one_hot_of"]
@@ -105,23 +106,36 @@ def one_hot_of(builder: Builder, parts: Anatomy, explained: str) -> str:
 
 
 def _gradcam(builder: Builder, view: GraphView, parts: Anatomy, explained: str) -> str:
-    one_hot = one_hot_of(builder, parts, explained)
-    source = parts.pooled or parts.target
-    slope = gradients(builder, view, parts.values, parts.logits, explained, one_hot, source)[source]
     channels, spatial = (1, (2, 3)) if parts.layout == "NCHW" else (3, (1, 2))
-    count = parts.values[parts.target].shape[channels]
-    shape = [-1, count, 1, 1] if parts.layout == "NCHW" else [-1, 1, 1, count]
-    dtype = parts.values[parts.target].dtype
-    slope = _float32(builder, slope, dtype)
-    if parts.pooled is None:
-        weights = builder.reduce("ReduceMean", slope, spatial, keepdims=True)
-    else:  # the gradient of a mean is the same at every cell: one h·w-th of the mean's own
+    dtype, count = parts.values[parts.target].dtype, parts.values[parts.target].shape[channels]
+    pointwise = _pointwise_convolution(view, parts)
+    source = parts.pooled or (parts.target if pointwise is None else pointwise.output[0])
+    one_hot = one_hot_of(builder, parts, explained)
+    slope = gradients(builder, view, parts.values, parts.logits, explained, one_hot, source)[source]
+    if parts.pooled is not None:  # the gradient of a mean is the same at every cell: one h·w-th of the mean's own
         cells = builder.add("Div", builder.add("Size", parts.target), builder.add("Size", parts.pooled))
-        weights = builder.add("Div", builder.reshape(slope, shape), builder.cast(cells, np.dtype(np.float32)))
+        broad = builder.reshape(slope, [-1, count, 1, 1] if parts.layout == "NCHW" else [-1, 1, 1, count])
+        over = builder.cast(cells, np.dtype(np.float32))
+        weights = builder.add("Div", _float32(builder, broad, dtype), over)
+    else:
+        weights = builder.reduce("ReduceMean", _float32(builder, slope, dtype), spatial, keepdims=True)
+        if pointwise is not None:  # linear at each cell: the mean goes through it, and not every cell
+            kernel = _float32(builder, pointwise.input[1], dtype)
+            weights = builder.add("ConvTranspose", weights, kernel, kernel_shape=[1, 1])
     weighted = builder.add("Mul", _float32(builder, parts.target, dtype), weights)
     summed = builder.reduce("ReduceSum", weighted, [channels], keepdims=False)
     builder.add("Identity", summed, name="saliency_map")
     return weights
+
+
+def _pointwise_convolution(view: GraphView, parts: Anatomy) -> onnx.NodeProto | None:
+    """The 1×1 convolution that alone takes the target, as in SqueezeNet; None where something else does."""
+    takers = [view.nodes[at] for at in view.between(parts.target, parts.logits) if parts.target in view.nodes[at].input]
+    if len(takers) != 1 or takers[0].op_type != "Conv" or not view.is_weight(takers[0].input[1]):
+        return None
+    given = attributes(takers[0])
+    is_plain = given.get("group", 1) == 1 and not any(given.get("pads", [])) and set(given.get("strides", [1])) == {1}
+    return takers[0] if is_plain and parts.values[takers[0].input[1]].shape[2:] == (1, 1) else None
 
 
 def _reciprocam(builder: Builder, view: GraphView, parts: Anatomy, explained: str) -> None:

@@ -74,9 +74,10 @@ def _picture(seen: Seen, x: int) -> str:
 
 
 def _stage(stage: Stage, pixels: np.ndarray, x: int) -> str:
-    height, width = stage.saliency_map.shape
+    height, width = stage.cells
     y = _TOP + _COLUMN
-    how = "" if stage.way == "gradient × activation" else " · by blanking"
+    rows, columns = stage.saliency_map.shape
+    how = "" if stage.why_blanked is None else f" · by {columns} × {rows} blanks"
     carried = f"{stage.channels_for(0.5)} of {stage.channel_count} channels carry half of it"
     minis = "".join(
         _channel(item, x + (_MINI + 10) * (at % _MINIS), y + 54 + (_MINI + 26) * (at // _MINIS))
