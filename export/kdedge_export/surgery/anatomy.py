@@ -222,12 +222,15 @@ def _last_features(view: GraphView, held: Mapping[str, Array], logits: str, name
     for tensor, value in reversed(list(held.items())):
         if value.ndim != 4 or value.dtype.name not in ("float32", "float16") or not _is_map(value):
             continue
-        weighted = (at for at in view.between(tensor, logits) if view.nodes[at].op_type in _WEIGHTED)
+        path = view.between(tensor, logits)
+        if sum(view.nodes[at].op_type == "Softmax" for at in path) > 1:
+            break  # blocks of attention, in which all cells get to know of each other
+        weighted = (at for at in path if view.nodes[at].op_type in _WEIGHTED)
         if any(view.is_weight(item) for at in weighted for item in view.nodes[at].input):
             return str(tensor)
     raise HeadNotSupported(
         f"{name} has no map of features, [N, C, h, w] or [N, h, w, C], that all of the answer goes through and that "
-        "has weights after it, so there is nothing to lay over a picture (transformers with a class token are such). "
+        "has weights after it (transformers with a class token have none), so there is nothing to lay over a picture. "
         "Name a tensor that has: --target-layer TENSOR."
     )
 

@@ -24,9 +24,9 @@ MAP_TOLERANCE = {"float32": 2e-2, "float16": 1e-1}
 """Of Grad-CAM's channel weights against central differences, relative to their size; float32 sums of a
 hundred million products are as coarse as this."""
 QUANTIZED_TOLERANCE = 1e-1
-_STEPS = {"float32": (1e-2, 1e-3, 1e-4), "float16": (1e-1,)}
-"""Of central differences, in standard deviations of the features: small ones meet fewer kinks, large ones less noise.
-"""
+_STEPS = {"float32": (1e-2, 1.0, 1e-1, 1e-3, 1e-4), "float16": (1e-1, 1.0)}
+"""Of central differences, in standard deviations of the features, tried in turn: small ones meet fewer kinks, large
+ones less noise."""
 _PICTURES = (3, 4, 5)
 """Seeds of pictures: another one is tried where a kink lies within the smallest step, which no wrong map outlives."""
 _DIRECTIONS = 6
@@ -100,13 +100,15 @@ def check_map(
         found = run_explained(feed)
         score = _score_of(run_edited, feed, parts, int(found["explained_class"][0]))
         if saliency.weights is None:
-            error = _against_masking(found["saliency_map"], parts, score)
-        else:
-            spread = float(found[parts.target][0].astype(np.float64).std())
-            steps = [share * spread for share in _STEPS[dtype.name]]
-            error = min(_against_differences(found[saliency.weights], parts, score, step) for step in steps)
-        if error <= tolerance:
-            return error
+            error = min(error, _against_masking(found["saliency_map"], parts, score))
+            if error <= tolerance:
+                return error
+            continue
+        spread = float(found[parts.target][0].astype(np.float64).std())
+        for share in _STEPS[dtype.name]:
+            error = min(error, _against_differences(found[saliency.weights], parts, score, share * spread))
+            if error <= tolerance:
+                return error
     way = "masking features" if saliency.weights is None else "central differences"
     raise KdedgeError(
         f"The map of {name} is not what its logits do: relative error {error:.1e} against {way}, expected at most "

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from kdedge_export.errors import HeadNotSupported
 from kdedge_export.surgery.anatomy import Anatomy, dissect
 from kdedge_export.surgery.builder import Builder
 from kdedge_export.surgery.check import check_map, check_outputs
@@ -98,7 +99,13 @@ def explain_file(
     if saliency is not None:
         builder.write(model)
         _declare(model, parts)
-        map_error = check_map(original, model, parts, saliency, str(source), side_px)
+        try:
+            map_error = check_map(original, model, parts, saliency, str(source), side_px)
+        except ModelFileError as error:
+            raise HeadNotSupported(
+                f"{source}: what comes after {parts.target} does not run on one cell at a time ({error}) "
+                "Name a later tensor: --target-layer TENSOR."
+            ) from error
         outputs = _outputs(parts, saliency)
     else:
         outputs = Outputs(**json.loads(props[_OUTPUTS]))
