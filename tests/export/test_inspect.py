@@ -126,13 +126,35 @@ class TestDecision:
         found = decide(model, feed, "net")
         _assert_close(found.stages[0].saliency_map, run_graph(model, ["saliency_map"], feed, "net")["saliency_map"][0])
 
+    @pytest.mark.parametrize(
+        "pool",
+        [
+            nn.MaxPool2d(2),
+            nn.MaxPool2d(3, 2, padding=1),
+            nn.MaxPool2d(3, 2, ceil_mode=True),
+            nn.MaxPool2d(3, 2),
+            nn.MaxPool2d(3, 1, padding=1),
+        ],
+        ids=str,
+    )
+    def test_through_pooling_by_maxima(self, tmp_path: Path, pool: nn.Module) -> None:
+        torch.manual_seed(0)
+        model = randomised(Staged(pool=pool))
+        x = inputs(1, 1)
+        found = decide(onnx.load(to_onnx(model, tmp_path / "net.onnx")), {"input": x.numpy()}, "net")
+        by_cells = {tuple(item.shape[1:]): item for item in _gradient_times_activation(model, x, None)}
+        assert len(found.stages) == len(by_cells)
+        for stage in found.stages:
+            assert stage.way == "gradient × activation"
+            _assert_close(stage.saliency_map, by_cells[stage.cells].sum(0))
+
     def test_without_a_derivative_cells_and_channels_are_blanked(self, tmp_path: Path) -> None:
         torch.manual_seed(0)
-        model = randomised(Staged(pool=nn.MaxPool2d(2)))
+        model = randomised(Staged(pool=nn.Sequential(nn.AvgPool2d(2), nn.ELU())))
         x = inputs(1, 1)
         path = to_onnx(model, tmp_path / "net.onnx")
         found = decide(onnx.load(path), {"input": x.numpy()}, "net")
-        assert [stage.why_blanked for stage in found.stages] == [None, "MaxPool", "MaxPool"]
+        assert [stage.why_blanked for stage in found.stages] == [None, "Elu", "Elu"]
         stage = found.stages[1]
         with torch.no_grad():
             features = model.stages(x)[1]

@@ -13,6 +13,7 @@ from small_nets import CHANNELS, CLASSES, NETS, SIDE, HeadNet, body, grad_cam, i
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdedge_export.errors import HeadNotSupported
 from kdedge_export.surgery import ExplainedFile, explain_file
 
 TOLERANCE = 1e-4
@@ -91,6 +92,20 @@ class PoolsClasses(nn.Module):
         return torch.flatten(self.head(self.features(x)), 1)
 
 
+class Residual(nn.Module):
+    """A block whose input is added to its output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = body()
+        self.side = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
+        self.fc = nn.Linear(CHANNELS, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.features(x)
+        return self.fc(F.hardswish(features + self.side(features)).mean((2, 3)))
+
+
 class NormalisesThePooled(nn.Module):
     """As ConvNeXt: layer normalisation between pooling and the dense layer."""
 
@@ -157,6 +172,17 @@ class TestGradCam:
         done = explain_file(path, tmp_path / "ours.onnx", target=first, method="reciprocam")
         assert (done.outputs.map_height, done.outputs.map_width) == (16, 16)
         assert done.outputs.target_layer == first
+
+    def test_a_tensor_beside_the_main_way(self, tmp_path: Path) -> None:
+        """The second convolution of a residual block, before the sum: part of the answer goes around it."""
+        torch.manual_seed(0)
+        model = randomised(Residual())
+        path = to_onnx(model, tmp_path / "theirs.onnx")
+        name = next(item for item in _tensors(path) if item.startswith("/side/"))
+        done = explain_file(path, tmp_path / "ours.onnx", target=name)
+        assert_explains(done, model, model.side)
+        with pytest.raises(HeadNotSupported, match="depends on the image in other ways"):
+            explain_file(path, tmp_path / "again.onnx", target=name, method="reciprocam")
 
     @pytest.mark.slow
     @pytest.mark.data

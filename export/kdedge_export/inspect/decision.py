@@ -16,6 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from kdedge_export.inspect.max_pool import max_pool
 from kdedge_export.surgery.anatomy import Anatomy, dissect
 from kdedge_export.surgery.builder import PREFIX, Builder
 from kdedge_export.surgery.edit import DELTA, MASK, with_edited_features
@@ -177,7 +178,8 @@ def _slope(
     values = constants | run_graph(model, sorted((wanted | {tensor}) - constants.keys()), feed, name)
     builder = Builder(view)
     one_hot = one_hot_of(builder, parts, _CLASS)
-    grads = gradients(builder, view, values, parts.logits, _CLASS, one_hot, tensor)
+    rules = {"MaxPool": max_pool}
+    grads = gradients(builder, view, values, parts.logits, _CLASS, one_hot, tensor, rules)
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     copy.graph.input.append(helper.make_tensor_value_info(_CLASS, TensorProto.INT64, [1]))

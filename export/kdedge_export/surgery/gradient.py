@@ -6,7 +6,8 @@ no slope of its own.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,14 @@ __all__ = ["gradients"]
 
 
 def gradients(
-    builder: Builder, view: GraphView, values: Values, logits: str, explained: str, one_hot: str, source: str
+    builder: Builder,
+    view: GraphView,
+    values: Values,
+    logits: str,
+    explained: str,
+    one_hot: str,
+    source: str,
+    more_rules: Mapping[str, Rule] = MappingProxyType({}),
 ) -> dict[str, str]:
     """Add the nodes that give the derivatives of each image's explained logit.
 
@@ -33,6 +41,7 @@ def gradients(
         explained: int64 `[N]`.
         one_hot: of `explained`, in the shape and type of the logits.
         source: the first tensor to differentiate with respect to.
+        more_rules: by operator, for those that have none here.
 
     Returns:
         By the name of every tensor from the source to the logits, that of its gradient, of the same shape.
@@ -40,10 +49,10 @@ def gradients(
     Raises:
         CannotDifferentiate: a node of the tail has no rule.
     """
-    path = view.between(source, logits)
+    path, rules = view.between(source, logits), _RULES | dict(more_rules)
     for at in path:
         node = view.nodes[at]
-        if node.op_type not in _RULES or node.domain not in ("", "ai.onnx"):
+        if node.op_type not in rules or node.domain not in ("", "ai.onnx"):
             raise CannotDifferentiate(node.op_type)
     seed = Seed(one_hot, explained)
     grads = {logits: one_hot}
@@ -53,7 +62,7 @@ def gradients(
         if node.output[0] not in grads:  # only a second output, such as a dropout's mask, is used
             raise CannotDifferentiate(node.op_type)
         step = Step(builder, view, values, node, grads[node.output[0]], seed, wanted)
-        for name, part in _RULES[node.op_type](step).items():
+        for name, part in rules[node.op_type](step).items():
             grads[name] = builder.add("Add", grads[name], part) if name in grads else part
     return grads
 
@@ -129,9 +138,8 @@ def _spread(step: Step, weight: str, kernel: tuple[int, ...], given: dict[str, A
         (outputs[axis] - 1) * strides[axis] + (side - 1) * dilations[axis] + 1 - pads[axis] - pads[axis + len(kernel)]
         for axis, side in enumerate(kernel)
     ]
-    unseen = [
-        size - reach for size, reach in zip(sizes, reached, strict=True)
-    ]  # at the end, where no whole stride fits
+    # What is left at the end, where no whole stride fits.
+    unseen = [size - reach for size, reach in zip(sizes, reached, strict=True)]
     if any(not 0 <= left < stride for left, stride in zip(unseen, strides, strict=True)):
         raise CannotDifferentiate(f"{step.node.op_type} that rounds its size up")
     return step.builder.add("ConvTranspose", step.grad, weight, **given, output_padding=unseen)
