@@ -44,15 +44,16 @@ def print_explained(result: ExplainedOnnx, source: Path) -> None:
 def _say_method(result: ExplainedOnnx, say: Callable[[str], None]) -> None:
     file, cost = result.file, result.cost
     outputs = file.outputs
-    assert outputs is not None and cost is not None
+    assert cost is not None
     same = "bit for bit" if file.output_error == 0 else f"relative error {file.output_error:.0e}"
     say(f"  [x] its own outputs are the original's ({same})")
-    cells = f"{outputs.map_width} × {outputs.map_height} cells, " if outputs.map_width else ""
-    if outputs.method == "gradcam":
-        say(f"  [x] map: Grad-CAM, agrees with differences of the logits (relative error {file.map_error:.0e})")
-    else:
-        why = f": {file.why_not_gradcam} has no derivative here" if file.why_not_gradcam else ""
-        say(f"  [x] map: ReciproCAM{why}; agrees with masked runs (relative error {file.map_error:.0e})")
+    name = {"gradcam": "Grad-CAM", "reciprocam": "ReciproCAM"}[outputs.method]
+    why = f": {file.why_not_gradcam} has no derivative here" if file.why_not_gradcam else ""
+    against = "differences of the logits" if outputs.method == "gradcam" else "masked runs"
+    agrees = "as it was" if file.map_error is None else f"agrees with {against} (relative error {file.map_error:.0e})"
+    say(f"  [x] map: {name}{why}, {agrees}")
+    if outputs.method == "reciprocam":
         say("      it runs all after the target once a cell, and tells what each cell alone adds to the logit")
+    cells = f"{outputs.map_width} × {outputs.map_height} cells, " if outputs.map_width else ""
     say(f"      {cells}{outputs.head} head, of {outputs.target_layer}")
     say(f"  the map costs {cost.macs:.3f} × the MACs and, measured here on one thread, {cost.latency:.2f} × the time")

@@ -113,6 +113,30 @@ class TestFromOnnx:
         assert "is explained already" in done.err
         assert (tmp_path / "again.onnx").read_bytes() == runnable.read_bytes()
 
+    def test_a_front_can_come_later(self, command: Command, tmp_path: Path, theirs: Path) -> None:
+        first, second = tmp_path / "first.onnx", tmp_path / "second.onnx"
+        assert command("export", "--from-onnx", theirs, "-o", first).code == 0
+        done = command("export", "--from-onnx", first, "-o", second, "--mean", "0.5", "--std", "0.5")
+        assert done.code == 0, done.err
+        assert "map: Grad-CAM, as it was" in done.err
+        assert Model.load(second).has_map
+
+    @pytest.mark.parametrize(
+        ("arguments", "complaint"),
+        [
+            (["--target-layer", "x"], "Leave --target-layer and --method out"),
+            (["--method", "reciprocam"], "Leave --target-layer and --method out"),
+            (["--mean", "0.5", "--std", "0.5"], "Leave --labels, --mean and --std out"),
+        ],
+        ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    )
+    def test_what_a_finished_file_would_ignore(
+        self, command: Command, tmp_path: Path, runnable: Path, arguments: list[str], complaint: str
+    ) -> None:
+        done = command("export", "--from-onnx", runnable, "-o", tmp_path / "again.onnx", *arguments)
+        assert done.code == 2 and complaint in done.err
+        assert not (tmp_path / "again.onnx").exists()
+
     def test_reciprocam_says_so_and_what_it_costs(self, command: Command, tmp_path: Path, theirs: Path) -> None:
         done = command("export", "--from-onnx", theirs, "--method", "reciprocam", "-o", tmp_path / "ours.onnx")
         assert done.code == 0
@@ -136,13 +160,19 @@ class TestFromOnnx:
             (["--method", "none"], "Leave one of them out"),
             (["--target-layer", "nowhere"], "has no tensor 'nowhere'"),
             (["--labels", "nowhere.txt"], "nowhere.txt cannot be read"),
+            (["--labels", "THREE"], "Labels go into a file that kdedge can run"),
+            (["--size", "64"], "takes pictures of 32 × 32 px and no others"),
             (["-o", "model.pt"], "must end in .onnx"),
             (["resnet18"], "Leave SOURCE out"),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )
-    def test_what_does_not_fit(self, command: Command, theirs: Path, arguments: list[str], complaint: str) -> None:
-        done = command("export", *arguments, "--from-onnx", theirs)
+    def test_what_does_not_fit(
+        self, command: Command, tmp_path: Path, theirs: Path, arguments: list[str], complaint: str
+    ) -> None:
+        three = tmp_path / "three.txt"
+        three.write_text("a\nb\nc\n")
+        done = command("export", *(three if word == "THREE" else word for word in arguments), "--from-onnx", theirs)
         assert done.code == 2
         assert done.err.startswith("error: ") and complaint in done.err
         assert not theirs.with_suffix(".explained.onnx").exists()

@@ -34,8 +34,8 @@ class ExplainedFile:
     """The file that was written, and what is known of it."""
 
     path: Path
-    outputs: Outputs | None
-    """None where the file was explained already, by somebody else's words or by `kdedge export`."""
+    outputs: Outputs
+    """How the map is computed."""
     was_explained: bool
     """The file gave its map before: it was copied, byte for byte."""
     metadata: Metadata | None = None
@@ -44,7 +44,7 @@ class ExplainedFile:
     output_error: float = 0.0
     """Largest difference of the file's own outputs, relative to their range; 0 is bit for bit."""
     map_error: float | None = None
-    """Relative error of the map as it was measured in another way."""
+    """Relative error of the map as it was measured in another way; None where the file had it before."""
     why_not_gradcam: str | None = None
     """The operator that has no derivative here, where ReciproCAM is the fallback."""
 
@@ -85,36 +85,33 @@ def explain_file(
     original = load_file(source)
     props = {item.key: item.value for item in original.metadata_props}
     had_map = _has_map(original, props, source)
+    _require_use(source, props, had_map, target or method, pixels, labels)
     if "kdedge.schema" in props or (had_map and pixels is None):
-        shutil.copyfile(source, output)
-        outputs = Outputs(**json.loads(props[_OUTPUTS]))
-        metadata = Metadata.from_props(props) if "kdedge.schema" in props else None
-        return ExplainedFile(output, outputs, was_explained=True, metadata=metadata)
+        return _copied(source, output, props)
     view = GraphView(original)
     parts = dissect(view, str(source), target=target, side_px=side_px)
+    if side_px is not None and parts.port.has_size and parts.port.size != (side_px, side_px):
+        height, width = parts.port.size
+        raise UsageError(f"{source} takes pictures of {width} × {height} px and no others. Leave --size out.")
     model, builder = onnx.ModelProto(), Builder(view)
     model.CopyFrom(original)
-    saliency = None if had_map else add_saliency(builder, view, parts, method)
-    map_error = None
-    if saliency is not None:
+    map_error, why_not_gradcam = None, None
+    if had_map:
+        outputs = Outputs(**json.loads(props[_OUTPUTS]))
+    else:
+        saliency = add_saliency(builder, view, parts, method)
         builder.write(model)
         _declare(model, parts)
-        try:
-            map_error = check_map(original, model, parts, saliency, str(source), side_px)
-        except ModelFileError as error:
-            raise HeadNotSupported(
-                f"{source}: what comes after {parts.target} does not run on one cell at a time ({error}) "
-                "Name a later tensor: --target-layer TENSOR."
-            ) from error
-        outputs = _outputs(parts, saliency)
-    else:
-        outputs = Outputs(**json.loads(props[_OUTPUTS]))
+        map_error = _checked_map(original, model, parts, saliency, source, side_px)
+        outputs, why_not_gradcam = _outputs(parts, saliency), saliency.why_not_gradcam
     spec = _runnable_input(model, builder, parts, pixels, side_px, str(source))
     metadata = None
     if spec is not None:
         names = labels or labels_of_props(props) or _numbers(parts.classes)
         _require_fit(names, parts.classes, str(source))
         metadata = Metadata(names, spec, outputs, lineage={"file": {"name": source.name, "sha256": _sha256(source)}})
+    elif labels is not None:
+        raise UsageError("Labels go into a file that kdedge can run. Say how pixels become its input: --mean, --std.")
     entries = {_OUTPUTS: json.dumps(asdict(outputs))} if metadata is None else metadata.to_props()
     helper.set_model_props(model, props | entries)
     front = None if pixels is None or spec is None else (pixels, spec)
@@ -130,8 +127,52 @@ def explain_file(
         labels_are_numbers=metadata is not None and metadata.labels == _numbers(parts.classes),
         output_error=output_error,
         map_error=map_error,
-        why_not_gradcam=None if saliency is None else saliency.why_not_gradcam,
+        why_not_gradcam=why_not_gradcam,
     )
+
+
+def _require_use(
+    source: Path,
+    props: dict[str, str],
+    had_map: bool,
+    map_option: str | None,
+    pixels: PixelInput | None,
+    labels: tuple[str, ...] | None,
+) -> None:
+    """Refuse what would be ignored, because the file has it already."""
+    if had_map and map_option is not None:
+        raise UsageError(
+            f"{source} has a map already. Leave --target-layer and --method out, or explain the file it was made of."
+        )
+    if "kdedge.schema" in props and (pixels is not None or labels is not None):
+        raise UsageError(
+            f"{source} is a kdedge model already, with labels and an input of its own. "
+            "Leave --labels, --mean and --std out."
+        )
+
+
+def _copied(source: Path, output: Path, props: dict[str, str]) -> ExplainedFile:
+    with staged(output) as temporary:
+        shutil.copyfile(source, temporary)
+    metadata = Metadata.from_props(props) if "kdedge.schema" in props else None
+    return ExplainedFile(output, Outputs(**json.loads(props[_OUTPUTS])), was_explained=True, metadata=metadata)
+
+
+def _checked_map(
+    original: onnx.ModelProto,
+    model: onnx.ModelProto,
+    parts: Anatomy,
+    saliency: Saliency,
+    source: Path,
+    side_px: int | None,
+) -> float:
+    try:
+        return check_map(original, model, parts, saliency, str(source), side_px)
+    except ModelFileError as error:
+        raise HeadNotSupported(
+            f"{source}: what comes after {parts.target} does not run on one cell at a time ({error}) "
+            "Name a later tensor: --target-layer TENSOR."
+        ) from error
 
 
 def _has_map(model: onnx.ModelProto, props: dict[str, str], source: Path) -> bool:
