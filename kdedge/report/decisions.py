@@ -1,4 +1,4 @@
-"""The decision about each picture as files: a page of its own and an SVG. Nothing here needs torch."""
+"""The decision about each picture as files: a page of its own and an SVG."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path

@@ -11,7 +11,7 @@ import onnx
 
 from kdedge_export.inspect.structure import structure_of
 from kdedge_export.surgery import ExplainedFile, PixelInput, explain_file, read_labels
-from kdedge_export.surgery.anatomy import example_feed, image_port
+from kdedge_export.surgery.port import example_feed, image_port
 from kdedge_export.surgery.saliency import Method
 from kdedge_export.surgery.view import GraphView, session_of
 from kdedge_runtime.errors import UsageError

@@ -11,8 +11,8 @@ from kdedge_export.inspect.decision import Decision, decide
 from kdedge_export.inspect.structure import Structure, structure_of
 from kdedge_export.inspect.timing import LayerTimes, time_layers
 from kdedge_export.inspect.weights import ClassWeights, class_weights
-from kdedge_export.surgery.anatomy import example_feed, image_port
 from kdedge_export.surgery.load import load_file
+from kdedge_export.surgery.port import example_feed, image_port
 from kdedge_export.surgery.view import Array, GraphView
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Pixels

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import shape_inference
 
-from kdedge_export.surgery.anatomy import example_feed, image_port
+from kdedge_export.surgery.port import example_feed, image_port
 from kdedge_export.surgery.view import GraphView, attributes, run_graph
 
 __all__ = ["Layer", "Structure", "structure_of"]

@@ -2,24 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
-
-import numpy as np
-import onnx
 
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.surgery.pooling import pooled_axes
+from kdedge_export.surgery.port import Layout, Port, example_feed, image_port
 from kdedge_export.surgery.view import Array, GraphView, attributes, run_graph, subgraphs
 from kdedge_runtime.errors import ModelFileError
 
-__all__ = ["Anatomy", "Layout", "Port", "dissect", "example_feed", "image_port"]
+__all__ = ["Anatomy", "dissect"]
 
-Layout: TypeAlias = Literal["NCHW", "NHWC"]
-FALLBACK_SIDE_PX = 224
-"""Of the example run, where the graph leaves its size open and nobody says."""
-EXAMPLES = 2
-"""Images of the example run: more than one, so that a batch is not taken for a constant."""
 _RESHAPING = {"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Cast", "Dropout"}
+_ROUNDING = {"QuantizeLinear", "DequantizeLinear"}
 _WEIGHTED = {"Conv", "Gemm", "MatMul"}
 _ELEMENTWISE = {
     *("Relu", "LeakyRelu", "Clip", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Swish", "Gelu", "Elu", "PRelu"),
@@ -29,33 +22,6 @@ _CHANNELS_FIRST = {
     *("Conv", "ConvTranspose", "BatchNormalization", "MaxPool", "AveragePool", "InstanceNormalization", "LRN"),
     *("GlobalAveragePool", "GlobalMaxPool", "SpaceToDepth", "DepthToSpace"),
 }
-
-
-@dataclass(frozen=True)
-class Port:
-    """The image input of a graph."""
-
-    name: str
-    dtype: np.dtype[np.generic]
-    shape: tuple[int | None, ...]
-    """None where the graph leaves a dimension open."""
-
-    @property
-    def layout(self) -> Layout | None:
-        """Where three colour channels are; None where no axis has three."""
-        if self.shape[1] == 3:
-            return "NCHW"
-        return "NHWC" if self.shape[3] == 3 else None
-
-    @property
-    def size(self) -> tuple[int | None, int | None]:
-        """Height and width in px, None where the graph leaves them open."""
-        return (self.shape[1], self.shape[2]) if self.layout == "NHWC" else (self.shape[2], self.shape[3])
-
-    @property
-    def has_size(self) -> bool:
-        """Whether the graph fixes its input's height and width."""
-        return None not in self.size
 
 
 @dataclass(frozen=True)
@@ -91,47 +57,6 @@ class Anatomy:
     def has_fixed_size(self) -> bool:
         """Whether the graph fixes the size of its input, and with it that of the map."""
         return self.port.has_size
-
-
-def image_port(view: GraphView, name: str) -> Port:
-    """The one image that a graph takes.
-
-    Raises:
-        ModelFileError: it takes something else.
-    """
-    ports = []
-    for value in view.model.graph.input:
-        if value.name in view.inputs:
-            tensor = value.type.tensor_type
-            dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-            shape = tuple(dim.dim_value if dim.dim_value > 0 else None for dim in tensor.shape.dim)
-            ports.append(Port(value.name, dtype, shape))
-    shown = ", ".join(f"{port.name} {port.dtype} {[size or '?' for size in port.shape]}" for port in ports)
-    if len(ports) != 1 or len(ports[0].shape) != 4 or ports[0].dtype.name not in ("float32", "float16", "uint8"):
-        raise ModelFileError(
-            f"{name} is no image classifier that can be explained: its inputs are {shown}. Expected one input, "
-            "float32, float16 or uint8, [N, C, H, W] or [N, H, W, C]."
-        )
-    return ports[0]
-
-
-def example_feed(port: Port, side_px: int | None, images: int = EXAMPLES, seed: int = 0) -> dict[str, Array]:
-    """Random pictures in the form that the graph wants, of structure coarse enough to pass through a deep network."""
-    batch = port.shape[0] or images
-    open_side = side_px or FALLBACK_SIDE_PX
-    channels_last = port.layout == "NHWC"
-    defaults = (batch, open_side, open_side, 3) if channels_last else (batch, 3, open_side, open_side)
-    shape = [batch, *(size or default for size, default in zip(port.shape[1:], defaults[1:], strict=True))]
-    rng = np.random.default_rng(seed)
-    rows, columns = (1, 2) if channels_last else (2, 3)
-    coarse = [min(size, 6) if axis in (rows, columns) else size for axis, size in enumerate(shape)]
-    picture = rng.normal(size=coarse)
-    for axis in (rows, columns):
-        picture = picture.take(np.arange(shape[axis]) * coarse[axis] // shape[axis], axis=axis)
-    picture = picture + 0.3 * rng.normal(size=shape)
-    if port.dtype == np.uint8:
-        return {port.name: np.clip(128 + 50 * picture, 0, 255).astype(np.uint8)}
-    return {port.name: picture.astype(port.dtype)}
 
 
 def dissect(view: GraphView, name: str, *, target: str | None = None, side_px: int | None = None) -> Anatomy:
@@ -176,7 +101,7 @@ def dissect(view: GraphView, name: str, *, target: str | None = None, side_px: i
         port=port,
         output=output,
         logits=logits,
-        classes=int(values[logits].size // len(values[logits])) if logits in values else 0,
+        classes=int(values[logits].size // len(values[logits])),
         target=target,
         layout=layout,
         pooled=_pooled(view, target, layout, values, path),
@@ -212,7 +137,7 @@ def _before_softmax(view: GraphView, output: str) -> str:
     while (node := view.maker(tensor)) is not None:
         if node.op_type in ("Softmax", "LogSoftmax", "Sigmoid"):
             return str(node.input[0])
-        if node.op_type not in _RESHAPING:
+        if node.op_type not in _RESHAPING | _ROUNDING:
             break
         tensor = node.input[0]
     return output
@@ -296,7 +221,7 @@ def _pooled(view: GraphView, target: str, layout: Layout, values: Mapping[str, A
 
 
 _SHORT = {"Gemm": "Linear", "MatMul": "Linear", "GlobalAveragePool": "GAP", "ReduceMean": "GAP", "AveragePool": "GAP"}
-_SILENT = _RESHAPING | {"QuantizeLinear", "DequantizeLinear", "Transpose", "Concat", "Slice", "Gather", "Add"}
+_SILENT = _RESHAPING | _ROUNDING | {"Transpose", "Concat", "Slice", "Gather", "Add"}
 _MOST_NAMED = 8
 
 

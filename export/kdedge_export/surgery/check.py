@@ -6,9 +6,10 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 
-from kdedge_export.surgery.anatomy import Anatomy, example_feed
+from kdedge_export.surgery.anatomy import Anatomy
 from kdedge_export.surgery.edit import DELTA, MASK, with_edited_features
 from kdedge_export.surgery.front import PixelInput, normalised
+from kdedge_export.surgery.port import example_feed
 from kdedge_export.surgery.saliency import Saliency
 from kdedge_export.surgery.view import Array, Probe
 from kdedge_runtime.errors import KdedgeError

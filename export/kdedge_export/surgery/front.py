@@ -6,8 +6,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from kdedge_export.surgery.anatomy import Anatomy, Port
+from kdedge_export.surgery.anatomy import Anatomy
 from kdedge_export.surgery.builder import Builder
+from kdedge_export.surgery.port import Port
 from kdedge_export.surgery.view import Array, subgraphs
 from kdedge_runtime.arrays import Pixels
 from kdedge_runtime.errors import ModelFileError, UsageError
