@@ -44,7 +44,7 @@ def export(
     labels: Annotated[Path | None, typer.Option(help="With --from-onnx: class names, a line each or JSON.")] = None,
     target_layer: Annotated[
         str | None,
-        typer.Option(metavar="TENSOR", help="With --from-onnx: the features to look at."),
+        typer.Option(metavar="TENSOR", help="With --from-onnx: the features to look at. [default: the last]"),
     ] = None,
     mean: Annotated[
         str | None,
