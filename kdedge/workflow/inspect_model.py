@@ -124,6 +124,7 @@ def see_picture(
         feed,
         str(loaded.path),
         class_index=class_index,
+        temperature=loaded.metadata.temperature,
         progress=lambda done, total: progress("following the picture", done, total),
     )
     return Seen(picture.name, pixels, decision, loaded.metadata.labels)

@@ -69,12 +69,12 @@ class Stage:
     channels: tuple[Channel, ...]
     """Those with the largest shares, largest first."""
     shares: NDArray[np.float64]
-    """Of all channels, largest first; they add up to 1."""
+    """Of all channels, largest first; they add up to 1, or to 0 where there is no evidence."""
     why_blanked: str | None = None
 
     def channels_for(self, share: float) -> int:
         """How many channels carry this much of the evidence."""
-        return int(np.searchsorted(np.cumsum(self.shares), share - 1e-9) + 1)
+        return min(int(np.searchsorted(np.cumsum(self.shares), share - 1e-9)) + 1, self.channel_count)
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ def decide(
     name: str,
     *,
     class_index: int | None = None,
+    temperature: float = 1.0,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Decision:
     """Follow one picture through a classifier.
@@ -105,6 +106,7 @@ def decide(
         feed: the picture, as the graph wants it, in a batch of one.
         name: what messages call the model.
         class_index: the class to explain; None takes the most probable one.
+        temperature: of the softmax that ranks the classes.
         progress: called with how many stages are done and how many there are.
 
     Raises:
@@ -118,7 +120,7 @@ def decide(
     cuts = view.cuts(parts.port.name, parts.target)[1:]
     held = run_graph(model, [*cuts, parts.logits], feed, name)
     logits = held[parts.logits].astype(np.float64).ravel()
-    probabilities = np.exp(logits - logits.max())
+    probabilities = np.exp((logits - logits.max()) / temperature)
     probabilities /= probabilities.sum()
     best = np.argsort(-logits, kind="stable")[:_RANKED]
     explained = int(best[0]) if class_index is None else class_index
