@@ -23,10 +23,7 @@ def export(
         typer.Argument(metavar="[SOURCE]", help="Run folder, or a model's name such as torchvision:resnet18."),
     ] = None,
     quantize: Annotated[bool, typer.Option("--quantize", help="Write an int8 file beside the fp32 one.")] = False,
-    method: Annotated[
-        Method | None,
-        typer.Option(help="Saliency map, or none for the plain graph; reciprocam with --from-onnx. [default: gradcam]"),
-    ] = None,
+    method: Annotated[Method, typer.Option(help="Saliency map, or none for the plain graph.")] = Method.GRADCAM,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File to write. [default: model.onnx in the run]")
     ] = None,
@@ -65,7 +62,7 @@ def export(
                 raise UsageError(f"--from-onnx {from_onnx} is all there is to export. Leave {name} out.")
         if method is Method.NONE:
             raise UsageError("--from-onnx adds a map, and --method none asks for none. Leave one of them out.")
-        asked = None if method is None else method.value
+        asked = None if method is Method.GRADCAM else method.value  # where that cannot be had, it is said
         export_onnx(from_onnx, output, asked, labels, target_layer, mean, std, bgr, size)
         return
     theirs = {"--labels": labels, "--target-layer": target_layer, "--mean": mean, "--std": std, "--bgr": bgr}
