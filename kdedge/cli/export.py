@@ -20,7 +20,7 @@ class Method(StrEnum):
 def export(
     source: Annotated[
         str | None,
-        typer.Argument(metavar="[SOURCE]", help="Run folder, or a model's name such as torchvision:resnet18."),
+        typer.Argument(metavar="SOURCE", help="Run folder, or a model's name such as torchvision:resnet18."),
     ] = None,
     quantize: Annotated[bool, typer.Option("--quantize", help="Write an int8 file beside the fp32 one.")] = False,
     method: Annotated[Method, typer.Option(help="Saliency map, or none for the plain graph.")] = Method.GRADCAM,

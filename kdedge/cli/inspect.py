@@ -10,7 +10,7 @@ __all__ = ["inspect"]
 
 def inspect(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="An .onnx file, by kdedge or not, or a run folder.")],
-    image: Annotated[Path | None, typer.Argument(metavar="[IMAGE]", help="A picture to follow through it.")] = None,
+    image: Annotated[Path | None, typer.Argument(metavar="IMAGE", help="A picture to follow through it.")] = None,
     class_name: Annotated[
         str | None, typer.Option("--class", help="Class to explain, by name or number. [default: the top class]")
     ] = None,
