@@ -198,5 +198,5 @@ def _require_possible(student: Watched, teacher: Teacher | None, recipe: Recipe,
     if recipe.cached_views and recipe.augmentation.mixes:
         raise UsageError(
             "Mixed pictures are others in every batch, so that the teacher's answers to them cannot be kept. "
-            "Leave --cache-teacher out, or mixup and cutmix."
+            "Leave --cache-teacher out, or take a recipe without mixup and cutmix: --recipe default."
         )

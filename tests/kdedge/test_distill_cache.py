@@ -107,7 +107,14 @@ class TestFile:
 @pytest.fixture
 def request_with_cache(scenes: Path, teacher_run: Path) -> Request:
     return Request(
-        str(scenes), "small:resnet8", teacher=(str(teacher_run),), epochs=5, batch_size=16, lr=0.01, cache_teacher=2
+        str(scenes),
+        "small:resnet8",
+        teacher=(str(teacher_run),),
+        recipe="default",
+        epochs=5,
+        batch_size=16,
+        lr=0.01,
+        cache_teacher=2,
     )
 
 
