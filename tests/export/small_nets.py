@@ -121,11 +121,46 @@ def every_activation() -> nn.Module:
     return HeadNet(*layers[:-1], nn.Linear(16, CLASSES, bias=False))
 
 
+class Excited(nn.Module):
+    """Squeeze and excitation between two gated activations: MobileNetV3 and EfficientNet in small."""
+
+    def __init__(self, activation: type[nn.Module], gate: type[nn.Module]) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(8)
+        self.squeeze = nn.Conv2d(8, 4, 1)
+        self.excite = nn.Conv2d(4, 8, 1)
+        self.conv2 = nn.Conv2d(8, CHANNELS, 3, stride=2, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(CHANNELS)
+        self.act1, self.act2, self.gate = activation(), activation(), gate()
+        self.head = nn.Linear(CHANNELS, CLASSES)
+        for conv in (self.conv1, self.conv2):  # so that activations reach all pieces of their functions
+            conv.weight.data *= 3
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act1(self.bn1(self.conv1(x)))
+        gate = self.gate(self.excite(F.relu(self.squeeze(x.mean((2, 3), keepdim=True)))))
+        x = self.act2(self.bn2(self.conv2(x * gate)))
+        return self.head(x.mean((2, 3)))
+
+
+def hard_swish() -> nn.Module:
+    """HardSwish and a hard gate, as in MobileNetV3."""
+    return Excited(nn.Hardswish, nn.Hardsigmoid)
+
+
+def swish() -> nn.Module:
+    """SiLU and a sigmoid gate, as in EfficientNet."""
+    return Excited(nn.SiLU, nn.Sigmoid)
+
+
 NETS: dict[str, Callable[[], nn.Module]] = {
     "linear": linear_head,
     "every activation": every_activation,
     "pools a function": PoolsFunction,
     "rectifies in place": RectifiesInPlace,
+    "hard swish": hard_swish,
+    "swish": swish,
 }
 
 
