@@ -1,4 +1,4 @@
-"""Training with int8's errors: what is rounded, that nothing stays rounded, and that what comes of it is taken if it keeps more."""
+"""Training with int8's errors: what is rounded, that nothing stays rounded, and that the better file is taken."""
 
 import shutil
 from pathlib import Path
