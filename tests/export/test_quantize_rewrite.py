@@ -105,6 +105,14 @@ def test_gated_activations_run_on_bytes(name: str, export, pictures, tmp_path) -
     assert operations.count("QuantizeLinear") == 1
 
 
+def test_dense_layers_of_a_body_without_a_map_are_quantized() -> None:
+    torch.manual_seed(0)
+    features = [nn.Conv2d(3, 4, 3, stride=4), nn.ReLU(), nn.Flatten()]
+    dense = [nn.Linear(4 * 8 * 8, 16), nn.ReLU(), nn.Linear(16, CLASSES)]
+    rewritten = rewrite(export_graph(Plain(nn.Sequential(*features, *dense).eval(), SPEC)), bytes_in=True)
+    assert [layer.name for layer in layers_of(rewritten)] == ["0", "3"], "the last layer is the head"
+
+
 def test_every_quantizable_node_belongs_to_one_layer(export) -> None:
     for name in NETS:
         rewritten = rewrite(export(name).graph, bytes_in=True)

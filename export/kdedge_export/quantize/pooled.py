@@ -6,33 +6,33 @@ from onnx import helper
 
 from kdedge_export.quantize.surgery import Surgery, attributes
 
-__all__ = ["flatten_pooled", "is_pooled"]
+__all__ = ["flatten_pooled"]
 
-POINTWISE = {"Relu", "Clip", "HardSigmoid", "Sigmoid", "HardSwish", "Mul", "Add"}
+_POINTWISE = {"Relu", "Clip", "HardSigmoid", "Sigmoid", "HardSwish", "Mul", "Add"}
 
 
-def is_pooled(graph: Surgery, tensor: str) -> bool:
+def _is_pooled(graph: Surgery, tensor: str) -> bool:
     """Whether a tensor has one value a channel, `[N, C, 1, 1]`."""
     shape = graph.shape(tensor)
     return shape is not None and len(shape) == 4 and shape[2:] == (1, 1)
 
 
-def flatten_pooled(graph: Surgery, head: frozenset[str]) -> bool:
+def flatten_pooled(graph: Surgery, head: frozenset[str]) -> frozenset[str]:
     """Let what is computed on pooled values be computed on matrices `[N, C]`.
 
     Returns:
-        Whether there was anything to change.
+        The names of the nodes that do so.
     """
     region = {
         node.name
         for node in graph.graph.node
-        if node.name not in head and is_pooled(graph, node.output[0]) and _is_flat(graph, node)
+        if node.name not in head and _is_pooled(graph, node.output[0]) and _is_flat(graph, node)
     }
     flat = dict[str, str]()
     for node in [node for node in graph.graph.node if node.name in region]:
         before = []
         for name in node.input:
-            if name not in flat and is_pooled(graph, name):
+            if name not in flat and _is_pooled(graph, name):
                 flat[name] = f"{name}_flat"
                 producer = graph.producer(name)
                 assert producer is not None
@@ -54,7 +54,7 @@ def flatten_pooled(graph: Surgery, head: frozenset[str]) -> bool:
             shape = graph.add_constant("pooled_shape", np.array([0, -1, 1, 1]))
             nodes.append(helper.make_node("Reshape", [flat[output], shape], [output], f"{output}_unflatten"))
         graph.replace({node.name}, nodes)
-    return bool(region)
+    return frozenset(region)
 
 
 def _is_flat(graph: Surgery, node: onnx.NodeProto) -> bool:
@@ -63,10 +63,10 @@ def _is_flat(graph: Surgery, node: onnx.NodeProto) -> bool:
         weight = graph.constant(node.input[1])
         settings = attributes(node)
         plain = settings.get("group", 1) == 1 and not any(settings.get("pads", [0]))
-        return weight is not None and weight.shape[2:] == (1, 1) and plain and is_pooled(graph, node.input[0])
-    if node.op_type not in POINTWISE:
+        return weight is not None and weight.shape[2:] == (1, 1) and plain and _is_pooled(graph, node.input[0])
+    if node.op_type not in _POINTWISE:
         return False
     constants = (graph.constant(name) for name in node.input if name)
     return all(value is None or value.size == 1 for value in constants) and all(
-        is_pooled(graph, name) or graph.constant(name) is not None for name in node.input if name
+        _is_pooled(graph, name) or graph.constant(name) is not None for name in node.input if name
     )

@@ -51,9 +51,10 @@ def rewrite(graph: ExportedGraph, *, bytes_in: bool) -> Rewritten:
             _pool(surgery, node)
     surgery.drop_unused()
     surgery.infer_shapes()
-    if flatten_pooled(surgery, graph.head_nodes):
-        surgery.infer_shapes()
-    return Rewritten(model, graph.head_nodes, _always_float(surgery, graph.head_nodes), zero)
+    # Squeeze and excitation: a handful of values an image, whose int8 loses much and gains nothing.
+    pooled = flatten_pooled(surgery, graph.head_nodes)
+    surgery.infer_shapes()
+    return Rewritten(model, graph.head_nodes, pooled | _last_product(surgery, graph.head_nodes), zero)
 
 
 def _split_hard_swish(graph: Surgery, node: onnx.NodeProto) -> None:
@@ -76,15 +77,11 @@ def _pool(graph: Surgery, node: onnx.NodeProto) -> None:
     )
 
 
-def _always_float(graph: Surgery, head: frozenset[str]) -> frozenset[str]:
+def _last_product(graph: Surgery, head: frozenset[str]) -> frozenset[str]:
+    """The gated activation that the map weighs: rounding it after its input would cost the map, and gain little."""
     names = set()
     for node in graph.graph.node:
         readers = graph.consumers(node.output[0])
-        # Squeeze and excitation: a handful of values an image, whose int8 loses much and gains nothing.
-        shape = graph.shape(node.output[0])
-        if node.name not in head and shape is not None and len(shape) == 2:
-            names.add(node.name)
-        # What the map weighs: quantizing the product as well as its factors would cost the map and gain microseconds.
         if node.op_type == "Mul" and node.name not in head and readers and all(r.name in head for r in readers):
             names.add(node.name)
             factors = [graph.producer(name) for name in node.input]
