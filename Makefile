@@ -11,10 +11,10 @@ $(VENV)/installed: pyproject.toml export/pyproject.toml runtime/pyproject.toml
 	$(BIN)/pip install --quiet -e './runtime[camera]' -e ./export -e '.[dev]'
 	touch $@
 
-.PHONY: help install demo test check format wheels clean
+.PHONY: help install demo test test-models test-arm64 check format wheels web-assets clean
 
 help:  ## Show what can be made
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(VENV)/installed  ## Create .venv with the three packages and the tools
 
@@ -23,6 +23,12 @@ demo: install  ## Distill, export, validate and run on pictures rendered here: a
 
 test: install  ## Run the tests, under twelve minutes on two cores
 	$(BIN)/python -m pytest
+
+test-models: install  ## Export every classifier of torchvision and timm's families: hours, goes on where it stopped
+	$(BIN)/python -m pytest -m models
+
+test-arm64: install  ## Run the runtime's tests on emulated 64-bit ARM: root, debootstrap, qemu; ten minutes
+	PIP=$(BIN)/pip tests/arm64/run.sh
 
 check: install  ## Lint and type-check, as CI does
 	$(BIN)/ruff check .
@@ -36,5 +42,9 @@ format: install  ## Format the code
 wheels: install  ## Build the three wheels into dist/, the runtime's for the device
 	for package in runtime export .; do $(BIN)/pip wheel --quiet --no-deps --wheel-dir dist ./$$package || exit; done
 
+web-assets: install  ## Bring onnxruntime-web for `kdedge web` and the next runtime wheel (needs npm)
+	cd $$(mktemp -d) && npm pack --silent onnxruntime-web@1.30.0 && \
+		$(CURDIR)/$(BIN)/python -m kdedge_runtime.web.assets onnxruntime-web-1.30.0.tgz
+
 clean:  ## Remove what was made
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache runtime/kdedge_runtime/web/ort

@@ -5,14 +5,21 @@ from typing import Annotated
 
 import typer
 
+from kdedge.cli.bench import bench
+from kdedge.cli.bundle import bundle
 from kdedge.cli.compare import compare
 from kdedge.cli.demo import demo
+from kdedge.cli.devices import devices
 from kdedge.cli.distill import distill
+from kdedge.cli.doctor import doctor
 from kdedge.cli.explain import explain
 from kdedge.cli.export import export
+from kdedge.cli.feedback import feedback
+from kdedge.cli.inspect import inspect
 from kdedge.cli.run import run
 from kdedge.cli.train import train
 from kdedge.cli.validate import validate
+from kdedge.cli.web import web
 from kdedge_runtime.errors import KdedgeError
 
 __all__ = ["app", "main"]
@@ -27,8 +34,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (train, distill, compare, export, validate, explain, demo):
+for verb in (train, distill, compare, export, validate, explain, inspect, web, bundle, bench, doctor, demo):
     app.command()(verb)
+app.add_typer(devices, name="devices")
+app.add_typer(feedback, name="feedback")
 # The runtime has its own parser, which the device uses as well; its options pass through untouched.
 app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run)
 

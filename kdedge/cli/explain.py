@@ -1,9 +1,12 @@
 """`kdedge explain`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from kdedge_runtime import Model
 
 __all__ = ["explain"]
 
@@ -15,12 +18,69 @@ def explain(
     class_name: Annotated[
         str | None, typer.Option("--class", help="Class to explain, by name or number. [default: the top class]")
     ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="Ask the model again and again with parts hidden: occlusion, rise, lime, shap or scorecam. "
+            "[default: the map in the file]"
+        ),
+    ] = None,
+    budget_ms: Annotated[
+        float | None, typer.Option(help="Time a picture for such a method. [default: as many evaluations as it needs]")
+    ] = None,
+    parts: Annotated[
+        int | None,
+        typer.Option(help="Superpixels of lime and shap; shap is exact up to 10. [default: 40]"),
+    ] = None,
+    page: Annotated[
+        bool | None,
+        typer.Option(
+            "--page/--no-page", help="Add a page and an SVG of how each stage decided. [default: for a single picture]"
+        ),
+    ] = None,
 ) -> None:
     """Draw where a model looks in pictures."""
+    from kdedge.report.progress import step_progress
     from kdedge_runtime import Model
+    from kdedge_runtime.blackbox import make_explainer
+    from kdedge_runtime.errors import UsageError
     from kdedge_runtime.explain import explain as explain_pictures
 
+    for option, value in (("--budget-ms", budget_ms), ("--parts", parts)):
+        if value is not None and method is None:
+            raise UsageError(f"{option} {value:g} is for a --method. Name one, or leave {option} out.")
     loaded = Model.load(model)
-    for explained in explain_pictures(loaded, images, output, class_name=class_name):
-        answer = explained.answer
-        typer.echo(f"{explained.written}  {answer.label} {100 * answer.probability:.1f} %")
+    explainer = None if method is None else make_explainer(loaded, method, budget_ms=budget_ms, parts=parts)
+    with step_progress() as progress:
+        done = explain_pictures(
+            loaded,
+            images,
+            output,
+            class_name=class_name,
+            explainer=explainer,
+            progress=None if explainer is None else progress,
+        )
+    for explained in done:
+        answer, estimate = explained.answer, explained.estimate
+        account = "" if estimate is None else f"  {estimate.evaluations:,} evaluations, {estimate.elapsed_ms:,.0f} ms"
+        typer.echo(f"{explained.written}  {answer.label} {100 * answer.probability:.1f} %{account}")
+    pictures = [(explained.picture, explained.written) for explained in done]
+    if page or (page is None and len(pictures) == 1):
+        _write_pages(loaded, pictures, class_name, is_wanted=bool(page))
+
+
+def _write_pages(model: "Model", pictures: list[tuple[Path, Path]], class_name: str | None, *, is_wanted: bool) -> None:
+    from kdedge.report.decisions import write_decisions
+    from kdedge.report.progress import step_progress
+    from kdedge_runtime.errors import UsageError
+
+    try:
+        with step_progress() as progress:
+            written = list(write_decisions(model, pictures, class_name=class_name, progress=progress))
+    except UsageError as error:
+        if is_wanted:
+            raise
+        typer.echo(f"no page: {error}", err=True)
+        return
+    for path in written:
+        typer.echo(path)

@@ -11,14 +11,28 @@ __all__ = ["validate"]
 def validate(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Run folder with exported files, or a model file.")],
     data: Annotated[str | None, typer.Option(help="Pictures. [default: the run's validation side]")] = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where objects are: a table file,x1,y1,x2,y2 or a folder of masks. [default: boxes.csv in the data]"
+        ),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Ask for the budgets of this device profile, such as raspberry-pi-5.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Leave out faithfulness and robustness.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the report. [default: report/ in the run]")] = None,
 ) -> None:
-    """Prove that neither the answer nor the reason was lost on the way; exit 4 when a gate fails."""
+    """Prove that neither the answer nor the reason was lost on the way; exit 4 unless every bound is shown kept."""
     from kdedge.report.progress import step_progress
     from kdedge.report.validation import print_validation
     from kdedge.workflow.validate_model import validate_model
+    from kdedge_runtime.devices import load_profile
 
+    profile = None if device is None else load_profile(device)
     with step_progress() as progress:
-        validation = validate_model(source, data=data, out=out, progress=progress)
+        validation = validate_model(
+            source, data=data, boxes=boxes, profile=profile, quick=quick, out=out, progress=progress
+        )
     print_validation(validation)
     validation.require_passed()

@@ -9,7 +9,7 @@ from kdedge.distill.losses.lesson import Answer
 from kdedge.distill.machine.compute import Compute
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.normalise import Normalise
-from kdedge_export.saliency import ExplainedModel, find_head
+from kdedge_export.saliency import ByCells, ExplainedModel, Tail, explain
 from kdedge_export.saliency.explained import map_size
 from kdedge_export.saliency.find import example_input
 from kdedge_export.saliency.trace import evaluating
@@ -34,11 +34,17 @@ class Watched(nn.Module):
         self.explained: ExplainedModel | None = None
         self._features: list[Tensor | None] = []
         try:
-            head = find_head(model, example_input(spec.height, spec.width))
+            explained = explain(model, example_input(spec.height, spec.width))
         except HeadNotSupported as error:
             self.unexplained = str(error)
         else:
-            self.explained = ExplainedModel(model, head)
+            if compute.compiled and isinstance(explained, ByCells) and isinstance(explained.head, Tail):
+                self.unexplained = (
+                    f"{type(model).__name__} is differentiated to be explained ({explained.how}), which compiled steps "
+                    "cannot be. Leave --compile out."
+                )
+            else:
+                self.explained = explained
         self.to(compute.device)
         # What tensor cores and oneDNN prefer (the type stubs do not know this keyword).
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -62,19 +68,18 @@ class Watched(nn.Module):
             wanted: the classes whose maps to take, int64 `[N, k]`, or how many of the most probable ones.
         """
         x = self.normalise(images)
-        if self.explained is None:
-            logits, activations = self.model(x), None
-        else:
-            logits, activations = self.explained(x)
-        logits = logits.float()
-        features = tuple(feature.float() for feature in self._features if feature is not None)
-        if activations is None or (isinstance(wanted, int) and wanted == 0):
-            return Answer(logits, features=features)
-        assert self.explained is not None
+        if self.explained is None or (isinstance(wanted, int) and wanted == 0):
+            logits = self.model(x).float()
+            return Answer(logits, features=self._caught())
+        look = self.explained(x)
+        logits, features = look.logits.float(), self._caught()
         classes = logits.topk(min(wanted, logits.shape[1]), dim=1).indices if isinstance(wanted, int) else wanted
         with torch.autocast(images.device.type, enabled=False):
-            maps = self.explained.class_maps(activations.float(), classes)
+            maps = self.explained.class_maps(look, classes)
         return Answer(logits, classes, maps, features)
+
+    def _caught(self) -> tuple[Tensor, ...]:
+        return tuple(feature.float() for feature in self._features if feature is not None)
 
     @property
     def map_size(self) -> tuple[int, int] | None:

@@ -1,13 +1,18 @@
 """What `kdedge export` says at its end."""
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from kdedge.models.run_folder import is_run
 from kdedge.report.console import flagged, stderr_console
+from kdedge.report.tradeoff import picture_path, tradeoff_table, write_picture
 from kdedge.workflow.export_model import ExportResult
+from kdedge_export.quantize import Goal, Tradeoff
+from kdedge_runtime.errors import ValidationFailed
 
-__all__ = ["print_export"]
+__all__ = ["print_export", "require_goal"]
 
 
 def print_export(result: ExportResult, source: str, data: str | None) -> None:
@@ -23,17 +28,18 @@ def print_export(result: ExportResult, source: str, data: str | None) -> None:
     say(f"{result.fp32}  {_megabytes(result.fp32)}, input {spec.width} × {spec.height} px")
     say(f"  [x] logits equal PyTorch's on two inputs (relative error {result.logits_error:.0e})")
     if result.map_error is not None:
-        cells = f"{outputs.map_width} × {outputs.map_height} cells, {outputs.head} head, {outputs.target_layer}"
+        looked_at = outputs.head if outputs.target_layer is None else f"{outputs.head} behind {outputs.target_layer}"
+        cells = f"{outputs.method}, {outputs.map_width} × {outputs.map_height} cells, {looked_at}"
         say(f"  [x] map equals PyTorch's on two inputs (relative error {result.map_error:.0e}): {cells}")
-    if result.int8 is not None and result.latency_ms is not None:
-        fp32_ms, int8_ms = result.latency_ms
-        ratio = fp32_ms / int8_ms
-        verdict = "no gain" if 0.95 < ratio < 1.05 else "faster" if ratio > 1 else "SLOWER"
-        say(f"{result.int8}  {_megabytes(result.int8)}, {result.metadata.input.width} px, head and map in float")
-        say(
-            f"  measured here, one thread: fp32 {fp32_ms:.2f} ms, int8 {int8_ms:.2f} ms; "
-            f"int8 is {ratio:.2f} × as fast ({verdict} on this machine)"
-        )
+    if result.fit is not None and result.fit.why_not is None:
+        half = f"fitted on {result.fit.images:,} validation pictures, which kdedge validate leaves out"
+        say(f"  [x] probabilities at temperature {result.fit.temperature:.2f}, {half}")
+    elif result.fit is not None:
+        say(f"  [-] probabilities at temperature 1: {result.fit.why_not}")
+    if result.int8_note is not None and result.tradeoff is not None:
+        _print_int8(result, result.int8_note, result.tradeoff, say)
+    if result.tradeoff is not None and not result.tradeoff.met:
+        return
     if result.metadata.outputs.method == "none":
         say(f"\nNext: {shlex.join(['kdedge', 'run', str(result.fp32)])} --source PICTURE")
     elif result.metadata.lineage["student"]["weights"] is None:
@@ -46,6 +52,59 @@ def print_export(result: ExportResult, source: str, data: str | None) -> None:
         say(f"\nNext: {shlex.join(['kdedge', 'validate', source if in_its_place else str(result.fp32)])}")
     else:
         say(f"\nNext: {shlex.join(['kdedge', 'run', str(result.fp32)])} --source 0 --view 8080")
+
+
+def require_goal(result: ExportResult) -> None:
+    """Raise unless quantization kept its goal.
+
+    Raises:
+        ValidationFailed: saying by how much it is missed and what to try.
+    """
+    tradeoff = result.tradeoff
+    if tradeoff is None or tradeoff.met:
+        return
+    found, goal = tradeoff.chosen.fidelity, tradeoff.goal
+    missed = []
+    if goal.keep_heatmaps is not None and found.map_pearson is not None and found.map_pearson < goal.keep_heatmaps:
+        missed.append(f"map Pearson {found.map_pearson:.6f} instead of {goal.keep_heatmaps:g}")
+    if goal.max_drop is not None and found.drop_points > goal.max_drop:
+        missed.append(f"{found.drop_points:.2f} points lost instead of {goal.max_drop:g}")
+    raise ValidationFailed(
+        f"No int8 file was written: nearest to the goal is {len(tradeoff.chosen.float_layers)} of {tradeoff.layers} "
+        f"layers in float, with {' and '.join(missed)}. Loosen the goal, calibrate on more pictures like those of the "
+        "device (--data), train with int8's errors (--qat, for runs), or run the fp32 file."
+    )
+
+
+def _print_int8(result: ExportResult, note: dict[str, Any], tradeoff: Tradeoff, say: Callable[[str], None]) -> None:
+    chosen, latency = tradeoff.chosen, note["latency_ms"]
+    if tradeoff.goal != Goal():
+        say("")
+        write_picture(tradeoff, picture_path(result.fp32))
+        stderr_console().print(tradeoff_table(tradeoff))
+        say(f"  measured on {tradeoff.images} training images that were not calibrated on: {picture_path(result.fp32)}")
+    if result.int8 is None:
+        return
+    kept = f", {len(chosen.float_layers)} of {tradeoff.layers} layers in float" if chosen.float_layers else ""
+    say(f"{result.int8}  {_megabytes(result.int8)}, head and map in float{kept}, ranges by {note['calibration']}")
+    fidelity = chosen.fidelity
+    maps = "" if fidelity.map_pearson is None else f", map Pearson {fidelity.map_pearson:.4f}"
+    say(f"  held out: agreement {100 * fidelity.agreement:.1f} %{maps} on {tradeoff.images} training images")
+    if "qat" in note:
+        qat = note["qat"]
+        outcome = "taken" if qat["taken"] else "not taken, it keeps less"
+        say(
+            f"  trained on for {qat['epochs']} epochs with int8's errors: loss of answers and maps "
+            f"{qat['loss_before']:.4f} before, {qat['loss_after']:.4f} after ({outcome})"
+        )
+    ratio = latency["fp32"] / latency["int8"]
+    verdict = "no gain" if 0.95 < ratio < 1.05 else "faster" if ratio > 1 else "SLOWER"
+    say(
+        f"  measured here, one thread: fp32 {latency['fp32']:.2f} ms, int8 {latency['int8']:.2f} ms; "
+        f"int8 is {ratio:.2f} × as fast ({verdict} on this machine)"
+    )
+    if ratio < 1.05:
+        say("  Run the fp32 file on machines like this one: int8 costs accuracy and gains nothing.")
 
 
 def _megabytes(path: Path) -> str:

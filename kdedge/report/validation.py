@@ -1,29 +1,49 @@
 """What `kdedge validate` says at its end."""
 
 import shlex
+from collections.abc import Iterable
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 from kdedge.report.console import flagged, stderr_console
 from kdedge.workflow.validate_model import Validation
-from kdedge_export.validate import checklist
+from kdedge_export.validate import Interval, ValidationReport, checklist
+from kdedge_export.validate.calibration import Calibration
+from kdedge_export.validate.intervals import unseen_share
 from kdedge_export.validate.roles import TITLES
 
 __all__ = ["print_validation"]
 
+WORST_CLASSES = 5
+
 
 def print_validation(validation: Validation) -> None:
-    """Print the table, the checklist and where the report lies (the verdict on stdout, the rest on stderr)."""
+    """Print the tables, the checklist and where the report lies (the verdict on stdout, the rest on stderr)."""
     console = stderr_console()
     report = validation.report
-    for note in validation.notes:
+    for note in report.notes:
         console.print(flagged("note", note), soft_wrap=True)
-    table = Table(title=f"{report.images:,} images: {report.data}", title_justify="left")
-    for title in ("", "size", "top-1", "agreement", "KL", "map Pearson", "5th pct", "top-20 % IoU"):
-        table.add_column(title, justify="right" if title else "left")
+    for table in (_models(report), _maps(report), _robustness(report), _classes(report)):
+        if table is not None and table.row_count:
+            console.print(table)
+    for line in checklist(report.checks):
+        typer.echo(line)
+    _print_meaning(console, report)
+    console.print(f"\nreport: {validation.page}", soft_wrap=True)
+    if report.passed:
+        command = ["kdedge", "run", str(validation.model), "--source", "0", "--view", "8080"]
+        console.print(f"Next: {shlex.join(command)}", soft_wrap=True)
+
+
+def _models(report: ValidationReport) -> Table:
+    table = _table(f"{report.images:,} images: {report.data.description}", "size", "top-1", "agreement", "KL")
+    for title in ("map Pearson", "5th pct", "IoU", "ECE", "one image"):
+        table.add_column(title, justify="right")
     for role, facts in report.models.items():
-        compared = report.comparisons.get(role)
+        compared, calibrated = report.comparisons.get(role), report.calibration.get(role)
+        footprint = report.footprints.get(role)
         maps = compared.maps if compared is not None else None
         table.add_row(
             TITLES[role],
@@ -34,11 +54,107 @@ def print_validation(validation: Validation) -> None:
             "" if maps is None else f"{maps.pearson_mean:.4f}",
             "" if maps is None else f"{maps.pearson_p5:.4f}",
             "" if maps is None else f"{maps.top20_iou_mean:.3f}",
+            "" if calibrated is None else _calibrated(calibrated),
+            "" if footprint is None else f"{footprint.latency_ms:.2f} ms",
         )
-    console.print(table)
-    for line in checklist(report.checks):
-        typer.echo(line)
-    console.print(f"\nreport: {validation.page}", soft_wrap=True)
-    if report.passed:
-        command = ["kdedge", "run", str(validation.model), "--source", "0", "--view", "8080"]
-        console.print(f"Next: {shlex.join(command)}", soft_wrap=True)
+    return table
+
+
+def _maps(report: ValidationReport) -> Table | None:
+    """What the maps are worth beside maps that know nothing of the model."""
+    places, faith = report.localisation, report.faithfulness
+    if places is None and faith is None:
+        return None
+    sampled = [f"objects in {places.images:,} images"] if places is not None else []
+    sampled += [f"deletion and insertion on {faith.images:,}"] if faith is not None else []
+    table = _table(f"Maps: {', '.join(sampled)}", "on the object", "energy inside", "deletion", "insertion")
+    for name in _in_order(places.rows if places else {}, faith.rows if faith else {}):
+        place = places.rows.get(name) if places else None
+        curves = faith.rows.get(name) if faith else None
+        table.add_row(
+            _title(name),
+            "" if place is None else _share(place.pointing, place.intervals["pointing"]),
+            "" if place is None else _share(place.energy_inside, place.intervals["energy_inside"]),
+            "" if curves is None else f"{curves.deletion:.3f}",
+            "" if curves is None else f"{curves.insertion:.3f}",
+        )
+    return table
+
+
+def _robustness(report: ValidationReport) -> Table | None:
+    if report.robustness is None:
+        return None
+    table = _table(
+        f"{TITLES[report.shipped]}, on {report.robustness.images} disturbed images", "top-1", "agreement", "map Pearson"
+    )
+    for title in ("own answer kept", "own map kept"):
+        table.add_column(title, justify="right")
+    for row in report.robustness.rows:
+        if row.role == report.shipped:
+            table.add_row(
+                row.disturbance,
+                "–" if row.top1 is None else f"{100 * row.top1:.1f} %",
+                f"{100 * row.agreement:.1f} %",
+                "" if row.map_pearson is None else f"{row.map_pearson:.3f}",
+                f"{100 * row.answer_kept:.1f} %",
+                "" if row.map_kept is None else f"{row.map_kept:.3f}",
+            )
+    return table
+
+
+def _classes(report: ValidationReport) -> Table | None:
+    if len(report.classes) < 2:
+        return None
+    role = report.shipped
+    shown = report.classes[:WORST_CLASSES]
+    table = _table(f"{TITLES[role]}, the worst of {len(report.classes)} classes", "images", "top-1", "agreement")
+    table.add_column("map Pearson", justify="right")
+    for row in shown:
+        pearson = row.map_pearson.get(role)
+        table.add_row(
+            row.label,
+            str(row.n),
+            f"{100 * row.top1[role]:.1f} %" if role in row.top1 else "–",
+            f"{100 * row.agreement[role]:.1f} %",
+            "" if pearson is None else f"{pearson:.3f}",
+        )
+    return table
+
+
+def _print_meaning(console: Console, report: ValidationReport) -> None:
+    """What the figures do and do not say."""
+    console.print("[…]: 95 % interval over images; a bound is kept where its unfavourable end keeps it.")
+    if report.quick:
+        console.print("--quick: faithfulness and robustness were left out.")
+    if report.comparisons[report.shipped].agreement == 1.0:
+        share = 100 * unseen_share(report.images)
+        console.print(
+            f"No answer changed on {report.images:,} images: changes on up to {share:.3g} % of pictures may be unseen."
+        )
+
+
+def _calibrated(found: Calibration) -> str:
+    """Before and after the temperature, where there is one."""
+    before = "" if found.temperature == 1.0 else f"{100 * found.ece_before:.1f}→"
+    return f"{before}{100 * found.ece:.1f} %"
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in ("", *columns):
+        table.add_column(column, justify="right" if column else "left")
+    return table
+
+
+def _in_order(*of_names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(name for names in of_names for name in names))
+
+
+def _title(name: str) -> str:
+    titles: dict[str, str] = {"centre": "a guess at the centre", "random": "random maps", "edges": "edges (Sobel)"}
+    roles: dict[str, str] = {str(role): title for role, title in TITLES.items()}
+    return titles.get(name) or roles[name]
+
+
+def _share(value: float, interval: Interval | None) -> str:
+    return f"{100 * value:.1f} %" + ("" if interval is None else f" ± {50 * (interval.high - interval.low):.1f}")

@@ -153,8 +153,8 @@ def _watch(model_path: Path, out: Path) -> float:
         VideoFile(out / "camera.mp4", camera.fps, live=True) as film,
     ):
         run(Model.load(model_path), camera, [lines, film])
-    answers = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    return float(np.mean([answer["label"] == camera.scene_at(answer["frame"]).label for answer in answers]))
+    answers = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()[:-1]]
+    return float(np.mean([answer["label"] == answer["truth"]["label"] for answer in answers]))
 
 
 def _row(role: Role, validation: Validation, masks: dict[str, Masks], latency_ms: float) -> Row:

@@ -8,18 +8,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdedge.data import Decoded, decode, scan
+from kdedge.data import decode, scan
 from kdedge.data.collection import source_name
 from kdedge.models.run_folder import is_run, read_run
 from kdedge.models.trained import TrainedModel, load_trained
-from kdedge.workflow.speed import latency_ms
-from kdedge_export.graph import Deployed, Plain, deploy, export_graph, save_model
-from kdedge_export.quantize import Recipe, quantize
+from kdedge.workflow.calibrate import Fit, fit_run
+from kdedge.workflow.fine_tune import fine_tune
+from kdedge.workflow.origins import as_model_classes
+from kdedge_export.graph import Deployed, ExportedGraph, Plain, deploy, export_graph, save_model
+from kdedge_export.quantize import Goal, Quantized, Recipe, Tradeoff, quantize
+from kdedge_export.saliency import DEFAULT_METHOD
 from kdedge_runtime import Metadata, Model
+from kdedge_runtime.arrays import Integers, Pixels
 from kdedge_runtime.devices import DeviceProfile
-from kdedge_runtime.errors import KdedgeError, UsageError
+from kdedge_runtime.errors import DataError, KdedgeError, UsageError
 from kdedge_runtime.files import staged
-from kdedge_runtime.metadata import ImageInput
 
 __all__ = ["ExportResult", "Progress", "export_model"]
 
@@ -27,6 +30,9 @@ TOLERANCE = 1e-4
 """Largest error of logits and maps against PyTorch, relative to their range: float32 sums in another order."""
 CALIBRATION_IMAGES = 256
 """At most; activation ranges of more differ little."""
+HELD_OUT_IMAGES = 128
+"""At most, and at most a third: of the training side too, but not calibrated on. What quantization loses is measured on
+them where something is chosen by it; what validation measures stays untouched."""
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much is done, and how much there is."""
 
@@ -40,9 +46,14 @@ class ExportResult:
     logits_error: float
     """Largest error against PyTorch over two inputs, relative to the range."""
     map_error: float | None
+    fit: Fit | None = None
+    """Of the temperature; None for a model without a run."""
     int8: Path | None = None
-    latency_ms: tuple[float, float] | None = None
-    """Median latency of fp32 and int8 on this machine, one image, one thread, measured in turn."""
+    """None where it was not asked for, or where the goal is missed."""
+    int8_note: dict[str, Any] | None = None
+    """What the int8 file's metadata says of its quantization."""
+    tradeoff: Tradeoff | None = None
+    """What was tried to keep the goal."""
     problems: str | None = None
     """What is wrong with the calibration pictures, if anything."""
 
@@ -52,8 +63,11 @@ def export_model(
     *,
     weights: Path | None = None,
     output: Path | None = None,
-    explained: bool = True,
+    method: str = DEFAULT_METHOD,
+    target_layer: str | None = None,
     with_int8: bool = False,
+    goal: Goal | None = None,
+    with_qat: bool = False,
     data: str | None = None,
     profile: DeviceProfile,
     progress: Progress = lambda *_: None,
@@ -64,27 +78,42 @@ def export_model(
         source: a run folder, or a model's name.
         weights: for a name, its trained weights.
         output: the fp32 file; None writes into the run folder, or names the file after the model.
-        explained: whether the graph gives a saliency map.
+        method: how the graph explains, one of `kdedge_export.saliency.METHODS`, or `none`.
+        target_layer: module path of the layer whose activations the map shows; None finds it.
         with_int8: whether to quantize.
+        goal: what quantization must keep; None takes plain int8 as it is.
+        with_qat: whether to train the student of a run on with int8's errors, where quantization alone misses the goal
+            (or there is none), and to take that if it keeps more.
         data: pictures to calibrate on; None takes the run's training set.
         profile: the device that the int8 file is for.
         progress: told while long steps go on.
 
     Raises:
-        HeadNotSupported: the model has no closed-form map and `explained` is asked for.
-        UsageError: there are no calibration images, or the source is unusable.
+        HeadNotSupported: the model does not allow this method.
+        UsageError: there are no calibration images, the source is unusable, or no run where one is needed.
         KdedgeError: the exported graph does not compute what PyTorch computes.
     """
+    if with_qat and not is_run(Path(source)):
+        raise UsageError(
+            f"--qat trains a run's student on, and {source} is not a run folder. Name one, or leave --qat out."
+        )
     trained = load_trained(source, weights=weights)
+    explained = method != "none"
+    if not explained and target_layer is not None:
+        raise UsageError(f"--method none gives no map. Leave --target-layer {target_layer} out.")
     output = output or _default_output(source, trained, explained)
     if output.suffix != ".onnx":
         raise UsageError(f"The model file must end in .onnx, got {output}.")
     if with_int8:
-        decoded = _calibration_images(source, trained.input, data, progress)
-        calibration = decoded.images
+        pictures = _training_pictures(source, trained, data, progress)
     progress("exporting", 0, 1)
-    module: Deployed | Plain
-    module = deploy(trained.model, trained.input) if explained else Plain(trained.model.eval(), trained.input)
+
+    def as_deployed(model: TrainedModel) -> Deployed | Plain:
+        if not explained:
+            return Plain(model.model.eval(), model.input)
+        return deploy(model.model, model.input, method, target_layer)
+
+    module = as_deployed(trained)
     metadata = Metadata(
         labels=trained.labels,
         input=trained.input,
@@ -96,24 +125,54 @@ def export_model(
     with staged(output) as temporary:  # a file that fails the check does not replace one that passed it
         save_model(graph.model, metadata, temporary)
         logits_error, map_error = _check_against_torch(module, Model.load(temporary))
+        fit = fit_run(source, Model.load(temporary))
+        if fit is not None and fit.images:
+            metrics = metadata.metrics | {"temperature_images": fit.images}
+            metadata = replace(metadata, temperature=fit.temperature, metrics=metrics)
+            save_model(graph.model, metadata, temporary)
     progress("exporting", 1, 1)
-    result = ExportResult(output, metadata, logits_error, map_error)
+    result = ExportResult(output, metadata, logits_error, map_error, fit)
     if not with_int8:
         return result
-    done = 0
+    recipe = Recipe(profile.quantization.reduce_range, profile.quantization.activations)
 
-    def count(images: int) -> None:
-        nonlocal done
-        done += images
-        progress("calibrating", done, len(calibration))
+    def quantized_from(source_graph: ExportedGraph) -> Quantized:
+        return quantize(
+            source_graph,
+            pictures.calibration,
+            pictures.held_out,
+            recipe,
+            targets=pictures.targets,
+            goal=goal,
+            reference=graph.model,
+            progress=progress,
+        )
 
-    quantized, note = quantize(graph, calibration, Recipe(profile.reduce_range), count)
+    quantized = quantized_from(graph)
+    if with_qat and (goal in (None, Goal()) or not quantized.tradeoff.met):
+        tuned, training = fine_tune(
+            Path(source),
+            quantized.int8_layers,
+            reduce_range=recipe.reduce_range,
+            progress=progress,
+        )
+        quantized = _better(quantized, quantized_from(export_graph(as_deployed(tuned))), training)
+    note = quantized.note | {"device": profile.name}
+    result = replace(result, int8_note=note, tradeoff=quantized.tradeoff, problems=pictures.problems)
+    if not quantized.tradeoff.met:
+        return result
     int8_path = output.with_suffix(".int8.onnx")
-    save_model(quantized, replace(metadata, quantization=note | {"device": profile.name}), int8_path)
-    first, second = (Model.load(path, threads=1) for path in (output, int8_path))
-    fp32_ms, int8_ms = latency_ms(lambda: first.predict(calibration[:1]), lambda: second.predict(calibration[:1]))
-    problems = str(decoded.problems) if decoded.problems else None
-    return replace(result, int8=int8_path, latency_ms=(fp32_ms, int8_ms), problems=problems)
+    save_model(quantized.model, replace(metadata, quantization=note), int8_path)
+    return replace(result, int8=int8_path)
+
+
+def _better(plain: Quantized, trained_on: Quantized, training: dict[str, Any]) -> Quantized:
+    """Whichever keeps more of what the float student says, with a note of the training and what came of it."""
+    before, after = (item.tradeoff.chosen.fidelity.loss for item in (plain, trained_on))
+    taken = (trained_on.tradeoff.met, -after) > (plain.tradeoff.met, -before)
+    chosen = trained_on if taken else plain
+    note = training | {"loss_before": before, "loss_after": after, "taken": taken}
+    return replace(chosen, note=chosen.note | {"qat": note})
 
 
 def _default_output(source: str, trained: TrainedModel, explained: bool) -> Path:
@@ -154,17 +213,42 @@ def _run_metrics(source: str) -> dict[str, Any]:
     return {key: value for key, value in best.items() if key.startswith("val_") or key == "epoch"}
 
 
-def _calibration_images(source: str, spec: ImageInput, data: str | None, progress: Progress) -> Decoded:
+@dataclass(frozen=True)
+class _Pictures:
+    calibration: Pixels
+    held_out: Pixels
+    targets: Integers | None
+    """Right classes of the held-out ones, as the model counts them; None where they are not known."""
+    problems: str | None
+
+
+def _training_pictures(source: str, trained: TrainedModel, data: str | None, progress: Progress) -> _Pictures:
     """Evenly spaced training images; never those that the model is validated on."""
     if data is None and not is_run(Path(source)):
         raise UsageError(
             "Quantization needs pictures to calibrate on, and a model without a run has none. "
             "Name a folder of pictures such as the model will see: --data DIR."
         )
-    split = scan(data or read_run(Path(source)).data["source"], unlabelled_ok=True).train
-    count = min(len(split), CALIBRATION_IMAGES)
+    collection = scan(data or read_run(Path(source)).data["source"], unlabelled_ok=True)
+    split = collection.train
+    count = min(len(split), CALIBRATION_IMAGES + HELD_OUT_IMAGES)
     chosen = split.take(index * len(split) // count for index in range(count))  # folders are sorted by class
-    return decode(chosen, spec, progress=lambda done, total: progress("reading pictures", done, total))
+    decoded = decode(chosen, trained.input, progress=lambda done, total: progress("reading pictures", done, total))
+    aside = np.arange(len(decoded)) % 3 == 2
+    if not aside.any():  # one or two pictures: measured on what it is calibrated on
+        aside = np.ones(len(decoded), dtype=bool)
+    calibration = decoded.images[~aside] if not aside.all() else decoded.images
+    targets = _known_classes(decoded.targets, collection.labels, trained.labels, collection.source)
+    problems = str(decoded.problems) if decoded.problems else None
+    return _Pictures(calibration, decoded.images[aside], None if targets is None else targets[aside], problems)
+
+
+def _known_classes(targets: Integers, labels: tuple[str, ...], known: tuple[str, ...], source: str) -> Integers | None:
+    """The right classes; None for pictures in no folders, or in folders that are not the model's classes."""
+    try:
+        return as_model_classes(targets, labels, known, source) if labels else None
+    except DataError:
+        return None
 
 
 def _check_against_torch(module: Deployed | Plain, model: Model) -> tuple[float, float | None]:

@@ -5,21 +5,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdedge.data import Collection, decode, scan
+import numpy as np
+from numpy.typing import NDArray
+
+from kdedge.data import Collection, Decoded, decode, scan
 from kdedge.data.collection import Divider
-from kdedge.models.run_folder import is_run, read_run
+from kdedge.data.objects import boxes_beside, object_masks
+from kdedge.models.run_folder import RunRecord, is_run, read_run
 from kdedge.models.trained import TrainedModel, load_trained
+from kdedge.workflow.calibrate import fitting_half
+from kdedge.workflow.footprints import measure_footprints, this_machine
 from kdedge.workflow.origins import as_model_classes, load_origin
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.graph import Deployed, deploy
-from kdedge_export.validate import Evidence, ValidationReport, validate, write_report
+from kdedge_export.validate import Data, Evidence, ValidationReport, validate, write_report
+from kdedge_export.validate.roles import Role
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Integers
-from kdedge_runtime.errors import KdedgeError, UsageError, ValidationFailed
+from kdedge_runtime.devices import DeviceProfile
+from kdedge_runtime.errors import DataError, KdedgeError, UsageError, ValidationFailed
 
 __all__ = ["Validation", "validate_model"]
 
 Progress = Callable[[str, int, int], None]
+Flags = NDArray[np.bool_]
+LOCATED_IMAGES = 1000
+"""Whose objects are looked up, at most."""
 _DIVIDED: dict[Divider, str] = {
     "folders": "as the folders divide it",
     "shards": "as the shards divide it",
@@ -38,28 +49,47 @@ class Validation:
     document: Path
     model: Path
     """The file to run: the int8 one when there is one."""
-    notes: tuple[str, ...]
-    """What was left out, and why."""
 
     def require_passed(self) -> None:
-        """Raise unless every gate was kept.
+        """Raise unless every gate is shown to be kept.
 
         Raises:
-            ValidationFailed: naming how many failed and where to read of it.
+            ValidationFailed: naming how many are not, and where to read of it.
         """
-        if not self.report.passed:
-            failed = sum(check.passed is False for check in self.report.checks)
-            raise ValidationFailed(f"{failed} of {len(self.report.checks)} checks failed, see {self.page}")
+        if self.report.passed:
+            return
+        checks = self.report.checks
+        failed = sum(check.outcome == "failed" for check in checks)
+        unshown = [check for check in checks if check.outcome == "not shown"]
+        faults = [f"{failed} of {len(checks)} checks failed"] if failed or not unshown else []
+        if unshown:
+            needed = max(check.images_needed or 0 for check in unshown)
+            enough = f" (about {needed:,} would show it)" if needed else ""
+            verb = "is" if len(unshown) == 1 else "are"
+            faults.append(
+                f"{len(unshown)} of {len(checks)} checks {verb} not shown with {self.report.images:,} images{enough}"
+            )
+        raise ValidationFailed(f"{' and '.join(faults)}, see {self.page}")
 
 
 def validate_model(
-    source: str, *, data: str | None = None, out: Path | None = None, progress: Progress = lambda *_: None
+    source: str,
+    *,
+    data: str | None = None,
+    boxes: Path | None = None,
+    profile: DeviceProfile | None = None,
+    quick: bool = False,
+    out: Path | None = None,
+    progress: Progress = lambda *_: None,
 ) -> Validation:
     """Hold the exported files of a run (or one model file) against PyTorch, and write the report.
 
     Args:
         source: a run folder with exported files, a file in one, or a `.onnx` file from a model by name.
         data: pictures; None takes those that the run was trained with.
+        boxes: where the objects are (see `kdedge.data.objects`); None takes `boxes.csv` of the data, if it has one.
+        profile: the device whose budgets must be kept; None asks for none.
+        quick: leave out what asks about every image many times.
         out: folder of the report; None takes `report/` in the run, or beside the model file.
         progress: told while pictures are read and models run.
 
@@ -84,39 +114,118 @@ def validate_model(
         raise UsageError(f"{int8_path} was exported from another model than {fp32_path}. Export both again.")
     if not fp32.has_map:
         raise UsageError(f"{fp32_path} was exported with --method none and has no map to validate.")
+    _require_one_size(student, fp32, int8)
     root = data or (None if record is None else record.data["source"])
     if root is None:
         raise UsageError(f"{fp32_path} does not come from a run, so its pictures are unknown. Name them: --data DIR.")
     notes: list[str] = []
-    teacher, teacher_name = _teacher(None if record is None else record.teacher, notes)
+    method, target_layer = fp32.metadata.outputs.method, fp32.metadata.outputs.target_layer
+    teacher, teacher_name, teacher_sha256 = _teacher(None if record is None else record.teacher, method, notes)
     collection = scan(root, unlabelled_ok=True)
+    # As in training, and not as the file says: a file that says otherwise is found out by it.
     decoded = decode(
-        collection.val, fp32.metadata.input, progress=lambda done, total: progress("reading pictures", done, total)
+        collection.val, student.input, progress=lambda done, total: progress("reading pictures", done, total)
     )
     if decoded.problems:
         notes.append(str(decoded.problems))
+    labels = _labels(run, student, fp32)
+    files: dict[Role, Model] = {"fp32": fp32}
+    if int8 is not None:
+        files["int8"] = int8
+    threads = 1 if profile is None or profile.threads is None else profile.threads
+    if profile is not None:
+        notes.append(f"latency and memory were measured on {this_machine()}; {profile.name} is {profile.description}")
     report, evidence = validate(
-        student=deploy(student.model, student.input),
+        student=deploy(student.model, student.input, method, target_layer),
         fp32=fp32,
         int8=int8,
         teacher=teacher,
         images=decoded.images,
-        targets=_targets(collection, decoded.targets, fp32.metadata.labels),
-        labels=fp32.metadata.labels,
+        targets=_targets(collection, decoded.targets, labels),
+        labels=labels,
         names=[sample.name for sample in decoded.samples],
+        spec=student.input,
+        held_out=_held_out(collection, decoded, record, fp32),
+        masks=_masks(boxes, collection, decoded, student, notes, progress),
+        footprints=measure_footprints(files, student.parameters, threads),
+        budgets=None if profile is None else profile.budgets,
+        device=None if profile is None else profile.name,
         student_name=student.spec.name,
         teacher_name=teacher_name,
-        data=f"{collection.name}, validation side ({_DIVIDED[collection.split]})",
+        checkpoints={"student": student.origin["weights_sha256"], "teacher": teacher_sha256},
+        data=Data(f"{collection.name}, validation side ({_DIVIDED[collection.split]})", collection.fingerprint),
+        notes=notes,
+        quick=quick,
         progress=lambda title, total, done: progress(title, done, total),
     )
     report_folder = out or (Path(source) / "report" if is_run(Path(source)) else fp32_path.with_suffix(".report"))
     page, document = write_report(report, evidence, report_folder)
     model = fp32_path if int8 is None else int8_path
-    return Validation(report, evidence, page, document, model, tuple(notes))
+    return Validation(report, evidence, page, document, model)
+
+
+def _labels(run: Path | None, student: TrainedModel, fp32: Model) -> tuple[str, ...]:
+    """The class names to expect in the files: those of training, or the file's own where nobody else names them."""
+    unnamed = student.labels == tuple(str(index) for index in range(len(student.labels)))
+    return fp32.metadata.labels if run is None and unnamed else student.labels
+
+
+def _require_one_size(student: TrainedModel, *files: Model | None) -> None:
+    size = student.input.height, student.input.width
+    for file in files:
+        if file is not None and (file.metadata.input.height, file.metadata.input.width) != size:
+            spec = file.metadata.input
+            raise UsageError(
+                f"{file.path} takes {spec.width} × {spec.height} px, and its model was trained at "
+                f"{size[1]} × {size[0]}. Export it again."
+            )
+
+
+def _held_out(collection: Collection, decoded: Decoded, record: RunRecord | None, fp32: Model) -> Flags | None:
+    """Which pictures did not fit the file's temperature; None where it was fitted on none of them."""
+    if record is None or "temperature_images" not in fp32.metadata.metrics:
+        return None
+    if collection.source != record.data["source"] and collection.fingerprint != record.data["fingerprint"]:
+        return None
+    fitted = {sample.name for sample in fitting_half(collection.val).samples}
+    return np.array([sample.name not in fitted for sample in decoded.samples])
+
+
+def _masks(
+    boxes: Path | None,
+    collection: Collection,
+    decoded: Decoded,
+    student: TrainedModel,
+    notes: list[str],
+    progress: Progress,
+) -> list[Flags | None] | None:
+    """Where the objects are, in evenly spaced pictures; None where nobody says."""
+    where = boxes or boxes_beside(collection.source)
+    if where is None or not len(decoded):
+        return None
+    count = min(len(decoded), LOCATED_IMAGES)
+    chosen = [index * len(decoded) // count for index in range(count)]
+    samples = [decoded.samples[index] for index in chosen]
+    try:
+        found = object_masks(where, samples, student.input, lambda done, of: progress("reading boxes", done, of))
+    except DataError as error:
+        if boxes is not None:
+            raise
+        notes.append(f"the maps are not held against objects: {error}")  # the user has not asked for it
+        return None
+    masks: list[Flags | None] = [None] * len(decoded)
+    for index, mask in zip(chosen, found, strict=True):
+        masks[index] = mask
+    return masks
 
 
 def _same_weights(run: Path | None, path: Path, lineage: dict[str, Any]) -> TrainedModel:
     """The PyTorch model that the file was exported from: of the run that holds the file, or by name."""
+    if "file" in lineage:
+        raise UsageError(
+            f"{path} was made of {lineage['file']['name']}, not of a PyTorch model that it could be held against. "
+            "`kdedge export --from-onnx` has compared it with that file."
+        )
     origin = lineage.get("student", {})
     if origin.get("weights") is None:
         raise UsageError(
@@ -138,22 +247,25 @@ def _same_weights(run: Path | None, path: Path, lineage: dict[str, Any]) -> Trai
     return trained
 
 
-def _teacher(origin: dict[str, Any] | None, notes: list[str]) -> tuple[Deployed | Model | None, str]:
+def _teacher(
+    origin: dict[str, Any] | None, method: str, notes: list[str]
+) -> tuple[Deployed | Model | None, str, str | None]:
+    """The teacher, its name, and the hash of its weights."""
     if origin is None:
-        return None, ""
+        return None, "", None
     if "members" in origin:
         notes.append(f"the teachers are left out, several taught together: {origin['source']}")
-        return None, ""
+        return None, "", None
     try:
         teacher = load_origin(origin["source"], origin["weights"], origin.get("weights_sha256"))
         if isinstance(teacher, Model):
-            return teacher, Path(origin["source"]).name
-        return deploy(teacher.model, teacher.input), teacher.spec.name
+            return teacher, Path(origin["source"]).name, None
+        return deploy(teacher.model, teacher.input, method), teacher.spec.name, teacher.origin["weights_sha256"]
     except HeadNotSupported as error:
         notes.append(f"the teacher is left out: {error}")
     except KdedgeError as error:
         notes.append(f"the teacher is left out, it cannot be loaded: {error}")
-    return None, ""
+    return None, "", None
 
 
 def _targets(collection: Collection, targets: Integers, labels: tuple[str, ...]) -> Integers | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdedge_runtime.arrays import Floats, Pixels
+from kdedge_runtime.cadence import Reason
 from kdedge_runtime.errors import KdedgeError
 from kdedge_runtime.heat import HeatStats, heat_stats
 from kdedge_runtime.model import Explanation, Model
@@ -26,13 +27,15 @@ class Answer:
     ranking: tuple[tuple[str, float], ...]
     """The three most probable labels with their probabilities, best first (fewer if the model has fewer)."""
     explained: str
-    """The label that the map speaks about: the best one, unless another was asked for."""
+    """The label that a map speaks about: the best one, unless another was asked for."""
     saliency_map: Floats | None
-    """`[h, w]`, raw and signed; None when the model gives no map."""
+    """`[h, w]`, raw and signed; None when the model gives no map or the frame was not explained."""
     heat: HeatStats | None
-    """None when the model gives no map."""
+    """None when there is no map."""
     age_ms: float
     """From the capture of the frame to its answer."""
+    left_out: Reason | None = None
+    """Why the frame was not explained; None when it was, or when nothing here explains."""
     overlay: Pixels | None = None
     """The frame with its heat and caption, uint8 RGB; None where nobody looks at it."""
 

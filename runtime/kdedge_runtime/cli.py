@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from kdedge_runtime import __version__
 from kdedge_runtime.errors import KdedgeError
+from kdedge_runtime.verbs import add_soak, add_verbs, check_verb, perform
 
 __all__ = ["build_parser", "main"]
 
@@ -19,9 +20,12 @@ _EXAMPLES = """examples:
   %(prog)s model.onnx --source film.mp4 -o seen.mp4       every frame of a video, with its heat
   %(prog)s model.onnx --source photos/ -o seen/           a folder of pictures
   %(prog)s model.onnx --source rtsp://host/cam --jsonl -  one line of JSON a frame
+  %(prog)s model.onnx --source csi:0 --cadence every=5    a Raspberry Pi's camera, every fifth frame explained
   %(prog)s model.onnx --source synthetic: --view          without any camera
+  %(prog)s model.onnx --self-test                         does it compute here what it computed where it was exported?
+  %(prog)s model.onnx --source csi:0 --soak 24h           does it hold out?
 
-exit codes: 0 done, 1 other, 2 usage, 3 a package is missing, 5 the source failed"""
+exit codes: 0 done, 1 other, 2 usage, 3 a package is missing, 4 a check failed, 5 the source failed"""
 
 
 def build_parser(prog: str = "kdedge-run") -> argparse.ArgumentParser:
@@ -32,19 +36,21 @@ def build_parser(prog: str = "kdedge-run") -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", metavar="MODEL", help="a model file written by `kdedge export`")
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="a model file, or a bundle of `kdedge bundle`")
     parser.add_argument(
         "--source",
-        required=True,
         metavar="SOURCE",
-        help="a camera (0), a URL (rtsp://…), a video, a picture, a folder of pictures, or synthetic:[CLASS]",
+        help="a camera (0, usb:0, csi:0), a URL (rtsp://…), a video, a picture, a folder or a quoted pattern of "
+        "pictures ('photos/*.jpg'), or synthetic:[CLASS] (default: the camera of --device)",
     )
     parser.add_argument(
         "--frames",
         choices=("all", "latest"),
         help="every frame in order, or only the newest (default: all of files, the latest of cameras and streams)",
     )
+    parser.add_argument("--loop", action="store_true", help="begin again at the end of a file or folder")
     parser.add_argument("--max-frames", type=_positive, metavar="N", help="stop after N frames")
+    add_soak(parser)
     where = parser.add_argument_group("where the answers go (any of them together)")
     where.add_argument("--jsonl", metavar="FILE", help="one line of JSON a frame; - is standard output")
     where.add_argument(
@@ -59,14 +65,50 @@ def build_parser(prog: str = "kdedge-run") -> argparse.ArgumentParser:
         nargs="?",
         const=_DEFAULT_VIEW,
         metavar="[HOST:]PORT",
-        help=f"watch in a browser (default {_DEFAULT_VIEW}; 0.0.0.0:PORT lets the whole network watch)",
+        help=f"watch in a browser (default {_DEFAULT_VIEW}; 0.0.0.0:PORT lets the network in, with a token)",
+    )
+    where.add_argument(
+        "--token",
+        metavar="TOKEN",
+        help="what browsers and programs have to show the view (default: $KDEDGE_TOKEN, or one made anew where the "
+        "network can reach it)",
+    )
+    where.add_argument(
+        "--feedback", type=_path, metavar="FILE", help="keep what people say of the answers in the view, and the frames"
     )
     where.add_argument("--show", action="store_true", help="watch in a window")
+    when = parser.add_argument_group("which frames are explained (all are answered; others are not drawn)")
+    when.add_argument(
+        "--cadence",
+        default="always",
+        metavar="WHEN",
+        help="always (default), every=N, on-change (of the answer), low-confidence[=P] (answers below P; 0.5)",
+    )
+    when.add_argument(
+        "--method",
+        metavar="NAME",
+        help="ask the model again with parts hidden: occlusion, rise, lime, shap or scorecam (default: the file's map)",
+    )
+    when.add_argument("--budget-ms", type=_milliseconds, metavar="MS", help="time that such a method may take a frame")
+    when.add_argument(
+        "--fps", type=_rate, metavar="N", help="keep up with N frames a second: explanations thin before frames drop"
+    )
     how = parser.add_argument_group("how the model runs")
     how.add_argument("--class", dest="class_name", metavar="NAME", help="explain this class (default: the top one)")
     how.add_argument("--opacity", type=_share, metavar="0..1", help="how much full heat covers (default: 0.6)")
+    how.add_argument(
+        "--require-signature",
+        metavar="PUBLICKEY",
+        help="run a bundle that this Ed25519 key has signed, and nothing else (hexadecimal, or a PEM file)",
+    )
+    how.add_argument(
+        "--device",
+        metavar="NAME",
+        help="set threads, provider and spinning up for this device (see --devices); auto: for this machine",
+    )
     how.add_argument("--threads", type=_positive, metavar="N", help="for one inference (default: onnxruntime's choice)")
-    how.add_argument("--provider", default="cpu", metavar="NAME", help="onnxruntime's provider (default %(default)s)")
+    how.add_argument("--provider", metavar="NAME", help="onnxruntime's provider: used, or refused (default: cpu)")
+    add_verbs(parser)
     parser.add_argument("--version", action="version", version=f"kdedge-runtime {__version__}")
     return parser
 
@@ -84,13 +126,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "kdedge-run") -> int:
     Raises:
         SystemExit: the arguments cannot be parsed (2), or help or version was asked for (0).
     """
-    arguments = build_parser(prog).parse_args(argv)
-    # Not before the arguments are known to be good: onnxruntime and numpy take longer to load than help to print.
-    from kdedge_runtime.command import execute
-
+    parser = build_parser(prog)
+    arguments = parser.parse_args(argv)
+    verb = check_verb(parser, arguments)
     try:
         with _logging_to_stderr():
-            failure: KdedgeError | None = execute(arguments).failure
+            failure = _carry_out(arguments) if verb is None else perform(verb, arguments)
     except KdedgeError as error:
         failure = error
     except OSError as error:  # a full disk, a folder of somebody else's
@@ -102,6 +143,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "kdedge-run") -> int:
         return 0
     sys.stderr.write(f"error: {failure}\n")
     return failure.exit_code
+
+
+def _carry_out(arguments: argparse.Namespace) -> KdedgeError | None:
+    # Not before the arguments are known to be good: onnxruntime and numpy take longer to load than help to print.
+    from kdedge_runtime.command import execute
+
+    return execute(arguments).failure
 
 
 @contextmanager
@@ -126,6 +174,26 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
     return int(text)
+
+
+def _rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of frames per second, such as 15")
+    return value
+
+
+def _milliseconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time in milliseconds, such as 500")
+    return value
 
 
 def _path(text: str) -> str:

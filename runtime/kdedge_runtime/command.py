@@ -1,29 +1,43 @@
 """What `kdedge-run` does with its arguments: open, run, report."""
 
 import argparse
+import ctypes
+import hashlib
 import logging
+import os
 import sys
 import threading
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnxruntime as ort
 
-from kdedge_runtime.errors import UsageError
-from kdedge_runtime.model import Model
-from kdedge_runtime.overlay import OPACITY
+from kdedge_runtime.cadence import Cadence
+from kdedge_runtime.errors import UsageError, ValidationFailed
+from kdedge_runtime.heat import OPACITY
+from kdedge_runtime.model import Model, available_providers
 from kdedge_runtime.pictures import is_picture
 from kdedge_runtime.progress import RunSummary
 from kdedge_runtime.runner import RunSettings, run, stopped_by_signals
-from kdedge_runtime.sinks import JsonLines, PictureFolder, Sink, StatusLine, VideoFile, Window
+from kdedge_runtime.sinks.sink import Sink
 from kdedge_runtime.sources import Source, open_source
-from kdedge_runtime.sources.picture import PictureSource
-from kdedge_runtime.view import Address, LiveView
+from kdedge_runtime.sources.frame import stands_still
+
+if TYPE_CHECKING:
+    from kdedge_runtime.blackbox import Explainer
+    from kdedge_runtime.soak import Soak
+    from kdedge_runtime.view import Controls, LiveView
 
 __all__ = ["execute"]
 
 _log = logging.getLogger(__name__)
+_M_ARENA_MAX = -8
+"""Of glibc's malloc.h."""
+_FEEDBACK_MB = 256.0
+"""What feedback may take on the disk; the oldest makes room."""
 
 
 def execute(arguments: argparse.Namespace) -> RunSummary:
@@ -33,48 +47,183 @@ def execute(arguments: argparse.Namespace) -> RunSummary:
         KdedgeError: whatever is wrong with the model, the source or an output. A source that gives out after its first
             frame does not raise; see `RunSummary.failure`.
     """
+    _share_one_heap()
     stop = threading.Event()
-    with stopped_by_signals(stop):
-        model = Model.load(arguments.model, threads=arguments.threads, provider=arguments.provider)
-        class_index = None if arguments.class_name is None else model.class_index(arguments.class_name)
-        _log.info(_start_line(model, arguments.threads))
+    with stopped_by_signals(stop), ExitStack() as opened:
+        cadence = Cadence.parse(arguments.cadence)
+        setup = _setup(arguments)
+        arguments.source = arguments.source or setup.camera
+        model = opened.enter_context(_model(arguments, setup))
+        explainer = _explainer(model, arguments)
+        class_index = None
+        if arguments.class_name is not None:
+            class_index = model.class_index(arguments.class_name, by_explainer=explainer is not None)
+        start_line = _start_line(model, setup, arguments.method)
+        _log.info(start_line)
         settings = RunSettings(
             class_index=class_index,
             opacity=OPACITY if arguments.opacity is None else arguments.opacity,
             max_frames=arguments.max_frames,
+            cadence=cadence,
+            budget_fps=arguments.fps,
+            explainer=explainer,
         )
         with ExitStack() as stack:
-            source = stack.enter_context(open_source(arguments.source, arguments.frames, stop))
-            sinks = [stack.enter_context(sink) for sink in _sinks(arguments, model, source, stop)]
-            for sink in sinks:
-                if isinstance(sink, LiveView):
-                    _log.info("view: %s", sink.url)
-            summary = run(model, source, sinks, settings, stop)
+            source = stack.enter_context(open_source(arguments.source, arguments.frames, stop, loop=arguments.loop))
+            sinks = [stack.enter_context(sink) for sink in _sinks(arguments, source, stop)]
+            current: RunSettings | Callable[[], RunSettings] = settings
+            if arguments.view is not None:
+                current = controls = _controls(arguments, model, settings)
+                view = stack.enter_context(_view(arguments, controls, source, start_line, stack))
+                _log.info("view: %s", view.url)
+                sinks.append(view)
+            soak = None if arguments.soak is None else stack.enter_context(_soak(arguments.soak, stop))
+            if soak is not None:
+                sinks.append(soak)
+            summary = run(model, source, sinks, current, stop)
     _log.info(summary.table())
     if arguments.output and summary.frames:
         _log.info("written: %s", arguments.output)
+    if model.has_map and explainer is None:
+        # Not measured here: that takes a second session, and with it the memory of a second model.
+        _log.info("What the map costs, in the same pass as the answer: kdedge-run %s --bench", arguments.model)
+    if soak is not None:
+        _judge(soak)
     return summary
 
 
-def _sinks(arguments: argparse.Namespace, model: Model, source: Source, stop: threading.Event) -> list[Sink]:
+def _share_one_heap() -> None:
+    """Let the threads of this process share one heap where the C library is glibc.
+
+    It gives each thread one of its own, which keeps what was once needed: 5 MB of MobileNetV3-small's 102.
+    """
+    if sys.platform.startswith("linux"):
+        with suppress(AttributeError):  # another C library
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+def _model(arguments: argparse.Namespace, setup: "_Setup") -> AbstractContextManager[Model]:
+    def load(path: str | Path) -> Model:
+        return Model.load(path, threads=setup.threads, provider=setup.provider or "cpu", spinning=setup.spinning)
+
+    bare = not Path(arguments.model).is_dir() and not arguments.model.lower().endswith(".zip")
+    if bare and arguments.require_signature is None:
+        return nullcontext(load(arguments.model))
+    from kdedge_runtime.bundle import opened_model
+
+    return opened_model(Path(arguments.model), load, arguments.require_signature)
+
+
+def _soak(duration_s: float, stop: threading.Event) -> "Soak":
+    from kdedge_runtime.soak import Soak
+
+    return Soak(duration_s, stop)
+
+
+def _judge(soak: "Soak") -> None:
+    from kdedge_runtime.checks import checklist
+
+    checks = soak.checks()
+    _log.info(checklist(checks))
+    failed = [check.name for check in checks if check.passed is False]
+    if failed:
+        raise ValidationFailed(f"The soak failed: {', '.join(failed)}.")
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """How onnxruntime is set up: by the options, and where they are left out by the device's profile."""
+
+    threads: int | None
+    provider: str | None
+    """As asked for; None where nobody asked."""
+    spinning: bool
+    camera: str | None = None
+    """What is read where no source is named."""
+
+
+def _setup(arguments: argparse.Namespace) -> _Setup:
+    if arguments.device is None:
+        return _Setup(arguments.threads, arguments.provider, spinning=False)
+    from kdedge_runtime.devices.detect import find_profile
+
+    profile = find_profile(arguments.device)
+    if objection := profile.onnxruntime.objection(ort.__version__):
+        _log.warning("%s: expected %s or later for %s", objection, profile.onnxruntime.minimum, profile.name)
+    return _Setup(
+        threads=arguments.threads or profile.threads,
+        provider=arguments.provider or profile.onnxruntime.best_provider(available_providers()),
+        spinning=profile.onnxruntime.spinning,
+        camera=profile.camera,
+    )
+
+
+def _explainer(model: Model, arguments: argparse.Namespace) -> "Explainer | None":
+    if arguments.method is None:
+        if arguments.budget_ms is not None:
+            raise UsageError("--budget-ms is for a --method. Name one, or leave --budget-ms out.")
+        return None
+    from kdedge_runtime.blackbox import make_explainer
+
+    return make_explainer(model, arguments.method, budget_ms=arguments.budget_ms)
+
+
+def _sinks(arguments: argparse.Namespace, source: Source, stop: threading.Event) -> list[Sink]:
     sinks: list[Sink] = []
     if arguments.jsonl is not None:
+        from kdedge_runtime.sinks.jsonl import JsonLines
+
         sinks.append(JsonLines(arguments.jsonl, stop))
     if arguments.output is not None:
         _check_apart(Path(arguments.output), Path(arguments.source).expanduser())
         sinks.append(_output(Path(arguments.output), source))
-    if arguments.view is not None:
-        about = {
-            "model": model.path.name,
-            "source": source.name,
-            "runtime": _start_line(model, arguments.threads),
-        }
-        sinks.append(LiveView(Address.parse(arguments.view), about))
+    if arguments.view is None and arguments.feedback is not None:
+        raise UsageError("Feedback is given in the browser: --feedback goes with --view.")
     if arguments.show:
+        from kdedge_runtime.sinks.window import Window
+
         sinks.append(Window(stop))
+    if "NOTIFY_SOCKET" in os.environ:
+        from kdedge_runtime.notify import SystemdNotifier
+
+        if notifier := SystemdNotifier.from_environment():
+            sinks.append(notifier)
     if sys.stderr.isatty() and not (arguments.jsonl == "-" and sys.stdout.isatty()):
+        from kdedge_runtime.sinks.terminal import StatusLine
+
         sinks.append(StatusLine())
     return sinks
+
+
+def _controls(arguments: argparse.Namespace, model: Model, settings: RunSettings) -> "Controls":
+    from kdedge_runtime.view import Controls
+
+    return Controls(model, settings, arguments.method, arguments.budget_ms)
+
+
+def _view(
+    arguments: argparse.Namespace, controls: "Controls", source: Source, start_line: str, stack: ExitStack
+) -> "LiveView":
+    # A web server takes a third as long to load as onnxruntime, so it is not loaded for runs without one.
+    from kdedge_runtime.serving import Address, Door
+    from kdedge_runtime.sources.camera import without_password
+    from kdedge_runtime.view import Feedback, LiveView
+
+    model = controls.model
+    about = {
+        "model": model.path.name,
+        "source": without_password(source.name),
+        "runtime": start_line,
+    }
+    token = arguments.token or os.environ.get("KDEDGE_TOKEN") or None
+    door = Door.at(Address.parse(arguments.view), token)
+    if arguments.feedback is None:
+        return LiveView(door, about, controls)
+    from kdedge_runtime.feedback import FeedbackStore
+
+    store = stack.enter_context(FeedbackStore.open(arguments.feedback, _FEEDBACK_MB))
+    feedback = Feedback(store, hashlib.sha256(model.path.read_bytes()).hexdigest())
+    return LiveView(door, about, controls, feedback)
 
 
 def _check_apart(output: Path, source: Path) -> None:
@@ -90,26 +239,37 @@ def _check_apart(output: Path, source: Path) -> None:
 
 def _output(path: Path, source: Source) -> Sink:
     if path.suffix.lower() == ".mp4":
-        if isinstance(source, PictureSource):
+        if stands_still(source):
             raise UsageError(f"Pictures make no video. Name a folder for their overlays: `-o {path.with_suffix('')}`.")
+        from kdedge_runtime.sinks.video import VideoFile
+
         return VideoFile(path, source.fps, live=source.live)
     if path.suffix and not path.is_dir():
         raise UsageError(f"-o {path} is neither a video (*.mp4) nor a folder. Name one of them.")
+    from kdedge_runtime.sinks.folder import PictureFolder
+
     return PictureFolder(path)
 
 
-def _start_line(model: Model, threads: int | None) -> str:
-    spec, outputs = model.metadata.input, model.metadata.outputs
+def _start_line(model: Model, setup: _Setup, method: str | None) -> str:
+    spec = model.metadata.input
     parts = [
         f"onnxruntime {ort.__version__}",
-        model.provider.removesuffix("ExecutionProvider"),
-        "1 thread" if threads == 1 else f"{threads or 'all'} threads",
+        f"provider {model.provider.removesuffix('ExecutionProvider')} (asked for: {setup.provider or 'none'})",
+        "1 thread" if setup.threads == 1 else f"{setup.threads or 'all'} threads{', spinning' * setup.spinning}",
         f"{spec.width}×{spec.height} px",
         f"{len(model.metadata.labels)} classes",
         _number_format(model.metadata.quantization),
-        f"map {outputs.map_width}×{outputs.map_height} {outputs.method}" if model.has_map else "no map",
+        _map(model, method),
     ]
     return " · ".join(parts)
+
+
+def _map(model: Model, method: str | None) -> str:
+    if method is not None:
+        return f"map by {method}"
+    outputs = model.metadata.outputs
+    return f"map {outputs.map_width}×{outputs.map_height} {outputs.method}" if model.has_map else "no map"
 
 
 def _number_format(quantization: dict[str, Any] | None) -> str:

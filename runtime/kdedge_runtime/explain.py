@@ -1,7 +1,8 @@
 """Pictures with their explanations beside them, as files."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 
 from kdedge_runtime.answer import Answer, read_answer
 from kdedge_runtime.arrays import Pixels
+from kdedge_runtime.blackbox import Estimate, Explainer
 from kdedge_runtime.caption import Caption, with_caption_below
 from kdedge_runtime.errors import SourceError, UsageError
 from kdedge_runtime.files import UniqueNames, staged
@@ -32,6 +34,8 @@ class Explained:
     picture: Path
     written: Path
     answer: Answer
+    estimate: Estimate | None = None
+    """How the map was found, where it is not the file's own."""
 
 
 def explain(
@@ -41,15 +45,19 @@ def explain(
     *,
     class_name: str | None = None,
     opacity: float = OPACITY,
+    explainer: Explainer | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Explained]:
     """Explain pictures and write one PNG each: the picture beside its overlay; label, probability and class below.
 
     Args:
-        model: the model; it should give a map (without one the overlay holds words only).
+        model: the model; without a map of its own and without an explainer the overlay holds words only.
         pictures: picture files, or folders of them.
         output: the folder to write to. Pictures of the same name, from different folders, get `-2`, `-3`, …
         class_name: the class to explain in every picture, by name or number; None explains the best of each.
         opacity: cover of full heat, in [0, 1].
+        explainer: explains in the place of the file's own map; see `kdedge_runtime.blackbox`.
+        progress: takes what is being done, how much of it is done, and how much there is to do.
 
     Returns:
         What was written, in the order of the pictures.
@@ -58,7 +66,7 @@ def explain(
         UsageError: the model has no such class, or the output would overwrite one of the pictures.
         SourceError: some pictures cannot be read, or there are none; those that can be read are written first.
     """
-    class_index = None if class_name is None else model.class_index(class_name)
+    class_index = None if class_name is None else model.class_index(class_name, by_explainer=explainer is not None)
     files = list(_files(pictures))
     read = {path.resolve() for path in files}
     names = UniqueNames()
@@ -70,7 +78,15 @@ def explain(
         except SourceError as error:
             failures.append(error)
             continue
-        explanation = model.predict(fit(frame.rgb, model.metadata.input)[None], class_index)
+        image = fit(frame.rgb, model.metadata.input)
+        explanation, estimate = model.predict(image[None], class_index), None
+        if explainer is not None:
+            shown = None if progress is None else partial(progress, "this picture")
+            explained = int(explanation.explained_class[0]) if class_index is None else class_index
+            estimate = explainer(image, explained, shown)
+            explanation = replace(
+                explanation, saliency_map=estimate.map[None], explained_class=np.array([explained], np.int64)
+            )
         answer = read_answer(model, frame, explanation, clock=lambda: 0.0)
         target = output / names.take(path.stem, ".png")
         if target.resolve() in read:
@@ -78,8 +94,10 @@ def explain(
                 f"{target} is a picture to explain, and would be overwritten. Name another folder: -o DIR."
             )
         with staged(target) as temporary:
-            Image.fromarray(explanation_picture(model, answer, opacity)).save(temporary)
-        done.append(Explained(path, target, answer))
+            Image.fromarray(explanation_picture(model, answer, opacity, estimate)).save(temporary)
+        if progress is not None:
+            progress("pictures", index + 1, len(files))
+        done.append(Explained(path, target, answer, estimate))
     if failures:
         raise SourceError(
             f"{len(failures)} of {len(failures) + len(done)} pictures cannot be read: "
@@ -91,7 +109,9 @@ def explain(
     return done
 
 
-def explanation_picture(model: Model, answer: Answer, opacity: float = OPACITY) -> Pixels:
+def explanation_picture(
+    model: Model, answer: Answer, opacity: float = OPACITY, estimate: Estimate | None = None
+) -> Pixels:
     """The picture of an answer beside its overlay, uint8 RGB, each at most 1280 pixels long, and the answer below."""
     picture = _shrunk(answer.frame.rgb)
     height, width = picture.shape[:2]
@@ -100,6 +120,8 @@ def explanation_picture(model: Model, answer: Answer, opacity: float = OPACITY) 
     if answer.saliency_map is not None:
         heat = rectified(answer.saliency_map, peak(answer.saliency_map))
         details = (f"heat: evidence for {answer.explained}",)
+    if estimate is not None:
+        details += (_account(estimate),)
     box = visible_box(height, width, model.metadata.input)
     overlay = draw_overlay(picture, heat, box, opacity=opacity)
     # A small picture's overlay comes enlarged.
@@ -107,6 +129,12 @@ def explanation_picture(model: Model, answer: Answer, opacity: float = OPACITY) 
     gap = np.full((overlay.shape[0], _GAP_PX, 3), 255, dtype=np.uint8)
     pair = Image.fromarray(np.concatenate([np.asarray(plain), gap, overlay], axis=1))
     return np.asarray(with_caption_below(pair, Caption(answer.label, answer.probability, details)))
+
+
+def _account(estimate: Estimate) -> str:
+    error = estimate.relative_error
+    sure = f"error ± {100 * error:.0f} % of the peak" if np.isfinite(error) else "too few to tell the error"
+    return f"{estimate.evaluations:,} evaluations, {sure}"
 
 
 def _files(pictures: Iterable[Path]) -> Iterable[Path]:

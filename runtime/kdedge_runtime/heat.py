@@ -7,9 +7,11 @@ import numpy as np
 
 from kdedge_runtime.arrays import Floats
 
-__all__ = ["HeatStats", "SteadyScale", "heat_stats", "peak", "rectified"]
+__all__ = ["OPACITY", "HeatStats", "SteadyScale", "heat_stats", "peak", "rectified"]
 
 Box = tuple[float, float, float, float]
+OPACITY = 0.6
+"""How much of the colour covers the picture where the heat is full."""
 
 
 def peak(saliency_map: Floats) -> float:
@@ -88,11 +90,16 @@ class SteadyScale:
     with the noise. The scale is the exponential moving maximum of the peaks.
     """
 
-    def __init__(self, half_life_frames: float = 30.0) -> None:
-        self._decay = 0.5 ** (1.0 / half_life_frames)
+    def __init__(self, half_life_s: float = 1.0) -> None:
+        self._half_life_s = half_life_s
         self._scale = 0.0
 
-    def update(self, peak: float) -> float:
-        """Take in the peak of the next frame's map and return the scale to show that frame with."""
-        self._scale = max(peak, self._scale * self._decay)
+    def update(self, peak: float, elapsed_s: float) -> float:
+        """Take in the peak of a map and return the scale to show that map with.
+
+        Args:
+            peak: of the map, see `peak`.
+            elapsed_s: from the map before to this one, in the time of what is seen.
+        """
+        self._scale = max(peak, self._scale * 0.5 ** (max(elapsed_s, 0.0) / self._half_life_s))
         return self._scale

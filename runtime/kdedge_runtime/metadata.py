@@ -68,6 +68,8 @@ class Metadata:
     metrics: dict[str, Any] = field(default_factory=dict)
     temperature: float = 1.0
     """Calibration temperature: probabilities are `softmax(logits / temperature)`."""
+    golden: dict[str, Any] | None = None
+    """What the model has to say of the golden frames; see `kdedge_runtime.golden`."""
     task: Literal["classify"] = "classify"
 
     def to_props(self) -> dict[str, str]:
@@ -104,8 +106,9 @@ class Metadata:
             metadata = cls(**values)
             if not isinstance(metadata.temperature, int | float) or not 0 < metadata.temperature < math.inf:
                 raise ValueError(f"impossible temperature {metadata.temperature!r}")
-            if metadata.quantization is not None:
-                _checked(metadata.quantization, dict)
+            for value in (metadata.quantization, metadata.golden):
+                if value is not None:
+                    _checked(value, dict)
         except (KeyError, TypeError, ValueError) as error:
             raise ModelFileError(
                 f"The model file's metadata is damaged ({type(error).__name__}: {error}). Export the model again."

@@ -10,7 +10,7 @@ from kdedge_runtime.arrays import Floats, Integers, Pixels
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.metadata import Metadata
 
-__all__ = ["Explanation", "Model", "softmax"]
+__all__ = ["Explanation", "Model", "available_providers", "softmax"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Explanation:
     saliency_map: Floats | None
     """`[N, h, w]`, raw and signed: positive cells speak for the explained class, negative ones against it.
 
-    None when the file was exported with `--method none`.
+    None when the file was exported with `--method none`, or no map was asked for.
     """
 
 
@@ -39,7 +39,9 @@ class Model:
     session: ort.InferenceSession
 
     @classmethod
-    def load(cls, path: str | Path, *, threads: int | None = None, provider: str = "cpu") -> "Model":
+    def load(
+        cls, path: str | Path, *, threads: int | None = None, provider: str = "cpu", spinning: bool = False
+    ) -> "Model":
         """Open a model file written by `kdedge export`.
 
         Args:
@@ -47,6 +49,7 @@ class Model:
             threads: threads for one inference; None leaves the choice to onnxruntime (all cores).
             provider: onnxruntime's execution provider by its short name (`cpu`, `cuda`, `coreml`, …). It is used
                 or refused, never silently replaced.
+            spinning: let idle threads wait actively. That takes a core from the camera and heats a small board.
 
         Raises:
             ModelFileError: the file is missing, damaged, was not written by kdedge, or its graph is not the one
@@ -60,11 +63,11 @@ class Model:
         options.log_severity_level = 3
         if threads is not None:
             options.intra_op_num_threads = threads
-        # Idle threads that spin take a core from the camera and heat a small board.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
         wanted = _provider(provider)
         try:
-            session = ort.InferenceSession(path.read_bytes(), options, providers=[wanted])
+            # Its fallback would try other providers, and tell of it on standard output.
+            session = ort.InferenceSession(str(path), options, providers=[wanted], enable_fallback=0)
         except Exception as error:  # onnxruntime raises its own types without a common, public base
             reason = str(error).strip().partition("\n")[0]
             raise ModelFileError(
@@ -76,8 +79,13 @@ class Model:
                 f"onnxruntime {ort.__version__} has {wanted} but cannot start it here, and would use the CPU instead. "
                 "Install the driver and libraries that it needs, or leave --provider out."
             )
-        metadata = Metadata.from_props(session.get_modelmeta().custom_metadata_map)
-        _check_graph(path, session, metadata)
+        try:
+            props = session.get_modelmeta().custom_metadata_map
+            inputs, outputs = session.get_inputs(), session.get_outputs()
+        except UnicodeDecodeError as error:
+            raise ModelFileError(f"{path} is damaged: its texts are no UTF-8. Copy or export it again.") from error
+        metadata = Metadata.from_props(props)
+        _check_graph(path, inputs, outputs, metadata)
         return cls(path, metadata, session)
 
     @property
@@ -90,16 +98,20 @@ class Model:
         """Whether the file gives a saliency map."""
         return self.metadata.outputs.method != "none"
 
-    def class_index(self, name: str) -> int:
+    def class_index(self, name: str, *, by_explainer: bool = False) -> int:
         """The index of a class to explain, by its name or its number.
+
+        Args:
+            name: a label, or its number.
+            by_explainer: something else than the file's own map explains the class.
 
         Raises:
             UsageError: no label has this name, or the file gives no map to explain it with.
         """
-        if not self.has_map:
+        if not self.has_map and not by_explainer:
             raise UsageError(
-                f"{self.path} gives no saliency map, so no class can be explained. Export it without --method none, or "
-                "leave --class out."
+                f"{self.path} gives no saliency map, so no class can be explained. Export it without --method none, "
+                "take a --method that needs no map in the file, or leave --class out."
             )
         labels = self.metadata.labels
         if name in labels:
@@ -109,12 +121,14 @@ class Model:
         shown = ", ".join(labels[:12]) + (", …" if len(labels) > 12 else "")
         raise UsageError(f"The model has no class {name!r}. Its {len(labels)} classes are: {shown}")
 
-    def predict(self, images: Pixels, class_index: int | None = None) -> Explanation:
+    def predict(self, images: Pixels, class_index: int | None = None, *, explained: bool = True) -> Explanation:
         """Classify and explain a batch in one forward pass.
 
         Args:
             images: uint8 RGB `[N, H, W, 3]` at the model's size (see `kdedge_runtime.preprocess.fit`).
             class_index: the class to explain in every image; None explains the top class of each.
+            explained: False asks for no map. That spares no time worth mention: onnxruntime computes the whole graph
+                whatever is asked of it (its issue 16483).
 
         Raises:
             UsageError: the shape, type or class index does not fit the model.
@@ -134,12 +148,12 @@ class Model:
                 )
             if self.has_map:
                 feed["class_index"] = np.array([class_index], dtype=np.int64)
-        if not self.has_map:
-            (logits,) = self.session.run(["logits"], feed)
-            explained, saliency_map = logits.argmax(axis=1), None
+        if self.has_map and explained:
+            logits, saliency_map, classes = self.session.run(["logits", "saliency_map", "explained_class"], feed)
         else:
-            logits, saliency_map, explained = self.session.run(["logits", "saliency_map", "explained_class"], feed)
-        return Explanation(logits, softmax(logits / self.metadata.temperature), explained, saliency_map)
+            (logits,), saliency_map = self.session.run(["logits"], feed), None
+            classes = logits.argmax(axis=1) if class_index is None else np.full(len(images), class_index)
+        return Explanation(logits, softmax(logits / self.metadata.temperature), classes, saliency_map)
 
 
 def softmax(logits: Floats) -> Floats:
@@ -149,9 +163,8 @@ def softmax(logits: Floats) -> Floats:
     return result
 
 
-def _check_graph(path: Path, session: ort.InferenceSession, metadata: Metadata) -> None:
-    inputs = {item.name: item for item in session.get_inputs()}
-    outputs = {item.name: item for item in session.get_outputs()}
+def _check_graph(path: Path, given: list[ort.NodeArg], gives: list[ort.NodeArg], metadata: Metadata) -> None:
+    inputs, outputs = ({item.name: item for item in side} for side in (given, gives))
     spec = metadata.input
     needed = {"logits"} if metadata.outputs.method == "none" else {"logits", "saliency_map", "explained_class"}
     faults = [f"no output {name}" for name in sorted(needed - outputs.keys())]
@@ -178,10 +191,15 @@ def _agrees(value: ort.NodeArg, shape: tuple[int, ...]) -> bool:
     )
 
 
+def available_providers() -> dict[str, str]:
+    """The execution providers of the installed onnxruntime: its names by their short, lower-case ones."""
+    return {name.removesuffix("ExecutionProvider").lower(): name for name in ort.get_available_providers()}
+
+
 def _provider(short_name: str) -> str:
-    available = {name.removesuffix("ExecutionProvider").lower(): name for name in ort.get_available_providers()}
+    available = available_providers()
     if short_name.lower() not in available:
         raise UsageError(
             f"onnxruntime {ort.__version__} here has no provider {short_name!r}; it has: {', '.join(available)}."
         )
-    return str(available[short_name.lower()])
+    return available[short_name.lower()]

@@ -9,12 +9,11 @@ from PIL import Image, ImageDraw
 from kdedge_runtime.arrays import Floats, Pixels
 from kdedge_runtime.caption import Caption, draw_caption
 from kdedge_runtime.colours import heat_ramp
-from kdedge_runtime.heat import Box
+from kdedge_runtime.heat import OPACITY, Box
+from kdedge_runtime.pictures import LONGEST_JPEG_PX
 
 __all__ = ["OPACITY", "draw_overlay"]
 
-OPACITY = 0.6
-"""How much of the colour covers the picture where the heat is full."""
 _SMALLEST_SIDE_PX = 240
 _MOST_ENLARGED_PX = 16_000_000
 _SEEN_OUTLINE = (255, 255, 255, 150)
@@ -58,8 +57,8 @@ def draw_overlay(
 def _enlargement(height: int, width: int) -> int:
     if min(height, width) >= _SMALLEST_SIDE_PX / 2:
         return 1
-    # A strip of a few pixels' height would otherwise grow to gigabytes.
-    most = math.isqrt(_MOST_ENLARGED_PX // (height * width))
+    # A strip of a few pixels' height would otherwise grow to gigabytes, and longer than a JPEG may be.
+    most = min(math.isqrt(_MOST_ENLARGED_PX // (height * width)), LONGEST_JPEG_PX // max(height, width))
     return max(1, min(-(-_SMALLEST_SIDE_PX // min(height, width)), most))
 
 

@@ -12,6 +12,7 @@ from kdedge_runtime.arrays import Pixels
 from kdedge_runtime.errors import SourceError
 
 __all__ = [
+    "LONGEST_JPEG_PX",
     "PICTURE_SUFFIXES",
     "Fault",
     "Picture",
@@ -30,6 +31,9 @@ PICTURE_SUFFIXES = (
     *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
 )
 """Lower-case suffixes of files that are meant as pictures, whether or not Pillow can decode them here."""
+
+LONGEST_JPEG_PX = 65_500
+"""Of a side, in libjpeg."""
 
 Fault: TypeAlias = Literal["unreadable", "empty", "not an image", "truncated", "too large", "of unsupported pixel type"]
 
@@ -155,9 +159,11 @@ def decode_picture(opened: Image.Image, name: str) -> Picture:
 
 
 def jpeg(picture: Pixels, quality: int) -> bytes:
-    """Encode uint8 RGB `[H, W, 3]` as JPEG."""
+    """Encode uint8 RGB `[H, W, 3]` as JPEG, scaled down where it is longer than `LONGEST_JPEG_PX`."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=quality)
+    image = Image.fromarray(picture)
+    image.thumbnail((LONGEST_JPEG_PX, LONGEST_JPEG_PX))
+    image.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
 
 
@@ -171,7 +177,7 @@ def _rgb(picture: Image.Image) -> Image.Image:
         layer = picture.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(white, layer).convert("RGB")
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def _orientation(picture: Image.Image) -> int:

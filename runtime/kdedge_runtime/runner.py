@@ -1,30 +1,40 @@
 """The loop: a source, a model, sinks."""
 
+import logging
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kdedge_runtime.answer import Answer, read_answer
 from kdedge_runtime.arrays import Pixels
-from kdedge_runtime.caption import Caption
+from kdedge_runtime.cadence import ALWAYS, Cadence, FrameBudget, Reason, Thinning
 from kdedge_runtime.errors import SourceError
-from kdedge_runtime.heat import SteadyScale, peak, rectified
-from kdedge_runtime.model import Model
-from kdedge_runtime.overlay import OPACITY, draw_overlay
-from kdedge_runtime.preprocess import fit, visible_box
+from kdedge_runtime.heat import OPACITY
+from kdedge_runtime.model import Explanation, Model
+from kdedge_runtime.painter import Painter
+from kdedge_runtime.pipeline import Ahead
+from kdedge_runtime.preprocess import fit
 from kdedge_runtime.progress import Progress, RunSummary
 from kdedge_runtime.sinks.sink import Sink
-from kdedge_runtime.sources.frame import Source
-from kdedge_runtime.sources.picture import PictureSource
+from kdedge_runtime.sources.frame import Frame, Source, stands_still
+from kdedge_runtime.sources.latest import LatestFrames
 
 __all__ = ["RunSettings", "run", "stopped_by_signals", "warm_up"]
 
+if TYPE_CHECKING:
+    from kdedge_runtime.blackbox import Explainer
+
+_log = logging.getLogger(__name__)
+
 _WARM_UPS = 3
+_FRAMES_OVER_BUDGET = 30
 
 
 @dataclass(frozen=True)
@@ -37,25 +47,33 @@ class RunSettings:
     """Cover of full heat on the overlay, in [0, 1]."""
     max_frames: int | None = None
     """Stop after this many answers; None runs until the source ends."""
+    cadence: Cadence = ALWAYS
+    """Which frames are explained and drawn."""
+    budget_fps: float | None = None
+    """Frames per second to keep up with: explanations thin before frames are dropped. None explains regardless."""
+    explainer: "Explainer | None" = None
+    """Explains in the place of the graph (see `kdedge_runtime.blackbox`); None takes the graph's map."""
 
 
 def run(
     model: Model,
     source: Source,
     sinks: Sequence[Sink],
-    settings: RunSettings | None = None,
+    settings: RunSettings | Callable[[], RunSettings] | None = None,
     stop: threading.Event | None = None,
 ) -> RunSummary:
     """Answer every frame of a source and hand the answers to the sinks.
 
-    The model is warmed up first, so that no figure holds its first, slower passes. The overlay is drawn only for
-    frames that some sink wants to see.
+    Reading, the model and the sinks work side by side, each at most a frame ahead of the next. The model is
+    warmed up first, so that no figure holds its first, slower passes. The overlay is drawn only for explained frames
+    that some sink wants to see.
 
     Args:
         model: the model to run.
         source: already entered.
-        sinks: already entered.
-        settings: None for the defaults.
+        sinks: already entered; written to from this thread.
+        settings: None for the defaults; a function is asked before every frame for the class, the opacity and the
+            explainer.
         stop: ends the run after the current frame when set, from any thread or signal.
 
     Returns:
@@ -66,29 +84,40 @@ def run(
         SourceError: the source gave no frame at all.
         KdedgeError: the model's outputs are not finite, or a sink cannot write.
     """
-    settings = settings or RunSettings()
+    given = settings or RunSettings()
+    current = given if callable(given) else lambda: given
+    first = current()
     stop = stop or threading.Event()
-    warm_up(model, settings.class_index)
     progress = Progress(source)
-    failure = None
+    budget = None if first.budget_fps is None else FrameBudget(first.budget_fps, live=source.live)
+    thinning = Thinning(first.cadence, budget)
+    looks = _Looks(model, source, current, progress, thinning, stop)
+    recorded_fps = None if source.live else source.fps
+    painter = Painter(model.metadata.input, moving=not stands_still(source), fps=recorded_fps)
     try:
-        for answer in _answers(model, source, sinks, settings, progress):
-            progress.count(answer)
-            with progress.timer.measure("output"):
-                for sink in sinks:
-                    sink.write(answer, progress)
-            if stop.is_set() or progress.frames == settings.max_frames:
-                break
+        with looks.ahead() as ready:
+            for look in ready:
+                answer = look.answer(model)
+                painter.look(answer)
+                if answer.left_out is None and any(sink.wants_overlay for sink in sinks):
+                    with progress.timer.measure("overlay"):
+                        answer = replace(answer, overlay=painter.paint(answer, current().opacity))
+                progress.count(answer)
+                with progress.timer.measure("output"):
+                    for sink in sinks:
+                        sink.write(answer, progress)
+                if stop.is_set() or progress.frames == first.max_frames:
+                    break
     except SourceError as error:
         if not progress.frames:
             raise
-        failure = error
+        progress.failure = error
     if not progress.frames and not stop.is_set():
         raise SourceError(
             f"{source.name} gave no frame that can be read ({progress.unreadable:,} unreadable). "
             "Check the files, or see that all else works with `--source synthetic:`."
         )
-    return progress.summary(failure)
+    return progress.summary()
 
 
 def warm_up(model: Model, class_index: int | None = None) -> None:
@@ -118,53 +147,109 @@ def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _answers(
-    model: Model, source: Source, sinks: Sequence[Sink], settings: RunSettings, progress: Progress
-) -> Iterator[Answer]:
-    painter = _Painter(model, settings.opacity, moving=not isinstance(source, PictureSource))
-    timer = progress.timer
-    frames = iter(source)
-    while True:
-        try:
-            with timer.measure("capture"):
-                frame = next(frames)
-        except StopIteration:
+@dataclass(frozen=True)
+class _Look:
+    """What the model said of a frame, and when."""
+
+    frame: Frame
+    explanation: Explanation
+    left_out: Reason | None
+    answered_at: float
+
+    def answer(self, model: Model) -> Answer:
+        answer = read_answer(model, self.frame, self.explanation, clock=lambda: self.answered_at)
+        return replace(answer, left_out=self.left_out)
+
+
+class _Looks:
+    """The model's side of a run: frames in, looks out."""
+
+    def __init__(
+        self,
+        model: Model,
+        source: Source,
+        current: Callable[[], RunSettings],
+        progress: Progress,
+        thinning: Thinning,
+        stop: threading.Event,
+    ) -> None:
+        self._model = model
+        self._source = source
+        self._current = current
+        self._budget_fps = current().budget_fps
+        self._progress = progress
+        self._timer = progress.timer
+        self._thinning = thinning
+        self._stop = stop
+        self._over_budget = 0
+
+    @contextmanager
+    def ahead(self) -> Iterator[Iterable[_Look]]:
+        """The looks, worked out in other threads."""
+        prepared = self._prepared()
+        if isinstance(self._source, LatestFrames):
+            # It reads ahead by itself. What is newest is asked for as late as can be: prepared ahead it would age.
+            with Ahead(self._looks(prepared), "kdedge-model", self._stop) as looks:
+                yield looks
+        else:
+            with (
+                Ahead(prepared, "kdedge-source", self._stop) as frames,
+                Ahead(self._looks(frames), "kdedge-model", self._stop) as looks,
+            ):
+                yield looks
+
+    def _looks(self, prepared: Iterable[tuple[Frame, Pixels]]) -> Iterator[_Look]:
+        # Here, so that the first frame is read meanwhile.
+        warm_up(self._model, self._current().class_index)
+        self._progress.start()
+        yield from map(self._look, prepared)
+
+    def _prepared(self) -> Iterator[tuple[Frame, Pixels]]:
+        frames = iter(self._source)
+        while True:
+            try:
+                with self._timer.measure("capture"):
+                    frame = next(frames)
+            except StopIteration:
+                return
+            with self._timer.measure("preprocess"):
+                image = fit(frame.rgb, self._model.metadata.input)[None]
+            prepared = [(frame, image)]
+            del frame  # which may have many megabytes, and is not kept while the next one is read
+            yield prepared.pop()
+
+    def _look(self, prepared: tuple[Frame, Pixels]) -> _Look:
+        frame, image = prepared
+        started = time.perf_counter()
+        settings = self._current()
+        explainer = settings.explainer
+        explains = explainer is not None or self._model.has_map
+        left_out = self._thinning.before(frame.index) if explains else None
+        with self._timer.measure("inference"):
+            asks = explains and left_out is None and explainer is None
+            explanation = self._model.predict(image, settings.class_index, explained=asks)
+        if explains and left_out is None:
+            probabilities = explanation.probabilities[0]
+            best = int(probabilities.argmax())
+            left_out = self._thinning.after(self._model.metadata.labels[best], float(probabilities[best]))
+            if left_out is not None:
+                explanation = replace(explanation, saliency_map=None)
+            elif explainer is not None:
+                with self._timer.measure("explanation"):
+                    estimate = explainer(image[0], int(explanation.explained_class[0]))
+                explanation = replace(explanation, saliency_map=estimate.map[None])
+        answered_at = time.monotonic()
+        self._warn(left_out, time.perf_counter() - started)
+        return _Look(frame, explanation, left_out, answered_at)
+
+    def _warn(self, left_out: Reason | None, busy_s: float) -> None:
+        """Say once that leaving explanations out is not enough."""
+        if self._budget_fps is None or left_out is None:
             return
-        with timer.measure("preprocess"):
-            image = fit(frame.rgb, model.metadata.input)[None]
-        with timer.measure("inference"):
-            explanation = model.predict(image, settings.class_index)
-        answer = read_answer(model, frame, explanation)
-        painter.look(answer)
-        if any(sink.wants_overlay for sink in sinks):
-            with timer.measure("overlay"):
-                answer = replace(answer, overlay=painter.paint(answer))
-        yield answer
-
-
-class _Painter:
-    """Draws answers; of a moving picture it remembers how bright the heat was."""
-
-    def __init__(self, model: Model, opacity: float, *, moving: bool) -> None:
-        self._spec = model.metadata.input
-        self._opacity = opacity
-        self._moving = moving
-        self._steady = SteadyScale()
-        self._scale = 0.0
-
-    def look(self, answer: Answer) -> None:
-        """Take in the strength of the evidence, also of frames that are not drawn."""
-        if answer.saliency_map is not None:
-            strength = peak(answer.saliency_map)
-            self._scale = self._steady.update(strength) if self._moving else strength
-
-    def paint(self, answer: Answer) -> Pixels:
-        rgb = answer.frame.rgb
-        heat = None if answer.saliency_map is None else rectified(answer.saliency_map, self._scale)
-        details = [] if answer.explained == answer.label else [f"heat: {answer.explained}"]
-        if self._moving:
-            details.append(f"{answer.age_ms:.0f} ms old")
-        caption = Caption(answer.label, answer.probability, tuple(details))
-        height, width = rgb.shape[:2]
-        box = visible_box(height, width, self._spec)
-        return draw_overlay(rgb, heat, box, caption, opacity=self._opacity)
+        self._over_budget = self._over_budget + 1 if busy_s * self._budget_fps > 1 else 0
+        if self._over_budget == _FRAMES_OVER_BUDGET:
+            _log.warning(
+                "--fps %g is out of reach even without explanations: one pass of the model takes %.0f ms",
+                self._budget_fps,
+                busy_s * 1e3,
+            )

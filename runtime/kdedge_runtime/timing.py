@@ -4,11 +4,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["WINDOW", "Stage", "StageTimer", "Tally"]
+__all__ = ["WINDOW", "Stage", "StageTimer", "Stopwatch", "Tally"]
 
 WINDOW = 2048
 """Percentiles are those of this many most recent samples; means are of all."""
@@ -22,6 +22,7 @@ class Stage:
     mean_ms: float
     p50_ms: float
     p95_ms: float
+    p99_ms: float
 
 
 class Tally:
@@ -44,8 +45,22 @@ class Tally:
         recent = self._recent.copy()
         if not recent:
             return None
-        p50, p95 = np.percentile(list(recent), [50, 95])
-        return Stage(self._count, self._sum_ms / self._count, float(p50), float(p95))
+        p50, p95, p99 = np.percentile(list(recent), [50, 95, 99]).tolist()
+        return Stage(self._count, self._sum_ms / self._count, p50, p95, p99)
+
+
+@dataclass
+class Stopwatch:
+    """Times blocks, each as one lap."""
+
+    laps_ms: list[float] = field(default_factory=list)
+    _started: float = 0.0
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.laps_ms.append((time.perf_counter() - self._started) * 1e3)
 
 
 class StageTimer:

@@ -16,7 +16,6 @@ models want another --out.
 """
 
 import argparse
-import csv
 import itertools
 import json
 import os
@@ -134,12 +133,13 @@ def judge(run: str, weights: Path | None, teacher: str, teacher_weights: Path | 
     import torch
 
     from kdedge.data import decode, scan
+    from kdedge.data.objects import boxes_beside, object_masks
     from kdedge.models.run_folder import read_run
     from kdedge.models.trained import load_trained
     from kdedge_export.graph import deploy
     from kdedge_export.validate import metrics, predict
     from kdedge_export.validate.compare import pair_pearson
-    from kdedge_runtime.preprocess import visible_box
+    from kdedge_export.validate.localisation import localise_all
 
     student = load_trained(run, weights=weights, which="best" if run == teacher else "last")
     taught = load_trained(teacher, weights=teacher_weights)
@@ -163,27 +163,14 @@ def judge(run: str, weights: Path | None, teacher: str, teacher_weights: Path | 
     if weights is None:
         record = read_run(Path(run))
         figures |= {"epochs": record.recipe["epochs"], "seconds": record.result["seconds"], "device": record.device}
-    boxes_file = data / "boxes.csv"
-    if boxes_file.is_file():
-        from PIL import Image
-
-        with boxes_file.open() as lines:
-            boxes = {row["file"]: [float(row[k]) for k in ("x1", "y1", "x2", "y2")] for row in csv.DictReader(lines)}
-        named = [index for index, sample in enumerate(held_out.samples) if sample.name in boxes]
-        found = predict(learner, held_out.images[named], held_out.targets[named])
-        scores, centre, side = [], [], student.input.height
-        for saliency_map, sample in zip(found.maps, (held_out.samples[index] for index in named), strict=True):
-            with sample.open() as picture:
-                width, height = picture.size
-            left, top, right, bottom = visible_box(height, width, student.input)
-            x1, y1, x2, y2 = boxes[sample.name]
-            sx, sy = side / (right - left), side / (bottom - top)
-            box = np.array([[(x1 - left) * sx, (y1 - top) * sy, (x2 - left) * sx, (y2 - top) * sy]], dtype=np.float32)
-            large = np.asarray(Image.fromarray(saliency_map).resize((side, side), Image.Resampling.BICUBIC))
-            scores.append(float(metrics.pointing_game(large[None], box)[0]))
-            centre.append(float(box[0, 0] <= side / 2 < box[0, 2] and box[0, 1] <= side / 2 < box[0, 3]))
-        figures["pointing"] = 100 * statistics.mean(scores)
-        figures["pointing_centre"] = 100 * statistics.mean(centre)
+    boxes = boxes_beside(str(data))
+    if boxes is not None:
+        masks = object_masks(boxes, held_out.samples, student.input)
+        named = [index for index, mask in enumerate(masks) if mask is not None]
+        images, known = held_out.images[named], [mask for mask in masks if mask is not None]
+        found = localise_all({"run": predict(learner, images, held_out.targets[named]).maps}, images, known)
+        figures["pointing"] = 100 * found["run"].pointing
+        figures["pointing_centre"] = 100 * found["centre"].pointing
     return figures
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_nets import CLASSES, NETS, SIDE, SPEC, Export, randomised
+from small_nets import CLASSES, NETS, SIDE, SPEC, TAILS, Export, randomised
 
 from kdedge_export.graph import Plain, deploy, export_graph, save_model
 from kdedge_runtime import Metadata, Model
@@ -18,13 +18,13 @@ LABELS = tuple(f"class {index}" for index in range(CLASSES))
 
 @pytest.fixture(scope="session")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export]:
-    """Export one of `NETS`, or `plain`: the linear one without its map."""
+    """Export one of `NETS` or `TAILS`, or `plain`: the linear one without its map."""
     folder, made = tmp_path_factory.mktemp("exports"), {}
 
     def once(name: str) -> Export:
         if name not in made:
             torch.manual_seed(0)
-            model = randomised(NETS["linear" if name == "plain" else name]())
+            model = randomised((NETS | TAILS)["linear" if name == "plain" else name]())
             module = Plain(model, SPEC) if name == "plain" else deploy(model, SPEC)
             graph = export_graph(module)
             metadata = Metadata(LABELS, SPEC, module.outputs, lineage={"student": "Grüße"}, temperature=1.5)

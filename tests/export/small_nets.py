@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -121,12 +122,119 @@ def every_activation() -> nn.Module:
     return HeadNet(*layers[:-1], nn.Linear(16, CLASSES, bias=False))
 
 
+class Excited(nn.Module):
+    """Squeeze and excitation between two gated activations: MobileNetV3 and EfficientNet in small."""
+
+    def __init__(self, activation: type[nn.Module], gate: type[nn.Module]) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(8)
+        self.squeeze = nn.Conv2d(8, 4, 1)
+        self.excite = nn.Conv2d(4, 8, 1)
+        self.conv2 = nn.Conv2d(8, CHANNELS, 3, stride=2, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(CHANNELS)
+        self.act1, self.act2, self.gate = activation(), activation(), gate()
+        self.head = nn.Linear(CHANNELS, CLASSES)
+        for conv in (self.conv1, self.conv2):  # so that activations reach all pieces of their functions
+            conv.weight.data *= 3
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act1(self.bn1(self.conv1(x)))
+        gate = self.gate(self.excite(F.relu(self.squeeze(x.mean((2, 3), keepdim=True)))))
+        x = self.act2(self.bn2(self.conv2(x * gate)))
+        return self.head(x.mean((2, 3)))
+
+
+def hard_swish() -> nn.Module:
+    """HardSwish and a hard gate, as in MobileNetV3."""
+    return Excited(nn.Hardswish, nn.Hardsigmoid)
+
+
+def swish() -> nn.Module:
+    """SiLU and a sigmoid gate, as in EfficientNet."""
+    return Excited(nn.SiLU, nn.Sigmoid)
+
+
 NETS: dict[str, Callable[[], nn.Module]] = {
     "linear": linear_head,
     "every activation": every_activation,
     "pools a function": PoolsFunction,
     "rectifies in place": RectifiesInPlace,
+    "hard swish": hard_swish,
+    "swish": swish,
 }
+
+
+class Flattens(nn.Module):
+    """Dense layers on every cell, as in VGG, and ReLU in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = body(inplace=True)
+        self.pool = nn.AdaptiveAvgPool2d(5)
+        self.head = nn.Sequential(
+            nn.Linear(CHANNELS * 25, 24), nn.ReLU(inplace=True), nn.Dropout(), nn.Linear(24, CLASSES)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.pool(self.features(x)).flatten(1))
+
+
+class PoolsScores(nn.Module):
+    """A convolution gives each class its scores, which are averaged, as in SqueezeNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = body()
+        self.head = nn.Sequential(nn.Conv2d(CHANNELS, CLASSES, 1), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1))
+        nn.init.ones_(self.head[0].bias)  # so that every class has cells that count
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x)).flatten(1)
+
+
+class NormalisesPooled(nn.Module):
+    """Layer normalisation between pooling and the dense layer, as in ConvNeXt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = body()
+        self.norm, self.head = nn.LayerNorm(CHANNELS), nn.Linear(CHANNELS, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.norm(self.features(x).mean(dim=(2, 3))))
+
+
+class ChannelsLast(nn.Module):
+    """Cells in rows with their channels last, as in Swin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = body()
+        self.norm, self.head = nn.LayerNorm(CHANNELS), nn.Linear(CHANNELS, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.gelu(self.norm(self.features(x).permute(0, 2, 3, 1))).mean(dim=(1, 2)))
+
+
+def class_token() -> nn.Module:
+    """A vision transformer, whose class token is classified; a head that is not zero, as it is before training."""
+    net = torchvision.models.VisionTransformer(
+        image_size=SIDE, patch_size=4, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=CLASSES
+    )
+    nn.init.normal_(net.heads.head.weight)
+    nn.init.normal_(net.encoder.pos_embedding)
+    return net
+
+
+TAILS: dict[str, Callable[[], nn.Module]] = {
+    "flattens": Flattens,
+    "pools scores": PoolsScores,
+    "normalises pooled": NormalisesPooled,
+    "channels last": ChannelsLast,
+    "class token": class_token,
+}
+"""Heads without a closed form."""
 
 
 @dataclass(frozen=True)
@@ -147,10 +255,19 @@ def inputs(n: int, seed: int, side: int = SIDE) -> Tensor:
     return F.interpolate(coarse, side, mode="bilinear") + 0.3 * grain
 
 
-def grad_cam(model: nn.Module, layer: nn.Module, x: Tensor, classes: Tensor, *, of_input: bool = False) -> Tensor:
+def grad_cam(
+    model: nn.Module,
+    layer: nn.Module,
+    x: Tensor,
+    classes: Tensor,
+    *,
+    of_input: bool = False,
+    planes: Callable[[Tensor], Tensor] = lambda activations: activations,
+) -> Tensor:
     """Grad-CAM before its ReLU, `[N, h, w]`, by its definition: the gradient's mean over the cells weighs a channel.
 
-    Selvaraju et al., ICCV 2017, eq. 1 and 2, at the output (or input) of a layer, for one class an image.
+    Selvaraju et al., ICCV 2017, eq. 1 and 2, at the output (or input) of a layer, for one class an image; `planes` lays
+    activations out as `[N, C, h, w]`.
     """
     seen: list[Tensor] = []
     if of_input:
@@ -161,6 +278,7 @@ def grad_cam(model: nn.Module, layer: nn.Module, x: Tensor, classes: Tensor, *, 
     handle.remove()
     (activations,) = seen
     (gradient,) = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), activations)
+    gradient, activations = planes(gradient), planes(activations)
     weights = gradient.mean(dim=(2, 3), keepdim=True)
     return (weights * activations).sum(dim=1).detach()
 

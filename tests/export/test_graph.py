@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,29 @@ import onnxruntime as ort
 import pytest
 import torch
 import torchvision
-from small_nets import CELLS, CLASSES, NETS, SIDE, SPEC, Export, HeadNet, grad_cam, inputs, randomised, relative_error
+from small_nets import (
+    CELLS,
+    CLASSES,
+    NETS,
+    SIDE,
+    SPEC,
+    TAILS,
+    Export,
+    HeadNet,
+    grad_cam,
+    inputs,
+    randomised,
+    relative_error,
+)
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as T
 
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.graph import Deployed, deploy, export_graph, save_model
 from kdedge_export.normalise import Normalise
+from kdedge_export.saliency import ByCells, Tail
 from kdedge_runtime import Metadata, Model
+from kdedge_runtime.golden import Golden, mean_error
 from kdedge_runtime.metadata import ImageInput, Outputs
 
 TOLERANCE = 1e-4
@@ -26,7 +42,7 @@ Draw = Callable[[int, int], np.ndarray]
 Exports = Callable[[str], Export]
 
 
-@pytest.fixture(scope="module", params=NETS)
+@pytest.fixture(scope="module", params=[*NETS, *TAILS])
 def explained(request: pytest.FixtureRequest, export: Exports) -> Export:
     return export(request.param)
 
@@ -45,9 +61,12 @@ def by_autograd(module: Deployed, images: np.ndarray, classes: np.ndarray) -> Te
     """Grad-CAM of the wrapped model on pictures that are normalised here, in NumPy."""
     scaled = (images / 255.0 - SPEC.mean) / SPEC.std
     x = torch.from_numpy(scaled.transpose(0, 3, 1, 2).astype(np.float32))
-    head = module.explained.head
-    layer = module.explained.model.get_submodule(head.target_layer)
-    return grad_cam(module.explained.model, layer, x, torch.from_numpy(classes), of_input=head.takes_input)
+    explained = module.explained
+    assert isinstance(explained, ByCells)
+    layer, classes = explained.model.get_submodule(explained.head.target_layer), torch.from_numpy(classes)
+    if isinstance(explained.head, Tail):
+        return grad_cam(explained.model, layer, x, classes, planes=explained.head.layout.channels_first)
+    return grad_cam(explained.model, layer, x, classes, of_input=explained.head.takes_input)
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -136,10 +155,18 @@ def test_the_file_says_nothing_of_the_machine_that_exported_it(explained: Export
 
 
 def test_metadata_survives_the_file(linear: Export, plain: Export) -> None:
-    assert linear.model.metadata == linear.metadata
+    assert replace(linear.model.metadata, golden=None) == linear.metadata
     assert linear.model.metadata.outputs == Outputs("gradcam", "features", "GAP+Linear", CELLS, CELLS)
     assert linear.model.metadata.lineage == {"student": "Grüße"}
     assert plain.model.metadata.outputs == Outputs("none")
+
+
+def test_the_file_brings_golden_frames_that_it_passes(linear: Export, plain: Export) -> None:
+    for export in (linear, plain):
+        golden = Golden.of(export.model)
+        said = export.model.predict(golden.images, None)
+        assert mean_error(said.logits, golden.logits) < 1e-4
+    assert Golden.of(linear.model).saliency_map is not None and Golden.of(plain.model).saliency_map is None
 
 
 def test_without_a_method_there_are_only_logits(plain: Export, linear: Export, pictures: Draw) -> None:
@@ -154,7 +181,9 @@ def test_without_a_method_there_are_only_logits(plain: Export, linear: Export, p
     onnx.checker.check_model(onnx.load(plain.model.path), full_check=True)
 
 
-def test_head_nodes_are_what_comes_after_the_activations(explained: Export) -> None:
+@pytest.mark.parametrize("name", NETS)
+def test_head_nodes_are_what_comes_after_the_activations(export: Exports, name: str) -> None:
+    explained = export(name)
     nodes = {node.name: node for node in explained.graph.model.graph.node}
     assert len(nodes) == len(explained.graph.model.graph.node), "two nodes share a name"
     head = {nodes[name].op_type for name in explained.graph.head_nodes}
@@ -165,6 +194,22 @@ def test_head_nodes_are_what_comes_after_the_activations(explained: Export) -> N
         "saliency_map",
         "explained_class",
     ]
+
+
+@pytest.mark.parametrize("name", TAILS)
+def test_behind_a_differentiated_head_only_the_last_layer_and_the_map_stay_float(export: Exports, name: str) -> None:
+    graph = export(name).graph
+    nodes = {node.name: node for node in graph.model.graph.node}
+    body = nodes.keys() - graph.head_nodes
+    needed = {"logits"}
+    for node in reversed(graph.model.graph.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+    assert all(needed.intersection(nodes[each].output) for each in body), "a part of the map would be quantized"
+    assert sum(nodes[each].op_type == "Conv" for each in body) >= 1
+    assert any("logits" in nodes[each].output for each in graph.head_nodes)
+    if name == "flattens":
+        assert sum(nodes[each].op_type == "Gemm" for each in body) == 1, "the first dense layer is most of the weights"
 
 
 def test_a_map_costs_no_second_convolution(linear: Export, plain: Export) -> None:
@@ -201,8 +246,8 @@ def test_normalising_is_that_of_torchvision() -> None:
 
 
 def test_deploying_refuses_a_head_without_a_map() -> None:
-    with pytest.raises(HeadNotSupported, match="sigmoid"):
-        deploy(HeadNet(nn.Linear(12, 4), nn.Sigmoid()), SPEC)
+    with pytest.raises(HeadNotSupported, match="none of its layers has activations that lie over the picture"):
+        deploy(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 4)), SPEC)
 
 
 def test_a_module_explains_another_class_in_each_image(linear: Export, pictures: Draw) -> None:

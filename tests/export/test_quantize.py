@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -10,13 +11,26 @@ from onnx import numpy_helper
 from small_nets import CHANNELS, CLASSES, Export
 
 from kdedge_export.graph import save_model
-from kdedge_export.quantize import Recipe, quantize
+from kdedge_export.quantize import Quantized, Recipe, quantize
+from kdedge_export.quantize.ranges import METHODS
 from kdedge_export.validate.metrics import agreement, map_pearson
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.errors import UsageError
 
 Draw = Callable[[int, int], np.ndarray]
 FLOAT_HEAD = {"ReduceMean", "Gemm", "ArgMax", "Gather", "MatMul"}
+FILTERS, OUTPUTS = 8, 2
+"""Of the first convolution, and how many of its positions lie in four pixels."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An export and its int8 file."""
+
+    fp32: Export
+    int8: Model
+    quantized: Quantized
+    told: list[tuple[str, int, int]]
 
 
 @pytest.fixture(scope="module")
@@ -25,21 +39,29 @@ def calibration(pictures: Draw) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def full_range(export: Callable[[str], Export], calibration: np.ndarray) -> tuple[onnx.ModelProto, dict]:
-    return quantize(export("linear").graph, calibration, Recipe(reduce_range=False))
+def full_range(export: Callable[[str], Export], calibration: np.ndarray, pictures: Draw) -> Quantized:
+    return quantize(export("linear").graph, calibration, pictures(16, 150), Recipe(reduce_range=False))
 
 
-@pytest.fixture(scope="module", params=["linear", "every activation", "pools a function"])
-def pair(request: pytest.FixtureRequest, export, calibration, tmp_path_factory) -> tuple[Export, Model, list[int]]:
-    """An export, its int8 file, and what the progress was told."""
+@pytest.fixture(scope="module", params=["linear", "every activation", "pools a function", "hard swish", "swish"])
+def pair(request: pytest.FixtureRequest, export, calibration, pictures, tmp_path_factory) -> Pair:
     fp32, told = export(request.param), []
-    quantized, note = quantize(fp32.graph, calibration, Recipe(), told.append)
-    path = tmp_path_factory.mktemp("int8") / "model.int8.onnx"
+    quantized = quantize(fp32.graph, calibration, pictures(16, 150), Recipe(), progress=lambda *step: told.append(step))
+    return Pair(fp32, saved(quantized, fp32, tmp_path_factory.mktemp("int8")), quantized, told)
+
+
+def saved(quantized: Quantized, fp32: Export, folder) -> Model:
+    path = folder / "model.int8.onnx"
     metadata = Metadata(
-        fp32.metadata.labels, fp32.metadata.input, fp32.metadata.outputs, note, fp32.metadata.lineage, temperature=1.5
+        fp32.metadata.labels,
+        fp32.metadata.input,
+        fp32.metadata.outputs,
+        quantized.note,
+        fp32.metadata.lineage,
+        temperature=1.5,
     )
-    save_model(quantized, metadata, path)
-    return fp32, Model.load(path, threads=1), told
+    save_model(quantized.model, metadata, path)
+    return Model.load(path, threads=1)
 
 
 def float_region(model: onnx.ModelProto) -> list[onnx.NodeProto]:
@@ -67,8 +89,8 @@ def kernels(model: onnx.ModelProto) -> Iterator[tuple[np.ndarray, np.ndarray, in
             yield weight, scale, axis
 
 
-def test_the_head_and_the_map_stay_float(pair: tuple[Export, Model, list[int]]) -> None:
-    model = onnx.load(pair[1].path)
+def test_the_head_and_the_map_stay_float(pair: Pair) -> None:
+    model = onnx.load(pair.int8.path)
     region = float_region(model)
     operations = {node.op_type for node in region}
     assert operations >= FLOAT_HEAD
@@ -80,30 +102,37 @@ def test_the_head_and_the_map_stay_float(pair: tuple[Export, Model, list[int]]) 
             assert set(stored) <= {onnx.TensorProto.FLOAT, onnx.TensorProto.INT64}
 
 
-def test_the_body_is_quantized_per_channel(pair: tuple[Export, Model, list[int]]) -> None:
-    found = list(kernels(onnx.load(pair[1].path)))
-    assert [weight.shape[0] for weight, _, _ in found] == [8, CHANNELS]
+def test_the_body_is_quantized_per_channel(pair: Pair) -> None:
+    found = list(kernels(onnx.load(pair.int8.path)))
+    assert [weight.shape[0] for weight, _, _ in found] == [FILTERS * OUTPUTS, CHANNELS]
     for weight, scale, axis in found:
         assert weight.dtype == np.int8
         assert scale.shape == (weight.shape[0],) and axis == 0
         assert len(set(scale.tolist())) > 1, "every channel has the same scale"
 
 
-def test_every_convolution_reads_uint8(pair: tuple[Export, Model, list[int]]) -> None:
-    model = onnx.load(pair[1].path)
+def test_every_convolution_reads_uint8_and_the_first_one_the_image_itself(pair: Pair) -> None:
+    model = onnx.load(pair.int8.path)
     producers = {output: node for node in model.graph.node for output in node.output}
     zeros = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Conv":
-            dequantize = producers[node.input[0]]
-            assert dequantize.op_type == "DequantizeLinear"
-            assert zeros[dequantize.input[2]] == onnx.TensorProto.UINT8
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    for node in convolutions:
+        dequantize = producers[node.input[0]]
+        assert dequantize.op_type == "DequantizeLinear"
+        assert zeros[dequantize.input[2]] == onnx.TensorProto.UINT8
+    tensor, moved = producers[convolutions[0].input[0]].input[0], []
+    while tensor != "image":
+        node = producers[tensor]
+        moved.append(node.op_type)
+        tensor = next(name for name in node.input if name == "image" or (name in producers and name[0] != "_"))
+        if node.op_type == "Concat":
+            tensor = next(name for name in node.input if name.startswith(("framed", "grouped", "image")))
+    assert set(moved) <= {"Transpose", "Concat", "Reshape"}, "bytes are moved, not computed with"
 
 
-def test_the_answer_and_the_map_stay_close(pair: tuple[Export, Model, list[int]], pictures: Draw) -> None:
-    fp32, int8, _ = pair
+def test_the_answer_and_the_map_stay_close(pair: Pair, pictures: Draw) -> None:
     images = pictures(64, 200)
-    exact, coarse = fp32.model.predict(images, 3), int8.predict(images, 3)
+    exact, coarse = pair.fp32.model.predict(images, 3), pair.int8.predict(images, 3)
     assert agreement(exact.logits, coarse.logits) >= 0.9
     pearson = map_pearson(exact.saliency_map, coarse.saliency_map)
     # Not the mean: where a random net's slopes change sign, a map may turn over.
@@ -112,8 +141,8 @@ def test_the_answer_and_the_map_stay_close(pair: tuple[Export, Model, list[int]]
     assert np.abs(exact.saliency_map - coarse.saliency_map).max() > 1e-4 * np.abs(exact.saliency_map).max()
 
 
-def test_metadata_and_the_default_class_survive(pair: tuple[Export, Model, list[int]], pictures: Draw) -> None:
-    fp32, int8, _ = pair
+def test_metadata_and_the_default_class_survive(pair: Pair, pictures: Draw) -> None:
+    fp32, int8 = pair.fp32, pair.int8
     assert int8.metadata.quantization is not None
     assert (int8.metadata.labels, int8.metadata.input, int8.metadata.outputs, int8.metadata.temperature) == (
         fp32.metadata.labels,
@@ -129,10 +158,16 @@ def test_metadata_and_the_default_class_survive(pair: tuple[Export, Model, list[
     assert free.saliency_map is not None and free.saliency_map.dtype == np.float32
 
 
-def test_the_file_is_sound_and_says_nothing_of_the_machine(
-    pair: tuple[Export, Model, list[int]], own_paths: tuple[bytes, ...]
-) -> None:
-    path = pair[1].path
+def test_a_batch_gives_what_its_images_give_alone(pair: Pair, pictures: Draw) -> None:
+    images = pictures(5, 400)
+    together = pair.int8.predict(images)
+    for index, image in enumerate(images):
+        alone = pair.int8.predict(image[None])
+        np.testing.assert_allclose(alone.logits[0], together.logits[index], rtol=1e-4, atol=1e-5)
+
+
+def test_the_file_is_sound_and_says_nothing_of_the_machine(pair: Pair, own_paths: tuple[bytes, ...]) -> None:
+    path = pair.int8.path
     onnx.checker.check_model(onnx.load(path), full_check=True)
     content = path.read_bytes()
     for place in own_paths:
@@ -142,48 +177,70 @@ def test_the_file_is_sound_and_says_nothing_of_the_machine(
     assert all(entry.key.startswith("kdedge.") for entry in model.metadata_props)
 
 
-def test_the_note_says_how_it_was_done(full_range: tuple[onnx.ModelProto, dict], calibration: np.ndarray) -> None:
-    _, note = full_range
+def test_the_note_says_how_it_was_done(full_range: Quantized, calibration: np.ndarray) -> None:
+    note = dict(full_range.note)
+    losses, held_out, latency = note.pop("calibration_loss"), note.pop("held_out"), note.pop("latency_ms")
+    assert note.pop("calibration") == min(METHODS, key=losses.__getitem__), "not the method that loses least"
+    assert tuple(losses) == METHODS
     assert note == {
         "format": "qdq",
         "activations": "uint8",
         "weights": "int8",
         "per_channel": True,
-        "calibration": "minmax",
         "calibration_sha256": hashlib.sha256(calibration.tobytes()).hexdigest(),
         "calibration_images": len(calibration),
+        "float_layers": [],
+        "goal": {"keep_heatmaps": None, "max_drop": None},
         "reduce_range": False,
     }
+    assert held_out["images"] == 16 and 0.5 < held_out["agreement"] <= 1 and held_out["top1"] is None
+    assert min(latency["fp32"], latency["int8"]) > 0 and latency["threads"] == 1 and latency["machine"]
 
 
-def test_a_reduced_range_keeps_weights_to_seven_bits(
-    pair: tuple[Export, Model, list[int]], full_range: tuple[onnx.ModelProto, dict]
-) -> None:
-    for weight, _, _ in kernels(onnx.load(pair[1].path)):
+def test_a_reduced_range_keeps_weights_to_seven_bits(pair: Pair, full_range: Quantized) -> None:
+    for weight, _, _ in kernels(onnx.load(pair.int8.path)):
         assert np.abs(weight.astype(int)).max() == 64
-    for weight, _, _ in kernels(full_range[0]):
+    for weight, _, _ in kernels(full_range.model):
         assert np.abs(weight.astype(int)).max() == 127
 
 
-def test_progress_counts_the_calibration_images(pair: tuple[Export, Model, list[int]], calibration: np.ndarray) -> None:
-    assert sum(pair[2]) == len(calibration)
+def test_a_device_may_want_signed_activations(
+    export: Callable[[str], Export], calibration: np.ndarray, pictures: Draw, tmp_path
+) -> None:
+    for name in ("linear", "hard swish"):
+        fp32 = export(name)
+        quantized = quantize(fp32.graph, calibration, pictures(16, 150), Recipe(False, activations="int8"))
+        zeros = {tensor.name: tensor.data_type for tensor in quantized.model.graph.initializer}
+        kinds = {zeros[node.input[2]] for node in quantized.model.graph.node if node.op_type == "QuantizeLinear"}
+        assert kinds == {onnx.TensorProto.INT8}
+        images = pictures(64, 200)
+        exact, coarse = fp32.model.predict(images, 3), saved(quantized, fp32, tmp_path).predict(images, 3)
+        assert np.median(map_pearson(exact.saliency_map, coarse.saliency_map)) >= 0.99
+
+
+def test_progress_counts_both_passes_over_the_calibration_images(pair: Pair, calibration: np.ndarray) -> None:
+    ends = {what: (done, total) for what, done, total in pair.told}
+    assert ends == {
+        "calibrating": (2 * len(calibration), 2 * len(calibration)),
+        "choosing ranges": (len(METHODS), len(METHODS)),
+    }
 
 
 def test_a_graph_without_a_map_is_quantized_up_to_its_last_layer(
     export: Callable[[str], Export], calibration: np.ndarray, pictures: Draw, tmp_path
 ) -> None:
     plain = export("plain")
-    quantized, note = quantize(plain.graph, calibration, Recipe())
-    path = tmp_path / "plain.int8.onnx"
-    save_model(quantized, Metadata(plain.metadata.labels, plain.metadata.input, plain.metadata.outputs, note), path)
-    assert len(list(kernels(quantized))) == 2
-    assert "Gemm" in {node.op_type for node in float_region(quantized)}
+    quantized = quantize(plain.graph, calibration, pictures(16, 150), Recipe())
+    int8 = saved(quantized, plain, tmp_path)
+    assert len(list(kernels(quantized.model))) == 2
+    assert "Gemm" in {node.op_type for node in float_region(quantized.model)}
+    assert quantized.tradeoff.chosen.fidelity.map_pearson is None
     images = pictures(64, 200)
-    assert agreement(plain.model.predict(images).logits, Model.load(path).predict(images).logits) >= 0.9
+    assert agreement(plain.model.predict(images).logits, int8.predict(images).logits) >= 0.9
 
 
 def test_without_calibration_images_nothing_is_quantized(
     export: Callable[[str], Export], calibration: np.ndarray
 ) -> None:
     with pytest.raises(UsageError, match=r"needs calibration images and got none.*--data DIR"):
-        quantize(export("linear").graph, calibration[:0], Recipe())
+        quantize(export("linear").graph, calibration[:0], calibration, Recipe())

@@ -24,7 +24,7 @@ from small_nets import (
 )
 from torch import Tensor, nn
 
-from kdedge_export.saliency import ExplainedModel, find_head
+from kdedge_export.saliency import ByCells, explain, find_head
 from kdedge_export.saliency.head import ACTIVATIONS
 
 TOLERANCE = 1e-5
@@ -49,22 +49,24 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
-def explain(model: nn.Module, side: int = 32) -> ExplainedModel:
-    return ExplainedModel(model, find_head(model, inputs(1, 99, side)))
+def closed_form_of(model: nn.Module, side: int = 32) -> ByCells:
+    explained = explain(model, inputs(1, 99, side))
+    assert isinstance(explained, ByCells) and explained.head == find_head(model, inputs(1, 99, side))
+    return explained
 
 
-def closed_form(explained: ExplainedModel, x: Tensor, classes: Tensor) -> Tensor:
+def closed_form(explained: ByCells, x: Tensor, classes: Tensor) -> Tensor:
     with torch.no_grad():
-        return explained.class_maps(explained(x)[1], classes[:, None])[:, 0]
+        return explained.class_maps(explained(x), classes[:, None])[:, 0]
 
 
-def layer_of(explained: ExplainedModel) -> nn.Module:
+def layer_of(explained: ByCells) -> nn.Module:
     return explained.model.get_submodule(explained.head.target_layer)
 
 
 def assert_is_grad_cam(model: nn.Module) -> None:
     """Over two batches, each image with another class."""
-    explained = explain(randomised(model))
+    explained = closed_form_of(randomised(model))
     previous: Tensor | None = None
     for seed in (1, 2):
         x, classes = inputs(4, seed), torch.tensor([0, 3, 7, 9])
@@ -142,13 +144,13 @@ def test_however_the_model_is_written(make: Callable[[], nn.Module]) -> None:
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
-def architecture(request: pytest.FixtureRequest) -> tuple[str, ExplainedModel]:
+def architecture(request: pytest.FixtureRequest) -> tuple[str, ByCells]:
     torch.manual_seed(0)
     model = torchvision.models.get_model(request.param, weights=None, num_classes=CLASSES)
-    return request.param, explain(randomised(model), 64)
+    return request.param, closed_form_of(randomised(model), 64)
 
 
-def test_torchvision_equals_automatic_differentiation(architecture: tuple[str, ExplainedModel]) -> None:
+def test_torchvision_equals_automatic_differentiation(architecture: tuple[str, ByCells]) -> None:
     name, explained = architecture
     assert (explained.head.target_layer, explained.head.name) == ARCHITECTURES[name]
     for seed in (1, 2):
@@ -157,7 +159,7 @@ def test_torchvision_equals_automatic_differentiation(architecture: tuple[str, E
         assert relative_error(closed_form(explained, x, classes), expected) <= TOLERANCE
 
 
-def test_torchvision_equals_the_grad_cam_package(architecture: tuple[str, ExplainedModel]) -> None:
+def test_torchvision_equals_the_grad_cam_package(architecture: tuple[str, ByCells]) -> None:
     _, explained = architecture
     layer, classes = layer_of(explained), [2, 8]
     targets = [ClassifierOutputTarget(index) for index in classes]
@@ -177,20 +179,20 @@ def test_torchvision_equals_the_grad_cam_package(architecture: tuple[str, Explai
 
 def test_the_cells_of_a_map_add_up_to_the_logit() -> None:
     net = randomised(HeadNet())
-    explained = explain(net)
+    explained = closed_form_of(net)
     x = inputs(3, 6)
     with torch.no_grad():
-        logits, activations = explained(x)
-        maps = explained.class_maps(activations, torch.arange(CLASSES).expand(3, -1))
-    torch.testing.assert_close(maps.sum(dim=(2, 3)) + net.head[0].bias, logits)
+        look = explained(x)
+        maps = explained.class_maps(look, torch.arange(CLASSES).expand(3, -1))
+    torch.testing.assert_close(maps.sum(dim=(2, 3)) + net.head[0].bias, look.logits)
 
 
 def test_many_classes_at_once_are_each_class_alone() -> None:
-    explained = explain(randomised(HeadNet(wide_linear(CHANNELS, 16), nn.Hardswish(), nn.Linear(16, CLASSES))))
+    explained = closed_form_of(randomised(HeadNet(wide_linear(CHANNELS, 16), nn.Hardswish(), nn.Linear(16, CLASSES))))
     x = inputs(2, 7)
     classes = torch.tensor([[4, 0, 9], [1, 1, 5]])
     with torch.no_grad():
-        maps = explained.class_maps(explained(x)[1], classes)
+        maps = explained.class_maps(explained(x), classes)
     assert maps.shape == (2, 3, CELLS, CELLS)
     for column in range(3):
         torch.testing.assert_close(maps[:, column], closed_form(explained, x, classes[:, column]))
@@ -202,7 +204,7 @@ def test_wrapping_changes_neither_the_logits_nor_the_model() -> None:
     x = inputs(2, 8)
     with torch.no_grad():
         before = net(x)
-        logits, activations = explain(net)(x)
+        logits, (activations,), _ = closed_form_of(net)(x)
         features = net.features(x)
     torch.testing.assert_close(logits, before, rtol=0, atol=0)
     torch.testing.assert_close(activations, features, rtol=0, atol=0)
@@ -211,13 +213,13 @@ def test_wrapping_changes_neither_the_logits_nor_the_model() -> None:
 def test_maps_can_be_trained_and_ignore_the_dropout_of_the_head() -> None:
     torch.manual_seed(0)
     net = randomised(HeadNet(nn.Dropout(), wide_linear(CHANNELS, 16), nn.SiLU(), nn.Linear(16, CLASSES)))
-    explained = explain(net)
+    explained = closed_form_of(net)
     net.head.train()
     x, classes = inputs(2, 9), torch.tensor([[1], [2]])
-    (logits, activations), (other_logits, other_activations) = explained(x), explained(x)
-    maps = explained.class_maps(activations, classes)
-    assert not torch.equal(logits, other_logits)
-    torch.testing.assert_close(maps, explained.class_maps(other_activations, classes), rtol=0, atol=0)
+    look, other = explained(x), explained(x)
+    maps = explained.class_maps(look, classes)
+    assert not torch.equal(look.logits, other.logits)
+    torch.testing.assert_close(maps, explained.class_maps(other, classes), rtol=0, atol=0)
     maps.square().sum().backward()
     for name in ("features.0.weight", "head.1.weight", "head.3.weight"):
         gradient = net.get_parameter(name).grad

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from validate_toys import LABELS, METADATA, Toy, model_file, pictures
 
-from kdedge_export.validate import Evidence, ValidationReport, validate
+from kdedge_export.validate import Check, Data, Evidence, Footprint, Interval, ValidationReport, validate
 from kdedge_export.validate.page import render_page
 from kdedge_export.validate.page.choice import choose
 from kdedge_export.validate.page.histogram import histogram, lower_end
+from kdedge_export.validate.page.pairs import lost_and_kept
 from kdedge_export.validate.page.thumbnails import LARGEST_BYTES, overlay_uri, picture_uri
+from kdedge_export.validate.roles import Role
 
 IMAGES = pictures(80)
 STUDENT = Toy()
@@ -28,10 +30,10 @@ def validated(tmp_path_factory: pytest.TempPathFactory) -> tuple[ValidationRepor
         int8=model_file(STUDENT, folder / "model.int8.onnx", noise=0.2),
         teacher=Toy(seed=7, stride=2),
         images=IMAGES,
-        targets=np.zeros(len(IMAGES), dtype=np.int64),
+        targets=np.arange(len(IMAGES)) % len(LABELS),
         labels=LABELS,
         names=[f"val/{number:03}.png" for number in range(len(IMAGES))],
-        data="toys",
+        data=Data("toys", "5e" * 32),
     )
 
 
@@ -87,6 +89,48 @@ def test_it_shows_the_verdict_and_every_check(validated: tuple[ValidationReport,
     assert all(check.name in text for check in report.checks)
 
 
+def test_it_shows_every_study_and_what_was_left_out(validated: tuple[ValidationReport, Evidence]) -> None:
+    report, evidence = validated
+    footprints: dict[Role, Footprint] = {
+        "fp32": Footprint(parameters=76_070, file_mb=0.3, latency_ms=2.0, threads=1, peak_memory_mb=70.0),
+        "int8": Footprint(parameters=76_070, file_mb=0.1, latency_ms=3.0, threads=1, peak_memory_mb=None),
+    }
+    noted = {"latency_ms": {"fp32": 4.0, "int8": 2.0, "machine": "a workbench"}}
+    models = dict(report.models) | {"int8": replace(report.models["int8"], quantization=noted)}
+    shown = replace(report, footprints=footprints, models=models, notes=("the teacher is left out: gone",))
+    text = read(render_page(shown, evidence)).text
+    titles = ("What the maps are worth", "Do the maps depend on anything", "On worse pictures")
+    for title in (*titles, "Are the probabilities true", "Class by class", "What it takes", "Lost and kept maps"):
+        assert title in text
+    assert "the teacher is left out: gone" in text
+    assert "int8 is not faster but slower than fp32 here (3.00 against 2.00 ms): run the fp32 file there." in text
+    assert "int8 is 2.00 times as fast as fp32 at export, on a workbench (2.00 against 4.00 ms)." in text
+    assert all(facts.sha256 in text for facts in shown.models.values() if facts.sha256 is not None)
+    assert "fingerprint 5e5e" in text
+    assert "--quick" not in text and "--quick" in read(render_page(replace(shown, quick=True), evidence)).text
+
+
+def test_what_is_not_shown_is_neither_a_pass_nor_a_failure(validated: tuple[ValidationReport, Evidence]) -> None:
+    report, evidence = validated
+    shown = Check("a", "some check", 0.99, ">=", 0.98, "correlation", "passed", Interval(0.985, 0.995))
+    reason = "with 80 images; about 900 would show it"
+    unshown = replace(shown, outcome="not shown", interval=Interval(0.95, 1.0), images_needed=900, reason=reason)
+    page = render_page(replace(report, checks=(shown, unshown)), evidence)
+    text = read(page).text
+    assert "Not shown: 1 of 2 checks need more than 80 images" in text
+    assert f"not shown {reason}" in text and "[0.950, 1.000]" in text
+    assert '<header class="unknown">' in page
+
+
+def test_lost_and_kept_maps_stand_side_by_side(validated: tuple[ValidationReport, Evidence]) -> None:
+    _, evidence = validated
+    scores = evidence.pearson["int8"]
+    found = [float(value) for value in re.findall(r"r = ([−\d.]+)", lost_and_kept(evidence).replace("−", "-"))]
+    ranked = np.sort(scores)
+    assert found == pytest.approx([*ranked[:3], *ranked[: -3 - 1 : -1]], abs=1e-3)
+    assert lost_and_kept(replace(evidence, pearson={})) == ""
+
+
 def test_what_was_not_measured_is_not_called_a_pass(tmp_path: Path) -> None:
     fp32 = model_file(STUDENT, tmp_path / "model.onnx", without_map=True)
     report, evidence = validate(student=STUDENT, fp32=fp32, images=IMAGES, labels=LABELS)
@@ -99,7 +143,12 @@ def test_names_cannot_break_out_of_the_page(tmp_path: Path) -> None:
     evil = '<script>alert("x")</script>'
     fp32 = model_file(STUDENT, tmp_path / "model.onnx", metadata=replace(METADATA, labels=(evil, *LABELS[1:])))
     report, evidence = validate(
-        student=STUDENT, fp32=fp32, images=IMAGES, labels=(evil, *LABELS[1:]), names=[evil] * len(IMAGES), data=evil
+        student=STUDENT,
+        fp32=fp32,
+        images=IMAGES,
+        labels=(evil, *LABELS[1:]),
+        names=[evil] * len(IMAGES),
+        data=Data(evil),
     )
     page = render_page(report, evidence)
     assert "<script" not in page

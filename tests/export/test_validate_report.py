@@ -5,21 +5,35 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from jsonschema import Draft202012Validator
 from torch import nn
-from validate_toys import LABELS, METADATA, Toy, model_file, pictures
+from validate_toys import LABELS, METADATA, SIDE, Toy, model_file, pictures
 
 from kdedge_export.graph import Plain, deploy, export_graph, save_model
-from kdedge_export.validate import Evidence, Gates, ValidationReport, predict, validate, write_report
+from kdedge_export.validate import (
+    Data,
+    Evidence,
+    Footprint,
+    Gates,
+    ValidationReport,
+    json_schema,
+    predict,
+    validate,
+    write_report,
+)
 from kdedge_runtime import Model
+from kdedge_runtime.devices import Budgets
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.metadata import Outputs
 
 IMAGES = pictures(120)
 STUDENT = Toy()
+ROLES = ["teacher", "student", "fp32", "int8"]
 
 
 def run(folder: Path, **changes: object) -> tuple[ValidationReport, Evidence]:
@@ -140,12 +154,20 @@ def test_gates_are_the_callers(tmp_path: Path) -> None:
 def test_progress_names_each_model(tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     run(tmp_path, progress=lambda *step: told.append(step))
-    assert [title for title, _, done in told if done == len(IMAGES)] == [
-        "Student, PyTorch",
-        "ONNX, fp32",
-        "ONNX, int8",
-    ]
-    assert {total for _, total, _ in told} == {len(IMAGES)}
+    last = {title: (total, done) for title, total, done in told}
+    models, studies = (
+        ["Student, PyTorch", "ONNX, fp32", "ONNX, int8"],
+        ["sanity of the maps", "faithfulness", "robustness"],
+    )
+    assert list(last) == models + studies
+    assert all(last[title] == (len(IMAGES), len(IMAGES)) for title in models)
+    assert all(total == done for total, done in last.values())
+
+
+def test_quick_leaves_out_what_asks_many_times_and_says_so(tmp_path: Path) -> None:
+    report, _ = run(tmp_path, quick=True)
+    assert report.faithfulness is None and report.robustness is None and report.quick
+    assert report.sanity is not None and report.calibration
 
 
 @pytest.mark.parametrize(
@@ -164,21 +186,57 @@ def test_data_that_does_not_fit_is_refused(tmp_path: Path, changes: dict[str, ob
 
 
 class TestJson:
-    def test_it_has_the_documented_keys(self, tmp_path: Path) -> None:
-        report, evidence = run(tmp_path, teacher=Toy(seed=7), data="toys")
+    def test_it_keeps_to_its_published_schema(self, tmp_path: Path) -> None:
+        masks = [np.eye(SIDE, dtype=np.bool_) if number % 2 else None for number in range(len(IMAGES))]
+        footprint = Footprint(parameters=1000, file_mb=0.1, latency_ms=1.0, threads=1, peak_memory_mb=None)
+        report, evidence = run(
+            tmp_path,
+            teacher=Toy(seed=7),
+            data=Data("toys", "0" * 64),
+            masks=masks,
+            footprints={"fp32": footprint, "int8": footprint},
+            budgets=Budgets(file_mb=1.0, peak_memory_mb=100.0),
+            notes=["a note"],
+        )
         _, path = write_report(report, evidence, tmp_path / "report")
         document = json.loads(path.read_text())
-        assert list(document) == [
-            *("schema", "passed", "created", "data", "images", "labelled"),
-            *("models", "comparisons", "checks", "versions"),
-        ]
-        assert (document["schema"], document["passed"], document["images"]) == (1, True, 120)
+        schema = json_schema()
+        Draft202012Validator.check_schema(schema)
+        faults = [fault.message for fault in Draft202012Validator(schema).iter_errors(document)]
+        assert faults == []
+        assert (document["schema"], document["passed"], document["images"]) == (2, True, 120)
         assert document["comparisons"]["student"]["reference"] == "teacher"
         assert document["comparisons"]["int8"]["reference"] == "student"
-        assert set(document["checks"][0]) == {
-            *("key", "name", "measured", "relation", "bound", "unit", "passed", "reason"),
-        }
-        assert {"kdedge", "torch", "onnxruntime"} <= set(document["versions"])
+        assert list(document["localisation"]["rows"]) == [*ROLES, "centre", "random", "edges"]
+        assert document["robustness"]["images"] == 96
+        # Every key is described.
+        assert set(document) == set(schema["properties"])
+        for part, described in (("models", "model"), ("comparisons", "comparison"), ("calibration", "calibration")):
+            assert set(document[part]["fp32" if part != "comparisons" else "int8"]) == set(
+                schema["$defs"][described]["properties"]
+            )
+        for part, described in (("checks", "check"), ("classes", "class")):
+            assert set(document[part][0]) == set(schema["$defs"][described]["properties"])
+
+    @pytest.mark.parametrize(
+        ("place", "value"),
+        [
+            (("schema",), 1),
+            (("models", "student", "top1"), 1.5),
+            (("checks", 0, "outcome"), "fine"),
+            (("comparisons", "int8", "intervals", "agreement"), 0.5),
+            (("sanity", "rows", 0, "test"), "colour"),
+        ],
+    )
+    def test_the_schema_refuses_what_is_none_of_it(
+        self, tmp_path: Path, place: tuple[object, ...], value: object
+    ) -> None:
+        document = run(tmp_path, quick=True)[0].to_dict()
+        inner: Any = document
+        for key in place[:-1]:
+            inner = inner[key]
+        inner[place[-1]] = value
+        assert not Draft202012Validator(json_schema()).is_valid(json.loads(json.dumps(document)))
 
     def test_files_are_identified_by_size_and_checksum(self, tmp_path: Path) -> None:
         report, _ = run(tmp_path)

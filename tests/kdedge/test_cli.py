@@ -13,7 +13,23 @@ import kdedge as package
 from kdedge.cli import app as module
 from kdedge_runtime import errors
 
-VERBS = ("train", "distill", "compare", "export", "validate", "explain", "demo", "run")
+VERBS = (
+    "train",
+    "distill",
+    "compare",
+    "export",
+    "validate",
+    "explain",
+    "inspect",
+    "web",
+    "bundle",
+    "bench",
+    "doctor",
+    "demo",
+    "run",
+    "devices",
+    "feedback",
+)
 HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "numpy", "cv2", "PIL", "timm")
 TRAIN = ("--model", "small:resnet8", "--device", "cpu")
 
@@ -187,7 +203,7 @@ class TestRunner:
     def test_its_help_is_the_runtimes(self, command: Callable[..., Outcome]) -> None:
         help_ = command("run", "--help")
         assert help_.code == 0
-        assert help_.out.startswith("usage: kdedge run [-h] --source SOURCE")
+        assert help_.out.startswith("usage: kdedge run [-h] [--source SOURCE]")
 
     def test_its_usage_errors_pass_through(self, command: Callable[..., Outcome]) -> None:
         outcome = command("run", "model.onnx", "--source", "0", "--opacity", "7")

@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import onnx
@@ -16,14 +17,17 @@ from training_toys import CLASSES, SIDE
 from kdedge.data import decode, scan
 from kdedge.models import ModelSpec, build
 from kdedge.models.run_folder import BEST, read_run
-from kdedge.models.trained import load_trained
+from kdedge.models.trained import TrainedModel, load_trained
+from kdedge.report.exporting import require_goal
+from kdedge.report.tradeoff import picture_path, tradeoff_table, write_picture
 from kdedge.workflow import export_model as workflow
 from kdedge.workflow.export_model import export_model
 from kdedge_export.errors import HeadNotSupported
+from kdedge_export.quantize import Goal
 from kdedge_export.validate.metrics import map_pearson
 from kdedge_runtime import Model
 from kdedge_runtime.devices import load_profile
-from kdedge_runtime.errors import KdedgeError, UsageError
+from kdedge_runtime.errors import KdedgeError, UsageError, ValidationFailed
 from kdedge_runtime.metadata import ImageInput, Outputs
 
 GENERIC = load_profile("generic")
@@ -96,8 +100,12 @@ def test_the_int8_file_differs_in_its_quantization_only(exported_run: Path, scen
     note = int8.metadata.quantization
     assert note is not None
     images = decode(scan(scenes).train, int8.metadata.input).images
-    assert note["calibration_sha256"] == hashlib.sha256(images.tobytes()).hexdigest(), "calibrated on other pictures"
-    assert (note["calibration_images"], note["reduce_range"], note["device"]) == (len(images), True, "generic")
+    calibrated = images[np.arange(len(images)) % 3 != 2]  # what is chosen is chosen on the rest
+    sha256 = hashlib.sha256(calibrated.tobytes()).hexdigest()
+    assert note["calibration_sha256"] == sha256, "calibrated on other pictures"
+    assert (note["calibration_images"], note["reduce_range"], note["device"]) == (len(calibrated), True, "generic")
+    held_out = note["held_out"]
+    assert held_out["images"] == len(images) - len(calibrated) and held_out["top1"] is not None, "labels are known"
     assert int8.metadata.lineage == fp32.metadata.lineage
     assert int8.metadata.outputs == fp32.metadata.outputs
     assert int8.path.stat().st_size < 0.6 * fp32.path.stat().st_size
@@ -128,18 +136,20 @@ def test_the_profile_decides_how_a_name_is_quantized(
     assert int8.metadata.quantization["device"] == "raspberry-pi-5"
     assert int8.metadata.lineage["student"]["weights"] == str(weights)
     assert int8.metadata.labels == ("0", "1", "2")
-    assert result.latency_ms is not None and min(result.latency_ms) > 0
+    latency = int8.metadata.quantization["latency_ms"]
+    assert min(latency["fp32"], latency["int8"]) > 0 and latency["threads"] == 1 and latency["machine"]
     assert max(result.logits_error, result.map_error or 0) <= workflow.TOLERANCE
     assert {what: (done, total) for what, done, total in told} == {
         "reading pictures": (48, 48),
         "exporting": (1, 1),
-        "calibrating": (48, 48),
+        "calibrating": (64, 64),
+        "choosing ranges": (4, 4),
     }
 
 
 def test_without_a_method_the_plain_graph_lies_beside(exported_run: Path, scenes: Path, tmp_path: Path) -> None:
-    result = export_model(str(exported_run), output=tmp_path / "deep" / "plain.onnx", explained=False, profile=GENERIC)
-    assert (result.map_error, result.int8, result.latency_ms) == (None, None, None)
+    result = export_model(str(exported_run), output=tmp_path / "deep" / "plain.onnx", method="none", profile=GENERIC)
+    assert (result.map_error, result.int8, result.int8_note) == (None, None, None)
     plain = Model.load(tmp_path / "deep" / "plain.onnx")
     assert not plain.has_map
     images = decode(scan(scenes).val, plain.metadata.input).images
@@ -154,17 +164,64 @@ def test_without_a_method_the_plain_graph_lies_beside(exported_run: Path, scenes
 def test_calibration_pictures_come_from_every_class(tmp_path: Path) -> None:
     """More than are wanted, but less than twice as many: a whole step between them is one."""
     for label in range(4):
-        for index in range(100):
+        for index in range(120):
             path = tmp_path / "train" / f"class {label}" / f"{index:03}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (8, 8), (label, index, 0)).save(path)
         (tmp_path / "val" / f"class {label}").mkdir(parents=True)
         Image.new("RGB", (8, 8), (200, 0, 0)).save(tmp_path / "val" / f"class {label}" / "0.png")
     spec = ImageInput(8, 8, mean=(0.5,) * 3, std=(0.5,) * 3)
-    images = workflow._calibration_images("small:resnet8", spec, str(tmp_path), lambda *_: None).images
-    assert len(images) == 256
-    assert np.bincount(images[:, 0, 0, 0]).tolist() == [64, 64, 64, 64], "or validation pictures are among them"
-    assert len({tuple(image[0, 0]) for image in images}) == 256
+    labels = ("class 0", "class 1", "class 2", "class 3")
+    trained = TrainedModel(ModelSpec("small:resnet8", 4), torch.nn.Identity(), spec, labels, {})
+    pictures = workflow._training_pictures("small:resnet8", trained, str(tmp_path), lambda *_: None)
+    assert (len(pictures.calibration), len(pictures.held_out)) == (256, 128)
+    assert np.bincount(pictures.calibration[:, 0, 0, 0]).tolist() == [64, 64, 64, 64], "or validation pictures"
+    assert np.bincount(pictures.held_out[:, 0, 0, 0]).tolist() == [32, 32, 32, 32]
+    np.testing.assert_array_equal(pictures.targets, pictures.held_out[:, 0, 0, 0])
+    every = np.concatenate([pictures.calibration, pictures.held_out])
+    assert len({tuple(image[0, 0]) for image in every}) == 384, "some serve for both"
+
+
+def test_pictures_in_other_folders_than_the_models_classes_have_no_labels(weights: Path, scenes: Path) -> None:
+    trained = load_trained("small:resnet8", weights=weights)  # whose classes are called 0, 1, 2
+    pictures = workflow._training_pictures("small:resnet8", trained, str(scenes), lambda *_: None)
+    assert pictures.targets is None and len(pictures.held_out) == 16
+
+
+def test_a_single_picture_is_enough(weights: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (SIDE, SIDE), (1, 2, 3)).save(tmp_path / "one.png")
+    Image.new("RGB", (SIDE, SIDE), (3, 2, 1)).save(tmp_path / "two.png")
+    result = export_model(
+        "small:resnet8",
+        weights=weights,
+        output=tmp_path / "m.onnx",
+        with_int8=True,
+        data=str(tmp_path),
+        profile=GENERIC,
+    )
+    assert result.int8 is not None and result.int8_note is not None and result.int8_note["calibration_images"] == 1
+
+
+def test_a_goal_keeps_layers_in_float_and_one_out_of_reach_leaves_no_file(exported_run: Path, tmp_path: Path) -> None:
+    kept = export_model(
+        str(exported_run), output=tmp_path / "kept.onnx", with_int8=True, goal=Goal(0.98, 5.0), profile=GENERIC
+    )
+    assert kept.tradeoff is not None and kept.tradeoff.met and kept.int8 is not None
+    note = Model.load(kept.int8).metadata.quantization
+    assert note is not None and note["goal"] == {"keep_heatmaps": 0.98, "max_drop": 5.0}
+    require_goal(kept)
+    missed = export_model(
+        str(exported_run), output=tmp_path / "missed.onnx", with_int8=True, goal=Goal(1 - 1e-9), profile=GENERIC
+    )
+    assert missed.int8 is None and not (tmp_path / "missed.int8.onnx").exists() and missed.fp32.is_file()
+    with pytest.raises(ValidationFailed, match=r"No int8 file.*map Pearson \d\.\d{6} instead of 1\. Loosen the goal"):
+        require_goal(missed)
+    table = tradeoff_table(missed.tradeoff)
+    assert table.row_count >= 3
+    write_picture(missed.tradeoff, picture_path(missed.fp32))
+    drawn = ElementTree.parse(tmp_path / "missed.tradeoff.svg").getroot()
+    titles = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}title")]
+    assert len(titles) >= 2 * len(missed.tradeoff.points) and any("layer" in (title or "") for title in titles)
 
 
 def test_a_calibration_picture_that_cannot_be_read_is_named(weights: Path, scenes: Path, tmp_path: Path) -> None:
@@ -189,10 +246,18 @@ def test_quantizing_a_name_needs_pictures(weights: Path, tmp_path: Path) -> None
     assert not output.exists(), "the missing pictures were noticed only after the export"
 
 
-def test_a_head_without_a_map_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(HeadNotSupported, match=r"SqueezeNet .*convolution → relu → mean.*--method none"):
-        export_model("torchvision:squeezenet1_0", output=tmp_path / "model.onnx", profile=GENERIC)
+def test_a_method_that_a_model_does_not_allow_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(HeadNotSupported, match=r"SqueezeNet has no class activation map.*conv\+relu\+mean"):
+        export_model("torchvision:squeezenet1_0", output=tmp_path / "model.onnx", method="cam", profile=GENERIC)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_target_layer_for_no_map_is_refused(weights: Path, tmp_path: Path) -> None:
+    request = {"weights": weights, "output": tmp_path / "m.onnx", "profile": GENERIC}
+    with pytest.raises(UsageError, match=r"--method none gives no map\. Leave --target-layer layer2 out"):
+        export_model("small:resnet8", method="none", target_layer="layer2", **request)
+    with pytest.raises(UsageError, match=r"has no layer 'layer9'.*layer"):
+        export_model("small:resnet8", target_layer="layer9", **request)
 
 
 def test_a_graph_that_computes_something_else_does_not_replace_the_file(

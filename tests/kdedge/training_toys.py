@@ -120,3 +120,30 @@ def tiny_trainer(
     data = load(scan(root), spec)
     train, val = (OnDevice(side.images, side.targets, compute.device) for side in (data.train, data.val))
     return assemble(student, taught, train, val, recipe, Group(), compute, classes=len(CLASSES))
+
+
+def write_unexplainable(path: Path, side: int = SIDE) -> str:
+    """A factory of a network none of whose layers lies over the picture, by its name."""
+    path.write_text(
+        "from torch import nn\n"
+        "def make_model(num_classes):\n"
+        f"    return nn.Sequential(nn.Flatten(), nn.Linear({3 * side**2}, num_classes))\n"
+    )
+    return f"{path}:make_model"
+
+
+def write_flattening(path: Path, side: int = SIDE) -> str:
+    """A factory of a network with dense layers on every cell, as VGG has them, by its name."""
+    path.write_text(
+        "from torch import nn\n"
+        "def make_model(num_classes):\n"
+        "    first, second = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1)\n"
+        "    features = nn.Sequential(first, nn.ReLU(True), second, nn.ReLU(True))\n"
+        f"    dense = nn.Linear({8 * (side // 4) ** 2}, 16)\n"
+        "    head = nn.Sequential(nn.Flatten(), dense, nn.ReLU(True), nn.Dropout(0.1))\n"
+        "    model = nn.Sequential()\n"
+        "    model.features, model.head, model.last = features, head, nn.Linear(16, num_classes)\n"
+        f"    model.pretrained_cfg = {{'input_size': (3, {side}, {side})}}\n"
+        "    return model\n"
+    )
+    return f"{path}:make_model"

@@ -1,6 +1,6 @@
 """Small, real explained models and pictures for the tests of the runtime."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +8,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+from view_client import ABOUT, HERE
 
+from kdedge_runtime.feedback import FeedbackStore
 from kdedge_runtime.metadata import ImageInput, Metadata, Outputs
 from kdedge_runtime.model import Model
+from kdedge_runtime.progress import Progress
+from kdedge_runtime.runner import RunSettings
+from kdedge_runtime.sources.picture import PictureSource
+from kdedge_runtime.view import Controls, Feedback, LiveView
 
 SIDE = 64
 CELLS = 8
@@ -128,3 +134,25 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
         writer.write(np.full((96, 128, 3), (20, 20, 220) if index < 12 else (220, 20, 20), dtype=np.uint8))
     writer.release()
     return path
+
+
+@pytest.fixture
+def progress(tmp_path: Path) -> Progress:
+    return Progress(PictureSource(tmp_path))
+
+
+@pytest.fixture
+def controls(model: Model) -> Controls:
+    return Controls(model, RunSettings())
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[FeedbackStore]:
+    with FeedbackStore.open(tmp_path / "feedback.sqlite", cap_mb=10) as opened:
+        yield opened
+
+
+@pytest.fixture
+def view(controls: Controls, store: FeedbackStore) -> Iterator[LiveView]:
+    with LiveView(HERE, ABOUT, controls, Feedback(store, "ab" * 32)) as opened:
+        yield opened

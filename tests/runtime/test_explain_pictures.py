@@ -1,11 +1,13 @@
 """Explained pictures on the disk: picture beside overlay, one file each, none lost."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from kdedge_runtime.blackbox import make_explainer
 from kdedge_runtime.errors import SourceError, UsageError
 from kdedge_runtime.explain import explain
 from kdedge_runtime.model import Model
@@ -78,3 +80,41 @@ def test_small_pictures_are_enlarged_and_large_ones_shrunk(
     width, height = Image.open(done.written).size
     assert width == 2 * drawn[1] + GAP
     assert drawn[0] < height < 1.4 * drawn[0]
+
+
+def test_a_model_without_a_map_is_explained_from_outside(
+    write_model: Callable[..., Path], tmp_path: Path, red_spot: np.ndarray
+) -> None:
+    Image.fromarray(np.kron(red_spot, np.ones((5, 5, 1), np.uint8))).save(tmp_path / "spot.png")
+    mapless = Model.load(write_model(method="none"), threads=1)
+    explainer = make_explainer(mapless, "occlusion")
+    steps: list[tuple[str, int, int]] = []
+    (plain,) = explain(mapless, [tmp_path / "spot.png"], tmp_path / "plain")
+    (done,) = explain(
+        mapless,
+        [tmp_path / "spot.png"],
+        tmp_path / "out",
+        explainer=explainer,
+        progress=lambda *step: steps.append(step),
+    )
+    assert (plain.answer.heat, plain.estimate) == (None, None)
+    assert done.answer.explained == "red"
+    assert done.answer.heat is not None
+    assert (done.answer.heat.cx, done.answer.heat.cy) == pytest.approx((44 / 64, 20 / 64), abs=0.06)
+    assert done.estimate is not None
+    np.testing.assert_array_equal(done.answer.saliency_map, done.estimate.map)
+    assert steps[-2:] == [("this picture", 144, 144), ("pictures", 1, 1)]
+    (blue,) = explain(mapless, [tmp_path / "spot.png"], tmp_path / "blue", class_name="blue", explainer=explainer)
+    assert (blue.answer.label, blue.answer.explained) == ("red", "blue")
+    with pytest.raises(UsageError, match="take a --method that needs no map"):
+        explain(mapless, [tmp_path / "spot.png"], tmp_path / "none", class_name="blue")
+
+
+def test_an_explainer_takes_the_place_of_the_files_own_map(model: Model, photos: Path, tmp_path: Path) -> None:
+    own = explain(model, [photos], tmp_path / "own")
+    asked = explain(model, [photos], tmp_path / "asked", explainer=make_explainer(model, "lime", parts=16))
+    for first, second in zip(own, asked, strict=True):
+        assert first.answer.ranking == second.answer.ranking
+        assert first.answer.saliency_map is not None and second.answer.saliency_map is not None
+        assert (first.answer.saliency_map.shape, second.answer.saliency_map.shape) == ((8, 8), (64, 64))
+        assert first.written.read_bytes() != second.written.read_bytes()

@@ -1,5 +1,7 @@
 """Heat: what is shown, and where the evidence lies."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -59,9 +61,39 @@ def test_a_map_of_one_cell_is_defined() -> None:
 
 
 def test_the_steady_scale_rises_at_once_and_halves_in_its_half_life() -> None:
-    scale = SteadyScale(half_life_frames=10)
-    assert scale.update(4.0) == 4.0
+    scale = SteadyScale(half_life_s=2.0)
+    assert scale.update(4.0, 0.0) == 4.0
     for _ in range(10):
-        latest = scale.update(0.0)
+        latest = scale.update(0.0, 0.2)
     assert latest == pytest.approx(2.0)
-    assert scale.update(3.0) == 3.0
+    assert scale.update(3.0, 0.2) == 3.0
+
+
+@pytest.mark.parametrize(("fps", "share"), [(30.0, 0.15), (10.0, 0.4)])
+def test_evidence_that_trembles_does_not_make_the_picture_flicker(fps: float, share: float) -> None:
+    generator = np.random.default_rng(0)
+    peaks = 1.0 + 0.3 * generator.standard_normal(300).clip(-2, 2)
+    scale = SteadyScale()
+    shown = np.array([scale.update(float(peak), 1 / fps) for peak in peaks])[30:]
+    # Shown by its own peak, the steady part of the map would change by the change of the peak itself.
+    flicker = np.abs(np.diff(1 / shown)).mean() / (1 / shown).mean()
+    flicker_alone = np.abs(np.diff(1 / peaks)).mean() / (1 / peaks).mean()
+    assert flicker < share * flicker_alone
+    assert (peaks[30:] <= shown + 1e-9).all(), "no heat beyond full heat"
+
+
+@pytest.mark.parametrize("fps", [30.0, 5.0])
+def test_after_a_cut_to_weaker_evidence_heat_is_full_again_in_seconds(fps: float) -> None:
+    scale = SteadyScale()
+    for _ in range(60):
+        scale.update(10.0, 1 / fps)
+    heat = [1.0 / scale.update(1.0, 1 / fps) for _ in range(round(4 * fps))]
+    assert heat[0] < 0.13, "weak evidence right after strong is shown as weak"
+    assert heat[-1] == 1.0, "in 3.3 half-lives it has the scale to itself, whatever the rate"
+    assert all(later >= earlier for earlier, later in itertools.pairwise(heat)), "and it gets there evenly"
+
+
+def test_a_cut_to_stronger_evidence_takes_the_scale_at_once() -> None:
+    scale = SteadyScale()
+    scale.update(1.0, 0.0)
+    assert scale.update(10.0, 1 / 30) == 10.0

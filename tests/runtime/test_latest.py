@@ -18,7 +18,7 @@ PICTURE = np.zeros((2, 2, 3), np.uint8)
 class Camera:
     """A live source of `count` frames, one every `period_s`; then it ends, breaks or falls silent."""
 
-    name, live, expected, dropped, unreadable = "test camera", True, None, 0, 0
+    name, live, expected, dropped, unreadable, reconnects = "test camera", True, None, 0, 0, 0
 
     def __init__(self, count: int, period_s: float, end: str = "ends") -> None:
         self.fps = 1 / period_s

@@ -21,7 +21,11 @@ COMMAND = [sys.executable, "-c", "import sys; from kdedge_runtime.cli import mai
 
 
 def _lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    """The lines of the frames, without the summary that ends a whole file."""
+    *frames, last = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+    assert list(last) == ["summary"]
+    assert last["summary"]["frames"] == len(frames)
+    return frames
 
 
 def test_pictures_to_lines_and_overlays(model_path: Path, photos: Path, tmp_path: Path, capfd) -> None:
@@ -52,9 +56,10 @@ def test_a_video_to_a_video_frame_by_frame(model_path: Path, video: Path, tmp_pa
 def test_standard_output_holds_the_lines_and_nothing_else(model_path: Path, photos: Path) -> None:
     command = [*COMMAND, str(model_path), "--source", str(photos), "--jsonl", "-", "--class", "blue"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    *lines, last = (json.loads(line) for line in done.stdout.splitlines())
     assert [line["explained"] for line in lines] == ["blue"] * 3
-    assert set(lines[0]) == {"frame", "name", "time", "age_ms", "label", "p", "explained", "heat"}
+    assert set(lines[0]) == {"frame", "name", "time", "age_ms", "label", "p", "explained", "left_out", "heat"}
+    assert last["summary"]["frames"] == 3
     assert "3 of 3 frames" in done.stderr
 
 
@@ -132,6 +137,10 @@ def test_expected_failures_are_one_line_and_a_code(
             (2, "in use", (model_path, *pictures, "--view", port)),
             (2, "is no address", (model_path, *pictures, "--view", "here")),
             (2, "There is no drawing of", (model_path, "--source", "synthetic:unicorn")),
+            (2, "Did you mean usb:0", (model_path, "--source", "usb")),
+            (2, "--cadence often is none of", (model_path, *pictures, "--cadence", "often")),
+            (2, "--budget-ms is for a --method", (model_path, *pictures, "--budget-ms", "100")),
+            (2, "no device profile 'raspberry-pi-44'", (model_path, *pictures, "--device", "raspberry-pi-44")),
             (5, "There is no file or folder", (model_path, "--source", "nowhere.mp4")),
             (5, "holds no pictures", (model_path, "--source", str(tmp_path / "empty"))),
         ]
@@ -184,6 +193,100 @@ def test_a_source_that_gives_out_keeps_what_came_and_exits_5(
     assert (tmp_path / "o.mp4").stat().st_size > 0
 
 
+def _camera_program(folder: Path, monkeypatch: pytest.MonkeyPatch, starts_that_fail: set[int]) -> None:
+    """A stand-in for rpicam-vid in the PATH: ten red frames a start, then it dies."""
+    (folder / "rpicam-vid").write_text(
+        f"#!{sys.executable}\n"
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "options = dict(zip(sys.argv[1:], sys.argv[2:]))\n"
+        "pixels = int(options['--width']) * int(options['--height'])\n"
+        "starts = Path(__file__).with_name('starts')\n"
+        "number = len(starts.read_text()) if starts.exists() else 0\n"
+        "starts.write_text('x' * (number + 1))\n"
+        f"if number in {starts_that_fail!r}:\n"
+        "    sys.exit('ERROR: *** no cameras available ***')\n"
+        "for _ in range(10):\n"
+        "    planes = bytes([76]) * pixels, bytes([85]) * (pixels // 4), bytes([255]) * (pixels // 4)\n"
+        "    sys.stdout.buffer.write(b''.join(planes))\n"
+        "    time.sleep(0.03)\n"
+    )
+    (folder / "rpicam-vid").chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    monkeypatch.setitem(sys.modules, "picamera2", None)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="programs in the PATH are scripts here")
+def test_a_camera_that_is_plugged_out_and_in_again_is_answered_on_and_told_of(
+    model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
+) -> None:
+    _camera_program(tmp_path, monkeypatch, starts_that_fail={1})
+    lines = tmp_path / "a.jsonl"
+    assert main([str(model_path), "--source", "csi:0", "--max-frames", "13", "--jsonl", str(lines)]) == 0
+    told = capfd.readouterr().err
+    assert [line["label"] for line in _lines(lines)] == ["red"] * 13, "no frame was made up while it was away"
+    assert json.loads(lines.read_text().splitlines()[-1])["summary"]["reconnects"] >= 1
+    for words in ("gives no more frames", "is back after", "reconnects"):
+        assert words in told
+
+
+@pytest.mark.skipif(os.name != "posix", reason="programs in the PATH are scripts here")
+def test_a_camera_that_is_not_there_at_the_start_is_an_error_at_once(
+    model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    _camera_program(tmp_path, monkeypatch, starts_that_fail={0})
+    code, error = _fails(capsys, model_path, "--source", "csi:0")
+    assert (code, "no cameras available" in error, "rpicam-hello --list-cameras" in error) == (5, True, True)
+    assert (tmp_path / "starts").read_text() == "x", "once"
+
+
+def test_a_devices_profile_sets_onnxruntime_up_and_options_go_first(model_path: Path, photos: Path, capfd) -> None:
+    arguments = [str(model_path), "--source", str(photos), "--device", "raspberry-pi-4"]
+    assert main(arguments) == 0
+    assert "provider CPU (asked for: cpu) · 3 threads" in capfd.readouterr().err
+    assert main([*arguments, "--threads", "1"]) == 0
+    assert "provider CPU (asked for: cpu) · 1 thread ·" in capfd.readouterr().err
+    assert main([str(model_path), "--source", str(photos)]) == 0
+    assert "provider CPU (asked for: none) · all threads" in capfd.readouterr().err
+
+
+def test_frames_that_are_not_explained_are_in_the_lines_with_the_reason(
+    model_path: Path, video: Path, tmp_path: Path, capfd
+) -> None:
+    cv2 = pytest.importorskip("cv2")
+    arguments = [str(model_path), "--source", str(video), "--jsonl", str(tmp_path / "a"), "-o", str(tmp_path / "o.mp4")]
+    assert main([*arguments, "--cadence", "every=4"]) == 0
+    lines = _lines(tmp_path / "a")
+    assert [line["explained"] for line in lines[:5]] == ["red", None, None, None, "red"]
+    assert [line["left_out"] for line in lines[:5]] == [None, "cadence", "cadence", "cadence", None]
+    assert [line["heat"] is None for line in lines[:5]] == [False, True, True, True, False]
+    assert all(line["label"] in ("red", "blue") for line in lines)
+    assert "6 frames explained, 18 left out by cadence" in capfd.readouterr().err
+    assert cv2.VideoCapture(str(tmp_path / "o.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 21, "the film keeps its time"
+
+
+def test_a_method_explains_a_model_without_a_map(
+    write_model: Callable[..., Path], photos: Path, tmp_path: Path, capfd
+) -> None:
+    plain = write_model(method="none")
+    arguments = [str(plain), "--source", str(photos), "--jsonl", str(tmp_path / "a"), "--class", "red"]
+    assert main([*arguments, "--method", "occlusion"]) == 0
+    told = capfd.readouterr().err
+    assert "map by occlusion" in told
+    assert "explanation " in told, "what it takes has a row of its own"
+    first = _lines(tmp_path / "a")[0]
+    assert (first["label"], first["explained"]) == ("red", "red")
+    # The red square's centre.
+    assert first["heat"]["cx"] == pytest.approx(44 / 64, abs=0.1)
+    assert first["heat"]["cy"] == pytest.approx(20 / 64, abs=0.1)
+
+
+def test_a_folder_can_be_looped(model_path: Path, photos: Path, tmp_path: Path) -> None:
+    arguments = [str(model_path), "--source", str(photos), "--jsonl", str(tmp_path / "a"), "--loop"]
+    assert main([*arguments, "--max-frames", "7"]) == 0
+    assert [line["label"] for line in _lines(tmp_path / "a")] == ["red", "green", "blue"] * 2 + ["red"]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -195,6 +298,8 @@ def test_a_source_that_gives_out_keeps_what_came_and_exits_5(
         ["m.onnx", "--source", "0", "--opacity", "half"],
         ["m.onnx", "--source", "0", "--max-frames", "few"],
         ["m.onnx", "--source", "0", "--frames", "some"],
+        ["m.onnx", "--source", "0", "--fps", "0"],
+        ["m.onnx", "--source", "0", "--budget-ms", "-1"],
     ],
 )
 def test_arguments_that_make_no_sense_exit_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,7 +311,8 @@ def test_arguments_that_make_no_sense_exit_2(arguments: list[str], capsys: pytes
 
 def test_help_names_every_option_and_version_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     text = build_parser("kdedge run").format_help()
-    options = "--source --frames --jsonl --output --show --view --threads --class --provider --opacity --max-frames"
+    options = "--source --frames --jsonl --output --show --view --threads --class --provider --opacity --max-frames "
+    options += "--loop --cadence --fps --method --budget-ms --device"
     for option in options.split():
         assert option in text
     assert "%(prog)s" not in text

@@ -1,5 +1,7 @@
 """The loop: every frame answered, the overlay only where it is looked at, failures that lose nothing."""
 
+import itertools
+import logging
 import os
 import signal
 import threading
@@ -11,22 +13,27 @@ import numpy as np
 import pytest
 
 from kdedge_runtime.answer import Answer
+from kdedge_runtime.blackbox import Estimate
+from kdedge_runtime.cadence import Cadence
 from kdedge_runtime.errors import KdedgeError, SourceError
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.model import Model
 from kdedge_runtime.progress import Progress
 from kdedge_runtime.runner import RunSettings, run, stopped_by_signals
 from kdedge_runtime.sources.frame import Frame
+from kdedge_runtime.sources.latest import LatestFrames
 from kdedge_runtime.sources.picture import PictureSource
+from kdedge_runtime.sources.synthetic import SyntheticSource
 from kdedge_runtime.sources.video import VideoSource
 
 
 class Collector:
     """A sink that keeps everything."""
 
-    def __init__(self, *, wants_overlay: bool = False) -> None:
+    def __init__(self, *, wants_overlay: bool = False, stop: threading.Event | None = None) -> None:
         self.wants_overlay = wants_overlay
         self.answers: list[Answer] = []
+        self._stop = stop
 
     def __enter__(self) -> "Collector":
         return self
@@ -37,12 +44,14 @@ class Collector:
     def write(self, answer: Answer, progress: Progress) -> None:
         assert progress.frames == len(self.answers) + 1
         self.answers.append(answer)
+        if self._stop is not None:
+            self._stop.set()
 
 
 class Frames:
     """A source of given pictures that may break after the last."""
 
-    name, live, fps, dropped, unreadable = "test", False, 30.0, 0, 0
+    name, live, fps, dropped, unreadable, reconnects = "test", False, 30.0, 0, 0, 0
 
     def __init__(self, *pictures: np.ndarray, breaks: bool = False) -> None:
         self.expected = len(pictures)
@@ -125,8 +134,7 @@ def test_max_frames_ends_the_run(model: Model, red_spot: np.ndarray) -> None:
 
 def test_a_stop_ends_the_run_after_the_current_frame(model: Model, red_spot: np.ndarray) -> None:
     stop = threading.Event()
-    stop.set()
-    assert run(model, Frames(*[red_spot] * 5), [], stop=stop).frames == 1
+    assert run(model, Frames(*[red_spot] * 5), [Collector(stop=stop)], stop=stop).frames == 1
 
 
 def test_a_source_that_breaks_loses_nothing_that_came_before(model: Model, red_spot: np.ndarray) -> None:
@@ -173,6 +181,131 @@ def test_weak_evidence_after_strong_stays_dim(write_model: Callable[..., Path]) 
         return float(np.abs(answer.overlay[here].astype(int) - answer.frame.rgb[here]).mean())
 
     assert change(moving.answers[1]) < 0.5 * change(still.answers[0])
+
+
+class Guess:
+    """An explainer of a known map and cost."""
+
+    def __init__(self, cost_s: float = 0.0) -> None:
+        self.asked: list[tuple[tuple[int, ...], int]] = []
+        self._cost_s = cost_s
+
+    def __call__(self, image: np.ndarray, class_index: int, progress: object = None) -> Estimate:
+        self.asked.append((image.shape, class_index))
+        time.sleep(self._cost_s)
+        cells = np.zeros((4, 4), np.float32)
+        cells[0, 3] = 1.0
+        return Estimate(cells, np.zeros_like(cells), 1, 1e3 * self._cost_s)
+
+
+def test_an_explainer_takes_the_place_of_the_graphs_map(model: Model, red_spot: np.ndarray) -> None:
+    sink, guess = Collector(), Guess()
+    summary = run(model, Frames(red_spot), [sink], RunSettings(explainer=guess))
+    assert guess.asked == [((64, 64, 3), 0)]
+    assert (sink.answers[0].heat.cx, sink.answers[0].heat.cy) == (0.875, 0.125)
+    assert summary.stages["explanation"].count == 1
+
+
+def test_an_explainer_serves_a_model_without_a_map_and_a_pinned_class(
+    write_model: Callable[..., Path], red_spot: np.ndarray
+) -> None:
+    sink, guess = Collector(), Guess()
+    run(Model.load(write_model(method="none")), Frames(red_spot), [sink], RunSettings(class_index=2, explainer=guess))
+    assert guess.asked == [((64, 64, 3), 2)]
+    assert (sink.answers[0].label, sink.answers[0].explained) == ("red", "blue")
+
+
+@pytest.mark.parametrize("explainer", [None, Guess()])
+def test_by_cadence_all_frames_are_answered_and_some_explained(
+    model: Model, red_spot: np.ndarray, explainer: Guess | None
+) -> None:
+    sink = Collector(wants_overlay=True)
+    settings = RunSettings(cadence=Cadence("every", every=3), explainer=explainer)
+    summary = run(model, Frames(*[red_spot] * 7), [sink], settings)
+    explained = [answer.saliency_map is not None for answer in sink.answers]
+    assert explained == [True, False, False, True, False, False, True]
+    assert [answer.overlay is not None for answer in sink.answers] == explained
+    assert [answer.left_out for answer in sink.answers[:3]] == [None, "cadence", "cadence"]
+    assert {answer.label for answer in sink.answers} == {"red"}
+    assert (summary.explained, summary.left_out) == (3, {"cadence": 4})
+    assert "3 frames explained, 4 left out by cadence" in summary.table()
+    assert explainer is None or len(explainer.asked) == 3, "what is left out costs nothing"
+
+
+def test_on_change_explains_what_is_new(model: Model, red_spot: np.ndarray) -> None:
+    blue = np.roll(red_spot, 2, axis=2)
+    sink, guess = Collector(), Guess()
+    settings = RunSettings(cadence=Cadence("on-change"), explainer=guess)
+    run(model, Frames(red_spot, red_spot, blue, blue, red_spot), [sink], settings)
+    assert [answer.left_out is None for answer in sink.answers] == [True, False, True, False, True]
+    assert [asked for _, asked in guess.asked] == [0, 2, 0]
+
+
+def test_over_budget_explanations_thin_and_no_frame_is_lost(model: Model, red_spot: np.ndarray) -> None:
+    sink, guess = Collector(), Guess(cost_s=0.1)
+    settings = RunSettings(budget_fps=50, explainer=guess)
+    summary = run(model, Frames(*[red_spot] * 30), [sink], settings)
+    assert [answer.frame.index for answer in sink.answers] == list(range(30))
+    assert sink.answers[0].left_out is None
+    assert sink.answers[1].left_out == "budget"
+    # 0.1 s takes the time of five frames, so at most about one in five is explained.
+    assert 1 <= summary.explained <= 8
+    assert summary.left_out["budget"] == 30 - summary.explained
+
+
+def test_a_slow_output_thins_as_well(model: Model, red_spot: np.ndarray) -> None:
+    class Slow(Collector):
+        def write(self, answer: Answer, progress: Progress) -> None:
+            super().write(answer, progress)
+            time.sleep(0.05 if answer.overlay is not None else 0.0)
+
+    sink = Slow(wants_overlay=True)
+    summary = run(model, Frames(*[red_spot] * 30), [sink], RunSettings(budget_fps=50))
+    assert 1 <= summary.explained <= 15
+    assert summary.left_out["budget"] == 30 - summary.explained
+
+
+def test_a_budget_out_of_reach_is_said_once(
+    model: Model, red_spot: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        run(model, Frames(*[red_spot] * 80), [], RunSettings(budget_fps=1e6))
+    assert [record.message.split(":")[0] for record in caplog.records] == [
+        "--fps 1e+06 is out of reach even without explanations"
+    ]
+
+
+def test_behind_a_slow_sink_frames_do_not_grow_old(model: Model) -> None:
+    class Slow(Collector):
+        def write(self, answer: Answer, progress: Progress) -> None:
+            super().write(answer, progress)
+            time.sleep(0.06)
+
+    sink = Slow()
+    with LatestFrames(SyntheticSource(height=64, width=64, frames=90)) as source:
+        run(model, source, [sink])
+    ages_ms = [answer.age_ms for answer in sink.answers]
+    assert source.dropped > 10
+    assert np.median(ages_ms[-10:]) < 60, "the newest frame is taken when there is room for its answer"
+
+
+def test_settings_may_change_from_frame_to_frame(model: Model, red_spot: np.ndarray) -> None:
+    asked = itertools.count()
+    sink = Collector()
+    run(model, Frames(*[red_spot] * 40), [sink], lambda: RunSettings(class_index=2 if next(asked) > 10 else None))
+    explained = [answer.explained for answer in sink.answers]
+    assert (explained[0], explained[-1]) == ("red", "blue")
+
+
+def test_the_summary_compares_with_what_is_reachable(model: Model, red_spot: np.ndarray) -> None:
+    summary = run(model, Frames(*[red_spot] * 5), [])
+    assert summary.model_fps == pytest.approx(1e3 / summary.stages["inference"].mean_ms)
+    assert f"of the {summary.model_fps:.1f} fps of the model alone" in summary.table()
+    with LatestFrames(SyntheticSource(height=64, width=64, frames=20)) as source:
+        summary = run(model, source, [])
+    assert summary.source_fps == 30
+    assert "of the 30.0 fps of the source" in summary.table()
+    assert summary.age.p50_ms <= summary.age.p95_ms <= summary.age.p99_ms
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -16,7 +16,9 @@ def _loaded_after(code: str) -> set[str]:
 
 
 def test_the_whole_device_side_loads_without_the_workbench() -> None:
-    modules = "cli, command, explain, runner, sinks, sources, view, overlay, preprocess, model"
+    modules = (
+        "blackbox, bundle, cli, command, explain, feedback, runner, sinks, sources, view, overlay, preprocess, model"
+    )
     loaded = _loaded_after(f"import kdedge_runtime\nfrom kdedge_runtime import {modules}")
     assert "kdedge_runtime.command" in loaded
     assert loaded.isdisjoint(FORBIDDEN)

@@ -3,23 +3,30 @@
 import io
 import json
 import os
+import shutil
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from kdedge_runtime.answer import Answer
-from kdedge_runtime.errors import MissingDependency, SourceError, UsageError
+from kdedge_runtime.errors import KdedgeError, MissingDependency, SourceError, UsageError
 from kdedge_runtime.files import UniqueNames
 from kdedge_runtime.heat import HeatStats
 from kdedge_runtime.progress import Progress
-from kdedge_runtime.sinks import JsonLines, PictureFolder, StatusLine, VideoFile, Window
-from kdedge_runtime.sinks.jsonl import record
-from kdedge_runtime.sources.frame import Frame
+from kdedge_runtime.sinks.folder import PictureFolder
+from kdedge_runtime.sinks.jsonl import JsonLines, record
+from kdedge_runtime.sinks.terminal import StatusLine
+from kdedge_runtime.sinks.video import VideoFile
+from kdedge_runtime.sinks.window import Window
+from kdedge_runtime.sources.frame import Frame, Truth
 from kdedge_runtime.sources.picture import PictureSource
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -52,6 +59,7 @@ def test_a_record_holds_the_answer_and_when_the_frame_was_captured() -> None:
         "label": "sign, “stop”",
         "p": 0.91234,
         "explained": "tree",
+        "left_out": None,
         "heat": {"cx": 0.5123, "cy": 0.25, "area": 0.125, "entropy": 0.5},
     }
 
@@ -76,9 +84,10 @@ def test_standard_output_gets_the_lines_and_stays_open(capsys: pytest.CaptureFix
     with JsonLines("-", threading.Event()) as sink:
         sink.write(_answer(), progress)
     print("still open")
-    first, second = capsys.readouterr().out.splitlines()
-    assert json.loads(first)["label"] == "sign, “stop”"
-    assert second == "still open"
+    answer, summary, after = capsys.readouterr().out.splitlines()
+    assert json.loads(answer)["label"] == "sign, “stop”"
+    assert list(json.loads(summary)) == ["summary"]
+    assert after == "still open"
 
 
 def test_a_place_that_cannot_be_written_to_is_a_usage_error(tmp_path: Path) -> None:
@@ -125,17 +134,113 @@ def test_a_frame_of_another_size_is_not_lost(tmp_path: Path, progress: Progress)
     pytest.importorskip("cv2")
     with VideoFile(tmp_path / "out.mp4", 10.0, live=False) as sink:
         sink.write(_answer(), progress)
-        sink.write(replace(_answer(), overlay=np.full((96, 128, 3), 200, np.uint8)), progress)
+        sink.write(replace(_answer(1), overlay=np.full((96, 128, 3), 200, np.uint8)), progress)
     means, _, _ = _frames_of(tmp_path / "out.mp4")
     assert means == pytest.approx([0, 200], abs=6)
 
 
-def test_a_run_that_crashes_leaves_no_video_behind(tmp_path: Path, progress: Progress) -> None:
+def test_a_film_keeps_its_time_over_frames_that_are_not_drawn(tmp_path: Path, progress: Progress) -> None:
+    pytest.importorskip("cv2")
+    with VideoFile(tmp_path / "out.mp4", 10.0, live=False) as sink:
+        for index, shade in ((0, 0), (1, None), (2, None), (3, 200)):
+            sink.write(_answer(index, shade=shade) if shade is not None else _undrawn(index), progress)
+    assert _frames_of(tmp_path / "out.mp4")[0] == pytest.approx([0, 200, 200, 200], abs=6)
+
+
+def _undrawn(index: int) -> Answer:
+    return replace(_answer(index), saliency_map=None, heat=None, left_out="cadence", overlay=None)
+
+
+def test_an_hour_without_a_camera_is_not_an_hour_of_film(tmp_path: Path, progress: Progress) -> None:
+    pytest.importorskip("cv2")
+    with VideoFile(tmp_path / "out.mp4", 2.0, live=True) as sink:
+        for captured_at in (0.0, 3600.0, 3600.5):
+            sink.write(_answer(captured_at=captured_at), progress)
+    assert 10 * 2 < len(_frames_of(tmp_path / "out.mp4")[0]) < 10 * 2 + 5
+
+
+def test_a_run_that_fails_keeps_its_film(tmp_path: Path, progress: Progress) -> None:
     pytest.importorskip("cv2")
     with pytest.raises(SourceError), VideoFile(tmp_path / "out.mp4", 10.0, live=False) as sink:
         sink.write(_answer(), progress)
         raise SourceError("gone")
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+    assert len(_frames_of(tmp_path / "out.mp4")[0]) == 1
+
+
+def test_a_film_ends_while_the_disk_still_has_room_for_its_end(
+    tmp_path: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("cv2")
+    with VideoFile(tmp_path / "out.mp4", 10.0, live=False) as sink:
+        sink.write(_answer(0), progress)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20))
+        monkeypatch.setattr(sink, "_next_look", 0.0)
+        with pytest.raises(KdedgeError, match=r"nearly full \(1 MB are free\).*and plays: 1 frames"):
+            sink.write(_answer(1), progress)
+    assert len(_frames_of(tmp_path / "out.mp4")[0]) == 1
+
+
+def test_the_last_line_is_the_summary_of_the_run(tmp_path: Path, progress: Progress) -> None:
+    with JsonLines(str(tmp_path / "a"), threading.Event()) as sink:
+        for answer in (_answer(0), _undrawn(1)):
+            progress.count(answer)
+            sink.write(answer, progress)
+    first, second, last = map(json.loads, (tmp_path / "a").read_text().splitlines())
+    assert (first["explained"], first["left_out"]) == ("tree", None)
+    assert (second["explained"], second["left_out"], second["heat"]) == (None, "cadence", None)
+    figures = last["summary"]
+    assert (figures["frames"], figures["explained"], figures["left_out"]) == (2, 1, {"cadence": 1})
+    assert figures["reconnects"] == 0
+    assert set(figures["ms"]["age"]) == {"p50", "p95", "p99"}
+
+
+def test_what_is_known_of_a_synthetic_frame_is_in_its_line() -> None:
+    answer = _answer()
+    frame = replace(answer.frame, truth=Truth("stop", (16, 12, 48, 48)))
+    assert record(replace(answer, frame=frame), 0, NOW)["truth"] == {"label": "stop", "box": [0.25, 0.25, 0.75, 1.0]}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX's")
+def test_lines_go_into_a_named_pipe(tmp_path: Path, progress: Progress) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    read: list[str] = []
+    reader = threading.Thread(target=lambda: read.extend((tmp_path / "pipe").read_text().splitlines()))
+    reader.start()
+    with JsonLines(str(tmp_path / "pipe"), threading.Event()) as sink:
+        sink.write(_answer(3), progress)
+    reader.join(5)
+    assert [json.loads(line).get("frame") for line in read] == [3, None]
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
+    program = (
+        "import resource, sys, threading\n"
+        "from pathlib import Path\n"
+        "from test_sinks import _answer, JsonLines, Progress, PictureSource, KdedgeError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "progress = Progress(PictureSource(Path('.')))\n"
+        "try:\n"
+        "    with JsonLines('a.jsonl', threading.Event()) as sink:\n"
+        "        for index in range(100):\n"
+        "            sink.write(_answer(index), progress)\n"
+        "except KdedgeError as error:\n"
+        "    print(error)"
+    )
+    pytest.importorskip("resource", reason="limits are POSIX's")
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert "--jsonl cannot write to a.jsonl any more: File too large. The lines before are whole." in done.stdout
+    assert "Traceback" not in done.stderr
+    lines = (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["frame"] for line in lines] == list(range(len(lines)))
+    assert 2 <= len(lines) < 10
 
 
 def test_pictures_go_to_files_of_their_names(tmp_path: Path, progress: Progress) -> None:

@@ -30,7 +30,7 @@ def test_frames_are_numbered_timed_and_of_the_size_asked_for() -> None:
 def test_it_is_a_live_source_with_nothing_lost() -> None:
     source: Source = SyntheticSource("fish", frames=7)
     assert (source.live, source.fps, source.expected) == (True, 30.0, 7)
-    assert (source.dropped, source.unreadable) == (0, 0)
+    assert (source.dropped, source.unreadable, source.reconnects) == (0, 0, 0)
     assert source.name == "synthetic:fish"
     assert SyntheticSource().expected is None
 
@@ -55,17 +55,14 @@ def test_frames_do_not_share_their_pixels() -> None:
     assert not np.shares_memory(first.rgb, second.rgb)
 
 
-def test_the_truth_is_that_of_the_newest_frame() -> None:
+def test_each_frame_knows_what_it_shows_and_where() -> None:
     with small(frames=3) as source:
-        assert (source.truth, source.mask, source.box) == (None, None, None)
         for frame in source:
             scene = source.scene_at(frame.index)
             np.testing.assert_array_equal(frame.rgb, scene.image)
-            assert source.mask is not None
-            np.testing.assert_array_equal(source.mask, scene.mask)
-            assert source.truth == scene.label
-            assert source.box is not None
-            left, top, right, bottom = source.box
+            assert frame.truth is not None
+            assert frame.truth.label == scene.label
+            left, top, right, bottom = frame.truth.box
             assert scene.mask[top:bottom, left:right].sum() == scene.mask.sum() > 0
             for tighter in ((left + 1, top, right, bottom), (left, top, right - 1, bottom)):
                 assert scene.mask[tighter[1] : tighter[3], tighter[0] : tighter[2]].sum() < scene.mask.sum()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kdedge_runtime.timing import WINDOW, StageTimer, Tally
+from kdedge_runtime.timing import WINDOW, StageTimer, Stopwatch, Tally
 
 
 def test_figures_of_known_durations() -> None:
@@ -11,7 +11,7 @@ def test_figures_of_known_durations() -> None:
         tally.add(float(duration_ms))
     stage = tally.stage()
     assert (stage.count, stage.mean_ms, stage.p50_ms) == (100, 50.5, 50.5)
-    assert stage.p95_ms == pytest.approx(95.05)
+    assert (stage.p95_ms, stage.p99_ms) == pytest.approx((95.05, 99.01))
 
 
 def test_nothing_measured_has_no_figures() -> None:
@@ -47,3 +47,13 @@ def test_a_block_that_raises_is_no_sample() -> None:
     with pytest.raises(StopIteration), timer.measure("capture"):
         next(iter(()))
     assert timer.stages() == {}
+
+
+def test_a_stopwatch_keeps_each_lap(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([1.0, 1.5, 4.0, 4.25])
+    monkeypatch.setattr("kdedge_runtime.timing.time.perf_counter", lambda: next(seconds))
+    watch = Stopwatch()
+    for _ in range(2):
+        with watch:
+            pass
+    assert watch.laps_ms == [500, 250]

@@ -1,118 +1,84 @@
-"""The view, through real requests to a real server."""
+"""The view, through real requests to a real server: what it shows, and that nobody holds up the run."""
 
 import http.client
 import json
+import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import ExitStack
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from view_client import ABOUT, HERE, Run, an_answer, authority, get, post, shown_now
 
 from kdedge_runtime.answer import Answer
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.heat import HeatStats
+from kdedge_runtime.model import Model
 from kdedge_runtime.progress import Progress
-from kdedge_runtime.sources.frame import Frame
+from kdedge_runtime.runner import RunSettings, run
+from kdedge_runtime.serving import Address, Door
 from kdedge_runtime.sources.picture import PictureSource
-from kdedge_runtime.view import Address, LiveView
+from kdedge_runtime.view import Controls, LiveView
 from kdedge_runtime.view.board import Board
-
-HERE = Address("127.0.0.1", 0)
-ABOUT = {"model": "colour.onnx", "source": "camera 0", "runtime": "onnxruntime"}
+from kdedge_runtime.view.history import History
 
 
-def _answer(index: int, shade: int = 128) -> Answer:
-    picture = np.full((48, 64, 3), shade, np.uint8)
-    return Answer(
-        frame=Frame(index, picture, time.monotonic(), f"#{index}"),
-        ranking=(("<b>stop</b>", 0.75), ("tree", 0.2)),
-        explained="tree",
-        saliency_map=None,
-        heat=HeatStats(0.5, 0.25, 0.1, 0.5),
-        age_ms=12.0,
-    )
-
-
-class Run:
-    """A run that answers a hundred frames a second while the view is open, and draws when asked to."""
-
-    def __init__(self, view: LiveView, progress: Progress) -> None:
-        self.view, self.progress = view, progress
-        self.drawn = self.written = 0
-        self.slowest_s = 0.0
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._answers)
-
-    def __enter__(self) -> "Run":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _answers(self) -> None:
-        while not self._ended.wait(0.01):
-            answer = _answer(self.written)
-            if self.view.wants_overlay:
-                answer = replace(answer, overlay=answer.frame.rgb)
-                self.drawn += 1
-            self.progress.count(answer)
-            started = time.monotonic()
-            self.view.write(answer, self.progress)
-            self.slowest_s = max(self.slowest_s, time.monotonic() - started)
-            self.written += 1
-
-
-@pytest.fixture
-def progress(tmp_path: Path) -> Progress:
-    return Progress(PictureSource(tmp_path))
-
-
-@pytest.fixture
-def view() -> Iterator[LiveView]:
-    with LiveView(HERE, ABOUT) as opened:
-        yield opened
-
-
-def _get(view: LiveView, path: str, host: str | None = None) -> tuple[http.client.HTTPResponse, bytes]:
-    connection = http.client.HTTPConnection(view.url.removeprefix("http://").rstrip("/"), timeout=15)
-    connection.request("GET", path, headers={"Host": host} if host else {})
-    response = connection.getresponse()
-    return response, response.read()
-
-
-def test_the_page_is_one_file_that_loads_nothing_from_elsewhere(view: LiveView) -> None:
-    response, body = _get(view, "/")
+def test_the_page_loads_nothing_from_elsewhere_and_runs_no_script_but_its_own(view: LiveView) -> None:
+    response, body = get(view, "/")
     page = body.decode()
     assert (response.status, response.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
-    assert "default-src 'none'" in response.headers["Content-Security-Policy"]
-    assert "//" not in page.replace("// ", ""), "an outside address"
-    assert "innerHTML" not in page, "labels are data, not markup"
+    policy = response.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    parts = {"/": page}
+    for path in [*re.findall(r'(?:src|href)="(/[^"]+)"', page), "/box.js", "/history.js", "/answer.js", "/chooser.js"]:
+        response, body = get(view, path)
+        assert response.status == 200, path
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        parts[path] = body.decode()
+    for path, text in parts.items():
+        assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text), f"{path} names an outside address"
+        assert "innerHTML" not in text, "labels are data, not markup"
+        assert "style=" not in text, "the policy forbids inline styles"
 
 
 def test_metrics_hold_what_the_page_shows(view: LiveView, progress: Progress) -> None:
-    assert json.loads(_get(view, "/metrics.json")[1]) == {"about": ABOUT, "watchers": 0, "frames": 0}
+    before = json.loads(get(view, "/metrics.json")[1])
+    assert (before["about"], before["watchers"], before["frames"], before["history"]) == (ABOUT, 0, 0, [])
+    assert before["controls"] == {"class": None, "method": "cam", "opacity": 0.6}
     with progress.timer.measure("inference"):
         pass
-    answer = _answer(6)
+    answer = an_answer(6)
     progress.count(answer)
     view.write(answer, progress)
-    response, body = _get(view, "/metrics.json?now")
+    response, body = get(view, "/metrics.json?now")
     metrics = json.loads(body)
     assert response.headers["Cache-Control"] == "no-store"
     assert metrics["label"] == "<b>stop</b>"
     assert metrics["ranking"] == [{"label": "<b>stop</b>", "p": 0.75}, {"label": "tree", "p": 0.2}]
     assert metrics["heat"] == {"cx": 0.5, "cy": 0.25, "area_frac": 0.1, "entropy": 0.5}
-    assert set(metrics["stages"]["inference"]) == {"mean_ms", "p50_ms", "p95_ms"}
+    assert set(metrics["stages"]["inference"]) == {"mean_ms", "p50_ms", "p95_ms", "p99_ms"}
+    assert [point[1:] for point in metrics["history"]] == [["<b>stop</b>", 0.75]]
     for key, value in {"frames": 1, "frame": 6, "dropped": 0, "unreadable": 0, "age_ms": 12.0, "p": 0.75}.items():
         assert metrics[key] == value, key
+
+
+def test_history_keeps_the_newest_of_each_half_second_for_a_minute() -> None:
+    history = History()
+    for tenth in range(1000):
+        history.add(tenth / 10, f"label {tenth}", tenth / 1000)
+    points = history.until(100.0)
+    assert len(points) == 120
+    assert points[-1] == (pytest.approx(0.1), "label 999", 0.999)
+    assert points[0][0] <= 60
+    assert all(before[0] > after[0] for before, after in pairwise(points))
+    assert history.until(200.0) == []
 
 
 def test_nothing_is_drawn_while_nobody_watches(view: LiveView, progress: Progress) -> None:
@@ -120,25 +86,48 @@ def test_nothing_is_drawn_while_nobody_watches(view: LiveView, progress: Progres
         time.sleep(0.2)
         assert run.written > 5
         assert run.drawn == 0
-        assert _get(view, "/snapshot.jpg")[0].status == 200
+        shown_now(view)
         drawn = run.drawn
         assert drawn > 0
         time.sleep(0.2)
         assert run.drawn <= drawn + 2, "drawing must stop when the watcher has gone"
 
 
+def test_a_page_that_asks_for_one_picture_after_another_watches_in_between(view: LiveView, progress: Progress) -> None:
+    with Run(view, progress) as run:
+        serial = shown_now(view)
+        assert get(view, f"/snapshot.jpg?after={serial}")[0].status == 200
+        drawn, written = run.drawn, run.written
+        time.sleep(0.3)
+        assert run.drawn - drawn >= run.written - written - 2
+        time.sleep(1.2)
+        drawn = run.drawn
+        time.sleep(0.2)
+        assert run.drawn == drawn, "it has gone"
+
+
 def test_a_snapshot_is_a_picture_of_now(view: LiveView, progress: Progress) -> None:
     with Run(view, progress):
-        response, body = _get(view, "/snapshot.jpg")
+        response, body = get(view, "/snapshot.jpg")
     assert response.headers["Content-Type"] == "image/jpeg"
     picture = np.asarray(Image.open(BytesIO(body)))
     assert picture.shape == (48, 64, 3)
     assert picture.mean() == pytest.approx(128, abs=2)
 
 
-def test_the_stream_gives_new_pictures_until_the_run_ends(progress: Progress) -> None:
-    with LiveView(HERE, ABOUT) as view, Run(view, progress):
-        connection = http.client.HTTPConnection(view.url.removeprefix("http://").rstrip("/"), timeout=15)
+def test_each_picture_is_newer_than_the_one_before(view: LiveView, progress: Progress) -> None:
+    with Run(view, progress):
+        serials = [shown_now(view)]
+        for _ in range(5):
+            serials.append(int(get(view, f"/snapshot.jpg?after={serials[-1]}")[0].headers["X-Serial"]))
+    assert serials == sorted(set(serials))
+    for nonsense in ("x", "-1", "1" * 20):
+        assert get(view, f"/snapshot.jpg?after={nonsense}")[0].status == 400
+
+
+def test_the_stream_gives_new_pictures_until_the_run_ends(progress: Progress, controls: Controls) -> None:
+    with LiveView(HERE, ABOUT, controls) as view, Run(view, progress):
+        connection = http.client.HTTPConnection(authority(view), timeout=15)
         connection.request("GET", "/stream.mjpg")
         response = connection.getresponse()
         kind, _, boundary = response.headers["Content-Type"].partition("; boundary=")
@@ -157,7 +146,7 @@ def test_the_stream_gives_new_pictures_until_the_run_ends(progress: Progress) ->
 
 
 def test_a_browser_that_does_not_read_does_not_hold_up_the_run(view: LiveView, progress: Progress) -> None:
-    host, port = view.url.removeprefix("http://").rstrip("/").split(":")
+    host, port = authority(view).split(":")
     with Run(view, progress) as run, socket.create_connection((host, int(port))) as stuck:
         stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         stuck.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -167,7 +156,7 @@ def test_a_browser_that_does_not_read_does_not_hold_up_the_run(view: LiveView, p
 
 
 def test_only_so_many_may_watch(view: LiveView, progress: Progress) -> None:
-    host, port = view.url.removeprefix("http://").rstrip("/").split(":")
+    host, port = authority(view).split(":")
     with Run(view, progress):
         open_streams = []
         for _ in range(8):
@@ -175,75 +164,118 @@ def test_only_so_many_may_watch(view: LiveView, progress: Progress) -> None:
             stream.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert b"200" in stream.recv(64)
             open_streams.append(stream)
-        assert _get(view, "/stream.mjpg")[0].status == 503
+        assert get(view, "/stream.mjpg")[0].status == 503
         for stream in open_streams:
             stream.close()
 
 
+def test_many_connections_are_bounded_and_hold_nobody_up(view: LiveView, progress: Progress) -> None:
+    host, port = authority(view).split(":")
+    with Run(view, progress) as run, ExitStack() as stack:
+        idle = [stack.enter_context(socket.create_connection((host, int(port)), timeout=5)) for _ in range(64)]
+        deadline = time.monotonic() + 5
+        while threading.active_count() < 64 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        threads = threading.active_count()
+        refused = [stack.enter_context(socket.create_connection((host, int(port)), timeout=5)) for _ in range(20)]
+        assert all(b"503" in one.recv(64) for one in refused)
+        assert threading.active_count() <= threads
+        before = run.written
+        time.sleep(0.5)
+        assert run.written - before > 20
+        assert run.slowest_s < 0.2
+        idle[0].close()
+        time.sleep(0.2)
+        assert get(view, "/health")[0].status == 200, "a place is free again"
+
+
 def test_health_follows_the_answers() -> None:
     now = [0.0]
-    board = Board({}, clock=lambda: now[0])
+    board = Board(clock=lambda: now[0])
     assert board.health() == (True, 0.0)
     now[0] = 60.0
     assert board.health() == (False, 60.0)
 
 
-def test_health_is_served(view: LiveView) -> None:
-    response, body = _get(view, "/health")
+def test_health_is_served(view: LiveView, monkeypatch: pytest.MonkeyPatch) -> None:
+    response, body = get(view, "/health")
     assert (response.status, json.loads(body)["status"]) == (200, "ok")
+    monkeypatch.setattr("kdedge_runtime.view.board.FRESH_S", 0.0)
+    response, body = get(view, "/health")
+    assert (response.status, json.loads(body)["status"]) == (503, "stalled")
 
 
 def test_other_paths_are_not_found(view: LiveView) -> None:
-    for path in ("/nothing", "/../page.html", "//etc/passwd", "/stream.mjpg/x"):
-        assert _get(view, path)[0].status == 404
+    for path in ("/nothing", "/../page.html", "//etc/passwd", "/stream.mjpg/x", "/%2e%2e/server.py", "/server.py"):
+        assert get(view, path)[0].status == 404, path
+    assert post(view, "/snapshot.jpg", {})[0] == 404
+    assert get(view, "/controls")[0].status == 404
 
 
-@pytest.mark.parametrize(
-    ("host", "status"),
-    [
-        ("localhost:9000", 200),
-        ("127.0.0.1", 200),
-        ("[::1]:80", 200),
-        ("evil.example", 403),
-        ("127.0.0.1.evil.net", 403),
-        ("[::1", 403),
-    ],
-)
-def test_names_that_others_point_here_are_refused(view: LiveView, host: str, status: int) -> None:
-    assert _get(view, "/metrics.json", host)[0].status == status
+def test_settings_change_all_at_once_or_not_at_all(view: LiveView, controls: Controls) -> None:
+    said = post(view, "/controls", {"class": "blue", "opacity": 0.25})
+    assert said == (200, {"class": "blue", "method": "cam", "opacity": 0.25})
+    assert controls() == RunSettings(class_index=2, opacity=0.25)
+    for wrong in (
+        {"opacity": 0.9, "class": "violet"},
+        {"opacity": 1.1},
+        {"opacity": True},
+        {"speed": 3},
+        {"class": 1},
+        {"method": "magic"},
+    ):
+        status, answer = post(view, "/controls", wrong)
+        assert status == 400, wrong
+        assert answer["error"]
+        assert controls() == RunSettings(class_index=2, opacity=0.25)
+    assert post(view, "/controls", {"class": None})[1]["class"] is None
 
 
-def test_a_view_for_the_network_answers_to_any_name() -> None:
-    assert Address("0.0.0.0", 8080).admits("raspberrypi.local:8080")
-    assert not Address("127.0.0.1", 8080).admits(None)
+def test_a_method_can_take_the_place_of_the_files_own_map(view: LiveView, controls: Controls) -> None:
+    choices = json.loads(get(view, "/choices.json")[1])
+    assert choices["labels"] == ["red", "green", "blue"]
+    assert choices["methods"] == ["cam", "occlusion", "rise", "lime", "shap"], "no activations, no Score-CAM"
+    assert post(view, "/controls", {"method": "occlusion"})[1]["method"] == "occlusion"
+    assert controls().explainer is not None
+    assert post(view, "/controls", {"method": "cam"})[1]["method"] == "cam"
+    assert controls().explainer is None
 
 
-def test_a_port_in_use_is_a_usage_error(view: LiveView) -> None:
-    port = int(view.url.rstrip("/").rsplit(":", 1)[1])
+def test_a_model_without_a_map_can_be_explained_once_a_method_is_chosen(write_model: Callable[..., Path]) -> None:
+    controls = Controls(Model.load(write_model(method="none")), RunSettings())
+    with pytest.raises(UsageError, match="no saliency map"):
+        controls.change({"class": "blue"})
+    controls.change({"class": "blue", "method": "occlusion"})
+    assert (controls.class_name, controls.method) == ("blue", "occlusion")
+
+
+def test_the_run_follows_the_settings_from_frame_to_frame(model: Model, red_spot: np.ndarray, tmp_path: Path) -> None:
+    for number in range(12):
+        Image.fromarray(red_spot).save(tmp_path / f"{number:02}.png")
+    controls = Controls(model, RunSettings())
+    answers: list[Answer] = []
+
+    class Watcher:
+        wants_overlay = True
+
+        def write(self, answer: Answer, progress: Progress) -> None:
+            answers.append(answer)
+            if len(answers) == 2:
+                controls.change({"class": "blue", "opacity": 0.0})
+
+    with PictureSource(tmp_path) as source:
+        run(model, source, [Watcher()], controls)
+    assert [answers[0].explained, answers[-1].explained] == ["red", "blue"]
+    heated = (slice(52, 108), slice(148, 204))
+    assert np.abs(answers[1].overlay[heated].astype(int) - answers[2].overlay[heated]).mean() > 20, "from the next on"
+
+
+def test_a_port_in_use_is_a_usage_error(view: LiveView, controls: Controls) -> None:
+    port = int(authority(view).rsplit(":", 1)[1])
     with pytest.raises(UsageError, match=rf"127\.0\.0\.1:{port}.*in use.*--view {port + 1}"):
-        LiveView(Address("127.0.0.1", port), ABOUT).__enter__()
+        LiveView(Door.at(Address("127.0.0.1", port)), ABOUT, controls).__enter__()
 
 
-def test_an_address_of_another_machine_is_a_usage_error_that_does_not_blame_the_port() -> None:
+def test_an_address_of_another_machine_is_a_usage_error_that_does_not_blame_the_port(controls: Controls) -> None:
     with pytest.raises(UsageError, match=r"192\.0\.2\.1:8080.*Expected an address of this machine"):
-        LiveView(Address("192.0.2.1", 8080), ABOUT).__enter__()
-
-
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [
-        ("8080", Address("127.0.0.1", 8080)),
-        (":8080", Address("127.0.0.1", 8080)),
-        ("0.0.0.0:80", Address("0.0.0.0", 80)),
-        ("[::1]:8080", Address("::1", 8080)),
-        ("raspberrypi.local:1", Address("raspberrypi.local", 1)),
-    ],
-)
-def test_addresses_are_read(text: str, address: Address) -> None:
-    assert Address.parse(text) == address
-
-
-@pytest.mark.parametrize("text", ["", "host:", "host", "1:2:x", "70000", "-1", "٣"])
-def test_what_is_no_address_is_a_usage_error(text: str) -> None:
-    with pytest.raises(UsageError, match="is no address"):
-        Address.parse(text)
+        LiveView(Door.at(Address("192.0.2.1", 8080)), ABOUT, controls).__enter__()

@@ -1,11 +1,13 @@
 """The runtime's wheel, alone in an environment of its own, as on a device."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from golden_files import with_golden
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -40,8 +42,10 @@ def test_wheel_runs_without_torch_onnx_or_opencv(tmp_path: Path, model_path: Pat
         "-",
     ]
     ran = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert len([json.loads(line) for line in ran.stdout.splitlines()]) == 5
+    assert len([json.loads(line) for line in ran.stdout.splitlines()]) == 5 + 1, "frames and the summary"
 
-    profiles = "from kdedge_runtime.devices import profile_names; print(*profile_names())"
-    names = subprocess.run([environment / "bin" / "python", "-c", profiles], capture_output=True, text=True, check=True)
-    assert "raspberry-pi-5" in names.stdout.split()
+    golden = with_golden(Path(shutil.copy(model_path, tmp_path)))
+    for verb in (["--devices", "raspberry-pi-5"], ["--doctor"], [golden, "--self-test", "--device", "generic"]):
+        subprocess.run([environment / "bin" / "kdedge-run", *verb], check=True, capture_output=True, cwd=tmp_path)
+    (package,) = environment.glob("lib/python*/site-packages/kdedge_runtime")
+    assert (package / "devices" / "profiles" / "systemd" / "kdedge.service").exists()

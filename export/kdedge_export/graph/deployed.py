@@ -5,15 +5,13 @@ from torch import Tensor, nn
 
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.normalise import Normalise
-from kdedge_export.saliency import ExplainedModel, find_head
+from kdedge_export.saliency import DEFAULT_METHOD, ExplainedModel, Look, explain
 from kdedge_export.saliency.explained import LEAST_CELLS, map_size
 from kdedge_export.saliency.find import example_input
 from kdedge_runtime.metadata import ImageInput, Outputs
 
-__all__ = ["METHOD", "TOP_CLASS", "Deployed", "Plain", "deploy"]
+__all__ = ["TOP_CLASS", "Deployed", "Plain", "deploy"]
 
-METHOD = "gradcam"
-"""The map that the graph gives: Grad-CAM before its ReLU."""
 TOP_CLASS = -1
 """The class index that stands for each image's top class."""
 
@@ -37,15 +35,15 @@ class Deployed(nn.Module):
         Returns:
             logits float32 `[N, K]`, raw signed map float32 `[N, h, w]`, explained class int64 `[N]`.
         """
-        logits, saliency_map, explained_class, _ = self.with_activations(image, class_index)
+        logits, saliency_map, explained_class, _ = self.with_seen(image, class_index)
         return logits, saliency_map, explained_class
 
-    def with_activations(self, image: Tensor, class_index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """As `forward`, and the target layer's activations `[N, C, h, w]`."""
-        logits, activations = self.explained(self.normalise(image))
-        explained_class = torch.where(class_index < 0, logits.argmax(dim=1), class_index)
-        saliency_map = self.explained.class_maps(activations, explained_class[:, None])[:, 0]
-        return logits, saliency_map, explained_class, activations
+    def with_seen(self, image: Tensor, class_index: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
+        """As `forward`, and what the map is made of (`Look.seen`)."""
+        look: Look = self.explained(self.normalise(image))
+        explained_class = torch.where(class_index < 0, look.logits.argmax(dim=1), class_index)
+        saliency_map = self.explained.class_maps(look, explained_class[:, None]).squeeze(1)
+        return look.logits, saliency_map, explained_class, look.seen
 
     @property
     def map_size(self) -> tuple[int, int]:
@@ -55,7 +53,7 @@ class Deployed(nn.Module):
     @property
     def outputs(self) -> Outputs:
         """What the graph gives, for the model file's metadata."""
-        return Outputs(METHOD, self.explained.head.target_layer, self.explained.head.name, *self.map_size)
+        return Outputs(self.explained.method, self.explained.target_layer, self.explained.how, *self.map_size)
 
 
 class Plain(nn.Module):
@@ -78,21 +76,31 @@ class Plain(nn.Module):
         return Outputs("none")
 
 
-def deploy(model: nn.Module, spec: ImageInput) -> Deployed:
+def deploy(
+    model: nn.Module, spec: ImageInput, method: str = DEFAULT_METHOD, target_layer: str | None = None
+) -> Deployed:
     """Wrap a trained classifier for export or validation, in evaluation mode and without gradients.
 
+    Args:
+        model: the classifier.
+        spec: its input.
+        method: one of `kdedge_export.saliency.METHODS`.
+        target_layer: module path of the layer whose activations the map shows; None finds it.
+
     Raises:
-        HeadNotSupported: the model's head has no closed-form map, or one too coarse to mean anything.
+        HeadNotSupported: the model does not allow this method, or its map is too coarse to mean anything.
+        UsageError: there is no such layer, or the method looks at none.
     """
     model.eval().requires_grad_(False)
     device = next(model.parameters()).device
-    head = find_head(model, example_input(spec.height, spec.width).to(device))
-    deployed = Deployed(ExplainedModel(model, head), spec).to(device).eval()
+    explained = explain(model, example_input(spec.height, spec.width).to(device), method, target_layer)
+    deployed = Deployed(explained, spec).to(device).eval()
     height, width = deployed.map_size
     if min(height, width) < LEAST_CELLS:
         raise HeadNotSupported(
             f"The saliency map of {type(model).__name__} has only {height}×{width} cells at {spec.height}×{spec.width} "
             f"px; at least {LEAST_CELLS}×{LEAST_CELLS} are needed to point at anything. Train it with a finer "
-            "--output-stride or a larger --size, or export it without a map: --method none."
+            "--output-stride or a larger --size, name an earlier --target-layer, or export it without a map: "
+            "--method none."
         )
     return deployed

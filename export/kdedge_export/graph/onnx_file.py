@@ -1,5 +1,6 @@
 """The model file: a graph with its default class index and its metadata, written whole."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,14 @@ from onnx import helper, numpy_helper
 from kdedge_export import __version__
 from kdedge_export.graph.deployed import TOP_CLASS
 from kdedge_runtime.files import staged
+from kdedge_runtime.golden import record
 from kdedge_runtime.metadata import Metadata
 
 __all__ = ["save_model"]
 
 
 def save_model(model: onnx.ModelProto, metadata: Metadata, path: Path) -> None:
-    """Write a model file.
+    """Write a model file, with its golden frames.
 
     This is the last step of an export: quantizers drop metadata, and a default value (an initializer with the name
     of an input) confuses them.
@@ -29,4 +31,6 @@ def save_model(model: onnx.ModelProto, metadata: Metadata, path: Path) -> None:
     helper.set_model_props(finished, metadata.to_props())
     onnx.checker.check_model(finished)
     with staged(path) as temporary:
+        onnx.save_model(finished, temporary)
+        helper.set_model_props(finished, replace(metadata, golden=record(temporary)).to_props())
         onnx.save_model(finished, temporary)

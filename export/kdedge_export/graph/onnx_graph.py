@@ -15,9 +15,12 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from kdedge_export.graph.deployed import TOP_CLASS, Deployed, Plain
+from kdedge_export.graph.traced import traced
+from kdedge_export.saliency import ByCells, Head
 
 __all__ = ["ExportedGraph", "export_graph"]
 
+OUTPUTS = ("logits", "saliency_map", "explained_class")
 _ACTIVATIONS = "target_activations"
 _WEIGHTED = {"Conv", "Gemm", "MatMul"}
 
@@ -28,7 +31,11 @@ class ExportedGraph:
 
     model: onnx.ModelProto
     head_nodes: frozenset[str]
-    """Names of the nodes between the target layer's activations and the outputs; quantization leaves them float."""
+    """Names of the nodes that quantization leaves float.
+
+    Of a head with a closed form, all between the target layer's activations and the outputs; else the last layer and
+    everything that makes the map.
+    """
 
 
 class _WithActivations(nn.Module):
@@ -39,7 +46,8 @@ class _WithActivations(nn.Module):
         self.deployed = deployed
 
     def forward(self, image: Tensor, class_index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self.deployed.with_activations(image, class_index)
+        logits, saliency_map, explained_class, (activations,) = self.deployed.with_seen(image, class_index)
+        return logits, saliency_map, explained_class, activations
 
 
 def export_graph(module: Deployed | Plain) -> ExportedGraph:
@@ -55,29 +63,31 @@ def export_graph(module: Deployed | Plain) -> ExportedGraph:
     image = torch.randint(0, 256, (2, spec.height, spec.width, 3), dtype=torch.uint8, generator=generator)
     batch = {0: torch.export.Dim("batch")}
     if isinstance(module, Plain):
-        model = _to_onnx(module, (image,), ["logits"], {"image": batch})
+        model = _to_onnx(module, {"image": image}, ["logits"], (batch,))
         return ExportedGraph(model, _from_last_weight(model.graph))
-    model = _to_onnx(
-        _WithActivations(module),
-        (image, torch.tensor([TOP_CLASS])),
-        ["logits", "saliency_map", "explained_class", _ACTIVATIONS],
-        {"image": batch, "class_index": None},
-    )
-    head_nodes = _downstream(model.graph, _ACTIVATIONS)
-    del model.graph.output[3]
-    return ExportedGraph(model, head_nodes)
+    inputs, outputs = {"image": image, "class_index": torch.tensor([TOP_CLASS])}, list(OUTPUTS)
+    explained = module.cpu().eval().explained
+    if isinstance(explained, ByCells) and isinstance(explained.head, Head):
+        model = _to_onnx(_WithActivations(module), inputs, [*outputs, _ACTIVATIONS], (batch, None))
+        head_nodes = _downstream(model.graph, _ACTIVATIONS)
+        del model.graph.output[3]
+        return ExportedGraph(model, head_nodes)
+    with _MeanForGlobalPooling(), torch.no_grad():
+        graph = traced(module, module, **inputs)
+    model = _to_onnx(graph, inputs, outputs, (batch, None))
+    return ExportedGraph(model, _last_layer_and_map(model.graph))
 
 
 def _to_onnx(
-    module: nn.Module, example: tuple[Tensor, ...], output_names: list[str], dynamic_shapes: dict[str, Any]
+    module: nn.Module, inputs: dict[str, Tensor], output_names: list[str], dynamic_shapes: tuple[Any, ...]
 ) -> onnx.ModelProto:
     with _quiet(), _MeanForGlobalPooling(), torch.no_grad():
         program = torch.onnx.export(
             module.cpu().eval(),
-            example,
+            tuple(inputs.values()),
             dynamo=True,
             external_data=False,
-            input_names=list(dynamic_shapes),
+            input_names=list(inputs),
             output_names=output_names,
             dynamic_shapes=dynamic_shapes,
             verbose=False,
@@ -110,6 +120,18 @@ def _downstream(graph: onnx.GraphProto, tensor: str) -> frozenset[str]:
 def _from_last_weight(graph: onnx.GraphProto) -> frozenset[str]:
     last = max(index for index, node in enumerate(graph.node) if node.op_type in _WEIGHTED)
     return frozenset(node.name for node in graph.node[last:])
+
+
+def _last_layer_and_map(graph: onnx.GraphProto) -> frozenset[str]:
+    """All but the nodes that lead to the logits' last layer."""
+    needed, forward = {OUTPUTS[0]}, []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            forward.append(node)
+    last = next(index for index, node in enumerate(forward) if node.op_type in _WEIGHTED)
+    body = {node.name for node in forward[last + 1 :]}
+    return frozenset(node.name for node in graph.node if node.name not in body)
 
 
 def _strip(model: onnx.ModelProto) -> None:

@@ -1,120 +1,141 @@
 """Static quantization to int8 in QDQ form: the body in int8, the head and the map in float."""
 
-import contextlib
 import hashlib
-import logging
-import tempfile
-from collections.abc import Callable, Iterator
+import platform
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
-from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from kdedge_export.graph.deployed import TOP_CLASS
 from kdedge_export.graph.onnx_graph import ExportedGraph
-from kdedge_runtime.arrays import Pixels
+from kdedge_export.quantize.fidelity import Judge
+from kdedge_export.quantize.insert import insert_quantization, observed_tensors
+from kdedge_export.quantize.layers import layers_of
+from kdedge_export.quantize.ranges import METHODS, Range, clipped_range, observe
+from kdedge_export.quantize.recipe import Recipe
+from kdedge_export.quantize.rewrite import Rewritten, rewrite
+from kdedge_export.quantize.search import Goal, Tradeoff, search
+from kdedge_export.quantize.session import open_session, paired_latency_ms
+from kdedge_runtime.arrays import Integers, Pixels
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["Recipe", "quantize"]
+__all__ = ["Quantized", "machine_name", "quantize"]
 
-_OP_TYPES = ["Conv", "Gemm", "MatMul", "Add", "Mul", "Relu", "Clip", "MaxPool", "AveragePool", "Concat"]
-"""What has an int8 kernel. Everything else would be a round trip through float with quantized ends."""
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much is done, and how much there is."""
+_TIMED_RUNS = 50
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How to quantize, as a device profile gives it."""
+class Quantized:
+    """A quantized graph and what is known of it."""
 
-    reduce_range: bool = True
-    """7-bit weights. Without it, x86 cores that have no VNNI saturate (uint8 × int8 pairs are summed in 16 bits),
-    and what was validated on one core is not what another computes. ARM and VNNI cores do not need it."""
+    model: onnx.ModelProto
+    note: dict[str, Any]
+    """For its metadata; JSON values."""
+    tradeoff: Tradeoff
+    """What was tried to get there, and how it did."""
+    int8_layers: Mapping[str, Range | None]
+    """The layers in int8 by their modules' paths, with the ranges of their inputs; None where these are exact bytes."""
 
-
-class _Images(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, images: Pixels, explained: bool, progress: Callable[[int], None]) -> None:
-        self._images = iter(images)
-        self._explained = explained
-        self._progress = progress
-
-    def get_next(self) -> dict[str, np.ndarray[Any, Any]] | None:
-        image = next(self._images, None)
-        if image is None:
-            return None
-        self._progress(1)
-        feed: dict[str, np.ndarray[Any, Any]] = {"image": image[None]}
-        return feed | {"class_index": np.array([TOP_CLASS])} if self._explained else feed
+    @property
+    def latency_ms(self) -> tuple[float, float]:
+        """Median of fp32 and int8 on this machine, one image, one thread, measured in turn."""
+        latency = self.note["latency_ms"]
+        return latency["fp32"], latency["int8"]
 
 
 def quantize(
-    graph: ExportedGraph, images: Pixels, recipe: Recipe, progress: Callable[[int], None] = lambda _: None
-) -> tuple[onnx.ModelProto, dict[str, Any]]:
-    """Quantize a graph's body: uint8 activations, int8 weights per channel.
+    graph: ExportedGraph,
+    calibration: Pixels,
+    held_out: Pixels,
+    recipe: Recipe,
+    *,
+    targets: Integers | None = None,
+    goal: Goal | None = None,
+    reference: onnx.ModelProto | None = None,
+    progress: Progress = lambda *_: None,
+) -> Quantized:
+    """Quantize a graph's body: integer activations, int8 weights per channel.
 
     The head and the map stay float: they are less than one percent of the work, sharing the classifier's weight with
-    the map crashes the quantizer, and int8 logits tie. Activations are uint8 because x86 and ARM kernels for them are
-    the fastest.
+    the map crashes the quantizer, and int8 logits tie. How ranges are clipped is chosen by what the answers and maps
+    lose by it on held-out images.
 
     Args:
         graph: from `export_graph`.
-        images: calibration images, uint8 RGB `[N, H, W, 3]` at the model's size, from the training set.
+        calibration: uint8 RGB `[N, H, W, 3]` at the model's size, from the training side.
+        held_out: the same, of other images of the training side.
         recipe: the device's settings.
-        progress: called with 1 after each calibration image.
-
-    Returns:
-        The quantized graph and what to note in its metadata.
+        targets: int64, the right classes of the held-out images; None without labels.
+        goal: what must be kept; None keeps nothing in float.
+        reference: the float graph whose answers and maps are to be kept; None takes the one that is quantized.
+        progress: told while long steps go on.
 
     Raises:
-        UsageError: there are no calibration images.
+        UsageError: there are no images.
     """
-    if len(images) == 0:
+    if len(calibration) == 0 or len(held_out) == 0:
         raise UsageError("Quantization needs calibration images and got none. Name a folder of pictures: --data DIR.")
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        source, prepared, target = (Path(folder) / name for name in ("source.onnx", "prepared.onnx", "int8.onnx"))
-        onnx.save_model(graph.model, source)
-        # Shape inference only: the graph is optimised already, and node names must stay.
-        quant_pre_process(source, prepared, skip_optimization=True, skip_symbolic_shape=True)
-        quantize_static(
-            prepared,
-            target,
-            _Images(images, any(value.name == "class_index" for value in graph.model.graph.input), progress),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=_OP_TYPES,
-            per_channel=True,
-            reduce_range=recipe.reduce_range,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            nodes_to_exclude=_outside_the_body(graph),
-            calibrate_method=CalibrationMethod.MinMax,
-        )
-        quantized = onnx.load(target)
+    rewritten = rewrite(graph, bytes_in=recipe.activations == "uint8")
+    judge = Judge(reference or graph.model, held_out, targets)
+    method, losses, ranges = _choose_ranges(rewritten, calibration, judge, recipe, progress)
+    build = partial(insert_quantization, rewritten, ranges, recipe)
+    layers = layers_of(rewritten)
+    tradeoff = search(graph.model, build, layers, judge, calibration[:1], goal or Goal(), progress)
+    kept = set(tradeoff.chosen.float_layers)
+    model = build([name for layer in layers if layer.name in kept for name in layer.nodes])
+    fp32_ms, int8_ms = paired_latency_ms(
+        [open_session(graph.model), open_session(model)], calibration[:1], runs=_TIMED_RUNS
+    )
+    found = tradeoff.chosen.fidelity
     note = {
         "format": "qdq",
-        "activations": "uint8",
         "weights": "int8",
         "per_channel": True,
-        "calibration": "minmax",
-        "calibration_sha256": hashlib.sha256(images.tobytes()).hexdigest(),
+        "calibration": method,
+        "calibration_loss": losses,
+        "calibration_sha256": hashlib.sha256(calibration.tobytes()).hexdigest(),
+        "calibration_images": len(calibration),
+        "float_layers": list(tradeoff.chosen.float_layers),
+        "goal": asdict(tradeoff.goal),
+        "held_out": {"images": len(held_out)} | asdict(found),
+        "latency_ms": {"fp32": fp32_ms, "int8": int8_ms, "machine": machine_name(), "threads": 1},
     }
-    return quantized, note | asdict(recipe) | {"calibration_images": len(images)}
+    int8_layers = {layer.name: ranges.get(layer.input) for layer in layers if layer.name not in kept}
+    return Quantized(model, note | asdict(recipe), tradeoff, int8_layers)
 
 
-def _outside_the_body(graph: ExportedGraph) -> list[str]:
-    """The head, and the casting and normalising in front of the first convolution."""
-    nodes = graph.model.graph.node
-    first = next(index for index, node in enumerate(nodes) if node.op_type == "Conv")
-    return sorted(graph.head_nodes | {node.name for node in nodes[:first]})
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The quantizer logs advice about steps that have been taken already, to the root logger."""
-    level = logging.getLogger().level
-    logging.getLogger().setLevel(logging.ERROR)
+def machine_name() -> str:
+    """The processor's name, as far as the system tells it."""
     try:
-        yield
-    finally:
-        logging.getLogger().setLevel(level)
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
+    return f"{(names or [platform.processor() or 'unknown'])[0]}, {platform.machine()}"
+
+
+def _choose_ranges(
+    rewritten: Rewritten, calibration: Pixels, judge: Judge, recipe: Recipe, progress: Progress
+) -> tuple[str, dict[str, float], dict[str, Range]]:
+    """The best method, what each loses with all layers in int8, and the ranges by the best."""
+    done = 0
+
+    def count(images: int) -> None:
+        nonlocal done
+        done += images
+        progress("calibrating", done, 2 * len(calibration))
+
+    histograms = observe(rewritten.model, observed_tensors(rewritten), calibration, count)
+    losses: dict[str, float] = {}
+    ranges = {}
+    for number, method in enumerate(METHODS):
+        ranges[method] = {name: clipped_range(histogram, method) for name, histogram in histograms.items()}
+        losses[method] = judge.judge(insert_quantization(rewritten, ranges[method], recipe)).loss
+        progress("choosing ranges", number + 1, len(METHODS))
+    best = min(METHODS, key=lambda method: losses[method])
+    return best, losses, ranges[best]

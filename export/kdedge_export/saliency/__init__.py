@@ -1,7 +1,25 @@
 """The one definition of a saliency map: trained against, exported, and validated."""
 
-from kdedge_export.saliency.explained import ExplainedModel
+from kdedge_export.saliency.by_cells import ByCells
+from kdedge_export.saliency.explain import DEFAULT_METHOD, explain
+from kdedge_export.saliency.explained import ExplainedModel, Look
 from kdedge_export.saliency.find import find_head
 from kdedge_export.saliency.head import Activation, Dense, Head
+from kdedge_export.saliency.methods import METHODS
+from kdedge_export.saliency.tail import Tail, find_tail, named_tail
 
-__all__ = ["Activation", "Dense", "ExplainedModel", "Head", "find_head"]
+__all__ = [
+    "DEFAULT_METHOD",
+    "METHODS",
+    "Activation",
+    "ByCells",
+    "Dense",
+    "ExplainedModel",
+    "Head",
+    "Look",
+    "Tail",
+    "explain",
+    "find_head",
+    "find_tail",
+    "named_tail",
+]

@@ -1,74 +1,90 @@
 """A classifier and its saliency map, as training, export and validation all see them."""
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from kdedge_export.saliency.head import Head
-
-__all__ = ["LEAST_CELLS", "ExplainedModel", "map_size"]
+__all__ = ["LEAST_CELLS", "ExplainedModel", "Look", "gradients", "map_size"]
 
 LEAST_CELLS = 4
 """Along each side of a map; a coarser one points at nothing and is refused."""
 
 
-class _Slot:
-    """Where the hook leaves the activations; a plain object, so that `torch.export` does not copy it."""
+class Look(NamedTuple):
+    """What a model answered, and what its maps are made of."""
 
-    activations: Tensor | None = None
-
-    def put(self, value: Tensor) -> None:
-        self.activations = value
-
-    def take(self) -> Tensor:
-        value, self.activations = self.activations, None
-        assert value is not None, "the target layer did not run"
-        return value
+    logits: Tensor
+    """`[N, K]`."""
+    seen: tuple[Tensor, ...]
+    """What the method explains by: the target layer's activations, the pixels, or each block's attention."""
+    scores: Tensor
+    """`[P·N, K]`: the logits that depend on what was seen, of `P` points an image; the logits themselves mostly."""
 
 
-class ExplainedModel(nn.Module):
-    """A model that also gives the activations its head pools, and the maps of any classes.
+class ExplainedModel(nn.Module, ABC):
+    """A model that also gives the maps of any classes; the model itself is not edited.
 
-    The model itself is not edited: the activations are caught by a hook on the target layer.
+    Its subclasses differ in what they look at: `ByCells`, `ByPixels`, `ByAttention`.
     """
 
-    def __init__(self, model: nn.Module, head: Head) -> None:
+    method: str
+    """One of `kdedge_export.saliency.METHODS`."""
+    target_layer: str | None
+    """Module path of the layer that the maps look at; None where they look at no single one."""
+    how: str
+    """What is differentiated, and how: a head in closed form such as `GAP+Linear`, or what follows the target layer."""
+
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.head = head
-        self._slot = slot = _Slot()
-        layer = model.get_submodule(head.target_layer)
-        if head.takes_input:
-            layer.register_forward_pre_hook(lambda _module, args: slot.put(args[0]))
-        else:
-            layer.register_forward_hook(lambda _module, _args, output: slot.put(output))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits `[N, K]` and activations `[N, C, h, w]` of normalised input `[N, 3, H, W]`."""
-        logits = self.model(x)
-        return logits, self._slot.take()
+    @abstractmethod
+    def forward(self, x: Tensor) -> Look:
+        """Classify normalised input, float `[N, 3, H, W]`."""
 
-    def class_maps(self, activations: Tensor, classes: Tensor) -> Tensor:
-        """The saliency maps of chosen classes: Grad-CAM before its ReLU.
+    @abstractmethod
+    def class_maps(self, look: Look, classes: Tensor) -> Tensor:
+        """The saliency maps of chosen classes.
 
-        `map_c = sum_k (dz_c/dp_k) A_k / (h·w)`, with the pooled features `p` taken without dropout.
+        With gradients enabled they can be differentiated again, as a loss on maps needs it.
 
         Args:
-            activations: float `[N, C, h, w]`, from `forward`.
+            look: from `forward`, in the same mode of gradients.
             classes: int64 `[N, k]`.
 
         Returns:
-            `[N, k, h, w]` in the activations' dtype; raw and signed.
+            float32 `[N, k, h, w]`; raw, and signed where the method is.
         """
-        height, width = activations.shape[2:]
-        weights = self.head.channel_weights(self.model, activations.mean(dim=(2, 3)), classes)
-        maps = weights @ activations.flatten(2) / (height * width)
-        return maps.reshape(*classes.shape, height, width)
+
+
+def gradients(scores: Tensor, classes: Tensor, seen: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
+    """The gradients of each column of classes with respect to what was seen.
+
+    The images of a batch do not depend on each other, so that the gradient of their scores' sum holds each one's own.
+
+    Args:
+        scores: `[N, K]`.
+        classes: int64 `[N, k]`.
+        seen: tensors that the scores were computed from.
+
+    Returns:
+        For each of the `k` columns, a gradient the shape of each tensor.
+    """
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        chosen = scores.gather(1, classes).sum(dim=0)
+        columns = [
+            torch.autograd.grad(chosen[column], seen, retain_graph=True, create_graph=again)
+            for column in range(classes.shape[1])
+        ]
+    return columns if again else [tuple(part.detach() for part in column) for column in columns]
 
 
 def map_size(explained: ExplainedModel, example: Tensor) -> tuple[int, int]:
     """Height and width of the map, in cells, for inputs like `example` (float `[1, 3, H, W]`)."""
     with torch.no_grad():
-        shape: Sequence[int] = explained(example)[1].shape
+        top = torch.zeros(len(example), 1, dtype=torch.int64, device=example.device)
+        shape = explained.class_maps(explained(example), top).shape
     return shape[2], shape[3]

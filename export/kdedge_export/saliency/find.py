@@ -37,12 +37,7 @@ def find_head(model: nn.Module, example: Tensor) -> Head:
         HeadNotSupported: the logits are not dense layers on globally averaged activations; the message names what
             was found instead.
     """
-    try:
-        record = trace(model, example)
-    except TypeError as error:
-        raise HeadNotSupported(
-            f"{_name(model)} cannot be explained: {error}. Expected a classifier that returns logits."
-        ) from error
+    record = trace(model, example)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     layers: list[Layer] = []
     tensor, index = record.logits, len(record.operations)
@@ -64,6 +59,8 @@ def find_head(model: nn.Module, example: Tensor) -> Head:
         else:
             raise _refusal(model, _ending(record, index))
     activations = operation.inputs[0]
+    if activations.shape[2:] == (1, 1):
+        raise _refusal(model, "what it pools is a single cell")
     if id(activations) in record.outputs:
         head = Head(record.outputs[id(activations)], takes_input=False, layers=tuple(layers))
     elif id(activations) in record.inputs:

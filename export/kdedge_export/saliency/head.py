@@ -20,7 +20,7 @@ __all__ = ["ACTIVATIONS", "Activation", "Dense", "Head", "Layer"]
 
 
 def _hardswish_slope(x: Tensor) -> Tensor:
-    return torch.where(x <= -3, 0.0, torch.where(x >= 3, 1.0, (2 * x + 3) / 6))
+    return torch.where(x <= -3, 0.0, torch.where(x >= 3, 1.0, x * (1 / 3) + 0.5))
 
 
 def _relu_slope(x: Tensor) -> Tensor:

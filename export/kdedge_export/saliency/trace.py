@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from kdedge_export.errors import HeadNotSupported
+
 __all__ = ["Operation", "Trace", "evaluating", "trace"]
 
 
@@ -76,7 +78,7 @@ def trace(model: nn.Module, example: Tensor) -> Trace:
         example: float `[N, 3, H, W]`.
 
     Raises:
-        TypeError: the model does not return one `[N, K]` tensor.
+        HeadNotSupported: the model does not return one `[N, K]` tensor.
     """
     outputs: list[tuple[Tensor, str]] = []  # with the tensors: a freed one's id would be used again
     inputs: list[tuple[Tensor, str]] = []
@@ -107,7 +109,10 @@ def trace(model: nn.Module, example: Tensor) -> Trace:
             handle.remove()
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise TypeError(f"the model returned {shape}, expected one tensor of logits [N, K]")
+        raise HeadNotSupported(
+            f"{type(model).__name__} cannot be explained: the model returned {shape}, expected one tensor of logits "
+            "[N, K]."
+        )
     return Trace(logits, recorder.operations, _owners(outputs, runs), _owners(inputs, runs))
 
 

@@ -11,22 +11,28 @@ write_report(report, evidence, Path("report"))
 from kdedge_export.validate.checklist import checklist
 from kdedge_export.validate.compare import Comparison, MapComparison, compare
 from kdedge_export.validate.evidence import Evidence
+from kdedge_export.validate.footprint import Footprint
 from kdedge_export.validate.gates import Check, Gates
+from kdedge_export.validate.intervals import Interval
 from kdedge_export.validate.predict import Predictions, predict
-from kdedge_export.validate.report import ModelFacts, ValidationReport
+from kdedge_export.validate.report import Data, ModelFacts, ValidationReport, json_schema
 from kdedge_export.validate.validation import validate, write_report
 
 __all__ = [
     "Check",
     "Comparison",
+    "Data",
     "Evidence",
+    "Footprint",
     "Gates",
+    "Interval",
     "MapComparison",
     "ModelFacts",
     "Predictions",
     "ValidationReport",
     "checklist",
     "compare",
+    "json_schema",
     "predict",
     "validate",
     "write_report",

@@ -3,35 +3,44 @@
 import math
 from collections.abc import Sequence
 
-from kdedge_export.validate.gates import Check, Unit
+from kdedge_export.validate.gates import Check, Outcome, Unit
 
-__all__ = ["asked_for", "checklist", "found"]
+__all__ = ["asked_for", "checklist", "found", "outcome_words", "plain_speed", "spread"]
 
-_MARKS = {True: "[x]", False: "[ ]", None: "[-]"}
-_OUTCOMES = {True: "", False: "  FAILED", None: ""}
+_MARKS: dict[Outcome, str] = {"passed": "[x]", "failed": "[ ]", "not shown": "[?]", "not measured": "[-]"}
 
 
 def checklist(checks: Sequence[Check]) -> list[str]:
-    """One line a check: `[x]` kept, `[ ]` broken, `[-]` not measured.
+    """One line a check: `[x]` kept, `[ ]` broken, `[?]` not shown, `[-]` not measured.
 
     ```
-    [x] fp32 top-1 agreement               100.00 %      (>= 100 %)
-    [ ] int8 map Pearson, 5th percentile   0.871         (>= 0.9)  FAILED
+    [x] fp32 top-1 agreement               100.00 %                        (>= 100 %)
+    [ ] int8 map Pearson, 5th percentile   0.871        [0.862, 0.880]     (>= 0.9)    FAILED
+    [?] int8 top-1 drop                    0.26 points  [-0.51, 1.28]      (<= 1 points)  NOT SHOWN with 390 images; …
     [-] int8 top-1 drop                    not measured: the images have no labels
     ```
     """
-    name_width = max((len(check.name) for check in checks), default=0)
-    found_width = max((len(found(check)) for check in checks if check.passed is not None), default=0)
-    return [_line(check, name_width, found_width) for check in checks]
+    measured = [check for check in checks if check.passed is not None]
+    widths = (
+        max((len(check.name) for check in checks), default=0),
+        max((len(found(check)) for check in measured), default=0),
+        max((len(spread(check)) for check in measured), default=0),
+    )
+    return [_line(check, *widths) for check in checks]
 
 
 def found(check: Check) -> str:
-    """What was measured, with as many digits as it takes not to contradict the verdict by rounding."""
+    """What was measured, with as many digits as it takes not to contradict the bound by rounding."""
     if check.measured is None:
         return f"not measured: {check.reason}"
-    fewest = _FEWEST_DIGITS[check.unit]
-    texts = [_format(check.measured, check.unit, digits) for digits in range(fewest, _MOST_DIGITS)]
-    return next((text for text in texts if _agrees(text, check)), texts[-1])
+    return _as_precise(check.measured, check) + _SUFFIXES[check.unit]
+
+
+def spread(check: Check) -> str:
+    """The 95 % interval, `[low, high]`, with as many digits as it takes; nothing for a figure without one."""
+    if check.interval is None:
+        return ""
+    return f"[{_as_precise(check.interval.low, check)}, {_as_precise(check.interval.high, check)}]"
 
 
 def asked_for(check: Check) -> str:
@@ -39,17 +48,57 @@ def asked_for(check: Check) -> str:
     return f"{check.relation} {_bound(check.bound, check.unit)}"
 
 
-_FEWEST_DIGITS: dict[Unit, int] = {"share": 2, "points": 2, "correlation": 3, "error": 1}
+def outcome_words(check: Check) -> str:
+    """What to say beside a check that did not pass; nothing beside one that did."""
+    if check.outcome == "failed":
+        return "FAILED" + ("" if check.reason is None else f": {check.reason}")
+    return f"NOT SHOWN {check.reason}" if check.outcome == "not shown" else ""
+
+
+def plain_speed(fp32_ms: float, int8_ms: float, where: str) -> str:
+    """One sentence on what int8 gains, such as `int8 is 1.50 times as fast as fp32 here (2.00 against 3.00 ms)`."""
+    ratio, figures = fp32_ms / int8_ms, f"({int8_ms:.2f} against {fp32_ms:.2f} ms)"
+    if ratio >= 1.05:
+        return f"int8 is {ratio:.2f} times as fast as fp32 {where} {figures}."
+    if ratio > 0.95:
+        return f"int8 is not faster than fp32 {where} {figures}: it saves space, not time."
+    return f"int8 is not faster but slower than fp32 {where} {figures}: run the fp32 file there."
+
+
+_FEWEST_DIGITS: dict[Unit, int] = {
+    "share": 2,
+    "points": 2,
+    "correlation": 3,
+    "error": 1,
+    "count": 0,
+    "MB": 2,
+    "ms": 2,
+}
 _MOST_DIGITS = 9
-_SUFFIXES: dict[Unit, str] = {"share": " %", "points": " points", "correlation": "", "error": ""}
+_SUFFIXES: dict[Unit, str] = {
+    "share": " %",
+    "points": " points",
+    "correlation": "",
+    "error": "",
+    "count": "",
+    "MB": " MB",
+    "ms": " ms",
+}
 
 
-def _line(check: Check, name_width: int, found_width: int) -> str:
-    start = f"{_MARKS[check.passed]} {check.name:<{name_width}}  {found(check)}"
+def _line(check: Check, name_width: int, found_width: int, spread_width: int) -> str:
+    start = f"{_MARKS[check.outcome]} {check.name:<{name_width}}  "
     if check.passed is None:
-        return start
-    padding = " " * (found_width - len(found(check)))
-    return f"{start}{padding}  ({asked_for(check)}){_OUTCOMES[check.passed]}"
+        return start + found(check)
+    figures = f"{found(check):<{found_width}}  " + (f"{spread(check):<{spread_width}}  " if spread_width else "")
+    return f"{start}{figures}({asked_for(check)})  {outcome_words(check)}".rstrip()
+
+
+def _as_precise(value: float, check: Check) -> str:
+    """A number with the fewest digits that put it on its own side of the bound."""
+    fewest = _FEWEST_DIGITS[check.unit]
+    texts = [_format(value, check.unit, digits) for digits in range(fewest, _MOST_DIGITS)]
+    return next((text for text in texts if _same_side(text, value, check)), texts[-1])
 
 
 def _format(value: float, unit: Unit, digits: int) -> str:
@@ -57,18 +106,20 @@ def _format(value: float, unit: Unit, digits: int) -> str:
         return "not a number" if math.isnan(value) else "infinite"
     if unit == "error":
         return f"{value:.{digits}e}"
-    scale = 100 if unit == "share" else 1
-    return f"{value * scale:.{digits}f}{_SUFFIXES[unit]}"
+    return f"{value * (100 if unit == 'share' else 1):,.{digits}f}"
 
 
 def _bound(value: float, unit: Unit) -> str:
-    return f"{value * 100:g}{_SUFFIXES[unit]}" if unit == "share" else f"{value:g}{_SUFFIXES[unit]}"
+    number = f"{value:,}" if unit == "count" else f"{value * (100 if unit == 'share' else 1):g}"
+    return number + _SUFFIXES[unit]
 
 
-def _agrees(text: str, check: Check) -> bool:
+def _same_side(text: str, value: float, check: Check) -> bool:
     try:
-        shown = float(text.removesuffix(_SUFFIXES[check.unit]))
+        shown = float(text.replace(",", ""))
     except ValueError:
         return True
     shown /= 100 if check.unit == "share" else 1
-    return (shown >= check.bound if check.relation == ">=" else shown <= check.bound) == check.passed
+    if check.relation == ">=":
+        return (shown >= check.bound) == (value >= check.bound)
+    return (shown <= check.bound) == (value <= check.bound)

@@ -1,11 +1,13 @@
 """One model held against another on the same images and for the same classes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kdedge_export.validate import metrics
+from kdedge_export.validate.intervals import Interval, mean_interval, percentile_interval
 from kdedge_export.validate.predict import Predictions
 from kdedge_export.validate.resample import to_common_size
 from kdedge_runtime.arrays import Floats, Integers
@@ -39,6 +41,8 @@ class MapComparison:
     constant_candidate: int
     wrong_class: int
     """Images where the candidate explained another class than it was asked to."""
+    intervals: Mapping[str, Interval | None]
+    """Of the mean, the percentiles, the IoU and the floor, by their names."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ class Comparison:
     """Mean KL(reference || candidate) of the softmax at temperature 1, in nats."""
     maps: MapComparison | None
     """None where one of the two has no map."""
+    intervals: Mapping[str, Interval | None]
+    """Of the accuracies, their difference (of pairs of answers), the agreement and the KL, by their names."""
 
 
 def compare(reference: Predictions, candidate: Predictions, targets: Integers | None) -> Comparison:
@@ -68,20 +74,26 @@ def compare(reference: Predictions, candidate: Predictions, targets: Integers | 
         candidate: for the same images, asked about the same classes.
         targets: int64 `[N]`, the right classes; None for images without labels.
     """
+    agrees = metrics.agrees(reference.logits, candidate.logits)
+    kl = metrics.kl_divergence(reference.logits, candidate.logits)
+    intervals = {"agreement": mean_interval(agrees), "kl": mean_interval(kl)}
     top1_reference = top1_candidate = drop = None
     if targets is not None:
-        top1_reference = metrics.top1_accuracy(reference.logits, targets)
-        top1_candidate = metrics.top1_accuracy(candidate.logits, targets)
+        kept, right = ((metrics.top1(model.logits) == targets) * 1.0 for model in (reference, candidate))
+        top1_reference, top1_candidate = float(kept.mean()), float(right.mean())
         # From whole images: the difference of two shares would put a drop of exactly one point above one point.
-        drop = 100 * round((top1_reference - top1_candidate) * len(targets)) / len(targets)
+        drop = 100 * float((kept - right).sum()) / len(targets)
+        intervals["top1_reference"], intervals["top1_candidate"] = mean_interval(kept), mean_interval(right)
+        intervals["top1_drop_points"] = mean_interval(kept - right, scale=100)
     return Comparison(
         n=len(reference.logits),
         top1_reference=top1_reference,
         top1_candidate=top1_candidate,
         top1_drop_points=drop,
-        agreement=metrics.agreement(reference.logits, candidate.logits),
-        kl=float(metrics.kl_divergence(reference.logits, candidate.logits).mean()),
+        agreement=float(agrees.mean()),
+        kl=float(kl.mean()),
         maps=_compare_maps(reference, candidate),
+        intervals=intervals,
     )
 
 
@@ -102,16 +114,25 @@ def _compare_maps(reference: Predictions, candidate: Predictions) -> MapComparis
         return None
     a, b = to_common_size(reference.maps, candidate.maps)
     wrong = _wrong_class(reference, candidate)
+    iou = _lost_as_zero(metrics.top_share_iou(a, b), a, b, wrong)
+    floor = metrics.map_pearson(a, b[metrics.derangement(len(b))]) if len(b) > 1 else np.array([np.nan])
     return MapComparison(
-        pearson_mean=_mean(pearson),
-        pearson_p5=_percentile(pearson, 5),
-        pearson_p1=_percentile(pearson, 1),
-        top20_iou_mean=_mean(_lost_as_zero(metrics.top_share_iou(a, b), a, b, wrong)),
+        pearson_mean=metrics.mean(pearson),
+        pearson_p5=metrics.percentile(pearson, 5),
+        pearson_p1=metrics.percentile(pearson, 1),
+        top20_iou_mean=metrics.mean(iou),
         error_relative=float(np.where(wrong, np.inf, metrics.map_error(a, b)).max()),
-        floor_pearson=_floor(a, b),
+        floor_pearson=metrics.mean(floor),
         constant_reference=int(metrics.is_constant(reference.maps).sum()),
         constant_candidate=int(metrics.is_constant(candidate.maps).sum()),
         wrong_class=int(wrong.sum()),
+        intervals={
+            "pearson_mean": mean_interval(pearson),
+            "pearson_p5": percentile_interval(pearson, 5),
+            "pearson_p1": percentile_interval(pearson, 1),
+            "top20_iou_mean": mean_interval(iou),
+            "floor_pearson": mean_interval(floor),
+        },
     )
 
 
@@ -122,19 +143,3 @@ def _wrong_class(reference: Predictions, candidate: Predictions) -> NDArray[np.b
 def _lost_as_zero(scores: NDArray[np.float64], a: Floats, b: Floats, wrong: NDArray[np.bool_]) -> NDArray[np.float64]:
     nothing_to_lose = metrics.is_constant(a) & metrics.is_constant(b)
     return np.where(wrong | (np.isnan(scores) & ~nothing_to_lose), 0.0, scores)
-
-
-def _floor(a: Floats, b: Floats) -> float:
-    if len(a) < 2:
-        return float("nan")
-    return _mean(metrics.map_pearson(a, b[metrics.derangement(len(b))]))
-
-
-def _mean(scores: NDArray[np.float64]) -> float:
-    defined = scores[~np.isnan(scores)]
-    return float(defined.mean()) if defined.size else float("nan")
-
-
-def _percentile(scores: NDArray[np.float64], percent: float) -> float:
-    defined = scores[~np.isnan(scores)]
-    return float(np.percentile(defined, percent)) if defined.size else float("nan")

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdedge_export.validate.predict import Predictions
-from kdedge_export.validate.roles import Role
+from kdedge_export.validate.roles import Role, shipped
 from kdedge_runtime.arrays import Floats, Integers, Pixels
 
 __all__ = ["Evidence"]
@@ -40,4 +40,4 @@ class Evidence:
     @property
     def shipped(self) -> Role:
         """The file that goes to the device: int8 where there is one."""
-        return "int8" if "int8" in self.predictions else "fp32"
+        return shipped(self.predictions)

@@ -1,18 +1,48 @@
-"""Bounds that an exported model must keep, and the verdict on each."""
+"""Bounds that an exported model must keep, and the verdict on each.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+The burden of proof is the model's. A figure that stands for all pictures but was measured on some has an interval, and
+a bound is kept where the interval's unfavourable end keeps it: then it is *shown*. Where the figure keeps the bound and
+the end does not, these images are too few to tell: that is *not shown*, and does not pass. Fewer than 30 images show
+nothing, since a bootstrap cannot know of what none of them holds. What must be exactly so on every image (an export
+changes nothing) or says something of the model and not of pictures (a file's size, what a map depends on) is judged by
+itself.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Literal
 
 from kdedge_export.validate.compare import Comparison
+from kdedge_export.validate.footprint import Footprint
+from kdedge_export.validate.intervals import Interval, images_needed
 from kdedge_export.validate.roles import Role
+from kdedge_export.validate.sanity import WITHOUT_CLASS, Sanity
+from kdedge_runtime.devices import Budgets
+from kdedge_runtime.metadata import ImageInput
 
-__all__ = ["Check", "Gates", "Unit", "check_comparison", "check_labels", "verdict"]
+__all__ = [
+    "Check",
+    "Gates",
+    "Outcome",
+    "Unit",
+    "check_budgets",
+    "check_comparison",
+    "check_input",
+    "check_labels",
+    "check_sanity",
+    "verdict",
+]
 
-Unit = Literal["share", "points", "correlation", "error"]
-"""How a number is meant: a share in [0, 1], percentage points, a Pearson correlation, a relative error."""
+Unit = Literal["share", "points", "correlation", "error", "count", "MB", "ms"]
+"""How a number is meant: a share in [0, 1], percentage points, a Pearson correlation, a relative error, a
+number of things, a size of 10^6 bytes, milliseconds."""
+Outcome = Literal["passed", "failed", "not shown", "not measured"]
+"""`failed`: the figure itself breaks the bound. `not shown`: it keeps the bound, but its interval's end does not."""
 
+FEWEST_IMAGES = 30
 _NO_MAP = "no saliency map in the model file"
+_TESTS = {"class": "another class", "picture": "another picture", "head": "a random head"}
 
 
 @dataclass(frozen=True)
@@ -30,6 +60,8 @@ class Gates:
     int8_map_pearson_mean: float = 0.98
     int8_map_pearson_p5: float = 0.90
     """The 5th percentile over images: a good mean may not hide a bad tail."""
+    map_follows: float = 0.95
+    """Share of images in [0, 1] whose map changes with the class, with the picture and with the head's weights."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +78,18 @@ class Check:
     """`measured relation bound` is what is asked."""
     bound: float
     unit: Unit
-    passed: bool | None
-    """None where it could not be measured: neither passed nor failed."""
+    outcome: Outcome
+    interval: Interval | None = None
+    """None for a figure that is judged by itself."""
+    images_needed: int | None = None
+    """About how many images would show it, if the figure stayed as it is; only where it is not shown."""
     reason: str | None = None
-    """Why it could not be measured."""
+    """Why it was not measured, was not shown or failed, where more can be said than the figure does."""
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether it is shown that the bound is kept; None where nothing was measured."""
+        return None if self.outcome == "not measured" else self.outcome == "passed"
 
 
 def check_comparison(role: Role, comparison: Comparison, gates: Gates) -> tuple[Check, ...]:
@@ -69,59 +109,128 @@ def check_comparison(role: Role, comparison: Comparison, gates: Gates) -> tuple[
 
 def check_labels(role: Role, expected: Sequence[str], labels: Sequence[str]) -> Check:
     """Judge the class names inside a model file: each at its place, or right answers get wrong names."""
-    same = sum(a == b for a, b in zip(expected, labels, strict=False))
-    share = same / max(len(expected), len(labels), 1)
-    return _at_least(f"{role}_labels", f"{role} labels in their places", share, 1.0, "share")
+    pairs = list(zip_longest(expected, labels))
+    odd = next((f"class {place} is {b!r}, trained as {a!r}" for place, (a, b) in enumerate(pairs) if a != b), None)
+    share = sum(a == b for a, b in pairs) / max(len(pairs), 1)
+    return _judge(f"{role}_labels", f"{role} labels in their places", share, ">=", 1.0, "share", odd)
+
+
+def check_input(role: Role, expected: ImageInput, stated: ImageInput) -> Check:
+    """Judge what a model file says of its input: the size, resizing and normalising that the student was trained with.
+
+    A device brings pictures to size as the file says. Another rule than in training costs accuracy without an error.
+    """
+    trained, found = vars(expected), vars(stated)
+    odd = [
+        f"{name} is {found[name]!r}, trained with {value!r}" for name, value in trained.items() if found[name] != value
+    ]
+    share, name = 1 - len(odd) / len(trained), f"{role} input described as trained"
+    return _judge(f"{role}_input", name, share, ">=", 1.0, "share", "; ".join(odd) or None)
+
+
+def check_sanity(row: Sanity, method: str, gates: Gates) -> Check:
+    """Judge whether a model's maps, made by this method, follow a change."""
+    key, name = f"{row.role}_map_follows_{row.test}", f"{row.role} map changes with {_TESTS[row.test]}"
+    if method in WITHOUT_CLASS and row.test != "picture":
+        return _judge(key, name, None, ">=", gates.map_follows, "share", f"{method} explains no class in particular")
+    return _judge(key, name, row.changed, ">=", gates.map_follows, "share")
+
+
+def check_budgets(role: Role, footprint: Footprint, budgets: Budgets) -> tuple[Check, ...]:
+    """Judge what a model file takes by what its device allows; only what the device limits."""
+    figures: tuple[tuple[str, str, float | None, float | None, Unit], ...] = (
+        ("file_mb", "file size", footprint.file_mb, budgets.file_mb, "MB"),
+        ("parameters", "parameters", footprint.parameters, budgets.parameters, "count"),
+        ("peak_memory_mb", "peak memory, measured here", footprint.peak_memory_mb, budgets.peak_memory_mb, "MB"),
+        ("latency_ms", "latency, measured here", footprint.latency_ms, budgets.latency_ms, "ms"),
+    )
+    return tuple(
+        _judge(f"{role}_{key}", f"{role} {name}", measured, "<=", most, unit)
+        for key, name, measured, most, unit in figures
+        if most is not None
+    )
+
+
+def verdict(checks: Sequence[Check]) -> bool:
+    """Whether nothing failed, everything that was measured is shown, and something was measured at all."""
+    return all(check.passed is not False for check in checks) and any(check.passed for check in checks)
 
 
 def _check_fp32(comparison: Comparison, gates: Gates) -> tuple[Check, ...]:
-    error = None if comparison.maps is None else comparison.maps.error_relative
+    maps = comparison.maps
+    error, no_map = (None, _NO_MAP) if maps is None else (maps.error_relative, None)
     return (
-        _at_least("fp32_agreement", "fp32 top-1 agreement", comparison.agreement, gates.fp32_agreement, "share"),
-        _at_most("fp32_map_error", "fp32 map error", error, gates.fp32_map_error, "error", _NO_MAP),
+        _judge("fp32_agreement", "fp32 top-1 agreement", comparison.agreement, ">=", gates.fp32_agreement, "share"),
+        _judge("fp32_map_error", "fp32 map error", error, "<=", gates.fp32_map_error, "error", no_map),
     )
 
 
 def _check_int8(comparison: Comparison, gates: Gates) -> tuple[Check, ...]:
-    maps, drop = comparison.maps, comparison.top1_drop_points
-    checks = [
-        _at_most(
-            "int8_top1_drop_points",
-            "int8 top-1 drop",
-            drop,
-            gates.int8_top1_drop_points,
-            "points",
-            "the images have no labels",
-        )
-    ]
+    n, drop, intervals = comparison.n, comparison.top1_drop_points, comparison.intervals
+    key, bound = "int8_top1_drop_points", gates.int8_top1_drop_points
+    unlabelled = "the images have no labels"
+    checks = [_judge_sample(key, "int8 top-1 drop", drop, intervals.get(key[5:]), "<=", bound, "points", n, unlabelled)]
     if drop is None:
-        checks.append(
-            _at_least("int8_agreement", "int8 top-1 agreement", comparison.agreement, gates.int8_agreement, "share")
-        )
-    mean, p5 = (None, None) if maps is None else (maps.pearson_mean, maps.pearson_p5)
-    bounds = gates.int8_map_pearson_mean, gates.int8_map_pearson_p5
-    checks += [
-        _at_least("int8_map_pearson_mean", "int8 map Pearson, mean", mean, bounds[0], "correlation", _NO_MAP),
-        _at_least("int8_map_pearson_p5", "int8 map Pearson, 5th percentile", p5, bounds[1], "correlation", _NO_MAP),
-    ]
+        agreement, name = comparison.agreement, "int8 top-1 agreement"
+        ends, bound = intervals["agreement"], gates.int8_agreement
+        checks.append(_judge_sample("int8_agreement", name, agreement, ends, ">=", bound, "share", n))
+    maps = comparison.maps
+    of_maps: Mapping[str, Interval | None] = {} if maps is None else maps.intervals
+    for field, name in (("pearson_mean", "mean"), ("pearson_p5", "5th percentile")):
+        key, name = f"int8_map_{field}", f"int8 map Pearson, {name}"
+        measured: float | None = None if maps is None else getattr(maps, field)
+        ends, bound = of_maps.get(field), getattr(gates, key)
+        checks.append(_judge_sample(key, name, measured, ends, ">=", bound, "correlation", n, _NO_MAP))
     return tuple(checks)
 
 
-def _at_least(
-    key: str, name: str, measured: float | None, bound: float, unit: Unit, why_not: str | None = None
+def _judge(
+    key: str,
+    name: str,
+    measured: float | None,
+    relation: Literal[">=", "<="],
+    bound: float,
+    unit: Unit,
+    reason: str | None = None,
 ) -> Check:
-    passed = None if measured is None else measured >= bound
-    return Check(key, name, measured, ">=", bound, unit, passed, why_not if measured is None else None)
+    """A figure judged by itself; the reason is told where it is not measured or fails."""
+    if measured is None:
+        return Check(key, name, None, relation, bound, unit, "not measured", reason=reason)
+    if _kept(measured, relation, bound):
+        return Check(key, name, measured, relation, bound, unit, "passed")
+    return Check(key, name, measured, relation, bound, unit, "failed", reason=reason)
 
 
-def _at_most(
-    key: str, name: str, measured: float | None, bound: float, unit: Unit, why_not: str | None = None
+def _judge_sample(
+    key: str,
+    name: str,
+    measured: float | None,
+    interval: Interval | None,
+    relation: Literal[">=", "<="],
+    bound: float,
+    unit: Unit,
+    n: int,
+    why_not: str | None = None,
 ) -> Check:
-    # A NaN compares as False in both directions, so it never passes.
-    passed = None if measured is None else measured <= bound
-    return Check(key, name, measured, "<=", bound, unit, passed, why_not if measured is None else None)
+    if measured is None or not _kept(measured, relation, bound):
+        by_itself = _judge(key, name, measured, relation, bound, unit, why_not if measured is None else None)
+        return replace(by_itself, interval=interval)
+    images = f"with {n:,} image{'' if n == 1 else 's'}"
+    if n < FEWEST_IMAGES or interval is None:
+        reason = f"{images}; it takes {FEWEST_IMAGES} at least"
+        return Check(key, name, measured, relation, bound, unit, "not shown", interval, FEWEST_IMAGES, reason)
+    end = interval.low if relation == ">=" else interval.high
+    if _kept(end, relation, bound):
+        return Check(key, name, measured, relation, bound, unit, "passed", interval)
+    needed = images_needed(n, measured, end, bound)
+    reason = (
+        f"{images} it lies on the bound, which no number of images shows"
+        if needed is None
+        else f"{images}; about {needed:,} would show it"
+    )
+    return Check(key, name, measured, relation, bound, unit, "not shown", interval, needed, reason)
 
 
-def verdict(checks: Sequence[Check]) -> bool:
-    """Whether nothing failed and something was measured at all."""
-    return all(check.passed is not False for check in checks) and any(check.passed for check in checks)
+def _kept(value: float, relation: Literal[">=", "<="], bound: float) -> bool:
+    # A NaN compares as False in both directions, so it is never kept.
+    return value >= bound if relation == ">=" else value <= bound

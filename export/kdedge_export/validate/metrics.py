@@ -12,6 +12,7 @@ from kdedge_runtime.arrays import Floats, Integers
 
 __all__ = [
     "agreement",
+    "agrees",
     "box_mask",
     "derangement",
     "energy_inside",
@@ -19,6 +20,8 @@ __all__ = [
     "kl_divergence",
     "map_error",
     "map_pearson",
+    "mean",
+    "percentile",
     "pointing_game",
     "top1",
     "top1_accuracy",
@@ -43,10 +46,15 @@ def top1_accuracy(logits: Floats, targets: Integers) -> float:
     return float((top1(logits) == targets).mean())
 
 
-def agreement(reference: Floats, candidate: Floats) -> float:
-    """Share of images in [0, 1] on which both give the same top class; two missing answers do not agree."""
+def agrees(reference: Floats, candidate: Floats) -> Scores:
+    """Whether both give the same top class, `[N]`, 1.0 or 0.0; two missing answers do not agree."""
     answer = top1(reference)
-    return float(((answer == top1(candidate)) & (answer >= 0)).mean())
+    return np.asarray((answer == top1(candidate)) & (answer >= 0), dtype=np.float64)
+
+
+def agreement(reference: Floats, candidate: Floats) -> float:
+    """Share of images in [0, 1] on which both give the same top class."""
+    return float(agrees(reference, candidate).mean())
 
 
 def kl_divergence(reference: Floats, candidate: Floats) -> Scores:
@@ -130,19 +138,18 @@ def box_mask(boxes: Floats, height: int, width: int) -> Flags:
     return np.asarray(rows[:, :, None] & columns[:, None, :])
 
 
-def pointing_game(maps: Floats, boxes: Floats) -> Scores:
-    """Whether each map's maximum falls in the object's box, `[N]` in [0, 1] (Zhang et al. 2016, without tolerance).
+def pointing_game(maps: Floats, masks: Flags) -> Scores:
+    """Whether each map's maximum falls on the object, `[N]` in [0, 1] (Zhang et al. 2016, without tolerance).
 
-    Equal maxima share the hit: a constant map scores the share of the picture that the box covers, as a random
+    Equal maxima share the hit: a constant map scores the share of the picture that the object covers, as a random
     guess would, and not 1. NaN where a map is not finite.
 
     Args:
         maps: `[N, H, W]`, upsampled to the picture.
-        boxes: `[N, 4]` as left, top, right, bottom in pixels of the picture.
+        masks: bool `[N, H, W]`, True on the object (see `box_mask`).
     """
     peaks = maps == maps.max(axis=(1, 2), keepdims=True)
-    inside = peaks & box_mask(boxes, *maps.shape[1:])
-    return _share(inside.sum(axis=(1, 2)), peaks.sum(axis=(1, 2)))
+    return _share((peaks & masks).sum(axis=(1, 2)), peaks.sum(axis=(1, 2)))
 
 
 def energy_inside(maps: Floats, masks: Flags) -> Scores:
@@ -156,6 +163,18 @@ def energy_inside(maps: Floats, masks: Flags) -> Scores:
     """
     positive = np.maximum(maps, 0.0).astype(np.float64)
     return _share((positive * masks).sum(axis=(1, 2)), positive.sum(axis=(1, 2)))
+
+
+def mean(scores: Scores) -> float:
+    """Mean over the images that have a score; NaN where none has."""
+    defined = scores[~np.isnan(scores)]
+    return float(defined.mean()) if defined.size else float("nan")
+
+
+def percentile(scores: Scores, percent: float) -> float:
+    """Percentile over the images that have a score; NaN where none has."""
+    defined = scores[~np.isnan(scores)]
+    return float(np.percentile(defined, percent)) if defined.size else float("nan")
 
 
 def _cells(maps: Floats) -> Scores:

@@ -1,25 +1,11 @@
 """The result of a validation as one JSON document with a stable schema.
 
-`report.json`, schema 1. Numbers that do not exist or are not finite are null; shares and accuracies are in [0, 1].
+`report.json` is described by `report.schema.json` beside this module (JSON Schema, draft 2020-12), which ships with the
+package: `kdedge_export.validate.json_schema()`. Numbers that do not exist or are not finite are null; shares and
+accuracies are in [0, 1]; an interval is `{low, high}`, 95 %, or null.
 
-```
-schema        1
-passed        whether nothing failed and something was measured
-created       ISO 8601, UTC
-data          what was validated on, in words
-images        number of images
-labelled      whether the images have labels (without them there is no accuracy)
-models        {role: {name, bytes, sha256, top1}}; roles: teacher, student, fp32, int8; sha256 is null
-              for a PyTorch module, whose bytes are those of its weights
-comparisons   {candidate: {reference, n, top1_reference, top1_candidate, top1_drop_points, agreement, kl, maps}};
-              maps is null or {pearson_mean, pearson_p5, pearson_p1, top20_iou_mean, error_relative,
-              floor_pearson, constant_reference, constant_candidate, wrong_class}
-              (see kdedge_export.validate.compare for what they mean)
-checks        [{key, name, measured, relation, bound, unit, passed, reason}]; passed is null where not measured
-versions      {package: version}, and the machine that it ran on
-```
-
-A later kdedge may add keys under the same schema number; a key that changes its meaning raises the number.
+A later kdedge may add keys under the same schema number; a key that changes its meaning raises the number. Schema 2 (of
+schema 1: `passed` of a check said what the figure said, without its interval).
 """
 
 import hashlib
@@ -30,20 +16,30 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
 
 import kdedge_export
+from kdedge_export.validate.calibration import Calibration
 from kdedge_export.validate.compare import Comparison
+from kdedge_export.validate.faithfulness import Faithfulness
+from kdedge_export.validate.footprint import Footprint
 from kdedge_export.validate.gates import Check, verdict
-from kdedge_export.validate.roles import REFERENCE, Role
+from kdedge_export.validate.intervals import Interval
+from kdedge_export.validate.localisation import Localisation
+from kdedge_export.validate.per_class import ClassRow
+from kdedge_export.validate.robustness import Robustness
+from kdedge_export.validate.roles import REFERENCE, Role, shipped
+from kdedge_export.validate.sanity import Sanity
+from kdedge_export.validate.studies import Sampled
 from kdedge_runtime.files import write_whole
 
-__all__ = ["SCHEMA", "ModelFacts", "ValidationReport", "file_facts", "write_json"]
+__all__ = ["SCHEMA", "Data", "ModelFacts", "ValidationReport", "file_facts", "json_schema", "write_json"]
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def _versions() -> dict[str, str]:
@@ -69,29 +65,59 @@ class ModelFacts:
     bytes: int
     """Of the file; of parameters and buffers for a PyTorch module."""
     sha256: str | None
-    """Of the file; None for a PyTorch module."""
+    """Of the file; of the checkpoint for a PyTorch module, where it is known."""
     top1: float | None
     """Share of right answers in [0, 1]; None without labels."""
+    top1_interval: Interval | None = None
+    quantization: Mapping[str, Any] | None = None
+    """What the file's metadata says of it; None for one that is not quantized."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What was validated on."""
+
+    description: str = ""
+    """In words."""
+    fingerprint: str | None = None
+    """sha256 over what tells two data sets apart, as training noted it; None where nobody knows."""
 
 
 @dataclass(frozen=True)
 class ValidationReport:
     """What a validation found."""
 
-    data: str
-    """What was validated on, in words."""
+    data: Data
     images: int
     labelled: bool
     models: Mapping[Role, ModelFacts]
     comparisons: Mapping[Role, Comparison]
     """By candidate; its reference is `kdedge_export.validate.roles.REFERENCE[candidate]`."""
     checks: tuple[Check, ...]
+    classes: tuple[ClassRow, ...] = ()
+    """Worst first."""
+    calibration: Mapping[Role, Calibration] = field(default_factory=dict)
+    """Empty without labels."""
+    sanity: Sampled[tuple[Sanity, ...]] | None = None
+    localisation: Sampled[dict[str, Localisation]] | None = None
+    """By role or baseline; None where nobody says where the objects are."""
+    faithfulness: Sampled[dict[str, Faithfulness]] | None = None
+    """By role or baseline; None where it was left out, or without maps."""
+    robustness: Sampled[tuple[Robustness, ...]] | None = None
+    """None where it was left out."""
+    footprints: Mapping[Role, Footprint] = field(default_factory=dict)
+    device: str | None = None
+    """The device profile whose budgets were asked for."""
+    quick: bool = False
+    """Whether faithfulness and robustness were left out."""
+    notes: tuple[str, ...] = ()
+    """What else was left out, and why."""
     versions: Mapping[str, str] = field(default_factory=_versions)
     created: str = field(default_factory=_now)
 
     @property
     def passed(self) -> bool:
-        """Whether nothing failed and something was measured."""
+        """Whether nothing failed, all that was measured is shown, and something was measured."""
         return verdict(self.checks)
 
     @property
@@ -99,30 +125,35 @@ class ValidationReport:
         """Whether every check could be measured."""
         return all(check.passed is not None for check in self.checks)
 
+    @property
+    def shipped(self) -> Role:
+        """The file that goes to the device: int8 where there is one."""
+        return shipped(self.models)
+
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain values for JSON, as the module's docstring describes."""
-        comparisons = {role: {"reference": REFERENCE[role]} | asdict(c) for role, c in self.comparisons.items()}
-        document = {
-            "schema": SCHEMA,
-            "passed": self.passed,
-            "created": self.created,
-            "data": self.data,
-            "images": self.images,
-            "labelled": self.labelled,
-            "models": {role: asdict(facts) for role, facts in self.models.items()},
-            "comparisons": comparisons,
-            "checks": [asdict(check) for check in self.checks],
-            "versions": dict(self.versions),
+        """The report as plain values for JSON, as `report.schema.json` describes them."""
+        values = {"schema": SCHEMA, "passed": self.passed} | asdict(self)
+        values["comparisons"] = {
+            role: {"reference": REFERENCE[role]} | asdict(compared) for role, compared in self.comparisons.items()
         }
-        finite: dict[str, Any] = _finite(document)
+        values["checks"] = [{"passed": check.passed} | asdict(check) for check in self.checks]
+        finite: dict[str, Any] = _finite(values)
         return finite
 
 
-def file_facts(path: Path, top1: float | None) -> ModelFacts:
-    """Size and checksum of a model file."""
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema that every `report.json` keeps to."""
+    schema: dict[str, Any] = json.loads(
+        files("kdedge_export.validate").joinpath("report.schema.json").read_text(encoding="utf-8")
+    )
+    return schema
+
+
+def file_facts(path: Path, **facts: Any) -> ModelFacts:
+    """Size and checksum of a model file, with what else is known of it."""
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return ModelFacts(path.name, path.stat().st_size, sha256, top1)
+    return ModelFacts(path.name, path.stat().st_size, sha256, **facts)
 
 
 def write_json(report: ValidationReport, path: Path) -> None:

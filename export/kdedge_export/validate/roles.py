@@ -1,8 +1,9 @@
 """Who takes part in a validation, and who is held against whom."""
 
+from collections.abc import Container
 from typing import Literal
 
-__all__ = ["REFERENCE", "TITLES", "WORDS", "Role"]
+__all__ = ["REFERENCE", "TITLES", "WORDS", "Role", "shipped"]
 
 Role = Literal["teacher", "student", "fp32", "int8"]
 
@@ -19,3 +20,8 @@ WORDS: dict[Role, str] = {"teacher": "teacher", "student": "student", "fp32": "f
 
 REFERENCE: dict[Role, Role] = {"student": "teacher", "fp32": "student", "int8": "student"}
 """Candidate to reference. Both files answer to the PyTorch student, so that errors cannot hide in a chain."""
+
+
+def shipped(roles: Container[Role]) -> Role:
+    """The file that goes to the device, of those who take part: int8 where there is one."""
+    return "int8" if "int8" in roles else "fp32"

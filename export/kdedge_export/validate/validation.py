@@ -1,26 +1,42 @@
 """Hold the exported files against the PyTorch student they came from, and the student against its teacher."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from kdedge_export.validate import metrics
 from kdedge_export.validate.compare import Comparison, compare, pair_pearson
 from kdedge_export.validate.evidence import Evidence
-from kdedge_export.validate.gates import Check, Gates, check_comparison, check_labels
+from kdedge_export.validate.footprint import Footprint
+from kdedge_export.validate.gates import (
+    Check,
+    Gates,
+    check_budgets,
+    check_comparison,
+    check_input,
+    check_labels,
+    check_sanity,
+)
+from kdedge_export.validate.intervals import mean_interval
 from kdedge_export.validate.page import write_page
+from kdedge_export.validate.per_class import class_rows
 from kdedge_export.validate.predict import Predictions, TorchModel, predict, weight_bytes
-from kdedge_export.validate.report import ModelFacts, ValidationReport, file_facts, write_json
-from kdedge_export.validate.roles import REFERENCE, TITLES, Role
+from kdedge_export.validate.report import Data, ModelFacts, ValidationReport, file_facts, write_json
+from kdedge_export.validate.roles import REFERENCE, TITLES, Role, shipped
+from kdedge_export.validate.studies import Progress, Subject, calibrated, disturbed_answers, faith, places, sane
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Integers, Pixels
+from kdedge_runtime.devices import Budgets
 from kdedge_runtime.errors import DataError
+from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.model import softmax
 
-__all__ = ["Progress", "validate", "write_report"]
+__all__ = ["validate", "write_report"]
 
-Progress = Callable[[str, int, int], None]
-"""Called after every batch with the model's title, the number of images in all and the number done."""
+Flags = NDArray[np.bool_]
 
 
 def validate(
@@ -33,11 +49,20 @@ def validate(
     targets: Integers | None = None,
     labels: Sequence[str],
     names: Sequence[str] | None = None,
+    spec: ImageInput | None = None,
+    held_out: Flags | None = None,
+    masks: Sequence[Flags | None] | None = None,
+    footprints: Mapping[Role, Footprint] | None = None,
+    budgets: Budgets | None = None,
+    device: str | None = None,
     student_name: str = "student",
     teacher_name: str = "teacher",
-    data: str = "",
+    checkpoints: Mapping[Role, str | None] | None = None,
+    data: Data | None = None,
+    notes: Sequence[str] = (),
     gates: Gates | None = None,
-    progress: Progress | None = None,
+    quick: bool = False,
+    progress: Progress = lambda *_: None,
 ) -> tuple[ValidationReport, Evidence]:
     """Measure whether the answer and the reason came through export and quantization.
 
@@ -49,14 +74,23 @@ def validate(
         fp32: the exported file.
         int8: the quantized file, if there is one.
         teacher: what the student learned from, if it is at hand; it takes the same pixels.
-        images: uint8 RGB `[N, H, W, 3]` at the model's size.
+        images: uint8 RGB `[N, H, W, 3]` at the model's size, brought there as in training.
         targets: int64 `[N]`, the right classes; None for images without labels.
         labels: class names in the order of the student's logits.
         names: what to call each image, such as its path; numbers where left out.
+        spec: the input that the student was trained with, which the files must state; None leaves that unchecked.
+        held_out: bool `[N]`, the images that did not fit the files' temperature; None for all.
+        masks: bool `[H, W]` of each image, True on the object, or None where it is unknown.
+        footprints: what the files take.
+        budgets: what they may take on their device.
+        device: its name.
         student_name: what to call the student in the report, such as its architecture.
         teacher_name: what to call the teacher.
-        data: what the images are, in words, for the report.
+        checkpoints: sha256 of the modules' weights, as far as they are known.
+        data: what the images are, for the report.
+        notes: what was left out before, for the report.
         gates: the bounds; None for the defaults.
+        quick: leave out what asks about every image many times: faithfulness and robustness.
         progress: told after every batch.
 
     Returns:
@@ -65,6 +99,7 @@ def validate(
     Raises:
         DataError: no images, or targets, names or classes that do not fit.
     """
+    gates, footprints, budgets = gates or Gates(), footprints or {}, budgets or Budgets()
     _check_data(images, targets, labels, names)
     candidates: dict[Role, TorchModel | Model | None] = {
         "teacher": teacher,
@@ -80,17 +115,38 @@ def validate(
         if role in REFERENCE and REFERENCE[role] in predictions
     }
     comparisons = {role: compare(*pair, targets) for role, pair in pairs.items()}
+    pearson = {role: scores for role, pair in pairs.items() if (scores := pair_pearson(*pair)) is not None}
+    temperatures = {role: _temperature(role, model, fp32) for role, model in models.items()}
+    subject = Subject(models, predictions, images, targets, shipped(models), progress)
+    sound, method = sane(subject), fp32.metadata.outputs.method
+    checks = [
+        *_checks(subject.files, comparisons, labels, spec, gates),
+        *([] if sound is None else [check_sanity(row, method, gates) for row in sound.rows]),
+        *(check for role, footprint in footprints.items() for check in check_budgets(role, footprint, budgets)),
+    ]
     names_of_modules: dict[Role, str] = {"teacher": teacher_name, "student": student_name}
     report = ValidationReport(
-        data=data,
+        data=data or Data(),
         images=len(images),
         labelled=targets is not None,
         models={
-            role: _facts(model, names_of_modules.get(role, ""), predictions[role], targets)
+            role: _facts(
+                model, names_of_modules.get(role, ""), (checkpoints or {}).get(role), predictions[role], targets
+            )
             for role, model in models.items()
         },
         comparisons=comparisons,
-        checks=_checks(models, comparisons, labels, gates or Gates()),
+        checks=tuple(checks),
+        classes=class_rows(predictions, pairs, pearson, targets, labels, subject.shipped),
+        calibration=calibrated(subject, held_out, temperatures),
+        sanity=sound,
+        localisation=None if masks is None else places(subject, masks),
+        faithfulness=None if quick else faith(subject),
+        robustness=None if quick else disturbed_answers(subject),
+        footprints=footprints,
+        device=device,
+        quick=quick,
+        notes=tuple(notes),
     )
     evidence = Evidence(
         images=images,
@@ -98,11 +154,8 @@ def validate(
         labels=tuple(labels),
         names=tuple(names or (f"image {number}" for number in range(len(images)))),
         predictions=predictions,
-        probabilities={
-            role: softmax(answers.logits / _temperature(role, models[role], fp32))
-            for role, answers in predictions.items()
-        },
-        pearson={role: scores for role, pair in pairs.items() if (scores := pair_pearson(*pair)) is not None},
+        probabilities={role: softmax(answers.logits / temperatures[role]) for role, answers in predictions.items()},
+        pearson=pearson,
     )
     return report, evidence
 
@@ -116,12 +169,12 @@ def write_report(report: ValidationReport, evidence: Evidence, folder: Path) -> 
 
 
 def _ask_all(
-    models: Mapping[Role, TorchModel | Model], images: Pixels, labels: Sequence[str], progress: Progress | None
+    models: Mapping[Role, TorchModel | Model], images: Pixels, labels: Sequence[str], progress: Progress
 ) -> dict[Role, Predictions]:
     """Every model's predictions in the order of `models`, all about the student's top classes."""
 
     def ask(role: Role, classes: Integers | None) -> Predictions:
-        told = None if progress is None else partial(progress, TITLES[role], len(images))
+        told = partial(progress, TITLES[role], len(images))
         answers = predict(models[role], images, classes, progress=told)
         if answers.logits.shape[1] != len(labels):
             raise DataError(
@@ -135,25 +188,31 @@ def _ask_all(
 
 
 def _checks(
-    models: Mapping[Role, TorchModel | Model],
+    files: Mapping[Role, Model],
     comparisons: Mapping[Role, Comparison],
     labels: Sequence[str],
+    spec: ImageInput | None,
     gates: Gates,
-) -> tuple[Check, ...]:
+) -> list[Check]:
     checks: list[Check] = []
-    for role, comparison in comparisons.items():
-        checks += check_comparison(role, comparison, gates)
-        model = models[role]
-        if isinstance(model, Model):
-            checks.append(check_labels(role, labels, model.metadata.labels))
-    return tuple(checks)
+    for role, model in files.items():
+        checks += check_comparison(role, comparisons[role], gates)
+        checks.append(check_labels(role, labels, model.metadata.labels))
+        if spec is not None:
+            checks.append(check_input(role, spec, model.metadata.input))
+    return checks
 
 
-def _facts(model: TorchModel | Model, name: str, answers: Predictions, targets: Integers | None) -> ModelFacts:
-    top1 = None if targets is None else metrics.top1_accuracy(answers.logits, targets)
+def _facts(
+    model: TorchModel | Model, name: str, checkpoint: str | None, answers: Predictions, targets: Integers | None
+) -> ModelFacts:
+    right = None if targets is None else (metrics.top1(answers.logits) == targets) * 1.0
+    top1 = None if right is None else float(right.mean())
+    interval = None if right is None else mean_interval(right)
     if isinstance(model, Model):
-        return file_facts(model.path, top1)
-    return ModelFacts(name, weight_bytes(model), None, top1)
+        quantization = model.metadata.quantization
+        return file_facts(model.path, top1=top1, top1_interval=interval, quantization=quantization)
+    return ModelFacts(name, weight_bytes(model), checkpoint, top1, interval)
 
 
 def _temperature(role: Role, model: TorchModel | Model, fp32: Model) -> float:

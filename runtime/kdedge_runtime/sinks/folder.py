@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Self
 
 from kdedge_runtime.answer import Answer
+from kdedge_runtime.errors import KdedgeError
 from kdedge_runtime.files import UniqueNames, write_whole
 from kdedge_runtime.pictures import is_picture, jpeg
 from kdedge_runtime.progress import Progress
@@ -39,4 +40,9 @@ class PictureFolder:
         name = Path(answer.frame.name.replace(":", "-").replace(" ", "-"))
         stem = name.with_suffix("") if is_picture(name) else name
         target = self._folder / self._names.take(stem.as_posix(), ".jpg")
-        write_whole(target, jpeg(answer.overlay, _QUALITY), durable=False)
+        try:
+            write_whole(target, jpeg(answer.overlay, _QUALITY), durable=False)
+        except OSError as error:
+            raise KdedgeError(
+                f"{target} cannot be written: {error.strerror or error}. The pictures before it are whole."
+            ) from error

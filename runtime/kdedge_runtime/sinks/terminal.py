@@ -43,9 +43,10 @@ class StatusLine:
         if progress.expected:
             share = 100 * (answer.frame.index + 1) / progress.expected
             counted += f"/{progress.expected:,} ({share:.0f} %)"
+        reconnects = f" · {progress.reconnects:,} reconnects" if progress.reconnects else ""
         self._rewrite(
-            f"{counted} · {progress.recent_fps:.1f} fps · {progress.dropped:,} dropped · "
-            f"{answer.label} {answer.probability * 100:.0f} %"
+            f"{counted} · {progress.recent_fps:.1f} fps · {progress.dropped:,} dropped{reconnects} · "
+            f"{answer.age_ms:.0f} ms old · {answer.label} {answer.probability * 100:.0f} %"
         )
 
     def _rewrite(self, text: str) -> None:

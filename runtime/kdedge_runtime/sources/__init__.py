@@ -1,48 +1,61 @@
 """Where frames come from: pictures, videos, cameras, streams and a synthetic camera, all named by one `--source`."""
 
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from kdedge_runtime.errors import SourceError, UsageError
-from kdedge_runtime.pictures import is_picture
-from kdedge_runtime.sources.camera import CameraSource
-from kdedge_runtime.sources.frame import Frame, Source
+from kdedge_runtime.errors import UsageError
+from kdedge_runtime.sources.camera import open_camera, open_stream, without_password
+from kdedge_runtime.sources.frame import Frame, Source, Truth
+from kdedge_runtime.sources.grammar import GRAMMAR, Place, parse_source
 from kdedge_runtime.sources.latest import LatestFrames
+from kdedge_runtime.sources.live import LiveSource
+from kdedge_runtime.sources.loop import Looped
 from kdedge_runtime.sources.picture import PictureSource
 from kdedge_runtime.sources.video import VideoSource
 
-__all__ = ["Frame", "FramePolicy", "Source", "open_source"]
+__all__ = ["GRAMMAR", "Frame", "FramePolicy", "Source", "Truth", "open_source"]
 
 FramePolicy = Literal["all", "latest"]
 
 
-def open_source(uri: str, frames: FramePolicy | None = None, stop: threading.Event | None = None) -> Source:
+def open_source(
+    uri: str, frames: FramePolicy | None = None, stop: threading.Event | None = None, *, loop: bool = False
+) -> Source:
     """Make the source that a user named; what it needs is opened when it is entered.
 
-    | `uri`                         | source                                               |
-    |-------------------------------|------------------------------------------------------|
-    | `0`, `1`, …, `/dev/video0`    | a camera                                             |
-    | anything with `://`           | a network stream                                     |
-    | `synthetic:`, `synthetic:NAME`| drawn scenes of all classes, or of one               |
-    | a folder or a picture file    | pictures                                             |
-    | any other file                | a video                                              |
+    | `uri`                                  | source                                       |
+    |----------------------------------------|----------------------------------------------|
+    | `0`, `usb:0`, `/dev/video0`            | a USB or built-in camera                     |
+    | `csi:0`                                | a ribbon-cable camera of a Raspberry Pi      |
+    | `rtsp://…`, `http://…`, `tcp://…`, …   | a network stream                             |
+    | a folder, a picture, `'photos/*.jpg'`  | pictures                                     |
+    | any other file, `http://…/film.mp4`    | a video                                      |
+    | `synthetic:`, `synthetic:NAME`         | drawn scenes of all classes, or of one       |
 
     Args:
         uri: what to read.
         frames: `all` gives every frame in order, `latest` only the newest, at the source's own rate; None is
             `latest` for live sources and `all` for the rest.
-        stop: ends a wait for the next live frame when set.
+        stop: ends waits for live frames when set.
+        loop: begin again at the end of a file or folder.
 
     Raises:
         SourceError: there is no such file.
-        UsageError: `latest` was asked of a source that has no rate.
+        UsageError: the address is none, or the source has no rate for `latest` or no end for `loop`.
+        MissingDependency: there is no program here that reads a ribbon-cable camera.
     """
-    source = _named(uri)
+    place = parse_source(uri)
+    source = _made(place, stop)
+    if loop:
+        if source.live:
+            raise UsageError(f"--loop is for files and folders: {source.name} has no end.")
+        source = Looped(source)
     policy = frames or ("latest" if source.live else "all")
     if policy == "all":
         return source
-    if isinstance(source, PictureSource):
+    if place.kind == "pictures":
         raise UsageError(
             "Pictures stand still, so there is no latest one. Use --frames all (the default for pictures), or a "
             "camera, stream or video."
@@ -50,20 +63,20 @@ def open_source(uri: str, frames: FramePolicy | None = None, stop: threading.Eve
     return LatestFrames(source, stop)
 
 
-def _named(uri: str) -> Source:
-    scheme, colon, rest = uri.partition(":")
-    if colon and scheme == "synthetic":
+def _made(place: Place, stop: threading.Event | None) -> Source:
+    if place.kind == "usb":
+        return LiveSource(f"Camera {place.address}", "camera", partial(open_camera, place.address), stop)
+    if place.kind == "csi":
+        from kdedge_runtime.sources.csi import csi_opener
+
+        return LiveSource(f"Camera csi:{place.address}", "csi", csi_opener(int(place.address)), stop)
+    if place.kind == "stream":
+        name = f"The stream {without_password(place.address)}"
+        return LiveSource(name, "stream", partial(open_stream, place.address), stop)
+    if place.kind == "synthetic":
         from kdedge_runtime.sources.synthetic import SyntheticSource
 
-        return SyntheticSource(rest or None)
-    if uri.isdecimal():
-        return CameraSource(int(uri))
-    if "://" in uri or uri.startswith("/dev/video"):
-        return CameraSource(uri)
-    path = Path(uri).expanduser()
-    if not path.exists():
-        raise SourceError(
-            f"There is no file or folder {path}. Expected a picture, a folder, a video, a camera number (0), "
-            "a URL (rtsp://…) or synthetic:"
-        )
-    return PictureSource(path) if path.is_dir() or is_picture(path) else VideoSource(path)
+        return SyntheticSource(place.address or None)
+    if place.kind == "pictures":
+        return PictureSource(Path(place.address), place.files)
+    return VideoSource(place.address)

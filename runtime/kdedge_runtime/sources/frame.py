@@ -7,7 +7,16 @@ from typing import Protocol, Self
 
 from kdedge_runtime.arrays import Pixels
 
-__all__ = ["Frame", "Source"]
+__all__ = ["Frame", "Source", "Truth", "stands_still"]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known to be in a drawn frame, and where."""
+
+    label: str
+    box: tuple[int, int, int, int]
+    """`(left, top, right, bottom)` in px, right and bottom exclusive."""
 
 
 @dataclass(frozen=True)
@@ -19,9 +28,11 @@ class Frame:
     rgb: Pixels
     """uint8 RGB `[H, W, 3]`; nobody writes into it."""
     captured_at: float
-    """`time.monotonic()` in seconds, taken as soon as the picture had been read."""
+    """`time.monotonic()` in seconds: by the sensor where it tells (picamera2), else as soon as it had been read."""
     name: str
     """For people and logs: a file's name, or the source's name and the frame's index."""
+    truth: Truth | None = None
+    """Known of synthetic frames only."""
 
 
 class Source(Protocol):
@@ -55,6 +66,10 @@ class Source(Protocol):
     def unreadable(self) -> int:
         """Frames or files that exist but could not be decoded: they are skipped, never replaced by a black frame."""
 
+    @property
+    def reconnects(self) -> int:
+        """Times that the source gave out and came back."""
+
     def __enter__(self) -> Self: ...
 
     def __exit__(
@@ -62,3 +77,8 @@ class Source(Protocol):
     ) -> None: ...
 
     def __iter__(self) -> Iterator[Frame]: ...
+
+
+def stands_still(source: Source) -> bool:
+    """Whether the frames of an entered source are pictures of their own, rather than following one another in time."""
+    return not source.live and source.fps is None

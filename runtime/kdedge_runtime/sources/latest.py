@@ -48,6 +48,11 @@ class LatestFrames:
         """Frames that the wrapped source could not decode."""
         return self._source.unreadable
 
+    @property
+    def reconnects(self) -> int:
+        """Times that the wrapped source gave out and came back."""
+        return self._source.reconnects
+
     def __enter__(self) -> Self:
         self._source.__enter__()
         self.fps, self.expected = self._source.fps, self._source.expected

@@ -17,25 +17,34 @@ _log = logging.getLogger(__name__)
 
 
 class PictureSource:
-    """One picture, or all pictures below a folder in the order of their names.
+    """One picture, some, or all pictures below a folder in the order of their names.
 
-    In a folder a file that cannot be read is logged by name, counted and skipped; a single picture that cannot be
+    Among several a file that cannot be read is logged by name, counted and skipped; a single picture that cannot be
     read is an error.
     """
 
     live = False
     fps: float | None = None
     dropped = 0
+    reconnects = 0
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, files: tuple[Path, ...] = ()) -> None:
+        """Name what is read on entering.
+
+        Args:
+            path: a picture, a folder, or a pattern of names.
+            files: what the pattern stands for.
+        """
         self.name = str(path)
         self.unreadable = 0
         self.expected: int | None = None
         self._path = path
+        self._named = files
         self._files: list[Path] = []
 
     def __enter__(self) -> Self:
-        self._files = picture_files(self._path) if self._path.is_dir() else [self._path]
+        is_folder = self._path.is_dir()
+        self._files = list(self._named) or (picture_files(self._path) if is_folder else [self._path])
         if not self._files:
             raise SourceError(
                 f"The folder {self._path} holds no pictures. Expected files named "
@@ -51,13 +60,17 @@ class PictureSource:
 
     def __iter__(self) -> Iterator[Frame]:
         for index, file in enumerate(self._files):
-            try:
-                rgb = read_picture(file)
-            except SourceError as error:
-                if not self._path.is_dir():
-                    raise
-                self.unreadable += 1
-                _log.warning("skipped: %s", error)
-                continue
-            name = file.relative_to(self._path) if self._path.is_dir() else Path(file.name)
-            yield Frame(index, rgb, time.monotonic(), name.as_posix())
+            yield from self._read(index, file)
+
+    def _read(self, index: int, file: Path) -> list[Frame]:
+        """The frame of a file; none if it is skipped."""
+        try:
+            rgb = read_picture(file)
+        except SourceError as error:
+            if len(self._files) == 1 and not self._path.is_dir():
+                raise
+            self.unreadable += 1
+            _log.warning("skipped: %s", error)
+            return []
+        name = file.relative_to(self._path) if self._path.is_dir() else Path(file.name)
+        return [Frame(index, rgb, time.monotonic(), name.as_posix())]

@@ -13,7 +13,7 @@ import numpy as np
 from kdedge_runtime.arrays import Pixels
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.sources.backdrops import backdrop
-from kdedge_runtime.sources.frame import Frame
+from kdedge_runtime.sources.frame import Frame, Truth
 from kdedge_runtime.sources.icons import LABELS, Part, draw_icon
 from kdedge_runtime.sources.painting import Mask, Palette, Pose, paint
 from kdedge_runtime.sources.scenes import Scene, random_palette
@@ -29,13 +29,14 @@ _UNITS = 1.15
 class SyntheticSource:
     """A live source of rendered frames, paced by the wall clock, the same in every run.
 
-    The thing and the backdrop change every three seconds. `scene_at` tells the truth about any frame, also one
-    that another thread took; `truth`, `mask` and `box` tell it about the newest.
+    The thing and the backdrop change every three seconds. Each frame knows what it shows and where; `scene_at` tells
+    it to the pixel.
     """
 
     live = True
     fps: float | None = _FPS
     dropped = 0
+    reconnects = 0
     unreadable = 0
 
     def __init__(
@@ -60,7 +61,6 @@ class SyntheticSource:
         self._labels = LABELS if kind is None else (kind,)
         self._size = (height, width)
         self._seed = seed
-        self._newest: Scene | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -75,8 +75,8 @@ class SyntheticSource:
         for index in itertools.count() if self.expected is None else range(self.expected):
             scene = self.scene_at(index)
             time.sleep(max(0.0, started + index / _FPS - time.monotonic()))
-            self._newest = scene
-            yield Frame(index, scene.image, time.monotonic(), f"{self.name} {index}")
+            truth = Truth(scene.label, _box(scene.mask))
+            yield Frame(index, scene.image, time.monotonic(), f"{self.name} {index}", truth)
 
     def scene_at(self, index: int) -> Scene:
         """Frame `index` with its label and mask."""
@@ -85,24 +85,6 @@ class SyntheticSource:
         shot = _shot(label, *self._size, self._seed, number)
         image = shot.ground.copy()
         return Scene(image, paint(image, shot.parts, shot.pose_at(position), shot.palette), label)
-
-    @property
-    def truth(self) -> str | None:
-        """Label of the newest frame; None before the first."""
-        return None if self._newest is None else self._newest.label
-
-    @property
-    def mask(self) -> Mask | None:
-        """Pixels of the object in the newest frame, bool `[H, W]`."""
-        return None if self._newest is None else self._newest.mask
-
-    @property
-    def box(self) -> tuple[int, int, int, int] | None:
-        """`(left, top, right, bottom)` around the object in the newest frame, in px, right and bottom exclusive."""
-        if self._newest is None:
-            return None
-        rows, columns = np.flatnonzero(self._newest.mask.any(axis=1)), np.flatnonzero(self._newest.mask.any(axis=0))
-        return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 @dataclass(frozen=True)
@@ -145,3 +127,8 @@ def _shot(label: str, height: int, width: int, seed: int, number: int) -> _Shot:
         scale=float(min(height, width) * rng.uniform(0.34, 0.42)),
         flipped=bool(rng.random() < 0.5),
     )
+
+
+def _box(mask: Mask) -> tuple[int, int, int, int]:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from kdedge_runtime.errors import SourceError
 from kdedge_runtime.opencv import load_opencv
+from kdedge_runtime.sources.camera import without_password
 from kdedge_runtime.sources.frame import Frame
 
 __all__ = ["VideoSource"]
@@ -26,22 +27,29 @@ class VideoSource:
 
     live = False
     dropped = 0
+    reconnects = 0
 
-    def __init__(self, path: Path) -> None:
-        self.name = str(path)
+    def __init__(self, path: str | Path) -> None:
+        """Name the video; entering opens it.
+
+        Args:
+            path: of a file, or the URL of one.
+        """
+        self.name = without_password(str(path))
         self.fps: float | None = None
         self.expected: int | None = None
         self.unreadable = 0
-        self._path = path
+        self._address = str(path)
+        self._stem = Path(self.name).stem
         self._cv2: Any = None
         self._capture: Any = None
 
     def __enter__(self) -> Self:
         self._cv2 = cv2 = load_opencv("Reading a video")
-        self._capture = cv2.VideoCapture(str(self._path))
+        self._capture = cv2.VideoCapture(self._address)
         if not self._capture.isOpened():
             raise SourceError(
-                f"{self._path} cannot be opened as a video. Expected a picture, a folder of pictures or a video "
+                f"{self.name} cannot be opened as a video. Expected a picture, a folder of pictures or a video "
                 "that OpenCV decodes; check the file, or convert it: `ffmpeg -i FILE -c:v libx264 out.mp4`."
             )
         fps = self._capture.get(cv2.CAP_PROP_FPS)
@@ -66,7 +74,7 @@ class VideoSource:
             captured_at = time.monotonic()
             if read:
                 rgb = self._cv2.cvtColor(bgr, self._cv2.COLOR_BGR2RGB)
-                yield Frame(index, rgb, captured_at, f"{self._path.stem}-{index:06d}")
+                yield Frame(index, rgb, captured_at, f"{self._stem}-{index:06d}")
                 given += 1
             else:
                 self.unreadable += 1
@@ -75,13 +83,13 @@ class VideoSource:
             self.unreadable += self.expected - index
             _log.warning(
                 "%s promises %d frames, %d could be read: the file is damaged, or its count is an estimate",
-                self._path,
+                self.name,
                 self.expected,
                 given,
             )
         if not given:
             raise SourceError(
-                f"No frame of {self._path} can be decoded. Check the file, or convert it: "
+                f"No frame of {self.name} can be decoded. Check the file, or convert it: "
                 "`ffmpeg -i FILE -c:v libx264 out.mp4`."
             )
 

@@ -1,6 +1,6 @@
-"""The run in a browser: a small web server with the live overlay and the figures."""
+"""The run in a browser: a small web server with the live overlay and the figures, which can be talked back to."""
 
-from kdedge_runtime.view.address import Address
-from kdedge_runtime.view.server import LiveView
+from kdedge_runtime.view.controls import Controls
+from kdedge_runtime.view.server import Feedback, LiveView
 
-__all__ = ["Address", "LiveView"]
+__all__ = ["Controls", "Feedback", "LiveView"]

@@ -2,50 +2,86 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
-from typing import Any
+from dataclasses import dataclass
 
 from kdedge_runtime.answer import Answer
+from kdedge_runtime.arrays import Pixels
 from kdedge_runtime.pictures import jpeg
 from kdedge_runtime.progress import Progress
+from kdedge_runtime.view.history import History
+from kdedge_runtime.view.shown import Shown
 
-__all__ = ["FRESH_S", "Board"]
+__all__ = ["FRESH_S", "Board", "Notice", "Picture"]
 
 FRESH_S = 10.0
 """A run whose last answer is older is not healthy."""
 _JPEG_QUALITY = 80
+_LEASE_S = 1.0
+"""A page that asks for picture after picture is watching in between as well."""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """One answer on the board."""
+
+    serial: int
+    """Counts the answers from 1."""
+    answer: Answer
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An overlay as it goes out."""
+
+    serial: int
+    jpeg: bytes
 
 
 class Board:
     """Holds the newest answer; the run writes, any number of watchers wait and read."""
 
-    def __init__(self, about: Mapping[str, str], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """Start empty.
 
         Args:
-            about: what is said of the run itself, shown as it is.
             clock: the clock of `Frame.captured_at`.
         """
-        self._about = dict(about)
+        self.shown = Shown()
+        self.history = History()
+        self.watchers = 0
         self._clock = clock
         self._changed = threading.Condition()
         self._encoding = threading.Lock()
-        self._encoded: tuple[int, bytes] = (0, b"")
-        self._answer: Answer | None = None
-        self._progress: Progress | None = None
+        self._encoded = Picture(0, b"")
+        self._notice: Notice | None = None
+        self._drawn: tuple[Notice, Pixels] | None = None
         self._answered_at = clock()
-        self._serial = 0
+        self._leased_until = -1.0
         self._closed = False
-        self.watchers = 0
+
+    @property
+    def newest(self) -> Notice | None:
+        """The newest answer; None before the first."""
+        return self._notice
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether anybody wants to see the next answer."""
+        return self.watchers > 0 or self._clock() < self._leased_until
 
     def publish(self, answer: Answer, progress: Progress) -> None:
         """Pin the newest answer and wake the watchers."""
+        now = self._clock()
+        self.history.add(now, answer.label, answer.probability)
         with self._changed:
-            self._answer, self._progress = answer, progress
-            self._answered_at = self._clock()
-            self._serial += 1
+            serial = 1 if self._notice is None else self._notice.serial + 1
+            self._notice = Notice(serial, answer, progress)
+            if answer.overlay is not None:
+                self._drawn = self._notice, answer.overlay
+            self._answered_at = now
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -65,53 +101,36 @@ class Board:
             with self._changed:
                 self.watchers -= 1
 
-    def next_picture(self, after: int, timeout_s: float) -> tuple[int, bytes] | None:
+    def renew_lease(self) -> None:
+        """Let answers carry their overlay for another second, for a page that will ask again."""
+        self._leased_until = self._clock() + _LEASE_S
+
+    def next_picture(self, after: int, timeout_s: float) -> Picture | None:
         """Wait for an overlay that is newer than number `after`.
 
         Returns:
-            Its number and JPEG, or None when the run has ended or nothing came in time.
+            None when the run has ended or nothing came in time.
         """
         deadline = time.monotonic() + timeout_s
         with self._changed:
-            while (answer := self._answer) is None or answer.overlay is None or self._serial <= after:
+            while (drawn := self._drawn) is None or drawn[0].serial <= after or self._is_old(drawn[0]):
                 remaining = deadline - time.monotonic()
                 if self._closed or remaining <= 0:
                     return None
                 self._changed.wait(remaining)
-            serial, overlay = self._serial, answer.overlay
+        notice, overlay = drawn
         # Outside the condition, so that the run is not held up; once a picture, whoever comes first.
         with self._encoding:
-            if self._encoded[0] < serial:
-                self._encoded = (serial, jpeg(overlay, _JPEG_QUALITY))
+            if self._encoded.serial < notice.serial:
+                self._encoded = Picture(notice.serial, jpeg(overlay, _JPEG_QUALITY))
+                self.shown.add(notice.serial, notice.answer)
             return self._encoded
+
+    def _is_old(self, drawn: Notice) -> bool:
+        """Whether it was drawn for somebody who has left since."""
+        return self._clock() - drawn.answer.frame.captured_at > _LEASE_S
 
     def health(self) -> tuple[bool, float]:
         """Whether answers are coming, and the seconds since the last one (or since the start)."""
         silence_s = self._clock() - self._answered_at
         return silence_s < FRESH_S, silence_s
-
-    def metrics(self) -> dict[str, Any]:
-        """All figures, ready for JSON."""
-        with self._changed:
-            answer, progress = self._answer, self._progress
-        figures: dict[str, Any] = {"about": self._about, "watchers": self.watchers}
-        if answer is None or progress is None:
-            return figures | {"frames": 0}
-        return figures | {
-            "frames": progress.frames,
-            "expected": progress.expected,
-            "dropped": progress.dropped,
-            "unreadable": progress.unreadable,
-            "fps": round(progress.recent_fps, 2),
-            "frame": answer.frame.index,
-            "age_ms": round(answer.age_ms, 2),
-            "label": answer.label,
-            "p": round(answer.probability, 5),
-            "ranking": [{"label": label, "p": round(p, 5)} for label, p in answer.ranking],
-            "explained": answer.explained,
-            "heat": None if answer.heat is None else asdict(answer.heat),
-            "stages": {
-                name: {key: round(value, 3) for key, value in asdict(stage).items() if key != "count"}
-                for name, stage in progress.timer.stages().items()
-            },
-        }

@@ -11,7 +11,7 @@ from kdedge_export.validate.roles import REFERENCE, WORDS, Role
 __all__ = ["Section", "choose"]
 
 CHANGED_ROWS = 8
-WORST_ROWS = 24
+WORST_ROWS = 20
 FARTHEST_ROWS = 8
 TYPICAL_ROWS = 6
 

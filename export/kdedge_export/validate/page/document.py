@@ -1,16 +1,20 @@
 """Puts the page together from its parts and the template."""
 
+import json
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from kdedge_export.validate.checklist import asked_for, found
+from kdedge_export.validate.checklist import asked_for, found, spread
 from kdedge_export.validate.evidence import Evidence
-from kdedge_export.validate.gates import Check
+from kdedge_export.validate.gates import Check, Outcome
+from kdedge_export.validate.intervals import unseen_share
 from kdedge_export.validate.page.choice import choose
 from kdedge_export.validate.page.histogram import histogram, lower_end
+from kdedge_export.validate.page.pairs import lost_and_kept
 from kdedge_export.validate.page.rows import gallery
 from kdedge_export.validate.page.shell import shell
+from kdedge_export.validate.page.studies import studies
 from kdedge_export.validate.page.table import model_table
 from kdedge_export.validate.page.text import correlation, escape, megabytes, percent, points
 from kdedge_export.validate.report import ValidationReport
@@ -19,7 +23,12 @@ from kdedge_runtime.files import write_whole
 
 __all__ = ["render_page", "write_page"]
 
-_OUTCOMES = {True: ("passed", "✓"), False: ("failed", "✕"), None: ("unknown", "–")}
+_OUTCOMES: dict[Outcome, tuple[str, str]] = {
+    "passed": ("passed", "✓"),
+    "failed": ("failed", "✕"),
+    "not shown": ("unknown", "?"),
+    "not measured": ("unknown", "–"),
+}
 _RELATIONS = {">=": "≥", "<=": "≤"}
 
 
@@ -31,14 +40,17 @@ def render_page(report: ValidationReport, evidence: Evidence) -> str:
         outcome=outcome,
         headline=headline,
         summary=_summary(report, evidence.shipped),
-        data=escape(report.data or "unnamed data"),
+        notes="".join(f"<li>{escape(note)}</li>" for note in _notes(report)),
+        data=escape(report.data.description or "unnamed data"),
         images=f"{report.images} image{'' if report.images == 1 else 's'}",
         created=escape(report.created.replace("T", " ").replace("+00:00", " UTC")),
-        checks="".join(_check(check) for check in report.checks),
+        checks="".join(_check(check) for check in sorted(report.checks, key=_urgency)),
         table=model_table(report, evidence),
+        studies=studies(report),
+        pairs=lost_and_kept(evidence),
         histograms=_histograms(report, evidence),
         gallery=gallery(choose(evidence), evidence),
-        files=_files(report),
+        origin=_origin(report),
         versions=" · ".join(escape(f"{name} {value}") for name, value in report.versions.items()),
     )
     return shell(f"{headline} – kdedge validation", body)
@@ -50,15 +62,27 @@ def write_page(report: ValidationReport, evidence: Evidence, path: Path) -> None
 
 
 def _verdict(report: ValidationReport) -> tuple[str, str]:
-    failed = sum(check.passed is False for check in report.checks)
-    unmeasured = sum(check.passed is None for check in report.checks)
+    outcomes = [check.outcome for check in report.checks]
+    failed, unshown, unmeasured = (outcomes.count(what) for what in ("failed", "not shown", "not measured"))
     if failed:
-        return "failed", f"Failed {failed} of {len(report.checks)} checks"
+        return "failed", f"Failed {failed} of {len(outcomes)} checks"
+    if unshown:
+        return "unknown", f"Not shown: {unshown} of {len(outcomes)} checks need more than {report.images:,} images"
     if not report.passed:
         return "failed", "Nothing could be measured"
     if unmeasured:
-        return "unknown", f"Passed, but {unmeasured} of {len(report.checks)} checks could not be measured"
-    return "passed", f"Passed all {len(report.checks)} checks"
+        return "unknown", f"Passed, but {unmeasured} of {len(outcomes)} checks could not be measured"
+    return "passed", f"Passed all {len(outcomes)} checks"
+
+
+def _notes(report: ValidationReport) -> list[str]:
+    notes = list(report.notes)
+    if report.quick:
+        notes.append("faithfulness and robustness were left out (--quick)")
+    if report.comparisons[report.shipped].agreement == 1.0:
+        unseen = f"changes on up to {100 * unseen_share(report.images):.3g} % of pictures may be unseen"
+        notes.append(f"no answer changed on {report.images:,} images: {unseen}")
+    return notes
 
 
 def _summary(report: ValidationReport, shipped: Role) -> str:
@@ -80,13 +104,22 @@ def _summary(report: ValidationReport, shipped: Role) -> str:
     )
 
 
+def _urgency(check: Check) -> int:
+    """What did not pass comes first."""
+    return {"failed": 0, "not shown": 1}.get(check.outcome, 2)
+
+
 def _check(check: Check) -> str:
-    outcome, mark = _OUTCOMES[check.passed]
+    outcome, mark = _OUTCOMES[check.outcome]
     bound = "" if check.passed is None else f"{_RELATIONS[check.relation]} {asked_for(check).split(' ', 1)[1]}"
+    interval = f' <span class="ci">{spread(check)}</span>' if check.interval is not None else ""
+    why = {"not shown": "not shown ", "failed": ""}.get(check.outcome)
+    reason = "" if why is None or check.reason is None else f'<span class="why">{why}{escape(check.reason)}</span>'
+    unmeasured = " unmeasured" if check.passed is None else ""
     return (
-        f'<li class="{outcome}"><span class="mark" aria-label="{outcome}">{mark}</span>'
-        f'<span class="what">{escape(check.name)}</span><span class="found">{escape(found(check))}</span>'
-        f'<span class="bound">{bound}</span></li>'
+        f'<li class="{outcome}{unmeasured}"><span class="mark" aria-label="{check.outcome}">{mark}</span>'
+        f'<span class="what">{escape(check.name)}</span><span class="found">{escape(found(check))}{interval}</span>'
+        f'<span class="bound">{bound}</span>{reason}</li>'
     )
 
 
@@ -106,11 +139,22 @@ def _histograms(report: ValidationReport, evidence: Evidence) -> str:
     )
 
 
-def _files(report: ValidationReport) -> str:
-    rows = (
-        f'<tr><th scope="row">{escape(facts.name)}</th><td>{megabytes(facts.bytes)}</td>'
-        f"<td><code>sha256 {facts.sha256}</code></td></tr>"
-        for facts in report.models.values()
+def _origin(report: ValidationReport) -> str:
+    """What was judged, so that nobody can take it for something else."""
+    rows = [
+        (f"{TITLES[role]}: {escape(facts.name)}", f"{megabytes(facts.bytes)}", f"sha256 {facts.sha256}")
+        for role, facts in report.models.items()
         if facts.sha256 is not None
+    ]
+    if report.data.fingerprint is not None:
+        pictures = f"{report.images:,} images"
+        rows.append((escape(report.data.description), pictures, f"fingerprint {report.data.fingerprint}"))
+    rows += [
+        (f"{TITLES[role]}: quantization", "", escape(json.dumps(dict(facts.quantization), ensure_ascii=False)))
+        for role, facts in report.models.items()
+        if facts.quantization is not None
+    ]
+    cells = (
+        f'<tr><th scope="row">{what}</th><td>{size}</td><td><code>{code}</code></td></tr>' for what, size, code in rows
     )
-    return f'<table class="files">{"".join(rows)}</table>'
+    return f'<table class="files">{"".join(cells)}</table>'

@@ -2,17 +2,17 @@
 
 from kdedge_export.validate import metrics
 from kdedge_export.validate.evidence import Evidence
-from kdedge_export.validate.page.text import correlation, escape, megabytes, percent, points, quantity
+from kdedge_export.validate.page.grid import correlation_cell, percent_cell, with_interval
+from kdedge_export.validate.page.text import correlation, escape, megabytes, points, quantity
 from kdedge_export.validate.report import ValidationReport
 from kdedge_export.validate.roles import REFERENCE, TITLES, WORDS, Role
 
 __all__ = ["model_table"]
 
-_GROUPS = (("", 3), ("answers", 3), ("maps", 6))
+_GROUPS = (("", 2), ("answers", 3), ("maps", 6))
 _COLUMNS = (
-    ("Model", "who is measured"),
+    ("Model", "who is measured, and against whom"),
     ("Size", "of the file; of the weights for a PyTorch module"),
-    ("Held against", "the reference of the figures to the right"),
     ("Top-1", "share of right answers, and the difference to the reference in points"),
     ("Agreement", "share of images with the reference's answer"),
     ("KL", "mean KL divergence of the softmax from the reference's, in nats"),
@@ -38,27 +38,33 @@ def model_table(report: ValidationReport, evidence: Evidence) -> str:
 
 def _row(role: Role, report: ValidationReport, evidence: Evidence) -> str:
     facts = report.models[role]
-    against = WORDS[REFERENCE[role]] if role in report.comparisons else ""
+    against = f" against {WORDS[REFERENCE[role]]}" if role in report.comparisons else ""
     answers = [_top1(role, report), *_answers(role, report)]
-    cells = [megabytes(facts.bytes), against, *answers, *_maps(role, report), _constant(role, evidence)]
-    name = f'{TITLES[role]}<br><span class="soft">{escape(facts.name)}</span>'
+    cells = [megabytes(facts.bytes), *answers, *_maps(role, report), _constant(role, evidence)]
+    name = f'{TITLES[role]}<br><span class="soft">{escape(facts.name)}{against}</span>'
     return f'<tr><th scope="row">{name}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 
 def _top1(role: Role, report: ValidationReport) -> str:
-    shown = percent(report.models[role].top1)
+    facts = report.models[role]
+    shown = percent_cell(facts.top1, facts.top1_interval)
     comparison = report.comparisons.get(role)
     if comparison is None or comparison.top1_drop_points is None:
         return shown
-    return f'{shown}<br><span class="soft">{points(-comparison.top1_drop_points)}</span>'
+    change, drop = points(-comparison.top1_drop_points), comparison.intervals["top1_drop_points"]
+    ends = "" if drop is None else f" ({points(-drop.high)} to {points(-drop.low)})"
+    return f'{shown}<br><span class="ci">{change}{ends}</span>'
 
 
 def _answers(role: Role, report: ValidationReport) -> list[str]:
     comparison = report.comparisons.get(role)
     if comparison is None:
         return ["", ""]
+    interval = comparison.intervals["kl"]
     kl = "&lt; 0.0001" if comparison.kl < 1e-4 else quantity(comparison.kl, 4)
-    return [percent(comparison.agreement), kl]
+    if interval is not None and comparison.kl >= 1e-4:
+        kl = with_interval(kl, quantity(interval.low, 4), quantity(interval.high, 4))
+    return [percent_cell(comparison.agreement, comparison.intervals["agreement"]), kl]
 
 
 def _maps(role: Role, report: ValidationReport) -> list[str]:
@@ -68,8 +74,8 @@ def _maps(role: Role, report: ValidationReport) -> list[str]:
     maps = comparison.maps
     if maps is None:
         return [correlation(None)] * 5
-    figures = (maps.pearson_mean, maps.pearson_p5, maps.pearson_p1, maps.top20_iou_mean, maps.floor_pearson)
-    return [correlation(figure) for figure in figures]
+    names = ("pearson_mean", "pearson_p5", "pearson_p1", "top20_iou_mean", "floor_pearson")
+    return [correlation_cell(getattr(maps, name), maps.intervals[name]) for name in names]
 
 
 def _constant(role: Role, evidence: Evidence) -> str:

@@ -1,4 +1,4 @@
-"""Where the view listens, and who may ask it."""
+"""Where a server listens, and by which names it may be called."""
 
 import ipaddress
 import socket
@@ -21,8 +21,12 @@ class Address:
     port: int
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: str, option: str = "--view") -> Self:
         """Read `PORT`, `:PORT`, `HOST:PORT` or `[IPv6]:PORT`; without a host it is this machine only.
+
+        Args:
+            text: what the user typed.
+            option: what it was typed after, for the message.
 
         Raises:
             UsageError: the text is none of these.
@@ -31,8 +35,8 @@ class Address:
         host = host.removeprefix("[").removesuffix("]")
         if not (port.isascii() and port.isdecimal() and int(port) <= 65535):
             raise UsageError(
-                f"--view {text!r} is no address. Expected PORT for this machine only (8080), or HOST:PORT "
-                "(0.0.0.0:8080 lets the whole network watch)."
+                f"{option} {text!r} is no address. Expected PORT for this machine only (8080), or HOST:PORT "
+                "(0.0.0.0:8080 lets the network in, with a token)."
             )
         return cls(host or "127.0.0.1", int(port))
 
@@ -47,19 +51,37 @@ class Address:
     def admits(self, host_header: str | None) -> bool:
         """Whether a request that names `host_header` as its target may be answered.
 
-        A web page from elsewhere can point a name of its own at 127.0.0.1 and then read what is served there (DNS
-        rebinding); such requests carry that name. Ports are not compared, so that a forwarded port works.
+        A web page from elsewhere can point a name of its own at this machine and then read what is served there (DNS
+        rebinding); such requests carry that name. Numbers cannot be pointed elsewhere; of names, those that this
+        machine calls itself and the one that the user gave are good. Ports are not compared, so that a forwarded port
+        works.
         """
-        if not self.is_loopback:
-            return True
         try:
-            target = urlsplit(f"//{host_header or ''}")
+            target = urlsplit(f"//{host_header or ''}").hostname
         except ValueError:  # an unfinished IPv6 address
             return False
-        return target.hostname in _LOOPBACK_NAMES | {self.host.lower()}
+        if target is None:
+            return False
+        if target in _LOOPBACK_NAMES | {self.host.lower()}:
+            return True
+        return not self.is_loopback and (_is_number(target) or target in _names_of_this_machine())
 
-    def url(self, port: int) -> str:
+    def url(self, port: int, scheme: str = "http") -> str:
         """The address to open in a browser, for the port that was really bound."""
         everywhere = self.host in {"0.0.0.0", "::"}
         host = socket.gethostname() if everywhere else self.host
-        return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+        return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"
+
+
+def _is_number(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _names_of_this_machine() -> set[str]:
+    name = socket.gethostname().lower()
+    short = name.partition(".")[0]
+    return {name, short, f"{short}.local"}

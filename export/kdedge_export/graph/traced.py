@@ -1,0 +1,59 @@
+"""A forward pass that differentiates, as a plain graph of tensor operations.
+
+No ONNX exporter takes a gradient inside `forward`. Traced below autograd, the gradient is a sequence of operations like
+any other.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, fx, nn
+from torch._dispatch.python import enable_python_dispatcher
+from torch._dynamo.source import ConstantSource
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+
+from kdedge_export.graph.backward import DECOMPOSITIONS
+from kdedge_export.saliency.attention import plain_attention
+
+__all__ = ["traced"]
+
+
+def traced(function: Callable[..., Any], model: nn.Module, image: Tensor, class_index: Tensor) -> fx.GraphModule:
+    """Trace `function(image, class_index)` with every derivative in it.
+
+    Args:
+        function: uses `model`, and may differentiate it.
+        model: in evaluation mode, with frozen parameters; it is not changed.
+        image: an example; its first dimension, the batch, stays free.
+        class_index: an example; its size is taken as it is.
+    """
+    fake = FakeTensorMode(allow_fallback_kernels=False, allow_non_fake_inputs=True, shape_env=ShapeEnv())
+    free = [DimDynamic.DYNAMIC] + [DimDynamic.STATIC] * (image.ndim - 1)
+    context: Any = StatelessSymbolicContext(free)
+    examples = (
+        fake.from_tensor(image, symbolic_context=context, source=ConstantSource("image")),
+        fake.from_tensor(class_index, static_shapes=True),
+    )
+    # Python's shape inference where there is one: that in C++ takes a free batch for the example's.
+    with fake, enable_python_dispatcher(), _out_of_place(model), plain_attention():
+        graph = make_fx(function, decomposition_table=DECOMPOSITIONS, _allow_non_fake_inputs=True)(*examples)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    graph.eval()
+    return graph
+
+
+@contextmanager
+def _out_of_place(model: nn.Module) -> Iterator[None]:
+    """Activations that keep what they were given: a derivative may need it."""
+    changed = [module for module in model.modules() if getattr(module, "inplace", False) is True]
+    for module in changed:
+        module.inplace = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for module in changed:
+            module.inplace = True  # type: ignore[assignment]

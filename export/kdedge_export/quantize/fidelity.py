@@ -1,0 +1,98 @@
+"""How much of the answer and of the reason a quantized graph keeps."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from kdedge_export.quantize.session import feed, open_session
+from kdedge_export.validate.metrics import agreement, is_constant, map_pearson, top1_accuracy
+from kdedge_runtime.arrays import Floats, Integers, Pixels
+
+__all__ = ["Fidelity", "Judge"]
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """One graph held against the float one on the same images."""
+
+    agreement: float
+    """Share of images in [0, 1] with the same top class."""
+    top1: float | None
+    """Share of right answers in [0, 1]; None without labels."""
+    drop_points: float
+    """Percentage points of top-1 accuracy that are lost; without labels, of images whose answer changed."""
+    logits_error: float
+    """Mean squared error of the logits, less their mean, in units of their variance; the mean over images."""
+    map_pearson: float | None
+    """Mean correlation of the maps of the float graph's top class; None where the graph gives no map."""
+
+    @property
+    def loss(self) -> float:
+        """What is lost of both: for small errors, the error of the logits is twice a lost correlation."""
+        return self.logits_error / 2 + (0.0 if self.map_pearson is None else 1 - self.map_pearson)
+
+
+class Judge:
+    """The float graph's answers on some images, to hold others against."""
+
+    def __init__(self, model: onnx.ModelProto, images: Pixels, targets: Integers | None = None) -> None:
+        """Ask the float graph.
+
+        Args:
+            model: the float graph.
+            images: uint8 RGB `[N, H, W, 3]`, N ≥ 1; neither calibrated nor validated on.
+            targets: int64 `[N]`, the right classes; None for images without labels.
+        """
+        self._images, self._targets = images, targets
+        self._classes: NDArray[np.int64] = np.full(len(images), -1)
+        self._logits, self._maps = self._ask(model, len(images))
+        self._classes = self._logits.argmax(axis=1)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    @property
+    def itself(self) -> Fidelity:
+        """Of the float graph: nothing is lost."""
+        return self._compare(self._logits, self._maps, len(self._images))
+
+    def judge(self, model: onnx.ModelProto, images: int | None = None) -> Fidelity:
+        """Ask another graph, about the first so many images only if that is enough."""
+        count = len(self._images) if images is None else min(images, len(self._images))
+        return self._compare(*self._ask(model, count), count)
+
+    def _ask(self, model: onnx.ModelProto, count: int) -> tuple[Floats, Floats | None]:
+        session = open_session(model)
+        has_map = any(item.name == "saliency_map" for item in session.get_outputs())
+        wanted = ["logits", "saliency_map"] if has_map else ["logits"]
+        answers = [
+            session.run(wanted, feed(session, image[None], int(index)))
+            for image, index in zip(self._images[:count], self._classes[:count], strict=True)
+        ]
+        logits = np.concatenate([answer[0] for answer in answers])
+        return logits, np.concatenate([answer[1] for answer in answers]) if has_map else None
+
+    def _compare(self, logits: Floats, maps: Floats | None, count: int) -> Fidelity:
+        exact = self._logits[:count]
+        agreed = agreement(exact, logits)
+        top1, drop = None, 100 * (1 - agreed)
+        if self._targets is not None:
+            top1 = top1_accuracy(logits, self._targets[:count])
+            drop = 100 * (top1_accuracy(exact, self._targets[:count]) - top1)
+        pearson = None
+        if maps is not None and self._maps is not None:
+            told = ~is_constant(self._maps[:count])
+            # A map that became constant, or no number, keeps nothing.
+            scores = np.nan_to_num(map_pearson(self._maps[:count], maps), nan=0.0)[told]
+            pearson = float(scores.mean()) if told.any() else 1.0
+        return Fidelity(agreed, top1, drop, _relative_error(exact, logits), pearson)
+
+
+def _relative_error(exact: Floats, logits: Floats) -> float:
+    centred = exact - exact.mean(axis=1, keepdims=True)
+    error = logits - logits.mean(axis=1, keepdims=True) - centred
+    spread = np.maximum((centred**2).mean(axis=1), 1e-12)
+    relative = np.nan_to_num((error**2).mean(axis=1) / spread, nan=np.inf)
+    return float(np.minimum(relative, 1e6).mean())

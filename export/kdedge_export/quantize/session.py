@@ -1,0 +1,51 @@
+"""Run graphs that are still in memory."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from kdedge_export.graph.deployed import TOP_CLASS
+from kdedge_runtime.arrays import Pixels
+
+__all__ = ["feed", "open_session", "paired_latency_ms"]
+
+_WARM_UPS = 5
+
+
+def open_session(model: onnx.ModelProto, threads: int = 1) -> ort.InferenceSession:
+    """Open a graph on the CPU."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def feed(session: ort.InferenceSession, images: Pixels, class_index: int = TOP_CLASS) -> Mapping[str, NDArray[Any]]:
+    """What a session takes: images, and the class to explain if it explains one."""
+    values: dict[str, NDArray[Any]] = {"image": images}
+    if any(item.name == "class_index" for item in session.get_inputs()):
+        values["class_index"] = np.array([class_index])
+    return values
+
+
+def paired_latency_ms(sessions: Sequence[ort.InferenceSession], image: Pixels, runs: int = 30) -> tuple[float, ...]:
+    """Median latency of each session on one image, run in turn so that a machine that slows down slows all.
+
+    Args:
+        sessions: what to measure.
+        image: uint8 `[1, H, W, 3]`.
+        runs: counted runs of each, after five that are not.
+    """
+    feeds = [feed(session, image) for session in sessions]
+    taken: list[list[float]] = [[] for _ in sessions]
+    for _ in range(_WARM_UPS + runs):
+        for session, values, times in zip(sessions, feeds, taken, strict=True):
+            started = time.perf_counter()
+            session.run(None, values)
+            times.append((time.perf_counter() - started) * 1000)
+    return tuple(float(np.median(times[_WARM_UPS:])) for times in taken)

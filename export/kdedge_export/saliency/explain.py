@@ -1,0 +1,54 @@
+"""From a classifier to its explanation: the method by name, the target layer found or named."""
+
+from torch import Tensor, nn
+
+from kdedge_export.errors import HeadNotSupported
+from kdedge_export.saliency.by_attention import ByAttention
+from kdedge_export.saliency.by_cells import ByCells
+from kdedge_export.saliency.by_pixels import ByPixels
+from kdedge_export.saliency.explained import ExplainedModel
+from kdedge_export.saliency.find import find_head
+from kdedge_export.saliency.head import Head
+from kdedge_export.saliency.methods import METHODS, AttentionMethod, CellMethod
+from kdedge_export.saliency.tail import Tail, find_tail, named_tail
+from kdedge_runtime.errors import UsageError
+
+__all__ = ["DEFAULT_METHOD", "explain"]
+
+DEFAULT_METHOD = "gradcam"
+
+
+def explain(
+    model: nn.Module, example: Tensor, method: str = DEFAULT_METHOD, target_layer: str | None = None
+) -> ExplainedModel:
+    """Wrap a classifier so that it also gives saliency maps.
+
+    Args:
+        model: a classifier, float `[N, 3, H, W]` to logits `[N, K]`.
+        example: one input at the size the model will be used with, float `[1, 3, H, W]`.
+        method: one of `METHODS`.
+        target_layer: module path of the layer whose activations the map shows; None finds it.
+
+    Raises:
+        HeadNotSupported: the model does not allow this method, and why.
+        UsageError: there is no such layer, or the method looks at none.
+    """
+    chosen = METHODS[method]
+    if isinstance(chosen, CellMethod):
+        return ByCells(model, _head(model, example, target_layer), chosen)
+    if target_layer is not None:
+        raise UsageError(f"--method {method} looks at no single layer. Leave --target-layer {target_layer} out.")
+    if isinstance(chosen, AttentionMethod):
+        return ByAttention(model, chosen, example)
+    return ByPixels(model, chosen, example)
+
+
+def _head(model: nn.Module, example: Tensor, target_layer: str | None) -> Head | Tail:
+    """A closed form if there is one (at the named layer), else what follows the target layer, to be differentiated."""
+    try:
+        head: Head | None = find_head(model, example)
+    except HeadNotSupported:
+        head = None
+    if head is not None and target_layer in (None, head.target_layer):
+        return head
+    return find_tail(model, example) if target_layer is None else named_tail(model, example, target_layer)

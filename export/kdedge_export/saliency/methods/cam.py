@@ -1,0 +1,23 @@
+"""Class activation mapping."""
+
+from torch import Tensor
+
+from kdedge_export.saliency.methods.cells import weighted_sum
+
+__all__ = ["cam"]
+
+
+def cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """`sum_k w_kc A_k` with the weights of the dense layer behind global average pooling.
+
+    Those are `h·w` times the gradient at every cell. Zhou et al., Learning Deep Features for Discriminative
+    Localization, CVPR 2016, eq. 2.
+
+    Args:
+        activations: float `[N, C, h, w]`.
+        gradients: float `[N, k, C, 1, 1]`, the same at every cell.
+
+    Returns:
+        `[N, k, h, w]`, signed; its mean over the cells is the logit without its bias.
+    """
+    return weighted_sum(activations, gradients.flatten(2) * (activations.shape[2] * activations.shape[3]))

@@ -1,0 +1,44 @@
+"""Eigen-CAM."""
+
+import torch
+from torch import Tensor
+
+__all__ = ["eigencam"]
+
+SQUARINGS = 12
+"""Of the covariance: the second component is left with (λ₂/λ₁)^4096 of its share."""
+
+
+def eigencam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """The projection of each cell's centred activations on their first principal component; the same for all classes.
+
+    Muhammad and Yeasin, Eigen-CAM, IJCNN 2020, eq. 3, centred as in pytorch-grad-cam. ONNX has no singular value
+    decomposition: the covariance is squared again and again until only the first component is left. Its sign, which is
+    arbitrary, is that of Chung and Jan (Seg-Eigen-CAM, Applied Sciences 2025, eq. 13): the largest value is positive.
+
+    Args:
+        activations: float `[N, C, h, w]`.
+        gradients: float `[N, k, C, …]`, of which only the number of maps is used.
+
+    Returns:
+        `[N, k, h, w]`, signed.
+    """
+    cells = activations.flatten(2).transpose(1, 2)
+    cells = cells - cells.mean(dim=1, keepdim=True)
+    power = cells.transpose(1, 2) @ cells if cells.shape[2] <= cells.shape[1] else cells @ cells.transpose(1, 2)
+    for _ in range(SQUARINGS):
+        power = power / (power.diagonal(dim1=1, dim2=2).sum(dim=1)[:, None, None] + 1e-30)
+        power = power @ power
+    # What is left is λ u uᵀ, whose largest column is u.
+    largest = power.square().sum(dim=1).argmax(dim=1)
+    direction = power.gather(2, largest[:, None, None].expand(-1, power.shape[1], 1))
+    direction = direction / (direction.square().sum(dim=1, keepdim=True).sqrt() + 1e-30)
+    if cells.shape[2] <= cells.shape[1]:
+        projection = (cells @ direction)[..., 0]
+    else:
+        length = (cells.transpose(1, 2) @ direction).square().sum(dim=1).sqrt()
+        projection = direction[..., 0] * length
+    flipped = projection.amin(dim=1, keepdim=True).abs() > projection.amax(dim=1, keepdim=True).abs()
+    projection = torch.where(flipped, -projection, projection)
+    maps = projection.reshape(activations.shape[0], 1, *activations.shape[2:])
+    return maps.expand(-1, gradients.shape[1], -1, -1)

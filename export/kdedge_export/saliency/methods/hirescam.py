@@ -1,0 +1,22 @@
+"""HiResCAM."""
+
+from torch import Tensor
+
+from kdedge_export.saliency.methods.cells import everywhere
+
+__all__ = ["hirescam"]
+
+
+def hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """`sum_k (dz_c/dA_kij) A_kij`: each cell by its own gradient.
+
+    Draelos and Carin, Use HiResCAM instead of Grad-CAM, 2020 (arXiv 2011.08891), eq. 4.
+
+    Args:
+        activations: float `[N, C, h, w]`.
+        gradients: float `[N, k, C, h, w]` or `[N, k, C, 1, 1]`.
+
+    Returns:
+        `[N, k, h, w]`, signed.
+    """
+    return (everywhere(gradients, activations) * activations[:, None]).sum(dim=2)

@@ -1,0 +1,22 @@
+"""LayerCAM."""
+
+from torch import Tensor
+
+from kdedge_export.saliency.methods.cells import everywhere
+
+__all__ = ["layercam"]
+
+
+def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """`sum_k ReLU(dz_c/dA_kij) A_kij`, before the last ReLU.
+
+    Jiang et al., LayerCAM, IEEE TIP 2021, eq. 5 to 7.
+
+    Args:
+        activations: float `[N, C, h, w]`.
+        gradients: float `[N, k, C, h, w]` or `[N, k, C, 1, 1]`.
+
+    Returns:
+        `[N, k, h, w]`; negative only where activations are.
+    """
+    return (everywhere(gradients.relu(), activations) * activations[:, None]).sum(dim=2)

@@ -1,0 +1,288 @@
+"""The derivative of a graph's tail, written as ONNX nodes: reverse differentiation at export time.
+
+Each rule takes the gradient of the logit with respect to a node's output and adds the nodes that give it with
+respect to the inputs that vary. Quantizing is differentiated straight through (Bengio et al., 2013): rounding has
+no slope of its own.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from kdedge_export.surgery.builder import Builder
+from kdedge_export.surgery.pooling import pooled_axes
+from kdedge_export.surgery.slopes import ELEMENTWISE
+from kdedge_export.surgery.step import CannotDifferentiate, Rule, Seed, Step, Values
+from kdedge_export.surgery.view import GraphView, attributes
+
+__all__ = ["gradients"]
+
+
+def gradients(
+    builder: Builder,
+    view: GraphView,
+    values: Values,
+    logits: str,
+    explained: str,
+    one_hot: str,
+    source: str,
+    more_rules: Mapping[str, Rule] = MappingProxyType({}),
+) -> dict[str, str]:
+    """Add the nodes that give the derivatives of each image's explained logit.
+
+    Args:
+        builder: takes the nodes.
+        view: the graph.
+        values: the tail's tensors in an example run.
+        logits: the tensor `[N, K]` or `[N, K, 1, 1]`.
+        explained: int64 `[N]`.
+        one_hot: of `explained`, in the shape and type of the logits.
+        source: the first tensor to differentiate with respect to.
+        more_rules: by operator, for those that have none here.
+
+    Returns:
+        By the name of every tensor from the source to the logits, that of its gradient, of the same shape.
+
+    Raises:
+        CannotDifferentiate: a node of the tail has no rule.
+    """
+    path, rules = view.between(source, logits), _RULES | dict(more_rules)
+    for at in path:
+        node = view.nodes[at]
+        if node.op_type not in rules or node.domain not in ("", "ai.onnx"):
+            raise CannotDifferentiate(node.op_type)
+    seed = Seed(one_hot, explained)
+    grads = {logits: one_hot}
+    wanted = frozenset({source}.union(*(view.nodes[at].output for at in path)))
+    for at in reversed(path):
+        node = view.nodes[at]
+        if node.output[0] not in grads:  # only a second output, such as a dropout's mask, is used
+            raise CannotDifferentiate(node.op_type)
+        step = Step(builder, view, values, node, grads[node.output[0]], seed, wanted)
+        for name, part in rules[node.op_type](step).items():
+            grads[name] = builder.add("Add", grads[name], part) if name in grads else part
+    return grads
+
+
+def _through(step: Step) -> dict[str, str]:
+    return {step.node.input[0]: step.grad}
+
+
+def _cast(step: Step) -> dict[str, str]:
+    return {step.node.input[0]: step.builder.cast(step.grad, step.values[step.node.input[0]].dtype)}
+
+
+def _reshaped(step: Step) -> dict[str, str]:
+    return {step.node.input[0]: step.builder.reshape_as(step.grad, step.node.input[0])}
+
+
+def _transpose(step: Step) -> dict[str, str]:
+    rank = len(step.shape(step.node.input[0]))
+    order = list(attributes(step.node).get("perm", range(rank)[::-1]))
+    back = [order.index(axis) for axis in range(rank)]
+    return {step.node.input[0]: step.builder.add("Transpose", step.grad, perm=back)}
+
+
+def _row_of(step: Step, weight: str, *, classes_first: bool) -> str:
+    """The explained class's row of the classifier: what a product with a one-hot vector would select."""
+    row = step.builder.add("Gather", weight, step.seed.explained, axis=0 if classes_first else 1)
+    return row if classes_first else step.builder.add("Transpose", row, perm=[1, 0])
+
+
+def _gemm(step: Step) -> dict[str, str]:
+    given = attributes(step.node)
+    x, weight = step.node.input[:2]
+    if given.get("transA", 0) or not step.view.is_weight(weight):
+        raise CannotDifferentiate("Gemm of two activations")
+    classes_first = bool(given.get("transB", 0))
+    if step.grad == step.seed.tensor:
+        back = _row_of(step, weight, classes_first=classes_first)
+    else:
+        back = step.builder.add("Gemm", step.grad, weight, transB=int(not classes_first))
+    alpha = given.get("alpha", 1.0)
+    return {x: back if alpha == 1.0 else step.times(back, step.number(alpha))}
+
+
+def _matmul(step: Step) -> dict[str, str]:
+    x, weight = step.node.input
+    if not step.view.is_weight(weight) or len(step.shape(weight)) != 2:
+        raise CannotDifferentiate("MatMul of two activations")
+    if step.grad == step.seed.tensor and len(step.shape(x)) == 2:
+        return {x: _row_of(step, weight, classes_first=False)}
+    return {x: step.builder.add("MatMul", step.grad, step.builder.add("Transpose", weight, perm=[1, 0]))}
+
+
+def _conv(step: Step) -> dict[str, str]:
+    given = attributes(step.node)
+    weight = step.node.input[1]
+    if given.get("auto_pad", b"NOTSET") != b"NOTSET":
+        raise CannotDifferentiate("Conv with automatic padding")
+    if not step.view.is_weight(weight):
+        raise CannotDifferentiate("Conv of two activations")
+    kept: dict[str, Any] = {
+        name: given[name] for name in ("dilations", "group", "kernel_shape", "pads", "strides") if name in given
+    }
+    kernel = step.shape(weight)[2:]
+    return {step.node.input[0]: _spread(step, weight, kernel, kept)}
+
+
+def _spread(step: Step, weight: str, kernel: tuple[int, ...], given: dict[str, Any]) -> str:
+    """The transposed convolution of a gradient, to the size that the convolution's input had."""
+    sizes, outputs = (step.shape(name)[2:] for name in (step.node.input[0], step.node.output[0]))
+    strides, dilations = (given.get(name, [1] * len(kernel)) for name in ("strides", "dilations"))
+    pads = given.get("pads", [0] * 2 * len(kernel))
+    reached = [
+        (outputs[axis] - 1) * strides[axis] + (side - 1) * dilations[axis] + 1 - pads[axis] - pads[axis + len(kernel)]
+        for axis, side in enumerate(kernel)
+    ]
+    # What is left at the end, where no whole stride fits.
+    unseen = [size - reach for size, reach in zip(sizes, reached, strict=True)]
+    if any(not 0 <= left < stride for left, stride in zip(unseen, strides, strict=True)):
+        raise CannotDifferentiate(f"{step.node.op_type} that rounds its size up")
+    return step.builder.add("ConvTranspose", step.grad, weight, **given, output_padding=unseen)
+
+
+def _concat(step: Step) -> dict[str, str]:
+    parts: dict[str, str] = {}
+    axis = attributes(step.node)["axis"] % len(step.shape(step.node.output[0]))
+    start = 0
+    for name in step.node.input:
+        end = start + step.shape(name)[axis]
+        if name in step.wanted:
+            bounds = (step.builder.constant(np.array([value], dtype=np.int64)) for value in (start, end, axis))
+            part = step.builder.add("Slice", step.grad, *bounds)
+            parts[name] = step.builder.add("Add", parts[name], part) if name in parts else part
+        start = end
+    return parts
+
+
+def _pad(step: Step) -> dict[str, str]:
+    x = step.node.input[0]
+    given, rank = attributes(step.node), len(step.shape(x))
+    pads = step.values[step.node.input[1]].tolist() if len(step.node.input) > 1 else list(given.get("pads", []))
+    if given.get("mode", b"constant") != b"constant" or len(pads) != 2 * rank or len(step.node.input) > 3:
+        raise CannotDifferentiate("Pad by copies")
+    starts = pads[:rank]
+    ends = [start + size for start, size in zip(starts, step.shape(x), strict=True)]
+    ends[0] = np.iinfo(np.int64).max  # the batch
+    bounds = (step.builder.constant(np.array(values, dtype=np.int64)) for values in (starts, ends, range(rank)))
+    return {x: step.builder.add("Slice", step.grad, *bounds)}
+
+
+def _batch_norm(step: Step) -> dict[str, str]:
+    x, scale, _, _, variance = step.node.input
+    epsilon = step.number(attributes(step.node).get("epsilon", 1e-5))
+    deviation = step.builder.add("Sqrt", step.builder.add("Add", variance, epsilon))
+    factor = step.builder.add("Div", scale, deviation)
+    return {x: step.times(step.grad, step.builder.reshape(factor, [1, -1] + [1] * (len(step.shape(x)) - 2)))}
+
+
+def _layer_norm(step: Step) -> dict[str, str]:
+    given = attributes(step.node)
+    x, scale = step.node.input[:2]
+    if given.get("axis", -1) not in (-1, len(step.shape(x)) - 1):
+        raise CannotDifferentiate("LayerNormalization over several axes")
+    add = step.builder.add
+
+    def mean(value: str) -> str:
+        return step.builder.reduce("ReduceMean", value, [-1], keepdims=True)
+
+    centred = add("Sub", x, mean(x))
+    deviation = add("Sqrt", add("Add", mean(step.times(centred, centred)), step.number(given.get("epsilon", 1e-5))))
+    unit, scaled = add("Div", centred, deviation), step.times(step.grad, scale)
+    inner = add("Sub", add("Sub", scaled, mean(scaled)), step.times(unit, mean(step.times(unit, scaled))))
+    return {x: add("Div", inner, deviation)}
+
+
+def _mean(step: Step) -> dict[str, str]:
+    x = step.node.input[0]
+    axes = pooled_axes(step.view, step.node, len(step.shape(x)), step.shape(step.node.output[0]))
+    if axes is None and step.node.op_type == "AveragePool":
+        return {x: _windows(step)}
+    if axes is None:
+        raise CannotDifferentiate(f"{step.node.op_type} over axes that are not constant")
+    if 0 in axes:
+        raise CannotDifferentiate("mean over the batch")
+    kept = [1 if axis in axes else size for axis, size in enumerate(step.shape(x))]
+    spread = step.builder.reshape(step.grad, [-1, *kept[1:]])
+    cells = step.builder.add("Div", step.builder.add("Size", x), step.builder.add("Size", step.node.output[0]))
+    even = step.builder.add("Div", spread, step.builder.cast(cells, step.values[x].dtype))
+    return {x: step.builder.add("Expand", even, step.builder.add("Shape", x))}
+
+
+def _windows(step: Step) -> str:
+    """An average over windows is a convolution of each channel."""
+    given = attributes(step.node)
+    if any(given.get("pads", [])) or given.get("ceil_mode", 0) or given.get("auto_pad", b"NOTSET") != b"NOTSET":
+        raise CannotDifferentiate("padded AveragePool")
+    channels, kernel = step.shape(step.node.input[0])[1], tuple(given["kernel_shape"])
+    even = np.full((channels, 1, *kernel), 1 / math.prod(kernel), dtype=step.values[step.node.output[0]].dtype)
+    kept: dict[str, Any] = {name: given[name] for name in ("kernel_shape", "strides") if name in given}
+    return _spread(step, step.builder.constant(even), kernel, kept | {"group": channels})
+
+
+def _operands(step: Step, *slopes: Callable[[], str]) -> dict[str, str]:
+    """The gradients of a node's two operands, each given as a call so that only those that are wanted are written."""
+    parts: dict[str, str] = {}
+    for name, slope in zip(step.node.input, slopes, strict=True):
+        if name in step.wanted:
+            part = step.folded(slope(), name)
+            parts[name] = step.builder.add("Add", parts[name], part) if name in parts else part
+    return parts
+
+
+def _add(step: Step) -> dict[str, str]:
+    return _operands(step, lambda: step.grad, lambda: step.grad)
+
+
+def _sub(step: Step) -> dict[str, str]:
+    return _operands(step, lambda: step.grad, lambda: step.builder.add("Neg", step.grad))
+
+
+def _mul(step: Step) -> dict[str, str]:
+    left, right = step.node.input
+    return _operands(step, lambda: step.times(step.grad, right), lambda: step.times(step.grad, left))
+
+
+def _div(step: Step) -> dict[str, str]:
+    right = step.node.input[1]
+
+    def over() -> str:
+        return step.builder.add("Div", step.grad, right)
+
+    return _operands(step, over, lambda: step.builder.add("Neg", step.times(over(), step.node.output[0])))
+
+
+def _pow(step: Step) -> dict[str, str]:
+    x, power = step.node.input
+    exponent = step.view.value(power)
+    if exponent is None or exponent.size != 1:
+        raise CannotDifferentiate("Pow with a varying exponent")
+    degree = float(exponent.reshape(()))
+    slope = x if degree == 2.0 else step.builder.add("Pow", x, step.number(degree - 1.0))
+    return {x: step.times(step.grad, slope, step.number(degree))}
+
+
+_RULES: dict[str, Rule] = {
+    **dict.fromkeys(("Identity", "Dropout", "QuantizeLinear", "DequantizeLinear"), _through),
+    **dict.fromkeys(("Flatten", "Reshape", "Squeeze", "Unsqueeze"), _reshaped),
+    **dict.fromkeys(("GlobalAveragePool", "AveragePool", "ReduceMean"), _mean),
+    "Cast": _cast,
+    "Transpose": _transpose,
+    "Concat": _concat,
+    "Pad": _pad,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+    "Conv": _conv,
+    "BatchNormalization": _batch_norm,
+    "LayerNormalization": _layer_norm,
+    "Add": _add,
+    "Sub": _sub,
+    "Mul": _mul,
+    "Div": _div,
+    "Pow": _pow,
+    **ELEMENTWISE,
+}

@@ -1,0 +1,28 @@
+"""Means over whole axes, however a framework writes them."""
+
+import onnx
+
+from kdedge_export.surgery.view import GraphView, attributes
+
+__all__ = ["pooled_axes"]
+
+
+def pooled_axes(
+    view: GraphView, node: onnx.NodeProto, rank: int, output_shape: tuple[int, ...]
+) -> tuple[int, ...] | None:
+    """The axes over which a node takes the mean; None where it is no mean over whole axes.
+
+    An `AveragePool` whose result is one cell is one over the whole map.
+    """
+    if node.op_type == "GlobalAveragePool":
+        return tuple(range(2, rank))
+    if node.op_type == "AveragePool":
+        is_whole = all(size == 1 for size in output_shape[2:]) and not any(attributes(node).get("pads", []))
+        return tuple(range(2, rank)) if is_whole else None
+    if node.op_type != "ReduceMean":
+        return None
+    given = attributes(node).get("axes")
+    if given is None and len(node.input) > 1 and node.input[1]:
+        listed = view.value(node.input[1])
+        given = None if listed is None else listed.tolist()
+    return None if given is None else tuple(sorted(axis % rank for axis in given))

@@ -1,0 +1,40 @@
+"""Lost and kept maps, side by side: the two ends of what the agreement of maps means."""
+
+import numpy as np
+
+from kdedge_export.validate.evidence import Evidence
+from kdedge_export.validate.page.text import correlation, short
+from kdedge_export.validate.page.thumbnails import overlay_uri
+from kdedge_export.validate.roles import WORDS, Role
+
+__all__ = ["lost_and_kept"]
+
+_PAIRS = 3
+
+
+def lost_and_kept(evidence: Evidence) -> str:
+    """The images whose maps of student and shipped file agree least, beside those that agree most; "" without maps."""
+    role = evidence.shipped
+    scores = evidence.pearson.get(role, np.array([]))
+    ranked = [int(row) for row in np.argsort(scores, kind="stable") if not np.isnan(scores[row])]
+    if len(ranked) < 2 * _PAIRS:
+        return ""
+    halves = ("Agree least", ranked[:_PAIRS]), ("Agree most", ranked[: -_PAIRS - 1 : -1])
+    return '<div class="halves">' + "".join(_half(title, rows, role, evidence) for title, rows in halves) + "</div>"
+
+
+def _half(title: str, rows: list[int], role: Role, evidence: Evidence) -> str:
+    heads = f'<div class="pair heads-of-pair"><span>{WORDS["student"]}</span><span>{WORDS[role]}</span></div>'
+    return f"<div><h3>{title}</h3>{heads}{''.join(_pair(row, role, evidence) for row in rows)}</div>"
+
+
+def _pair(row: int, role: Role, evidence: Evidence) -> str:
+    pictures = []
+    sides: tuple[Role, Role] = ("student", role)
+    for one in sides:
+        maps = evidence.predictions[one].maps
+        assert maps is not None
+        uri = overlay_uri(evidence.images[row], maps[row])
+        pictures.append(f'<img src="{uri}" alt="Map of the {WORDS[one]}" decoding="async">')
+    caption = f"{short(evidence.names[row])} · r = {correlation(float(evidence.pearson[role][row]))}"
+    return f'<figure class="pair">{"".join(pictures)}<figcaption>{caption}</figcaption></figure>'

@@ -1,0 +1,26 @@
+"""`kdedge bundle`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["bundle"]
+
+
+def bundle(
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="Run folder with exported files, or one model file.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help=".zip or folder to write. [default: bundle.zip in the run]")
+    ] = None,
+    sign: Annotated[
+        Path | None, typer.Option(metavar="KEY", help="Sign with this Ed25519 key (PEM), which devices can require.")
+    ] = None,
+) -> None:
+    """Pack the models for a device, with their checksums and a signature."""
+    from kdedge.report.bundle import print_bundle
+    from kdedge.workflow.bundle import write_bundle
+
+    print_bundle(write_bundle(source, output, sign))

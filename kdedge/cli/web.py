@@ -1,0 +1,52 @@
+"""`kdedge web`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["web"]
+
+
+def web(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Model file written by kdedge export; fp32 is fastest.")
+    ],
+    listen: Annotated[
+        str, typer.Option(metavar="[HOST:]PORT", help="0.0.0.0:PORT lets a phone in, with a token, over HTTPS.")
+    ] = "127.0.0.1:8090",
+    cert: Annotated[
+        Path | None,
+        typer.Option(help="PEM file of a private key and its certificate. [default: one made for this run]"),
+    ] = None,
+    token: Annotated[
+        str | None, typer.Option(envvar="KDEDGE_TOKEN", help="What other machines have to show. [default: a new one]")
+    ] = None,
+) -> None:
+    """Run a model in the browser itself, on the camera of a laptop or phone."""
+    import threading
+
+    from kdedge_runtime.model import Model
+    from kdedge_runtime.runner import stopped_by_signals
+    from kdedge_runtime.serving import Address, Door
+    from kdedge_runtime.web.server import WebServer
+    from kdedge_runtime.web.tls import certified, self_signed
+
+    loaded = Model.load(model)
+    door = Door.at(Address.parse(listen, "--listen"), token)
+    if loaded.metadata.quantization is not None:
+        typer.echo("This model is int8. In a browser fp32 is faster: serve the file that is not quantized.", err=True)
+    tls, fingerprint = None, None
+    if cert is not None:
+        tls = certified(cert)
+    elif not door.address.is_loopback:
+        tls, fingerprint = self_signed()
+    server = WebServer(door, loaded, tls)
+    server.start("kdedge-web")
+    typer.echo(server.url)
+    if fingerprint is not None:
+        typer.echo(f"The browser will warn of the certificate, which was made here. SHA-256: {fingerprint}", err=True)
+    stop = threading.Event()
+    with stopped_by_signals(stop):
+        stop.wait()
+    server.close()

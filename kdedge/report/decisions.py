@@ -1,0 +1,43 @@
+"""The decision about each picture as files: a page of its own and an SVG."""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from kdedge.report.page.decision_figure import decision_svg
+from kdedge.report.page.inspection import decision_page
+from kdedge.workflow.inspect_model import see_picture
+from kdedge_export.surgery.load import load_file
+from kdedge_runtime import Model
+from kdedge_runtime.files import write_whole
+
+__all__ = ["write_decisions"]
+
+
+def write_decisions(
+    model: Model,
+    pictures: Iterable[tuple[Path, Path]],
+    *,
+    class_name: str | None = None,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> Iterator[Path]:
+    """Write `NAME.html` and `NAME.svg` beside each explained picture, and tell their paths.
+
+    Args:
+        model: a model file by kdedge.
+        pictures: each picture with the file that its explanation is in.
+        class_name: the class to explain, by name or number; None explains the top class.
+        progress: told while long steps go on.
+
+    Raises:
+        HeadNotSupported: the model has no maps of features.
+    """
+    graph = load_file(model.path)
+    for picture, written in pictures:
+        seen = see_picture(graph, model, picture, class_name=class_name, progress=progress)
+        for suffix, content in (
+            (".html", decision_page(seen, model.path.name)),
+            (".svg", decision_svg(seen, standalone=True)),
+        ):
+            path = written.with_suffix(suffix)
+            write_whole(path, content)
+            yield path

@@ -1,0 +1,59 @@
+"""What `kdedge export --from-onnx` says at its end. Nothing here needs torch."""
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+from kdedge.report.console import flagged, stderr_console
+from kdedge.workflow.explain_onnx import ExplainedOnnx
+
+__all__ = ["print_explained"]
+
+
+def print_explained(result: ExplainedOnnx, source: Path) -> None:
+    """Print the file, how its map is computed, what was checked, what it costs, and what is next (on stderr)."""
+    console, file = stderr_console(), result.file
+
+    def say(line: str) -> None:
+        console.print(line, soft_wrap=True)
+
+    size = f"{file.path.stat().st_size / 1e6:.2f} MB"
+    if result.cost is None:
+        say(f"{file.path}  {size}: {source} is explained already, this is a copy of it")
+    else:
+        say(f"{file.path}  {size}")
+        _say_method(result, say)
+    if file.labels_are_numbers and file.metadata is not None:
+        last = len(file.metadata.labels) - 1
+        note = f"the file does not name its classes, so they are called 0 to {last}. Name them: --labels FILE"
+        console.print(flagged("note", note), soft_wrap=True)
+    if file.metadata is not None:
+        say(f"\nNext: {shlex.join(['kdedge', 'run', str(file.path)])} --source PICTURE")
+    else:
+        say(
+            "\nIt takes what the original takes. For kdedge run and explain, say how pixels become that, "
+            "(pixel / 255 − mean) / std:\n"
+            f"  {shlex.join(['kdedge', 'export', '--from-onnx', str(source)])} --mean MEAN --std STD\n"
+            "  torchvision, timm: --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225\n"
+            "  Keras, pixels in [-1, 1]: --mean 0.5 --std 0.5\n"
+            "  in [0, 1]: --mean 0 --std 1; in [0, 255]: --mean 0 --std 1/255\n"
+            "  Keras, caffe mode (ResNet50, VGG16): --mean 0.48502,0.45796,0.40760 --std 1/255 --bgr"
+        )
+
+
+def _say_method(result: ExplainedOnnx, say: Callable[[str], None]) -> None:
+    file, cost = result.file, result.cost
+    outputs = file.outputs
+    assert cost is not None
+    same = "bit for bit" if file.output_error == 0 else f"relative error {file.output_error:.0e}"
+    say(f"  [x] its own outputs are the original's ({same})")
+    name = {"gradcam": "Grad-CAM", "reciprocam": "ReciproCAM"}[outputs.method]
+    why = f": {file.why_not_gradcam} has no derivative here" if file.why_not_gradcam else ""
+    against = "differences of the logits" if outputs.method == "gradcam" else "masked runs"
+    agrees = "as it was" if file.map_error is None else f"agrees with {against} (relative error {file.map_error:.0e})"
+    say(f"  [x] map: {name}{why}, {agrees}")
+    if outputs.method == "reciprocam":
+        say("      it runs all after the target once a cell, and tells what each cell alone adds to the logit")
+    cells = f"{outputs.map_width} × {outputs.map_height} cells, " if outputs.map_width else ""
+    say(f"      {cells}{outputs.head} head, of {outputs.target_layer}")
+    say(f"  the map costs {cost.macs:.3f} × the MACs and, measured here on one thread, {cost.latency:.2f} × the time")

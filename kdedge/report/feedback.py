@@ -1,0 +1,26 @@
+"""What came out of the feedback, for a terminal."""
+
+import shlex
+from pathlib import Path
+
+from kdedge.report.console import stderr_console
+from kdedge_runtime.feedback import Written
+
+__all__ = ["print_feedback"]
+
+
+def print_feedback(written: Written, folder: Path) -> None:
+    """Say how many pictures each class got, what was left out, and what to type next."""
+    console = stderr_console()
+    count = sum(written.pictures.values())
+    console.print(f"{folder}: {count:,} pictures of {len(written.pictures):,} classes, {written.boxes:,} with a box")
+    for label, pictures in written.pictures.items():
+        console.print(f"  {pictures:6,}  {label}")
+    if written.unlabelled:
+        console.print(f"left out: {written.unlabelled:,} that are only known to be answered wrongly")
+    if written.superseded:
+        console.print(f"left out: {written.superseded:,} verdicts on pictures that were judged again later")
+    if len(written.pictures) > 1:
+        console.print(
+            f"\nNext: {shlex.join(['kdedge', 'distill', str(folder)])} --teacher TEACHER --out RUN", soft_wrap=True
+        )

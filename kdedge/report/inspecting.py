@@ -1,0 +1,56 @@
+"""What `kdedge inspect` says: the layers as a table on stdout, words on stderr."""
+
+from pathlib import Path
+
+import typer
+
+from kdedge.report.console import stderr_console
+from kdedge.workflow.inspect_model import Inspected
+
+__all__ = ["print_inspected"]
+
+_LONGEST_NAME = 48
+
+
+def print_inspected(inspected: Inspected, page: Path) -> None:
+    """Print a line a layer (on stdout), the sums, the decision, and where the page is (on stderr)."""
+    structure, times = inspected.structure, inspected.times
+    rows = [("layer", "operator", "output", "parameters", "MMACs", "ms")]
+    for layer in structure.layers:
+        taken = times.by_layer_ms.get(layer.name)
+        rows.append(
+            (
+                layer.name if len(layer.name) <= _LONGEST_NAME else f"…{layer.name[1 - _LONGEST_NAME :]}",
+                layer.op_type,
+                "×".join("?" if size is None else str(size) for size in layer.shape),
+                f"{layer.parameters:,}" if layer.parameters else "",
+                f"{layer.macs / 1e6:.2f}" if layer.macs else "",
+                "" if taken is None else f"{taken:.3f}",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(6)]
+    for row in rows:
+        left = "  ".join(text.ljust(width) for text, width in zip(row[:3], widths[:3], strict=True))
+        right = "  ".join(text.rjust(width) for text, width in zip(row[3:], widths[3:], strict=True))
+        typer.echo(f"{left}  {right}".rstrip())
+    console = stderr_console()
+
+    def say(line: str) -> None:
+        console.print(line, soft_wrap=True)
+
+    say(
+        f"{inspected.path}  {inspected.bytes / 1e6:.2f} MB, {structure.parameters / 1e6:.2f} M parameters, "
+        f"{structure.macs / 1e6:.1f} MMACs an image; on one thread here {times.whole_ms:.2f} ms, profiled"
+    )
+    if inspected.seen is not None:
+        decision, labels = inspected.seen.decision, inspected.seen.labels
+        answers = ", ".join(f"{labels[index]} {100 * share:.1f} %" for index, share in decision.ranking[:3])
+        say(f"{inspected.seen.name}: {answers}; explained: {labels[decision.explained_class]}")
+        for stage in decision.stages:
+            height, width = stage.cells
+            first = ", ".join(f"{item.index} ({100 * item.share:.0f} %)" for item in stage.channels[:3])
+            say(
+                f"  {width} × {height}  {stage.way}: half of the evidence in {stage.channels_for(0.5)} of "
+                f"{stage.channel_count} channels; {first}  {stage.tensor}"
+            )
+    say(f"\nThe page: {page}")

@@ -1,0 +1,111 @@
+"""Quantization-aware training: a student learns to say with the errors of int8 what it said without them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdedge.data import scan, subset
+from kdedge.distill.assemble import assemble
+from kdedge.distill.fake_quantization import fake_quantized
+from kdedge.distill.loop.epoch import Position, train_epoch
+from kdedge.distill.loop.images import training_images
+from kdedge.distill.machine.compute import choose_compute
+from kdedge.distill.machine.group import join_group
+from kdedge.distill.settings.recipe import Recipe
+from kdedge.distill.teacher.teacher import NetworkTeacher
+from kdedge.distill.watched import Watched
+from kdedge.models.run_folder import read_run
+from kdedge.models.trained import TrainedModel, load_trained
+from kdedge_runtime.errors import DataError
+
+__all__ = ["fine_tune"]
+
+_RATE = 0.05
+"""Of the run's learning rate: the student is trained, and what it says must not change."""
+_LOSS = {"kd": 1.0, "mapall": 20.0}
+"""The teacher is the float student itself, in answers and maps. With the run's own teacher the student would go on
+learning, into another one than the float file holds, and what is validated is whether int8 keeps that."""
+_SHARE, _LEAST_EPOCHS = 0.1, 3
+"""Of the run's epochs, and at least."""
+
+Progress = Callable[[str, int, int], None]
+
+
+def fine_tune(
+    run: Path, layers: Mapping[str, tuple[float, float] | None], *, reduce_range: bool, progress: Progress
+) -> tuple[TrainedModel, dict[str, Any]]:
+    """Train a run's student on, on the run's pictures as its recipe augments them, but rounded to int8.
+
+    Args:
+        run: the run folder.
+        layers: paths of the modules that will be in int8, with the ranges of their inputs; None for exact ones.
+        reduce_range: weights of 7 bits, as they will be quantized.
+        progress: told after every step.
+
+    Returns:
+        The student, and what to note of its further training.
+
+    Raises:
+        DataError: the pictures have changed.
+        KdedgeError: the loss is no longer a number.
+    """
+    record, trained = read_run(run), load_trained(str(run))
+    collection = scan(record.data["source"])
+    if record.data["images_per_class"] is not None:
+        collection = subset(collection, record.data["images_per_class"])
+    if collection.fingerprint != record.data["fingerprint"]:
+        raise DataError(f"The pictures in {collection.source} have changed since {run} was trained on them.")
+    compute = choose_compute("auto")
+    group = join_group(compute.device)
+    images, val, _ = training_images(
+        collection, trained.input, compute, group, lambda done, total: progress("reading pictures", done, total)
+    )
+    before = Recipe.from_record(record.recipe)
+    epochs = max(_LEAST_EPOCHS, round(_SHARE * before.epochs))
+    teacher = Watched(load_trained(str(run)).model, trained.input, compute)
+    recipe = replace(
+        before,
+        epochs=epochs,
+        learning_rate=_RATE * before.learning_rate,
+        loss=_LOSS if teacher.unexplained is None else {"kd": 1.0},
+        settings={},
+        measured=(),
+        layers={},
+        warmup_fraction=0.0,
+        cached_views=0,
+    )
+    student = Watched(trained.model.requires_grad_(True), trained.input, compute)
+    torch.manual_seed(recipe.seed)
+    inputs = {path: span for path, span in layers.items() if span is not None}
+    with fake_quantized(student.model, inputs, layers, reduce_range=reduce_range):
+        trainer = assemble(
+            student,
+            NetworkTeacher(teacher, compute),
+            images,
+            val,
+            recipe,
+            group,
+            compute,
+            classes=len(collection.labels),
+        )
+        history: tuple[dict[str, Any], ...] = ()
+
+        def on_step(epoch: int, step: int, steps: int, _sums: Tensor) -> None:
+            progress("training with int8's errors", epoch * steps + step, epochs * steps)
+
+        try:
+            for _ in range(epochs):
+                losses = train_epoch(trainer.learner, trainer.batches, recipe, Position(history), on_step)
+                assert isinstance(losses, dict)
+                history = (*history, losses)
+        finally:
+            images.close()
+    # A model as it is loaded, without the hooks that training hangs on it.
+    tuned = load_trained(str(run))
+    tuned.model.load_state_dict({name: value.cpu() for name, value in student.model.state_dict().items()})
+    note = {"epochs": epochs, "learning_rate": recipe.learning_rate, "loss": dict(recipe.loss)}
+    return tuned, note

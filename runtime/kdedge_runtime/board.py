@@ -1,0 +1,180 @@
+"""The state of the board: how hot it is, how fast it runs, and whether it holds itself back.
+
+Linux tells it in sysfs; a Raspberry Pi's firmware also through `vcgencmd`. What a machine does not tell is None or
+empty, never a guess.
+"""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["BoardState", "Throttling", "read_board"]
+
+_ROOT = Path("/")
+_FIRMWARE_BITS = ("under-voltage", "frequency capped", "throttled", "soft temperature limit")
+"""Bits 0 to 3 of the Raspberry Pi's `get_throttled`: what is so now. Bits 16 to 19: what was so since the start.
+
+Source: raspberrypi.com documentation, vcgencmd, get_throttled.
+"""
+_CPU_ZONES = ("cpu", "x86_pkg_temp", "soc")
+_CPU_SENSORS = ("coretemp", "k10temp", "cpu_thermal", "zenpower")
+
+
+@dataclass(frozen=True)
+class BoardState:
+    """One look at the board."""
+
+    temperature_c: float | None
+    """Of the hottest sensor of the CPU."""
+    clock_mhz: float | None
+    """Of the slowest core now."""
+    max_clock_mhz: float | None
+    """Of the slowest core at its best."""
+    throttled: tuple[str, ...]
+    """Why it holds itself back now; empty if it does not, or does not tell."""
+    throttled_since_boot: tuple[str, ...]
+    """What a Raspberry Pi remembers until it restarts."""
+    throttle_events: int | None
+    """How often x86 cores held themselves back since the start; None elsewhere."""
+
+    def __str__(self) -> str:
+        parts = []
+        if self.temperature_c is not None:
+            parts.append(f"{self.temperature_c:.0f} °C")
+        if self.clock_mhz is not None:
+            of = f" of {self.max_clock_mhz:.0f}" if self.max_clock_mhz is not None else ""
+            parts.append(f"{self.clock_mhz:.0f}{of} MHz")
+        parts += [f"now: {reason}" for reason in self.throttled]
+        parts += [f"since boot: {reason}" for reason in self.throttled_since_boot if reason not in self.throttled]
+        return ", ".join(parts) or "tells neither temperature nor clock"
+
+
+class Throttling:
+    """Collects over a measurement why the board held itself back in it."""
+
+    def __init__(self, first: BoardState) -> None:
+        self._first = first
+        self._reasons = dict.fromkeys(first.throttled)
+
+    def look(self, state: BoardState) -> None:
+        """Take in a later look at the board."""
+        self._reasons |= dict.fromkeys(state.throttled)
+        # What is remembered now and was not at the start happened in between.
+        new = [reason for reason in state.throttled_since_boot if reason not in self._first.throttled_since_boot]
+        self._reasons |= dict.fromkeys(new)
+        if (state.throttle_events or 0) > (self._first.throttle_events or 0):
+            self._reasons["throttled"] = None
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it held itself back, each reason once; empty if it did not."""
+        return tuple(self._reasons)
+
+
+def read_board(root: Path = _ROOT) -> BoardState:
+    """Look at the board.
+
+    Args:
+        root: where `sys/` is; another one than `/` is for tests, and the firmware is then not asked.
+    """
+    flags = _firmware_flags(root)
+    now = [name for bit, name in enumerate(_FIRMWARE_BITS) if flags >> bit & 1]
+    before = tuple(name for bit, name in enumerate(_FIRMWARE_BITS) if flags >> (16 + bit) & 1)
+    if _FIRMWARE_BITS[0] not in now and _has_voltage_alarm(root):
+        now.append(_FIRMWARE_BITS[0])
+    if not now and _is_cooled_by_its_clock(root):
+        now.append("frequency capped by heat")
+    clocks, limits = _clocks_mhz(root, "scaling_cur_freq"), _clocks_mhz(root, "cpuinfo_max_freq")
+    temperatures = list(_temperatures_c(root))
+    return BoardState(
+        temperature_c=max(temperatures, default=None),
+        clock_mhz=min(clocks, default=None),
+        max_clock_mhz=min(limits, default=None),
+        throttled=tuple(now),
+        throttled_since_boot=before,
+        throttle_events=_throttle_events(root),
+    )
+
+
+def _read(path: Path) -> str:
+    """The text of a file of the kernel; empty where it cannot be read, as of a sensor that is asleep."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _number(path: Path) -> int | None:
+    text = _read(path)
+    return int(text) if text.lstrip("-").isdecimal() else None
+
+
+def _temperatures_c(root: Path) -> Iterator[float]:
+    zones = [(_read(zone / "type"), zone / "temp") for zone in (root / "sys/class/thermal").glob("thermal_zone*")]
+    sensors = [
+        (_read(folder / "name"), file)
+        for folder in (root / "sys/class/hwmon").glob("hwmon*")
+        for file in folder.glob("temp*_input")
+    ]
+    of_cpu = [file for kind, file in zones if kind.lower().startswith(_CPU_ZONES)]
+    of_cpu += [file for kind, file in sensors if kind in _CPU_SENSORS]
+    for file in of_cpu:
+        value = _number(file)
+        if value is not None:
+            yield value / 1000
+
+
+def _clocks_mhz(root: Path, name: str) -> list[float]:
+    values = [_number(path) for path in (root / "sys/devices/system/cpu").glob(f"cpu[0-9]*/cpufreq/{name}")]
+    return [value / 1000 for value in values if value is not None]
+
+
+def _firmware_flags(root: Path) -> int:
+    """`get_throttled` of a Raspberry Pi; 0 elsewhere.
+
+    The kernel's copy is only as fresh as its last poll (raspberrypi/linux issue 2367), so the firmware is asked too.
+    """
+    flags = 0
+    for path in (root / "sys/devices/platform").glob("soc*/*firmware/get_throttled"):
+        flags |= _hexadecimal(_read(path))
+    if root == _ROOT and shutil.which("vcgencmd"):
+        try:
+            told = subprocess.run(
+                ["vcgencmd", "get_throttled"], capture_output=True, text=True, timeout=2, check=False
+            ).stdout
+        except (OSError, subprocess.TimeoutExpired):
+            told = ""
+        flags |= _hexadecimal(told.strip().removeprefix("throttled="))
+    return flags
+
+
+def _hexadecimal(text: str) -> int:
+    try:
+        return int(text, 16)
+    except ValueError:
+        return 0
+
+
+def _has_voltage_alarm(root: Path) -> bool:
+    """Of the kernel's own driver for the Raspberry Pi's supply."""
+    return any(
+        _read(folder / "name") == "rpi_volt" and _read(folder / "in0_lcrit_alarm") == "1"
+        for folder in (root / "sys/class/hwmon").glob("hwmon*")
+    )
+
+
+def _is_cooled_by_its_clock(root: Path) -> bool:
+    """Whether the kernel's thermal governor has lowered a CPU's clock."""
+    return any(
+        "cpufreq" in _read(device / "type") and (_number(device / "cur_state") or 0) > 0
+        for device in (root / "sys/class/thermal").glob("cooling_device*")
+    )
+
+
+def _throttle_events(root: Path) -> int | None:
+    folder = root / "sys/devices/system/cpu"
+    counts = [_number(path) for path in folder.glob("cpu[0-9]*/thermal_throttle/*_throttle_count")]
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None

@@ -1,0 +1,31 @@
+"""Bundles: what a device runs, in one folder or .zip that can be checked before anything of it is used.
+
+```
+model.onnx            the model
+model.int8.onnx       the same, quantized; may be missing
+SHA256SUMS            of the files above, as `sha256sum` writes it
+SHA256SUMS.ed25519    signature of SHA256SUMS (64 bytes, RFC 8032); may be missing
+```
+
+Checking a signature needs nothing but the standard library, so that a device can refuse what is not from its maker
+without a package more; signing is for the workbench (`kdedge bundle --sign`).
+"""
+
+from kdedge_runtime.bundle.choice import load_fastest, opened_model, sound_files
+from kdedge_runtime.bundle.content import MODELS, SIGNATURE, SUMS, BundleError, format_sums, is_bundle
+from kdedge_runtime.bundle.key import read_public_key
+from kdedge_runtime.bundle.opening import opened_bundle
+
+__all__ = [
+    "MODELS",
+    "SIGNATURE",
+    "SUMS",
+    "BundleError",
+    "format_sums",
+    "is_bundle",
+    "load_fastest",
+    "opened_bundle",
+    "opened_model",
+    "read_public_key",
+    "sound_files",
+]

@@ -1,0 +1,88 @@
+"""The model of a bundle that is the fastest on this machine."""
+
+import logging
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from kdedge_runtime.bundle.content import MODELS, BundleError, is_bundle
+from kdedge_runtime.bundle.key import read_public_key
+from kdedge_runtime.bundle.opening import opened_bundle
+from kdedge_runtime.model import Model
+
+__all__ = ["load_fastest", "opened_model", "sound_files"]
+
+_log = logging.getLogger(__name__)
+_WARM_UPS = 2
+_PASSES = 5
+_WORTH = 0.95
+"""The quantized model must take less than this share of the other's time, to be worth its rounding."""
+
+
+@contextmanager
+def opened_model(path: Path, load: Callable[[Path], Model], signer: str | None = None) -> Iterator[Model]:
+    """Load a bundle's model once the bundle is known to be sound; its file is there for as long as the block lasts.
+
+    Args:
+        path: a bundle.
+        load: opens a model file.
+        signer: public key whose signature is required, see `read_public_key`.
+
+    Raises:
+        BundleError: it is no bundle, or not a sound one.
+        UsageError: the key is none.
+    """
+    with sound_files(path, signer) as files:
+        yield load_fastest(files, load)
+
+
+@contextmanager
+def sound_files(path: Path, signer: str | None = None) -> Iterator[Mapping[str, Path]]:
+    """The files of a bundle that is known to be sound, by their names; arguments and errors as above."""
+    public_key = None if signer is None else read_public_key(signer)
+    if not is_bundle(path):
+        raise BundleError(
+            f"{path} is a bare file, which carries no signature, and --require-signature asks for one. Pack it with "
+            f"`kdedge bundle {path} --sign KEY`."
+        )
+    with opened_bundle(path, public_key) as files:
+        _log.info("bundle: %s, %s", path.name, "sums right" if public_key is None else "signed with the required key")
+        yield files
+
+
+def load_fastest(
+    files: Mapping[str, Path], load: Callable[[Path], Model], measure: Callable[[Model], float] | None = None
+) -> Model:
+    """Load the models of a bundle and keep the one that suits this machine: int8 is slower on some.
+
+    Args:
+        files: from `opened_bundle`.
+        load: opens a model file.
+        measure: milliseconds of a pass; None measures a few.
+    """
+    present = [files[name] for name in MODELS if name in files]
+    if len(present) == 1:
+        return load(present[0])
+    plain, quantized = map(load, present)
+    plain_ms, quantized_ms = map(measure or _latency_ms, (plain, quantized))
+    chosen = quantized if quantized_ms < _WORTH * plain_ms else plain
+    _log.info(
+        "bundle: %s takes %.1f ms here, %s %.1f ms; running %s",
+        *(plain.path.name, plain_ms, quantized.path.name, quantized_ms, chosen.path.name),
+    )
+    return chosen
+
+
+def _latency_ms(model: Model) -> float:
+    spec = model.metadata.input
+    picture = np.random.default_rng(0).integers(0, 256, (1, spec.height, spec.width, 3), np.uint8)
+    times_ms = []
+    for _ in range(_WARM_UPS + _PASSES):
+        started = time.perf_counter()
+        model.predict(picture)
+        times_ms.append((time.perf_counter() - started) * 1e3)
+    return statistics.median(times_ms[_WARM_UPS:])

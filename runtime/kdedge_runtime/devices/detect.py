@@ -1,0 +1,157 @@
+"""Which machine this is: its cores, what they can do, and the profile that fits it."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from kdedge_runtime.devices.profile import DeviceProfile, Instruction, load_profile, profile_names
+from kdedge_runtime.errors import KdedgeError
+
+__all__ = ["GENERIC", "Machine", "detect_machine", "find_profile", "profile_for"]
+
+GENERIC = "generic"
+_ROOT = Path("/")
+_FLAGS: dict[str, Instruction] = {
+    "asimddp": "dotprod",
+    "i8mm": "i8mm",
+    "avx512_vnni": "vnni",
+    "avx_vnni": "vnni",
+    "avx2": "avx2",
+    "FEAT_DotProd": "dotprod",
+    "FEAT_I8MM": "i8mm",
+}
+"""How Linux (`/proc/cpuinfo`) and macOS (`sysctl hw.optional.arm`) call the instructions."""
+_ARM_CORES = {"0xd03": "Cortex-A53", "0xd08": "Cortex-A72", "0xd0b": "Cortex-A76", "0xd42": "Cortex-A78AE"}
+"""`CPU part` of `/proc/cpuinfo`; source: Linux, arch/arm64/include/asm/cputype.h."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a machine tells about itself; None where it does not."""
+
+    board: str | None
+    """The name in its device tree, such as `Raspberry Pi 5 Model B Rev 1.0`."""
+    cpu: str | None
+    architecture: str
+    """As Python names it: `aarch64`, `x86_64`, `arm64`, …"""
+    cores: int | None
+    """That this process may use."""
+    instructions: tuple[Instruction, ...]
+    ram_mb: int | None
+
+    def rows(self) -> dict[str, str]:
+        """What it tells, in words by name."""
+        return {
+            "board": self.board or "no name",
+            "CPU": f"{self.cpu or 'unknown'}, {self.architecture}, {self.cores or '?'} cores",
+            "instructions": ", ".join(self.instructions) or "none that int8 kernels use",
+            "RAM": f"{self.ram_mb:,} MB" if self.ram_mb else "unknown",
+        }
+
+
+def detect_machine(root: Path = _ROOT, ask_macos: Callable[[str], str] | None = None) -> Machine:
+    """Ask the system which machine this is.
+
+    Args:
+        root: where `proc/` and `sys/` are.
+        ask_macos: gives the value of a `sysctl` name, empty if there is none; None asks the real one on macOS only.
+    """
+    if ask_macos is None and platform.system() == "Darwin":
+        ask_macos = _sysctl
+    if ask_macos is not None:
+        return _detect_macos(ask_macos)
+    board = _read(root / "sys/firmware/devicetree/base/model") or _read(root / "proc/device-tree/model")
+    info = _cpuinfo(root)
+    flags = set(info.get("flags", info.get("Features", "")).split())
+    return Machine(
+        board=board.rstrip("\0").strip() or None,
+        # Some kernels name every ARM core "ARMv8 Processor rev 4 (v8l)".
+        cpu=_ARM_CORES.get(info.get("CPU part", "")) or info.get("model name"),
+        architecture=platform.machine(),
+        cores=_usable_cores(),
+        instructions=_ordered({_FLAGS[flag] for flag in flags & _FLAGS.keys()}),
+        ram_mb=_ram_mb(root),
+    )
+
+
+def profile_for(machine: Machine) -> DeviceProfile:
+    """The profile that fits a machine: of its board, else of its instructions, else `generic`."""
+    profiles = [load_profile(name) for name in profile_names()]
+    board = machine.board or ""
+    fitting = [profile for profile in profiles if any(board.startswith(name) for name in profile.boards)]
+    if not fitting:  # without a known board the instructions decide, the most of them first
+        fitting = [
+            profile
+            for profile in profiles
+            if not profile.boards and profile.instructions and set(profile.instructions) <= set(machine.instructions)
+        ]
+    if fitting:
+        return max(fitting, key=lambda profile: len(profile.instructions))
+    return load_profile(GENERIC)
+
+
+def find_profile(name: str) -> DeviceProfile:
+    """The profile of a name as users give it: `auto` is the one that fits this machine.
+
+    Raises:
+        UsageError: there is none of this name; the message names the nearest.
+    """
+    return profile_for(detect_machine()) if name == "auto" else load_profile(name)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _cpuinfo(root: Path) -> dict[str, str]:
+    """The lines of the last core, `name: value`."""
+    pairs = (line.partition(":") for line in _read(root / "proc/cpuinfo").splitlines())
+    return {name.strip(): value.strip() for name, colon, value in pairs if colon}
+
+
+def _ram_mb(root: Path) -> int | None:
+    for line in _read(root / "proc/meminfo").splitlines():
+        name, _, value = line.partition(":")
+        if name == "MemTotal":
+            return round(int(value.split()[0]) * 1024 / 1e6)
+    return None
+
+
+def _usable_cores() -> int | None:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _ordered(found: set[Instruction]) -> tuple[Instruction, ...]:
+    return tuple(name for name in get_args(Instruction) if name in found)
+
+
+def _detect_macos(ask: Callable[[str], str]) -> Machine:
+    found = {
+        name for flag, name in _FLAGS.items() if flag.startswith("FEAT_") and ask(f"hw.optional.arm.{flag}") == "1"
+    }
+    cpu, memory, cores = ask("machdep.cpu.brand_string"), ask("hw.memsize"), ask("hw.physicalcpu")
+    return Machine(
+        board=cpu if cpu.startswith("Apple ") else None,
+        cpu=cpu or None,
+        architecture=platform.machine(),
+        cores=int(cores) if cores.isdecimal() else os.cpu_count(),
+        instructions=_ordered(found),
+        ram_mb=round(int(memory) / 1e6) if memory.isdecimal() else None,
+    )
+
+
+def _sysctl(name: str) -> str:
+    try:
+        told = subprocess.run(["/usr/sbin/sysctl", "-n", name], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise KdedgeError(
+            f"macOS does not answer `sysctl {name}` ({error}). Name the device: --device NAME."
+        ) from error
+    return told.stdout.strip()

@@ -1,0 +1,87 @@
+"""Work that goes on beside its consumer, a bounded step ahead of it."""
+
+import threading
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+__all__ = ["Ahead"]
+
+T = TypeVar("T")
+_STOP_CHECK_S = 0.1
+_GOODBYE_S = 2.0
+
+
+class Ahead(Generic[T]):
+    """Iterates over something in a thread of its own, so that its work overlaps with the consumer's.
+
+    An item is begun only when the one before has been taken. So no more than one waits, and it does not grow old behind
+    a slow consumer: what comes from a camera is taken late rather than kept.
+    """
+
+    def __init__(self, items: Iterable[T], name: str, stop: threading.Event | None = None) -> None:
+        """Start nothing yet; entering does.
+
+        Args:
+            items: iterated over in the thread, once; its errors are raised in the consumer, after its last item.
+            name: of the thread.
+            stop: ends a wait for the next item when set.
+        """
+        self._items = items
+        self._stop = stop or threading.Event()
+        self._ready: list[T] = []
+        self._changed = threading.Condition()
+        self._closed = self._finished = False
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        # A thread that hangs in a driver is left behind; it is a daemon.
+        self._thread.join(_GOODBYE_S)
+
+    def __iter__(self) -> Iterator[T]:
+        while True:
+            with self._changed:
+                while not self._ready and not self._finished and not self._stop.is_set():
+                    self._changed.wait(_STOP_CHECK_S)
+                if not self._ready:
+                    break
+                taken, self._ready = self._ready, []
+                self._changed.notify_all()
+            # Popped, so that no name here holds a frame of many megabytes while the next one is made.
+            yield taken.pop()
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        try:
+            items = iter(self._items)
+            while self._has_room():
+                try:
+                    item = next(items)
+                except StopIteration:
+                    break
+                with self._changed:
+                    self._ready.append(item)
+                    self._changed.notify_all()
+                del item
+        except BaseException as error:  # everything belongs to the consumer, who raises it again
+            self._error = error
+        finally:
+            with self._changed:
+                self._finished = True
+                self._changed.notify_all()
+
+    def _has_room(self) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or not self._ready)
+            return not self._closed

@@ -1,0 +1,53 @@
+// What all pages show of an answer. Labels are data: they go into the page as text, never as markup.
+
+export const at = (id) => document.getElementById(id);
+export const percent = (p) => (p * 100).toFixed(p < 0.0995 ? 1 : 0) + " %";
+export const count = (n) => n.toLocaleString("en");
+
+export function make(tag, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
+export function write(id, value, unit) {
+  at(id).replaceChildren(value, ...(unit ? [make("small", { textContent: " " + unit })] : []));
+}
+
+export function bar(p) {
+  const fill = make("i");
+  fill.style.width = p * 100 + "%";
+  return make("div", { className: "bar" }, fill);
+}
+
+/** Fill the card of the answer. `ranking` is [{label, p}], best first; `speaks` says whether any cell speaks for `explained`. */
+export function showAnswer({ ranking, explained, hasMap, speaks }) {
+  const [best, ...others] = ranking;
+  write("label", best.label);
+  write("p", percent(best.p));
+  at("best-bar").firstElementChild.style.width = best.p * 100 + "%";
+  at("others").replaceChildren(...others.flatMap(({ label, p }) => [
+    make("span", { className: "name", textContent: label, title: label }),
+    bar(p),
+    make("span", { className: "number", textContent: percent(p) }),
+  ]));
+  at("heat").hidden = !hasMap;
+  at("why").textContent = speaks
+    ? `The heat is the evidence for ${explained}.`
+    : `Nothing in this frame speaks for ${explained}.`;
+}
+
+export function become(state, text) {
+  at("state").textContent = text;
+  at("state").className = state;
+}
+
+let toldAt = 0;
+
+/** Say what has just happened, for as long as it takes to read. */
+export function tell(text, kind = "") {
+  at("told").textContent = text;
+  at("told").className = kind;
+  const told = toldAt = performance.now();
+  setTimeout(() => { if (toldAt === told) at("told").textContent = ""; }, 3000 + 60 * text.length);
+}

@@ -1,0 +1,63 @@
+// A dialog to pick one of many classes: type to search, click to choose.
+
+import { make } from "/answer.js";
+
+const MOST_SHOWN = 60;
+
+/**
+ * Ask for a class.
+ *
+ * @param {string} title what is asked.
+ * @param {string[]} labels all classes.
+ * @param {object} options `first`: labels to show on top before anything is typed; `current`: the one to mark;
+ *   `none`: a text for choosing no class; `free`: a word that is none of the labels is taken as well.
+ * @returns {Promise<string|null|undefined>} the label, null for none, undefined where the dialog was closed.
+ */
+export function choose(title, labels, { first = [], current, none, free = false } = {}) {
+  const search = make("input", { type: "search", placeholder: free ? "Search, or type a new class" : "Search" });
+  search.setAttribute("aria-label", "Search classes");
+  Object.assign(search, { autocomplete: "off", autocapitalize: "off", spellcheck: false });
+  const choices = make("div", { className: "choices" });
+  const form = make("form", {}, search);
+  const cancel = make("button", { type: "button", className: "plain", textContent: "Cancel" });
+  const dialog = make("dialog", {}, make("h2", { textContent: title }), form, choices,
+    make("div", { className: "row" }, make("span"), cancel));
+  dialog.setAttribute("aria-label", title);
+  const ordered = [...new Set([...first, ...labels])];
+
+  return new Promise((resolve) => {
+    let chosen;
+    const take = (value) => { chosen = value; dialog.close(); };
+    const option = (text, value, isCurrent) => {
+      const button = make("button", { type: "button", textContent: text, onclick: () => take(value) });
+      button.setAttribute("aria-current", isCurrent);
+      return button;
+    };
+    const list = () => {
+      const typed = search.value.trim();
+      const wanted = typed.toLowerCase();
+      const found = ordered.filter((label) => label.toLowerCase().includes(wanted));
+      const options = found.slice(0, MOST_SHOWN).map((label) => option(label, label, label === current));
+      if (none && !typed) options.unshift(option(none, null, current === null));
+      if (free && typed && !labels.includes(typed)) options.push(option(`“${typed}”, a new class`, typed, false));
+      if (found.length > MOST_SHOWN) {
+        options.push(make("p", { className: "none", textContent: `and ${found.length - MOST_SHOWN} more: type to search` }));
+      }
+      if (!options.length) options.push(make("p", { className: "none", textContent: "No class has this in its name." }));
+      choices.replaceChildren(...options);
+    };
+    search.oninput = list;
+    form.onsubmit = (event) => {
+      event.preventDefault();
+      choices.querySelector("button")?.click();
+    };
+    cancel.onclick = () => dialog.close();
+    dialog.onclose = () => { dialog.remove(); resolve(chosen); };
+    list();
+    document.body.append(dialog);
+    dialog.showModal();
+    // On a touch screen the keyboard would cover the list before anybody wants to type.
+    if (matchMedia("(pointer: coarse)").matches) cancel.focus({ preventScroll: true });
+    else search.focus();
+  });
+}

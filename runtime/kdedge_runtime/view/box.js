@@ -1,0 +1,69 @@
+// Drawing a box on the picture, with a mouse, a pen or a finger.
+
+import { at } from "/answer.js";
+
+const SMALLEST = 0.01;  // of the picture's side: less is a click, not a box
+const clamp = (value) => Math.min(1, Math.max(0, value));
+
+function lay() {
+  // Exactly over the picture, which does not fill its frame when its shape is another.
+  const picture = at("picture");
+  Object.assign(at("drawing").style, {
+    left: picture.offsetLeft + "px", top: picture.offsetTop + "px",
+    width: picture.offsetWidth + "px", height: picture.offsetHeight + "px",
+  });
+}
+
+function place({ clientX, clientY }) {
+  const area = at("drawing").getBoundingClientRect();
+  return [clamp((clientX - area.left) / area.width), clamp((clientY - area.top) / area.height)];
+}
+
+/** Let a box be drawn. Resolves to [left, top, right, bottom] as fractions of the picture, or null where it is cancelled. */
+export function drawBox() {
+  const drawing = at("drawing"), rect = drawing.firstElementChild;
+  let start = null, box = null;
+
+  const draw = (event) => {
+    if (!start) return;
+    const end = place(event);
+    const [left, right] = [start[0], end[0]].sort((a, b) => a - b);
+    const [top, bottom] = [start[1], end[1]].sort((a, b) => a - b);
+    const isBox = right - left > SMALLEST && bottom - top > SMALLEST;
+    box = isBox ? [left, top, right, bottom] : null;
+    for (const [name, value] of Object.entries({ x: left, y: top, width: right - left, height: bottom - top })) {
+      rect.setAttribute(name, isBox ? value : 0);
+    }
+    at("box-store").disabled = !box;
+  };
+
+  drawing.onpointerdown = (event) => {
+    drawing.setPointerCapture(event.pointerId);
+    start = place(event);
+    draw(event);
+  };
+  drawing.onpointermove = draw;
+  drawing.onpointerup = drawing.onpointercancel = (event) => { draw(event); start = null; };
+
+  rect.setAttribute("width", 0);
+  at("box-store").disabled = true;
+  at("verdicts").hidden = true;
+  at("box-bar").hidden = false;
+  at("hold").hidden = true;
+  drawing.removeAttribute("hidden");
+  lay();
+  const resized = new ResizeObserver(lay);
+  resized.observe(at("picture"));
+
+  return new Promise((resolve) => {
+    const end = (result) => {
+      resized.disconnect();
+      drawing.setAttribute("hidden", "");
+      at("box-bar").hidden = true;
+      at("verdicts").hidden = at("hold").hidden = false;
+      resolve(result);
+    };
+    at("box-store").onclick = () => end(box);
+    at("box-cancel").onclick = () => end(null);
+  });
+}

@@ -1,0 +1,58 @@
+// The probability of the answer over the last minute; every class has its colour.
+
+import { at, make } from "/answer.js";
+
+const SPAN_S = 60;
+const GAP_S = 3;
+const COLOURS = ["inference", "preprocess", "output", "overlay", "sixth", "seventh", "eighth", "capture"];
+const SVG = "http://www.w3.org/2000/svg";
+const colours = new Map();
+
+/** A class keeps its colour for as long as it is in sight. */
+function assignColours(labels) {
+  for (const label of colours.keys()) if (!labels.includes(label)) colours.delete(label);
+  for (const label of labels.filter((each) => !colours.has(each))) {
+    const taken = [...colours.values()];
+    colours.set(label, COLOURS.find((colour) => !taken.includes(colour)) ?? "soft");
+  }
+}
+
+const colourOf = (label) => `var(--${colours.get(label)})`;
+
+function shape(tag, attributes) {
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  return element;
+}
+
+/** Draw [[seconds ago, label, probability], …], oldest first. */
+export function showHistory(points) {
+  const grid = [0, 0.5, 1].map((y) => shape("line", { class: "grid", x1: 0, x2: SPAN_S, y1: y, y2: y }));
+  const recent = [...new Set(points.map(([, label]) => label).reverse())];
+  assignColours(recent.toReversed());
+  const paths = [];
+  let through = "";
+  points.forEach(([ago, label, p], index) => {
+    const [x, y] = [SPAN_S - ago, 1 - p];
+    const before = points[index - 1];
+    const isFirst = !before || before[0] - ago > GAP_S;
+    through += `${isFirst ? "M" : "L"}${x} ${y}`;
+    if (isFirst || before[1] !== label) {
+      // A first point has to be seen as well: a line of no length has round ends.
+      paths.push({ label, d: `M${x} ${y}h0` });
+    } else {
+      paths.at(-1).d += `L${x} ${y}`;
+    }
+  });
+  at("history").replaceChildren(...grid, shape("path", { class: "through", d: through }), ...paths.map(({ label, d }) => {
+    const path = shape("path", { d });
+    path.style.stroke = colourOf(label);
+    return path;
+  }));
+  at("keys").replaceChildren(...recent.slice(0, COLOURS.length).map((label) => {
+    const dot = shape("svg", { viewBox: "0 0 9 9" });
+    dot.append(shape("circle", { cx: 4.5, cy: 4.5, r: 4.5 }));
+    dot.style.fill = colourOf(label);
+    return make("span", {}, dot, label);
+  }));
+}

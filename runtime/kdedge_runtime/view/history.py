@@ -1,0 +1,31 @@
+"""How sure the run was over the last minute, a point every half second."""
+
+import threading
+from collections import deque
+
+__all__ = ["SPAN_S", "History"]
+
+SPAN_S = 60.0
+_STEP_S = 0.5
+
+
+class History:
+    """The newest answer of every half second, in constant memory."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._points: deque[tuple[float, str, float]] = deque(maxlen=round(SPAN_S / _STEP_S))
+
+    def add(self, at_s: float, label: str, probability: float) -> None:
+        """Take in an answer; a later one of the same half second takes its place."""
+        with self._lock:
+            if self._points and at_s // _STEP_S == self._points[-1][0] // _STEP_S:
+                self._points[-1] = (at_s, label, probability)
+            else:
+                self._points.append((at_s, label, probability))
+
+    def until(self, now_s: float) -> list[tuple[float, str, float]]:
+        """The points of the last minute as `(seconds ago, label, probability)`, oldest first."""
+        with self._lock:
+            points = list(self._points)
+        return [(now_s - at_s, label, p) for at_s, label, p in points if now_s - at_s <= SPAN_S]

@@ -1,0 +1,280 @@
+// The live view: one picture after the other, each with its number, so that a verdict is about the frame on the screen.
+
+import { at, become, count, make, showAnswer, tell, write } from "/answer.js";
+import { drawBox } from "/box.js";
+import { choose } from "/chooser.js";
+import { showHistory } from "/history.js";
+
+const BEST = "the best answer";
+const POLL_MS = 400;
+const HIDDEN_POLL_MS = 5000;
+const STALLED_MS = 3000;
+const STATES = { live: "live", waiting: "waiting for frames", stalled: "no new frames", lost: "the run has ended", held: "held" };
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+let shown = 0;        // the number of the frame on the screen
+let picture = null;   // its JPEG
+let held = false;     // the picture stands still
+let answer = null;    // the newest figures of the frame on the screen
+let choices = null;   // the classes and the methods
+let lastFrames = 0, lastChange = Date.now();
+let settledAt = 0;    // until then the page's own settings are newer than those that are polled
+
+async function ask(path, body) {
+  const response = await fetch(path, body && {
+    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
+  });
+  if (response.status === 401) location.reload();
+  const said = await response.json();
+  if (said.error) throw new Error(said.error);
+  return said;
+}
+
+// ---- the picture
+
+/** The JPEG on the screen. */
+export const newest = () => picture;
+
+async function show(blob) {
+  picture = blob;
+  const url = URL.createObjectURL(blob);
+  const before = at("picture").src;
+  at("picture").src = url;
+  await at("picture").decode().catch(() => {});
+  at("figure").style.setProperty("--aspect", at("picture").naturalWidth / at("picture").naturalHeight);
+  if (before) URL.revokeObjectURL(before);
+  at("empty").hidden = true;
+}
+
+async function watch() {
+  for (;;) {
+    if (held || document.hidden) { await pause(100); continue; }
+    try {
+      const response = await fetch(`/snapshot.jpg?after=${shown}`, { signal: AbortSignal.timeout(15000) });
+      if (response.status === 401) location.reload();
+      if (!response.ok) {
+        shown = 0;  // a run that was started anew counts from one again
+        await pause(1000);
+        continue;
+      }
+      const serial = Number(response.headers.get("X-Serial"));
+      const blob = await response.blob();
+      if (held) continue;
+      await show(blob);
+      shown = serial;
+    } catch {
+      shown = 0;
+      await pause(1000);
+    }
+  }
+}
+
+// ---- hold and verdicts
+
+async function hold() {
+  held = true;
+  mark();
+  try {
+    answer = await ask("/hold", { serial: shown });
+    showFigures(answer);
+  } catch (error) {
+    release();
+    throw error;
+  }
+}
+
+function release() {
+  held = false;
+  mark();
+}
+
+function mark() {
+  at("hold").setAttribute("aria-pressed", held);
+  at("hold").textContent = held ? "Go on" : "Hold";
+  if (held) become("held", STATES.held);
+}
+
+async function judge(judgement, more = {}) {
+  const { label, kept } = await ask("/feedback", { serial: shown, judgement, ...more });
+  const words = { right: `${label} is right`, wrong: `${label} is wrong`, label: `${label} is ${more.label}`,
+                  place: `${label} is elsewhere` };
+  tell(`Stored: ${words[judgement]}. ${count(kept)} ${kept === 1 ? "verdict" : "verdicts"} kept.`, "good");
+}
+
+/** Stop the picture for a question about it, and let it go on afterwards unless it stood before. */
+async function standing(question) {
+  const stood = held;
+  if (!stood) await hold();
+  try {
+    await question();
+  } finally {
+    if (!stood) release();
+  }
+}
+
+const JUDGING = {
+  right: () => judge("right"),
+  wrong: () => judge("wrong"),
+  label: () => standing(async () => {
+    const first = answer.ranking.slice(1).map(({ label }) => label);
+    const label = await choose("What is it?", (await allChoices()).labels, { first, free: true });
+    if (label) await judge("label", { label });
+  }),
+  place: () => standing(async () => {
+    const overlay = picture;
+    await show(await (await fetch(`/frame.jpg?serial=${shown}`)).blob());
+    const box = await drawBox();
+    await show(overlay);
+    if (box) await judge("place", { box });
+  }),
+};
+
+async function attempt(deed) {
+  try {
+    await deed();
+  } catch (error) {
+    tell(error.message, "bad");
+  }
+}
+
+async function allChoices() {
+  if (!choices) {
+    choices = await ask("/choices.json");
+    at("method").replaceChildren(...choices.methods.map((name) => make("option", { value: name, textContent: name })));
+  }
+  return choices;
+}
+
+// ---- settings
+
+async function set(change) {
+  settledAt = Date.now() + 1000;
+  showSettings(await ask("/controls", change));
+}
+
+function showSettings({ class: name, method, opacity }) {
+  at("explain").firstElementChild.textContent = name ?? BEST;
+  at("explain").dataset.name = name ?? "";
+  at("method").value = method;
+  at("explain").disabled = at("opacity").disabled = method === "none";
+  at("opacity").value = opacity;
+  at("opacity-value").textContent = `${Math.round(opacity * 100)} %`;
+}
+
+let wantedOpacity = null, isSending = false;
+async function sendOpacity() {
+  wantedOpacity = Number(at("opacity").value);
+  at("opacity-value").textContent = `${Math.round(wantedOpacity * 100)} %`;
+  settledAt = Date.now() + 1000;
+  if (isSending) return;
+  isSending = true;
+  try {
+    // While one change is on its way only the newest of the next ones is kept.
+    while (wantedOpacity !== null) {
+      const opacity = wantedOpacity;
+      wantedOpacity = null;
+      await ask("/controls", { opacity });
+    }
+  } finally {
+    isSending = false;
+  }
+}
+
+async function chooseClass() {
+  const current = at("explain").dataset.name || null;
+  const first = answer ? answer.ranking.map(({ label }) => label) : [];
+  const name = await choose("Which class shall the heat explain?", (await allChoices()).labels, { first, current, none: BEST });
+  if (name !== undefined) await set({ class: name });
+}
+
+// ---- figures
+
+function showFigures(m) {
+  showAnswer({ ranking: m.ranking, explained: m.explained, hasMap: m.heat !== null, speaks: m.heat?.cx != null });
+  write("age", m.age_ms.toFixed(m.age_ms < 10 ? 1 : 0), "ms");
+}
+
+function showRates(m) {
+  write("fps", m.fps.toFixed(1));
+  write("frames", count(m.frames), m.expected ? "of " + count(m.expected) : "");
+  write("dropped", count(m.dropped), m.unreadable ? `+ ${count(m.unreadable)} unreadable` : "");
+}
+
+function showStages(stages) {
+  const rows = Object.entries(stages);
+  at("timing").hidden = rows.length === 0;
+  at("stack").replaceChildren(...rows.map(([name, { p50_ms }]) => {
+    const part = make("i", { title: name });
+    part.style.flex = `${p50_ms} 0 0`;
+    part.style.background = `var(--${name})`;
+    return part;
+  }));
+  at("stages").replaceChildren(...rows.map(([name, { p50_ms, p95_ms }]) => {
+    const cells = [name, p50_ms.toFixed(2), p95_ms.toFixed(2)].map((text) => make("td", { textContent: text }));
+    const row = make("tr", {}, ...cells);
+    row.style.setProperty("--stage", `var(--${name})`);
+    return row;
+  }));
+}
+
+function showMachine({ temperature_c, clock_mhz, max_clock_mhz, throttled, throttled_since_boot, memory_mb }) {
+  const figures = [
+    ["temperature", temperature_c, "°C"],
+    ["clock", clock_mhz, max_clock_mhz === null ? "MHz" : `of ${max_clock_mhz.toFixed(0)} MHz`],
+    ["memory", memory_mb, "MB"],
+  ].filter(([, value]) => value !== null);
+  const before = throttled_since_boot.filter((reason) => !throttled.includes(reason));
+  at("machine").hidden = figures.length + throttled.length + before.length === 0;
+  at("machine-figures").replaceChildren(...figures.map(([name, value, unit]) =>
+    make("div", {}, make("dt", { textContent: name }),
+      make("dd", { className: "number" }, value.toFixed(0), make("small", { textContent: " " + unit })))));
+  at("throttled").textContent = throttled.length ? `Slowed down now: ${throttled.join(", ")}.`
+    : before.length ? `Slowed down since the start: ${before.join(", ")}.` : "";
+  at("throttled").className = throttled.length ? "bad" : "before";
+}
+
+async function poll() {
+  for (;;) {
+    try {
+      const m = await ask(`/metrics.json?serial=${shown}`);
+      const source = m.about.source.includes("://") ? m.about.source : m.about.source.split("/").at(-1);
+      at("about").textContent = `${m.about.model} on ${source}`;
+      at("about").title = m.about.runtime;
+      at("feedback").hidden = m.feedback === null;
+      await allChoices();
+      at("controls").hidden = false;
+      showMachine(m.machine);
+      showHistory(m.history);
+      if (Date.now() > settledAt) showSettings(m.controls);
+      if (m.frames) {
+        showRates(m);
+        showStages(m.stages);
+        if (!held) {
+          answer = m;
+          showFigures(m);
+          document.title = `${m.label} · kdedge`;
+        }
+      }
+      if (m.frames !== lastFrames) { lastFrames = m.frames; lastChange = Date.now(); }
+      const state = !m.frames ? "waiting" : Date.now() - lastChange > STALLED_MS ? "stalled" : "live";
+      if (!held) become(state, STATES[state]);
+    } catch {
+      choices = null;  // the next run may have another model
+      become("lost", STATES.lost);
+    }
+    for (const button of at("verdicts").children) button.disabled = !shown;
+    at("hold").disabled = !shown;
+    await pause(document.hidden ? HIDDEN_POLL_MS : POLL_MS);
+  }
+}
+
+at("hold").onclick = () => attempt(async () => { if (held) release(); else await hold(); });
+at("verdicts").onclick = ({ target }) => {
+  const judgement = target.closest("button")?.dataset.judgement;
+  if (judgement) attempt(JUDGING[judgement]);
+};
+at("explain").onclick = () => attempt(chooseClass);
+at("method").onchange = () => attempt(() => set({ method: at("method").value }));
+at("opacity").oninput = () => attempt(sendOpacity);
+watch();
+poll();

@@ -1,0 +1,166 @@
+// The page: a camera or a picture in, the answer and the reason out. No picture leaves this browser.
+
+import { at, become, make, showAnswer, tell, write } from "/answer.js";
+import { choose } from "/chooser.js";
+import { draw, peak, SteadyScale } from "/heat.js";
+
+const BEST = "the best answer";
+const RANKED = 3;
+const RECENT = 30;
+
+const video = make("video", { muted: true, playsInline: true });
+const worker = new Worker("/worker.js", { type: "module" });
+let about = null;
+let classIndex = null;
+let opacity = 0.6;
+let source = 0;         // counts cameras and pictures, so that an old one's answers end
+let facing = "environment";
+let steady = new SteadyScale();
+let endedAt = [];
+
+/** What the model said last: its input `pixels`, `logits`, `map` and `explained`, and the `frame` it was about. */
+export let latest = null;
+
+function ask(message, transfer = []) {
+  return new Promise((resolve, reject) => {
+    worker.onmessage = ({ data }) => (data.kind === "failed" ? reject(new Error(data.message)) : resolve(data));
+    worker.onerror = () => reject(new Error("The browser could not start the model's worker."));
+    worker.postMessage(message, transfer);
+  });
+}
+
+// Questions wait for one another: the worker has one answer at a time.
+let queue = Promise.resolve();
+function answerTo(frame) {
+  queue = queue.catch(() => {}).then(() => ask({ frame, classIndex }, [frame]));
+  return queue;
+}
+
+// ---- what is shown
+
+function show(answer, scale) {
+  latest?.frame.close();
+  latest = answer;
+  draw(at("picture"), answer.frame, answer.map, scale, about, opacity);
+  at("figure").style.setProperty("--aspect", answer.frame.width / answer.frame.height);
+  at("picture").hidden = false;
+  at("empty").hidden = true;
+  const ranking = answer.probabilities.map((p, index) => ({ label: about.labels[index], p }))
+    .sort((a, b) => b.p - a.p).slice(0, RANKED);
+  const speaks = answer.map !== null && peak(answer.map) > 0;
+  showAnswer({ ranking, explained: about.labels[answer.explained], hasMap: about.has_map, speaks });
+  for (const [name, ms] of Object.entries(answer.ms)) write(name, ms.toFixed(ms < 10 ? 1 : 0), "ms");
+  document.title = `${ranking[0].label} · kdedge`;
+}
+
+function showRates(capturedAt) {
+  const now = performance.now();
+  endedAt = [...endedAt, now].slice(-RECENT - 1);
+  write("age", (now - capturedAt).toFixed(0), "ms");
+  if (endedAt.length > 1) write("fps", ((endedAt.length - 1) * 1000 / (now - endedAt[0])).toFixed(1));
+}
+
+// ---- sources
+
+async function startCamera() {
+  if (!navigator.mediaDevices) {
+    throw new Error("This browser gives a camera only to pages of this machine or to encrypted ones: open the https address.");
+  }
+  stopCamera();
+  video.srcObject = await navigator.mediaDevices.getUserMedia({
+    audio: false, video: { facingMode: facing, width: { ideal: 640 }, height: { ideal: 480 } },
+  });
+  await video.play();
+  const mine = ++source;
+  steady = new SteadyScale();
+  endedAt = [];
+  become("live", "live");
+  at("camera").textContent = "Stop";
+  at("turn").hidden = false;
+  while (mine === source) {
+    const capturedAt = performance.now();
+    const answer = await answerTo(await createImageBitmap(video));
+    if (mine !== source) break;
+    show(answer, answer.map ? steady.update(peak(answer.map)) : 0);
+    showRates(capturedAt);
+    await nextFrame();
+  }
+}
+
+/** Until the camera has another frame; hidden pages get none and rest. */
+const nextFrame = () => new Promise((resolve) => {
+  if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(resolve);
+  else requestAnimationFrame(resolve);
+});
+
+function stopCamera() {
+  source++;
+  for (const track of video.srcObject?.getTracks() ?? []) track.stop();
+  video.srcObject = null;
+  at("camera").textContent = "Start the camera";
+  at("turn").hidden = true;
+  become("", "ready");
+}
+
+async function openPicture(file) {
+  stopCamera();
+  const answer = await answerTo(await createImageBitmap(file));
+  show(answer, answer.map ? peak(answer.map) : 0);
+  write("age", "–");
+  write("fps", "–");
+}
+
+/** Explain the frame on the screen anew, where no next one will come. */
+async function again() {
+  if (!latest || video.srcObject) return;
+  const answer = await answerTo(await createImageBitmap(latest.frame));
+  show(answer, answer.map ? peak(answer.map) : 0);
+}
+
+async function attempt(deed) {
+  try {
+    await deed();
+  } catch (error) {
+    stopCamera();
+    tell(error.name === "NotAllowedError" ? "The camera was not allowed. Allow it in the browser's address bar." : error.message, "bad");
+  }
+}
+
+async function chooseClass() {
+  const current = classIndex === null ? null : about.labels[classIndex];
+  const chosen = await choose("Which class shall the heat explain?", about.labels, { current, none: BEST });
+  if (chosen === undefined) return;
+  classIndex = chosen === null ? null : about.labels.indexOf(chosen);
+  at("explain").firstElementChild.textContent = chosen ?? BEST;
+  await again();
+}
+
+async function start() {
+  become("", "loading the model");
+  about = await (await fetch("/model.json")).json();
+  at("about").textContent = about.name;
+  at("quantized").hidden = !about.is_quantized;
+  at("controls").hidden = !about.has_map;
+  const { threads } = await ask({ about });
+  write("threads", threads);
+  for (const id of ["camera", "file"]) at(id).disabled = false;
+  become("", "ready");
+}
+
+at("camera").onclick = () => attempt(async () => { if (video.srcObject) stopCamera(); else await startCamera(); });
+at("turn").onclick = () => attempt(() => { facing = facing === "user" ? "environment" : "user"; return startCamera(); });
+at("file").onclick = () => at("picker").click();
+at("picker").onchange = () => attempt(() => openPicture(at("picker").files[0]));
+at("explain").onclick = () => attempt(chooseClass);
+at("opacity").oninput = () => {
+  opacity = Number(at("opacity").value);
+  at("opacity-value").textContent = `${Math.round(opacity * 100)} %`;
+  if (!video.srcObject) attempt(again);
+};
+document.addEventListener("dragover", (event) => event.preventDefault());
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  const file = event.dataTransfer.files[0];
+  if (file) attempt(() => openPicture(file));
+});
+attempt(start);

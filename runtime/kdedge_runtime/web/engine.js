@@ -1,0 +1,50 @@
+// The model in this browser: one session, one forward pass, the answer and the reason.
+
+import * as ort from "/ort/ort.wasm.bundle.min.mjs";
+
+const MOST_THREADS = 4;  // more only heat a phone
+
+export class Engine {
+  /** Load the model; threads need a page that is isolated from all others, as this server's are. */
+  static async load(about) {
+    const threads = globalThis.crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency || 1) : 1;
+    ort.env.logLevel = "error";
+    ort.env.wasm.numThreads = threads;
+    ort.env.wasm.wasmPaths = { wasm: new URL("/ort/ort-wasm-simd-threaded.wasm", location).href };
+    const session = await ort.InferenceSession.create("/model.onnx", {
+      executionProviders: ["wasm"], logSeverityLevel: 3,
+    });
+    return new Engine(session, about, threads);
+  }
+
+  constructor(session, about, threads) {
+    Object.assign(this, { session, about, threads });
+  }
+
+  /**
+   * Classify and explain one picture.
+   *
+   * @param {Uint8Array} pixels RGB [height, width, 3] at the model's size.
+   * @param {number|null} classIndex the class to explain; null explains the best one.
+   * @returns {Promise<{logits: Float32Array, explained: number, map: {data: Float32Array, height: number, width: number}|null}>}
+   */
+  async run(pixels, classIndex = null) {
+    const { input, has_map: hasMap } = this.about;
+    const feeds = { [input.name]: new ort.Tensor("uint8", pixels, [1, input.height, input.width, 3]) };
+    if (hasMap) feeds.class_index = new ort.Tensor("int64", BigInt64Array.of(BigInt(classIndex ?? -1)), [1]);
+    const outputs = await this.session.run(feeds);
+    const logits = outputs.logits.data;
+    if (!hasMap) return { logits, explained: logits.indexOf(Math.max(...logits)), map: null };
+    const [, height, width] = outputs.saliency_map.dims;
+    const explained = Number(outputs.explained_class.data[0]);
+    return { logits, explained, map: { data: outputs.saliency_map.data, height, width } };
+  }
+}
+
+/** Probabilities of logits at the model's calibration temperature. */
+export function softmax(logits, temperature) {
+  const most = Math.max(...logits);
+  const shifted = Array.from(logits, (logit) => Math.exp((logit - most) / temperature));
+  const sum = shifted.reduce((a, b) => a + b, 0);
+  return shifted.map((value) => value / sum);
+}

@@ -1,0 +1,92 @@
+// From a picture of any size to the model's input: the runtime's preprocessing (preprocess.py), bit for bit.
+//
+// A canvas scales in a way of its own, which moves logits by up to 0.8. So this is Pillow's resampling: separable, the
+// filter widened by the scale, weights in 22-bit fixed point, eight bits between the passes.
+
+const PRECISION_BITS = 22;
+const FILTERS = {
+  bilinear: { support: 1, weight: (x) => Math.max(0, 1 - Math.abs(x)) },
+  bicubic: { support: 2, weight: (x) => cubic(Math.abs(x)) },
+};
+
+function cubic(x) {
+  const a = -0.5;
+  if (x < 1) return ((a + 2) * x - (a + 3)) * x * x + 1;
+  return x < 2 ? (((x - 5) * x + 8) * x - 4) * a : 0;
+}
+
+/** The part of a picture that the model sees: [left, top, right, bottom] in pixels. */
+export function visibleBox(height, width, spec) {
+  if (spec.resize === "squash") return [0, 0, width, height];
+  const scale = Math.min(height / spec.height, width / spec.width) * spec.crop_fraction;
+  const seenHeight = Math.min(spec.height * scale, height), seenWidth = Math.min(spec.width * scale, width);
+  const left = (width - seenWidth) / 2, top = (height - seenHeight) / 2;
+  return [left, top, left + seenWidth, top + seenHeight];
+}
+
+/** Bring RGBA pixels to the model's size: Uint8Array of RGB [spec.height, spec.width, 3]. */
+export function fit(rgba, width, height, spec) {
+  const rgb = new Uint8Array(width * height * 3);
+  for (let from = 0, to = 0; to < rgb.length; from += 4) {
+    rgb[to++] = rgba[from];
+    rgb[to++] = rgba[from + 1];
+    rgb[to++] = rgba[from + 2];
+  }
+  const box = visibleBox(height, width, spec);
+  return resample(rgb, { width, height, channels: 3 }, box, spec.width, spec.height, spec.interpolation);
+}
+
+/** Cut a box out of a picture and bring it to a size, in one step. */
+export function resample(pixels, { width, height, channels }, box, toWidth, toHeight, filter) {
+  const [left, top, right, bottom] = box.map(Math.fround);
+  let size = { width, height, channels };
+  if (toWidth !== width || left !== 0 || right !== width) {
+    pixels = pass(pixels, size, weights(width, left, right, toWidth, FILTERS[filter]), "across");
+    size = { ...size, width: toWidth };
+  }
+  if (toHeight !== height || top !== 0 || bottom !== height) {
+    pixels = pass(pixels, size, weights(height, top, bottom, toHeight, FILTERS[filter]), "down");
+  }
+  return pixels;
+}
+
+/** For every output pixel: where its input begins, and the weights of what it takes. */
+function weights(size, from, to, toSize, filter) {
+  const scale = Math.fround(to - from) / toSize;
+  const widened = Math.max(scale, 1);
+  const support = filter.support * widened;
+  return Array.from({ length: toSize }, (_, place) => {
+    const centre = from + (place + 0.5) * scale;
+    const first = Math.max(0, Math.trunc(centre - support + 0.5));
+    const end = Math.min(size, Math.trunc(centre + support + 0.5));
+    const raw = Array.from({ length: end - first }, (_, i) => filter.weight((i + first - centre + 0.5) * (1 / widened)));
+    const sum = raw.reduce((a, b) => a + b, 0);
+    const fixed = raw.map((weight) => {
+      const share = sum === 0 ? weight : weight / sum;
+      return Math.trunc(share * (1 << PRECISION_BITS) + (share < 0 ? -0.5 : 0.5));
+    });
+    return { first, fixed: Int32Array.from(fixed) };
+  });
+}
+
+function pass(pixels, { width, height, channels }, taps, direction) {
+  const across = direction === "across";
+  const toWidth = across ? taps.length : width, toHeight = across ? height : taps.length;
+  const step = across ? channels : width * channels;
+  const out = new Uint8Array(toWidth * toHeight * channels);
+  let to = 0;
+  for (let y = 0; y < toHeight; y++) {
+    for (let x = 0; x < toWidth; x++) {
+      const { first, fixed } = taps[across ? x : y];
+      const start = across ? (y * width + first) * channels : (first * width + x) * channels;
+      for (let channel = 0; channel < channels; channel++) {
+        let sum = 1 << (PRECISION_BITS - 1);
+        let at = start + channel;
+        for (let i = 0; i < fixed.length; i++, at += step) sum += pixels[at] * fixed[i];
+        const value = sum >> PRECISION_BITS;
+        out[to++] = value < 0 ? 0 : value > 255 ? 255 : value;
+      }
+    }
+  }
+  return out;
+}

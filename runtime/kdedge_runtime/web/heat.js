@@ -1,0 +1,52 @@
+// Saliency maps as heat on a picture, as the runtime draws them (heat.py, overlay.py).
+
+import { resample, visibleBox } from "/fit.js";
+
+/** A display scale that rises at once and falls slowly, so that the picture does not flicker. */
+export class SteadyScale {
+  constructor(halfLifeFrames = 30) {
+    this.decay = 0.5 ** (1 / halfLifeFrames);
+    this.scale = 0;
+  }
+
+  update(peak) {
+    this.scale = Math.max(peak, this.scale * this.decay);
+    return this.scale;
+  }
+}
+
+/** The strongest evidence for the class; 0 where no cell speaks for it. */
+export const peak = (map) => Math.max(0, ...map.data);
+
+/** Draw a frame, the heat over what the model saw of it, and the outline of that. */
+export function draw(canvas, frame, map, scale, { input, ramp }, opacity) {
+  const { width, height } = frame;
+  if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+  const context = canvas.getContext("2d");
+  context.drawImage(frame, 0, 0);
+  const [left, top, right, bottom] = visibleBox(height, width, input).map(Math.round);
+  if (map && scale > 0) {
+    const heat = heatImage(map, scale, right - left, bottom - top, ramp, opacity);
+    const layer = new OffscreenCanvas(heat.width, heat.height);
+    layer.getContext("2d").putImageData(heat, 0, 0);
+    context.drawImage(layer, left, top);
+  }
+  if (left > 0 || top > 0 || right < width || bottom < height) {
+    context.lineWidth = 1;
+    context.strokeStyle = "rgb(255 255 255 / .6)";
+    context.strokeRect(left + 0.5, top + 0.5, right - left - 1, bottom - top - 1);
+    context.strokeStyle = "rgb(0 0 0 / .45)";
+    context.strokeRect(left + 1.5, top + 1.5, right - left - 3, bottom - top - 3);
+  }
+}
+
+function heatImage({ data, width, height }, scale, toWidth, toHeight, ramp, opacity) {
+  const cells = Uint8Array.from(data, (value) => Math.round(255 * Math.min(1, Math.max(0, value / scale))));
+  const levels = resample(cells, { width, height, channels: 1 }, [0, 0, width, height], toWidth, toHeight, "bicubic");
+  const image = new ImageData(toWidth, toHeight);
+  levels.forEach((level, index) => {
+    image.data.set(ramp[level], index * 4);
+    image.data[index * 4 + 3] = Math.round(level * opacity);
+  });
+  return image;
+}

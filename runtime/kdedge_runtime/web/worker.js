@@ -1,0 +1,38 @@
+// Everything that takes time, off the page's own thread: the page stays responsive.
+
+import { Engine, softmax } from "/engine.js";
+import { fit } from "/fit.js";
+
+const canvas = new OffscreenCanvas(1, 1);
+const context = canvas.getContext("2d", { willReadFrequently: true });
+let engine = null;
+
+function pixelsOf(frame) {
+  Object.assign(canvas, { width: frame.width, height: frame.height });
+  context.drawImage(frame, 0, 0);
+  return context.getImageData(0, 0, frame.width, frame.height).data;
+}
+
+async function answer({ frame, classIndex }) {
+  const started = performance.now();
+  const pixels = fit(pixelsOf(frame), frame.width, frame.height, engine.about.input);
+  const fitted = performance.now();
+  const said = await engine.run(pixels, classIndex);
+  const ms = { preprocess: fitted - started, inference: performance.now() - fitted };
+  const probabilities = softmax(said.logits, engine.about.temperature);
+  // The frame goes back, so that the heat is drawn on the very frame that it explains.
+  postMessage({ kind: "answer", frame, pixels, ms, probabilities, ...said }, [frame, pixels.buffer]);
+}
+
+onmessage = async ({ data }) => {
+  try {
+    if (data.about) {
+      engine = await Engine.load(data.about);
+      postMessage({ kind: "ready", threads: engine.threads });
+    } else {
+      await answer(data);
+    }
+  } catch (error) {
+    postMessage({ kind: "failed", message: String(error.message ?? error) });
+  }
+};

@@ -1,0 +1,105 @@
+"""What explanations from outside cost, and how far they agree with the map in the file.
+
+```
+python tests/benchmarks/blackbox.py MODEL.onnx PICTURES [--budget-ms MS] [--pictures 10]
+```
+
+Explains the top class of each picture by every method. Prints one JSON line a method: evaluations and milliseconds a
+picture, the method's own error as a share of its peak, Pearson correlation with the file's map (on its cells; null
+for a file without a map), deletion (the mean probability while the pixels are hidden in the order of the map, in
+tenths; lower is better) and insertion (while they are shown; higher is better). Medians over the pictures, of deletion
+and insertion means. The file's own map is the line `file`; `random` is chance. Random parts in the model's mean colour
+break a picture up, so chance deletes well and inserts badly: look at both.
+"""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+
+import numpy as np
+
+from kdedge_runtime import Model, fit
+from kdedge_runtime.blackbox import METHODS, make_explainer
+from kdedge_runtime.blackbox.grid import cell_edges, cell_means, enlarge
+from kdedge_runtime.pictures import picture_files, read_picture
+
+STEPS = 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--methods", nargs="+", choices=METHODS)
+    parser.add_argument("--pictures", type=int, default=10, help="evenly spread over the folder")
+    parser.add_argument("--budget-ms", type=float)
+    parser.add_argument("--parts", type=int)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    model = Model.load(options.model, threads=options.threads)
+    files = picture_files(options.folder)
+    pictures = [
+        fit(read_picture(path), model.metadata.input)
+        for path in files[:: max(1, len(files) // options.pictures)][: options.pictures]
+    ]
+    methods = options.methods or [method for method in METHODS if method != "scorecam" or model.has_map]
+    answers = [model.predict(picture[None]) for picture in pictures]
+    tops = [int(answer.probabilities[0].argmax()) for answer in answers]
+    own = [None if answer.saliency_map is None else answer.saliency_map[0] for answer in answers]
+    rng = np.random.default_rng(0)
+    ready_made = {"random": [rng.random((14, 14)).astype(np.float32) for _ in pictures]}
+    if model.has_map:
+        ready_made["file"] = own
+    for name, maps in ready_made.items():
+        areas = [faithfulness(model, *case) for case in zip(pictures, tops, maps, strict=True)]
+        print(json.dumps({"method": name, "pictures": len(pictures), **means(areas)}), flush=True)
+    for method in methods:
+        parts = options.parts if method in ("lime", "shap") else None
+        explain = make_explainer(model, method, budget_ms=options.budget_ms, parts=parts)
+        estimates = [explain(picture, top) for picture, top in zip(pictures, tops, strict=True)]
+        maps = [estimate.map for estimate in estimates]
+        areas = [faithfulness(model, *case) for case in zip(pictures, tops, maps, strict=True)]
+        line = {
+            "method": method,
+            "pictures": len(pictures),
+            "evaluations": statistics.median(estimate.evaluations for estimate in estimates),
+            "ms": round(statistics.median(estimate.elapsed_ms for estimate in estimates), 1),
+            "relative_error": round(statistics.median(estimate.relative_error for estimate in estimates), 4),
+            "pearson": None,
+            **means(areas),
+        }
+        if model.has_map:
+            agreement = [pearson(estimate.map, reference) for estimate, reference in zip(estimates, own, strict=True)]
+            line["pearson"] = round(statistics.median(agreement), 3)
+        print(json.dumps(line), flush=True)
+
+
+def pearson(found: np.ndarray, reference: np.ndarray) -> float:
+    """Correlation on the reference's cells."""
+    side = 112
+    rows, columns = (cell_edges(side, cells) for cells in reference.shape)
+    cells = cell_means(enlarge(found[None], side, side), rows, columns)[0]
+    return float(np.corrcoef(cells.ravel(), reference.ravel())[0, 1])
+
+
+def faithfulness(model: Model, picture: np.ndarray, top: int, found: np.ndarray) -> tuple[float, float]:
+    """Mean probability of the class while more and more pixels are hidden, and while they are shown, hottest first."""
+    heat = enlarge(found[None], *picture.shape[:2])[0]
+    rank = (-heat).ravel().argsort(kind="stable").argsort().reshape(heat.shape) / heat.size
+    hidden = np.rint(255 * np.array(model.metadata.input.mean)).astype(np.uint8)
+    first = [(rank < step / STEPS)[..., None] for step in range(STEPS + 1)]
+    deleted, inserted = (
+        model.predict(np.stack([np.where(chosen, *pair) for chosen in first])).probabilities[:, top].mean()
+        for pair in ((hidden, picture), (picture, hidden))
+    )
+    return float(deleted), float(inserted)
+
+
+def means(areas: list[tuple[float, float]]) -> dict[str, float]:
+    deletion, insertion = np.mean(areas, axis=0)
+    return {"deletion": round(float(deletion), 4), "insertion": round(float(insertion), 4)}
+
+
+if __name__ == "__main__":
+    main()

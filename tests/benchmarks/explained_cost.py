@@ -1,0 +1,76 @@
+"""What a map costs: each network's graph with it and without it, one image, one thread, ONNX Runtime.
+
+    python tests/benchmarks/explained_cost.py [MODEL ...] [--method METHOD] [--int8] [--seconds S]
+
+Prints a JSON line for each model. Weights are random; time does not depend on them. The ratio is the median over paired
+runs, so that it travels between machines although times do not.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+import torch
+from model_sweep import cost_of, pictures, saved, without_map
+
+from kdedge.models.zoo import ModelSpec, build, pretrained_input
+from kdedge.workflow.speed import latency_ms
+from kdedge_export.graph import ExportedGraph, deploy, export_graph
+from kdedge_export.quantize import Recipe, quantize
+from kdedge_runtime import Metadata
+from kdedge_runtime.metadata import Outputs
+
+CLASSES = 1000
+MODELS = (
+    *("torchvision:resnet18", "torchvision:resnet50", "timm:tf_efficientnet_lite0"),
+    *("torchvision:mobilenet_v2", "torchvision:mobilenet_v3_small"),
+)
+
+
+def measure(name: str, method: str, *, int8: bool, seconds: float) -> dict[str, object]:
+    torch.manual_seed(0)
+    spec = pretrained_input(name)
+    deployed = deploy(build(ModelSpec(name, CLASSES), spec.height), spec, method)
+    graph = export_graph(deployed)
+    model = graph.model
+    if int8:
+        model, _ = quantize(ExportedGraph(model, graph.head_nodes), pictures(spec, 8, 5), Recipe())
+    labels = tuple(map(str, range(CLASSES)))
+    with tempfile.TemporaryDirectory() as folder:
+        explained = saved(model, Metadata(labels, spec, deployed.outputs), Path(folder) / "with.onnx")
+        plain = saved(without_map(model), Metadata(labels, spec, Outputs("none")), Path(folder) / "without.onnx")
+        images = pictures(spec, 1, 1)
+        cost = cost_of(explained, plain, images, seconds)
+        with_ms, without_ms = latency_ms(lambda: explained.predict(images), lambda: plain.predict(images))
+    return {
+        "model": name,
+        "method": method,
+        "precision": "int8" if int8 else "fp32",
+        "side_px": spec.height,
+        "head": deployed.explained.how,
+        "cost": round(cost, 4),
+        "with_ms": round(with_ms, 3),
+        "without_ms": round(without_ms, 3),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", default=MODELS)
+    parser.add_argument("--method", action="append", help="may be given several times [default: cam and gradcam]")
+    parser.add_argument("--int8", action="store_true", help="measure the quantized graph as well")
+    parser.add_argument("--seconds", type=float, default=10, help="how long to measure each graph")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    for name in arguments.models:
+        for method in arguments.method or ("cam", "gradcam"):
+            if method == "cam" and "mobilenet_v3" in name:
+                continue  # has two dense layers, for which CAM is not defined
+            for int8 in (False, True) if arguments.int8 else (False,):
+                row = measure(name, method, int8=int8, seconds=arguments.seconds)
+                print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""What int8 gains and costs, map included: one thread of this machine, against the fp32 file of the same model.
+
+```
+python tests/benchmarks/int8.py PHOTOS                      # a folder of photos, or a zip of one
+python tests/benchmarks/int8.py PHOTOS --weights WEIGHTS --models tf_efficientnet_lite0 resnet50
+```
+
+Prints one JSON line a model: `fp32_ms` and `int8_ms`, medians of runs in turn; `ratio`, the median of their quotients;
+`agreement` and `map_pearson` of int8 with fp32 on the photos' validation side, which quantization has not seen.
+
+WEIGHTS holds `NAME.safetensors` (or `NAME_torchvision.safetensors`). A model without weights there gets random ones,
+with normalisation that has seen photos: its times hold, and its other figures, which mean nothing, are null. The
+profile is that of an x86 core with VNNI unless another is named.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+for folder in (ROOT, ROOT / "export", ROOT / "runtime"):
+    sys.path.insert(0, str(folder))
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+from torch import nn  # noqa: E402
+
+from kdedge.data import decode, scan  # noqa: E402
+from kdedge.models.trained import load_trained  # noqa: E402
+from kdedge.workflow.export_model import export_model  # noqa: E402
+from kdedge_export.validate.metrics import agreement, map_pearson  # noqa: E402
+from kdedge_export.validate.predict import predict  # noqa: E402
+from kdedge_runtime import Model  # noqa: E402
+from kdedge_runtime.devices import load_profile  # noqa: E402
+
+MODELS = {
+    "resnet18": "torchvision:resnet18",
+    "resnet50": "torchvision:resnet50",
+    "mobilenet_v2": "torchvision:mobilenet_v2",
+    "tf_efficientnet_lite0": "timm:tf_efficientnet_lite0",
+    "mobilenet_v3_small": "torchvision:mobilenet_v3_small",
+    "efficientnet_b0": "torchvision:efficientnet_b0",
+}
+SETTLED_ON = 24
+"""Photos that normalisation has seen where weights are random."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("--weights", type=Path, default=ROOT / "weights")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--device", default="laptop-x86-vnni")
+    parser.add_argument("--runs", type=int, default=60)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder, photos = Path(name), options.photos
+        if photos.suffix == ".zip":
+            with zipfile.ZipFile(photos) as archive:
+                archive.extractall(folder / "photos")
+            photos = folder / "photos"
+        for model in options.models:
+            print(json.dumps(measured(model, photos, options, folder)), flush=True)
+
+
+def measured(model: str, photos: Path, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    source = MODELS[model]
+    candidates = (options.weights / f"{model}.safetensors", options.weights / f"{model}_torchvision.safetensors")
+    weights = next((path for path in candidates if path.is_file()), None)
+    known = weights is not None
+    weights = weights or random_weights(source, photos, folder / f"{model}.safetensors")
+    started = time.monotonic()
+    result = export_model(
+        source,
+        weights=weights,
+        output=folder / f"{model}.onnx",
+        with_int8=True,
+        data=str(photos),
+        profile=load_profile(options.device),
+    )
+    seconds = time.monotonic() - started
+    assert result.int8 is not None and result.int8_note is not None
+    fp32, int8 = (Model.load(path, threads=1) for path in (result.fp32, result.int8))
+    images = decode(scan(photos, unlabelled_ok=True).val, fp32.metadata.input).images
+    times = np.array([timed(images[:1], fp32, int8) for _ in range(options.runs + 5)])[5:]
+    line: dict[str, Any] = {
+        "model": model,
+        "weights": known,
+        "fp32_ms": round(float(np.median(times[:, 0])), 3),
+        "int8_ms": round(float(np.median(times[:, 1])), 3),
+        "ratio": round(float(np.median(times[:, 0] / times[:, 1])), 3),
+        "fp32_mb": round(result.fp32.stat().st_size / 1e6, 2),
+        "int8_mb": round(result.int8.stat().st_size / 1e6, 2),
+        "agreement": None,
+        "map_pearson": None,
+        "map_pearson_p5": None,
+        "images": len(images),
+        "calibration": result.int8_note["calibration"],
+        "export_s": round(seconds, 1),
+        "machine": result.int8_note["latency_ms"]["machine"],
+    }
+    if known:
+        exact = predict(fp32, images)
+        coarse = predict(int8, images, exact.explained_class)
+        assert exact.maps is not None and coarse.maps is not None
+        scores = map_pearson(exact.maps, coarse.maps)
+        line["agreement"] = round(agreement(exact.logits, coarse.logits), 4)
+        line["map_pearson"] = round(float(np.nanmean(scores)), 4)
+        line["map_pearson_p5"] = round(float(np.nanpercentile(scores, 5)), 4)
+    return line
+
+
+def timed(image: np.ndarray, *models: Model) -> list[float]:
+    """Milliseconds of each model, one after the other."""
+    taken = []
+    for model in models:
+        started = time.perf_counter()
+        model.predict(image)
+        taken.append((time.perf_counter() - started) * 1000)
+    return taken
+
+
+def random_weights(source: str, photos: Path, path: Path) -> Path:
+    """Weights whose activations are as large as trained ones': without that, gates neither open nor close."""
+    torch.manual_seed(0)
+    trained = load_trained(source)
+    spec = trained.input
+    split = scan(photos, unlabelled_ok=True).train
+    images = decode(split.take(range(min(SETTLED_ON, len(split)))), spec).images
+    x = (torch.from_numpy(images).float() / 255 - torch.tensor(spec.mean)) / torch.tensor(spec.std)
+    for module in trained.model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+            module.reset_running_stats()
+            nn.init.uniform_(module.weight, 0.7, 1.5)
+            nn.init.normal_(module.bias, 0, 0.5)
+    trained.model.train()
+    with torch.no_grad():
+        trained.model(x.permute(0, 3, 1, 2))
+    save_file({name: value.contiguous() for name, value in trained.model.state_dict().items()}, path)
+    return path
+
+
+if __name__ == "__main__":
+    main()

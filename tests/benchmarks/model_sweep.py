@@ -1,0 +1,266 @@
+"""Export a published architecture with random weights, hold it against automatic differentiation, and time its map."""
+
+import json
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdedge.models.zoo import ModelSpec, build, pretrained_input
+from kdedge_export.errors import HeadNotSupported
+from kdedge_export.graph import Deployed, deploy, export_graph, save_model
+from kdedge_export.saliency import ByCells, Head, Tail
+from kdedge_runtime import Metadata, Model
+from kdedge_runtime.metadata import ImageInput, Outputs
+
+__all__ = ["LARGEST", "TIMM", "Row", "measure", "read_rows", "table", "torchvision_names"]
+
+LARGEST = 150e6
+"""Parameters of the largest network of torchvision that is tried."""
+CLASSES = 100
+SIDES = (128, 160, 192, 224)
+"""In px; the smallest that the network takes, and that leaves a map which points at something, is used."""
+TIMM = (
+    *("resnet10t", "resnext26ts", "regnetx_002", "densenet121", "vgg11", "inception_v3", "inception_next_atto"),
+    *("mnasnet_small", "mobilenetv1_100", "mobilenetv2_035", "mobilenetv3_small_050", "mobilenetv4_conv_small_035"),
+    *("mobilenetv4_hybrid_medium", "efficientnet_b0", "tf_efficientnet_lite0", "tf_efficientnetv2_b0"),
+    *(
+        "efficientnetv2_rw_t",
+        "convnext_atto",
+        "convnextv2_atto",
+        "vit_tiny_patch16_224",
+        "vit_wee_patch16_reg1_gap_256",
+    ),
+    *("deit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "deit3_small_patch16_224"),
+    *("swin_tiny_patch4_window7_224", "swinv2_cr_tiny_ns_224", "maxvit_pico_rw_256", "mobilevit_xxs"),
+    *("mobilevitv2_050", "fastvit_t8", "efficientformer_l1", "efficientformerv2_s0", "ghostnet_050"),
+)
+"""The smallest member of each mainstream family of timm."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of one network."""
+
+    model: str
+    parameters: int
+    side_px: int
+    head: str
+    how: str
+    """`closed form` or `differentiated`."""
+    target_layer: str
+    cells: tuple[int, int]
+    logits_error: float
+    """Largest error against PyTorch, relative to the largest value of each image; of two inputs the larger one."""
+    map_error: float
+    """Likewise, against Grad-CAM by autograd."""
+    cost: float
+    """Median time with the map over the median without it, one image, one thread."""
+    export_s: float
+
+
+def torchvision_names() -> list[str]:
+    """All classifiers of torchvision up to `LARGEST`."""
+    from torchvision import models
+    from torchvision.models import get_model_weights, list_models
+
+    names = list_models(module=models)
+    return [name for name in names if list(get_model_weights(name))[-1].meta["num_params"] <= LARGEST]
+
+
+def measure(name: str) -> Row:
+    """Export `torchvision:NAME` or `timm:NAME` and measure it.
+
+    Raises:
+        AssertionError: the graph is the same for every picture.
+    """
+    deployed = _smallest(name)
+    spec = deployed.spec
+    explained = deployed.explained
+    assert isinstance(explained, ByCells)
+    started = time.perf_counter()
+    graph = export_graph(deployed).model
+    export_s = time.perf_counter() - started
+    labels = tuple(str(index) for index in range(CLASSES))
+    with tempfile.TemporaryDirectory() as folder:
+        with_map = saved(graph, Metadata(labels, spec, deployed.outputs), Path(folder) / "with.onnx")
+        without = saved(without_map(graph), Metadata(labels, spec, Outputs("none")), Path(folder) / "without.onnx")
+        errors, maps = [], []
+        for images in (pictures(spec, 1, 1), pictures(spec, 2, 2)):
+            answer = with_map.predict(images)
+            logits, expected = _by_autograd(deployed, images, answer.explained_class)
+            errors.append((_error(answer.logits, logits), _error(answer.saliency_map, expected)))
+            maps.append(answer.saliency_map[0])
+        assert np.abs(maps[0] - maps[1]).max() > 1e-2 * np.abs(maps[0]).max(), "the map does not depend on the picture"
+        cost = cost_of(with_map, without, pictures(spec, 1, 3))
+    logits_error, map_error = np.max(errors, axis=0)
+    return Row(
+        model=name,
+        parameters=sum(parameter.numel() for parameter in explained.model.parameters()),
+        side_px=spec.height,
+        head=explained.how,
+        how="differentiated" if isinstance(explained.head, Tail) else "closed form",
+        target_layer=explained.head.target_layer,
+        cells=deployed.map_size,
+        logits_error=float(logits_error),
+        map_error=float(map_error),
+        cost=cost,
+        export_s=export_s,
+    )
+
+
+def _smallest(name: str) -> Deployed:
+    native = pretrained_input(name).height
+    for side in (*(side for side in SIDES if side < native), native):
+        torch.manual_seed(0)
+        model = build(ModelSpec(name, CLASSES), side)
+        try:
+            make_lively(model, side)
+            return deploy(model, ImageInput(side, side, (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)))
+        except (RuntimeError, AssertionError, ValueError, HeadNotSupported):
+            if side == native:
+                raise
+    raise AssertionError("unreachable")
+
+
+def make_lively(model: nn.Module, side: int) -> None:
+    """Weights such as training leaves: untrained ones are blind where they are zero, and hide errors where one."""
+    generator = torch.Generator().manual_seed(0)
+
+    def uniform(value: Tensor, low: float, high: float) -> None:
+        value.copy_(torch.rand(value.shape, generator=generator) * (high - low) + low)
+
+    with torch.no_grad():
+        for path, parameter in model.named_parameters():
+            scale = float(parameter.abs().max())
+            if parameter.ndim <= 1 and scale > 0 and float(parameter.abs().min()) == scale:  # a gain
+                uniform(parameter, 0.6, 1.4)
+            elif scale == 0:
+                uniform(parameter, -0.2, 0.2) if parameter.ndim <= 1 else parameter.normal_(
+                    std=0.05, generator=generator
+                )
+            elif scale < 1e-3 or "layer_scale" in path:
+                uniform(parameter, 0.2, 0.4)
+        norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        if norms:  # statistics of pictures, so that the last layers see something
+            for module in norms:
+                module.momentum = None
+            model.train()
+            model(_normalised(4, 0, side))
+            for module in norms:
+                module.momentum = 0.1
+        model.eval()
+
+
+def _normalised(n: int, seed: int, side: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    coarse = F.interpolate(torch.randn(n, 3, 6, 6, generator=generator), side, mode="bilinear")
+    return coarse + 0.4 * torch.randn(n, 3, side, side, generator=generator)
+
+
+def pictures(spec: ImageInput, n: int, seed: int) -> np.ndarray:
+    x = (_normalised(n, seed, spec.height) * 0.2 + 0.5).clamp(0, 1) * 255
+    return x.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _by_autograd(deployed: Deployed, images: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Logits and Grad-CAM of the model itself, without anything of kdedge but where the target layer is."""
+    spec, explained = deployed.spec, deployed.explained
+    assert isinstance(explained, ByCells)
+    scaled = (images / 255.0 - spec.mean) / spec.std
+    x = torch.from_numpy(scaled.transpose(0, 3, 1, 2).astype(np.float32))
+    with torch.no_grad():
+        logits = explained.model(x).numpy()
+    head, seen = explained.head, []
+    layer = explained.model.get_submodule(head.target_layer)
+    if isinstance(head, Head) and head.takes_input:
+        handle = layer.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+    else:
+        handle = layer.register_forward_hook(lambda _module, _args, output: seen.append(output))
+    chosen = explained.model(x.requires_grad_()).gather(1, torch.from_numpy(classes)[:, None]).sum()
+    handle.remove()
+    (slopes,), activations = torch.autograd.grad(chosen, seen), seen[0]
+    if isinstance(head, Tail):
+        slopes, activations = head.layout.channels_first(slopes), head.layout.channels_first(activations)
+    maps = (slopes.mean(dim=(2, 3), keepdim=True) * activations).sum(dim=1)
+    return logits, maps.detach().numpy()
+
+
+def _error(measured: np.ndarray, expected: np.ndarray) -> float:
+    axes = tuple(range(1, expected.ndim))
+    return float((np.abs(measured - expected).max(axes) / np.abs(expected).max(axes)).max())
+
+
+def without_map(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph with its logits only, and only what they need."""
+    model = onnx.ModelProto()
+    model.CopyFrom(graph)
+    needed, kept = {"logits"}, []
+    for node in reversed(graph.graph.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            kept.append(node)
+    del model.graph.node[:], model.graph.output[1:], model.graph.input[1:]
+    model.graph.node.extend(reversed(kept))
+    weights = [weight for weight in model.graph.initializer if weight.name in needed]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(weights)
+    return model
+
+
+def saved(model: onnx.ModelProto, metadata: Metadata, path: Path) -> Model:
+    save_model(model, metadata, path)
+    return Model.load(path, threads=1)
+
+
+def cost_of(first: Model, second: Model, images: np.ndarray, seconds: float = 4) -> float:
+    """Median ratio of the times of paired runs: what slows the machine down slows both of a pair."""
+    ratios: list[float] = []
+    started = time.perf_counter()
+    while len(ratios) < 12 or time.perf_counter() - started < seconds:
+        pair = (first, second) if len(ratios) % 2 else (second, first)  # whoever comes second finds warm caches
+        times = {}
+        for model in pair:
+            before = time.perf_counter()
+            model.predict(images)
+            times[model.path] = time.perf_counter() - before
+        ratios.append(times[first.path] / times[second.path])
+    return float(np.median(ratios[2:]))
+
+
+def read_rows(path: Path) -> dict[str, Row]:
+    """Rows by model, of those measured so far."""
+    if not path.is_file():
+        return {}
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return {row["model"]: Row(**row | {"cells": tuple(row["cells"])}) for row in rows}
+
+
+def append_row(path: Path, row: Row) -> None:
+    """Add a row to the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(asdict(row)) + "\n")
+
+
+def table(rows: dict[str, Row], names: list[str]) -> str:
+    """The rows in Markdown, in the order of the names."""
+    lines = [
+        "| model | M parameters | px | cells | target layer | head | how | logits error | map error | cost |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in names:
+        if name in rows:
+            row = rows[name]
+            lines.append(
+                f"| {row.model} | {row.parameters / 1e6:.1f} | {row.side_px} | {row.cells[0]} × {row.cells[1]} "
+                f"| `{row.target_layer}` | {row.head} | {row.how} | {row.logits_error:.0e} | {row.map_error:.0e} "
+                f"| {row.cost:.2f} |"
+            )
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,58 @@
+"""Every classifier of torchvision, and the smallest of each family of timm, is exported with a map that is right.
+
+Takes hours (`make test-models`). Rows that `build/models.jsonl` holds are not measured again, so that the sweep goes on
+where it stopped; `make clean` forgets them. At its end the table is written to `export/MODELS.md`.
+"""
+
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from model_sweep import LARGEST, TIMM, append_row, measure, read_rows, table, torchvision_names
+
+ROOT = Path(__file__).parents[2]
+MEASURED, PAGE = ROOT / "build" / "models.jsonl", ROOT / "export" / "MODELS.md"
+NAMES = [*(f"torchvision:{name}" for name in torchvision_names()), *(f"timm:{name}" for name in TIMM)]
+TOLERANCE = 1e-4
+INTRODUCTION = f"""\
+# Models that are exported with their map
+
+Written by `make test-models`: the classifiers of torchvision up to {LARGEST / 1e6:.0f} M parameters, and the smallest
+member of each mainstream family of timm, with random weights, at the smallest input that leaves a map of 4 × 4 cells.
+
+- *Target layer*: found by itself. *How*: by a closed form of the head, or by differentiating what follows the layer.
+- *Errors*: ONNX Runtime against PyTorch, maps against Grad-CAM by autograd, relative to an image's largest value;
+  the larger of two inputs, at most {TOLERANCE:.0e}.
+- *Cost*: time of one image on one thread over that of the same graph without the map, median of paired runs. At such
+  small inputs a map's fixed cost is a larger share of the time than at 224 px.
+
+"""
+
+pytestmark = pytest.mark.models
+
+
+@pytest.fixture(scope="module", autouse=True)
+def page(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if len(request.session.items) == len(NAMES):  # of a selection the page would hold less than before
+        write_page()
+
+
+def write_page() -> None:
+    rows = read_rows(MEASURED)
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "timm", "onnxruntime"))
+    missing = ", ".join(f"`{name}`" for name in NAMES if name not in rows)
+    ending = f"\nNot measured yet: {missing}.\n" if missing else ""
+    PAGE.write_text(f"{INTRODUCTION}{versions}.\n\n{table(rows, NAMES)}{ending}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_explained(name: str) -> None:
+    rows = read_rows(MEASURED)
+    if name not in rows:
+        append_row(MEASURED, measure(name))
+    row = read_rows(MEASURED)[name]
+    assert row.logits_error <= TOLERANCE
+    assert row.map_error <= TOLERANCE
+    assert min(row.cells) >= 4

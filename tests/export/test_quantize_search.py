@@ -1,0 +1,142 @@
+"""The fewest layers stay in float that keep the answer and the reason, on images that nothing was calibrated on."""
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from small_nets import CHANNELS, CLASSES, SPEC, randomised
+from torch import nn
+
+from kdedge_export.graph import deploy, export_graph
+from kdedge_export.graph.onnx_graph import ExportedGraph
+from kdedge_export.quantize import Goal, Quantized, Recipe, quantize
+from kdedge_export.quantize.fidelity import Fidelity, Judge
+
+Draw = Callable[[int, int], np.ndarray]
+OUTLIER = 300
+
+
+class Chain(nn.Module):
+    """Five convolutions; one channel of the second is so large that a common scale leaves nothing of the others.
+
+    What the third one multiplies it with is as small, so that the function is that of the sound network.
+    """
+
+    def __init__(self, *, outlier: bool) -> None:
+        super().__init__()
+        sizes = [3, 8, 12, 12, 12, CHANNELS]
+        layers: list[nn.Module] = []
+        for number, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
+            stride = 2 if number in (0, 3) else 1
+            layers += [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+        self.body = randomised(nn.Sequential(*layers))
+        if outlier:
+            norm, following = self.body[4], self.body[6]
+            with torch.no_grad():
+                norm.weight[3] *= OUTLIER
+                norm.bias[3] *= OUTLIER
+                following.weight[:, 3] /= OUTLIER
+        self.head = nn.Linear(CHANNELS, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x).mean((2, 3)))
+
+
+def graph_of(*, outlier: bool) -> ExportedGraph:
+    torch.manual_seed(0)
+    return export_graph(deploy(Chain(outlier=outlier).eval(), SPEC))
+
+
+@pytest.fixture(scope="module")
+def broken() -> ExportedGraph:
+    return graph_of(outlier=True)
+
+
+@pytest.fixture(scope="module")
+def rescued(broken: ExportedGraph, pictures: Draw) -> Quantized:
+    goal = Goal(keep_heatmaps=0.98, max_drop=4)
+    return quantize(broken, pictures(48, 1), pictures(48, 2), Recipe(False), goal=goal)
+
+
+def test_the_layers_that_break_it_stay_in_float_and_no_others(rescued: Quantized, broken, pictures: Draw) -> None:
+    tradeoff = rescued.tradeoff
+    plain, chosen = tradeoff.points[0], tradeoff.chosen
+    assert plain.float_layers == () and plain.fidelity.map_pearson < 0.9, "nothing is broken"
+    assert tradeoff.met and chosen.fidelity.map_pearson >= 0.98 and chosen.fidelity.drop_points <= 4
+    # The tensor between them must not be quantized, and both ends of it would.
+    assert set(chosen.float_layers) == {"body.3", "body.6"}
+    assert rescued.note["float_layers"] == list(chosen.float_layers)
+    held = Judge(broken.model, pictures(64, 3)).judge(rescued.model)
+    assert held.map_pearson > 0.97 and held.agreement >= 0.9, "what holds on the held-out images does not elsewhere"
+
+
+def test_a_sound_network_keeps_nothing_in_float(pictures: Draw) -> None:
+    goal = Goal(keep_heatmaps=0.98, max_drop=4)
+    tradeoff = quantize(graph_of(outlier=False), pictures(48, 1), pictures(48, 2), Recipe(False), goal=goal).tradeoff
+    assert tradeoff.met and tradeoff.chosen.float_layers == () and len(tradeoff.points) == 1
+
+
+def test_size_grows_with_the_layers_in_float(rescued: Quantized) -> None:
+    tradeoff = rescued.tradeoff
+    assert tradeoff.points[0].bytes < tradeoff.chosen.bytes < tradeoff.fp32.bytes
+    assert tradeoff.layers == 5 and tradeoff.images == 48
+    assert all(point.latency_ms > 0 and point.fp32_latency_ms > 0 for point in tradeoff.points)
+
+
+def test_no_efficient_point_is_beaten_by_another(rescued: Quantized) -> None:
+    front = rescued.tradeoff.efficient
+    for point in front:
+        for other in rescued.tradeoff.points:
+            assert not (other.speedup > point.speedup and other.fidelity.loss < point.fidelity.loss)
+
+
+def test_a_goal_that_no_layer_in_int8_keeps_is_missed(broken: ExportedGraph, pictures: Draw) -> None:
+    told = []
+    tradeoff = quantize(
+        broken,
+        pictures(24, 1),
+        pictures(24, 2),
+        Recipe(False),
+        goal=Goal(keep_heatmaps=0.9999999),
+        progress=lambda *step: told.append(step),
+    ).tradeoff
+    assert not tradeoff.met and 0 < len(tradeoff.chosen.float_layers) < tradeoff.layers
+    assert tradeoff.chosen.fidelity.map_pearson == max(point.fidelity.map_pearson for point in tradeoff.points)
+    assert {("measuring layers", 5, 5), ("keeping layers in float", 4, 5)} <= set(told)
+
+
+def test_labels_make_the_drop_one_of_accuracy(broken: ExportedGraph, pictures: Draw) -> None:
+    images = pictures(32, 4)
+    free = Judge(broken.model, images)
+    assert free.itself.top1 is None and free.itself.drop_points == 0 and free.itself.map_pearson == 1
+    answers = free._logits.argmax(axis=1)
+    sound = graph_of(outlier=False).model
+    right = Judge(broken.model, images, answers)
+    assert right.itself.top1 == 1.0
+    found = right.judge(sound)  # the same function
+    assert found.agreement >= 0.95 and found.drop_points == pytest.approx(100 * (1 - found.agreement))
+    wrong = Judge(broken.model, images, (answers + 1) % CLASSES)
+    assert wrong.itself.top1 == 0.0 and wrong.judge(sound).drop_points <= 0, "accuracy cannot fall below none"
+
+
+def fidelity(map_pearson: float | None, drop_points: float) -> Fidelity:
+    return Fidelity(1 - drop_points / 100, None, drop_points, 0.0, map_pearson)
+
+
+@pytest.mark.parametrize(
+    ("goal", "found", "kept"),
+    [
+        (Goal(0.98, 0.5), fidelity(0.98, 0.5), True),
+        (Goal(0.98, 0.5), fidelity(0.979, 0.0), False),
+        (Goal(0.98, 0.5), fidelity(1.0, 0.6), False),
+        (Goal(0.98), fidelity(0.99, 50.0), True),
+        (Goal(None, 0.0), fidelity(0.1, 0.0), True),
+        (Goal(None, 0.0), fidelity(1.0, 0.1), False),
+        (Goal(0.98), fidelity(None, 0.0), True),
+        (Goal(), fidelity(0.0, 100.0), True),
+    ],
+)
+def test_a_goal_is_kept_or_not(goal: Goal, found: Fidelity, kept: bool) -> None:
+    assert goal.kept(found) is kept

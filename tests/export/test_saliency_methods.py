@@ -1,0 +1,286 @@
+"""Every method gives what its paper defines: held against pytorch-grad-cam, captum, and plain formulas."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import timm
+import torch
+from captum.attr import IntegratedGradients, Saliency
+from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection_with_sign_correction
+from small_nets import CELLS, CHANNELS, CLASSES, SIDE, TAILS, Flattens, HeadNet, inputs, randomised, relative_error
+from torch import Tensor, nn
+
+from kdedge.cli.export import Method as Choice
+from kdedge_export.errors import HeadNotSupported
+from kdedge_export.saliency import METHODS, ByCells, ExplainedModel, Head, explain
+from kdedge_export.saliency.methods.eigencam import eigencam
+from kdedge_export.saliency.methods.smoothgrad import NOISE_LEVEL, SAMPLES, field, noisy
+from kdedge_runtime.errors import UsageError
+
+TOLERANCE = 1e-4
+PACKAGE = {
+    "gradcam": GradCAM,
+    "gradcam++": GradCAMPlusPlus,
+    "hirescam": HiResCAM,
+    "layercam": LayerCAM,
+    "xgradcam": XGradCAM,
+}
+
+
+def mlp_head() -> nn.Module:
+    return HeadNet(nn.Linear(CHANNELS, 16), nn.Hardswish(), nn.Linear(16, CLASSES))
+
+
+NETS: dict[str, Callable[[], nn.Module]] = {
+    "closed form": HeadNet,
+    "closed form of two layers": mlp_head,
+    "flattens": Flattens,
+    "class token": TAILS["class token"],
+}
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(params=NETS)
+def net(request: pytest.FixtureRequest) -> nn.Module:
+    return randomised(NETS[request.param]())
+
+
+def maps_of(explained: ExplainedModel, x: Tensor, classes: Tensor) -> Tensor:
+    with torch.no_grad():
+        return explained.class_maps(explained(x), classes[:, None])[:, 0]
+
+
+def test_the_command_line_offers_every_method() -> None:
+    assert [choice.value for choice in Choice] == [*METHODS, "none"]
+
+
+@pytest.mark.parametrize("method", PACKAGE)
+def test_the_cam_family_equals_pytorch_grad_cam(net: nn.Module, method: str) -> None:
+    explained = explain(net, inputs(1, 9), method)
+    assert isinstance(explained, ByCells)
+    layer, head = net.get_submodule(explained.head.target_layer), explained.head
+    planes = (lambda activations: activations) if isinstance(head, Head) else head.layout.channels_first
+    targets, classes = [ClassifierOutputTarget(index) for index in (2, 8, 8)], torch.tensor([2, 8, 8])
+    for seed in (1, 2):
+        x = inputs(3, seed)
+        with PACKAGE[method](net, [layer], reshape_transform=planes) as package:
+            package(x, targets)
+            activations, slopes = (
+                one[0].numpy()
+                for one in (package.activations_and_grads.activations, package.activations_and_grads.gradients)
+            )
+            # Its map before it rectifies, scales and resizes it.
+            raw = package.get_cam_image(x, layer, targets, activations, slopes, False)
+        assert raw.shape == (3, CELLS, CELLS)
+        assert relative_error(maps_of(explained, x, classes), torch.from_numpy(np.float32(raw))) <= TOLERANCE
+
+
+def test_eigencam_equals_pytorch_grad_cam_with_the_sign_that_it_corrects(net: nn.Module) -> None:
+    explained = explain(net, inputs(1, 9), "eigencam")
+    assert isinstance(explained, ByCells)
+    planes = (lambda seen: seen) if isinstance(explained.head, Head) else explained.head.layout.channels_first
+    for seed in (1, 2):
+        x = inputs(3, seed)
+        with torch.no_grad():
+            activations = planes(explained(x).seen[0].detach())
+        expected = torch.from_numpy(get_2d_projection_with_sign_correction(activations.numpy()))
+        assert relative_error(maps_of(explained, x, torch.tensor([0, 1, 2])), expected) <= TOLERANCE
+
+
+def test_cam_weighs_the_activations_with_the_row_of_the_class() -> None:
+    net = randomised(HeadNet())
+    x, classes = inputs(3, 1), torch.tensor([0, 4, 9])
+    with torch.no_grad():
+        expected = torch.einsum("nchw,nc->nhw", net.features(x), net.head[0].weight[classes])
+        maps = maps_of(explain(net, inputs(1, 9), "cam"), x, classes)
+        logits = net(x).gather(1, classes[:, None])[:, 0]
+    torch.testing.assert_close(maps, expected)
+    torch.testing.assert_close(maps.mean(dim=(1, 2)) + net.head[0].bias[classes], logits)
+
+
+@pytest.mark.parametrize("make", [mlp_head, *TAILS.values()])
+def test_cam_is_refused_where_it_is_not_defined(make: Callable[[], nn.Module]) -> None:
+    with pytest.raises(HeadNotSupported, match=r"no class activation map \(cam\).*Choose another --method"):
+        explain(make(), inputs(1, 9), "cam")
+
+
+def test_input_gradient_equals_captum(net: nn.Module) -> None:
+    explained = explain(net, inputs(1, 9), "input-gradient")
+    for seed in (1, 2):
+        x, classes = inputs(3, seed), torch.tensor([1, 4, 7])
+        expected = Saliency(net).attribute(x.clone(), target=classes).amax(dim=1)
+        maps = maps_of(explained, x, classes)
+        assert maps.shape == (3, SIDE, SIDE)
+        assert relative_error(maps, expected) <= TOLERANCE
+
+
+def test_integrated_gradients_equal_captum(net: nn.Module) -> None:
+    explained = explain(net, inputs(1, 9), "integrated-gradients")
+    for seed in (1, 2):
+        x, classes = inputs(3, seed), torch.tensor([1, 4, 7])
+        expected = IntegratedGradients(net).attribute(x, target=classes, n_steps=16, method="gausslegendre").sum(dim=1)
+        assert relative_error(maps_of(explained, x, classes), expected.float()) <= TOLERANCE
+
+
+def test_integrated_gradients_add_up_to_the_difference_of_the_logit() -> None:
+    net = randomised(TAILS["class token"]())  # smooth, so that few steps integrate it
+    x, classes = inputs(3, 1), torch.tensor([1, 4, 7])
+    total = maps_of(explain(net, inputs(1, 9), "integrated-gradients"), x, classes).sum(dim=(1, 2))
+    with torch.no_grad():
+        difference = (net(x) - net(torch.zeros_like(x))).gather(1, classes[:, None])[:, 0]
+    torch.testing.assert_close(total, difference, rtol=0.05, atol=0.01)
+
+
+def test_smoothgrad_is_captums_gradient_averaged_over_noisy_copies(net: nn.Module) -> None:
+    explained = explain(net, inputs(1, 9), "smoothgrad")
+    x, classes = inputs(3, 1), torch.tensor([1, 4, 7])
+    copies = noisy(x, field(SIDE, SIDE))[:-1]
+    slopes = [Saliency(net).attribute(copy.clone(), target=classes, abs=False) for copy in copies]
+    expected = torch.stack(slopes).mean(dim=0).abs().amax(dim=1)
+    assert relative_error(maps_of(explained, x, classes), expected) <= TOLERANCE
+
+
+def test_smoothgrad_noise_is_always_the_same_and_as_strong_as_the_paper_says() -> None:
+    x = inputs(2, 1, 64)
+    copies = noisy(x, field(64, 64))
+    assert torch.equal(copies, noisy(x, field(64, 64)))
+    assert torch.equal(copies[-1], x) and len(copies) == SAMPLES + 1
+    reach = x.amax(dim=(1, 2, 3)) - x.amin(dim=(1, 2, 3))
+    noise = (copies[:-1] - x) / reach[:, None, None, None]
+    assert float(noise.std()) == pytest.approx(NOISE_LEVEL, rel=0.02)
+    correlation = torch.corrcoef(noise[:, 0].flatten(1)) - torch.eye(SAMPLES)
+    assert correlation.abs().max() < 0.1, "samples are alike"
+
+
+def test_eigencam_holds_out_against_close_components() -> None:
+    """Where the first components are nearly as long as each other, and with more cells than channels and fewer."""
+    rng = np.random.default_rng(0)
+    for channels, side in ((6, 8), (128, 5)):
+        left = np.linalg.qr(rng.normal(size=(side * side, 4)) - 0)[0]
+        left -= left.mean(axis=0)
+        right = np.linalg.qr(rng.normal(size=(channels, 4)))[0]
+        cells = left * [10, 9.8, 3, 1] @ right.T
+        activations = torch.from_numpy(np.float32(cells.T.reshape(1, channels, side, side)))
+        expected = torch.from_numpy(get_2d_projection_with_sign_correction(activations.numpy()))
+        maps = eigencam(activations, torch.zeros(1, 1, channels, 1, 1))[:, 0]
+        assert relative_error(maps, expected) <= 1e-3
+
+
+class TestAttention:
+    """Against timm's own attention matrices and the formulas of the papers."""
+
+    @pytest.fixture(params=[1, 2])
+    def vit(self, request: pytest.FixtureRequest) -> nn.Module:
+        net = timm.models.VisionTransformer(
+            img_size=SIDE,
+            patch_size=4,
+            embed_dim=24,
+            depth=3,
+            num_heads=3,
+            num_classes=CLASSES,
+            reg_tokens=request.param - 1,
+        )
+        for parameter in net.parameters():
+            if parameter.ndim > 1:
+                nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+        return net.eval().requires_grad_(False)
+
+    @staticmethod
+    def matrices(vit: nn.Module, x: Tensor, classes: Tensor) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Attention and its gradient in each block, from timm's unfused attention."""
+        seen: list[Tensor] = []
+        handles = []
+        for block in vit.blocks:
+            block.attn.fused_attn = False
+            handles.append(block.attn.attn_drop.register_forward_pre_hook(lambda _module, args: seen.append(args[0])))
+        logits = vit(x.clone().requires_grad_())
+        slopes = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), seen)
+        for block, handle in zip(vit.blocks, handles, strict=True):
+            block.attn.fused_attn = True
+            handle.remove()
+        return [one.detach().double().numpy() for one in seen], [one.double().numpy() for one in slopes]
+
+    def test_rollout(self, vit: nn.Module) -> None:
+        explained = explain(vit, inputs(1, 9), "attention-rollout")
+        prefix = vit.num_prefix_tokens
+        for seed in (1, 2):
+            x, classes = inputs(2, seed), torch.tensor([1, 4])
+            attention, _ = self.matrices(vit, x, classes)
+            maps = maps_of(explained, x, classes)
+            for image in range(2):
+                rollout = np.eye(64 + prefix)
+                for matrix in attention:
+                    with_residual = matrix[image].mean(axis=0) + np.eye(64 + prefix)
+                    rollout = with_residual / with_residual.sum(axis=-1, keepdims=True) @ rollout
+                expected = rollout[0, prefix:].reshape(CELLS, CELLS)
+                np.testing.assert_allclose(maps[image], expected, rtol=1e-4)
+
+    def test_gradient_attention(self, vit: nn.Module) -> None:
+        explained = explain(vit, inputs(1, 9), "gradient-attention")
+        prefix = vit.num_prefix_tokens
+        for seed in (1, 2):
+            x, classes = inputs(2, seed), torch.tensor([1, 4])
+            attention, slopes = self.matrices(vit, x, classes)
+            maps = maps_of(explained, x, classes)
+            for image in range(2):
+                relevance = np.eye(64 + prefix)
+                for matrix, slope in zip(attention, slopes, strict=True):
+                    weighted = np.maximum(matrix[image] * slope[image], 0).mean(axis=0)
+                    relevance = relevance + weighted @ relevance
+                expected = relevance[0, prefix:].reshape(CELLS, CELLS)
+                np.testing.assert_allclose(maps[image], expected, rtol=1e-3, atol=1e-4 * expected.max())
+
+    def test_torchvisions_transformer_attends_as_timms(self) -> None:
+        net = randomised(TAILS["class token"]())
+        x = inputs(2, 1)
+        maps = maps_of(explain(net, inputs(1, 9), "attention-rollout"), x, torch.tensor([0, 1]))
+        seen: list[Tensor] = []
+        for layer in net.encoder.layers:
+            attend = layer.self_attention.forward
+            layer.self_attention.forward = lambda q, k, v, need_weights, attend=attend: (
+                (out := attend(q, k, v, need_weights=True, average_attn_weights=True)),
+                seen.append(out[1].detach()),
+            )[0]
+        net(x)
+        rollout = torch.eye(65)
+        for matrix in seen:
+            rollout = (matrix + torch.eye(65)) / 2 @ rollout
+        torch.testing.assert_close(maps, rollout[:, 0, 1:].reshape(2, CELLS, CELLS), rtol=1e-4, atol=1e-7)
+
+    @pytest.mark.parametrize("method", ["attention-rollout", "gradient-attention"])
+    def test_a_model_that_does_not_attend_to_everything_is_refused(self, method: str) -> None:
+        for net in (HeadNet(), timm.create_model("swin_tiny_patch4_window7_224", depths=(1, 1, 1, 1), img_size=64)):
+            with pytest.raises(HeadNotSupported, match=f"cannot be explained by {method}.*from all tokens to all"):
+                explain(net, inputs(1, 9, 64), method)
+
+
+@pytest.mark.parametrize("method", ["input-gradient", "attention-rollout"])
+def test_a_target_layer_is_refused_where_none_is_looked_at(method: str) -> None:
+    with pytest.raises(UsageError, match=f"--method {method} looks at no single layer"):
+        explain(TAILS["class token"](), inputs(1, 9), method, "encoder.ln")
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in {"eigencam", "attention-rollout", "cam"}])
+def test_maps_depend_on_the_class(method: str) -> None:
+    net = randomised(TAILS["class token"]())
+    explained, x = explain(net, inputs(1, 9), method), inputs(2, 1)
+    first, second = (maps_of(explained, x, torch.tensor(classes)) for classes in ([0, 0], [5, 5]))
+    assert relative_error(first, second) > 0.01
+
+
+@pytest.mark.parametrize("method", ["gradcam", "input-gradient", "integrated-gradients", "smoothgrad"])
+def test_several_classes_at_once_are_each_class_alone(method: str) -> None:
+    net = randomised(Flattens())
+    explained, x = explain(net, inputs(1, 9), method), inputs(2, 1)
+    classes = torch.tensor([[3, 5], [7, 1]])
+    with torch.no_grad():
+        maps = explained.class_maps(explained(x), classes)
+    for column in range(2):
+        torch.testing.assert_close(maps[:, column], maps_of(explained, x, classes[:, column]))

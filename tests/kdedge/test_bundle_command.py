@@ -1,0 +1,162 @@
+"""From `kdedge bundle` to `kdedge-run`: only what was packed runs, and only what was signed where that is asked for."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from training_toys import Outcome
+
+from kdedge.cli.app import app
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "model.onnx"
+    app(["export", "small:resnet8", "-o", str(path)], standalone_mode=False)
+    return path
+
+
+@pytest.fixture
+def run_folder(model_file: Path, tmp_path: Path) -> Path:
+    """As `kdedge export --quantize` leaves it, but that the second file is not quantized."""
+    folder = tmp_path / "student"
+    folder.mkdir()
+    for name in ("model.onnx", "model.int8.onnx"):
+        shutil.copy(model_file, folder / name)
+    return folder
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    """A private key as the help says to make it, its public half beside it."""
+    pytest.importorskip("cryptography", reason="signing needs cryptography")
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the key")
+    private, public = tmp_path / "maker.pem", tmp_path / "maker.pub"
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", private], check=True, capture_output=True)
+    subprocess.run(["openssl", "pkey", "-in", private, "-pubout", "-out", public], check=True, capture_output=True)
+    return private
+
+
+def watch(command: Callable[..., Outcome], bundle: Path, *options: str) -> Outcome:
+    return command("run", str(bundle), "--source", "synthetic:", "--max-frames", "2", "--jsonl", "-", *options)
+
+
+@pytest.mark.parametrize("name", ["student.zip", "student.bundle"])
+def test_what_is_packed_and_signed_runs(
+    command: Callable[..., Outcome], run_folder: Path, key: Path, tmp_path: Path, name: str
+) -> None:
+    packed = command("bundle", str(run_folder), "-o", str(tmp_path / name), "--sign", str(key))
+    assert packed.code == 0, packed.err
+    public = packed.err.split("--require-signature ")[1].split()[0]
+    for required in (public, str(key.with_suffix(".pub"))):
+        run = watch(command, tmp_path / name, "--require-signature", required)
+        assert run.code == 0, run.err
+        assert sum(line.startswith('{"frame"') for line in run.out.splitlines()) == 2
+        assert f"bundle: {name}, signed with the required key" in run.err
+    assert watch(command, tmp_path / name).code == 0
+
+
+def test_openssl_and_sha256sum_agree(
+    command: Callable[..., Outcome], run_folder: Path, key: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    assert command("bundle", str(run_folder), "-o", str(folder), "--sign", str(key)).code == 0
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "SHA256SUMS",
+        "SHA256SUMS.ed25519",
+        "model.int8.onnx",
+        "model.onnx",
+    ]
+    subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=folder, check=True, capture_output=True)
+    checked = ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", str(key.with_suffix(".pub")), "-rawin"]
+    signature = ["-in", "SHA256SUMS", "-sigfile", "SHA256SUMS.ed25519"]
+    subprocess.run([*checked, *signature], cwd=folder, check=True, capture_output=True)
+
+
+def test_the_same_models_make_the_same_file(command: Callable[..., Outcome], run_folder: Path, tmp_path: Path) -> None:
+    for name in ("a.zip", "b.zip"):
+        assert command("bundle", str(run_folder), "-o", str(tmp_path / name)).code == 0
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+
+
+def test_without_a_name_it_lies_in_the_run(command: Callable[..., Outcome], run_folder: Path) -> None:
+    packed = command("bundle", str(run_folder))
+    assert packed.code == 0
+    assert "not signed" in packed.err
+    with zipfile.ZipFile(run_folder / "bundle.zip") as archive:
+        assert sorted(archive.namelist()) == ["SHA256SUMS", "model.int8.onnx", "model.onnx"]
+
+
+def test_a_signature_is_required_of_everything(
+    command: Callable[..., Outcome], run_folder: Path, key: Path, tmp_path: Path
+) -> None:
+    public = str(key.with_suffix(".pub"))
+    command("bundle", str(run_folder), "-o", str(tmp_path / "unsigned.zip"))
+    command("bundle", str(run_folder), "-o", str(tmp_path / "signed"), "--sign", str(key))
+    with (tmp_path / "signed" / "model.onnx").open("r+b") as file:
+        file.seek(1000)
+        file.write(b"\xff\xff\xff\xff")
+    for path, message in (
+        (run_folder / "model.onnx", "is a bare file, which carries no signature"),
+        (tmp_path / "unsigned.zip", "is not signed, and a signature is required"),
+        (run_folder, "has no SHA256SUMS"),
+        (tmp_path / "signed", "is not what was packed"),
+        (tmp_path / "none.zip", "There is no bundle"),
+    ):
+        run = watch(command, path, "--require-signature", public)
+        assert run.code == 2
+        assert run.err.startswith("error: ")
+        assert message in run.err
+        assert run.out == ""
+    run = watch(command, tmp_path / "signed", "--require-signature", "12")
+    assert "12 is no Ed25519 public key" in run.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--sign", "none.pem"), "Make one with `openssl genpkey -algorithm ed25519 -out none.pem`"),
+        (("-o", "."), "exists already"),
+    ],
+)
+def test_what_cannot_be_packed_is_one_sentence(
+    command: Callable[..., Outcome], run_folder: Path, options: tuple[str, str], message: str
+) -> None:
+    packed = command("bundle", str(run_folder), *options)
+    assert packed.code == 2
+    assert packed.err.startswith("error: ")
+    assert message in packed.err
+
+
+def test_a_key_of_another_kind_is_refused(command: Callable[..., Outcome], run_folder: Path, tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the key")
+    subprocess.run(
+        ["openssl", "genpkey", "-algorithm", "X25519", "-out", tmp_path / "x.pem"], check=True, capture_output=True
+    )
+    (tmp_path / "no.pem").write_text("no key")
+    for name, message in (("x.pem", "key of another kind. Expected Ed25519"), ("no.pem", "is no private key in PEM")):
+        packed = command("bundle", str(run_folder), "--sign", str(tmp_path / name))
+        assert packed.code == 2
+        assert message in packed.err
+
+
+def test_a_run_without_a_model_says_how_to_make_one(command: Callable[..., Outcome], tmp_path: Path) -> None:
+    packed = command("bundle", str(tmp_path))
+    assert packed.code == 2
+    assert "has no model.onnx. Write it with `kdedge export" in packed.err
+
+
+def test_without_the_package_that_signs_it_says_what_to_install(
+    command: Callable[..., Outcome], run_folder: Path, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives", None)
+    packed = command("bundle", str(run_folder), "--sign", str(key))
+    assert packed.code == 3
+    assert "pip install cryptography" in packed.err
+    assert not (run_folder / "bundle.zip").exists()

@@ -1,0 +1,326 @@
+"""`kdedge export --from-onnx`, `kdedge inspect` and the page of `kdedge explain`, as a user types them."""
+
+import json
+import re
+import warnings
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from training_toys import Outcome
+
+from kdedge_runtime import Model
+from kdedge_runtime.sources.scenes import render_scene
+
+SIDE, CLASSES = 32, 3
+Command = Callable[..., Outcome]
+
+
+class Small(nn.Module):
+    """A classifier as users have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(8, 12, 3, stride=2, padding=1), nn.ReLU()
+        )
+        self.fc = nn.Linear(12, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.features(x).mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file by PyTorch's own exporter; tests must not change it."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("theirs") / "net.onnx"
+    dynamic = {"input": {0: "batch"}, "output": {0: "batch"}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        example = (torch.randn(2, 3, SIDE, SIDE),)
+        names = {"input_names": ["input"], "output_names": ["output"]}
+        torch.onnx.export(Small().eval(), example, path, dynamo=False, dynamic_axes=dynamic, **names)
+    return path
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("photo") / "scene <1>.png"
+    Image.fromarray(render_scene("bottle", np.random.default_rng(0), 96).image).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def runnable(theirs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with its map and a front, as `kdedge run` takes it."""
+    from kdedge_export.surgery import PixelInput, explain_file
+
+    path = tmp_path_factory.mktemp("runnable") / "ours.onnx"
+    pixels = PixelInput((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    explain_file(theirs, path, pixels=pixels, labels=("bottle & cap", "cup", "fork"))
+    return path
+
+
+class TestFromOnnx:
+    def test_from_somebody_elses_file_to_a_running_model(
+        self, command: Command, tmp_path: Path, theirs: Path, photo: Path
+    ) -> None:
+        labels = tmp_path / "labels.txt"
+        labels.write_text("bottle\ncup\nfork\n")
+        ours = tmp_path / "ours.onnx"
+        options = ("--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225", "--labels", labels)
+        done = command("export", "--from-onnx", theirs, "-o", ours, *options)
+        assert done.code == 0, done.err
+        assert done.out == ""
+        assert "[x] its own outputs are the original's" in done.err
+        assert "map: Grad-CAM, agrees with differences of the logits" in done.err
+        assert "8 × 8 cells, GAP+Linear head" in done.err
+        assert re.search(
+            r"the map costs 1\.\d+ × the MACs and, measured here on one thread, \d+\.\d+ × the time", done.err
+        )
+        assert done.err.endswith(f"Next: kdedge run {ours} --source PICTURE\n")
+        model = Model.load(ours)
+        assert model.metadata.labels == ("bottle", "cup", "fork")
+        lines = tmp_path / "lines.jsonl"
+        run = command("run", ours, "--source", photo, "--jsonl", lines)
+        assert run.code == 0, run.err
+        assert json.loads(lines.read_text().splitlines()[-1])
+
+    def test_without_pixels_it_says_what_is_not_known(self, command: Command, tmp_path: Path, theirs: Path) -> None:
+        done = command("export", "--from-onnx", theirs, "-o", tmp_path / "ours.onnx")
+        assert done.code == 0
+        assert "(bit for bit)" in done.err
+        assert "say how pixels become that" in done.err and "--mean 0.5 --std 0.5" in done.err
+        run = command("run", tmp_path / "ours.onnx", "--source", "a.png")
+        assert run.code == 2 and "no kdedge metadata" in run.err
+
+    def test_its_place_is_beside_the_file(self, command: Command, tmp_path: Path, theirs: Path) -> None:
+        copy = tmp_path / "copy.onnx"
+        copy.write_bytes(theirs.read_bytes())
+        assert command("export", "--from-onnx", copy).code == 0
+        assert (tmp_path / "copy.explained.onnx").is_file()
+
+    def test_a_second_time_it_says_so(self, command: Command, tmp_path: Path, runnable: Path) -> None:
+        done = command("export", "--from-onnx", runnable, "-o", tmp_path / "again.onnx")
+        assert done.code == 0
+        assert "is explained already" in done.err
+        assert (tmp_path / "again.onnx").read_bytes() == runnable.read_bytes()
+
+    def test_a_front_can_come_later(self, command: Command, tmp_path: Path, theirs: Path) -> None:
+        first, second = tmp_path / "first.onnx", tmp_path / "second.onnx"
+        assert command("export", "--from-onnx", theirs, "-o", first).code == 0
+        done = command("export", "--from-onnx", first, "-o", second, "--mean", "0.5", "--std", "0.5")
+        assert done.code == 0, done.err
+        assert "map: Grad-CAM, as it was" in done.err
+        assert Model.load(second).has_map
+
+    @pytest.mark.parametrize(
+        ("arguments", "complaint"),
+        [
+            (["--target-layer", "x"], "Leave --target-layer and --method out"),
+            (["--method", "reciprocam"], "Leave --target-layer and --method out"),
+            (["--mean", "0.5", "--std", "0.5"], "Leave --labels, --mean and --std out"),
+        ],
+        ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    )
+    def test_what_a_finished_file_would_ignore(
+        self, command: Command, tmp_path: Path, runnable: Path, arguments: list[str], complaint: str
+    ) -> None:
+        done = command("export", "--from-onnx", runnable, "-o", tmp_path / "again.onnx", *arguments)
+        assert done.code == 2 and complaint in done.err
+        assert not (tmp_path / "again.onnx").exists()
+
+    def test_reciprocam_says_so_and_what_it_costs(self, command: Command, tmp_path: Path, theirs: Path) -> None:
+        done = command("export", "--from-onnx", theirs, "--method", "reciprocam", "-o", tmp_path / "ours.onnx")
+        assert done.code == 0
+        assert "map: ReciproCAM" in done.err and "once a cell" in done.err
+
+    def test_numbers_for_names_are_noted(self, command: Command, tmp_path: Path, theirs: Path) -> None:
+        done = command("export", "--from-onnx", theirs, "-o", tmp_path / "o.onnx", "--mean", "0", "--std", "1/255")
+        assert "called 0 to 2. Name them: --labels FILE" in done.err
+        assert Model.load(tmp_path / "o.onnx").metadata.input.std == (1 / 255,) * 3
+
+    @pytest.mark.parametrize(
+        ("arguments", "complaint"),
+        [
+            (["--mean", "0.5"], "both --mean and --std"),
+            (["--bgr"], "both --mean and --std"),
+            (["--mean", "0.5", "--std", "0"], "--std 0 is not what a colour channel has"),
+            (["--mean", "1,2", "--std", "1"], "--mean 1,2 is not what a colour channel has"),
+            (["--mean", "grey", "--std", "1/0"], "--mean grey is not"),
+            (["--quantize"], "Leave --quantize out"),
+            (["--weights", "w.pth"], "Leave --weights out"),
+            (["--method", "none"], "Leave one of them out"),
+            (["--target-layer", "nowhere"], "has no tensor 'nowhere'"),
+            (["--labels", "nowhere.txt"], "nowhere.txt cannot be read"),
+            (["--labels", "THREE"], "Labels go into a file that kdedge can run"),
+            (["--size", "64"], "takes pictures of 32 × 32 px and no others"),
+            (["-o", "model.pt"], "must end in .onnx"),
+            (["resnet18"], "Leave SOURCE out"),
+        ],
+        ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    )
+    def test_what_does_not_fit(
+        self, command: Command, tmp_path: Path, theirs: Path, arguments: list[str], complaint: str
+    ) -> None:
+        three = tmp_path / "three.txt"
+        three.write_text("a\nb\nc\n")
+        done = command("export", *(three if word == "THREE" else word for word in arguments), "--from-onnx", theirs)
+        assert done.code == 2
+        assert done.err.startswith("error: ") and complaint in done.err
+        assert not theirs.with_suffix(".explained.onnx").exists()
+
+    @pytest.mark.parametrize(
+        ("arguments", "complaint"),
+        [
+            ([], "nothing to export"),
+            (["net.onnx"], "kdedge export --from-onnx net.onnx"),
+            (["resnet18", "--mean", "0.5"], "--mean goes with --from-onnx"),
+            (["resnet18", "--method", "reciprocam"], "goes with --from-onnx"),
+            (["--from-onnx", "nowhere.onnx"], "There is no model file nowhere.onnx"),
+        ],
+        ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    )
+    def test_what_is_not_there(self, command: Command, arguments: list[str], complaint: str) -> None:
+        done = command("export", *arguments)
+        assert done.code == 2
+        assert complaint in done.err
+
+    def test_validate_says_why_it_cannot(self, command: Command, runnable: Path, scenes: Path) -> None:
+        done = command("validate", runnable, "--data", scenes)
+        assert done.code == 2
+        assert "was made of net.onnx" in done.err
+
+
+class TestInspect:
+    def test_a_file_of_anybody(self, command: Command, tmp_path: Path, theirs: Path) -> None:
+        done = command("inspect", theirs, "-o", tmp_path / "page.html")
+        assert done.code == 0, done.err
+        header, *layers = done.out.splitlines()
+        assert header.split() == ["layer", "operator", "output", "parameters", "MMACs", "ms"]
+        convolutions = [line.split() for line in layers if " Conv " in line]
+        assert [(cells[2], cells[3]) for cells in convolutions] == [("1×8×16×16", "224"), ("1×12×8×8", "876")]
+        page = Page.of(tmp_path / "page.html")
+        assert page.titles == ["Where the work and the time are", "What the classes weigh", "Layers"]
+        assert page.rows["layers"] == len(layers)
+
+    def test_a_picture_through_a_file(self, command: Command, tmp_path: Path, runnable: Path, photo: Path) -> None:
+        done = command("inspect", runnable, photo, "--class", "cup", "-o", tmp_path / "page.html")
+        assert done.code == 0, done.err
+        assert "explained: cup" in done.err
+        assert "8 × 8  gradient × activation: half of the evidence in" in done.err
+        page = Page.of(tmp_path / "page.html")
+        assert page.titles[:2] == ["The decision, from coarse to fine", "Which features speak for which class"]
+        text = (tmp_path / "page.html").read_text()
+        assert "bottle &amp; cap" in text and "scene &lt;1&gt;.png" in text
+        assert page.rows["features"] == CLASSES
+
+    def test_a_run(self, command: Command, tmp_path: Path, exported_run: Path, photo: Path) -> None:
+        done = command("inspect", exported_run, photo, "-o", tmp_path / "page.html")
+        assert done.code == 0, done.err
+        Page.of(tmp_path / "page.html")
+
+    def test_a_quantized_file(self, command: Command, tmp_path: Path, exported_run: Path, photo: Path) -> None:
+        done = command("inspect", exported_run / "model.int8.onnx", photo, "-o", tmp_path / "page.html")
+        assert done.code == 0, done.err
+        assert "QuantizeLinear" in done.out
+
+    @pytest.mark.parametrize(
+        ("arguments", "complaint"),
+        [
+            (["nowhere.onnx"], "There is no model file nowhere.onnx"),
+            (["THEIRS", "PHOTO"], "does not say how a picture becomes its input"),
+            (["OURS", "--class", "cup"], "Name a picture too"),
+            (["OURS", "PHOTO", "--class", "spoon"], "no class 'spoon'"),
+            (["OURS", "-o", "page.svg"], "must end in .html"),
+        ],
+        ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    )
+    def test_what_does_not_fit(
+        self, command: Command, theirs: Path, runnable: Path, photo: Path, arguments: list[str], complaint: str
+    ) -> None:
+        places = {"THEIRS": theirs, "OURS": runnable, "PHOTO": photo}
+        done = command("inspect", *(places.get(word, word) for word in arguments))
+        assert done.code == 2
+        assert complaint in done.err
+
+    def test_a_folder_without_a_file(self, command: Command, tmp_path: Path) -> None:
+        done = command("inspect", tmp_path)
+        assert done.code == 2 and f"kdedge export {tmp_path}" in done.err
+
+
+class TestExplainPage:
+    def test_one_picture_comes_with_a_page_and_a_drawing(
+        self, command: Command, tmp_path: Path, runnable: Path, photo: Path
+    ) -> None:
+        done = command("explain", runnable, photo, "-o", tmp_path)
+        assert done.code == 0, done.err
+        written = [Path(line.split("  ")[0]) for line in done.out.splitlines()]
+        assert [path.name for path in written] == ["scene <1>.png", "scene <1>.html", "scene <1>.svg"]
+        Page.of(written[1])
+        drawing = ElementTree.parse(written[2]).getroot()
+        pictures = [item for item in drawing.iter() if item.tag.endswith("}image")]
+        assert all(item.attrib["href"].startswith("data:image/") for item in pictures)
+        texts = {item.text for item in drawing.iter() if item.tag.endswith("}text")}
+        assert {"the picture", "8 × 8 cells", "16 × 16 cells"} <= texts
+
+    def test_several_come_without_unless_asked_for(
+        self, command: Command, tmp_path: Path, runnable: Path, photo: Path
+    ) -> None:
+        for option, suffixes in (((), {".png"}), (("--page",), {".png", ".html", ".svg"})):
+            out = tmp_path / f"out{len(suffixes)}"
+            assert command("explain", runnable, photo, photo, "-o", out, *option).code == 0
+            assert {path.suffix for path in out.iterdir()} == suffixes
+
+    def test_a_single_one_without(self, command: Command, tmp_path: Path, runnable: Path, photo: Path) -> None:
+        assert command("explain", runnable, photo, "-o", tmp_path, "--no-page").code == 0
+        assert [path.suffix for path in tmp_path.iterdir()] == [".png"]
+
+
+_VOID = frozenset({"meta", "br", "img", "hr", "link", "input", "path", "rect", "image", "circle"})
+
+
+class Page(HTMLParser):
+    """A page that is whole: every tag is closed, it runs nothing and loads nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.titles: list[str] = []
+        self.rows: dict[str, int] = {}
+        self.table = ""
+
+    @classmethod
+    def of(cls, path: Path) -> "Page":
+        page = cls()
+        text = path.read_text("utf-8")
+        page.feed(text)
+        assert page.open == []
+        assert "http://" not in text.replace("http://www.w3.org/2000/svg", "") and "https://" not in text
+        return page
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag != "script"
+        given = dict(attrs)
+        assert all(value is None or value.startswith("data:image/") for key, value in attrs if key in ("src", "href"))
+        if tag == "table":
+            self.table = str(given.get("class"))
+        if tag == "tr" and "tbody" in self.open:
+            self.rows[self.table] = self.rows.get(self.table, 0) + 1
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in _VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "h2" and data != "How to read this":
+            self.titles.append(data)

@@ -1,0 +1,57 @@
+"""`kdedge explain` from the command line."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from training_toys import Outcome
+
+
+@pytest.fixture
+def files(command: Callable[..., Outcome], tmp_path: Path) -> tuple[str, str]:
+    """A model file with a map, and a picture."""
+    exported = command("export", "small:resnet8", "-o", str(tmp_path / "model.onnx"))
+    assert exported.code == 0, exported.err
+    Image.new("RGB", (60, 40), "orange").save(tmp_path / "picture.png")
+    return str(tmp_path / "model.onnx"), str(tmp_path / "picture.png")
+
+
+def test_the_file_or_a_method_explains(command: Callable[..., Outcome], files: tuple[str, str], tmp_path: Path) -> None:
+    own = command("explain", *files, "-o", str(tmp_path / "own"))
+    asked = command("explain", *files, "--method", "shap", "--parts", "4", "-o", str(tmp_path / "asked"))
+    assert (own.code, asked.code) == (0, 0), own.err + asked.err
+    assert own.out.startswith(str(tmp_path / "own" / "picture.png"))
+    assert "16 evaluations, " in asked.out
+    assert "evaluations" not in own.out
+
+
+def test_score_cam_explains_what_export_wrote_with_a_map(
+    command: Callable[..., Outcome], files: tuple[str, str], tmp_path: Path
+) -> None:
+    asked = command("explain", *files, "--method", "scorecam", "-o", str(tmp_path / "asked"))
+    assert asked.code == 0, asked.err
+    assert "64 evaluations, " in asked.out, "a channel each"
+    plain = command("export", "small:resnet8", "--method", "none", "-o", str(tmp_path / "plain.onnx"))
+    assert plain.code == 0, plain.err
+    refused = command("explain", str(tmp_path / "plain.onnx"), files[1], "--method", "scorecam")
+    assert refused.code == 2
+    assert "no tensor target_activations" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--method", "gradcam"), "no method 'gradcam'"),
+        (("--budget-ms", "100"), "--budget-ms 100 is for a --method"),
+        (("--parts", "9"), "--parts 9 is for a --method"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(
+    command: Callable[..., Outcome], files: tuple[str, str], tmp_path: Path, options: tuple[str, str], message: str
+) -> None:
+    outcome = command("explain", *files, *options, "-o", str(tmp_path / "out"))
+    assert outcome.code == 2
+    assert outcome.err.startswith("error: ")
+    assert message in outcome.err
+    assert not (tmp_path / "out").exists()

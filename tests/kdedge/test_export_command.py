@@ -1,0 +1,76 @@
+"""`kdedge export --quantize` on the command line: what it refuses, and what it says of speed and of a goal."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from training_toys import Outcome
+
+from kdedge.report.exporting import print_export
+from kdedge.workflow.export_model import ExportResult, export_model
+from kdedge_runtime.devices import load_profile
+
+Command = Callable[..., Outcome]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--keep-heatmaps", "0.98"], "--keep-heatmaps 0.98 says how to quantize. Add --quantize"),
+        (["--max-drop", "0.5"], "--max-drop 0.5 says how to quantize. Add --quantize"),
+        (["--quantize", "--keep-heatmaps", "1"], "a correlation below 1, such as 0.98; got 1."),
+        (["--quantize", "--keep-heatmaps", "98"], "a correlation below 1, such as 0.98; got 98."),
+        (["--quantize", "--max-drop", "-1"], "in percentage points, such as 0.5; got -1."),
+        (["--quantize", "--keep-heatmaps", "0.9", "--method", "none"], "needs a map, and --method none exports none"),
+    ],
+)
+def test_a_goal_that_means_nothing_is_refused(command: Command, arguments: list[str], message: str) -> None:
+    outcome = command("export", "small:resnet8", *arguments)
+    assert outcome.code == 2 and message in outcome.err, outcome.err
+
+
+def test_a_goal_out_of_reach_is_told_with_the_table_the_picture_and_exit_code_4(
+    command: Command, exported_run: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(exported_run, tmp_path / "student")
+    outcome = command("export", str(run), "--quantize", "--keep-heatmaps", "0.9999999", "-o", str(tmp_path / "m.onnx"))
+    assert outcome.code == 4, outcome.err
+    assert "layers in float" in outcome.err and "map Pearson" in outcome.err
+    assert "No int8 file was written: nearest to the goal is 6 of 7 layers in float" in outcome.err
+    assert (tmp_path / "m.onnx").is_file() and not (tmp_path / "m.int8.onnx").exists()
+    assert (tmp_path / "m.tradeoff.svg").read_text(encoding="utf-8").startswith("<svg ")
+
+
+def test_a_goal_that_is_kept_marks_what_was_chosen(command: Command, exported_run: Path, tmp_path: Path) -> None:
+    output = tmp_path / "m.onnx"
+    outcome = command(
+        "export", str(exported_run), "--quantize", "--keep-heatmaps", "0.9", "--max-drop", "20", "-o", str(output)
+    )
+    assert outcome.code == 0, outcome.err
+    assert "→" in outcome.err and "ranges by" in outcome.err and "held out: agreement" in outcome.err
+    assert output.with_suffix(".int8.onnx").is_file() and output.with_suffix(".tradeoff.svg").is_file()
+
+
+@pytest.fixture(scope="module")
+def exported(exported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
+    output = tmp_path_factory.mktemp("file") / "m.onnx"
+    return export_model(str(exported_run), output=output, with_int8=True, profile=load_profile("generic"))
+
+
+@pytest.mark.parametrize(
+    ("int8_ms", "verdict", "advice"),
+    [(2.0, "int8 is 2.00 × as fast (faster", False), (4.1, "(no gain", True), (8.0, "0.50 × as fast (SLOWER", True)],
+)
+def test_int8_that_is_not_faster_is_said_to_be(
+    exported: ExportResult, int8_ms: float, verdict: str, advice: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exported.int8_note is not None
+    timed = exported.int8_note | {"latency_ms": {"fp32": 4.0, "int8": int8_ms, "machine": "a machine", "threads": 1}}
+    print_export(replace(exported, int8_note=timed), "small:resnet8", None)
+    said = capsys.readouterr().err
+    assert verdict in said
+    assert ("Run the fp32 file on machines like this one" in said) is advice
+    assert np.isfinite(exported.int8_note["held_out"]["map_pearson"])

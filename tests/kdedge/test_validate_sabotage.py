@@ -1,0 +1,177 @@
+"""Whatever goes wrong between training and device is found: real files of a trained model, broken one by one."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+from training_toys import Listener, write_scenes
+
+from kdedge.distill.run import Request, start_run
+from kdedge.workflow.export_model import export_model
+from kdedge.workflow.validate_model import validate_model
+from kdedge_export.graph import save_model
+from kdedge_export.validate import ValidationReport
+from kdedge_runtime import Metadata, Model
+from kdedge_runtime.devices import load_profile
+
+pytestmark = pytest.mark.slow
+Surgery = Callable[[onnx.GraphProto], None]
+
+
+@pytest.fixture(scope="module")
+def sound_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network that has learned something, with its fp32 and int8 files; tests must not change it."""
+    root = tmp_path_factory.mktemp("sabotage")
+    data = write_scenes(root / "scenes", train=60, val=50)
+    start_run(Request(str(data), "small:resnet8", epochs=12, batch_size=16), root / "run", Listener(), "cpu")
+    export_model(str(root / "run"), with_int8=True, profile=load_profile("generic"))
+    return root / "run"
+
+
+@pytest.fixture
+def run(sound_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sound_run, tmp_path / "run"))
+
+
+def verdict(run: Path) -> tuple[ValidationReport, set[str]]:
+    """The report, and what fails in it."""
+    report = validate_model(str(run), quick=True).report
+    return report, {check.key for check in report.checks if check.outcome == "failed"}
+
+
+def alter(path: Path, surgery: Surgery = lambda _: None, **metadata: object) -> None:
+    """Write a model file again with another graph or other metadata."""
+    stated: Metadata = replace(Model.load(path).metadata, **metadata)  # type: ignore[arg-type]
+    model = onnx.load(path)
+    (default,) = (tensor for tensor in model.graph.initializer if tensor.name == "class_index")
+    model.graph.initializer.remove(default)
+    surgery(model.graph)
+    save_model(model, stated, path)
+
+
+def add_constant(graph: onnx.GraphProto, name: str, value: np.ndarray) -> str:
+    graph.initializer.append(numpy_helper.from_array(value, name))
+    return name
+
+
+def rename_input(graph: onnx.GraphProto, old: str, new: str) -> None:
+    for node in graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
+
+
+def rename_output(graph: onnx.GraphProto, old: str, new: str) -> None:
+    for node in graph.node:
+        node.output[:] = [new if name == old else name for name in node.output]
+
+
+def swap_channels(graph: onnx.GraphProto) -> None:
+    rename_input(graph, "image", "bgr")
+    order = add_constant(graph, "order", np.array([2, 1, 0]))
+    graph.node.insert(0, helper.make_node("Gather", ["image", order], ["bgr"], axis=3))
+
+
+def scale_normalising(graph: onnx.GraphProto, which: int, factor: float) -> None:
+    """Change the mean (0) or the standard deviation (1), both of shape [1, 3, 1, 1]."""
+    constants = [tensor for tensor in graph.initializer if list(tensor.dims) == [1, 3, 1, 1]]
+    assert len(constants) == 2
+    # The mean is of pixel values, the other a reciprocal of them.
+    constants.sort(key=lambda tensor: -float(numpy_helper.to_array(tensor).max()))
+    value = numpy_helper.to_array(constants[which]) * np.float32(factor)
+    constants[which].CopyFrom(numpy_helper.from_array(value, constants[which].name))
+
+
+def explain(graph: onnx.GraphProto, shift: int | None) -> None:
+    """Explain the class this many further, or always class 0 for None, and say nothing of it."""
+    rename_input(graph, "explained_class", "another_class")
+    (maker,) = (index for index, node in enumerate(graph.node) if "explained_class" in node.output)
+    offset = add_constant(graph, "offset", np.array([shift or 0]))
+    modulus = add_constant(graph, "modulus", np.array([3 if shift is not None else 1]))
+    graph.node.insert(maker + 1, helper.make_node("Mod", ["shifted_class", modulus], ["another_class"]))
+    graph.node.insert(maker + 1, helper.make_node("Add", ["explained_class", offset], ["shifted_class"]))
+
+
+def give_constant_map(graph: onnx.GraphProto) -> None:
+    rename_output(graph, "saliency_map", "true_map")
+    graph.node.append(
+        helper.make_node("Mul", ["true_map", add_constant(graph, "nil", np.float32(0))], ["saliency_map"])
+    )
+
+
+def give_the_first_pictures_map(graph: onnx.GraphProto) -> None:
+    """As an exporter does that records a gradient as a constant: the same map for every picture."""
+    rename_output(graph, "saliency_map", "true_map")
+    shape = [
+        dim.dim_value for dim in next(o for o in graph.output if o.name == "saliency_map").type.tensor_type.shape.dim
+    ]
+    frozen = np.random.default_rng(0).normal(size=(1, *shape[1:])).astype(np.float32)
+    nil = add_constant(graph, "nil", np.float32(0))
+    graph.node.append(helper.make_node("Mul", ["true_map", nil], ["flat_map"]))
+    graph.node.append(helper.make_node("Add", ["flat_map", add_constant(graph, "frozen", frozen)], ["saliency_map"]))
+
+
+def test_the_untouched_files_pass(run: Path) -> None:
+    report, broken = verdict(run)
+    assert broken == set() and report.passed and report.complete
+
+
+@pytest.mark.parametrize(
+    ("surgery", "keys"),
+    [
+        (swap_channels, {"fp32_map_error"}),
+        (lambda graph: scale_normalising(graph, 0, 0.8), {"fp32_map_error"}),
+        (lambda graph: scale_normalising(graph, 1, 1.2), {"fp32_map_error"}),
+        (lambda graph: explain(graph, 1), {"fp32_map_error"}),
+        (lambda graph: explain(graph, None), {"fp32_map_error", "fp32_map_follows_class"}),
+        (
+            give_constant_map,
+            {"fp32_map_error", "fp32_map_follows_class", "fp32_map_follows_picture"},
+        ),
+        (
+            give_the_first_pictures_map,
+            {"fp32_map_error", "fp32_map_follows_class", "fp32_map_follows_picture"},
+        ),
+    ],
+    ids=["channels", "mean", "std", "wrong class", "one class", "constant map", "frozen map"],
+)
+def test_a_broken_graph_fails(run: Path, surgery: Surgery, keys: set[str]) -> None:
+    alter(run / "model.onnx", surgery)
+    _, broken = verdict(run)
+    assert keys <= broken
+    assert {key.split("_")[0] for key in broken} == {"fp32"}
+
+
+@pytest.mark.parametrize(
+    "surgery",
+    [swap_channels, lambda graph: explain(graph, 1), give_constant_map],
+    ids=["channels", "wrong class", "constant map"],
+)
+def test_a_broken_int8_graph_fails_too(run: Path, surgery: Surgery) -> None:
+    alter(run / "model.int8.onnx", surgery)
+    _, broken = verdict(run)
+    assert "int8_map_pearson_mean" in broken
+    assert {key.split("_")[0] for key in broken} == {"int8"}
+
+
+@pytest.mark.parametrize("file", ["fp32", "int8"])
+def test_labels_in_another_order_fail_although_every_number_is_right(run: Path, file: str) -> None:
+    path = run / ("model.onnx" if file == "fp32" else "model.int8.onnx")
+    alter(path, labels=Model.load(path).metadata.labels[::-1])
+    _, broken = verdict(run)
+    assert broken == {f"{file}_labels"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"resize": "squash"}, {"crop_fraction": 0.875}, {"interpolation": "bicubic"}, {"mean": (0.5, 0.5, 0.5)}],
+    ids=["squash", "crop", "filter", "mean"],
+)
+def test_another_way_of_bringing_pictures_to_size_than_in_training_fails(run: Path, change: dict[str, object]) -> None:
+    stated = Model.load(run / "model.onnx").metadata.input
+    alter(run / "model.onnx", input=replace(stated, **change))  # type: ignore[arg-type]
+    _, broken = verdict(run)
+    assert broken == {"fp32_input"}

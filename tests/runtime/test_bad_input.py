@@ -1,0 +1,304 @@
+"""Whatever comes in, what comes out is an answer or one sentence with an exit code; and what was there is kept."""
+
+import io
+import json
+import os
+import random
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kdedge_runtime.cli import main
+from kdedge_runtime.errors import KdedgeError
+from kdedge_runtime.metadata import ImageInput, Metadata, Outputs
+from kdedge_runtime.model import Model
+from kdedge_runtime.pictures import read_picture
+from kdedge_runtime.preprocess import fit
+
+COMMAND = [sys.executable, "-c", "import sys; from kdedge_runtime.cli import main; sys.exit(main())"]
+FUZZ_S = 2.0
+"""Time for each of the fuzzed readers."""
+JUNK = [
+    "null",
+    "true",
+    "-1",
+    "0",
+    "1e999",
+    "NaN",
+    '""',
+    "[]",
+    "{}",
+    "[null]",
+    '{"a":1}',
+    "9" * 400,
+    "[" * 2000,
+    '"\ud800"',
+]
+
+
+def _png_of(width: int, height: int) -> bytes:
+    """The header of a PNG of this size with hardly any pixels behind it."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+    )
+
+
+def _told(model: Path, source: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, list[str]]:
+    code = main([str(model), "--source", str(source), *options])
+    return code, capsys.readouterr().err.splitlines()
+
+
+def test_a_picture_of_sixty_thousand_pixels_a_side_is_refused_before_it_takes_the_memory(
+    model_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "huge.png").write_bytes(_png_of(60_000, 60_000))
+    code, told = _told(model_path, tmp_path / "huge.png", capsys)
+    assert code == 5
+    assert "huge.png is too large" in told[-1] and "Scale it down first" in told[-1]
+
+
+def test_a_strip_of_sixty_thousand_pixels_is_answered(model_path: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (60_000, 3), "red").save(tmp_path / "strip.png")
+    out = tmp_path / "out"
+    options = ["--jsonl", str(tmp_path / "a"), "-o", str(out)]
+    assert main([str(model_path), "--source", str(tmp_path / "strip.png"), *options]) == 0
+    assert json.loads((tmp_path / "a").read_text().splitlines()[0])["label"] == "red"
+    with Image.open(out / "strip.jpg") as drawn:
+        assert drawn.size[0] >= 60_000
+
+
+def test_an_animation_a_cmyk_print_and_a_palette_are_answered(model_path: Path, tmp_path: Path) -> None:
+    colours = [Image.new("RGB", (64, 64), colour) for colour in ("lime", "red", "blue")]
+    folder = tmp_path / "in"
+    folder.mkdir()
+    colours[0].save(folder / "1.gif", save_all=True, append_images=colours[1:])
+    Image.new("CMYK", (64, 64), (0, 255, 255, 0)).save(folder / "2.jpg")
+    colours[2].quantize(4).save(folder / "3.png")
+    assert main([str(model_path), "--source", str(folder), "--jsonl", str(tmp_path / "a")]) == 0
+    *lines, _ = map(json.loads, (tmp_path / "a").read_text().splitlines())
+    assert [line["label"] for line in lines] == ["green", "red", "blue"], "of an animation, its first picture"
+
+
+def test_a_folder_without_pictures_is_a_sentence(
+    model_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.txt").write_text("no picture")
+    code, told = _told(model_path, tmp_path, capsys)
+    assert code == 5
+    assert told[-1].startswith("error: The folder ") and "holds no pictures" in told[-1]
+
+
+def test_a_strip_longer_than_a_jpeg_may_be_is_drawn_smaller(model_path: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (70_000, 3), "red").save(tmp_path / "strip.png")
+    assert main([str(model_path), "--source", str(tmp_path / "strip.png"), "-o", str(tmp_path / "out")]) == 0
+    with Image.open(tmp_path / "out" / "strip.jpg") as drawn:
+        assert drawn.size[0] == 65_500
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_a_video_that_ends_within_a_frame_is_answered_up_to_there(
+    share: float, model_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cv2 = pytest.importorskip("cv2", reason="videos need OpenCV")
+    writer = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 12.0, (128, 96))
+    for seed in range(24):
+        writer.write(np.random.default_rng(seed).integers(0, 256, (96, 128, 3), dtype=np.uint8))
+    writer.release()
+    whole = (tmp_path / "a.avi").read_bytes()
+    (tmp_path / "a.avi").write_bytes(whole[: int(len(whole) * share)])
+    code, told = _told(
+        model_path, tmp_path / "a.avi", capsys, "--jsonl", str(tmp_path / "a"), "-o", str(tmp_path / "o.mp4")
+    )
+    *lines, last = map(json.loads, (tmp_path / "a").read_text().splitlines())
+    figures = last["summary"]
+    assert code == 0
+    assert figures["frames"] == len(lines) < 24
+    assert figures["frames"] + figures["unreadable"] == figures["expected"] == 24
+    assert any("promises 24 frames" in line for line in told)
+    assert cv2.VideoCapture(str(tmp_path / "o.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == len(lines)
+
+
+def test_a_clock_that_is_set_back_changes_the_label_of_time_and_nothing_else(
+    model_path: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jumps = iter([2e9, 1e9, 1.5e9, 0.0, *[1e9] * 100])
+    monkeypatch.setattr(time, "time", lambda: next(jumps))
+    assert main([str(model_path), "--source", str(photos), "--jsonl", str(tmp_path / "a")]) == 0
+    *lines, last = map(json.loads, (tmp_path / "a").read_text().splitlines())
+    assert all(0 <= line["age_ms"] < 60_000 for line in lines)
+    assert 0 < last["summary"]["elapsed_s"] < 60
+
+
+def test_nothing_in_the_runtime_measures_time_by_the_wall_clock() -> None:
+    import kdedge_runtime
+
+    root = Path(kdedge_runtime.__file__).parent
+    measured = [path.name for path in root.rglob("*.py") if "time.time()" in path.read_text(encoding="utf-8")]
+    assert measured == []
+
+
+LIMITED = """
+import resource, sys
+from kdedge_runtime.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits are POSIX's")
+@pytest.mark.parametrize("limit", [2_000, 60_000])
+def test_a_film_that_the_disk_does_not_take_is_removed_and_said(limit: int, model_path: Path, tmp_path: Path) -> None:
+    pytest.importorskip("cv2", reason="videos need OpenCV")
+    out = tmp_path / "out"
+    out.mkdir()
+    command = [sys.executable, "-c", LIMITED.format(limit=limit), model_path, "--source", "synthetic:"]
+    command += ["--max-frames", "40", "-o", out / "o.mp4"]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "could not be written" in done.stderr.splitlines()[-1]
+    assert "was removed" in done.stderr.splitlines()[-1]
+    assert list(out.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits are POSIX's")
+def test_a_film_is_kept_when_it_is_the_lines_that_find_no_room(model_path: Path, tmp_path: Path) -> None:
+    cv2 = pytest.importorskip("cv2", reason="videos need OpenCV")
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full")
+    command = [*COMMAND, model_path, "--source", "synthetic:", "-o", tmp_path / "o.mp4", "--jsonl", "-"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([str(part) for part in command], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1] == "error: Standard output takes no more lines: No space left on device."
+    assert list(tmp_path.iterdir()) in ([], [tmp_path / "o.mp4"])
+    if (tmp_path / "o.mp4").exists():
+        assert cv2.VideoCapture(str(tmp_path / "o.mp4")).read()[0]
+
+
+def test_pictures_that_find_no_room_are_said(
+    model_path: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("kdedge_runtime.sinks.folder.write_whole", full)
+    code, told = _told(model_path, photos, capsys, "-o", str(tmp_path / "out"))
+    assert code == 1
+    assert told[-1].endswith("1-red.jpg cannot be written: No space left on device. The pictures before it are whole.")
+
+
+def _damaged(content: bytes, chance: random.Random) -> bytes:
+    """Content with bytes flipped, cut out, doubled or cut off."""
+    damaged = bytearray(content)
+    for _ in range(chance.randint(1, 8)):
+        if not damaged:
+            break
+        place = chance.randrange(len(damaged))
+        span = chance.randint(1, 64)
+        damage = chance.randrange(4)
+        if damage == 0:
+            damaged[place] = chance.randrange(256)
+        elif damage == 1:
+            del damaged[place : place + span]
+        elif damage == 2:
+            damaged[place:place] = damaged[place : place + span]
+        else:
+            del damaged[place:]
+    return bytes(damaged)
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning:PIL")
+def test_damaged_pictures_are_read_or_refused(tmp_path: Path) -> None:
+    generator, chance = np.random.default_rng(0), random.Random(0)
+    picture = Image.fromarray(generator.integers(0, 256, (24, 20, 3), dtype=np.uint8))
+    seeds = []
+    for form in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"):
+        buffer = io.BytesIO()
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        picture.save(buffer, form, **({"exif": exif} if form in ("PNG", "JPEG", "WEBP", "TIFF") else {}))
+        seeds.append(buffer.getvalue())
+    spec = ImageInput(16, 16, (0.0,) * 3, (1.0,) * 3)
+    path, ends, read = tmp_path / "a.png", time.monotonic() + FUZZ_S, 0
+    while time.monotonic() < ends:
+        path.write_bytes(_damaged(chance.choice(seeds), chance))
+        try:
+            pixels = read_picture(path)
+        except KdedgeError as error:
+            assert str(path) in str(error)
+        else:
+            read += 1
+            assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
+            assert fit(pixels, spec).shape == (16, 16, 3)
+    assert read, "some damage leaves a picture"
+
+
+def test_damaged_metadata_are_read_or_refused() -> None:
+    chance = random.Random(0)
+    spec = ImageInput(64, 64, (0.5,) * 3, (0.5,) * 3)
+    sound = Metadata(("a", "b"), spec, Outputs("gradcam", "layer", "gap", 7, 7)).to_props()
+    ends, read = time.monotonic() + FUZZ_S, 0
+    while time.monotonic() < ends:
+        props = dict(sound)
+        key = chance.choice(list(props))
+        damage = chance.randrange(4)
+        if damage == 0:
+            del props[key]
+        elif damage == 1:
+            props[key] = chance.choice(JUNK)
+        elif damage == 2:
+            props[key] = _damaged(props[key].encode(), chance).decode(errors="replace")
+        else:
+            value = json.loads(props[key])
+            if isinstance(value, dict) and value:
+                value[chance.choice(list(value))] = json.loads(chance.choice(JUNK[:5] + JUNK[6:11]))
+                props[key] = json.dumps(value)
+        try:
+            metadata = Metadata.from_props(props)
+        except KdedgeError:
+            continue
+        read += 1
+        assert metadata.to_props()
+        fit(np.zeros((5, 7, 3), np.uint8), metadata.input)
+    assert read, "some damage leaves sound metadata"
+
+
+def test_damaged_model_files_are_run_or_refused(model_path: Path, tmp_path: Path) -> None:
+    # In a process of its own: the parser is onnxruntime's, and a crash there must not end the tests unseen.
+    program = f"""
+import random, sys, time
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+import numpy as np
+from test_bad_input import _damaged, FUZZ_S
+from kdedge_runtime.errors import KdedgeError
+from kdedge_runtime.model import Model
+chance, content, path = random.Random(0), Path({str(model_path)!r}).read_bytes(), Path("damaged.onnx")
+ends, tried = time.monotonic() + FUZZ_S, 0
+while time.monotonic() < ends:
+    path.write_bytes(_damaged(content, chance))
+    tried += 1
+    try:
+        Model.load(path, threads=1)
+    except KdedgeError:
+        pass
+print(tried)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout) > 10
+    assert Model.load(model_path).has_map

@@ -1,0 +1,213 @@
+"""The model in a real browser: the same preprocessing, logits and maps as in Python, on a fake camera."""
+
+import base64
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import browser, open_page
+from PIL import Image
+
+from kdedge_runtime.errors import MissingDependency
+from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.model import Model
+from kdedge_runtime.preprocess import fit
+from kdedge_runtime.serving import Address, Door
+from kdedge_runtime.web.assets import onnxruntime_web
+from kdedge_runtime.web.server import WebServer
+
+FILM = Path(__file__).parents[3] / "shared" / "data" / "camera-bottles-640x360.mp4"
+LATEST = """async () => {
+    const { latest } = await import("/app.js");
+    return latest && {
+        pixels: Array.from(latest.pixels), logits: Array.from(latest.logits), explained: latest.explained,
+        map: Array.from(latest.map.data), width: latest.map.width, height: latest.map.height,
+    };
+}"""
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A browser whose camera shows the film, or spots of colour where the film is not at hand."""
+    camera = tmp_path_factory.mktemp("camera") / "camera.mjpeg"
+    camera.write_bytes(b"".join(_jpegs()))
+    with browser(
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
+        f"--use-file-for-fake-video-capture={camera}",
+    ) as opened:
+        yield opened
+
+
+def _jpegs() -> Iterator[bytes]:
+    frames = _film() if FILM.exists() else _spots()
+    for frame in frames:
+        content = BytesIO()
+        Image.fromarray(frame).save(content, "JPEG", quality=90)
+        yield content.getvalue()
+
+
+def _film() -> Iterator[np.ndarray]:
+    cv2 = pytest.importorskip("cv2", reason="the film is read with OpenCV")
+    film = cv2.VideoCapture(str(FILM))
+    for _ in range(60):
+        yield film.read()[1][..., ::-1]
+
+
+def _spots() -> Iterator[np.ndarray]:
+    for shift in range(60):
+        rgb = np.full((360, 640, 3), 90, np.uint8)
+        rgb[100:180, 200 + shift : 280 + shift] = (255, 0, 0)
+        yield rgb
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Model], str]]:
+    servers: list[WebServer] = []
+
+    def start(model: Model) -> str:
+        try:
+            onnxruntime_web()
+        except MissingDependency:
+            pytest.skip("onnxruntime-web is not here: make web-assets")
+        server = WebServer(Door.at(Address("127.0.0.1", 0)), model)
+        servers.append(server)
+        server.start("web")
+        return server.url
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def page(chromium: Any, serve: Callable[[Model], str], model: Model) -> Any:
+    opened = open_page(chromium, serve(model), viewport={"width": 1280, "height": 860})
+    opened.wait_for_selector("#camera:enabled")
+    return opened
+
+
+def _latest(page: Any) -> dict[str, np.ndarray]:
+    found = page.evaluate(LATEST)
+    return {
+        "pixels": np.array(found["pixels"], np.uint8),
+        "logits": np.array(found["logits"], np.float32),
+        "map": np.array(found["map"], np.float32).reshape(found["height"], found["width"]),
+        "explained": np.array(found["explained"]),
+    }
+
+
+def _assert_as_in_python(latest: dict[str, np.ndarray], model: Model, class_index: int | None = None) -> None:
+    spec = model.metadata.input
+    expected = model.predict(latest["pixels"].reshape(1, spec.height, spec.width, 3), class_index)
+    np.testing.assert_allclose(latest["logits"], expected.logits[0], atol=1e-3)
+    np.testing.assert_allclose(latest["map"], expected.saliency_map[0], atol=1e-3)
+    assert latest["explained"] == expected.explained_class[0]
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "rule"),
+    [
+        (360, 640, {}),
+        (640, 360, {"crop_fraction": 0.875}),
+        (480, 641, {"resize": "squash"}),
+        (37, 53, {"interpolation": "bicubic"}),
+        (300, 200, {"interpolation": "bicubic", "resize": "squash"}),
+        (64, 64, {}),
+        (64, 64, {"crop_fraction": 0.8}),
+        (64, 96, {}),
+        (1, 1, {}),
+        (3, 1000, {"crop_fraction": 0.9}),
+    ],
+)
+def test_pictures_come_to_size_as_in_python_bit_for_bit(
+    page: Any, height: int, width: int, rule: dict[str, Any]
+) -> None:
+    spec = ImageInput(64, 48 if rule.get("resize") else 64, (0.0,) * 3, (1.0,) * 3, **rule)
+    picture = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    rgba = np.dstack([picture, np.full((height, width), 255, np.uint8)])
+    fitted = page.evaluate(
+        """async ([rgba, width, height, spec]) => {
+            const { fit } = await import("/fit.js");
+            const pixels = Uint8ClampedArray.from(atob(rgba), (byte) => byte.charCodeAt(0));
+            return Array.from(fit(pixels, width, height, spec));
+        }""",
+        [
+            base64.b64encode(rgba.tobytes()).decode(),
+            width,
+            height,
+            {name: getattr(spec, name) for name in ("height", "width", "resize", "crop_fraction", "interpolation")},
+        ],
+    )
+    np.testing.assert_array_equal(np.array(fitted, np.uint8).reshape(spec.height, spec.width, 3), fit(picture, spec))
+
+
+def test_the_camera_is_explained_as_in_python_and_nothing_is_asked_for_meanwhile(page: Any, model: Model) -> None:
+    asked: list[str] = []
+    assert page.evaluate("crossOriginIsolated"), "threads need it"
+    page.on("request", lambda request: asked.append(request.url))
+    page.click("#camera")
+    page.wait_for_selector("#heat:visible")
+    page.wait_for_selector("#state.live")
+    page.wait_for_timeout(500)
+    assert asked == [], "no picture leaves the browser"
+    _assert_as_in_python(_latest(page), model)
+    assert page.text_content("#label") in model.metadata.labels
+    page.click("text=Stop")
+    assert page.complaints == []
+
+
+def test_a_chosen_class_is_explained(page: Any, model: Model) -> None:
+    page.click("#camera")
+    page.wait_for_selector("#heat:visible")
+    page.click("#explain")
+    page.click("dialog .choices button:text-is('blue')")
+    page.wait_for_selector("#why:has-text('blue')")
+    latest = _latest(page)
+    assert latest["explained"] == 2
+    _assert_as_in_python(latest, model, 2)
+    assert page.complaints == []
+
+
+def test_a_picture_is_explained_and_its_heat_follows_the_opacity(
+    page: Any, model: Model, red_spot: np.ndarray, tmp_path: Path
+) -> None:
+    Image.fromarray(np.kron(red_spot, np.ones((4, 4, 1), np.uint8))).save(tmp_path / "spot.png")
+    with page.expect_file_chooser() as chooser:
+        page.click("#file")
+    chooser.value.set_files(tmp_path / "spot.png")
+    page.wait_for_selector("#label:has-text('red')")
+    latest = _latest(page)
+    picture = np.asarray(Image.open(tmp_path / "spot.png"))
+    np.testing.assert_array_equal(latest["pixels"].reshape(64, 64, 3), fit(picture, model.metadata.input))
+    _assert_as_in_python(latest, model)
+
+    def green_on_the_spot() -> int:
+        return page.evaluate("document.getElementById('picture').getContext('2d').getImageData(176, 80, 1, 1).data[1]")
+
+    assert green_on_the_spot() > 60
+    page.fill("#opacity", "0")
+    page.wait_for_selector("#opacity-value:has-text('0 %')")
+    page.wait_for_timeout(300)
+    assert green_on_the_spot() == 0
+    assert [said for said in page.complaints if "willReadFrequently" not in said] == [], "that one is of this test"
+
+
+def test_a_refused_camera_is_said_and_int8_is_warned_of(
+    chromium: Any, serve: Callable[[Model], str], write_model: Callable[..., Path]
+) -> None:
+    model = Model.load(write_model())
+    quantized = replace(model, metadata=replace(model.metadata, quantization={"weights": "int8"}))
+    page = open_page(chromium, serve(quantized))
+    page.wait_for_selector("#camera:enabled")
+    assert page.is_visible("#quantized")
+    page.evaluate(
+        "() => { navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('', 'NotAllowedError')) }"
+    )
+    page.click("#camera")
+    page.wait_for_selector("#told.bad:has-text('not allowed')")
+    assert page.complaints == []

@@ -1,0 +1,94 @@
+"""A run to watch, and a client that watches it."""
+
+import http.client
+import json
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from kdedge_runtime.answer import Answer
+from kdedge_runtime.heat import HeatStats
+from kdedge_runtime.progress import Progress
+from kdedge_runtime.serving import Address, Door
+from kdedge_runtime.sources.frame import Frame
+from kdedge_runtime.view import LiveView
+
+HERE = Door.at(Address("127.0.0.1", 0))
+ABOUT = {"model": "colour.onnx", "source": "camera 0", "runtime": "onnxruntime"}
+MAP = np.array([[1.0, -2.0], [0.0, 4.0]], np.float32)
+
+
+def an_answer(index: int, shade: int = 128) -> Answer:
+    picture = np.full((48, 64, 3), shade, np.uint8)
+    return Answer(
+        frame=Frame(index, picture, time.monotonic(), f"#{index}"),
+        ranking=(("<b>stop</b>", 0.75), ("tree", 0.2)),
+        explained="tree",
+        saliency_map=MAP,
+        heat=HeatStats(0.5, 0.25, 0.1, 0.5),
+        age_ms=12.0,
+    )
+
+
+class Run:
+    """A run that answers a hundred frames a second while the view is open, and draws when asked to."""
+
+    def __init__(self, view: LiveView, progress: Progress) -> None:
+        self.view, self.progress = view, progress
+        self.drawn = self.written = 0
+        self.slowest_s = 0.0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._answers)
+
+    def __enter__(self) -> "Run":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _answers(self) -> None:
+        while not self._ended.wait(0.01):
+            answer = an_answer(self.written)
+            if self.view.wants_overlay:
+                answer = replace(answer, overlay=answer.frame.rgb)
+                self.drawn += 1
+            self.progress.count(answer)
+            started = time.monotonic()
+            self.view.write(answer, self.progress)
+            self.slowest_s = max(self.slowest_s, time.monotonic() - started)
+            self.written += 1
+
+
+def authority(view: LiveView) -> str:
+    return view.url.removeprefix("http://").partition("/")[0]
+
+
+def ask(
+    view: LiveView, method: str, path: str, body: str | bytes | None = None, **headers: str
+) -> tuple[http.client.HTTPResponse, bytes]:
+    connection = http.client.HTTPConnection(authority(view), timeout=15)
+    connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+    response = connection.getresponse()
+    return response, response.read()
+
+
+def get(view: LiveView, path: str, **headers: str) -> tuple[http.client.HTTPResponse, bytes]:
+    return ask(view, "GET", path, **headers)
+
+
+def post(view: LiveView, path: str, value: object, **headers: str) -> tuple[int, dict]:
+    headers = {"Content_Type": "application/json"} | headers
+    response, body = ask(view, "POST", path, json.dumps(value), **headers)
+    kind = response.headers["Content-Type"]
+    return response.status, json.loads(body) if kind == "application/json" else {"text": body.decode()}
+
+
+def shown_now(view: LiveView) -> int:
+    """Look at the next picture; the number of its frame."""
+    response, _ = get(view, "/snapshot.jpg")
+    assert response.status == 200
+    return int(response.headers["X-Serial"])
