@@ -82,10 +82,18 @@ def export(
     from kdedge_runtime.errors import UsageError
 
     if from_onnx is not None:
-        unusable = {"SOURCE": source, "--quantize": quantize, "--weights": weights, "--data": data, "--device": device}
-        unusable |= {"--keep-heatmaps": keep_heatmaps, "--max-drop": max_drop, "--qat": qat or None}
-        for name, value in unusable.items():
-            if value not in (None, False):
+        unusable = {
+            "SOURCE": source,
+            "--quantize": quantize or None,
+            "--keep-heatmaps": keep_heatmaps,
+            "--max-drop": max_drop,
+            "--qat": qat or None,
+            "--weights": weights,
+            "--data": data,
+            "--device": device,
+        }
+        for name, unused in unusable.items():
+            if unused is not None:
                 raise UsageError(f"--from-onnx {from_onnx} is all there is to export. Leave {name} out.")
         if method is Method.NONE:
             raise UsageError("--from-onnx adds a map, and --method none asks for none. Leave one of them out.")

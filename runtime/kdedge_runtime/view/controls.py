@@ -52,10 +52,9 @@ class Controls:
         """What can explain this model, the file's own map first (`none` where it has none)."""
         # Here, since most runs never need it.
         from kdedge_runtime.blackbox import METHODS
-        from kdedge_runtime.blackbox.explainer import ACTIVATIONS
 
-        outputs = {output.name for output in self.model.session.get_outputs()}
-        asking = [method for method in METHODS if method != "scorecam" or ACTIVATIONS in outputs]
+        # Score-CAM needs the target layer's activations, which a file without a map does not compute.
+        asking = [method for method in METHODS if method != "scorecam" or self.model.has_map]
         return [self.model.metadata.outputs.method, *asking]
 
     def figures(self) -> dict[str, Any]:
