@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from kdedge.distill.losses.lesson import Answer
 from kdedge.distill.machine.compute import Compute
+from kdedge.distill.machine.layout import memory_format
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.normalise import Normalise
 from kdedge_export.saliency import ByCells, ExplainedModel, Tail, explain
@@ -46,8 +47,8 @@ class Watched(nn.Module):
             else:
                 self.explained = explained
         self.to(compute.device)
-        # What tensor cores and oneDNN prefer (the type stubs do not know this keyword).
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._memory_format = memory_format(model, compute.device)
+        self.to(memory_format=self._memory_format)  # type: ignore[call-overload]  # unknown to the type stubs
 
     def watch(self, layers: Sequence[str]) -> None:
         """From now on give the outputs of these layers (module paths) as features, in this order."""
@@ -67,7 +68,7 @@ class Watched(nn.Module):
             images: uint8 RGB `[N, H, W, 3]`; those of another size than the model's are resampled.
             wanted: the classes whose maps to take, int64 `[N, k]`, or how many of the most probable ones.
         """
-        x = self.normalise(images)
+        x = self.normalise(images).contiguous(memory_format=self._memory_format)
         if self.explained is None or (isinstance(wanted, int) and wanted == 0):
             logits = self.model(x).float()
             return Answer(logits, features=self._caught())
