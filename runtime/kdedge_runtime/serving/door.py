@@ -5,7 +5,6 @@ import secrets
 from dataclasses import dataclass
 from email.message import Message
 from http import HTTPStatus
-from http.cookies import CookieError, SimpleCookie
 from typing import NamedTuple, Self, TypeAlias
 from urllib.parse import urlsplit
 
@@ -104,8 +103,10 @@ def _same(origin: str, host: str) -> bool:
 
 
 def _cookie(headers: Headers, name: str) -> str:
-    try:
-        morsel = SimpleCookie(headers.get("Cookie", "")).get(name)
-    except CookieError:
-        return ""
-    return "" if morsel is None else morsel.value
+    # Browsers send the cookies of all ports of a host. The standard library's parser drops every one of them where
+    # a single one of another program is not to its taste.
+    for pair in headers.get("Cookie", "").split(";"):
+        key, _, value = pair.partition("=")
+        if key.strip() == name:
+            return value.strip()
+    return ""
