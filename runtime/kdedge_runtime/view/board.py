@@ -30,6 +30,7 @@ class Notice:
     """Counts the answers from 1."""
     answer: Answer
     progress: Progress
+    pinned_at: float
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Board:
         """Start empty.
 
         Args:
-            clock: the clock of `Frame.captured_at`.
+            clock: seconds.
         """
         self.shown = Shown()
         self.history = History()
@@ -78,7 +79,7 @@ class Board:
         self.history.add(now, answer.label, answer.probability)
         with self._changed:
             serial = 1 if self._notice is None else self._notice.serial + 1
-            self._notice = Notice(serial, answer, progress)
+            self._notice = Notice(serial, answer, progress, now)
             if answer.overlay is not None:
                 self._drawn = self._notice, answer.overlay
             self._answered_at = now
@@ -128,7 +129,8 @@ class Board:
 
     def _is_old(self, drawn: Notice) -> bool:
         """Whether it was drawn for somebody who has left since."""
-        return self._clock() - drawn.answer.frame.captured_at > _LEASE_S
+        # Not by its capture: an explanation may take longer than a page waits before it asks again.
+        return self._clock() - drawn.pinned_at > _LEASE_S
 
     def health(self) -> tuple[bool, float]:
         """Whether answers are coming, and the seconds since the last one (or since the start)."""
