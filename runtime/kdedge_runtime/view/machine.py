@@ -1,18 +1,16 @@
 """How the machine is doing, for whoever asks and however often: the board's own word, and this process' memory."""
 
-import os
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from kdedge_runtime.board import BoardState, read_board
+from kdedge_runtime.process import memory_mb
 
 __all__ = ["Machine", "MachineState"]
 
 _KEPT_S = 2.0
-_STATM = Path("/proc/self/statm")
 
 
 @dataclass(frozen=True)
@@ -40,13 +38,5 @@ class Machine:
         """The state, not older than two seconds."""
         with self._lock:
             if self._state is None or self._clock() - self._seen_at >= _KEPT_S:
-                self._state, self._seen_at = MachineState(self._look(), _memory_mb()), self._clock()
+                self._state, self._seen_at = MachineState(self._look(), memory_mb()), self._clock()
             return self._state
-
-
-def _memory_mb() -> float | None:
-    try:
-        pages = int(_STATM.read_text(encoding="utf-8").split()[1])
-    except OSError:
-        return None
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
