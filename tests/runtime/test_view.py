@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -115,6 +116,15 @@ def test_a_snapshot_is_a_picture_of_now(view: LiveView, progress: Progress) -> N
     assert picture.mean() == pytest.approx(128, abs=2)
 
 
+def test_a_picture_that_took_seconds_to_explain_is_shown(view: LiveView, progress: Progress) -> None:
+    slow = an_answer(0)
+    frame = replace(slow.frame, captured_at=time.monotonic() - 5)
+    slow = replace(slow, frame=frame, overlay=slow.frame.rgb)
+    progress.count(slow)
+    view.write(slow, progress)
+    assert shown_now(view) == 1
+
+
 def test_each_picture_is_newer_than_the_one_before(view: LiveView, progress: Progress) -> None:
     with Run(view, progress):
         serials = [shown_now(view)]
@@ -220,6 +230,7 @@ def test_settings_change_all_at_once_or_not_at_all(view: LiveView, controls: Con
         {"opacity": 0.9, "class": "violet"},
         {"opacity": 1.1},
         {"opacity": True},
+        {"opacity": 10**400},
         {"speed": 3},
         {"class": 1},
         {"method": "magic"},
@@ -234,7 +245,10 @@ def test_settings_change_all_at_once_or_not_at_all(view: LiveView, controls: Con
 def test_a_method_can_take_the_place_of_the_files_own_map(view: LiveView, controls: Controls) -> None:
     choices = json.loads(get(view, "/choices.json")[1])
     assert choices["labels"] == ["red", "green", "blue"]
-    assert choices["methods"] == ["cam", "occlusion", "rise", "lime", "shap"], "no activations, no Score-CAM"
+    assert choices["methods"] == ["cam", "occlusion", "rise", "lime", "shap", "scorecam"]
+    status, answer = post(view, "/controls", {"method": "scorecam"})
+    assert (status, controls.method) == (400, "cam"), "this graph does not name its activations"
+    assert "occlusion, rise, lime or shap" in answer["error"]
     assert post(view, "/controls", {"method": "occlusion"})[1]["method"] == "occlusion"
     assert controls().explainer is not None
     assert post(view, "/controls", {"method": "cam"})[1]["method"] == "cam"

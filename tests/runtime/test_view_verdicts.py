@@ -62,6 +62,7 @@ def test_every_kind_of_verdict_is_stored(
         {"judgement": "label", "label": 3},
         {"judgement": "place", "box": [0, 0, 2, 1]},
         {"judgement": "place", "box": [0, 0, 1]},
+        {"judgement": "place", "box": [0, 0, 1, 10**400]},
         {"judgement": "place", "box": "all"},
         {"judgement": "right", "serial": "1"},
         {"judgement": "right", "serial": 10**9},

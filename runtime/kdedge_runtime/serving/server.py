@@ -146,6 +146,15 @@ class Server(ThreadingHTTPServer):
         _log.debug("a client went away", exc_info=True)
 
 
+def _outcome(change: Callable[[dict[str, Any]], object], body: dict[str, Any]) -> tuple[HTTPStatus, object]:
+    try:
+        return HTTPStatus.OK, change(body)
+    except UsageError as error:
+        return HTTPStatus.BAD_REQUEST, {"error": str(error)}
+    except (KdedgeError, OSError) as error:  # also a model file that has been removed since
+        return HTTPStatus.INTERNAL_SERVER_ERROR, {"error": str(error)}
+
+
 class Handler(BaseHTTPRequestHandler):
     """One client's connection. A site derives from it and names its routes."""
 
@@ -201,12 +210,7 @@ class Handler(BaseHTTPRequestHandler):
         elif (refusal := self.server.door.refuse_foreign_page(self.headers)) is not None:
             self._refuse(refusal)
         elif (body := self._body()) is not None:
-            try:
-                self.send_json(HTTPStatus.OK, change(body))
-            except UsageError as error:
-                self.send_json(HTTPStatus.BAD_REQUEST, {"error": str(error)})
-            except KdedgeError as error:
-                self.send_json(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": str(error)})
+            self.send_json(*_outcome(change, body))
 
     def send_json(self, status: HTTPStatus, value: object) -> None:
         """Send a value as JSON."""

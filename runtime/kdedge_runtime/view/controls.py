@@ -1,6 +1,6 @@
 """What watchers may change while the run goes on: the class to explain, the method, the opacity of the heat."""
 
-import math
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -9,7 +9,7 @@ from kdedge_runtime.errors import UsageError
 from kdedge_runtime.model import Model
 from kdedge_runtime.runner import RunSettings
 
-__all__ = ["Controls"]
+__all__ = ["Controls", "is_share"]
 
 _BUDGET_MS = 500.0
 """Time for one frame of a method that asks the model again and again, where nobody said how much it may take."""
@@ -36,6 +36,7 @@ class Controls:
         self.settings = settings
         self.method = method or model.metadata.outputs.method
         self._budget_ms = budget_ms or _BUDGET_MS
+        self._changing = threading.Lock()
 
     def __call__(self) -> RunSettings:
         """The settings for the next frame."""
@@ -71,6 +72,10 @@ class Controls:
         Raises:
             UsageError: there is no such class, method or setting, or a value is out of its range.
         """
+        with self._changing:  # two watchers may change something at once, and neither change may be lost
+            self._change(wanted)
+
+    def _change(self, wanted: Mapping[str, Any]) -> None:
         settings, method = self.settings, self.method
         # The method first: it decides whether a class can be explained at all.
         for name, value in sorted(wanted.items(), key=lambda item: item[0] != "method"):
@@ -80,7 +85,7 @@ class Controls:
                 by_explainer = settings.explainer is not None
                 index = None if value is None else self.model.class_index(value, by_explainer=by_explainer)
                 settings = replace(settings, class_index=index)
-            elif name == "opacity" and _is_share(value):
+            elif name == "opacity" and is_share(value):
                 settings = replace(settings, opacity=float(value))
             else:
                 raise UsageError(
@@ -97,5 +102,6 @@ class Controls:
         return make_explainer(self.model, method, budget_ms=self._budget_ms)
 
 
-def _is_share(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and 0 <= value <= 1
+def is_share(value: object) -> bool:
+    """Whether a value of JSON is a number in [0, 1]; its whole numbers may be larger than any float."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1

@@ -20,7 +20,7 @@ from kdedge_runtime.progress import Progress
 from kdedge_runtime.serving import Asset, Door, Handler, Server, read_assets, shared_assets
 from kdedge_runtime.serving.server import PATIENCE_S
 from kdedge_runtime.view.board import Board
-from kdedge_runtime.view.controls import Controls
+from kdedge_runtime.view.controls import Controls, is_share
 from kdedge_runtime.view.figures import answer_figures, machine_figures, run_figures
 from kdedge_runtime.view.machine import Machine
 from kdedge_runtime.view.prometheus import CONTENT_TYPE, exposition
@@ -307,7 +307,7 @@ def _optional_text(value: object) -> str | None:
 def _optional_box(value: object) -> Box | None:
     if value is None:
         return None
-    numbers = [float(edge) for edge in value if isinstance(edge, int | float)] if isinstance(value, list) else []
+    numbers = [float(edge) for edge in value if is_share(edge)] if isinstance(value, list) else []
     if len(numbers) != 4:
         raise UsageError("Expected box: [left, top, right, bottom] as fractions of the frame, 0 to 1.")
     left, top, right, bottom = numbers
