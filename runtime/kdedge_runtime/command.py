@@ -88,7 +88,7 @@ def execute(arguments: argparse.Namespace) -> RunSummary:
         # Not measured here: that takes a second session, and with it the memory of a second model.
         _log.info("What the map costs, in the same pass as the answer: kdedge-run %s --bench", arguments.model)
     if soak is not None:
-        _judge(soak)
+        _judge(soak, summary)
     return summary
 
 
@@ -120,13 +120,14 @@ def _soak(duration_s: float, stop: threading.Event) -> "Soak":
     return Soak(duration_s, stop)
 
 
-def _judge(soak: "Soak") -> None:
+def _judge(soak: "Soak", summary: RunSummary) -> None:
     from kdedge_runtime.checks import checklist
 
     checks = soak.checks()
     _log.info(checklist(checks))
     failed = [check.name for check in checks if check.passed is False]
-    if failed:
+    # A source that gave out is the reason for the rest, and is the error then.
+    if failed and summary.failure is None:
         raise ValidationFailed(f"The soak failed: {', '.join(failed)}.")
 
 
@@ -177,8 +178,6 @@ def _sinks(arguments: argparse.Namespace, source: Source, stop: threading.Event)
     if arguments.output is not None:
         _check_apart(Path(arguments.output), Path(arguments.source).expanduser())
         sinks.append(_output(Path(arguments.output), source))
-    if arguments.view is None and arguments.feedback is not None:
-        raise UsageError("Feedback is given in the browser: --feedback goes with --view.")
     if arguments.show:
         from kdedge_runtime.sinks.window import Window
 
@@ -215,7 +214,7 @@ def _view(
         "source": without_password(source.name),
         "runtime": start_line,
     }
-    token = arguments.token or os.environ.get("KDEDGE_TOKEN") or None
+    token = (os.environ.get("KDEDGE_TOKEN") or None) if arguments.token is None else arguments.token
     door = Door.at(Address.parse(arguments.view), token)
     if arguments.feedback is None:
         return LiveView(door, about, controls)

@@ -69,6 +69,11 @@ def check_verb(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -
             parser.error("the following arguments are required: --source, or --device for its camera")
         if arguments.json:
             parser.error("--json goes with --self-test or --bench; answers go to --jsonl FILE")
+        if arguments.view is None:
+            if arguments.token is not None:
+                parser.error("--token is what browsers show to the view: it goes with --view")
+            if arguments.feedback is not None:
+                parser.error("feedback is given in the browser: --feedback goes with --view")
         return None
     flag = f"--{verb.replace('_', '-')}"
     if "model" in _USED[verb] and arguments.model is None:

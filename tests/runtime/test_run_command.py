@@ -136,6 +136,7 @@ def test_expected_failures_are_one_line_and_a_code(
             (2, "is no address", (model_path, *pictures, "--view", "")),
             (2, "in use", (model_path, *pictures, "--view", port)),
             (2, "is no address", (model_path, *pictures, "--view", "here")),
+            (2, "16 or more", (model_path, *pictures, "--view", "0", "--token", "")),
             (2, "There is no drawing of", (model_path, "--source", "synthetic:unicorn")),
             (2, "Did you mean usb:0", (model_path, "--source", "usb")),
             (2, "--cadence often is none of", (model_path, *pictures, "--cadence", "often")),
@@ -191,6 +192,10 @@ def test_a_source_that_gives_out_keeps_what_came_and_exits_5(
     assert "5 of 24 frames" in told
     assert told.splitlines()[-1] == "error: the disk is gone"
     assert (tmp_path / "o.mp4").stat().st_size > 0
+    assert main([str(model_path), "--source", str(video), "--soak", "10s"]) == 5, "why the soak was short is told"
+    told = capfd.readouterr().err
+    assert "[ ] duration" in told
+    assert told.splitlines()[-1] == "error: the disk is gone"
 
 
 def _camera_program(folder: Path, monkeypatch: pytest.MonkeyPatch, starts_that_fail: set[int]) -> None:
@@ -300,6 +305,8 @@ def test_a_folder_can_be_looped(model_path: Path, photos: Path, tmp_path: Path) 
         ["m.onnx", "--source", "0", "--frames", "some"],
         ["m.onnx", "--source", "0", "--fps", "0"],
         ["m.onnx", "--source", "0", "--budget-ms", "-1"],
+        ["m.onnx", "--source", "0", "--token", "x" * 20],
+        ["m.onnx", "--source", "0", "--feedback", "f.db"],
     ],
 )
 def test_arguments_that_make_no_sense_exit_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
