@@ -1,5 +1,6 @@
 """Tells systemd that the run is alive, over the socket that it names; see sd_notify(3) and `devices/systemd/`."""
 
+import logging
 import os
 import socket
 import time
@@ -12,12 +13,15 @@ from kdedge_runtime.progress import Progress
 
 __all__ = ["SystemdNotifier"]
 
+_log = logging.getLogger(__name__)
+
 
 class SystemdNotifier:
     """A sink that says READY with the first answer and pets the watchdog with answers to fresh frames only.
 
     A program that hangs, a camera that gives no frames and one whose frames lie around too long before their answer
-    all end in the same way: nobody pets the watchdog, and systemd starts the service anew.
+    all end in the same way: nobody pets the watchdog, and systemd starts the service anew. A socket that nobody listens
+    on is no reason to end the run; the log tells of it once.
     """
 
     wants_overlay = False
@@ -33,7 +37,7 @@ class SystemdNotifier:
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._watchdog_s = watchdog_s
         self._clock = clock
-        self._is_ready = False
+        self._is_ready = self._is_unheard = False
         self._petted_s = -float("inf")
 
     @classmethod
@@ -68,5 +72,10 @@ class SystemdNotifier:
 
     def _send(self, message: str) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as connection:
-            connection.connect(self._address)
-            connection.sendall(message.encode())
+            try:
+                connection.connect(self._address)
+                connection.sendall(message.encode())
+            except OSError as error:
+                if not self._is_unheard:
+                    _log.warning("systemd does not listen on its socket (NOTIFY_SOCKET): %s", error.strerror or error)
+                self._is_unheard = True

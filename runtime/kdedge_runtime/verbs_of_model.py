@@ -10,7 +10,7 @@ from pathlib import Path
 import onnxruntime as ort
 
 from kdedge_runtime.bench import Bench, bench, companion, refusal
-from kdedge_runtime.bundle.choice import opened_model, sound_files
+from kdedge_runtime.bundle import is_bundle, opened_model, sound_files
 from kdedge_runtime.checks import checklist
 from kdedge_runtime.devices import DeviceProfile
 from kdedge_runtime.devices.detect import detect_machine, find_profile
@@ -44,7 +44,7 @@ class Trial:
     @property
     def is_bare(self) -> bool:
         """Whether it is to be read as a model file, and nobody has to have signed it."""
-        return not self.path.is_dir() and self.path.suffix.lower() != ".zip" and self.signer is None
+        return not is_bundle(self.path) and self.signer is None
 
 
 def print_self_test(trial: Trial) -> ValidationFailed | None:

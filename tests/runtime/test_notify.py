@@ -83,6 +83,15 @@ def test_stale_frames_do_not_pet_it(listener: Listener) -> None:
     assert len(listener.heard()) == 1
 
 
+def test_a_socket_that_nobody_listens_on_does_not_end_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with SystemdNotifier(str(tmp_path / "gone"), 30.0) as notifier:
+        write(notifier, 20)
+        write(notifier, 20)
+    assert [record.message for record in caplog.records] == [
+        "systemd does not listen on its socket (NOTIFY_SOCKET): No such file or directory"
+    ]
+
+
 def test_an_abstract_socket_is_reached(tmp_path: Path) -> None:
     name = f"kdedge-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
