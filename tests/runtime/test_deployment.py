@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kdedge_runtime.cli import build_parser, main
+from kdedge_runtime.errors import MissingDependency, SourceError, UsageError, ValidationFailed
 
 DEVICES = Path(__file__).parents[2] / "devices"
 UNIT = DEVICES / "systemd" / "kdedge.service"
@@ -61,6 +62,13 @@ def test_the_unit_notifies_and_is_watched() -> None:
     assert unit_lines("DynamicUser") == ["yes"]
     assert int(unit_lines("WatchdogSec")[0]) > 0 and unit_lines("Restart") == ["on-failure"]
     assert unit_lines("User") == [], "DynamicUser makes one"
+
+
+def test_the_unit_waits_for_a_camera_for_ever_and_for_a_wrong_command_never() -> None:
+    assert unit_lines("StartLimitIntervalSec") == ["0"]
+    hopeless = {int(code) for code in unit_lines("RestartPreventExitStatus")[0].split()}
+    assert hopeless == {error.exit_code for error in (UsageError, MissingDependency, ValidationFailed)}
+    assert SourceError.exit_code not in hopeless
 
 
 def test_the_unit_is_well_formed() -> None:
