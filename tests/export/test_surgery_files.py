@@ -18,6 +18,7 @@ from kdedge_export.errors import HeadNotSupported
 from kdedge_export.surgery import PixelInput, explain_file, read_labels
 from kdedge_runtime import Model
 from kdedge_runtime.errors import KdedgeError, ModelFileError, UsageError
+from kdedge_runtime.golden import Golden
 
 HALF = PixelInput((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -98,6 +99,26 @@ class TestWhatItKeeps:
         images = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), dtype=np.uint8)
         one, two = (Model.load(done.path).predict(images) for done in (later, at_once))
         assert np.array_equal(one.saliency_map, two.saliency_map)
+
+    @pytest.mark.parametrize("later", [False, True], ids=["at once", "to a file with a map"])
+    @pytest.mark.parametrize("is_open", [False, True], ids=["fixed size", "open size"])
+    def test_a_file_that_runs_can_test_itself(self, tmp_path: Path, is_open: bool, later: bool) -> None:
+        path = write(tmp_path / "theirs.onnx", body() + head())
+        side_px = None
+        if is_open:
+            model, side_px = onnx.load(path), SIDE
+            for axis, name in ((2, "height"), (3, "width")):
+                model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
+            onnx.save_model(model, path)
+        if later:
+            path = explain_file(path, tmp_path / "explained.onnx", side_px=side_px).path
+        done = explain_file(path, tmp_path / "ours.onnx", pixels=HALF, side_px=side_px)
+        model = Model.load(done.path)
+        golden = Golden.of(model)
+        said = model.predict(golden.images)
+        assert golden.saliency_map is not None and golden.saliency_map.shape[1:] == (8, 8)
+        assert_close(said.logits, golden.logits)
+        assert_close(said.saliency_map, golden.saliency_map)
 
     def test_a_failed_check_writes_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from kdedge_export.surgery import gradient

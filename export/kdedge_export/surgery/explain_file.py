@@ -21,6 +21,7 @@ from kdedge_export.surgery.saliency import TOP_CLASS, Method, Saliency, add_sali
 from kdedge_export.surgery.view import GraphView
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.files import staged
+from kdedge_runtime.golden import record
 from kdedge_runtime.metadata import ImageInput, Metadata, Outputs
 
 __all__ = ["ExplainedFile", "explain_file"]
@@ -89,7 +90,8 @@ def explain_file(
     if "kdedge.schema" in props or (had_map and pixels is None):
         return _copied(source, output, props)
     view = GraphView(original)
-    parts = dissect(view, str(source), target=target, side_px=side_px)
+    looked_at = Outputs(**json.loads(props[_OUTPUTS])).target_layer if had_map else target
+    parts = dissect(view, str(source), target=looked_at, side_px=side_px)
     if side_px is not None and parts.port.has_size and parts.port.size != (side_px, side_px):
         height, width = parts.port.size
         raise UsageError(f"{source} takes pictures of {width} × {height} px and no others. Leave --size out.")
@@ -107,6 +109,8 @@ def explain_file(
     spec = _runnable_input(model, builder, parts, pixels, side_px, str(source))
     metadata = None
     if spec is not None:
+        height, width = parts.cells  # of a picture of this size, also where the graph leaves it open
+        outputs = replace(outputs, map_height=height, map_width=width)
         names = labels or labels_of_props(props) or _numbers(parts.classes)
         _require_fit(names, parts.classes, str(source))
         metadata = Metadata(names, spec, outputs, lineage={"file": {"name": source.name, "sha256": _sha256(source)}})
@@ -119,6 +123,10 @@ def explain_file(
     onnx.checker.check_model(model)
     with staged(output) as temporary:
         onnx.save_model(model, temporary)
+        if metadata is not None:  # one that `kdedge-run --self-test` can hold against itself
+            metadata = replace(metadata, golden=record(temporary))
+            helper.set_model_props(model, props | metadata.to_props())
+            onnx.save_model(model, temporary)
     return ExplainedFile(
         path=output,
         outputs=outputs,
