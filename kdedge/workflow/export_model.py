@@ -18,6 +18,7 @@ from kdedge.workflow.origins import as_model_classes
 from kdedge_export.graph import Deployed, ExportedGraph, Plain, deploy, export_graph, save_model
 from kdedge_export.quantize import Goal, Quantized, Recipe, Tradeoff, quantize
 from kdedge_export.saliency import DEFAULT_METHOD
+from kdedge_export.validate.kinks import has_kinks, spread_at_kinks
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.arrays import Integers, Pixels
 from kdedge_runtime.devices import DeviceProfile
@@ -27,7 +28,8 @@ from kdedge_runtime.files import staged
 __all__ = ["ExportResult", "Progress", "export_model"]
 
 TOLERANCE = 1e-4
-"""Largest error of logits and maps against PyTorch, relative to their range: float32 sums in another order."""
+"""Largest error of logits and maps against PyTorch, relative to their range: float32 sums in another order.
+A map that is differentiated may lie as far from PyTorch's as PyTorch's own moves at the kinks of the network."""
 CALIBRATION_IMAGES = 256
 """At most; activation ranges of more differ little."""
 HELD_OUT_IMAGES = 128
@@ -254,7 +256,7 @@ def _known_classes(targets: Integers, labels: tuple[str, ...], known: tuple[str,
 def _check_against_torch(module: Deployed | Plain, model: Model) -> tuple[float, float | None]:
     """Run both on two different batches, of one and of three images: exported constants would show."""
     spec, generator = module.spec, np.random.default_rng(0)
-    logits_errors, map_errors = [], [0.0]
+    logits_errors, map_errors, allowed = [], [0.0], TOLERANCE
     for count in (1, 3):
         images = generator.integers(0, 256, (count, spec.height, spec.width, 3), dtype=np.uint8)
         explanation = model.predict(images)
@@ -266,12 +268,15 @@ def _check_against_torch(module: Deployed | Plain, model: Model) -> tuple[float,
                 logits, maps, _ = module(torch.from_numpy(images), classes)
                 assert explanation.saliency_map is not None
                 map_errors.append(_relative_error(explanation.saliency_map, maps.numpy()))
+                if map_errors[-1] > allowed and has_kinks(module):
+                    allowed = max(allowed, spread_at_kinks(module, images, explanation.explained_class))
         logits_errors.append(_relative_error(explanation.logits, logits.numpy()))
     logits_error, map_error = float(np.max(logits_errors)), float(np.max(map_errors))
-    if not (logits_error <= TOLERANCE and map_error <= TOLERANCE):  # so that a NaN does not pass
+    if not (logits_error <= TOLERANCE and map_error <= allowed):  # so that a NaN does not pass
         raise KdedgeError(
             f"The exported graph does not compute what PyTorch computes: relative error {logits_error:.1e} of the "
-            f"logits and {map_error:.1e} of the map, expected at most {TOLERANCE:.0e}. Please report this model."
+            f"logits and {map_error:.1e} of the map, expected at most {TOLERANCE:.0e} and {allowed:.0e}. "
+            "Please report this model."
         )
     return logits_error, None if isinstance(module, Plain) else map_error
 
