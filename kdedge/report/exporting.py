@@ -8,7 +8,7 @@ from typing import Any
 from kdedge.models.run_folder import is_run
 from kdedge.report.console import flagged, stderr_console
 from kdedge.report.tradeoff import picture_path, tradeoff_table, write_picture
-from kdedge.workflow.export_model import ExportResult
+from kdedge.workflow.export_model import TOLERANCE, ExportResult
 from kdedge_export.quantize import Goal, Tradeoff
 from kdedge_runtime.errors import ValidationFailed
 
@@ -30,7 +30,8 @@ def print_export(result: ExportResult, source: str, data: str | None) -> None:
     if result.map_error is not None:
         looked_at = outputs.head if outputs.target_layer is None else f"{outputs.head} behind {outputs.target_layer}"
         cells = f"{outputs.method}, {outputs.map_width} × {outputs.map_height} cells, {looked_at}"
-        say(f"  [x] map equals PyTorch's on two inputs (relative error {result.map_error:.0e}): {cells}")
+        but = " but for units that rounding flips" if result.map_error > TOLERANCE else ""
+        say(f"  [x] map equals PyTorch's{but} on two inputs (relative error {result.map_error:.0e}): {cells}")
     if result.fit is not None and result.fit.why_not is None:
         half = f"fitted on {result.fit.images:,} validation pictures, which kdedge validate leaves out"
         say(f"  [x] probabilities at temperature {result.fit.temperature:.2f}, {half}")
