@@ -58,7 +58,7 @@ def maps_of(explained: ExplainedModel, x: Tensor, classes: Tensor) -> Tensor:
 
 
 def test_the_command_line_offers_every_method() -> None:
-    assert [choice.value for choice in Choice] == [*METHODS, "none"]
+    assert [choice.value for choice in Choice] == [*METHODS, "reciprocam", "none"], "reciprocam is for --from-onnx"
 
 
 @pytest.mark.parametrize("method", PACKAGE)

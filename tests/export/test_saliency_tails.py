@@ -264,3 +264,13 @@ def test_squeezenet_and_vgg_of_torchvision() -> None:
             model = torchvision.models.get_model(name, weights=None, num_classes=CLASSES)
         tail = find_tail(model, F.interpolate(inputs(1, 0), 128))
         assert (tail.target_layer, tail.layout) == ("features", Layout("NCHW", cells, cells))
+
+
+def test_a_loss_on_maps_goes_through_hard_sigmoids() -> None:
+    """PyTorch's own kernel has no second derivative."""
+    gated = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3), nn.Hardsigmoid(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    explained = explain(gated, inputs(1, 99), "gradcam", "0")
+    explained.class_maps(explained(inputs(2, 3)), torch.tensor([[1], [2]])).square().sum().backward()
+    assert gated[0].weight.grad is not None and gated[0].weight.grad.any()

@@ -118,8 +118,8 @@ def test_a_file_that_vanishes_or_is_damaged_is_named_in_one_line(tmp_path: Path)
     gone.unlink()
     with pytest.raises(DataError) as caught:
         list(stream.batches(order))
-    told = f"{gone} cannot be read: No such file or directory. Put the file right, then go on with --resume."
-    assert str(caught.value) == told
+    told = f"{gone} cannot be read: No such file or directory. Put the same file back and go on with --resume, or start"
+    assert str(caught.value) == f"{told} again without it."
     gone.write_bytes(content)
     damaged.write_bytes(damaged.read_bytes()[:50])
     batches = stream.batches(order)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.saliency.attention import plain_attention
 from kdedge_export.saliency.explained import ExplainedModel, Look, gradients
+from kdedge_export.saliency.gates import plain_gates
 from kdedge_export.saliency.head import Dense, Head
 from kdedge_export.saliency.methods import CellMethod
 from kdedge_export.saliency.tail import Tail
@@ -104,7 +105,9 @@ def _cut(slot: _Slot, activations: Tensor) -> Tensor | None:
     if slot.tail is None:
         return None
     slot.tail.enter_context(plain_attention())  # fused kernels cannot be differentiated twice
-    if not (torch.is_grad_enabled() and activations.requires_grad):
+    if torch.is_grad_enabled() and activations.requires_grad:
+        slot.tail.enter_context(plain_gates())
+    else:
         slot.tail.enter_context(torch.enable_grad())
         activations = activations.detach().requires_grad_()
     slot.activations = activations
