@@ -112,6 +112,10 @@ def validate_model(
     student = _same_weights(run, fp32_path, lineage)
     if int8 is not None and int8.metadata.lineage != lineage:
         raise UsageError(f"{int8_path} was exported from another model than {fp32_path}. Export both again.")
+    if int8 is not None and int8.metadata.outputs != fp32.metadata.outputs:
+        raise UsageError(
+            f"{int8_path} was exported with another --method or --target-layer than {fp32_path}. Export both again."
+        )
     if not fp32.has_map:
         raise UsageError(f"{fp32_path} was exported with --method none and has no map to validate.")
     _require_one_size(student, fp32, int8)

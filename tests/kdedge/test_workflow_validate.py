@@ -129,6 +129,14 @@ def test_an_int8_file_of_another_model_is_refused(exported_run: Path, run: Path)
         validate_model(str(run))
 
 
+def test_an_int8_file_of_an_earlier_export_by_another_method_is_refused(exported_run: Path, run: Path) -> None:
+    model = Model.load(exported_run / "model.int8.onnx")
+    earlier = replace(model.metadata, outputs=replace(model.metadata.outputs, method="layercam"))
+    save_model(graph_of(model.path), earlier, run / "model.int8.onnx")
+    with pytest.raises(UsageError, match=r"model\.int8\.onnx was exported with another --method"):
+        validate_model(str(run))
+
+
 def test_a_broken_file_fails(run: Path) -> None:
     path = run / "model.onnx"
     metadata, model = Model.load(path).metadata, graph_of(path)
