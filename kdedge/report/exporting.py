@@ -70,10 +70,12 @@ def require_goal(result: ExportResult) -> None:
         missed.append(f"map Pearson {found.map_pearson:.6f} instead of {goal.keep_heatmaps:g}")
     if goal.max_drop is not None and found.drop_points > goal.max_drop:
         missed.append(f"{found.drop_points:.2f} points lost instead of {goal.max_drop:g}")
+    tried = result.int8_note is not None and "qat" in result.int8_note
+    remedy = "" if tried else ", train with int8's errors (--qat, for runs)"
     raise ValidationFailed(
         f"No int8 file was written: nearest to the goal is {len(tradeoff.chosen.float_layers)} of {tradeoff.layers} "
         f"layers in float, with {' and '.join(missed)}. Loosen the goal, calibrate on more pictures like those of the "
-        "device (--data), train with int8's errors (--qat, for runs), or run the fp32 file."
+        f"device (--data){remedy}, or run the fp32 file."
     )
 
 

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from training_toys import Outcome
 
-from kdedge.report.exporting import print_export
+from kdedge.report.exporting import print_export, require_goal
 from kdedge.workflow.export_model import ExportResult, export_model
+from kdedge_export.quantize import Goal
 from kdedge_runtime.devices import load_profile
+from kdedge_runtime.errors import ValidationFailed
 
 Command = Callable[..., Outcome]
 
@@ -74,3 +76,13 @@ def test_int8_that_is_not_faster_is_said_to_be(
     assert verdict in said
     assert ("Run the fp32 file on machines like this one" in said) is advice
     assert np.isfinite(exported.int8_note["held_out"]["map_pearson"])
+
+
+def test_qat_is_not_advised_where_it_was_tried(exported: ExportResult) -> None:
+    assert exported.tradeoff is not None and exported.int8_note is not None
+    missed = replace(exported, int8=None, tradeoff=replace(exported.tradeoff, goal=Goal(keep_heatmaps=0.999999)))
+    with pytest.raises(ValidationFailed, match=r"train with int8's errors \(--qat"):
+        require_goal(missed)
+    with pytest.raises(ValidationFailed) as told:
+        require_goal(replace(missed, int8_note=exported.int8_note | {"qat": {}}))
+    assert "--qat" not in str(told.value)
