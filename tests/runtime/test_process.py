@@ -9,7 +9,6 @@ from pathlib import Path
 
 from kdedge_runtime.process import open_files
 
-
 _TAKE_AND_GIVE_BACK = """
 import json
 import numpy as np
