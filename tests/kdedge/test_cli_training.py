@@ -117,7 +117,8 @@ def test_the_whole_way(command: Callable[..., Outcome], scenes: Path, tmp_path: 
 
     pictures = scenes / "val" / CLASSES[0]
     ran = done("run", "runs/student/model.int8.onnx", "--source", pictures, "--jsonl", "-", "-o", "seen")
-    answers = [json.loads(line) for line in ran.stdout.splitlines()]
+    *answers, last = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert last["summary"]["frames"] == len(answers)
     assert len(answers) == len(list((tmp_path / "seen").iterdir())) == 6
     assert {answer["label"] for answer in answers} <= set(CLASSES)
 
