@@ -16,9 +16,9 @@ from PIL import Image
 from kdedge.distill.run import Audience, Request, start_run
 from kdedge.models.trained import load_trained
 from kdedge.workflow.export_model import export_model
-from kdedge.workflow.speed import latency_ms
 from kdedge.workflow.validate_model import Validation, validate_model
 from kdedge_export.graph import deploy
+from kdedge_export.speed import latency_ms
 from kdedge_export.validate import metrics
 from kdedge_export.validate.roles import TITLES, Role
 from kdedge_runtime import Model

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kdedge.workflow.speed import latency_ms
+from kdedge_export.speed import latency_ms
 from kdedge_export.validate import Footprint
 from kdedge_export.validate.roles import Role
 from kdedge_runtime import Model

@@ -15,9 +15,9 @@ import torch
 from model_sweep import cost_of, pictures, saved, without_map
 
 from kdedge.models.zoo import ModelSpec, build, pretrained_input
-from kdedge.workflow.speed import latency_ms
 from kdedge_export.graph import ExportedGraph, deploy, export_graph
 from kdedge_export.quantize import Recipe, quantize
+from kdedge_export.speed import latency_ms
 from kdedge_runtime import Metadata
 from kdedge_runtime.metadata import Outputs
 

@@ -1,7 +1,7 @@
 """Run graphs that are still in memory."""
 
-import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,10 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from kdedge_export.graph.deployed import TOP_CLASS
+from kdedge_export.speed import latency_ms
 from kdedge_runtime.arrays import Pixels
 
 __all__ = ["feed", "open_session", "paired_latency_ms"]
-
-_WARM_UPS = 5
 
 
 def open_session(model: onnx.ModelProto, threads: int = 1) -> ort.InferenceSession:
@@ -42,10 +41,5 @@ def paired_latency_ms(sessions: Sequence[ort.InferenceSession], image: Pixels, r
         runs: counted runs of each, after five that are not.
     """
     feeds = [feed(session, image) for session in sessions]
-    taken: list[list[float]] = [[] for _ in sessions]
-    for _ in range(_WARM_UPS + runs):
-        for session, values, times in zip(sessions, feeds, taken, strict=True):
-            started = time.perf_counter()
-            session.run(None, values)
-            times.append((time.perf_counter() - started) * 1000)
-    return tuple(float(np.median(times[_WARM_UPS:])) for times in taken)
+    calls = [partial(session.run, None, values) for session, values in zip(sessions, feeds, strict=True)]
+    return latency_ms(*calls, runs=runs)
