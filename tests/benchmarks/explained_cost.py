@@ -35,7 +35,8 @@ def measure(name: str, method: str, *, int8: bool, seconds: float) -> dict[str, 
     graph = export_graph(deployed)
     model = graph.model
     if int8:
-        model, _ = quantize(ExportedGraph(model, graph.head_nodes), pictures(spec, 8, 5), Recipe())
+        few = pictures(spec, 8, 5)
+        model = quantize(ExportedGraph(model, graph.head_nodes), few, few, Recipe()).model
     labels = tuple(map(str, range(CLASSES)))
     with tempfile.TemporaryDirectory() as folder:
         explained = saved(model, Metadata(labels, spec, deployed.outputs), Path(folder) / "with.onnx")
