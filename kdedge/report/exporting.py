@@ -89,7 +89,7 @@ def _print_int8(result: ExportResult, note: dict[str, Any], tradeoff: Tradeoff, 
     if result.int8 is None:
         return
     kept = f", {len(chosen.float_layers)} of {tradeoff.layers} layers in float" if chosen.float_layers else ""
-    say(f"{result.int8}  {_megabytes(result.int8)}, head and map in float{kept}, ranges by {note['calibration']}")
+    say(f"{result.int8}  {_megabytes(result.int8)}, logits and map in float{kept}, ranges by {note['calibration']}")
     fidelity = chosen.fidelity
     maps = "" if fidelity.map_pearson is None else f", map Pearson {fidelity.map_pearson:.4f}"
     say(f"  held out: agreement {100 * fidelity.agreement:.1f} %{maps} on {tradeoff.images} training images")

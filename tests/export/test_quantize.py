@@ -1,4 +1,4 @@
-"""int8 keeps the answer and the reason: the body is quantized, the head and the map are not."""
+"""int8 keeps the answer and the reason: the body is quantized, a small head and the map are not."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -89,7 +89,7 @@ def kernels(model: onnx.ModelProto) -> Iterator[tuple[np.ndarray, np.ndarray, in
             yield weight, scale, axis
 
 
-def test_the_head_and_the_map_stay_float(pair: Pair) -> None:
+def test_a_small_head_and_the_map_stay_float(pair: Pair) -> None:
     model = onnx.load(pair.int8.path)
     region = float_region(model)
     operations = {node.op_type for node in region}

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from kdedge_export.surgery.view import GraphView, attributes
+from kdedge_export.surgery.view import Array, GraphView, attributes
 
 __all__ = ["ClassWeights", "class_weights"]
 
@@ -34,7 +34,7 @@ def class_weights(model: onnx.ModelProto, classes: int) -> ClassWeights | None:
     for node in reversed(view.nodes):
         if node.op_type not in ("Gemm", "MatMul", "Conv") or node.output[0] not in view.varying:
             continue
-        weight = view.value(node.input[1])
+        weight = _constant(view, node.input[1])
         if weight is None:
             continue
         if node.op_type == "Conv":
@@ -46,3 +46,18 @@ def class_weights(model: onnx.ModelProto, classes: int) -> ClassWeights | None:
             total = np.abs(wide).sum(axis=1, keepdims=True)
             return ClassWeights(node.name or node.output[0], np.abs(wide) / np.where(total > 0, total, 1.0), wide)
     return None
+
+
+def _constant(view: GraphView, tensor: str) -> Array | None:
+    """What a tensor of weights holds, also where it is stored as bytes."""
+    maker = view.maker(tensor)
+    if maker is None or maker.op_type != "DequantizeLinear":
+        return view.value(tensor)
+    quantized, scale = view.value(maker.input[0]), view.value(maker.input[1])
+    zero = view.value(maker.input[2]) if len(maker.input) > 2 else np.zeros_like(scale)
+    if quantized is None or scale is None or zero is None:
+        return None
+    shape = [1] * quantized.ndim
+    if scale.ndim == 1:
+        shape[attributes(maker).get("axis", 1)] = -1
+    return np.asarray((quantized.astype(np.float32) - zero.astype(np.float32).reshape(shape)) * scale.reshape(shape))

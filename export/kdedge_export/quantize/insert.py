@@ -13,6 +13,7 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.calibrate import TensorData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
+from kdedge_export.quantize.dense import dense_layers, quantize_dense
 from kdedge_export.quantize.pixels import CENTRED
 from kdedge_export.quantize.ranges import Range
 from kdedge_export.quantize.recipe import Recipe
@@ -58,7 +59,7 @@ def quantizable_nodes(rewritten: Rewritten) -> list[str]:
     ]
     # Turning groups of pixels back into positions: done on bytes.
     moved = [node.name for node in nodes if node.output[0] in {"grouped_positions", "positions", "ungrouped"}]
-    return [*names, *moved]
+    return [*names, *moved, *dense_layers(graph, rewritten.head_nodes)]
 
 
 def observed_tensors(rewritten: Rewritten) -> list[str]:
@@ -92,12 +93,14 @@ def insert_quantization(
     graph = Surgery(model)
     left = set(float_nodes) | _gates_that_never_close(graph, ranges)
     chosen = [name for name in quantizable_nodes(rewritten) if name not in left]
+    body = [name for name in chosen if name not in rewritten.head_nodes]
+    dense = [name for name in chosen if name in rewritten.head_nodes]
     if not chosen:
         return model
     narrowed, fixed = dict(ranges), dict[str, list[dict[str, Any]]]()
     kind, least = (QuantType.QUInt8, 0) if recipe.activations == "uint8" else (QuantType.QInt8, -128)
     whole = np.uint8 if recipe.activations == "uint8" else np.int8
-    gates = [node for node in model.graph.node if node.name in chosen and node.op_type in {"HardSigmoid", "Sigmoid"}]
+    gates = [node for node in model.graph.node if node.name in body and node.op_type in {"HardSigmoid", "Sigmoid"}]
     for gate in gates:
         tensor = gate.input[0]
         if gate.op_type == "HardSigmoid":
@@ -108,6 +111,27 @@ def insert_quantization(
     if rewritten.pixel_zero is not None:
         narrowed[CENTRED] = (-float(rewritten.pixel_zero), 255.0 - rewritten.pixel_zero)
         fixed[CENTRED] = [_parameters(1.0, rewritten.pixel_zero, np.uint8)]
+    # To the quantizer, no names mean all nodes.
+    if body:
+        model = _quantize(model, body, narrowed, fixed, kind, recipe)
+    graph = Surgery(model)
+    _take_bytes(graph)
+    for node in list(model.graph.node):
+        if node.op_type == "HardSigmoid" and node.name in body:
+            _clip_bytes(graph, node, least)
+    quantize_dense(graph, dense, ranges, recipe)
+    graph.drop_unused()
+    return model
+
+
+def _quantize(
+    model: onnx.ModelProto,
+    nodes: list[str],
+    ranges: Mapping[str, Range],
+    fixed: dict[str, list[dict[str, Any]]],
+    kind: QuantType,
+    recipe: Recipe,
+) -> onnx.ModelProto:
     with _quiet():
         quantizer = QDQQuantizer(
             model,
@@ -115,8 +139,8 @@ def insert_quantization(
             reduce_range=recipe.reduce_range,
             weight_qType=QuantType.QInt8,
             activation_qType=kind,
-            tensors_range={name: _tensor_data(span) for name, span in narrowed.items()},
-            nodes_to_quantize=chosen,
+            tensors_range={name: _tensor_data(span) for name, span in ranges.items()},
+            nodes_to_quantize=nodes,
             nodes_to_exclude=[],
             op_types_to_quantize=[*_OP_TYPES, "Reshape", "Transpose"],
             extra_options={"TensorQuantOverrides": fixed},
@@ -124,12 +148,6 @@ def insert_quantization(
         quantizer.quantize_model()
         quantizer.model.topological_sort()
     quantized: onnx.ModelProto = quantizer.model.model
-    graph = Surgery(quantized)
-    _take_bytes(graph)
-    for node in list(quantized.graph.node):
-        if node.op_type == "HardSigmoid" and node.name in chosen:
-            _clip_bytes(graph, node, least)
-    graph.drop_unused()
     return quantized
 
 

@@ -1,4 +1,4 @@
-"""Static quantization to int8 in QDQ form: the body in int8, the head and the map in float."""
+"""Static quantization to int8 in QDQ form: the body and large dense layers in int8, logits and map in float."""
 
 import hashlib
 import platform
@@ -59,11 +59,11 @@ def quantize(
     reference: onnx.ModelProto | None = None,
     progress: Progress = lambda *_: None,
 ) -> Quantized:
-    """Quantize a graph's body: integer activations, int8 weights per channel.
+    """Quantize a graph: integer activations, int8 weights per channel.
 
-    The head and the map stay float: they are less than one percent of the work, sharing the classifier's weight with
-    the map crashes the quantizer, and int8 logits tie. How ranges are clipped is chosen by what the answers and maps
-    lose by it on held-out images.
+    The map and what is small in the head stay float: they are less than one percent of the work. Logits are float, as
+    int8 ones tie. Large dense layers are quantized by `dense`: onnxruntime's quantizer crashes where the map shares
+    their weights. How ranges are clipped is chosen by what the answers and maps lose by it on held-out images.
 
     Args:
         graph: from `export_graph`.
