@@ -1,12 +1,13 @@
-"""`kdedge export`."""
+"""`kdedge export`: what can be typed. Its two ways, from a model and from a file, are `from_model` and `from_onnx`."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-__all__ = ["export"]
+__all__ = ["Method", "export"]
 
 
 class Method(StrEnum):
@@ -46,7 +47,13 @@ def export(
         bool,
         typer.Option("--qat", help="With --quantize: train a run's student on with int8's errors if it is not enough."),
     ] = False,
-    method: Annotated[Method, typer.Option(help="Saliency map, or none for the plain graph.")] = Method.GRADCAM,
+    method: Annotated[
+        Method | None,
+        typer.Option(
+            help="Saliency map, or none for the plain graph. "
+            "[default: gradcam; with --from-onnx reciprocam where gradcam cannot be had]"
+        ),
+    ] = None,
     target_layer: Annotated[
         str | None,
         typer.Option(
@@ -78,75 +85,42 @@ def export(
     size: Annotated[int | None, typer.Option(min=16, help="With --from-onnx: input side in px, if open.")] = None,
 ) -> None:
     """Write one ONNX file whose forward pass gives the answer and the reason."""
-    from kdedge.cli.from_onnx import export_onnx
+    from kdedge.cli.from_model import ModelExport, export_model_file
+    from kdedge.cli.from_onnx import OnnxExport, export_onnx_file
     from kdedge_runtime.errors import UsageError
 
-    if from_onnx is not None:
-        unusable = {
-            "SOURCE": source,
-            "--quantize": quantize or None,
-            "--keep-heatmaps": keep_heatmaps,
-            "--max-drop": max_drop,
-            "--qat": qat or None,
-            "--weights": weights,
-            "--data": data,
-            "--device": device,
-        }
-        for name, unused in unusable.items():
-            if unused is not None:
-                raise UsageError(f"--from-onnx {from_onnx} is all there is to export. Leave {name} out.")
-        if method is Method.NONE:
-            raise UsageError("--from-onnx adds a map, and --method none asks for none. Leave one of them out.")
-        asked = None if method is Method.GRADCAM else method.value  # where that cannot be had, it is said
-        export_onnx(from_onnx, output, asked, labels, target_layer, mean, std, bgr, size)
-        return
-    theirs = {"--labels": labels, "--mean": mean, "--std": std, "--bgr": bgr}
-    for name, given in (theirs | {"--size": size}).items():
-        if given:
-            raise UsageError(f"{name} goes with --from-onnx MODEL.onnx. Leave it out.")
-    if source is None:
-        raise UsageError("There is nothing to export. Name a run folder or a model, or --from-onnx MODEL.onnx.")
-    if source.endswith(".onnx"):
-        raise UsageError(f"{source} is a model file. To add a map to it: kdedge export --from-onnx {source}")
-    if method is Method.RECIPROCAM:
-        raise UsageError("--method reciprocam goes with --from-onnx MODEL.onnx. Leave it out.")
-    from kdedge.report.exporting import print_export, require_goal
-    from kdedge.report.progress import step_progress
-    from kdedge.workflow.export_model import export_model
-    from kdedge_export.quantize import Goal
-    from kdedge_runtime.devices import load_profile
-
     quantizing = {
-        "--data": data,
-        "--device": device,
         "--keep-heatmaps": keep_heatmaps,
         "--max-drop": max_drop,
-        "--qat": qat or None,
+        "--qat": qat,
+        "--data": data,
+        "--device": device,
     }
-    for option, value in quantizing.items():
-        if value is not None and not quantize:
-            given = option if value is True else f"{option} {value}"
-            raise UsageError(f"{given} says how to quantize. Add --quantize, or leave {option} out.")
-    if keep_heatmaps is not None and method is Method.NONE:
-        raise UsageError("--keep-heatmaps needs a map, and --method none exports none. Leave one of them out.")
-    if keep_heatmaps is not None and not -1 <= keep_heatmaps < 1:
-        raise UsageError(f"--keep-heatmaps is a correlation below 1, such as 0.98; got {keep_heatmaps:g}.")
-    if max_drop is not None and max_drop < 0:
-        raise UsageError(f"--max-drop is in percentage points, such as 0.5; got {max_drop:g}.")
-    profile = load_profile(device or "generic")
-    with step_progress() as progress:
-        result = export_model(
-            source,
-            weights=weights,
-            output=output,
-            method=method.value,
-            target_layer=target_layer,
-            with_int8=quantize,
-            goal=Goal(keep_heatmaps, max_drop),
-            with_qat=qat,
-            data=data,
-            profile=profile,
-            progress=progress,
-        )
-    print_export(result, source, data)
-    require_goal(result)
+    of_models = {"SOURCE": source, "--quantize": quantize, "--weights": weights} | quantizing
+    of_files = {"--labels": labels, "--mean": mean, "--std": std, "--bgr": bgr, "--size": size}
+    if from_onnx is not None:
+        for option in _given(of_models):
+            raise UsageError(f"--from-onnx {from_onnx} is all there is to export. Leave {option} out.")
+        asked = None if method is None else method.value
+        export_onnx_file(OnnxExport(from_onnx, output, asked, target_layer, labels, mean, std, bgr, size))
+        return
+    for option in _given(of_files):
+        raise UsageError(f"{option} goes with --from-onnx MODEL.onnx. Leave it out.")
+    if source is None:
+        raise UsageError("There is nothing to export. Name a run folder or a model, or --from-onnx MODEL.onnx.")
+    for option, told in _given(quantizing).items():
+        if not quantize:
+            raise UsageError(f"{told} says how to quantize. Add --quantize, or leave {option} out.")
+    asked = (method or Method.GRADCAM).value
+    export_model_file(
+        ModelExport(source, output, asked, target_layer, weights, quantize, keep_heatmaps, max_drop, qat, data, device)
+    )
+
+
+def _given(options: Mapping[str, object]) -> dict[str, str]:
+    """The options that a user typed, each with how: `--max-drop` as `--max-drop 0.5`."""
+    return {
+        option: option if value is True else f"{option} {value}"
+        for option, value in options.items()
+        if value is not None and value is not False
+    }

@@ -1,54 +1,80 @@
-"""`kdedge export --from-onnx`."""
+"""`kdedge export --from-onnx MODEL.onnx`: of a classifier of any framework."""
 
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["export_onnx"]
+from kdedge_runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from kdedge_export.surgery import PixelInput
+
+__all__ = ["OnnxExport", "export_onnx_file"]
 
 
-def export_onnx(
-    source: Path,
-    output: Path | None,
-    method: str | None,
-    labels: Path | None,
-    target: str | None,
-    mean: str | None,
-    std: str | None,
-    bgr: bool,
-    size: int | None,
-) -> None:
-    """Add a map to a file of any framework; the arguments are the options of `kdedge export`."""
+@dataclass(frozen=True)
+class OnnxExport:
+    """What was asked for; the options of `kdedge export` as they were typed."""
+
+    source: Path
+    output: Path | None
+    method: str | None
+    """None leaves the choice to the model; a method that is named is that one or none at all."""
+    target: str | None
+    labels: Path | None
+    mean: str | None
+    std: str | None
+    bgr: bool
+    size: int | None
+
+    def __post_init__(self) -> None:
+        """Refuse what means nothing.
+
+        Raises:
+            UsageError: no map is asked for, or half of how pixels become the model's input.
+        """
+        if self.method == "none":
+            raise UsageError("--from-onnx adds a map, and --method none asks for none. Leave one of them out.")
+        if (self.mean is None) != (self.std is None) or (self.bgr and self.mean is None):
+            raise UsageError("How pixels become the model's input takes both --mean and --std.")
+
+    def pixels(self) -> "PixelInput | None":
+        """How pixels become the model's input; None where nobody says.
+
+        Raises:
+            UsageError: `--mean` or `--std` is not a number for each colour.
+        """
+        from kdedge_export.surgery import PixelInput
+
+        if self.mean is None or self.std is None:
+            return None
+        return PixelInput(_channels("--mean", self.mean), _channels("--std", self.std, positive=True), self.bgr)
+
+
+def export_onnx_file(asked: OnnxExport) -> None:
+    """Write the file with its map and say what became of it."""
     from kdedge.report.explaining import print_explained
     from kdedge.report.progress import step_progress
     from kdedge.workflow.explain_onnx import explain_onnx
-    from kdedge_export.surgery import PixelInput
     from kdedge_export.surgery.saliency import as_method
-    from kdedge_runtime.errors import UsageError
 
-    pixels = None
-    if mean is not None and std is not None:
-        pixels = PixelInput(_channels("--mean", mean), _channels("--std", std, positive=True), bgr)
-    elif mean is not None or std is not None or bgr:
-        raise UsageError("How pixels become the model's input takes both --mean and --std.")
     with step_progress() as progress:
         result = explain_onnx(
-            source,
-            output=output,
-            target=target,
-            method=None if method is None else as_method(method),
-            pixels=pixels,
-            labels=labels,
-            side_px=size,
+            asked.source,
+            output=asked.output,
+            target=asked.target,
+            method=None if asked.method is None else as_method(asked.method),
+            pixels=asked.pixels(),
+            labels=asked.labels,
+            side_px=asked.size,
             progress=progress,
         )
-    print_explained(result, source)
+    print_explained(result, asked.source)
 
 
 def _channels(option: str, text: str, *, positive: bool = False) -> tuple[float, float, float]:
     """Red, green and blue of `0.5`, `1/255` or `0.485,0.456,0.406`."""
-    from fractions import Fraction
-
-    from kdedge_runtime.errors import UsageError
-
     try:
         values = [float(Fraction(part.strip())) for part in text.split(",")]
     except (ValueError, ZeroDivisionError):

@@ -25,29 +25,34 @@ Command = Callable[..., Outcome]
 class Small(nn.Module):
     """A classifier as users have them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, takes_the_maximum: bool = False) -> None:
         super().__init__()
+        self.takes_the_maximum = takes_the_maximum
         self.features = nn.Sequential(
             nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(8, 12, 3, stride=2, padding=1), nn.ReLU()
         )
         self.fc = nn.Linear(12, CLASSES)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fc(self.features(x).mean((2, 3)))
+        features = self.features(x)
+        return self.fc(features.amax((2, 3)) if self.takes_the_maximum else features.mean((2, 3)))
+
+
+def exported_by_torch(model: nn.Module, path: Path) -> Path:
+    dynamic = {"input": {0: "batch"}, "output": {0: "batch"}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        example = (torch.randn(2, 3, SIDE, SIDE),)
+        names = {"input_names": ["input"], "output_names": ["output"]}
+        torch.onnx.export(model.eval(), example, path, dynamo=False, dynamic_axes=dynamic, **names)
+    return path
 
 
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file by PyTorch's own exporter; tests must not change it."""
     torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("theirs") / "net.onnx"
-    dynamic = {"input": {0: "batch"}, "output": {0: "batch"}}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        example = (torch.randn(2, 3, SIDE, SIDE),)
-        names = {"input_names": ["input"], "output_names": ["output"]}
-        torch.onnx.export(Small().eval(), example, path, dynamo=False, dynamic_axes=dynamic, **names)
-    return path
+    return exported_by_torch(Small(), tmp_path_factory.mktemp("theirs") / "net.onnx")
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +130,7 @@ class TestFromOnnx:
         ("arguments", "complaint"),
         [
             (["--target-layer", "x"], "Leave --target-layer and --method out"),
+            (["--method", "gradcam"], "Leave --target-layer and --method out"),
             (["--method", "reciprocam"], "Leave --target-layer and --method out"),
             (["--mean", "0.5", "--std", "0.5"], "Leave --labels, --mean and --std out"),
         ],
@@ -141,6 +147,17 @@ class TestFromOnnx:
         done = command("export", "--from-onnx", theirs, "--method", "reciprocam", "-o", tmp_path / "ours.onnx")
         assert done.code == 0
         assert "map: ReciproCAM" in done.err and "once a cell" in done.err
+
+    def test_a_method_that_is_named_is_never_replaced_by_another(self, command: Command, tmp_path: Path) -> None:
+        path = exported_by_torch(Small(takes_the_maximum=True), tmp_path / "maximum.onnx")
+        ours = tmp_path / "ours.onnx"
+        refused = command("export", "--from-onnx", path, "--method", "gradcam", "-o", ours)
+        assert refused.code == 2 and not ours.exists()
+        assert "Grad-CAM needs the derivative of ReduceMax" in refused.err
+        assert "Leave --method out: ReciproCAM needs none" in refused.err
+        unnamed = command("export", "--from-onnx", path, "-o", ours)
+        assert unnamed.code == 0, unnamed.err
+        assert "map: ReciproCAM: ReduceMax has no derivative here" in unnamed.err
 
     def test_numbers_for_names_are_noted(self, command: Command, tmp_path: Path, theirs: Path) -> None:
         done = command("export", "--from-onnx", theirs, "-o", tmp_path / "o.onnx", "--mean", "0", "--std", "1/255")

@@ -1,0 +1,76 @@
+"""`kdedge export SOURCE`: of a run folder, or of a model by name."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdedge_runtime.errors import UsageError
+
+__all__ = ["ModelExport", "export_model_file"]
+
+
+@dataclass(frozen=True)
+class ModelExport:
+    """What was asked for; the options of `kdedge export` with their defaults filled in."""
+
+    source: str
+    """A run folder, or a model's name."""
+    output: Path | None
+    method: str
+    target_layer: str | None
+    weights: Path | None
+    quantize: bool
+    keep_heatmaps: float | None
+    max_drop: float | None
+    qat: bool
+    data: str | None
+    device: str | None
+
+    def __post_init__(self) -> None:
+        """Refuse what means nothing.
+
+        Raises:
+            UsageError: two options contradict each other, or a number is out of its range.
+        """
+        if self.source.endswith(".onnx"):
+            raise UsageError(
+                f"{self.source} is a model file. To add a map to it: kdedge export --from-onnx {self.source}"
+            )
+        if self.method == "reciprocam":
+            raise UsageError("--method reciprocam goes with --from-onnx MODEL.onnx. Leave it out.")
+        if self.keep_heatmaps is not None and self.method == "none":
+            raise UsageError("--keep-heatmaps needs a map, and --method none exports none. Leave one of them out.")
+        if self.keep_heatmaps is not None and not -1 <= self.keep_heatmaps < 1:
+            raise UsageError(f"--keep-heatmaps is a correlation below 1, such as 0.98; got {self.keep_heatmaps:g}.")
+        if self.max_drop is not None and self.max_drop < 0:
+            raise UsageError(f"--max-drop is in percentage points, such as 0.5; got {self.max_drop:g}.")
+
+
+def export_model_file(asked: ModelExport) -> None:
+    """Write the files and say what became of them.
+
+    Raises:
+        ValidationFailed: quantization missed its goal; the fp32 file is written.
+    """
+    from kdedge.report.exporting import print_export, require_goal
+    from kdedge.report.progress import step_progress
+    from kdedge.workflow.export_model import export_model
+    from kdedge_export.quantize import Goal
+    from kdedge_runtime.devices import load_profile
+
+    profile = load_profile(asked.device or "generic")
+    with step_progress() as progress:
+        result = export_model(
+            asked.source,
+            weights=asked.weights,
+            output=asked.output,
+            method=asked.method,
+            target_layer=asked.target_layer,
+            with_int8=asked.quantize,
+            goal=Goal(asked.keep_heatmaps, asked.max_drop),
+            with_qat=asked.qat,
+            data=asked.data,
+            profile=profile,
+            progress=progress,
+        )
+    print_export(result, asked.source, asked.data)
+    require_goal(result)
