@@ -241,7 +241,7 @@ class _Desk:
         assert self.collection.test is not None
         pictures = decode(self.collection.test, self.input, progress=self.audience.on_decode)
         test = OnDevice(pictures.images, pictures.targets, self.compute.device)
-        return {name: trainer.test(self.out / file, test) for name, file in (("best", BEST), ("last", LAST))}
+        return trainer.test({"best": self.out / BEST, "last": self.out / LAST}, test)
 
 
 def _require_free(out: Path) -> None:

@@ -16,6 +16,7 @@ models want another --out.
 """
 
 import argparse
+import functools
 import itertools
 import json
 import os
@@ -24,6 +25,12 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kdedge.data import Decoded
+    from kdedge_export.validate.predict import Predictions
+    from kdedge_runtime.metadata import ImageInput
 
 METHODS = {
     "alone": "ce",
@@ -132,7 +139,6 @@ def judge(run: str, weights: Path | None, teacher: str, teacher_weights: Path | 
     import numpy as np
     import torch
 
-    from kdedge.data import decode, scan
     from kdedge.data.objects import boxes_beside, object_masks
     from kdedge.models.run_folder import read_run
     from kdedge.models.trained import load_trained
@@ -142,14 +148,10 @@ def judge(run: str, weights: Path | None, teacher: str, teacher_weights: Path | 
     from kdedge_export.validate.localisation import localise_all
 
     student = load_trained(run, weights=weights, which="best" if run == teacher else "last")
-    taught = load_trained(teacher, weights=teacher_weights)
     if torch.cuda.is_available():
         student.model.cuda()
-        taught.model.cuda()
-    collection = scan(data)
-    held_out = decode(collection.test or collection.val, student.input)
-    learner, master = deploy(student.model, student.input), deploy(taught.model, taught.input)
-    reference = predict(master, held_out.images)
+    held_out, reference = taught_by(teacher, teacher_weights, data, student.input)
+    learner = deploy(student.model, student.input)
     answers = predict(learner, held_out.images, reference.explained_class)
     pearson = pair_pearson(reference, answers)
     figures: dict[str, object] = {
@@ -172,6 +174,24 @@ def judge(run: str, weights: Path | None, teacher: str, teacher_weights: Path | 
         figures["pointing"] = 100 * found["run"].pointing
         figures["pointing_centre"] = 100 * found["centre"].pointing
     return figures
+
+
+@functools.cache
+def taught_by(teacher: str, weights: Path | None, data: Path, spec: "ImageInput") -> tuple["Decoded", "Predictions"]:
+    """The held-out pictures at a student's size, and what the teacher says of them: asked once for all its students."""
+    import torch
+
+    from kdedge.data import decode, scan
+    from kdedge.models.trained import load_trained
+    from kdedge_export.graph import deploy
+    from kdedge_export.validate import predict
+
+    taught = load_trained(teacher, weights=weights)
+    if torch.cuda.is_available():
+        taught.model.cuda()
+    collection = scan(data)
+    held_out = decode(collection.test or collection.val, spec)
+    return held_out, predict(deploy(taught.model, taught.input), held_out.images)
 
 
 def table(results: list[dict[str, object]]) -> str:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from training_toys import CLASSES, SIDE, Listener, write_scenes
 
+from kdedge.data import FileSample
 from kdedge.distill.layers import channels, pair_layers, stages
 from kdedge.distill.losses.distance import pearson
 from kdedge.distill.losses.lesson import Answer
@@ -222,11 +224,26 @@ class TestRun:
         assert weights["ce"] == 1 and weights["at"] > 10 and weights["cat"] > 0
         assert f"{weights['at']:g}·at (measured)" in dict(listener.plan)["loss"]
 
-    def test_pictures_for_testing_are_read_once_at_the_end(self, teacher_run: Path, tmp_path: Path) -> None:
+    def test_pictures_for_testing_are_read_once_at_the_end(
+        self, teacher_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         data = write_scenes(tmp_path / "data", train=8, val=4)
         (data / "val").rename(data / "test")
+        listener, opened, looks = Listener(), [], []
+        open_file, ask = FileSample.open, NetworkTeacher.__call__
+
+        def opening(sample: FileSample) -> Image.Image:
+            opened.append((sample.name.split("/")[0], len(listener.epochs)))
+            return open_file(sample)
+
+        def asking(teacher: NetworkTeacher, images: Tensor, wanted: int | Tensor = 0) -> Answer:
+            looks.append((len(images), len(listener.epochs)))
+            return ask(teacher, images, wanted)
+
+        monkeypatch.setattr(FileSample, "open", opening)
+        monkeypatch.setattr(NetworkTeacher, "__call__", asking)
         request = Request(str(data), SMALL, teacher=(str(teacher_run),), epochs=2, batch_size=8)
-        record = start_run(request, tmp_path / "run", Listener(), "cpu")
+        record = start_run(request, tmp_path / "run", listener, "cpu")
         assert record.data["train"] + record.data["val"] == 8 * len(CLASSES)
         assert record.result is not None
         for which in ("best", "last"):
@@ -234,3 +251,6 @@ class TestRun:
                 "test_top1", "test_loss", "test_agreement", "test_map_pearson",
             }  # fmt: skip
         assert not any(name.startswith("test_") for line in (record.result["best"],) for name in line)
+        tested = [epochs for side, epochs in opened if side == "test"]
+        assert tested == [2] * 4 * len(CLASSES), "each picture once, after the last epoch"
+        assert [count for count, epochs in looks if epochs == 2] == [4 * len(CLASSES)], "the teacher sees them once"

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -83,10 +83,21 @@ class Trainer:
         seconds = round(sum(line["seconds"] for line in at.history), 1)
         return {"best": max(at.history, key=merit), "last": at.history[-1], "seconds": seconds}
 
-    def test(self, weights: Path, pictures: OnDevice) -> dict[str, float]:
-        """The figures of saved weights on the test pictures, see `Examiner.test`."""
-        load_state(self.learner.student.model, read_state(weights), str(weights))
-        return self.examiner.test(pictures)
+    def test(self, weights: Mapping[str, Path], pictures: OnDevice) -> dict[str, dict[str, float]]:
+        """The figures of several saved weights on the test pictures, which the teacher is asked about once.
+
+        Args:
+            weights: files by the name that their figures get.
+            pictures: that decided nothing.
+
+        Returns:
+            `test_top1`, `test_loss` and so on, see `Examiner.test`, under each name.
+        """
+        beliefs, figures = self.examiner.ask_teacher(pictures), {}
+        for name, file in weights.items():
+            load_state(self.learner.student.model, read_state(file), str(file))
+            figures[name] = self.examiner.test(pictures, beliefs)
+        return figures
 
     def _save(self, folder: Path, at: Position) -> None:
         if self.learner.group.leads:

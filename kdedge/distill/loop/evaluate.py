@@ -95,9 +95,9 @@ class Examiner:
     def teacher_beliefs(self) -> Beliefs | None:
         """What the teacher says of the validation pictures, and why; None without a teacher."""
         if self._teacher is None or self._cache is None:
-            return self._ask_teacher(self.val)
+            return self.ask_teacher(self.val)
         if self._cache.read("val") is None:
-            beliefs = self._ask_teacher(self.val)
+            beliefs = self.ask_teacher(self.val)
             if beliefs is not None and self._learner.group.leads:
                 classes = beliefs.logits.argmax(dim=1, keepdim=True)
                 maps = None if beliefs.maps is None else beliefs.maps[:, None]
@@ -118,12 +118,17 @@ class Examiner:
         """`val_top1`, `val_loss` and so on: the student's figures on the validation pictures."""
         return {f"val_{name}": value for name, value in self._figures(self.val, self.teacher_beliefs).items()}
 
-    def test(self, pictures: OnDevice) -> dict[str, float]:
-        """`test_top1`, `test_loss` and so on: the student's figures on pictures that decided nothing."""
-        beliefs = self._ask_teacher(pictures)
-        return {f"test_{name}": value for name, value in self._figures(pictures, beliefs).items()}
+    def test(self, pictures: OnDevice, teacher: Beliefs | None) -> dict[str, float]:
+        """`test_top1`, `test_loss` and so on: the student's figures on pictures that decided nothing.
 
-    def _ask_teacher(self, pictures: OnDevice) -> Beliefs | None:
+        Args:
+            pictures: the pictures.
+            teacher: what the teacher says of them, see `ask_teacher`.
+        """
+        return {f"test_{name}": value for name, value in self._figures(pictures, teacher).items()}
+
+    def ask_teacher(self, pictures: OnDevice) -> Beliefs | None:
+        """What the teacher says of pictures, and why; None without a teacher."""
         return None if self._teacher is None else examine(self._teacher, pictures.pixels, 1, self._learner.group)
 
     def _figures(self, pictures: OnDevice, teacher: Beliefs | None) -> dict[str, float]:
