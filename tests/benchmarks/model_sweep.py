@@ -1,6 +1,12 @@
-"""Export a published architecture with random weights, hold it against automatic differentiation, and time its map."""
+"""Export a published architecture with random weights, hold it against automatic differentiation, and time its map.
+
+    python tests/benchmarks/model_sweep.py MODEL ROWS.jsonl
+
+measures one network and adds its row to the file: in a process of its own, which takes its memory with it.
+"""
 
 import json
+import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -43,6 +49,9 @@ TIMM = (
 )
 """The smallest member of each mainstream family of timm."""
 
+Answer = tuple[np.ndarray, np.ndarray]
+"""Logits and maps."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -60,8 +69,10 @@ class Row:
     """Largest error against PyTorch, relative to the largest value of each image; of two inputs the larger one."""
     map_error: float
     """Likewise, against Grad-CAM by autograd."""
+    rounding: float
+    """What float32 costs PyTorch itself: the larger error of its logits and map against its own in float64."""
     cost: float
-    """Median time with the map over the median without it, one image, one thread."""
+    """Processor time with the map over that without it, one image, one thread."""
     export_s: float
 
 
@@ -91,15 +102,17 @@ def measure(name: str) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         with_map = saved(graph, Metadata(labels, spec, deployed.outputs), Path(folder) / "with.onnx")
         without = saved(without_map(graph), Metadata(labels, spec, Outputs("none")), Path(folder) / "without.onnx")
-        errors, maps = [], []
-        for images in (pictures(spec, 1, 1), pictures(spec, 2, 2)):
-            answer = with_map.predict(images)
-            logits, expected = _by_autograd(deployed, images, answer.explained_class)
-            errors.append((_error(answer.logits, logits), _error(answer.saliency_map, expected)))
-            maps.append(answer.saliency_map[0])
-        assert np.abs(maps[0] - maps[1]).max() > 1e-2 * np.abs(maps[0]).max(), "the map does not depend on the picture"
+        inputs = (pictures(spec, 1, 1), pictures(spec, 2, 2))
+        answers = [with_map.predict(images) for images in inputs]
         cost = cost_of(with_map, without, pictures(spec, 1, 3))
-    logits_error, map_error = np.max(errors, axis=0)
+    maps = [answer.saliency_map[0] for answer in answers]
+    assert np.abs(maps[0] - maps[1]).max() > 1e-2 * np.abs(maps[0]).max(), "the map does not depend on the picture"
+    classes = [answer.explained_class for answer in answers]
+    single, double = (
+        [_by_autograd(deployed, images, index, dtype) for images, index in zip(inputs, classes, strict=True)]
+        for dtype in (torch.float32, torch.float64)
+    )
+    logits_error, map_error = _errors([(answer.logits, answer.saliency_map) for answer in answers], single)
     return Row(
         model=name,
         parameters=sum(parameter.numel() for parameter in explained.model.parameters()),
@@ -108,8 +121,9 @@ def measure(name: str) -> Row:
         how="differentiated" if isinstance(explained.head, Tail) else "closed form",
         target_layer=explained.head.target_layer,
         cells=deployed.map_size,
-        logits_error=float(logits_error),
-        map_error=float(map_error),
+        logits_error=logits_error,
+        map_error=map_error,
+        rounding=max(_errors(single, double)),
         cost=cost,
         export_s=export_s,
     )
@@ -169,12 +183,13 @@ def pictures(spec: ImageInput, n: int, seed: int) -> np.ndarray:
     return x.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def _by_autograd(deployed: Deployed, images: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _by_autograd(deployed: Deployed, images: np.ndarray, classes: np.ndarray, dtype: torch.dtype) -> Answer:
     """Logits and Grad-CAM of the model itself, without anything of kdedge but where the target layer is."""
     spec, explained = deployed.spec, deployed.explained
     assert isinstance(explained, ByCells)
     scaled = (images / 255.0 - spec.mean) / spec.std
-    x = torch.from_numpy(scaled.transpose(0, 3, 1, 2).astype(np.float32))
+    x = torch.from_numpy(scaled.transpose(0, 3, 1, 2)).to(dtype)
+    explained.model.to(dtype)
     with torch.no_grad():
         logits = explained.model(x).numpy()
     head, seen = explained.head, []
@@ -189,7 +204,17 @@ def _by_autograd(deployed: Deployed, images: np.ndarray, classes: np.ndarray) ->
     if isinstance(head, Tail):
         slopes, activations = head.layout.channels_first(slopes), head.layout.channels_first(activations)
     maps = (slopes.mean(dim=(2, 3), keepdim=True) * activations).sum(dim=1)
+    explained.model.float()
     return logits, maps.detach().numpy()
+
+
+def _errors(measured: list[Answer], expected: list[Answer]) -> tuple[float, float]:
+    """The largest error of logits and of maps over the inputs."""
+    pairs = [
+        [_error(*values) for values in zip(*answers, strict=True)] for answers in zip(measured, expected, strict=True)
+    ]
+    logits, maps = np.max(pairs, axis=0)
+    return float(logits), float(maps)
 
 
 def _error(measured: np.ndarray, expected: np.ndarray) -> float:
@@ -220,16 +245,16 @@ def saved(model: onnx.ModelProto, metadata: Metadata, path: Path) -> Model:
 
 
 def cost_of(first: Model, second: Model, images: np.ndarray, seconds: float = 4) -> float:
-    """Median ratio of the times of paired runs: what slows the machine down slows both of a pair."""
+    """Median ratio of the processor times of paired runs: what slows the machine down slows both of a pair."""
     ratios: list[float] = []
     started = time.perf_counter()
     while len(ratios) < 12 or time.perf_counter() - started < seconds:
         pair = (first, second) if len(ratios) % 2 else (second, first)  # whoever comes second finds warm caches
         times = {}
         for model in pair:
-            before = time.perf_counter()
+            before = time.process_time()
             model.predict(images)
-            times[model.path] = time.perf_counter() - before
+            times[model.path] = time.process_time() - before
         ratios.append(times[first.path] / times[second.path])
     return float(np.median(ratios[2:]))
 
@@ -252,8 +277,8 @@ def append_row(path: Path, row: Row) -> None:
 def table(rows: dict[str, Row], names: list[str]) -> str:
     """The rows in Markdown, in the order of the names."""
     lines = [
-        "| model | M parameters | px | cells | target layer | head | how | logits error | map error | cost |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| model | M params | px | cells | target layer | head | how | logits error | map error | rounding | cost |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in names:
         if name in rows:
@@ -261,6 +286,10 @@ def table(rows: dict[str, Row], names: list[str]) -> str:
             lines.append(
                 f"| {row.model} | {row.parameters / 1e6:.1f} | {row.side_px} | {row.cells[0]} × {row.cells[1]} "
                 f"| `{row.target_layer}` | {row.head} | {row.how} | {row.logits_error:.0e} | {row.map_error:.0e} "
-                f"| {row.cost:.2f} |"
+                f"| {row.rounding:.0e} | {row.cost:.2f} |"
             )
     return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    append_row(Path(sys.argv[2]), measure(sys.argv[1]))
