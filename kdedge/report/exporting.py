@@ -14,6 +14,15 @@ from kdedge_runtime.errors import ValidationFailed
 
 __all__ = ["print_export", "require_goal"]
 
+_QAT_FIGURES = (
+    ("top1", "top-1", 100, 1, " %"),
+    ("agreement", "agreement", 100, 1, " %"),
+    ("map_pearson", "map Pearson", 1, 4, ""),
+    ("loss", "loss of answers and maps", 1, 4, ""),
+    ("float_layers", "layers in float", 1, 0, ""),
+)
+"""Key in the note, name, factor, digits, unit."""
+
 
 def print_export(result: ExportResult, source: str, data: str | None) -> None:
     """Print the files, how well they agree with PyTorch, and the next command (on stderr)."""
@@ -39,6 +48,9 @@ def print_export(result: ExportResult, source: str, data: str | None) -> None:
         say(f"  [-] probabilities at temperature 1: {result.fit.why_not}")
     if result.int8_note is not None and result.tradeoff is not None:
         _print_int8(result, result.int8_note, result.tradeoff, say)
+    if result.removed is not None and result.int8 is None:
+        why = "it is of another model" if result.tradeoff is None else "it was not made for this goal"
+        say(f"  {result.removed} of an earlier export was removed: {why}")
     if result.tradeoff is not None and not result.tradeoff.met:
         return
     if result.metadata.outputs.method == "none":
@@ -86,6 +98,8 @@ def _print_int8(result: ExportResult, note: dict[str, Any], tradeoff: Tradeoff, 
         write_picture(tradeoff, picture_path(result.fp32))
         stderr_console().print(tradeoff_table(tradeoff))
         say(f"  measured on {tradeoff.images} training images that were not calibrated on: {picture_path(result.fp32)}")
+    if "qat" in note:
+        say(_gained(note["qat"]))
     if result.int8 is None:
         return
     kept = f", {len(chosen.float_layers)} of {tradeoff.layers} layers in float" if chosen.float_layers else ""
@@ -93,13 +107,6 @@ def _print_int8(result: ExportResult, note: dict[str, Any], tradeoff: Tradeoff, 
     fidelity = chosen.fidelity
     maps = "" if fidelity.map_pearson is None else f", map Pearson {fidelity.map_pearson:.4f}"
     say(f"  held out: agreement {100 * fidelity.agreement:.1f} %{maps} on {tradeoff.images} training images")
-    if "qat" in note:
-        qat = note["qat"]
-        outcome = "taken" if qat["taken"] else "not taken, it keeps less"
-        say(
-            f"  trained on for {qat['epochs']} epochs with int8's errors: loss of answers and maps "
-            f"{qat['loss_before']:.4f} before, {qat['loss_after']:.4f} after ({outcome})"
-        )
     ratio = latency["fp32"] / latency["int8"]
     verdict = "no gain" if 0.95 < ratio < 1.05 else "faster" if ratio > 1 else "SLOWER"
     say(
@@ -108,6 +115,17 @@ def _print_int8(result: ExportResult, note: dict[str, Any], tradeoff: Tradeoff, 
     )
     if ratio < 1.05:
         say("  Run the fp32 file on machines like this one: int8 costs accuracy and gains nothing.")
+
+
+def _gained(qat: dict[str, Any]) -> str:
+    """What training with int8's errors changed on held-out images, and whether the file is the trained one."""
+    before, after = qat["before"], qat["after"]
+    figures = []
+    for key, name, scale, digits, unit in _QAT_FIGURES:
+        if before[key] is not None and (key != "float_layers" or before[key] or after[key]):
+            figures.append(f"{name} {scale * before[key]:.{digits}f} → {scale * after[key]:.{digits}f}{unit}")
+    outcome = "taken" if qat["taken"] else "not taken, it keeps less"
+    return f"  trained on for {qat['epochs']} epochs with int8's errors: {', '.join(figures)} ({outcome})"
 
 
 def _megabytes(path: Path) -> str:

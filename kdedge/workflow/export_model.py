@@ -8,21 +8,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdedge.data import decode, scan
 from kdedge.data.collection import source_name
 from kdedge.models.run_folder import is_run, read_run
 from kdedge.models.trained import TrainedModel, load_trained
 from kdedge.workflow.calibrate import Fit, fit_run
+from kdedge.workflow.calibration_pictures import calibration_pictures
 from kdedge.workflow.fine_tune import fine_tune
-from kdedge.workflow.origins import as_model_classes
 from kdedge_export.graph import Deployed, ExportedGraph, Plain, deploy, export_graph, save_model
-from kdedge_export.quantize import Goal, Quantized, Recipe, Tradeoff, quantize
+from kdedge_export.quantize import Goal, Quantized, Recipe, Tradeoff, TradeoffPoint, quantize
 from kdedge_export.saliency import DEFAULT_METHOD
 from kdedge_export.validate.kinks import has_kinks, spread_at_kinks
 from kdedge_runtime import Metadata, Model
-from kdedge_runtime.arrays import Integers, Pixels
 from kdedge_runtime.devices import DeviceProfile
-from kdedge_runtime.errors import DataError, KdedgeError, UsageError
+from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.files import staged
 
 __all__ = ["ExportResult", "Progress", "export_model"]
@@ -30,11 +28,8 @@ __all__ = ["ExportResult", "Progress", "export_model"]
 TOLERANCE = 1e-4
 """Largest error of logits and maps against PyTorch, relative to their range: float32 sums in another order.
 A map that is differentiated may lie as far from PyTorch's as PyTorch's own moves at the kinks of the network."""
-CALIBRATION_IMAGES = 256
-"""At most; activation ranges of more differ little."""
-HELD_OUT_IMAGES = 128
-"""At most, and at most a third: of the training side too, but not calibrated on. What quantization loses is measured on
-them where something is chosen by it; what validation measures stays untouched."""
+_SHARED = ("labels", "input", "outputs", "lineage", "temperature")
+"""What the metadata of an fp32 file and of the int8 file made of it have in common."""
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much is done, and how much there is."""
 
@@ -52,6 +47,8 @@ class ExportResult:
     """Of the temperature; None for a model without a run."""
     int8: Path | None = None
     """None where it was not asked for, or where the goal is missed."""
+    removed: Path | None = None
+    """The int8 file of an earlier export, where it was of another model, or where the goal is missed."""
     int8_note: dict[str, Any] | None = None
     """What the int8 file's metadata says of its quantization."""
     tradeoff: Tradeoff | None = None
@@ -75,6 +72,9 @@ def export_model(
     progress: Progress = lambda *_: None,
 ) -> ExportResult:
     """Write the fp32 model file and, if asked for, the int8 one beside it (`model.onnx`, `model.int8.onnx`).
+
+    An int8 file of an earlier export is removed where it is of another model than the new fp32 file, and where the new
+    one misses the goal: whoever asks for a goal must not find a file beside the model that was never held against it.
 
     Args:
         source: a run folder, or a model's name.
@@ -107,7 +107,7 @@ def export_model(
     if output.suffix != ".onnx":
         raise UsageError(f"The model file must end in .onnx, got {output}.")
     if with_int8:
-        pictures = _training_pictures(source, trained, data, progress)
+        pictures = calibration_pictures(source, trained, data, progress)
     progress("exporting", 0, 1)
 
     def as_deployed(model: TrainedModel) -> Deployed | Plain:
@@ -133,7 +133,9 @@ def export_model(
             metadata = replace(metadata, temperature=fit.temperature, metrics=metrics)
             save_model(graph.model, metadata, temporary)
     progress("exporting", 1, 1)
-    result = ExportResult(output, metadata, logits_error, map_error, fit)
+    int8_path = output.with_suffix(".int8.onnx")
+    removed = _removed(int8_path) if _is_of_another_model(int8_path, metadata) else None
+    result = ExportResult(output, metadata, logits_error, map_error, fit, removed=removed)
     if not with_int8:
         return result
     recipe = Recipe(profile.quantization.reduce_range, profile.quantization.activations)
@@ -162,19 +164,43 @@ def export_model(
     note = quantized.note | {"device": profile.name}
     result = replace(result, int8_note=note, tradeoff=quantized.tradeoff, problems=pictures.problems)
     if not quantized.tradeoff.met:
-        return result
-    int8_path = output.with_suffix(".int8.onnx")
+        return replace(result, removed=removed or _removed(int8_path))
     save_model(quantized.model, replace(metadata, quantization=note), int8_path)
     return replace(result, int8=int8_path)
 
 
 def _better(plain: Quantized, trained_on: Quantized, training: dict[str, Any]) -> Quantized:
     """Whichever keeps more of what the float student says, with a note of the training and what came of it."""
-    before, after = (item.tradeoff.chosen.fidelity.loss for item in (plain, trained_on))
-    taken = (trained_on.tradeoff.met, -after) > (plain.tradeoff.met, -before)
+    before, after = plain.tradeoff.chosen, trained_on.tradeoff.chosen
+    taken = (trained_on.tradeoff.met, -after.fidelity.loss) > (plain.tradeoff.met, -before.fidelity.loss)
     chosen = trained_on if taken else plain
-    note = training | {"loss_before": before, "loss_after": after, "taken": taken}
+    note = training | {"before": _told(before), "after": _told(after), "taken": taken}
     return replace(chosen, note=chosen.note | {"qat": note})
+
+
+def _told(point: TradeoffPoint) -> dict[str, Any]:
+    """What a file keeps on held-out images, and with how many layers in float."""
+    return asdict(point.fidelity) | {"loss": point.fidelity.loss, "float_layers": len(point.float_layers)}
+
+
+def _is_of_another_model(path: Path, metadata: Metadata) -> bool:
+    """Whether the int8 file there, if any, was made of another model than this one, or explains in another way."""
+    if not path.is_file():
+        return False
+    try:
+        found = Model.load(path).metadata
+    except KdedgeError:
+        return True
+    written = Metadata.from_props(metadata.to_props())  # with lists for tuples, as in a file
+    return any(getattr(found, name) != getattr(written, name) for name in _SHARED)
+
+
+def _removed(path: Path) -> Path | None:
+    """Remove a file; None where there was none."""
+    if not path.is_file():
+        return None
+    path.unlink()
+    return path
 
 
 def _default_output(source: str, trained: TrainedModel, explained: bool) -> Path:
@@ -213,44 +239,6 @@ def _run_metrics(source: str) -> dict[str, Any]:
     record = read_run(Path(source)) if is_run(Path(source)) else None
     best = record.result["best"] if record is not None and record.result is not None else {}
     return {key: value for key, value in best.items() if key.startswith("val_") or key == "epoch"}
-
-
-@dataclass(frozen=True)
-class _Pictures:
-    calibration: Pixels
-    held_out: Pixels
-    targets: Integers | None
-    """Right classes of the held-out ones, as the model counts them; None where they are not known."""
-    problems: str | None
-
-
-def _training_pictures(source: str, trained: TrainedModel, data: str | None, progress: Progress) -> _Pictures:
-    """Evenly spaced training images; never those that the model is validated on."""
-    if data is None and not is_run(Path(source)):
-        raise UsageError(
-            "Quantization needs pictures to calibrate on, and a model without a run has none. "
-            "Name a folder of pictures such as the model will see: --data DIR."
-        )
-    collection = scan(data or read_run(Path(source)).data["source"], unlabelled_ok=True)
-    split = collection.train
-    count = min(len(split), CALIBRATION_IMAGES + HELD_OUT_IMAGES)
-    chosen = split.take(index * len(split) // count for index in range(count))  # folders are sorted by class
-    decoded = decode(chosen, trained.input, progress=lambda done, total: progress("reading pictures", done, total))
-    aside = np.arange(len(decoded)) % 3 == 2
-    if not aside.any():  # one or two pictures: measured on what it is calibrated on
-        aside = np.ones(len(decoded), dtype=bool)
-    calibration = decoded.images[~aside] if not aside.all() else decoded.images
-    targets = _known_classes(decoded.targets, collection.labels, trained.labels, collection.source)
-    problems = str(decoded.problems) if decoded.problems else None
-    return _Pictures(calibration, decoded.images[aside], None if targets is None else targets[aside], problems)
-
-
-def _known_classes(targets: Integers, labels: tuple[str, ...], known: tuple[str, ...], source: str) -> Integers | None:
-    """The right classes; None for pictures in no folders, or in folders that are not the model's classes."""
-    try:
-        return as_model_classes(targets, labels, known, source) if labels else None
-    except DataError:
-        return None
 
 
 def _check_against_torch(module: Deployed | Plain, model: Model) -> tuple[float, float | None]:

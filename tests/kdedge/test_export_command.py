@@ -37,13 +37,33 @@ def test_a_goal_that_means_nothing_is_refused(command: Command, arguments: list[
 def test_a_goal_out_of_reach_is_told_with_the_table_the_picture_and_exit_code_4(
     command: Command, exported_run: Path, tmp_path: Path
 ) -> None:
-    run = shutil.copytree(exported_run, tmp_path / "student")
-    outcome = command("export", str(run), "--quantize", "--keep-heatmaps", "0.9999999", "-o", str(tmp_path / "m.onnx"))
+    shutil.copy(exported_run / "model.int8.onnx", tmp_path / "m.int8.onnx")  # as an earlier export left it
+    outcome = command(
+        "export", str(exported_run), "--quantize", "--keep-heatmaps", "0.9999999", "-o", str(tmp_path / "m.onnx")
+    )
     assert outcome.code == 4, outcome.err
+    assert f"{tmp_path / 'm.int8.onnx'} of an earlier export was removed: it was not made for this goal" in outcome.err
     assert "layers in float" in outcome.err and "map Pearson" in outcome.err
     assert "No int8 file was written: nearest to the goal is 6 of 7 layers in float" in outcome.err
     assert (tmp_path / "m.onnx").is_file() and not (tmp_path / "m.int8.onnx").exists()
     assert (tmp_path / "m.tradeoff.svg").read_text(encoding="utf-8").startswith("<svg ")
+
+
+def test_an_int8_file_stays_beside_an_fp32_file_of_the_same_model_only(
+    command: Command, exported_run: Path, tmp_path: Path
+) -> None:
+    output, int8 = tmp_path / "m.onnx", tmp_path / "m.int8.onnx"
+    shutil.copy(exported_run / "model.int8.onnx", int8)
+    again = command("export", str(exported_run), "-o", str(output))
+    assert again.code == 0 and "removed" not in again.err
+    assert int8.read_bytes() == (exported_run / "model.int8.onnx").read_bytes()
+    otherwise = command("export", str(exported_run), "--method", "hirescam", "-o", str(output))
+    assert otherwise.code == 0, otherwise.err
+    assert f"{int8} of an earlier export was removed: it is of another model" in otherwise.err
+    assert not int8.exists()
+    int8.write_bytes(b"no model at all")
+    damaged = command("export", str(exported_run), "-o", str(output))
+    assert damaged.code == 0 and not int8.exists(), damaged.err
 
 
 def test_a_goal_that_is_kept_marks_what_was_chosen(command: Command, exported_run: Path, tmp_path: Path) -> None:
@@ -86,3 +106,26 @@ def test_qat_is_not_advised_where_it_was_tried(exported: ExportResult) -> None:
     with pytest.raises(ValidationFailed) as told:
         require_goal(replace(missed, int8_note=exported.int8_note | {"qat": {}}))
     assert "--qat" not in str(told.value)
+
+
+def test_what_training_with_int8s_errors_gained_is_told(
+    exported: ExportResult, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exported.int8_note is not None
+    before = {"top1": 0.9, "agreement": 0.95, "map_pearson": 0.97126, "loss": 0.05, "float_layers": 0}
+    after = {"top1": 0.925, "agreement": 0.98, "map_pearson": 0.99004, "loss": 0.02, "float_layers": 0}
+
+    def said(**qat: object) -> str:
+        note = {"epochs": 3, "before": before, "after": after, "taken": True} | qat
+        print_export(replace(exported, int8_note=exported.int8_note | {"qat": note}), "small:resnet8", None)
+        return capsys.readouterr().err
+
+    assert (
+        "trained on for 3 epochs with int8's errors: top-1 90.0 → 92.5 %, agreement 95.0 → 98.0 %, "
+        "map Pearson 0.9713 → 0.9900, loss of answers and maps 0.0500 → 0.0200 (taken)"
+    ) in said()
+    without_labels_or_map = {"top1": None, "map_pearson": None}
+    fewer = said(before=before | without_labels_or_map | {"float_layers": 2}, after=after | without_labels_or_map)
+    assert "errors: agreement 95.0 → 98.0 %, loss of answers" in fewer
+    assert "layers in float 2 → 0 (taken)" in fewer
+    assert "(not taken, it keeps less)" in said(taken=False)

@@ -103,10 +103,13 @@ def test_what_keeps_more_is_taken_and_both_are_noted(spread_run: Path, tmp_path:
     assert metadata.quantization is not None
     qat = metadata.quantization["qat"]
     assert qat["epochs"] == 3 and qat["loss"].keys() == {"kd", "mapall"}
-    assert qat["loss_after"] != qat["loss_before"] and qat["taken"] is (qat["loss_after"] < qat["loss_before"])
+    losses = [qat[when]["loss"] for when in ("before", "after")]
+    assert losses[0] != losses[1] and qat["taken"] is (losses[1] < losses[0])
     held_out = metadata.quantization["held_out"]
     kept = held_out["logits_error"] / 2 + 1 - held_out["map_pearson"]
-    assert kept == pytest.approx(min(qat["loss_before"], qat["loss_after"])), "the file is the other one"
+    assert kept == pytest.approx(min(losses)), "the file is the other one"
+    taken = qat["after" if qat["taken"] else "before"]
+    assert taken | held_out == taken | {"images": held_out["images"]}
     assert metadata.lineage == Model.load(result.fp32).metadata.lineage, "or it is not validated with the fp32 file"
     assert any(what == "training with int8's errors" and done == total for what, done, total in told)
 

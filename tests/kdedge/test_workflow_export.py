@@ -21,6 +21,7 @@ from kdedge.models.trained import TrainedModel, load_trained
 from kdedge.report.exporting import require_goal
 from kdedge.report.tradeoff import picture_path, tradeoff_table, write_picture
 from kdedge.workflow import export_model as workflow
+from kdedge.workflow.calibration_pictures import calibration_pictures
 from kdedge.workflow.export_model import export_model
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.quantize import Goal
@@ -173,7 +174,7 @@ def test_calibration_pictures_come_from_every_class(tmp_path: Path) -> None:
     spec = ImageInput(8, 8, mean=(0.5,) * 3, std=(0.5,) * 3)
     labels = ("class 0", "class 1", "class 2", "class 3")
     trained = TrainedModel(ModelSpec("small:resnet8", 4), torch.nn.Identity(), spec, labels, {})
-    pictures = workflow._training_pictures("small:resnet8", trained, str(tmp_path), lambda *_: None)
+    pictures = calibration_pictures("small:resnet8", trained, str(tmp_path), lambda *_: None)
     assert (len(pictures.calibration), len(pictures.held_out)) == (256, 128)
     assert np.bincount(pictures.calibration[:, 0, 0, 0]).tolist() == [64, 64, 64, 64], "or validation pictures"
     assert np.bincount(pictures.held_out[:, 0, 0, 0]).tolist() == [32, 32, 32, 32]
@@ -184,7 +185,7 @@ def test_calibration_pictures_come_from_every_class(tmp_path: Path) -> None:
 
 def test_pictures_in_other_folders_than_the_models_classes_have_no_labels(weights: Path, scenes: Path) -> None:
     trained = load_trained("small:resnet8", weights=weights)  # whose classes are called 0, 1, 2
-    pictures = workflow._training_pictures("small:resnet8", trained, str(scenes), lambda *_: None)
+    pictures = calibration_pictures("small:resnet8", trained, str(scenes), lambda *_: None)
     assert pictures.targets is None and len(pictures.held_out) == 16
 
 

@@ -1,0 +1,80 @@
+"""The pictures that int8 is calibrated on, and those that are held out to measure what it loses."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kdedge.data import decode, scan
+from kdedge.models.run_folder import is_run, read_run
+from kdedge.models.trained import TrainedModel
+from kdedge.workflow.origins import as_model_classes
+from kdedge_runtime.arrays import Integers, Pixels
+from kdedge_runtime.errors import DataError, UsageError
+
+__all__ = ["CalibrationPictures", "calibration_pictures"]
+
+CALIBRATION_IMAGES = 256
+"""At most; activation ranges of more differ little."""
+HELD_OUT_IMAGES = 128
+"""At most, and at most a third: of the training side too, but not calibrated on. What quantization loses is measured on
+them where something is chosen by it; what validation measures stays untouched."""
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class CalibrationPictures:
+    """Training images at the model's size."""
+
+    calibration: Pixels
+    """uint8 RGB `[N, H, W, 3]`."""
+    held_out: Pixels
+    """uint8 RGB `[M, H, W, 3]`, not calibrated on."""
+    targets: Integers | None
+    """Right classes of the held-out ones, as the model counts them; None where they are not known."""
+    problems: str | None
+    """What is wrong with the files, if anything."""
+
+
+def calibration_pictures(
+    source: str, trained: TrainedModel, data: str | None, progress: Progress
+) -> CalibrationPictures:
+    """Evenly spaced training images; never those that the model is validated on.
+
+    Args:
+        source: a run folder, or a model's name.
+        trained: that model.
+        data: pictures; None takes the run's training side.
+        progress: told while pictures are read.
+
+    Raises:
+        UsageError: nobody says where the pictures are.
+    """
+    if data is None and not is_run(Path(source)):
+        raise UsageError(
+            "Quantization needs pictures to calibrate on, and a model without a run has none. "
+            "Name a folder of pictures such as the model will see: --data DIR."
+        )
+    collection = scan(data or read_run(Path(source)).data["source"], unlabelled_ok=True)
+    split = collection.train
+    count = min(len(split), CALIBRATION_IMAGES + HELD_OUT_IMAGES)
+    chosen = split.take(index * len(split) // count for index in range(count))  # folders are sorted by class
+    decoded = decode(chosen, trained.input, progress=lambda done, total: progress("reading pictures", done, total))
+    aside = np.arange(len(decoded)) % 3 == 2
+    if not aside.any():  # one or two pictures: measured on what it is calibrated on
+        aside = np.ones(len(decoded), dtype=bool)
+    calibration = decoded.images[~aside] if not aside.all() else decoded.images
+    targets = _known_classes(decoded.targets, collection.labels, trained.labels, collection.source)
+    problems = str(decoded.problems) if decoded.problems else None
+    return CalibrationPictures(
+        calibration, decoded.images[aside], None if targets is None else targets[aside], problems
+    )
+
+
+def _known_classes(targets: Integers, labels: tuple[str, ...], known: tuple[str, ...], source: str) -> Integers | None:
+    """The right classes; None for pictures in no folders, or in folders that are not the model's classes."""
+    try:
+        return as_model_classes(targets, labels, known, source) if labels else None
+    except DataError:
+        return None
