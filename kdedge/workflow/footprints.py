@@ -1,7 +1,6 @@
 """Measure what model files take on this machine."""
 
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from kdedge_export.validate.roles import Role
 from kdedge_runtime import Model
 from kdedge_runtime.errors import KdedgeError
 
-__all__ = ["measure_footprints", "this_machine"]
+__all__ = ["measure_footprints"]
 
 # Linux keeps the largest size of whoever started a process in `ru_maxrss`, but not in `VmHWM`.
 _PROBE = """
@@ -31,11 +30,6 @@ else:
     import resource
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # bytes on macOS
 """
-
-
-def this_machine() -> str:
-    """Where figures were measured, in words."""
-    return f"this machine ({platform.system()} {platform.machine()}, {os.cpu_count()} cores)"
 
 
 def measure_footprints(files: Mapping[Role, Model], parameters: int, threads: int = 1) -> dict[Role, Footprint]:

@@ -14,7 +14,7 @@ from kdedge.data.objects import boxes_beside, object_masks
 from kdedge.models.run_folder import RunRecord, is_run, read_run
 from kdedge.models.trained import TrainedModel, load_trained
 from kdedge.workflow.calibrate import fitting_half
-from kdedge.workflow.footprints import measure_footprints, this_machine
+from kdedge.workflow.footprints import measure_footprints
 from kdedge.workflow.origins import as_model_classes, load_origin
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.graph import Deployed, deploy
@@ -23,6 +23,7 @@ from kdedge_export.validate.roles import Role
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Integers
 from kdedge_runtime.devices import DeviceProfile
+from kdedge_runtime.devices.detect import machine_name
 from kdedge_runtime.errors import DataError, KdedgeError, UsageError, ValidationFailed
 
 __all__ = ["Validation", "validate_model"]
@@ -138,7 +139,9 @@ def validate_model(
         files["int8"] = int8
     threads = 1 if profile is None or profile.threads is None else profile.threads
     if profile is not None:
-        notes.append(f"latency and memory were measured on {this_machine()}; {profile.name} is {profile.description}")
+        notes.append(
+            f"latency and memory were measured on this machine ({machine_name()}); {profile.name} is {profile.description}"
+        )
     report, evidence = validate(
         student=deploy(student.model, student.input, method, target_layer),
         fp32=fp32,

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from kdedge_runtime.devices import load_profile, profile_names
-from kdedge_runtime.devices.detect import Machine, detect_machine, profile_for
+from kdedge_runtime.devices.detect import Machine, detect_machine, machine_name, profile_for
+from kdedge_runtime.errors import KdedgeError
 
 ARM_V80 = "fp asimd evtstrm crc32 cpuid"
 ARM_V82 = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"
@@ -106,6 +107,23 @@ def test_a_machine_that_tells_nothing_is_generic(tmp_path: Path) -> None:
     machine = detect_machine(tmp_path)
     assert (machine.board, machine.cpu, machine.ram_mb, machine.instructions) == (None, None, None, ())
     assert profile_for(machine).name == "generic"
+
+
+def test_a_machine_is_named_once_by_its_board_and_its_processor() -> None:
+    board = Machine("Raspberry Pi 5 Model B Rev 1.0", "Cortex-A76", "aarch64", 4, ("dotprod",), 4096)
+    assert board.name == "Raspberry Pi 5 Model B Rev 1.0 (Cortex-A76, aarch64, 4 cores)"
+    assert Machine("Apple M1", "Apple M1", "arm64", 8, (), 17180).name == "Apple M1, arm64, 8 cores"
+    assert Machine(None, None, "x86_64", None, (), None).name == "unknown, x86_64, ? cores"
+    assert machine_name() == detect_machine().name
+
+
+def test_a_system_that_does_not_answer_has_a_name_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_answer(_name: str) -> str:
+        raise KdedgeError("macOS does not answer")
+
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    monkeypatch.setattr("kdedge_runtime.devices.detect._sysctl", no_answer)
+    assert machine_name().startswith(f"unknown, {platform.machine()}, ")
 
 
 def test_this_machine_is_detected() -> None:

@@ -1,11 +1,9 @@
 """Static quantization to int8 in QDQ form: the body and large dense layers in int8, logits and map in float."""
 
 import hashlib
-import platform
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import onnx
@@ -20,9 +18,10 @@ from kdedge_export.quantize.rewrite import Rewritten, rewrite
 from kdedge_export.quantize.search import Goal, Tradeoff, search
 from kdedge_export.quantize.session import open_session, paired_latency_ms
 from kdedge_runtime.arrays import Integers, Pixels
+from kdedge_runtime.devices.detect import machine_name
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["Quantized", "machine_name", "quantize"]
+__all__ = ["Quantized", "quantize"]
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much is done, and how much there is."""
@@ -107,16 +106,6 @@ def quantize(
     }
     int8_layers = {layer.name: ranges.get(layer.input) for layer in layers if layer.name not in kept}
     return Quantized(model, note | asdict(recipe), tradeoff, int8_layers)
-
-
-def machine_name() -> str:
-    """The processor's name, as far as the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
-    return f"{(names or [platform.processor() or 'unknown'])[0]}, {platform.machine()}"
 
 
 def _choose_ranges(

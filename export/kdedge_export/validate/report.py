@@ -35,6 +35,7 @@ from kdedge_export.validate.robustness import Robustness
 from kdedge_export.validate.roles import REFERENCE, Role, shipped
 from kdedge_export.validate.sanity import Sanity
 from kdedge_export.validate.studies import Sampled
+from kdedge_runtime.devices.detect import machine_name
 from kdedge_runtime.files import write_whole
 
 __all__ = ["SCHEMA", "Data", "ModelFacts", "ValidationReport", "file_facts", "json_schema", "write_json"]
@@ -48,7 +49,7 @@ def _versions() -> dict[str, str]:
         "torch": version("torch"),
         "onnxruntime": onnxruntime.__version__,
         "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
+        "machine": machine_name(),
     }
 
 

@@ -11,7 +11,7 @@ from typing import get_args
 from kdedge_runtime.devices.profile import DeviceProfile, Instruction, load_profile, profile_names
 from kdedge_runtime.errors import KdedgeError
 
-__all__ = ["GENERIC", "Machine", "detect_machine", "find_profile", "profile_for"]
+__all__ = ["GENERIC", "Machine", "detect_machine", "find_profile", "machine_name", "profile_for"]
 
 GENERIC = "generic"
 _ROOT = Path("/")
@@ -43,11 +43,21 @@ class Machine:
     instructions: tuple[Instruction, ...]
     ram_mb: int | None
 
+    @property
+    def processor(self) -> str:
+        """In words, such as `Cortex-A76, aarch64, 4 cores`."""
+        return f"{self.cpu or 'unknown'}, {self.architecture}, {self.cores or '?'} cores"
+
+    @property
+    def name(self) -> str:
+        """In words, such as `Raspberry Pi 5 Model B Rev 1.0 (Cortex-A76, aarch64, 4 cores)`."""
+        return self.processor if self.board in (None, self.cpu) else f"{self.board} ({self.processor})"
+
     def rows(self) -> dict[str, str]:
         """What it tells, in words by name."""
         return {
             "board": self.board or "no name",
-            "CPU": f"{self.cpu or 'unknown'}, {self.architecture}, {self.cores or '?'} cores",
+            "CPU": self.processor,
             "instructions": ", ".join(self.instructions) or "none that int8 kernels use",
             "RAM": f"{self.ram_mb:,} MB" if self.ram_mb else "unknown",
         }
@@ -76,6 +86,14 @@ def detect_machine(root: Path = _ROOT, ask_macos: Callable[[str], str] | None = 
         instructions=_ordered({_FLAGS[flag] for flag in flags & _FLAGS.keys()}),
         ram_mb=_ram_mb(root),
     )
+
+
+def machine_name() -> str:
+    """Where something is measured, in words; as little as Python knows where the system does not answer."""
+    try:
+        return detect_machine().name
+    except KdedgeError:
+        return Machine(None, None, platform.machine(), _usable_cores(), (), None).name
 
 
 def profile_for(machine: Machine) -> DeviceProfile:
