@@ -139,9 +139,8 @@ def validate_model(
         files["int8"] = int8
     threads = 1 if profile is None or profile.threads is None else profile.threads
     if profile is not None:
-        notes.append(
-            f"latency and memory were measured on this machine ({machine_name()}); {profile.name} is {profile.description}"
-        )
+        where = f"on this machine ({machine_name()})"
+        notes.append(f"latency and memory were measured {where}; {profile.name} is {profile.description}")
     report, evidence = validate(
         student=deploy(student.model, student.input, method, target_layer),
         fp32=fp32,
