@@ -180,7 +180,7 @@ def _better(plain: Quantized, trained_on: Quantized, training: dict[str, Any]) -
 
 def _told(point: TradeoffPoint) -> dict[str, Any]:
     """What a file keeps on held-out images, and with how many layers in float."""
-    return asdict(point.fidelity) | {"loss": point.fidelity.loss, "float_layers": len(point.float_layers)}
+    return point.fidelity.to_dict() | {"float_layers": len(point.float_layers)}
 
 
 def _is_of_another_model(path: Path, metadata: Metadata) -> bool:

@@ -110,6 +110,54 @@ def test_it_shows_every_study_and_what_was_left_out(validated: tuple[ValidationR
     assert "--quick" not in text and "--quick" in read(render_page(replace(shown, quick=True), evidence)).text
 
 
+NOTE = {
+    "weights": "int8",
+    "per_channel": True,
+    "activations": "uint8",
+    "reduce_range": True,
+    "calibration": "entropy",
+    "calibration_loss": {"minmax": 0.06, "entropy": 0.0125},
+    "calibration_sha256": "c0ffee",
+    "calibration_images": 171,
+    "float_layers": ["layer1.0.conv1", "<b>"],
+    "goal": {"keep_heatmaps": 0.98, "max_drop": 0.5},
+    "held_out": {"images": 85, "top1": 0.925, "agreement": 0.98, "map_pearson": 0.98765, "loss": 0.02},
+    "device": "raspberry-pi-5",
+}
+
+
+def test_how_it_was_quantized_is_told_in_words(validated: tuple[ValidationReport, Evidence]) -> None:
+    report, evidence = validated
+
+    def page(**more: object) -> str:
+        facts = replace(report.models["int8"], quantization=NOTE | more)
+        return read(render_page(replace(report, models=dict(report.models) | {"int8": facts}), evidence)).text
+
+    text = page()
+    assert "int8 of 7 bits, so that processors without VNNI compute the same; a scale for each output channel" in text
+    assert "by least relative entropy, on 171 training images" in text
+    assert "by least relative entropy0.0125chosen" in text and "smallest to the largest value seen0.0600" in text
+    assert "and 2 layers: layer1.0.conv1, <b>" in text
+    assert "maps that correlate at 0.98 or more and at most 0.5 points of top-1 lost" in text
+    assert "this file292.5\u00a0%98.0\u00a0%0.9880.0200" in text
+    assert "raspberry-pi-5" in text and "sha256 c0ffee" in text
+    assert '{"' not in text and "calibration_loss" not in text, "raw JSON"
+    qat = {"epochs": 3, "taken": True, "before": NOTE["held_out"] | {"agreement": 0.9, "float_layers": 4}}
+    tuned = page(qat=qat | {"after": NOTE["held_out"] | {"float_layers": 2}})
+    assert "for 3 epochs with int8’s errors (--qat): it keeps more, and is this file" in tuned
+    assert "as it was492.5\u00a0%90.0" in tuned and "errors (this file)292.5\u00a0%98.0" in tuned
+
+
+def test_a_file_that_tells_little_of_its_quantization_has_a_page_all_the_same(
+    validated: tuple[ValidationReport, Evidence],
+) -> None:
+    report, evidence = validated
+    for note, told in (({}, False), ({"device": "a board"}, True)):
+        facts = replace(report.models["int8"], quantization=note)
+        text = read(render_page(replace(report, models=dict(report.models) | {"int8": facts}), evidence)).text
+        assert ("How it was quantized" in text) is told
+
+
 def test_what_is_not_shown_is_neither_a_pass_nor_a_failure(validated: tuple[ValidationReport, Evidence]) -> None:
     report, evidence = validated
     shown = Check("a", "some check", 0.99, ">=", 0.98, "correlation", "passed", Interval(0.985, 0.995))

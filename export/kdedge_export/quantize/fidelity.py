@@ -1,6 +1,7 @@
 """How much of the answer and of the reason a quantized graph keeps."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -32,6 +33,10 @@ class Fidelity:
     def loss(self) -> float:
         """What is lost of both: for small errors, the error of the logits is twice a lost correlation."""
         return self.logits_error / 2 + (0.0 if self.map_pearson is None else 1 - self.map_pearson)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it with the loss, as plain values for JSON."""
+        return asdict(self) | {"loss": self.loss}
 
 
 class Judge:

@@ -101,7 +101,7 @@ def quantize(
         "calibration_images": len(calibration),
         "float_layers": list(tradeoff.chosen.float_layers),
         "goal": asdict(tradeoff.goal),
-        "held_out": {"images": len(held_out)} | asdict(found),
+        "held_out": {"images": len(held_out)} | found.to_dict(),
         "latency_ms": {"fp32": fp32_ms, "int8": int8_ms, "machine": machine_name(), "threads": 1},
     }
     int8_layers = {layer.name: ranges.get(layer.input) for layer in layers if layer.name not in kept}

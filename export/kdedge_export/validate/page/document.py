@@ -1,6 +1,5 @@
 """Puts the page together from its parts and the template."""
 
-import json
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -12,6 +11,7 @@ from kdedge_export.validate.intervals import unseen_share
 from kdedge_export.validate.page.choice import choose
 from kdedge_export.validate.page.histogram import histogram, lower_end
 from kdedge_export.validate.page.pairs import lost_and_kept
+from kdedge_export.validate.page.quantization import quantization
 from kdedge_export.validate.page.rows import gallery
 from kdedge_export.validate.page.shell import shell
 from kdedge_export.validate.page.studies import studies
@@ -46,7 +46,7 @@ def render_page(report: ValidationReport, evidence: Evidence) -> str:
         created=escape(report.created.replace("T", " ").replace("+00:00", " UTC")),
         checks="".join(_check(check) for check in sorted(report.checks, key=_urgency)),
         table=model_table(report, evidence),
-        studies=studies(report),
+        studies=studies(report) + quantization(report),
         pairs=lost_and_kept(evidence),
         histograms=_histograms(report, evidence),
         gallery=gallery(choose(evidence), evidence),
@@ -150,9 +150,13 @@ def _origin(report: ValidationReport) -> str:
         pictures = f"{report.images:,} images"
         rows.append((escape(report.data.description), pictures, f"fingerprint {report.data.fingerprint}"))
     rows += [
-        (f"{TITLES[role]}: quantization", "", escape(json.dumps(dict(facts.quantization), ensure_ascii=False)))
+        (
+            f"{TITLES[role]}: calibrated on",
+            f"{facts.quantization.get('calibration_images', '?')} images",
+            f"sha256 {escape(str(facts.quantization['calibration_sha256']))}",
+        )
         for role, facts in report.models.items()
-        if facts.quantization is not None
+        if facts.quantization is not None and "calibration_sha256" in facts.quantization
     ]
     cells = (
         f'<tr><th scope="row">{what}</th><td>{size}</td><td><code>{code}</code></td></tr>' for what, size, code in rows
