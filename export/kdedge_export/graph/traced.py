@@ -16,6 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
 from kdedge_export.graph.backward import DECOMPOSITIONS
+from kdedge_export.graph.products import read_weights_as_stored
 from kdedge_export.saliency.attention import plain_attention
 
 __all__ = ["traced"]
@@ -40,7 +41,7 @@ def traced(function: Callable[..., Any], model: nn.Module, image: Tensor, class_
     # Python's shape inference where there is one: that in C++ takes a free batch for the example's.
     with fake, enable_python_dispatcher(), _out_of_place(model), plain_attention():
         graph = make_fx(function, decomposition_table=DECOMPOSITIONS, _allow_non_fake_inputs=True)(*examples)
-    graph.graph.eliminate_dead_code()
+    read_weights_as_stored(graph.graph)
     graph.recompile()
     graph.eval()
     return graph

@@ -74,10 +74,9 @@ def gradients(scores: Tensor, classes: Tensor, seen: tuple[Tensor, ...]) -> list
     """
     again = torch.is_grad_enabled()
     with torch.enable_grad():
-        chosen = scores.gather(1, classes).sum(dim=0)
         columns = [
-            torch.autograd.grad(chosen[column], seen, retain_graph=True, create_graph=again)
-            for column in range(classes.shape[1])
+            torch.autograd.grad(scores.gather(1, column).sum(), seen, retain_graph=True, create_graph=again)
+            for column in torch.split(classes, 1, dim=1)
         ]
     return columns if again else [tuple(part.detach() for part in column) for column in columns]
 

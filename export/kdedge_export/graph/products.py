@@ -1,0 +1,68 @@
+"""Products with a layer's weight, read as it is stored.
+
+PyTorch differentiates `x Wᵀ` in pieces: a transposed weight for the answer, transposed again for the way back, and a
+row of the weight as a product with a one-hot vector. An exporter folds some of these into further copies of the
+weight, and leaves others to every run.
+"""
+
+from typing import Any
+
+import torch
+from torch import fx
+
+__all__ = ["read_weights_as_stored"]
+
+aten = torch.ops.aten
+
+
+def read_weights_as_stored(graph: fx.Graph) -> None:
+    """Write `x · t(W)` as a dense layer, `t(t(W))` as `W`, and `onehot(c) · W` as row `c`, where `W` is a constant."""
+    for node in list(graph.nodes):
+        if node.target is aten.addmm.default and not node.kwargs and (weight := _transposed(node.args[2])) is not None:
+            _replace(graph, node, aten.linear.default, (node.args[1], weight, node.args[0]))
+        elif node.target is aten.mm.default:
+            left, right = node.args
+            if (weight := _transposed(right)) is not None:
+                _replace(graph, node, aten.linear.default, (left, weight))
+            elif (weight := _constant(right)) is not None and (chosen := _one_hot(left)) is not None:
+                _row(graph, node, weight, *chosen)
+            elif weight is not None:
+                node.args = (left, weight)
+    graph.eliminate_dead_code()
+
+
+def _constant(node: Any) -> fx.Node | None:
+    """The constant that an even number of transpositions leaves."""
+    turned = False
+    while node.op == "call_function" and node.target is aten.t.default:
+        node, turned = node.args[0], not turned
+    return node if node.op == "get_attr" and not turned else None
+
+
+def _transposed(node: Any) -> fx.Node | None:
+    return _constant(node.args[0]) if node.op == "call_function" and node.target is aten.t.default else None
+
+
+def _one_hot(node: Any) -> tuple[fx.Node, fx.Node] | None:
+    """Index and value `[N, 1]` of the only entry of each row that is not 0."""
+    if node.target is not aten.scatter_add.default or node.args[1] != 1:
+        return None
+    zeros, _, index, value = node.args
+    if zeros.target not in _ZEROS or index.meta["val"].shape[1] != 1:
+        return None
+    return index, value
+
+
+_ZEROS = {aten.new_zeros.default, aten.zeros.default, aten.zeros_like.default}
+
+
+def _row(graph: fx.Graph, node: fx.Node, weight: fx.Node, index: fx.Node, value: fx.Node) -> None:
+    with graph.inserting_before(node):
+        row = graph.call_function(aten.embedding.default, (weight, graph.call_function(aten.squeeze.dim, (index, 1))))
+    _replace(graph, node, aten.mul.Tensor, (row, value))
+
+
+def _replace(graph: fx.Graph, node: fx.Node, target: Any, args: tuple[Any, ...]) -> None:
+    with graph.inserting_before(node):
+        node.replace_all_uses_with(graph.call_function(target, args))
+    graph.erase_node(node)

@@ -1,0 +1,72 @@
+"""Dense layers whose weight a graph holds once: for the answer, for the way back, and for a class's own row."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+import torch
+from small_nets import CHANNELS, CLASSES, Export
+from torch import Tensor, fx, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from kdedge_export.graph.products import read_weights_as_stored
+
+aten = torch.ops.aten
+
+
+class Differentiated(nn.Module):
+    """Two dense layers, and the gradient of one class with respect to what comes in."""
+
+    def __init__(self, *, bias: bool = True) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(6, 5, bias=bias), nn.ReLU(), nn.Linear(5, 4, bias=bias))
+        self.requires_grad_(False)
+
+    def forward(self, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            x = x.requires_grad_()
+            logits = self.layers(x)
+            return logits.detach(), torch.autograd.grad(logits.gather(1, classes).sum(), x)[0]
+
+
+def traced(function: Callable[..., object], *examples: Tensor) -> fx.GraphModule:
+    return make_fx(function)(*examples)
+
+
+def kinds(graph: fx.GraphModule) -> Counter[object]:
+    return Counter(node.target for node in graph.graph.nodes if node.op == "call_function")
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_gradient_through_dense_layers_is_the_same_and_turns_no_weight(bias: bool) -> None:
+    torch.manual_seed(0)
+    module, x, classes = Differentiated(bias=bias), torch.randn(3, 6), torch.tensor([[0], [3], [1]])
+    graph = traced(module, x, classes)
+    expected = module(x, classes)
+    assert kinds(graph)[aten.t.default] > 0
+
+    read_weights_as_stored(graph.graph)
+    graph.recompile()
+
+    found = kinds(graph)
+    assert found[aten.t.default] == found[aten.addmm.default] == 0
+    assert (found[aten.linear.default], found[aten.embedding.default], found[aten.mm.default]) == (2, 1, 1)
+    for one, other in zip(graph(x, classes), expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_products_of_what_is_computed_stay_as_they_are() -> None:
+    def multiply(left: Tensor, right: Tensor) -> Tensor:
+        return left.mm(right.t())
+
+    graph = traced(multiply, torch.randn(2, 3), torch.randn(4, 3))
+    before = kinds(graph)
+    read_weights_as_stored(graph.graph)
+    assert kinds(graph) == before
+
+
+def test_an_exported_head_of_dense_layers_stores_each_weight_once(export: Callable[[str], Export]) -> None:
+    graph = export("flattens").graph.model.graph
+    dense = {i.name: tuple(i.dims) for i in graph.initializer if len(i.dims) == 2 and max(i.dims) > 8}
+    assert Counter(dense.values()) == Counter({(CLASSES, 24): 1, (24, CHANNELS * 25): 1})
+    assert not [node for node in graph.node if node.op_type == "Transpose" and node.input[0] in dense]
