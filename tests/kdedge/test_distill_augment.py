@@ -12,10 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as reference
 
-from kdedge.distill.augment import Augmentation, View, draw_view, mix, transform
+from kdedge.distill.augment import Augmentation, View, blend, draw_mixing, draw_view, transform
 from kdedge.distill.augment.erase import draw_erasures, erase
 from kdedge.distill.augment.geometry import draw_warps, move, move_and_warp
-from kdedge.distill.augment.mixing import blend, draw_mixing
 from kdedge_runtime.errors import UsageError
 
 EVERYTHING = Augmentation(geometry=1.0, erase=0.5, mixup=0.2, cutmix=1.0)
@@ -107,8 +106,8 @@ def test_the_same_seed_gives_the_same_view() -> None:
 def test_the_original_is_never_touched(augmentation: Augmentation) -> None:
     before = pictures(20, 8, 8)
     copy, targets = before.clone(), torch.eye(20)
-    mix(transform(before, draw_view(augmentation, 20, 8, 8, seeded(0))), targets, augmentation, seeded(0))
-    mix(before, targets, augmentation, seeded(0))
+    transform(before, draw_view(augmentation, 20, 8, 8, seeded(0)))
+    blend(before, targets, draw_mixing(EVERYTHING, 19, 8, 8, seeded(0)))
     assert torch.equal(before, copy) and torch.equal(targets, torch.eye(20))
 
 
@@ -272,10 +271,12 @@ class NoHostTraffic(TorchDispatchMode):
 
 def augmented(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """One batch of `EVERYTHING`, from the draw to the mixed targets."""
-    view = draw_view(EVERYTHING, len(images), *images.shape[1:3], generator)
-    index = torch.arange(len(images), device=images.device)
-    targets = torch.zeros(len(images), 3, device=images.device)
-    return mix(transform(images, view.take(index)), targets, EVERYTHING, generator)
+    count, height, width = images.shape[:3]
+    view = draw_view(EVERYTHING, count, height, width, generator)
+    index = torch.arange(count, device=images.device)
+    targets = torch.zeros(count, 3, device=images.device)
+    mixing = draw_mixing(EVERYTHING, count - 1, height, width, generator)
+    return blend(transform(images, view.take(index)), targets, mixing)
 
 
 def test_nothing_waits_for_the_device() -> None:
@@ -300,7 +301,7 @@ def test_a_cuda_graph_holds_a_batch() -> None:
     torch.cuda.set_sync_debug_mode("error")
     try:
         augmented(images, generator)
-        view, mixing = draw_view(EVERYTHING, 6, 8, 8, generator), draw_mixing(EVERYTHING, 6, 8, 8, generator)
+        view, mixing = draw_view(EVERYTHING, 6, 8, 8, generator), draw_mixing(EVERYTHING, 5, 8, 8, generator)
         expected = blend(transform(images, view), targets, mixing)
     finally:
         torch.cuda.set_sync_debug_mode("default")

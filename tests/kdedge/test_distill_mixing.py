@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdedge.distill.augment import Augmentation, mix
-from kdedge.distill.augment.mixing import Mixing, blend, draw_mixing
+from kdedge.distill.augment import Augmentation, Mixing, blend, draw_mixing
 
 CUTMIX = Augmentation(cutmix=1.0)
 MIXUP = Augmentation(mixup=0.2)
@@ -21,6 +20,18 @@ def pictures(count: int, height: int, width: int) -> Tensor:
 
 def distributions(count: int, classes: int) -> Tensor:
     return torch.randn(count, classes, generator=seeded(1)).softmax(dim=1)
+
+
+def ring(rows: Tensor) -> Tensor:
+    """The rows of a whole batch as `blend` takes them: the last one before the first."""
+    return torch.cat((rows[-1:], rows))
+
+
+def mix(
+    images: Tensor, targets: Tensor, augmentation: Augmentation, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """A whole batch, mixed as it is drawn."""
+    return blend(ring(images), ring(targets), draw_mixing(augmentation, *images.shape[:3], generator))
 
 
 def test_cutmix_pastes_a_box_of_the_neighbour_and_counts_its_pixels_exactly() -> None:
@@ -44,7 +55,7 @@ def test_cutmix_pastes_a_box_of_the_neighbour_and_counts_its_pixels_exactly() ->
 def test_cutmix_copies_pixels_from_their_own_place() -> None:
     before = pictures(20, 8, 8)
     mixing = draw_mixing(CUTMIX, 20, 8, 8, seeded(3))
-    after, _ = blend(before, distributions(20, 5), mixing)
+    after, _ = blend(ring(before), ring(distributions(20, 5)), mixing)
     for i, (top, left, bottom, right) in enumerate(mixing.boxes.tolist()):
         expected = before[i].clone()
         expected[top:bottom, left:right] = before[i - 1, top:bottom, left:right]
@@ -54,7 +65,7 @@ def test_cutmix_copies_pixels_from_their_own_place() -> None:
 def test_mixup_is_a_weighted_mean_of_images_and_targets() -> None:
     before, targets = pictures(30, 6, 7), distributions(30, 4)
     mixing = draw_mixing(MIXUP, 30, 6, 7, seeded(4))
-    after, mixed = blend(before, targets, mixing)
+    after, mixed = blend(ring(before), ring(targets), mixing)
     for i in range(30):
         share = float(mixing.weight[i])
         expected = (1 - share) * before[i].double() + share * before[i - 1].double()
@@ -113,18 +124,24 @@ def test_the_same_seed_gives_the_same_mixture() -> None:
     assert not torch.equal(first, mixed(6))
 
 
-def test_without_mixup_and_cutmix_and_alone_in_a_batch_nothing_changes() -> None:
-    images, targets = pictures(3, 8, 8), distributions(3, 4)
-    assert not Augmentation().mixes
-    after, unmixed = mix(images, targets, Augmentation(), seeded(0))
+def test_alone_in_a_batch_a_picture_stays_as_it_is() -> None:
+    assert CUTMIX.mixes and MIXUP.mixes and not Augmentation().mixes
+    images, targets = pictures(1, 8, 8), distributions(1, 4)
+    after, unmixed = mix(images, targets, Augmentation(mixup=1.0, cutmix=1.0), seeded(0))
     assert torch.equal(after, images) and torch.equal(unmixed, targets)
-    assert CUTMIX.mixes and MIXUP.mixes
-    after, unmixed = mix(images[:1], targets[:1], Augmentation(mixup=1.0, cutmix=1.0), seeded(0))
-    assert torch.equal(after, images[:1]) and torch.equal(unmixed, targets[:1])
+
+
+def test_parts_of_a_batch_with_the_picture_before_them_are_mixed_as_the_whole() -> None:
+    images, targets = ring(pictures(12, 8, 9)), ring(distributions(12, 4))
+    mixing = draw_mixing(Augmentation(mixup=1.0, cutmix=1.0), 12, 8, 9, seeded(9))
+    whole = blend(images, targets, mixing)
+    for start, end in ((0, 5), (5, 6), (6, 12)):
+        part = blend(images[start : end + 1], targets[start : end + 1], Mixing(*(rows[start:end] for rows in mixing)))
+        assert torch.equal(part[0], whole[0][start:end]) and torch.equal(part[1], whole[1][start:end])
 
 
 def test_compiled_in_one_graph_it_does_the_same() -> None:
-    images, targets = pictures(10, 8, 9), distributions(10, 4)
+    images, targets = ring(pictures(10, 8, 9)), ring(distributions(10, 4))
     mixing = draw_mixing(Augmentation(mixup=1.0, cutmix=1.0), 10, 8, 9, seeded(8))
 
     def batch(images: Tensor, targets: Tensor, mixing: Mixing) -> tuple[Tensor, Tensor]:

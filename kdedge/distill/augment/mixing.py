@@ -8,7 +8,7 @@ from torch import Tensor
 from kdedge.distill.augment.boxes import inside
 from kdedge.distill.augment.settings import Augmentation
 
-__all__ = ["Mixing", "blend", "draw_mixing", "mix"]
+__all__ = ["Mixing", "blend", "draw_mixing"]
 
 
 class Mixing(NamedTuple):
@@ -18,26 +18,6 @@ class Mixing(NamedTuple):
     """int64 `[n, 4]`: top, left, bottom, right in px, the last two exclusive; the whole image for mixup."""
     weight: Tensor
     """float32 `[n]` in [0, 1]: the partner's, inside the box; 1 for cutmix."""
-
-
-def mix(
-    images: Tensor, targets: Tensor, augmentation: Augmentation, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Mix every image, and its target as much, with its neighbour in the batch.
-
-    Args:
-        images: uint8 RGB `[n, H, W, 3]`; left as they are.
-        targets: float32 `[n, K]`, distributions over the classes.
-        augmentation: the settings; without mixup and cutmix nothing happens.
-        generator: on the images' device.
-
-    Returns:
-        Images and targets, as from `blend`.
-    """
-    if not augmentation.mixes:
-        return images, targets
-    count, height, width = images.shape[:3]
-    return blend(images, targets, draw_mixing(augmentation, count, height, width, generator))
 
 
 def draw_mixing(augmentation: Augmentation, count: int, height: int, width: int, generator: torch.Generator) -> Mixing:
@@ -63,25 +43,27 @@ def draw_mixing(augmentation: Augmentation, count: int, height: int, width: int,
 
 
 def blend(images: Tensor, targets: Tensor, mixing: Mixing) -> tuple[Tensor, Tensor]:
-    """Mix every image with the one before it in the batch, the first with the last.
+    """Mix every image but the first with the one before it, which is as it was.
 
-    Batches are in random order, so neighbours are random pairs.
+    Batches are in random order, so neighbours are random pairs. A whole batch is mixed with its last image in front; a
+    process that has a part of it needs one image more than its own, and nothing of what the others mix.
 
     Args:
-        images: uint8 RGB `[n, H, W, 3]`; left as they are.
-        targets: float32 `[n, K]`, distributions over the classes.
-        mixing: drawn for as many images of this height and width, on their device.
+        images: uint8 RGB `[1 + n, H, W, 3]`; left as they are.
+        targets: float32 `[1 + n, K]`, distributions over the classes.
+        mixing: drawn for n images of this height and width, on their device.
 
     Returns:
-        Images, uint8, rounded where mixup blends and copied where cutmix pastes; and targets, in which the partner's
-        share is its box's share of the image's pixels, times its weight there.
+        Images uint8 `[n, H, W, 3]`, rounded where mixup blends and copied where cutmix pastes; and targets `[n, K]`, in
+        which the partner's share is its box's share of the image's pixels, times its weight there.
     """
     height, width = images.shape[1:3]
-    whole = torch.lerp(images.float(), images.roll(1, dims=0).float(), mixing.weight[:, None, None, None])
-    mixed = torch.where(inside(mixing.boxes, height, width), whole.round_().to(torch.uint8), images)
+    partners, own = images[:-1], images[1:]
+    whole = torch.lerp(own.float(), partners.float(), mixing.weight[:, None, None, None])
+    mixed = torch.where(inside(mixing.boxes, height, width), whole.round_().to(torch.uint8), own)
     top, left, bottom, right = mixing.boxes.unbind(1)
     share = mixing.weight * ((bottom - top) * (right - left)) / (height * width)
-    return mixed, targets + share[:, None] * (targets.roll(1, dims=0) - targets)
+    return mixed, targets[1:] + share[:, None] * (targets[:-1] - targets[1:])
 
 
 def _draw_mixup(alpha: float, count: int, height: int, width: int, generator: torch.Generator) -> Mixing:

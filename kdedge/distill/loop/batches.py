@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdedge.distill.augment import mix, transform
+from kdedge.distill.augment import Mixing, blend, draw_mixing, transform
 from kdedge.distill.augment.views import Views, seed_of
 from kdedge.distill.loop.images import Images
 from kdedge.distill.loop.stop import never
@@ -37,8 +37,7 @@ class Batches:
     """Training pictures, batch by batch.
 
     Everything random is drawn from generators seeded by the run's seed and the epoch, so that an epoch is the same
-    whether training came to it in one go or was resumed before it, and whatever the number of processes (but for the
-    mixing of pictures, which each process does with its own).
+    whether training came to it in one go or was resumed before it, and whatever the number of processes.
     """
 
     def __init__(
@@ -74,12 +73,23 @@ class Batches:
         chosen = torch.split(order[: self.per_epoch * recipe.batch_size], recipe.batch_size)[start:]
         view = self._views.draw(epoch)
         self._guidance.begin(epoch, must_stop)
-        mine = [group.share(batch) for batch in chosen]
+        mixes = recipe.augmentation.mixes
+        mine = [_with_partner(batch, group) if mixes else group.share(batch) for batch in chosen]
         for step, (index, pictures) in enumerate(self.images.batches(mine), start):
             images = transform(pictures, view.take(index))
             targets = F.one_hot(self.images.targets[index], self.classes).float()
-            if recipe.augmentation.mixes:
-                place = (epoch * self.per_epoch + step) * group.size + group.rank
-                mixer = torch.Generator(device).manual_seed(seed_of(recipe.seed, place, _MIX))
-                images, targets = mix(images, targets, recipe.augmentation, mixer)
+            if mixes:
+                mixing = self._mixing(epoch * self.per_epoch + step, len(chosen[0]))
+                index, (images, targets) = index[1:], blend(images, targets, mixing)
             yield Batch(images, targets, self._guidance.answer(index, images))
+
+    def _mixing(self, step: int, count: int) -> Mixing:
+        """How this process's part of a batch of so many pictures is mixed, drawn with those of all others."""
+        generator = torch.Generator(self.images.targets.device).manual_seed(seed_of(self._recipe.seed, step, _MIX))
+        drawn = draw_mixing(self._recipe.augmentation, count, *self.images.side, generator)
+        return Mixing(*map(self._group.share, drawn))
+
+
+def _with_partner(batch: Tensor, group: Group) -> Tensor:
+    """This process's part of a batch, and in front of it the row before, which its first row is mixed with."""
+    return torch.cat((group.share(batch.roll(1))[:1], group.share(batch)))
