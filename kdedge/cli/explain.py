@@ -7,12 +7,13 @@ import typer
 
 if TYPE_CHECKING:
     from kdedge_runtime import Model
+    from kdedge_runtime.explain import Explained
 
 __all__ = ["explain"]
 
 
 def explain(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model file written by kdedge export.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model file written by kdedge export, or bundle.")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Pictures to explain.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the overlays.")] = Path("explained"),
     class_name: Annotated[
@@ -43,30 +44,35 @@ def explain(
     from kdedge.report.progress import step_progress
     from kdedge_runtime import Model
     from kdedge_runtime.blackbox import make_explainer
+    from kdedge_runtime.bundle import opened_model
     from kdedge_runtime.errors import UsageError
     from kdedge_runtime.explain import explain as explain_pictures
 
     for option, value in (("--budget-ms", budget_ms), ("--parts", parts)):
         if value is not None and method is None:
             raise UsageError(f"{option} {value:g} is for a --method. Name one, or leave {option} out.")
-    loaded = Model.load(model)
-    explainer = None if method is None else make_explainer(loaded, method, budget_ms=budget_ms, parts=parts)
-    with step_progress() as progress:
-        done = explain_pictures(
-            loaded,
-            images,
-            output,
-            class_name=class_name,
-            explainer=explainer,
-            progress=None if explainer is None else progress,
-        )
-    for explained in done:
-        answer, estimate = explained.answer, explained.estimate
-        account = "" if estimate is None else f"  {estimate.evaluations:,} evaluations, {estimate.elapsed_ms:,.0f} ms"
-        typer.echo(f"{explained.written}  {answer.label} {100 * answer.probability:.1f} %{account}")
-    pictures = [(explained.picture, explained.written) for explained in done]
-    if page or (page is None and len(pictures) == 1):
-        _write_pages(loaded, pictures, class_name, is_wanted=bool(page))
+    with opened_model(model, Model.load) as loaded:
+        explainer = None if method is None else make_explainer(loaded, method, budget_ms=budget_ms, parts=parts)
+        with step_progress() as progress:
+            done = explain_pictures(
+                loaded,
+                images,
+                output,
+                class_name=class_name,
+                explainer=explainer,
+                progress=None if explainer is None else progress,
+            )
+        for explained in done:
+            _print_answer(explained)
+        pictures = [(explained.picture, explained.written) for explained in done]
+        if page or (page is None and len(pictures) == 1):
+            _write_pages(loaded, pictures, class_name, is_wanted=bool(page))
+
+
+def _print_answer(explained: "Explained") -> None:
+    answer, estimate = explained.answer, explained.estimate
+    account = "" if estimate is None else f"  {estimate.evaluations:,} evaluations, {estimate.elapsed_ms:,.0f} ms"
+    typer.echo(f"{explained.written}  {answer.label} {100 * answer.probability:.1f} %{account}")
 
 
 def _write_pages(model: "Model", pictures: list[tuple[Path, Path]], class_name: str | None, *, is_wanted: bool) -> None:

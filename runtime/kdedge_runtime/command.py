@@ -8,13 +8,14 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnxruntime as ort
 
+from kdedge_runtime.bundle import opened_model
 from kdedge_runtime.cadence import Cadence
 from kdedge_runtime.errors import UsageError, ValidationFailed
 from kdedge_runtime.heat import OPACITY
@@ -103,13 +104,8 @@ def _share_one_heap() -> None:
 
 
 def _model(arguments: argparse.Namespace, setup: "_Setup") -> AbstractContextManager[Model]:
-    def load(path: str | Path) -> Model:
+    def load(path: Path) -> Model:
         return Model.load(path, threads=setup.threads, provider=setup.provider or "cpu", spinning=setup.spinning)
-
-    bare = not Path(arguments.model).is_dir() and not arguments.model.lower().endswith(".zip")
-    if bare and arguments.require_signature is None:
-        return nullcontext(load(arguments.model))
-    from kdedge_runtime.bundle import opened_model
 
     return opened_model(Path(arguments.model), load, arguments.require_signature)
 

@@ -58,7 +58,7 @@ def print_self_test(trial: Trial) -> ValidationFailed | None:
     """
     profile = find_profile(trial.device)
     load = _loader(trial, profile)
-    with nullcontext(load(trial.path)) if trial.is_bare else opened_model(trial.path, load, trial.signer) as model:
+    with opened_model(trial.path, load, trial.signer) as model:
         checks = self_test(model, profile)
     failed = [check.name for check in checks if check.passed is False]
     if trial.as_json:

@@ -5,12 +5,15 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from training_toys import Outcome
 
 from kdedge.cli.app import app
+from kdedge_runtime import verbs_of_model
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +118,41 @@ def test_a_signature_is_required_of_everything(
         assert run.out == ""
     run = watch(command, tmp_path / "signed", "--require-signature", "12")
     assert "12 is no Ed25519 public key" in run.err
+
+
+@pytest.mark.parametrize("name", ["student.zip", "student.bundle"])
+def test_what_is_packed_can_be_explained(
+    command: Callable[..., Outcome], run_folder: Path, tmp_path: Path, name: str
+) -> None:
+    bundle, picture, out = tmp_path / name, tmp_path / "picture.png", tmp_path / "out"
+    Image.new("RGB", (60, 40), "orange").save(picture)
+    assert command("bundle", str(run_folder), "-o", str(bundle)).code == 0
+    own = command("explain", str(bundle), str(picture), "-o", str(out))
+    assert own.code == 0, own.err
+    assert {path.name for path in out.iterdir()} == {"picture.png", "picture.html", "picture.svg"}
+    asked = command("explain", str(bundle), str(picture), "--method", "scorecam", "-o", str(out), "--no-page")
+    assert asked.code == 0 and "64 evaluations" in asked.out, asked.err
+    refused = command("explain", str(run_folder), str(picture), "-o", str(out))
+    assert refused.code == 2
+    assert f"{run_folder} is no bundle" in refused.err
+    assert f"Name the model file in it: {run_folder / 'model.onnx'}" in refused.err
+
+
+def test_the_benchmark_requires_a_signature_as_the_runner_does(
+    command: Callable[..., Outcome], run_folder: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verbs_of_model, "bench", partial(verbs_of_model.bench, runs=2))
+    required = ("--require-signature", str(key.with_suffix(".pub")))
+    command("bundle", str(run_folder), "-o", str(tmp_path / "unsigned.zip"))
+    command("bundle", str(run_folder), "-o", str(tmp_path / "signed.zip"), "--sign", str(key))
+    measured = command("bench", str(tmp_path / "signed.zip"), *required)
+    assert measured.code == 0 and "without map" in measured.out, measured.err
+    for path, message in (
+        (tmp_path / "unsigned.zip", "is not signed, and a signature is required"),
+        (run_folder / "model.onnx", "is a bare file, which carries no signature"),
+    ):
+        refused = command("bench", str(path), *required)
+        assert refused.code == 2 and message in refused.err and refused.out == ""
 
 
 @pytest.mark.parametrize(

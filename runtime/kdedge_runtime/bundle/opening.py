@@ -56,7 +56,9 @@ def _unpacked(path: Path, target: Path, public_key: bytes | None) -> dict[str, P
 def _checked(path: Path, source: "_Source", public_key: bytes | None) -> dict[str, Path]:
     sums = _small(source, SUMS, _MOST_SUMS_BYTES)
     if sums is None:
-        raise BundleError(f"{path} is no bundle: it has no {SUMS}. Write one with `kdedge bundle RUN`.")
+        inside = next((path / name for name in MODELS if (path / name).is_file()), None)
+        what = "Write one with `kdedge bundle RUN`" if inside is None else f"Name the model file in it: {inside}"
+        raise BundleError(f"{path} is no bundle: it has no {SUMS}. {what}.")
     if public_key is not None:
         _check_signature(path, sums, _small(source, SIGNATURE, SIGNATURE_BYTES), public_key)
     digests = parse_sums(sums, str(path))
