@@ -1,5 +1,6 @@
 """The loop: what a run learns from, what it leaves alone, and when it stops."""
 
+import functools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,17 +10,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from training_toys import CLASSES, SIDE, TRAIN, Listener, tiny_trainer
 
 from kdedge.distill.augment import Augmentation
 from kdedge.distill.loop import checkpoint, engine, evaluate, measure
+from kdedge.distill.loop.epoch import Position, train_epoch
 from kdedge.distill.losses import TERMS
+from kdedge.distill.losses.lesson import Lesson
 from kdedge.distill.settings.recipe import Recipe
 from kdedge.models import ModelSpec, build
 from kdedge.models.run_folder import BEST, LAST, METRICS
 from kdedge_runtime.errors import KdedgeError
 
 STILL = Augmentation(shift=0.0, flip=False)
+MIXED = Augmentation(geometry=0.5, erase=0.5, mixup=1.0, cutmix=1.0)
 RECIPE = Recipe(epochs=2, batch_size=16, learning_rate=0.05, loss={"ce": 1.0})
 
 
@@ -134,6 +140,61 @@ class TestEpochs:
         (line,) = [tiny_trainer(scenes, recipe, teacher=a_teacher()).run(tmp_path, Listener(), resume=False)["last"]]
         assert (line["loss_ce"], line["loss_kd"], line["loss"]) == (3, 5, 0.5 * 5 + 4.0 * 3)
 
+    def test_no_step_waits_for_the_device(self, scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Values are read a fixed number of times an epoch, however many steps it has."""
+
+        def one_hot(targets: Tensor, classes: int) -> Tensor:
+            """As on CUDA, where PyTorch does not look for targets that are no class."""
+            return torch.zeros(*targets.shape, classes, dtype=torch.int64).scatter_(-1, targets[..., None], 1)
+
+        monkeypatch.setattr(F, "one_hot", one_hot)
+        counts = []
+        for batch_size in (24, 6):
+            recipe = taught("ce kd dkd dist at hint cat e2 map mapall", augmentation=MIXED, batch_size=batch_size)
+            trainer = tiny_trainer(scenes, recipe, teacher=a_teacher())
+            with Reads() as reads:
+                train_epoch(trainer.learner, trainer.batches, recipe, Position())
+            counts.append(reads.count)
+        assert counts[0] == counts[1] > 0
+
+
+class Reads(TorchDispatchMode):
+    """Counts how often the host reads what a tensor holds."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += any(name in str(function) for name in ("_local_scalar_dense", "nonzero", "masked_select"))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_every_term_sees_float32_where_forward_passes_are_bfloat16(
+    name: str, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[set[torch.dtype], bool]] = []
+    compute = TERMS[name].compute
+
+    @functools.wraps(compute)
+    def spy(lesson: Lesson, **settings: float) -> Tensor:
+        given = [lesson.targets, *lesson.projected]
+        for answer in (lesson.student, lesson.teacher):
+            if answer is not None:
+                given += [answer.logits, *answer.features, *([] if answer.maps is None else [answer.maps])]
+        seen.append(({tensor.dtype for tensor in given}, torch.is_autocast_enabled("cpu")))
+        return compute(lesson, **settings)
+
+    monkeypatch.setitem(TERMS, name, replace(TERMS[name], compute=spy))
+    values = {}
+    for bf16 in (False, True):
+        trainer = tiny_trainer(scenes, taught(name), teacher=a_teacher(), bf16=bf16)
+        batch = next(trainer.batches.of(0))
+        values[bf16] = trainer.learner.terms(batch.images, batch.targets, batch.taught)
+    assert seen == [({torch.float32}, False)] * 2
+    assert values[True].dtype == torch.float32
+    assert values[True].item() != values[False].item(), "forward passes are rounded"
+    assert values[True].item() == pytest.approx(values[False].item(), rel=0.1)
+
 
 class TestTeacher:
     def test_it_is_never_changed(self, scenes: Path, tmp_path: Path) -> None:
@@ -174,6 +235,15 @@ class TestMeasurement:
             trainer.run(folder, Listener(), resume=False)
             finished.append(load_file(folder / LAST))
         assert not differing(*finished)
+
+    def test_a_term_is_as_large_as_its_mean_over_the_first_batches(
+        self, scenes: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sizes = iter([1.0, 2.0, 6.0, 7.0, 100.0])
+        growing = replace(TERMS["kd"], compute=lambda lesson: 0 * lesson.student.logits.sum() + next(sizes))
+        monkeypatch.setitem(TERMS, "kd", growing)
+        trainer = tiny_trainer(scenes, taught("kd", batch_size=8), teacher=a_teacher())
+        assert measure.measured_terms(trainer) == [4.0]
 
     def test_it_is_the_time_of_a_step_times_their_number_and_blind_to_a_slow_start(
         self, scenes: Path, monkeypatch: pytest.MonkeyPatch

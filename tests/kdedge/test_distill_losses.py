@@ -1,7 +1,9 @@
 """Each term of the loss, against plain loops in float64 and against values worked out by hand."""
 
+import inspect
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +14,11 @@ from torch.nn import functional as F
 from kdedge.distill.losses import TERMS
 from kdedge.distill.losses.distance import at_common_size, pearson
 from kdedge.distill.losses.lesson import Answer, Lesson
-from kdedge.distill.losses.maps import MOST_PROBABLE
+from kdedge.distill.losses.mapall import MOST_PROBABLE
 
 MAP_TERMS = [name for name, term in TERMS.items() if term.map_classes]
+FOLLOWS = {"ls": "code", "dkd": "paper", "dist": "code", "at": "code", "cat": "code", "e2": "paper"}
+"""Of the terms whose paper and authors' code differ, which one is followed."""
 
 
 def term(name: str, lesson: Lesson, **settings: float) -> Tensor:
@@ -452,6 +456,19 @@ class TestAnyTerm:
         lesson = random_lesson()
         alike = replace(lesson, student=lesson.taught, projected=lesson.taught.features)
         assert term(name, alike).item() == pytest.approx(0, abs=1e-5)
+
+    def test_its_file_specifies_it(self, name: str) -> None:
+        """Formula, shapes, source, default, and which of two versions it follows: in a small file of its own."""
+        compute, weight = TERMS[name].compute, TERMS[name].weight
+        path = Path(inspect.getsourcefile(compute) or "")
+        assert path.stem == name and len(path.read_text().splitlines()) < 60
+        lines, text = inspect.getdoc(compute).splitlines(), " ".join(inspect.getdoc(compute).split())
+        assert lines[0].startswith("`") and "mean" in lines[0] + lines[1] and "`[N, " in text
+        assert all(any(line.startswith(part) for line in lines) for part in ("Shapes: ", "Source: "))
+        assert f"Default weight: {'measured' if weight is None else f'{weight:g}'}" in text
+        assert all(f"by default {value:g}" in text for value in TERMS[name].settings.values())
+        assert ("code" in text) == (name in FOLLOWS)
+        assert f"this follows the {FOLLOWS[name]}" in text if name in FOLLOWS else "follows" not in text
 
     def test_its_settings_are_numbers_above_zero(self, name: str) -> None:
         assert all(value > 0 for value in TERMS[name].settings.values())

@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from PIL import Image
@@ -185,6 +186,21 @@ class TestRun:
             start_run(replace(request, loss="kd,mapall"), tmp_path / "refused", Listener(), "cpu")
         with pytest.raises(UsageError, match=r"compares inner layers, so it needs one teacher"):
             start_run(replace(request, loss="kd,at"), tmp_path / "refused", Listener(), "cpu")
+
+    def test_a_model_file_without_a_map_says_so_where_one_is_compared(
+        self, tiny: Path, exported_run: Path, tmp_path: Path
+    ) -> None:
+        file = tmp_path / "plain.onnx"
+        onnx.utils.extract_model(str(exported_run / "model.onnx"), str(file), ["image"], ["logits"])
+        request = Request(str(tiny), SMALL, teacher=(str(file),), loss="ce,kd,map", epochs=1)
+        complaint = (
+            r"term map compares saliency maps, but the teacher has none: plain\.onnx has no output saliency_map; "
+            r"kdedge export --from-onnx .*plain\.onnx -o .* adds one\. .*--loss ce:0\.1,kd:0\.9"
+        )
+        with pytest.raises(UsageError, match=complaint):
+            start_run(request, tmp_path / "refused", Listener(), "cpu")
+        record = start_run(replace(request, loss="ce,kd"), tmp_path / "run", Listener(), "cpu")
+        assert record.result is not None and "val_map_pearson" not in record.result["last"]
 
     def test_a_student_that_starts_from_its_teacher_starts_near_it(
         self, scenes: Path, teacher_run: Path, tmp_path: Path

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +110,16 @@ def without_time(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def tiny_trainer(
-    root: Path, recipe: Recipe, *, model: str = "small:resnet8", teacher: nn.Module | None = None, seed: int = 0
+    root: Path,
+    recipe: Recipe,
+    *,
+    model: str = "small:resnet8",
+    teacher: nn.Module | None = None,
+    seed: int = 0,
+    bf16: bool = False,
 ) -> Trainer:
-    """A trainer on the pictures of `root`, with a student (and a teacher) of 32 px."""
-    spec, compute = ImageInput(SIDE, SIDE, (0.5,) * 3, (0.25,) * 3), choose_compute("cpu")
+    """A trainer on the pictures of `root`, with a student (and a teacher) of 32 px, on the CPU."""
+    spec, compute = ImageInput(SIDE, SIDE, (0.5,) * 3, (0.25,) * 3), replace(choose_compute("cpu"), bf16=bf16)
     torch.manual_seed(seed)
     student = Watched(build(ModelSpec(model, len(CLASSES)), SIDE), spec, compute)
     taught = None if teacher is None else NetworkTeacher(Watched(teacher, spec, compute), compute)

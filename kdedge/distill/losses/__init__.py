@@ -15,7 +15,8 @@ from kdedge.distill.losses.e2 import rectified_map
 from kdedge.distill.losses.hint import hints
 from kdedge.distill.losses.kd import soft_labels
 from kdedge.distill.losses.ls import standardised_soft_labels
-from kdedge.distill.losses.maps import MOST_PROBABLE, all_class_maps, top_class_map
+from kdedge.distill.losses.map import top_class_map
+from kdedge.distill.losses.mapall import MOST_PROBABLE, all_class_maps
 
 __all__ = ["ALL_CLASSES", "TERMS", "Term"]
 

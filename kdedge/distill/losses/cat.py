@@ -14,13 +14,17 @@ def class_attention_transfer(lesson: Lesson, *, cells: int = 2) -> Tensor:
 
     `A_r` averages a map to `r × r` cells, `N` divides each class's map by its L2 norm.
 
-    Source: Guo et al., Class Attention Transfer Based Knowledge Distillation, CVPR 2023, eq. 4, normalised as their
-    code does for networks of different families. The authors use no soft labels beside it, and weights from 0.5 to 600;
-    here the weight is measured unless it is given.
+    Shapes: maps of all classes of both `[N, K, h, w]` and `[N, K, h', w']`; the larger is averaged down.
+
+    Source: Guo et al., Class Attention Transfer Based Knowledge Distillation, CVPR 2023, eq. 4. Their code leaves N
+    out between networks of one family: this follows the code for networks of different families. The authors use no
+    soft labels beside it.
+
+    Default weight: measured; the authors take 0.5 to 600.
 
     Args:
         lesson: the batch.
-        cells: r; the authors take 2, and 4 for ShuffleNet and ImageNet. Maps that are smaller are not pooled.
+        cells: r, by default 2; the authors take 4 for ShuffleNet and ImageNet. Maps that are smaller are not pooled.
     """
     student, teacher = lesson.student.maps, lesson.taught.maps
     assert student is not None and teacher is not None, "map terms are refused before training"

@@ -14,8 +14,12 @@ def relations(lesson: Lesson) -> Tensor:
     `Y` are softened probabilities, ρ is Pearson's correlation. The second part compares the images of a batch with
     each other: keep batches of 64 or more.
 
-    Source: Huang et al., Knowledge Distillation from A Stronger Teacher, NeurIPS 2022, eq. 7 to 9 with β = γ; the
-    factor T² is that of their code.
+    Shapes: logits of both `[N, K]`, of the batches of all processes together.
+
+    Source: Huang et al., Knowledge Distillation from A Stronger Teacher, NeurIPS 2022, eq. 7 to 9 with β = γ. Their
+    code adds the factor T²: this follows the code.
+
+    Default weight: 2, the authors' β and γ, beside hard labels of 1.
     """
     student = (lesson.student.logits / lesson.temperature).softmax(dim=1)
     teacher = (lesson.taught.logits / lesson.temperature).softmax(dim=1)

@@ -3,7 +3,9 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["at_common_size", "pearson"]
+from kdedge.distill.losses.lesson import Lesson
+
+__all__ = ["at_common_size", "disagreement", "pearson"]
 
 
 def pearson(a: Tensor, b: Tensor) -> Tensor:
@@ -24,3 +26,19 @@ def at_common_size(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     size = (min(a.shape[-2], b.shape[-2]), min(a.shape[-1], b.shape[-1]))
     pooled_a, pooled_b = (maps if maps.shape[-2:] == size else F.adaptive_avg_pool2d(maps, size) for maps in (a, b))
     return pooled_a, pooled_b
+
+
+def disagreement(lesson: Lesson, classes: int) -> Tensor:
+    """`1 - Pearson(M_S, M_T)` of the maps of the teacher's most probable classes, float `[N, k]` in [0, 2].
+
+    Blind to the scale and the offset of maps, so that student and teacher need not agree on the size of their
+    activations, and with a gradient where a rectified map would be all zero.
+
+    Args:
+        lesson: with maps.
+        classes: how many of the classes whose maps were taken; all of them where there are fewer.
+    """
+    student, teacher = lesson.student.maps, lesson.taught.maps
+    assert student is not None and teacher is not None, "map terms are refused before training"
+    student, teacher = at_common_size(student[:, :classes], teacher[:, :classes])
+    return 1 - pearson(student.flatten(2), teacher.flatten(2))

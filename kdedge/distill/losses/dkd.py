@@ -15,13 +15,18 @@ def decoupled_soft_labels(lesson: Lesson, *, others: float = 8.0) -> Tensor:
     `b = [p_y, 1 - p_y]` is the softened probability of the right class (of mixed labels the larger), `p̂` the
     distribution over the others.
 
+    Shapes: logits of both and targets `[N, K]`.
+
     Source: Zhao et al., Decoupled Knowledge Distillation, CVPR 2022, eq. 7 with α = 1. Their code pushes the right
-    class out of `p̂` by subtracting 1000 from its logit; here it is left out, as in the equation. Their warm-up of this
-    term over 20 epochs is left to the warm-up of the learning rate.
+    class out of `p̂` by subtracting 1000 from its logit, the paper leaves it out: this follows the paper. Their warm-up
+    of this term over 20 epochs is left to the warm-up of the learning rate.
+
+    Default weight: 1, the authors' α, beside hard labels of 1.
 
     Args:
         lesson: the batch.
-        others: β. The authors take 8 for CIFAR-100 in general, 2 to 8 by pair, and 0.5 to 2 for ImageNet at T = 1.
+        others: β, by default 8, as the authors take for CIFAR-100 in general; 2 to 8 by pair, and 0.5 to 2 for ImageNet
+            at T = 1.
     """
     temperature = lesson.temperature
     student, teacher = lesson.student.logits / temperature, lesson.taught.logits / temperature

@@ -14,9 +14,14 @@ def rectified_map(lesson: Lesson) -> Tensor:
 
     A student's map that is nowhere positive costs 1 and has no gradient; `map` has no such hole.
 
-    Source: Parchami-Araghi et al., Good Teachers Explain (e²KD), ECCV 2024, eq. 3 with Grad-CAM. The maps are compared
-    cell by cell, where the authors' code first enlarges them to the size of the image. Their loss has soft labels of
-    weight 1 beside it and no hard ones: `kd:1,e2:5`.
+    Shapes: maps of both `[N, k, h, w]` and `[N, k, h', w']`, the teacher's top class first; the larger is averaged
+    down.
+
+    Source: Parchami-Araghi et al., Good Teachers Explain (e²KD), ECCV 2024, eq. 3 with Grad-CAM. Their code enlarges
+    the maps to the size of the image first, the equation compares them as they are: this follows the paper.
+    Their loss has soft labels of weight 1 beside it and no hard ones: `kd:1,e2:5`.
+
+    Default weight: 5.
     """
     student, teacher = lesson.student.maps, lesson.taught.maps
     assert student is not None and teacher is not None, "map terms are refused before training"

@@ -13,7 +13,11 @@ def soft_labels(lesson: Lesson) -> Tensor:
 
     The factor T² keeps the gradient's size independent of the temperature.
 
+    Shapes: logits of both `[N, K]`.
+
     Source: Hinton et al., Distilling the Knowledge in a Neural Network, 2015, §2.
+
+    Default weight: 0.9, beside hard labels of 0.1, at T = 4.
     """
     return softened_kl(lesson.student.logits, lesson.taught.logits, lesson.temperature)
 

@@ -12,13 +12,17 @@ __all__ = ["standardised_soft_labels"]
 def standardised_soft_labels(lesson: Lesson, *, base_temperature: float = 2.0) -> Tensor:
     """`τ² · KL(p(Z(z_T) / τ) || p(Z(z_S) / τ))` with `Z(z) = (z - mean z) / std z` over the classes of each image.
 
-    Source: Sun et al., Logit Standardization in Knowledge Distillation, CVPR 2024, eq. 9 to 11. The unbiased standard
-    deviation is that of their code.
+    Shapes: logits of both `[N, K]`.
+
+    Source: Sun et al., Logit Standardization in Knowledge Distillation, CVPR 2024, eq. 9 to 11. Their code takes the
+    unbiased standard deviation: this follows the code.
+
+    Default weight: 9, as the authors take beside hard labels of 0.1.
 
     Args:
         lesson: the batch.
-        base_temperature: τ, the authors' own; standardised logits have unit variance, so that the run's temperature
-            would be too soft.
+        base_temperature: τ, by default 2, the authors' own; standardised logits have unit variance, so that the run's
+            temperature would be too soft.
     """
     student, teacher = _standardised(lesson.student.logits), _standardised(lesson.taught.logits)
     return softened_kl(student, teacher, base_temperature)

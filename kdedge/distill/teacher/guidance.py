@@ -11,7 +11,7 @@ from kdedge.distill.augment.views import Views
 from kdedge.distill.loop.images import Images
 from kdedge.distill.loop.stop import StopRequested
 from kdedge.distill.losses.lesson import Answer
-from kdedge.distill.losses.maps import MOST_PROBABLE
+from kdedge.distill.losses.mapall import MOST_PROBABLE
 from kdedge.distill.machine.graphs import Replayed
 from kdedge.distill.machine.group import Group
 from kdedge.distill.teacher.cache import AnswerCache, compact

@@ -62,7 +62,11 @@ class FileTeacher:
 
     def __init__(self, model: "OnnxTeacher", name: str) -> None:
         self._model = model
-        self.unexplained = None if model.has_map else f"{name} has no output saliency_map."
+        self.unexplained = None
+        if not model.has_map:
+            self.unexplained = (
+                f"{name} has no output saliency_map; kdedge export --from-onnx {name} -o explained.onnx adds one."
+            )
 
     def __call__(self, images: Tensor, wanted: int | Tensor = 0) -> Answer:
         """See `Teacher`; `wanted` is 0 or 1."""
