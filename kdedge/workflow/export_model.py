@@ -235,10 +235,18 @@ def _lineage(source: str, trained: TrainedModel) -> dict[str, Any]:
 
 
 def _run_metrics(source: str) -> dict[str, Any]:
-    """The validation figures of the exported epoch, the best one."""
+    """The validation figures of the exported epoch, the best one, and of what they are: of no exported file."""
     record = read_run(Path(source)) if is_run(Path(source)) else None
-    best = record.result["best"] if record is not None and record.result is not None else {}
-    return {key: value for key, value in best.items() if key.startswith("val_") or key == "epoch"}
+    if record is None or record.result is None:
+        return {}
+    best = record.result["best"]
+    figures = {key: _legible(value) for key, value in best.items() if key.startswith("val_") or key == "epoch"}
+    return {"measured_on": f"the PyTorch model, {record.data['val']} validation images"} | figures
+
+
+def _legible(value: float) -> float:
+    """Six decimals of a figure that was computed in float32: the others are noise."""
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def _check_against_torch(module: Deployed | Plain, model: Model) -> tuple[float, float | None]:

@@ -91,7 +91,7 @@ def test_the_file_says_where_it_comes_from(exported_run: Path, teacher_run: Path
     assert metadata.lineage["data"]["fingerprint"] == scan(scenes).fingerprint
     assert metadata.lineage["model"]["name"] == "small:resnet8"
     assert record.result is not None
-    assert metadata.metrics["val_top1"] == record.result["best"]["val_top1"]
+    assert metadata.metrics["val_top1"] == round(record.result["best"]["val_top1"], 6)
     assert metadata.metrics["epoch"] == record.result["best"]["epoch"]
     assert str(exported_run.parent).encode() not in (exported_run / "model.onnx").read_bytes(), "paths do not travel"
 
@@ -107,6 +107,8 @@ def test_the_int8_file_differs_in_its_quantization_only(exported_run: Path, scen
     assert (note["calibration_images"], note["reduce_range"], note["device"]) == (len(calibrated), True, "generic")
     held_out = note["held_out"]
     assert held_out["images"] == len(images) - len(calibrated) and held_out["top1"] is not None, "labels are known"
+    measured_on = f"the PyTorch model, {len(scan(scenes).val)} validation images"
+    assert int8.metadata.metrics == fp32.metadata.metrics and int8.metadata.metrics["measured_on"] == measured_on
     assert int8.metadata.lineage == fp32.metadata.lineage
     assert int8.metadata.outputs == fp32.metadata.outputs
     assert int8.path.stat().st_size < 0.6 * fp32.path.stat().st_size
