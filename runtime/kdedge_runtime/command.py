@@ -56,6 +56,8 @@ def execute(arguments: argparse.Namespace) -> RunSummary:
         arguments.source = arguments.source or setup.camera
         model = opened.enter_context(_model(arguments, setup))
         explainer = _explainer(model, arguments)
+        if not model.has_map and explainer is None and arguments.view is None:  # a view can begin to explain
+            _refuse_idle(arguments)
         class_index = None
         if arguments.class_name is not None:
             class_index = model.class_index(arguments.class_name, by_explainer=explainer is not None)
@@ -163,6 +165,21 @@ def _explainer(model: Model, arguments: argparse.Namespace) -> "Explainer | None
     from kdedge_runtime.blackbox import make_explainer
 
     return make_explainer(model, arguments.method, budget_ms=arguments.budget_ms)
+
+
+def _refuse_idle(arguments: argparse.Namespace) -> None:
+    """Refuse what is about explanations in a run that gives none."""
+    asked = {
+        f"--cadence {arguments.cadence}": arguments.cadence != "always",
+        f"--fps {arguments.fps or 0:g}": arguments.fps is not None,
+        f"--opacity {arguments.opacity or 0:g}": arguments.opacity is not None,
+    }
+    for option, is_idle in asked.items():
+        if is_idle:
+            raise UsageError(
+                f"{option} is about explanations, and {arguments.model} gives no saliency map. Export it without "
+                f"--method none, take a --method that needs no map in the file, or leave {option.split()[0]} out."
+            )
 
 
 def _sinks(arguments: argparse.Namespace, source: Source, stop: threading.Event) -> list[Sink]:

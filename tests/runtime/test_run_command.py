@@ -128,6 +128,13 @@ def test_expected_failures_are_one_line_and_a_code(
             (2, "cannot read", (photos / "notes.txt", *pictures)),
             (2, "no class 'purple'", (model_path, *pictures, "--class", "purple")),
             (2, "no saliency map", (write_model(method="none"), *pictures, "--class", "red")),
+            (
+                2,
+                "--cadence every=5 is about explanations",
+                (write_model(method="none"), *pictures, "--cadence", "every=5"),
+            ),
+            (2, "--fps 15 is about explanations", (write_model(method="none"), *pictures, "--fps", "15")),
+            (2, "or leave --opacity out", (write_model(method="none"), *pictures, "--opacity", "0.4")),
             (2, "no provider 'tpu'", (model_path, *pictures, "--provider", "tpu")),
             (2, "Pictures make no video", (model_path, *pictures, "-o", "out.mp4")),
             (2, "neither a video", (model_path, *pictures, "-o", "out.avi")),
