@@ -17,7 +17,7 @@ from kdedge.workflow.calibrate import fitting_half
 from kdedge.workflow.footprints import measure_footprints
 from kdedge.workflow.origins import as_model_classes, load_origin
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.graph import Deployed, deploy
+from kdedge_export.graph import Deployed, Plain, deploy
 from kdedge_export.validate import Data, Evidence, ValidationReport, validate, write_report
 from kdedge_export.validate.roles import Role
 from kdedge_runtime import Model
@@ -255,8 +255,8 @@ def _same_weights(run: Path | None, path: Path, lineage: dict[str, Any]) -> Trai
 
 def _teacher(
     origin: dict[str, Any] | None, method: str, notes: list[str]
-) -> tuple[Deployed | Model | None, str, str | None]:
-    """The teacher, its name, and the hash of its weights."""
+) -> tuple[Deployed | Plain | Model | None, str, str | None]:
+    """The teacher, its name, and the hash of its weights; without its map where it does not allow the method."""
     if origin is None:
         return None, "", None
     if "members" in origin:
@@ -266,12 +266,15 @@ def _teacher(
         teacher = load_origin(origin["source"], origin["weights"], origin.get("weights_sha256"))
         if isinstance(teacher, Model):
             return teacher, Path(origin["source"]).name, None
-        return deploy(teacher.model, teacher.input, method), teacher.spec.name, teacher.origin["weights_sha256"]
-    except HeadNotSupported as error:
-        notes.append(f"the teacher is left out: {error}")
     except KdedgeError as error:
         notes.append(f"the teacher is left out, it cannot be loaded: {error}")
-    return None, "", None
+        return None, "", None
+    try:
+        asked: Deployed | Plain = deploy(teacher.model, teacher.input, method)
+    except HeadNotSupported as error:
+        notes.append(f"the teacher is asked for its answers only: {error}")
+        asked = Plain(teacher.model.eval(), teacher.input)
+    return asked, teacher.spec.name, teacher.origin["weights_sha256"]
 
 
 def _targets(collection: Collection, targets: Integers, labels: tuple[str, ...]) -> Integers | None:

@@ -252,24 +252,30 @@ def test_pictures_that_cannot_be_read_are_told(run: Path, scenes: Path, tmp_path
     assert len(validation.report.notes) == 1 and "1 of 18" in validation.report.notes[0]
 
 
-@pytest.mark.parametrize(
-    ("name", "why"),
-    [
-        ("small:resnet20", r"the teacher is left out, it cannot be loaded: .*gone\.safetensors"),
-        ("flat.py:make_model", "the teacher is left out: Sequential cannot be explained: none of its layers"),
-    ],
-)
-def test_a_teacher_that_cannot_be_asked_is_left_out_with_a_note(run: Path, tmp_path: Path, name: str, why: str) -> None:
-    weights = tmp_path / "gone.safetensors"
-    if name.startswith("flat.py"):
-        name = write_unexplainable(tmp_path / "flat.py", 224)
-        saved_weights(name, 3, weights)
-    write_run(run, replace(read_run(run), teacher={"source": name, "weights": str(weights)}))
+def test_a_teacher_that_cannot_be_asked_is_left_out_with_a_note(run: Path, tmp_path: Path) -> None:
+    gone = {"source": "small:resnet20", "weights": str(tmp_path / "gone.safetensors")}
+    write_run(run, replace(read_run(run), teacher=gone))
     validation = validate_model(str(run))
     assert "teacher" not in validation.report.models
     assert validation.report.passed
     (note,) = validation.report.notes
-    assert re.search(why, note)
+    assert re.search(r"the teacher is left out, it cannot be loaded: .*gone\.safetensors", note)
+
+
+def test_a_teacher_that_does_not_allow_the_method_is_asked_for_its_answers(run: Path, tmp_path: Path) -> None:
+    name = write_unexplainable(tmp_path / "flat.py", 224)
+    weights = saved_weights(name, 3, tmp_path / "flat.safetensors")
+    write_run(run, replace(read_run(run), teacher={"source": name, "weights": str(weights)}))
+    validation = validate_model(str(run))
+    report, answers = validation.report, validation.evidence.predictions["teacher"]
+    assert report.passed
+    (note,) = report.notes
+    assert re.search("the teacher is asked for its answers only: Sequential cannot be explained: none of its", note)
+    assert answers.maps is None and report.models["teacher"].top1 is not None
+    same = answers.logits.argmax(axis=1) == validation.evidence.predictions["student"].logits.argmax(axis=1)
+    assert report.comparisons["student"].agreement == pytest.approx(same.mean())
+    assert report.comparisons["student"].maps is None
+    assert "the teacher is asked for its answers only" in validation.page.read_text(encoding="utf-8")
 
 
 def test_a_teacher_of_another_size_sees_the_pictures_at_its_own(run: Path, scenes: Path, tmp_path: Path) -> None:
