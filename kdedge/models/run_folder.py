@@ -17,12 +17,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from safetensors import SafetensorError
+
 from kdedge.models.zoo import ModelSpec
-from kdedge_runtime.errors import UsageError
+from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.files import write_whole
 from kdedge_runtime.metadata import ImageInput
 
-__all__ = ["BEST", "LAST", "METRICS", "RunRecord", "is_run", "lock_run", "merit", "read_run", "write_run"]
+__all__ = ["BEST", "LAST", "METRICS", "RunRecord", "is_run", "lock_run", "merit", "read_run", "write_run", "writing"]
 
 RECORD, METRICS, BEST, LAST = "run.json", "metrics.jsonl", "best.safetensors", "last.safetensors"
 SCHEMA = 1
@@ -87,9 +89,31 @@ def lock_run(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say of a disk that fills up which file could not be written, and how to go on.
+
+    Raises:
+        KdedgeError: the file inside the block cannot be written.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise KdedgeError(
+            f"Cannot write {path}: {error}. The last good checkpoint is intact. Make room, and go on with --resume "
+            "(without it where the run had not begun)."
+        ) from error
+
+
 def write_run(folder: Path, record: RunRecord) -> None:
-    """Write `run.json`, whole or not at all."""
-    write_whole(folder / RECORD, json.dumps({"schema": SCHEMA} | asdict(record), indent=2, ensure_ascii=False) + "\n")
+    """Write `run.json`, whole or not at all.
+
+    Raises:
+        KdedgeError: it cannot be written; one that was there before is intact.
+    """
+    content = json.dumps({"schema": SCHEMA} | asdict(record), indent=2, ensure_ascii=False) + "\n"
+    with writing(folder / RECORD):
+        write_whole(folder / RECORD, content)
 
 
 def read_run(folder: Path) -> RunRecord:

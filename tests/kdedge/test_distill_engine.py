@@ -314,6 +314,22 @@ def test_a_disk_that_fills_up_leaves_the_checkpoint_of_the_epoch_before(
     assert {path.name for path in tmp_path.iterdir()} == {BEST, LAST, METRICS}
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's disk that is always full")
+def test_a_line_of_figures_that_does_not_fit_is_named(scenes: Path, tmp_path: Path) -> None:
+    class Filler(Listener):
+        def on_step(self, epoch: int, step: int, steps: int, parts: Tensor) -> None:
+            if epoch == 1:
+                (tmp_path / METRICS).unlink(missing_ok=True)
+                (tmp_path / METRICS).symlink_to("/dev/full")
+
+    with pytest.raises(KdedgeError, match=r"Cannot write .*metrics\.jsonl: .*No space left.*intact.*--resume"):
+        tiny_trainer(scenes, replace(RECIPE, epochs=3)).run(tmp_path, Filler(), resume=False)
+    (tmp_path / METRICS).unlink()
+    result = tiny_trainer(scenes, replace(RECIPE, epochs=3)).run(tmp_path, Listener(), resume=True)
+    assert result is not None and result["last"]["epoch"] == 3
+    assert [json.loads(line)["epoch"] for line in (tmp_path / METRICS).read_text().splitlines()] == [1, 2, 3]
+
+
 def test_a_finished_run_does_nothing_more(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = tiny_trainer(scenes, RECIPE).run(tmp_path, Listener(), resume=False)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

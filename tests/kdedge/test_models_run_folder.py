@@ -7,7 +7,7 @@ import pytest
 
 from kdedge.models import ModelSpec
 from kdedge.models.run_folder import RunRecord, is_run, read_run, write_run
-from kdedge_runtime.errors import UsageError
+from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.metadata import ImageInput
 
 RECORD = RunRecord(
@@ -32,6 +32,19 @@ def test_a_record_survives_the_disk(tmp_path: Path) -> None:
     write_run(tmp_path / "run", finished)
     assert read_run(tmp_path / "run") == finished
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"], "no temporary file stays"
+
+
+def test_a_full_disk_leaves_the_record_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(tmp_path, RECORD)
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(KdedgeError, match=r"Cannot write .*run\.json: .*No space left on device.*--resume"):
+        write_run(tmp_path, RECORD.finished({"seconds": 1.5}))
+    assert read_run(tmp_path) == RECORD
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from kdedge.models.run_folder import writing
 from kdedge.models.weights import MODEL_PREFIX, TRAINING_PREFIX, load_state
-from kdedge_runtime.errors import KdedgeError, UsageError
+from kdedge_runtime.errors import UsageError
 from kdedge_runtime.files import staged
 
 __all__ = ["restore", "save_checkpoint", "save_weights"]
@@ -90,13 +91,8 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _write(path: Path, tensors: dict[str, Tensor], note: dict[str, Any]) -> None:
     flat = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    try:
-        with staged(path) as temporary:
-            save_file(flat, temporary, metadata={"kdedge": json.dumps(note)})
-    except (OSError, SafetensorError) as error:
-        raise KdedgeError(
-            f"Cannot write {path}: {error}. The last good checkpoint is intact. Make room, and go on with --resume."
-        ) from error
+    with writing(path), staged(path) as temporary:
+        save_file(flat, temporary, metadata={"kdedge": json.dumps(note)})
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

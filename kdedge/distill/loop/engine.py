@@ -17,7 +17,7 @@ from kdedge.distill.loop.learner import Learner
 from kdedge.distill.loop.stop import never
 from kdedge.distill.settings.recipe import Recipe
 from kdedge.models import load_state, read_state
-from kdedge.models.run_folder import BEST, LAST, METRICS, merit
+from kdedge.models.run_folder import BEST, LAST, METRICS, merit, writing
 from kdedge_runtime.files import write_whole
 
 __all__ = ["Observer", "Trainer"]
@@ -55,12 +55,13 @@ class Trainer:
             None when it was stopped before.
 
         Raises:
-            KdedgeError: the loss is no longer a number, or a checkpoint cannot be written.
+            KdedgeError: the loss is no longer a number, or a file of the run cannot be written.
         """
         group, device = self.learner.group, self.learner.compute.device
         at = self._restore(folder) if resume and (folder / LAST).is_file() else Position()
         if group.leads:
-            write_whole(folder / METRICS, "".join(json.dumps(metrics) + "\n" for metrics in at.history))
+            with writing(folder / METRICS):
+                write_whole(folder / METRICS, "".join(json.dumps(metrics) + "\n" for metrics in at.history))
         while len(at.history) < self.recipe.epochs:
             started = time.monotonic()
             losses = train_epoch(self.learner, self.batches, self.recipe, at, observer.on_step, must_stop)
@@ -72,7 +73,7 @@ class Trainer:
             if group.leads:
                 if all(merit(metrics) > merit(before) for before in at.history):
                     save_weights(folder / BEST, self.learner.student.model, {"epoch": metrics["epoch"]})
-                with (folder / METRICS).open("a", encoding="utf-8") as lines:
+                with writing(folder / METRICS), (folder / METRICS).open("a", encoding="utf-8") as lines:
                     lines.write(json.dumps(metrics) + "\n")
             at = Position((*at.history, metrics))
             # The checkpoint comes last: a run killed before it repeats the epoch, and writes the same files again.
