@@ -44,7 +44,10 @@ LearningRate = Annotated[
     float | None, typer.Option("--lr", min=1e-8, help="Peak learning rate. [default: from the batch]")
 ]
 Recipe = Annotated[
-    str | None, typer.Option(help="default, few-images, cifar, labels, or a .toml file. [default: from the pictures]")
+    str | None,
+    typer.Option(
+        help="cifar, default, few-images, labels, tiny-imagenet, or a .toml file. [default: from the pictures]"
+    ),
 ]
 Flip = Annotated[
     bool | None,

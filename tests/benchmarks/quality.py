@@ -49,7 +49,8 @@ METHODS = {
 FIGURES = {"top1": "top-1 %", "agreement": "agreement %", "map_pearson": "map Pearson", "pointing": "pointing %"}
 
 
-def main() -> None:
+def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line, or what is given in its place."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument(
@@ -70,9 +71,13 @@ def main() -> None:
     parser.add_argument("--flip", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--size", type=int)
     parser.add_argument("--out", type=Path, help="default: runs/quality/ and the name of the data")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     options.out = options.out or Path("runs/quality") / options.data.resolve().name
+    return options
 
+
+def main() -> None:
+    options = read_options()
     common = [str(options.data), *([] if options.flip else ["--no-flip"])]
     teacher, weights = str(options.out / "teacher"), None
     if options.teacher_weights:

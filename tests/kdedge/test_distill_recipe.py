@@ -1,19 +1,25 @@
 """A loss as a user types it, a recipe as a user writes it, and what a run makes of both."""
 
 import json
+import re
+import runpy
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from kdedge.cli import options
 from kdedge.distill.augment import Augmentation
 from kdedge.distill.losses import TERMS
-from kdedge.distill.settings.file import load_settings, shipped_recipes
+from kdedge.distill.settings.file import load_settings, recipe_text, shipped_recipes
 from kdedge.distill.settings.loss_text import Loss, parse_loss
 from kdedge.distill.settings.plan import FEW_IMAGES
 from kdedge.distill.settings.recipe import Recipe
 from kdedge.distill.settings.request import Request, plan_for
 from kdedge_runtime.errors import UsageError
+
+ROOT = Path(__file__).parents[2]
 
 
 class TestLossText:
@@ -134,6 +140,21 @@ class TestRecipeFile:
     @pytest.mark.parametrize("name", shipped_recipes())
     def test_those_of_the_package_can_be_read(self, name: str) -> None:
         assert load_settings(name).loss.weights
+
+    def test_the_command_line_names_them(self) -> None:
+        (option,) = options.Recipe.__metadata__
+        assert option.help.startswith(", ".join(shipped_recipes()) + ", or a .toml file")
+
+    def test_those_that_have_not_been_run_say_so_and_bring_the_command(self) -> None:
+        texts = {name: recipe_text(name) for name in shipped_recipes()}
+        commands = {name: re.findall(r"#   python (\S+) ((?:.*\\\n)*.*)\n", text) for name, text in texts.items()}
+        assert {name for name, found in commands.items() if found} == {"cifar", "few-images", "tiny-imagenet"}
+        for name, found in commands.items():
+            assert ("has not been run" in texts[name]) == (len(found) == 1)
+            for script, arguments in found:
+                benchmark = runpy.run_path(str(ROOT / script))
+                asked = benchmark["read_options"](shlex.split(arguments.replace("\\\n#", "")))
+                assert asked.recipe == name or (asked.recipe is None and asked.images_per_class < FEW_IMAGES)
 
 
 class TestPlan:
