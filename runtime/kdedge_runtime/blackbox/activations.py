@@ -23,13 +23,16 @@ def target_activations(model: Model) -> Activations:
     """Open a model's file a second time, with its target layer's activations as one more output.
 
     Raises:
-        UsageError: the graph has no tensor of that name: it was exported without a map, or by something else.
+        UsageError: the graph has no tensor of that name: it was exported without a map or by something else, or its map
+            is differentiated.
     """
     opened = next((found for name in _TENSORS if (found := _with_output(model, name)) is not None), None)
     if opened is None:
         raise UsageError(
-            f"Score-CAM masks with the activations of the target layer, and {model.path} has none: its graph has no "
-            f"tensor {ACTIVATIONS}. Export it with a map, or take another --method: occlusion, rise, lime or shap."
+            f"Score-CAM masks with the activations of the target layer, and {model.path} does not tell which they are: "
+            f"its graph has no tensor {ACTIVATIONS}, as kdedge export names them where the map has a closed form. "
+            f"{'Take' if model.has_map else 'Export it with a map, or take'} another --method: occlusion, rise, lime "
+            "or shap."
         )
     session, name = opened
 

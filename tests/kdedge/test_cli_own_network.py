@@ -1,0 +1,106 @@
+"""A network in a user's own file whose head has no closed form, from `kdedge export` to `run` and `explain`."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+from training_toys import Outcome
+
+from kdedge.models import ModelSpec, build
+from kdedge.models.trained import load_trained
+from kdedge_runtime import Model
+
+SIDE, CLASSES = 32, 3
+Command = Callable[..., Outcome]
+_NETWORK = f"""
+from torch import nn
+
+class Peak(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        first, second = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 16, 3, 2, 1)
+        self.body = nn.Sequential(first, nn.ReLU(), second, nn.BatchNorm2d(16), nn.ReLU())
+        self.last = nn.Linear(16, classes)
+
+    def forward(self, x):
+        return self.last(self.body(x).amax((2, 3)))
+
+def make_model(num_classes):
+    model = Peak(num_classes)
+    model.pretrained_cfg = {{"input_size": (3, {SIDE}, {SIDE})}}
+    return model
+"""
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> tuple[str, Path]:
+    """The name of a network whose head takes the maximum over positions, and a file of its weights."""
+    (tmp_path / "nets.py").write_text(_NETWORK)
+    name, weights = f"{tmp_path / 'nets.py'}:make_model", tmp_path / "weights.safetensors"
+    torch.manual_seed(0)
+    save_file(build(ModelSpec(name, CLASSES), SIDE).state_dict(), weights)
+    return name, weights
+
+
+@pytest.fixture
+def exported(command: Command, network: tuple[str, Path], tmp_path: Path) -> Path:
+    name, weights = network
+    done = command("export", name, "--weights", weights, "-o", tmp_path / "peak.onnx")
+    assert done.code == 0, done.err
+    assert "gradcam, 8 × 8 cells, linear behind body" in done.err
+    assert "map equals PyTorch's on two inputs" in done.err
+    return tmp_path / "peak.onnx"
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "noise.png"
+    noise = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    return path
+
+
+def test_its_map_is_grad_cam_as_autograd_gives_it(exported: Path, network: tuple[str, Path]) -> None:
+    trained = load_trained(network[0], weights=network[1])
+    net, seen = trained.model.eval(), list[Tensor]()
+    net.get_submodule("body").register_forward_hook(lambda _module, _args, output: seen.append(output))
+    images = np.random.default_rng(1).integers(0, 256, (4, SIDE, SIDE, 3), dtype=np.uint8)
+    x = torch.from_numpy((images / 255.0 - trained.input.mean) / trained.input.std).permute(0, 3, 1, 2).float()
+    for asked in (None, 2):
+        logits = net(x)
+        score = logits.max(dim=1).values if asked is None else logits[:, asked]
+        (gradient,) = torch.autograd.grad(score.sum(), seen[-1])
+        expected = (gradient.mean((2, 3), keepdim=True) * seen[-1]).sum(1).detach().numpy()
+        found = Model.load(exported).predict(images, asked)
+        np.testing.assert_allclose(found.logits, logits.detach().numpy(), atol=1e-5)
+        np.testing.assert_allclose(found.saliency_map, expected, atol=1e-5 * float(np.ptp(expected)))
+
+
+def test_it_runs_and_explains(command: Command, exported: Path, photo: Path, tmp_path: Path) -> None:
+    run = command("run", exported, "--source", photo, "--class", "2", "--jsonl", "-")
+    assert run.code == 0, run.err
+    frame = json.loads(run.out.splitlines()[0])
+    assert (frame["explained"], frame["left_out"]) == ("2", None) and frame["heat"]["area"] > 0
+    assert "map 8×8 gradcam" in run.err
+    explained = command("explain", exported, photo, "-o", tmp_path / "out")
+    assert explained.code == 0, explained.err
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"noise.png", "noise.html", "noise.svg"}
+    asked = command("explain", exported, photo, "--method", "occlusion", "--no-page", "-o", tmp_path / "asked")
+    assert asked.code == 0 and "evaluations" in asked.out, asked.err
+
+
+def test_what_needs_a_closed_form_says_so(
+    command: Command, exported: Path, network: tuple[str, Path], photo: Path, tmp_path: Path
+) -> None:
+    name, weights = network
+    cam = command("export", name, "--weights", weights, "--method", "cam", "-o", tmp_path / "cam.onnx")
+    assert cam.code == 2 and not (tmp_path / "cam.onnx").exists()
+    assert "no class activation map (cam)" in cam.err and "Choose another --method, such as gradcam" in cam.err
+    masked = command("explain", exported, photo, "--method", "scorecam", "-o", tmp_path / "out")
+    assert masked.code == 2 and "where the map has a closed form. Take another --method: occlusion" in masked.err
