@@ -35,11 +35,14 @@ def print_export(result: ExportResult, source: str, data: str | None) -> None:
         console.print(flagged("warning", f"calibration: {result.problems}"), soft_wrap=True)
     spec, outputs = result.metadata.input, result.metadata.outputs
     say(f"{result.fp32}  {_megabytes(result.fp32)}, input {spec.width} × {spec.height} px")
-    say(f"  [x] logits equal PyTorch's on two inputs (relative error {result.logits_error:.0e})")
+    say(
+        f"  [x] logits equal PyTorch's{_but_for(result.logits_error, 'rounding')} on two inputs "
+        f"(relative error {result.logits_error:.0e})"
+    )
     if result.map_error is not None:
         looked_at = outputs.head if outputs.target_layer is None else f"{outputs.head} behind {outputs.target_layer}"
         cells = f"{outputs.method}, {outputs.map_width} × {outputs.map_height} cells, {looked_at}"
-        but = " but for units that rounding flips" if result.map_error > TOLERANCE else ""
+        but = _but_for(result.map_error, "rounding and units that it flips")
         say(f"  [x] map equals PyTorch's{but} on two inputs (relative error {result.map_error:.0e}): {cells}")
     if result.fit is not None and result.fit.why_not is None:
         half = f"fitted on {result.fit.images:,} validation pictures, which kdedge validate leaves out"
@@ -89,6 +92,10 @@ def require_goal(result: ExportResult) -> None:
         f"layers in float, with {' and '.join(missed)}. Loosen the goal, calibrate on more pictures like those of the "
         f"device (--data){remedy}, or run the fp32 file."
     )
+
+
+def _but_for(error: float, what: str) -> str:
+    return f" but for {what}" if error > TOLERANCE else ""
 
 
 def _print_int8(result: ExportResult, note: dict[str, Any], tradeoff: Tradeoff, say: Callable[[str], None]) -> None:

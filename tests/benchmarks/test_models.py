@@ -15,7 +15,7 @@ import model_sweep
 import pytest
 from model_sweep import LARGEST, TIMM, read_rows, table, torchvision_names
 
-from kdedge_export.quantize.static import machine_name
+from kdedge_runtime.devices.detect import machine_name
 
 ROOT = Path(__file__).parents[2]
 MEASURED, PAGE = ROOT / "build" / "models.jsonl", ROOT / "export" / "MODELS.md"

@@ -82,7 +82,7 @@ class ByCells(ExplainedModel):
         """See `ExplainedModel`; dropout in a head with a closed form is left out."""
         (activations,) = look.seen
         if isinstance(self.head, Head):
-            activations = activations.float()
+            activations = _full(activations)
             height, width = activations.shape[2:]
             # As models with their pooling layer compute it, so that a graph computes it once.
             pooled = activations.mean(dim=(-2, -1), keepdim=True).flatten(1)
@@ -90,10 +90,15 @@ class ByCells(ExplainedModel):
             return self._compute(activations, (weights / (height * width))[..., None, None])
         columns = gradients(look.scores, classes, look.seen)
         layout = self.head.layout
-        slopes = torch.stack([layout.channels_first(gradient).float() for (gradient,) in columns], dim=1)
+        slopes = torch.stack([_full(layout.channels_first(gradient)) for (gradient,) in columns], dim=1)
         if not torch.is_grad_enabled():
             activations = activations.detach()
-        return self._compute(layout.channels_first(activations).float(), slopes)
+        return self._compute(_full(layout.channels_first(activations)), slopes)
+
+
+def _full(tensor: Tensor) -> Tensor:
+    """Of mixed precision's halves float32; float64 as it is."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _put(slot: _Slot, activations: Tensor) -> None:

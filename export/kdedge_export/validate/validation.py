@@ -28,6 +28,7 @@ from kdedge_export.validate.per_class import class_rows
 from kdedge_export.validate.predict import Predictions, TorchModel, predict, weight_bytes
 from kdedge_export.validate.report import Data, ModelFacts, ValidationReport, file_facts, write_json
 from kdedge_export.validate.roles import REFERENCE, TITLES, Role, shipped
+from kdedge_export.validate.rounding import spread_of_rounding
 from kdedge_export.validate.studies import Progress, Subject, calibrated, disturbed_answers, faith, places, sane
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Integers, Pixels
@@ -39,7 +40,7 @@ from kdedge_runtime.model import softmax
 __all__ = ["validate", "write_report"]
 
 Flags = NDArray[np.bool_]
-KINK_IMAGES = 16
+DOUBTED_IMAGES = 16
 """Of those whose maps differ most: a map's own move is asked for on so many, for it costs as much as the map."""
 
 
@@ -119,7 +120,7 @@ def validate(
         if role in REFERENCE and REFERENCE[role] in predictions
     }
     comparisons = {role: compare(*pair, targets) for role, pair in pairs.items()}
-    gates = _allowing_for_kinks(gates, student, images, predictions)
+    gates = _allowing_for_rounding(gates, student, images, predictions)
     pearson = {role: scores for role, pair in pairs.items() if (scores := pair_pearson(*pair)) is not None}
     temperatures = {role: _temperature(role, model, fp32) for role, model in models.items()}
     subject = Subject(models, predictions, images, targets, shipped(models), progress)
@@ -165,22 +166,23 @@ def validate(
     return report, evidence
 
 
-def _allowing_for_kinks(
+def _allowing_for_rounding(
     gates: Gates, student: TorchModel, images: Pixels, predictions: Mapping[Role, Predictions]
 ) -> Gates:
-    """Let the fp32 map differ as much as the student's own moves at kinks, on the pictures that differ most."""
-    if not has_kinks(student):
-        return gates
+    """Let the fp32 map differ as float32 and kinks explain, on the pictures that differ most."""
     ours, theirs = predictions["student"], predictions["fp32"]
     if ours.maps is None or theirs.maps is None or ours.maps.shape != theirs.maps.shape:
         return gates
     errors = metrics.map_error(ours.maps, theirs.maps)
-    worst = np.argsort(errors)[-KINK_IMAGES:]
+    worst = np.argsort(errors)[-DOUBTED_IMAGES:]
     worst = worst[errors[worst] > gates.fp32_map_error]
     if not len(worst):
         return gates
-    spread = spread_at_kinks(student, images[worst], ours.explained_class[worst])
-    return replace(gates, fp32_map_error=max(gates.fp32_map_error, spread))
+    classes = ours.explained_class[worst]
+    allowed = spread_at_kinks(student, images[worst], classes) if has_kinks(student) else 0.0
+    if errors[worst].max() > allowed:
+        allowed = max(allowed, spread_of_rounding(student, images[worst], classes)[1])
+    return replace(gates, fp32_map_error=max(gates.fp32_map_error, allowed))
 
 
 def write_report(report: ValidationReport, evidence: Evidence, folder: Path) -> tuple[Path, Path]:
