@@ -24,7 +24,7 @@ from kdedge_export.validate.roles import TITLES, Role
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Floats
 from kdedge_runtime.devices import load_profile
-from kdedge_runtime.errors import UsageError
+from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.files import write_whole
 from kdedge_runtime.runner import run
 from kdedge_runtime.sinks.jsonl import JsonLines
@@ -88,6 +88,7 @@ def run_demo(out: Path, audience: Audience, say: Say) -> DemoResult:
 
     Raises:
         UsageError: `out` holds something that is not an earlier demo.
+        KdedgeError: SIGTERM came while it trained.
     """
     started = time.monotonic()
     _clear(out)
@@ -97,10 +98,10 @@ def run_demo(out: Path, audience: Audience, say: Say) -> DemoResult:
     say("2/6  Train a teacher")
     plan = Request(str(data), TEACHER, size=SIZE_PX, batch_size=64)
     teacher, student = str(out / "teacher"), str(out / "student")
-    start_run(replace(plan, epochs=TEACHER_EPOCHS), Path(teacher), audience, "cpu")
+    _train(replace(plan, epochs=TEACHER_EPOCHS), Path(teacher), audience)
     say("3/6  Distill a student that looks where the teacher looks")
     plan = replace(plan, model=STUDENT, teacher=(teacher,), epochs=STUDENT_EPOCHS)
-    start_run(plan, Path(student), audience, "cpu")
+    _train(plan, Path(student), audience)
     say("4/6  Export to ONNX, fp32 and int8")
     exported = export_model(student, with_int8=True, profile=load_profile("generic"))
     say("5/6  Validate answers and maps")
@@ -118,6 +119,11 @@ def run_demo(out: Path, audience: Audience, say: Say) -> DemoResult:
         camera_frames=CAMERA_FRAMES,
         seconds=time.monotonic() - started,
     )
+
+
+def _train(plan: Request, out: Path, audience: Audience) -> None:
+    if start_run(plan, out, audience, "cpu").result is None:
+        raise KdedgeError("SIGTERM has stopped the demo. Type it again: it begins anew.")
 
 
 def _clear(out: Path) -> None:

@@ -1,0 +1,28 @@
+"""`kdedge demo` when it is stopped."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from training_toys import Listener
+
+from kdedge.workflow import demo
+from kdedge_runtime.errors import KdedgeError
+
+
+def test_a_demo_that_is_told_to_stop_does_not_go_on_with_what_is_half_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[Path] = []
+
+    def stopped(_request: object, out: Path, *_: object) -> SimpleNamespace:
+        trained.append(out)
+        return SimpleNamespace(result=None)  # as SIGTERM leaves it
+
+    monkeypatch.setattr(demo, "start_run", stopped)
+    monkeypatch.setattr(demo, "_render", lambda _root: {})
+    said: list[str] = []
+    with pytest.raises(KdedgeError, match="SIGTERM has stopped the demo"):
+        demo.run_demo(tmp_path / "demo", Listener(), said.append)
+    assert trained == [tmp_path / "demo" / "teacher"]
+    assert said[-1].startswith("2/6")
