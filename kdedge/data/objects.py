@@ -41,6 +41,9 @@ def boxes_beside(source: str) -> Path | None:
 def read_boxes(path: Path) -> dict[str, list[tuple[float, float, float, float]]]:
     """Boxes as left, top, right, bottom in px, by the name of their picture.
 
+    Published tables hold boxes that rounding has left without any height or width: nothing can point there, so they are
+    left out.
+
     Raises:
         DataError: a column is missing, or a line holds no box.
     """
@@ -59,11 +62,13 @@ def read_boxes(path: Path) -> dict[str, list[tuple[float, float, float, float]]]
                 raise DataError(
                     f"{path}, line {table.line_num}: a box needs four numbers. Expected x1,y1,x2,y2."
                 ) from error
-            if not (left < right and top < bottom):
+            if not (left <= right and top <= bottom):
                 raise DataError(
-                    f"{path}, line {table.line_num}: a box of no size. Expected x1 < x2 and y1 < y2, in px."
+                    f"{path}, line {table.line_num}: a box that ends before it begins. "
+                    "Expected x1 < x2 and y1 < y2, in px."
                 )
-            boxes.setdefault(row["file"], []).append((left, top, right, bottom))
+            if left < right and top < bottom:
+                boxes.setdefault(row["file"], []).append((left, top, right, bottom))
     return boxes
 
 

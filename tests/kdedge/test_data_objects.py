@@ -71,13 +71,23 @@ def test_masks_are_pictures_of_the_same_name(tmp_path: Path, samples: list[FileS
         ("file,left,top\n", r"no column x1, y1, x2, y2\. Expected file,x1,y1,x2,y2 in its first line"),
         (HEAD + "val/cat/1.png,1,2,3\n", r"line 2: a box needs four numbers"),
         (HEAD + "val/cat/1.png,1,2,3,4\nval/cat/1.png,a,2,3,4\n", "line 3: a box needs four numbers"),
-        (HEAD + "val/cat/1.png,5,2,5,4\n", "line 2: a box of no size"),
+        (HEAD + "val/cat/1.png,5,2,4,4\n", r"line 2: a box that ends before it begins\. Expected x1 < x2"),
+        (HEAD + "val/cat/1.png,nan,2,4,4\n", "line 2: a box that ends before it begins"),
         (HEAD + "other.png,1,2,3,4\n", r"knows none of the 2 pictures, val/cat/1\.png for one"),
     ],
 )
 def test_a_damaged_table_says_where(tmp_path: Path, samples: list[FileSample], text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         object_masks(table(tmp_path, text), samples, SPEC)
+
+
+def test_boxes_without_any_height_or_width_are_left_out(tmp_path: Path, samples: list[FileSample]) -> None:
+    """Tiny-ImageNet has some among its 11,000."""
+    flat = table(
+        tmp_path, HEAD + f"{samples[0].name},9,12,18,12\n{samples[1].name},2,2,2,9\n{samples[1].name},1,1,9,9\n"
+    )
+    nowhere, somewhere = object_masks(flat, samples, SPEC)
+    assert nowhere is None and somewhere is not None
 
 
 def test_a_missing_table_is_an_error(tmp_path: Path, samples: list[FileSample]) -> None:
