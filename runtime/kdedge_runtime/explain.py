@@ -99,9 +99,11 @@ def explain(
             progress("pictures", index + 1, len(files))
         done.append(Explained(path, target, answer, estimate))
     if failures:
+        named = f"{' '.join(map(str, failures[:3]))}{' …' if len(failures) > 3 else ''}"
+        if not done:
+            raise SourceError(named)
         raise SourceError(
-            f"{len(failures)} of {len(failures) + len(done)} pictures cannot be read: "
-            f"{' '.join(map(str, failures[:3]))}{' …' if len(failures) > 3 else ''} "
+            f"{len(failures)} of {len(failures) + len(done)} pictures cannot be read: {named} "
             f"The other {len(done)} were explained in {output}."
         )
     if not done:

@@ -66,6 +66,12 @@ def test_one_that_cannot_be_read_is_named_and_the_others_are_written(
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["1-red.png", "3-blue.png"]
 
 
+def test_a_single_picture_that_cannot_be_read_is_all_there_is_to_tell(model: Model, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"^\S*gone\.png cannot be read: No such file or directory\.$"):
+        explain(model, [tmp_path / "gone.png"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_nothing_to_explain_is_an_error(model: Model, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="There are no pictures"):
         explain(model, [tmp_path], tmp_path / "out")
