@@ -6,6 +6,7 @@ import typer
 
 from kdedge.report.console import stderr_console
 from kdedge.workflow.inspect_model import Inspected
+from kdedge_export.validate.page.text import large
 
 __all__ = ["print_inspected"]
 
@@ -39,8 +40,8 @@ def print_inspected(inspected: Inspected, page: Path) -> None:
         console.print(line, soft_wrap=True)
 
     say(
-        f"{inspected.path}  {inspected.bytes / 1e6:.2f} MB, {structure.parameters / 1e6:.2f} M parameters, "
-        f"{structure.macs / 1e6:.1f} MMACs an image; on one thread here {times.whole_ms:.2f} ms, profiled"
+        f"{inspected.path}  {inspected.bytes / 1e6:.2f} MB, {large(structure.parameters)} parameters, "
+        f"{large(structure.macs)} MACs an image; on one thread here {times.whole_ms:.2f} ms, profiled"
     )
     if inspected.seen is not None:
         decision, labels = inspected.seen.decision, inspected.seen.labels

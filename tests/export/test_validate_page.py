@@ -14,6 +14,7 @@ from kdedge_export.validate.page import render_page
 from kdedge_export.validate.page.choice import choose
 from kdedge_export.validate.page.histogram import histogram, lower_end
 from kdedge_export.validate.page.pairs import lost_and_kept
+from kdedge_export.validate.page.text import large
 from kdedge_export.validate.page.thumbnails import LARGEST_BYTES, overlay_uri, picture_uri
 from kdedge_export.validate.roles import Role
 
@@ -226,6 +227,14 @@ class TestChoice:
         fp32 = model_file(STUDENT, tmp_path / "model.onnx", without_map=True)
         _, evidence = validate(student=STUDENT, fp32=fp32, images=IMAGES, labels=LABELS)
         assert [section.title for section in choose(evidence)] == ["Typical images"]
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [(0, "0"), (76, "76"), (1_234, "1.23 k"), (999_600, "1 M"), (11_200_000, "11.2 M")],
+)
+def test_large_counts_have_three_digits(count: float, shown: str) -> None:
+    assert large(count) == shown
 
 
 class TestHistogram:

@@ -19,7 +19,7 @@ _BRIGHT = 0.99
 _FOR, _AGAINST = np.array([176, 24, 127]), np.array([23, 103, 179])
 _STYLE = (
     "text{font:12px system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif;fill:var(--ink,#17171c)}"
-    ".t{font-size:14px;font-weight:640}.s{fill:var(--soft,#666672)}.n{font-size:11px;fill:var(--soft,#666672)}"
+    ".t{font-size:14px;font-weight:640}.n{font-weight:400}.s{fill:var(--soft,#666672)}.n{font-size:11px;fill:var(--soft,#666672)}"
     ".m{font-size:10px;fill:var(--soft,#666672)}"
     ".a{fill:none;stroke:var(--soft,#666672);stroke-width:1.5}"
 )
@@ -77,7 +77,7 @@ def _stage(stage: Stage, pixels: np.ndarray, x: int) -> str:
     height, width = stage.cells
     y = _TOP + _COLUMN
     rows, columns = stage.saliency_map.shape
-    how = "" if stage.why_blanked is None else f" · by {columns} × {rows} blanks"
+    how = "" if stage.why_blanked is None else f'<tspan class="n"> · {columns} × {rows} blanks</tspan>'
     carried = f"{stage.channels_for(0.5)} of {stage.channel_count} channels carry half of it"
     minis = "".join(
         _channel(item, x + (_MINI + 10) * (at % _MINIS), y + 54 + (_MINI + 26) * (at // _MINIS))

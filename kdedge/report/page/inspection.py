@@ -13,7 +13,7 @@ from kdedge_export.inspect.decision import Channel
 from kdedge_export.inspect.structure import Layer
 from kdedge_export.inspect.weights import ClassWeights
 from kdedge_export.validate.page.shell import shell
-from kdedge_export.validate.page.text import escape, megabytes
+from kdedge_export.validate.page.text import escape, large, megabytes
 from kdedge_runtime.files import write_whole
 
 __all__ = ["decision_page", "inspection_page", "write_inspection"]
@@ -82,8 +82,8 @@ def _facts(inspected: Inspected) -> str:
     structure, times = inspected.structure, inspected.times
     facts = (
         (megabytes(inspected.bytes), "file"),
-        (f"{structure.parameters / 1e6:.2f} M", "parameters"),
-        (f"{structure.macs / 1e6:,.0f} M", "multiply-accumulates an image"),
+        (large(structure.parameters), "parameters"),
+        (large(structure.macs), "multiply-accumulates an image"),
         (f"{times.whole_ms:.1f} ms", "an image, one thread of this machine, profiled"),
     )
     return '<ul class="facts">' + "".join(f"<li><b>{value}</b>{name}</li>" for value, name in facts) + "</ul>"

@@ -3,7 +3,7 @@
 import math
 from html import escape
 
-__all__ = ["correlation", "escape", "megabytes", "percent", "points", "quantity", "short"]
+__all__ = ["correlation", "escape", "large", "megabytes", "percent", "points", "quantity", "short"]
 
 _NONE = '<span class="none" title="not measured">–</span>'
 
@@ -33,6 +33,14 @@ def quantity(value: float, digits: int, unit: str = "") -> str:
 def megabytes(size: int) -> str:
     """A size in bytes as kB or MB (powers of ten, as file managers and downloads count)."""
     return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+
+
+def large(count: float) -> str:
+    """A count with three digits, in thousands, millions or thousands of millions: `1.25 M`."""
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if count >= 0.9995 * size:
+            return f"{count / size:.3g}{unit}"
+    return f"{count:g}"
 
 
 def short(text: str, most: int = 34) -> str:
