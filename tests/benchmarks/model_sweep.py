@@ -277,8 +277,8 @@ def append_row(path: Path, row: Row) -> None:
 def table(rows: dict[str, Row], names: list[str]) -> str:
     """The rows in Markdown, in the order of the names."""
     lines = [
-        "| model | M params | px | cells | target layer | head | how | logits error | map error | rounding | cost |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| model | M parameters | px | cells | target layer | head | how | logits error | map error | cost |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in names:
         if name in rows:
@@ -286,7 +286,7 @@ def table(rows: dict[str, Row], names: list[str]) -> str:
             lines.append(
                 f"| {row.model} | {row.parameters / 1e6:.1f} | {row.side_px} | {row.cells[0]} × {row.cells[1]} "
                 f"| `{row.target_layer}` | {row.head} | {row.how} | {row.logits_error:.0e} | {row.map_error:.0e} "
-                f"| {row.rounding:.0e} | {row.cost:.2f} |"
+                f"| {row.cost:.2f} |"
             )
     return "\n".join(lines) + "\n"
 
