@@ -1,30 +1,37 @@
-"""How far a map moves by itself: the gradient of a network with kinks jumps where rounding decides a side.
+"""Compare differentiated maps under one pattern of activation: at a kink, rounding decides a side.
 
 A ReLU passes a gradient or stops it by the sign of its input, and max pooling sends it to the largest of its window.
-PyTorch and ONNX Runtime add in another order. Of the millions of units that a gradient at the pixels passes, now and
-then one lies within rounding of its kink and falls on the other side; both maps are then right, and differ by that
-unit's share.
+PyTorch and ONNX Runtime add in another order. Of the millions of units that a gradient at the pixels passes, some lie
+within rounding of their kink and fall on the other side; both maps are then right, and differ by those units' share,
+which can be percents of the range. How much they may differ is not estimated. The graph shows on which side each unit
+lies. Those that lie on another side in PyTorch, and within rounding of their kink, are taken there, and PyTorch's map
+is computed again: it must now be the graph's.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeGuard
 
 import numpy as np
+import onnx
 import torch
 from torch import Tensor, nn
 
 from kdedge_export.graph.deployed import Deployed
+from kdedge_export.quantize.session import feed, open_session
+from kdedge_export.quantize.surgery import attributes
 from kdedge_export.saliency import ByCells, Head
-from kdedge_export.validate import metrics
+from kdedge_export.validate.kinked import Call, KinkedCalls, Unit
 from kdedge_export.validate.predict import predict
-from kdedge_runtime.arrays import Integers, Pixels
+from kdedge_runtime import Model
+from kdedge_runtime.arrays import Floats, Integers, Pixels
 
-__all__ = ["has_kinks", "spread_at_kinks"]
+__all__ = ["at_the_same_kinks", "has_kinks", "in_float64", "sides_of_float64"]
 
-DISTURBANCE = 1e-5
-"""Standard deviation, as a share of the range of a normalised picture: 0.003 grey levels, which nobody sees. Some ten
-times what float32 loses on the way to a unit, so that the units near a kink are all met, not by chance."""
-_TRIALS = 8
-"""Each sends a unit at its kink to either side; that all leave it where it was has a chance of 1 in 256."""
+NEAR = 4.0
+"""A unit is at its kink within so many times the largest rounding of its tensor, float32 against float64: the other
+side's rounding is another draw of the same size."""
+_POINTWISE = {"Relu", "Clip", "HardSwish", "HardSigmoid", "LeakyRelu"}
 
 
 def has_kinks(module: nn.Module) -> TypeGuard[Deployed]:
@@ -34,10 +41,59 @@ def has_kinks(module: nn.Module) -> TypeGuard[Deployed]:
     return not (isinstance(module.explained, ByCells) and isinstance(module.explained.head, Head))
 
 
-def spread_at_kinks(module: Deployed, images: Pixels, classes: Integers) -> float:
-    """The largest move of PyTorch's own maps when the normalised pictures are disturbed by `DISTURBANCE`.
+def at_the_same_kinks(module: Deployed, model: Model, images: Pixels, classes: Integers) -> Floats:
+    """PyTorch's own maps, with units at their kinks on the sides where an exported graph has them.
 
-    An exported graph may differ by as much: it is exact for a picture that nobody can tell from the one it was given.
+    Only units within rounding of a kink are moved, each by that little: a map that is wrong in any other way keeps its
+    error. So do all maps of a graph whose functions with kinks are not those of the module, one by one.
+
+    Args:
+        module: its maps are differentiated (`has_kinks`).
+        model: its exported graph.
+        images: uint8 RGB `[N, H, W, 3]`.
+        classes: int64 `[N]`, explained.
+
+    Returns:
+        `[N, h, w]`, to hold the graph's against.
+    """
+    graph = _Shown(model)
+    rows = []
+    for image, picked in zip(images, classes, strict=True):
+        theirs = graph.values(image[None], int(picked))
+        rows.append(_on_their_sides(module, image[None], picked[None], theirs))
+    return np.concatenate(rows)
+
+
+class _Shown:
+    """A graph that also gives what its functions with kinks work on: results of those of each value, inputs of pools.
+
+    Both can be had without another kernel being chosen for what comes before.
+    """
+
+    def __init__(self, model: Model) -> None:
+        shown = onnx.load(model.path)
+        self._kinds: list[bool] = []
+        self._names: list[str] = []
+        for node in shown.graph.node:
+            pools = node.op_type == "MaxPool" and max(attributes(node)["kernel_shape"]) > 1
+            if pools or node.op_type in _POINTWISE:
+                self._kinds.append(pools)
+                self._names.append(node.input[0] if pools else node.output[0])
+        present = {value.name for value in shown.graph.output}
+        more = [name for name in dict.fromkeys(self._names) if name not in present]
+        shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in more)
+        self._session = open_session(shown)
+
+    def values(self, image: Pixels, picked: int) -> list[tuple[bool, Tensor]]:
+        """Of each such function in the order of the graph, whether it is a pool, and the tensor."""
+        if not self._names:
+            return []
+        found = self._session.run(self._names, feed(self._session, image, picked))
+        return list(zip(self._kinds, map(torch.from_numpy, found), strict=True))
+
+
+def sides_of_float64(module: Deployed, images: Pixels, classes: Integers) -> Floats:
+    """PyTorch's own maps in float32, with every unit on the side of its kink where float64 has it.
 
     Args:
         module: its maps are differentiated (`has_kinks`).
@@ -45,20 +101,57 @@ def spread_at_kinks(module: Deployed, images: Pixels, classes: Integers) -> floa
         classes: int64 `[N]`, explained.
 
     Returns:
-        In units of each map's range, ≥ 0.
+        `[N, h, w]`.
     """
-    generator = torch.Generator().manual_seed(0)
+    rows = []
+    for image, picked in zip(images, classes, strict=True):
+        exact: list[Tensor] = []
+        units: list[Unit] = []
 
-    def disturb(_module: nn.Module, _images: object, x: Tensor) -> Tensor:
-        noise = torch.randn(x.shape, generator=generator).to(x.device)
-        reach = x.amax(dim=(1, 2, 3), keepdim=True) - x.amin(dim=(1, 2, 3), keepdim=True)
-        return x + DISTURBANCE * reach * noise
+        def note(call: Call, exact: list[Tensor] = exact) -> None:
+            exact.append(call.shown.clone())
 
-    undisturbed = predict(module, images, classes).maps
-    assert undisturbed is not None
-    handle = module.normalise.register_forward_hook(disturb)
+        def look(call: Call, exact: list[Tensor] = exact, units: list[Unit] = units) -> None:
+            turned = call.turned(call.x, exact[call.number], float("inf"))
+            units.extend(Unit(call.number, index, push) for index, push in turned)
+
+        with in_float64(module):
+            _maps(module, image[None], picked[None], KinkedCalls(note))
+        ours = _maps(module, image[None], picked[None], KinkedCalls(look))
+        rows.append(_maps(module, image[None], picked[None], KinkedCalls(pushed=units)) if units else ours)
+    return np.concatenate(rows)
+
+
+def _on_their_sides(module: Deployed, image: Pixels, picked: Integers, theirs: list[tuple[bool, Tensor]]) -> Floats:
+    single: list[tuple[bool, Tensor]] = []
+    units: list[Unit] = []
+
+    def look(call: Call) -> None:
+        x = single[call.number][1]
+        reach = NEAR * float((call.x - x).abs().max())
+        turned = call.turned(x, theirs[call.number][1].to(x.device), reach)
+        units.extend(Unit(call.number, index, push) for index, push in turned)
+
+    ours = _maps(module, image, picked, KinkedCalls(lambda call: single.append((call.pools, call.x))))
+    if [(pools, x.shape) for pools, x in single] != [(pools, x.shape) for pools, x in theirs]:
+        return ours
+    with in_float64(module):
+        _maps(module, image, picked, KinkedCalls(look))
+    return _maps(module, image, picked, KinkedCalls(pushed=units)) if units else ours
+
+
+def _maps(module: Deployed, image: Pixels, picked: Integers, calls: KinkedCalls) -> Floats:
+    with calls:
+        maps = predict(module, image, picked).maps
+    assert maps is not None
+    return maps
+
+
+@contextmanager
+def in_float64(module: nn.Module) -> Iterator[None]:
+    """The same weights in more digits; rounded back they are what they were."""
+    module.double()
     try:
-        moved = [predict(module, images, classes).maps for _ in range(_TRIALS)]
+        yield
     finally:
-        handle.remove()
-    return float(np.max([metrics.map_error(undisturbed, maps) for maps in moved if maps is not None]))
+        module.float()

@@ -22,7 +22,7 @@ from kdedge_export.validate.gates import (
     check_sanity,
 )
 from kdedge_export.validate.intervals import mean_interval
-from kdedge_export.validate.kinks import has_kinks, spread_at_kinks
+from kdedge_export.validate.kinks import at_the_same_kinks, has_kinks
 from kdedge_export.validate.page import write_page
 from kdedge_export.validate.per_class import class_rows
 from kdedge_export.validate.predict import Predictions, TorchModel, predict, weight_bytes
@@ -41,7 +41,7 @@ __all__ = ["validate", "write_report"]
 
 Flags = NDArray[np.bool_]
 DOUBTED_IMAGES = 16
-"""Of those whose maps differ most: a map's own move is asked for on so many, for it costs as much as the map."""
+"""Of those whose maps differ most: what float32 costs PyTorch itself is asked for on so many."""
 
 
 def validate(
@@ -119,8 +119,12 @@ def validate(
         for role, answers in predictions.items()
         if role in REFERENCE and REFERENCE[role] in predictions
     }
-    comparisons = {role: compare(*pair, targets) for role, pair in pairs.items()}
-    gates = _allowing_for_rounding(gates, student, images, predictions)
+    alike = _at_the_same_kinks(student, fp32, images, predictions, gates.fp32_map_error)
+    gates = _allowing_for_rounding(gates, student, images, alike, predictions["fp32"])
+    comparisons = {
+        role: compare(alike if role == "fp32" else reference, candidate, targets)
+        for role, (reference, candidate) in pairs.items()
+    }
     pearson = {role: scores for role, pair in pairs.items() if (scores := pair_pearson(*pair)) is not None}
     temperatures = {role: _temperature(role, model, fp32) for role, model in models.items()}
     subject = Subject(models, predictions, images, targets, shipped(models), progress)
@@ -166,11 +170,25 @@ def validate(
     return report, evidence
 
 
-def _allowing_for_rounding(
-    gates: Gates, student: TorchModel, images: Pixels, predictions: Mapping[Role, Predictions]
-) -> Gates:
-    """Let the fp32 map differ as float32 and kinks explain, on the pictures that differ most."""
+def _at_the_same_kinks(
+    student: TorchModel, fp32: Model, images: Pixels, predictions: Mapping[Role, Predictions], tolerance: float
+) -> Predictions:
+    """The student's answers to hold the fp32 file against: differing maps with units at kinks on the file's sides."""
     ours, theirs = predictions["student"], predictions["fp32"]
+    if not has_kinks(student) or ours.maps is None or theirs.maps is None or ours.maps.shape != theirs.maps.shape:
+        return ours
+    differing = np.flatnonzero(metrics.map_error(ours.maps, theirs.maps) > tolerance)
+    if not len(differing):
+        return ours
+    maps = ours.maps.copy()
+    maps[differing] = at_the_same_kinks(student, fp32, images[differing], ours.explained_class[differing])
+    return replace(ours, maps=maps)
+
+
+def _allowing_for_rounding(
+    gates: Gates, student: TorchModel, images: Pixels, ours: Predictions, theirs: Predictions
+) -> Gates:
+    """Let the fp32 map differ as float32 explains, on the pictures that differ most."""
     if ours.maps is None or theirs.maps is None or ours.maps.shape != theirs.maps.shape:
         return gates
     errors = metrics.map_error(ours.maps, theirs.maps)
@@ -178,10 +196,7 @@ def _allowing_for_rounding(
     worst = worst[errors[worst] > gates.fp32_map_error]
     if not len(worst):
         return gates
-    classes = ours.explained_class[worst]
-    allowed = spread_at_kinks(student, images[worst], classes) if has_kinks(student) else 0.0
-    if errors[worst].max() > allowed:
-        allowed = max(allowed, spread_of_rounding(student, images[worst], classes)[1])
+    _, allowed = spread_of_rounding(student, images[worst], ours.explained_class[worst])
     return replace(gates, fp32_map_error=max(gates.fp32_map_error, allowed))
 
 
