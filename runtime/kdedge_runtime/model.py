@@ -10,7 +10,20 @@ from kdedge_runtime.arrays import Floats, Integers, Pixels
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.metadata import Metadata
 
-__all__ = ["Explanation", "Model", "available_providers", "softmax"]
+__all__ = ["Explanation", "Model", "available_providers", "refuse_bundle", "softmax"]
+
+
+def refuse_bundle(path: Path) -> None:
+    """Refuse a bundle where one model file is needed; `kdedge_runtime.bundle.opened_model` takes both.
+
+    Raises:
+        ModelFileError: it is a .zip.
+    """
+    if path.suffix.lower() == ".zip":
+        raise ModelFileError(
+            f"{path} is a bundle, and here one model file is needed. Unpack it (`python3 -m zipfile -e {path} .`) and "
+            "name the model.onnx or model.int8.onnx in it."
+        )
 
 
 @dataclass(frozen=True)
@@ -59,6 +72,7 @@ class Model:
         path = Path(path)
         if not path.is_file():
             raise ModelFileError(f"There is no model file {path}. Write one with `kdedge export RUN`.")
+        refuse_bundle(path)
         options = ort.SessionOptions()
         options.log_severity_level = 3
         if threads is not None:

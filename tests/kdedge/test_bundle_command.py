@@ -138,6 +138,19 @@ def test_what_is_packed_can_be_explained(
     assert f"Name the model file in it: {run_folder / 'model.onnx'}" in refused.err
 
 
+@pytest.mark.parametrize(
+    "verb", [("inspect",), ("web",), ("bundle",), ("validate", "--data", "photos"), ("export", "--from-onnx")]
+)
+def test_where_one_model_file_is_needed_a_bundle_is_called_one(
+    command: Callable[..., Outcome], run_folder: Path, tmp_path: Path, verb: tuple[str, ...]
+) -> None:
+    bundle = tmp_path / "student.zip"
+    assert command("bundle", str(run_folder), "-o", str(bundle)).code == 0
+    refused = command(*verb, str(bundle))
+    assert refused.code == 2
+    assert f"{bundle} is a bundle, and here one model file is needed. Unpack it" in refused.err
+
+
 def test_the_benchmark_requires_a_signature_as_the_runner_does(
     command: Callable[..., Outcome], run_folder: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import onnx
 from onnx import inliner
 
 from kdedge_runtime.errors import ModelFileError
+from kdedge_runtime.model import refuse_bundle
 
 __all__ = ["load_file"]
 
@@ -25,6 +26,7 @@ def load_file(path: Path) -> onnx.ModelProto:
     """
     if not path.is_file():
         raise ModelFileError(f"There is no model file {path}. Expected an .onnx file with a classifier.")
+    refuse_bundle(path)
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's own types, without a common base
