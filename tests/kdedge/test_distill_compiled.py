@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from training_toys import CLASSES, SIDE, Listener
+from training_toys import CLASSES, SIDE, Listener, tiny_trainer
 
+from kdedge.distill.layers import stages
 from kdedge.distill.loop.learner import Learner
+from kdedge.distill.losses import TERMS
 from kdedge.distill.losses.objective import Objective
 from kdedge.distill.machine.compute import choose_compute
 from kdedge.distill.machine.group import Group
@@ -40,21 +42,24 @@ def batch(device: str = "cpu") -> tuple[Tensor, Tensor]:
     return images.to(device), targets.to(device)
 
 
-def test_nothing_breaks_the_graph_of_a_step() -> None:
-    """With `fullgraph` any break is an error; gradients are compared, too."""
-    learner = Learner(
-        watched("small:resnet8"), Objective({name: {} for name in LOSS}), RECIPE, choose_compute("cpu"), Group()
-    )
-    teacher = NetworkTeacher(watched("small:resnet14"), choose_compute("cpu"))
-    images, targets = batch()
+def test_nothing_breaks_the_graph_of_a_step(scenes: Path) -> None:
+    """All terms in bfloat16, as on a GPU. With `fullgraph` any break is an error; gradients are compared, too."""
+    recipe = replace(RECIPE, loss=dict.fromkeys(TERMS, 1.0))
+    trainer = tiny_trainer(scenes, recipe, teacher=watched("small:resnet14").model, bf16=True)
+    learner, batch = trainer.learner, next(trainer.batches.of(0))
+    teacher = NetworkTeacher(watched("small:resnet14"), replace(choose_compute("cpu"), bf16=True))
+    teacher.watched.watch(stages(teacher.watched))
     with torch.no_grad():
-        taught = torch.compile(teacher.look, fullgraph=True, backend="aot_eager")(images, 3)
-    assert torch.equal(taught.maps, teacher(images, 3).maps)
+        taught = torch.compile(teacher.look, fullgraph=True, backend="aot_eager")(batch.images, 3)
+    assert len(taught.features) == 3
+    assert all(torch.equal(*pair) for pair in zip(taught.features, teacher(batch.images, 3).features, strict=True))
+    assert torch.equal(taught.maps, teacher(batch.images, 3).maps)
+    learner.student.train()
     before = copy.deepcopy(learner.student.state_dict())
     results = []
     for terms in (learner.terms, torch.compile(learner.terms, fullgraph=True, backend="aot_eager")):
         learner.student.load_state_dict(before)
-        values = terms(images, targets, taught)
+        values = terms(batch.images, batch.targets, taught)
         values.sum().backward()
         results.append([values.detach(), *(parameter.grad for parameter in learner.parameters)])
         learner.optimizer.zero_grad()
