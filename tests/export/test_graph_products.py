@@ -9,6 +9,7 @@ from small_nets import CHANNELS, CLASSES, Export
 from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from kdedge_export.graph import Deployed
 from kdedge_export.graph.products import read_weights_as_stored
 
 aten = torch.ops.aten
@@ -70,3 +71,12 @@ def test_an_exported_head_of_dense_layers_stores_each_weight_once(export: Callab
     dense = {i.name: tuple(i.dims) for i in graph.initializer if len(i.dims) == 2 and max(i.dims) > 8}
     assert Counter(dense.values()) == Counter({(CLASSES, 24): 1, (24, CHANNELS * 25): 1})
     assert not [node for node in graph.node if node.op_type == "Transpose" and node.input[0] in dense]
+
+
+def test_weights_of_a_differentiated_graph_have_their_modules_names(export: Callable[[str], Export]) -> None:
+    explained = export("flattens")
+    assert isinstance(explained.module, Deployed)
+    weights = {f"explained.model.{name}" for name, _ in explained.module.explained.model.named_parameters()}
+    stored = {tensor.name for tensor in explained.graph.model.graph.initializer}
+    folded = {f"explained.model.features.{index}.{kind}" for index in (1, 4) for kind in ("weight", "bias")}
+    assert weights - stored == folded  # of batch normalisation

@@ -8,8 +8,8 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
-from small_nets import CHANNELS, SPEC, HeadNet, randomised
-from torch import nn
+from small_nets import CELLS, CHANNELS, SPEC, HeadNet, randomised
+from torch import Tensor, nn
 
 from kdedge_export.graph import Deployed, Plain, deploy, export_graph, save_model
 from kdedge_export.inspect.weights import class_weights
@@ -50,6 +50,19 @@ def network(*, bias: bool = True) -> nn.Module:
         if bias:
             net.head[2].bias[BIASED] = -3
     return randomised(net)
+
+
+class Flat(nn.Module):
+    """Every cell has its own weights, as in VGG: no closed form, so that the map is made on the way back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = network().features
+        self.head = nn.Sequential(nn.Linear(FEATURES * CELLS**2, 64), nn.ReLU(), nn.Linear(64, HIDDEN), nn.ReLU())
+        self.head.append(nn.Linear(HIDDEN, CLASSES))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x).flatten(1))
 
 
 def saved(model: onnx.ModelProto, module: Deployed | Plain, path) -> Model:
@@ -131,6 +144,22 @@ def test_the_search_may_keep_them_in_float(pictures: Draw) -> None:
     quantized = quantize(graph, pictures(48, 1), pictures(32, 2), Recipe(False), goal=Goal(keep_heatmaps=0.99999))
     assert {FIRST, LAST} & set(quantized.note["float_layers"])
     assert np.dtype(np.float32) in {value.dtype for value in stored(quantized.model)}
+
+
+def test_hidden_layers_before_the_last_are_stored_once_where_the_map_is_differentiated(
+    pictures: Draw, tmp_path
+) -> None:
+    torch.manual_seed(2)
+    pair = pair_of(deploy(randomised(Flat()), SPEC), Recipe(False), pictures, tmp_path)
+    found = [value for value in stored(pair.quantized.model) if value.ndim == 2]
+    assert [(value.shape, value.dtype) for value in found if value.size > 1 << 17] == [
+        ((64, FEATURES * CELLS**2), np.dtype(np.int8))
+    ]
+    assert {"head.0", "head.2", "head.4"} <= set(pair.quantized.int8_layers)
+    images = pictures(32, 3)
+    exact, coarse = pair.fp32.predict(images, 3), pair.int8.predict(images, 3)
+    assert agreement(exact.logits, coarse.logits) >= 0.85
+    assert np.median(map_pearson(exact.saliency_map, coarse.saliency_map)) >= 0.98
 
 
 def test_a_layer_without_a_bias_and_a_graph_without_a_map(pictures: Draw, tmp_path) -> None:

@@ -42,9 +42,28 @@ def traced(function: Callable[..., Any], model: nn.Module, image: Tensor, class_
     with fake, enable_python_dispatcher(), _out_of_place(model), plain_attention():
         graph = make_fx(function, decomposition_table=DECOMPOSITIONS, _allow_non_fake_inputs=True)(*examples)
     read_weights_as_stored(graph.graph)
+    _name_weights(graph, model)
     graph.recompile()
     graph.eval()
     return graph
+
+
+def _name_weights(graph: fx.GraphModule, model: nn.Module) -> None:
+    """Give weights the paths that they have in the model, by which layers are known; tracing numbers them."""
+    paths = {id(weight): path for path, weight in (*model.named_parameters(), *model.named_buffers())}
+    numbered = {node.target: getattr(graph, node.target) for node in graph.graph.find_nodes(op="get_attr")}
+    for node in graph.graph.find_nodes(op="get_attr"):
+        node.target = paths.get(id(numbered[node.target]), node.target)
+    for number, weight in numbered.items():
+        if (path := paths.get(id(weight))) is not None:
+            delattr(graph, number)
+            *owners, name = path.split(".")
+            owner: nn.Module = graph
+            for part in owners:
+                if part not in owner._modules:
+                    owner.add_module(part, nn.Module())
+                owner = owner.get_submodule(part)
+            setattr(owner, name, weight)
 
 
 @contextmanager

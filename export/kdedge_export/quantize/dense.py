@@ -1,4 +1,4 @@
-"""Large dense layers of the head with int8 weights, which the answer and the map read alike.
+"""Large dense layers with int8 weights, which the answer and the map read alike.
 
 A classifier of a thousand classes is a tenth of what a small network computes and half of its int8 file. Its weights
 are rounded once, a scale for each of its outputs, and stored once:
@@ -30,23 +30,31 @@ _LARGEST_BIAS = float(1 << 30)
 
 
 def dense_layers(graph: Surgery, head: Collection[str]) -> list[str]:
-    """Names of the head's large dense layers, `Gemm`s whose `[out, in]` weight has no readers but those known here."""
-    return [node.name for node in graph.graph.node if node.name in head and _weight(graph, node) is not None]
+    """Names of the large dense layers that the head holds, or whose weight it reads.
+
+    They are `Gemm`s, and nothing reads their `[out, in]` weight in a way that is not known here.
+    """
+    return [
+        node.name
+        for node in graph.graph.node
+        if node.op_type == "Gemm"
+        and any(reader.name in head for reader in graph.consumers(node.input[1]))
+        and _weight(graph, node) is not None
+    ]
 
 
-def quantize_dense(graph: Surgery, layers: Collection[str], ranges: Mapping[str, Range], recipe: Recipe) -> None:
+def quantize_dense(graph: Surgery, layers: Mapping[str, Range], recipe: Recipe) -> None:
     """Give dense layers int8 weights.
 
     Args:
         graph: is changed.
-        layers: names of some of `dense_layers`.
-        ranges: of the tensors that they multiply.
+        layers: names of some of `dense_layers`, with the ranges of what they multiply.
         recipe: how to quantize.
     """
     for node in [node for node in graph.graph.node if node.name in layers]:
         weight = _weight(graph, node)
         assert weight is not None
-        _Layer(graph, node, weight, ranges[node.input[0]], recipe).quantize()
+        _Layer(graph, node, weight, layers[node.name], recipe).quantize()
 
 
 def _weight(graph: Surgery, node: onnx.NodeProto) -> NDArray[np.float32] | None:

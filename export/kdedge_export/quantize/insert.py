@@ -20,7 +20,7 @@ from kdedge_export.quantize.recipe import Recipe
 from kdedge_export.quantize.rewrite import Rewritten
 from kdedge_export.quantize.surgery import Surgery, attributes, gated_product
 
-__all__ = ["insert_quantization", "observed_tensors", "quantizable_nodes"]
+__all__ = ["WEIGHTED", "insert_quantization", "observed_tensors", "quantizable_nodes"]
 
 _OP_TYPES = {
     "Conv",
@@ -40,6 +40,8 @@ _OP_TYPES = {
 }
 """What has an int8 kernel, or is written as something that has one. Everything else would be a round trip through float
 with quantized ends."""
+WEIGHTED = {"Conv", "Gemm", "MatMul"}
+"""What multiplies with weights, and begins a layer."""
 _COARSEST = 1.5
 """Steps of a HardSwish's input may be so many times as wide as its own range asks for."""
 
@@ -47,9 +49,10 @@ _COARSEST = 1.5
 def quantizable_nodes(rewritten: Rewritten) -> list[str]:
     """Names of the nodes that can be quantized, in the order of the graph."""
     nodes = rewritten.model.graph.node
-    first = next((index for index, node in enumerate(nodes) if node.op_type in {"Conv", "Gemm", "MatMul"}), 0)
-    excluded = rewritten.head_nodes | rewritten.always_float
+    first = next((index for index, node in enumerate(nodes) if node.op_type in WEIGHTED), 0)
     graph = Surgery(rewritten.model)
+    dense = dense_layers(graph, rewritten.head_nodes)
+    excluded = rewritten.head_nodes | rewritten.always_float | _between_weights(graph, dense)
     names = [
         node.name
         for node in nodes[first:]
@@ -59,7 +62,17 @@ def quantizable_nodes(rewritten: Rewritten) -> list[str]:
     ]
     # Turning groups of pixels back into positions: done on bytes.
     moved = [node.name for node in nodes if node.output[0] in {"grouped_positions", "positions", "ungrouped"}]
-    return [*names, *moved, *dense_layers(graph, rewritten.head_nodes)]
+    return [*names, *moved, *dense]
+
+
+def _between_weights(graph: Surgery, dense: Collection[str]) -> set[str]:
+    """What follows dense layers, whose results are float, up to the next layer: a few values an image."""
+    names, tensors = set[str](), set[str]()
+    for node in graph.graph.node:
+        if node.name in dense or (tensors.intersection(node.input) and node.op_type not in WEIGHTED):
+            tensors.update(node.output)
+            names.add(node.name)
+    return names
 
 
 def observed_tensors(rewritten: Rewritten) -> list[str]:
@@ -93,8 +106,9 @@ def insert_quantization(
     graph = Surgery(model)
     left = set(float_nodes) | _gates_that_never_close(graph, ranges)
     chosen = [name for name in quantizable_nodes(rewritten) if name not in left]
-    body = [name for name in chosen if name not in rewritten.head_nodes]
-    dense = [name for name in chosen if name in rewritten.head_nodes]
+    large = set(dense_layers(graph, rewritten.head_nodes))
+    body = [name for name in chosen if name not in large]
+    dense = {node.name: ranges[node.input[0]] for node in model.graph.node if node.name in large.intersection(chosen)}
     if not chosen:
         return model
     narrowed, fixed = dict(ranges), dict[str, list[dict[str, Any]]]()
@@ -119,7 +133,7 @@ def insert_quantization(
     for node in list(model.graph.node):
         if node.op_type == "HardSigmoid" and node.name in body:
             _clip_bytes(graph, node, least)
-    quantize_dense(graph, dense, ranges, recipe)
+    quantize_dense(graph, dense, recipe)
     graph.drop_unused()
     return model
 

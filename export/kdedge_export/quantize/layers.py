@@ -2,12 +2,10 @@
 
 from dataclasses import dataclass
 
-from kdedge_export.quantize.insert import quantizable_nodes
+from kdedge_export.quantize.insert import WEIGHTED, quantizable_nodes
 from kdedge_export.quantize.rewrite import Rewritten
 
 __all__ = ["Layer", "layers_of"]
-
-_WEIGHTED = {"Conv", "Gemm", "MatMul"}
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ def layers_of(rewritten: Rewritten) -> tuple[Layer, ...]:
     made_by: dict[str, int] = {}
     for node in rewritten.model.graph.node:
         before = [made_by[tensor] for tensor in node.input if tensor in made_by]
-        if node.name in quantizable and node.op_type in _WEIGHTED:
+        if node.name in quantizable and node.op_type in WEIGHTED:
             names.append(_module(node.input[1]))
             inputs.append(node.input[0])
             nodes.append(set())

@@ -36,9 +36,10 @@ class Surgery:
 
     def add_constant(self, name: str, value: NDArray[Any]) -> str:
         """Store an initializer, in place of one of this name."""
-        kept = [tensor for tensor in self.graph.initializer if tensor.name != name]
-        del self.graph.initializer[:]
-        self.graph.initializer.extend([*kept, numpy_helper.from_array(np.asarray(value, order="C"), name)])
+        # In place: a list that is rebuilt is a copy of all weights, and what was deleted lives as long as the model.
+        found = next((tensor for tensor in self.graph.initializer if tensor.name == name), None)
+        tensor = self.graph.initializer.add() if found is None else found
+        tensor.CopyFrom(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
     def shape(self, tensor: str) -> tuple[int | str, ...] | None:
@@ -89,10 +90,11 @@ class Surgery:
             if wanted.intersection(node.output):
                 wanted.update(node.input)
                 kept.insert(0, node)
-        constants = [tensor for tensor in self.graph.initializer if tensor.name in wanted]
-        del self.graph.node[:], self.graph.initializer[:]
+        del self.graph.node[:]
         self.graph.node.extend(kept)
-        self.graph.initializer.extend(constants)
+        for index in reversed(range(len(self.graph.initializer))):
+            if self.graph.initializer[index].name not in wanted:
+                del self.graph.initializer[index]
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:
