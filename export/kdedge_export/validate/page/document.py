@@ -1,5 +1,6 @@
 """Puts the page together from its parts and the template."""
 
+import re
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -112,15 +113,21 @@ def _urgency(check: Check) -> int:
 def _check(check: Check) -> str:
     outcome, mark = _OUTCOMES[check.outcome]
     bound = "" if check.passed is None else f"{_RELATIONS[check.relation]} {asked_for(check).split(' ', 1)[1]}"
-    interval = f' <span class="ci">{spread(check)}</span>' if check.interval is not None else ""
+    interval = f' <span class="ci">{_minus(spread(check))}</span>' if check.interval is not None else ""
     why = {"not shown": "not shown ", "failed": ""}.get(check.outcome)
     reason = "" if why is None or check.reason is None else f'<span class="why">{why}{escape(check.reason)}</span>'
     unmeasured = " unmeasured" if check.passed is None else ""
     return (
         f'<li class="{outcome}{unmeasured}"><span class="mark" aria-label="{check.outcome}">{mark}</span>'
-        f'<span class="what">{escape(check.name)}</span><span class="found">{escape(found(check))}{interval}</span>'
+        f'<span class="what">{escape(check.name)}</span>'
+        f'<span class="found">{_minus(escape(found(check)))}{interval}</span>'
         f'<span class="bound">{bound}</span>{reason}</li>'
     )
+
+
+def _minus(figures: str) -> str:
+    """Figures of the checklist, which a terminal shows as well, with true minus signs."""
+    return re.sub(r"-(?=\d)", "−", figures)
 
 
 def _histograms(report: ValidationReport, evidence: Evidence) -> str:

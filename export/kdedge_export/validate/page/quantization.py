@@ -10,6 +10,10 @@ from kdedge_export.validate.report import ValidationReport
 
 __all__ = ["quantization"]
 
+_LEAD = (
+    "At export, on training images that were not calibrated on. Loss is half the relative squared error of the logits, "
+    "and what the maps’ correlation lacks of 1."
+)
 _WAYS = {
     "minmax": "from the smallest to the largest value seen",
     "percentile-99.999": "around 99.999 % of the values seen",
@@ -34,7 +38,8 @@ def quantization(report: ValidationReport) -> str:
         return ""
     rows = "".join(f'<tr><th scope="row">{name}</th><td>{words}</td></tr>' for name, words in _facts(note))
     kept = "".join((_ways(note), _kept(note)))
-    return f'<section><h2>How it was quantized</h2><table class="facts">{rows}</table>{kept}</section>'
+    lead = f'<p class="lead">{_LEAD}</p>' if kept else ""
+    return f'<section><h2>How it was quantized</h2><table class="facts">{rows}</table>{lead}{kept}</section>'
 
 
 def _facts(note: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -109,7 +114,7 @@ def _kept(note: Mapping[str, Any]) -> str:
         rows = [_row("this file", held_out, len(note.get("float_layers", ())))]
     else:
         return ""
-    images = f"{held_out['images']} held-out images" if "images" in held_out else _KEPT_HEADS[0][0]
+    images = f"On {held_out['images']} of them" if "images" in held_out else _KEPT_HEADS[0][0]
     return grid(((images, _KEPT_HEADS[0][1]), *_KEPT_HEADS[1:]), rows)
 
 
