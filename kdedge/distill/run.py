@@ -81,7 +81,7 @@ def start_run(
 
     Raises:
         UsageError: the request cannot be met, or `out` holds a run already.
-        DataError: the pictures cannot train a classifier.
+        DataError: the pictures cannot train a classifier, or those for testing are gone when it is trained.
     """
     _require_free(out)
     compute = choose_compute(device, compiled=compiled)
@@ -237,9 +237,20 @@ class _Desk:
         return images, val
 
     def _test(self, trainer: Trainer) -> dict[str, dict[str, float]]:
-        """The figures of the best and of the last epoch on pictures that no decision has looked at."""
+        """The figures of the best and of the last epoch on pictures that no decision has looked at.
+
+        Raises:
+            DataError: none of them can be read any more.
+        """
         assert self.collection.test is not None
         pictures = decode(self.collection.test, self.input, progress=self.audience.on_decode)
+        if not len(pictures):
+            raise DataError(
+                f"No picture for testing in {self.collection.source} can be read ({pictures.problems}). All epochs are "
+                "done: put the files back and go on with --resume."
+            )
+        if pictures.problems:
+            self.audience.on_warning(f"Of the pictures for testing, {pictures.problems}")
         test = OnDevice(pictures.images, pictures.targets, self.compute.device)
         return trainer.test({"best": self.out / BEST, "last": self.out / LAST}, test)
 

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from training_toys import CLASSES, SIDE, Listener, write_scenes
 
-from kdedge.data import FileSample
+from kdedge.data import FileSample, scan
 from kdedge.distill.layers import channels, pair_layers, stages
 from kdedge.distill.losses.distance import pearson
 from kdedge.distill.losses.lesson import Answer
@@ -21,7 +22,7 @@ from kdedge.distill.teacher.teacher import NetworkTeacher, SeveralTeachers
 from kdedge.distill.watched import Watched
 from kdedge.models import ModelSpec, build
 from kdedge.models.run_folder import read_run, write_run
-from kdedge_runtime.errors import UsageError
+from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.metadata import ImageInput
 
 SMALL = "small:resnet8"
@@ -225,6 +226,15 @@ class TestRun:
         with pytest.raises(UsageError, match=r"what at and hint compare, but kd has neither"):
             start_run(request, tmp_path / "run", Listener(), "cpu")
 
+    def test_student_and_teacher_may_differ_in_the_size_of_their_maps(
+        self, tiny: Path, teacher_run: Path, tmp_path: Path
+    ) -> None:
+        listener = Listener()
+        request = Request(str(tiny), SMALL, teacher=(str(teacher_run),), loss="ce,cat,e2,map,mapall", epochs=1)
+        record = start_run(replace(request, output_stride=2), tmp_path / "run", listener, "cpu")
+        assert dict(listener.plan)["map"].startswith("16 × 16 cells"), "where the teacher's has 8 × 8"
+        assert record.result is not None and -1 <= record.result["last"]["val_map_pearson"] <= 1
+
     def test_weights_that_belong_to_no_teacher_are_refused(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
         request = Request(str(tiny), SMALL, teacher=(str(teacher_run),), teacher_weights=("w.pth",), epochs=1)
         with pytest.raises(UsageError, match=r"no teacher for the weights w\.pth"):
@@ -239,6 +249,30 @@ class TestRun:
         weights = record.recipe["loss"]
         assert weights["ce"] == 1 and weights["at"] > 10 and weights["cat"] > 0
         assert f"{weights['at']:g}·at (measured)" in dict(listener.plan)["loss"]
+
+    def test_pictures_for_testing_that_vanish_meanwhile_cost_no_epoch(self, tmp_path: Path) -> None:
+        data = write_scenes(tmp_path / "data", train=4, val=2)
+        (data / "val").rename(data / "test")
+        stored = {path: path.read_bytes() for path in (data / "test").rglob("*.png")}
+
+        class Thief(Listener):
+            def on_epoch(self, metrics: dict[str, Any]) -> None:
+                super().on_epoch(metrics)
+                for path in stored:
+                    path.write_bytes(b"")
+
+        request, listener = Request(str(data), SMALL, epochs=2, batch_size=6), Listener()
+        with pytest.raises(DataError, match=r"No picture for testing .*All epochs are done.*--resume") as caught:
+            start_run(request, tmp_path / "run", Thief(), "cpu")
+        assert "\n" not in str(caught.value)
+        first, *others = stored
+        for path in others:
+            path.write_bytes(stored[path])
+        record = read_run(tmp_path / "run")
+        write_run(tmp_path / "run", replace(record, data=record.data | {"fingerprint": scan(str(data)).fingerprint}))
+        assert continue_run(request, tmp_path / "run", listener, "cpu").result["test"]
+        assert not listener.epochs
+        assert listener.warnings == [f"Of the pictures for testing, 1 of 6 files: 1 empty ({first.name}), skipped"]
 
     def test_pictures_for_testing_are_read_once_at_the_end(
         self, teacher_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
