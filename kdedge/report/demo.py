@@ -7,6 +7,7 @@ from rich.table import Table
 
 from kdedge.workflow.demo import DemoResult
 from kdedge_export.validate import checklist
+from kdedge_export.validate.page.text import correlation
 
 __all__ = ["print_demo"]
 
@@ -25,7 +26,7 @@ def print_demo(console: Console, result: DemoResult) -> None:
             f"{row.megabytes:.2f} MB",
             f"{100 * row.top1:.1f} %",
             "" if row.agreement is None else f"{100 * row.agreement:.1f} %",
-            "" if row.map_pearson is None else f"{row.map_pearson:.3f}",
+            "" if row.map_pearson is None else correlation(row.map_pearson),
             f"{100 * row.energy_inside:.0f} %",
             f"{row.latency_ms:.2f} ms",
         )

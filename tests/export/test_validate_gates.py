@@ -243,6 +243,8 @@ class TestChecklist:
             (check(0.99999, 1.0, False, unit="share"), "99.999 %"),
             (check(1.004, 1.0, False, unit="points", relation="<="), "1.004 points"),
             (check(1.0004e-4, 1e-4, False, unit="error", relation="<="), "1.0004e-04"),
+            (check(0.99972, 0.98, True), "0.9997"),
+            (check(0.9999999, 0.98, True), "1.000"),
             (check(math.nan, 0.98, False), "not a number"),
             (check(math.inf, 1e-4, False, unit="error", relation="<="), "infinite"),
         ],

@@ -14,7 +14,7 @@ from kdedge_export.validate.page import render_page
 from kdedge_export.validate.page.choice import choose
 from kdedge_export.validate.page.histogram import histogram, lower_end
 from kdedge_export.validate.page.pairs import lost_and_kept
-from kdedge_export.validate.page.text import large
+from kdedge_export.validate.page.text import correlation, large
 from kdedge_export.validate.page.thumbnails import LARGEST_BYTES, overlay_uri, picture_uri
 from kdedge_export.validate.roles import Role
 
@@ -235,6 +235,14 @@ class TestChoice:
 )
 def test_large_counts_have_three_digits(count: float, shown: str) -> None:
     assert large(count) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.8714, "0.871"), (0.99891, "0.999"), (0.99972, "0.9997"), (0.99999, "0.9999"), (1.0, "1.000"), (-0.5, "−0.500")],
+)
+def test_a_correlation_that_is_not_1_is_not_shown_as_1(value: float, shown: str) -> None:
+    assert correlation(value) == shown
 
 
 class TestHistogram:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from kdedge_export.validate.gates import Check, Outcome, Unit
+from kdedge_export.validate.metrics import AS_GOOD_AS_ONE
 
 __all__ = ["asked_for", "checklist", "found", "outcome_words", "plain_speed", "spread"]
 
@@ -30,7 +31,7 @@ def checklist(checks: Sequence[Check]) -> list[str]:
 
 
 def found(check: Check) -> str:
-    """What was measured, with as many digits as it takes not to contradict the bound by rounding."""
+    """What was measured, with as many digits as it takes not to contradict the bound, or to be 1, by rounding."""
     if check.measured is None:
         return f"not measured: {check.reason}"
     return _as_precise(check.measured, check) + _SUFFIXES[check.unit]
@@ -120,6 +121,8 @@ def _same_side(text: str, value: float, check: Check) -> bool:
     except ValueError:
         return True
     shown /= 100 if check.unit == "share" else 1
+    if check.unit == "correlation" and shown == 1 and value < AS_GOOD_AS_ONE:
+        return False
     if check.relation == ">=":
         return (shown >= check.bound) == (value >= check.bound)
     return (shown <= check.bound) == (value <= check.bound)

@@ -3,6 +3,8 @@
 import math
 from html import escape
 
+from kdedge_export.validate.metrics import AS_GOOD_AS_ONE
+
 __all__ = ["correlation", "escape", "large", "megabytes", "percent", "points", "quantity", "short"]
 
 _NONE = '<span class="none" title="not measured">–</span>'
@@ -19,9 +21,9 @@ def points(value: float) -> str:
 
 
 def correlation(value: float | None) -> str:
-    """A Pearson correlation or an IoU with three digits; one that is not quite 1 is not rounded up to it."""
-    if value is not None and 0.9995 <= value < 0.9999995:
-        return f"{math.floor(value * 1e6) / 1e6:.6f}".rstrip("0")
+    """A Pearson correlation or an IoU with three digits, four from 0.999; one that is not quite 1 is not shown as 1."""
+    if value is not None and 0.999 <= value < AS_GOOD_AS_ONE:
+        return f"{min(value, 0.9999):.4f}"
     return _NONE if value is None else quantity(value, 3)
 
 
