@@ -205,6 +205,19 @@ class NormalisesPooled(nn.Module):
         return self.head(self.norm(self.features(x).mean(dim=(2, 3))))
 
 
+class ConvolvesPooled(nn.Module):
+    """A 1 × 1 convolution and batch normalisation of what was pooled, as in MobileNetV4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = body()
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(CHANNELS, 24, 1), nn.BatchNorm2d(24), nn.ReLU())
+        self.head.extend((nn.Flatten(), nn.Linear(24, CLASSES)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
 class ChannelsLast(nn.Module):
     """Cells in rows with their channels last, as in Swin."""
 
@@ -231,6 +244,7 @@ TAILS: dict[str, Callable[[], nn.Module]] = {
     "flattens": Flattens,
     "pools scores": PoolsScores,
     "normalises pooled": NormalisesPooled,
+    "convolves pooled": ConvolvesPooled,
     "channels last": ChannelsLast,
     "class token": class_token,
 }

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from small_nets import CHANNELS, CLASSES, Export
@@ -46,7 +47,7 @@ def test_a_gradient_through_dense_layers_is_the_same_and_turns_no_weight(bias: b
     expected = module(x, classes)
     assert kinds(graph)[aten.t.default] > 0
 
-    read_weights_as_stored(graph.graph)
+    read_weights_as_stored(graph)
     graph.recompile()
 
     found = kinds(graph)
@@ -62,15 +63,20 @@ def test_products_of_what_is_computed_stay_as_they_are() -> None:
 
     graph = traced(multiply, torch.randn(2, 3), torch.randn(4, 3))
     before = kinds(graph)
-    read_weights_as_stored(graph.graph)
+    read_weights_as_stored(graph)
     assert kinds(graph) == before
 
 
-def test_an_exported_head_of_dense_layers_stores_each_weight_once(export: Callable[[str], Export]) -> None:
-    graph = export("flattens").graph.model.graph
-    dense = {i.name: tuple(i.dims) for i in graph.initializer if len(i.dims) == 2 and max(i.dims) > 8}
-    assert Counter(dense.values()) == Counter({(CLASSES, 24): 1, (24, CHANNELS * 25): 1})
-    assert not [node for node in graph.node if node.op_type == "Transpose" and node.input[0] in dense]
+@pytest.mark.parametrize(("name", "hidden", "features"), [("flattens", 24, 300), ("convolves pooled", 24, CHANNELS)])
+def test_an_exported_head_stores_each_weight_once_and_as_a_matrix(
+    name: str, hidden: int, features: int, export: Callable[[str], Export]
+) -> None:
+    graph = export(name).graph.model.graph
+    weights = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    matrices = {path: shape for path, shape in weights.items() if hidden in shape and np.prod(shape) > hidden}
+    assert sorted(matrices.values()) == sorted([(CLASSES, hidden), (hidden, features)])
+    readers = {node.op_type for node in graph.node if set(node.input) & set(matrices)}
+    assert readers == {"Gemm", "MatMul", "Gather"}
 
 
 def test_weights_of_a_differentiated_graph_have_their_modules_names(export: Callable[[str], Export]) -> None:

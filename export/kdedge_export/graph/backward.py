@@ -29,6 +29,8 @@ def _convolution(
     """The gradient of the input; weights are frozen."""
     if not output_mask[0]:
         return None, None, None
+    if _is_dense(x, weight, padding, transposed, groups):
+        return _on_one_cell(gradient.flatten(1) @ weight.squeeze((2, 3))), None, None
     sides = range(len(stride))
     if transposed:
         return aten.convolution(gradient, weight, None, stride, padding, dilation, False, [0, 0], groups), None, None
@@ -44,6 +46,33 @@ def _convolution(
         for side in sides
     ]
     return aten.convolution(gradient, weight, None, stride, padding, dilation, True, missing, groups), None, None
+
+
+def _dense(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    transposed: bool,
+    output_padding: list[int],
+    groups: int,
+) -> Any:
+    """A 1 × 1 convolution of pooled values, as a head may have it, is a dense layer."""
+    if not _is_dense(x, weight, padding, transposed, groups):
+        return NotImplemented
+    x, matrix = x.flatten(1), weight.squeeze((2, 3)).t()
+    return _on_one_cell(x @ matrix if bias is None else torch.addmm(bias, x, matrix))
+
+
+def _is_dense(x: Tensor, weight: Tensor, padding: list[int], transposed: bool, groups: int) -> bool:
+    one = x.ndim == 4 and x.shape[2] == x.shape[3] == weight.shape[2] == weight.shape[3] == 1
+    return one and groups == 1 and not transposed and not any(padding)
+
+
+def _on_one_cell(x: Tensor) -> Tensor:
+    return x.reshape(x.shape[0], -1, 1, 1)  # `len` would bake the batch
 
 
 def _max_pool(
@@ -146,9 +175,10 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
             aten.unfold_backward,
         ]
     ),
+    aten.convolution.default: _dense,
     aten.convolution_backward.default: _convolution,
     aten.max_pool2d_with_indices_backward.default: _max_pool,
     aten.avg_pool2d_backward.default: _average_pool,
     aten._adaptive_avg_pool2d_backward.default: _adaptive_average_pool,
 }
-"""For `make_fx`: ATen's derivatives to what the ONNX exporter can translate. Everything else is left as it is."""
+"""For `make_fx`: what the ONNX exporter cannot translate, or not well. Everything else is left as it is."""

@@ -8,15 +8,17 @@ weight, and leaves others to every run.
 from typing import Any
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 __all__ = ["read_weights_as_stored"]
 
 aten = torch.ops.aten
 
 
-def read_weights_as_stored(graph: fx.Graph) -> None:
+def read_weights_as_stored(module: fx.GraphModule) -> None:
     """Write `x · t(W)` as a dense layer, `t(t(W))` as `W`, and `onehot(c) · W` as row `c`, where `W` is a constant."""
+    graph = module.graph
+    _store_matrices(module)
     for node in list(graph.nodes):
         if node.target is aten.addmm.default and not node.kwargs and (weight := _transposed(node.args[2])) is not None:
             _replace(graph, node, aten.linear.default, (node.args[1], weight, node.args[0]))
@@ -29,6 +31,25 @@ def read_weights_as_stored(graph: fx.Graph) -> None:
             elif weight is not None:
                 node.args = (left, weight)
     graph.eliminate_dead_code()
+
+
+def _store_matrices(module: fx.GraphModule) -> None:
+    """Let weights that are only read as matrices, those of 1 × 1 convolutions of pooled values, be stored as such."""
+    readers: dict[str, list[fx.Node]] = {}
+    for node in module.graph.find_nodes(op="get_attr"):
+        readers.setdefault(str(node.target), []).extend(node.users)
+    for path, nodes in readers.items():
+        if nodes and all(_takes_one_cell(node) for node in nodes):
+            owner, _, name = path.rpartition(".")
+            weight = getattr(module.get_submodule(owner), name)
+            setattr(module.get_submodule(owner), name, nn.Parameter(weight.squeeze((2, 3)), requires_grad=False))
+            for node in nodes:
+                node.replace_all_uses_with(node.all_input_nodes[0])
+                module.graph.erase_node(node)
+
+
+def _takes_one_cell(node: fx.Node) -> bool:
+    return node.target is aten.squeeze.dims and node.args[1] == [2, 3]
 
 
 def _constant(node: Any) -> fx.Node | None:

@@ -41,8 +41,8 @@ def traced(function: Callable[..., Any], model: nn.Module, image: Tensor, class_
     # Python's shape inference where there is one: that in C++ takes a free batch for the example's.
     with fake, enable_python_dispatcher(), _out_of_place(model), plain_attention():
         graph = make_fx(function, decomposition_table=DECOMPOSITIONS, _allow_non_fake_inputs=True)(*examples)
-    read_weights_as_stored(graph.graph)
     _name_weights(graph, model)
+    read_weights_as_stored(graph)
     graph.recompile()
     graph.eval()
     return graph
