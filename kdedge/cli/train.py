@@ -1,5 +1,6 @@
 """`kdedge train`."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -63,5 +64,14 @@ def train(
         images_per_class=images_per_class,
         seed=seed,
     )
-    following = ["kdedge", "distill", data, "--teacher", str(out), "--student", "resnet10w16"]
-    train_with_progress(request, out, device, compiled=compile, resume=resume, following=following)
+    train_with_progress(
+        request, out, device, compiled=compile, resume=resume, following=_distilling(data, model, out, flip)
+    )
+
+
+def _distilling(data: str, model: str, out: Path, flip: bool | None) -> list[str]:
+    """The command to distill a student of a size that suits the teacher, on pictures that are mirrored alike."""
+    is_small = re.fullmatch(r"(small:)?resnet(20|32|44|56|110)", model) is not None
+    student = "resnet8" if is_small else "resnet10w16"
+    mirrored = {None: [], True: ["--flip"], False: ["--no-flip"]}[flip]
+    return ["kdedge", "distill", data, "--teacher", str(out), "--student", student, *mirrored]

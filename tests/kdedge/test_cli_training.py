@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import signal
 import subprocess
 import time
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 from training_toys import CLASSES, ONE_THREAD, Outcome, kdedge, kdedge_command, metrics_of, write_scenes
 
+from kdedge.cli.train import _distilling
 from kdedge.models.run_folder import BEST, LAST, METRICS, is_run
 
 TRAIN = ("--model", "small:resnet8", "--device", "cpu")
@@ -33,6 +35,22 @@ class TestTraining:
             assert f"top-1 {100 * figures[epoch - 1]['val_top1']:.1f} %" in line
         assert any("my run [old], after" in line for line in lines), "brackets are no markup"
         assert lines[-1] == f"Next: kdedge distill {scenes} --teacher '{out}' --student resnet10w16"
+
+    @pytest.mark.parametrize(
+        ("model", "flip", "ending"),
+        [
+            ("resnet18", None, "--student resnet10w16"),
+            ("small:resnet56", None, "--student resnet8"),
+            ("resnet56", False, "--student resnet8 --no-flip"),
+            ("resnet18", True, "--student resnet10w16 --flip"),
+        ],
+    )
+    def test_what_comes_next_suits_the_teacher_and_its_pictures(
+        self, model: str, flip: bool | None, ending: str
+    ) -> None:
+        assert shlex.join(_distilling("signs", model, Path("runs/t"), flip)) == (
+            f"kdedge distill signs --teacher runs/t {ending}"
+        )
 
     def test_bad_files_are_named_in_one_line_and_training_goes_on(
         self, command: Callable[..., Outcome], tmp_path: Path
