@@ -12,6 +12,7 @@ from kdedge.workflow.validate_model import Validation
 from kdedge_export.validate import Interval, ValidationReport, checklist
 from kdedge_export.validate.calibration import Calibration
 from kdedge_export.validate.intervals import unseen_share
+from kdedge_export.validate.page.text import correlation
 from kdedge_export.validate.roles import TITLES
 
 __all__ = ["print_validation"]
@@ -95,9 +96,9 @@ def _robustness(report: ValidationReport) -> Table | None:
                 row.disturbance,
                 "–" if row.top1 is None else f"{100 * row.top1:.1f} %",
                 f"{100 * row.agreement:.1f} %",
-                "" if row.map_pearson is None else f"{row.map_pearson:.3f}",
+                "" if row.map_pearson is None else correlation(row.map_pearson),
                 f"{100 * row.answer_kept:.1f} %",
-                "" if row.map_kept is None else f"{row.map_kept:.3f}",
+                "" if row.map_kept is None else correlation(row.map_kept),
             )
     return table
 
@@ -116,7 +117,7 @@ def _classes(report: ValidationReport) -> Table | None:
             str(row.n),
             f"{100 * row.top1[role]:.1f} %" if role in row.top1 else "–",
             f"{100 * row.agreement[role]:.1f} %",
-            "" if pearson is None else f"{pearson:.3f}",
+            "" if pearson is None else correlation(pearson),
         )
     return table
 
