@@ -83,4 +83,6 @@ def _text(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int | float):
         return f"{value:g}"
+    if isinstance(value, list):
+        return ", ".join(map(_text, value)) or "none"
     return value if isinstance(value, str) else json.dumps(value)

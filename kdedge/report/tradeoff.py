@@ -102,9 +102,11 @@ def _chart(tradeoff: Tradeoff, heading: str, values: dict[TradeoffPoint, float],
     content.append(f'<polyline class="front" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in front)}"/>')
     content += [dot(point, "best", 4) for point in tradeoff.efficient]
     content += [dot(tradeoff.fp32, "best", 4), dot(tradeoff.chosen, "chosen", 6)]
-    for point, name in ((tradeoff.fp32, "fp32"), (tradeoff.chosen, f"chosen: {len(tradeoff.chosen.float_layers)}")):
+    chosen = f"chosen: {len(tradeoff.chosen.float_layers)}"
+    # On different sides of their points, which may lie close together.
+    for point, name, anchor, dx in ((tradeoff.fp32, "fp32", "end", -9), (tradeoff.chosen, chosen, "start", 9)):
         x, y = plot.place(across[point], values[point])
-        content.append(f'<text class="named" x="{x + 9:.1f}" y="{y + 14:.1f}">{name}</text>')
+        content.append(f'<text class="named" x="{x + dx:.1f}" y="{y + 14:.1f}" text-anchor="{anchor}">{name}</text>')
     if least is not None:
         (left, y), (right, _) = plot.place(plot.x.low, least), plot.place(plot.x.high, least)
         content.append(f'<path class="goal" d="M{left:.1f} {y:.1f}H{right:.1f}"/>')

@@ -18,6 +18,7 @@ from kdedge.report.page.gallery import gallery
 from kdedge.report.page.labels import Box, free_place
 from kdedge.report.page.looks import Look, looks_of
 from kdedge.report.page.scatter import Scatter, scatter
+from kdedge.report.run_settings import run_settings
 from kdedge.workflow.compare_runs import Comparison
 from kdedge.workflow.run_answers import Answers, Pictures
 from kdedge.workflow.run_history import read_histories
@@ -53,6 +54,12 @@ def taught(*points: tuple[float, float]) -> dict[str, Any]:
     origin = {"source": "/teacher", "weights": None, "weights_sha256": "t"}
     lines = [taught_line(number, top1, top1, pearson) for number, (top1, pearson) in enumerate(points, start=1)]
     return {"teacher": origin, "epochs": lines}
+
+
+def test_settings_are_words(tmp_path: Path) -> None:
+    one, two = {"measured": ()}, {"measured": ("hint", "at")}
+    assert run_settings(comparison(tmp_path / "none", {"a": one, "b": one})).shared["measured"] == "none"
+    assert run_settings(comparison(tmp_path / "some", {"a": two, "b": two})).shared["measured"] == "hint, at"
 
 
 class Reader(HTMLParser):

@@ -6,7 +6,8 @@ from kdedge.report.page.axis import Axis
 
 __all__ = ["Plot"]
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 14, 10, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 10, 34
+"""Px around the axes; on the left there is room for 0.9995."""
 
 
 @dataclass(frozen=True)
