@@ -57,7 +57,7 @@ def _page(title: str, parts: list[str]) -> str:
 def _answer(seen: Seen, model: str) -> str:
     decision = seen.decision
     index, share = decision.ranking[0]
-    others = ", ".join(f"{escape(seen.labels[k])} {100 * p:.1f} %" for k, p in decision.ranking[1:3])
+    others = ", ".join(f"{escape(seen.labels[k])} ({100 * p:.1f} %)" for k, p in decision.ranking[1:3])
     explained = seen.labels[decision.explained_class]
     what = "" if decision.explained_class == index else f" The maps explain <b>{escape(explained)}</b>."
     return (
