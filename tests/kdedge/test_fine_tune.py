@@ -1,5 +1,6 @@
 """Training with int8's errors: what is rounded, that nothing stays rounded, and that the better file is taken."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from kdedge_runtime.errors import UsageError
 
 VNNI = load_profile("laptop-x86-vnni")
 OCTAVES = 3
+COARSE = 40
 
 
 def small_net() -> nn.Sequential:
@@ -112,6 +114,35 @@ def test_what_keeps_more_is_taken_and_both_are_noted(spread_run: Path, tmp_path:
     assert taken | held_out == taken | {"images": held_out["images"]}
     assert metadata.lineage == Model.load(result.fp32).metadata.lineage, "or it is not validated with the fp32 file"
     assert any(what == "training with int8's errors" and done == total for what, done, total in told)
+
+
+@pytest.fixture
+def coarse_run(exported_run: Path, tmp_path: Path) -> Path:
+    """A run whose kernels each have one weight so large that few of the 255 steps are left for the others.
+
+    It multiplies a channel that is always 0, so that it says nothing in float. As if trained for 200 epochs: training
+    on goes by a share of them, and two epochs' share would teach nothing.
+    """
+    run = shutil.copytree(exported_run, tmp_path / "coarse")
+    weights = load_file(run / BEST)
+    for block in ("model.layer1.0", "model.layer2.0", "model.layer3.0"):
+        weights[f"{block}.bn1.weight"][0], weights[f"{block}.bn1.bias"][0] = 0, -1
+        kernels = weights[f"{block}.conv2.weight"]
+        kernels[:, 0] = COARSE * kernels.abs().amax(dim=(1, 2, 3))[:, None, None]
+    save_file(weights, run / BEST)
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    record["recipe"] |= {"epochs": 200, "learning_rate": 0.05}
+    (run / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    return run
+
+
+def test_training_on_gives_back_what_rounding_has_taken(coarse_run: Path, tmp_path: Path) -> None:
+    result = export_model(str(coarse_run), output=tmp_path / "m.onnx", with_int8=True, with_qat=True, profile=VNNI)
+    assert result.int8_note is not None
+    before, after = (result.int8_note["qat"][when] for when in ("before", "after"))
+    assert before["agreement"] < 0.7 and before["loss"] > 0.2, "plain int8 does not collapse"
+    assert result.int8_note["qat"]["taken"] and after["loss"] < before["loss"] / 5
+    assert after["agreement"] >= 0.8 and after["map_pearson"] > max(0.99, before["map_pearson"])
 
 
 def test_the_student_of_the_run_stays_as_it_was(exported_run: Path) -> None:
