@@ -187,6 +187,13 @@ class TestRun:
             start_run(replace(request, loss="kd,mapall"), tmp_path / "refused", Listener(), "cpu")
         with pytest.raises(UsageError, match=r"compares inner layers, so it needs one teacher"):
             start_run(replace(request, loss="kd,at"), tmp_path / "refused", Listener(), "cpu")
+        with pytest.raises(UsageError, match=r"--init teacher needs a first teacher that is a PyTorch network"):
+            start_run(replace(request, init="teacher"), tmp_path / "refused", Listener(), "cpu")
+        together = replace(request, teacher=(file, str(exported_run)))
+        with pytest.raises(UsageError, match=r"term map .*Among several teachers an \.onnx file cannot give the maps"):
+            start_run(together, tmp_path / "refused", Listener(), "cpu")
+        record = start_run(replace(together, loss="ce,kd"), tmp_path / "several", Listener(), "cpu")
+        assert record.result is not None and len(record.teacher["members"]) == 2
 
     def test_a_model_file_without_a_map_says_so_where_one_is_compared(
         self, tiny: Path, exported_run: Path, tmp_path: Path
