@@ -10,6 +10,7 @@ import torch
 from onnx import numpy_helper
 from small_nets import CELLS, CHANNELS, SPEC, HeadNet, randomised
 from torch import Tensor, nn
+from torchvision.ops import SqueezeExcitation
 
 from kdedge_export.graph import Deployed, Plain, deploy, export_graph, save_model
 from kdedge_export.inspect.weights import class_weights
@@ -182,3 +183,15 @@ def test_a_classifiers_weights_are_read_from_its_bytes(pair: Pair) -> None:
     np.testing.assert_allclose(
         (coarse.weights / np.where(row, row, 1))[kept], (exact.weights / np.where(row, row, 1))[kept], atol=0.01
     )
+
+
+def test_large_layers_of_squeeze_and_excitation_are_bytes_too(pictures: Draw, tmp_path) -> None:
+    net = network()
+    net.features.append(SqueezeExcitation(FEATURES, 416))
+    pair = pair_of(deploy(randomised(net), SPEC), Recipe(False), pictures, tmp_path)
+    assert {value.dtype for value in stored(pair.quantized.model)} == {np.dtype(np.int8)}
+    assert {"features.7.fc1", "features.7.fc2"} <= set(pair.quantized.int8_layers)
+    images = pictures(32, 3)
+    exact, coarse = pair.fp32.predict(images, 3), pair.int8.predict(images, 3)
+    assert agreement(exact.logits, coarse.logits) >= 0.85
+    assert np.median(map_pearson(exact.saliency_map, coarse.saliency_map)) >= 0.98

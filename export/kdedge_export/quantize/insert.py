@@ -51,8 +51,9 @@ def quantizable_nodes(rewritten: Rewritten) -> list[str]:
     nodes = rewritten.model.graph.node
     first = next((index for index, node in enumerate(nodes) if node.op_type in WEIGHTED), 0)
     graph = Surgery(rewritten.model)
-    dense = dense_layers(graph, rewritten.head_nodes)
-    excluded = rewritten.head_nodes | rewritten.always_float | _between_weights(graph, dense)
+    left = rewritten.head_nodes | rewritten.always_float
+    dense = dense_layers(graph, left)
+    excluded = left | _between_weights(graph, [name for name in dense if name not in left])
     names = [
         node.name
         for node in nodes[first:]
@@ -106,7 +107,7 @@ def insert_quantization(
     graph = Surgery(model)
     left = set(float_nodes) | _gates_that_never_close(graph, ranges)
     chosen = [name for name in quantizable_nodes(rewritten) if name not in left]
-    large = set(dense_layers(graph, rewritten.head_nodes))
+    large = set(dense_layers(graph, rewritten.head_nodes | rewritten.always_float))
     body = [name for name in chosen if name not in large]
     dense = {node.name: ranges[node.input[0]] for node in model.graph.node if node.name in large.intersection(chosen)}
     if not chosen:

@@ -45,7 +45,7 @@ def layers_of(rewritten: Rewritten) -> tuple[Layer, ...]:
 
 def _module(weight: str) -> str:
     """A weight's module, without the wrappers that exporting puts around the model."""
-    name = weight.removesuffix(".weight")
+    name = weight.removesuffix("_matrix").removesuffix(".weight")  # `flatten_pooled` writes matrices
     for wrapper in ("deployed.", "explained.", "model."):
         name = name.removeprefix(wrapper)
     return name
