@@ -2,7 +2,11 @@
 
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["HeadNotSupported"]
+__all__ = ["GraphNotSupported", "HeadNotSupported"]
+
+
+class GraphNotSupported(UsageError):
+    """PyTorch cannot write the model as an ONNX graph."""
 
 
 class HeadNotSupported(UsageError):

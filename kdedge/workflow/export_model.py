@@ -94,6 +94,7 @@ def export_model(
 
     Raises:
         HeadNotSupported: the model does not allow this method.
+        GraphNotSupported: PyTorch cannot write it as a graph.
         UsageError: there are no calibration images, the source is unusable, or no run where one is needed.
         KdedgeError: the exported graph does not compute what PyTorch computes.
     """

@@ -284,3 +284,8 @@ def test_several_classes_at_once_are_each_class_alone(method: str) -> None:
         maps = explained.class_maps(explained(x), classes)
     for column in range(2):
         torch.testing.assert_close(maps[:, column], maps_of(explained, x, classes[:, column]))
+
+
+def test_a_method_that_does_not_exist_is_named_with_those_that_do() -> None:
+    with pytest.raises(UsageError, match=r"There is no method 'grad-cam'\. Expected one of cam, gradcam, "):
+        explain(randomised(HeadNet()), inputs(1, 0), "grad-cam")

@@ -31,7 +31,7 @@ class Peak(nn.Module):
     def forward(self, x):
         return self.last(self.body(x).amax((2, 3)))
 
-def make_model(num_classes):
+def make_model(num_classes=3):
     model = Peak(num_classes)
     model.pretrained_cfg = {{"input_size": (3, {SIDE}, {SIDE})}}
     return model
@@ -104,3 +104,34 @@ def test_what_needs_a_closed_form_says_so(
     assert "no class activation map (cam)" in cam.err and "Choose another --method, such as gradcam" in cam.err
     masked = command("explain", exported, photo, "--method", "scorecam", "-o", tmp_path / "out")
     assert masked.code == 2 and "where the map has a closed form. Take another --method: occlusion" in masked.err
+
+
+_BRANCHES = "if features.mean() > 0: features = features * 2"
+_NO_DERIVATIVE = "features = torch.special.airy_ai(features)"
+_CAUSAL = """tokens = features.flatten(2).transpose(1, 2)
+        tokens = nn.functional.scaled_dot_product_attention(tokens, tokens, tokens, is_causal=True)
+        features = tokens.transpose(1, 2).unflatten(2, (8, 8))"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("", _BRANCHES, ("at Peak, nets.py line 14", "depends on values", "torch.where in the place of if")),
+        ("x = torch.linalg.qr(x)[0]", "", ("no ONNX for the operation aten.linalg_qr", "--method none")),
+        ("", _NO_DERIVATIVE, ("does not require grad", "--method none")),
+        ("", _CAUSAL, ("scaled_dot_product_attention with is_causal=True", "attn_mask", "--method none")),
+    ],
+    ids=["branch", "operator", "derivative", "causal attention"],
+)
+def test_a_network_that_torch_does_not_export_is_refused_in_one_sentence(
+    command: Command, tmp_path: Path, before: str, after: str, told: tuple[str, ...]
+) -> None:
+    body = (
+        f"{before}\n        features = self.body(x)\n        {after}\n        return self.last(features.mean((2, 3)))"
+    )
+    network = _NETWORK.replace("return self.last(self.body(x).amax((2, 3)))", body)
+    (tmp_path / "nets.py").write_text(f"import torch{network}")
+    done = command("export", f"{tmp_path / 'nets.py'}:make_model", "-o", tmp_path / "net.onnx")
+    assert done.code == 2 and not (tmp_path / "net.onnx").exists(), done.err
+    assert done.err.startswith("error: ") and done.err.count("\n") == 1, "no traceback, no half-traced graph"
+    assert done.out == "" and all(words in done.err for words in told), done.err

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from kdedge_export.errors import HeadNotSupported
+from kdedge_export.graph.refusal import told_refusals
 from kdedge_export.normalise import Normalise
 from kdedge_export.saliency import DEFAULT_METHOD, ExplainedModel, Look, explain
 from kdedge_export.saliency.explained import LEAST_CELLS, map_size
@@ -88,14 +89,16 @@ def deploy(
         target_layer: module path of the layer whose activations the map shows; None finds it.
 
     Raises:
+        GraphNotSupported: it does not run on a picture of this size, or cannot be differentiated.
         HeadNotSupported: the model does not allow this method, or its map is too coarse to mean anything.
-        UsageError: there is no such layer, or the method looks at none.
+        UsageError: there is no such layer or method, or the method looks at none.
     """
     model.eval().requires_grad_(False)
     device = next(model.parameters()).device
-    explained = explain(model, example_input(spec.height, spec.width).to(device), method, target_layer)
-    deployed = Deployed(explained, spec).to(device).eval()
-    height, width = deployed.map_size
+    with told_refusals(model):
+        explained = explain(model, example_input(spec.height, spec.width).to(device), method, target_layer)
+        deployed = Deployed(explained, spec).to(device).eval()
+        height, width = deployed.map_size
     if min(height, width) < LEAST_CELLS:
         raise HeadNotSupported(
             f"The saliency map of {type(model).__name__} has only {height}×{width} cells at {spec.height}×{spec.width} "

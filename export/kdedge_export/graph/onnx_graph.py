@@ -3,10 +3,11 @@
 import contextlib
 import io
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 import onnx
 import torch
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from kdedge_export.graph.deployed import TOP_CLASS, Deployed, Plain
+from kdedge_export.graph.refusal import told_refusals
 from kdedge_export.graph.traced import traced
 from kdedge_export.saliency import ByCells, Head
 
@@ -56,7 +58,16 @@ def export_graph(module: Deployed | Plain) -> ExportedGraph:
     Args:
         module: `Deployed` gives `logits`, `saliency_map` and `explained_class`, and takes `class_index` int64 `[1]`;
             `Plain` gives `logits` only.
+
+    Raises:
+        GraphNotSupported: PyTorch cannot write the model, or the derivative that its map takes, as a graph.
     """
+    model = module.model if isinstance(module, Plain) else module.explained.model
+    with told_refusals(model), _quiet():
+        return _exported(module)
+
+
+def _exported(module: Deployed | Plain) -> ExportedGraph:
     spec = module.spec
     # Two images: a batch of one would be taken for a constant.
     generator = torch.Generator().manual_seed(0)
@@ -81,7 +92,7 @@ def export_graph(module: Deployed | Plain) -> ExportedGraph:
 def _to_onnx(
     module: nn.Module, inputs: dict[str, Tensor], output_names: list[str], dynamic_shapes: tuple[Any, ...]
 ) -> onnx.ModelProto:
-    with _quiet(), _MeanForGlobalPooling(), torch.no_grad():
+    with _MeanForGlobalPooling(), torch.no_grad():
         program = torch.onnx.export(
             module.cpu().eval(),
             tuple(inputs.values()),
@@ -151,15 +162,34 @@ def _strip(model: onnx.ModelProto) -> None:
     graph.name = "kdedge"
 
 
+class _Unwritten:
+    """A stream that prints nothing, such as the half-traced graph of a network that is refused.
+
+    In all else it is the stream that it stands for, so that a bar of progress finds its terminal behind it.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporter's progress notes and its advice to library authors off the user's terminal."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    disabled = logging.root.manager.disable
+    logging.disable(logging.ERROR)  # PyTorch's parts have loggers of their own; what they stop at is raised besides
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(_Unwritten(sys.stderr)),  # type: ignore[type-var]
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(disabled)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdedge_export.errors import HeadNotSupported
+
 __all__ = ["plain_attention"]
 
 Watch = Callable[[Tensor], Tensor]
@@ -22,6 +24,9 @@ def plain_attention(watch: Watch = lambda attention: attention) -> Iterator[None
     Args:
         watch: sees each attention matrix `[N, heads, T, T]` in the order of the forward pass, and returns the one to go
             on with.
+
+    Raises:
+        HeadNotSupported: the attention is causal or grouped; networks for pictures have no use for either.
     """
 
     def attend(
@@ -35,7 +40,11 @@ def plain_attention(watch: Watch = lambda attention: attention) -> Iterator[None
         enable_gqa: bool = False,
     ) -> Tensor:
         if is_causal or enable_gqa:
-            raise NotImplementedError("causal and grouped attention classify no pictures")
+            raise HeadNotSupported(
+                f"The model calls scaled_dot_product_attention with {'is_causal' if is_causal else 'enable_gqa'}=True, "
+                "whose derivative cannot be exported. Give it an attn_mask, or keys and values for each head, instead, "
+                "or export without a map: --method none."
+            )
         products = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.transpose(-2, -1)
         if attn_mask is not None:
             if attn_mask.dtype == torch.bool:

@@ -31,8 +31,10 @@ def explain(
 
     Raises:
         HeadNotSupported: the model does not allow this method, and why.
-        UsageError: there is no such layer, or the method looks at none.
+        UsageError: there is no such layer or method, or the method looks at none.
     """
+    if method not in METHODS:
+        raise UsageError(f"There is no method {method!r}. Expected one of {', '.join(METHODS)}.")
     chosen = METHODS[method]
     if isinstance(chosen, CellMethod):
         return ByCells(model, _head(model, example, target_layer), chosen)
