@@ -132,16 +132,35 @@ class TestFromOnnx:
             (["--target-layer", "x"], "Leave --target-layer and --method out"),
             (["--method", "gradcam"], "Leave --target-layer and --method out"),
             (["--method", "reciprocam"], "Leave --target-layer and --method out"),
-            (["--mean", "0.5", "--std", "0.5"], "Leave --labels, --mean and --std out"),
+            (["--mean", "0.5", "--std", "0.5"], "Leave --mean and --std out"),
+            (["--labels", "THREE"], "Leave --labels out"),
+            (["--size", "64"], "Leave --size out"),
+            (["--labels", "THREE", "--size", "32"], "Leave --labels and --size out"),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )
+    @pytest.mark.parametrize("front", ["with a front", "without"])
     def test_what_a_finished_file_would_ignore(
-        self, command: Command, tmp_path: Path, runnable: Path, arguments: list[str], complaint: str
+        self,
+        command: Command,
+        tmp_path: Path,
+        runnable: Path,
+        theirs: Path,
+        front: str,
+        arguments: list[str],
+        complaint: str,
     ) -> None:
-        done = command("export", "--from-onnx", runnable, "-o", tmp_path / "again.onnx", *arguments)
+        finished, again = runnable, tmp_path / "again.onnx"
+        (tmp_path / "three.txt").write_text("a\nb\nc\n")
+        if front == "without":
+            if "--mean" in arguments:
+                pytest.skip("a front can come later")
+            finished = tmp_path / "mapped.onnx"
+            assert command("export", "--from-onnx", theirs, "-o", finished).code == 0
+        typed = [str(tmp_path / "three.txt") if word == "THREE" else word for word in arguments]
+        done = command("export", "--from-onnx", finished, "-o", again, *typed)
         assert done.code == 2 and complaint in done.err
-        assert not (tmp_path / "again.onnx").exists()
+        assert not again.exists()
 
     def test_reciprocam_says_so_and_what_it_costs(self, command: Command, tmp_path: Path, theirs: Path) -> None:
         done = command("export", "--from-onnx", theirs, "--method", "reciprocam", "-o", tmp_path / "ours.onnx")

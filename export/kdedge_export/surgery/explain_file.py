@@ -86,7 +86,7 @@ def explain_file(
     original = load_file(source)
     props = {item.key: item.value for item in original.metadata_props}
     had_map = _has_map(original, props, source)
-    _require_use(source, props, had_map, target or method, pixels, labels)
+    _require_use(source, props, had_map, target or method, pixels, labels, side_px)
     if "kdedge.schema" in props or (had_map and pixels is None):
         return _copied(source, output, props)
     view = GraphView(original)
@@ -146,17 +146,28 @@ def _require_use(
     map_option: str | None,
     pixels: PixelInput | None,
     labels: tuple[str, ...] | None,
+    side_px: int | None,
 ) -> None:
     """Refuse what would be ignored, because the file has it already."""
     if had_map and map_option is not None:
         raise UsageError(
             f"{source} has a map already. Leave --target-layer and --method out, or explain the file it was made of."
         )
-    if "kdedge.schema" in props and (pixels is not None or labels is not None):
+    given = {"--labels": labels, "--size": side_px, "--mean": pixels, "--std": pixels}
+    useless = _listed([option for option, value in given.items() if value is not None])
+    if "kdedge.schema" in props and useless:
         raise UsageError(
-            f"{source} is a kdedge model already, with labels and an input of its own. "
-            "Leave --labels, --mean and --std out."
+            f"{source} is a kdedge model already, with labels and an input of its own. Leave {useless} out."
         )
+    if had_map and pixels is None and useless:
+        raise UsageError(
+            f"{source} has a map already and would be copied as it is. Leave {useless} out, or say how pixels become "
+            "its input too: --mean, --std."
+        )
+
+
+def _listed(options: list[str]) -> str:
+    return " and ".join(filter(None, (", ".join(options[:-1]), *options[-1:])))
 
 
 def _copied(source: Path, output: Path, props: dict[str, str]) -> ExplainedFile:
