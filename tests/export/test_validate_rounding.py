@@ -1,15 +1,20 @@
 """Where float32 itself is far from the weights' meaning, a file may be as far; a wrong file is further."""
 
+from dataclasses import replace
+
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import helper, numpy_helper
 from small_nets import CLASSES, SPEC, HeadNet, randomised
 from test_graph import Draw
+from test_validate_kinks import changed, map_check
 
 from kdedge_export.graph import Deployed, deploy, export_graph, save_model
 from kdedge_export.validate import metrics
-from kdedge_export.validate.rounding import spread_of_rounding
-from kdedge_export.validate.validation import validate
+from kdedge_export.validate.predict import predict
+from kdedge_export.validate.rounding import CEILING, hardest, spread_of_rounding
 from kdedge_runtime import Metadata, Model
 
 LABELS = tuple(map(str, range(CLASSES)))
@@ -38,16 +43,14 @@ def test_a_file_may_differ_as_float32_does(method: str, pictures: Draw, tmp_path
     with torch.no_grad():
         logits, maps, classes = module(torch.from_numpy(images), torch.tensor([-1]))
         _, others, _ = module(torch.from_numpy(images), (classes + 1) % CLASSES)
-    error = metrics.map_error(maps.numpy(), answer.saliency_map).max()
-    assert error > 1e-4, "the network does not show what it was made for"
+    errors = metrics.map_error(maps.numpy(), answer.saliency_map)
+    assert errors.max() > 1e-4, "the network does not show what it was made for"
     of_logits, of_maps = spread_of_rounding(module, images, classes.numpy())
-    assert error <= of_maps
-    assert (np.abs(answer.logits - logits.numpy()).max(axis=1) / np.ptp(logits.numpy(), axis=1)).max() <= of_logits
-    assert metrics.map_error(maps.numpy(), others.numpy()).max() > 10 * of_maps
+    assert (errors <= of_maps).all()
+    assert (np.abs(answer.logits - logits.numpy()).max(axis=1) / np.ptp(logits.numpy(), axis=1) <= of_logits).all()
+    assert (metrics.map_error(maps.numpy(), others.numpy()) > 10 * of_maps).all()
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
-    report, _ = validate(student=module, fp32=model, images=images, labels=LABELS, quick=True)
-    (check,) = [check for check in report.checks if check.key == "fp32_map_error"]
-    assert check.passed
+    assert map_check(module, model, images).passed
 
 
 @pytest.mark.parametrize("method", ["gradcam", "input-gradient"])
@@ -56,5 +59,72 @@ def test_in_a_sound_network_it_is_below_the_bound(method: str, pictures: Draw) -
     torch.manual_seed(0)
     module = deploy(randomised(HeadNet()), SPEC, method)
     of_logits, of_maps = spread_of_rounding(module, images, np.array([3, 4]))
-    assert 0 < of_logits <= 2e-5
-    assert 0 < of_maps <= 2e-5
+    assert of_logits.shape == of_maps.shape == (2,)
+    assert ((of_logits > 0) & (of_logits <= 2e-5)).all()
+    assert ((of_maps > 0) & (of_maps <= 2e-5)).all()
+
+
+def dazzled() -> Deployed:
+    """Light lifts all features alike, by so much that rounding eats them, before the second layer takes it away."""
+    torch.manual_seed(0)
+    network = randomised(HeadNet())
+    first, norm, second = network.features[0], network.features[1], network.features[3]
+    with torch.no_grad():
+        first.weight[:, :, 1, 1] += 3e7 * ((norm.running_var + norm.eps).sqrt() / norm.weight)[:, None]
+        second.weight -= second.weight.mean(dim=1, keepdim=True)
+    second.padding = (0, 0)
+    return deploy(network, replace(SPEC, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))
+
+
+def explain_the_next_class(graph: onnx.ModelProto) -> None:
+    (maker,) = (index for index, node in enumerate(graph.graph.node) if "explained_class" in node.output)
+    for node in graph.graph.node:
+        node.input[:] = ["other_class" if name == "explained_class" else name for name in node.input]
+    graph.graph.initializer.extend(
+        [numpy_helper.from_array(np.array([1]), "one"), numpy_helper.from_array(np.array([CLASSES]), "classes")]
+    )
+    graph.graph.node.insert(maker + 1, helper.make_node("Mod", ["shifted_class", "classes"], ["other_class"]))
+    graph.graph.node.insert(maker + 1, helper.make_node("Add", ["explained_class", "one"], ["shifted_class"]))
+
+
+def test_no_picture_is_excused_by_the_rounding_of_another_one(tmp_path) -> None:
+    """A bright picture's map is noise; that a dark one's is of the wrong class shows all the same."""
+    draw, module = np.random.default_rng(0), dazzled()
+    dark, bright = draw.integers(0, 3, (40, 32, 32, 3)), draw.integers(150, 256, (2, 32, 32, 3))
+    images = np.concatenate([dark, bright]).astype(np.uint8)
+    save_model(export_graph(module).model, Metadata(LABELS, module.spec, module.outputs), tmp_path / "model.onnx")
+    sound = Model.load(tmp_path / "model.onnx", threads=1)
+    wrong = changed(sound, explain_the_next_class, tmp_path)
+    ours = predict(module, images)
+    wrong_errors = metrics.map_error(ours.maps, predict(wrong, images, ours.explained_class).maps)
+    _, of_maps = spread_of_rounding(module, images, ours.explained_class)
+    assert of_maps.max() > wrong_errors[:40].max(), "the network does not show what it was made for"
+    assert map_check(module, wrong, images).outcome == "failed"
+
+
+def test_beyond_one_percent_agreement_within_rounding_shows_nothing(tmp_path) -> None:
+    images, module = np.random.default_rng(0).integers(150, 256, (2, 32, 32, 3)).astype(np.uint8), dazzled()
+    save_model(export_graph(module).model, Metadata(LABELS, module.spec, module.outputs), tmp_path / "model.onnx")
+    sound = Model.load(tmp_path / "model.onnx", threads=1)
+    for model in (sound, changed(sound, explain_the_next_class, tmp_path)):
+        check = map_check(module, model, images)
+        assert check.outcome == "not shown" and check.passed is False and check.measured > check.bound == CEILING
+        assert "float32 alone explains up to" in check.reason
+
+
+@pytest.mark.parametrize(
+    ("errors", "rounding", "expected"),
+    [
+        ([1e-6, 5e-5], [0, 0], ("passed", 5e-5, 1e-4)),
+        ([1e-6, 5e-3], [0, 6e-3], ("passed", 5e-3, 6e-3)),
+        ([5e-3, 5e-5], [4e-3, 1], ("failed", 5e-3, 4e-3)),
+        ([2e-4, 2e-2], [0, 1], ("failed", 2e-4, 1e-4)),
+        ([5e-5, 2e-2], [0, 1], ("not shown", 2e-2, 1e-2)),
+        ([5e-5, 9e-3], [0, 1], ("passed", 9e-3, 1e-2)),
+        ([2e-2, np.nan], [1, np.nan], ("failed", np.nan, 1e-4)),
+        ([2e-2, np.inf], [1, 1], ("failed", np.inf, 1e-2)),
+    ],
+)
+def test_each_error_is_judged_by_its_own_rounding(errors: list[float], rounding: list[float], expected) -> None:
+    found = hardest(np.array(errors), np.array(rounding), 1e-4)
+    np.testing.assert_equal((found.outcome, found.error, found.bound), expected)

@@ -12,6 +12,7 @@ import torch
 from onnx import numpy_helper
 from PIL import Image
 from safetensors.torch import save_file
+from torch import nn
 from training_toys import CLASSES, SIDE
 
 from kdedge.data import decode, scan
@@ -24,7 +25,7 @@ from kdedge.workflow import export_model as workflow
 from kdedge.workflow.calibration_pictures import calibration_pictures
 from kdedge.workflow.export_model import export_model
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.graph import Deployed, ExportedGraph, export_graph
+from kdedge_export.graph import Deployed, ExportedGraph, deploy, export_graph
 from kdedge_export.quantize import Goal
 from kdedge_export.validate.metrics import map_pearson
 from kdedge_runtime import Model
@@ -281,6 +282,23 @@ def test_a_graph_that_computes_something_else_does_not_replace_the_file(
         export_model("small:resnet8", weights=weights, output=output, profile=GENERIC)
     assert output.read_bytes() == b"the one before"
     assert list(tmp_path.iterdir()) == [output]
+
+
+def test_a_graph_that_nothing_shows_to_be_right_is_refused_too(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lifts all features alike is taken away by the second layer, and most digits of float32 with it."""
+    torch.manual_seed(0)
+    body = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU()]
+    network = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)).eval()
+    with torch.no_grad():
+        network[0].weight[:, :, 1, 1] += 1e6
+        network[2].weight -= network[2].weight.mean(dim=1, keepdim=True)
+    ill = deploy(network, ImageInput(SIDE, SIDE, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
+    monkeypatch.setattr(workflow, "deploy", lambda *_: ill)
+    with pytest.raises(KdedgeError, match=r"cannot be shown: .* expected at most 1e-02.*ill-conditioned"):
+        export_model("small:resnet8", weights=weights, output=tmp_path / "model.onnx", profile=GENERIC)
+    assert not (tmp_path / "model.onnx").exists()
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ __all__ = [
     "energy_inside",
     "is_constant",
     "kl_divergence",
+    "logits_error",
     "map_error",
     "map_pearson",
     "mean",
@@ -64,6 +65,11 @@ def kl_divergence(reference: Floats, candidate: Floats) -> Scores:
     """KL(reference || candidate) of the softmax at temperature 1, in nats, `[N]`, ≥ 0 up to rounding."""
     log_p, log_q = _log_softmax(reference), _log_softmax(candidate)
     return np.asarray((np.exp(log_p) * (log_p - log_q)).sum(axis=1))
+
+
+def logits_error(reference: Floats, candidate: Floats) -> Scores:
+    """Largest difference between two answers in units of the reference's range, `[N]`, ≥ 0; NaN where not finite."""
+    return map_error(reference[:, None], candidate[:, None])
 
 
 def is_constant(maps: Floats) -> Flags:

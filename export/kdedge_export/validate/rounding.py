@@ -2,23 +2,71 @@
 
 Rounding grows on its way through a network that is ill-conditioned, as a deep one is on pictures unlike those that its
 batch statistics are of. PyTorch and ONNX Runtime add in another order and approximate exponentials differently; there,
-both may lie further from what the weights say than a bound for sound networks, and from each other.
+both may lie further from what the weights say than a bound for sound networks, and from each other. How far differs
+from picture to picture, so that each is judged by its own; and where rounding may change a map visibly, agreement
+within it says nothing.
 """
 
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
+from numpy.typing import NDArray
 
 from kdedge_export.validate import metrics
 from kdedge_export.validate.kinks import has_kinks, in_float64, sides_of_float64
 from kdedge_export.validate.predict import TorchModel, predict
 from kdedge_runtime.arrays import Integers, Pixels
 
-__all__ = ["spread_of_rounding"]
+__all__ = ["CEILING", "Hardest", "hardest", "spread_of_rounding"]
 
+CEILING = 1e-2
+"""The most of a range that rounding may explain: an error that can be seen is never taken for one."""
 _TIMES = 4
 """A file may lose two bits more than PyTorch: of two unlucky sums the worse is worth about one."""
 
 
-def spread_of_rounding(module: TorchModel, images: Pixels, classes: Integers) -> tuple[float, float]:
+@dataclass(frozen=True)
+class Hardest:
+    """Of some images, the one that decides."""
+
+    error: float
+    """Of the file against PyTorch, in units of the image's range."""
+    bound: float
+    """What this image's may be."""
+    rounding: float
+    """What float32 would explain of it."""
+    outcome: Literal["passed", "failed", "not shown"]
+    """`not shown`: float32 would explain the error, and more than may be explained by it."""
+
+
+def hardest(
+    errors: NDArray[np.float64], rounding: NDArray[np.float64], tolerance: float, ceiling: float = CEILING
+) -> Hardest:
+    """Judge errors, each by the rounding of its own image.
+
+    Args:
+        errors: `[N]`, N ≥ 1, in units of each image's range; one that is not finite fails.
+        rounding: `[N]`, of the same images (see `spread_of_rounding`).
+        tolerance: what needs no explanation.
+        ceiling: what no rounding excuses.
+    """
+    allowed = np.maximum(tolerance, np.nan_to_num(rounding, nan=0.0))
+    bounds = np.minimum(allowed, max(tolerance, ceiling))
+    broken = ~(errors <= allowed)  # so that a NaN is
+    unshown = ~broken & (errors > bounds)
+    outcome: Literal["passed", "failed", "not shown"] = (
+        "failed" if broken.any() else "not shown" if unshown.any() else "passed"
+    )
+    candidates = np.flatnonzero(broken if broken.any() else unshown if unshown.any() else errors <= allowed)
+    excess = np.nan_to_num(errors[candidates] / bounds[candidates], nan=np.inf)
+    worst = candidates[excess.argmax()]
+    return Hardest(float(errors[worst]), float(bounds[worst]), float(allowed[worst]), outcome)
+
+
+def spread_of_rounding(
+    module: TorchModel, images: Pixels, classes: Integers
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """How far rounding alone may take a file's logits and maps from PyTorch's.
 
     What rounding does not explain stays as visible as before: in a sound network it is worth some 1e-6.
@@ -29,15 +77,15 @@ def spread_of_rounding(module: TorchModel, images: Pixels, classes: Integers) ->
         classes: int64 `[N]`, explained.
 
     Returns:
-        Of logits and of maps, in units of each image's range: four times the largest error in float32 against
+        `[N]` of logits and of maps, in units of each image's range: four times the largest error in float32 against
         float64; 0 without maps.
     """
     single = predict(module, images, classes)
     with in_float64(module):
         double = predict(module, images, classes)
-    logits = np.abs(single.logits - double.logits).max(axis=1) / np.maximum(np.ptp(double.logits, axis=1), 1e-12)
+    logits = _TIMES * metrics.logits_error(double.logits, single.logits)
     if single.maps is None or double.maps is None:
-        return _TIMES * float(logits.max()), 0.0
+        return logits, np.zeros_like(logits)
     # A unit that rounding takes across its kink is no measure of what rounding costs elsewhere (see `kinks`).
     maps = sides_of_float64(module, images, classes) if has_kinks(module) else single.maps
-    return _TIMES * float(logits.max()), _TIMES * float(metrics.map_error(double.maps, maps).max())
+    return logits, _TIMES * metrics.map_error(double.maps, maps)

@@ -28,7 +28,7 @@ from kdedge_export.validate.per_class import class_rows
 from kdedge_export.validate.predict import Predictions, TorchModel, predict, weight_bytes
 from kdedge_export.validate.report import Data, ModelFacts, ValidationReport, file_facts, write_json
 from kdedge_export.validate.roles import REFERENCE, TITLES, Role, shipped
-from kdedge_export.validate.rounding import spread_of_rounding
+from kdedge_export.validate.rounding import Hardest, hardest, spread_of_rounding
 from kdedge_export.validate.studies import Progress, Subject, calibrated, disturbed_answers, faith, places, sane
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Integers, Pixels
@@ -41,7 +41,7 @@ __all__ = ["validate", "write_report"]
 
 Flags = NDArray[np.bool_]
 DOUBTED_IMAGES = 16
-"""Of those whose maps differ most: what float32 costs PyTorch itself is asked for on so many."""
+"""What float32 costs PyTorch itself is asked for on so many at a time, until an error is larger."""
 
 
 def validate(
@@ -120,7 +120,7 @@ def validate(
         if role in REFERENCE and REFERENCE[role] in predictions
     }
     alike = _at_the_same_kinks(student, fp32, images, predictions, gates.fp32_map_error)
-    gates = _allowing_for_rounding(gates, student, images, alike, predictions["fp32"])
+    map_error = _hardest_map(gates, student, images, alike, predictions["fp32"])
     comparisons = {
         role: compare(alike if role == "fp32" else reference, candidate, targets)
         for role, (reference, candidate) in pairs.items()
@@ -130,7 +130,7 @@ def validate(
     subject = Subject(models, predictions, images, targets, shipped(models), progress)
     sound, method = sane(subject), fp32.metadata.outputs.method
     checks = [
-        *_checks(subject.files, comparisons, labels, spec, gates),
+        *_checks(subject.files, comparisons, labels, spec, gates, map_error),
         *([] if sound is None else [check_sanity(row, method, gates) for row in sound.rows]),
         *(check for role, footprint in footprints.items() for check in check_budgets(role, footprint, budgets)),
     ]
@@ -185,19 +185,23 @@ def _at_the_same_kinks(
     return replace(ours, maps=maps)
 
 
-def _allowing_for_rounding(
+def _hardest_map(
     gates: Gates, student: TorchModel, images: Pixels, ours: Predictions, theirs: Predictions
-) -> Gates:
-    """Let the fp32 map differ as float32 explains, on the pictures that differ most."""
+) -> Hardest | None:
+    """Judge each map of the fp32 file by its own image's rounding, worst first; None where they cannot be compared."""
     if ours.maps is None or theirs.maps is None or ours.maps.shape != theirs.maps.shape:
-        return gates
-    errors = metrics.map_error(ours.maps, theirs.maps)
-    worst = np.argsort(errors)[-DOUBTED_IMAGES:]
-    worst = worst[errors[worst] > gates.fp32_map_error]
-    if not len(worst):
-        return gates
-    _, allowed = spread_of_rounding(student, images[worst], ours.explained_class[worst])
-    return replace(gates, fp32_map_error=max(gates.fp32_map_error, allowed))
+        return None
+    wrong = ours.explained_class != theirs.explained_class
+    errors = np.where(wrong, np.inf, metrics.map_error(ours.maps, theirs.maps))
+    rounding = np.zeros_like(errors)
+    doubted = np.flatnonzero(errors > gates.fp32_map_error)
+    doubted = doubted[np.argsort(-errors[doubted], kind="stable")]
+    for start in range(0, len(doubted), DOUBTED_IMAGES):
+        some = doubted[start : start + DOUBTED_IMAGES]
+        _, rounding[some] = spread_of_rounding(student, images[some], ours.explained_class[some])
+        if not (errors[some] <= rounding[some]).all():  # the others change nothing
+            return hardest(errors[some], rounding[some], gates.fp32_map_error, gates.fp32_map_rounding)
+    return hardest(errors, rounding, gates.fp32_map_error, gates.fp32_map_rounding)
 
 
 def write_report(report: ValidationReport, evidence: Evidence, folder: Path) -> tuple[Path, Path]:
@@ -233,10 +237,11 @@ def _checks(
     labels: Sequence[str],
     spec: ImageInput | None,
     gates: Gates,
+    map_error: Hardest | None,
 ) -> list[Check]:
     checks: list[Check] = []
     for role, model in files.items():
-        checks += check_comparison(role, comparisons[role], gates)
+        checks += check_comparison(role, comparisons[role], gates, map_error)
         checks.append(check_labels(role, labels, model.metadata.labels))
         if spec is not None:
             checks.append(check_input(role, spec, model.metadata.input))
