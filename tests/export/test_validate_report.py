@@ -21,6 +21,7 @@ from kdedge_export.validate import (
     Footprint,
     Gates,
     ValidationReport,
+    checklist,
     json_schema,
     predict,
     validate,
@@ -115,6 +116,37 @@ def test_shuffled_answers_fail_without_labels_too(tmp_path: Path) -> None:
     assert "int8_agreement" in failed(report)
 
 
+def test_one_picture_does_not_show_that_maps_follow_pictures(tmp_path: Path) -> None:
+    report, evidence = run(tmp_path, images=IMAGES[:1], targets=None, int8=None, quick=True)
+    outcomes = {check.key: check.outcome for check in report.checks if "follows" in check.key}
+    expected = {f"{role}_map_follows_{test}" for role in ("student", "fp32") for test in ("class", "picture")}
+    assert set(outcomes) == expected
+    assert {key for key, outcome in outcomes.items() if outcome == "not shown"} == {
+        "student_map_follows_picture",
+        "fp32_map_follows_picture",
+    }
+    assert not report.passed
+    (line,) = (
+        line for line in checklist(report.checks) if line.startswith("[?] fp32 map changes with another picture")
+    )
+    assert line.endswith("NOT SHOWN with 1 image; it takes 2 at least")
+    page, document = write_report(report, evidence, tmp_path / "report")
+    Draft202012Validator(json_schema()).validate(json.loads(document.read_text("utf-8")))
+    assert "with 1 image; it takes 2 at least" in page.read_text("utf-8")
+
+
+def test_with_one_class_there_is_no_other_one_to_ask_for(tmp_path: Path) -> None:
+    student = deploy(convnet(classes=1), METADATA.input)
+    path = tmp_path / "model.onnx"
+    save_model(export_graph(student).model, replace(METADATA, labels=("stop",), outputs=student.outputs), path)
+    file, images = Model.load(path, threads=1), IMAGES[:40]
+    report, _ = validate(student=student, fp32=file, images=images, labels=("stop",), quick=True)
+    assert not report.complete
+    assert {check.key: check.reason for check in report.checks if check.outcome == "not measured"} == {
+        f"{role}_map_follows_class": "there is no other class" for role in ("student", "fp32")
+    }
+
+
 def test_a_file_without_a_map_is_measured_in_its_answers_only(tmp_path: Path) -> None:
     plain = model_file(STUDENT, tmp_path / "plain.onnx", without_map=True)
     report, evidence = run(tmp_path, fp32=plain, int8=None)
@@ -123,10 +155,10 @@ def test_a_file_without_a_map_is_measured_in_its_answers_only(tmp_path: Path) ->
     assert evidence.pearson == {}
 
 
-def convnet() -> nn.Module:
+def convnet(classes: int = len(LABELS)) -> nn.Module:
     torch.manual_seed(0)
     stem = nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU()
-    return nn.Sequential(*stem, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, len(LABELS)))
+    return nn.Sequential(*stem, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes))
 
 
 def test_what_the_exporter_really_writes_passes(tmp_path: Path) -> None:

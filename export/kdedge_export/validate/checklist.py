@@ -33,7 +33,7 @@ def checklist(checks: Sequence[Check]) -> list[str]:
 def found(check: Check) -> str:
     """What was measured, with as many digits as it takes not to contradict the bound, or to be 1, by rounding."""
     if check.measured is None:
-        return f"not measured: {check.reason}"
+        return f"not measured: {check.reason}" if check.outcome == "not measured" else "no figure"
     return _as_precise(check.measured, check) + _SUFFIXES[check.unit]
 
 

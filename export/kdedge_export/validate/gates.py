@@ -18,7 +18,7 @@ from kdedge_export.validate.footprint import Footprint
 from kdedge_export.validate.intervals import Interval, images_needed
 from kdedge_export.validate.roles import Role
 from kdedge_export.validate.rounding import CEILING, Hardest
-from kdedge_export.validate.sanity import WITHOUT_CLASS, Sanity
+from kdedge_export.validate.sanity import WITHOUT_CLASS, Sanity, Test
 from kdedge_runtime.devices import Budgets
 from kdedge_runtime.metadata import ImageInput
 
@@ -32,6 +32,7 @@ __all__ = [
     "check_input",
     "check_labels",
     "check_sanity",
+    "check_unchanged",
     "verdict",
 ]
 
@@ -44,7 +45,7 @@ or what breaks it may be rounding, and may be not."""
 
 FEWEST_IMAGES = 30
 _NO_MAP = "no saliency map in the model file"
-_TESTS = {"class": "another class", "picture": "another picture", "head": "a random head"}
+_TESTS: dict[Test, str] = {"class": "another class", "picture": "another picture", "head": "a random head"}
 
 
 @dataclass(frozen=True)
@@ -138,10 +139,19 @@ def check_input(role: Role, expected: ImageInput, stated: ImageInput) -> Check:
 
 def check_sanity(row: Sanity, method: str, gates: Gates) -> Check:
     """Judge whether a model's maps, made by this method, follow a change."""
-    key, name = f"{row.role}_map_follows_{row.test}", f"{row.role} map changes with {_TESTS[row.test]}"
+    key, name = _named(row.role, row.test)
     if method in WITHOUT_CLASS and row.test != "picture":
         return _judge(key, name, None, ">=", gates.map_follows, "share", f"{method} explains no class in particular")
     return _judge(key, name, row.changed, ">=", gates.map_follows, "share")
+
+
+def check_unchanged(role: Role, test: Literal["class", "picture"], gates: Gates) -> Check:
+    """What to say of a change that could not be made, since there is one class, or one picture, only."""
+    key, name = _named(role, test)
+    if test == "class":
+        return _judge(key, name, None, ">=", gates.map_follows, "share", "there is no other class")
+    reason = "with 1 image; it takes 2 at least"
+    return Check(key, name, None, ">=", gates.map_follows, "share", "not shown", images_needed=2, reason=reason)
 
 
 def check_budgets(role: Role, footprint: Footprint, budgets: Budgets) -> tuple[Check, ...]:
@@ -162,6 +172,10 @@ def check_budgets(role: Role, footprint: Footprint, budgets: Budgets) -> tuple[C
 def verdict(checks: Sequence[Check]) -> bool:
     """Whether nothing failed, everything that was measured is shown, and something was measured at all."""
     return all(check.passed is not False for check in checks) and any(check.passed for check in checks)
+
+
+def _named(role: Role, test: Test) -> tuple[str, str]:
+    return f"{role}_map_follows_{test}", f"{role} map changes with {_TESTS[test]}"
 
 
 def _check_fp32(comparison: Comparison, gates: Gates, map_error: Hardest | None) -> tuple[Check, ...]:

@@ -57,20 +57,26 @@ def sanity(
     """Change class, picture and head, and see whether the maps follow.
 
     Args:
-        models: with maps, over two or more classes; the head is changed where it is a PyTorch module's.
-        images: uint8 RGB `[N, H, W, 3]` at the model's size, N ≥ 2.
+        models: with maps; the head is changed where it is a PyTorch module's.
+        images: uint8 RGB `[N, H, W, 3]` at the model's size, N ≥ 1.
         classes: int64 `[N]`, the class to explain in each.
         progress: called with the number of models done.
+
+    Returns:
+        A row for each change that can be made: a single class has no other one, a single picture neither.
     """
     rows: list[Sanity] = []
-    partner = metrics.derangement(len(images))
     for number, (role, model) in enumerate(models.items()):
         before = predict(model, images, classes)
         if before.maps is None:
             continue
         count = before.logits.shape[1]
-        other = (classes + np.random.default_rng(0).integers(1, count, len(classes))) % count
-        changes: dict[Test, tuple[Pixels, Integers]] = {"class": (images, other), "picture": (images[partner], classes)}
+        changes: dict[Test, tuple[Pixels, Integers]] = {}
+        if count > 1:
+            other = (classes + np.random.default_rng(0).integers(1, count, len(classes))) % count
+            changes["class"] = images, other
+        if len(images) > 1:
+            changes["picture"] = images[metrics.derangement(len(images))], classes
         for test, (pictures, asked) in changes.items():
             rows.append(_row(test, role, [(before.maps, _maps(model, pictures, asked))]))
         if isinstance(model, Deployed) and (weight := _last_weight(model, count)) is not None:

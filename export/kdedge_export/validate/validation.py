@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from kdedge_export.validate.gates import (
     check_input,
     check_labels,
     check_sanity,
+    check_unchanged,
 )
 from kdedge_export.validate.intervals import mean_interval
 from kdedge_export.validate.kinks import at_the_same_kinks, has_kinks
@@ -29,6 +31,7 @@ from kdedge_export.validate.predict import Predictions, TorchModel, predict, wei
 from kdedge_export.validate.report import Data, ModelFacts, ValidationReport, file_facts, write_json
 from kdedge_export.validate.roles import REFERENCE, TITLES, Role, shipped
 from kdedge_export.validate.rounding import Hardest, hardest, spread_of_rounding
+from kdedge_export.validate.sanity import Sanity
 from kdedge_export.validate.studies import Progress, Subject, calibrated, disturbed_answers, faith, places, sane
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Integers, Pixels
@@ -128,10 +131,10 @@ def validate(
     pearson = {role: scores for role, pair in pairs.items() if (scores := pair_pearson(*pair)) is not None}
     temperatures = {role: _temperature(role, model, fp32) for role, model in models.items()}
     subject = Subject(models, predictions, images, targets, shipped(models), progress)
-    sound, method = sane(subject), fp32.metadata.outputs.method
+    sound = sane(subject)
     checks = [
         *_checks(subject.files, comparisons, labels, spec, gates, map_error),
-        *([] if sound is None else [check_sanity(row, method, gates) for row in sound.rows]),
+        *([] if sound is None else _sanity_checks(sound.rows, predictions, fp32.metadata.outputs.method, gates)),
         *(check for role, footprint in footprints.items() for check in check_budgets(role, footprint, budgets)),
     ]
     names_of_modules: dict[Role, str] = {"teacher": teacher_name, "student": student_name}
@@ -246,6 +249,20 @@ def _checks(
         if spec is not None:
             checks.append(check_input(role, spec, model.metadata.input))
     return checks
+
+
+def _sanity_checks(
+    rows: Sequence[Sanity], predictions: Mapping[Role, Predictions], method: str, gates: Gates
+) -> list[Check]:
+    """On every change that was made, and on those that could not be."""
+    made = {(row.role, row.test) for row in rows}
+    tests: tuple[Literal["class", "picture"], ...] = ("class", "picture")
+    return [check_sanity(row, method, gates) for row in rows] + [
+        check_unchanged(role, test, gates)
+        for role, answers in predictions.items()
+        for test in tests
+        if role != "teacher" and answers.maps is not None and (role, test) not in made
+    ]
 
 
 def _facts(
