@@ -2,20 +2,24 @@
 
     python tests/benchmarks/explained_cost.py [MODEL ...] [--method METHOD] [--int8] [--seconds S]
 
-Prints a JSON line for each model. Weights are random; time does not depend on them. The ratio is the median over paired
-runs, so that it travels between machines although times do not.
+Prints a JSON line for each model, and for what OpenVINO XAI puts into the same graph where that package is installed
+(see `openvino_xai_cost`). Weights are random; time does not depend on them. The ratio is the median over paired runs,
+so that it travels between machines although times do not.
 """
 
 import argparse
 import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import onnx
+import openvino_xai_cost
 import torch
 from model_sweep import cost_of, pictures, saved, without_map
 
 from kdedge.models.zoo import ModelSpec, build, pretrained_input
-from kdedge_export.graph import ExportedGraph, deploy, export_graph
+from kdedge_export.graph import ExportedGraph, Plain, deploy, export_graph
 from kdedge_export.quantize import Recipe, quantize
 from kdedge_export.speed import latency_ms
 from kdedge_runtime import Metadata
@@ -56,6 +60,27 @@ def measure(name: str, method: str, *, int8: bool, seconds: float) -> dict[str, 
     }
 
 
+def measure_peer(name: str, seconds: float) -> Iterator[dict[str, object]]:
+    """The same network without a map in OpenVINO, and with each branch of OpenVINO XAI."""
+    torch.manual_seed(0)
+    spec = pretrained_input(name)
+    plain = export_graph(Plain(build(ModelSpec(name, CLASSES), spec.height).eval(), spec)).model
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "plain.onnx"
+        onnx.save(plain, path)
+        for method in openvino_xai_cost.METHODS:
+            cost, with_ms, without_ms = openvino_xai_cost.branch_cost(path, pictures(spec, 1, 1), method, seconds)
+            yield {
+                "model": name,
+                "method": f"OpenVINO XAI {method}",
+                "precision": "fp32",
+                "side_px": spec.height,
+                "cost": round(cost, 4),
+                "with_ms": round(with_ms, 3),
+                "without_ms": round(without_ms, 3),
+            }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=MODELS)
@@ -71,6 +96,8 @@ def main() -> None:
             for int8 in (False, True) if arguments.int8 else (False,):
                 row = measure(name, method, int8=int8, seconds=arguments.seconds)
                 print(json.dumps(row), flush=True)
+        for row in measure_peer(name, arguments.seconds) if openvino_xai_cost.INSTALLED else ():
+            print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":
