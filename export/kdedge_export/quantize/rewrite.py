@@ -51,7 +51,8 @@ def rewrite(graph: ExportedGraph, *, bytes_in: bool) -> Rewritten:
             _pool(surgery, node)
     surgery.drop_unused()
     surgery.infer_shapes()
-    # Squeeze and excitation: a handful of values an image, whose int8 loses much and gains nothing, but where it is large.
+    # Squeeze and excitation: a handful of values an image, whose int8 loses much and gains nothing, but where it is
+    # large.
     pooled = flatten_pooled(surgery, graph.head_nodes)
     surgery.infer_shapes()
     return Rewritten(model, graph.head_nodes, pooled | _last_product(surgery, graph.head_nodes), zero)
