@@ -187,7 +187,7 @@ def _quiet() -> Iterator[None]:
         with (
             warnings.catch_warnings(),
             contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(_Unwritten(sys.stderr)),  # type: ignore[type-var]
+            contextlib.redirect_stderr(_Unwritten(sys.stderr)),
         ):
             warnings.simplefilter("ignore")
             yield
