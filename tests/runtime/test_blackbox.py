@@ -372,7 +372,10 @@ class TestExplainer:
             ({"method": "rise", "parts": 9}, "rise has no parts. Name lime or shap"),
             ({"method": "shap", "parts": 1}, "into 1 parts. Expected 2 to 200"),
             ({"method": "lime", "budget_ms": 0.0}, "budget of 0 ms"),
-            ({"method": "scorecam"}, "no tensor target_activations. Export it with a map, or take another --method"),
+            (
+                {"method": "scorecam"},
+                "no tensor target_activations, as kdedge export .* Take another --method: occlusion",
+            ),
         ],
     )
     def test_what_cannot_be_is_refused(self, model: Model, settings: dict[str, object], message: str) -> None:
