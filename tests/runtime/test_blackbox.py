@@ -372,7 +372,7 @@ class TestExplainer:
             ({"method": "rise", "parts": 9}, "rise has no parts. Name lime or shap"),
             ({"method": "shap", "parts": 1}, "into 1 parts. Expected 2 to 200"),
             ({"method": "lime", "budget_ms": 0.0}, "budget of 0 ms"),
-            ({"method": "scorecam"}, "no tensor target_activations, as kdedge export .* Take another --method"),
+            (
                 {"method": "scorecam"},
                 "no tensor target_activations, as kdedge export .* Take another --method: occlusion",
             ),
