@@ -72,5 +72,5 @@ def export_model_file(asked: ModelExport) -> None:
             profile=profile,
             progress=progress,
         )
-    print_export(result, asked.source, asked.data)
+    print_export(result, asked.source, asked.data, asked.weights)
     require_goal(result)

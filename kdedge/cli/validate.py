@@ -17,6 +17,10 @@ def validate(
             help="Where objects are: a table file,x1,y1,x2,y2 or a folder of masks. [default: boxes.csv in the data]"
         ),
     ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Of a file from a model by name: its weights. [default: by their name, beside it or here]"),
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="Ask for the budgets of this device profile, such as raspberry-pi-5.")
     ] = None,
@@ -32,7 +36,14 @@ def validate(
     profile = None if device is None else load_profile(device)
     with step_progress() as progress:
         validation = validate_model(
-            source, data=data, boxes=boxes, profile=profile, quick=quick, out=out, progress=progress
+            source,
+            data=data,
+            boxes=boxes,
+            weights=weights,
+            profile=profile,
+            quick=quick,
+            out=out,
+            progress=progress,
         )
     print_validation(validation)
     validation.require_passed()

@@ -24,7 +24,7 @@ _QAT_FIGURES = (
 """Key in the note, name, factor, digits, unit."""
 
 
-def print_export(result: ExportResult, source: str, data: str | None) -> None:
+def print_export(result: ExportResult, source: str, data: str | None, weights: Path | None) -> None:
     """Print the files, how well they agree with PyTorch, and the next command (on stderr)."""
     console = stderr_console()
 
@@ -62,7 +62,8 @@ def print_export(result: ExportResult, source: str, data: str | None) -> None:
         say("\nThe weights are random: this file is for measuring. Trained ones: --weights FILE.")
     elif not is_run(Path(source)):
         pictures = "DIR" if data is None else shlex.quote(data)
-        say(f"\nNext: {shlex.join(['kdedge', 'validate', str(result.fp32)])} --data {pictures}")
+        held = shlex.join(["kdedge", "validate", str(result.fp32), "--weights", str(weights)])
+        say(f"\nNext: {held} --data {pictures}")
     elif result.fp32.resolve().parent == Path(source).resolve():
         in_its_place = result.fp32.name == "model.onnx"
         say(f"\nNext: {shlex.join(['kdedge', 'validate', source if in_its_place else str(result.fp32)])}")

@@ -215,9 +215,11 @@ def _default_output(source: str, trained: TrainedModel, explained: bool) -> Path
 
 
 def _lineage(source: str, trained: TrainedModel) -> dict[str, Any]:
-    """Where the model comes from; of a run by names and hashes, since the file travels and the paths do not."""
+    """Where the model comes from, by names and hashes, since the file travels and the paths do not."""
+    weights = trained.origin["weights"]
+    student = trained.origin | {"weights": None if weights is None else Path(weights).name}
     if not is_run(Path(source)):
-        return {"student": trained.origin}
+        return {"student": student}
     record = read_run(Path(source))
     data = {"name": source_name(record.data["source"]), **record.data}
     del data["source"]  # a path
@@ -225,13 +227,8 @@ def _lineage(source: str, trained: TrainedModel) -> dict[str, Any]:
         "name": Path(record.teacher["source"]).name,
         "weights_sha256": record.teacher.get("weights_sha256"),
     }
-    student = {
-        "source": Path(source).resolve().name,
-        "weights": Path(trained.origin["weights"]).name,
-        "weights_sha256": trained.origin["weights_sha256"],
-    }
     return {
-        "student": student,
+        "student": student | {"source": Path(source).resolve().name},
         "teacher": teacher,
         "data": data,
         "model": asdict(replace(record.model, name=Path(record.model.name).name)),

@@ -78,6 +78,7 @@ def validate_model(
     *,
     data: str | None = None,
     boxes: Path | None = None,
+    weights: Path | None = None,
     profile: DeviceProfile | None = None,
     quick: bool = False,
     out: Path | None = None,
@@ -89,13 +90,15 @@ def validate_model(
         source: a run folder with exported files, a file in one, or a `.onnx` file from a model by name.
         data: pictures; None takes those that the run was trained with.
         boxes: where the objects are (see `kdedge.data.objects`); None takes `boxes.csv` of the data, if it has one.
+        weights: of a file from a model by name, the weights that it was exported from; None looks for them by their
+            name, beside the file and in the current folder.
         profile: the device whose budgets must be kept; None asks for none.
         quick: leave out what asks about every image many times.
         out: folder of the report; None takes `report/` in the run, or beside the model file.
         progress: told while pictures are read and models run.
 
     Raises:
-        UsageError: there is nothing to validate, or it was exported from other weights.
+        UsageError: there is nothing to validate, its weights are not found, or it was exported from others.
         DataError: the pictures do not fit the model.
     """
     fp32_path = Path(source) / "model.onnx" if is_run(Path(source)) else Path(source)
@@ -110,7 +113,7 @@ def validate_model(
     lineage = fp32.metadata.lineage
     run = fp32_path.parent if "model" in lineage and is_run(fp32_path.parent) else None
     record = None if run is None else read_run(run)
-    student = _same_weights(run, fp32_path, lineage)
+    student = _same_weights(run, fp32_path, lineage, weights)
     if int8 is not None and int8.metadata.lineage != lineage:
         raise UsageError(f"{int8_path} was exported from another model than {fp32_path}. Export both again.")
     if int8 is not None and int8.metadata.outputs != fp32.metadata.outputs:
@@ -225,7 +228,7 @@ def _masks(
     return masks
 
 
-def _same_weights(run: Path | None, path: Path, lineage: dict[str, Any]) -> TrainedModel:
+def _same_weights(run: Path | None, path: Path, lineage: dict[str, Any], weights: Path | None) -> TrainedModel:
     """The PyTorch model that the file was exported from: of the run that holds the file, or by name."""
     if "file" in lineage:
         raise UsageError(
@@ -238,6 +241,8 @@ def _same_weights(run: Path | None, path: Path, lineage: dict[str, Any]) -> Trai
             f"{path} was exported with random weights, which cannot be had again to compare with. "
             "Export it with --weights FILE, or from a run."
         )
+    if weights is not None and "model" in lineage:
+        raise UsageError(f"{path} was exported from a run, which has its own weights. Leave --weights {weights} out.")
     if run is not None:
         trained = load_trained(str(run))
     elif "model" in lineage:
@@ -246,11 +251,26 @@ def _same_weights(run: Path | None, path: Path, lineage: dict[str, Any]) -> Trai
             f"kdedge validate {origin['source']}"
         )
     else:
-        trained = load_trained(origin["source"], weights=Path(origin["weights"]))
+        trained = load_trained(origin["source"], weights=_weights_file(path, origin["weights"], weights))
     if trained.origin["weights_sha256"] != origin["weights_sha256"]:
-        held = trained.origin["weights"]
-        raise UsageError(f"{path} was exported from weights that {held} no longer holds. Export it again.")
+        or_named = "" if run is not None else ", or name the file that it was made of: --weights FILE"
+        raise UsageError(
+            f"{path} was exported from other weights than {trained.origin['weights']} holds. Export it again{or_named}."
+        )
     return trained
+
+
+def _weights_file(path: Path, name: str, weights: Path | None) -> Path:
+    """The file of weights that a model file was exported from: the one that is named, or one of its name nearby."""
+    if weights is not None:
+        return weights
+    nearby = [file for file in (path.parent / name, Path(name)) if file.is_file()]
+    if not nearby:
+        raise UsageError(
+            f"{path} was exported from the weights {name}, which are neither beside it nor in the current folder. "
+            "Say where they are: --weights FILE."
+        )
+    return nearby[0]
 
 
 def _teacher(

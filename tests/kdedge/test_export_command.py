@@ -91,7 +91,7 @@ def test_int8_that_is_not_faster_is_said_to_be(
 ) -> None:
     assert exported.int8_note is not None
     timed = exported.int8_note | {"latency_ms": {"fp32": 4.0, "int8": int8_ms, "machine": "a machine", "threads": 1}}
-    print_export(replace(exported, int8_note=timed), "small:resnet8", None)
+    print_export(replace(exported, int8_note=timed), "small:resnet8", None, None)
     said = capsys.readouterr().err
     assert verdict in said
     assert ("Run the fp32 file on machines like this one" in said) is advice
@@ -117,7 +117,7 @@ def test_what_training_with_int8s_errors_gained_is_told(
 
     def said(**qat: object) -> str:
         note = {"epochs": 3, "before": before, "after": after, "taken": True} | qat
-        print_export(replace(exported, int8_note=exported.int8_note | {"qat": note}), "small:resnet8", None)
+        print_export(replace(exported, int8_note=exported.int8_note | {"qat": note}), "small:resnet8", None, None)
         return capsys.readouterr().err
 
     assert (

@@ -73,7 +73,7 @@ def named_file(exported_run: Path, tmp_path: Path) -> Path:
     weights = tmp_path / "weights.safetensors"
     save_file({name.removeprefix("model."): value for name, value in state.items()}, weights)
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    origin = {"source": "small:resnet8", "weights": str(weights), "weights_sha256": digest}
+    origin = {"source": "small:resnet8", "weights": weights.name, "weights_sha256": digest}
     metadata = Model.load(exported_run / "model.onnx").metadata
     path = tmp_path / "named.onnx"
     save_model(graph_of(exported_run / "model.onnx"), replace(metadata, lineage={"student": origin}), path)
@@ -150,7 +150,7 @@ def test_a_broken_file_fails(run: Path) -> None:
 
 def test_weights_that_changed_after_the_export_are_noticed(run: Path) -> None:
     shift(run / BEST, 0.01)
-    with pytest.raises(UsageError, match=r"model\.onnx was exported from weights that .*best\.safetensors no longer"):
+    with pytest.raises(UsageError, match=r"model\.onnx was exported from other weights than .*best\.safetensors holds"):
         validate_model(str(run))
 
 
@@ -200,6 +200,30 @@ def test_a_model_by_name_passes_on_pictures_that_are_named(named_file: Path, sce
     assert validation.report.passed and validation.report.labelled
     assert "teacher" not in validation.report.models
     assert validation.page == named_file.with_suffix(".report") / "report.html"
+
+
+def test_the_weights_of_a_model_by_name_are_named_where_they_lie_elsewhere(
+    command: Callable[..., Outcome], named_file: Path, scenes: Path, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere" / "other name.safetensors"
+    elsewhere.parent.mkdir()
+    (tmp_path / "weights.safetensors").rename(elsewhere)
+    asked = ("validate", named_file, "--data", scenes, "--quick")
+    lost = command(*asked)
+    assert lost.code == 2 and "the weights weights.safetensors, which are neither beside it" in lost.err
+    assert "--weights FILE" in lost.err
+    found = command(*asked, "--weights", elsewhere)
+    assert found.code == 0, found.err
+    shift(elsewhere, 1e-3)
+    changed = command(*asked, "--weights", elsewhere)
+    assert changed.code == 2 and f"other weights than {elsewhere} holds" in changed.err
+
+
+def test_a_run_has_its_own_weights(run: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"exported from a run, which has its own weights\. Leave --weights w\.pth out"
+    ):
+        validate_model(str(run), weights=Path("w.pth"))
 
 
 def test_classes_are_found_by_their_names(run: Path, tmp_path: Path) -> None:
