@@ -8,6 +8,7 @@ import pytest
 import typer.main
 
 from kdedge.cli.app import app
+from kdedge.models import ModelSpec, build
 from kdedge_runtime.cli import build_parser
 
 ROOT = Path(__file__).parents[2]
@@ -61,3 +62,45 @@ def test_every_link_leads_somewhere(page: Path) -> None:
             text = path.read_text("utf-8")
             headings = [re.sub(r"[^\w\- ]", "", line).strip().lower() for line in re.findall(r"^#+ (.*)$", text, re.M)]
             assert heading in [words.replace(" ", "-") for words in headings], target
+
+
+def tables(page: Path) -> list[list[list[str]]]:
+    """The cells of each table of a page, heads first, without what makes them bold."""
+    found = re.findall(r"((?:^\|.*\|\n)+)", page.read_text("utf-8"), re.MULTILINE)
+    return [
+        [[cell.strip() for cell in line.replace("**", "")[1:-1].split("|")] for line in table.splitlines()]
+        for table in (re.sub(r"^\|[-|]+\|\n", "", table, flags=re.MULTILINE) for table in found)
+    ]
+
+
+def with_heads(page: Path, *heads: str) -> list[list[list[str]]]:
+    return [rows for rows in tables(page) if set(heads) <= set(rows[0])]
+
+
+def test_what_stands_on_the_first_page_is_what_was_measured() -> None:
+    ours, measured = PAGES[0], PAGES[-1]
+    assert with_heads(ours, "50 images a class") == with_heads(measured, "50 images a class") != []
+    (short,), (full,) = with_heads(ours, "file", "size"), with_heads(measured, "file", "size")
+    assert [row[1:] for row in short] == [row[1:] for row in full]
+    assert len(short) == 7
+
+
+def test_few_images_on_the_first_page_are_those_that_were_measured() -> None:
+    ((heads, *rows),) = with_heads(PAGES[0], "few images")
+    by_size = {
+        table[1][0]: {(row[1], head): cell for row in table[1:4] for head, cell in zip(table[0], row, strict=True)}
+        for table in with_heads(PAGES[-1], "training images")
+    }
+    assert len(rows) == 4
+    for name, figure, *cells in rows:
+        size = re.search(r"\d+ a class", name)
+        if size is not None:
+            group = by_size[size[0]]
+        assert cells == [group[method, figure] for method in heads[2:]]
+
+
+@pytest.mark.parametrize(("name", "millions"), [("resnet56", "0.85"), ("resnet8", "0.08")])
+def test_networks_have_as_many_parameters_as_the_first_page_says(name: str, millions: str) -> None:
+    count = sum(parameter.numel() for parameter in build(ModelSpec(f"small:{name}", 10), 32).parameters())
+    assert f"{count / 1e6:.2f}" == millions
+    assert f"{millions} M" in PAGES[0].read_text("utf-8")
