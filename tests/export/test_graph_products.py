@@ -57,6 +57,42 @@ def test_a_gradient_through_dense_layers_is_the_same_and_turns_no_weight(bias: b
         torch.testing.assert_close(one, other)
 
 
+class OverTime(nn.Module):
+    """A dense layer on a sequence whose steps come first, so that no step lies in one piece, and its gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 5).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            x = x.requires_grad_()
+            y = self.layer(x.transpose(0, 1))
+            return y.detach(), torch.autograd.grad((y**2).sum(), x)[0]
+
+
+def test_a_sequence_is_multiplied_with_one_weight_not_with_a_copy_a_step() -> None:
+    torch.manual_seed(0)
+    module, x = OverTime(), torch.randn(3, 7, 6)
+    graph = traced(module, x)
+    assert kinds(graph)[aten.bmm.default] == 2, "PyTorch does not do what this is about"
+
+    read_weights_as_stored(graph)
+    graph.recompile()
+
+    assert kinds(graph)[aten.bmm.default] == 0
+    for one, other in zip(graph(x), module(x), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_batch_of_products_with_different_constants_stays_as_it_is() -> None:
+    weights = nn.Parameter(torch.randn(4, 3, 2), requires_grad=False)
+    graph = traced(lambda x: x.bmm(weights), torch.randn(4, 5, 3))
+    before = kinds(graph)
+    read_weights_as_stored(graph)
+    assert kinds(graph) == before
+
+
 def test_products_of_what_is_computed_stay_as_they_are() -> None:
     def multiply(left: Tensor, right: Tensor) -> Tensor:
         return left.mm(right.t())

@@ -2,7 +2,8 @@
 
 PyTorch differentiates `x Wᵀ` in pieces: a transposed weight for the answer, transposed again for the way back, and a
 row of the weight as a product with a one-hot vector. An exporter folds some of these into further copies of the
-weight, and leaves others to every run.
+weight, and leaves others to every run. Of sequences that do not lie in one piece PyTorch multiplies each position with
+the weight by itself: a runtime that folds constants then holds a copy of the weight for every position.
 """
 
 from typing import Any
@@ -16,7 +17,11 @@ aten = torch.ops.aten
 
 
 def read_weights_as_stored(module: fx.GraphModule) -> None:
-    """Write `x · t(W)` as a dense layer, `t(t(W))` as `W`, and `onehot(c) · W` as row `c`, where `W` is a constant."""
+    """Write products with a constant `W` as dense layers.
+
+    `x · t(W)` as a dense layer, `t(t(W))` as `W`, `onehot(c) · W` as row `c`, and batches of products with copies of
+    `W` as one product.
+    """
     graph = module.graph
     _store_matrices(module)
     for node in list(graph.nodes):
@@ -30,6 +35,8 @@ def read_weights_as_stored(module: fx.GraphModule) -> None:
                 _row(graph, node, weight, *chosen)
             elif weight is not None:
                 node.args = (left, weight)
+        elif node.target is aten.bmm.default and (copied := _copied(node.args[1])) is not None:
+            _flat(graph, node, *copied)
     graph.eliminate_dead_code()
 
 
@@ -62,6 +69,36 @@ def _constant(node: Any) -> fx.Node | None:
 
 def _transposed(node: Any) -> fx.Node | None:
     return _constant(node.args[0]) if node.op == "call_function" and node.target is aten.t.default else None
+
+
+def _copied(node: Any) -> tuple[fx.Node, bool] | None:
+    """The constant `[a, b]` that a tensor `[N, a, b]` or, turned, `[N, b, a]` repeats, and whether it is turned."""
+    turned = False
+    while node.op == "call_function":
+        source = node.args[0]
+        if node.target is aten.t.default or (node.target is aten.transpose.int and 0 not in _axes(node)):
+            turned = not turned
+        elif node.target not in _VIEWS or source.meta["val"].shape[-2:] != node.meta["val"].shape[-2:]:
+            return None
+        node = source
+    return (node, turned) if node.op == "get_attr" and node.meta["val"].ndim == 2 else None
+
+
+def _flat(graph: fx.Graph, node: fx.Node, weight: fx.Node, turned: bool) -> None:
+    """One product of all rows: left in a batch, an exporter would copy the weight again."""
+    rows, columns = node.args[0].meta["val"].shape[-1], node.meta["val"].shape[-1]  # type: ignore[union-attr]
+    sizes = [size if isinstance(size, int) else -1 for size in node.meta["val"].shape[:2]]
+    with graph.inserting_before(node):
+        flat = graph.call_function(aten.reshape.default, (node.args[0], [-1, rows]))
+        product = graph.call_function(aten.linear.default if turned else aten.mm.default, (flat, weight))
+    _replace(graph, node, aten.reshape.default, (product, [*sizes, columns]))
+
+
+def _axes(node: fx.Node) -> set[int]:
+    return {int(axis) % node.meta["val"].ndim for axis in node.args[1:3]}  # type: ignore[arg-type]
+
+
+_VIEWS = {aten.expand.default, aten.view.default, aten._unsafe_view.default}
 
 
 def _one_hot(node: Any) -> tuple[fx.Node, fx.Node] | None:
