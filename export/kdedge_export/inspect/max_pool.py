@@ -22,6 +22,15 @@ def max_pool(step: Step) -> dict[str, str]:
     """Each window's gradient goes to the cells that hold its maximum.
 
     Every offset in the window is a convolution that picks one cell, and a transposed one that puts it back.
+
+    Args:
+        step: at a MaxPool of `[N, C, H, W]`, whose gradient is that of its output.
+
+    Returns:
+        The name of the gradient of its input, by the input's name.
+
+    Raises:
+        CannotDifferentiate: it is dilated, pads by itself, is not over two axes, or its opset compares no floats.
     """
     given, add = attributes(step.node), step.builder.add
     x, y = step.node.input[0], step.node.output[0]

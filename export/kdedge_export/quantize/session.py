@@ -17,7 +17,12 @@ __all__ = ["feed", "open_session", "paired_latency_ms"]
 
 
 def open_session(model: onnx.ModelProto, threads: int = 1) -> ort.InferenceSession:
-    """Open a graph on the CPU."""
+    """Open a graph on the CPU.
+
+    Args:
+        model: of less than 2 GB.
+        threads: that work on one operation.
+    """
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
@@ -25,7 +30,13 @@ def open_session(model: onnx.ModelProto, threads: int = 1) -> ort.InferenceSessi
 
 
 def feed(session: ort.InferenceSession, images: Pixels, class_index: int = TOP_CLASS) -> Mapping[str, NDArray[Any]]:
-    """What a session takes: images, and the class to explain if it explains one."""
+    """What a session takes: images, and the class to explain if it explains one.
+
+    Args:
+        session: of a graph with the input `image`.
+        images: uint8 RGB `[N, H, W, 3]` at the graph's size.
+        class_index: for all of them; -1 explains each one's top class.
+    """
     values: dict[str, NDArray[Any]] = {"image": images}
     if any(item.name == "class_index" for item in session.get_inputs()):
         values["class_index"] = np.array([class_index])

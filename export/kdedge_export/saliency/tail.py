@@ -91,6 +91,11 @@ def find_tail(model: nn.Module, example: Tensor) -> Tail:
 def named_tail(model: nn.Module, example: Tensor, path: str) -> Tail:
     """The tail behind a layer that the user chose.
 
+    Args:
+        model: the classifier, in evaluation mode.
+        example: one input at the size the model will be used with, float `[1, 3, H, W]`.
+        path: of the layer's module.
+
     Raises:
         UsageError: there is no such layer.
         HeadNotSupported: its output has no cells, or the logits do not depend on them.

@@ -44,6 +44,17 @@ def check_outputs(
 ) -> float:
     """Run both graphs on random pictures, one and three at a time where the batch is open.
 
+    Args:
+        original: the file's graph.
+        explained: the same after surgery.
+        parts: what was found in the original.
+        name: the file's, for messages.
+        side_px: height and width of the pictures, where the graph leaves them open.
+        front: how pixels become the original's input, and the input of the explained graph; None where it kept its own.
+
+    Returns:
+        The largest error of the file's own outputs, relative to their range.
+
     Raises:
         KdedgeError: an output that the file had is another one now.
     """
@@ -80,6 +91,14 @@ def check_map(
     side_px: int | None,
 ) -> float:
     """Measure the map in another way than it is computed, on the file's own graph.
+
+    Args:
+        original: the file's graph.
+        explained: the same with its map, behind the same input.
+        parts: what was found in the original.
+        saliency: how the map was added.
+        name: the file's, for messages.
+        side_px: height and width of the pictures, where the graph leaves them open.
 
     Returns:
         The largest error, relative to the largest value: of Grad-CAM's channel weights against central differences of

@@ -34,6 +34,12 @@ class PixelInput:
 def image_input(port: Port, pixels: PixelInput, side_px: int | None, name: str) -> ImageInput:
     """The input of the model that the front makes.
 
+    Args:
+        port: the graph's own input.
+        pixels: how pixels become it.
+        side_px: height and width, where the graph leaves them open.
+        name: the file's, for messages.
+
     Raises:
         ModelFileError: the graph takes no colour pictures.
         UsageError: it leaves their size open and `side_px` does not say it.
@@ -51,7 +57,16 @@ def image_input(port: Port, pixels: PixelInput, side_px: int | None, name: str) 
 
 
 def normalised(images: Pixels, port: Port, pixels: PixelInput) -> Array:
-    """What the graph itself wants of uint8 RGB `[N, H, W, 3]`: the front's arithmetic in numpy, to check it with."""
+    """What the graph itself wants of pictures: the front's arithmetic in numpy, to check it with.
+
+    Args:
+        images: uint8 RGB `[N, H, W, 3]`.
+        port: the graph's own input.
+        pixels: how pixels become it.
+
+    Returns:
+        `[N, H, W, 3]` or `[N, 3, H, W]`, in the input's layout and type.
+    """
     x = (images / 255.0 - np.array(pixels.mean)) / np.array(pixels.std)
     x = x[..., ::-1] if pixels.bgr else x
     return np.ascontiguousarray(x if port.layout == "NHWC" else x.transpose(0, 3, 1, 2)).astype(port.dtype)
@@ -61,6 +76,13 @@ def put_front(model: onnx.ModelProto, builder: Builder, parts: Anatomy, pixels: 
     """Replace the graph's input by `image`, uint8 RGB `[N, H, W, 3]`, and give its logits as an output of that name.
 
     The graph's own outputs stay.
+
+    Args:
+        model: changed in place.
+        builder: of its nodes.
+        parts: what was found in it.
+        pixels: how pixels become its input.
+        spec: the new input (see `image_input`).
 
     Raises:
         ModelFileError: the graph has an output `logits` that is something else.
@@ -84,6 +106,11 @@ def put_front(model: onnx.ModelProto, builder: Builder, parts: Anatomy, pixels: 
 
 def add_logits(model: onnx.ModelProto, builder: Builder, parts: Anatomy) -> None:
     """Give the logits as an output `logits`, float32 `[N, K]`, unless the graph has it already.
+
+    Args:
+        model: changed in place.
+        builder: of its nodes.
+        parts: what was found in it.
 
     Raises:
         ModelFileError: the graph has an output `logits` that is something else.

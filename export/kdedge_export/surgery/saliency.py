@@ -98,7 +98,16 @@ def _two_axes(builder: Builder, parts: Anatomy, logits: str) -> str:
 
 
 def one_hot_of(builder: Builder, parts: Anatomy, explained: str) -> str:
-    """One for each image's class and zero elsewhere, in the shape and type of the logits."""
+    """One for each image's class and zero elsewhere, in the shape and type of the logits.
+
+    Args:
+        builder: of the graph's nodes.
+        parts: what was found in the graph.
+        explained: name of the classes, int64 `[N]`.
+
+    Returns:
+        The tensor's name.
+    """
     value = parts.values[parts.logits]
     off_on = builder.constant(np.array([0, 1], dtype=value.dtype))
     one_hot = builder.add("OneHot", explained, builder.constant(np.array([parts.classes], dtype=np.int64)), off_on)

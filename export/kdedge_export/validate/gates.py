@@ -117,7 +117,13 @@ def check_comparison(
 
 
 def check_labels(role: Role, expected: Sequence[str], labels: Sequence[str]) -> Check:
-    """Judge the class names inside a model file: each at its place, or right answers get wrong names."""
+    """Judge the class names inside a model file: each at its place, or right answers get wrong names.
+
+    Args:
+        role: of the file.
+        expected: names in the order of the student's logits.
+        labels: names in the order of the file's.
+    """
     pairs = list(zip_longest(expected, labels))
     odd = next((f"class {place} is {b!r}, trained as {a!r}" for place, (a, b) in enumerate(pairs) if a != b), None)
     share = sum(a == b for a, b in pairs) / max(len(pairs), 1)
@@ -128,6 +134,11 @@ def check_input(role: Role, expected: ImageInput, stated: ImageInput) -> Check:
     """Judge what a model file says of its input: the size, resizing and normalising that the student was trained with.
 
     A device brings pictures to size as the file says. Another rule than in training costs accuracy without an error.
+
+    Args:
+        role: of the file.
+        expected: the student's input.
+        stated: the file's.
     """
     trained, found = vars(expected), vars(stated)
     odd = [
@@ -138,7 +149,13 @@ def check_input(role: Role, expected: ImageInput, stated: ImageInput) -> Check:
 
 
 def check_sanity(row: Sanity, method: str, gates: Gates) -> Check:
-    """Judge whether a model's maps, made by this method, follow a change."""
+    """Judge whether a model's maps, made by this method, follow a change.
+
+    Args:
+        row: what the change did.
+        method: one of `kdedge_export.saliency.METHODS`; some explain no class, and are held against pictures only.
+        gates: the bounds.
+    """
     key, name = _named(row.role, row.test)
     if method in WITHOUT_CLASS and row.test != "picture":
         return _judge(key, name, None, ">=", gates.map_follows, "share", f"{method} explains no class in particular")
@@ -155,7 +172,13 @@ def check_unchanged(role: Role, test: Literal["class", "picture"], gates: Gates)
 
 
 def check_budgets(role: Role, footprint: Footprint, budgets: Budgets) -> tuple[Check, ...]:
-    """Judge what a model file takes by what its device allows; only what the device limits."""
+    """Judge what a model file takes by what its device allows; only what the device limits.
+
+    Args:
+        role: of the file.
+        footprint: what it takes: 10^6 bytes, parameters, milliseconds.
+        budgets: the most it may take, in the same units; None for what is not limited.
+    """
     figures: tuple[tuple[str, str, float | None, float | None, Unit], ...] = (
         ("file_mb", "file size", footprint.file_mb, budgets.file_mb, "MB"),
         ("parameters", "parameters", footprint.parameters, budgets.parameters, "count"),

@@ -46,34 +46,63 @@ def top1(logits: Floats) -> Integers:
 
 
 def top1_accuracy(logits: Floats, targets: Integers) -> float:
-    """Share of images in [0, 1] whose top class is the target (int64 `[N]`)."""
+    """Share of images in [0, 1] whose top class is the target.
+
+    Args:
+        logits: float `[N, K]`.
+        targets: int64 `[N]`.
+    """
     return float((top1(logits) == targets).mean())
 
 
 def agrees(reference: Floats, candidate: Floats) -> Scores:
-    """Whether both give the same top class, `[N]`, 1.0 or 0.0; two missing answers do not agree."""
+    """Whether both give the same top class, `[N]`, 1.0 or 0.0; two missing answers do not agree.
+
+    Args:
+        reference: logits, float `[N, K]`.
+        candidate: likewise, of the same images.
+    """
     answer = top1(reference)
     return np.asarray((answer == top1(candidate)) & (answer >= 0), dtype=np.float64)
 
 
 def agreement(reference: Floats, candidate: Floats) -> float:
-    """Share of images in [0, 1] on which both give the same top class."""
+    """Share of images in [0, 1] on which both give the same top class.
+
+    Args:
+        reference: logits, float `[N, K]`.
+        candidate: likewise, of the same images.
+    """
     return float(agrees(reference, candidate).mean())
 
 
 def kl_divergence(reference: Floats, candidate: Floats) -> Scores:
-    """KL(reference || candidate) of the softmax at temperature 1, in nats, `[N]`, ≥ 0 up to rounding."""
+    """KL(reference || candidate) of the softmax at temperature 1, in nats, `[N]`, ≥ 0 up to rounding.
+
+    Args:
+        reference: logits, float `[N, K]`.
+        candidate: likewise, of the same images.
+    """
     log_p, log_q = _log_softmax(reference), _log_softmax(candidate)
     return np.asarray((np.exp(log_p) * (log_p - log_q)).sum(axis=1))
 
 
 def logits_error(reference: Floats, candidate: Floats) -> Scores:
-    """Largest difference between two answers in units of the reference's range, `[N]`, ≥ 0; NaN where not finite."""
+    """Largest difference between two answers in units of the reference's range, `[N]`, ≥ 0; NaN where not finite.
+
+    Args:
+        reference: logits, float `[N, K]`.
+        candidate: likewise, of the same images.
+    """
     return map_error(reference[:, None], candidate[:, None])
 
 
 def is_constant(maps: Floats) -> Flags:
-    """Which maps say nothing about where, bool `[N]`: their range is within float32 rounding of their values."""
+    """Which maps say nothing about where, bool `[N]`: their range is within float32 rounding of their values.
+
+    Args:
+        maps: float `[N, h, w]`.
+    """
     cells = _cells(maps)
     spread = cells.max(axis=1) - cells.min(axis=1)
     return np.asarray(spread <= _FLAT * np.abs(cells).max(axis=1))
@@ -83,6 +112,10 @@ def map_pearson(reference: Floats, candidate: Floats) -> Scores:
     """Pearson correlation of the cells of each pair of maps, `[N]` in [-1, 1].
 
     It ignores a map's scale and offset and sees only its shape. NaN where a map is constant or not finite.
+
+    Args:
+        reference: raw maps, float `[N, h, w]`.
+        candidate: likewise, of the same images.
     """
     a, b = _cells(reference), _cells(candidate)
     a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
@@ -98,6 +131,11 @@ def top_share_iou(reference: Floats, candidate: Floats, share: float = 0.2) -> S
     Each map gives its `k = max(1, round(share · h · w))` largest cells; among equal cells the first in row order
     wins. Two unrelated maps score about `share / (2 - share)`: 0.11 at the default share of 0.2. NaN where a map is
     constant, since its largest cells are an accident, or not finite.
+
+    Args:
+        reference: raw maps, float `[N, h, w]`.
+        candidate: likewise, of the same images.
+        share: of all cells, in (0, 1].
     """
     a, b = _cells(reference), _cells(candidate)
     k = max(1, round(share * a.shape[1]))
@@ -112,6 +150,10 @@ def map_error(reference: Floats, candidate: Floats) -> Scores:
     Unlike the correlation it sees scale and offset: it is the test of an export that must change nothing. A constant
     reference has no range, so its largest absolute value takes that place; where this is 0 too, the error is 0 for
     equal maps and infinite otherwise. NaN where a map is not finite.
+
+    Args:
+        reference: raw maps, float `[N, h, w]`.
+        candidate: likewise, of the same images.
     """
     a, b = _cells(reference), _cells(candidate)
     worst = np.abs(a - b).max(axis=1)
@@ -125,6 +167,9 @@ def derangement(n: int) -> Integers:
 
     It is one cycle through all images in a seeded random order. Pairs made with it are of different pictures, so the
     agreement of their maps is the floor that centre bias alone reaches.
+
+    Args:
+        n: number of images, 2 or more.
     """
     order = np.random.default_rng(0).permutation(n)
     partner = np.empty(n, dtype=np.int64)
