@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 import torch
@@ -106,6 +107,21 @@ class Residual(nn.Module):
         return self.fc(F.hardswish(features + self.side(features)).mean((2, 3)))
 
 
+class TakesEverySecondCell(nn.Module):
+    """The shortcut of the CIFAR ResNets, every second cell with channels of zeros on both sides, and then a part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = body()
+        self.side = nn.Conv2d(CHANNELS, CHANNELS + 4, 3, stride=2, padding=1)
+        self.fc = nn.Linear(CHANNELS + 4, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.features(x)
+        short = F.pad(features[:, :, ::2, 1::2], (0, 0, 0, 0, 2, 2))
+        return self.fc(F.relu(self.side(features) + short)[:, :, 1:, :-1].mean((2, 3)))
+
+
 class NormalisesThePooled(nn.Module):
     """As ConvNeXt: layer normalisation between pooling and the dense layer."""
 
@@ -172,6 +188,17 @@ class TestGradCam:
         done = explain_file(path, tmp_path / "ours.onnx", target=first, method="reciprocam")
         assert (done.outputs.map_height, done.outputs.map_width) == (16, 16)
         assert done.outputs.target_layer == first
+
+    @pytest.mark.parametrize("dynamo", [False, True], ids=["TorchScript exporter", "dynamo exporter"])
+    def test_a_tensor_of_which_a_shortcut_takes_parts(self, tmp_path: Path, dynamo: bool) -> None:
+        torch.manual_seed(0)
+        model = randomised(TakesEverySecondCell())
+        path = to_onnx(model, tmp_path / "theirs.onnx", dynamo=dynamo)
+        graph = onnx.load(path).graph
+        side = next(node for node in graph.node if node.op_type == "Conv" and "side" in node.input[1])
+        done = explain_file(path, tmp_path / "ours.onnx", target=side.input[0])
+        assert done.outputs.method == "gradcam"
+        assert_explains(done, model, model.features)
 
     def test_a_tensor_beside_the_main_way(self, tmp_path: Path) -> None:
         """The second convolution of a residual block, before the sum: part of the answer goes around it."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from kdedge_export.surgery.builder import Builder
+from kdedge_export.surgery.moves import MOVES
 from kdedge_export.surgery.pooling import pooled_axes
 from kdedge_export.surgery.slopes import ELEMENTWISE
 from kdedge_export.surgery.step import CannotDifferentiate, Rule, Seed, Step, Values
@@ -67,23 +68,8 @@ def gradients(
     return grads
 
 
-def _through(step: Step) -> dict[str, str]:
-    return {step.node.input[0]: step.grad}
-
-
 def _cast(step: Step) -> dict[str, str]:
     return {step.node.input[0]: step.builder.cast(step.grad, step.values[step.node.input[0]].dtype)}
-
-
-def _reshaped(step: Step) -> dict[str, str]:
-    return {step.node.input[0]: step.builder.reshape_as(step.grad, step.node.input[0])}
-
-
-def _transpose(step: Step) -> dict[str, str]:
-    rank = len(step.shape(step.node.input[0]))
-    order = list(attributes(step.node).get("perm", range(rank)[::-1]))
-    back = [order.index(axis) for axis in range(rank)]
-    return {step.node.input[0]: step.builder.add("Transpose", step.grad, perm=back)}
 
 
 def _row_of(step: Step, weight: str, *, classes_first: bool) -> str:
@@ -143,33 +129,6 @@ def _spread(step: Step, weight: str, kernel: tuple[int, ...], given: dict[str, A
     if any(not 0 <= left < stride for left, stride in zip(unseen, strides, strict=True)):
         raise CannotDifferentiate(f"{step.node.op_type} that rounds its size up")
     return step.builder.add("ConvTranspose", step.grad, weight, **given, output_padding=unseen)
-
-
-def _concat(step: Step) -> dict[str, str]:
-    parts: dict[str, str] = {}
-    axis = attributes(step.node)["axis"] % len(step.shape(step.node.output[0]))
-    start = 0
-    for name in step.node.input:
-        end = start + step.shape(name)[axis]
-        if name in step.wanted:
-            bounds = (step.builder.constant(np.array([value], dtype=np.int64)) for value in (start, end, axis))
-            part = step.builder.add("Slice", step.grad, *bounds)
-            parts[name] = step.builder.add("Add", parts[name], part) if name in parts else part
-        start = end
-    return parts
-
-
-def _pad(step: Step) -> dict[str, str]:
-    x = step.node.input[0]
-    given, rank = attributes(step.node), len(step.shape(x))
-    pads = step.values[step.node.input[1]].tolist() if len(step.node.input) > 1 else list(given.get("pads", []))
-    if given.get("mode", b"constant") != b"constant" or len(pads) != 2 * rank or len(step.node.input) > 3:
-        raise CannotDifferentiate("Pad by copies")
-    starts = pads[:rank]
-    ends = [start + size for start, size in zip(starts, step.shape(x), strict=True)]
-    ends[0] = np.iinfo(np.int64).max  # the batch
-    bounds = (step.builder.constant(np.array(values, dtype=np.int64)) for values in (starts, ends, range(rank)))
-    return {x: step.builder.add("Slice", step.grad, *bounds)}
 
 
 def _batch_norm(step: Step) -> dict[str, str]:
@@ -267,13 +226,8 @@ def _pow(step: Step) -> dict[str, str]:
 
 
 _RULES: dict[str, Rule] = {
-    **dict.fromkeys(("Identity", "Dropout", "QuantizeLinear", "DequantizeLinear"), _through),
-    **dict.fromkeys(("Flatten", "Reshape", "Squeeze", "Unsqueeze"), _reshaped),
     **dict.fromkeys(("GlobalAveragePool", "AveragePool", "ReduceMean"), _mean),
     "Cast": _cast,
-    "Transpose": _transpose,
-    "Concat": _concat,
-    "Pad": _pad,
     "Gemm": _gemm,
     "MatMul": _matmul,
     "Conv": _conv,
@@ -284,5 +238,6 @@ _RULES: dict[str, Rule] = {
     "Mul": _mul,
     "Div": _div,
     "Pow": _pow,
+    **MOVES,
     **ELEMENTWISE,
 }

@@ -1,0 +1,91 @@
+"""Derivatives of operators that move values or leave them as they are."""
+
+import numpy as np
+
+from kdedge_export.surgery.step import CannotDifferentiate, Rule, Step
+from kdedge_export.surgery.view import attributes
+
+__all__ = ["MOVES"]
+
+
+def _through(step: Step) -> dict[str, str]:
+    return {step.node.input[0]: step.grad}
+
+
+def _reshaped(step: Step) -> dict[str, str]:
+    return {step.node.input[0]: step.builder.reshape_as(step.grad, step.node.input[0])}
+
+
+def _transpose(step: Step) -> dict[str, str]:
+    rank = len(step.shape(step.node.input[0]))
+    order = list(attributes(step.node).get("perm", range(rank)[::-1]))
+    back = [order.index(axis) for axis in range(rank)]
+    return {step.node.input[0]: step.builder.add("Transpose", step.grad, perm=back)}
+
+
+def _concat(step: Step) -> dict[str, str]:
+    parts: dict[str, str] = {}
+    axis = attributes(step.node)["axis"] % len(step.shape(step.node.output[0]))
+    start = 0
+    for name in step.node.input:
+        end = start + step.shape(name)[axis]
+        if name in step.wanted:
+            bounds = (step.builder.constant(np.array([value], dtype=np.int64)) for value in (start, end, axis))
+            part = step.builder.add("Slice", step.grad, *bounds)
+            parts[name] = step.builder.add("Add", parts[name], part) if name in parts else part
+        start = end
+    return parts
+
+
+def _pad(step: Step) -> dict[str, str]:
+    x = step.node.input[0]
+    given, rank = attributes(step.node), len(step.shape(x))
+    pads = step.values[step.node.input[1]].tolist() if len(step.node.input) > 1 else list(given.get("pads", []))
+    if given.get("mode", b"constant") != b"constant" or len(pads) != 2 * rank or len(step.node.input) > 3:
+        raise CannotDifferentiate("Pad by copies")
+    starts = pads[:rank]
+    ends = [start + size for start, size in zip(starts, step.shape(x), strict=True)]
+    ends[0] = np.iinfo(np.int64).max  # the batch
+    bounds = (step.builder.constant(np.array(values, dtype=np.int64)) for values in (starts, ends, range(rank)))
+    return {x: step.builder.add("Slice", step.grad, *bounds)}
+
+
+def _slice(step: Step) -> dict[str, str]:
+    x, shape, back = step.node.input[0], step.shape(step.node.input[0]), step.grad
+    for axis, taken in _taken(step, len(shape)).items():
+        if axis == 0:
+            raise CannotDifferentiate("Slice of the batch")
+        positions = np.arange(shape[axis])[taken]
+        source, is_taken = np.zeros(shape[axis], np.int64), np.zeros(shape[axis], step.values[x].dtype)
+        source[positions], is_taken[positions] = np.arange(len(positions)), 1
+        gathered = step.builder.add("Gather", back, step.builder.constant(source), axis=axis)
+        column = is_taken.reshape([-1] + [1] * (len(shape) - 1 - axis))
+        back = step.times(gathered, step.builder.constant(column))
+    return {x: back}
+
+
+def _taken(step: Step, rank: int) -> dict[int, slice]:
+    """What a Slice takes, by axis: in attributes before operator version 10, in inputs since."""
+    given = attributes(step.node)
+    names = ("starts", "ends", "axes", "steps")
+    for name, tensor in zip(names, step.node.input[1:], strict=False):
+        value = step.view.value(tensor) if tensor else None
+        if tensor and value is None:
+            raise CannotDifferentiate("Slice at varying positions")
+        if value is not None:
+            given[name] = value.tolist()
+    axes = [axis % rank for axis in given.get("axes", range(len(given["starts"])))]
+    steps = given.get("steps", [1] * len(axes))
+    if any(stride < 1 for stride in steps):
+        raise CannotDifferentiate("Slice backwards")
+    return {axis: slice(*bounds) for axis, *bounds in zip(axes, given["starts"], given["ends"], steps, strict=True)}
+
+
+MOVES: dict[str, Rule] = {
+    **dict.fromkeys(("Identity", "Dropout", "QuantizeLinear", "DequantizeLinear"), _through),
+    **dict.fromkeys(("Flatten", "Reshape", "Squeeze", "Unsqueeze"), _reshaped),
+    "Transpose": _transpose,
+    "Concat": _concat,
+    "Pad": _pad,
+    "Slice": _slice,
+}
