@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from kdedge.report.console import stderr_console
+from kdedge.report.console import flagged, stderr_console
 from kdedge.workflow.inspect_model import Inspected
 from kdedge_export.validate.page.text import large
 
@@ -54,4 +54,6 @@ def print_inspected(inspected: Inspected, page: Path) -> None:
                 f"  {width} × {height}  {stage.way}: half of the evidence in {stage.channels_for(0.5)} of "
                 f"{stage.channel_count} channels; {first}  {stage.tensor}"
             )
+    if inspected.why_not_seen is not None:
+        console.print(flagged("note", inspected.why_not_seen), soft_wrap=True)
     say(f"\nThe page: {page}")

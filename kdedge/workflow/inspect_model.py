@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from kdedge_export.errors import HeadNotSupported
 from kdedge_export.inspect.decision import Decision, decide
 from kdedge_export.inspect.structure import Structure, structure_of
 from kdedge_export.inspect.timing import LayerTimes, time_layers
@@ -48,6 +49,8 @@ class Inspected:
     labels: tuple[str, ...]
     """Numbers where the file names no classes."""
     seen: Seen | None
+    why_not_seen: str | None = None
+    """Why the picture could not be followed, if there was one."""
 
     @property
     def bytes(self) -> int:
@@ -87,12 +90,16 @@ def inspect_model(
     progress("timing layers", 1, 1)
     loaded = Model.load(path) if explained else None
     labels = loaded.metadata.labels if loaded is not None else ()
-    seen = None
+    seen, why_not_seen = None, None
     if loaded is not None and picture is not None:
-        seen = see_picture(model, loaded, picture, class_name=class_name, progress=progress)
+        try:
+            seen = see_picture(model, loaded, picture, class_name=class_name, progress=progress)
+        except HeadNotSupported as error:  # the layers are there to see all the same
+            why_not_seen = str(error)
     classes = len(labels) or _classes(structure)
     weights = class_weights(model, classes)
-    return Inspected(path, structure, times, weights, labels or tuple(map(str, range(classes))), seen)
+    names = labels or tuple(map(str, range(classes)))
+    return Inspected(path, structure, times, weights, names, seen, why_not_seen)
 
 
 def see_picture(
@@ -115,6 +122,7 @@ def see_picture(
     Raises:
         SourceError: the picture cannot be read.
         UsageError: there is no such class.
+        HeadNotSupported: the graph has no maps of features to follow it by.
     """
     class_index = None if class_name is None else loaded.class_index(class_name)
     pixels = fit(read_picture(picture), loaded.metadata.input)

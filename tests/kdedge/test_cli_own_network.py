@@ -135,3 +135,43 @@ def test_a_network_that_torch_does_not_export_is_refused_in_one_sentence(
     assert done.code == 2 and not (tmp_path / "net.onnx").exists(), done.err
     assert done.err.startswith("error: ") and done.err.count("\n") == 1, "no traceback, no half-traced graph"
     assert done.out == "" and all(words in done.err for words in told), done.err
+
+
+_TRANSFORMER = f"""
+import torch
+from torch import nn
+
+class Tokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patches, self.token = nn.Conv2d(3, 16, 8, 8), nn.Parameter(torch.ones(1, 1, 16))
+        blocks = (nn.TransformerEncoderLayer(16, 2, 32, batch_first=True) for _ in range(2))
+        self.blocks, self.last = nn.Sequential(*blocks), nn.Linear(16, {CLASSES})
+
+    def forward(self, x):
+        patches = self.patches(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.token.expand(x.shape[0], -1, -1), patches], 1)
+        return self.last(self.blocks(tokens)[:, 0])
+
+def make_model():
+    model = Tokens()
+    model.pretrained_cfg = {{"input_size": (3, {SIDE}, {SIDE})}}
+    return model
+"""
+
+
+def test_a_transformers_layers_are_shown_and_why_a_picture_is_not_followed(
+    command: Command, photo: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tokens.py").write_text(_TRANSFORMER)
+    model = tmp_path / "tokens.onnx"
+    done = command("export", f"{tmp_path / 'tokens.py'}:make_model", "-o", model)
+    assert done.code == 0, done.err
+    inspected = command("inspect", model, photo, "-o", tmp_path / "page.html")
+    assert inspected.code == 0, inspected.err
+    assert "Softmax" in inspected.out and (tmp_path / "page.html").is_file()
+    explained = command("explain", model, photo, "-o", tmp_path / "out")
+    assert explained.code == 0 and (tmp_path / "out" / "noise.png").is_file(), explained.err
+    for said in (inspected.err, explained.err):
+        assert "cannot be followed" in said and "transformers keep tokens" in said
+        assert "--target-layer" not in said, "neither command has it"

@@ -16,6 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from kdedge_export.errors import HeadNotSupported
 from kdedge_export.inspect.max_pool import max_pool
 from kdedge_export.surgery.anatomy import Anatomy, dissect
 from kdedge_export.surgery.builder import PREFIX, Builder
@@ -116,7 +117,14 @@ def decide(
     model = _with_batch(model, next(iter(feed.values())).shape[0])
     view = GraphView(model)
     side_px = max(next(iter(feed.values())).shape[1:])
-    parts = dissect(view, name, side_px=side_px)
+    try:
+        parts = dissect(view, name, side_px=side_px)
+    except HeadNotSupported as error:
+        raise HeadNotSupported(
+            f"how {name} decides cannot be followed: that takes maps of features, [N, C, h, w] or [N, h, w, C], that "
+            "all of the answer goes through, and its graph shows none (transformers keep tokens). "
+            "Its answers, its own map and its layers are told all the same."
+        ) from error
     cuts = view.cuts(parts.port.name, parts.target)[1:]
     held = run_graph(model, [*cuts, parts.logits], feed, name)
     logits = held[parts.logits].astype(np.float64).ravel()
