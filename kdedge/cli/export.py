@@ -58,7 +58,7 @@ def export(
         str | None,
         typer.Option(
             metavar="LAYER",
-            help="Module path (with --from-onnx: tensor) of what the map looks at. [default: found by itself]",
+            help="Module path (with --from-onnx: tensor or node) of what the map looks at. [default: found by itself]",
         ),
     ] = None,
     output: Annotated[

@@ -10,8 +10,6 @@ from kdedge_export.validate.page.text import large
 
 __all__ = ["print_inspected"]
 
-_LONGEST_NAME = 48
-
 
 def print_inspected(inspected: Inspected, page: Path) -> None:
     """Print a line a layer (on stdout), the sums, the decision, and where the page is (on stderr)."""
@@ -21,7 +19,7 @@ def print_inspected(inspected: Inspected, page: Path) -> None:
         taken = times.by_layer_ms.get(layer.name)
         rows.append(
             (
-                layer.name if len(layer.name) <= _LONGEST_NAME else f"…{layer.name[1 - _LONGEST_NAME :]}",
+                layer.name,  # in full: what --target-layer takes
                 layer.op_type,
                 "×".join("?" if size is None else str(size) for size in layer.shape),
                 f"{layer.parameters:,}" if layer.parameters else "",

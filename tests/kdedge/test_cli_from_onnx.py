@@ -9,6 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from PIL import Image
@@ -161,6 +162,14 @@ class TestFromOnnx:
         done = command("export", "--from-onnx", finished, "-o", again, *typed)
         assert done.code == 2 and complaint in done.err
         assert not again.exists()
+
+    def test_a_layer_that_inspect_lists_can_be_named(self, command: Command, tmp_path: Path, theirs: Path) -> None:
+        listed = command("inspect", theirs, "-o", tmp_path / "page.html").out.splitlines()
+        relu = [line.split()[0] for line in listed if " Relu " in line][-1]
+        done = command("export", "--from-onnx", theirs, "--target-layer", relu, "-o", tmp_path / "ours.onnx")
+        assert done.code == 0, done.err
+        (tensor,) = next(node.output for node in onnx.load(theirs).graph.node if node.name == relu)
+        assert tensor != relu and f"head, of {tensor}" in done.err
 
     def test_reciprocam_says_so_and_what_it_costs(self, command: Command, tmp_path: Path, theirs: Path) -> None:
         done = command("export", "--from-onnx", theirs, "--method", "reciprocam", "-o", tmp_path / "ours.onnx")

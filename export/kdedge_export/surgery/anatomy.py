@@ -65,7 +65,8 @@ def dissect(view: GraphView, name: str, *, target: str | None = None, side_px: i
     Args:
         view: the graph.
         name: what messages call it.
-        target: the tensor to look at; None takes the last map of features that has weights after it.
+        target: the tensor to look at, or the node that gives it; None takes the last map of features that has weights
+            after it.
         side_px: side of the input, where the graph leaves it open.
 
     Raises:
@@ -79,7 +80,11 @@ def dissect(view: GraphView, name: str, *, target: str | None = None, side_px: i
     logits = _before_softmax(view, output)
     cuts = view.cuts(port.name, logits)
     held = run_graph(view.model, [tensor for tensor in cuts if tensor != port.name], feed, name)
-    target = _checked_target(view, port, target, logits, name) if target else _last_features(view, held, logits, name)
+    target = (
+        _checked_target(view, port, _tensor_of(view, target), logits, name)
+        if target
+        else _last_features(view, held, logits, name)
+    )
     path = view.between(target, logits)
     if any(subgraphs(view.nodes[at]) for at in path):
         raise HeadNotSupported(
@@ -165,13 +170,19 @@ def _is_map(value: Array) -> bool:
     return bool(min(value.shape[2:]) > 1 or min(value.shape[1:3]) > 1)
 
 
+def _tensor_of(view: GraphView, target: str) -> str:
+    """The tensor of that name, or the first output of the node of that name: `kdedge inspect` lists nodes."""
+    by_node = {node.name: str(node.output[0]) for node in view.nodes if node.name}
+    return target if target in view.varying else by_node.get(target, target)
+
+
 def _checked_target(view: GraphView, port: Port, target: str, logits: str, name: str) -> str:
     if target not in view.varying or target == port.name or not view.between(target, logits):
         known = [tensor for node in view.nodes for tensor in node.output if tensor and tensor in view.varying]
         near = [tensor for tensor in known if target.lower() in tensor.lower()] or known
         raise HeadNotSupported(
             f"{name} has no tensor {target!r} on the way to its logits. Some that it has: {', '.join(near[-8:])}. "
-            "`kdedge inspect` lists them all."
+            "`kdedge inspect` lists all nodes, whose names can be typed too."
         )
     return target
 
