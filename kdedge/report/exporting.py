@@ -10,6 +10,7 @@ from kdedge.report.console import flagged, stderr_console
 from kdedge.report.tradeoff import picture_path, tradeoff_table, write_picture
 from kdedge.workflow.export_model import TOLERANCE, ExportResult
 from kdedge_export.quantize import Goal, Tradeoff
+from kdedge_export.validate.gates import Gates
 from kdedge_runtime.errors import ValidationFailed
 
 __all__ = ["print_export", "require_goal"]
@@ -115,6 +116,8 @@ def _print_int8(result: ExportResult, note: dict[str, Any], tradeoff: Tradeoff, 
     fidelity = chosen.fidelity
     maps = "" if fidelity.map_pearson is None else f", map Pearson {fidelity.map_pearson:.4f}"
     say(f"  held out: agreement {100 * fidelity.agreement:.1f} %{maps} on {tradeoff.images} training images")
+    for fault in _broken_bounds(tradeoff):
+        stderr_console().print(flagged("warning", fault), soft_wrap=True)
     ratio = latency["fp32"] / latency["int8"]
     verdict = "no gain" if 0.95 < ratio < 1.05 else "faster" if ratio > 1 else "SLOWER"
     say(
@@ -123,6 +126,25 @@ def _print_int8(result: ExportResult, note: dict[str, Any], tradeoff: Tradeoff, 
     )
     if ratio < 1.05:
         say("  Run the fp32 file on machines like this one: int8 costs accuracy and gains nothing.")
+
+
+def _broken_bounds(tradeoff: Tradeoff) -> list[str]:
+    """What the held-out pictures say against the int8 file, by the bounds of `kdedge validate`.
+
+    A single picture says nothing, even where it is more than the bound.
+    """
+    found, bounds = tradeoff.chosen.fidelity, Gates()
+    faults = []
+    allowed = bounds.int8_top1_drop_points if found.top1 is not None else 100 * (1 - bounds.int8_agreement)
+    if found.drop_points > max(allowed, 1.5 * 100 / tradeoff.images):
+        what = "points of accuracy" if found.top1 is not None else "% of the answers"
+        faults.append(f"int8 loses {found.drop_points:.1f} {what}, kdedge validate allows {allowed:g}")
+    if found.map_pearson is not None and found.map_pearson < bounds.int8_map_pearson_mean:
+        faults.append(
+            f"maps correlate at {found.map_pearson:.3f}, kdedge validate asks for {bounds.int8_map_pearson_mean:g}"
+        )
+    advice = "" if tradeoff.goal != Goal() else ". Keep layers in float: --keep-heatmaps 0.98 --max-drop 0.5"
+    return [f"{' and '.join(faults)}{advice}"] if faults else []
 
 
 def _gained(qat: dict[str, Any]) -> str:

@@ -98,6 +98,35 @@ def test_int8_that_is_not_faster_is_said_to_be(
     assert np.isfinite(exported.int8_note["held_out"]["map_pearson"])
 
 
+@pytest.mark.parametrize(
+    ("drop_points", "map_pearson", "images", "warned"),
+    [
+        (55.0, 0.99, 128, "int8 loses 55.0 points of accuracy, kdedge validate allows 1. Keep layers in float"),
+        (0.0, 0.61, 128, "maps correlate at 0.610, kdedge validate asks for 0.98. Keep layers in float"),
+        (0.0, 0.99, 128, None),
+        (6.25, 0.99, 16, None),  # a single picture
+    ],
+)
+def test_int8_that_lost_the_answers_or_maps_is_warned_of_with_the_goal_to_type(
+    exported: ExportResult,
+    drop_points: float,
+    map_pearson: float,
+    images: int,
+    warned: str | None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert exported.tradeoff is not None
+    chosen = exported.tradeoff.chosen
+    fidelity = replace(chosen.fidelity, top1=0.4, drop_points=drop_points, map_pearson=map_pearson)
+    lost = replace(exported.tradeoff, chosen=replace(chosen, fidelity=fidelity), images=images)
+    print_export(replace(exported, tradeoff=lost), "small:resnet8", None, None)
+    said = capsys.readouterr().err
+    if warned is None:
+        assert "warning" not in said
+    else:
+        assert f"warning: {warned}: --keep-heatmaps 0.98 --max-drop 0.5" in said
+
+
 def test_qat_is_not_advised_where_it_was_tried(exported: ExportResult) -> None:
     assert exported.tradeoff is not None and exported.int8_note is not None
     missed = replace(exported, int8=None, tradeoff=replace(exported.tradeoff, goal=Goal(keep_heatmaps=0.999999)))
