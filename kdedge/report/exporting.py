@@ -109,6 +109,8 @@ def _print_int8(result: ExportResult, note: dict[str, Any], tradeoff: Tradeoff, 
         say(f"  measured on {tradeoff.images} training images that were not calibrated on: {picture_path(result.fp32)}")
     if "qat" in note:
         say(_gained(note["qat"]))
+    if result.qat_needless:
+        say(f"  --qat: not needed, the goal is kept, {len(chosen.float_layers)} of {tradeoff.layers} layers in float")
     if result.int8 is None:
         return
     kept = f", {len(chosen.float_layers)} of {tradeoff.layers} layers in float" if chosen.float_layers else ""

@@ -56,6 +56,8 @@ class ExportResult:
     """What the int8 file's metadata says of its quantization."""
     tradeoff: Tradeoff | None = None
     """What was tried to keep the goal."""
+    qat_needless: bool = False
+    """Whether training with int8's errors was asked for and left out, since the goal is kept without it."""
     problems: str | None = None
     """What is wrong with the calibration pictures, if anything."""
 
@@ -157,7 +159,8 @@ def export_model(
         )
 
     quantized = quantized_from(graph)
-    if with_qat and (goal in (None, Goal()) or not quantized.tradeoff.met):
+    qat_needless = with_qat and goal not in (None, Goal()) and quantized.tradeoff.met
+    if with_qat and not qat_needless:
         tuned, training = fine_tune(
             Path(source),
             quantized.int8_layers,
@@ -167,6 +170,7 @@ def export_model(
         quantized = _better(quantized, quantized_from(export_graph(as_deployed(tuned))), training)
     note = quantized.note | {"device": profile.name}
     result = replace(result, int8_note=note, tradeoff=quantized.tradeoff, problems=pictures.problems)
+    result = replace(result, qat_needless=qat_needless)
     if not quantized.tradeoff.met:
         return replace(result, removed=removed or _removed(int8_path))
     save_model(quantized.model, replace(metadata, quantization=note), int8_path)

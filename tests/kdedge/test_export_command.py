@@ -12,6 +12,7 @@ from training_toys import Outcome
 from kdedge.report.exporting import print_export, require_goal
 from kdedge.workflow.export_model import ExportResult, export_model
 from kdedge_export.quantize import Goal
+from kdedge_runtime import Model
 from kdedge_runtime.devices import load_profile
 from kdedge_runtime.errors import ValidationFailed
 
@@ -125,6 +126,17 @@ def test_int8_that_lost_the_answers_or_maps_is_warned_of_with_the_goal_to_type(
         assert "warning" not in said
     else:
         assert f"warning: {warned}: --keep-heatmaps 0.98 --max-drop 0.5" in said
+
+
+def test_training_that_the_goal_does_not_need_is_said_to_be_left_out(
+    command: Command, exported_run: Path, tmp_path: Path
+) -> None:
+    goal = ("--quantize", "--max-drop", "100", "--qat")
+    outcome = command("export", str(exported_run), *goal, "-o", str(tmp_path / "m.onnx"))
+    assert outcome.code == 0, outcome.err
+    assert "--qat: not needed, the goal is kept, 0 of " in outcome.err
+    quantization = Model.load(tmp_path / "m.int8.onnx").metadata.quantization
+    assert quantization is not None and "qat" not in quantization
 
 
 def test_qat_is_not_advised_where_it_was_tried(exported: ExportResult) -> None:
