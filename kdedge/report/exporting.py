@@ -106,7 +106,11 @@ def _print_int8(result: ExportResult, note: dict[str, Any], tradeoff: Tradeoff, 
         say("")
         write_picture(tradeoff, picture_path(result.fp32))
         stderr_console().print(tradeoff_table(tradeoff))
-        say(f"  measured on {tradeoff.images} training images that were not calibrated on: {picture_path(result.fp32)}")
+        one = f"one of them is {100 / tradeoff.images:.2g} points"
+        say(
+            f"  measured on {tradeoff.images} training images that were not calibrated on ({one}): "
+            f"{picture_path(result.fp32)}"
+        )
     if "qat" in note:
         say(_gained(note["qat"]))
     if result.qat_needless:
