@@ -73,6 +73,7 @@ def test_a_goal_that_is_kept_marks_what_was_chosen(command: Command, exported_ru
         "export", str(exported_run), "--quantize", "--keep-heatmaps", "0.9", "--max-drop", "20", "-o", str(output)
     )
     assert outcome.code == 0, outcome.err
+    assert "measured on 16 training images that were not calibrated on (one of them is 6.2 points)" in outcome.err
     assert "→" in outcome.err and "ranges by" in outcome.err and "held out: agreement" in outcome.err
     assert output.with_suffix(".int8.onnx").is_file() and output.with_suffix(".tradeoff.svg").is_file()
 

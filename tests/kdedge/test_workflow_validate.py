@@ -249,7 +249,8 @@ def test_a_file_is_held_against_the_method_that_it_was_exported_with(
     origin, file = Model.load(named_file).metadata.lineage["student"], tmp_path / "other.onnx"
     explanation = {"method": method, "target_layer": target_layer}
     profile = load_profile("generic")
-    export_model(origin["source"], weights=Path(origin["weights"]), output=file, profile=profile, **explanation)
+    weights = named_file.parent / origin["weights"]
+    export_model(origin["source"], weights=weights, output=file, profile=profile, **explanation)
     outputs = Model.load(file).metadata.outputs
     assert outputs.method == method and target_layer in (None, outputs.target_layer)
     assert validate_model(str(file), data=str(flat)).report.passed
