@@ -22,7 +22,8 @@ def validate(
         typer.Option(help="Of a file from a model by name: its weights. [default: by their name, beside it or here]"),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="Ask for the budgets of this device profile, such as raspberry-pi-5.")
+        str | None,
+        typer.Option(help="Ask for the budgets of this device profile. [default: the one that int8 was made for]"),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Leave out faithfulness and robustness.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the report. [default: report/ in the run]")] = None,

@@ -22,7 +22,7 @@ from kdedge_export.validate import Data, Evidence, ValidationReport, validate, w
 from kdedge_export.validate.roles import Role
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Integers
-from kdedge_runtime.devices import DeviceProfile
+from kdedge_runtime.devices import Budgets, DeviceProfile, load_profile
 from kdedge_runtime.devices.detect import machine_name
 from kdedge_runtime.errors import DataError, KdedgeError, UsageError, ValidationFailed
 
@@ -92,7 +92,7 @@ def validate_model(
         boxes: where the objects are (see `kdedge.data.objects`); None takes `boxes.csv` of the data, if it has one.
         weights: of a file from a model by name, the weights that it was exported from; None looks for them by their
             name, beside the file and in the current folder.
-        profile: the device whose budgets must be kept; None asks for none.
+        profile: the device whose budgets must be kept; None takes the one that the int8 file was made for, if any.
         quick: leave out what asks about every image many times.
         out: folder of the report; None takes `report/` in the run, or beside the model file.
         progress: told while pictures are read and models run.
@@ -127,6 +127,7 @@ def validate_model(
     if root is None:
         raise UsageError(f"{fp32_path} does not come from a run, so its pictures are unknown. Name them: --data DIR.")
     notes: list[str] = []
+    profile = profile or _made_for(int8, notes)
     method, target_layer = fp32.metadata.outputs.method, fp32.metadata.outputs.target_layer
     teacher, teacher_name, teacher_sha256 = _teacher(None if record is None else record.teacher, method, notes)
     collection = scan(root, unlabelled_ok=True)
@@ -171,6 +172,22 @@ def validate_model(
     page, document = write_report(report, evidence, report_folder)
     model = fp32_path if int8 is None else int8_path
     return Validation(report, evidence, page, document, model)
+
+
+def _made_for(int8: Model | None, notes: list[str]) -> DeviceProfile | None:
+    """The device that an int8 file was made for; None where there is no file, or no budgets for it."""
+    name = (int8.metadata.quantization or {}).get("device") if int8 is not None else None
+    if name is None:
+        return None
+    try:
+        profile = load_profile(name)
+    except UsageError as error:
+        notes.append(f"no budgets are asked for: {error}")
+        return None
+    if profile.budgets == Budgets():
+        return None
+    notes.append(f"the budgets are those of {name}, which the int8 file was made for; others: --device NAME")
+    return profile
 
 
 def _labels(run: Path | None, student: TrainedModel, fp32: Model) -> tuple[str, ...]:

@@ -380,6 +380,20 @@ class TestBudgets:
         assert report.footprints["fp32"].threads == profile.threads
         assert "were measured on this machine" in report.notes[0]
 
+    def test_the_device_that_int8_was_made_for_is_asked_for_where_none_is_named(
+        self, exported_run: Path, tmp_path: Path
+    ) -> None:
+        both = shutil.copytree(exported_run, tmp_path / "both")
+        file = both / "model.int8.onnx"
+        metadata = Model.load(file).metadata
+        assert metadata.quantization is not None
+        made_for = metadata.quantization | {"device": "raspberry-pi-5"}
+        save_model(graph_of(file), replace(metadata, quantization=made_for), file)
+        report = validate_model(str(both), quick=True).report
+        assert report.device == "raspberry-pi-5"
+        assert {"fp32_file_mb", "int8_file_mb"} <= {check.key for check in report.checks}
+        assert report.notes[0].startswith("the budgets are those of raspberry-pi-5, which the int8 file was made for")
+
     def test_a_file_that_does_not_fit_fails(self, run: Path) -> None:
         profile = replace(load_profile("generic"), budgets=Budgets(file_mb=0.001, peak_memory_mb=1.0))
         report = validate_model(str(run), profile=profile, quick=True).report
