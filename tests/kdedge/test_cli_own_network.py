@@ -160,6 +160,13 @@ def make_model():
 """
 
 
+def test_a_network_that_fixes_the_number_of_pictures_is_refused(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "tokens.py").write_text(_TRANSFORMER.replace("x.shape[0]", "len(x)"))
+    done = command("export", f"{tmp_path / 'tokens.py'}:make_model", "-o", tmp_path / "tokens.onnx")
+    assert done.code == 2 and not (tmp_path / "tokens.onnx").exists()
+    assert done.err.startswith("error: Tokens cannot be exported") and "x.shape[0] or -1 in place of len(x)" in done.err
+
+
 def test_a_transformers_layers_are_shown_and_why_a_picture_is_not_followed(
     command: Command, photo: Path, tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from kdedge_export.errors import GraphNotSupported
 from kdedge_export.graph.deployed import TOP_CLASS, Deployed, Plain
 from kdedge_export.graph.refusal import told_refusals
 from kdedge_export.graph.traced import traced
@@ -64,7 +65,13 @@ def export_graph(module: Deployed | Plain) -> ExportedGraph:
     """
     model = module.model if isinstance(module, Plain) else module.explained.model
     with told_refusals(model), _quiet():
-        return _exported(module)
+        exported = _exported(module)
+    if fixed := exported.model.graph.input[0].type.tensor_type.shape.dim[0].dim_value:
+        raise GraphNotSupported(
+            f"{type(model).__name__} cannot be exported: its code turns the number of pictures into a plain number, so "
+            f"that the graph would take {fixed} at a time and no others. Write x.shape[0] or -1 in place of len(x)."
+        )
+    return exported
 
 
 def _exported(module: Deployed | Plain) -> ExportedGraph:
