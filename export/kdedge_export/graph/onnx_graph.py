@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from kdedge_export.errors import GraphNotSupported
 from kdedge_export.graph.deployed import TOP_CLASS, Deployed, Plain
+from kdedge_export.graph.head_nodes import downstream, from_last_weight, last_layer_and_map
 from kdedge_export.graph.refusal import told_refusals
 from kdedge_export.graph.traced import traced
 from kdedge_export.saliency import ByCells, Head
@@ -25,7 +26,6 @@ __all__ = ["ExportedGraph", "export_graph"]
 
 OUTPUTS = ("logits", "saliency_map", "explained_class")
 _ACTIVATIONS = "target_activations"
-_WEIGHTED = {"Conv", "Gemm", "MatMul"}
 
 
 @dataclass(frozen=True)
@@ -82,18 +82,18 @@ def _exported(module: Deployed | Plain) -> ExportedGraph:
     batch = {0: torch.export.Dim("batch")}
     if isinstance(module, Plain):
         model = _to_onnx(module, {"image": image}, ["logits"], (batch,))
-        return ExportedGraph(model, _from_last_weight(model.graph))
+        return ExportedGraph(model, from_last_weight(model.graph))
     inputs, outputs = {"image": image, "class_index": torch.tensor([TOP_CLASS])}, list(OUTPUTS)
     explained = module.cpu().eval().explained
     if isinstance(explained, ByCells) and isinstance(explained.head, Head):
         model = _to_onnx(_WithActivations(module), inputs, [*outputs, _ACTIVATIONS], (batch, None))
-        head_nodes = _downstream(model.graph, _ACTIVATIONS)
+        head_nodes = downstream(model.graph, _ACTIVATIONS)
         del model.graph.output[3]
         return ExportedGraph(model, head_nodes)
     with _MeanForGlobalPooling(), torch.no_grad():
         graph = traced(module, module, **inputs)
     model = _to_onnx(graph, inputs, outputs, (batch, None))
-    return ExportedGraph(model, _last_layer_and_map(model.graph))
+    return ExportedGraph(model, last_layer_and_map(model.graph, OUTPUTS[0]))
 
 
 def _to_onnx(
@@ -124,32 +124,6 @@ class _MeanForGlobalPooling(TorchFunctionMode):
         if func is F.adaptive_avg_pool2d and (args[1:] or tuple(kwargs.values()))[0] in (1, (1, 1), [1, 1]):
             return args[0].mean((-2, -1), keepdim=True)
         return func(*args, **kwargs)
-
-
-def _downstream(graph: onnx.GraphProto, tensor: str) -> frozenset[str]:
-    reached, nodes = {tensor}, set()
-    for node in graph.node:  # ONNX stores nodes in topological order
-        if reached.intersection(node.input):
-            reached.update(node.output)
-            nodes.add(node.name)
-    return frozenset(nodes)
-
-
-def _from_last_weight(graph: onnx.GraphProto) -> frozenset[str]:
-    last = max(index for index, node in enumerate(graph.node) if node.op_type in _WEIGHTED)
-    return frozenset(node.name for node in graph.node[last:])
-
-
-def _last_layer_and_map(graph: onnx.GraphProto) -> frozenset[str]:
-    """All but the nodes that lead to the logits' last layer."""
-    needed, forward = {OUTPUTS[0]}, []
-    for node in reversed(graph.node):
-        if needed.intersection(node.output):
-            needed.update(node.input)
-            forward.append(node)
-    last = next(index for index, node in enumerate(forward) if node.op_type in _WEIGHTED)
-    body = {node.name for node in forward[last + 1 :]}
-    return frozenset(node.name for node in graph.node if node.name not in body)
 
 
 def _strip(model: onnx.ModelProto) -> None:
