@@ -16,7 +16,14 @@ FINE = {"input-gradient", "integrated-gradients", "smoothgrad"}
 
 NETS = {"closed form": HeadNet, "class token": TAILS["class token"]}
 ONLY_ON = {"cam": {"closed form"}, "attention-rollout": {"class token"}, "gradient-attention": {"class token"}}
-CASES = [(method, net) for method in METHODS for net in NETS if net in ONLY_ON.get(method, NETS)]
+QUICK_ENOUGH = {"gradcam", "gradient-attention", "input-gradient"}
+"""Methods of which one transformer's export is worth its ten seconds wherever slow tests are left out."""
+CASES = [
+    pytest.param(method, net, marks=[pytest.mark.slow] if net == "class token" and method not in QUICK_ENOUGH else [])
+    for method in METHODS
+    for net in NETS
+    if net in ONLY_ON.get(method, NETS)
+]
 
 
 @pytest.mark.parametrize(("method", "net"), CASES)
