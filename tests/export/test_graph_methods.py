@@ -12,14 +12,12 @@ from kdedge_runtime import Metadata, Model
 
 CLASSLESS = {"eigencam", "attention-rollout"}
 FINE = {"input-gradient", "integrated-gradients", "smoothgrad"}
-
-
 NETS = {"closed form": HeadNet, "class token": TAILS["class token"]}
 ONLY_ON = {"cam": {"closed form"}, "attention-rollout": {"class token"}, "gradient-attention": {"class token"}}
 QUICK_ENOUGH = {"gradcam", "gradient-attention", "input-gradient"}
-"""Methods of which one transformer's export is worth its ten seconds wherever slow tests are left out."""
+"""Methods whose export of a transformer is worth its ten seconds in every run; `make test-models` has the others."""
 CASES = [
-    pytest.param(method, net, marks=[pytest.mark.slow] if net == "class token" and method not in QUICK_ENOUGH else [])
+    pytest.param(method, net, marks=[pytest.mark.models] if net == "class token" and method not in QUICK_ENOUGH else [])
     for method in METHODS
     for net in NETS
     if net in ONLY_ON.get(method, NETS)
