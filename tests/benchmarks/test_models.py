@@ -26,7 +26,7 @@ LIMIT_S = 1500
 INTRODUCTION = f"""\
 # Models that are exported with their map
 
-Measured as by `make test-models`: the classifiers of torchvision up to {LARGEST / 1e6:.0f} M parameters, and the smallest
+Measured as by `make test-models`: torchvision's classifiers up to {LARGEST / 1e6:.0f} M parameters, and the smallest
 member of each mainstream family of timm, with random weights, at the smallest input that leaves a map of 4 × 4 cells.
 
 - *Target layer*: found by itself. *How*: by a closed form of the head, or by differentiating what follows the layer.
