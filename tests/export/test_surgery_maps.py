@@ -268,7 +268,7 @@ class TestReciproCam:
         first, second = (run(done.path, inputs(2, 1))["saliency_map"] for done in both)
         assert relative_error(second, first) <= TOLERANCE
 
-    @pytest.mark.slow
+    @pytest.mark.models
     @pytest.mark.timeout(1200)
     def test_vgg11_both_ways(self, tmp_path: Path) -> None:
         model = real_network("vgg11")
