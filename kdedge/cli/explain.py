@@ -44,9 +44,9 @@ def explain(
     from kdedge.report.progress import step_progress
     from kdedge_runtime import Model
     from kdedge_runtime.blackbox import make_explainer
-    from kdedge_runtime.bundle import opened_model
     from kdedge_runtime.errors import UsageError
     from kdedge_runtime.explain import explain as explain_pictures
+    from kdedge_runtime.opened_model import opened_model
 
     for option, value in (("--budget-ms", budget_ms), ("--parts", parts)):
         if value is not None and method is None:

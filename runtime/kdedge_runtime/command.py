@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import onnxruntime as ort
 
-from kdedge_runtime.bundle import opened_model
 from kdedge_runtime.cadence import Cadence
 from kdedge_runtime.errors import UsageError, ValidationFailed
 from kdedge_runtime.heat import OPACITY
 from kdedge_runtime.model import Model, available_providers
+from kdedge_runtime.opened_model import opened_model
 from kdedge_runtime.pictures import is_picture
 from kdedge_runtime.progress import RunSummary
 from kdedge_runtime.runner import RunSettings, run, stopped_by_signals

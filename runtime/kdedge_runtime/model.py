@@ -10,16 +10,21 @@ from kdedge_runtime.arrays import Floats, Integers, Pixels
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.metadata import Metadata
 
-__all__ = ["Explanation", "Model", "available_providers", "refuse_bundle", "softmax"]
+__all__ = ["Explanation", "Model", "available_providers", "is_bundle", "refuse_bundle", "softmax"]
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a path is meant as a bundle: a folder or a .zip."""
+    return path.is_dir() or path.suffix.lower() == ".zip"
 
 
 def refuse_bundle(path: Path) -> None:
-    """Refuse a bundle where one model file is needed; `kdedge_runtime.bundle.opened_model` takes both.
+    """Refuse a bundle where one model file is needed; `opened_model` takes both.
 
     Raises:
-        ModelFileError: it is a .zip.
+        ModelFileError: it is one.
     """
-    if path.suffix.lower() == ".zip":
+    if is_bundle(path):
         raise ModelFileError(
             f"{path} is a bundle, and here one model file is needed. Unpack it (`python3 -m zipfile -e {path} .`) and "
             "name the model.onnx or model.int8.onnx in it."

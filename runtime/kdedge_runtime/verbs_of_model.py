@@ -10,12 +10,13 @@ from pathlib import Path
 import onnxruntime as ort
 
 from kdedge_runtime.bench import Bench, bench, companion, refusal
-from kdedge_runtime.bundle import is_bundle, opened_model, sound_files
+from kdedge_runtime.bundle import sound_files
 from kdedge_runtime.checks import checklist
 from kdedge_runtime.devices import DeviceProfile
 from kdedge_runtime.devices.detect import detect_machine, find_profile
 from kdedge_runtime.errors import ValidationFailed
-from kdedge_runtime.model import Model, available_providers
+from kdedge_runtime.model import Model, available_providers, is_bundle
+from kdedge_runtime.opened_model import opened_model
 from kdedge_runtime.self_test import advice, self_test
 
 __all__ = ["Trial", "int8_verdict", "print_bench", "print_self_test"]

@@ -12,14 +12,13 @@ import pytest
 from kdedge_runtime.bundle import (
     BundleError,
     format_sums,
-    is_bundle,
     load_fastest,
     opened_bundle,
     read_public_key,
 )
 from kdedge_runtime.bundle.ed25519 import verify
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.model import Model
+from kdedge_runtime.model import Model, is_bundle
 
 VECTORS = {
     "1: no message": (

@@ -29,6 +29,11 @@ def test_the_parser_loads_nothing_heavy_so_that_help_answers_at_once() -> None:
     assert loaded.isdisjoint([*FORBIDDEN, "numpy", "onnxruntime", "PIL"])
 
 
+def test_a_bare_model_file_starts_without_what_bundles_take() -> None:
+    loaded = _loaded_after("import kdedge_runtime.command")
+    assert loaded.isdisjoint(["kdedge_runtime.bundle", "zipfile"])
+
+
 def test_the_public_names_are_there_on_first_use() -> None:
     import kdedge_runtime
 

@@ -11,8 +11,8 @@ Checking a signature needs nothing but the standard library, so that a device ca
 without a package more; signing is for the workbench (`kdedge bundle --sign`).
 """
 
-from kdedge_runtime.bundle.choice import load_fastest, opened_model, sound_files
-from kdedge_runtime.bundle.content import MODELS, SIGNATURE, SUMS, BundleError, format_sums, is_bundle
+from kdedge_runtime.bundle.choice import load_fastest, sound_files
+from kdedge_runtime.bundle.content import MODELS, SIGNATURE, SUMS, BundleError, format_sums
 from kdedge_runtime.bundle.key import read_public_key
 from kdedge_runtime.bundle.opening import opened_bundle
 
@@ -22,10 +22,8 @@ __all__ = [
     "SUMS",
     "BundleError",
     "format_sums",
-    "is_bundle",
     "load_fastest",
     "opened_bundle",
-    "opened_model",
     "read_public_key",
     "sound_files",
 ]

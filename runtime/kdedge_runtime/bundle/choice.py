@@ -1,4 +1,4 @@
-"""The model of a file, or the one of a bundle that is the fastest on this machine."""
+"""The model of a bundle that is the fastest on this machine."""
 
 import logging
 import statistics
@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from kdedge_runtime.bundle.content import MODELS, BundleError, is_bundle
+from kdedge_runtime.bundle.content import MODELS, BundleError
 from kdedge_runtime.bundle.key import read_public_key
 from kdedge_runtime.bundle.opening import opened_bundle
-from kdedge_runtime.model import Model
+from kdedge_runtime.model import Model, is_bundle
 
-__all__ = ["load_fastest", "opened_model", "sound_files"]
+__all__ = ["load_fastest", "sound_files"]
 
 _log = logging.getLogger(__name__)
 _WARM_UPS = 2
@@ -24,30 +24,17 @@ _WORTH = 0.95
 
 
 @contextmanager
-def opened_model(path: Path, load: Callable[[Path], Model], signer: str | None = None) -> Iterator[Model]:
-    """Load a model file, or a bundle's model once the bundle is known to be sound.
-
-    The model's file is there for as long as the block lasts.
+def sound_files(path: Path, signer: str | None = None) -> Iterator[Mapping[str, Path]]:
+    """The files of a bundle that is known to be sound, by their names.
 
     Args:
-        path: a model file or a bundle.
-        load: opens a model file.
-        signer: public key whose signature is required, see `read_public_key`; a bare file has none.
+        path: a bundle.
+        signer: public key whose signature is required, see `read_public_key`.
 
     Raises:
-        BundleError: a signature is asked for and it is no bundle, or it is not a sound one.
+        BundleError: it is no bundle, or not a sound one.
         UsageError: the key is none.
     """
-    if signer is None and not is_bundle(path):
-        yield load(path)
-        return
-    with sound_files(path, signer) as files:
-        yield load_fastest(files, load)
-
-
-@contextmanager
-def sound_files(path: Path, signer: str | None = None) -> Iterator[Mapping[str, Path]]:
-    """The files of a bundle that is known to be sound, by their names; errors as above, and of what is no bundle."""
     public_key = None if signer is None else read_public_key(signer)
     if not is_bundle(path):
         raise BundleError(

@@ -2,11 +2,10 @@
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 from kdedge_runtime.errors import ModelFileError
 
-__all__ = ["MODELS", "SIGNATURE", "SUMS", "BundleError", "format_sums", "is_bundle", "parse_sums"]
+__all__ = ["MODELS", "SIGNATURE", "SUMS", "BundleError", "format_sums", "parse_sums"]
 
 MODELS = ("model.onnx", "model.int8.onnx")
 SUMS = "SHA256SUMS"
@@ -18,11 +17,6 @@ _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 
 class BundleError(ModelFileError):
     """A bundle is not what its maker packed."""
-
-
-def is_bundle(path: Path) -> bool:
-    """Whether a path is meant as a bundle: a folder or a .zip."""
-    return path.is_dir() or path.suffix.lower() == ".zip"
 
 
 def is_plain(name: str) -> bool:
