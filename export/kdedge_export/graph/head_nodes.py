@@ -2,9 +2,10 @@
 
 import onnx
 
-__all__ = ["downstream", "from_last_weight", "last_layer_and_map"]
+__all__ = ["WEIGHTED", "downstream", "from_last_weight", "last_layer_and_map"]
 
-_WEIGHTED = {"Conv", "Gemm", "MatMul"}
+WEIGHTED = {"Conv", "Gemm", "MatMul"}
+"""What multiplies with weights, and begins a layer."""
 
 
 def downstream(graph: onnx.GraphProto, tensor: str) -> frozenset[str]:
@@ -19,7 +20,7 @@ def downstream(graph: onnx.GraphProto, tensor: str) -> frozenset[str]:
 
 def from_last_weight(graph: onnx.GraphProto) -> frozenset[str]:
     """Names of the last layer and of what follows it, in a graph without a map."""
-    last = max(index for index, node in enumerate(graph.node) if node.op_type in _WEIGHTED)
+    last = max(index for index, node in enumerate(graph.node) if node.op_type in WEIGHTED)
     return frozenset(node.name for node in graph.node[last:])
 
 
@@ -35,6 +36,6 @@ def last_layer_and_map(graph: onnx.GraphProto, logits: str) -> frozenset[str]:
         if needed.intersection(node.output):
             needed.update(node.input)
             forward.append(node)
-    last = next(index for index, node in enumerate(forward) if node.op_type in _WEIGHTED)
+    last = next(index for index, node in enumerate(forward) if node.op_type in WEIGHTED)
     body = {node.name for node in forward[last + 1 :]}
     return frozenset(node.name for node in graph.node if node.name not in body)

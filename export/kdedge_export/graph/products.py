@@ -48,8 +48,8 @@ def _store_matrices(module: fx.GraphModule) -> None:
     for path, nodes in readers.items():
         if nodes and all(_takes_one_cell(node) for node in nodes):
             owner, _, name = path.rpartition(".")
-            weight = getattr(module.get_submodule(owner), name)
-            setattr(module.get_submodule(owner), name, nn.Parameter(weight.squeeze((2, 3)), requires_grad=False))
+            matrix = module.get_parameter(path).squeeze((2, 3))
+            setattr(module.get_submodule(owner), name, nn.Parameter(matrix, requires_grad=False))
             for node in nodes:
                 node.replace_all_uses_with(node.all_input_nodes[0])
                 module.graph.erase_node(node)

@@ -29,7 +29,7 @@ _LARGEST_BIAS = float(1 << 30)
 """In steps of the product's 32-bit sums."""
 
 
-def dense_layers(graph: Surgery, left: Collection[str]) -> list[str]:
+def dense_layers(graph: Surgery, left_alone: Collection[str]) -> list[str]:
     """Names of the large dense layers among nodes that the quantizer leaves alone, or whose weight one of them reads.
 
     They are `Gemm`s, and nothing reads their `[out, in]` weight in a way that is not known here.
@@ -38,7 +38,7 @@ def dense_layers(graph: Surgery, left: Collection[str]) -> list[str]:
         node.name
         for node in graph.graph.node
         if node.op_type == "Gemm"
-        and any(reader.name in left for reader in graph.consumers(node.input[1]))
+        and any(reader.name in left_alone for reader in graph.consumers(node.input[1]))
         and _weight(graph, node) is not None
     ]
 

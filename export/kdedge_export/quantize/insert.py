@@ -13,6 +13,7 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.calibrate import TensorData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
+from kdedge_export.graph.head_nodes import WEIGHTED
 from kdedge_export.quantize.dense import dense_layers, quantize_dense
 from kdedge_export.quantize.pixels import CENTRED
 from kdedge_export.quantize.ranges import Range
@@ -20,7 +21,7 @@ from kdedge_export.quantize.recipe import Recipe
 from kdedge_export.quantize.rewrite import Rewritten
 from kdedge_export.quantize.surgery import Surgery, attributes, gated_product
 
-__all__ = ["WEIGHTED", "insert_quantization", "observed_tensors", "quantizable_nodes"]
+__all__ = ["insert_quantization", "observed_tensors", "quantizable_nodes"]
 
 _OP_TYPES = {
     "Conv",
@@ -40,8 +41,6 @@ _OP_TYPES = {
 }
 """What has an int8 kernel, or is written as something that has one. Everything else would be a round trip through float
 with quantized ends."""
-WEIGHTED = {"Conv", "Gemm", "MatMul"}
-"""What multiplies with weights, and begins a layer."""
 _COARSEST = 1.5
 """Steps of a HardSwish's input may be so many times as wide as its own range asks for."""
 
@@ -51,9 +50,9 @@ def quantizable_nodes(rewritten: Rewritten) -> list[str]:
     nodes = rewritten.model.graph.node
     first = next((index for index, node in enumerate(nodes) if node.op_type in WEIGHTED), 0)
     graph = Surgery(rewritten.model)
-    left = rewritten.head_nodes | rewritten.always_float
-    dense = dense_layers(graph, left)
-    excluded = left | _between_weights(graph, [name for name in dense if name not in left])
+    left_alone = rewritten.left_alone
+    dense = dense_layers(graph, left_alone)
+    excluded = left_alone | _between_weights(graph, [name for name in dense if name not in left_alone])
     names = [
         node.name
         for node in nodes[first:]
@@ -107,7 +106,7 @@ def insert_quantization(
     graph = Surgery(model)
     left = set(float_nodes) | _gates_that_never_close(graph, ranges)
     chosen = [name for name in quantizable_nodes(rewritten) if name not in left]
-    large = set(dense_layers(graph, rewritten.head_nodes | rewritten.always_float))
+    large = set(dense_layers(graph, rewritten.left_alone))
     body = [name for name in chosen if name not in large]
     dense = {node.name: ranges[node.input[0]] for node in model.graph.node if node.name in large.intersection(chosen)}
     if not chosen:

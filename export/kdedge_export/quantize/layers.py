@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from kdedge_export.quantize.insert import WEIGHTED, quantizable_nodes
+from kdedge_export.graph.head_nodes import WEIGHTED
+from kdedge_export.quantize.insert import quantizable_nodes
 from kdedge_export.quantize.rewrite import Rewritten
 
 __all__ = ["Layer", "layers_of"]

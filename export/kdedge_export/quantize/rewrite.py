@@ -30,6 +30,11 @@ class Rewritten:
     pixel_zero: int | None
     """Zero point of the image's bytes where the first convolution reads them; None where they are normalised before."""
 
+    @property
+    def left_alone(self) -> frozenset[str]:
+        """Names of all nodes that are not onnxruntime's quantizer's; of these, `dense` takes the large layers."""
+        return self.head_nodes | self.always_float
+
 
 def rewrite(graph: ExportedGraph, *, bytes_in: bool) -> Rewritten:
     """Prepare a graph.
