@@ -8,6 +8,7 @@ import signal
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from typing import Any
 
@@ -28,6 +29,8 @@ __all__ = ["Stream", "cores", "fits"]
 
 _SHARE_OF_MEMORY = 0.5
 """The other half is for the model, its activations and everybody else."""
+_LEFT_TO_MAIN = (signal.SIGINT, signal.SIGTERM)
+"""Ctrl-C and service managers signal the whole process group."""
 
 
 def fits(count: int, spec: ImageInput, memory_bytes: int) -> bool:
@@ -164,9 +167,8 @@ class _Decoder(Dataset[Tensor | str]):
 
 def _begin_worker(_: int) -> None:
     """Leave it to the main process when to end, but do not outlive it."""
-    # Ctrl-C and service managers signal the whole process group.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in _LEFT_TO_MAIN:
+        signal.signal(number, signal.SIG_IGN)
     # torch's own watch takes the server that forks the workers for the main process.
     threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
 
@@ -187,6 +189,13 @@ def _context() -> BaseContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])  # torch is imported once, not by every worker
+    resource_tracker.ensure_running()  # started by the server's start, it would let the signals through again
+    # Workers inherit what is blocked: ignoring it in their first line, a Ctrl-C could come before.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_MAIN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
 
 

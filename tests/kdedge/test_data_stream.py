@@ -156,16 +156,20 @@ def test_a_worker_that_is_killed_ends_training_with_a_sentence(split: Split) -> 
 
 
 TRAINING = """
-import sys, time
+import sys, threading, time
 from kdedge.data import Stream, scan
 from kdedge_runtime.metadata import ImageInput
 
+def name_workers(stream):  # as soon as they are there: the signals come while some have hardly begun
+    while stream._loader is None or stream._loader._iterator is None:
+        time.sleep(0.001)
+    print(*[worker.pid for worker in stream._loader._iterator._workers], flush=True)
+
 def main():
-    stream = Stream(scan(sys.argv[1]).test, ImageInput(16, 16, (0.5,) * 3, (0.5,) * 3), workers=2)
+    stream = Stream(scan(sys.argv[1]).test, ImageInput(16, 16, (0.5,) * 3, (0.5,) * 3), workers=4)
+    threading.Thread(target=name_workers, args=(stream,)).start()
     while True:
-        for step, _ in enumerate(stream.batches([[0, 1, 2]] * 100)):
-            if step == 0:
-                print(*[worker.pid for worker in stream._loader._iterator._workers], flush=True)
+        for _ in stream.batches([[0, 1, 2]] * 100):
             time.sleep(0.01)
 
 if __name__ == "__main__":
@@ -186,18 +190,26 @@ def test_workers_end_with_the_main_process_on_ctrl_c_and_on_kill_9(photos: Path,
     for sent, main in mains.items():
         assert main.stdout is not None
         workers += [int(pid) for pid in main.stdout.readline().split()]
+        assert all(signal.SIGINT in withheld(pid) for pid in workers[-4:])  # not even while they start
         if sent == signal.SIGINT:
             os.killpg(main.pid, sent)  # as a terminal does on Ctrl-C: to the workers as well
         else:
             main.kill()
         main.communicate(timeout=60)
-    assert len(workers) == 4
+    assert len(workers) == 8
     deadline = time.monotonic() + 20
     while any(map(is_running, workers)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(map(is_running, workers))
     # That of the main process, which the command line turns into a word.
     assert (tmp_path / "SIGINT").read_text().count("Traceback") == 1
+
+
+def withheld(pid: int) -> set[int]:
+    """The signals that a process blocks or ignores."""
+    lines = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    bits = int(lines["SigBlk"], 16) | int(lines["SigIgn"], 16)
+    return {number for number in range(1, 65) if bits >> (number - 1) & 1}
 
 
 def is_running(pid: int) -> bool:
