@@ -65,6 +65,12 @@ class Builder:
         """To another tensor's shape."""
         return self.add("Reshape", tensor, self.add("Shape", like))
 
+    def unsqueeze(self, tensor: str, axis: int) -> str:
+        """With one more axis of size 1, which was an attribute before it became an input."""
+        if self.opset >= 13:
+            return self.add("Unsqueeze", tensor, self.constant(np.array([axis], dtype=np.int64)))
+        return self.add("Unsqueeze", tensor, axes=[axis])
+
     def cast(self, tensor: str, dtype: np.dtype[Any]) -> str:
         """To another element type."""
         return self.add("Cast", tensor, to=helper.np_dtype_to_tensor_dtype(dtype))

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from kdedge_export.surgery.attention import ATTENTION, product
 from kdedge_export.surgery.builder import Builder
 from kdedge_export.surgery.moves import MOVES
 from kdedge_export.surgery.pooling import pooled_axes
@@ -55,14 +56,13 @@ def gradients(
         node = view.nodes[at]
         if node.op_type not in rules or node.domain not in ("", "ai.onnx"):
             raise CannotDifferentiate(node.op_type)
-    seed = Seed(one_hot, explained)
+    seed = Seed(one_hot, explained, len(values[logits]))
     grads = {logits: one_hot}
     wanted = frozenset({source}.union(*(view.nodes[at].output for at in path)))
     for at in reversed(path):
         node = view.nodes[at]
-        if node.output[0] not in grads:  # only a second output, such as a dropout's mask, is used
-            raise CannotDifferentiate(node.op_type)
-        step = Step(builder, view, values, node, grads[node.output[0]], seed, wanted)
+        own = {name: grads[name] for name in node.output if name in grads}
+        step = Step(builder, view, values, node, own, seed, wanted)
         for name, part in rules[node.op_type](step).items():
             grads[name] = builder.add("Add", grads[name], part) if name in grads else part
     return grads
@@ -95,7 +95,7 @@ def _gemm(step: Step) -> dict[str, str]:
 def _matmul(step: Step) -> dict[str, str]:
     x, weight = step.node.input
     if not step.view.is_weight(weight) or len(step.shape(weight)) != 2:
-        raise CannotDifferentiate("MatMul of two activations")
+        return product(step)
     if step.grad == step.seed.tensor and len(step.shape(x)) == 2:
         return {x: _row_of(step, weight, classes_first=False)}
     return {x: step.builder.add("MatMul", step.grad, step.builder.add("Transpose", weight, perm=[1, 0]))}
@@ -240,4 +240,5 @@ _RULES: dict[str, Rule] = {
     "Pow": _pow,
     **MOVES,
     **ELEMENTWISE,
+    **ATTENTION,
 }

@@ -1,6 +1,7 @@
 """Derivatives of operators that move values or leave them as they are."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kdedge_export.surgery.step import CannotDifferentiate, Rule, Step
 from kdedge_export.surgery.view import attributes
@@ -53,15 +54,48 @@ def _pad(step: Step) -> dict[str, str]:
 def _slice(step: Step) -> dict[str, str]:
     x, shape, back = step.node.input[0], step.shape(step.node.input[0]), step.grad
     for axis, taken in _taken(step, len(shape)).items():
-        if axis == 0:
-            raise CannotDifferentiate("Slice of the batch")
-        positions = np.arange(shape[axis])[taken]
-        source, is_taken = np.zeros(shape[axis], np.int64), np.zeros(shape[axis], step.values[x].dtype)
-        source[positions], is_taken[positions] = np.arange(len(positions)), 1
-        gathered = step.builder.add("Gather", back, step.builder.constant(source), axis=axis)
-        column = is_taken.reshape([-1] + [1] * (len(shape) - 1 - axis))
-        back = step.times(gathered, step.builder.constant(column))
+        back = _put_back(step, back, axis, np.arange(shape[axis])[taken])
     return {x: back}
+
+
+def _gather(step: Step) -> dict[str, str]:
+    x, places = step.node.input[0], step.view.value(step.node.input[1])
+    axis = attributes(step.node).get("axis", 0) % len(step.shape(x))
+    if places is None or places.ndim > 1:
+        raise CannotDifferentiate("Gather at varying positions")
+    taken = places.reshape(-1) % step.shape(x)[axis]
+    if len(set(taken.tolist())) < len(taken):
+        raise CannotDifferentiate("Gather that takes values twice")
+    grad = step.grad if places.ndim else step.builder.unsqueeze(step.grad, axis)
+    return {x: _put_back(step, grad, axis, taken)}
+
+
+def _put_back(step: Step, grad: str, axis: int, taken: NDArray[np.int64]) -> str:
+    """The gradient of an axis of which the positions `taken` were taken, each once: zero elsewhere."""
+    x = step.node.input[0]
+    shape = step.shape(x)
+    if np.array_equal(taken, np.arange(shape[axis])):
+        return grad
+    if axis == 0 and shape[0] == step.seed.images:
+        raise CannotDifferentiate(f"{step.node.op_type} of the batch")
+    source, is_taken = np.zeros(shape[axis], np.int64), np.zeros(shape[axis], step.values[x].dtype)
+    source[taken], is_taken[taken] = np.arange(len(taken)), 1
+    gathered = step.builder.add("Gather", grad, step.builder.constant(source), axis=axis)
+    column = is_taken.reshape([-1] + [1] * (len(shape) - 1 - axis))
+    return step.times(gathered, step.builder.constant(column))
+
+
+def _split(step: Step) -> dict[str, str]:
+    x, given = step.node.input[0], attributes(step.node)
+    parts = [
+        step.grads.get(name) or step.times(name, step.number(0.0))  # a part that the answer does without
+        for name in step.node.output
+    ]
+    return {x: step.builder.add("Concat", *parts, axis=given.get("axis", 0))}
+
+
+def _expand(step: Step) -> dict[str, str]:
+    return {step.node.input[0]: step.folded(step.grad, step.node.input[0])}
 
 
 def _taken(step: Step, rank: int) -> dict[int, slice]:
@@ -69,9 +103,9 @@ def _taken(step: Step, rank: int) -> dict[int, slice]:
     given = attributes(step.node)
     names = ("starts", "ends", "axes", "steps")
     for name, tensor in zip(names, step.node.input[1:], strict=False):
-        value = step.view.value(tensor) if tensor else None
-        if tensor and value is None:
+        if tensor and tensor in step.view.varying:
             raise CannotDifferentiate("Slice at varying positions")
+        value = step.values[tensor] if tensor else None
         if value is not None:
             given[name] = value.tolist()
     axes = [axis % rank for axis in given.get("axes", range(len(given["starts"])))]
@@ -88,4 +122,7 @@ MOVES: dict[str, Rule] = {
     "Concat": _concat,
     "Pad": _pad,
     "Slice": _slice,
+    "Gather": _gather,
+    "Split": _split,
+    "Expand": _expand,
 }

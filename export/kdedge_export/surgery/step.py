@@ -27,6 +27,8 @@ class Seed:
     """One-hot, `[N, K]`."""
     explained: str
     """Its class, `[N]`."""
+    images: int
+    """N in the example run."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,22 @@ class Step:
     view: GraphView
     values: Values
     node: onnx.NodeProto
-    grad: str
+    grads: Mapping[str, str]
+    """Of the node's outputs; those that nothing on the way to the logits takes have none."""
     seed: Seed
     wanted: frozenset[str]
     """The tensors between the source and the logits: no other gradient is of use."""
+
+    @property
+    def grad(self) -> str:
+        """Of the first output.
+
+        Raises:
+            CannotDifferentiate: only another output is used, such as a dropout's mask.
+        """
+        if self.node.output[0] not in self.grads:
+            raise CannotDifferentiate(self.node.op_type)
+        return self.grads[self.node.output[0]]
 
     def shape(self, tensor: str) -> tuple[int, ...]:
         """Of a tensor in the example run."""
@@ -64,9 +78,15 @@ class Step:
             both = self.builder.add("And", both, condition)
         return self.builder.add("Where", both, self.grad, self.number(0.0))
 
-    def folded(self, grad: str, of: str) -> str:
-        """A gradient summed over the axes along which a tensor was broadcast."""
-        wide, narrow = self.shape(self.node.output[0]), self.shape(of)
+    def folded(self, grad: str, of: str, shape: tuple[int, ...] | None = None) -> str:
+        """A gradient summed over the axes along which a tensor was broadcast.
+
+        Args:
+            grad: of the shape of the node's output, or of `shape`.
+            of: the tensor.
+            shape: in the example run.
+        """
+        wide, narrow = shape or self.shape(self.node.output[0]), self.shape(of)
         extra = len(wide) - len(narrow)
         axes = [axis for axis in range(len(wide)) if axis < extra or (narrow[axis - extra] == 1 and wide[axis] != 1)]
         if not axes:

@@ -1,0 +1,48 @@
+"""Derivatives of what attention is made of: softmax, and products of two activations."""
+
+from kdedge_export.surgery.step import CannotDifferentiate, Rule, Step
+from kdedge_export.surgery.view import attributes
+
+__all__ = ["ATTENTION", "product"]
+
+_ONE_AXIS_SINCE = 13
+"""The opset since which a softmax goes over one axis, the last by default; before, over all from the given one on."""
+
+
+def product(step: Step) -> dict[str, str]:
+    """A MatMul of which either operand may vary, or both: `∂/∂A = G Bᵀ` and `∂/∂B = Aᵀ G`, matrix by matrix."""
+    left, right = step.node.input
+    if min(len(step.shape(left)), len(step.shape(right))) < 2:
+        raise CannotDifferentiate("MatMul of a vector")
+    parts: dict[str, str] = {}
+    for operand in dict.fromkeys((left, right)):
+        if operand not in step.wanted:
+            continue
+        ways = []
+        if operand == left:
+            ways.append(step.builder.add("MatMul", step.grad, _turned(step, right)))
+        if operand == right:
+            ways.append(step.builder.add("MatMul", _turned(step, left), step.grad))
+        whole = ways[0] if len(ways) == 1 else step.builder.add("Add", *ways)
+        stacked = step.shape(step.node.output[0])[:-2] + step.shape(operand)[-2:]
+        parts[operand] = step.folded(whole, operand, stacked)
+    return parts
+
+
+def _turned(step: Step, tensor: str) -> str:
+    axes = list(range(len(step.shape(tensor))))
+    return step.builder.add("Transpose", tensor, perm=[*axes[:-2], axes[-1], axes[-2]])
+
+
+def _softmax(step: Step) -> dict[str, str]:
+    x, y = step.node.input[0], step.node.output[0]
+    rank, is_one_axis = len(step.shape(x)), step.builder.opset >= _ONE_AXIS_SINCE
+    axis = attributes(step.node).get("axis", -1 if is_one_axis else 1) % rank
+    if axis != rank - 1 and not is_one_axis:
+        raise CannotDifferentiate("Softmax over several axes")
+    weighted = step.times(step.grad, y)
+    total = step.builder.reduce("ReduceSum", weighted, [axis], keepdims=True)
+    return {x: step.builder.add("Sub", weighted, step.times(y, total))}
+
+
+ATTENTION: dict[str, Rule] = {"Softmax": _softmax}

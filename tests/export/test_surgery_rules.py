@@ -1,0 +1,180 @@
+"""Derivatives that are written into graphs, operator by operator, held against PyTorch's automatic differentiation."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from onnx_toys import node
+from torch import Tensor
+
+from kdedge_export.surgery.builder import Builder
+from kdedge_export.surgery.gradient import gradients
+from kdedge_export.surgery.step import CannotDifferentiate
+from kdedge_export.surgery.view import GraphView, run_graph
+
+IMAGES, CLASSES = 2, 3
+SHAPE = (IMAGES, 4, 6)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Nodes from `x` to `y`, and the same in PyTorch."""
+
+    function: Callable[[Tensor], Tensor]
+    nodes: tuple[onnx.NodeProto, ...]
+    constants: dict[str, Any] = field(default_factory=dict)
+    opset: int = 17
+    shape: tuple[int, ...] = SHAPE
+
+
+def one(op_type: str, function: Callable[[Tensor], Tensor], *inputs: str, **rest: Any) -> Case:
+    """A case of a single node that takes `x` first."""
+    of_case = {name: rest.pop(name) for name in ("constants", "opset", "shape") if name in rest}
+    return Case(function, (node(op_type, ["x", *inputs], "y", **rest),), **of_case)
+
+
+MATRIX = np.random.default_rng(3).normal(size=(5, 4)).astype(np.float32)
+STACK = np.random.default_rng(4).normal(size=(3, 1, 6, 2)).astype(np.float32)
+TURN = node("Transpose", ["x"], "turned", perm=[0, 2, 1])
+
+CASES = {
+    "softmax over the last axis": one("Softmax", lambda x: x.softmax(-1)),
+    "softmax over another axis": one("Softmax", lambda x: x.softmax(1), axis=1),
+    "softmax before it went over one axis": one("Softmax", lambda x: x.softmax(-1), axis=2, opset=11),
+    "product with itself": Case(lambda x: x @ x.mT, (TURN, node("MatMul", ["x", "turned"], "y"))),
+    "product with itself, untransposed": one("MatMul", lambda x: x @ x, "x", shape=(IMAGES, 4, 4)),
+    "a matrix from the left": Case(
+        lambda x: torch.from_numpy(MATRIX) @ x, (node("MatMul", ["m", "x"], "y"),), {"m": MATRIX}
+    ),
+    "a stack of matrices, over which it is broadcast": Case(
+        lambda x: (x @ torch.from_numpy(STACK)).transpose(0, 1),
+        (node("MatMul", ["x", "m"], "products"), node("Transpose", ["products"], "y", perm=[1, 0, 2, 3])),
+        {"m": STACK},
+    ),
+    "one row": one("Gather", lambda x: x[:, 2], "at", axis=1, constants={"at": 2}),
+    "one row from the end": one("Gather", lambda x: x[:, -1], "at", axis=-2, constants={"at": -1}),
+    "some rows in another order": one("Gather", lambda x: x[:, [3, 0]], "at", axis=1, constants={"at": [3, 0]}),
+    "rows in opset 11": one("Gather", lambda x: x[..., 1], "at", axis=2, constants={"at": 1}, opset=11),
+    "one of three, the batch second": Case(
+        lambda x: x.reshape(IMAGES, 4, 3, 2).permute(2, 0, 1, 3)[1],
+        (
+            node("Reshape", ["x", "shape"], "split"),
+            node("Transpose", ["split"], "first", perm=[2, 0, 1, 3]),
+            node("Gather", ["first", "at"], "y", axis=0),
+        ),
+        {"shape": [IMAGES, 4, 3, 2], "at": 1},
+    ),
+    "a slice of three, the batch second": Case(
+        lambda x: x.reshape(IMAGES, 4, 3, 2).permute(2, 0, 1, 3)[1:2].squeeze(0),
+        (
+            node("Reshape", ["x", "shape"], "split"),
+            node("Transpose", ["split"], "first", perm=[2, 0, 1, 3]),
+            node("Slice", ["first", "one", "two", "zero"], "part"),
+            node("Squeeze", ["part", "zero"], "y"),
+        ),
+        {"shape": [IMAGES, 4, 3, 2], "zero": [0], "one": [1], "two": [2]},
+    ),
+    "every second column": one(
+        "Slice",
+        lambda x: x[..., 1:6:2],
+        "one",
+        "six",
+        "axis",
+        "two",
+        constants={"one": [1], "six": [6], "axis": [2], "two": [2]},
+    ),
+    "a slice whose end the graph computes": Case(
+        lambda x: x[:, :3],
+        (node("Add", ["one", "two"], "three"), node("Slice", ["x", "zero", "three", "one"], "y")),
+        {"zero": [0], "one": [1], "two": [2]},
+    ),
+    "parts, of which one goes unused": Case(
+        lambda x: x[..., :1] * x[..., 4:],
+        (
+            helper.make_node("Split", ["x", "sizes"], ["a", "b", "c"], name="the parts", axis=2),
+            node("Mul", ["a", "c"], "y"),
+        ),
+        {"sizes": [1, 3, 2]},
+    ),
+    "parts without the first": Case(
+        lambda x: x[:, 1:],
+        (helper.make_node("Split", ["x", "sizes"], ["a", "y"], name="the parts", axis=1),),
+        {"sizes": [1, 3]},
+    ),
+    "repeated along an axis": Case(
+        lambda x: x[:, :1].expand(IMAGES, 5, 6) ** 2,
+        (
+            node("Slice", ["x", "zero", "one", "one"], "part"),
+            node("Expand", ["part", "shape"], "wide"),
+            node("Mul", ["wide", "wide"], "y"),
+        ),
+        {"zero": [0], "one": [1], "shape": [IMAGES, 5, 6]},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_derivative_equals_autograd(name: str) -> None:
+    case = CASES[name]
+    for seed in (1, 2):
+        x = torch.from_numpy(np.random.default_rng(seed).normal(size=case.shape).astype(np.float32)).requires_grad_()
+        weights = np.random.default_rng(7).normal(size=(case.function(x)[0].numel(), CLASSES)).astype(np.float32)
+        logits = case.function(x).flatten(1) @ torch.from_numpy(weights)
+        classes = np.array([2, 0])
+        logits.gather(1, torch.from_numpy(classes)[:, None]).sum().backward()
+        assert x.grad is not None
+        expected = x.grad.numpy()
+        measured = _by_graph(case, weights, x.detach().numpy(), classes)
+        assert np.abs(measured - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        ("Gather at varying positions", one("Gather", lambda x: x, "at", axis=1, constants={"at": [[0, 1], [2, 3]]})),
+        ("Gather that takes values twice", one("Gather", lambda x: x, "at", axis=1, constants={"at": [1, 1]})),
+        ("Gather of the batch", one("Gather", lambda x: x, "at", axis=0, constants={"at": [1, 0]})),
+        ("Softmax over several axes", one("Softmax", lambda x: x, axis=1, opset=11)),
+    ],
+)
+def test_what_has_no_derivative_is_named(name: str, case: Case) -> None:
+    x = np.zeros(case.shape, np.float32)
+    with pytest.raises(CannotDifferentiate, match=name):
+        _by_graph(case, np.zeros((1, CLASSES), np.float32), x, np.array([0, 0]), runs=False)
+
+
+def _by_graph(case: Case, weights: np.ndarray, x: np.ndarray, classes: np.ndarray, *, runs: bool = True) -> np.ndarray:
+    """The derivative of each image's logit by the nodes that are written."""
+    tail = [node("Flatten", ["y"], "flat"), node("MatMul", ["flat", "fc"], "logits")]
+    held = {
+        name: value if isinstance(value, np.ndarray) else np.array(value, np.int64)
+        for name, value in case.constants.items()
+    } | {"fc": weights}
+    graph = helper.make_graph(
+        [*case.nodes, *tail],
+        "rule",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, case.shape)],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(value, name) for name, value in held.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", case.opset)], ir_version=8)
+    view = GraphView(model)
+    feed = {"x": x}
+    names = {item for made in graph.node for item in (*made.input, *made.output)} - held.keys() - {"x"}
+    values = held | feed | (run_graph(model, sorted(names), feed, "rule") if runs else _shapes_only(names, case))
+    builder = Builder(view)
+    one_hot = builder.constant(np.eye(CLASSES, dtype=np.float32)[classes])
+    explained = builder.constant(classes)
+    slope = gradients(builder, view, values, "logits", explained, one_hot, "x")["x"]
+    builder.write(model)
+    found: np.ndarray = run_graph(model, [slope], feed, "rule")[slope]
+    return found
+
+
+def _shapes_only(names: set[str], case: Case) -> dict[str, np.ndarray]:
+    return {name: np.zeros((IMAGES, CLASSES) if name == "logits" else case.shape, np.float32) for name in names}
