@@ -18,7 +18,17 @@ from kdedge.workflow.footprints import measure_footprints
 from kdedge.workflow.origins import as_model_classes, load_origin
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.graph import Deployed, Plain, deploy
-from kdedge_export.validate import Data, Evidence, ValidationReport, validate, write_report
+from kdedge_export.validate import (
+    Data,
+    Deployment,
+    Evidence,
+    Models,
+    Origin,
+    ValidationReport,
+    ValidationSet,
+    validate,
+    write_report,
+)
 from kdedge_export.validate.roles import Role
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Integers
@@ -145,27 +155,36 @@ def validate_model(
     if profile is not None:
         where = f"on this machine ({machine_name()})"
         notes.append(f"latency and memory were measured {where}; {profile.name} is {profile.description}")
-    report, evidence = validate(
+    models = Models(
         student=deploy(student.model, student.input, method, target_layer),
         fp32=fp32,
         int8=int8,
         teacher=teacher,
+        trained_input=student.input,
+        origins={
+            "teacher": Origin(teacher_name, teacher_sha256),
+            "student": Origin(student.spec.name, student.origin["weights_sha256"]),
+        },
+    )
+    shown = ValidationSet(
         images=decoded.images,
-        targets=_targets(collection, decoded.targets, labels),
         labels=labels,
+        targets=_targets(collection, decoded.targets, labels),
         names=[sample.name for sample in decoded.samples],
-        spec=student.input,
         held_out=_held_out(collection, decoded, record, fp32),
         masks=_masks(boxes, collection, decoded, student, notes, progress),
-        footprints=measure_footprints(files, student.parameters, threads),
-        budgets=None if profile is None else profile.budgets,
-        device=None if profile is None else profile.name,
-        student_name=student.spec.name,
-        teacher_name=teacher_name,
-        checkpoints={"student": student.origin["weights_sha256"], "teacher": teacher_sha256},
-        data=Data(f"{collection.name}, validation side ({_DIVIDED[collection.split]})", collection.fingerprint),
-        notes=notes,
+        source=Data(f"{collection.name}, validation side ({_DIVIDED[collection.split]})", collection.fingerprint),
+    )
+    footprints = measure_footprints(files, student.parameters, threads)
+    deployment = (
+        Deployment(footprints=footprints) if profile is None else Deployment(profile.name, profile.budgets, footprints)
+    )
+    report, evidence = validate(
+        models,
+        shown,
+        deployment,
         quick=quick,
+        notes=notes,
         progress=lambda title, total, done: progress(title, done, total),
     )
     report_folder = out or (Path(source) / "report" if is_run(Path(source)) else fp32_path.with_suffix(".report"))

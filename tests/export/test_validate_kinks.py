@@ -13,11 +13,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from kdedge_export.graph import Deployed, deploy, export_graph, save_model
-from kdedge_export.validate import metrics
+from kdedge_export.validate import Models, ValidationSet, metrics, validate
 from kdedge_export.validate.kinked import Call, KinkedCalls, Unit
 from kdedge_export.validate.kinks import at_the_same_kinks, has_kinks
 from kdedge_export.validate.predict import predict
-from kdedge_export.validate.validation import validate
 from kdedge_runtime import Metadata, Model
 
 LABELS = tuple(map(str, range(CLASSES)))
@@ -44,7 +43,7 @@ def exported(image: np.ndarray, method: str, folder) -> tuple[Deployed, Model]:
 
 
 def map_check(module: Deployed, model: Model, image: np.ndarray):
-    report, _ = validate(student=module, fp32=model, images=image, labels=LABELS, quick=True)
+    report, _ = validate(Models(module, model), ValidationSet(image, LABELS), quick=True)
     (check,) = [check for check in report.checks if check.key == "fp32_map_error"]
     return check
 

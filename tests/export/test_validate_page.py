@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 from validate_toys import LABELS, METADATA, Toy, model_file, pictures
 
-from kdedge_export.validate import Check, Data, Evidence, Footprint, Interval, ValidationReport, validate
+from kdedge_export.validate import (
+    Check,
+    Data,
+    Evidence,
+    Footprint,
+    Interval,
+    Models,
+    ValidationReport,
+    ValidationSet,
+    validate,
+)
 from kdedge_export.validate.page import render_page
 from kdedge_export.validate.page.choice import choose
 from kdedge_export.validate.page.histogram import histogram, lower_end
@@ -26,15 +36,19 @@ STUDENT = Toy()
 def validated(tmp_path_factory: pytest.TempPathFactory) -> tuple[ValidationReport, Evidence]:
     folder = tmp_path_factory.mktemp("models")
     return validate(
-        student=STUDENT,
-        fp32=model_file(STUDENT, folder / "model.onnx"),
-        int8=model_file(STUDENT, folder / "model.int8.onnx", noise=0.2),
-        teacher=Toy(seed=7, stride=2),
-        images=IMAGES,
-        targets=np.arange(len(IMAGES)) % len(LABELS),
-        labels=LABELS,
-        names=[f"val/{number:03}.png" for number in range(len(IMAGES))],
-        data=Data("toys", "5e" * 32),
+        Models(
+            student=STUDENT,
+            fp32=model_file(STUDENT, folder / "model.onnx"),
+            int8=model_file(STUDENT, folder / "model.int8.onnx", noise=0.2),
+            teacher=Toy(seed=7, stride=2),
+        ),
+        ValidationSet(
+            images=IMAGES,
+            labels=LABELS,
+            targets=np.arange(len(IMAGES)) % len(LABELS),
+            names=[f"val/{number:03}.png" for number in range(len(IMAGES))],
+            source=Data("toys", "5e" * 32),
+        ),
     )
 
 
@@ -182,7 +196,7 @@ def test_lost_and_kept_maps_stand_side_by_side(validated: tuple[ValidationReport
 
 def test_what_was_not_measured_is_not_called_a_pass(tmp_path: Path) -> None:
     fp32 = model_file(STUDENT, tmp_path / "model.onnx", without_map=True)
-    report, evidence = validate(student=STUDENT, fp32=fp32, images=IMAGES, labels=LABELS)
+    report, evidence = validate(Models(STUDENT, fp32), ValidationSet(IMAGES, LABELS))
     text = read(render_page(report, evidence)).text
     assert "Passed, but 1 of 3 checks could not be measured" in text
     assert "not measured: no saliency map in the model file" in text
@@ -192,12 +206,8 @@ def test_names_cannot_break_out_of_the_page(tmp_path: Path) -> None:
     evil = '<script>alert("x")</script>'
     fp32 = model_file(STUDENT, tmp_path / "model.onnx", metadata=replace(METADATA, labels=(evil, *LABELS[1:])))
     report, evidence = validate(
-        student=STUDENT,
-        fp32=fp32,
-        images=IMAGES,
-        labels=(evil, *LABELS[1:]),
-        names=[evil] * len(IMAGES),
-        data=Data(evil),
+        Models(STUDENT, fp32),
+        ValidationSet(IMAGES, (evil, *LABELS[1:]), names=[evil] * len(IMAGES), source=Data(evil)),
     )
     page = render_page(report, evidence)
     assert "<script" not in page
@@ -225,7 +235,7 @@ class TestChoice:
 
     def test_without_maps_there_are_still_pictures(self, tmp_path: Path) -> None:
         fp32 = model_file(STUDENT, tmp_path / "model.onnx", without_map=True)
-        _, evidence = validate(student=STUDENT, fp32=fp32, images=IMAGES, labels=LABELS)
+        _, evidence = validate(Models(STUDENT, fp32), ValidationSet(IMAGES, LABELS))
         assert [section.title for section in choose(evidence)] == ["Typical images"]
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,14 @@ from validate_toys import LABELS, METADATA, SIDE, Toy, model_file, pictures
 from kdedge_export.graph import Plain, deploy, export_graph, save_model
 from kdedge_export.validate import (
     Data,
+    Deployment,
     Evidence,
     Footprint,
     Gates,
+    Models,
+    Origin,
     ValidationReport,
+    ValidationSet,
     checklist,
     json_schema,
     predict,
@@ -46,8 +50,12 @@ def run(folder: Path, **changes: object) -> tuple[ValidationReport, Evidence]:
         "images": IMAGES,
         "targets": right_answers(),
         "labels": LABELS,
-    }
-    return validate(**settings | changes)  # type: ignore[arg-type]
+    } | changes
+
+    def taken(kind: type) -> object:
+        return kind(**{field.name: settings.pop(field.name) for field in fields(kind) if field.name in settings})
+
+    return validate(taken(Models), taken(ValidationSet), taken(Deployment), **settings)  # type: ignore[arg-type]
 
 
 def right_answers() -> np.ndarray:
@@ -61,7 +69,7 @@ def failed(report: ValidationReport) -> set[str]:
 
 
 def test_an_intact_model_passes_and_says_what_it_measured(tmp_path: Path) -> None:
-    report, _ = run(tmp_path, teacher=Toy(seed=7, stride=2), teacher_name="big toy")
+    report, _ = run(tmp_path, teacher=Toy(seed=7, stride=2), origins={"teacher": Origin("big toy")})
     assert report.passed and report.complete
     assert report.models["student"].top1 == pytest.approx(0.8)
     assert list(report.models) == ["teacher", "student", "fp32", "int8"]
@@ -140,7 +148,7 @@ def test_with_one_class_there_is_no_other_one_to_ask_for(tmp_path: Path) -> None
     path = tmp_path / "model.onnx"
     save_model(export_graph(student).model, replace(METADATA, labels=("stop",), outputs=student.outputs), path)
     file, images = Model.load(path, threads=1), IMAGES[:40]
-    report, _ = validate(student=student, fp32=file, images=images, labels=("stop",), quick=True)
+    report, _ = validate(Models(student, file), ValidationSet(images, ("stop",)), quick=True)
     assert not report.complete
     assert {check.key: check.reason for check in report.checks if check.outcome == "not measured"} == {
         f"{role}_map_follows_class": "there is no other class" for role in ("student", "fp32")
@@ -224,7 +232,7 @@ class TestJson:
         report, evidence = run(
             tmp_path,
             teacher=Toy(seed=7),
-            data=Data("toys", "0" * 64),
+            source=Data("toys", "0" * 64),
             masks=masks,
             footprints={"fp32": footprint, "int8": footprint},
             budgets=Budgets(file_mb=1.0, peak_memory_mb=100.0),

@@ -1,7 +1,8 @@
 """Proof that neither the answer nor the reason was lost on the way from PyTorch to the device.
 
 ```python
-report, evidence = validate(student=deployed, fp32=model, int8=small, images=images, targets=targets, labels=labels)
+models = Models(student=deployed, fp32=model, int8=small)
+report, evidence = validate(models, ValidationSet(images, labels, targets))
 for line in checklist(report.checks):
     print(line)
 write_report(report, evidence, Path("report"))
@@ -16,20 +17,25 @@ from kdedge_export.validate.gates import Check, Gates
 from kdedge_export.validate.intervals import Interval
 from kdedge_export.validate.predict import Predictions, predict
 from kdedge_export.validate.report import Data, ModelFacts, ValidationReport, json_schema
+from kdedge_export.validate.subjects import Deployment, Models, Origin, ValidationSet
 from kdedge_export.validate.validation import validate, write_report
 
 __all__ = [
     "Check",
     "Comparison",
     "Data",
+    "Deployment",
     "Evidence",
     "Footprint",
     "Gates",
     "Interval",
     "MapComparison",
     "ModelFacts",
+    "Models",
+    "Origin",
     "Predictions",
     "ValidationReport",
+    "ValidationSet",
     "checklist",
     "compare",
     "json_schema",

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kdedge_export.validate import metrics
 from kdedge_export.validate.compare import Comparison, compare, pair_pearson
 from kdedge_export.validate.evidence import Evidence
-from kdedge_export.validate.footprint import Footprint
 from kdedge_export.validate.gates import (
     Check,
     Gates,
@@ -28,48 +26,32 @@ from kdedge_export.validate.kinks import at_the_same_kinks, has_kinks
 from kdedge_export.validate.page import write_page
 from kdedge_export.validate.per_class import class_rows
 from kdedge_export.validate.predict import Predictions, TorchModel, predict, weight_bytes
-from kdedge_export.validate.report import Data, ModelFacts, ValidationReport, file_facts, write_json
+from kdedge_export.validate.report import ModelFacts, ValidationReport, file_facts, write_json
 from kdedge_export.validate.roles import REFERENCE, TITLES, Role, shipped
 from kdedge_export.validate.rounding import Hardest, hardest, spread_of_rounding
 from kdedge_export.validate.sanity import Sanity
 from kdedge_export.validate.studies import Progress, Subject, calibrated, disturbed_answers, faith, places, sane
+from kdedge_export.validate.subjects import Deployment, Models, Origin, ValidationSet
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Integers, Pixels
-from kdedge_runtime.devices import Budgets
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.model import softmax
 
 __all__ = ["validate", "write_report"]
 
-Flags = NDArray[np.bool_]
 DOUBTED_IMAGES = 16
 """What float32 costs PyTorch itself is asked for on so many at a time, until an error is larger."""
 
 
 def validate(
+    models: Models,
+    data: ValidationSet,
+    deployment: Deployment | None = None,
     *,
-    student: TorchModel,
-    fp32: Model,
-    int8: Model | None = None,
-    teacher: TorchModel | Model | None = None,
-    images: Pixels,
-    targets: Integers | None = None,
-    labels: Sequence[str],
-    names: Sequence[str] | None = None,
-    spec: ImageInput | None = None,
-    held_out: Flags | None = None,
-    masks: Sequence[Flags | None] | None = None,
-    footprints: Mapping[Role, Footprint] | None = None,
-    budgets: Budgets | None = None,
-    device: str | None = None,
-    student_name: str = "student",
-    teacher_name: str = "teacher",
-    checkpoints: Mapping[Role, str | None] | None = None,
-    data: Data | None = None,
-    notes: Sequence[str] = (),
     gates: Gates | None = None,
     quick: bool = False,
+    notes: Sequence[str] = (),
     progress: Progress = lambda *_: None,
 ) -> tuple[ValidationReport, Evidence]:
     """Measure whether the answer and the reason came through export and quantization.
@@ -78,45 +60,24 @@ def validate(
     their raw maps are compared.
 
     Args:
-        student: the PyTorch graph that was exported (`kdedge_export.graph.deploy`).
-        fp32: the exported file.
-        int8: the quantized file, if there is one.
-        teacher: what the student learned from, if it is at hand; it takes the same pixels.
-        images: uint8 RGB `[N, H, W, 3]` at the model's size, brought there as in training.
-        targets: int64 `[N]`, the right classes; None for images without labels.
-        labels: class names in the order of the student's logits.
-        names: what to call each image, such as its path; numbers where left out.
-        spec: the input that the student was trained with, which the files must state; None leaves that unchecked.
-        held_out: bool `[N]`, the images that did not fit the files' temperature; None for all.
-        masks: bool `[H, W]` of each image, True on the object, or None where it is unknown.
-        footprints: what the files take.
-        budgets: what they may take on their device.
-        device: its name.
-        student_name: what to call the student in the report, such as its architecture.
-        teacher_name: what to call the teacher.
-        checkpoints: sha256 of the modules' weights, as far as they are known.
-        data: what the images are, for the report.
-        notes: what was left out before, for the report.
+        models: who takes part.
+        data: the images.
+        deployment: the device, and what the files take; None asks for no budget.
         gates: the bounds; None for the defaults.
         quick: leave out what asks about every image many times: faithfulness and robustness.
+        notes: what was left out before, for the report.
         progress: told after every batch.
 
     Returns:
         The report, and the evidence that its page shows.
 
     Raises:
-        DataError: no images, or targets, names or classes that do not fit.
+        DataError: a model has other classes than the data.
     """
-    gates, footprints, budgets = gates or Gates(), footprints or {}, budgets or Budgets()
-    _check_data(images, targets, labels, names)
-    candidates: dict[Role, TorchModel | Model | None] = {
-        "teacher": teacher,
-        "student": student,
-        "fp32": fp32,
-        "int8": int8,
-    }
-    models = {role: model for role, model in candidates.items() if model is not None}
-    predictions = _ask_all(models, images, labels, progress)
+    gates, deployment = gates or Gates(), deployment or Deployment()
+    images, targets, labels, student, fp32 = data.images, data.targets, data.labels, models.student, models.fp32
+    asked = models.by_role
+    predictions = _ask_all(asked, images, labels, progress)
     pairs = {
         role: (predictions[REFERENCE[role]], answers)
         for role, answers in predictions.items()
@@ -129,35 +90,36 @@ def validate(
         for role, (reference, candidate) in pairs.items()
     }
     pearson = {role: scores for role, pair in pairs.items() if (scores := pair_pearson(*pair)) is not None}
-    temperatures = {role: _temperature(role, model, fp32) for role, model in models.items()}
-    subject = Subject(models, predictions, images, targets, shipped(models), progress)
+    temperatures = {role: _temperature(role, model, fp32) for role, model in asked.items()}
+    subject = Subject(asked, predictions, images, targets, shipped(asked), progress)
     sound = sane(subject)
     checks = [
-        *_checks(subject.files, comparisons, labels, spec, gates, map_error),
+        *_checks(subject.files, comparisons, labels, models.trained_input, gates, map_error),
         *([] if sound is None else _sanity_checks(sound.rows, predictions, fp32.metadata.outputs.method, gates)),
-        *(check for role, footprint in footprints.items() for check in check_budgets(role, footprint, budgets)),
+        *(
+            check
+            for role, footprint in deployment.footprints.items()
+            for check in check_budgets(role, footprint, deployment.budgets)
+        ),
     ]
-    names_of_modules: dict[Role, str] = {"teacher": teacher_name, "student": student_name}
     report = ValidationReport(
-        data=data or Data(),
+        data=data.source,
         images=len(images),
         labelled=targets is not None,
         models={
-            role: _facts(
-                model, names_of_modules.get(role, ""), (checkpoints or {}).get(role), predictions[role], targets
-            )
-            for role, model in models.items()
+            role: _facts(model, models.origins.get(role, Origin()), predictions[role], targets)
+            for role, model in asked.items()
         },
         comparisons=comparisons,
         checks=tuple(checks),
         classes=class_rows(predictions, pairs, pearson, targets, labels, subject.shipped),
-        calibration=calibrated(subject, held_out, temperatures),
+        calibration=calibrated(subject, data.held_out, temperatures),
         sanity=sound,
-        localisation=None if masks is None else places(subject, masks),
+        localisation=None if data.masks is None else places(subject, data.masks),
         faithfulness=None if quick else faith(subject),
         robustness=None if quick else disturbed_answers(subject),
-        footprints=footprints,
-        device=device,
+        footprints=deployment.footprints,
+        device=deployment.device,
         quick=quick,
         notes=tuple(notes),
     )
@@ -165,7 +127,7 @@ def validate(
         images=images,
         targets=targets,
         labels=tuple(labels),
-        names=tuple(names or (f"image {number}" for number in range(len(images)))),
+        names=tuple(data.names or (f"image {number}" for number in range(len(images)))),
         predictions=predictions,
         probabilities={role: softmax(answers.logits / temperatures[role]) for role, answers in predictions.items()},
         pearson=pearson,
@@ -265,16 +227,14 @@ def _sanity_checks(
     ]
 
 
-def _facts(
-    model: TorchModel | Model, name: str, checkpoint: str | None, answers: Predictions, targets: Integers | None
-) -> ModelFacts:
+def _facts(model: TorchModel | Model, origin: Origin, answers: Predictions, targets: Integers | None) -> ModelFacts:
     right = None if targets is None else (metrics.top1(answers.logits) == targets) * 1.0
     top1 = None if right is None else float(right.mean())
     interval = None if right is None else mean_interval(right)
     if isinstance(model, Model):
         quantization = model.metadata.quantization
         return file_facts(model.path, top1=top1, top1_interval=interval, quantization=quantization)
-    return ModelFacts(name, weight_bytes(model), checkpoint, top1, interval)
+    return ModelFacts(origin.name, weight_bytes(model), origin.sha256, top1, interval)
 
 
 def _temperature(role: Role, model: TorchModel | Model, fp32: Model) -> float:
@@ -282,17 +242,3 @@ def _temperature(role: Role, model: TorchModel | Model, fp32: Model) -> float:
         return model.metadata.temperature
     # A module carries no temperature; the student's was written into its file.
     return fp32.metadata.temperature if role == "student" else 1.0
-
-
-def _check_data(images: Pixels, targets: Integers | None, labels: Sequence[str], names: Sequence[str] | None) -> None:
-    n = len(images)
-    if n == 0:
-        raise DataError("There are no images to validate on. Name a folder that has some: `--data DATA`.")
-    for what, values in (("targets", targets), ("names", names)):
-        if values is not None and len(values) != n:
-            raise DataError(f"There are {n} images and {len(values)} {what}. Expected one for every image.")
-    if targets is not None and not ((targets >= 0) & (targets < len(labels))).all():
-        raise DataError(
-            f"A target is outside the {len(labels)} labels (found {targets.min()} to {targets.max()}). "
-            "Expected indices into the model's labels; validate on the classes that the model was trained on."
-        )
