@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from kdedge.data import Collection, Decoded, decode, scan
 from kdedge.data.collection import Divider
 from kdedge.data.objects import boxes_beside, object_masks
-from kdedge.models.run_folder import RunRecord, is_run, read_run
-from kdedge.models.trained import TrainedModel, load_trained
+from kdedge.models.run_folder import is_run
+from kdedge.models.trained import TrainedModel
 from kdedge.workflow.calibrate import fitting_half
+from kdedge.workflow.exported_files import ExportedFiles, open_files
 from kdedge.workflow.footprints import measure_footprints
 from kdedge.workflow.origins import as_model_classes, load_origin
 from kdedge_export.errors import HeadNotSupported
@@ -111,86 +112,75 @@ def validate_model(
         UsageError: there is nothing to validate, its weights are not found, or it was exported from others.
         DataError: the pictures do not fit the model.
     """
-    fp32_path = Path(source) / "model.onnx" if is_run(Path(source)) else Path(source)
-    if not fp32_path.is_file():
-        hint = f"kdedge export {source} --quantize" if is_run(Path(source)) else "kdedge export MODEL -o FILE"
-        raise UsageError(f"There is no model file {fp32_path}. Write it first: {hint}")
-    fp32 = Model.load(fp32_path)
-    if fp32.metadata.quantization is not None:
-        raise UsageError(f"{fp32_path} is quantized. Name the fp32 file: the int8 one beside it is validated with it.")
-    int8_path = fp32_path.with_suffix(".int8.onnx")
-    int8 = Model.load(int8_path) if int8_path.is_file() else None
-    lineage = fp32.metadata.lineage
-    run = fp32_path.parent if "model" in lineage and is_run(fp32_path.parent) else None
-    record = None if run is None else read_run(run)
-    student = _same_weights(run, fp32_path, lineage, weights)
-    if int8 is not None and int8.metadata.lineage != lineage:
-        raise UsageError(f"{int8_path} was exported from another model than {fp32_path}. Export both again.")
-    if int8 is not None and int8.metadata.outputs != fp32.metadata.outputs:
-        raise UsageError(
-            f"{int8_path} was exported with another --method or --target-layer than {fp32_path}. Export both again."
-        )
-    if not fp32.has_map:
-        raise UsageError(f"{fp32_path} was exported with --method none and has no map to validate.")
-    _require_one_size(student, fp32, int8)
-    root = data or (None if record is None else record.data["source"])
+    files = open_files(source, weights)
+    root = data or (None if files.record is None else files.record.data["source"])
     if root is None:
-        raise UsageError(f"{fp32_path} does not come from a run, so its pictures are unknown. Name them: --data DIR.")
-    notes: list[str] = []
-    profile = profile or _made_for(int8, notes)
-    method, target_layer = fp32.metadata.outputs.method, fp32.metadata.outputs.target_layer
-    teacher, teacher_name, teacher_sha256 = _teacher(None if record is None else record.teacher, method, notes)
+        raise UsageError(
+            f"{files.fp32.path} does not come from a run, so its pictures are unknown. Name them: --data DIR."
+        )
     collection = scan(root, unlabelled_ok=True)
+    notes: list[str] = []
+    deployment = _deployment(files, profile or _made_for(files.int8, notes), notes)
+    report, evidence = validate(
+        _models(files, notes),
+        _validation_set(files, collection, boxes, notes, progress),
+        deployment,
+        quick=quick,
+        notes=notes,
+        progress=lambda title, total, done: progress(title, done, total),
+    )
+    beside = Path(source) / "report" if is_run(Path(source)) else files.fp32.path.with_suffix(".report")
+    page, document = write_report(report, evidence, out or beside)
+    return Validation(report, evidence, page, document, (files.int8 or files.fp32).path)
+
+
+def _models(files: ExportedFiles, notes: list[str]) -> Models:
+    student, outputs = files.student, files.fp32.metadata.outputs
+    taught_by = None if files.record is None else files.record.teacher
+    teacher, origin = _teacher(taught_by, outputs.method, notes)
+    return Models(
+        student=deploy(student.model, student.input, outputs.method, outputs.target_layer),
+        fp32=files.fp32,
+        int8=files.int8,
+        teacher=teacher,
+        trained_input=student.input,
+        origins={"teacher": origin, "student": Origin(student.spec.name, student.origin["weights_sha256"])},
+    )
+
+
+def _validation_set(
+    files: ExportedFiles, collection: Collection, boxes: Path | None, notes: list[str], progress: Progress
+) -> ValidationSet:
+    student = files.student
     # As in training, and not as the file says: a file that says otherwise is found out by it.
     decoded = decode(
         collection.val, student.input, progress=lambda done, total: progress("reading pictures", done, total)
     )
     if decoded.problems:
         notes.append(str(decoded.problems))
-    labels = _labels(run, student, fp32)
-    files: dict[Role, Model] = {"fp32": fp32}
-    if int8 is not None:
-        files["int8"] = int8
-    threads = 1 if profile is None or profile.threads is None else profile.threads
-    if profile is not None:
-        where = f"on this machine ({machine_name()})"
-        notes.append(f"latency and memory were measured {where}; {profile.name} is {profile.description}")
-    models = Models(
-        student=deploy(student.model, student.input, method, target_layer),
-        fp32=fp32,
-        int8=int8,
-        teacher=teacher,
-        trained_input=student.input,
-        origins={
-            "teacher": Origin(teacher_name, teacher_sha256),
-            "student": Origin(student.spec.name, student.origin["weights_sha256"]),
-        },
-    )
-    shown = ValidationSet(
+    labels = _labels(files)
+    return ValidationSet(
         images=decoded.images,
         labels=labels,
         targets=_targets(collection, decoded.targets, labels),
         names=[sample.name for sample in decoded.samples],
-        held_out=_held_out(collection, decoded, record, fp32),
+        held_out=_held_out(collection, decoded, files),
         masks=_masks(boxes, collection, decoded, student, notes, progress),
         source=Data(f"{collection.name}, validation side ({_DIVIDED[collection.split]})", collection.fingerprint),
     )
-    footprints = measure_footprints(files, student.parameters, threads)
-    deployment = (
-        Deployment(footprints=footprints) if profile is None else Deployment(profile.name, profile.budgets, footprints)
-    )
-    report, evidence = validate(
-        models,
-        shown,
-        deployment,
-        quick=quick,
-        notes=notes,
-        progress=lambda title, total, done: progress(title, done, total),
-    )
-    report_folder = out or (Path(source) / "report" if is_run(Path(source)) else fp32_path.with_suffix(".report"))
-    page, document = write_report(report, evidence, report_folder)
-    model = fp32_path if int8 is None else int8_path
-    return Validation(report, evidence, page, document, model)
+
+
+def _deployment(files: ExportedFiles, profile: DeviceProfile | None, notes: list[str]) -> Deployment:
+    measured: dict[Role, Model] = {"fp32": files.fp32}
+    if files.int8 is not None:
+        measured["int8"] = files.int8
+    threads = 1 if profile is None or profile.threads is None else profile.threads
+    footprints = measure_footprints(measured, files.student.parameters, threads)
+    if profile is None:
+        return Deployment(footprints=footprints)
+    where = f"on this machine ({machine_name()})"
+    notes.append(f"latency and memory were measured {where}; {profile.name} is {profile.description}")
+    return Deployment(profile.name, profile.budgets, footprints)
 
 
 def _made_for(int8: Model | None, notes: list[str]) -> DeviceProfile | None:
@@ -209,26 +199,17 @@ def _made_for(int8: Model | None, notes: list[str]) -> DeviceProfile | None:
     return profile
 
 
-def _labels(run: Path | None, student: TrainedModel, fp32: Model) -> tuple[str, ...]:
+def _labels(files: ExportedFiles) -> tuple[str, ...]:
     """The class names to expect in the files: those of training, or the file's own where nobody else names them."""
-    unnamed = student.labels == tuple(str(index) for index in range(len(student.labels)))
-    return fp32.metadata.labels if run is None and unnamed else student.labels
+    trained = files.student.labels
+    unnamed = trained == tuple(str(index) for index in range(len(trained)))
+    return files.fp32.metadata.labels if files.run is None and unnamed else trained
 
 
-def _require_one_size(student: TrainedModel, *files: Model | None) -> None:
-    size = student.input.height, student.input.width
-    for file in files:
-        if file is not None and (file.metadata.input.height, file.metadata.input.width) != size:
-            spec = file.metadata.input
-            raise UsageError(
-                f"{file.path} takes {spec.width} × {spec.height} px, and its model was trained at "
-                f"{size[1]} × {size[0]}. Export it again."
-            )
-
-
-def _held_out(collection: Collection, decoded: Decoded, record: RunRecord | None, fp32: Model) -> Flags | None:
+def _held_out(collection: Collection, decoded: Decoded, files: ExportedFiles) -> Flags | None:
     """Which pictures did not fit the file's temperature; None where it was fitted on none of them."""
-    if record is None or "temperature_images" not in fp32.metadata.metrics:
+    record = files.record
+    if record is None or "temperature_images" not in files.fp32.metadata.metrics:
         return None
     if collection.source != record.data["source"] and collection.fingerprint != record.data["fingerprint"]:
         return None
@@ -264,73 +245,28 @@ def _masks(
     return masks
 
 
-def _same_weights(run: Path | None, path: Path, lineage: dict[str, Any], weights: Path | None) -> TrainedModel:
-    """The PyTorch model that the file was exported from: of the run that holds the file, or by name."""
-    if "file" in lineage:
-        raise UsageError(
-            f"{path} was made of {lineage['file']['name']}, not of a PyTorch model that it could be held against. "
-            "`kdedge export --from-onnx` has compared it with that file."
-        )
-    origin = lineage.get("student", {})
-    if origin.get("weights") is None:
-        raise UsageError(
-            f"{path} was exported with random weights, which cannot be had again to compare with. "
-            "Export it with --weights FILE, or from a run."
-        )
-    if weights is not None and "model" in lineage:
-        raise UsageError(f"{path} was exported from a run, which has its own weights. Leave --weights {weights} out.")
-    if run is not None:
-        trained = load_trained(str(run))
-    elif "model" in lineage:
-        raise UsageError(
-            f"{path} was exported from the run {origin['source']}, which is not around it. Validate the run itself: "
-            f"kdedge validate {origin['source']}"
-        )
-    else:
-        trained = load_trained(origin["source"], weights=_weights_file(path, origin["weights"], weights))
-    if trained.origin["weights_sha256"] != origin["weights_sha256"]:
-        or_named = "" if run is not None else ", or name the file that it was made of: --weights FILE"
-        raise UsageError(
-            f"{path} was exported from other weights than {trained.origin['weights']} holds. Export it again{or_named}."
-        )
-    return trained
-
-
-def _weights_file(path: Path, name: str, weights: Path | None) -> Path:
-    """The file of weights that a model file was exported from: the one that is named, or one of its name nearby."""
-    if weights is not None:
-        return weights
-    nearby = [file for file in (path.parent / name, Path(name)) if file.is_file()]
-    if not nearby:
-        raise UsageError(
-            f"{path} was exported from the weights {name}, which are neither beside it nor in the current folder. "
-            "Say where they are: --weights FILE."
-        )
-    return nearby[0]
-
-
 def _teacher(
-    origin: dict[str, Any] | None, method: str, notes: list[str]
-) -> tuple[Deployed | Plain | Model | None, str, str | None]:
-    """The teacher, its name, and the hash of its weights; without its map where it does not allow the method."""
-    if origin is None:
-        return None, "", None
-    if "members" in origin:
-        notes.append(f"the teachers are left out, several taught together: {origin['source']}")
-        return None, "", None
+    taught_by: dict[str, Any] | None, method: str, notes: list[str]
+) -> tuple[Deployed | Plain | Model | None, Origin]:
+    """The teacher and where it is from; without its map where it does not allow the method."""
+    if taught_by is None:
+        return None, Origin()
+    if "members" in taught_by:
+        notes.append(f"the teachers are left out, several taught together: {taught_by['source']}")
+        return None, Origin()
     try:
-        teacher = load_origin(origin["source"], origin["weights"], origin.get("weights_sha256"))
+        teacher = load_origin(taught_by["source"], taught_by["weights"], taught_by.get("weights_sha256"))
         if isinstance(teacher, Model):
-            return teacher, Path(origin["source"]).name, None
+            return teacher, Origin(Path(taught_by["source"]).name)
     except KdedgeError as error:
         notes.append(f"the teacher is left out, it cannot be loaded: {error}")
-        return None, "", None
+        return None, Origin()
+    origin = Origin(teacher.spec.name, teacher.origin["weights_sha256"])
     try:
-        asked: Deployed | Plain = deploy(teacher.model, teacher.input, method)
+        return deploy(teacher.model, teacher.input, method), origin
     except HeadNotSupported as error:
         notes.append(f"the teacher is asked for its answers only: {error}")
-        asked = Plain(teacher.model.eval(), teacher.input)
-    return asked, teacher.spec.name, teacher.origin["weights_sha256"]
+        return Plain(teacher.model.eval(), teacher.input), origin
 
 
 def _targets(collection: Collection, targets: Integers, labels: tuple[str, ...]) -> Integers | None:

@@ -1,0 +1,117 @@
+"""Which files a validation is about, and the PyTorch model that they came from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdedge.models.run_folder import RunRecord, is_run, read_run
+from kdedge.models.trained import TrainedModel, load_trained
+from kdedge_runtime import Model
+from kdedge_runtime.errors import UsageError
+
+__all__ = ["ExportedFiles", "open_files"]
+
+
+@dataclass(frozen=True)
+class ExportedFiles:
+    """Files of one model, and the model."""
+
+    fp32: Model
+    int8: Model | None
+    student: TrainedModel
+    """With the weights that the files were exported from."""
+    run: Path | None
+    """The run folder that holds them; None for a model by name."""
+    record: RunRecord | None
+    """Of that run."""
+
+
+def open_files(source: str, weights: Path | None = None) -> ExportedFiles:
+    """Open the exported files of a run, or one model file and the int8 one beside it.
+
+    Args:
+        source: a run folder with exported files, a file in one, or a `.onnx` file from a model by name.
+        weights: of a file from a model by name, the weights that it was exported from; None looks for them by their
+            name, beside the file and in the current folder.
+
+    Raises:
+        UsageError: there is no file with a map, the two differ, or its weights are not found or are others.
+    """
+    fp32_path = Path(source) / "model.onnx" if is_run(Path(source)) else Path(source)
+    if not fp32_path.is_file():
+        hint = f"kdedge export {source} --quantize" if is_run(Path(source)) else "kdedge export MODEL -o FILE"
+        raise UsageError(f"There is no model file {fp32_path}. Write it first: {hint}")
+    fp32 = Model.load(fp32_path)
+    if fp32.metadata.quantization is not None:
+        raise UsageError(f"{fp32_path} is quantized. Name the fp32 file: the int8 one beside it is validated with it.")
+    int8_path = fp32_path.with_suffix(".int8.onnx")
+    int8 = Model.load(int8_path) if int8_path.is_file() else None
+    lineage = fp32.metadata.lineage
+    run = fp32_path.parent if "model" in lineage and is_run(fp32_path.parent) else None
+    student = _same_weights(run, fp32_path, lineage, weights)
+    if int8 is not None and int8.metadata.lineage != lineage:
+        raise UsageError(f"{int8_path} was exported from another model than {fp32_path}. Export both again.")
+    if int8 is not None and int8.metadata.outputs != fp32.metadata.outputs:
+        raise UsageError(
+            f"{int8_path} was exported with another --method or --target-layer than {fp32_path}. Export both again."
+        )
+    if not fp32.has_map:
+        raise UsageError(f"{fp32_path} was exported with --method none and has no map to validate.")
+    _require_one_size(student, fp32, int8)
+    return ExportedFiles(fp32, int8, student, run, None if run is None else read_run(run))
+
+
+def _same_weights(run: Path | None, path: Path, lineage: dict[str, Any], weights: Path | None) -> TrainedModel:
+    """The PyTorch model that the file was exported from: of the run that holds the file, or by name."""
+    if "file" in lineage:
+        raise UsageError(
+            f"{path} was made of {lineage['file']['name']}, not of a PyTorch model that it could be held against. "
+            "`kdedge export --from-onnx` has compared it with that file."
+        )
+    origin = lineage.get("student", {})
+    if origin.get("weights") is None:
+        raise UsageError(
+            f"{path} was exported with random weights, which cannot be had again to compare with. "
+            "Export it with --weights FILE, or from a run."
+        )
+    if weights is not None and "model" in lineage:
+        raise UsageError(f"{path} was exported from a run, which has its own weights. Leave --weights {weights} out.")
+    if run is not None:
+        trained = load_trained(str(run))
+    elif "model" in lineage:
+        raise UsageError(
+            f"{path} was exported from the run {origin['source']}, which is not around it. Validate the run itself: "
+            f"kdedge validate {origin['source']}"
+        )
+    else:
+        trained = load_trained(origin["source"], weights=_weights_file(path, origin["weights"], weights))
+    if trained.origin["weights_sha256"] != origin["weights_sha256"]:
+        or_named = "" if run is not None else ", or name the file that it was made of: --weights FILE"
+        raise UsageError(
+            f"{path} was exported from other weights than {trained.origin['weights']} holds. Export it again{or_named}."
+        )
+    return trained
+
+
+def _weights_file(path: Path, name: str, weights: Path | None) -> Path:
+    """The file of weights that a model file was exported from: the one that is named, or one of its name nearby."""
+    if weights is not None:
+        return weights
+    nearby = [file for file in (path.parent / name, Path(name)) if file.is_file()]
+    if not nearby:
+        raise UsageError(
+            f"{path} was exported from the weights {name}, which are neither beside it nor in the current folder. "
+            "Say where they are: --weights FILE."
+        )
+    return nearby[0]
+
+
+def _require_one_size(student: TrainedModel, *files: Model | None) -> None:
+    size = student.input.height, student.input.width
+    for file in files:
+        if file is not None and (file.metadata.input.height, file.metadata.input.width) != size:
+            spec = file.metadata.input
+            raise UsageError(
+                f"{file.path} takes {spec.width} × {spec.height} px, and its model was trained at "
+                f"{size[1]} × {size[0]}. Export it again."
+            )
