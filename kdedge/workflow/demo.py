@@ -18,7 +18,6 @@ from kdedge.models.trained import load_trained
 from kdedge.workflow.export_model import export_model
 from kdedge.workflow.validate_model import Validation, validate_model
 from kdedge_export.graph import deploy
-from kdedge_export.speed import latency_ms
 from kdedge_export.validate import metrics
 from kdedge_export.validate.roles import TITLES, Role
 from kdedge_runtime import Model
@@ -31,6 +30,7 @@ from kdedge_runtime.sinks.jsonl import JsonLines
 from kdedge_runtime.sinks.video import VideoFile
 from kdedge_runtime.sources.scenes import LABELS, render_scene
 from kdedge_runtime.sources.synthetic import SyntheticSource
+from kdedge_runtime.timing import latencies_ms
 
 __all__ = ["DemoResult", "Row", "run_demo"]
 
@@ -188,7 +188,7 @@ def _upsampled(maps: Floats) -> Floats:
 def _file_latency(path: Path) -> float:
     model = Model.load(path, threads=1)
     blank = np.zeros((1, SIZE_PX, SIZE_PX, 3), dtype=np.uint8)
-    return latency_ms(lambda: model.predict(blank))[0]
+    return latencies_ms(lambda: model.predict(blank))[0]
 
 
 def _torch_latency(run_folder: str) -> float:
@@ -199,6 +199,6 @@ def _torch_latency(run_folder: str) -> float:
     torch.set_num_threads(1)
     try:
         with torch.no_grad():
-            return latency_ms(lambda: module(blank, top))[0]
+            return latencies_ms(lambda: module(blank, top))[0]
     finally:
         torch.set_num_threads(threads)

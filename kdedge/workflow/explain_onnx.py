@@ -1,7 +1,5 @@
 """From somebody else's `.onnx` file to one that explains itself, with what that costs. Nothing here needs torch."""
 
-import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,11 +13,11 @@ from kdedge_export.surgery.port import example_feed, image_port
 from kdedge_export.surgery.saliency import Method
 from kdedge_export.surgery.view import GraphView, session_of
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.timing import latencies_ms
 
 __all__ = ["ExplainedOnnx", "MapCost", "explain_onnx"]
 
 Progress = Callable[[str, int, int], None]
-_WARM_UPS, _RUNS = 2, 20
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class MapCost:
     macs: float
     """Multiply-accumulates with the map over those without."""
     latency: float
-    """The fastest of 20 runs with the map over the fastest without, measured here in turn on one thread."""
+    """Median latency with the map over that without, measured here in turn on one thread."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +81,5 @@ def _cost(source: Path, output: Path, side_px: int | None) -> MapCost:
         session, feed = session_of(model, str(path), threads=1), example_feed(port, side_px, images=1)
         macs.append(structure_of(model, **({} if side_px is None else {"side_px": side_px})).macs)
         calls.append(partial(session.run, None, feed))
-    fastest = [math.inf, math.inf]
-    for _ in range(_WARM_UPS + _RUNS):
-        for number, call in enumerate(calls):
-            started = time.perf_counter()
-            call()
-            fastest[number] = min(fastest[number], time.perf_counter() - started)
-    return MapCost(macs[1] / max(macs[0], 1), fastest[1] / fastest[0])
+    without_ms, with_ms = latencies_ms(*calls)
+    return MapCost(macs[1] / max(macs[0], 1), with_ms / without_ms)

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kdedge_export.speed import latency_ms
 from kdedge_export.validate import Footprint
 from kdedge_export.validate.roles import Role
 from kdedge_runtime import Model
 from kdedge_runtime.errors import KdedgeError
+from kdedge_runtime.timing import latencies_ms
 
 __all__ = ["measure_footprints"]
 
@@ -46,7 +46,7 @@ def measure_footprints(files: Mapping[Role, Model], parameters: int, threads: in
     opened = [Model.load(model.path, threads=threads) for model in files.values()]
     spec = opened[0].metadata.input
     blank = np.zeros((1, spec.height, spec.width, 3), dtype=np.uint8)
-    taken_ms = latency_ms(*[lambda model=model: model.predict(blank) for model in opened])
+    taken_ms = latencies_ms(*[lambda model=model: model.predict(blank) for model in opened])
     return {
         role: Footprint(
             parameters=parameters,

@@ -1,4 +1,4 @@
-"""How long each stage of a frame takes, without growing on a device that runs for months."""
+"""How long calls take, and each stage of a frame, without growing on a device that runs for months."""
 
 import time
 from collections import deque
@@ -8,10 +8,26 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["WINDOW", "Stage", "StageTimer", "Stopwatch", "Tally"]
+__all__ = ["WINDOW", "Stage", "StageTimer", "Stopwatch", "Tally", "latencies_ms"]
 
 WINDOW = 2048
 """Percentiles are those of this many most recent samples; means are of all."""
+_WARM_UPS = 5
+
+
+def latencies_ms(*calls: Callable[[], object], runs: int = 30) -> tuple[float, ...]:
+    """Median latency of each call, made in turn so that a machine that slows down slows all.
+
+    Args:
+        calls: what to measure.
+        runs: counted runs of each, after five that are not.
+    """
+    watches = [Stopwatch() for _ in calls]
+    for _ in range(_WARM_UPS + runs):
+        for call, watch in zip(calls, watches, strict=True):
+            with watch:
+                call()
+    return tuple(float(np.median(watch.laps_ms[_WARM_UPS:])) for watch in watches)
 
 
 @dataclass(frozen=True)

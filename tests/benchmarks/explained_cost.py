@@ -21,9 +21,9 @@ from model_sweep import cost_of, pictures, saved, without_map
 from kdedge.models.zoo import ModelSpec, build, pretrained_input
 from kdedge_export.graph import ExportedGraph, Plain, deploy, export_graph
 from kdedge_export.quantize import Recipe, quantize
-from kdedge_export.speed import latency_ms
 from kdedge_runtime import Metadata
 from kdedge_runtime.metadata import Outputs
+from kdedge_runtime.timing import latencies_ms
 
 CLASSES = 1000
 MODELS = (
@@ -47,7 +47,7 @@ def measure(name: str, method: str, *, int8: bool, seconds: float) -> dict[str, 
         plain = saved(without_map(model), Metadata(labels, spec, Outputs("none")), Path(folder) / "without.onnx")
         images = pictures(spec, 1, 1)
         cost = cost_of(explained, plain, images, seconds)
-        with_ms, without_ms = latency_ms(lambda: explained.predict(images), lambda: plain.predict(images))
+        with_ms, without_ms = latencies_ms(lambda: explained.predict(images), lambda: plain.predict(images))
     return {
         "model": name,
         "method": method,

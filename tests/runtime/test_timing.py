@@ -1,8 +1,10 @@
 """Timing: percentiles and means of stages, in constant memory."""
 
+import time
+
 import pytest
 
-from kdedge_runtime.timing import WINDOW, StageTimer, Stopwatch, Tally
+from kdedge_runtime.timing import WINDOW, StageTimer, Stopwatch, Tally, latencies_ms
 
 
 def test_figures_of_known_durations() -> None:
@@ -57,3 +59,15 @@ def test_a_stopwatch_keeps_each_lap(monkeypatch: pytest.MonkeyPatch) -> None:
         with watch:
             pass
     assert watch.laps_ms == [500, 250]
+
+
+def test_latencies_are_medians_of_calls_made_in_turn() -> None:
+    made: list[str] = []
+
+    def slow() -> None:
+        made.append("slow")
+        time.sleep(0.004)
+
+    fast_ms, slow_ms = latencies_ms(lambda: made.append("fast"), slow, runs=3)
+    assert made == ["fast", "slow"] * 8  # five rounds warm up
+    assert fast_ms < 4 <= slow_ms

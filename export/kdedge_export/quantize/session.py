@@ -10,8 +10,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from kdedge_export.graph.deployed import TOP_CLASS
-from kdedge_export.speed import latency_ms
 from kdedge_runtime.arrays import Pixels
+from kdedge_runtime.timing import latencies_ms
 
 __all__ = ["feed", "open_session", "paired_latency_ms"]
 
@@ -53,4 +53,4 @@ def paired_latency_ms(sessions: Sequence[ort.InferenceSession], image: Pixels, r
     """
     feeds = [feed(session, image) for session in sessions]
     calls = [partial(session.run, None, values) for session, values in zip(sessions, feeds, strict=True)]
-    return latency_ms(*calls, runs=runs)
+    return latencies_ms(*calls, runs=runs)

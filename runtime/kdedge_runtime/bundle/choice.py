@@ -1,10 +1,9 @@
 """The model of a bundle that is the fastest on this machine."""
 
 import logging
-import statistics
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +12,12 @@ from kdedge_runtime.bundle.content import MODELS, BundleError
 from kdedge_runtime.bundle.key import read_public_key
 from kdedge_runtime.bundle.opening import opened_bundle
 from kdedge_runtime.model import Model, is_bundle
+from kdedge_runtime.timing import latencies_ms
 
 __all__ = ["load_fastest", "sound_files"]
 
 _log = logging.getLogger(__name__)
-_WARM_UPS = 2
-_PASSES = 5
+_RUNS = 5
 _WORTH = 0.95
 """The quantized model must take less than this share of the other's time, to be worth its rounding."""
 
@@ -47,20 +46,22 @@ def sound_files(path: Path, signer: str | None = None) -> Iterator[Mapping[str, 
 
 
 def load_fastest(
-    files: Mapping[str, Path], load: Callable[[Path], Model], measure: Callable[[Model], float] | None = None
+    files: Mapping[str, Path],
+    load: Callable[[Path], Model],
+    measure: Callable[..., tuple[float, ...]] | None = None,
 ) -> Model:
     """Load the models of a bundle and keep the one that suits this machine: int8 is slower on some.
 
     Args:
         files: from `opened_bundle`.
         load: opens a model file.
-        measure: milliseconds of a pass; None measures a few.
+        measure: milliseconds of a pass of each of the models that it is given; None measures a few.
     """
     present = [files[name] for name in MODELS if name in files]
     if len(present) == 1:
         return load(present[0])
     plain, quantized = map(load, present)
-    plain_ms, quantized_ms = map(measure or _latency_ms, (plain, quantized))
+    plain_ms, quantized_ms = (measure or _latencies_ms)(plain, quantized)
     chosen = quantized if quantized_ms < _WORTH * plain_ms else plain
     _log.info(
         "bundle: %s takes %.1f ms here, %s %.1f ms; running %s",
@@ -69,12 +70,7 @@ def load_fastest(
     return chosen
 
 
-def _latency_ms(model: Model) -> float:
-    spec = model.metadata.input
+def _latencies_ms(*models: Model) -> tuple[float, ...]:
+    spec = models[0].metadata.input
     picture = np.random.default_rng(0).integers(0, 256, (1, spec.height, spec.width, 3), np.uint8)
-    times_ms = []
-    for _ in range(_WARM_UPS + _PASSES):
-        started = time.perf_counter()
-        model.predict(picture)
-        times_ms.append((time.perf_counter() - started) * 1e3)
-    return statistics.median(times_ms[_WARM_UPS:])
+    return latencies_ms(*(partial(model.predict, picture) for model in models), runs=_RUNS)
