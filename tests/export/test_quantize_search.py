@@ -186,6 +186,16 @@ def test_labels_make_the_drop_one_of_accuracy(broken: ExportedGraph, pictures: D
     assert wrong.itself.top1 == 0.0 and wrong.judge(sound).drop_points <= 0, "accuracy cannot fall below none"
 
 
+def test_fewer_images_are_still_of_all_classes(broken: ExportedGraph, pictures: Draw) -> None:
+    """They lie in the order of their classes."""
+    images = pictures(32, 4)
+    answers = Judge(broken.model, images)._logits.argmax(axis=1)
+    is_last = np.arange(32) // 8 == 3
+    judge = Judge(broken.model, images, np.where(is_last, answers, (answers + 1) % CLASSES))
+    assert judge.judge(broken.model, 8).top1 == 0.25, "the last class of four is not among them"
+    assert judge.judge(broken.model, 99).top1 == judge.itself.top1 == 0.25
+
+
 def fidelity(map_pearson: float | None, drop_points: float) -> Fidelity:
     return Fidelity(1 - drop_points / 100, None, drop_points, 0.0, map_pearson)
 

@@ -52,7 +52,8 @@ class Judge:
         """
         self._images, self._targets = images, targets
         self._classes: NDArray[np.int64] = np.full(len(images), -1)
-        self._logits, self._maps = self._ask(model, len(images))
+        self._every = np.arange(len(images))
+        self._logits, self._maps = self._ask(model, self._every)
         self._classes = self._logits.argmax(axis=1)
 
     def __len__(self) -> int:
@@ -61,38 +62,44 @@ class Judge:
     @property
     def itself(self) -> Fidelity:
         """Of the float graph: nothing is lost."""
-        return self._compare(self._logits, self._maps, len(self._images))
+        return self._compare(self._logits, self._maps, self._every)
 
     def judge(self, model: onnx.ModelProto, images: int | None = None) -> Fidelity:
-        """Ask another graph, about the first so many images only if that is enough."""
-        count = len(self._images) if images is None else min(images, len(self._images))
-        return self._compare(*self._ask(model, count), count)
+        """Ask another graph; about so many images only if that is enough, from all over them: classes lie in order."""
+        numbers = self._every if images is None else _evenly_spaced(len(self._images), images)
+        return self._compare(*self._ask(model, numbers), numbers)
 
-    def _ask(self, model: onnx.ModelProto, count: int) -> tuple[Floats, Floats | None]:
+    def _ask(self, model: onnx.ModelProto, numbers: NDArray[np.int64]) -> tuple[Floats, Floats | None]:
         session = open_session(model)
         has_map = any(item.name == "saliency_map" for item in session.get_outputs())
         wanted = ["logits", "saliency_map"] if has_map else ["logits"]
         answers = [
-            session.run(wanted, feed(session, image[None], int(index)))
-            for image, index in zip(self._images[:count], self._classes[:count], strict=True)
+            session.run(wanted, feed(session, self._images[number][None], int(self._classes[number])))
+            for number in numbers
         ]
         logits = np.concatenate([answer[0] for answer in answers])
         return logits, np.concatenate([answer[1] for answer in answers]) if has_map else None
 
-    def _compare(self, logits: Floats, maps: Floats | None, count: int) -> Fidelity:
-        exact = self._logits[:count]
+    def _compare(self, logits: Floats, maps: Floats | None, numbers: NDArray[np.int64]) -> Fidelity:
+        exact = self._logits[numbers]
         agreed = agreement(exact, logits)
         top1, drop = None, 100 * (1 - agreed)
         if self._targets is not None:
-            top1 = top1_accuracy(logits, self._targets[:count])
-            drop = 100 * (top1_accuracy(exact, self._targets[:count]) - top1)
+            top1 = top1_accuracy(logits, self._targets[numbers])
+            drop = 100 * (top1_accuracy(exact, self._targets[numbers]) - top1)
         pearson = None
         if maps is not None and self._maps is not None:
-            told = ~is_constant(self._maps[:count])
+            told = ~is_constant(self._maps[numbers])
             # A map that became constant, or no number, keeps nothing.
-            scores = np.nan_to_num(map_pearson(self._maps[:count], maps), nan=0.0)[told]
+            scores = np.nan_to_num(map_pearson(self._maps[numbers], maps), nan=0.0)[told]
             pearson = float(scores.mean()) if told.any() else 1.0
         return Fidelity(agreed, top1, drop, _relative_error(exact, logits), pearson)
+
+
+def _evenly_spaced(total: int, most: int) -> NDArray[np.int64]:
+    """The numbers of at most `most` of `total` images, from all over them."""
+    count = min(total, most)
+    return np.arange(count) * total // count
 
 
 def _relative_error(exact: Floats, logits: Floats) -> float:

@@ -13,7 +13,7 @@ from kdedge_runtime.arrays import Pixels
 __all__ = ["Goal", "Tradeoff", "TradeoffPoint", "search"]
 
 _RANKED_ON = 64
-"""Images on which single layers are ranked; what is decided is decided on all."""
+"""Images on which single layers are ranked, at most; what is decided is decided on all."""
 
 Build = Callable[[Collection[str]], onnx.ModelProto]
 """From the names of the nodes to leave in float, the quantized graph."""
