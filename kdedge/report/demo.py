@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.table import Table
 
 from kdedge.workflow.demo import DemoResult
+from kdedge_export.html.text import correlation
 from kdedge_export.validate import checklist
-from kdedge_export.validate.page.text import correlation
 
 __all__ = ["print_demo"]
 

@@ -6,7 +6,7 @@ import typer
 
 from kdedge.report.console import flagged, stderr_console
 from kdedge.workflow.inspect_model import Inspected
-from kdedge_export.validate.page.text import large
+from kdedge_export.html.text import large
 
 __all__ = ["print_inspected"]
 

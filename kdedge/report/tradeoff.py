@@ -7,8 +7,8 @@ from rich.table import Table
 
 from kdedge.report.page.axis import linear_axis
 from kdedge.report.page.plot import Plot
+from kdedge_export.html.text import escape
 from kdedge_export.quantize import Tradeoff, TradeoffPoint
-from kdedge_export.validate.page.text import escape
 from kdedge_runtime.files import write_whole
 
 __all__ = ["picture_path", "tradeoff_table", "write_picture"]

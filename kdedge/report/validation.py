@@ -9,10 +9,10 @@ from rich.table import Table
 
 from kdedge.report.console import flagged, stderr_console
 from kdedge.workflow.validate_model import Validation
+from kdedge_export.html.text import correlation
 from kdedge_export.validate import Interval, ValidationReport, checklist
 from kdedge_export.validate.calibration import Calibration
 from kdedge_export.validate.intervals import unseen_share
-from kdedge_export.validate.page.text import correlation
 from kdedge_export.validate.roles import TITLES
 
 __all__ = ["print_validation"]

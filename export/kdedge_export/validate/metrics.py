@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from kdedge_runtime.arrays import Floats, Integers
 
 __all__ = [
-    "AS_GOOD_AS_ONE",
     "agreement",
     "agrees",
     "box_mask",
@@ -33,8 +32,6 @@ __all__ = [
 Scores = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-AS_GOOD_AS_ONE = 0.9999995
-"""From here on float32 cannot tell a correlation from 1."""
 _FLAT = 1e-6
 """Range of a constant map as a share of its largest value: a few float32 roundings."""
 

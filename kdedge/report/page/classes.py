@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from kdedge.report.page.looks import Look, swatch
 from kdedge.workflow.disagreement import class_accuracy
 from kdedge.workflow.run_answers import Answers
+from kdedge_export.html.text import escape, points, quantity
 from kdedge_export.validate import metrics
-from kdedge_export.validate.page.text import escape, points, quantity
 
 __all__ = ["class_table"]
 

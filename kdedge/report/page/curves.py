@@ -8,7 +8,7 @@ from kdedge.report.page.axis import Axis, linear_axis, log_axis
 from kdedge.report.page.looks import Look
 from kdedge.report.page.plot import Plot
 from kdedge.workflow.run_history import RunHistory
-from kdedge_export.validate.page.text import escape
+from kdedge_export.html.text import escape
 
 __all__ = ["learning_curves"]
 

@@ -7,9 +7,9 @@ import numpy as np
 from PIL import Image
 
 from kdedge.workflow.inspect_model import Seen
+from kdedge_export.html.text import escape
+from kdedge_export.html.thumbnails import overlay_uri, picture_uri
 from kdedge_export.inspect.decision import Channel, Stage
-from kdedge_export.validate.page.text import escape
-from kdedge_export.validate.page.thumbnails import overlay_uri, picture_uri
 from kdedge_runtime.arrays import Floats
 
 __all__ = ["decision_svg", "evidence_uri"]

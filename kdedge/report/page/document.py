@@ -19,8 +19,8 @@ from kdedge.report.page.tables import groups_table, runs_table
 from kdedge.report.run_settings import RunSettings, run_settings
 from kdedge.workflow.compare_runs import Comparison
 from kdedge.workflow.run_history import RunHistory
-from kdedge_export.validate.page.shell import shell
-from kdedge_export.validate.page.text import correlation, escape, percent
+from kdedge_export.html.shell import shell
+from kdedge_export.html.text import correlation, escape, percent
 from kdedge_runtime.files import write_whole
 
 __all__ = ["render_page", "write_page"]

@@ -7,10 +7,10 @@ import numpy as np
 from kdedge.report.page.looks import Look, swatch
 from kdedge.workflow.disagreement import disagreement, most_telling
 from kdedge.workflow.run_answers import Answers
+from kdedge_export.html.figure import figure
+from kdedge_export.html.text import escape, percent, short
+from kdedge_export.html.thumbnails import overlay_uri, picture_uri
 from kdedge_export.validate import metrics
-from kdedge_export.validate.page.figure import figure
-from kdedge_export.validate.page.text import escape, percent, short
-from kdedge_export.validate.page.thumbnails import overlay_uri, picture_uri
 from kdedge_runtime.arrays import Pixels
 
 __all__ = ["gallery"]

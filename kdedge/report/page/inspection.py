@@ -9,11 +9,11 @@ from kdedge import __version__
 from kdedge.report.page.decision_figure import decision_svg
 from kdedge.report.page.structure_figure import structure_svg
 from kdedge.workflow.inspect_model import Inspected, Seen
+from kdedge_export.html.shell import shell
+from kdedge_export.html.text import escape, large, megabytes
 from kdedge_export.inspect.decision import Channel
 from kdedge_export.inspect.structure import Layer
 from kdedge_export.inspect.weights import ClassWeights
-from kdedge_export.validate.page.shell import shell
-from kdedge_export.validate.page.text import escape, large, megabytes
 from kdedge_runtime.files import write_whole
 
 __all__ = ["decision_page", "inspection_page", "write_inspection"]

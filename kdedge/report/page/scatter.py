@@ -11,7 +11,7 @@ from kdedge.report.page.plot import Plot
 from kdedge.report.run_figures import Column, figure_of
 from kdedge.workflow.run_history import RunHistory
 from kdedge.workflow.seed_groups import SeedGroup
-from kdedge_export.validate.page.text import escape
+from kdedge_export.html.text import escape
 
 __all__ = ["Scatter", "scatter"]
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from kdedge_export.html.text import escape
 from kdedge_export.inspect.structure import Layer, Structure
 from kdedge_export.inspect.timing import LayerTimes
-from kdedge_export.validate.page.text import escape
 
 __all__ = ["structure_svg"]
 

@@ -7,7 +7,7 @@ from kdedge.report.page.looks import Look, swatch
 from kdedge.report.run_figures import FIGURES, Column, columns_of, figure_of, group_figure, written, written_spread
 from kdedge.report.run_settings import RunSettings, duration
 from kdedge.workflow.compare_runs import Comparison
-from kdedge_export.validate.page.text import correlation, escape
+from kdedge_export.html.text import correlation, escape
 
 __all__ = ["groups_table", "runs_table"]
 

@@ -5,6 +5,8 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+from kdedge_export.html.shell import shell
+from kdedge_export.html.text import correlation, escape, megabytes, percent, points
 from kdedge_export.validate.checklist import asked_for, found, spread
 from kdedge_export.validate.evidence import Evidence
 from kdedge_export.validate.gates import Check, Outcome
@@ -14,10 +16,8 @@ from kdedge_export.validate.page.histogram import histogram, lower_end
 from kdedge_export.validate.page.pairs import lost_and_kept
 from kdedge_export.validate.page.quantization import quantization
 from kdedge_export.validate.page.rows import gallery
-from kdedge_export.validate.page.shell import shell
 from kdedge_export.validate.page.studies import studies
 from kdedge_export.validate.page.table import model_table
-from kdedge_export.validate.page.text import correlation, escape, megabytes, percent, points
 from kdedge_export.validate.report import ValidationReport
 from kdedge_export.validate.roles import REFERENCE, TITLES, WORDS, Role
 from kdedge_runtime.files import write_whole

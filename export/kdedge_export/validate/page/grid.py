@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
+from kdedge_export.html.text import correlation, escape, percent
 from kdedge_export.validate.intervals import Interval
-from kdedge_export.validate.page.text import correlation, escape, percent
 
 __all__ = ["correlation_cell", "grid", "percent_cell", "with_interval"]
 

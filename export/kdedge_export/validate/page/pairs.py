@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from kdedge_export.html.text import correlation, short
+from kdedge_export.html.thumbnails import overlay_uri
 from kdedge_export.validate.evidence import Evidence
-from kdedge_export.validate.page.text import correlation, short
-from kdedge_export.validate.page.thumbnails import overlay_uri
 from kdedge_export.validate.roles import WORDS, Role
 
 __all__ = ["lost_and_kept"]

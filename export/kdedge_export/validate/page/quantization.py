@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from kdedge_export.html.text import correlation, escape, percent, quantity
 from kdedge_export.validate.page.grid import grid
-from kdedge_export.validate.page.text import correlation, escape, percent, quantity
 from kdedge_export.validate.report import ValidationReport
 
 __all__ = ["quantization"]

@@ -2,12 +2,12 @@
 
 import math
 
+from kdedge_export.html.figure import figure
+from kdedge_export.html.text import correlation, escape, percent, short
+from kdedge_export.html.thumbnails import overlay_uri, picture_uri
 from kdedge_export.validate import metrics
 from kdedge_export.validate.evidence import Evidence
 from kdedge_export.validate.page.choice import Section
-from kdedge_export.validate.page.figure import figure
-from kdedge_export.validate.page.text import correlation, escape, percent, short
-from kdedge_export.validate.page.thumbnails import overlay_uri, picture_uri
 from kdedge_export.validate.roles import REFERENCE, TITLES, WORDS, Role
 
 __all__ = ["gallery"]

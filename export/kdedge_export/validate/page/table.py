@@ -1,9 +1,9 @@
 """The models side by side, as an HTML table."""
 
+from kdedge_export.html.text import correlation, escape, megabytes, points, quantity
 from kdedge_export.validate import metrics
 from kdedge_export.validate.evidence import Evidence
 from kdedge_export.validate.page.grid import correlation_cell, percent_cell, with_interval
-from kdedge_export.validate.page.text import correlation, escape, megabytes, points, quantity
 from kdedge_export.validate.report import ValidationReport
 from kdedge_export.validate.roles import REFERENCE, TITLES, WORDS, Role
 

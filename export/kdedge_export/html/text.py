@@ -3,11 +3,11 @@
 import math
 from html import escape
 
-from kdedge_export.validate.metrics import AS_GOOD_AS_ONE
-
-__all__ = ["correlation", "escape", "large", "megabytes", "percent", "points", "quantity", "short"]
+__all__ = ["AS_GOOD_AS_ONE", "correlation", "escape", "large", "megabytes", "percent", "points", "quantity", "short"]
 
 _NONE = '<span class="none" title="not measured">–</span>'
+AS_GOOD_AS_ONE = 0.9999995
+"""From here on float32 cannot tell a correlation from 1."""
 
 
 def percent(share: float | None, digits: int = 1) -> str:

@@ -1,6 +1,6 @@
 """One picture of a gallery, with its words below."""
 
-from kdedge_export.validate.page.text import escape
+from kdedge_export.html.text import escape
 
 __all__ = ["figure"]
 
@@ -10,7 +10,7 @@ def figure(title: str, uri: str | None, alternative: str, caption: str) -> str:
 
     Args:
         title: HTML above it, where the page has no head over the column.
-        uri: of the picture, from `kdedge_export.validate.page.thumbnails`.
+        uri: of the picture, from `kdedge_export.html.thumbnails`.
         alternative: plain text in its place.
         caption: HTML below it.
     """

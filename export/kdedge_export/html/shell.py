@@ -3,7 +3,7 @@
 from importlib.resources import files
 from string import Template
 
-from kdedge_export.validate.page.text import escape
+from kdedge_export.html.text import escape
 
 __all__ = ["shell"]
 
@@ -16,7 +16,7 @@ def shell(title: str, body: str, style: str = "") -> str:
         body: HTML; its classes are those of `page.css`, which follows the reader's choice of light or dark.
         style: CSS of this page alone, read after the shared sheet.
     """
-    folder = files("kdedge_export.validate.page")
+    folder = files("kdedge_export.html")
     return Template(folder.joinpath("shell.html.tmpl").read_text("utf-8")).substitute(
         title=escape(title), style=folder.joinpath("page.css").read_text("utf-8") + style, body=body
     )

@@ -1,0 +1,36 @@
+"""Numbers, words and pictures of every page."""
+
+import numpy as np
+import pytest
+
+from kdedge_export.html.text import correlation, large
+from kdedge_export.html.thumbnails import LARGEST_BYTES, overlay_uri, picture_uri
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [(0, "0"), (76, "76"), (1_234, "1.23 k"), (999_600, "1 M"), (11_200_000, "11.2 M")],
+)
+def test_large_counts_have_three_digits(count: float, shown: str) -> None:
+    assert large(count) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.8714, "0.871"), (0.99891, "0.999"), (0.99972, "0.9997"), (0.99999, "0.9999"), (1.0, "1.000"), (-0.5, "−0.500")],
+)
+def test_a_correlation_that_is_not_1_is_not_shown_as_1(value: float, shown: str) -> None:
+    assert correlation(value) == shown
+
+
+class TestThumbnails:
+    def test_even_noise_stays_small(self) -> None:
+        noise = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
+        assert len(picture_uri(noise)) < LARGEST_BYTES * 4 / 3 + 100
+
+    def test_heat_shows_where_the_map_is_positive_and_a_broken_map_shows_none(self) -> None:
+        grey = np.full((32, 32, 3), 128, dtype=np.uint8)
+        hot = np.zeros((8, 8), dtype=np.float32)
+        hot[2, 2] = 1
+        assert overlay_uri(grey, hot) != picture_uri(grey)
+        assert overlay_uri(grey, -hot) == overlay_uri(grey, np.full_like(hot, np.nan)) == picture_uri(grey)
