@@ -12,7 +12,7 @@ from kdedge_export.validate.predict import Predictions
 from kdedge_export.validate.resample import to_common_size
 from kdedge_runtime.arrays import Floats, Integers
 
-__all__ = ["Comparison", "MapComparison", "compare", "pair_pearson"]
+__all__ = ["Comparison", "MapComparison", "compare", "maps_pearson", "pair_pearson"]
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,19 @@ def pair_pearson(reference: Predictions, candidate: Predictions) -> NDArray[np.f
     """
     if reference.maps is None or candidate.maps is None:
         return None
-    a, b = to_common_size(reference.maps, candidate.maps)
-    return _lost_as_zero(metrics.map_pearson(a, b), a, b, _wrong_class(reference, candidate))
+    return maps_pearson(reference.maps, candidate.maps, _wrong_class(reference, candidate))
+
+
+def maps_pearson(reference: Floats, candidate: Floats, wrong: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
+    """The correlation of pairs of maps, `[N]`: 0 where one is lost, NaN where both are constant.
+
+    Args:
+        reference: raw maps `[N, h, w]`.
+        candidate: likewise `[N, h', w']`; the larger are averaged down.
+        wrong: bool `[N]`, the candidate's maps that explain another class, which are lost.
+    """
+    a, b = to_common_size(reference, candidate)
+    return _lost_as_zero(metrics.map_pearson(a, b), a, b, np.zeros(len(a), np.bool_) if wrong is None else wrong)
 
 
 def _compare_maps(reference: Predictions, candidate: Predictions) -> MapComparison | None:

@@ -1,5 +1,6 @@
 """How well a student does on held-out pictures, and how much it thinks like its teacher."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,11 +11,12 @@ from torch.nn import functional as F
 
 from kdedge.distill.loop.images import OnDevice
 from kdedge.distill.loop.learner import Learner
-from kdedge.distill.losses.distance import at_common_size, pearson
 from kdedge.distill.losses.lesson import Answer
 from kdedge.distill.machine.group import Group
 from kdedge.distill.teacher.cache import AnswerCache, compact
 from kdedge.distill.teacher.teacher import Teacher
+from kdedge_export.validate.compare import maps_pearson
+from kdedge_export.validate.metrics import mean
 
 __all__ = ["Beliefs", "Examiner", "agreement_metrics", "examine"]
 
@@ -60,15 +62,18 @@ def examine(
 def agreement_metrics(student: Beliefs, targets: Tensor, teacher: Beliefs | None) -> dict[str, float]:
     """`top1`, `loss` (cross-entropy), and with a teacher `agreement` and `map_pearson`.
 
-    Both sides' maps must be of the teacher's top class.
+    Both sides' maps must be of the teacher's top class. They are compared as in `kdedge validate`'s report; without
+    `map_pearson` where all of them are constant.
     """
     chosen = student.logits.argmax(dim=1)
     metrics = {"top1": _share(chosen == targets), "loss": float(F.cross_entropy(student.logits, targets))}
     if teacher is not None:
         metrics["agreement"] = _share(chosen == teacher.logits.argmax(dim=1))
         if student.maps is not None and teacher.maps is not None:
-            ours, theirs = at_common_size(student.maps, teacher.maps)
-            metrics["map_pearson"] = float(pearson(ours.flatten(1), theirs.flatten(1)).mean())
+            theirs, ours = (maps.cpu().numpy() for maps in (teacher.maps, student.maps))
+            alike = mean(maps_pearson(theirs, ours))
+            if not math.isnan(alike):
+                metrics["map_pearson"] = alike
     return metrics
 
 
