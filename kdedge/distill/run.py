@@ -26,17 +26,11 @@ from kdedge.distill.settings.plan import (
 from kdedge.distill.settings.recipe import Recipe
 from kdedge.distill.settings.request import Plan, Request, plan_for
 from kdedge.distill.teacher.cache import AnswerCache
-from kdedge.distill.teacher.load import (
-    LoadedTeacher,
-    as_teacher,
-    heritage,
-    load_teachers,
-    reload_teachers,
-    teacher_record,
-)
+from kdedge.distill.teacher.load import as_teacher, heritage, load_teachers, reload_teachers, teacher_record
 from kdedge.models import ModelSpec, build, canonical_name, output_stride, pretrained_input, specify
 from kdedge.models.inherit import Inherited
 from kdedge.models.run_folder import BEST, LAST, RunRecord, is_run, lock_run, read_run, write_run
+from kdedge.models.teachers import LoadedTeacher
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.metadata import ImageInput
 

@@ -5,9 +5,10 @@ one image input: float32 (normalised) or uint8 (raw pixels in [0, 255]), `[N, 3,
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from kdedge_runtime.metadata import ImageInput, Metadata
 
 __all__ = ["OnnxTeacher", "file_sha256"]
 
-LOGITS, MAP = "logits", "saliency_map"
+LOGITS, MAP, CLASS = "logits", "saliency_map", "class_index"
 PROBE_IMAGES = 2
 """More than one: a batch of one would not show a graph that mixes up its images."""
 _Arrays = dict[str, np.ndarray[Any, Any]]
@@ -54,11 +55,13 @@ class OnnxTeacher:
     """Of the file, and of those that hold its weights when they are apart."""
     input: ImageInput
     """The pictures it wants. Mean and std have no effect on a graph that takes raw pixels."""
-    labels: tuple[str, ...] | None
-    """None when the file does not name its classes."""
+    metadata: Metadata | None
+    """What a file by kdedge says of itself; None of any other."""
     classes: int
     has_map: bool
     """Whether the file gives the saliency map of its top class: an output `saliency_map`, float `[N, h, w]`."""
+    explains_any: bool
+    """Whether it explains any class that it is asked about, as files by kdedge do."""
     port: _Port
     logits_output: str
     gives_probabilities: bool
@@ -106,13 +109,16 @@ class OnnxTeacher:
                 f"{path} is not what its metadata says: it gives {logits.shape[1]} logits for {len(metadata.labels)} "
                 "labels. Export it again."
             )
+        has_map = MAP in answers and answers[MAP].ndim == 3 and answers[MAP].dtype == np.float32
+        optional = [item.name for item in session.get_overridable_initializers()]
         return cls(
             path,
             sha256,
             spec,
-            None if metadata is None else metadata.labels,
+            metadata,
             logits.shape[1],
-            MAP in answers and answers[MAP].ndim == 3 and answers[MAP].dtype == np.float32,
+            has_map,
+            has_map and metadata is not None and CLASS in optional,
             port,
             logits_output,
             bool((logits >= 0).all() and np.allclose(logits.sum(axis=1), 1.0, atol=1e-3)),
@@ -120,25 +126,33 @@ class OnnxTeacher:
             {"CPUExecutionProvider": session},
         )
 
-    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """None when the file does not name its classes."""
+        return None if self.metadata is None else self.metadata.labels
+
+    def __call__(self, images: Tensor, class_index: int | None = None) -> tuple[Tensor, Tensor | None]:
         """Classify and explain a batch.
 
         It runs on the GPU when the images are there and onnxruntime has its CUDA provider, else on the CPU.
 
         Args:
             images: uint8 RGB `[N, H, W, 3]` on any device; those of another size than the model's are resampled.
+            class_index: the class to explain in all of them; None explains each one's top class.
 
         Returns:
             logits float32 `[N, K]`, of a graph that ends in a softmax log-probabilities; and the raw, signed map of
-            each image's top class, float32 `[N, h, w]`, or None. Both on the images' device.
+            that class, float32 `[N, h, w]`, or None where the file does not give it. Both on the images' device.
         """
         feed = _feed(images, self.port, self.normalise.to(images.device))
-        wanted = [self.logits_output, MAP] if self.has_map else [self.logits_output]
-        answers = _run(self.path, self._session_for(images.device), wanted, self.port, feed)
+        has_map = self.has_map if class_index is None else self.explains_any
+        wanted = [self.logits_output, MAP] if has_map else [self.logits_output]
+        asked = {CLASS: np.array([class_index])} if has_map and class_index is not None else {}
+        answers = _run(self.path, self._session_for(images.device), wanted, self.port, feed, asked)
         logits = torch.from_numpy(answers[self.logits_output]).to(images.device)
         if self.gives_probabilities:
             logits = logits.clamp_min(torch.finfo(torch.float32).tiny).log()
-        return logits, torch.from_numpy(answers[MAP]).to(images.device) if self.has_map else None
+        return logits, torch.from_numpy(answers[MAP]).to(images.device) if has_map else None
 
     def _session_for(self, device: torch.device) -> ort.InferenceSession:
         cuda = "CUDAExecutionProvider"
@@ -223,8 +237,15 @@ def _feed(images: Tensor, port: _Port, normalise: Normalise) -> np.ndarray[Any, 
     return np.ascontiguousarray(x.cpu().numpy())
 
 
-def _run(path: Path, session: ort.InferenceSession, names: list[str], port: _Port, x: np.ndarray[Any, Any]) -> _Arrays:
-    """Outputs by name, of a batch of any size."""
+def _run(
+    path: Path,
+    session: ort.InferenceSession,
+    names: list[str],
+    port: _Port,
+    x: np.ndarray[Any, Any],
+    others: Mapping[str, np.ndarray[Any, Any]] = MappingProxyType({}),
+) -> _Arrays:
+    """Outputs by name, of a batch of any size; `others` are inputs besides the images."""
     step = port.batch or len(x)
     parts: list[Sequence[np.ndarray[Any, Any]]] = []
     for start in range(0, len(x), step):
@@ -233,7 +254,7 @@ def _run(path: Path, session: ort.InferenceSession, names: list[str], port: _Por
         if short:
             chunk = np.concatenate([chunk, np.repeat(chunk[-1:], short, axis=0)])
         try:
-            parts.append(session.run(names, {port.name: chunk}))
+            parts.append(session.run(names, {port.name: chunk, **others}))
         except Exception as error:  # as above
             raise ModelFileError(
                 f"{path} fails on images {chunk.shape}: {_first_line(error)} Export it for that batch and size, with a "

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdedge.models.trained import load_trained
+from kdedge.models.trained import TrainedModel, load_trained
 from kdedge.workflow.origins import load_origin
 from kdedge.workflow.run_answers import Answers, Progress, Questions
 from kdedge.workflow.run_history import RunHistory, TeacherOrigin, read_histories
 from kdedge.workflow.seed_groups import SeedGroup, doubts, seed_groups
+from kdedge.workflow.teacher_file import TeacherFile
 from kdedge_runtime.errors import KdedgeError
 
 __all__ = ["Comparison", "compare_runs"]
@@ -75,7 +76,9 @@ def compare_runs(
     for origin, run in _absent_teachers([run for run in runs if run.name in asked]).values():
         title = origin.name if "teacher" in origin.name else f"{origin.name} (teacher)"
         try:
-            teachers.append(questions.ask(title, load_origin(origin.source, origin.weights, origin.sha256), run))
+            teacher = load_origin(origin.source, origin.weights, origin.sha256).model
+            asked_model = teacher if isinstance(teacher, TrainedModel) else TeacherFile.of(teacher)
+            teachers.append(questions.ask(title, asked_model, run))
         except KdedgeError as error:
             notes.add(f"left out of the pictures. {error}", f"the teacher {origin.name}")
     return Comparison(

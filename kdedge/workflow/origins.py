@@ -1,37 +1,29 @@
 """What a run came from, found again: its teacher, and the classes of its pictures."""
 
-from pathlib import Path
-
 import numpy as np
 
-from kdedge.models.onnx_teacher import file_sha256
-from kdedge.models.trained import TrainedModel, load_trained
-from kdedge_runtime import Model
+from kdedge.models.teachers import LoadedTeacher, load_teacher
 from kdedge_runtime.arrays import Integers
 from kdedge_runtime.errors import DataError, UsageError
 
 __all__ = ["as_model_classes", "load_origin"]
 
 
-def load_origin(source: str, weights: str | None, weights_sha256: str | None) -> TrainedModel | Model:
+def load_origin(source: str, weights: str | None, weights_sha256: str | None) -> LoadedTeacher:
     """A teacher, from where its run found it.
 
     Args:
-        source: a run folder, the name of a network, or a model file written by kdedge.
+        source: a run folder, the name of a network, or an `.onnx` file.
         weights: the file of a network's weights.
         weights_sha256: of what taught; None where it was not noted.
 
     Raises:
         KdedgeError: the teacher is gone, cannot be loaded, or has changed.
     """
-    if source.endswith(".onnx"):
-        if weights_sha256 not in (None, file_sha256(Path(source))):
-            raise UsageError(f"{source} has changed since it taught.")
-        return Model.load(Path(source))
-    trained = load_trained(source, weights=None if weights is None else Path(weights))
-    if weights_sha256 not in (None, trained.origin["weights_sha256"]):
+    teacher = load_teacher(source, weights)
+    if weights_sha256 not in (None, teacher.record["weights_sha256"]):
         raise UsageError(f"{source} has other weights than when it taught.")
-    return trained
+    return teacher
 
 
 def as_model_classes(targets: Integers, labels: tuple[str, ...], known: tuple[str, ...], source: str) -> Integers:

@@ -70,7 +70,7 @@ class Questions:
 
         Args:
             title: what to call the model.
-            trained: the model, or a file by kdedge; one whose head has no closed-form map only answers.
+            trained: the model, or a teacher's file; one whose head has no closed-form map only answers.
             run: the one that the model comes from or has taught: it says which pictures, and what the classes are.
 
         Raises:

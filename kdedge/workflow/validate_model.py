@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +15,9 @@ from kdedge.models.trained import TrainedModel
 from kdedge.workflow.calibrate import fitting_half
 from kdedge.workflow.exported_files import ExportedFiles, open_files
 from kdedge.workflow.footprints import measure_footprints
-from kdedge.workflow.origins import as_model_classes, load_origin
-from kdedge_export.errors import HeadNotSupported
-from kdedge_export.graph import Deployed, Plain, deploy
+from kdedge.workflow.origins import as_model_classes
+from kdedge.workflow.taught_by import find_teacher
+from kdedge_export.graph import deploy
 from kdedge_export.validate import (
     Data,
     Deployment,
@@ -35,7 +34,7 @@ from kdedge_runtime import Model
 from kdedge_runtime.arrays import Integers
 from kdedge_runtime.devices import Budgets, DeviceProfile, load_profile
 from kdedge_runtime.devices.detect import machine_name
-from kdedge_runtime.errors import DataError, KdedgeError, UsageError, ValidationFailed
+from kdedge_runtime.errors import DataError, UsageError, ValidationFailed
 
 __all__ = ["Validation", "validate_model"]
 
@@ -121,9 +120,10 @@ def validate_model(
     collection = scan(root, unlabelled_ok=True)
     notes: list[str] = []
     deployment = _deployment(files, profile or _made_for(files.int8, notes), notes)
+    pictures = _validation_set(files, collection, boxes, notes, progress)
     report, evidence = validate(
-        _models(files, notes),
-        _validation_set(files, collection, boxes, notes, progress),
+        _models(files, pictures, notes),
+        pictures,
         deployment,
         quick=quick,
         notes=notes,
@@ -134,10 +134,10 @@ def validate_model(
     return Validation(report, evidence, page, document, (files.int8 or files.fp32).path)
 
 
-def _models(files: ExportedFiles, notes: list[str]) -> Models:
+def _models(files: ExportedFiles, pictures: ValidationSet, notes: list[str]) -> Models:
     student, outputs = files.student, files.fp32.metadata.outputs
     taught_by = None if files.record is None else files.record.teacher
-    teacher, origin = _teacher(taught_by, outputs.method, notes)
+    teacher, origin = find_teacher(taught_by, outputs.method, pictures, notes)
     return Models(
         student=deploy(student.model, student.input, outputs.method, outputs.target_layer),
         fp32=files.fp32,
@@ -243,30 +243,6 @@ def _masks(
     for index, mask in zip(chosen, found, strict=True):
         masks[index] = mask
     return masks
-
-
-def _teacher(
-    taught_by: dict[str, Any] | None, method: str, notes: list[str]
-) -> tuple[Deployed | Plain | Model | None, Origin]:
-    """The teacher and where it is from; without its map where it does not allow the method."""
-    if taught_by is None:
-        return None, Origin()
-    if "members" in taught_by:
-        notes.append(f"the teachers are left out, several taught together: {taught_by['source']}")
-        return None, Origin()
-    try:
-        teacher = load_origin(taught_by["source"], taught_by["weights"], taught_by.get("weights_sha256"))
-        if isinstance(teacher, Model):
-            return teacher, Origin(Path(taught_by["source"]).name)
-    except KdedgeError as error:
-        notes.append(f"the teacher is left out, it cannot be loaded: {error}")
-        return None, Origin()
-    origin = Origin(teacher.spec.name, teacher.origin["weights_sha256"])
-    try:
-        return deploy(teacher.model, teacher.input, method), origin
-    except HeadNotSupported as error:
-        notes.append(f"the teacher is asked for its answers only: {error}")
-        return Plain(teacher.model.eval(), teacher.input), origin
 
 
 def _targets(collection: Collection, targets: Integers, labels: tuple[str, ...]) -> Integers | None:

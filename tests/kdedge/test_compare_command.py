@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from compare_toys import MEAN, STD, epoch_line, make_run, taught_line
+from onnx import numpy_helper
 from PIL import Image
-from training_toys import CLASSES, VAL, Outcome, write_scenes
+from training_toys import CLASSES, VAL, Outcome, write_foreign_file, write_scenes
 
 from kdedge.models.run_folder import BEST
 from kdedge.models.trained import load_trained
@@ -80,6 +82,17 @@ class TestMeasuring:
         shutil.rmtree(runs[2])
         (note,) = compare_runs(runs[:1]).notes
         assert "does not exist" in note
+
+    def test_a_teacher_in_a_file_of_another_framework_is_asked_too(self, scenes: Path, tmp_path: Path) -> None:
+        origin = {"source": str(write_foreign_file(tmp_path / "foreign.onnx", 48)), "weights": None}
+        comparison = compare_runs([make_run(tmp_path / "student", data=scenes, teacher=origin)])
+        assert comparison.notes == ()
+        (teacher,) = comparison.teachers
+        assert teacher.pictures.images.shape == (3 * VAL, 48, 48, 3), "read at its own size"
+        colours = teacher.pictures.images.mean((1, 2)) / 255
+        weight, bias = (numpy_helper.to_array(part) for part in onnx.load(origin["source"]).graph.initializer)
+        expected = (colours - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225) @ weight + bias
+        np.testing.assert_allclose(teacher.predictions.logits, expected, atol=1e-4)
 
     def test_pictures_that_are_gone_leave_the_recorded_figures(self, tmp_path: Path) -> None:
         gone = tmp_path / "nowhere"

@@ -18,7 +18,7 @@ from onnx import numpy_helper
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
-from training_toys import VAL, Outcome, write_scenes, write_unexplainable
+from training_toys import VAL, Outcome, write_foreign_file, write_scenes, write_unexplainable
 
 from kdedge.models import ModelSpec, build
 from kdedge.models.run_folder import BEST, read_run, write_run
@@ -26,12 +26,12 @@ from kdedge.models.trained import load_trained
 from kdedge.workflow.export_model import export_model
 from kdedge.workflow.footprints import measure_footprints
 from kdedge.workflow.validate_model import Validation, validate_model
-from kdedge_export.graph import save_model
-from kdedge_export.validate import Check
+from kdedge_export.graph import deploy, export_graph, save_model
+from kdedge_export.validate import Check, predict
 from kdedge_runtime import Model
 from kdedge_runtime.devices import Budgets, load_profile
 from kdedge_runtime.errors import DataError, UsageError, ValidationFailed
-from kdedge_runtime.metadata import Outputs
+from kdedge_runtime.metadata import ImageInput, Metadata, Outputs
 
 REFERENCE_DATA = Path(__file__).parents[2].parent / "shared" / "data"
 PHOTOS = REFERENCE_DATA / "imagenet-sample-500.zip"
@@ -314,6 +314,71 @@ def test_a_teacher_of_another_size_sees_the_pictures_at_its_own(run: Path, scene
     with torch.no_grad():
         logits = trained.model.eval()(F.interpolate(x.float(), trained.input.height, mode="bilinear", antialias=True))
     np.testing.assert_allclose(evidence.predictions["teacher"].logits, logits, atol=1e-4 * float(logits.abs().max()))
+
+
+class TestTeachersFile:
+    """A teacher in an `.onnx` file is asked as it was when it taught: its pictures are resampled."""
+
+    def taught_by(self, run: Path, file: Path) -> None:
+        write_run(run, replace(read_run(run), teacher={"source": str(file), "weights": None}))
+
+    def test_one_by_kdedge_of_another_size_explains_the_students_class(self, run: Path, tmp_path: Path) -> None:
+        torch.manual_seed(0)
+        module = deploy(build(ModelSpec("small:resnet8", 3), 64), ImageInput(64, 64, (0.5,) * 3, (0.25,) * 3))
+        metadata = Metadata(("bottle", "fish", "key"), module.spec, module.outputs, temperature=2.0)
+        save_model(export_graph(module).model, metadata, tmp_path / "t.onnx")
+        self.taught_by(run, tmp_path / "t.onnx")
+        validation = validate_model(str(run), quick=True)
+        assert validation.report.passed and validation.report.notes == ()
+        assert validation.report.models["teacher"].bytes == (tmp_path / "t.onnx").stat().st_size
+        answers, evidence = validation.evidence.predictions["teacher"], validation.evidence
+        classes = evidence.predictions["student"].explained_class
+        expected = predict(module, evidence.images, classes)  # which resamples without rounding to whole pixel values
+        np.testing.assert_allclose(answers.logits, expected.logits, atol=0.02 * np.abs(expected.logits).max())
+        assert answers.maps is not None and expected.maps is not None
+        np.testing.assert_allclose(answers.maps, expected.maps, atol=0.05 * np.abs(expected.maps).max())
+        np.testing.assert_array_equal(answers.explained_class, classes)
+        assert validation.report.comparisons["student"].maps is not None
+
+    def test_one_of_another_framework_is_asked_for_its_answers(self, run: Path, tmp_path: Path) -> None:
+        self.taught_by(run, write_foreign_file(tmp_path / "foreign.onnx", 48))
+        validation = validate_model(str(run), quick=True)
+        (note,) = validation.report.notes
+        assert note == (
+            "the teacher is asked for its answers only: foreign.onnx gives no map of a class that is named to it"
+        )
+        assert validation.report.passed and validation.report.models["teacher"].top1 is not None
+        assert validation.report.comparisons["student"].maps is None
+        assert validation.evidence.predictions["teacher"].maps is None
+
+    def test_one_that_is_no_teacher_of_this_student_is_a_note(self, run: Path, tmp_path: Path) -> None:
+        self.taught_by(run, write_foreign_file(tmp_path / "foreign.onnx", 48, classes=7))
+        report = validate_model(str(run), quick=True).report
+        assert report.notes == ("the teacher is left out, it does not answer: it knows 7 classes, and the student 3.",)
+        assert report.passed and "teacher" not in report.models
+
+
+def test_a_teacher_whose_code_fails_is_left_out_with_a_note(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(
+        "from torch import nn\n"
+        "class Broken(nn.Module):\n"
+        "    pretrained_cfg = {'input_size': (3, 32, 32)}\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.last = nn.Linear(3, 3)\n"
+        "    def forward(self, x):\n"
+        "        if len(x.unique()) < x.numel() // 2:\n"  # of noise all are distinct
+        "            raise ValueError('no pictures, please')\n"
+        "        return self.last(x.mean((2, 3)))\n"
+        "def make_model():\n"
+        "    return Broken()\n"
+    )
+    save_file({"last.weight": torch.eye(3), "last.bias": torch.zeros(3)}, tmp_path / "w.safetensors")
+    teacher = {"source": f"{tmp_path / 'broken.py'}:make_model", "weights": str(tmp_path / "w.safetensors")}
+    write_run(run, replace(read_run(run), teacher=teacher))
+    report = validate_model(str(run), quick=True).report
+    assert report.notes == ("the teacher is left out, it does not answer: no pictures, please",)
+    assert report.passed and "teacher" not in report.models
 
 
 class TestObjects:

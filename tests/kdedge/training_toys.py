@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from torch import Tensor, nn
 
@@ -153,3 +155,22 @@ def write_flattening(path: Path, side: int = SIDE) -> str:
         "    return model\n"
     )
     return f"{path}:make_model"
+
+
+def write_foreign_file(path: Path, side: int, classes: int = len(CLASSES)) -> Path:
+    """An `.onnx` classifier of another framework, by the mean colour: float `[N, 3, side, side]`, without map."""
+    rng = np.random.default_rng(0)
+    weight, bias = rng.normal(size=(3, classes)).astype(np.float32), rng.normal(size=classes).astype(np.float32)
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "weight", "bias"], ["y"]),
+    ]
+    sides = [
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)]
+        for name, shape in (("x", ["n", 3, side, side]), ("y", ["n", classes]))
+    ]
+    constants = [numpy_helper.from_array(value, name) for name, value in (("weight", weight), ("bias", bias))]
+    graph = helper.make_graph(nodes, "foreign", *sides, constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path

@@ -1,9 +1,8 @@
-"""The teachers that a user names: loaded, checked against the data, and found again when a run goes on."""
+"""The teachers that a user names: checked against the data, and found again when a run goes on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdedge.data import Collection
 from kdedge.distill.machine.compute import Compute
@@ -11,35 +10,11 @@ from kdedge.distill.settings.request import Request
 from kdedge.distill.teacher.teacher import FileTeacher, NetworkTeacher, SeveralTeachers, Teacher
 from kdedge.distill.watched import Watched
 from kdedge.models.run_folder import is_run
-from kdedge.models.trained import TrainedModel, load_trained
+from kdedge.models.teachers import LoadedTeacher, load_teacher
+from kdedge.models.trained import TrainedModel
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.metadata import ImageInput
 
-if TYPE_CHECKING:
-    from kdedge.models.onnx_teacher import OnnxTeacher
-
-__all__ = ["LoadedTeacher", "as_teacher", "heritage", "load_teachers", "reload_teachers", "teacher_record"]
-
-
-@dataclass(frozen=True)
-class LoadedTeacher:
-    """A teacher from wherever the user has it."""
-
-    name: str
-    model: "TrainedModel | OnnxTeacher"
-    record: dict[str, str | None]
-    """`source` and `weights`, to find it again from any folder.
-
-    `weights_sha256`, and of a factory `code_sha256`, to know that it is the same.
-    """
-    labels: tuple[str, ...] | None
-    """Class names, where the teacher knows them for certain."""
-    classes: int
-
-    @property
-    def input(self) -> ImageInput:
-        """What it looks at."""
-        return self.model.input
+__all__ = ["as_teacher", "heritage", "load_teachers", "reload_teachers", "teacher_record"]
 
 
 def load_teachers(request: Request, data: Collection) -> list[LoadedTeacher]:
@@ -53,9 +28,9 @@ def load_teachers(request: Request, data: Collection) -> list[LoadedTeacher]:
     for source in request.teacher:
         path = Path(source)
         if is_run(path) or path.suffix == ".onnx":
-            teachers.append(_load(source, None))
+            teachers.append(load_teacher(source, None))
         elif weights:
-            teachers.append(_load(source, weights.pop(0)))
+            teachers.append(load_teacher(source, weights.pop(0)))
         else:
             raise UsageError(f"The teacher {source} has random weights. Give it trained ones: --teacher-weights FILE.")
     if weights:
@@ -76,7 +51,7 @@ def reload_teachers(record: dict[str, Any] | None, run: Path) -> list[LoadedTeac
     """
     teachers = []
     for member in () if record is None else record.get("members", [record]):
-        teacher = _load(member["source"], member["weights"])
+        teacher = load_teacher(member["source"], member["weights"])
         if teacher.record != member:
             raise UsageError(
                 f"The teacher {member['source']} has changed since {run} was started, so it cannot continue "
@@ -119,26 +94,6 @@ def heritage(teachers: Sequence[LoadedTeacher]) -> TrainedModel:
     if not teachers or not isinstance(teachers[0].model, TrainedModel):
         raise UsageError("--init teacher needs a first teacher that is a PyTorch network: a run folder, or a name.")
     return teachers[0].model
-
-
-def _load(source: str, weights: str | None) -> LoadedTeacher:
-    path = Path(source)
-    if path.suffix == ".onnx":
-        from kdedge.models.onnx_teacher import OnnxTeacher  # training needs no onnxruntime otherwise
-
-        file = OnnxTeacher.load(path)
-        record = {"source": str(path.resolve()), "weights": None, "weights_sha256": file.sha256}
-        return LoadedTeacher(path.name, file, record, file.labels, file.classes)
-    trained = load_trained(source, weights=None if weights is None else Path(weights))
-    record = {
-        "source": str(path.resolve()) if is_run(path) else trained.spec.name,
-        "weights": None if weights is None else str(Path(weights).resolve()),
-        "weights_sha256": trained.origin["weights_sha256"],
-    }
-    if trained.spec.code_sha256 is not None:
-        record["code_sha256"] = trained.spec.code_sha256
-    known = trained.labels if is_run(path) else None
-    return LoadedTeacher(trained.spec.name, trained, record, known, len(trained.labels))
 
 
 def _require_same_classes(teacher: LoadedTeacher, data: Collection) -> None:
