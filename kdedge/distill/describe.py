@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from kdedge.distill.augment import Augmentation
@@ -11,6 +12,7 @@ from kdedge.distill.settings.recipe import Recipe
 from kdedge.distill.settings.request import Plan, Request
 from kdedge.models import ModelSpec
 from kdedge.models.inherit import Inherited
+from kdedge.models.published import assumed_input, published_name
 from kdedge.models.teachers import LoadedTeacher
 from kdedge.models.trained import TrainedModel
 
@@ -45,6 +47,9 @@ def describe(
     size, cells = learner.student.spec.height, learner.student.map_size
     why_size = "as the teacher's" if teachers else "from the pictures and the device"
     lines.append(("input", f"{size} × {size} px ({said(request.size, why_size)})"))
+    assumed = _assumed_input(request, teachers, spec.name)
+    if assumed is not None:
+        lines.append(("prepared", assumed))
     if cells is not None:
         stem = f"early strides removed, {spec.stride_factor} times finer" if spec.stride_factor > 1 else "stem as it is"
         lines.append(("map", f"{cells[0]} × {cells[1]} cells ({said(request.output_stride, stem)})"))
@@ -88,6 +93,14 @@ def _teachers(teachers: Sequence[LoadedTeacher], parameters: int, top1: float | 
     return [
         ("teacher", f"{teacher.name}, {count / 1e6:.2f} M parameters, {count / parameters:.1f} times as many, {right}")
     ]
+
+
+def _assumed_input(request: Request, teachers: Sequence[LoadedTeacher], name: str) -> str | None:
+    """What was assumed of how pictures are prepared, where the weights that decide it do not tell."""
+    if teachers:
+        model = teachers[0].model
+        return model.assumed_input if isinstance(model, TrainedModel) else None
+    return None if request.weights is None else assumed_input(published_name(name, Path(request.weights)))
 
 
 def _loss(recipe: Recipe) -> str:

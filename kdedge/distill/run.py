@@ -29,6 +29,7 @@ from kdedge.distill.teacher.cache import AnswerCache
 from kdedge.distill.teacher.load import as_teacher, heritage, load_teachers, reload_teachers, teacher_record
 from kdedge.models import ModelSpec, build, canonical_name, output_stride, pretrained_input, specify
 from kdedge.models.inherit import Inherited
+from kdedge.models.published import published_name
 from kdedge.models.run_folder import BEST, LAST, RunRecord, is_run, lock_run, read_run, write_run
 from kdedge.models.teachers import LoadedTeacher
 from kdedge_runtime.errors import DataError, UsageError
@@ -266,7 +267,7 @@ def _network(
 ) -> tuple[ModelSpec, ImageInput]:
     """The student's network and its input."""
     name = canonical_name(request.model)
-    natural = pretrained_input(name)
+    natural = pretrained_input(published_name(name, None if request.weights is None else Path(request.weights)))
     if teachers:
         # The teacher must see the pictures as it was trained to, so the student gets its geometry.
         geometry = teachers[0].input

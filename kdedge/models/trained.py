@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from kdedge.models.factory import is_factory
+from kdedge.models.published import assumed_input, published_name
 from kdedge.models.run_folder import BEST, LAST, is_run, read_run
 from kdedge.models.weights import load_state, read_state
 from kdedge.models.zoo import (
@@ -40,6 +41,8 @@ class TrainedModel:
 
     Of a factory also `code_sha256`.
     """
+    assumed_input: str | None = None
+    """Where its weights do not tell which input they want: what was assumed, and how to say another."""
 
     @property
     def parameters(self) -> int:
@@ -74,7 +77,7 @@ def load_trained(source: str, *, weights: Path | None = None, which: Literal["be
     if not named and (folder.exists() or len(folder.parts) > 1 or source.endswith("/")):
         found = "is no run folder" if folder.exists() else "does not exist"
         raise UsageError(f"{source} {found}. Expected a run of kdedge train or distill, or the name of a model.")
-    name = canonical_name(source)
+    name = published_name(canonical_name(source), weights)
     spec_input = pretrained_input(name)
     state = read_state(weights) if weights is not None else {}
     classes = _classes(name, spec_input, state)
@@ -85,7 +88,8 @@ def load_trained(source: str, *, weights: Path | None = None, which: Literal["be
     origin = _origin(name, weights)
     if spec.code_sha256 is not None:  # the file as the user named it: model files travel, folders do not
         origin |= {"source": source, "code_sha256": spec.code_sha256}
-    return TrainedModel(model, spec, spec_input, pretrained_labels(name, classes), origin)
+    assumed = None if weights is None else assumed_input(name)
+    return TrainedModel(model, spec, spec_input, pretrained_labels(name, classes), origin, assumed)
 
 
 def _classes(name: str, spec: ImageInput, state: Mapping[str, Tensor]) -> int:

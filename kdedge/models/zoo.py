@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from kdedge.models.factory import code_sha256, count_classes, factory_name, is_factory, make, require_unchanged
+from kdedge.models.published import torchvision_input, torchvision_names
 from kdedge.models.resnet import RESNETS, SmallResNet
 from kdedge.models.stride import reduce_stride
 from kdedge_runtime.errors import MissingDependency, UsageError
@@ -41,7 +42,10 @@ class ModelSpec:
     """What it takes to build the same network again."""
 
     name: str
-    """With its library (`torchvision:resnet18`, `timm:resnet18.a1_in1k`, `small:resnet20`) or file (`/n.py:make`)."""
+    """With its library (`torchvision:resnet18`, `timm:resnet18.a1_in1k`, `small:resnet20`) or file (`/n.py:make`).
+
+    Behind a dot stands the tag of published weights, where these are known.
+    """
     classes: int
     stride_factor: int = 1
     """How many times finer the resolution is than the network's own, see `kdedge.models.reduce_stride`."""
@@ -73,7 +77,7 @@ def canonical_name(name: str) -> str:
             "network itself: timm:NAME --weights FILE (--teacher-weights FILE for a teacher)."
         )
     library, _, bare = name.rpartition(":")
-    libraries = {"torchvision": _torchvision_names, "small": lambda: list(RESNETS), "timm": _timm_names}
+    libraries = {"torchvision": torchvision_names, "small": lambda: list(RESNETS), "timm": _timm_names}
     searched = [library] if library else ["torchvision", "small"]
     if searched[0] not in libraries:
         raise UsageError(
@@ -113,8 +117,11 @@ def build(spec: ModelSpec, size: int) -> nn.Module:
         from torchvision.models import get_model
 
         # The auxiliary classifiers of GoogLeNet and Inception return more than logits.
-        extra: dict[str, Any] = {"aux_logits": False} if bare in {"googlenet", "inception_v3"} else {}
-        model = cast(nn.Module, get_model(bare, weights=None, num_classes=spec.classes, **extra))
+        network, _, tag = bare.partition(".")
+        extra: dict[str, Any] = {"aux_logits": False} if network in {"googlenet", "inception_v3"} else {}
+        if tag and network.startswith("vit_"):  # whose weights know the places in a picture of one size
+            extra["image_size"] = torchvision_input(bare).height
+        model = cast(nn.Module, get_model(network, weights=None, num_classes=spec.classes, **extra))
     reduce_stride(model, spec.stride_factor, size, fresh=spec.fresh_stem)
     return model
 
@@ -155,7 +162,7 @@ def own_classes(name: str, spec_input: ImageInput) -> int:
 
 
 def pretrained_input(name: str) -> ImageInput:
-    """The input that the trained weights of this model expect.
+    """The input that the trained weights of this model expect; those of its tag where its name has one.
 
     Raises:
         UsageError: a factory describes it in a way that cannot be read.
@@ -166,14 +173,7 @@ def pretrained_input(name: str) -> ImageInput:
     if library == "timm":
         return _timm_input(name, _timm().get_pretrained_cfg(bare).to_dict())
     if library == "torchvision":
-        from torchvision.models import get_model_weights
-
-        preset = list(get_model_weights(bare))[-1].transforms()
-        crop, resize = preset.crop_size[0], preset.resize_size[0]
-        interpolation = _interpolation(preset.interpolation.value)
-        return ImageInput(
-            crop, crop, tuple(preset.mean), tuple(preset.std), crop_fraction=crop / resize, interpolation=interpolation
-        )
+        return torchvision_input(bare)
     return ImageInput(32, 32, IMAGENET_MEAN, IMAGENET_STD)
 
 
@@ -210,12 +210,6 @@ def _timm_input(name: str, config: Mapping[str, Any]) -> ImageInput:
 
 def _interpolation(name: str) -> Interpolation:
     return "bicubic" if name == "bicubic" else "bilinear"
-
-
-def _torchvision_names() -> list[str]:
-    import torchvision
-
-    return list(torchvision.models.list_models(module=torchvision.models))
 
 
 def _timm_names() -> list[str]:

@@ -36,6 +36,8 @@ def print_export(result: ExportResult, source: str, data: str | None, weights: P
         console.print(flagged("warning", f"calibration: {result.problems}"), soft_wrap=True)
     spec, outputs = result.metadata.input, result.metadata.outputs
     say(f"{result.fp32}  {_megabytes(result.fp32)}, input {spec.width} × {spec.height} px")
+    if result.assumed_input is not None:
+        say(f"  [-] preparing pictures: {result.assumed_input}")
     say(
         f"  [x] logits equal PyTorch's{_but_for(result.logits_error, 'rounding')} on two inputs "
         f"(relative error {result.logits_error:.0e})"

@@ -46,6 +46,8 @@ class ExportResult:
     logits_error: float
     """Largest error against PyTorch over two inputs, relative to the range."""
     map_error: float | None
+    assumed_input: str | None = None
+    """What was assumed of the input that the weights want, where they do not tell."""
     fit: Fit | None = None
     """Of the temperature; None for a model without a run."""
     int8: Path | None = None
@@ -141,7 +143,9 @@ def export_model(
     progress("exporting", 1, 1)
     int8_path = output.with_suffix(".int8.onnx")
     removed = _removed(int8_path) if _is_of_another_model(int8_path, metadata) else None
-    result = ExportResult(output, metadata, logits_error, map_error, fit, removed=removed)
+    result = ExportResult(
+        output, metadata, logits_error, map_error, assumed_input=trained.assumed_input, fit=fit, removed=removed
+    )
     if not with_int8:
         return result
     recipe = Recipe(profile.quantization.reduce_range, profile.quantization.activations)

@@ -89,6 +89,21 @@ class TestPlan:
         start_run(Request(str(tiny), SMALL, epochs=1, output_stride=2), tmp_path / "run", listener, "cpu")
         assert dict(listener.plan)["map"] == "16 × 16 cells (as asked)"
 
+    @pytest.mark.parametrize("as_teacher", [True, False])
+    def test_how_pictures_are_prepared_for_unknown_weights_is_told(
+        self, tiny: Path, tmp_path: Path, as_teacher: bool
+    ) -> None:
+        """MobileNetV2's published weights want two different ways."""
+        name, weights, listener = "torchvision:mobilenet_v2", tmp_path / "w.safetensors", Listener()
+        save_file(build(ModelSpec(name, 3), 32).state_dict(), weights)
+        if as_teacher:
+            asked = {"model": SMALL, "teacher": (name,), "teacher_weights": (str(weights),), "loss": "ce:0.1,kd:0.9"}
+        else:
+            asked = {"model": name, "weights": str(weights)}
+        record = start_run(Request(str(tiny), size=32, epochs=1, **asked), tmp_path / "run", listener, "cpu")
+        assert record.input.crop_fraction == pytest.approx(224 / 232)
+        assert dict(listener.plan)["prepared"].startswith("assumed as IMAGENET1K_V2 has it, 224 of 232 px, bilinear")
+
 
 class TestWeights:
     def test_training_starts_from_them_and_learns_its_own_classifier(self, tiny: Path, tmp_path: Path) -> None:
