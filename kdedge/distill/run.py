@@ -1,35 +1,26 @@
 """From what the user asked for to a finished run folder."""
 
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
-from kdedge.data import Collection, decode, scan, subset, typical_size
+from kdedge.data import Collection, decode, scan, subset
 from kdedge.distill.assemble import assemble, cache_key, first_student
+from kdedge.distill.decide import choose_network, draft_recipe, settle_recipe
 from kdedge.distill.describe import describe
 from kdedge.distill.loop.engine import Observer, Trainer
 from kdedge.distill.loop.images import Images, OnDevice, training_images
-from kdedge.distill.loop.measure import balanced_weights, measured_terms, seconds_per_epoch
 from kdedge.distill.loop.stop import stop_requests
-from kdedge.distill.losses import TERMS
 from kdedge.distill.machine.compute import Compute, choose_compute
 from kdedge.distill.machine.group import Group, join_group
-from kdedge.distill.settings.plan import (
-    FEW_EPOCHS,
-    check_map_size,
-    choose_epochs,
-    choose_size,
-    requested_stride_factor,
-    stride_factor,
-)
+from kdedge.distill.settings.plan import check_map_size
 from kdedge.distill.settings.recipe import Recipe
-from kdedge.distill.settings.request import Plan, Request, plan_for
+from kdedge.distill.settings.request import Request, plan_for
 from kdedge.distill.teacher.cache import AnswerCache
 from kdedge.distill.teacher.load import as_teacher, heritage, load_teachers, reload_teachers, teacher_record
-from kdedge.models import ModelSpec, build, canonical_name, output_stride, pretrained_input, specify
+from kdedge.models import ModelSpec
 from kdedge.models.inherit import Inherited
-from kdedge.models.published import published_name
 from kdedge.models.run_folder import BEST, LAST, RunRecord, is_run, lock_run, read_run, write_run
 from kdedge.models.teachers import LoadedTeacher
 from kdedge_runtime.errors import DataError, UsageError
@@ -84,13 +75,14 @@ def start_run(
     group.wait()  # nobody may find the folder that another process of this run has made already
     collection = _collection(request.data, request.images_per_class)
     teachers = load_teachers(request, collection)
-    spec, spec_input = _network(request, teachers, collection, compute)
+    on_cpu = compute.device.type == "cpu"
+    spec, spec_input = choose_network(request, teachers, collection, on_cpu=on_cpu)
     plan = plan_for(request, len(collection.train), len(collection.labels))
     desk = _Desk(collection, teachers, spec, spec_input, compute, group, out, audience)
-    trainer, inherited = desk.trainer(_draft(plan, request), request)
+    trainer, inherited = desk.trainer(draft_recipe(plan, request), request)
     check_map_size(trainer.learner.student.map_size)
-    _warn_of_a_stranger(trainer, desk)
-    trainer.recipe = recipe = _settle(trainer, plan, desk)
+    desk.warn_of_a_stranger(trainer)
+    trainer.recipe = recipe = settle_recipe(trainer, plan, group, on_cpu=on_cpu, warn=audience.on_warning)
     lines = describe(request, plan, trainer, teachers, spec, recipe, inherited)
     audience.on_plan(lines, list(recipe.loss), recipe.epochs)
     record = RunRecord(
@@ -207,6 +199,15 @@ class _Desk:
         )
         return trainer, inherited
 
+    def warn_of_a_stranger(self, trainer: Trainer) -> None:
+        """Tell of a teacher that does no better than chance."""
+        labels, top1 = self.collection.labels, trainer.examiner.teacher_top1
+        if top1 is not None and top1 < ABOUT_CHANCE / len(labels):
+            self.audience.on_warning(
+                f"The teacher is right on {100 * top1:.1f} % of the validation images, about chance. "
+                f"Are its classes in the order of the folders ({', '.join(labels[:3])}, …)?"
+            )
+
     def finish(self, trainer: Trainer, record: RunRecord, *, resume: bool) -> RunRecord:
         """Train, read the test pictures, and complete the record."""
         try:
@@ -260,84 +261,6 @@ def _require_free(out: Path) -> None:
 def _collection(data: str, images_per_class: int | None) -> Collection:
     collection = scan(data)
     return collection if images_per_class is None else subset(collection, images_per_class)
-
-
-def _network(
-    request: Request, teachers: list[LoadedTeacher], collection: Collection, compute: Compute
-) -> tuple[ModelSpec, ImageInput]:
-    """The student's network and its input."""
-    name = canonical_name(request.model)
-    natural = pretrained_input(published_name(name, None if request.weights is None else Path(request.weights)))
-    if teachers:
-        # The teacher must see the pictures as it was trained to, so the student gets its geometry.
-        geometry = teachers[0].input
-        size = request.size or geometry.height
-    else:
-        # Trained weights know pictures by their centre; a network that learns from scratch sees all of them.
-        geometry = natural if request.weights else replace(natural, crop_fraction=1.0)
-        size = request.size or choose_size(typical_size(collection.train), on_cpu=compute.device.type == "cpu")
-    spec_input = replace(geometry, height=size, width=size, mean=natural.mean, std=natural.std)
-    fresh_stem = request.weights is None
-    if request.init == "teacher":
-        inherited = heritage(teachers).spec
-        fresh_stem = inherited.fresh_stem
-    plain = specify(name, len(collection.labels), fresh_stem=fresh_stem)
-    own_stride = output_stride(build(plain, size), size)
-    if request.output_stride is None:
-        factor = stride_factor(size, own_stride)
-    else:
-        factor = requested_stride_factor(request.output_stride, own_stride)
-    return replace(plain, stride_factor=factor), spec_input
-
-
-def _draft(plan: Plan, request: Request) -> Recipe:
-    """The recipe, but for its length and the weights that are measured."""
-    settings, weights = plan.settings, plan.loss.weights
-    softened = [name for name, term in TERMS.items() if term.softened]
-    if request.temperature is not None and not set(softened) & set(weights):
-        raise UsageError(f"--temperature softens the terms {', '.join(softened)}; the loss has none of them.")
-    return Recipe(
-        epochs=1,
-        batch_size=plan.batch_size,
-        learning_rate=plan.learning_rate,
-        loss={name: 1.0 if weight is None else weight for name, weight in weights.items()},
-        settings=plan.loss.settings,
-        measured=tuple(name for name, weight in weights.items() if weight is None),
-        layers=settings.layers,
-        temperature=settings.temperature,
-        weight_decay=settings.weight_decay,
-        warmup_fraction=settings.warmup_fraction,
-        augmentation=settings.augmentation,
-        cached_views=request.cache_teacher or 0,
-        seed=request.seed or 0,
-    )
-
-
-def _settle(trainer: Trainer, plan: Plan, desk: _Desk) -> Recipe:
-    """Measure what was left open: weights of terms, and on a CPU the length."""
-    recipe, on_cpu = trainer.recipe, desk.compute.device.type == "cpu"
-    if recipe.measured:
-        sizes = desk.group.agree(measured_terms(trainer))
-        recipe = replace(recipe, loss=balanced_weights(plan.loss.weights, sizes))
-    if plan.settings.epochs is not None:
-        return replace(recipe, epochs=plan.settings.epochs)
-    (seconds,) = desk.group.agree([seconds_per_epoch(trainer) if on_cpu else 0.0])
-    epochs = choose_epochs(plan.steps, trainer.batches.per_epoch, seconds, on_cpu=on_cpu)
-    if epochs < FEW_EPOCHS:
-        desk.audience.on_warning(
-            f"Only {epochs} epochs fit a quarter of an hour on this CPU, too few to learn well. Better: a GPU, a "
-            f"smaller network such as small:resnet8, or --epochs 30 (about {30 * seconds / 60:.0f} minutes)."
-        )
-    return replace(recipe, epochs=epochs)
-
-
-def _warn_of_a_stranger(trainer: Trainer, desk: _Desk) -> None:
-    labels, top1 = desk.collection.labels, trainer.examiner.teacher_top1
-    if top1 is not None and top1 < ABOUT_CHANCE / len(labels):
-        desk.audience.on_warning(
-            f"The teacher is right on {100 * top1:.1f} % of the validation images, about chance. "
-            f"Are its classes in the order of the folders ({', '.join(labels[:3])}, …)?"
-        )
 
 
 def _require_same_request(request: Request, record: RunRecord, out: Path) -> None:

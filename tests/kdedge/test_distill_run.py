@@ -76,7 +76,7 @@ class TestPlan:
     def test_epochs_that_are_not_asked_for_fit_the_machine(
         self, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("kdedge.distill.run.seconds_per_epoch", lambda _: 300.0)
+        monkeypatch.setattr("kdedge.distill.decide.seconds_per_epoch", lambda _: 300.0)
         listener = Listener()
         record = start_run(Request(str(tiny), SMALL), tmp_path / "run", listener, "cpu")
         assert record.recipe["epochs"] == 3
