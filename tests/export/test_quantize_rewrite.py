@@ -1,5 +1,7 @@
 """What is rewritten for integer kernels computes what it computed before."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -66,6 +68,27 @@ def test_a_first_convolution_of_any_shape_reads_bytes(settings: dict, pictures) 
     images = pictures(3, 8)
     (exact,), (found,) = answers(graph.model, images), answers(rewritten.model, images)
     np.testing.assert_allclose(found, exact, atol=2e-5 * float(np.abs(exact).max()))
+
+
+@pytest.mark.parametrize(
+    ("settings", "height", "width", "spec"),
+    [
+        ({"kernel_size": 3, "stride": 2, "padding": 1}, 33, 32, EVEN),
+        ({"kernel_size": (5, 3), "stride": (4, 2), "padding": (0, 1)}, 45, 64, SPEC),
+        ({"kernel_size": (2, 4), "stride": (1, 4), "padding": (3, 0)}, 32, 36, EVEN),
+    ],
+    ids=str,
+)
+def test_sides_of_any_length_read_bytes(settings: dict, height: int, width: int, spec: ImageInput) -> None:
+    """Columns are grouped where they come out even, whatever the rows do."""
+    spec = replace(spec, height=height, width=width)
+    graph = export_graph(Plain(first_convolution(settings, spec).eval(), spec))
+    rewritten = rewrite(graph, bytes_in=True)
+    assert any(node.output[0] == "ungrouped" for node in rewritten.model.graph.node)
+    images = np.random.default_rng(0).integers(0, 256, (3, height, width, 3), dtype=np.uint8)
+    (exact,), (found,) = answers(graph.model, images), answers(rewritten.model, images)
+    atol = 1e-5 if spec.mean == EVEN.mean else 0.02  # a border is in whole pixel values
+    np.testing.assert_allclose(found, exact, atol=atol * float(np.abs(exact).max()))
 
 
 def test_a_border_of_another_mean_is_off_by_less_than_half_a_pixel_value(pictures) -> None:

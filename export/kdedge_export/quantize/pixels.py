@@ -74,7 +74,9 @@ def read_pixels(graph: Surgery) -> int | None:
         nodes.append(helper.make_node("Reshape", [tensor, size], ["grouped_pixels"]))
         tensor = "grouped_pixels"
         shift = np.tile(shift, outputs)
-        _ungroup(graph, conv, len(weight), (height // settings["strides"][0], width // group * outputs))
+        (above, _, below, _), (reach, _), (step, _) = (settings[name] for name in ("pads", "kernel_shape", "strides"))
+        rows = (height + above + below - reach) // step + 1
+        _ungroup(graph, conv, len(weight), (rows, width // group * outputs))
     if np.abs(front.mean - zero).max() > _ROUNDING and any(settings.get("pads", [0])):
         colour = np.tile(np.rint(front.mean), group).astype(np.uint8)
         frame, tensor = _frame(graph, tensor, (height, width // group), colour, settings)
