@@ -355,7 +355,7 @@ class TestRefusals:
         nodes = [node("Flatten", ["x"], "flat"), node("MatMul", ["flat", "dense"], "logits")]
         dense = np.random.default_rng(0).normal(size=(3 * SIDE * SIDE, CLASSES)).astype(np.float32)
         path = write(tmp_path / "theirs.onnx", nodes, {"dense": dense})
-        with pytest.raises(HeadNotSupported, match="no map of features"):
+        with pytest.raises(HeadNotSupported, match="no features with weights after them"):
             explain_file(path, tmp_path / "ours.onnx")
 
     def test_a_target_that_is_not_there(self, tmp_path: Path) -> None:

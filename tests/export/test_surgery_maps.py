@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,7 +22,9 @@ TOLERANCE = 1e-4
 WEIGHTS = Path(__file__).parents[2] / ".." / "shared" / "data" / "weights"
 
 
-def to_onnx(model: nn.Module, path: Path, side: int = SIDE, *, dynamo: bool = False, batch: int | None = None) -> Path:
+def to_onnx(
+    model: nn.Module, path: Path, side: int = SIDE, *, dynamo: bool = False, batch: int | None = None, **more: Any
+) -> Path:
     """As users export; with a dynamic batch unless one is given."""
     example = (torch.randn(batch or 2, 3, side, side),)
     if batch is not None:
@@ -36,7 +39,7 @@ def to_onnx(model: nn.Module, path: Path, side: int = SIDE, *, dynamo: bool = Fa
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            extra = {"external_data": False, "verbose": False} if dynamo else {}
+            extra = more | ({"external_data": False, "verbose": False} if dynamo else {})
             torch.onnx.export(model.eval(), example, path, dynamo=dynamo, **names, **dynamic, **extra)
     finally:
         logging.disable(level)

@@ -167,9 +167,7 @@ def test_a_network_that_fixes_the_number_of_pictures_is_refused(command: Command
     assert done.err.startswith("error: Tokens cannot be exported") and "x.shape[0] or -1 in place of len(x)" in done.err
 
 
-def test_a_transformers_layers_are_shown_and_why_a_picture_is_not_followed(
-    command: Command, photo: Path, tmp_path: Path
-) -> None:
+def test_a_transformer_is_followed_at_its_last_tokens(command: Command, photo: Path, tmp_path: Path) -> None:
     (tmp_path / "tokens.py").write_text(_TRANSFORMER)
     model = tmp_path / "tokens.onnx"
     done = command("export", f"{tmp_path / 'tokens.py'}:make_model", "-o", model)
@@ -177,8 +175,21 @@ def test_a_transformers_layers_are_shown_and_why_a_picture_is_not_followed(
     inspected = command("inspect", model, photo, "-o", tmp_path / "page.html")
     assert inspected.code == 0, inspected.err
     assert "Softmax" in inspected.out and (tmp_path / "page.html").is_file()
+    assert "4 × 4  gradient × activation: half of the evidence" in inspected.err
+
+
+def test_where_nothing_lies_over_the_picture_layers_are_shown_and_why_it_is_not_followed(
+    command: Command, photo: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tokens.py").write_text(_TRANSFORMER.replace("transpose(1, 2)", "transpose(1, 2)[:, 2:]"))
+    model = tmp_path / "tokens.onnx"
+    done = command("export", f"{tmp_path / 'tokens.py'}:make_model", "--method", "input-gradient", "-o", model)
+    assert done.code == 0, done.err
+    inspected = command("inspect", model, photo, "-o", tmp_path / "page.html")
+    assert inspected.code == 0, inspected.err
+    assert "Softmax" in inspected.out and (tmp_path / "page.html").is_file()
     explained = command("explain", model, photo, "-o", tmp_path / "out")
     assert explained.code == 0 and (tmp_path / "out" / "noise.png").is_file(), explained.err
     for said in (inspected.err, explained.err):
-        assert "cannot be followed" in said and "transformers keep tokens" in said
+        assert "cannot be followed" in said and "lie over the picture" in said
         assert "--target-layer" not in said, "neither command has it"

@@ -121,9 +121,8 @@ def decide(
         parts = dissect(view, name, side_px=side_px)
     except HeadNotSupported as error:
         raise HeadNotSupported(
-            f"how {name} decides cannot be followed: that takes maps of features, [N, C, h, w] or [N, h, w, C], that "
-            "all of the answer goes through, and its graph shows none (transformers keep tokens). "
-            "Its answers, its own map and its layers are told all the same."
+            f"how {name} decides cannot be followed: that takes features that lie over the picture, and its graph "
+            "shows none. Its answers, its own map and its layers are told all the same."
         ) from error
     cuts = view.cuts(parts.port.name, parts.target)[1:]
     held = run_graph(model, [*cuts, parts.logits], feed, name)
@@ -161,7 +160,12 @@ def _with_batch(model: onnx.ModelProto, images: int) -> onnx.ModelProto:
 
 
 def _stages(view: GraphView, cuts: list[str], held: Mapping[str, Array], parts: Anatomy) -> list[str]:
-    """The target, and of every finer resolution before it the last tensor; coarse to fine."""
+    """The target, and of every finer resolution before it the last tensor; coarse to fine.
+
+    Rows of cells and tokens are followed at the target only.
+    """
+    if parts.layout.kind != "NCHW":
+        return [parts.target]
     by_size: dict[tuple[int, ...], str] = {}
     for tensor in cuts:
         value = held[tensor]
@@ -171,11 +175,11 @@ def _stages(view: GraphView, cuts: list[str], held: Mapping[str, Array], parts: 
             by_size[value.shape[2:]] = tensor
     by_size[held[parts.target].shape[2:]] = parts.target
     sizes = sorted((size for size in by_size if max(size) <= FINEST_CELLS and min(size) > 1), key=max)
-    return [by_size[size] for size in sizes[:MOST_STAGES]] if parts.layout == "NCHW" else [parts.target]
+    return [by_size[size] for size in sizes[:MOST_STAGES]]
 
 
 def _is_like(value: Array, parts: Anatomy) -> bool:
-    return parts.layout == "NCHW" and value.shape[1] > 3 and min(value.shape[2:]) >= min(parts.cells)
+    return bool(value.shape[1] > 3 and min(value.shape[2:]) >= min(parts.cells))
 
 
 def _slope(
@@ -215,16 +219,17 @@ def _by_blanking(
     explained: int,
     why: str,
 ) -> Stage:
-    edited, _ = with_edited_features(model, tensor, parts.logits, activations.dtype, without_rounding=False)
+    edited, _ = with_edited_features(model, tensor, parts.logits, activations, without_rounding=False)
     probe = Probe(edited, [parts.logits], name)
 
     def logit(mask: Array) -> float:
-        edits = {MASK: mask.astype(activations.dtype), DELTA: np.zeros((1, 1, 1, 1), activations.dtype)}
+        edits = {MASK: mask.astype(activations.dtype), DELTA: nothing.astype(activations.dtype)}
         return float(probe(dict(feed) | edits)[parts.logits].reshape(-1)[explained])
 
+    layout, nothing = parts.layout, parts.layout.over_channels([0.0])
     held = _channels_first(parts, activations)
     count, height, width = held.shape
-    whole = logit(np.ones((1, 1, 1, 1)))
+    whole = logit(layout.over_channels([1.0]))
     rows, columns = min(_BLANKED_BLOCKS, height), min(_BLANKED_BLOCKS, width)
     falls = np.zeros((rows, columns), dtype=np.float32)
     for row, column in np.ndindex(rows, columns):
@@ -233,13 +238,12 @@ def _by_blanking(
             row * height // rows : (row + 1) * height // rows,
             column * width // columns : (column + 1) * width // columns,
         ] = 0
-        falls[row, column] = whole - logit(mask[None, None] if parts.layout == "NCHW" else mask[None, :, :, None])
+        falls[row, column] = whole - logit(layout.over_cells(mask, 1.0))
     by_channel = np.zeros(count)
     for k in np.argsort(-np.abs(held).sum(axis=(1, 2)), kind="stable")[:_BLANKED_CHANNELS]:
         kept = np.ones(count)
         kept[k] = 0
-        shape = (1, count, 1, 1) if parts.layout == "NCHW" else (1, 1, 1, count)
-        by_channel[k] = whole - logit(kept.reshape(shape))
+        by_channel[k] = whole - logit(layout.over_channels(kept))
     return _stage(tensor, "blanking", falls, by_channel, held * np.sign(by_channel)[:, None, None], why)
 
 
@@ -267,4 +271,6 @@ def _stage(
 def _channels_first(parts: Anatomy, value: Array) -> Array:
     """The one image's `[C, h, w]`, in double precision."""
     one: Array = value[0].astype(np.float64)
-    return one if parts.layout == "NCHW" else one.transpose(2, 0, 1)
+    if parts.layout.kind == "tokens":
+        one = one[parts.layout.prefix :].reshape(parts.layout.height, parts.layout.width, -1)
+    return one if parts.layout.kind == "NCHW" else one.transpose(2, 0, 1)

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from kdedge_export.errors import HeadNotSupported
+from kdedge_export.layout import Layout, layout_of
 from kdedge_export.saliency.attention import plain_attention
 from kdedge_export.saliency.explained import ExplainedModel, Look, gradients
-from kdedge_export.saliency.layout import Layout, layout_of
 from kdedge_export.saliency.methods import AttentionMethod
 from kdedge_export.saliency.tail import grids_of
 from kdedge_export.saliency.trace import evaluating, trace

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.saliency.layout import Layout, grids_below, layout_of
+from kdedge_export.layout import Layout, grids_below, layout_of
 from kdedge_export.saliency.trace import Trace, evaluating, trace
 from kdedge_runtime.errors import UsageError
 

@@ -71,9 +71,21 @@ class Builder:
             return self.add("Unsqueeze", tensor, self.constant(np.array([axis], dtype=np.int64)))
         return self.add("Unsqueeze", tensor, axes=[axis])
 
+    def cut(self, tensor: str, axis: int, start: int) -> str:
+        """What comes from a position of an axis on; bounds were attributes before they became inputs."""
+        end = np.iinfo(np.int64).max
+        if self.opset >= 10:
+            bounds = (self.constant(np.array([bound], dtype=np.int64)) for bound in (start, end, axis))
+            return self.add("Slice", tensor, *bounds)
+        return self.add("Slice", tensor, starts=[start], ends=[end], axes=[axis])
+
     def cast(self, tensor: str, dtype: np.dtype[Any]) -> str:
         """To another element type."""
         return self.add("Cast", tensor, to=helper.np_dtype_to_tensor_dtype(dtype))
+
+    def float32(self, tensor: str, dtype: np.dtype[Any]) -> str:
+        """Of a tensor of this type, as it is if it is float32 already."""
+        return tensor if dtype == np.float32 else self.cast(tensor, np.dtype(np.float32))
 
     def reduce(self, op_type: str, tensor: str, axes: Sequence[int], *, keepdims: bool) -> str:
         """`ReduceSum` or `ReduceMean`, whose axes were an attribute before they became an input."""

@@ -110,7 +110,7 @@ def check_map(
     wanted = [parts.target, "saliency_map", "explained_class", *([saliency.weights] if saliency.weights else [])]
     dtype = parts.values[parts.target].dtype
     edited, quantized = with_edited_features(
-        original, parts.target, parts.logits, dtype, without_rounding=saliency.weights is not None
+        original, parts.target, parts.logits, parts.values[parts.target], without_rounding=saliency.weights is not None
     )
     run_explained, run_edited = Probe(explained, wanted, name), Probe(edited, [parts.logits], name)
     tolerance = max(MAP_TOLERANCE[dtype.name], QUANTIZED_TOLERANCE if quantized else 0.0)
@@ -152,12 +152,13 @@ def _score_of(run_edited: Probe, feed: dict[str, Array], parts: Anatomy, explain
 
 def _against_differences(weights: Array, parts: Anatomy, score: _Score, step: float) -> float:
     """Channel weights against what the logit does when all cells of the channels are moved a little at once."""
-    rng, everything = np.random.default_rng(0), np.ones((1, 1, 1, 1))
+    rng, layout = np.random.default_rng(0), parts.layout
+    everything, cells = layout.over_channels([1.0]), layout.over_cells(np.ones(parts.cells), 0.0)
     summed = weights[0].astype(np.float64).ravel() * math.prod(parts.cells)
     errors, sizes = [], []
     for _ in range(_DIRECTIONS):
         direction = rng.normal(size=summed.size)
-        moved = step * direction.reshape((1, -1, 1, 1) if parts.layout == "NCHW" else (1, 1, 1, -1))
+        moved = step * layout.over_channels(direction) * cells
         measured = (score(everything, moved) - score(everything, -moved)) / (2 * step)
         errors.append(abs(measured - float(direction @ summed)))
         sizes.append(abs(measured))
@@ -166,14 +167,15 @@ def _against_differences(weights: Array, parts: Anatomy, score: _Score, step: fl
 
 def _against_masking(saliency_map: Array, parts: Anatomy, score: _Score) -> float:
     """Cells of the map against runs in which all other cells of the features are zero."""
-    rng, nothing = np.random.default_rng(0), np.zeros((1, 1, 1, 1))
+    rng, layout = np.random.default_rng(0), parts.layout
     height, width = parts.cells
-    baseline = score(nothing, nothing)
+    none, nothing = np.zeros((height, width)), layout.over_channels([0.0])
+    baseline = score(layout.over_cells(none, 1.0), nothing)
     errors = []
     for cell in rng.choice(height * width, size=min(_CELLS, height * width), replace=False):
-        mask = np.zeros((height, width))
+        mask = none.copy()
         mask[divmod(int(cell), width)] = 1
-        alone = score(mask[None, None] if parts.layout == "NCHW" else mask[None, :, :, None], nothing)
+        alone = score(layout.over_cells(mask, 1.0), nothing)
         errors.append(abs(alone - baseline - float(saliency_map[0][divmod(int(cell), width)])))
     return float(np.max(errors) / max(float(np.abs(saliency_map[0]).max()), 1e-12))
 

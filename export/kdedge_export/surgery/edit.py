@@ -1,12 +1,9 @@
 """A copy of a graph in which features can be changed from outside, to see what the answer makes of it."""
 
-from typing import Any
-
-import numpy as np
 import onnx
 from onnx import helper
 
-from kdedge_export.surgery.view import GraphView
+from kdedge_export.surgery.view import Array, GraphView
 
 __all__ = ["DELTA", "MASK", "with_edited_features"]
 
@@ -14,15 +11,15 @@ MASK, DELTA = "kdedge/mask", "kdedge/delta"
 
 
 def with_edited_features(
-    original: onnx.ModelProto, target: str, logits: str, dtype: np.dtype[Any], *, without_rounding: bool
+    original: onnx.ModelProto, target: str, logits: str, features: Array, *, without_rounding: bool
 ) -> tuple[onnx.ModelProto, bool]:
     """The graph with `features · mask + delta` in place of its features; and whether what follows them is quantized.
 
     Args:
         original: the model.
-        target: the tensor of its features, 4-D.
+        target: the tensor of its features.
         logits: the tensor where the tail ends.
-        dtype: of the features, and of the new inputs `MASK` and `DELTA`, which broadcast against them.
+        features: an example of them; the new inputs `MASK` and `DELTA` are of its type and broadcast against it.
         without_rounding: leave out the quantizing of activations behind the features, whose steps have no slope.
     """
     edited = onnx.ModelProto()
@@ -39,9 +36,9 @@ def with_edited_features(
         if node.op_type == "DequantizeLinear" and before is not None and before.op_type == "QuantizeLinear":
             quantized = True
             graph.node[index].CopyFrom(helper.make_node("Identity", [before.input[0]], list(node.output)))
-    kind = helper.np_dtype_to_tensor_dtype(dtype)
+    kind = helper.np_dtype_to_tensor_dtype(features.dtype)
     for name in (MASK, DELTA):
-        graph.input.append(helper.make_tensor_value_info(name, kind, ["a", "b", "c", "d"]))
+        graph.input.append(helper.make_tensor_value_info(name, kind, [None] * features.ndim))
     edits = [
         helper.make_node("Mul", [raw, MASK], [f"{raw}/masked"]),
         helper.make_node("Add", [f"{raw}/masked", DELTA], [target]),

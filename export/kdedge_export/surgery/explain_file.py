@@ -91,17 +91,21 @@ def explain_file(
         return _copied(source, output, props)
     view = GraphView(original)
     looked_at = Outputs(**json.loads(props[_OUTPUTS])).target_layer if had_map else target
-    parts = dissect(view, str(source), target=looked_at, side_px=side_px)
+
+    def find(is_cut: bool) -> Anatomy:
+        return dissect(view, str(source), target=looked_at, side_px=side_px, is_cut=is_cut)
+
+    model, builder = onnx.ModelProto(), Builder(view)
+    model.CopyFrom(original)
+    saliency = None if had_map else add_saliency(builder, view, find, method)
+    parts = find(False) if saliency is None else saliency.parts
     if side_px is not None and parts.port.has_size and parts.port.size != (side_px, side_px):
         height, width = parts.port.size
         raise UsageError(f"{source} takes pictures of {width} × {height} px and no others. Leave --size out.")
-    model, builder = onnx.ModelProto(), Builder(view)
-    model.CopyFrom(original)
     map_error, why_not_gradcam = None, None
-    if had_map:
+    if saliency is None:
         outputs = Outputs(**json.loads(props[_OUTPUTS]))
     else:
-        saliency = add_saliency(builder, view, parts, method)
         builder.write(model)
         _declare(model, parts)
         map_error = _checked_map(original, model, parts, saliency, source, side_px)

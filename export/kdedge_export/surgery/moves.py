@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdedge_export.surgery.step import CannotDifferentiate, Rule, Step
-from kdedge_export.surgery.view import attributes
+from kdedge_export.surgery.view import Array, attributes
 
 __all__ = ["MOVES"]
 
@@ -59,15 +59,22 @@ def _slice(step: Step) -> dict[str, str]:
 
 
 def _gather(step: Step) -> dict[str, str]:
-    x, places = step.node.input[0], step.view.value(step.node.input[1])
-    axis = attributes(step.node).get("axis", 0) % len(step.shape(x))
+    x, indices = step.node.input
+    places, shape = step.view.value(indices), step.shape(x)
+    axis = attributes(step.node).get("axis", 0) % len(shape)
+    if indices not in step.view.varying and len(shape) == 1 and _in_order(step.values[indices], shape[0]):
+        return {x: step.builder.reshape_as(step.grad, x)}  # PyTorch's `as_strided` of what lies as it should already
     if places is None or places.ndim > 1:
         raise CannotDifferentiate("Gather at varying positions")
-    taken = places.reshape(-1) % step.shape(x)[axis]
+    taken = places.reshape(-1) % shape[axis]
     if len(set(taken.tolist())) < len(taken):
         raise CannotDifferentiate("Gather that takes values twice")
     grad = step.grad if places.ndim else step.builder.unsqueeze(step.grad, axis)
     return {x: _put_back(step, grad, axis, taken)}
+
+
+def _in_order(places: Array, count: int) -> bool:
+    return np.array_equal(places.reshape(-1), np.arange(count))
 
 
 def _put_back(step: Step, grad: str, axis: int, taken: NDArray[np.int64]) -> str:
@@ -76,7 +83,7 @@ def _put_back(step: Step, grad: str, axis: int, taken: NDArray[np.int64]) -> str
     shape = step.shape(x)
     if np.array_equal(taken, np.arange(shape[axis])):
         return grad
-    if axis == 0 and shape[0] == step.seed.images:
+    if axis == 0 and shape[0] == step.seed.images and step.seed.images not in shape[1:]:  # keys and values are two too
         raise CannotDifferentiate(f"{step.node.op_type} of the batch")
     source, is_taken = np.zeros(shape[axis], np.int64), np.zeros(shape[axis], step.values[x].dtype)
     source[taken], is_taken[taken] = np.arange(len(taken)), 1

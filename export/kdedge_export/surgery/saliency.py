@@ -1,5 +1,6 @@
 """The nodes that give a saliency map: Grad-CAM where the tail can be differentiated, ReciproCAM where not."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -7,9 +8,11 @@ import numpy as np
 import onnx
 
 from kdedge_export.errors import HeadNotSupported
+from kdedge_export.layout import Layout
 from kdedge_export.surgery.anatomy import Anatomy
-from kdedge_export.surgery.builder import PREFIX, Builder
+from kdedge_export.surgery.builder import Builder
 from kdedge_export.surgery.gradient import gradients
+from kdedge_export.surgery.reciprocam import reciprocam
 from kdedge_export.surgery.step import CannotDifferentiate
 from kdedge_export.surgery.view import GraphView, attributes
 from kdedge_runtime.errors import UsageError
@@ -41,56 +44,60 @@ class Saliency:
     """What was added to a graph."""
 
     method: Method
+    parts: Anatomy
+    """Of the graph, with the features that the map looks at."""
     weights: str | None
     """Of Grad-CAM: the tensor with the weight of each channel, which broadcasts against the target."""
     why_not_gradcam: str | None = None
     """The operator that has no derivative here, where ReciproCAM is the fallback."""
 
 
-def add_saliency(builder: Builder, view: GraphView, parts: Anatomy, method: Method | None = None) -> Saliency:
+def add_saliency(
+    builder: Builder, view: GraphView, find: Callable[[bool], Anatomy], method: Method | None = None
+) -> Saliency:
     """Add `class_index` (int64 `[1]`, -1: the top class), `explained_class` (int64 `[N]`) and `saliency_map`.
 
     The map is float32 `[N, h, w]`, raw and signed. `gradcam` is Grad-CAM before its ReLU (Selvaraju et al., ICCV 2017,
     eq. 1 and 2). `reciprocam` is what each cell alone adds to the logit: the tail is run on the features of one cell at
     a time (Byun and Lee, CVPR workshops 2024, eq. 1), and the logit of no features at all is subtracted, so that the
-    sign means something. For pooling and one dense layer both are the same map.
+    sign means something. For pooling and one dense layer both are the same map. Tokens that belong to no part of the
+    picture, such as a class token, are in every run (Byun and Lee, 2023, arXiv:2310.02588).
 
     Args:
         builder: takes the nodes.
         view: the graph.
-        parts: of the graph.
+        find: gives the parts of the graph; with True, so that all of the answer goes through the features.
         method: None takes Grad-CAM where every operator of the tail has a derivative here.
 
     Raises:
         HeadNotSupported: the method cannot explain this tail.
     """
-    explained = _explained_class(builder, view, parts)
-    kept = len(builder.nodes)
-    why = None
-    if method != RECIPROCAM:
-        try:
-            return Saliency(GRADCAM, _gradcam(builder, view, parts, explained))
-        except CannotDifferentiate as error:
-            why = str(error)
-            del builder.nodes[kept:]  # the half that was written
-            if method == GRADCAM:
-                raise HeadNotSupported(
-                    f"Grad-CAM needs the derivative of {why}, which kdedge does not have. "
-                    "Leave --method out: ReciproCAM needs none."
-                ) from error
-    _reciprocam(builder, view, parts, explained)
-    return Saliency(RECIPROCAM, None, why)
+    if method == RECIPROCAM:
+        return _by_reciprocam(builder, view, find(True))
+    parts, kept = find(False), len(builder.nodes)
+    try:
+        return Saliency(GRADCAM, parts, _gradcam(builder, view, parts, _explained_class(builder, parts)))
+    except CannotDifferentiate as error:
+        del builder.nodes[kept:]  # the half that was written
+        if method == GRADCAM:
+            raise HeadNotSupported(
+                f"Grad-CAM needs the derivative of {error}, which kdedge does not have. "
+                "Leave --method out: ReciproCAM needs none."
+            ) from error
+        return _by_reciprocam(builder, view, parts if parts.is_cut else find(True), str(error))
 
 
-def _explained_class(builder: Builder, view: GraphView, parts: Anatomy) -> str:
+def _by_reciprocam(builder: Builder, view: GraphView, parts: Anatomy, why: str | None = None) -> Saliency:
+    one_hot = one_hot_of(builder, parts, _explained_class(builder, parts))
+    reciprocam(builder, view, parts, one_hot)
+    return Saliency(RECIPROCAM, parts, None, why)
+
+
+def _explained_class(builder: Builder, parts: Anatomy) -> str:
     logits = _two_axes(builder, parts, parts.logits)
     top = builder.add("ArgMax", logits, axis=1, keepdims=0)
     is_open = builder.add("Less", "class_index", builder.constant(np.array(0, dtype=np.int64)))
     return builder.add("Where", is_open, top, "class_index", name="explained_class")
-
-
-def _float32(builder: Builder, tensor: str, dtype: np.dtype[np.generic]) -> str:
-    return tensor if dtype == np.float32 else builder.cast(tensor, np.dtype(np.float32))
 
 
 def _two_axes(builder: Builder, parts: Anatomy, logits: str) -> str:
@@ -115,26 +122,49 @@ def one_hot_of(builder: Builder, parts: Anatomy, explained: str) -> str:
 
 
 def _gradcam(builder: Builder, view: GraphView, parts: Anatomy, explained: str) -> str:
-    channels, spatial = (1, (2, 3)) if parts.layout == "NCHW" else (3, (1, 2))
-    dtype, count = parts.values[parts.target].dtype, parts.values[parts.target].shape[channels]
+    layout = parts.layout
+    dtype, rank = parts.values[parts.target].dtype, parts.values[parts.target].ndim
     pointwise = _pointwise_convolution(view, parts)
     source = parts.pooled or (parts.target if pointwise is None else pointwise.output[0])
     one_hot = one_hot_of(builder, parts, explained)
     slope = gradients(builder, view, parts.values, parts.logits, explained, one_hot, source)[source]
     if parts.pooled is not None:  # the gradient of a mean is the same at every cell: one h·w-th of the mean's own
         cells = builder.add("Div", builder.add("Size", parts.target), builder.add("Size", parts.pooled))
-        broad = builder.reshape(slope, [-1, count, 1, 1] if parts.layout == "NCHW" else [-1, 1, 1, count])
+        shape = [-1] + [1] * (rank - 1)
+        shape[layout.channel_axis] = parts.values[parts.target].shape[layout.channel_axis]
         over = builder.cast(cells, np.dtype(np.float32))
-        weights = builder.add("Div", _float32(builder, broad, dtype), over)
+        weights = builder.add("Div", builder.float32(builder.reshape(slope, shape), dtype), over)
     else:
-        weights = builder.reduce("ReduceMean", _float32(builder, slope, dtype), spatial, keepdims=True)
+        slope = builder.float32(_cells_of(builder, slope, layout), dtype)
+        weights = builder.reduce("ReduceMean", slope, layout.cell_axes, keepdims=True)
         if pointwise is not None:  # linear at each cell: the mean goes through it, and not every cell
-            kernel = _float32(builder, pointwise.input[1], dtype)
+            kernel = builder.float32(pointwise.input[1], dtype)
             weights = builder.add("ConvTranspose", weights, kernel, kernel_shape=[1, 1])
-    weighted = builder.add("Mul", _float32(builder, parts.target, dtype), weights)
-    summed = builder.reduce("ReduceSum", weighted, [channels], keepdims=False)
-    builder.add("Identity", summed, name="saliency_map")
+    features = builder.float32(_cells_of(builder, parts.target, layout), dtype)
+    weighted = builder.add("Mul", features, weights)
+    _name_map(builder, builder.reduce("ReduceSum", weighted, [layout.channel_axis], keepdims=False), parts)
     return weights
+
+
+def _cells_of(builder: Builder, tensor: str, layout: Layout) -> str:
+    """Without the tokens that belong to no part of the picture."""
+    return builder.cut(tensor, 1, layout.prefix) if layout.prefix else tensor
+
+
+def _name_map(builder: Builder, cells: str, parts: Anatomy) -> None:
+    """Lay tokens `[N, h·w]` out as rows, if they are no map yet, and give them the output's name."""
+    if parts.layout.kind == "tokens" and parts.has_fixed_size:
+        cells = builder.reshape(cells, [-1, *parts.cells])
+    elif parts.layout.kind == "tokens":
+        if parts.planes is None:
+            raise HeadNotSupported(
+                "The graph leaves the size of its input open, and nothing in it tells how its tokens lie over the "
+                "picture then. Export it for one size."
+            )
+        size = builder.cut(builder.add("Shape", parts.planes), 0, 2)
+        every = builder.constant(np.array([-1], dtype=np.int64))
+        cells = builder.add("Reshape", cells, builder.add("Concat", every, size, axis=0))
+    builder.add("Identity", cells, name="saliency_map")
 
 
 def _pointwise_convolution(view: GraphView, parts: Anatomy) -> onnx.NodeProto | None:
@@ -145,52 +175,3 @@ def _pointwise_convolution(view: GraphView, parts: Anatomy) -> onnx.NodeProto | 
     given = attributes(takers[0])
     is_plain = given.get("group", 1) == 1 and not any(given.get("pads", [])) and set(given.get("strides", [1])) == {1}
     return takers[0] if is_plain and parts.values[takers[0].input[1]].shape[2:] == (1, 1) else None
-
-
-def _reciprocam(builder: Builder, view: GraphView, parts: Anatomy, explained: str) -> None:
-    if not parts.is_cut:
-        raise HeadNotSupported(
-            f"ReciproCAM runs what comes after {parts.target} again, but the answer depends on the image in other ways "
-            "too. Name a tensor that all of it goes through, or leave --target-layer out."
-        )
-    if not parts.has_fixed_size:
-        raise HeadNotSupported(
-            "ReciproCAM needs to know the size of the map, which this graph leaves open. Export it for one size."
-        )
-    value = parts.values[parts.target]
-    height, width = parts.cells
-    runs = height * width + 1  # each cell alone, and none of them
-    masks = np.zeros((runs, height * width), dtype=value.dtype)
-    np.fill_diagonal(masks, 1)
-    inner = (1, height, width) if parts.layout == "NCHW" else (height, width, 1)
-    one_image = [-1, 1, *value.shape[1:]]
-    one_cell_each = builder.constant(masks.reshape(1, runs, *inner))
-    masked = builder.add("Mul", builder.reshape(parts.target, one_image), one_cell_each)
-    names = {parts.target: builder.reshape(masked, [-1, *value.shape[1:]])}
-    _run_again(builder, view, parts, names, runs)
-    dtype = parts.values[parts.logits].dtype
-    by_cell = builder.reshape(_float32(builder, names[parts.logits], dtype), [-1, runs, parts.classes])
-    one_hot = _float32(builder, one_hot_of(builder, parts, explained), dtype)
-    of_class = builder.add("MatMul", by_cell, builder.reshape(one_hot, [-1, parts.classes, 1]))
-    alone, none = np.arange(runs - 1, dtype=np.int64), np.array([runs - 1], dtype=np.int64)
-    added = builder.add(
-        "Sub",
-        builder.add("Gather", of_class, builder.constant(alone), axis=1),
-        builder.add("Gather", of_class, builder.constant(none), axis=1),
-    )
-    builder.add("Identity", builder.reshape(added, [-1, height, width]), name="saliency_map")
-
-
-def _run_again(builder: Builder, view: GraphView, parts: Anatomy, names: dict[str, str], runs: int) -> None:
-    """Copy the tail onto other tensors; `names` maps the graph's to the copy's and grows."""
-    images = len(parts.values[parts.target])
-    for at in view.between(parts.target, parts.logits):
-        node = view.nodes[at]
-        inputs = [names.get(name, name) for name in node.input]
-        outputs = [f"{PREFIX}again/{name}" if name else "" for name in node.output]
-        shape = parts.values[node.output[0]].shape
-        if node.op_type == "Reshape" and shape[:1] == (images,):
-            # Its shape may hold the batch, as a number or computed from another tensor.
-            inputs[1] = builder.constant(np.array([-1, *shape[1:]], dtype=np.int64))
-        builder.copy(node, inputs, outputs)
-        names.update(zip(node.output, outputs, strict=True))

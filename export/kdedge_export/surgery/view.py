@@ -12,7 +12,7 @@ from onnx import numpy_helper
 
 from kdedge_runtime.errors import ModelFileError
 
-__all__ = ["Array", "GraphView", "Probe", "attributes", "run_graph", "session_of", "subgraphs"]
+__all__ = ["Array", "GraphView", "Probe", "attributes", "run_graph", "session_of", "shapes_of", "subgraphs"]
 
 Array: TypeAlias = NDArray[Any]
 _SHAPE_ONLY = {"Shape", "Size"}
@@ -209,6 +209,22 @@ def run_graph(model: onnx.ModelProto, wanted: Iterable[str], feed: Mapping[str, 
     """
     names = list(wanted)
     return Probe(model, names, name)(feed) if names else {}
+
+
+def shapes_of(
+    model: onnx.ModelProto, wanted: Iterable[str], feed: Mapping[str, Array], name: str
+) -> dict[str, tuple[int, ...]]:
+    """The shapes of any tensors of a graph for one feed, without keeping what they hold.
+
+    Raises:
+        ModelFileError: onnxruntime cannot load or run the graph.
+    """
+    tellers = {tensor: f"kdedge/shape_of/{tensor}" for tensor in wanted}
+    probed = onnx.ModelProto()
+    probed.CopyFrom(model)
+    probed.graph.node.extend(onnx.helper.make_node("Shape", [tensor], [told]) for tensor, told in tellers.items())
+    told = run_graph(probed, tellers.values(), feed, name)
+    return {tensor: tuple(map(int, told[teller])) for tensor, teller in tellers.items()}
 
 
 def first_line(error: Exception) -> str:

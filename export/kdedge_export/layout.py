@@ -1,10 +1,14 @@
-"""How activations lie over the picture: as planes, as rows of cells, or as a sequence of tokens."""
+"""How activations lie over the picture: as planes, as rows of cells, or as a sequence of tokens. It needs no torch."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["MOST_PREFIX_TOKENS", "Layout", "grids_below", "layout_of"]
 
@@ -24,7 +28,36 @@ class Layout:
     prefix: int = 0
     """Tokens before the first cell's; they belong to no part of the picture."""
 
-    def channels_first(self, activations: Tensor) -> Tensor:
+    @property
+    def channel_axis(self) -> int:
+        """Of a tensor with the batch first."""
+        return {"NCHW": 1, "NHWC": 3, "tokens": 2}[self.kind]
+
+    @property
+    def cell_axes(self) -> tuple[int, ...]:
+        """Of a tensor with the batch first."""
+        return {"NCHW": (2, 3), "NHWC": (1, 2), "tokens": (1,)}[self.kind]
+
+    def over_cells(self, values: NDArray[np.float64], elsewhere: float) -> NDArray[np.float64]:
+        """A value for each cell, `[h, w]`, in a shape that broadcasts against activations.
+
+        Args:
+            values: row by row.
+            elsewhere: the value of the tokens before the first cell's.
+        """
+        if self.kind == "NCHW":
+            return values[None, None]
+        if self.kind == "NHWC":
+            return values[None, :, :, None]
+        return np.concatenate([np.full(self.prefix, elsewhere), values.ravel()])[None, :, None]
+
+    def over_channels(self, values: ArrayLike) -> NDArray[np.float64]:
+        """A value for each channel, `[C]`, in a shape that broadcasts against activations."""
+        shape = [1] * (3 if self.kind == "tokens" else 4)
+        shape[self.channel_axis] = -1
+        return np.asarray(values, dtype=np.float64).reshape(shape)
+
+    def channels_first(self, activations: "Tensor") -> "Tensor":
         """The activations of the cells, `[N, C, h, w]`."""
         if self.kind == "NCHW":
             return activations

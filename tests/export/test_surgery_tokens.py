@@ -1,0 +1,332 @@
+"""Files of networks that keep tokens: the map is the one that PyTorch's automatic differentiation gives."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+import torchvision
+from small_nets import CLASSES, SIDE, grad_cam, inputs, relative_error
+from test_surgery_maps import TOLERANCE, run, to_onnx
+from torch import Tensor, nn
+
+from kdedge_export.errors import HeadNotSupported
+from kdedge_export.inspect.decision import decide
+from kdedge_export.surgery import ExplainedFile, explain_file
+
+WIDTH, HEADS, PATCH = 24, 2, 8
+CELLS = SIDE // PATCH
+Planes = Callable[[Tensor], Tensor]
+
+
+class Block(nn.Module):
+    """Attention and dense layers, each normalised before; the attention in plain products."""
+
+    def __init__(self, *, fused: bool = True) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.qkv = nn.Linear(WIDTH, 3 * WIDTH) if fused else nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(3))
+        self.proj = nn.Linear(WIDTH, WIDTH)
+        self.mlp = nn.Sequential(nn.Linear(WIDTH, 32), nn.GELU(), nn.Linear(32, WIDTH))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+    def attention(self, x: Tensor) -> Tensor:
+        shape = (x.shape[0], x.shape[1], HEADS, WIDTH // HEADS)
+        if isinstance(self.qkv, nn.Linear):
+            whole = self.qkv(x).reshape(shape[0], shape[1], 3, *shape[2:])
+            query, key, value = whole.permute(2, 0, 3, 1, 4).unbind(0)
+        else:
+            query, key, value = (layer(x).reshape(shape).transpose(1, 2) for layer in self.qkv)
+        weights = (query @ key.transpose(-2, -1) / (WIDTH // HEADS) ** 0.5).softmax(-1)
+        return self.proj((weights @ value).transpose(1, 2).reshape(x.shape))
+
+
+class Transformer(nn.Module):
+    """Tokens of patches behind those of a class and of registers, through blocks, to a norm and a dense layer."""
+
+    def __init__(
+        self, prefix: int, head: str = "first", *, fused: bool = True, patch: tuple[int, int] = (PATCH, PATCH)
+    ):
+        super().__init__()
+        self.patches = nn.Conv2d(3, WIDTH, patch, patch)
+        self.prefix, self.head = nn.Parameter(torch.randn(1, prefix, WIDTH)), head
+        cells = (SIDE // patch[0]) * (SIDE // patch[1])
+        self.position = nn.Parameter(torch.randn(1, prefix + cells, WIDTH))
+        self.blocks = nn.Sequential(*(Block(fused=fused) for _ in range(2)))
+        self.norm, self.last = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, CLASSES)
+        self.other = nn.Linear(WIDTH, CLASSES)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        patches = self.patches(x).flatten(2).transpose(1, 2)
+        if not self.prefix.shape[1]:
+            return patches + self.position
+        return torch.cat([self.prefix.expand(x.shape[0], -1, -1), patches], 1) + self.position
+
+    def classified(self, tokens: Tensor) -> Tensor:
+        prefix = self.prefix.shape[1]
+        if self.head == "mean":
+            return self.last(self.norm(tokens)[:, prefix:].mean(1))
+        if self.head == "norm of the mean":
+            return self.last(self.norm(tokens[:, prefix:].mean(1)))
+        if self.head == "channels first":
+            return self.last(torch.flatten(nn.functional.adaptive_avg_pool1d(self.norm(tokens).transpose(1, 2), 1), 1))
+        tokens = self.norm(tokens)
+        if self.head == "two":
+            return (self.last(tokens[:, 0]) + self.other(tokens[:, 1])) / 2
+        return self.last(tokens[:, 0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classified(self.blocks(self.tokens(x)))
+
+
+class TokensOfGrid(nn.Module):
+    """As Swin: cells in rows with their channels last, normalised, then averaged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.norm = nn.Conv2d(3, WIDTH, PATCH, PATCH), nn.LayerNorm(WIDTH)
+        self.mix, self.last = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        cells = self.patches(x).permute(0, 2, 3, 1)
+        return self.last(self.norm(cells + self.mix(cells).tanh()).mean((1, 2)))
+
+
+class LooksFromAToken(nn.Module):
+    """As SigLIP: a learned query looks at all tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = Transformer(0)
+        self.query = nn.Parameter(torch.randn(1, 1, WIDTH))
+        self.keys, self.values, self.last = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, CLASSES)
+
+    @property
+    def norm(self) -> nn.Module:
+        return self.body.norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.norm(self.body.blocks(self.body.tokens(x)))
+        query = self.query.expand(x.shape[0], -1, -1)
+        weights = (query @ self.keys(tokens).transpose(1, 2) / WIDTH**0.5).softmax(-1)
+        return self.last((weights @ self.values(tokens))[:, 0])
+
+
+def random(make: Callable[[], nn.Module]) -> nn.Module:
+    """In evaluation mode, with norms that are not the identity and a head that is not zero."""
+    torch.manual_seed(0)
+    model = make()
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.5)
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.4)
+    return model.eval()
+
+
+def planes(prefix: int, height: int = CELLS) -> Planes:
+    """Tokens as `[N, C, h, w]`."""
+    return lambda tokens: tokens[:, prefix:].transpose(1, 2).unflatten(2, (height, -1))
+
+
+def rows_first(cells: Tensor) -> Tensor:
+    return cells.permute(0, 3, 1, 2)
+
+
+def torchvision_vit() -> nn.Module:
+    """`nn.MultiheadAttention`, whose tokens come before the batch."""
+    model = torchvision.models.VisionTransformer(SIDE, PATCH, 2, HEADS, WIDTH, 32, num_classes=CLASSES)
+    nn.init.normal_(model.encoder.pos_embedding)
+    return model
+
+
+Case = tuple[Callable[[], nn.Module], str, Planes]
+NETS: dict[str, Case] = {
+    "class token": (lambda: Transformer(1), "blocks.1.norm1", planes(1)),
+    "keys, queries and values of their own": (lambda: Transformer(1, fused=False), "blocks.1.norm1", planes(1)),
+    "a second token distills": (lambda: Transformer(2, "two"), "blocks.1.norm1", planes(2)),
+    "registers": (lambda: Transformer(5), "blocks.1.norm1", planes(5)),
+    "cells that are not square": (lambda: Transformer(1, patch=(4, 8)), "blocks.1.norm1", planes(1, 8)),
+    "mean of the picture's tokens": (lambda: Transformer(1, "mean"), "norm", planes(1)),
+    "norm of their mean": (lambda: Transformer(1, "norm of the mean"), "blocks", planes(1)),
+    "mean without other tokens": (lambda: Transformer(0, "mean"), "norm", planes(0)),
+    "mean with channels first": (lambda: Transformer(0, "channels first"), "norm", planes(0)),
+    "a learned query": (LooksFromAToken, "norm", planes(0)),
+    "rows of cells": (TokensOfGrid, "norm", rows_first),
+    "torchvision's": (torchvision_vit, "encoder.layers.encoder_layer_1.ln_1", planes(1)),
+}
+EXPORTERS = pytest.mark.parametrize("dynamo", [False, True], ids=["TorchScript exporter", "dynamo exporter"])
+
+
+def assert_explains(
+    done: ExplainedFile, model: nn.Module, layer: str, how: Planes, count: int = 3, side: int = SIDE
+) -> None:
+    """Logits, classes and maps of two batches, for the top class and for a given one."""
+    for seed in (1, 2):
+        x = inputs(count, seed, side)
+        logits = model(x).detach()
+        for asked in (logits.argmax(1), torch.full((count,), 3)):
+            feed = {} if asked[0] == logits[0].argmax() else {"class_index": np.array([3])}
+            found = run(done.path, x, **feed)
+            assert (found["output"] - logits).abs().max() <= 1e-5 * logits.abs().max().clamp_min(1)
+            assert torch.equal(found["explained_class"], logits.argmax(1) if not feed else asked)
+            expected = grad_cam(model, model.get_submodule(layer), x, found["explained_class"], planes=how)
+            assert relative_error(found["saliency_map"], expected) <= TOLERANCE
+
+
+class TestGradCam:
+    @EXPORTERS
+    @pytest.mark.parametrize("net", NETS)
+    def test_the_map_equals_autograd(self, tmp_path: Path, net: str, dynamo: bool) -> None:
+        make, layer, how = NETS[net]
+        model = random(make)
+        done = explain_file(to_onnx(model, tmp_path / "theirs.onnx", dynamo=dynamo), tmp_path / "ours.onnx")
+        assert done.outputs.method == "gradcam"
+        assert_explains(done, model, layer, how)
+        assert done.outputs.map_height == run(done.path, inputs(1, 1))["saliency_map"].shape[1]
+
+    @EXPORTERS
+    def test_it_is_that_of_the_source(self, tmp_path: Path, dynamo: bool) -> None:
+        from kdedge_export.saliency import explain
+
+        model = random(torchvision_vit)
+        done = explain_file(to_onnx(model, tmp_path / "theirs.onnx", dynamo=dynamo), tmp_path / "ours.onnx")
+        explained = explain(model, inputs(1, 0))
+        found = run(done.path, x := inputs(3, 1))
+        expected = explained.class_maps(explained(x), found["explained_class"][:, None])[:, 0].detach()
+        assert relative_error(found["saliency_map"], expected) <= TOLERANCE
+
+    @pytest.mark.parametrize("net", ["class token", "torchvision's", "mean of the picture's tokens"])
+    def test_a_fixed_batch_stays_fixed(self, tmp_path: Path, net: str) -> None:
+        make, layer, how = NETS[net]
+        model = random(make)
+        done = explain_file(to_onnx(model, tmp_path / "theirs.onnx", batch=1), tmp_path / "ours.onnx")
+        assert_explains(done, model, layer, how, count=1)
+
+    @pytest.mark.parametrize("net", ["class token", "mean of the picture's tokens"])
+    def test_norms_and_activations_in_parts(self, tmp_path: Path, net: str) -> None:
+        """As opset 14 has them, the version that HuggingFace's exporter takes for vision transformers by default."""
+        make, layer, how = NETS[net]
+        model = random(make)
+        path = to_onnx(model, tmp_path / "theirs.onnx", opset_version=14)
+        assert not {"LayerNormalization", "Gelu"} & {node.op_type for node in onnx.load(path).graph.node}
+        assert_explains(explain_file(path, tmp_path / "ours.onnx"), model, layer, how)
+
+    def test_inputs_and_outputs_stay_and_a_second_time_it_is_the_same_file(self, tmp_path: Path) -> None:
+        model = random(NETS["class token"][0])
+        path = to_onnx(model, tmp_path / "theirs.onnx")
+        done = explain_file(path, tmp_path / "ours.onnx")
+        session = ort.InferenceSession(done.path)
+        assert [item.name for item in session.get_inputs()] == ["input"]
+        assert [item.name for item in session.get_outputs()] == ["output", "saliency_map", "explained_class"]
+        assert session.get_outputs()[1].shape == ["batch", CELLS, CELLS]
+        again = explain_file(done.path, tmp_path / "again.onnx")
+        assert again.was_explained and again.path.read_bytes() == done.path.read_bytes()
+
+    def test_named_tokens(self, tmp_path: Path) -> None:
+        model = random(NETS["class token"][0])
+        path = to_onnx(model, tmp_path / "theirs.onnx")
+        first = "/blocks/blocks.0/norm1/LayerNormalization_output_0"
+        done = explain_file(path, tmp_path / "ours.onnx", target=first)
+        assert done.outputs.target_layer == first
+        assert_explains(done, model, "blocks.0.norm1", planes(1))
+
+
+class TestReciproCam:
+    """A cell is what it alone adds to the logit, beside the tokens that belong to no part of the picture."""
+
+    @EXPORTERS
+    @pytest.mark.parametrize("net", ["class token", "a second token distills", "torchvision's", "a learned query"])
+    def test_it_can_be_asked_for(self, tmp_path: Path, net: str, dynamo: bool) -> None:
+        model = random(NETS[net][0])
+        path = to_onnx(model, tmp_path / "theirs.onnx", dynamo=dynamo)
+        done = explain_file(path, tmp_path / "ours.onnx", method="reciprocam")
+        layer, prefix = {
+            "torchvision's": ("encoder.layers.encoder_layer_0", 1),
+            "a learned query": ("body.norm", 0),
+            "a second token distills": ("blocks.0", 2),
+        }.get(net, ("blocks.0", 1))
+        assert done.outputs.method == "reciprocam"
+        assert_runs_again(done, model, layer, prefix)
+
+    def test_where_an_operator_has_no_derivative_here(self, tmp_path: Path) -> None:
+        """As tools that fuse operators for ONNX Runtime write them."""
+        model = random(NETS["class token"][0])
+        path = to_onnx(model, tmp_path / "theirs.onnx", dynamo=True)
+        graph = onnx.load(path)
+        for node in graph.graph.node:
+            if node.op_type == "Gelu":
+                node.domain = "com.microsoft"
+                del node.attribute[:]
+        graph.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+        onnx.save_model(graph, path)
+        done = explain_file(path, tmp_path / "ours.onnx")
+        assert (done.outputs.method, done.why_not_gradcam) == ("reciprocam", "Gelu")
+        assert_runs_again(done, model, "blocks.0", 1)
+
+
+def assert_runs_again(done: ExplainedFile, model: nn.Module, layer: str, prefix: int) -> None:
+    """Two batches against PyTorch, which runs the model once a cell with the layer's other cells at zero."""
+    for seed in (1, 2):
+        x = inputs(3, seed)
+        found = run(done.path, x)
+        kept = torch.zeros(prefix + CELLS**2, 1)
+
+        def masked(_module: nn.Module, _args: object, output: Tensor, kept: Tensor = kept) -> Tensor:
+            return output * kept
+
+        handle = model.get_submodule(layer).register_forward_hook(masked)
+        rows = []
+        with torch.no_grad():
+            for cell in (None, *range(CELLS**2)):
+                kept[:prefix], kept[prefix:] = 1, 0
+                if cell is not None:
+                    kept[prefix + cell] = 1
+                rows.append(model(x).gather(1, found["explained_class"][:, None])[:, 0])
+        handle.remove()
+        expected = torch.stack(rows[1:], 1) - rows[0][:, None]
+        assert relative_error(found["saliency_map"], expected.unflatten(1, (CELLS, CELLS))) <= TOLERANCE
+
+
+class TestRefusals:
+    def test_tokens_that_are_no_grid(self, tmp_path: Path) -> None:
+        class Drops(Transformer):
+            def tokens(self, x: Tensor) -> Tensor:
+                return self.patches(x).flatten(2).transpose(1, 2)[:, 1:] + self.position[:, 2:]
+
+        path = to_onnx(random(lambda: Drops(1)), tmp_path / "theirs.onnx")
+        with pytest.raises(HeadNotSupported, match=r"tensors with T = 15, 16, 24 are there; the grids .* 4 × 4"):
+            explain_file(path, tmp_path / "ours.onnx")
+
+    def test_a_name_of_tokens_that_do_not_lie_over_the_picture(self, tmp_path: Path) -> None:
+        path = to_onnx(random(NETS["class token"][0]), tmp_path / "theirs.onnx")
+        flat = next(node for node in onnx.load(path).graph.node if node.op_type == "Reshape").output[0]
+        with pytest.raises(HeadNotSupported, match=r"how .* \[2, 24, 16\] lies over a picture"):
+            explain_file(path, tmp_path / "ours.onnx", target=flat)
+
+
+class TestDecision:
+    """What `kdedge inspect` tells of a picture: the evidence at the last tokens, gradient times activation."""
+
+    @pytest.mark.parametrize("net", ["class token", "rows of cells"])
+    def test_the_last_stage_is_gradient_times_activation(self, tmp_path: Path, net: str) -> None:
+        make, layer, how = NETS[net]
+        model, x = random(make), inputs(1, 1)
+        path = to_onnx(model, tmp_path / "theirs.onnx")
+        (stage,) = decide(onnx.load(path), {"input": x.numpy()}, "net").stages
+        seen: list[Tensor] = []
+        model.get_submodule(layer).register_forward_hook(lambda _module, _args, output: seen.append(output))
+        logits = model(x)
+        (slope,) = torch.autograd.grad(logits.max(), seen[0])
+        evidence = (how(slope) * how(seen[0])).detach()[0]
+        assert (stage.way, stage.cells) == ("gradient × activation", (CELLS, CELLS))
+        assert relative_error(torch.from_numpy(stage.saliency_map)[None], evidence.sum(0)[None]) <= TOLERANCE
+        shares = evidence.sum((1, 2)).abs().sort(descending=True)
+        assert [item.index for item in stage.channels] == shares.indices[: len(stage.channels)].tolist()
