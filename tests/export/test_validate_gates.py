@@ -4,43 +4,17 @@ import math
 from dataclasses import replace
 
 import pytest
+from validate_toys import compared
 
-from kdedge_export.validate import Check, Comparison, Footprint, Gates, Interval, MapComparison, checklist
-from kdedge_export.validate.gates import (
-    check_budgets,
-    check_comparison,
-    check_input,
-    check_labels,
-    check_sanity,
-    verdict,
-)
+from kdedge_export.validate import Check, Comparison, Footprint, Gates, Interval, checklist
+from kdedge_export.validate.check import verdict
+from kdedge_export.validate.gates import check_budgets, check_comparison, check_input, check_labels, check_sanity
 from kdedge_export.validate.sanity import Sanity
 from kdedge_runtime.devices import Budgets
 from kdedge_runtime.metadata import ImageInput
 
-SURE = Interval(0.995, 0.995)
-MAPS = MapComparison(
-    pearson_mean=0.995,
-    pearson_p5=0.96,
-    pearson_p1=0.93,
-    top20_iou_mean=0.9,
-    error_relative=3e-6,
-    floor_pearson=0.3,
-    constant_reference=0,
-    constant_candidate=0,
-    wrong_class=0,
-    intervals={"pearson_mean": SURE, "pearson_p5": SURE},
-)
-GOOD = Comparison(
-    n=100,
-    top1_reference=0.9,
-    top1_candidate=0.9,
-    top1_drop_points=0.0,
-    agreement=1.0,
-    kl=0.0,
-    maps=MAPS,
-    intervals={"top1_drop_points": Interval(0.0, 0.0), "agreement": Interval(1.0, 1.0)},
-)
+GOOD = compared(1000, correlations=[0.999] * 40)
+"""Every answer kept, and every map but for a little."""
 
 
 def outcomes(role: str, comparison: Comparison, gates: Gates | None = None) -> dict[str, bool | None]:
@@ -49,7 +23,7 @@ def outcomes(role: str, comparison: Comparison, gates: Gates | None = None) -> d
 
 
 def test_a_good_export_passes_everything() -> None:
-    assert outcomes("fp32", GOOD) == {"fp32_agreement": True, "fp32_map_error": True}
+    assert outcomes("fp32", compared()) == {"fp32_agreement": True, "fp32_map_error": True}
     expected = {"int8_top1_drop_points": True, "int8_map_pearson_mean": True, "int8_map_pearson_p5": True}
     assert outcomes("int8", GOOD) == expected
 
@@ -57,45 +31,66 @@ def test_a_good_export_passes_everything() -> None:
 @pytest.mark.parametrize(
     ("role", "broken", "key"),
     [
-        ("fp32", replace(GOOD, agreement=0.99), "fp32_agreement"),
-        ("fp32", replace(GOOD, maps=replace(MAPS, error_relative=2e-4)), "fp32_map_error"),
-        ("int8", replace(GOOD, top1_drop_points=1.01), "int8_top1_drop_points"),
-        ("int8", replace(GOOD, maps=replace(MAPS, pearson_mean=0.979)), "int8_map_pearson_mean"),
-        ("int8", replace(GOOD, maps=replace(MAPS, pearson_p5=0.899)), "int8_map_pearson_p5"),
+        ("fp32", compared(lost=[3], correlations=[]), "fp32_agreement"),
+        ("fp32", compared(correlations=[0.99999]), "fp32_map_error"),
+        ("int8", compared(lost=range(11)), "int8_top1_drop_points"),
+        ("int8", compared(labelled=False, lost=range(101)), "int8_agreement"),
+        ("int8", compared(correlations=[0.97] * 700), "int8_map_pearson_mean"),
+        ("int8", compared(correlations=[0.89] * 51), "int8_map_pearson_p5"),
     ],
 )
 def test_each_gate_fails_alone(role: str, broken: Comparison, key: str) -> None:
-    assert [name for name, passed in outcomes(role, broken).items() if passed is False] == [key]
-
-
-def test_a_bound_that_is_just_met_is_kept() -> None:
-    on_the_line = replace(GOOD, top1_drop_points=1.0, maps=replace(MAPS, pearson_mean=0.98, pearson_p5=0.9))
-    assert all(outcomes("int8", on_the_line).values())
+    checks = check_comparison(role, broken, Gates())  # type: ignore[arg-type]
+    assert [check.key for check in checks if check.outcome == "failed"] == [key]
 
 
 def test_bounds_can_be_moved() -> None:
-    assert outcomes("int8", replace(GOOD, top1_drop_points=1.5), Gates(int8_top1_drop_points=2.0))[
-        "int8_top1_drop_points"
-    ]
+    lossy = compared(lost=range(15))
+    assert outcomes("int8", lossy)["int8_top1_drop_points"] is False
+    assert outcomes("int8", lossy, Gates(int8_top1_drop_points=3.0))["int8_top1_drop_points"]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_what_is_not_a_number_never_passes(value: float) -> None:
-    broken = replace(GOOD, agreement=-value, maps=replace(MAPS, error_relative=value, pearson_mean=-value))
+    maps = replace(GOOD.maps, error_relative=value, pearson_mean=-value)  # type: ignore[type-var]
+    broken = replace(GOOD, agreement=-value, maps=maps)
     assert set(outcomes("fp32", broken).values()) == {False}
     assert outcomes("int8", broken)["int8_map_pearson_mean"] is False
 
 
 def test_without_labels_accuracy_is_not_measured_and_agreement_stands_in() -> None:
-    unlabelled = replace(GOOD, top1_drop_points=None, agreement=0.5)
+    unlabelled = compared(labelled=False, lost=range(500))
     result = outcomes("int8", unlabelled)
     assert result["int8_top1_drop_points"] is None
     assert result["int8_agreement"] is False
 
 
 def test_without_a_map_the_maps_are_not_measured() -> None:
-    assert outcomes("fp32", replace(GOOD, maps=None))["fp32_map_error"] is None
-    assert outcomes("int8", replace(GOOD, maps=None))["int8_map_pearson_p5"] is None
+    without = compared(correlations=None)
+    assert outcomes("fp32", without)["fp32_map_error"] is None
+    assert outcomes("int8", without)["int8_map_pearson_p5"] is None
+
+
+class TestConstantMaps:
+    """A pair of constant maps says nothing of how maps are kept, and counts as no image."""
+
+    def test_the_images_that_count_are_those_with_a_map_that_is_not_constant(self) -> None:
+        mostly = check_comparison("int8", compared(1000, constant=997), Gates())
+        of_maps = {check.key: check for check in mostly if "map" in check.key}
+        assert {check.outcome for check in of_maps.values()} == {"not shown"}
+        p5 = of_maps["int8_map_pearson_p5"]
+        # 72 of them are needed, and 3 of 1,000 images are such.
+        assert p5.images_needed == 24_000
+        assert p5.reason == "with 3 images of 1,000, since the other maps are constant; about 24,000 would show it"
+
+    def test_enough_others_show_it(self) -> None:
+        assert all(outcomes("int8", compared(1000, constant=500)).values())
+
+    def test_that_every_map_is_constant_is_a_reason_of_its_own(self) -> None:
+        checks = check_comparison("int8", compared(400, constant=400), Gates())
+        of_maps = [check for check in checks if "map" in check.key]
+        assert [check.outcome for check in of_maps] == ["failed", "failed"]
+        assert {check.reason for check in of_maps} == {"every map is constant"}
 
 
 def test_teacher_and_student_face_no_gate() -> None:
@@ -119,49 +114,54 @@ def test_what_differs_is_named() -> None:
 
 
 class TestTheInterval:
-    def drop(self, low: float, measured: float, high: float) -> Check:
-        comparison = replace(GOOD, top1_drop_points=measured, intervals={"top1_drop_points": Interval(low, high)})
+    def drop(self, n: int, lost: int, gained: int = 0) -> Check:
+        comparison = compared(n, lost=range(lost), gained=range(n - gained, n))
         return check_comparison("int8", comparison, Gates())[0]
 
     def test_a_bound_is_kept_where_the_unfavourable_end_keeps_it(self) -> None:
-        assert self.drop(-1.0, 0.2, 1.0).outcome == "passed"
-        assert self.drop(-1.0, 0.2, 1.01).outcome == "not shown"
-        assert self.drop(1.01, 1.5, 2.0).outcome == "failed"
+        assert self.drop(370, 0).outcome == "passed"
+        assert self.drop(360, 0).outcome == "not shown"
+        assert self.drop(1000, 2).outcome == "passed"
+        assert self.drop(500, 2).outcome == "not shown"
 
     def test_what_breaks_the_bound_itself_fails_however_wide_the_interval(self) -> None:
-        assert self.drop(-3.0, 1.1, 5.0).outcome == "failed"
+        failed = self.drop(20, 1)
+        assert failed.outcome == "failed" and failed.reason is None
+        assert failed.interval is not None and failed.interval.low < 1.0
+
+    def test_gained_answers_make_up_for_lost_ones(self) -> None:
+        assert self.drop(1000, 6).outcome == "not shown"
+        assert self.drop(1000, 6, gained=6).outcome == "passed"
 
     def test_what_is_not_shown_does_not_pass(self) -> None:
-        unshown = self.drop(-1.0, 0.2, 1.4)
+        unshown = self.drop(500, 2)
         assert unshown.passed is False
         assert not verdict([unshown])
 
-    def test_it_says_how_many_images_would_show_it(self) -> None:
-        # 1.2 beyond 0.2 must shrink to 0.8: (1.2 / 0.8)² = 2.25 times as many, rounded up to two digits.
-        unshown = self.drop(-1.0, 0.2, 1.4)
-        assert unshown.images_needed == 230
-        assert unshown.reason == "with 100 images; about 230 would show it"
+    @pytest.mark.parametrize("n", [1, 2, 30, 100])
+    def test_images_that_all_are_the_same_say_how_many_of_them_it_takes(self, n: int) -> None:
+        unshown = self.drop(n, 0)
+        assert (unshown.outcome, unshown.images_needed) == ("not shown", 370)
+        assert unshown.reason == f"with {n} image{'' if n == 1 else 's'}; about 370 would show it"
+
+    def test_so_few_images_have_no_5th_percentile(self) -> None:
+        p5 = check_comparison("int8", compared(71), Gates())[-1]
+        assert (p5.outcome, p5.interval, p5.images_needed) == ("not shown", None, 72)
+        assert p5.reason == "with 71 images; about 72 would show it"
+        assert check_comparison("int8", compared(72), Gates())[-1].passed
 
     def test_on_the_bound_no_number_of_images_is_enough(self) -> None:
-        on_it = self.drop(0.0, 1.0, 2.0)
+        on_it = self.drop(100, 1)
         assert (on_it.outcome, on_it.images_needed) == ("not shown", None)
         assert on_it.reason is not None and "no number of images" in on_it.reason
 
     def test_correlations_are_judged_by_their_lower_end(self) -> None:
-        ends = {"pearson_mean": Interval(0.97, 0.999), "pearson_p5": Interval(0.95, 0.99)}
-        assert outcomes("int8", replace(GOOD, maps=replace(MAPS, intervals=ends)))["int8_map_pearson_mean"] is False
-
-    @pytest.mark.parametrize("n", [1, 2, 29])
-    def test_a_handful_of_images_shows_nothing_however_equal_they_are(self, n: int) -> None:
-        ends = None if n == 1 else Interval(0.0, 0.0)
-        few = replace(GOOD, n=n, intervals={"top1_drop_points": ends})
-        check = check_comparison("int8", few, Gates())[0]
-        assert (check.outcome, check.images_needed) == ("not shown", 30)
-        assert check.reason is not None and "it takes 30 at least" in check.reason
-        assert check_comparison("int8", replace(few, n=30), Gates())[0].passed is (n > 1)
+        unsure = compared(1000, correlations=[0.0] * 15)
+        assert outcomes("int8", unsure)["int8_map_pearson_mean"] is False
+        assert unsure.maps is not None and unsure.maps.pearson_mean > 0.98
 
     def test_an_export_is_judged_image_by_image_without_one(self) -> None:
-        exact = check_comparison("fp32", GOOD, Gates())
+        exact = check_comparison("fp32", compared(), Gates())
         assert all(check.interval is None and check.passed for check in exact)
 
 
@@ -224,16 +224,17 @@ def test_the_verdict_needs_a_measurement_and_no_failure() -> None:
 class TestChecklist:
     def test_lines_read_like_a_list_that_was_ticked(self) -> None:
         checks = [
-            *check_comparison("fp32", GOOD, Gates()),
-            *check_comparison("int8", replace(GOOD, top1_drop_points=None, agreement=0.5), Gates()),
+            *check_comparison("fp32", compared(), Gates()),
+            *check_comparison("int8", compared(100, labelled=False, lost=range(50)), Gates()),
         ]
         assert checklist(checks) == [
-            "[x] fp32 top-1 agreement              100.00 %                    (>= 100 %)",
-            "[x] fp32 map error                    3.0e-06                     (<= 0.0001)",
+            "[x] fp32 top-1 agreement              100.00 %                  (>= 100 %)",
+            "[x] fp32 map error                    0.0e+00                   (<= 0.0001)",
             "[-] int8 top-1 drop                   not measured: the images have no labels",
-            "[ ] int8 top-1 agreement              50.00 %   [100.00, 100.00]  (>= 90 %)  FAILED",
-            "[x] int8 map Pearson, mean            0.995     [0.995, 0.995]    (>= 0.98)",
-            "[x] int8 map Pearson, 5th percentile  0.960     [0.995, 0.995]    (>= 0.9)",
+            "[ ] int8 top-1 agreement              50.00 %   [39.79, 60.12]  (>= 90 %)  FAILED",
+            "[?] int8 map Pearson, mean            1.000     [0.964, 1.000]  (>= 0.98)  NOT SHOWN with 100 images; "
+            "about 190 would show it",
+            "[x] int8 map Pearson, 5th percentile  1.000     [1.000, 1.000]  (>= 0.9)",
         ]
 
     @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ from kdedge_runtime.devices import Budgets
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.metadata import Outputs
 
-IMAGES = pictures(120)
+IMAGES = pictures(400)
 STUDENT = Toy()
 ROLES = ["teacher", "student", "fp32", "int8"]
 
@@ -214,9 +214,9 @@ def test_quick_leaves_out_what_asks_many_times_and_says_so(tmp_path: Path) -> No
     ("changes", "message"),
     [
         ({"images": IMAGES[:0], "targets": None}, "no images"),
-        ({"targets": np.zeros(3, dtype=np.int64)}, "120 images and 3 targets"),
-        ({"names": ["one"]}, "120 images and 1 names"),
-        ({"targets": np.full(120, 4)}, "outside the 4 labels"),
+        ({"targets": np.zeros(3, dtype=np.int64)}, "400 images and 3 targets"),
+        ({"names": ["one"]}, "400 images and 1 names"),
+        ({"targets": np.full(400, 4)}, "outside the 4 labels"),
         ({"labels": LABELS[:3], "targets": None}, "4 classes and the data has 3 labels"),
     ],
 )
@@ -244,7 +244,7 @@ class TestJson:
         Draft202012Validator.check_schema(schema)
         faults = [fault.message for fault in Draft202012Validator(schema).iter_errors(document)]
         assert faults == []
-        assert (document["schema"], document["passed"], document["images"]) == (2, True, 120)
+        assert (document["schema"], document["passed"], document["images"]) == (2, True, 400)
         assert document["comparisons"]["student"]["reference"] == "teacher"
         assert document["comparisons"]["int8"]["reference"] == "student"
         assert list(document["localisation"]["rows"]) == [*ROLES, "centre", "random", "edges"]

@@ -1,5 +1,6 @@
 """A tiny classifier twice, as a torch module and as a hand-built ONNX graph, and ways to break the graph."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from kdedge_export.validate import Comparison, Predictions, compare
 from kdedge_runtime import Model
 from kdedge_runtime.metadata import ImageInput, Metadata, Outputs
 
@@ -150,3 +152,40 @@ def model_file(
     onnx.checker.check_model(model, full_check=True)
     onnx.save_model(model, path)
     return Model.load(path, threads=1)
+
+
+def compared(
+    n: int = 1000,
+    *,
+    lost: Sequence[int] = (),
+    gained: Sequence[int] = (),
+    labelled: bool = True,
+    correlations: Sequence[float] | np.ndarray | None = (),
+    constant: int = 0,
+) -> Comparison:
+    """Two models of two classes, held against each other on images that all are of class 0.
+
+    Args:
+        n: images.
+        lost: those that only the reference answers right.
+        gained: those that only the candidate does.
+        labelled: whether the right answers are known.
+        correlations: of the first images' maps; the other images' maps are the same. None for models without maps.
+        constant: so many last images have constant maps on both sides.
+    """
+    right, wrong = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+    reference, candidate = np.tile(right, (n, 1)), np.tile(right, (n, 1))
+    candidate[list(lost)], reference[list(gained)] = wrong, wrong
+    targets = np.zeros(n, np.int64)
+    maps: list[np.ndarray | None] = [None, None]
+    if correlations is not None:
+        wanted = np.ones(n)
+        wanted[: len(correlations)] = correlations
+        along = np.array([[1.0, -1.0], [1.0, -1.0]])
+        across = np.array([[1.0, 1.0], [-1.0, -1.0]])
+        a = np.tile(along, (n, 1, 1))
+        b = wanted[:, None, None] * along + np.sqrt(1 - wanted**2)[:, None, None] * across
+        a[n - constant :], b[n - constant :] = 0.0, 0.0
+        maps = [a, b]
+    sides = [Predictions(logits, m, targets) for logits, m in zip((reference, candidate), maps, strict=True)]
+    return compare(*sides, targets if labelled else None)

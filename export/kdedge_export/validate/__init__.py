@@ -9,11 +9,12 @@ write_report(report, evidence, Path("report"))
 ```
 """
 
+from kdedge_export.validate.check import Check
 from kdedge_export.validate.checklist import checklist
 from kdedge_export.validate.compare import Comparison, MapComparison, compare
 from kdedge_export.validate.evidence import Evidence
 from kdedge_export.validate.footprint import Footprint
-from kdedge_export.validate.gates import Check, Gates
+from kdedge_export.validate.gates import Gates
 from kdedge_export.validate.intervals import Interval
 from kdedge_export.validate.predict import Predictions, predict
 from kdedge_export.validate.report import Data, ModelFacts, ValidationReport, json_schema

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from kdedge_export.html.text import AS_GOOD_AS_ONE
-from kdedge_export.validate.gates import Check, Outcome, Unit
+from kdedge_export.validate.check import Check, Outcome, Unit
 
 __all__ = ["asked_for", "checklist", "found", "outcome_words", "plain_speed", "spread"]
 

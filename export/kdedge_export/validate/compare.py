@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdedge_export.validate import metrics
-from kdedge_export.validate.intervals import Interval, mean_interval, percentile_interval
+from kdedge_export.validate.intervals import DIFFERENCE, SHARE, Interval, mean_interval, percentile_interval
 from kdedge_export.validate.predict import Predictions
 from kdedge_export.validate.resample import to_common_size
 from kdedge_runtime.arrays import Floats, Integers
@@ -24,6 +24,8 @@ class MapComparison:
     the IoU: leaving it out would reward losing it. Pairs of two constant maps are left out.
     """
 
+    defined: int
+    """Pairs of which at least one map is not constant: the correlations and the IoU are of these."""
     pearson_mean: float
     """Mean over images of the maps' Pearson correlation; NaN where every pair is constant."""
     pearson_p5: float
@@ -76,15 +78,16 @@ def compare(reference: Predictions, candidate: Predictions, targets: Integers | 
     """
     agrees = metrics.agrees(reference.logits, candidate.logits)
     kl = metrics.kl_divergence(reference.logits, candidate.logits)
-    intervals = {"agreement": mean_interval(agrees), "kl": mean_interval(kl)}
+    intervals = {"agreement": mean_interval(agrees, SHARE), "kl": mean_interval(kl)}
     top1_reference = top1_candidate = drop = None
     if targets is not None:
         kept, right = ((metrics.top1(model.logits) == targets) * 1.0 for model in (reference, candidate))
         top1_reference, top1_candidate = float(kept.mean()), float(right.mean())
         # From whole images: the difference of two shares would put a drop of exactly one point above one point.
         drop = 100 * float((kept - right).sum()) / len(targets)
-        intervals["top1_reference"], intervals["top1_candidate"] = mean_interval(kept), mean_interval(right)
-        intervals["top1_drop_points"] = mean_interval(kept - right, scale=100)
+        intervals["top1_reference"] = mean_interval(kept, SHARE)
+        intervals["top1_candidate"] = mean_interval(right, SHARE)
+        intervals["top1_drop_points"] = mean_interval(kept - right, DIFFERENCE, scale=100)
     return Comparison(
         n=len(reference.logits),
         top1_reference=top1_reference,
@@ -128,6 +131,7 @@ def _compare_maps(reference: Predictions, candidate: Predictions) -> MapComparis
     iou = _lost_as_zero(metrics.top_share_iou(a, b), a, b, wrong)
     floor = metrics.map_pearson(a, b[metrics.derangement(len(b))]) if len(b) > 1 else np.array([np.nan])
     return MapComparison(
+        defined=int((~np.isnan(pearson)).sum()),
         pearson_mean=metrics.mean(pearson),
         pearson_p5=metrics.percentile(pearson, 5),
         pearson_p1=metrics.percentile(pearson, 1),
@@ -138,10 +142,10 @@ def _compare_maps(reference: Predictions, candidate: Predictions) -> MapComparis
         constant_candidate=int(metrics.is_constant(candidate.maps).sum()),
         wrong_class=int(wrong.sum()),
         intervals={
-            "pearson_mean": mean_interval(pearson),
+            "pearson_mean": mean_interval(pearson, SHARE),
             "pearson_p5": percentile_interval(pearson, 5),
             "pearson_p1": percentile_interval(pearson, 1),
-            "top20_iou_mean": mean_interval(iou),
+            "top20_iou_mean": mean_interval(iou, SHARE),
             "floor_pearson": mean_interval(floor),
         },
     )

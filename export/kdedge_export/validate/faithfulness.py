@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from kdedge_export.validate.baselines import edge_maps, random_maps, upsampled
-from kdedge_export.validate.intervals import Interval, mean_interval
+from kdedge_export.validate.intervals import SHARE, Interval, mean_interval
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Floats, Integers, Pixels
 
@@ -119,8 +119,8 @@ def _summed_up(deletion: Scores, insertion: Scores, chance: Scores) -> Faithfuln
         float(insertion.mean()),
         float(margin.mean()),
         {
-            "deletion": mean_interval(deletion),
-            "insertion": mean_interval(insertion),
+            "deletion": mean_interval(deletion, SHARE),
+            "insertion": mean_interval(insertion, SHARE),
             "margin": mean_interval(margin),
         },
     )

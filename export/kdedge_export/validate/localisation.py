@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from kdedge_export.validate import metrics
 from kdedge_export.validate.baselines import centre_maps, edge_maps, random_maps, upsampled
-from kdedge_export.validate.intervals import Interval, mean_interval
+from kdedge_export.validate.intervals import SHARE, Interval, mean_interval
 from kdedge_runtime.arrays import Floats, Pixels
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.preprocess import visible_box
@@ -90,5 +90,5 @@ def _summed_up(hits: NDArray[np.float64], energies: NDArray[np.float64]) -> Loca
     return Localisation(
         float(hits.mean()),
         float(energies.mean()),
-        {"pointing": mean_interval(hits), "energy_inside": mean_interval(energies)},
+        {"pointing": mean_interval(hits, SHARE), "energy_inside": mean_interval(energies, SHARE)},
     )

@@ -24,10 +24,10 @@ import onnxruntime
 
 import kdedge_export
 from kdedge_export.validate.calibration import Calibration
+from kdedge_export.validate.check import Check, verdict
 from kdedge_export.validate.compare import Comparison
 from kdedge_export.validate.faithfulness import Faithfulness
 from kdedge_export.validate.footprint import Footprint
-from kdedge_export.validate.gates import Check, verdict
 from kdedge_export.validate.intervals import Interval
 from kdedge_export.validate.localisation import Localisation
 from kdedge_export.validate.per_class import ClassRow

@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 
 from kdedge_export.validate import metrics
+from kdedge_export.validate.check import Check
 from kdedge_export.validate.compare import Comparison, compare, pair_pearson
 from kdedge_export.validate.evidence import Evidence
 from kdedge_export.validate.gates import (
-    Check,
     Gates,
     check_budgets,
     check_comparison,
@@ -21,7 +21,7 @@ from kdedge_export.validate.gates import (
     check_sanity,
     check_unchanged,
 )
-from kdedge_export.validate.intervals import mean_interval
+from kdedge_export.validate.intervals import SHARE, mean_interval
 from kdedge_export.validate.kinks import at_the_same_kinks, has_kinks
 from kdedge_export.validate.page import write_page
 from kdedge_export.validate.per_class import class_rows
@@ -230,7 +230,7 @@ def _sanity_checks(
 def _facts(model: TorchModel | Model, origin: Origin, answers: Predictions, targets: Integers | None) -> ModelFacts:
     right = None if targets is None else (metrics.top1(answers.logits) == targets) * 1.0
     top1 = None if right is None else float(right.mean())
-    interval = None if right is None else mean_interval(right)
+    interval = None if right is None else mean_interval(right, SHARE)
     if isinstance(model, Model):
         quantization = model.metadata.quantization
         return file_facts(model.path, top1=top1, top1_interval=interval, quantization=quantization)
