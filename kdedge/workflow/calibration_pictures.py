@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdedge.data import decode, scan
+from kdedge.data import Sample, decode, scan
 from kdedge.models.run_folder import is_run, read_run
 from kdedge.models.trained import TrainedModel
 from kdedge.workflow.origins import as_model_classes
@@ -31,6 +31,8 @@ class CalibrationPictures:
     """uint8 RGB `[N, H, W, 3]`."""
     held_out: Pixels
     """uint8 RGB `[M, H, W, 3]`, not calibrated on."""
+    held_out_samples: tuple[Sample, ...]
+    """The files of these."""
     targets: Integers | None
     """Right classes of the held-out ones, as the model counts them; None where they are not known."""
     problems: str | None
@@ -68,7 +70,11 @@ def calibration_pictures(
     targets = _known_classes(decoded.targets, collection.labels, trained.labels, collection.source)
     problems = str(decoded.problems) if decoded.problems else None
     return CalibrationPictures(
-        calibration, decoded.images[aside], None if targets is None else targets[aside], problems
+        calibration,
+        decoded.images[aside],
+        tuple(decoded.samples[index] for index in np.flatnonzero(aside)),
+        None if targets is None else targets[aside],
+        problems,
     )
 
 

@@ -15,6 +15,7 @@ from kdedge.workflow.calibration_pictures import calibration_pictures
 from kdedge.workflow.fine_tune import fine_tune
 from kdedge_export.graph import Deployed, ExportedGraph, Plain, deploy, export_graph, save_model
 from kdedge_export.quantize import Goal, Quantized, Recipe, Tradeoff, TradeoffPoint, quantize
+from kdedge_export.quantize.steps import rounded_by
 from kdedge_export.saliency import DEFAULT_METHOD
 from kdedge_export.validate import metrics
 from kdedge_export.validate.kinks import at_the_same_kinks, has_kinks
@@ -167,8 +168,8 @@ def export_model(
     if with_qat and not qat_needless:
         tuned, training = fine_tune(
             Path(source),
-            quantized.int8_layers,
-            reduce_range=recipe.reduce_range,
+            rounded_by(quantized, graph, recipe, pictures.calibration[:1]),
+            aside=pictures.held_out_samples,
             progress=progress,
         )
         quantized = _better(quantized, quantized_from(export_graph(as_deployed(tuned))), training)

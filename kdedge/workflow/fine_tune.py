@@ -1,6 +1,6 @@
 """Quantization-aware training: a student learns to say with the errors of int8 what it said without them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdedge.data import scan, subset
+from kdedge.data import Collection as Pictures
+from kdedge.data import Sample, scan, subset
 from kdedge.distill.assemble import assemble
 from kdedge.distill.fake_quantization import fake_quantized
 from kdedge.distill.loop.epoch import Position, train_epoch
@@ -20,6 +21,7 @@ from kdedge.distill.teacher.teacher import NetworkTeacher
 from kdedge.distill.watched import Watched
 from kdedge.models.run_folder import read_run
 from kdedge.models.trained import TrainedModel, load_trained
+from kdedge_export.quantize.steps import Rounded
 from kdedge_runtime.errors import DataError
 
 __all__ = ["fine_tune"]
@@ -36,14 +38,14 @@ Progress = Callable[[str, int, int], None]
 
 
 def fine_tune(
-    run: Path, layers: Mapping[str, tuple[float, float] | None], *, reduce_range: bool, progress: Progress
+    run: Path, file: Rounded, *, aside: Collection[Sample] = (), progress: Progress
 ) -> tuple[TrainedModel, dict[str, Any]]:
     """Train a run's student on, on the run's pictures as its recipe augments them, but rounded to int8.
 
     Args:
         run: the run folder.
-        layers: paths of the modules that will be in int8, with the ranges of their inputs; None for exact ones.
-        reduce_range: weights of 7 bits, as they will be quantized.
+        file: what the int8 file rounds that the student shall make up for.
+        aside: pictures to leave out, since they will judge what comes of it.
         progress: told after every step.
 
     Returns:
@@ -59,7 +61,8 @@ def fine_tune(
         collection = subset(collection, record.data["images_per_class"])
     if collection.fingerprint != record.data["fingerprint"]:
         raise DataError(f"The pictures in {collection.source} have changed since {run} was trained on them.")
-    compute = choose_compute("auto")
+    collection = _without(collection, set(aside))
+    compute = replace(choose_compute("auto"), bf16=False)  # whose own errors are as large as int8's
     group = join_group(compute.device)
     images, val, _ = training_images(
         collection, trained.input, compute, group, lambda done, total: progress("reading pictures", done, total)
@@ -80,8 +83,9 @@ def fine_tune(
     )
     student = Watched(trained.model.requires_grad_(True), trained.input, compute)
     torch.manual_seed(recipe.seed)
-    inputs = {path: span for path, span in layers.items() if span is not None}
-    with fake_quantized(student.model, inputs, layers, reduce_range=reduce_range):
+    picture = torch.from_numpy(file.picture).to(compute.device)
+    classes = 0 if teacher.unexplained else 1
+    with fake_quantized(student, student.model, file, lambda: student(picture, classes)) as unrounded:
         trainer = assemble(
             student,
             NetworkTeacher(teacher, compute),
@@ -108,4 +112,11 @@ def fine_tune(
     tuned = load_trained(str(run))
     tuned.model.load_state_dict({name: value.cpu() for name, value in student.model.state_dict().items()})
     note = {"epochs": epochs, "learning_rate": recipe.learning_rate, "loss": dict(recipe.loss)}
-    return tuned, note
+    return tuned, note | {"rounded": len(file.steps) - unrounded, "not_rounded": unrounded}
+
+
+def _without(collection: Pictures, aside: set[Sample]) -> Pictures:
+    """Leave pictures out of the training side, unless nothing would be left of a class."""
+    pairs = enumerate(collection.train.samples)
+    rest = collection.train.take(index for index, sample in pairs if sample not in aside)
+    return replace(collection, train=rest) if set(rest.targets) == set(collection.train.targets) else collection

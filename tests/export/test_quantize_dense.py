@@ -101,7 +101,7 @@ def test_each_layer_is_stored_once_and_as_bytes(pair: Pair) -> None:
     found = stored(pair.quantized.model)
     assert sorted(value.shape for value in found) == [(CLASSES, HIDDEN), (HIDDEN, FEATURES)]
     assert {value.dtype for value in found} == {np.dtype(np.int8)}
-    bits = 63 if pair.quantized.note["reduce_range"] else 127
+    bits = 64 if pair.quantized.note["reduce_range"] else 127
     assert {int(np.abs(value.astype(int)).max()) for value in found} == {bits}
 
 

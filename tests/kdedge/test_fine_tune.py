@@ -2,22 +2,32 @@
 
 import json
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn import functional as F
 
 from kdedge.distill.fake_quantization import fake_quantized
 from kdedge.models.run_folder import BEST
 from kdedge.models.trained import load_trained
 from kdedge.workflow.export_model import export_model
 from kdedge.workflow.fine_tune import fine_tune
+from kdedge_export.graph import deploy, export_graph
+from kdedge_export.quantize import Recipe, quantize
+from kdedge_export.quantize.session import feed, open_session
+from kdedge_export.quantize.steps import Rounded, Steps, rounded_by
 from kdedge_runtime import Model
+from kdedge_runtime.arrays import Pixels
 from kdedge_runtime.devices import load_profile
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.metadata import ImageInput
 
 VNNI = load_profile("laptop-x86-vnni")
 OCTAVES = 3
@@ -29,22 +39,43 @@ def small_net() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 6, 3, bias=False), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.ReLU())
 
 
-def test_weights_and_inputs_are_rounded_while_it_lasts_and_gradients_pass() -> None:
+def a_file(
+    model: nn.Module, x: torch.Tensor, steps: Mapping[str, Steps], layers: tuple[str, ...], largest: int = 127
+) -> Rounded:
+    """What rounds the results of modules, by their paths."""
+    values: dict[str, NDArray[np.float32]] = {}
+    handles = [
+        model.get_submodule(path).register_forward_hook(
+            lambda _module, _args, output, path=path: values.update({path: output.detach().numpy().copy()})
+        )
+        for path in steps
+    ]
+    model(x)
+    for handle in handles:
+        handle.remove()
+    return Rounded(layers, largest, steps, np.zeros((1, 12, 12, 3), np.uint8), values)
+
+
+def test_weights_and_tensors_are_rounded_while_it_lasts_and_gradients_pass() -> None:
     model = small_net()
     x = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(1))
     reach = float(model[1](model[0](x)).detach().max())
+    file = a_file(model, x, {"1": Steps(reach / 255, 0, 0, 255)}, ("0", "2"))
     exact, before = model(x), {name: value.clone() for name, value in model.state_dict().items()}
-    with fake_quantized(model, {"2": (0.0, reach)}, ["0", "2"], reduce_range=False):
-        seen: list[torch.Tensor] = []
-        handle = model[2].register_forward_hook(lambda _module, args, _output: seen.append(args[0]))
+    with fake_quantized(model, model, file, lambda: model(x)) as unrecognised:
+        assert unrecognised == 0
+        seen: dict[str, torch.Tensor] = {}
+        handles = [
+            module.register_forward_hook(lambda _module, args, output, name=name: seen.update({name: args[0]}))
+            for name, module in model.named_children()
+        ]
         rounded = model.train()(x)
         assert not model.training, "statistics of a batch are another error"
-        handle.remove()
-        assert len(model[0].weight[0].unique()) <= 255
-        # The weights of a channel are whole multiples of its largest, divided by 127.
-        steps = model[0].weight.flatten(1) / (model[0].weight.flatten(1).abs().amax(1, keepdim=True) / 127)
+        for handle in handles:
+            handle.remove()
+        steps = seen["2"] / (reach / 255)
         torch.testing.assert_close(steps, steps.round(), atol=1e-3, rtol=0)
-        assert 100 < len(seen[0].unique()) <= 256
+        assert 100 < len(seen["2"].unique()) <= 256
         assert 0 < float((rounded - exact).detach().abs().max()) < 0.03 * float(exact.detach().abs().max())
         rounded.sum().backward()
         assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
@@ -55,24 +86,97 @@ def test_weights_and_inputs_are_rounded_while_it_lasts_and_gradients_pass() -> N
     torch.testing.assert_close(model(x), exact)
 
 
-def test_a_reduced_range_rounds_weights_to_seven_bits() -> None:
-    model = small_net()
-    with fake_quantized(model, {}, ["0"], reduce_range=True):
-        for weight in model[0].weight.flatten(1):
-            assert len(weight.unique()) <= 127
-            steps = weight / (weight.abs().max() / 63)
-            torch.testing.assert_close(steps, steps.round(), atol=1e-3, rtol=0)
+@pytest.mark.parametrize("largest", [64, 127])
+def test_weights_of_a_channel_are_whole_multiples_of_a_step_of_its_own(largest: int) -> None:
+    model = nn.Sequential(nn.Conv2d(4, 6, 1, bias=False))
+    unit = torch.eye(4)[:, :, None, None]
+    weight = model[0].weight.detach().flatten(1)
+    with fake_quantized(model, model, a_file(model, unit, {}, ("0",), largest), lambda: model(unit)):
+        rounded = model(unit).flatten(1).T
+    steps = rounded / (weight.abs().amax(1, keepdim=True) / largest)
+    torch.testing.assert_close(steps, steps.round(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(steps.abs().amax(1), torch.full((6,), float(largest)))
+    assert float((rounded - weight).detach().abs().max()) > 0
 
 
 def test_what_lies_outside_the_range_is_clipped_and_gets_no_gradient() -> None:
-    model = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False))
-    nn.init.ones_(model[0].weight)
+    model = nn.Sequential(nn.Identity(), nn.Flatten())
     x = torch.tensor([-2.0, -0.5, 0.3, 4.0]).reshape(1, 1, 2, 2).requires_grad_()
-    with fake_quantized(model, {"0": (-1.0, 1.0)}, [], reduce_range=False):
+    file = a_file(model, x, {"1": Steps(2 / 255, 127, 0, 255)}, ())
+    with fake_quantized(model, model, file, lambda: model(x)):
         y = model(x)
         y.sum().backward()
-    torch.testing.assert_close(y.detach().flatten(), torch.tensor([-1.0, -0.5, 0.3, 1.0]), atol=0.004, rtol=0)
+    torch.testing.assert_close(y.detach().flatten(), torch.tensor([-1.0, -0.5, 0.3, 1.0]), atol=0.005, rtol=0)
     assert x.grad is not None and x.grad.flatten().tolist() == [0, 1, 1, 0]
+
+
+def test_tensors_that_no_call_gives_are_counted_and_left_alone() -> None:
+    model = small_net()
+    x = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(1))
+    file = a_file(model, x, {"1": Steps(1.0, 0, 0, 255)}, ())
+    elsewhere = replace(file, values={"1": file.values["1"] + 1})
+    exact = model(x)
+    with fake_quantized(model, model, elsewhere, lambda: model(x)) as unrecognised:
+        assert unrecognised == 1
+        torch.testing.assert_close(model(x), exact)
+
+
+class _Block(nn.Module):
+    """What int8 rounds between layers: before and after a SiLU, at a gate of pooled values, at a sum."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+        self.norm, self.act = nn.BatchNorm2d(channels), nn.SiLU(inplace=True)
+        self.gate, self.out = nn.Conv2d(channels, channels, 1), nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.act(self.norm(self.conv(x)))
+        x += self.out(y * self.gate(y.mean((2, 3), keepdim=True)).sigmoid())
+        return x
+
+
+class _Student(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(3, 16, 3, stride=2, padding=1)
+        self.blocks = nn.Sequential(*[_Block(16) for _ in range(4)])
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        # The last layer is large enough for bytes, which the map reads too.
+        self.head = nn.Sequential(nn.Linear(16, 300), nn.Hardswish(), nn.Linear(300, 256))
+        for block in self.blocks:  # channels of very different sizes, of which one step serves few
+            nn.init.uniform_(block.norm.weight, 0.1, 4)
+            nn.init.normal_(block.norm.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.pool(self.blocks(F.relu(self.stem(x)))).flatten(1))
+
+
+@pytest.mark.parametrize("reduce_range", [False, True])
+def test_the_student_makes_the_errors_of_the_file(reduce_range: bool) -> None:
+    spec = ImageInput(32, 32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    images = np.random.default_rng(0).integers(0, 256, (24, 4, 4, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
+    module = deploy(_Student().eval(), spec)
+    graph = export_graph(module)
+    recipe = Recipe(reduce_range)
+    quantized = quantize(graph, images[:16], images[16:], recipe)
+    file = rounded_by(quantized, graph, recipe, images[:1])
+    session = open_session(quantized.model)
+
+    def said(pictures: Pixels = images) -> list[NDArray[np.float32]]:
+        with torch.no_grad():
+            return [output.numpy() for output in module(torch.from_numpy(pictures), torch.tensor([0]))[:2]]
+
+    asked = [session.run(["logits", "saliency_map"], feed(session, image[None], 0)) for image in images]
+    exact = said()
+    with fake_quantized(module, module.explained.model, file, lambda: said(images[:1])) as unrecognised:
+        rounded = said()
+    assert unrecognised == 0
+    for number, what in enumerate(("answers", "maps")):
+        told = np.concatenate([answer[number] for answer in asked])
+        error, apart = np.square(told - exact[number]).mean(), np.square(told - rounded[number]).mean()
+        assert 0 < apart < error / 3, f"errors of {what} that are not the file's: int8 makes its own besides"
 
 
 @pytest.fixture(scope="module")
@@ -147,9 +251,10 @@ def test_training_on_gives_back_what_rounding_has_taken(coarse_run: Path, tmp_pa
 
 def test_the_student_of_the_run_stays_as_it_was(exported_run: Path) -> None:
     before = (exported_run / BEST).read_bytes()
-    tuned, note = fine_tune(
-        exported_run, {"conv1": None, "layer1.0.conv1": (0.0, 3.0)}, reduce_range=False, progress=lambda *_: None
-    )
+    side = load_trained(str(exported_run)).input
+    one = np.zeros((1, side.height, side.width, 3), np.uint8)
+    file = Rounded(("conv1", "layer1.0.conv1"), 127, {}, one, {})
+    tuned, note = fine_tune(exported_run, file, progress=lambda *_: None)
     assert (exported_run / BEST).read_bytes() == before
     weights, exact = tuned.model.state_dict(), load_trained(str(exported_run)).model.state_dict()
     assert weights.keys() == exact.keys()

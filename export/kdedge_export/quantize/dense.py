@@ -98,12 +98,11 @@ class _Layer:
         bias = _bias(graph, node, len(weight))
         assert bias is not None
         self.bias: NDArray[np.float32] = bias
-        largest = 63 if recipe.reduce_range else 127
-        scale = np.abs(weight).max(axis=1) / largest
+        scale = np.abs(weight).max(axis=1) / recipe.largest
         # A row of zeros has a scale too, and one with a large bias none so small that the bias overflows.
         least = np.maximum(np.abs(self.bias) / (self.step * _LARGEST_BIAS), np.finfo(np.float32).tiny)
         self.scale: NDArray[np.float32] = np.maximum(scale, least).astype(np.float32)
-        self.bytes = np.clip(np.rint(weight / self.scale[:, None]), -largest, largest).astype(np.int8)
+        self.bytes = np.clip(np.rint(weight / self.scale[:, None]), -recipe.largest, recipe.largest).astype(np.int8)
 
     def quantize(self) -> None:
         weight, graph = self.name, self.graph

@@ -16,8 +16,6 @@ class Layer:
     name: str
     """Of its weight in the PyTorch model, such as `layer1.0.conv2`."""
     nodes: frozenset[str]
-    input: str
-    """The tensor that it multiplies with its weight."""
 
 
 def layers_of(rewritten: Rewritten) -> tuple[Layer, ...]:
@@ -25,13 +23,11 @@ def layers_of(rewritten: Rewritten) -> tuple[Layer, ...]:
     quantizable = set(quantizable_nodes(rewritten))
     names: list[str] = []
     nodes: list[set[str]] = []
-    inputs: list[str] = []
     made_by: dict[str, int] = {}
     for node in rewritten.model.graph.node:
         before = [made_by[tensor] for tensor in node.input if tensor in made_by]
         if node.name in quantizable and node.op_type in WEIGHTED:
             names.append(_module(node.input[1]))
-            inputs.append(node.input[0])
             nodes.append(set())
             before = [len(names) - 1]
         if not before:
@@ -39,9 +35,7 @@ def layers_of(rewritten: Rewritten) -> tuple[Layer, ...]:
         made_by.update(dict.fromkeys(node.output, max(before)))
         if node.name in quantizable:
             nodes[max(before)].add(node.name)
-    return tuple(
-        Layer(name, frozenset(members), source) for name, members, source in zip(names, nodes, inputs, strict=True)
-    )
+    return tuple(Layer(name, frozenset(members)) for name, members in zip(names, nodes, strict=True))
 
 
 def _module(weight: str) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kdedge_export.quantize.session import feed, open_session
 from kdedge_runtime.arrays import Pixels
 
-__all__ = ["METHODS", "Histogram", "Method", "Range", "clipped_range", "observe"]
+__all__ = ["METHODS", "Histogram", "Method", "Range", "clipped_range", "observe", "values_of"]
 
 Method = Literal["minmax", "percentile-99.999", "percentile-99.99", "entropy"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -43,12 +43,12 @@ def observe(
         progress: called with 1 after each image of each of the two passes.
     """
     extremes: dict[str, Range] = {}
-    for values in _values(model, tensors, images, progress):
+    for values in values_of(model, tensors, images, progress):
         for name, value in values.items():
             low, high = extremes.get(name, (np.inf, -np.inf))
             extremes[name] = min(low, float(value.min())), max(high, float(value.max()))
     counts = {name: np.zeros(_BINS) for name in tensors}
-    for values in _values(model, tensors, images, progress):
+    for values in values_of(model, tensors, images, progress):
         for name, value in values.items():
             low, high = extremes[name]
             width = (high - low) / _BINS or 1.0
@@ -118,10 +118,17 @@ def _divergence(counts: NDArray[np.float64], first: int, last: int) -> float:
     return float((p[filled] * np.log(p[filled] / q[filled])).sum())
 
 
-def _values(
+def values_of(
     model: onnx.ModelProto, tensors: list[str], images: Pixels, progress: Callable[[int], None]
 ) -> Iterator[Mapping[str, NDArray[Any]]]:
-    """The tensors' values on one image after another."""
+    """The tensors' values on one image after another.
+
+    Args:
+        model: a graph.
+        tensors: names of tensors in it.
+        images: uint8 RGB `[N, H, W, 3]`.
+        progress: called with 1 after each image.
+    """
     session = open_session(_with_outputs(model, tensors))
     for image in images:
         yield dict(zip(tensors, session.run(tensors, feed(session, image[None])), strict=True))

@@ -15,3 +15,8 @@ class Recipe:
     and what was validated on one core is not what another computes. ARM and VNNI cores do not need it."""
     activations: Literal["uint8", "int8"] = "uint8"
     """uint8 is up to twice as fast on x86, and the image's bytes are uint8 already."""
+
+    @property
+    def largest(self) -> int:
+        """The byte of a channel's largest weight. Twice 64 · 255 is still a sum of 16 bits."""
+        return 64 if self.reduce_range else 127

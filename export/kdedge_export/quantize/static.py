@@ -1,7 +1,7 @@
 """Static quantization to int8 in QDQ form: the body and large dense layers in int8, logits and map in float."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -37,8 +37,8 @@ class Quantized:
     """For its metadata; JSON values."""
     tradeoff: Tradeoff
     """What was tried to get there, and how it did."""
-    int8_layers: Mapping[str, Range | None]
-    """The layers in int8 by their modules' paths, with the ranges of their inputs; None where these are exact bytes."""
+    int8_layers: tuple[str, ...]
+    """The layers in int8, by their modules' paths."""
 
     @property
     def latency_ms(self) -> tuple[float, float]:
@@ -104,7 +104,7 @@ def quantize(
         "held_out": {"images": len(held_out)} | found.to_dict(),
         "latency_ms": {"fp32": fp32_ms, "int8": int8_ms, "machine": machine_name(), "threads": 1},
     }
-    int8_layers = {layer.name: ranges.get(layer.input) for layer in layers if layer.name not in kept}
+    int8_layers = tuple(layer.name for layer in layers if layer.name not in kept)
     return Quantized(model, note | asdict(recipe), tradeoff, int8_layers)
 
 
