@@ -14,6 +14,7 @@ from kdedge.distill.assemble import assemble
 from kdedge.distill.fake_quantization import fake_quantized
 from kdedge.distill.loop.epoch import Position, train_epoch
 from kdedge.distill.loop.images import training_images
+from kdedge.distill.loop.measure import steady_rate
 from kdedge.distill.machine.compute import choose_compute
 from kdedge.distill.machine.group import join_group
 from kdedge.distill.settings.recipe import Recipe
@@ -27,7 +28,7 @@ from kdedge_runtime.errors import DataError
 __all__ = ["fine_tune"]
 
 _RATE = 0.05
-"""Of the run's learning rate: the student is trained, and what it says must not change."""
+"""Of the run's learning rate, to begin with: the student is trained, and what it says must not change."""
 _LOSS = {"kd": 1.0, "mapall": 20.0}
 """The teacher is the float student itself, in answers and maps. With the run's own teacher the student would go on
 learning, into another one than the float file holds, and what is validated is whether int8 keeps that."""
@@ -102,6 +103,8 @@ def fine_tune(
             progress("training with int8's errors", epoch * steps + step, epochs * steps)
 
         try:
+            on_step(0, 0, trainer.batches.per_epoch, torch.empty(0))
+            recipe = replace(recipe, learning_rate=steady_rate(trainer, recipe.loss, recipe.learning_rate))
             for _ in range(epochs):
                 losses = train_epoch(trainer.learner, trainer.batches, recipe, Position(history), on_step)
                 assert isinstance(losses, dict)

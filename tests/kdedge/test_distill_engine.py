@@ -253,6 +253,16 @@ class TestMeasurement:
         monkeypatch.setattr(measure.time, "perf_counter", lambda: next(clock))
         assert measure.seconds_per_epoch(trainer) == 4 * 2.0
 
+    def test_the_largest_rate_that_lowers_the_loss_is_kept_and_the_trials_leave_no_trace(self, scenes: Path) -> None:
+        trainer = tiny_trainer(scenes, replace(RECIPE, batch_size=48, augmentation=STILL))
+        before = snapshot(trainer.learner.student.model)
+        rate = measure.steady_rate(trainer, RECIPE.loss, 5.0)
+        assert rate in [5 / 4**trial for trial in range(1, 6)], "a rate of 5 lowers nothing"
+        assert measure.steady_rate(trainer, RECIPE.loss, rate) == rate
+        assert measure.steady_rate(trainer, RECIPE.loss, rate / 2) == rate / 2, "nor is it made larger"
+        assert not differing(before, trainer.learner.student.model.state_dict())
+        assert not trainer.learner.optimizer.state
+
 
 class Poison(Listener):
     """Spoils the student after a step."""

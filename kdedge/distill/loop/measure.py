@@ -1,17 +1,21 @@
-"""What a few batches tell before training: how long an epoch takes, and how large each term is."""
+"""What a few batches tell before training: how long an epoch takes, how large each term is, how large a step may be."""
 
 import itertools
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 
+from kdedge.distill.loop.batches import Batch
 from kdedge.distill.loop.engine import Trainer
 from kdedge.distill.loop.learner import Learner
 
-__all__ = ["balanced_weights", "measured_terms", "seconds_per_epoch"]
+__all__ = ["balanced_weights", "measured_terms", "seconds_per_epoch", "steady_rate"]
+
+_TRIED_ON, _TRIALS = 8, 6
+"""Batches that a learning rate is tried on, and how many rates are, each a quarter of the one before."""
 
 
 def seconds_per_epoch(trainer: Trainer, steps: int = 6) -> float:
@@ -34,8 +38,7 @@ def measured_terms(trainer: Trainer, steps: int = 4) -> list[float]:
     """The mean of each unweighted term over the first batches, with the student as it is."""
     with _without_a_trace(trainer.learner), torch.no_grad():
         terms = [
-            trainer.learner.terms(batch.images, batch.targets, batch.taught)
-            for batch in itertools.islice(trainer.batches.of(0), steps)
+            trainer.learner.terms(batch.images, batch.targets, batch.taught) for batch in _first_batches(trainer, steps)
         ]
     mean = torch.stack(terms).mean(dim=0)
     trainer.learner.group.mean(mean)
@@ -58,6 +61,41 @@ def balanced_weights(loss: dict[str, float | None], sizes: list[float]) -> dict[
         name: float(f"{aim / max(size, 1e-12):.3g}") if weight is None else weight
         for (name, weight), size in zip(loss.items(), sizes, strict=True)
     }
+
+
+def steady_rate(trainer: Trainer, loss: Mapping[str, float], rate: float) -> float:
+    """The largest of a learning rate, a quarter of it and so on whose first steps lower the loss.
+
+    How large a step a trained network bears differs by orders of magnitude where statistics of batches do not bound it.
+
+    Args:
+        trainer: is left as it was.
+        loss: weights of the terms.
+        rate: to begin with.
+
+    Returns:
+        The rate; the smallest that is tried where none lowers the loss.
+    """
+    learner = trainer.learner
+    weights = torch.tensor(list(loss.values()), device=learner.compute.device)
+    before = float(torch.tensor(measured_terms(trainer, _TRIED_ON)) @ weights.cpu())
+    for rate in [rate / 4**trial for trial in range(_TRIALS)]:
+        with _without_a_trace(learner):
+            terms = [
+                learner.learn(batch.images, batch.targets, batch.taught, weights, rate)
+                for batch in _first_batches(trainer, _TRIED_ON)
+            ]
+        learner.optimizer.state.clear()  # the steps' momentum
+        after = torch.stack(terms).mean(dim=0) @ weights
+        learner.group.mean(after)
+        if float(after) < before:  # which no number that is not finite is
+            break
+    return rate
+
+
+def _first_batches(trainer: Trainer, steps: int) -> Iterator[Batch]:
+    """Those of the first epochs, until there are so many."""
+    return itertools.islice(itertools.chain.from_iterable(map(trainer.batches.of, itertools.count())), steps)
 
 
 @contextmanager
