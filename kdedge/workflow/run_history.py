@@ -66,6 +66,11 @@ class RunHistory:
         return figures
 
     @property
+    def taught_by(self) -> tuple[str, ...]:
+        """What tells its teachers from those of other runs."""
+        return tuple(teacher.identity for teacher in self.teachers)
+
+    @property
     def epochs_done(self) -> int:
         """How many epochs are complete."""
         return 0 if self.last is None else int(self.last["epoch"])

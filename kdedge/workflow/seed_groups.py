@@ -70,7 +70,7 @@ def doubts(runs: Sequence[RunHistory], groups: Sequence[SeedGroup]) -> list[str]
         found.append(
             f"The runs were not validated on the same pictures, so figures cannot be compared across these: {sets}."
         )
-    by_teacher = _by([(_teachers(run), run) for run in runs if run.teachers])
+    by_teacher = _by([(run.taught_by, run) for run in runs if run.teachers])
     if len(by_teacher) > 1:
         sets = "; ".join(
             f"{' + '.join(teacher.name for teacher in members[0].teachers)}: {_names(members)}"
@@ -109,11 +109,7 @@ def _settings(run: RunHistory) -> str:
     options = {name: value for name, value in record.request.items() if name not in _TOLD_ELSEWHERE}
     data = {name: value for name, value in record.data.items() if name not in ("root", "source")}
     spec = [asdict(record.model), asdict(record.input), record.kind]
-    return json.dumps([spec, data, recipe, options, _teachers(run)], sort_keys=True)
-
-
-def _teachers(run: RunHistory) -> tuple[str, ...]:
-    return tuple(teacher.identity for teacher in run.teachers)
+    return json.dumps([spec, data, recipe, options, run.taught_by], sort_keys=True)
 
 
 def _common_name(names: list[str]) -> str:

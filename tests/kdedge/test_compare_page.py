@@ -124,6 +124,29 @@ class TestPage:
         unlike = Reader(render_page(comparison(tmp_path / "2", {"a": {}, "b": {"fingerprint": "e" * 64}}))).text
         assert "none of them can be called better" in unlike and "Most right" not in unlike
 
+    def test_maps_have_no_winner_across_teachers(self, tmp_path: Path) -> None:
+        one, two = taught((0.8, 0.9)), taught((0.7, 0.6))
+        alike = Reader(render_page(comparison(tmp_path / "1", {"a": one, "b": two}))).text
+        assert "Maps nearest to the teacher’s: a, r = 0.900" in alike
+        other = two | {"teacher": {"source": "/another", "weights": None, "weights_sha256": "u"}}
+        unlike = Reader(render_page(comparison(tmp_path / "2", {"a": one, "b": other}))).text
+        assert "cannot be compared across these" in unlike and "Maps nearest" not in unlike
+        assert "Most right answers of the students: a" in unlike
+
+    def test_the_winner_is_that_of_the_test_pictures_where_all_runs_were_tested(self, tmp_path: Path) -> None:
+        """Validation pictures have chosen each run's best epoch."""
+
+        def tested(top1: float) -> dict[str, Any]:
+            return {"result": {"test": {"best": {"test_top1": top1}, "last": {"test_top1": 0.0}}}}
+
+        better, worse = taught((0.8, 0.9)), taught((0.7, 0.6))
+        both = comparison(tmp_path / "1", {"a": better | tested(0.65), "b": worse | tested(0.68)})
+        text = Reader(render_page(both)).text.replace("\u00a0", " ")
+        assert "Most right answers of the students, on the test pictures: b, 68.0 %" in text
+        assert "Maps nearest to the teacher’s: a" in text, "these were not measured there"
+        one = comparison(tmp_path / "2", {"a": better, "b": worse | tested(0.99)})
+        assert "Most right answers of the students: a, 80.0 %" in Reader(render_page(one)).text.replace("\u00a0", " ")
+
     def test_a_run_without_an_epoch_has_a_row(self, tmp_path: Path) -> None:
         text = Reader(render_page(comparison(tmp_path, {"a": {}, "b": {"epochs": [], "finished": False}}))).text
         assert "0 of 2" in text

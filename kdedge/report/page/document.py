@@ -16,6 +16,7 @@ from kdedge.report.page.gallery import gallery
 from kdedge.report.page.looks import Look, looks_of, swatch
 from kdedge.report.page.scatter import scatter
 from kdedge.report.page.tables import groups_table, runs_table
+from kdedge.report.run_figures import Column, figure_of
 from kdedge.report.run_settings import RunSettings, run_settings
 from kdedge.workflow.compare_runs import Comparison
 from kdedge.workflow.run_history import RunHistory
@@ -67,22 +68,32 @@ def _summary(comparison: Comparison) -> str:
     runs = [run for run in comparison.runs if run.best is not None]
     if len({run.pictures for run in runs}) > 1:
         return "These runs were not validated on the same pictures: none of them can be called better than another."
-    parts = [f"Measured on {runs[0].pictures[2]:,} validation pictures of {escape(runs[0].data)}."]
+    parts = [
+        f"Measured on {runs[0].pictures[2]:,} validation pictures of {escape(runs[0].data)}, by which each run’s best "
+        "epoch was chosen."
+    ]
     taught = [run for run in runs if run.teachers]
     rivals = taught or runs
     if len(rivals) > 1:
-        name, value = _leader(rivals, "val_top1")
-        parts.append(f"Most right answers{' of the students' * bool(taught)}: <b>{escape(name)}</b>, {percent(value)}.")
-    explained = [run for run in taught if "val_map_pearson" in (run.best or {})]
-    if len(explained) > 1:
-        name, value = _leader(explained, "val_map_pearson")
-        parts.append(f"Maps nearest to the teacher’s: <b>{escape(name)}</b>, r = {correlation(value)}.")
+        name, value, where = _leader(rivals, "top1")
+        whose = " of the students" if taught else ""
+        parts.append(f"Most right answers{whose}{where}: <b>{escape(name)}</b>, {percent(value)}.")
+    explained = [run for run in taught if figure_of(run, Column("val", "best", "map_pearson")) is not None]
+    if len(explained) > 1 and len({run.taught_by for run in explained}) == 1:
+        name, value, where = _leader(explained, "map_pearson")
+        parts.append(f"Maps nearest to the teacher’s{where}: <b>{escape(name)}</b>, r = {correlation(value)}.")
     return " ".join(parts)
 
 
-def _leader(runs: list[RunHistory], key: str) -> tuple[str, float]:
-    value, _, name = max((float((run.best or {})[key]), -place, run.name) for place, run in enumerate(runs))
-    return name, value
+def _leader(runs: list[RunHistory], key: str) -> tuple[str, float, str]:
+    """The run with the highest figure, that figure, and where it is from: test pictures, if all runs were tested."""
+    tested = [figure_of(run, Column("test", "best", key)) for run in runs]
+    validated = [figure_of(run, Column("val", "best", key)) for run in runs]
+    figures = validated if None in tested else tested
+    value, _, name = max(
+        (value or 0.0, -place, run.name) for place, (run, value) in enumerate(zip(runs, figures, strict=True))
+    )
+    return name, value, "" if figures is validated else ", on the test pictures"
 
 
 def _shared(settings: RunSettings, count: int) -> str:
