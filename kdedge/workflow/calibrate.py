@@ -15,7 +15,7 @@ from kdedge.data.split import hashed_halves
 from kdedge.models.run_folder import is_run, read_run
 from kdedge.workflow.origins import as_model_classes
 from kdedge_export.validate import predict
-from kdedge_export.validate.calibration import fit_temperature
+from kdedge_export.validate.calibration import HIGHEST, LOWEST, fit_temperature
 from kdedge_runtime import Model
 from kdedge_runtime.errors import KdedgeError
 
@@ -69,6 +69,19 @@ def _fit(collection: Collection, model: Model) -> Fit:
     targets = as_model_classes(decoded.targets, collection.labels, model.metadata.labels, collection.source)
     logits = predict(model, decoded.images).logits
     temperature = fit_temperature(logits, np.asarray(targets))
-    if temperature is None:
-        return Fit(1.0, 0, f"no answer of {len(decoded)} is wrong, so there is no best one")
-    return Fit(temperature, len(decoded))
+    why_not = _why_none(temperature, int((logits.argmax(axis=1) != targets).sum()), len(decoded))
+    return Fit(temperature, len(decoded)) if why_not is None else Fit(1.0, 0, why_not)
+
+
+def _why_none(temperature: float, wrong: int, images: int) -> str | None:
+    """Why the fitted temperature is none, an end of the range."""
+    if temperature == LOWEST:
+        if not wrong:
+            return f"no answer of {images} is wrong, so there is no best one"
+        return f"the best one is below {LOWEST:g}, as the logits of {images} pictures hardly differ"
+    if temperature == HIGHEST:
+        return (
+            f"{wrong} answers of {images} are wrong and the right classes score no higher than others, so none makes "
+            "the answers likely"
+        )
+    return None

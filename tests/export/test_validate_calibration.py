@@ -7,7 +7,14 @@ import pytest
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from kdedge_export.validate.calibration import BINS, calibration, expected_calibration_error, fit_temperature
+from kdedge_export.validate.calibration import (
+    BINS,
+    HIGHEST,
+    LOWEST,
+    calibration,
+    expected_calibration_error,
+    fit_temperature,
+)
 
 
 def answers(n: int, seed: int, sharpness: float = 1.0, classes: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -89,13 +96,17 @@ def test_the_fitted_temperature_is_scipys_and_the_true_one(sharpness: float) -> 
 
 def test_no_temperature_is_best_where_every_answer_is_right() -> None:
     logits, _ = answers(100, 4)
-    assert fit_temperature(logits, logits.argmax(axis=1)) is None
+    assert fit_temperature(logits, logits.argmax(axis=1)) == LOWEST
+
+
+def test_no_temperature_is_best_where_right_classes_score_lower_than_others() -> None:
+    logits, _ = answers(100, 4)
+    assert fit_temperature(logits, logits.argmin(axis=1)) == HIGHEST
 
 
 def test_the_temperature_mends_what_it_is_meant_to() -> None:
     logits, targets = answers(4000, 5, sharpness=3.0)
     fitted = fit_temperature(logits[::2], targets[::2])
-    assert fitted is not None
     found = calibration(logits[1::2], targets[1::2], fitted)
     assert (found.n, found.temperature) == (2000, fitted)
     assert found.ece_before > 0.1 > 0.03 > found.ece

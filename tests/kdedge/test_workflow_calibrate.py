@@ -1,6 +1,8 @@
 """A temperature is fitted on one half of the validation side and judged on the other."""
 
+import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from kdedge.distill.run import Request, start_run
 from kdedge.workflow.calibrate import FEWEST_IMAGES, fit_run, fitting_half
 from kdedge.workflow.export_model import export_model
 from kdedge.workflow.validate_model import validate_model
-from kdedge_export.validate import predict
+from kdedge_export.validate import Predictions, predict
 from kdedge_export.validate.calibration import fit_temperature
 from kdedge_runtime import Model
 from kdedge_runtime.devices import load_profile
@@ -90,6 +92,28 @@ def test_too_few_pictures_leave_it_at_one(exported_run: Path) -> None:
     assert fit.why_not is not None and f"too few, {FEWEST_IMAGES} are needed" in fit.why_not
     metadata = metadata_of(exported_run)
     assert metadata.temperature == 1.0 and "temperature_images" not in metadata.metrics
+
+
+@pytest.mark.parametrize(
+    ("logits", "why"),
+    [
+        (lambda targets: 9.0 * np.eye(3)[targets], r"no answer of \d+ is wrong"),
+        (lambda targets: -9.0 * np.eye(3)[targets], r"(\d+) answers of \1 are wrong and the right classes score no"),
+        (lambda targets: 1e-4 * np.eye(3)[(targets + (np.arange(len(targets)) % 9 == 0)) % 3], r"below 0\.05"),
+    ],
+    ids=["all right", "all wrong", "all alike"],
+)
+def test_why_no_temperature_was_found_is_told(
+    calibrated_run: Path, monkeypatch: pytest.MonkeyPatch, logits: Callable[[np.ndarray], np.ndarray], why: str
+) -> None:
+    model = Model.load(calibrated_run / "model.onnx")
+    half = fitting_half(scan(calibrated_run.parent / "scenes").val)
+    targets = decode(half, model.metadata.input).targets
+    said = Predictions(logits(targets).astype(np.float32), None, targets)
+    monkeypatch.setattr("kdedge.workflow.calibrate.predict", lambda *_: said)
+    fit = fit_run(str(calibrated_run), model)
+    assert fit is not None and (fit.temperature, fit.images) == (1.0, 0)
+    assert fit.why_not is not None and re.match(why, fit.why_not.replace("the best one is ", "")), fit.why_not
 
 
 def test_a_model_without_a_run_has_no_pictures_to_fit_on(calibrated_run: Path) -> None:

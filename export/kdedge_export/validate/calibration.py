@@ -15,12 +15,12 @@ from kdedge_export.validate.intervals import Interval, interval_of, mean_interva
 from kdedge_runtime.arrays import Floats, Integers
 from kdedge_runtime.model import softmax
 
-__all__ = ["BINS", "Calibration", "calibration", "expected_calibration_error", "fit_temperature"]
+__all__ = ["BINS", "HIGHEST", "LOWEST", "Calibration", "calibration", "expected_calibration_error", "fit_temperature"]
 
 BINS, IMAGES_A_BIN = 15, 25
 """At most, and at least."""
 _SIMULATIONS = 200
-_LOWEST, _HIGHEST = 0.05, 20.0
+LOWEST, HIGHEST = 0.05, 20.0
 _STEPS = 60
 
 Scores = NDArray[np.float64]
@@ -97,7 +97,7 @@ def expected_calibration_error(confidence: Scores, right: Scores, bins: int | No
     return float(np.clip((sizes * debiased).sum() / len(order), 0.0, 1.0))
 
 
-def fit_temperature(logits: Floats, targets: Integers) -> float | None:
+def fit_temperature(logits: Floats, targets: Integers) -> float:
     """The temperature that makes the right classes most likely (Guo et al., ICML 2017, section 4.2).
 
     Args:
@@ -105,20 +105,23 @@ def fit_temperature(logits: Floats, targets: Integers) -> float | None:
         targets: int64 `[N]`, the right classes.
 
     Returns:
-        A number in (0.05, 20); None where no such temperature is best, as where every answer is right: the likelihood
-        then grows without end as the temperature falls.
+        In [0.05, 20]. An end where none between is best: the lower as where every answer is right, as the likelihood
+        then grows without end as the temperature falls; the upper where right classes score no higher than others.
     """
-    low, high = math.log(_LOWEST), math.log(_HIGHEST)
+    low, high = math.log(LOWEST), math.log(HIGHEST)
     # The likelihood is concave in 1 / temperature, so it has one maximum on any scale: golden-section search.
     ratio = (math.sqrt(5) - 1) / 2
     for _ in range(_STEPS):
         left, right = high - ratio * (high - low), low + ratio * (high - low)
-        if _nll(logits, targets, math.exp(left)).sum() < _nll(logits, targets, math.exp(right)).sum():
+        # Of two that are exactly as likely, as where all is sure, the lower one.
+        if _nll(logits, targets, math.exp(left)).sum() <= _nll(logits, targets, math.exp(right)).sum():
             high = right
         else:
             low = left
     best = math.exp((low + high) / 2)
-    return best if _LOWEST * 1.01 < best < _HIGHEST / 1.01 else None
+    if best < LOWEST * 1.01:
+        return LOWEST
+    return HIGHEST if best > HIGHEST / 1.01 else best
 
 
 def _by_chance(confidence: Scores) -> float:
