@@ -41,8 +41,8 @@ class ModelExport:
             raise UsageError("--keep-heatmaps needs a map, and --method none exports none. Leave one of them out.")
         if self.keep_heatmaps is not None and not -1 <= self.keep_heatmaps < 1:
             raise UsageError(f"--keep-heatmaps is a correlation below 1, such as 0.98; got {self.keep_heatmaps:g}.")
-        if self.max_drop is not None and self.max_drop < 0:
-            raise UsageError(f"--max-drop is in percentage points, such as 0.5; got {self.max_drop:g}.")
+        if self.max_drop is not None and not 0 <= self.max_drop <= 100:
+            raise UsageError(f"--max-drop is in percentage points, 0 to 100, such as 0.5; got {self.max_drop:g}.")
 
 
 def export_model_file(asked: ModelExport) -> None:

@@ -6,13 +6,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from small_nets import CHANNELS, CLASSES, SPEC, randomised
+from small_nets import CHANNELS, CLASSES, SPEC, Export, randomised
 from torch import nn
 
 from kdedge_export.graph import deploy, export_graph
 from kdedge_export.graph.onnx_graph import ExportedGraph
 from kdedge_export.quantize import Goal, Quantized, Recipe, quantize
 from kdedge_export.quantize.fidelity import Fidelity, Judge
+from kdedge_runtime.errors import UsageError
 
 Draw = Callable[[int, int], np.ndarray]
 OUTLIER = 300
@@ -172,6 +173,11 @@ def test_a_goal_that_no_layer_in_int8_keeps_is_missed(broken: ExportedGraph, pic
     assert {("measuring layers", 5, 5), ("keeping layers in float", 4, 5)} <= set(told)
 
 
+def test_maps_that_a_graph_does_not_give_cannot_be_kept(export: Callable[[str], Export], pictures: Draw) -> None:
+    with pytest.raises(UsageError, match="no heatmaps to keep: the model gives no map"):
+        quantize(export("plain").graph, pictures(4, 1), pictures(4, 2), Recipe(False), goal=Goal(keep_heatmaps=0.9))
+
+
 def test_labels_make_the_drop_one_of_accuracy(broken: ExportedGraph, pictures: Draw) -> None:
     images = pictures(32, 4)
     free = Judge(broken.model, images)
@@ -209,7 +215,10 @@ def fidelity(map_pearson: float | None, drop_points: float) -> Fidelity:
         (Goal(0.98), fidelity(0.99, 50.0), True),
         (Goal(None, 0.0), fidelity(0.1, 0.0), True),
         (Goal(None, 0.0), fidelity(1.0, 0.1), False),
-        (Goal(0.98), fidelity(None, 0.0), True),
+        (Goal(0.98), fidelity(None, 0.0), False),
+        (Goal(0.98), fidelity(np.nan, 0.0), False),
+        (Goal(None, 0.5), fidelity(None, 0.0), True),
+        (Goal(None, np.nan), fidelity(1.0, 90.0), False),
         (Goal(), fidelity(0.0, 100.0), True),
     ],
 )

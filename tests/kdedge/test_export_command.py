@@ -26,7 +26,9 @@ Command = Callable[..., Outcome]
         (["--max-drop", "0.5"], "--max-drop 0.5 says how to quantize. Add --quantize"),
         (["--quantize", "--keep-heatmaps", "1"], "a correlation below 1, such as 0.98; got 1."),
         (["--quantize", "--keep-heatmaps", "98"], "a correlation below 1, such as 0.98; got 98."),
-        (["--quantize", "--max-drop", "-1"], "in percentage points, such as 0.5; got -1."),
+        (["--quantize", "--max-drop", "-1"], "in percentage points, 0 to 100, such as 0.5; got -1."),
+        (["--quantize", "--max-drop", "nan"], "in percentage points, 0 to 100, such as 0.5; got nan."),
+        (["--quantize", "--keep-heatmaps", "nan"], "a correlation below 1, such as 0.98; got nan."),
         (["--quantize", "--keep-heatmaps", "0.9", "--method", "none"], "needs a map, and --method none exports none"),
     ],
 )

@@ -1,5 +1,6 @@
 """Find the fewest layers that must stay in float for the answer and the reason to be kept."""
 
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from kdedge_export.quantize.fidelity import Fidelity, Judge
 from kdedge_export.quantize.layers import Layer
 from kdedge_export.quantize.session import open_session, paired_latency_ms
 from kdedge_runtime.arrays import Pixels
+from kdedge_runtime.errors import UsageError
 
 __all__ = ["Goal", "Tradeoff", "TradeoffPoint", "search"]
 
@@ -32,15 +34,16 @@ class Goal:
     def missed(self, found: Fidelity) -> tuple[float, float]:
         """How much too much is lost of maps and answers, relative to what may be; at most 1 is kept."""
         maps = drop = 0.0
-        if self.keep_heatmaps is not None and found.map_pearson is not None:
-            maps = (1 - found.map_pearson) / max(1 - self.keep_heatmaps, 1e-6)
+        if self.keep_heatmaps is not None:
+            lost = math.inf if found.map_pearson is None else 1 - found.map_pearson
+            maps = lost / max(1 - self.keep_heatmaps, 1e-6)
         if self.max_drop is not None:
             drop = found.drop_points / max(self.max_drop, 1e-6)
         return maps, drop
 
     def kept(self, found: Fidelity) -> bool:
         """Whether neither is missed."""
-        return max(self.missed(found)) <= 1
+        return all(part <= 1 for part in self.missed(found))  # not what is no number
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,14 @@ def search(
         image: uint8 `[1, H, W, 3]` to time with.
         goal: what to keep; an empty one is kept by plain int8.
         progress: told while single layers and then sets of them are measured.
+
+    Raises:
+        UsageError: maps are to be kept, and the graph gives none.
     """
+    if goal.keep_heatmaps is not None and judge.itself.map_pearson is None:
+        raise UsageError(
+            "There are no heatmaps to keep: the model gives no map. Export it with one, or leave that out."
+        )
     reference = open_session(fp32)
 
     def measure(chosen: Collection[Layer]) -> TradeoffPoint:
