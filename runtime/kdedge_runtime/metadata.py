@@ -1,7 +1,8 @@
 """What a model file says about itself: the schema of its `kdedge.*` metadata.
 
-Values are JSON, one key a concept, read through `custom_metadata_map` and never evaluated. The same classes write
-the metadata at export, so that both sides cannot disagree.
+Values are JSON, one key a concept, read through `custom_metadata_map` and never evaluated. Later versions may add keys
+under the same schema number, so unknown ones are ignored; what changes the meaning of another key is a new schema. The
+same classes write the metadata at export, so that both sides cannot disagree.
 """
 
 import json
@@ -90,17 +91,18 @@ class Metadata:
                 "The model file has no kdedge metadata, so its labels and input size are unknown. "
                 "Expected a file written by `kdedge export`."
             )
-        values = {key.removeprefix(PREFIX): _parse(key, text) for key, text in props.items() if key.startswith(PREFIX)}
-        schema = values.pop("schema")
+        schema = _parse(PREFIX + "schema", props[PREFIX + "schema"])
         if schema != SCHEMA:
             raise ModelFileError(
                 f"The model file has metadata schema {schema!r}; this kdedge-runtime reads schema {SCHEMA}. "
                 "Export the model again, or install the kdedge-runtime that matches it."
             )
+        keys = {PREFIX + item.name: item.name for item in fields(cls)}
+        values = {keys[key]: _parse(key, text) for key, text in props.items() if key in keys}
         try:
             values["labels"] = _labels(_checked(values["labels"], list))
             values["input"] = _image_input(_checked(values["input"], dict))
-            values["outputs"] = Outputs(**_checked(values["outputs"], dict))
+            values["outputs"] = Outputs(**_known(Outputs, _checked(values["outputs"], dict)))
             if values.get("task", "classify") != "classify":
                 raise ValueError(f"unknown task {values['task']!r}")
             metadata = cls(**values)
@@ -125,6 +127,11 @@ def _parse(key: str, text: str) -> Any:
         ) from error
 
 
+def _known(kind: type[ImageInput] | type[Outputs], values: dict[str, Any]) -> dict[str, Any]:
+    """Those values that this version reads."""
+    return {item.name: values[item.name] for item in fields(kind) if item.name in values}
+
+
 def _checked(value: Any, kind: type) -> Any:
     if not isinstance(value, kind):
         raise TypeError(f"expected {kind.__name__}, got {type(value).__name__}")
@@ -140,7 +147,7 @@ def _labels(values: list[Any]) -> tuple[str, ...]:
 def _image_input(values: dict[str, Any]) -> ImageInput:
     if values.get("kind", "image") != "image":
         raise ValueError(f"unknown kind of input {values['kind']!r}")
-    spec = ImageInput(**values | {"mean": tuple(values["mean"]), "std": tuple(values["std"])})
+    spec = ImageInput(**_known(ImageInput, values) | {"mean": tuple(values["mean"]), "std": tuple(values["std"])})
     sizes_are_sound = all(isinstance(side, int) and 0 < side <= 8192 for side in (spec.height, spec.width))
     if not sizes_are_sound or len(spec.mean) != 3 or len(spec.std) != 3 or not 0 < spec.crop_fraction <= 1:
         raise ValueError(f"impossible input {values}")
