@@ -133,8 +133,12 @@ def test_a_closed_form_has_no_kinks_and_a_smooth_network_no_units_at_them(pictur
         (F.leaky_relu, [0]),
         (lambda x: x.clamp(min=1.0), [1]),
         (lambda x: torch.clamp(x, -1, 4), [-1, 4]),
+        (lambda x: torch.clamp(x, 0, 1), [0, 1]),
+        (lambda x: F.hardtanh(x, 0, 1), [0, 1]),
+        (lambda x: torch.clamp(x, torch.zeros(7), torch.ones(7)), [0, 1]),
     ],
-    ids=["relu", "in place", "relu6", "hardtanh", "hardswish", "hardsigmoid", "leaky", "from 1", "from -1 to 4"],
+    ids=["relu", "in place", "relu6", "hardtanh", "hardswish", "hardsigmoid", "leaky", "from 1", "from -1 to 4"]
+    + ["from 0 to 1", "hardtanh from 0 to 1", "between tensors"],
 )
 def test_a_unit_is_taken_to_the_side_where_the_other_run_has_it_and_no_other_is(function, kinks: list[float]) -> None:
     step = 2.0**-16
@@ -160,6 +164,33 @@ def test_a_unit_is_taken_to_the_side_where_the_other_run_has_it_and_no_other_is(
         assert before[low] != before[low + 1]
         torch.testing.assert_close(after[[low, low + 1]], before[[low + 1, low]], atol=1e-4, rtol=0)
     torch.testing.assert_close(after[2 * len(kinks) :], before[2 * len(kinks) :])
+
+
+@pytest.mark.parametrize(
+    ("function", "in_place"),
+    [
+        (lambda x: torch.clamp(x, 0, 1), False),
+        (lambda x: F.hardtanh(x, 0, 1), False),
+        (lambda x: F.leaky_relu(x, 1), False),
+        (lambda x: F.hardtanh(x, 0, 1, True), True),
+        (lambda x: F.relu6(x, inplace=True), True),
+        (lambda x: x.clamp_(0, 1), True),
+    ],
+    ids=["clamp", "hardtanh", "leaky", "hardtanh in place", "relu6 in place", "clamp_"],
+)
+def test_only_what_is_changed_in_place_is_moved_in_place(function, in_place: bool) -> None:
+    x = torch.tensor([0.25, 0.5])
+    with KinkedCalls(pushed=[Unit(0, 1, 0.125)]):
+        result = function(x)
+    assert result.tolist() == [0.25, 0.625]
+    assert x.tolist() == ([0.25, 0.625] if in_place else [0.25, 0.5])
+
+
+def test_pooling_with_the_border_rounded_up_is_not_in_place() -> None:
+    x = torch.arange(25.0).reshape(1, 1, 5, 5)
+    with KinkedCalls(pushed=[Unit(0, 24, 1.0)]):
+        F.max_pool2d(x, 2, 2, 0, 1, True)
+    assert x.flatten()[24] == 24
 
 
 @pytest.mark.parametrize(

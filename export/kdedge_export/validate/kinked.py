@@ -42,14 +42,17 @@ class Call:
 
 @dataclass(frozen=True)
 class _Kink:
-    at: float
-    value: float
+    at: float | Tensor
+    """A tensor where each value has its own."""
+    value: float | Tensor
     """Of the function there."""
     flat: int
     """Whether the function has that very value below (-1) or above (1) as well, or goes on to both sides (0)."""
 
 
 _ZERO = _Kink(0, 0, -1)
+_INPLACE: dict[Any, int] = {F.relu: 0, F.relu6: 0, F.hardtanh: 2, F.hardswish: 0, F.hardsigmoid: 0, F.leaky_relu: 1}
+"""Functions with an `inplace`, and its place behind the input."""
 
 
 def _turned(kinks: Sequence[_Kink], x: Tensor, results: Tensor, reach: float) -> list[tuple[int, float]]:
@@ -61,13 +64,12 @@ def _turned(kinks: Sequence[_Kink], x: Tensor, results: Tensor, reach: float) ->
         results: what came out in the other one, of the same shape: the value that it is flat at only from there.
         reach: how far from the kink a value may lie.
     """
-    flat_x, flat_results = x.flatten(), results.flatten()
     found: list[tuple[int, float]] = []
     for kink in kinks:
-        gaps = flat_x - kink.at
+        gaps = (x - kink.at).flatten()
         above = gaps >= 0 if kink.flat > 0 else gaps > 0
-        at_value = flat_results == kink.value
-        theirs = {-1: ~at_value, 0: flat_results > kink.value, 1: at_value}[kink.flat]
+        at_value = (results == kink.value).flatten()
+        theirs = {-1: ~at_value, 0: (results > kink.value).flatten(), 1: at_value}[kink.flat]
         for index in torch.nonzero((gaps.abs() <= reach) & (above != theirs)).flatten().tolist():
             gap = float(gaps[index])
             found.append((index, -2 * gap or (-reach if above[index] else reach)))
@@ -118,9 +120,9 @@ def _windows(
     return F.unfold(padded.flatten(0, 1)[:, None], size, dilation, 0, steps).transpose(1, 2).flatten(0, 1)
 
 
-def _between(least: Any = None, most: Any = None) -> list[_Kink]:
-    kinks = [] if least is None else [_Kink(float(least), float(least), -1)]
-    return kinks if most is None else [*kinks, _Kink(float(most), float(most), 1)]
+def _between(least: float | Tensor | None = None, most: float | Tensor | None = None) -> list[_Kink]:
+    kinks = [] if least is None else [_Kink(least, least, -1)]
+    return kinks if most is None else [*kinks, _Kink(most, most, 1)]
 
 
 def _kinks(func: Any, args: tuple[Any, ...], options: dict[str, Any]) -> list[_Kink] | None:
@@ -142,6 +144,14 @@ def _kinks(func: Any, args: tuple[Any, ...], options: dict[str, Any]) -> list[_K
     if func is F.leaky_relu:
         return [_Kink(0, 0, 0)]
     return None
+
+
+def _in_place(func: Any, args: tuple[Any, ...], options: dict[str, Any]) -> bool:
+    """Whether a function changes its first argument, given what else it is called with."""
+    place = _INPLACE.get(func)
+    if place is None:
+        return bool(func.__name__.endswith("_"))
+    return bool(options.get("inplace", len(args) > place and args[place]))
 
 
 class KinkedCalls(TorchFunctionMode):
@@ -171,7 +181,7 @@ class KinkedCalls(TorchFunctionMode):
         if pushed:
             push = torch.zeros_like(x).flatten()
             push[[unit.index for unit in pushed]] = torch.tensor([unit.push for unit in pushed]).to(push)
-            in_place = func.__name__.endswith("_") or True in (options.get("inplace"), *rest)
+            in_place = _in_place(func, tuple(rest), options)
             x = x.add_(push.view_as(x)) if in_place else x + push.view_as(x)
         if self._watch is None:
             return func(x, *rest, **options)
