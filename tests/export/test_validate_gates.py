@@ -175,17 +175,27 @@ def test_another_input_than_in_training_fails() -> None:
 
 
 def test_maps_that_follow_nothing_fail() -> None:
-    follows = Sanity("class", "int8", 1.0, 0.3, {"changed": Interval(1.0, 1.0), "pearson": None})
-    assert check_sanity(follows, "gradcam", Gates()).passed
-    assert check_sanity(replace(follows, changed=0.0), "gradcam", Gates()).outcome == "failed"
+    follows = Sanity("class", "int8", 0.3, 0.3, {"alike": Interval(0.2, 0.5), "pearson": None})
+    assert check_sanity(follows, 12, "gradcam", Gates()).passed
+    assert check_sanity(replace(follows, alike=0.96), 12, "gradcam", Gates()).outcome == "failed"
+
+
+def test_whether_maps_follow_is_judged_by_the_interval_too() -> None:
+    unsure = Sanity("picture", "int8", 0.5, 0.5, {"alike": Interval(0.1, 0.98), "pearson": None})
+    few = check_sanity(unsure, 3, "gradcam", Gates())
+    assert (few.outcome, few.images_needed) == ("not shown", 5)
+    # More images than are asked would not change it.
+    most = check_sanity(unsure, 64, "gradcam", Gates())
+    assert (most.outcome, most.images_needed) == ("not shown", None)
+    assert most.reason == "with 64 images, and it is asked on no more"
 
 
 def test_a_method_without_classes_is_held_against_pictures_only() -> None:
-    still = Sanity("class", "int8", 0.0, 1.0, {"changed": Interval(0.0, 0.0), "pearson": None})
-    unmeasured = check_sanity(still, "eigencam", Gates())
+    still = Sanity("class", "int8", 1.0, 1.0, {"alike": Interval(0.9, 1.0), "pearson": None})
+    unmeasured = check_sanity(still, 64, "eigencam", Gates())
     assert unmeasured.outcome == "not measured"
     assert unmeasured.reason == "eigencam explains no class in particular"
-    assert check_sanity(replace(still, test="picture"), "eigencam", Gates()).outcome == "failed"
+    assert check_sanity(replace(still, test="picture"), 64, "eigencam", Gates()).outcome == "failed"
 
 
 class TestBudgets:

@@ -137,8 +137,20 @@ def test_a_closed_form_has_no_kinks_and_a_smooth_network_no_units_at_them(pictur
         (lambda x: F.hardtanh(x, 0, 1), [0, 1]),
         (lambda x: torch.clamp(x, torch.zeros(7), torch.ones(7)), [0, 1]),
     ],
-    ids=["relu", "in place", "relu6", "hardtanh", "hardswish", "hardsigmoid", "leaky", "from 1", "from -1 to 4"]
-    + ["from 0 to 1", "hardtanh from 0 to 1", "between tensors"],
+    ids=[
+        "relu",
+        "in place",
+        "relu6",
+        "hardtanh",
+        "hardswish",
+        "hardsigmoid",
+        "leaky",
+        "from 1",
+        "from -1 to 4",
+        "from 0 to 1",
+        "hardtanh from 0 to 1",
+        "between tensors",
+    ],
 )
 def test_a_unit_is_taken_to_the_side_where_the_other_run_has_it_and_no_other_is(function, kinks: list[float]) -> None:
     step = 2.0**-16

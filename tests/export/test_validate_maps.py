@@ -1,5 +1,6 @@
 """What maps are worth: faithful, on the object, dependent on the model, beside maps that know nothing of it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +10,20 @@ from captum.attr import LayerGradCam
 from PIL import Image, ImageFilter
 from scipy import ndimage
 from small_nets import NETS, SIDE, SPEC, randomised
+from torch import Tensor, nn
 from validate_toys import CLASSES, Toy, model_file
 from validate_toys import SIDE as TOY_SIDE
 from validate_toys import pictures as toy_pictures
 
-from kdedge_export.graph import deploy
-from kdedge_export.validate import metrics, predict
+from kdedge_export.graph import Deployed, deploy
+from kdedge_export.saliency.explained import ExplainedModel, Look
+from kdedge_export.validate import Gates, metrics, predict
 from kdedge_export.validate.baselines import centre_maps, edge_maps, random_maps, upsampled
 from kdedge_export.validate.faithfulness import STEPS, areas, faithfulness
+from kdedge_export.validate.gates import check_sanity
 from kdedge_export.validate.localisation import boxes_at_input, localise, localise_all
 from kdedge_export.validate.robustness import DISTURBANCES, disturbed, robustness
-from kdedge_export.validate.sanity import sanity
+from kdedge_export.validate.sanity import _alike, _head_weight, sanity
 from kdedge_runtime import Model
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.preprocess import fit
@@ -145,6 +149,36 @@ class TestFaithfulness:
         assert own != pytest.approx(areas(toy_file, IMAGES[0], from_the_top, 1), abs=1e-4)
 
 
+MakeMaps = Callable[[Tensor, Tensor], Tensor]
+ALONG = torch.linspace(-1, 1, 7)
+BELL = torch.exp(-2 * (ALONG[:, None] ** 2 + ALONG**2))
+IMAGES_OF_SPEC = np.random.default_rng(0).integers(0, 256, (64, SPEC.height, SPEC.width, 3), dtype=np.uint8)
+
+
+class Drawn(ExplainedModel):
+    """A classifier whose maps are drawn: of a class's logit and of noise that is another on every picture."""
+
+    method, target_layer, how = "gradcam", None, "drawn"
+
+    def __init__(self, maps: MakeMaps) -> None:
+        torch.manual_seed(0)
+        super().__init__(nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), Pooled(), nn.Linear(16, 10)))
+        self._maps = maps
+
+    def forward(self, x: Tensor) -> Look:
+        logits = self.model(x)
+        return Look(logits, (x,), logits)
+
+    def class_maps(self, look: Look, classes: Tensor) -> Tensor:
+        noise = torch.randn(*classes.shape, 7, 7)
+        return self._maps(look.logits.gather(1, classes)[:, :, None, None], noise) + 0 * noise
+
+
+class Pooled(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+
 class TestSanity:
     def test_maps_of_a_real_network_follow_class_picture_and_head(self, pictures: object) -> None:
         torch.manual_seed(0)
@@ -154,7 +188,7 @@ class TestSanity:
         assert images.shape[1] == SIDE
         rows = sanity({"student": student}, images, predict(student, images).explained_class)
         assert [row.test for row in rows] == ["class", "picture", "head"]
-        assert all(row.changed == 1.0 for row in rows)
+        assert all(check_sanity(row, len(images), "gradcam", Gates()).passed for row in rows)
         # The head is given back.
         assert all((value == weights[name]).all() for name, value in student.state_dict().items())
 
@@ -181,6 +215,49 @@ class TestSanity:
         assert row.pearson == pytest.approx(float(np.mean(scores)), abs=1e-4)
 
     @pytest.mark.parametrize(
+        ("maps", "refused"),
+        [
+            (lambda logits, noise: BELL * torch.ones_like(logits), {"class", "picture", "head"}),
+            (lambda logits, noise: BELL * logits.abs(), {"class", "picture", "head"}),
+            (lambda logits, noise: BELL + 0.02 * noise, {"class", "picture", "head"}),
+            # Where two logits differ in sign, so do the maps: another picture's is in the same place all the same.
+            (lambda logits, noise: BELL * logits, {"picture"}),
+        ],
+        ids=["fixed", "rescaled", "two percent of noise", "times the logit"],
+    )
+    def test_a_spot_in_the_middle_of_every_picture_is_refused(self, maps: MakeMaps, refused: set[str]) -> None:
+        student = Deployed(Drawn(maps), SPEC).eval()
+        rows = sanity({"student": student}, IMAGES_OF_SPEC, predict(student, IMAGES_OF_SPEC).explained_class)
+        checks = {row.test: check_sanity(row, len(IMAGES_OF_SPEC), "gradcam", Gates()) for row in rows}
+        assert {test for test, check in checks.items() if not check.passed} == refused
+
+    def test_of_two_classes_each_may_have_the_negative_of_the_others_map(self) -> None:
+        sign = np.array([1.0, -1.0])[:, None, None] * np.random.default_rng(0).normal(size=(1, 4, 4))
+        assert _alike("class", sign, sign[::-1]).tolist() == [0.0, 0.0]
+        assert _alike("class", sign, 3 * sign) == pytest.approx([1.0, 1.0])
+        assert _alike("picture", sign, sign[::-1]) == pytest.approx([1.0, 1.0])
+
+    def test_what_is_constant_or_not_finite_has_followed_nothing(self) -> None:
+        flat, other = np.zeros((1, 2, 2)), np.arange(4.0).reshape(1, 2, 2)
+        assert _alike("class", flat, flat + 1).tolist() == [1.0]
+        assert _alike("class", flat, other).tolist() == [0.0] == _alike("head", other, flat).tolist()
+        assert _alike("class", flat, other * np.nan).tolist() == [1.0]
+
+    def test_the_head_is_the_layer_that_makes_the_logits_wherever_it_is_registered(self) -> None:
+        class HeadFirst(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.head = nn.Linear(10, 10)
+                self.body = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 10, 3, 1, 1), nn.ReLU())
+
+            def forward(self, x: Tensor) -> Tensor:
+                return self.head(self.body(x).mean((2, 3)))
+
+        network = HeadFirst()
+        for method in ("gradcam", "input-gradient"):  # in closed form, and by tracing
+            assert _head_weight(deploy(network, SPEC, method), IMAGES_OF_SPEC[:1], 10) is network.head.weight
+
+    @pytest.mark.parametrize(
         ("broken", "caught"),
         [({"constant_map": True}, {"class", "picture"}), ({}, set())],
         ids=["constant", "intact"],
@@ -190,7 +267,7 @@ class TestSanity:
     ) -> None:
         model = model_file(Toy(), tmp_path / "toy.onnx", **broken)  # type: ignore[arg-type]
         rows = sanity({"fp32": model}, IMAGES, np.arange(len(IMAGES)) % CLASSES)
-        assert {row.test for row in rows if row.changed < 0.95} == caught
+        assert {row.test for row in rows if row.alike > 0.95} == caught
         assert {row.test for row in rows} == {"class", "picture"}
 
 

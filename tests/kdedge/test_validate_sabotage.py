@@ -114,6 +114,31 @@ def give_the_first_pictures_map(graph: onnx.GraphProto) -> None:
     graph.node.append(helper.make_node("Add", ["flat_map", add_constant(graph, "frozen", frozen)], ["saliency_map"]))
 
 
+def show_a_spot(graph: onnx.GraphProto, scale: float, noise: float) -> None:
+    """Give a spot in the middle of every picture, scaled by the true map's mean, and some of the true map's shape."""
+    rename_output(graph, "saliency_map", "true_map")
+    sides = next(o for o in graph.output if o.name == "saliency_map").type.tensor_type.shape.dim[1:]
+    down, across = (np.linspace(-1, 1, side.dim_value) for side in sides)
+    spot = np.exp(-2 * (down[:, None] ** 2 + across**2)).astype(np.float32)[None]
+    named = {"spot": spot, "scale": np.float32(scale), "noise": np.float32(noise), "cells": np.array([1, 2])}
+    for name, value in named.items():
+        add_constant(graph, name, value)
+    node = helper.make_node
+    graph.node.extend(
+        [
+            node("ReduceMean", ["true_map", "cells"], ["logit"]),
+            node("Mul", ["logit", "scale"], ["scaled"]),
+            node("Add", ["scaled", add_constant(graph, "rest", np.float32(1 - scale))], ["height"]),
+            node("Mul", ["spot", "height"], ["bell"]),
+            node("Abs", ["true_map"], ["sizes"]),
+            node("ReduceMax", ["sizes", "cells"], ["largest"]),
+            node("Div", ["true_map", "largest"], ["shape"]),
+            node("Mul", ["shape", "noise"], ["grain"]),
+            node("Add", ["bell", "grain"], ["saliency_map"]),
+        ]
+    )
+
+
 def test_the_untouched_files_pass(run: Path) -> None:
     report, broken = verdict(run)
     assert broken == set() and report.complete
@@ -137,8 +162,28 @@ def test_the_untouched_files_pass(run: Path) -> None:
             give_the_first_pictures_map,
             {"fp32_map_error", "fp32_map_follows_class", "fp32_map_follows_picture"},
         ),
+        (lambda graph: show_a_spot(graph, 1.0, 0.0), {"fp32_map_error", "fp32_map_follows_picture"}),
+        (
+            lambda graph: show_a_spot(graph, 0.0, 0.0),
+            {"fp32_map_error", "fp32_map_follows_class", "fp32_map_follows_picture"},
+        ),
+        (
+            lambda graph: show_a_spot(graph, 0.0, 0.02),
+            {"fp32_map_error", "fp32_map_follows_class", "fp32_map_follows_picture"},
+        ),
     ],
-    ids=["channels", "mean", "std", "wrong class", "one class", "constant map", "frozen map"],
+    ids=[
+        "channels",
+        "mean",
+        "std",
+        "wrong class",
+        "one class",
+        "constant map",
+        "frozen map",
+        "a spot times the logit",
+        "a spot",
+        "a spot with noise",
+    ],
 )
 def test_a_broken_graph_fails(run: Path, surgery: Surgery, keys: set[str]) -> None:
     alter(run / "model.onnx", surgery)

@@ -18,7 +18,7 @@ from kdedge_export.validate.footprint import Footprint
 from kdedge_export.validate.intervals import fewest_for_percentile
 from kdedge_export.validate.roles import Role
 from kdedge_export.validate.rounding import CEILING, Hardest
-from kdedge_export.validate.sanity import WITHOUT_CLASS, Sanity, Test
+from kdedge_export.validate.sanity import SANE_IMAGES, WITHOUT_CLASS, Sanity, Test
 from kdedge_runtime.devices import Budgets
 from kdedge_runtime.metadata import ImageInput
 
@@ -53,8 +53,8 @@ class Gates:
     int8_map_pearson_mean: float = 0.98
     int8_map_pearson_p5: float = 0.90
     """The 5th percentile over images: a good mean may not hide a bad tail."""
-    map_follows: float = 0.95
-    """Share of images in [0, 1] whose map changes with the class, with the picture and with the head's weights."""
+    map_stays: float = 0.95
+    """How much of a map's shape, in [0, 1], may stay when the class, the picture or the head's weights change."""
 
 
 def check_comparison(
@@ -108,27 +108,29 @@ def check_input(role: Role, expected: ImageInput, stated: ImageInput) -> Check:
     return judge(f"{role}_input", name, share, ">=", 1.0, "share", "; ".join(odd) or None)
 
 
-def check_sanity(row: Sanity, method: str, gates: Gates) -> Check:
+def check_sanity(row: Sanity, images: int, method: str, gates: Gates) -> Check:
     """Judge whether a model's maps, made by this method, follow a change.
 
     Args:
         row: what the change did.
+        images: on so many.
         method: one of `kdedge_export.saliency.METHODS`; some explain no class, and are held against pictures only.
         gates: the bounds.
     """
     key, name = _named(row.role, row.test)
     if method in WITHOUT_CLASS and row.test != "picture":
-        return judge(key, name, None, ">=", gates.map_follows, "share", f"{method} explains no class in particular")
-    return judge(key, name, row.changed, ">=", gates.map_follows, "share")
+        return judge(key, name, None, "<=", gates.map_stays, "correlation", f"{method} explains no class in particular")
+    alike = Sample(row.alike, row.intervals["alike"], images, images, worst=1.0, most=SANE_IMAGES)
+    return judge_sample(key, name, alike, "<=", gates.map_stays, "correlation")
 
 
 def check_unchanged(role: Role, test: Literal["class", "picture"], gates: Gates) -> Check:
     """What to say of a change that could not be made, since there is one class, or one picture, only."""
     key, name = _named(role, test)
     if test == "class":
-        return judge(key, name, None, ">=", gates.map_follows, "share", "there is no other class")
+        return judge(key, name, None, "<=", gates.map_stays, "correlation", "there is no other class")
     reason = "with 1 image; it takes 2 at least"
-    return Check(key, name, None, ">=", gates.map_follows, "share", "not shown", images_needed=2, reason=reason)
+    return Check(key, name, None, "<=", gates.map_stays, "correlation", "not shown", images_needed=2, reason=reason)
 
 
 def check_budgets(role: Role, footprint: Footprint, budgets: Budgets) -> tuple[Check, ...]:
@@ -153,7 +155,7 @@ def check_budgets(role: Role, footprint: Footprint, budgets: Budgets) -> tuple[C
 
 
 def _named(role: Role, test: Test) -> tuple[str, str]:
-    return f"{role}_map_follows_{test}", f"{role} map changes with {_TESTS[test]}"
+    return f"{role}_map_follows_{test}", f"{role} map like that of {_TESTS[test]}"
 
 
 def _check_fp32(comparison: Comparison, gates: Gates, map_error: Hardest | None) -> tuple[Check, ...]:

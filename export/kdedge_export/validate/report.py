@@ -5,7 +5,8 @@ package: `kdedge_export.validate.json_schema()`. Numbers that do not exist or ar
 accuracies are in [0, 1]; an interval is `{low, high}`, 95 %, or null.
 
 A later kdedge may add keys under the same schema number; a key that changes its meaning raises the number. Schema 2 (of
-schema 1: `passed` of a check said what the figure said, without its interval).
+schema 1: `passed` of a check said what the figure said, without its interval); 3 (of 2: maps followed a change by the
+share of images that `changed`, now by how `alike` they stay).
 """
 
 import hashlib
@@ -40,7 +41,7 @@ from kdedge_runtime.files import write_whole
 
 __all__ = ["SCHEMA", "Data", "ModelFacts", "ValidationReport", "file_facts", "json_schema", "write_json"]
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 def _versions() -> dict[str, str]:

@@ -1,8 +1,11 @@
 """Whether a map is about the picture, the class and the model at all.
 
 Some maps look convincing and depend on none of these (Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018).
-Three changes must each change the map: another class on the same picture, another picture for the same class, and
-random weights in the classifier's last layer. The last needs the PyTorch student; the file proves the first two itself.
+Three changes must each change the map's shape: another class on the same picture, another picture for the same class,
+and random weights in the classifier's last layer. The last needs the PyTorch student; the file proves the first two
+itself. A map that is only scaled has not changed: a spot in the middle of every picture times the class's logit shows
+nothing. Of two classes, what speaks for one speaks against the other, and an exact negative is a change; of two
+pictures it is none, since it lies in the same place.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -16,20 +19,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kdedge_export.graph.deployed import Deployed
+from kdedge_export.saliency import ByCells, Dense, Head
+from kdedge_export.saliency.trace import trace
 from kdedge_export.validate import metrics
-from kdedge_export.validate.intervals import Interval, mean_interval
+from kdedge_export.validate.intervals import SHARE, Interval, mean_interval
 from kdedge_export.validate.predict import TorchModel, predict
 from kdedge_export.validate.roles import Role
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Floats, Integers, Pixels
 
-__all__ = ["CHANGED", "WITHOUT_CLASS", "Sanity", "Test", "sanity"]
+__all__ = ["SANE_IMAGES", "WITHOUT_CLASS", "Sanity", "Test", "sanity"]
 
 Test = Literal["class", "picture", "head"]
 WITHOUT_CLASS = frozenset({"eigencam", "attention-rollout"})
 """Methods that show where a model looks and not what for: only another picture can change their maps."""
-CHANGED = 0.01
-"""A map counts as changed where some cell moves by this share of the map's range."""
+SANE_IMAGES = 64
+"""On which a validation asks for this, at most."""
 _HEADS = 5
 """Random heads, whose figures are averaged image by image."""
 
@@ -40,8 +45,10 @@ class Sanity:
 
     test: Test
     role: Role
-    changed: float
-    """Share of images in [0, 1] whose map changes (see `CHANGED`)."""
+    alike: float
+    """Mean over images of how much of the map's shape stays, in [0, 1]: the correlation of the maps before and after,
+    below 0 as 0, and for another picture without its sign. 1 where a map is constant before and after, or not finite
+    after; 0 where it is constant on one side only."""
     pearson: float
     """Mean correlation of the maps before and after; NaN where all are constant."""
     intervals: Mapping[str, Interval | None]
@@ -79,7 +86,7 @@ def sanity(
             changes["picture"] = images[metrics.derangement(len(images))], classes
         for test, (pictures, asked) in changes.items():
             rows.append(_row(test, role, [(before.maps, _maps(model, pictures, asked))]))
-        if isinstance(model, Deployed) and (weight := _last_weight(model, count)) is not None:
+        if isinstance(model, Deployed) and (weight := _head_weight(model, images[:1], count)) is not None:
             pairs = []
             for seed in range(_HEADS):
                 with _random(weight, seed):
@@ -96,21 +103,36 @@ def _maps(model: TorchModel | Model, images: Pixels, classes: Integers) -> Float
 
 
 def _row(test: Test, role: Role, pairs: list[tuple[Floats, Floats]]) -> Sanity:
-    # A map that is not finite has not followed anything.
-    changed = _image_means([np.nan_to_num(metrics.map_error(*pair)) > CHANGED for pair in pairs])
-    pearson = _image_means([metrics.map_pearson(*pair) for pair in pairs])
-    intervals = {"changed": mean_interval(changed), "pearson": mean_interval(pearson)}
-    return Sanity(test, role, metrics.mean(changed), metrics.mean(pearson), intervals)
+    alike = np.mean([_alike(test, *pair) for pair in pairs], axis=0)
+    pearson = np.mean([metrics.map_pearson(*pair) for pair in pairs], axis=0)
+    intervals = {"alike": mean_interval(alike, SHARE), "pearson": mean_interval(pearson)}
+    return Sanity(test, role, metrics.mean(alike), metrics.mean(pearson), intervals)
 
 
-def _image_means(scores: list[NDArray[np.float64] | NDArray[np.bool_]]) -> NDArray[np.float64]:
-    return np.asarray(np.mean([some.astype(np.float64) for some in scores], axis=0))
+def _alike(test: Test, before: Floats, after: Floats) -> NDArray[np.float64]:
+    """How much of each map's shape stays, `[N]` in [0, 1] (see `Sanity.alike`)."""
+    pearson = metrics.map_pearson(before, after)
+    stays = np.abs(pearson) if test == "picture" else np.maximum(pearson, 0.0)
+    only_one_is_constant = metrics.is_constant(before) != metrics.is_constant(after)
+    finite = np.isfinite(after).all(axis=(1, 2))
+    return np.where(np.isnan(pearson), np.where(only_one_is_constant & finite, 0.0, 1.0), stays)
 
 
-def _last_weight(model: Deployed, classes: int) -> Tensor | None:
-    """The weight whose rows are the classes; None for a network that has none such."""
-    weights = [weight for weight in model.explained.model.parameters() if weight.dim() > 1 and len(weight) == classes]
-    return weights[-1] if weights else None
+def _head_weight(model: Deployed, image: Pixels, classes: int) -> Tensor | None:
+    """The weight that makes the logits: the last that runs whose rows are the classes; None where there is none such.
+
+    Modules need not be registered in the order in which they run.
+    """
+    network = model.explained.model
+    if isinstance(model.explained, ByCells) and isinstance(model.explained.head, Head):
+        last = model.explained.head.layers[-1]
+        assert isinstance(last, Dense)
+        return network.get_parameter(last.weight)
+    parameters = {id(weight): weight for weight in network.parameters() if weight.dim() > 1 and len(weight) == classes}
+    example = torch.from_numpy(image).to(next(network.parameters()).device)
+    record = trace(network, model.normalise(example))
+    used = (id(value) for operation in reversed(record.operations) for value in operation.inputs)
+    return next((parameters[number] for number in used if number in parameters), None)
 
 
 @contextmanager

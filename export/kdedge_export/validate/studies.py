@@ -13,7 +13,7 @@ from kdedge_export.validate.localisation import Localisation, localise_all
 from kdedge_export.validate.predict import Predictions, TorchModel, predict
 from kdedge_export.validate.robustness import DISTURBANCES, Robustness, robustness
 from kdedge_export.validate.roles import Role
-from kdedge_export.validate.sanity import Sanity, sanity
+from kdedge_export.validate.sanity import SANE_IMAGES, Sanity, sanity
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Floats, Integers, Pixels
 
@@ -21,7 +21,7 @@ __all__ = ["Progress", "Sampled", "Subject", "calibrated", "disturbed_answers", 
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much there is of it, and how much is done."""
-SANE_IMAGES, FAITH_IMAGES, DISTURBED_IMAGES = 64, 32, 96
+FAITH_IMAGES, DISTURBED_IMAGES = 32, 96
 """Images of each study, at most."""
 
 Rows = TypeVar("Rows")

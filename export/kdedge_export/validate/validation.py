@@ -30,7 +30,16 @@ from kdedge_export.validate.report import ModelFacts, ValidationReport, file_fac
 from kdedge_export.validate.roles import REFERENCE, TITLES, Role, shipped
 from kdedge_export.validate.rounding import Hardest, hardest, spread_of_rounding
 from kdedge_export.validate.sanity import Sanity
-from kdedge_export.validate.studies import Progress, Subject, calibrated, disturbed_answers, faith, places, sane
+from kdedge_export.validate.studies import (
+    Progress,
+    Sampled,
+    Subject,
+    calibrated,
+    disturbed_answers,
+    faith,
+    places,
+    sane,
+)
 from kdedge_export.validate.subjects import Deployment, Models, Origin, ValidationSet
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Integers, Pixels
@@ -95,7 +104,7 @@ def validate(
     sound = sane(subject)
     checks = [
         *_checks(subject.files, comparisons, labels, models.trained_input, gates, map_error),
-        *([] if sound is None else _sanity_checks(sound.rows, predictions, fp32.metadata.outputs.method, gates)),
+        *([] if sound is None else _sanity_checks(sound, predictions, fp32.metadata.outputs.method, gates)),
         *(
             check
             for role, footprint in deployment.footprints.items()
@@ -214,12 +223,12 @@ def _checks(
 
 
 def _sanity_checks(
-    rows: Sequence[Sanity], predictions: Mapping[Role, Predictions], method: str, gates: Gates
+    sound: Sampled[tuple[Sanity, ...]], predictions: Mapping[Role, Predictions], method: str, gates: Gates
 ) -> list[Check]:
     """On every change that was made, and on those that could not be."""
-    made = {(row.role, row.test) for row in rows}
+    made = {(row.role, row.test) for row in sound.rows}
     tests: tuple[Literal["class", "picture"], ...] = ("class", "picture")
-    return [check_sanity(row, method, gates) for row in rows] + [
+    return [check_sanity(row, sound.images, method, gates) for row in sound.rows] + [
         check_unchanged(role, test, gates)
         for role, answers in predictions.items()
         for test in tests

@@ -71,7 +71,7 @@ def _sanity(report: ValidationReport) -> str:
     roles = dict.fromkeys(row.role for row in report.sanity.rows)
     heads = [("Maps of", "whose maps")]
     for change in _TESTS.values():
-        heads.append((f"{change}:<br>follow", "share of images whose map changes by more than 1 % of its range"))
+        heads.append((f"{change}:<br>alike", "how much of a map’s shape stays, mean; 1 is the same map, scaled or not"))
         heads.append(("Pearson", "mean correlation of the maps before and after"))
     rows = []
     for role in roles:
@@ -82,14 +82,14 @@ def _sanity(report: ValidationReport) -> str:
                 [correlation(None)] * 2
                 if row is None
                 else [
-                    percent_cell(row.changed, row.intervals["changed"]),
+                    correlation_cell(row.alike, row.intervals["alike"]),
                     correlation_cell(row.pearson, row.intervals["pearson"]),
                 ]
             )
         rows.append(cells)
     lead = (
         f"A map must be about the class, the picture and the model. On {report.sanity.images} images each was changed: "
-        "a map that stays the same explains nothing. The head can be changed in PyTorch only."
+        "a map of the same shape explains nothing, however it is scaled. The head can be changed in PyTorch only."
     )
     return _section("Do the maps depend on anything", lead, grid(heads, rows))
 
