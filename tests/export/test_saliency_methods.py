@@ -18,6 +18,7 @@ from kdedge.cli.export import Method as Choice
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.saliency import METHODS, ByCells, ExplainedModel, Head, explain
 from kdedge_export.saliency.methods.eigencam import eigencam
+from kdedge_export.saliency.methods.gradcam_plus_plus import gradcam_plus_plus
 from kdedge_export.saliency.methods.smoothgrad import NOISE_LEVEL, SAMPLES, field, noisy
 from kdedge_runtime.errors import UsageError
 
@@ -62,8 +63,41 @@ def test_the_command_line_offers_every_method() -> None:
     assert [choice.value for choice in Choice] == [*METHODS, "reciprocam", "none"], "reciprocam is for --from-onnx"
 
 
+def plus_plus(activations: np.ndarray, slopes: np.ndarray) -> np.ndarray:
+    """Grad-CAM++ as its paper has it, eq. 5 and 19, in double precision: maps of `[N, C, h, w]` and its gradients."""
+    a, g = activations.astype(np.float64), slopes.astype(np.float64)
+    denominator = 2 * g**2 + a.sum(axis=(2, 3), keepdims=True) * g**3
+    shares = np.divide(g**2, denominator, out=np.zeros_like(g), where=denominator != 0)
+    return np.einsum("nc,nchw->nhw", (shares * np.maximum(g, 0)).sum(axis=(2, 3)), a)
+
+
+def test_grad_cam_plus_plus_is_the_papers_whatever_the_size_of_gradients() -> None:
+    """Behind pooling gradients are so small that pytorch-grad-cam's epsilon is as large as their squares."""
+    torch.manual_seed(0)
+    activations, slopes = torch.randn(4, 64, 16, 16).relu(), torch.randn(4, 64, 1, 1) / (8 * 256)
+    expected = plus_plus(activations.numpy(), slopes.expand(4, 64, 16, 16).numpy())
+    for scale in (1.0, 1e-3, 1e3):  # of the score, which the map follows as the paper's does
+        maps = gradcam_plus_plus(activations, scale * slopes[:, None])[:, 0].numpy()
+        scaled = plus_plus(activations.numpy(), scale * slopes.expand(4, 64, 16, 16).numpy())
+        np.testing.assert_allclose(maps, scaled, rtol=1e-4, atol=1e-5 * np.abs(scaled).max())
+    package = GradCAMPlusPlus.get_cam_weights(
+        None, None, None, None, activations.numpy(), slopes.expand(4, 64, 16, 16).numpy()
+    )
+    theirs = np.einsum("nc,nchw->nhw", package, activations.numpy())
+    assert np.corrcoef(theirs.ravel(), expected.ravel())[0, 1] < 0.99, "its epsilon makes no difference here"
+
+
+def test_grad_cam_plus_plus_leaves_out_cells_whose_weight_is_not_defined() -> None:
+    activations = torch.tensor([[[[-1.0, -1.0]], [[1.0, 3.0]]]])  # sums of -2 and 4
+    slopes = torch.tensor([[[[[1.0, 0.5]], [[1.0, 0.0]]]]])
+    # 2 + g·sum is 0 and 1 in the first channel, 6 and 2 in the second.
+    expected = 0.5 / 1 * activations[0, 0] + 1 / 6 * activations[0, 1]
+    torch.testing.assert_close(gradcam_plus_plus(activations, slopes)[0, 0], expected)
+
+
 @pytest.mark.parametrize("method", PACKAGE)
 def test_the_cam_family_equals_pytorch_grad_cam(net: nn.Module, method: str) -> None:
+    """But for Grad-CAM++, in which it adds an epsilon to what is not larger: that is held against the paper."""
     explained = explain(net, inputs(1, 9), method)
     assert isinstance(explained, ByCells)
     layer, head = net.get_submodule(explained.head.target_layer), explained.head
@@ -79,6 +113,8 @@ def test_the_cam_family_equals_pytorch_grad_cam(net: nn.Module, method: str) -> 
             )
             # Its map before it rectifies, scales and resizes it.
             raw = package.get_cam_image(x, layer, targets, activations, slopes, False)
+            if method == "gradcam++":
+                raw = plus_plus(activations, slopes)
         assert raw.shape == (3, CELLS, CELLS)
         assert relative_error(maps_of(explained, x, classes), torch.from_numpy(np.float32(raw))) <= TOLERANCE
 
