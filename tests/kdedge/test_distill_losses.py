@@ -492,6 +492,21 @@ class TestDistance:
         a, b = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([2.0, 1.0, 4.0, 3.0])
         assert pearson(a, b).item() == pytest.approx(3 / 5)  # deviations ∓1.5, ∓0.5 against ∓0.5, ∓1.5
 
+    @pytest.mark.parametrize(("one", "other"), [(0.1, 0.3), (1000.1, 0.7), (0.0, 0.3), (0.1, -0.3), (3.3, 0.7)])
+    def test_constant_rows_have_none(self, one: float, other: float) -> None:
+        """Their mean, as float32 rounds it, is another number than they are."""
+        constant, another, varying = torch.full((49,), one), torch.full((49,), other), torch.randn(49)
+        assert pearson(constant, another) == pearson(constant, varying) == pearson(varying, constant) == 0.0
+
+    def test_small_variation_on_a_large_value_counts(self) -> None:
+        varying = torch.linspace(-1, 1, 49)
+        assert pearson(varying, 100 + 0.1 * varying).item() == pytest.approx(1.0, abs=1e-4)
+
+    def test_a_constant_row_has_no_gradient_that_is_not_a_number(self) -> None:
+        constant = torch.full((2, 49), 1000.1, requires_grad=True)
+        pearson(constant, torch.randn(2, 49)).sum().backward()
+        assert constant.grad is not None and constant.grad.isfinite().all()
+
     def test_maps_of_one_size_stay_as_they_are(self) -> None:
         a, b = torch.randn(2, 3, 5, 5), torch.randn(2, 3, 5, 5)
         assert all(x is y for x, y in zip(at_common_size(a, b), (a, b), strict=True))

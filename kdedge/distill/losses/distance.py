@@ -8,8 +8,12 @@ from kdedge.distill.losses.lesson import Lesson
 __all__ = ["at_common_size", "disagreement", "pearson"]
 
 
+CONSTANT = 1e-6
+"""A row that varies by no more than this share of its largest value is constant: the rest is rounding."""
+
+
 def pearson(a: Tensor, b: Tensor) -> Tensor:
-    """Pearson correlation over the last dimension; 0 where a row is constant.
+    """Pearson correlation over the last dimension; 0, without a gradient, where a row is constant.
 
     Args:
         a: float `[..., n]`.
@@ -18,7 +22,14 @@ def pearson(a: Tensor, b: Tensor) -> Tensor:
     Returns:
         float `[...]` in [-1, 1].
     """
-    return F.cosine_similarity(a - a.mean(dim=-1, keepdim=True), b - b.mean(dim=-1, keepdim=True), dim=-1, eps=1e-8)
+    return F.cosine_similarity(_centred(a), _centred(b), dim=-1, eps=1e-8)
+
+
+def _centred(rows: Tensor) -> Tensor:
+    """Rows less their mean; all 0 where they are constant, as float32 leaves an equal remainder in each value."""
+    centred = rows - rows.mean(dim=-1, keepdim=True)
+    varies = centred.abs().amax(dim=-1, keepdim=True) > CONSTANT * rows.abs().amax(dim=-1, keepdim=True)
+    return centred * varies
 
 
 def at_common_size(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
