@@ -65,13 +65,19 @@ def train(
         seed=seed,
     )
     train_with_progress(
-        request, out, device, compiled=compile, resume=resume, following=_distilling(data, model, out, flip)
+        request,
+        out,
+        device,
+        compiled=compile,
+        resume=resume,
+        following=_distilling(data, model, out, flip, images_per_class),
     )
 
 
-def _distilling(data: str, model: str, out: Path, flip: bool | None) -> list[str]:
-    """The command to distill a student of a size that suits the teacher, on pictures that are mirrored alike."""
+def _distilling(data: str, model: str, out: Path, flip: bool | None, images_per_class: int | None) -> list[str]:
+    """The command to distill a student of a size that suits the teacher, on the same pictures, mirrored alike."""
     is_small = re.fullmatch(r"(small:)?resnet(20|32|44|56|110)", model) is not None
     student = "resnet8" if is_small else "resnet10w16"
     mirrored = {None: [], True: ["--flip"], False: ["--no-flip"]}[flip]
-    return ["kdedge", "distill", data, "--teacher", str(out), "--student", student, *mirrored]
+    few = [] if images_per_class is None else ["--images-per-class", str(images_per_class)]
+    return ["kdedge", "distill", data, "--teacher", str(out), "--student", student, *mirrored, *few]

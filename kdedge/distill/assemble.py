@@ -195,6 +195,11 @@ def _require_possible(student: Watched, teacher: Teacher | None, recipe: Recipe,
             f"An .onnx file gives the map of its top class only, but the loss term {terms} compares those of several. "
             "Use --loss ce:0.1,kd:0.9,map:20."
         )
+    if recipe.cached_views and not objective.taught:
+        raise UsageError(
+            f"No term of the loss {','.join(recipe.loss)} asks the teacher, so there are no answers to keep. Leave "
+            "--cache-teacher out, or add a term that asks: --loss ce:0.1,kd:0.9."
+        )
     if recipe.cached_views and recipe.augmentation.mixes:
         raise UsageError(
             "Mixed pictures are others in every batch, so that the teacher's answers to them cannot be kept. "

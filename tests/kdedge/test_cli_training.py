@@ -37,18 +37,18 @@ class TestTraining:
         assert lines[-1] == f"Next: kdedge distill {scenes} --teacher '{out}' --student resnet10w16"
 
     @pytest.mark.parametrize(
-        ("model", "flip", "ending"),
+        ("model", "flip", "few", "ending"),
         [
-            ("resnet18", None, "--student resnet10w16"),
-            ("small:resnet56", None, "--student resnet8"),
-            ("resnet56", False, "--student resnet8 --no-flip"),
-            ("resnet18", True, "--student resnet10w16 --flip"),
+            ("resnet18", None, None, "--student resnet10w16"),
+            ("small:resnet56", None, None, "--student resnet8"),
+            ("resnet56", False, None, "--student resnet8 --no-flip"),
+            ("resnet18", True, 50, "--student resnet10w16 --flip --images-per-class 50"),
         ],
     )
     def test_what_comes_next_suits_the_teacher_and_its_pictures(
-        self, model: str, flip: bool | None, ending: str
+        self, model: str, flip: bool | None, few: int | None, ending: str
     ) -> None:
-        assert shlex.join(_distilling("signs", model, Path("runs/t"), flip)) == (
+        assert shlex.join(_distilling("signs", model, Path("runs/t"), flip, few)) == (
             f"kdedge distill signs --teacher runs/t {ending}"
         )
 

@@ -213,6 +213,10 @@ class TestRun:
     @pytest.mark.parametrize(
         ("recipe", "complaint"),
         [
+            (
+                "[loss]\nce = 1",
+                r"No term of the loss ce asks the teacher, .* no answers to keep\. Leave --cache-teacher out",
+            ),
             ("[loss]\nce = 1\nat = {}", "too large to keep. Leave --cache-teacher out"),
             (
                 "[loss]\nkd = 1\n[augmentation]\nmixup = 0.2",
