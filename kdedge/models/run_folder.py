@@ -39,7 +39,7 @@ class RunRecord:
     input: ImageInput
     labels: tuple[str, ...]
     data: dict[str, Any]
-    """`root`, `fingerprint`, `split`, `train`, `val`, `images_per_class`."""
+    """`source`, `fingerprint`, `split`, `train`, `val`, `images_per_class`."""
     recipe: dict[str, Any]
     """See `kdedge.distill.settings.recipe.Recipe`."""
     request: dict[str, Any]

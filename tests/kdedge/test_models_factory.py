@@ -254,7 +254,7 @@ class TestRun:
             model=spec,
             input=ImageInput(32, 32, (0.5,) * 3, (0.25,) * 3),
             labels=tuple("abcde"),
-            data={"root": "/photos"},
+            data={"source": "/photos"},
             recipe={},
             request={},
             device="CPU",

@@ -1,4 +1,4 @@
-"""Find the fewest layers that must stay in float for the answer and the reason to be kept."""
+"""Find few layers whose staying in float keeps the answer and the reason: greedily, so that fewer may do."""
 
 import math
 from collections.abc import Callable, Collection
@@ -72,7 +72,7 @@ class Tradeoff:
     points: tuple[TradeoffPoint, ...]
     """In the order of trying; the first has all layers in int8."""
     chosen: TradeoffPoint
-    """With the fewest layers in float of those that keep the goal; the one nearest to it where none does."""
+    """With the fewest layers in float of those tried that keep the goal; the one nearest to it where none does."""
     fp32: TradeoffPoint
     images: int
     """On which fidelity was measured."""

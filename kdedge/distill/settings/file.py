@@ -138,10 +138,11 @@ def _number(value: Any, key: str, kind: type, name: str) -> Any:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     fits = is_number and least <= value < most and kind(value) == value and (value > 0 or key in _MAY_BE_ZERO)
     if not fits:
+        above = "of zero or more" if key in _MAY_BE_ZERO else "above zero"
         below = " and below 1" if key == "warmup_fraction" else ""
         raise UsageError(
-            f"The recipe {name} says {key} = {value!r}. Expected {'a whole' if kind is int else 'a'} number above "
-            f"zero{below}."
+            f"The recipe {name} says {key} = {value!r}. Expected {'a whole' if kind is int else 'a'} number "
+            f"{above}{below}."
         )
     return kind(value)
 
