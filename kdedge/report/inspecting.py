@@ -47,10 +47,15 @@ def print_inspected(inspected: Inspected, page: Path) -> None:
         say(f"{inspected.seen.name}: {answers}; explained: {labels[decision.explained_class]}")
         for stage in decision.stages:
             height, width = stage.cells
-            first = ", ".join(f"{item.index} ({100 * item.share:.0f} %)" for item in stage.channels[:3])
+            evidence = stage.evidence
+            reader = (
+                "" if stage.attention is None else f", read by attention {stage.attention[0]} of {stage.attention[1]}"
+            )
+            first = ", ".join(f"{item.index} ({100 * item.share:.0f} %)" for item in evidence.channels[:3])
+            beside = "" if evidence.beside is None else f"; {100 * evidence.beside:.0f} % in tokens beside the patches"
             say(
-                f"  {width} × {height}  {stage.way}: half of the evidence in {stage.channels_for(0.5)} of "
-                f"{stage.channel_count} channels; {first}  {stage.tensor}"
+                f"  {width} × {height}{reader}  {stage.way}: half of the evidence in {evidence.channels_for(0.5)} of "
+                f"{len(evidence.shares)} channels; {first}{beside}  {stage.tensor}"
             )
     if inspected.why_not_seen is not None:
         console.print(flagged("note", inspected.why_not_seen), soft_wrap=True)

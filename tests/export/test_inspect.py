@@ -95,12 +95,12 @@ class TestDecision:
             assert [stage.way for stage in found.stages] == ["gradient × activation"] * 3
             assert [stage.cells for stage in found.stages] == [(8, 8), (16, 16), (32, 32)]
             for stage, evidence in zip(found.stages, expected[::-1], strict=True):
-                _assert_close(stage.saliency_map, evidence.sum(0))
+                _assert_close(stage.evidence.saliency_map, evidence.sum(0))
                 by_channel = evidence.sum((1, 2))
                 shares = (by_channel.abs() / by_channel.abs().sum()).sort(descending=True)
-                assert [item.index for item in stage.channels] == shares.indices[:6].tolist()
-                _assert_close(stage.shares, shares.values)
-                _assert_close(stage.channels[0].saliency_map, evidence[shares.indices[0]])
+                assert [item.index for item in stage.evidence.channels] == shares.indices[:6].tolist()
+                _assert_close(stage.evidence.shares, shares.values)
+                _assert_close(stage.evidence.channels[0].saliency_map, evidence[shares.indices[0]])
 
     def test_the_ranking_and_the_features_of_each_class(self, staged: tuple[Staged, Path]) -> None:
         model, path = staged
@@ -124,7 +124,9 @@ class TestDecision:
         done = explain_file(staged[1], tmp_path / "ours.onnx")
         model, feed = onnx.load(done.path), {"input": inputs(1, 3).numpy()}
         found = decide(model, feed, "net")
-        _assert_close(found.stages[0].saliency_map, run_graph(model, ["saliency_map"], feed, "net")["saliency_map"][0])
+        _assert_close(
+            found.stages[0].evidence.saliency_map, run_graph(model, ["saliency_map"], feed, "net")["saliency_map"][0]
+        )
 
     @pytest.mark.parametrize(
         "pool",
@@ -146,7 +148,7 @@ class TestDecision:
         assert len(found.stages) == len(by_cells)
         for stage in found.stages:
             assert stage.way == "gradient × activation"
-            _assert_close(stage.saliency_map, by_cells[stage.cells].sum(0))
+            _assert_close(stage.evidence.saliency_map, by_cells[stage.cells].sum(0))
 
     def test_without_a_derivative_cells_and_channels_are_blanked(self, tmp_path: Path) -> None:
         torch.manual_seed(0)
@@ -167,16 +169,18 @@ class TestDecision:
                 masked = features.clone()
                 rows, columns = (slice(at * 16 // 7, (at + 1) * 16 // 7) for at in (row, column))
                 masked[:, :, rows, columns] = 0
-                assert stage.saliency_map[row, column] == pytest.approx(logit(features) - logit(masked), abs=1e-5)
+                assert stage.evidence.saliency_map[row, column] == pytest.approx(
+                    logit(features) - logit(masked), abs=1e-5
+                )
             masked = features.clone()
-            masked[:, stage.channels[0].index] = 0
-            assert stage.channels[0].evidence == pytest.approx(logit(features) - logit(masked), abs=1e-5)
+            masked[:, stage.evidence.channels[0].index] = 0
+            assert stage.evidence.channels[0].evidence == pytest.approx(logit(features) - logit(masked), abs=1e-5)
 
     def test_how_many_channels_carry_a_share(self, staged: tuple[Staged, Path]) -> None:
-        stage = decide(onnx.load(staged[1]), {"input": inputs(1, 1).numpy()}, "net").stages[0]
-        count = stage.channels_for(0.5)
-        assert stage.shares[:count].sum() >= 0.5 > stage.shares[: count - 1].sum()
-        assert stage.channels_for(1.0) <= stage.channel_count == CHANNELS
+        found = decide(onnx.load(staged[1]), {"input": inputs(1, 1).numpy()}, "net").stages[0].evidence
+        count = found.channels_for(0.5)
+        assert found.shares[:count].sum() >= 0.5 > found.shares[: count - 1].sum()
+        assert found.channels_for(1.0) <= len(found.shares) == CHANNELS
 
 
 class TestClassWeights:

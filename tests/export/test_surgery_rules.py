@@ -11,6 +11,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx_toys import node
 from torch import Tensor
+from torch.nn import functional as F
 
 from kdedge_export.surgery.builder import Builder
 from kdedge_export.surgery.gradient import gradients
@@ -18,7 +19,7 @@ from kdedge_export.surgery.step import CannotDifferentiate
 from kdedge_export.surgery.view import GraphView, run_graph
 
 IMAGES, CLASSES = 2, 3
-SHAPE = (IMAGES, 4, 6)
+SHAPE, PLANES = (IMAGES, 4, 6), (IMAGES, 3, 7, 6)
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,23 @@ CASES = {
     "softmax over the last axis": one("Softmax", lambda x: x.softmax(-1)),
     "softmax over another axis": one("Softmax", lambda x: x.softmax(1), axis=1),
     "softmax before it went over one axis": one("Softmax", lambda x: x.softmax(-1), axis=2, opset=11),
+    "GELU by tanh": one("Gelu", lambda x: F.gelu(x, approximate="tanh"), approximate="tanh", opset=20),
+    "means of windows, their padding left out": one(
+        "AveragePool",
+        lambda x: F.avg_pool2d(x, (3, 2), 2, (1, 0), count_include_pad=False),
+        kernel_shape=[3, 2],
+        strides=[2, 2],
+        pads=[1, 0, 1, 0],
+        shape=PLANES,
+    ),
+    "means of windows with their padding": one(
+        "AveragePool",
+        lambda x: F.avg_pool2d(x, 3, 1, 1),
+        kernel_shape=[3, 3],
+        pads=[1, 1, 1, 1],
+        count_include_pad=1,
+        shape=PLANES,
+    ),
     "product with itself": Case(lambda x: x @ x.mT, (TURN, node("MatMul", ["x", "turned"], "y"))),
     "product with itself, untransposed": one("MatMul", lambda x: x @ x, "x", shape=(IMAGES, 4, 4)),
     "a matrix from the left": Case(
@@ -55,6 +73,14 @@ CASES = {
         lambda x: (x @ torch.from_numpy(STACK)).transpose(0, 1),
         (node("MatMul", ["x", "m"], "products"), node("Transpose", ["products"], "y", perm=[1, 0, 2, 3])),
         {"m": STACK},
+    ),
+    "a product in letters": one("Einsum", lambda x: x @ x.mT, "x", equation="bij, bkj -> bik"),
+    "a product in letters with a matrix": one(
+        "Einsum",
+        lambda x: torch.from_numpy(MATRIX) @ x,
+        "m",
+        equation="bij,ki->bkj",
+        constants={"m": MATRIX},
     ),
     "one row": one("Gather", lambda x: x[:, 2], "at", axis=1, constants={"at": 2}),
     "one row from the end": one("Gather", lambda x: x[:, -1], "at", axis=-2, constants={"at": -1}),
@@ -138,6 +164,11 @@ def test_a_derivative_equals_autograd(name: str) -> None:
     [
         ("Gather at varying positions", one("Gather", lambda x: x, "at", axis=1, constants={"at": [[0, 1], [2, 3]]})),
         ("Gather that takes values twice", one("Gather", lambda x: x, "at", axis=1, constants={"at": [1, 1]})),
+        ("Einsum of this kind", one("Einsum", lambda x: x, equation="bij->bi")),
+        (
+            "Einsum that sums one operand by itself",
+            one("Einsum", lambda x: x, "m", equation="bij,ki->bk", constants={"m": MATRIX}),
+        ),
         ("Gather of the batch", one("Gather", lambda x: x, "at", axis=0, constants={"at": [1, 0]})),
         ("Softmax over several axes", one("Softmax", lambda x: x, axis=1, opset=11)),
     ],

@@ -167,27 +167,38 @@ def test_a_network_that_fixes_the_number_of_pictures_is_refused(command: Command
     assert done.err.startswith("error: Tokens cannot be exported") and "x.shape[0] or -1 in place of len(x)" in done.err
 
 
-def test_a_transformer_is_followed_at_its_last_tokens(command: Command, photo: Path, tmp_path: Path) -> None:
+def test_a_picture_is_followed_through_a_transformer(command: Command, photo: Path, tmp_path: Path) -> None:
     (tmp_path / "tokens.py").write_text(_TRANSFORMER)
     model = tmp_path / "tokens.onnx"
     done = command("export", f"{tmp_path / 'tokens.py'}:make_model", "-o", model)
     assert done.code == 0, done.err
     inspected = command("inspect", model, photo, "-o", tmp_path / "page.html")
     assert inspected.code == 0, inspected.err
-    assert "Softmax" in inspected.out and (tmp_path / "page.html").is_file()
-    assert "4 × 4  gradient × activation: half of the evidence" in inspected.err
+    cells = SIDE // 8
+    for attention in (2, 1):
+        assert f"{cells} × {cells}, read by attention {attention} of 2  gradient × activation" in inspected.err
+    assert "% in tokens beside the patches" in inspected.err
+    assert "attention 2 of 2" in (tmp_path / "page.html").read_text("utf-8")
 
 
-def test_where_nothing_lies_over_the_picture_layers_are_shown_and_why_it_is_not_followed(
-    command: Command, photo: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "tokens.py").write_text(_TRANSFORMER.replace("transpose(1, 2)", "transpose(1, 2)[:, 2:]"))
-    model = tmp_path / "tokens.onnx"
-    done = command("export", f"{tmp_path / 'tokens.py'}:make_model", "--method", "input-gradient", "-o", model)
+_DENSE = f"""
+from torch import nn
+
+def make_model():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * {SIDE} * {SIDE}, 16), nn.ReLU(), nn.Linear(16, {CLASSES}))
+    model.pretrained_cfg = {{"input_size": (3, {SIDE}, {SIDE})}}
+    return model
+"""
+
+
+def test_the_layers_are_shown_where_a_picture_cannot_be_followed(command: Command, photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "dense.py").write_text(_DENSE)
+    model = tmp_path / "dense.onnx"
+    done = command("export", f"{tmp_path / 'dense.py'}:make_model", "--method", "none", "-o", model)
     assert done.code == 0, done.err
     inspected = command("inspect", model, photo, "-o", tmp_path / "page.html")
     assert inspected.code == 0, inspected.err
-    assert "Softmax" in inspected.out and (tmp_path / "page.html").is_file()
+    assert "Gemm" in inspected.out and (tmp_path / "page.html").is_file()
     explained = command("explain", model, photo, "-o", tmp_path / "out")
     assert explained.code == 0 and (tmp_path / "out" / "noise.png").is_file(), explained.err
     for said in (inspected.err, explained.err):

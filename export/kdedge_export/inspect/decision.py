@@ -2,58 +2,36 @@
 
 At a stage with activations A and the logit z of the explained class, a cell's evidence is `Σ_k (∂z/∂A_kij) · A_kij`:
 gradient times activation (HiResCAM, Draelos and Carin 2020). Summed over the cells instead it is a channel's part
-`c_k`; at the last stage before a global pooling, with weights w and pooled features a, that is `c_k = w_k · a_k`. The
-gradient is written into a copy of the file's own graph. Where an operator on the way has no derivative here, blocks of
-cells and channels are blanked instead (set to zero), and the fall of the logit is their evidence.
+`c_k`; at the last stage before a global pooling, with weights w and pooled features a, that is `c_k = w_k · a_k`. Of
+a transformer, cells are the tokens of patches, at stages that are what an attention reads; what tokens beside them
+hold, such as a class token, is told apart. The gradient is written into a copy of the file's own graph. Where an
+operator on the way has no derivative here, blocks of cells and channels are blanked instead (set to zero), and the
+fall of the logit is their evidence.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from kdedge_export.errors import HeadNotSupported
+from kdedge_export.inspect.evidence import Channel, Evidence, Way, by_blanking, by_gradient, is_blind
 from kdedge_export.inspect.max_pool import max_pool
-from kdedge_export.surgery.anatomy import Anatomy, dissect
+from kdedge_export.inspect.stages import Layer, chosen, layers_with_cells
+from kdedge_export.surgery.anatomy import logits_of
 from kdedge_export.surgery.builder import PREFIX, Builder
 from kdedge_export.surgery.edit import DELTA, MASK, with_edited_features
 from kdedge_export.surgery.gradient import gradients
-from kdedge_export.surgery.saliency import one_hot_of
+from kdedge_export.surgery.port import image_port
 from kdedge_export.surgery.step import CannotDifferentiate
 from kdedge_export.surgery.view import Array, GraphView, Probe, run_graph
-from kdedge_runtime.arrays import Floats
 
 __all__ = ["Channel", "Decision", "Stage", "Way", "decide"]
 
-Way: TypeAlias = Literal["gradient × activation", "blanking"]
-MOST_STAGES = 5
-FINEST_CELLS = 60
-"""Along the longer side of the finest stage that is shown."""
-KEPT_CHANNELS = 6
-"""Of each stage, with maps of their own."""
-_BLANKED_BLOCKS = 7
-"""Along a side: each is a run of the model."""
-_BLANKED_CHANNELS = 24
-"""Of the most active ones, likewise."""
-_CLASS = f"{PREFIX}inspected_class"
+_CLASS, _ONE_HOT = f"{PREFIX}inspected_class", f"{PREFIX}inspected_one_hot"
 _RANKED = 5
-
-
-@dataclass(frozen=True)
-class Channel:
-    """One channel's part in a decision."""
-
-    index: int
-    evidence: float
-    """Signed, in units of the logit; of blanking, by how much the logit falls without it."""
-    share: float
-    """`|c_k| / Σ_j |c_j|` over the stage's channels; of blanking, over those that were blanked."""
-    saliency_map: Floats
-    """`[h, w]`, its evidence by cell; of blanking, its activations with the sign of its evidence."""
 
 
 @dataclass(frozen=True)
@@ -61,21 +39,18 @@ class Stage:
     """What a stage of the network knows of the decision."""
 
     tensor: str
-    way: Way
     cells: tuple[int, int]
     """Height and width of the stage's activations."""
-    saliency_map: Floats
-    """`[h, w]`, signed: positive cells speak for the class. Of blanking, a cell a block, which is coarser."""
-    channel_count: int
-    channels: tuple[Channel, ...]
-    """Those with the largest shares, largest first."""
-    shares: NDArray[np.float64]
-    """Of all channels, largest first; they add up to 1, or to 0 where there is no evidence."""
+    evidence: Evidence
+    attention: tuple[int, int] | None = None
+    """Which attention reads it, counted from 1, and how many there are; None where all of the answer goes through."""
     why_blanked: str | None = None
+    """The operator without a derivative, where blanking took the place of the gradient."""
 
-    def channels_for(self, share: float) -> int:
-        """How many channels carry this much of the evidence."""
-        return min(int(np.searchsorted(np.cumsum(self.shares), share - 1e-9)) + 1, self.channel_count)
+    @property
+    def way(self) -> Way:
+        """How the evidence was found."""
+        return "gradient × activation" if self.why_blanked is None else "blanking"
 
 
 @dataclass(frozen=True)
@@ -112,165 +87,151 @@ def decide(
 
     Raises:
         ModelFileError: it is no classifier of pictures.
-        HeadNotSupported: it has no maps of features.
+        HeadNotSupported: nothing that all of the answer goes through lies over the picture.
     """
-    model = _with_batch(model, next(iter(feed.values())).shape[0])
-    view = GraphView(model)
-    side_px = max(next(iter(feed.values())).shape[1:])
-    try:
-        parts = dissect(view, name, side_px=side_px)
-    except HeadNotSupported as error:
-        raise HeadNotSupported(
-            f"how {name} decides cannot be followed: that takes features that lie over the picture, and its graph "
-            "shows none. Its answers, its own map and its layers are told all the same."
-        ) from error
-    cuts = view.cuts(parts.port.name, parts.target)[1:]
-    held = run_graph(model, [*cuts, parts.logits], feed, name)
-    logits = held[parts.logits].astype(np.float64).ravel()
+    run = _Run.of(_with_batch_of_one(model), feed, name)
+    layers = layers_with_cells(run.view, image_port(run.view, name), run.logits, run.path, run.values)
+    logits = run.values[run.logits].astype(np.float64).ravel()
     probabilities = np.exp((logits - logits.max()) / temperature)
     probabilities /= probabilities.sum()
     best = np.argsort(-logits, kind="stable")[:_RANKED]
     explained = int(best[0]) if class_index is None else class_index
-    tensors = _stages(view, cuts, held, parts)
+    slopes, why = _slopes(run, layers)
+    held = {} if slopes is None else slopes.of_class(explained)
+    stages_at = chosen(_that_tell(run, layers, held))
     stages = []
+    for done, layer in enumerate(stages_at):
+        progress(done, len(stages_at))
+        evidence = (
+            by_gradient(layer.grid, run.values[layer.tensor], held[layer.tensor])
+            if layer.tensor in held
+            else _by_blanking(run, layer, explained)
+        )
+        stages.append(
+            Stage(
+                tensor=layer.tensor,
+                cells=layer.grid.size,
+                evidence=evidence,
+                attention=None if layer.reader is None else (layer.reader, run.attentions),
+                why_blanked=None if layer.tensor in held else why,
+            )
+        )
     features: dict[int, tuple[Channel, ...]] = {}
-    for done, tensor in enumerate(tensors):
-        progress(done, len(tensors))
-        try:
-            slope = _slope(model, view, parts, tensor, feed, name)
-            stages.append(_by_gradient(parts, tensor, held[tensor], slope(explained)))
-            if done == 0:
-                for item in dict.fromkeys([explained, *map(int, best)]):
-                    features[item] = _by_gradient(parts, tensor, held[tensor], slope(item)).channels
-        except CannotDifferentiate as error:
-            stages.append(_by_blanking(model, parts, tensor, held[tensor], feed, name, explained, str(error)))
-    progress(len(tensors), len(tensors))
+    last = stages_at[0]
+    if slopes is not None and last.tensor in held:
+        for item in dict.fromkeys([explained, *map(int, best)]):
+            features[item] = by_gradient(
+                last.grid, run.values[last.tensor], slopes.of_class(item)[last.tensor]
+            ).channels
+    progress(len(stages_at), len(stages_at))
     ranking = tuple((int(index), float(probabilities[index])) for index in best)
     return Decision(explained, ranking, tuple(stages), features)
 
 
-def _with_batch(model: onnx.ModelProto, images: int) -> onnx.ModelProto:
+@dataclass(frozen=True)
+class _Run:
+    """A model, one picture, and what its tensors held."""
+
+    model: onnx.ModelProto
+    view: GraphView
+    name: str
+    feed: Mapping[str, Array]
+    logits: str
+    path: list[int]
+    """The nodes from the image to the logits."""
+    values: Mapping[str, Array]
+    """All that the path reads and makes."""
+
+    @classmethod
+    def of(cls, model: onnx.ModelProto, feed: Mapping[str, Array], name: str) -> "_Run":
+        view = GraphView(model)
+        logits = logits_of(view, feed, name)
+        path = view.between(image_port(view, name).name, logits)
+        names = {item for at in path for item in (*view.nodes[at].input, *view.nodes[at].output) if item}
+        held = dict(feed) | {item: value for item in names if (value := view.value(item)) is not None}
+        values = held | run_graph(model, sorted(names - held.keys()), feed, name)
+        return cls(model, view, name, feed, logits, path, values)
+
+    @property
+    def attentions(self) -> int:
+        """How many softmaxes are on the path."""
+        return sum(self.view.nodes[at].op_type == "Softmax" for at in self.path)
+
+
+def _with_batch_of_one(model: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     for value in copy.graph.input:
         dims = value.type.tensor_type.shape.dim
         if len(dims) == 4 and dims[0].dim_value <= 0:
-            dims[0].dim_value = images
+            dims[0].dim_value = 1
     return copy
 
 
-def _stages(view: GraphView, cuts: list[str], held: Mapping[str, Array], parts: Anatomy) -> list[str]:
-    """The target, and of every finer resolution before it the last tensor; coarse to fine.
+@dataclass(frozen=True)
+class _Slopes:
+    """The derivatives of a logit with respect to layers, by the layer's tensor."""
 
-    Rows of cells and tokens are followed at the target only.
-    """
-    if parts.layout.kind != "NCHW":
-        return [parts.target]
-    by_size: dict[tuple[int, ...], str] = {}
-    for tensor in cuts:
-        value = held[tensor]
-        maker = view.maker(tensor)
-        is_padded = maker is not None and maker.op_type == "Pad"
-        if value.ndim == 4 and value.dtype.kind == "f" and _is_like(value, parts) and not is_padded:
-            by_size[value.shape[2:]] = tensor
-    by_size[held[parts.target].shape[2:]] = parts.target
-    sizes = sorted((size for size in by_size if max(size) <= FINEST_CELLS and min(size) > 1), key=max)
-    return [by_size[size] for size in sizes[:MOST_STAGES]]
+    probe: Probe
+    feed: Mapping[str, Array]
+    by_tensor: Mapping[str, str]
+    no_class: Array
+    """Zeros in the shape and type of the logits."""
 
-
-def _is_like(value: Array, parts: Anatomy) -> bool:
-    return bool(value.shape[1] > 3 and min(value.shape[2:]) >= min(parts.cells))
+    def of_class(self, index: int) -> dict[str, Array]:
+        """Of that class's logit."""
+        one_hot = self.no_class.copy()
+        one_hot.reshape(-1)[index] = 1
+        found = self.probe(dict(self.feed) | {_CLASS: np.array([index]), _ONE_HOT: one_hot})
+        return {tensor: found[slope] for tensor, slope in self.by_tensor.items()}
 
 
-def _slope(
-    model: onnx.ModelProto, view: GraphView, parts: Anatomy, tensor: str, feed: Mapping[str, Array], name: str
-) -> Callable[[int], Array]:
-    """The derivative of a logit with respect to a stage's activations, by class."""
-    path = view.between(tensor, parts.logits)
-    wanted = {item for at in path for item in (*view.nodes[at].input, *view.nodes[at].output) if item}
-    constants = {item: value for item in wanted if (value := view.value(item)) is not None}
-    values = constants | run_graph(model, sorted((wanted | {tensor}) - constants.keys()), feed, name)
-    builder = Builder(view)
-    one_hot = one_hot_of(builder, parts, _CLASS)
-    rules = {"MaxPool": max_pool}
-    grads = gradients(builder, view, values, parts.logits, _CLASS, one_hot, tensor, rules)
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    copy.graph.input.append(helper.make_tensor_value_info(_CLASS, TensorProto.INT64, [1]))
-    builder.write(copy)
-    probe = Probe(copy, [grads[tensor]], name)
-    return lambda index: probe(dict(feed) | {_CLASS: np.array([index])})[grads[tensor]]
+def _slopes(run: _Run, layers: tuple[Layer, ...]) -> tuple[_Slopes | None, str]:
+    """Of all layers behind the last operator without a derivative; and that operator, empty where there is none."""
+    why = ""
+    for first, layer in enumerate(layers):
+        builder, rules = Builder(run.view), {"MaxPool": max_pool}
+        try:
+            grads = gradients(builder, run.view, run.values, run.logits, _CLASS, _ONE_HOT, layer.tensor, rules)
+        except CannotDifferentiate as error:
+            why = str(error)
+            continue
+        no_class = np.zeros_like(run.values[run.logits])
+        copy = onnx.ModelProto()
+        copy.CopyFrom(run.model)
+        kind = helper.np_dtype_to_tensor_dtype(no_class.dtype)
+        copy.graph.input.append(helper.make_tensor_value_info(_CLASS, TensorProto.INT64, [1]))
+        copy.graph.input.append(helper.make_tensor_value_info(_ONE_HOT, kind, no_class.shape))
+        builder.write(copy)
+        by_tensor = {item.tensor: grads[item.tensor] for item in layers[first:]}
+        return _Slopes(Probe(copy, by_tensor.values(), run.name), run.feed, by_tensor, no_class), why
+    return None, why
 
 
-def _by_gradient(parts: Anatomy, tensor: str, activations: Array, slope: Array) -> Stage:
-    evidence = _channels_first(parts, activations) * _channels_first(parts, slope)
-    by_channel = evidence.sum(axis=(1, 2))
-    summed = evidence.sum(axis=0).astype(np.float32)
-    return _stage(tensor, "gradient × activation", summed, by_channel, evidence)
+def _that_tell(run: _Run, layers: tuple[Layer, ...], slopes: Mapping[str, Array]) -> tuple[Layer, ...]:
+    """Without those whose evidence is zero by construction."""
+    telling = tuple(
+        layer
+        for layer in layers
+        if layer.tensor not in slopes or not is_blind(layer.grid, run.values[layer.tensor], slopes[layer.tensor])
+    )
+    if telling:
+        return telling
+    raise HeadNotSupported(
+        f"how {run.name} decides cannot be followed: that takes activations that all of the answer goes through and "
+        "that lie over the picture, as cells or as tokens of patches, and its graph has none. "
+        "Its answers, its own map and its layers are told all the same."
+    )
 
 
-def _by_blanking(
-    model: onnx.ModelProto,
-    parts: Anatomy,
-    tensor: str,
-    activations: Array,
-    feed: Mapping[str, Array],
-    name: str,
-    explained: int,
-    why: str,
-) -> Stage:
-    edited, _ = with_edited_features(model, tensor, parts.logits, activations, without_rounding=False)
-    probe = Probe(edited, [parts.logits], name)
+def _by_blanking(run: _Run, layer: Layer, explained: int) -> Evidence:
+    activations = run.values[layer.tensor]
+    edited, _ = with_edited_features(run.model, layer.tensor, run.logits, activations, without_rounding=False)
+    probe = Probe(edited, [run.logits], run.name)
+    nothing = np.zeros([1] * activations.ndim, activations.dtype)
 
     def logit(mask: Array) -> float:
-        edits = {MASK: mask.astype(activations.dtype), DELTA: nothing.astype(activations.dtype)}
-        return float(probe(dict(feed) | edits)[parts.logits].reshape(-1)[explained])
+        edits = {MASK: mask.astype(activations.dtype), DELTA: nothing}
+        return float(probe(dict(run.feed) | edits)[run.logits].reshape(-1)[explained])
 
-    layout, nothing = parts.layout, parts.layout.over_channels([0.0])
-    held = _channels_first(parts, activations)
-    count, height, width = held.shape
-    whole = logit(layout.over_channels([1.0]))
-    rows, columns = min(_BLANKED_BLOCKS, height), min(_BLANKED_BLOCKS, width)
-    falls = np.zeros((rows, columns), dtype=np.float32)
-    for row, column in np.ndindex(rows, columns):
-        mask = np.ones((height, width))
-        mask[
-            row * height // rows : (row + 1) * height // rows,
-            column * width // columns : (column + 1) * width // columns,
-        ] = 0
-        falls[row, column] = whole - logit(layout.over_cells(mask, 1.0))
-    by_channel = np.zeros(count)
-    for k in np.argsort(-np.abs(held).sum(axis=(1, 2)), kind="stable")[:_BLANKED_CHANNELS]:
-        kept = np.ones(count)
-        kept[k] = 0
-        by_channel[k] = whole - logit(layout.over_channels(kept))
-    return _stage(tensor, "blanking", falls, by_channel, held * np.sign(by_channel)[:, None, None], why)
-
-
-def _stage(
-    tensor: str, way: Way, saliency_map: Floats, by_channel: Array, maps: Array, why: str | None = None
-) -> Stage:
-    total = float(np.abs(by_channel).sum()) or 1.0
-    order = np.argsort(-np.abs(by_channel), kind="stable")
-    channels = tuple(
-        Channel(int(k), float(by_channel[k]), float(abs(by_channel[k]) / total), maps[k].astype(np.float32))
-        for k in order[:KEPT_CHANNELS]
-    )
-    return Stage(
-        tensor=tensor,
-        way=way,
-        cells=(maps.shape[1], maps.shape[2]),
-        saliency_map=saliency_map,
-        channel_count=len(by_channel),
-        channels=channels,
-        shares=np.abs(by_channel[order]) / total,
-        why_blanked=why,
-    )
-
-
-def _channels_first(parts: Anatomy, value: Array) -> Array:
-    """The one image's `[C, h, w]`, in double precision."""
-    one: Array = value[0].astype(np.float64)
-    if parts.layout.kind == "tokens":
-        one = one[parts.layout.prefix :].reshape(parts.layout.height, parts.layout.width, -1)
-    return one if parts.layout.kind == "NCHW" else one.transpose(2, 0, 1)
+    return by_blanking(layer.grid, activations, logit)

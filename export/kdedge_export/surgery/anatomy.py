@@ -11,7 +11,7 @@ from kdedge_export.surgery.port import Port, example_feed, image_port
 from kdedge_export.surgery.view import Array, GraphView, run_graph, subgraphs
 from kdedge_runtime.errors import ModelFileError
 
-__all__ = ["Anatomy", "dissect"]
+__all__ = ["Anatomy", "dissect", "logits_of"]
 
 _RESHAPING = {"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Cast", "Dropout"}
 _ROUNDING = {"QuantizeLinear", "DequantizeLinear"}
@@ -72,8 +72,7 @@ def dissect(
     """
     port = image_port(view, name)
     feed = example_feed(port, side_px)
-    outputs = run_graph(view.model, [value.name for value in view.model.graph.output], feed, name)
-    output = _ranking_output(view, outputs, len(feed[port.name]), name)
+    output = _ranking_output(view, feed, name)
     logits = _before_softmax(view, output)
     cuts = view.cuts(port.name, logits)
     features = (
@@ -107,7 +106,23 @@ def dissect(
     )
 
 
-def _ranking_output(view: GraphView, outputs: Mapping[str, Array], images: int, name: str) -> str:
+def logits_of(view: GraphView, feed: Mapping[str, Array], name: str) -> str:
+    """The tensor of a classifier's logits, before a softmax at the end.
+
+    Args:
+        view: the graph.
+        feed: pictures.
+        name: what messages call it.
+
+    Raises:
+        ModelFileError: it is no image classifier.
+    """
+    return _before_softmax(view, _ranking_output(view, feed, name))
+
+
+def _ranking_output(view: GraphView, feed: Mapping[str, Array], name: str) -> str:
+    outputs = run_graph(view.model, [value.name for value in view.model.graph.output], feed, name)
+    (images,) = {len(value) for value in feed.values()}
     found = {
         tensor: _before_softmax(view, tensor)
         for tensor, value in outputs.items()

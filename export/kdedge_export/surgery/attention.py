@@ -1,4 +1,4 @@
-"""Derivatives of what attention is made of: softmax, and products of two activations."""
+"""Derivatives of what attention is made of: softmax, and products of two activations, however they are written."""
 
 from kdedge_export.surgery.step import CannotDifferentiate, Rule, Step
 from kdedge_export.surgery.view import attributes
@@ -45,4 +45,24 @@ def _softmax(step: Step) -> dict[str, str]:
     return {x: step.builder.add("Sub", weighted, step.times(y, total))}
 
 
-ATTENTION: dict[str, Rule] = {"Softmax": _softmax}
+def _einsum(step: Step) -> dict[str, str]:
+    """Of two operands: the equation with the gradient in the place of one, and that one in the place of the result."""
+    equation = attributes(step.node)["equation"].decode().replace(" ", "")
+    given, arrow, result = equation.partition("->")
+    terms = given.split(",")
+    if not arrow or "." in equation or len(terms) != 2 or any(len(set(term)) < len(term) for term in terms):
+        raise CannotDifferentiate("Einsum of this kind")
+    parts: dict[str, str] = {}
+    for at, (operand, term) in enumerate(zip(step.node.input, terms, strict=True)):
+        if operand not in step.wanted:
+            continue
+        other = terms[1 - at]
+        if not set(term) <= set(result) | set(other):
+            raise CannotDifferentiate("Einsum that sums one operand by itself")
+        turned = f"{result},{other}->{term}"
+        part = step.builder.add("Einsum", step.grad, step.node.input[1 - at], equation=turned)
+        parts[operand] = step.builder.add("Add", parts[operand], part) if operand in parts else part
+    return parts
+
+
+ATTENTION: dict[str, Rule] = {"Softmax": _softmax, "Einsum": _einsum}

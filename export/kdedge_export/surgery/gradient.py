@@ -7,6 +7,7 @@ no slope of its own.
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -18,7 +19,7 @@ from kdedge_export.surgery.moves import MOVES
 from kdedge_export.surgery.pooling import pooled_axes
 from kdedge_export.surgery.slopes import ELEMENTWISE
 from kdedge_export.surgery.step import CannotDifferentiate, Rule, Seed, Step, Values
-from kdedge_export.surgery.view import GraphView, attributes
+from kdedge_export.surgery.view import Array, GraphView, attributes
 
 __all__ = ["gradients"]
 
@@ -173,14 +174,30 @@ def _mean(step: Step) -> dict[str, str]:
 
 
 def _windows(step: Step) -> str:
-    """An average over windows is a convolution of each channel."""
+    """An average over windows is a convolution of each channel, by one over how many cells of the picture it sees."""
     given = attributes(step.node)
-    if any(given.get("pads", [])) or given.get("ceil_mode", 0) or given.get("auto_pad", b"NOTSET") != b"NOTSET":
-        raise CannotDifferentiate("padded AveragePool")
+    if given.get("ceil_mode", 0) or given.get("auto_pad", b"NOTSET") != b"NOTSET":
+        raise CannotDifferentiate("AveragePool that rounds its size up")
     channels, kernel = step.shape(step.node.input[0])[1], tuple(given["kernel_shape"])
-    even = np.full((channels, 1, *kernel), 1 / math.prod(kernel), dtype=step.values[step.node.output[0]].dtype)
-    kept: dict[str, Any] = {name: given[name] for name in ("kernel_shape", "strides") if name in given}
+    kept: dict[str, Any] = {name: given[name] for name in ("kernel_shape", "strides", "pads") if name in given}
+    dtype = step.values[step.node.output[0]].dtype
+    counts_pads = bool(given.get("count_include_pad", 0)) or not any(given.get("pads", []))
+    even = np.full((channels, 1, *kernel), 1 / math.prod(kernel) if counts_pads else 1, dtype=dtype)
+    if not counts_pads:
+        seen = step.builder.constant(_cells_seen(step, kernel, given).astype(dtype))
+        step = replace(step, grads={step.node.output[0]: step.builder.add("Div", step.grad, seen)})
     return _spread(step, step.builder.constant(even), kernel, kept | {"group": channels})
+
+
+def _cells_seen(step: Step, kernel: tuple[int, ...], given: dict[str, Any]) -> Array:
+    """How many cells that are not padding each window holds."""
+    sizes, outputs = (step.shape(name)[2:] for name in (step.node.input[0], step.node.output[0]))
+    seen = np.ones((), dtype=np.int64)
+    for axis, side in enumerate(kernel):
+        starts = np.arange(outputs[axis]) * given.get("strides", [1] * len(kernel))[axis] - given["pads"][axis]
+        inside = np.minimum(starts + side, sizes[axis]) - np.maximum(starts, 0)
+        seen = np.multiply.outer(seen, inside)
+    return seen
 
 
 def _operands(step: Step, *slopes: Callable[[], str]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from kdedge_export.surgery.step import CannotDifferentiate
 from kdedge_export.surgery.view import GraphView, attributes
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["GRADCAM", "RECIPROCAM", "Method", "Saliency", "add_saliency", "as_method", "one_hot_of"]
+__all__ = ["GRADCAM", "RECIPROCAM", "Method", "Saliency", "add_saliency", "as_method"]
 
 Method: TypeAlias = Literal["gradcam", "reciprocam"]
 GRADCAM: Method = "gradcam"
@@ -88,7 +88,7 @@ def add_saliency(
 
 
 def _by_reciprocam(builder: Builder, view: GraphView, parts: Anatomy, why: str | None = None) -> Saliency:
-    one_hot = one_hot_of(builder, parts, _explained_class(builder, parts))
+    one_hot = _one_hot_of(builder, parts, _explained_class(builder, parts))
     reciprocam(builder, view, parts, one_hot)
     return Saliency(RECIPROCAM, parts, None, why)
 
@@ -104,7 +104,7 @@ def _two_axes(builder: Builder, parts: Anatomy, logits: str) -> str:
     return logits if parts.values[parts.logits].ndim == 2 else builder.reshape(logits, [-1, parts.classes])
 
 
-def one_hot_of(builder: Builder, parts: Anatomy, explained: str) -> str:
+def _one_hot_of(builder: Builder, parts: Anatomy, explained: str) -> str:
     """One for each image's class and zero elsewhere, in the shape and type of the logits.
 
     Args:
@@ -126,7 +126,7 @@ def _gradcam(builder: Builder, view: GraphView, parts: Anatomy, explained: str) 
     dtype, rank = parts.values[parts.target].dtype, parts.values[parts.target].ndim
     pointwise = _pointwise_convolution(view, parts)
     source = parts.pooled or (parts.target if pointwise is None else pointwise.output[0])
-    one_hot = one_hot_of(builder, parts, explained)
+    one_hot = _one_hot_of(builder, parts, explained)
     slope = gradients(builder, view, parts.values, parts.logits, explained, one_hot, source)[source]
     if parts.pooled is not None:  # the gradient of a mean is the same at every cell: one h·w-th of the mean's own
         cells = builder.add("Div", builder.add("Size", parts.target), builder.add("Size", parts.pooled))

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from kdedge_export.surgery.step import CannotDifferentiate, Rule, Step
+from kdedge_export.surgery.step import Rule, Step
 from kdedge_export.surgery.view import attributes
 
 __all__ = ["ELEMENTWISE"]
@@ -84,12 +84,24 @@ def _erf_slope(step: Step, x: str, _: str) -> str:
 
 
 def _gelu_slope(step: Step, x: str, _: str) -> str:
-    if attributes(step.node).get("approximate", b"none") != b"none":
-        raise CannotDifferentiate("Gelu by tanh")
     add = step.builder.add
+    if attributes(step.node).get("approximate", b"none") != b"none":
+        return _gelu_by_tanh_slope(step, x)
     erf = add("Erf", step.times(x, step.number(math.sqrt(0.5))))
     below = step.times(add("Add", erf, step.number(1.0)), step.number(0.5))
     return add("Add", below, step.times(x, _bell(step, x, 1.0 / math.sqrt(2.0 * math.pi), 0.5)))
+
+
+def _gelu_by_tanh_slope(step: Step, x: str) -> str:
+    """Of `x · (1 + tanh u) / 2` with `u = √(2/π) · (x + 0.044715 x³)` (Hendrycks and Gimpel, 2016)."""
+    add, squared = step.builder.add, step.times(x, x)
+    rate, bend = math.sqrt(2.0 / math.pi), 0.044715
+    inner = step.times(x, add("Add", step.times(squared, step.number(rate * bend)), step.number(rate)))
+    tanh = add("Tanh", inner)
+    below = step.times(add("Add", tanh, step.number(1.0)), step.number(0.5))
+    steepness = add("Add", step.times(squared, step.number(1.5 * rate * bend)), step.number(0.5 * rate))
+    rise = step.times(add("Sub", step.number(1.0), step.times(tanh, tanh)), steepness)
+    return add("Add", below, step.times(x, rise))
 
 
 ELEMENTWISE: dict[str, Rule] = {

@@ -34,10 +34,10 @@ def decision_svg(seen: Seen, *, standalone: bool = False) -> str:
     """
     stages = seen.decision.stages
     width = (len(stages) + 1) * (_COLUMN + _GAP) - _GAP
-    height = _TOP + _COLUMN + 62 + 2 * (_MINI + 26)
-    pixels = seen.pixels
+    words = 54 if all(stage.evidence.beside is None for stage in stages) else 72
+    height = _TOP + _COLUMN + words + 8 + 2 * (_MINI + 26)
     columns = [_picture(seen, 0)]
-    columns += [_stage(stage, pixels, (at + 1) * (_COLUMN + _GAP)) for at, stage in enumerate(stages)]
+    columns += [_stage(stage, seen.pixels, (at + 1) * (_COLUMN + _GAP), words) for at, stage in enumerate(stages)]
     arrows = "".join(_arrow((at + 1) * (_COLUMN + _GAP)) for at in range(1, len(stages)))
     ground = f'<rect x="-24" y="-24" width="{width + 48}" height="{height + 48}" fill="#fcfcfb"/>' if standalone else ""
     box = f"-24 -24 {width + 48} {height + 48}" if standalone else f"0 0 {width} {height}"
@@ -73,23 +73,27 @@ def _picture(seen: Seen, x: int) -> str:
     )
 
 
-def _stage(stage: Stage, pixels: np.ndarray, x: int) -> str:
+def _stage(stage: Stage, pixels: np.ndarray, x: int, words: int) -> str:
     height, width = stage.cells
+    evidence = stage.evidence
     y = _TOP + _COLUMN
-    rows, columns = stage.saliency_map.shape
-    how = "" if stage.why_blanked is None else f'<tspan class="n"> · {columns} × {rows} blanks</tspan>'
-    carried = f"{stage.channels_for(0.5)} of {stage.channel_count} channels carry half of it"
+    rows, columns = evidence.saliency_map.shape
+    how = "" if stage.why_blanked is None else f" · {columns} × {rows} blanks"
+    reader = "" if stage.attention is None else f" · attention {stage.attention[0]} of {stage.attention[1]}"
+    carried = f"{evidence.channels_for(0.5)} of {len(evidence.shares)} channels carry half of it"
+    lines = [f"<title>{escape(stage.tensor)}</title>{escape(_fit(stage.tensor, 34))}"]
+    if evidence.beside is not None:
+        lines.insert(0, f"{100 * evidence.beside:.0f} % is in tokens beside the patches")
+    notes = "".join(f'<text x="{x}" y="{y + 38 + 18 * at}" class="n">{line}</text>' for at, line in enumerate(lines))
     minis = "".join(
-        _channel(item, x + (_MINI + 10) * (at % _MINIS), y + 54 + (_MINI + 26) * (at // _MINIS))
-        for at, item in enumerate(stage.channels[: 2 * _MINIS])
+        _channel(item, x + (_MINI + 10) * (at % _MINIS), y + words + (_MINI + 26) * (at // _MINIS))
+        for at, item in enumerate(evidence.channels[: 2 * _MINIS])
     )
     return (
-        f'<text x="{x}" y="14" class="t">{width} × {height} cells{how}</text>'
-        f"{_image(overlay_uri(pixels, _readable(stage.saliency_map)), x, _TOP, _COLUMN)}"
+        f'<text x="{x}" y="14" class="t">{width} × {height} cells<tspan class="n">{reader}{how}</tspan></text>'
+        f"{_image(overlay_uri(pixels, _readable(evidence.saliency_map)), x, _TOP, _COLUMN)}"
         f'<text x="{x}" y="{y + 20}">{carried}</text>'
-        f'<text x="{x}" y="{y + 38}" class="n"><title>{escape(stage.tensor)}</title>'
-        f"{escape(_fit(stage.tensor, 34))}</text>"
-        f"{minis}"
+        f"{notes}{minis}"
     )
 
 

@@ -98,11 +98,17 @@ def _path(seen: Seen) -> str:
             f" Behind the stages that are marked, {escape(named)} has no derivative here: blocks of cells and the most "
             "active channels were set to zero one at a time, and the fall of the logit is their evidence."
         )
+    one_size = len({stage.cells for stage in seen.decision.stages}) == 1
+    title, earlier = (
+        ("The decision, from the last layers to the first", "earlier ones, with the same cells")
+        if one_size
+        else ("The decision, from coarse to fine", "finer ones, which saw the details")
+    )
     return (
-        "<h2>The decision, from coarse to fine</h2>"
+        f"<h2>{title}</h2>"
         f'<p class="lead">Where each stage of the network holds evidence for '
         f"<b>{escape(seen.labels[seen.decision.explained_class])}</b>, from the last stage, which decides, back to "
-        "finer ones, which saw the details; and below, the channels that carried most of it, each with its share. "
+        f"{earlier}; and below, the channels that carried most of it, each with its share. "
         '<span class="key"><b class="for">Magenta</b> cells speak for the class, <b class="against">blue</b> ones '
         f"against.</span>{note}</p>"
         f'<div class="wide">{decision_svg(seen)}</div>'
@@ -123,9 +129,9 @@ def _features(seen: Seen) -> str:
     )
     return (
         "<h2>Which features speak for which class</h2>"
-        '<p class="lead">Channels of the last stage by their share |w<sub>i</sub> a<sub>i</sub>| ∕ '
-        "Σ<sub>j</sub> |w<sub>j</sub> a<sub>j</sub>| in each class’s logit for this picture: a is how active the "
-        "channel is, w what it weighs.</p>"
+        '<p class="lead">Channels of the last stage by their share |c<sub>i</sub>| ∕ Σ<sub>j</sub> |c<sub>j</sub>| in '
+        "each class’s logit for this picture. c is gradient times activation; where only a mean and a dense layer "
+        "follow, that is how active the channel is times what it weighs.</p>"
         f'<div class="scroll"><table class="features"><tbody>{rows}</tbody></table></div>'
     )
 
@@ -209,15 +215,26 @@ def _layer(layer: Layer, ms: float | None) -> str:
 def _how(seen: Seen | None) -> str:
     if seen is None:
         return ""
+    attends = any(stage.attention is not None for stage in seen.decision.stages)
+    attention = (
+        "<dt>attention</dt><dd>Of a network whose cells are tokens of patches, a stage is what an attention reads: the "
+        "tokens behind its norm. All that patches tell goes through the last stage; an earlier one holds what its "
+        "attention takes, not what goes around it. Before a norm gradient times activation says nothing: what follows "
+        "does not depend on how large a token is.</dd>"
+        "<dt>tokens beside the patches</dt><dd>A class token, or registers, are of no cell. Their share is that of the "
+        "sum of |evidence| over all tokens; maps and channels are of the patches alone.</dd>"
+        if attends
+        else ""
+    )
     return (
         "<h2>How to read this</h2><dl>"
         "<dt>evidence</dt><dd>Gradient times activation: how much of the logit a cell or a channel accounts for, to "
         "first order (HiResCAM, Draelos and Carin 2020). It is computed in the file’s own graph, quantized or not; "
-        "rounding is differentiated straight through.</dd>"
+        f"rounding is differentiated straight through.</dd>{attention}"
         "<dt>the last stage</dt><dd>Where a global mean and dense layers follow, its map is Grad-CAM, the file’s own "
         "<code>saliency_map</code>.</dd>"
-        "<dt>finer stages</dt><dd>They are less selective: textures and edges of other things show as well, and a map "
-        "of many cells is noisier; cells above the strongest hundredth are drawn like it. Where they agree with the "
-        "last stage, the decision rests on what is drawn there.</dd>"
+        "<dt>finer and earlier stages</dt><dd>They are less selective: textures and edges of other things show too, "
+        "and a map of many cells is noisier; cells above the strongest hundredth are drawn like it. Where they agree "
+        "with the last stage, the decision rests on what is drawn there.</dd>"
         "<dt>share</dt><dd>|c| of a channel over the sum of |c| of all channels of its stage.</dd></dl>"
     )
