@@ -12,9 +12,10 @@ from test_graph import Draw
 from test_validate_kinks import changed, map_check
 
 from kdedge_export.graph import Deployed, deploy, export_graph, save_model
-from kdedge_export.validate import metrics
+from kdedge_export.validate import Gates, compare, metrics
+from kdedge_export.validate.gates import check_comparison
 from kdedge_export.validate.predict import predict
-from kdedge_export.validate.rounding import CEILING, hardest, spread_of_rounding
+from kdedge_export.validate.rounding import CEILING, hardest, spread_of_rounding, tied_by_rounding
 from kdedge_runtime import Metadata, Model
 
 LABELS = tuple(map(str, range(CLASSES)))
@@ -51,6 +52,42 @@ def test_a_file_may_differ_as_float32_does(method: str, pictures: Draw, tmp_path
     assert (metrics.map_error(maps.numpy(), others.numpy()) > 10 * of_maps).all()
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     assert map_check(module, model, images).passed
+
+
+def tied(image: np.ndarray, by: float) -> Deployed:
+    """A network that puts two classes of this picture so far from each other, as a share of the logits' range."""
+    torch.manual_seed(0)
+    module = deploy(randomised(HeadNet()), SPEC)
+    head = module.explained.model.get_parameter(module.explained.head.layers[-1].bias)  # type: ignore[union-attr]
+    with torch.no_grad():
+        for _ in range(3):
+            logits = module(torch.from_numpy(image), torch.tensor([-1]))[0][0]
+            first, second = logits.topk(2).indices
+            head[second] += logits[first] - logits[second] - by * (logits.max() - logits.min())
+    return module
+
+
+@pytest.mark.parametrize(("by", "ties"), [(1e-7, 1), (1e-3, 0)])
+def test_two_classes_that_rounding_ties_are_no_disagreement(by: float, ties: int, pictures: Draw) -> None:
+    images = pictures(3, 1)
+    module = tied(images[:1], by)
+    ours = predict(module, images)
+    first, second = np.argsort(-ours.logits[0])[:2]
+    other = ours.logits.copy()
+    other[0, [first, second]] = other[0, [second, first]]
+    theirs = replace(ours, logits=other)
+    assert tied_by_rounding(module, images, ours, theirs) == ties
+    compared = compare(ours, theirs, None)
+    agreement, _ = check_comparison("fp32", compared, Gates(), ties=ties)
+    assert compared.agreement < 1.0 and agreement.passed is bool(ties)
+
+
+def test_an_answer_that_is_not_finite_is_no_tie(pictures: Draw) -> None:
+    images = pictures(2, 1)
+    module = tied(images[:1], 1e-7)
+    ours = predict(module, images)
+    theirs = replace(ours, logits=np.full_like(ours.logits, np.nan))
+    assert tied_by_rounding(module, images, ours, theirs) == 0
 
 
 @pytest.mark.parametrize("method", ["gradcam", "input-gradient"])

@@ -41,7 +41,8 @@ class Gates:
     """The least that an exported model must keep of the PyTorch student."""
 
     fp32_agreement: float = 1.0
-    """Share of images in [0, 1] on which the fp32 file gives the student's answer: an export changes nothing."""
+    """Share of images in [0, 1] on which the fp32 file gives the student's answer, up to ties by rounding: an export
+    changes nothing."""
     fp32_map_error: float = 1e-4
     """Largest error of any map cell, in units of the range of that image's map."""
     fp32_map_rounding: float = CEILING
@@ -58,7 +59,7 @@ class Gates:
 
 
 def check_comparison(
-    role: Role, comparison: Comparison, gates: Gates, map_error: Hardest | None = None
+    role: Role, comparison: Comparison, gates: Gates, map_error: Hardest | None = None, ties: int = 0
 ) -> tuple[Check, ...]:
     """Judge a model file by its comparison with the PyTorch student.
 
@@ -68,9 +69,10 @@ def check_comparison(
         gates: the bounds.
         map_error: of the fp32 file's maps the one that decides, where rounding was measured; None asks all to keep
             the bound without.
+        ties: images on which the fp32 file answers otherwise by rounding alone: that is no disagreement.
     """
     if role == "fp32":
-        return _check_fp32(comparison, gates, map_error)
+        return _check_fp32(comparison, gates, map_error, ties)
     if role == "int8":
         return _check_int8(comparison, gates)
     return ()
@@ -158,8 +160,10 @@ def _named(role: Role, test: Test) -> tuple[str, str]:
     return f"{role}_map_follows_{test}", f"{role} map like that of {_TESTS[test]}"
 
 
-def _check_fp32(comparison: Comparison, gates: Gates, map_error: Hardest | None) -> tuple[Check, ...]:
+def _check_fp32(comparison: Comparison, gates: Gates, map_error: Hardest | None, ties: int) -> tuple[Check, ...]:
     agreement = comparison.agreement
+    if ties:
+        agreement = (round(agreement * comparison.n) + ties) / comparison.n
     return (
         judge("fp32_agreement", "fp32 top-1 agreement", agreement, ">=", gates.fp32_agreement, "share"),
         _check_fp32_maps(comparison, gates, map_error),

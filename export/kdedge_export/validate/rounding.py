@@ -15,15 +15,17 @@ from numpy.typing import NDArray
 
 from kdedge_export.validate import metrics
 from kdedge_export.validate.kinks import has_kinks, in_float64, sides_of_float64
-from kdedge_export.validate.predict import TorchModel, predict
+from kdedge_export.validate.predict import Predictions, TorchModel, predict
 from kdedge_runtime.arrays import Integers, Pixels
 
-__all__ = ["CEILING", "Hardest", "hardest", "spread_of_rounding"]
+__all__ = ["CEILING", "Hardest", "hardest", "spread_of_rounding", "tied_by_rounding"]
 
 CEILING = 1e-2
 """The most of a range that rounding may explain: an error that can be seen is never taken for one."""
 _TIMES = 4
 """A file may lose two bits more than PyTorch: of two unlucky sums the worse is worth about one."""
+_AT_A_TIME = 16
+"""Images that are asked about, while some of the last ones were ties."""
 
 
 @dataclass(frozen=True)
@@ -89,3 +91,34 @@ def spread_of_rounding(
     # A unit that rounding takes across its kink is no measure of what rounding costs elsewhere (see `kinks`).
     maps = sides_of_float64(module, images, classes) if has_kinks(module) else single.maps
     return logits, _TIMES * metrics.map_error(double.maps, maps)
+
+
+def tied_by_rounding(
+    module: TorchModel, images: Pixels, ours: Predictions, theirs: Predictions, ceiling: float = CEILING
+) -> int:
+    """Images on which a file answers otherwise only since two logits are the same but for rounding.
+
+    Args:
+        module: in float32, as for `spread_of_rounding`.
+        images: uint8 RGB `[N, H, W, 3]`.
+        ours: what the module says of them.
+        theirs: what the file says.
+        ceiling: the most of the logits' range that rounding may explain.
+    """
+    first, other = metrics.top1(ours.logits), metrics.top1(theirs.logits)
+    differing = np.flatnonzero((first != other) & (first >= 0) & (other >= 0))
+    some = ours.logits[differing].astype(np.float64)
+    ahead = some[np.arange(len(some)), first[differing]] - some[np.arange(len(some)), other[differing]]
+    gaps = ahead / np.ptp(some, axis=1)
+    order = np.argsort(gaps, kind="stable")
+    ties = 0
+    for start in range(0, len(order), _AT_A_TIME):
+        chosen = order[start : start + _AT_A_TIME]
+        doubted = differing[chosen]
+        rounding, _ = spread_of_rounding(module, images[doubted], ours.explained_class[doubted])
+        # Each of the two logits may be off by as much.
+        tied = int((gaps[chosen] <= 2 * np.minimum(np.nan_to_num(rounding), ceiling)).sum())
+        if not tied:
+            break
+        ties += tied
+    return ties

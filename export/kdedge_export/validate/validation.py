@@ -28,7 +28,7 @@ from kdedge_export.validate.per_class import class_rows
 from kdedge_export.validate.predict import Predictions, TorchModel, predict, weight_bytes
 from kdedge_export.validate.report import ModelFacts, ValidationReport, file_facts, write_json
 from kdedge_export.validate.roles import REFERENCE, TITLES, Role, shipped
-from kdedge_export.validate.rounding import Hardest, hardest, spread_of_rounding
+from kdedge_export.validate.rounding import Hardest, hardest, spread_of_rounding, tied_by_rounding
 from kdedge_export.validate.sanity import Sanity
 from kdedge_export.validate.studies import (
     Progress,
@@ -94,6 +94,7 @@ def validate(
     }
     alike = _at_the_same_kinks(student, fp32, images, predictions, gates.fp32_map_error)
     map_error = _hardest_map(gates, student, images, alike, predictions["fp32"])
+    ties = tied_by_rounding(student, images, predictions["student"], predictions["fp32"], gates.fp32_map_rounding)
     comparisons = {
         role: compare(alike if role == "fp32" else reference, candidate, targets)
         for role, (reference, candidate) in pairs.items()
@@ -103,7 +104,7 @@ def validate(
     subject = Subject(asked, predictions, images, targets, shipped(asked), progress)
     sound = sane(subject)
     checks = [
-        *_checks(subject.files, comparisons, labels, models.trained_input, gates, map_error),
+        *_checks(subject.files, comparisons, labels, models.trained_input, gates, map_error, ties),
         *([] if sound is None else _sanity_checks(sound, predictions, fp32.metadata.outputs.method, gates)),
         *(
             check
@@ -130,7 +131,7 @@ def validate(
         footprints=deployment.footprints,
         device=deployment.device,
         quick=quick,
-        notes=tuple(notes),
+        notes=(*notes, *_told(ties)),
     )
     evidence = Evidence(
         images=images,
@@ -186,6 +187,14 @@ def write_report(report: ValidationReport, evidence: Evidence, folder: Path) -> 
     return page, document
 
 
+def _told(ties: int) -> list[str]:
+    """That answers differ which count as the same."""
+    if not ties:
+        return []
+    images = f"{ties:,} image{'' if ties == 1 else 's'}"
+    return [f"on {images} the fp32 file answers otherwise by rounding alone: two classes are tied there"]
+
+
 def _ask_all(
     models: Mapping[Role, TorchModel | Model], images: Pixels, labels: Sequence[str], progress: Progress
 ) -> dict[Role, Predictions]:
@@ -212,10 +221,11 @@ def _checks(
     spec: ImageInput | None,
     gates: Gates,
     map_error: Hardest | None,
+    ties: int,
 ) -> list[Check]:
     checks: list[Check] = []
     for role, model in files.items():
-        checks += check_comparison(role, comparisons[role], gates, map_error)
+        checks += check_comparison(role, comparisons[role], gates, map_error, ties)
         checks.append(check_labels(role, labels, model.metadata.labels))
         if spec is not None:
             checks.append(check_input(role, spec, model.metadata.input))
