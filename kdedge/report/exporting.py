@@ -11,6 +11,7 @@ from kdedge.report.tradeoff import picture_path, tradeoff_table, write_picture
 from kdedge.workflow.export_model import TOLERANCE, ExportResult
 from kdedge_export.quantize import Goal, Tradeoff
 from kdedge_export.validate.gates import Gates
+from kdedge_export.validate.intervals import images_needed
 from kdedge_runtime.errors import ValidationFailed
 
 __all__ = ["print_export", "require_goal"]
@@ -113,6 +114,8 @@ def _print_int8(result: ExportResult, note: dict[str, Any], tradeoff: Tradeoff, 
             f"  measured on {tradeoff.images} training images that were not calibrated on ({one}): "
             f"{picture_path(result.fp32)}"
         )
+        if (doubt := _not_shown(tradeoff)) is not None:
+            say(f"  {doubt}")
     if "qat" in note:
         say(_gained(note["qat"]))
     if result.qat_needless:
@@ -134,6 +137,20 @@ def _print_int8(result: ExportResult, note: dict[str, Any], tradeoff: Tradeoff, 
     )
     if ratio < 1.05:
         say("  Run the fp32 file on machines like this one: int8 costs accuracy and gains nothing.")
+
+
+def _not_shown(tradeoff: Tradeoff) -> str | None:
+    """Whether the drop may be larger than the goal allows on other pictures, with the number that would tell."""
+    found, most = tradeoff.chosen.fidelity, tradeoff.goal.max_drop
+    if most is None or not tradeoff.met or found.most_drop_points <= most:
+        return None
+    needed = images_needed(tradeoff.images, found.drop_points, found.most_drop_points, most, worst=100.0)
+    what = "points of accuracy" if found.top1 is not None else "% of the answers"
+    advice = "no number of images" if needed is None else f"about {needed:,}"
+    return (
+        f"not shown that at most {most:g} {what} are lost: {found.drop_points:.1f} on these, on others up to "
+        f"{found.most_drop_points:.1f} (95 %); {advice} would show it"
+    )
 
 
 def _broken_bounds(tradeoff: Tradeoff) -> list[str]:

@@ -17,7 +17,7 @@ __all__ = ["CalibrationPictures", "calibration_pictures"]
 
 CALIBRATION_IMAGES = 256
 """At most; activation ranges of more differ little."""
-HELD_OUT_IMAGES = 128
+HELD_OUT_IMAGES = 512
 """At most, and at most a third: of the training side too, but not calibrated on. What quantization loses is measured on
 them where something is chosen by it; what validation measures stays untouched."""
 Progress = Callable[[str, int, int], None]
@@ -60,10 +60,11 @@ def calibration_pictures(
         )
     collection = scan(data or read_run(Path(source)).data["source"], unlabelled_ok=True)
     split = collection.train
-    count = min(len(split), CALIBRATION_IMAGES + HELD_OUT_IMAGES)
+    held_out = min(HELD_OUT_IMAGES, len(split) // 3)
+    count = min(len(split), CALIBRATION_IMAGES + held_out)
     chosen = split.take(index * len(split) // count for index in range(count))  # folders are sorted by class
     decoded = decode(chosen, trained.input, progress=lambda done, total: progress("reading pictures", done, total))
-    aside = np.arange(len(decoded)) % 3 == 2
+    aside = np.diff(np.arange(len(decoded) + 1) * held_out // count) > 0  # spread evenly too
     if not aside.any():  # one or two pictures: measured on what it is calibrated on
         aside = np.ones(len(decoded), dtype=bool)
     calibration = decoded.images[~aside] if not aside.all() else decoded.images

@@ -13,6 +13,7 @@ from kdedge_export.graph import deploy, export_graph
 from kdedge_export.graph.onnx_graph import ExportedGraph
 from kdedge_export.quantize import Goal, Quantized, Recipe, quantize
 from kdedge_export.quantize.fidelity import Fidelity, Judge
+from kdedge_export.validate.intervals import unseen_share
 from kdedge_runtime.errors import UsageError
 
 Draw = Callable[[int, int], np.ndarray]
@@ -188,6 +189,8 @@ def test_labels_make_the_drop_one_of_accuracy(broken: ExportedGraph, pictures: D
     assert right.itself.top1 == 1.0
     found = right.judge(sound)  # the same function
     assert found.agreement >= 0.95 and found.drop_points == pytest.approx(100 * (1 - found.agreement))
+    assert free.itself.most_drop_points == pytest.approx(100 * unseen_share(32), rel=0.02), "what 32 images cannot show"
+    assert found.drop_points < found.most_drop_points < 100
     wrong = Judge(broken.model, images, (answers + 1) % CLASSES)
     assert wrong.itself.top1 == 0.0 and wrong.judge(sound).drop_points <= 0, "accuracy cannot fall below none"
 
@@ -203,7 +206,7 @@ def test_fewer_images_are_still_of_all_classes(broken: ExportedGraph, pictures: 
 
 
 def fidelity(map_pearson: float | None, drop_points: float) -> Fidelity:
-    return Fidelity(1 - drop_points / 100, None, drop_points, 0.0, map_pearson)
+    return Fidelity(1 - drop_points / 100, None, drop_points, drop_points, 0.0, map_pearson)
 
 
 @pytest.mark.parametrize(

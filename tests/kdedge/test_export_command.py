@@ -12,6 +12,7 @@ from training_toys import Outcome
 from kdedge.report.exporting import print_export, require_goal
 from kdedge.workflow.export_model import ExportResult, export_model
 from kdedge_export.quantize import Goal
+from kdedge_export.validate.intervals import images_needed
 from kdedge_runtime import Model
 from kdedge_runtime.devices import load_profile
 from kdedge_runtime.errors import ValidationFailed
@@ -129,6 +130,36 @@ def test_int8_that_lost_the_answers_or_maps_is_warned_of_with_the_goal_to_type(
         assert "warning" not in said
     else:
         assert f"warning: {warned}: --keep-heatmaps 0.98 --max-drop 0.5" in said
+
+
+@pytest.mark.parametrize(
+    ("drop_points", "most", "goal", "told"),
+    [
+        (0.2, 1.3, 0.5, "not shown that at most 0.5 points of accuracy are lost: 0.2 on these, on others up to 1.3"),
+        (0.2, 0.4, 0.5, None),
+        (0.2, 1.3, None, None),
+    ],
+)
+def test_a_drop_that_so_few_pictures_cannot_exclude_is_told_with_the_number_that_would(
+    exported: ExportResult,
+    drop_points: float,
+    most: float,
+    goal: float | None,
+    told: str | None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert exported.tradeoff is not None
+    chosen = exported.tradeoff.chosen
+    fidelity = replace(chosen.fidelity, top1=0.9, drop_points=drop_points, most_drop_points=most)
+    chosen = replace(chosen, fidelity=fidelity)
+    tradeoff = replace(exported.tradeoff, points=(chosen,), chosen=chosen, images=512, goal=Goal(max_drop=goal))
+    print_export(replace(exported, tradeoff=tradeoff), "small:resnet8", None, None)
+    said = " ".join(capsys.readouterr().err.split())
+    if told is None:
+        assert "not shown that" not in said
+    else:
+        needed = images_needed(512, drop_points, most, 0.5, worst=100.0)
+        assert f"{told} (95 %); about {needed:,} would show it" in said
 
 
 def test_training_that_the_goal_does_not_need_is_said_to_be_left_out(

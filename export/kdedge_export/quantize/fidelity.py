@@ -8,7 +8,8 @@ import onnx
 from numpy.typing import NDArray
 
 from kdedge_export.quantize.session import feed, open_session
-from kdedge_export.validate.metrics import agreement, is_constant, map_pearson, top1_accuracy
+from kdedge_export.validate.intervals import DIFFERENCE, mean_interval
+from kdedge_export.validate.metrics import agreement, agrees, is_constant, map_pearson, top1
 from kdedge_runtime.arrays import Floats, Integers, Pixels
 
 __all__ = ["Fidelity", "Judge"]
@@ -24,6 +25,8 @@ class Fidelity:
     """Share of right answers in [0, 1]; None without labels."""
     drop_points: float
     """Percentage points of top-1 accuracy that are lost; without labels, of images whose answer changed."""
+    most_drop_points: float
+    """The unfavourable end of its 95 % interval: what so many images do not exclude."""
     logits_error: float
     """Mean squared error of the logits, less their mean, in units of their variance; the mean over images."""
     map_pearson: float | None
@@ -83,17 +86,20 @@ class Judge:
     def _compare(self, logits: Floats, maps: Floats | None, numbers: NDArray[np.int64]) -> Fidelity:
         exact = self._logits[numbers]
         agreed = agreement(exact, logits)
-        top1, drop = None, 100 * (1 - agreed)
+        top1_share, lost = None, 1 - agrees(exact, logits)
         if self._targets is not None:
-            top1 = top1_accuracy(logits, self._targets[numbers])
-            drop = 100 * (top1_accuracy(exact, self._targets[numbers]) - top1)
+            kept, right = ((top1(answer) == self._targets[numbers]) * 1.0 for answer in (exact, logits))
+            top1_share, lost = float(right.mean()), kept - right
         pearson = None
         if maps is not None and self._maps is not None:
             told = ~is_constant(self._maps[numbers])
             # A map that became constant, or no number, keeps nothing.
             scores = np.nan_to_num(map_pearson(self._maps[numbers], maps), nan=0.0)[told]
             pearson = float(scores.mean()) if told.any() else 1.0
-        return Fidelity(agreed, top1, drop, _relative_error(exact, logits), pearson)
+        # From whole images: the difference of two shares would put a drop of exactly one point above one point.
+        drop, interval = 100 * float(lost.sum()) / len(lost), mean_interval(lost, DIFFERENCE, scale=100)
+        assert interval is not None, "no images"
+        return Fidelity(agreed, top1_share, drop, interval.high, _relative_error(exact, logits), pearson)
 
 
 def _evenly_spaced(total: int, most: int) -> NDArray[np.int64]:

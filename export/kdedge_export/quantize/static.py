@@ -26,6 +26,8 @@ __all__ = ["Quantized", "quantize"]
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much is done, and how much there is."""
 _TIMED_RUNS = 50
+_RANGES_CHOSEN_ON = 128
+"""Held-out images at most: four files are compared, of which the one that is chosen is judged on all."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def _choose_ranges(
     ranges = {}
     for number, method in enumerate(METHODS):
         ranges[method] = {name: clipped_range(histogram, method) for name, histogram in histograms.items()}
-        losses[method] = judge.judge(insert_quantization(rewritten, ranges[method], recipe)).loss
+        losses[method] = judge.judge(insert_quantization(rewritten, ranges[method], recipe), _RANGES_CHOSEN_ON).loss
         progress("choosing ranges", number + 1, len(METHODS))
     best = min(METHODS, key=lambda method: losses[method])
     return best, losses, ranges[best]
