@@ -143,3 +143,27 @@ def test_every_quantizable_node_belongs_to_one_layer(export) -> None:
         members = [node for layer in layers for node in layer.nodes]
         assert sorted(members) == sorted(quantizable_nodes(rewritten))
     assert [layer.name for layer in layers] == ["conv1", "conv2"], "named after the modules of the PyTorch model"
+
+
+class Reusing(nn.Module):
+    """One convolution twice, another between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.again = nn.Conv2d(3, 4, 3, stride=4), nn.Conv2d(4, 4, 3, padding=1)
+        self.between, self.head = nn.Conv2d(4, 4, 1), nn.Linear(4, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.again(self.first(x).relu()).relu()
+        return self.head(self.again(self.between(x).relu()).relu().mean((2, 3)))
+
+
+def test_a_convolution_that_is_used_twice_is_one_layer() -> None:
+    """Layers are left in float by their names, so that both uses are, and are measured as one."""
+    torch.manual_seed(0)
+    rewritten = rewrite(export_graph(deploy(Reusing().eval(), SPEC)), bytes_in=True)
+    layers = layers_of(rewritten)
+    assert [layer.name for layer in layers] == ["first", "again", "between"]
+    convolutions = {node.name for node in rewritten.model.graph.node if node.op_type == "Conv"}
+    assert [len(layer.nodes & convolutions) for layer in layers] == [1, 2, 1]
+    assert sorted(node for layer in layers for node in layer.nodes) == sorted(quantizable_nodes(rewritten))

@@ -11,31 +11,31 @@ __all__ = ["Layer", "layers_of"]
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution or product with all that follows it up to the next one."""
+    """A module's convolution or product with all that follows it up to the next one, wherever the module is used."""
 
     name: str
-    """Of its weight in the PyTorch model, such as `layer1.0.conv2`."""
+    """Of its weight in the PyTorch model, such as `layer1.0.conv2`; no two layers have the same."""
     nodes: frozenset[str]
 
 
 def layers_of(rewritten: Rewritten) -> tuple[Layer, ...]:
     """The layers in the order of the graph; every node that can be quantized belongs to one."""
     quantizable = set(quantizable_nodes(rewritten))
-    names: list[str] = []
-    nodes: list[set[str]] = []
-    made_by: dict[str, int] = {}
+    layers: dict[str, set[str]] = {}
+    made_by: dict[str, str] = {}
     for node in rewritten.model.graph.node:
         before = [made_by[tensor] for tensor in node.input if tensor in made_by]
         if node.name in quantizable and node.op_type in WEIGHTED:
-            names.append(_module(node.input[1]))
-            nodes.append(set())
-            before = [len(names) - 1]
+            name = _module(node.input[1])
+            layers.setdefault(name, set())
+            before = [name]
         if not before:
             continue
-        made_by.update(dict.fromkeys(node.output, max(before)))
+        latest = max(before, key=list(layers).index)
+        made_by.update(dict.fromkeys(node.output, latest))
         if node.name in quantizable:
-            nodes[max(before)].add(node.name)
-    return tuple(Layer(name, frozenset(members)) for name, members in zip(names, nodes, strict=True))
+            layers[latest].add(node.name)
+    return tuple(Layer(name, frozenset(members)) for name, members in layers.items())
 
 
 def _module(weight: str) -> str:
