@@ -40,7 +40,7 @@ def to_onnx(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             extra = more | ({"external_data": False, "verbose": False} if dynamo else {})
-            torch.onnx.export(model.eval(), example, path, dynamo=dynamo, **names, **dynamic, **extra)
+            torch.onnx.export(model.eval(), example, path, dynamo=dynamo, **(names | dynamic | extra))
     finally:
         logging.disable(level)
     return path

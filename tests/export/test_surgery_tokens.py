@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.inspect.decision import decide
-from kdedge_export.surgery import ExplainedFile, explain_file
+from kdedge_export.surgery import ExplainedFile, PixelInput, explain_file
+from kdedge_runtime import Model
 
 WIDTH, HEADS, PATCH = 24, 2, 8
 CELLS = SIDE // PATCH
@@ -85,6 +86,14 @@ class Transformer(nn.Module):
         return self.classified(self.blocks(self.tokens(x)))
 
 
+class WithoutPositions(Transformer):
+    """Tokens that are told apart by nothing but what they are of."""
+
+    def tokens(self, x: Tensor) -> Tensor:
+        patches = self.patches(x).flatten(2).transpose(1, 2)
+        return torch.cat([self.prefix.expand(x.shape[0], -1, -1), patches], 1) if self.prefix.shape[1] else patches
+
+
 class TokensOfGrid(nn.Module):
     """As Swin: cells in rows with their channels last, normalised, then averaged."""
 
@@ -118,16 +127,19 @@ class LooksFromAToken(nn.Module):
         return self.last((weights @ self.values(tokens))[:, 0])
 
 
-def random(make: Callable[[], nn.Module]) -> nn.Module:
-    """In evaluation mode, with norms that are not the identity and a head that is not zero."""
+def random(make: Callable[[], nn.Module], std: float | None = 0.4) -> nn.Module:
+    """In evaluation mode, with norms that are not the identity and a head that is not zero.
+
+    Dense layers have weights of deviation `std`; None leaves those that are not zero as they are.
+    """
     torch.manual_seed(0)
     model = make()
     for module in model.modules():
         if isinstance(module, nn.LayerNorm):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, std=0.5)
-        if isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=0.4)
+        if isinstance(module, nn.Linear) and (std is not None or not module.weight.any()):
+            nn.init.normal_(module.weight, std=std or 0.05)
     return model.eval()
 
 
@@ -219,6 +231,39 @@ class TestGradCam:
         assert not {"LayerNormalization", "Gelu"} & {node.op_type for node in onnx.load(path).graph.node}
         assert_explains(explain_file(path, tmp_path / "ours.onnx"), model, layer, how)
 
+    @pytest.mark.parametrize("net", ["class token", "mean of the picture's tokens"])
+    def test_all_axes_open(self, tmp_path: Path, net: str) -> None:
+        """As HuggingFace's exporter declares its input, although the weights of positions fix the size."""
+        make, layer, how = NETS[net]
+        model = random(make)
+        axes = {
+            "input": dict(enumerate(("batch_size", "num_channels", "height", "width"))),
+            "output": {0: "batch_size"},
+        }
+        path = to_onnx(model, tmp_path / "theirs.onnx", opset_version=14, dynamic_axes=axes)
+        done = explain_file(path, tmp_path / "ours.onnx", side_px=SIDE)
+        assert_explains(done, model, layer, how)
+        half = PixelInput((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+        runnable = Model.load(explain_file(path, tmp_path / "runs.onnx", side_px=SIDE, pixels=half).path)
+        images = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), dtype=np.uint8)
+        found = run(done.path, torch.from_numpy(images / 127.5 - 1).permute(0, 3, 1, 2).float())
+        assert relative_error(torch.from_numpy(runnable.predict(images).saliency_map), found["saliency_map"]) <= 1e-3
+
+    def test_pictures_of_any_size(self, tmp_path: Path) -> None:
+        """Without positions nothing fixes how many tokens there are; what is averaged goes along, a class token not."""
+        axes = {"input": {0: "batch", 2: "height", 3: "width"}, "output": {0: "batch"}}
+        for prefix, head, layer in ((0, "mean", "norm"), (1, "first", "blocks.1.norm1")):
+            model = random(lambda prefix=prefix, head=head: WithoutPositions(prefix, head))
+            path = to_onnx(model, tmp_path / "theirs.onnx", dynamic_axes=axes)
+            if head == "first":
+                with pytest.raises(HeadNotSupported, match="its map can be had at 32 px only"):
+                    explain_file(path, tmp_path / "ours.onnx", side_px=SIDE)
+                continue
+            done = explain_file(path, tmp_path / "ours.onnx", side_px=SIDE)
+            assert done.outputs.map_height is None
+            for side in (SIDE, SIDE + PATCH):
+                assert_explains(done, model, layer, planes(prefix, side // PATCH), side=side)
+
     def test_inputs_and_outputs_stay_and_a_second_time_it_is_the_same_file(self, tmp_path: Path) -> None:
         model = random(NETS["class token"][0])
         path = to_onnx(model, tmp_path / "theirs.onnx")
@@ -237,6 +282,41 @@ class TestGradCam:
         done = explain_file(path, tmp_path / "ours.onnx", target=first)
         assert done.outputs.target_layer == first
         assert_explains(done, model, "blocks.0.norm1", planes(1))
+
+
+REAL: dict[str, tuple[int, str, Planes]] = {
+    "vit_tiny_patch16_224": (224, "blocks.11.norm1", planes(1, 14)),
+    "vit_wee_patch16_reg1_gap_256": (256, "norm", planes(1, 16)),
+    "vit_base_patch16_siglip_224": (224, "norm", planes(0, 14)),
+    "deit_tiny_distilled_patch16_224": (224, "blocks.11.norm1", planes(2, 14)),
+    "deit3_small_patch16_224": (224, "blocks.11.norm1", planes(1, 14)),
+    "cait_xxs24_224": (224, "blocks_token_only.1.norm1", planes(1, 14)),
+    "swin_tiny_patch4_window7_224": (224, "norm", rows_first),
+    "mixer_s32_224": (224, "norm", planes(0, 7)),
+    "levit_128s": (224, "stages", planes(0, 4)),
+    "efficientformer_l1": (224, "norm", planes(0, 7)),
+    "mobilevit_xxs": (256, "final_conv", lambda maps: maps),
+    "fastvit_t8": (256, "final_conv", lambda maps: maps),
+    "torchvision:vit_b_32": (224, "encoder.layers.encoder_layer_11.ln_1", planes(1, 7)),
+    "torchvision:swin_t": (224, "permute", lambda maps: maps),
+}
+
+
+class TestRealNetworks:
+    @pytest.mark.models
+    @pytest.mark.timeout(1200)
+    @EXPORTERS
+    @pytest.mark.parametrize("name", REAL)
+    def test_the_maps_equal_autograd(self, tmp_path: Path, name: str, dynamo: bool) -> None:
+        side, layer, how = REAL[name]
+        timm = pytest.importorskip("timm")
+        source, _, plain = name.rpartition(":")
+        make = torchvision.models.get_model if source else timm.create_model
+        model = random(lambda: make(plain, num_classes=CLASSES), std=None)
+        path = to_onnx(model, tmp_path / "theirs.onnx", side, dynamo=dynamo)
+        done = explain_file(path, tmp_path / "ours.onnx")
+        assert done.outputs.method == "gradcam"
+        assert_explains(done, model, layer, how, count=2, side=side)
 
 
 class TestReciproCam:

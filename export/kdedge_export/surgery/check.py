@@ -6,16 +6,17 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 
+from kdedge_export.errors import HeadNotSupported
 from kdedge_export.surgery.anatomy import Anatomy
 from kdedge_export.surgery.edit import DELTA, MASK, with_edited_features
 from kdedge_export.surgery.front import PixelInput, normalised
 from kdedge_export.surgery.port import example_feed
 from kdedge_export.surgery.saliency import Saliency
 from kdedge_export.surgery.view import Array, Probe
-from kdedge_runtime.errors import KdedgeError
+from kdedge_runtime.errors import KdedgeError, ModelFileError
 from kdedge_runtime.metadata import ImageInput
 
-__all__ = ["check_map", "check_outputs"]
+__all__ = ["check_map", "check_other_size", "check_outputs"]
 
 OUTPUT_TOLERANCE = {"float32": 1e-6, "float16": 2e-3}
 """Largest difference of the file's own outputs, relative to their range: sums in another order."""
@@ -80,6 +81,38 @@ def check_outputs(
             "Nothing was written. Please report this model."
         )
     return worst
+
+
+def check_other_size(
+    original: onnx.ModelProto, explained: onnx.ModelProto, parts: Anatomy, name: str, side_px: int | None
+) -> None:
+    """Where the graph leaves its input's size open and takes pictures larger than the example's, so must ours.
+
+    Args:
+        original: the file's graph.
+        explained: the same with its map, behind the same input.
+        parts: what was found in the original.
+        name: the file's, for messages.
+        side_px: height and width of the example.
+
+    Raises:
+        HeadNotSupported: the map can be had at the example's size only.
+    """
+    if parts.port.has_size:
+        return
+    height = example_feed(parts.port, side_px)[parts.port.name].shape[1 if parts.port.layout == "NHWC" else 2]
+    feed = example_feed(parts.port, height + height // parts.cells[0], 1)  # by a cell larger
+    try:
+        Probe(original, [parts.logits], name)(feed)
+    except ModelFileError:
+        return  # weights, such as those of positions, fix the size that the input leaves open
+    try:
+        Probe(explained, ["saliency_map"], name)(feed)
+    except ModelFileError as error:
+        raise HeadNotSupported(
+            f"{name} takes pictures of any size, but its map can be had at {height} px only ({error}) Export it for "
+            "one size, or say how pixels become its input, which fixes the size: --mean, --std, --size."
+        ) from error
 
 
 def check_map(

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.surgery.anatomy import Anatomy, dissect
 from kdedge_export.surgery.builder import Builder
-from kdedge_export.surgery.check import check_map, check_outputs
+from kdedge_export.surgery.check import check_map, check_other_size, check_outputs
 from kdedge_export.surgery.front import PixelInput, add_logits, image_input, put_front
 from kdedge_export.surgery.labels import labels_of_props
 from kdedge_export.surgery.load import load_file
@@ -109,6 +109,8 @@ def explain_file(
         builder.write(model)
         _declare(model, parts)
         map_error = _checked_map(original, model, parts, saliency, source, side_px)
+        if pixels is None:
+            check_other_size(original, model, parts, str(source), side_px)
         outputs, why_not_gradcam = _outputs(parts, saliency), saliency.why_not_gradcam
     spec = _runnable_input(model, builder, parts, pixels, side_px, str(source))
     metadata = None

@@ -57,6 +57,8 @@ def image_port(view: GraphView, name: str) -> Port:
             tensor = value.type.tensor_type
             dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
             shape = tuple(dim.dim_value if dim.dim_value > 0 else None for dim in tensor.shape.dim)
+            if len(shape) == 4 and shape[1] is None and _takes_three_colours(view, value.name):
+                shape = (shape[0], 3, *shape[2:])
             ports.append(Port(value.name, dtype, shape))
     shown = ", ".join(f"{port.name} {port.dtype} {[size or '?' for size in port.shape]}" for port in ports)
     if len(ports) != 1 or len(ports[0].shape) != 4 or ports[0].dtype.name not in ("float32", "float16", "uint8"):
@@ -65,6 +67,13 @@ def image_port(view: GraphView, name: str) -> Port:
             "float32, float16 or uint8, [N, C, H, W] or [N, H, W, C]."
         )
     return ports[0]
+
+
+def _takes_three_colours(view: GraphView, name: str) -> bool:
+    """Whether a convolution takes an image of which nobody says how many channels it has, as in HuggingFace's files."""
+    takers = [view.nodes[at] for at in view.takers.get(name, [])]
+    weights = (view.value(node.input[1]) for node in takers if node.op_type == "Conv" and node.input[0] == name)
+    return any(weight is not None and weight.shape[1] == 3 for weight in weights)
 
 
 def example_feed(port: Port, side_px: int | None, images: int = EXAMPLES, seed: int = 0) -> dict[str, Array]:
