@@ -29,6 +29,7 @@ from kdedge_export.validate import (
     validate,
     write_report,
 )
+from kdedge_export.validate.check import not_shown
 from kdedge_export.validate.roles import Role
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Integers
@@ -71,16 +72,22 @@ class Validation:
             return
         checks = self.report.checks
         failed = sum(check.outcome == "failed" for check in checks)
-        unshown = [check for check in checks if check.outcome == "not shown"]
-        faults = [f"{failed} of {len(checks)} checks failed"] if failed or not unshown else []
-        if unshown:
-            needed = max(check.images_needed or 0 for check in unshown)
-            enough = f" (about {needed:,} would show it)" if needed else ""
-            verb = "is" if len(unshown) == 1 else "are"
+        few, undecided = not_shown(checks)
+        faults = [f"{failed} of {len(checks)} checks failed"] if failed or not (few or undecided) else []
+        if few:
+            needed = max(check.images_needed or 0 for check in checks)
+            images = f"{self.report.images:,} image{'' if self.report.images == 1 else 's'}"
+            enough = f"(about {needed:,} would show {'it' if few == 1 else 'them'})"
+            faults.append(f"{few} of {len(checks)} checks {_is(few)} not shown with {images} {enough}")
+        if undecided:
             faults.append(
-                f"{len(unshown)} of {len(checks)} checks {verb} not shown with {self.report.images:,} images{enough}"
+                f"{undecided} of {len(checks)} checks {_is(undecided)} not shown, which more images would not change"
             )
         raise ValidationFailed(f"{' and '.join(faults)}, see {self.page}")
+
+
+def _is(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def validate_model(

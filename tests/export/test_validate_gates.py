@@ -8,7 +8,15 @@ from validate_toys import compared
 
 from kdedge_export.validate import Check, Comparison, Footprint, Gates, Interval, checklist
 from kdedge_export.validate.check import verdict
-from kdedge_export.validate.gates import check_budgets, check_comparison, check_input, check_labels, check_sanity
+from kdedge_export.validate.faithfulness import Faithfulness
+from kdedge_export.validate.gates import (
+    check_budgets,
+    check_comparison,
+    check_faithfulness,
+    check_input,
+    check_labels,
+    check_sanity,
+)
 from kdedge_export.validate.sanity import Sanity
 from kdedge_runtime.devices import Budgets
 from kdedge_runtime.metadata import ImageInput
@@ -196,6 +204,26 @@ def test_a_method_without_classes_is_held_against_pictures_only() -> None:
     assert unmeasured.outcome == "not measured"
     assert unmeasured.reason == "eigencam explains no class in particular"
     assert check_sanity(replace(still, test="picture"), 64, "eigencam", Gates()).outcome == "failed"
+
+
+class TestFaithfulness:
+    def check(self, images: int, margin: float, low: float) -> tuple[Check, ...]:
+        found = Faithfulness(0.2, 0.5, margin, {"margin": Interval(low, margin + 0.1)})
+        return check_faithfulness("int8", found, images, Gates())
+
+    def test_a_map_must_be_shown_to_be_more_faithful_than_a_random_one(self) -> None:
+        (shown,), (broken,) = self.check(32, 0.07, 0.03), self.check(32, -0.01, -0.1)
+        assert (shown.key, shown.outcome, broken.outcome) == ("int8_map_margin", "passed", "failed")
+        assert checklist([shown]) == ["[x] int8 map more faithful than a random one  0.070  [0.030, 0.170]  (>= 0)"]
+
+    def test_what_the_images_leave_open_is_not_shown_and_more_are_not_asked(self) -> None:
+        (unsure,) = self.check(32, 0.07, -0.01)
+        assert (unsure.outcome, unsure.images_needed) == ("not shown", None)
+        (fewer,) = self.check(30, 0.07, -0.01)
+        assert (fewer.outcome, fewer.images_needed) == ("not shown", 40)
+
+    def test_so_few_images_judge_nothing(self) -> None:
+        assert self.check(29, 0.07, 0.03) == ()
 
 
 class TestBudgets:

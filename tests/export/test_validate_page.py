@@ -20,11 +20,13 @@ from kdedge_export.validate import (
     ValidationSet,
     validate,
 )
+from kdedge_export.validate.localisation import Localisation
 from kdedge_export.validate.page import render_page
 from kdedge_export.validate.page.choice import choose
 from kdedge_export.validate.page.histogram import histogram, lower_end
 from kdedge_export.validate.page.pairs import lost_and_kept
 from kdedge_export.validate.roles import Role
+from kdedge_export.validate.studies import Sampled
 
 IMAGES = pictures(80)
 STUDENT = Toy()
@@ -178,9 +180,35 @@ def test_what_is_not_shown_is_neither_a_pass_nor_a_failure(validated: tuple[Vali
     unshown = replace(shown, outcome="not shown", interval=Interval(0.95, 1.0), images_needed=900, reason=reason)
     page = render_page(replace(report, checks=(shown, unshown)), evidence)
     text = read(page).text
-    assert "Not shown: 1 of 2 checks need more than 80 images" in text
+    assert "Not shown: 1 of 2 checks needs more than 80 images" in text
     assert f"not shown {reason}" in text and "[0.950, 1.000]" in text
     assert '<header class="unknown">' in page
+
+
+def test_what_no_number_of_images_shows_is_not_said_to_need_more(
+    validated: tuple[ValidationReport, Evidence],
+) -> None:
+    report, evidence = validated
+    shown = Check("a", "some check", 0.99, ">=", 0.98, "correlation", "passed", Interval(0.985, 0.995))
+    ill = replace(shown, outcome="not shown", interval=None, reason="since float32 alone explains up to 4e-02")
+    few = replace(ill, images_needed=900)
+    for checks, headline in (
+        ((shown, ill), "Not shown: 1 of 2 checks, which more images would not change"),
+        ((ill, few, few), "Not shown: 1 of 3 checks, which more images would not change; 2 need more than 80 images"),
+        ((shown, few, few), "Not shown: 2 of 3 checks need more than 80 images"),
+    ):
+        assert headline in read(render_page(replace(report, checks=checks), evidence)).text
+
+
+@pytest.mark.parametrize(("labelled", "whose"), [(True, "right class"), (False, "student’s answer")])
+def test_maps_that_point_at_objects_say_of_which_class_they_are(
+    validated: tuple[ValidationReport, Evidence], labelled: bool, whose: str
+) -> None:
+    report, evidence = validated
+    place = Localisation(0.8, 0.7, {"pointing": None, "energy_inside": None})
+    located = replace(report, labelled=labelled, localisation=Sampled(40, {"int8": place}))
+    text = read(render_page(located, evidence)).text
+    assert f"40 images say where the object is; maps are of the {whose}." in text
 
 
 def test_lost_and_kept_maps_stand_side_by_side(validated: tuple[ValidationReport, Evidence]) -> None:

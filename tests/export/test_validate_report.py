@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from jsonschema import Draft202012Validator
-from torch import nn
+from torch import Tensor, nn
 from validate_toys import LABELS, METADATA, SIDE, Toy, model_file, pictures
 
 from kdedge_export.graph import Plain, deploy, export_graph, save_model
@@ -116,6 +116,34 @@ def test_permuted_labels_inside_the_file_fail_although_every_number_is_right(tmp
     broken = model_file(STUDENT, tmp_path / "broken.onnx", metadata=metadata)
     report, _ = run(tmp_path, int8=broken)
     assert failed(report) == {"int8_labels"}
+
+
+class Negative(Toy):
+    """Its own map is wrong: it points at what speaks against the class."""
+
+    def forward(self, image: Tensor, class_index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logits, saliency_map, explained = super().forward(image, class_index)
+        return logits, -saliency_map, explained
+
+
+def test_a_map_that_is_wrong_in_pytorch_and_in_the_files_alike_is_no_better_than_a_random_one(tmp_path: Path) -> None:
+    student = Negative()
+    fp32, int8 = (model_file(student, tmp_path / f"{number}.onnx", negative_map=True) for number in range(2))
+    report, _ = run(tmp_path, student=student, fp32=fp32, int8=int8)
+    assert failed(report) == {"int8_map_margin"}
+    (check,) = (check for check in report.checks if check.key == "int8_map_margin")
+    assert check.outcome == "failed" and check.interval is not None and check.interval.high < 0
+    quick, _ = run(tmp_path, student=student, fp32=fp32, int8=int8, quick=True)
+    assert quick.passed, "what --quick leaves out is not asked for"
+
+
+def test_faithfulness_is_judged_on_enough_images_only(tmp_path: Path) -> None:
+    few, _ = run(tmp_path, images=IMAGES[:29], targets=None)
+    assert few.faithfulness is not None
+    assert "int8_map_margin" not in {check.key for check in few.checks}
+    enough, _ = run(tmp_path, images=IMAGES[:30], targets=None)
+    (check,) = (check for check in enough.checks if check.key == "int8_map_margin")
+    assert check.passed and check.interval is not None and check.interval.low > 0
 
 
 def test_shuffled_answers_fail_without_labels_too(tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ def model_file(
     metadata: Metadata = METADATA,
     swap_channels: bool = False,
     constant_map: bool = False,
+    negative_map: bool = False,
     class_shift: int = 0,
     shuffle_classes: bool = False,
     without_map: bool = False,
@@ -77,6 +78,7 @@ def model_file(
         metadata: what the file says of itself.
         swap_channels: read the pictures as BGR.
         constant_map: give a map that says nothing.
+        negative_map: point at what speaks against the class.
         class_shift: explain the class this many further, and say nothing of it.
         shuffle_classes: give the logits in reverse order.
         without_map: export as with `--method none`.
@@ -96,7 +98,7 @@ def model_file(
         "kernel": kernel,
         "head": head,
         # Dividing by infinity makes every cell 0.
-        "cells": np.array(np.inf if constant_map else cells),
+        "cells": np.array(np.inf if constant_map else -cells if negative_map else cells),
     }
     integers = {
         "class_index": np.array([-1]),

@@ -512,6 +512,21 @@ class TestVerdict:
             self.validation(run, shown, unshown, replace(shown, outcome="failed")).require_passed()
         self.validation(run, shown).require_passed()
 
+    def test_what_no_number_of_images_shows_is_not_said_to_need_more(self, run: Path) -> None:
+        shown = Check("a", "a", 1.0, ">=", 0.9, "share", "passed")
+        ill = replace(shown, outcome="not shown", reason="since float32 alone explains up to 4e-02 of the range")
+        with pytest.raises(
+            ValidationFailed, match=r"^1 of 2 checks is not shown, which more images would not change, see "
+        ):
+            self.validation(run, shown, ill).require_passed()
+        few = replace(ill, images_needed=370)
+        both = (
+            r"^2 of 4 checks are not shown with 18 images \(about 370 would show them\) "
+            r"and 1 of 4 checks is not shown, which more images would not change, see "
+        )
+        with pytest.raises(ValidationFailed, match=both):
+            self.validation(run, shown, ill, few, few).require_passed()
+
     def test_labels_are_judged_by_those_of_training(self, run: Path) -> None:
         metadata = Model.load(run / "model.onnx").metadata
         save_model(graph_of(run / "model.onnx"), replace(metadata, labels=metadata.labels[::-1]), run / "model.onnx")

@@ -6,11 +6,11 @@ from typing import Literal
 
 from kdedge_export.validate.intervals import Interval, images_needed, rounded_up
 
-__all__ = ["Check", "Outcome", "Relation", "Sample", "Unit", "judge", "judge_sample", "verdict"]
+__all__ = ["Check", "Outcome", "Relation", "Sample", "Unit", "judge", "judge_sample", "not_shown", "verdict"]
 
-Unit = Literal["share", "points", "correlation", "error", "count", "MB", "ms"]
+Unit = Literal["share", "points", "correlation", "error", "area", "count", "MB", "ms"]
 """How a number is meant: a share in [0, 1], percentage points, a Pearson correlation, a relative error, a
-number of things, a size of 10^6 bytes, milliseconds."""
+difference of areas under curves of probabilities, a number of things, a size of 10^6 bytes, milliseconds."""
 Outcome = Literal["passed", "failed", "not shown", "not measured"]
 """`failed`: the figure itself breaks the bound. `not shown`: it keeps the bound, but its interval's end does not;
 or what breaks it may be rounding, and may be not."""
@@ -100,6 +100,12 @@ def judge_sample(
         return Check(key, name, measured, relation, bound, unit, "passed", interval)
     needed, why = _what_would_show(sample, measured, end, bound)
     return Check(key, name, measured, relation, bound, unit, "not shown", interval, needed, why)
+
+
+def not_shown(checks: Sequence[Check]) -> tuple[int, int]:
+    """How many checks more images would show, and how many not shown ones they would not."""
+    unshown = [check.images_needed is not None for check in checks if check.outcome == "not shown"]
+    return sum(unshown), len(unshown) - sum(unshown)
 
 
 def verdict(checks: Sequence[Check]) -> bool:

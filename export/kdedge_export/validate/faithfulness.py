@@ -18,8 +18,12 @@ from kdedge_export.validate.intervals import SHARE, Interval, mean_interval
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Floats, Integers, Pixels
 
-__all__ = ["STEPS", "Faithfulness", "areas", "faithfulness"]
+__all__ = ["FAITH_IMAGES", "FEWEST_FAITH_IMAGES", "STEPS", "Faithfulness", "areas", "faithfulness"]
 
+FAITH_IMAGES = 32
+"""On which a validation measures this, at most: each is asked about 22 times a kind of map."""
+FEWEST_FAITH_IMAGES = 30
+"""On which a margin is judged: the bootstrap interval of a mean of fewer is too narrow."""
 STEPS = 10
 """Shares of the pixels at which a curve is measured, besides none: 1/10, 2/10, …, all."""
 _BLUR = 0.1

@@ -14,6 +14,7 @@ from typing import Literal
 
 from kdedge_export.validate.check import Check, Sample, Unit, judge, judge_sample
 from kdedge_export.validate.compare import Comparison
+from kdedge_export.validate.faithfulness import FAITH_IMAGES, FEWEST_FAITH_IMAGES, Faithfulness
 from kdedge_export.validate.footprint import Footprint
 from kdedge_export.validate.intervals import fewest_for_percentile
 from kdedge_export.validate.roles import Role
@@ -26,6 +27,7 @@ __all__ = [
     "Gates",
     "check_budgets",
     "check_comparison",
+    "check_faithfulness",
     "check_input",
     "check_labels",
     "check_sanity",
@@ -54,6 +56,8 @@ class Gates:
     int8_map_pearson_mean: float = 0.98
     int8_map_pearson_p5: float = 0.90
     """The 5th percentile over images: a good mean may not hide a bad tail."""
+    map_margin: float = 0.0
+    """By how much what a map points at must move the answer more than a random map's does (`Faithfulness.margin`)."""
     map_stays: float = 0.95
     """How much of a map's shape, in [0, 1], may stay when the class, the picture or the head's weights change."""
 
@@ -133,6 +137,24 @@ def check_unchanged(role: Role, test: Literal["class", "picture"], gates: Gates)
         return judge(key, name, None, "<=", gates.map_stays, "correlation", "there is no other class")
     reason = "with 1 image; it takes 2 at least"
     return Check(key, name, None, "<=", gates.map_stays, "correlation", "not shown", images_needed=2, reason=reason)
+
+
+def check_faithfulness(role: Role, margin: Faithfulness, images: int, gates: Gates) -> tuple[Check, ...]:
+    """Judge whether the shipped file's answer rests on what its map points at; nothing to judge by on few images.
+
+    A map that is wrong before the export is kept by it, and every comparison with the student passes.
+
+    Args:
+        role: of the file that ships.
+        margin: of its maps.
+        images: on so many.
+        gates: the bounds.
+    """
+    if images < FEWEST_FAITH_IMAGES:
+        return ()
+    sample = Sample(margin.margin, margin.intervals["margin"], images, images, most=FAITH_IMAGES)
+    name = f"{role} map more faithful than a random one"
+    return (judge_sample(f"{role}_map_margin", name, sample, ">=", gates.map_margin, "area"),)
 
 
 def check_budgets(role: Role, footprint: Footprint, budgets: Budgets) -> tuple[Check, ...]:

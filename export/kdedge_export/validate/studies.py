@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdedge_export.validate.calibration import Calibration, calibration
-from kdedge_export.validate.faithfulness import Faithfulness, faithfulness
+from kdedge_export.validate.faithfulness import FAITH_IMAGES, Faithfulness, faithfulness
 from kdedge_export.validate.localisation import Localisation, localise_all
 from kdedge_export.validate.predict import Predictions, TorchModel, predict
 from kdedge_export.validate.robustness import DISTURBANCES, Robustness, robustness
@@ -21,8 +21,8 @@ __all__ = ["Progress", "Sampled", "Subject", "calibrated", "disturbed_answers", 
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much there is of it, and how much is done."""
-FAITH_IMAGES, DISTURBED_IMAGES = 32, 96
-"""Images of each study, at most."""
+DISTURBED_IMAGES = 96
+"""Images that are disturbed, at most."""
 
 Rows = TypeVar("Rows")
 Flags = NDArray[np.bool_]

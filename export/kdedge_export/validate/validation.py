@@ -16,6 +16,7 @@ from kdedge_export.validate.gates import (
     Gates,
     check_budgets,
     check_comparison,
+    check_faithfulness,
     check_input,
     check_labels,
     check_sanity,
@@ -102,10 +103,12 @@ def validate(
     pearson = {role: scores for role, pair in pairs.items() if (scores := pair_pearson(*pair)) is not None}
     temperatures = {role: _temperature(role, model, fp32) for role, model in asked.items()}
     subject = Subject(asked, predictions, images, targets, shipped(asked), progress)
-    sound = sane(subject)
+    sound, faithful = sane(subject), None if quick else faith(subject)
+    ships = subject.shipped
     checks = [
         *_checks(subject.files, comparisons, labels, models.trained_input, gates, map_error, ties),
         *([] if sound is None else _sanity_checks(sound, predictions, fp32.metadata.outputs.method, gates)),
+        *([] if faithful is None else check_faithfulness(ships, faithful.rows[ships], faithful.images, gates)),
         *(
             check
             for role, footprint in deployment.footprints.items()
@@ -122,11 +125,11 @@ def validate(
         },
         comparisons=comparisons,
         checks=tuple(checks),
-        classes=class_rows(predictions, pairs, pearson, targets, labels, subject.shipped),
+        classes=class_rows(predictions, pairs, pearson, targets, labels, ships),
         calibration=calibrated(subject, data.held_out, temperatures),
         sanity=sound,
         localisation=None if data.masks is None else places(subject, data.masks),
-        faithfulness=None if quick else faith(subject),
+        faithfulness=faithful,
         robustness=None if quick else disturbed_answers(subject),
         footprints=deployment.footprints,
         device=deployment.device,

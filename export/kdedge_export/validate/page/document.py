@@ -7,7 +7,7 @@ from string import Template
 
 from kdedge_export.html.shell import shell
 from kdedge_export.html.text import correlation, escape, megabytes, percent, points
-from kdedge_export.validate.check import Check, Outcome
+from kdedge_export.validate.check import Check, Outcome, not_shown
 from kdedge_export.validate.checklist import asked_for, found, spread
 from kdedge_export.validate.evidence import Evidence
 from kdedge_export.validate.intervals import unseen_share
@@ -64,16 +64,27 @@ def write_page(report: ValidationReport, evidence: Evidence, path: Path) -> None
 
 def _verdict(report: ValidationReport) -> tuple[str, str]:
     outcomes = [check.outcome for check in report.checks]
-    failed, unshown, unmeasured = (outcomes.count(what) for what in ("failed", "not shown", "not measured"))
+    failed, unmeasured = outcomes.count("failed"), outcomes.count("not measured")
+    few, undecided = not_shown(report.checks)
     if failed:
         return "failed", f"Failed {failed} of {len(outcomes)} checks"
-    if unshown:
-        return "unknown", f"Not shown: {unshown} of {len(outcomes)} checks need more than {report.images:,} images"
+    if few or undecided:
+        return "unknown", f"Not shown: {_unshown(few, undecided, report)}"
     if not report.passed:
         return "failed", "Nothing could be measured"
     if unmeasured:
         return "unknown", f"Passed, but {unmeasured} of {len(outcomes)} checks could not be measured"
     return "passed", f"Passed all {len(outcomes)} checks"
+
+
+def _unshown(few: int, undecided: int, report: ValidationReport) -> str:
+    """What would show the checks that are not shown: more images, or none."""
+    of = f"of {len(report.checks)} checks"
+    more = f"need{'s' if few == 1 else ''} more than {report.images:,} image{'' if report.images == 1 else 's'}"
+    if not undecided:
+        return f"{few} {of} {more}"
+    others = f"{undecided} {of}, which more images would not change"
+    return f"{others}; {few} {more}" if few else others
 
 
 def _notes(report: ValidationReport) -> list[str]:

@@ -35,7 +35,8 @@ def _maps(report: ValidationReport) -> str:
             ("On the object", "share of images whose map has its maximum on the object; a constant map scores chance"),
             ("Energy inside", "mean share of the map’s positive part that lies on the object"),
         ]
-        leads.append(f"{places.images:,} images say where the object is; maps are of the right class.")
+        whose = "right class" if report.labelled else "student’s answer"
+        leads.append(f"{places.images:,} images say where the object is; maps are of the {whose}.")
     if faith is not None:
         heads += [
             ("Deletion ↓", "mean area under the probability while the most important pixels are painted over"),
