@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from kdedge.data import Collection, Decoded, decode, scan
 from kdedge.data.collection import Divider
 from kdedge.data.objects import boxes_beside, object_masks
-from kdedge.models.run_folder import is_run
+from kdedge.models.run_folder import RunRecord, is_run
 from kdedge.models.trained import TrainedModel
 from kdedge.workflow.calibrate import fitting_half
 from kdedge.workflow.exported_files import ExportedFiles, open_files
@@ -173,7 +173,11 @@ def _validation_set(
         names=[sample.name for sample in decoded.samples],
         held_out=_held_out(collection, decoded, files),
         masks=_masks(boxes, collection, decoded, student, notes, progress),
-        source=Data(f"{collection.name}, validation side ({_DIVIDED[collection.split]})", collection.fingerprint),
+        source=Data(
+            f"{collection.name}, validation side ({_DIVIDED[collection.split]})",
+            collection.fingerprint,
+            chose_epoch=_are_the_runs(collection, files.record),
+        ),
     )
 
 
@@ -213,12 +217,16 @@ def _labels(files: ExportedFiles) -> tuple[str, ...]:
     return files.fp32.metadata.labels if files.run is None and unnamed else trained
 
 
+def _are_the_runs(collection: Collection, record: RunRecord | None) -> bool:
+    """Whether these are the pictures that a run was trained with, wherever they lie now."""
+    if record is None:
+        return False
+    return bool(collection.source == record.data["source"] or collection.fingerprint == record.data["fingerprint"])
+
+
 def _held_out(collection: Collection, decoded: Decoded, files: ExportedFiles) -> Flags | None:
     """Which pictures did not fit the file's temperature; None where it was fitted on none of them."""
-    record = files.record
-    if record is None or "temperature_images" not in files.fp32.metadata.metrics:
-        return None
-    if collection.source != record.data["source"] and collection.fingerprint != record.data["fingerprint"]:
+    if not _are_the_runs(collection, files.record) or "temperature_images" not in files.fp32.metadata.metrics:
         return None
     fitted = {sample.name for sample in fitting_half(collection.val).samples}
     return np.array([sample.name not in fitted for sample in decoded.samples])

@@ -104,6 +104,15 @@ def test_it_shows_the_verdict_and_every_check(validated: tuple[ValidationReport,
     assert all(check.name in text for check in report.checks)
 
 
+def test_top1_says_that_its_images_chose_the_epoch(validated: tuple[ValidationReport, Evidence]) -> None:
+    report, evidence = validated
+    chosen = replace(report, data=replace(report.data, chose_epoch=True))
+    text = read(render_page(chosen, evidence)).text
+    assert text.count("of images that chose the epoch") == 3, "student, fp32 and int8"
+    assert "points), on images that chose the student’s epoch. Its maps" in text
+    assert "chose the" not in read(render_page(report, evidence)).text
+
+
 def test_it_shows_every_study_and_what_was_left_out(validated: tuple[ValidationReport, Evidence]) -> None:
     report, evidence = validated
     footprints: dict[Role, Footprint] = {

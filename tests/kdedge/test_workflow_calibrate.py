@@ -78,12 +78,14 @@ def test_other_pictures_are_all_measured_on(calibrated_run: Path, tmp_path: Path
     other = write_scenes(tmp_path / "other", train=1, val=4)
     report = validate_model(str(calibrated_run), data=str(other), quick=True).report
     assert report.calibration["fp32"].n == report.images == 12
+    assert not report.data.chose_epoch
 
 
 def test_the_same_pictures_elsewhere_are_recognised(calibrated_run: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(calibrated_run.parent / "scenes", tmp_path / "copy")
     report = validate_model(str(calibrated_run), data=str(copy), quick=True).report
     assert report.calibration["fp32"].n < report.images
+    assert report.data.chose_epoch
 
 
 def test_too_few_pictures_leave_it_at_one(exported_run: Path) -> None:

@@ -83,6 +83,8 @@ class Data:
     """In words."""
     fingerprint: str | None = None
     """sha256 over what tells two data sets apart, as training noted it; None where nobody knows."""
+    chose_epoch: bool = False
+    """Whether the student's best epoch was chosen by these images: new ones it answers somewhat less often right."""
 
 
 @dataclass(frozen=True)

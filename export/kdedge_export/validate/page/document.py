@@ -106,6 +106,8 @@ def _summary(report: ValidationReport, shipped: Role) -> str:
     if comparison.top1_drop_points is not None:
         change = points(-comparison.top1_drop_points)
         answer += f" and is right on <b>{percent(comparison.top1_candidate)}</b> ({change} points)"
+        if report.data.chose_epoch:
+            answer += ", on images that chose the student’s epoch"
     if comparison.maps is None:
         return f"{answer}. It gives no saliency map, so nothing is known of its reasons."
     maps = comparison.maps

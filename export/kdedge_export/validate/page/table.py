@@ -48,6 +48,10 @@ def _row(role: Role, report: ValidationReport, evidence: Evidence) -> str:
 def _top1(role: Role, report: ValidationReport) -> str:
     facts = report.models[role]
     shown = percent_cell(facts.top1, facts.top1_interval)
+    if report.data.chose_epoch and role != "teacher" and facts.top1 is not None:
+        shown += (
+            '<br><span class="soft" title="the interval does not allow for that">of images that chose the epoch</span>'
+        )
     comparison = report.comparisons.get(role)
     if comparison is None or comparison.top1_drop_points is None:
         return shown
