@@ -7,6 +7,7 @@ import typer
 
 if TYPE_CHECKING:
     from kdedge_runtime import Model
+    from kdedge_runtime.blackbox import Explainer
     from kdedge_runtime.explain import Explained
 
 __all__ = ["explain"]
@@ -43,7 +44,6 @@ def explain(
     """Draw where a model looks in pictures."""
     from kdedge.report.progress import step_progress
     from kdedge_runtime import Model
-    from kdedge_runtime.blackbox import make_explainer
     from kdedge_runtime.errors import UsageError
     from kdedge_runtime.explain import explain as explain_pictures
     from kdedge_runtime.opened_model import opened_model
@@ -52,7 +52,7 @@ def explain(
         if value is not None and method is None:
             raise UsageError(f"{option} {value:g} is for a --method. Name one, or leave {option} out.")
     with opened_model(model, Model.load) as loaded:
-        explainer = None if method is None else make_explainer(loaded, method, budget_ms=budget_ms, parts=parts)
+        explainer = None if method is None else _explainer(loaded, method, budget_ms, parts)
         with step_progress() as progress:
             done = explain_pictures(
                 loaded,
@@ -67,6 +67,17 @@ def explain(
         pictures = [(explained.picture, explained.written) for explained in done]
         if page or (page is None and len(pictures) == 1):
             _write_pages(loaded, pictures, class_name, is_wanted=bool(page))
+
+
+def _explainer(model: "Model", method: str, budget_ms: float | None, parts: int | None) -> "Explainer":
+    from kdedge_runtime.blackbox import make_explainer
+    from kdedge_runtime.blackbox.activations import target_activations
+
+    if method == "scorecam":
+        from kdedge.workflow.layer_activations import layer_activations as activations_of
+    else:
+        activations_of = target_activations
+    return make_explainer(model, method, budget_ms=budget_ms, parts=parts, activations_of=activations_of)
 
 
 def _print_answer(explained: "Explained") -> None:

@@ -13,7 +13,7 @@ from small_nets import CLASSES, SIDE, inputs, randomised
 from test_surgery_maps import to_onnx
 from torch import Tensor, nn
 
-from kdedge_export.inspect.decision import decide
+from kdedge_export.inspect.decision import decide, last_layer
 
 Planes = Callable[[Tensor], Tensor]
 """From what a layer gives, of one picture, to `[C, h, w]`."""
@@ -161,6 +161,7 @@ def test_each_stage_is_gradient_times_activation(tmp_path: Path, name: str) -> N
     for seed, class_index in ((1, None), (2, 4)):
         x = inputs(1, seed, side)
         found = decide(onnx.load(path), {"input": x.numpy()}, "net", class_index=class_index)
+        assert last_layer(onnx.load(path), {"input": x.numpy()}, "net").tensor == found.stages[0].tensor
         assert [stage.way for stage in found.stages] == ["gradient × activation"] * len(net.stages)
         for stage, known, (evidence, beside) in zip(
             found.stages, net.stages, by_autograd(net, x, class_index), strict=True

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 from PIL import Image
 from training_toys import Outcome
@@ -32,11 +34,35 @@ def test_score_cam_explains_what_export_wrote_with_a_map(
     asked = command("explain", *files, "--method", "scorecam", "-o", str(tmp_path / "asked"))
     assert asked.code == 0, asked.err
     assert "64 evaluations, " in asked.out, "a channel each"
-    plain = command("export", "small:resnet8", "--method", "none", "-o", str(tmp_path / "plain.onnx"))
-    assert plain.code == 0, plain.err
-    refused = command("explain", str(tmp_path / "plain.onnx"), files[1], "--method", "scorecam")
+
+
+def test_score_cam_finds_the_last_layer_of_a_file_that_does_not_name_it(
+    command: Callable[..., Outcome], files: tuple[str, str], tmp_path: Path
+) -> None:
+    model = onnx.load(files[0])
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["features" if name == "target_activations" else name for name in names]
+    onnx.save(model, tmp_path / "unnamed.onnx")
+    pictures = []
+    for name in ("model", "unnamed"):
+        done = command(
+            "explain", str(tmp_path / f"{name}.onnx"), files[1], "--method", "scorecam", "-o", str(tmp_path / name)
+        )
+        assert done.code == 0, done.err
+        pictures.append(np.asarray(Image.open(tmp_path / name / "picture.png")))
+    np.testing.assert_array_equal(*pictures)
+
+
+def test_score_cam_takes_no_layer_that_the_files_own_map_does_not_look_at(
+    command: Callable[..., Outcome], files: tuple[str, str], tmp_path: Path
+) -> None:
+    earlier = str(tmp_path / "earlier.onnx")
+    exported = command("export", "small:resnet8", "--target-layer", "layer2", "-o", earlier)
+    assert exported.code == 0, exported.err
+    refused = command("explain", earlier, files[1], "--method", "scorecam")
     assert refused.code == 2
-    assert "no tensor target_activations" in refused.err and "Export it with a map, or take another" in refused.err
+    assert "no tensor target_activations" in refused.err and "Take another --method" in refused.err
 
 
 @pytest.mark.parametrize(

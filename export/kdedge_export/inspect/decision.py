@@ -28,7 +28,7 @@ from kdedge_export.surgery.port import image_port
 from kdedge_export.surgery.step import CannotDifferentiate
 from kdedge_export.surgery.view import Array, GraphView, Probe, run_graph
 
-__all__ = ["Channel", "Decision", "Stage", "Way", "decide"]
+__all__ = ["Channel", "Decision", "Stage", "Way", "decide", "last_layer"]
 
 _CLASS, _ONE_HOT = f"{PREFIX}inspected_class", f"{PREFIX}inspected_one_hot"
 _RANKED = 5
@@ -126,6 +126,25 @@ def decide(
     progress(len(stages_at), len(stages_at))
     ranking = tuple((int(index), float(probabilities[index])) for index in best)
     return Decision(explained, ranking, tuple(stages), features)
+
+
+def last_layer(model: onnx.ModelProto, feed: Mapping[str, Array], name: str) -> Layer:
+    """The last that lies over a picture, has weights after it and moves the most probable class: the first stage.
+
+    Args:
+        model: any classifier with one image input.
+        feed: a picture, as the graph wants it, in a batch of one.
+        name: what messages call the model.
+
+    Raises:
+        ModelFileError: it is no classifier of pictures.
+        HeadNotSupported: there is none.
+    """
+    run = _Run.of(_with_batch_of_one(model), feed, name)
+    layers = layers_with_cells(run.view, image_port(run.view, name), run.logits, run.path, run.values)
+    slopes, _ = _slopes(run, layers)
+    held = {} if slopes is None else slopes.of_class(int(run.values[run.logits].argmax()))
+    return _that_tell(run, layers, held)[-1]
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ def target_activations(model: Model) -> Activations:
         raise UsageError(
             f"Score-CAM masks with the activations of the target layer, and {model.path} does not tell which they are: "
             f"its graph has no tensor {ACTIVATIONS}, as kdedge export names them where the map has a closed form. "
-            f"{'Take' if model.has_map else 'Export it with a map, or take'} another --method: occlusion, rise, lime "
-            "or shap."
+            "Take another --method: occlusion, rise, lime or shap. (`kdedge explain`, where kdedge is installed, takes "
+            "the last layer that lies over the picture, if there is one and the file's own map has its cells.)"
         )
     session, name = opened
 

@@ -1,9 +1,11 @@
 """From a model and a method's name to an explainer."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from kdedge_runtime.arrays import Floats, Pixels
-from kdedge_runtime.blackbox.activations import target_activations
+from kdedge_runtime.blackbox.activations import Activations, target_activations
 from kdedge_runtime.blackbox.estimate import Estimate, Explainer, Progress
 from kdedge_runtime.blackbox.kernel_shap import kernel_shap
 from kdedge_runtime.blackbox.lime import lime
@@ -25,7 +27,13 @@ _OF_PARTS = {"lime": lime, "shap": kernel_shap}
 
 
 def make_explainer(
-    model: Model, method: str, *, budget_ms: float | None = None, parts: int | None = None, seed: int = 0
+    model: Model,
+    method: str,
+    *,
+    budget_ms: float | None = None,
+    parts: int | None = None,
+    seed: int = 0,
+    activations_of: Callable[[Model], Activations] = target_activations,
 ) -> Explainer:
     """An explainer of a model that only asks it, whether or not it has a map of its own.
 
@@ -36,6 +44,7 @@ def make_explainer(
             at all. None leaves the number of evaluations to the method.
         parts: superpixels of LIME and KernelSHAP, 2 to 200; None for 40. Up to 10, KernelSHAP is exact.
         seed: of all that is drawn; the same picture gets the same map, unless a budget ends it elsewhere.
+        activations_of: finds the layer that Score-CAM masks with.
 
     Raises:
         UsageError: there is no such method, the method has no parts, or the model file lacks what the method needs.
@@ -48,7 +57,7 @@ def make_explainer(
         raise UsageError(f"A picture cannot be divided into {parts} parts. Expected 2 to {_MOST_PARTS}.")
     if budget_ms is not None and not budget_ms > 0:
         raise UsageError(f"A budget of {budget_ms:g} ms is no time. Expected more than 0.")
-    activations = target_activations(model) if method == "scorecam" else None
+    activations = activations_of(model) if method == "scorecam" else None
 
     def explain(image: Pixels, class_index: int, progress: Progress | None = None) -> Estimate:
         probe = Probe(
