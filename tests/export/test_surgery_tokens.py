@@ -400,13 +400,13 @@ class TestDecision:
         make, layer, how = NETS[net]
         model, x = random(make), inputs(1, 1)
         path = to_onnx(model, tmp_path / "theirs.onnx")
-        (stage,) = decide(onnx.load(path), {"input": x.numpy()}, "net").stages
+        stage = decide(onnx.load(path), {"input": x.numpy()}, "net").stages[0]
         seen: list[Tensor] = []
         model.get_submodule(layer).register_forward_hook(lambda _module, _args, output: seen.append(output))
         logits = model(x)
         (slope,) = torch.autograd.grad(logits.max(), seen[0])
         evidence = (how(slope) * how(seen[0])).detach()[0]
         assert (stage.way, stage.cells) == ("gradient × activation", (CELLS, CELLS))
-        assert relative_error(torch.from_numpy(stage.saliency_map)[None], evidence.sum(0)[None]) <= TOLERANCE
+        assert relative_error(torch.from_numpy(stage.evidence.saliency_map)[None], evidence.sum(0)[None]) <= TOLERANCE
         shares = evidence.sum((1, 2)).abs().sort(descending=True)
-        assert [item.index for item in stage.channels] == shares.indices[: len(stage.channels)].tolist()
+        assert [item.index for item in stage.evidence.channels] == shares.indices[:6].tolist()
