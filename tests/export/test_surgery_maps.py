@@ -26,7 +26,7 @@ def to_onnx(
     model: nn.Module, path: Path, side: int = SIDE, *, dynamo: bool = False, batch: int | None = None, **more: Any
 ) -> Path:
     """As users export; with a dynamic batch unless one is given."""
-    example = (torch.randn(batch or 2, 3, side, side),)
+    example = (torch.randn(batch or 2, 3, side, side, dtype=next(model.parameters()).dtype),)
     if batch is not None:
         dynamic = {}
     elif dynamo:

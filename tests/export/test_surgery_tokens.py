@@ -222,12 +222,13 @@ class TestGradCam:
         done = explain_file(to_onnx(model, tmp_path / "theirs.onnx", batch=1), tmp_path / "ours.onnx")
         assert_explains(done, model, layer, how, count=1)
 
+    @pytest.mark.parametrize("opset", [11, 14])
     @pytest.mark.parametrize("net", ["class token", "mean of the picture's tokens"])
-    def test_norms_and_activations_in_parts(self, tmp_path: Path, net: str) -> None:
-        """As opset 14 has them, the version that HuggingFace's exporter takes for vision transformers by default."""
+    def test_norms_and_activations_in_parts(self, tmp_path: Path, net: str, opset: int) -> None:
+        """As operator versions before 17 have them, which HuggingFace's exporter takes for vision transformers."""
         make, layer, how = NETS[net]
         model = random(make)
-        path = to_onnx(model, tmp_path / "theirs.onnx", opset_version=14)
+        path = to_onnx(model, tmp_path / "theirs.onnx", opset_version=opset)
         assert not {"LayerNormalization", "Gelu"} & {node.op_type for node in onnx.load(path).graph.node}
         assert_explains(explain_file(path, tmp_path / "ours.onnx"), model, layer, how)
 
@@ -274,6 +275,39 @@ class TestGradCam:
         assert session.get_outputs()[1].shape == ["batch", CELLS, CELLS]
         again = explain_file(done.path, tmp_path / "again.onnx")
         assert again.was_explained and again.path.read_bytes() == done.path.read_bytes()
+
+    def test_half_precision(self, tmp_path: Path) -> None:
+        model, (make, layer, how) = random(NETS["class token"][0]), NETS["class token"]
+        path = to_onnx(random(make).half(), tmp_path / "theirs.onnx", opset_version=17)
+        done, x = explain_file(path, tmp_path / "ours.onnx"), inputs(3, 1)
+        found = run(done.path, x.half())
+        assert found["saliency_map"].dtype == torch.float32
+        expected = grad_cam(model, model.get_submodule(layer), x, found["explained_class"], planes=how)
+        assert relative_error(found["saliency_map"], expected) <= 2e-2
+
+    @pytest.mark.parametrize("net", ["class token", "torchvision's"])
+    def test_a_quantized_file_keeps_its_answers(self, tmp_path: Path, net: str) -> None:
+        """The derivative takes what was dequantized: whatever else takes a result ends its layer's integer kernel."""
+        from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+        class Pictures(CalibrationDataReader):
+            def __init__(self) -> None:
+                self.rest = iter([{"input": inputs(4, seed).numpy()} for seed in range(4)])
+
+            def get_next(self) -> dict[str, np.ndarray] | None:
+                return next(self.rest, None)
+
+        path = to_onnx(random(NETS[net][0]), tmp_path / "theirs.onnx", opset_version=17)
+        kinds = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+        quantize_static(path, tmp_path / "int8.onnx", Pictures(), per_channel=True, **kinds)
+        done = explain_file(tmp_path / "int8.onnx", tmp_path / "ours.onnx")
+        whole = explain_file(path, tmp_path / "float.onnx")
+        x, asked = inputs(3, 9), np.array([2])
+        assert done.outputs.method == "gradcam" and done.output_error == 0
+        assert torch.equal(run(done.path, x)["output"], run(tmp_path / "int8.onnx", x)["output"])
+        maps = (run(item.path, x, class_index=asked)["saliency_map"].flatten(1) for item in (done, whole))
+        for ours, expected in zip(*maps, strict=True):
+            assert torch.corrcoef(torch.stack([ours, expected]))[0, 1] >= 0.95
 
     def test_named_tokens(self, tmp_path: Path) -> None:
         model = random(NETS["class token"][0])

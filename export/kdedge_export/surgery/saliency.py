@@ -72,6 +72,26 @@ def add_saliency(
     Raises:
         HeadNotSupported: the method cannot explain this tail.
     """
+    saliency = _added(builder, view, find, method)
+    _take_rounded(builder, view)
+    return saliency
+
+
+def _take_rounded(builder: Builder, view: GraphView) -> None:
+    """In a quantized graph take dequantized tensors, and not what they were before.
+
+    Whatever else takes a layer's result keeps ONNX Runtime from computing the layer on integers, and changes answers.
+    """
+    rounded: dict[str, str] = {}
+    for node in view.nodes:
+        before = view.maker(node.input[0]) if node.op_type == "DequantizeLinear" else None
+        if before is not None and before.op_type == "QuantizeLinear":
+            rounded.setdefault(before.input[0], node.output[0])
+    for node in builder.nodes:
+        node.input[:] = [rounded.get(item, item) for item in node.input]
+
+
+def _added(builder: Builder, view: GraphView, find: Callable[[bool], Anatomy], method: Method | None) -> Saliency:
     if method == RECIPROCAM:
         return _by_reciprocam(builder, view, find(True))
     parts, kept = find(False), len(builder.nodes)

@@ -23,7 +23,7 @@ __all__ = ["WEIGHTED", "TokenShapes", "has_weights", "last_tokens", "token_shape
 WEIGHTED = {"Conv", "Gemm", "MatMul"}
 _STAYS = {
     *("Identity", "Cast", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Dropout", "Split", "Slice", "Gather"),
-    *("Add", "Mul", "Div"),
+    *("Add", "Mul", "Div", "QuantizeLinear", "DequantizeLinear"),
 }
 """What a dense layer's result goes through and remains a projection: another arrangement or part, bias and scale."""
 _FLOATS = ("float32", "float16")
