@@ -20,8 +20,8 @@ from kdedge.models.trained import load_trained
 from kdedge.workflow.export_model import export_model
 from kdedge.workflow.fine_tune import fine_tune
 from kdedge_export.graph import deploy, export_graph
+from kdedge_export.graph.session import feed, open_session
 from kdedge_export.quantize import Recipe, quantize
-from kdedge_export.quantize.session import feed, open_session
 from kdedge_export.quantize.steps import Rounded, Steps, rounded_by
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Pixels

@@ -17,9 +17,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
+from kdedge_export.onnx_node import attributes
 from kdedge_export.quantize.ranges import Range
 from kdedge_export.quantize.recipe import Recipe
-from kdedge_export.quantize.surgery import Surgery, attributes
+from kdedge_export.quantize.surgery import Surgery
 
 __all__ = ["dense_layers", "quantize_dense"]
 

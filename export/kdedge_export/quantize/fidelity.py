@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from kdedge_export.quantize.session import feed, open_session
+from kdedge_export.graph.session import feed, open_session
 from kdedge_export.validate.intervals import DIFFERENCE, mean_interval
 from kdedge_export.validate.metrics import agreement, agrees, is_constant, map_pearson, top1
 from kdedge_runtime.arrays import Floats, Integers, Pixels

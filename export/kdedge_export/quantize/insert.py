@@ -14,12 +14,13 @@ from onnxruntime.quantization.calibrate import TensorData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from kdedge_export.graph.head_nodes import WEIGHTED
+from kdedge_export.onnx_node import attributes
 from kdedge_export.quantize.dense import dense_layers, quantize_dense
 from kdedge_export.quantize.pixels import CENTRED
 from kdedge_export.quantize.ranges import Range
 from kdedge_export.quantize.recipe import Recipe
 from kdedge_export.quantize.rewrite import Rewritten
-from kdedge_export.quantize.surgery import Surgery, attributes, gated_product
+from kdedge_export.quantize.surgery import Surgery, gated_product
 
 __all__ = ["insert_quantization", "observed_tensors", "quantizable_nodes"]
 

@@ -17,7 +17,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from kdedge_export.quantize.surgery import Surgery, attributes, gated_product
+from kdedge_export.onnx_node import attributes
+from kdedge_export.quantize.surgery import Surgery, gated_product
 
 __all__ = ["CENTRED", "read_pixels"]
 

@@ -4,7 +4,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from kdedge_export.quantize.surgery import Surgery, attributes
+from kdedge_export.onnx_node import attributes
+from kdedge_export.quantize.surgery import Surgery
 
 __all__ = ["flatten_pooled"]
 

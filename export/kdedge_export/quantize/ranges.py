@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from kdedge_export.quantize.session import feed, open_session
+from kdedge_export.graph.session import feed, open_session
 from kdedge_runtime.arrays import Pixels
 
 __all__ = ["METHODS", "Histogram", "Method", "Range", "clipped_range", "observe", "values_of"]

@@ -10,9 +10,10 @@ import onnx
 from onnx import helper
 
 from kdedge_export.graph.onnx_graph import ExportedGraph
+from kdedge_export.onnx_node import attributes
 from kdedge_export.quantize.pixels import read_pixels
 from kdedge_export.quantize.pooled import flatten_pooled
-from kdedge_export.quantize.surgery import Surgery, attributes
+from kdedge_export.quantize.surgery import Surgery
 
 __all__ = ["Rewritten", "rewrite"]
 

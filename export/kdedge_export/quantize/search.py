@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import onnx
 
+from kdedge_export.graph.session import open_session, paired_latency_ms
 from kdedge_export.quantize.fidelity import Fidelity, Judge
 from kdedge_export.quantize.layers import Layer
-from kdedge_export.quantize.session import open_session, paired_latency_ms
 from kdedge_runtime.arrays import Pixels
 from kdedge_runtime.errors import UsageError
 

@@ -9,6 +9,7 @@ from typing import Any
 import onnx
 
 from kdedge_export.graph.onnx_graph import ExportedGraph
+from kdedge_export.graph.session import open_session, paired_latency_ms
 from kdedge_export.quantize.fidelity import Judge
 from kdedge_export.quantize.insert import insert_quantization, observed_tensors
 from kdedge_export.quantize.layers import layers_of
@@ -16,7 +17,6 @@ from kdedge_export.quantize.ranges import METHODS, Range, clipped_range, observe
 from kdedge_export.quantize.recipe import Recipe
 from kdedge_export.quantize.rewrite import Rewritten, rewrite
 from kdedge_export.quantize.search import Goal, Tradeoff, search
-from kdedge_export.quantize.session import open_session, paired_latency_ms
 from kdedge_runtime.arrays import Integers, Pixels
 from kdedge_runtime.devices.detect import machine_name
 from kdedge_runtime.errors import UsageError

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 
-__all__ = ["Surgery", "attributes", "gated_product"]
+__all__ = ["Surgery", "gated_product"]
 
 
 class Surgery:
@@ -95,11 +95,6 @@ class Surgery:
         for index in reversed(range(len(self.graph.initializer))):
             if self.graph.initializer[index].name not in wanted:
                 del self.graph.initializer[index]
-
-
-def attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    """A node's attributes by name."""
-    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
 def gated_product(graph: Surgery, gate: onnx.NodeProto) -> onnx.NodeProto | None:

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from kdedge_export.graph.deployed import Deployed
-from kdedge_export.quantize.session import feed, open_session
-from kdedge_export.quantize.surgery import attributes
+from kdedge_export.graph.session import feed, open_session
+from kdedge_export.onnx_node import attributes
 from kdedge_export.saliency import ByCells, Head
 from kdedge_export.validate.kinked import Call, KinkedCalls, Unit
 from kdedge_export.validate.predict import predict

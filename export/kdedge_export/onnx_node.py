@@ -1,0 +1,13 @@
+"""What an ONNX node says of itself."""
+
+from typing import Any
+
+import onnx
+from onnx import helper
+
+__all__ = ["attributes"]
+
+
+def attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    """A node's attributes by name, as Python values."""
+    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}

@@ -1,0 +1,24 @@
+"""Packages are layers: none imports another that imports it."""
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import kdedge_export
+
+ROOT = Path(kdedge_export.__file__).parent
+
+
+def imported(path: Path) -> set[str]:
+    """The packages and modules of kdedge_export that a file imports, by the first part of their names."""
+    modules = [node.module for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.ImportFrom)]
+    return {name.split(".")[1] for name in modules if name is not None and name.startswith("kdedge_export.")}
+
+
+def test_no_two_packages_import_each_other() -> None:
+    imports: dict[str, set[str]] = {}
+    for path in ROOT.rglob("*.py"):
+        own = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        imports.setdefault(own, set()).update(imported(path) - {own})
+    assert {"validate", "graph"} <= imports["quantize"] and "quantize" not in imports["validate"]
+    TopologicalSorter(imports).prepare()  # which raises of a cycle
