@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kdedge.data.sample import Sample
-from kdedge_export.validate import metrics
-from kdedge_export.validate.localisation import boxes_at_input
+from kdedge_runtime.boxes import box_mask, boxes_at_input
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.pictures import PICTURE_SUFFIXES, open_picture
@@ -109,7 +108,7 @@ def _boxed(boxes: list[tuple[float, float, float, float]] | None, sample: Sample
     with sample.open() as picture:
         width, height = picture.size
     seen = boxes_at_input(np.array(boxes, dtype=np.float32), height, width, spec)
-    return np.asarray(metrics.box_mask(seen, spec.height, spec.width).any(axis=0))
+    return np.asarray(box_mask(seen, spec.height, spec.width).any(axis=0))
 
 
 def _painted(folder: Path, sample: Sample, spec: ImageInput) -> Mask | None:

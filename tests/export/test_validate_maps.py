@@ -21,12 +21,10 @@ from kdedge_export.validate import Gates, metrics, predict
 from kdedge_export.validate.baselines import centre_maps, edge_maps, random_maps, upsampled
 from kdedge_export.validate.faithfulness import STEPS, areas, faithfulness
 from kdedge_export.validate.gates import check_sanity
-from kdedge_export.validate.localisation import boxes_at_input, localise, localise_all
+from kdedge_export.validate.localisation import localise, localise_all
 from kdedge_export.validate.robustness import DISTURBANCES, disturbed, robustness
 from kdedge_export.validate.sanity import _alike, _head_weight, sanity
 from kdedge_runtime import Model
-from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.preprocess import fit
 
 IMAGES = toy_pictures(24)
 
@@ -93,17 +91,6 @@ class TestLocalisation:
         middle = np.zeros((1, 31, 31), dtype=np.bool_)
         middle[0, 15, 15] = True
         assert metrics.pointing_game(centre_maps(1, 31, 31), middle) == 1.0
-
-    @pytest.mark.parametrize("rule", [{}, {"resize": "squash"}, {"crop_fraction": 0.8}])
-    def test_a_box_lies_where_the_models_picture_of_it_does(self, rule: dict[str, object]) -> None:
-        """Paint the box, bring the picture to size as the device does, and look where it went."""
-        spec = ImageInput(48, 48, (0.5,) * 3, (0.5,) * 3, **rule)  # type: ignore[arg-type]
-        picture = np.zeros((200, 320, 3), dtype=np.uint8)
-        picture[50:130, 100:260] = 255
-        seen = fit(picture, spec)[:, :, 0] > 127
-        boxes = boxes_at_input(np.array([[100.0, 50.0, 260.0, 130.0]], dtype=np.float32), 200, 320, spec)
-        found = metrics.box_mask(boxes, 48, 48)[0]
-        assert (found != seen).mean() < 0.03 and seen.any()
 
 
 class TestFaithfulness:

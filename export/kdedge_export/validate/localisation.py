@@ -10,10 +10,8 @@ from kdedge_export.validate import metrics
 from kdedge_export.validate.baselines import centre_maps, edge_maps, random_maps, upsampled
 from kdedge_export.validate.intervals import SHARE, Interval, mean_interval
 from kdedge_runtime.arrays import Floats, Pixels
-from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.preprocess import visible_box
 
-__all__ = ["Localisation", "boxes_at_input", "localise", "localise_all"]
+__all__ = ["Localisation", "localise", "localise_all"]
 
 _CHUNK = 64
 
@@ -30,23 +28,6 @@ class Localisation:
     """Mean share of the map's positive part that lies on the object, in [0, 1]; a map without one counts as 0."""
     intervals: Mapping[str, Interval | None]
     """Of the two."""
-
-
-def boxes_at_input(boxes: Floats, height: int, width: int, spec: ImageInput) -> Floats:
-    """Boxes of a picture, as they lie in what the model sees of it.
-
-    Args:
-        boxes: `[k, 4]` as left, top, right, bottom in pixels of the picture.
-        height: rows of the picture.
-        width: columns of the picture.
-        spec: the model's input.
-
-    Returns:
-        float32 `[k, 4]` in pixels of the model's input; parts that it does not see lie outside of it.
-    """
-    left, top, right, bottom = visible_box(height, width, spec)
-    scale = np.array([spec.width / (right - left), spec.height / (bottom - top)] * 2)
-    return np.asarray((boxes - np.array([left, top] * 2)) * scale, dtype=np.float32)
 
 
 def localise(maps: Floats, masks: Sequence[Flags]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -13,7 +13,6 @@ from kdedge_runtime.arrays import Floats, Integers
 __all__ = [
     "agreement",
     "agrees",
-    "box_mask",
     "derangement",
     "energy_inside",
     "is_constant",
@@ -174,21 +173,6 @@ def derangement(n: int) -> Integers:
     return partner
 
 
-def box_mask(boxes: Floats, height: int, width: int) -> Flags:
-    """Pixels whose centre lies in each box, bool `[N, height, width]`.
-
-    Args:
-        boxes: `[N, 4]` as left, top, right, bottom in pixels of a `height` × `width` picture.
-        height: rows of the picture.
-        width: columns of the picture.
-    """
-    left, top, right, bottom = (side[:, None] for side in boxes.T)
-    x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
-    columns = (left <= x) & (x < right)
-    rows = (top <= y) & (y < bottom)
-    return np.asarray(rows[:, :, None] & columns[:, None, :])
-
-
 def pointing_game(maps: Floats, masks: Flags) -> Scores:
     """Whether each map's maximum falls on the object, `[N]` in [0, 1] (Zhang et al. 2016, without tolerance).
 
@@ -197,7 +181,7 @@ def pointing_game(maps: Floats, masks: Flags) -> Scores:
 
     Args:
         maps: `[N, H, W]`, upsampled to the picture.
-        masks: bool `[N, H, W]`, True on the object (see `box_mask`).
+        masks: bool `[N, H, W]`, True on the object (see `kdedge_runtime.boxes`).
     """
     peaks = maps == maps.max(axis=(1, 2), keepdims=True)
     return _share((peaks & masks).sum(axis=(1, 2)), peaks.sum(axis=(1, 2)))

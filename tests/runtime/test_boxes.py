@@ -1,0 +1,31 @@
+"""Boxes lie where the model's picture of them does."""
+
+import numpy as np
+import pytest
+
+from kdedge_runtime.boxes import box_mask, boxes_at_input
+from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.preprocess import fit
+
+BOXES = np.array([[2.0, 1.0, 5.0, 3.0]], dtype=np.float32)
+
+
+def test_a_box_covers_the_pixels_whose_centres_it_holds() -> None:
+    expected = np.zeros((4, 6), dtype=bool)
+    expected[1:3, 2:5] = True
+    assert (box_mask(BOXES, 4, 6)[0] == expected).all()
+    # Half a pixel in from each side no longer holds the first centre.
+    narrower = np.array([[2.6, 1.0, 5.0, 3.0]], dtype=np.float32)
+    assert box_mask(narrower, 4, 6)[0, 1].tolist() == [False, False, False, True, True, False]
+
+
+@pytest.mark.parametrize("rule", [{}, {"resize": "squash"}, {"crop_fraction": 0.8}])
+def test_a_box_lies_where_the_models_picture_of_it_does(rule: dict[str, object]) -> None:
+    """Paint the box, bring the picture to size as the device does, and look where it went."""
+    spec = ImageInput(48, 48, (0.5,) * 3, (0.5,) * 3, **rule)  # type: ignore[arg-type]
+    picture = np.zeros((200, 320, 3), dtype=np.uint8)
+    picture[50:130, 100:260] = 255
+    seen = fit(picture, spec)[:, :, 0] > 127
+    boxes = boxes_at_input(np.array([[100.0, 50.0, 260.0, 130.0]], dtype=np.float32), 200, 320, spec)
+    found = box_mask(boxes, 48, 48)[0]
+    assert (found != seen).mean() < 0.03 and seen.any()
