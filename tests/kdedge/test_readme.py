@@ -77,7 +77,7 @@ def with_heads(page: Path, *heads: str) -> list[list[list[str]]]:
     return [rows for rows in tables(page) if set(heads) <= set(rows[0])]
 
 
-def test_what_stands_on_the_first_page_is_what_was_measured() -> None:
+def test_figures_on_the_first_page_are_those_of_the_page_of_all_tables() -> None:
     ours, measured = PAGES[0], PAGES[-1]
     assert with_heads(ours, "50 images a class") == with_heads(measured, "50 images a class") != []
     (short,), (full,) = with_heads(ours, "file", "size"), with_heads(measured, "file", "size")
@@ -85,7 +85,7 @@ def test_what_stands_on_the_first_page_is_what_was_measured() -> None:
     assert len(short) == 7
 
 
-def test_few_images_on_the_first_page_are_those_that_were_measured() -> None:
+def test_few_images_on_the_first_page_are_those_of_the_page_of_all_tables() -> None:
     ((heads, *rows),) = with_heads(PAGES[0], "few images")
     by_size = {
         table[1][0]: {(row[1], head): cell for row in table[1:4] for head, cell in zip(table[0], row, strict=True)}
