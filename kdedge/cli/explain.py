@@ -37,7 +37,8 @@ def explain(
     page: Annotated[
         bool | None,
         typer.Option(
-            "--page/--no-page", help="Add a page and an SVG of how each stage decided. [default: for a single picture]"
+            "--page/--no-page",
+            help="Add a page, an SVG and a PNG of how each stage decided. [default: for a single picture]",
         ),
     ] = None,
 ) -> None:

@@ -1,9 +1,9 @@
-"""The decision about each picture as files: a page of its own and an SVG."""
+"""The decision about each picture as files: a page of its own, and its drawing as SVG and PNG."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from kdedge.report.page.decision_figure import decision_svg
+from kdedge.report.page.decision_figure import decision_drawing
 from kdedge.report.page.inspection import decision_page
 from kdedge.workflow.inspect_model import see_picture
 from kdedge_export.surgery.load import load_file
@@ -20,7 +20,7 @@ def write_decisions(
     class_name: str | None = None,
     progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Iterator[Path]:
-    """Write `NAME.html` and `NAME.svg` beside each explained picture, and tell their paths.
+    """Write `NAME.html`, `NAME.svg` and `NAME.decision.png` beside each explained picture, and tell their paths.
 
     Args:
         model: a model file by kdedge.
@@ -34,10 +34,13 @@ def write_decisions(
     graph = load_file(model.path)
     for picture, written in pictures:
         seen = see_picture(graph, model, picture, class_name=class_name, progress=progress)
-        for suffix, content in (
-            (".html", decision_page(seen, model.path.name)),
-            (".svg", decision_svg(seen, standalone=True)),
-        ):
+        drawing = decision_drawing(seen)
+        contents: dict[str, str | bytes] = {
+            ".html": decision_page(seen, model.path.name),
+            ".svg": drawing.svg(standalone=True),
+            ".decision.png": drawing.png(),
+        }
+        for suffix, content in contents.items():
             path = written.with_suffix(suffix)
             write_whole(path, content)
             yield path

@@ -308,13 +308,17 @@ class TestExplainPage:
         done = command("explain", runnable, photo, "-o", tmp_path)
         assert done.code == 0, done.err
         written = [Path(line.split("  ")[0]) for line in done.out.splitlines()]
-        assert [path.name for path in written] == ["scene <1>.png", "scene <1>.html", "scene <1>.svg"]
+        names = [f"scene <1>{suffix}" for suffix in (".png", ".html", ".svg", ".decision.png")]
+        assert [path.name for path in written] == names
         Page.of(written[1])
         drawing = ElementTree.parse(written[2]).getroot()
         pictures = [item for item in drawing.iter() if item.tag.endswith("}image")]
         assert all(item.attrib["href"].startswith("data:image/") for item in pictures)
         texts = {item.text for item in drawing.iter() if item.tag.endswith("}text")}
         assert {"the picture", "8 × 8 cells", "16 × 16 cells"} <= texts
+        _, _, width, height = map(float, drawing.attrib["viewBox"].split())
+        with Image.open(written[3]) as picture:
+            assert picture.size == (2 * width, 2 * height)
 
     def test_several_come_without_unless_asked_for(
         self, command: Command, tmp_path: Path, runnable: Path, photo: Path

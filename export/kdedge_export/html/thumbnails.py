@@ -10,7 +10,7 @@ from kdedge_runtime.arrays import Floats, Pixels
 from kdedge_runtime.heat import peak, rectified
 from kdedge_runtime.overlay import draw_overlay
 
-__all__ = ["overlay_uri", "picture_uri"]
+__all__ = ["overlaid", "overlay_uri", "picture_uri"]
 
 SIDE_PX = 224
 """Longer side of an embedded picture."""
@@ -25,7 +25,12 @@ def picture_uri(picture: Pixels) -> str:
 
 
 def overlay_uri(picture: Pixels, saliency_map: Floats) -> str:
-    """A picture with its map on it as a `data:` URI.
+    """A picture with its map on it as a `data:` URI; see `overlaid`."""
+    return _encoded(overlaid(picture, saliency_map))
+
+
+def overlaid(picture: Pixels, saliency_map: Floats) -> Pixels:
+    """A picture with its map on it, uint8 RGB, at a comfortable size.
 
     The heat is the map's positive part on the map's own scale: it shows where a model looked, not how strongly
     compared with another model.
@@ -39,7 +44,7 @@ def overlay_uri(picture: Pixels, saliency_map: Floats) -> str:
     whole = (0.0, 0.0, float(width), float(height))
     finite = np.nan_to_num(saliency_map, nan=0.0, posinf=0.0, neginf=0.0)
     heat = rectified(finite, peak(finite))
-    return _encoded(draw_overlay(canvas, heat, whole))
+    return draw_overlay(canvas, heat, whole)
 
 
 def _comfortable(picture: Pixels) -> Pixels:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from kdedge import __version__
-from kdedge.report.page.decision_figure import decision_svg
+from kdedge.report.page.decision_figure import decision_drawing
 from kdedge.report.page.structure_figure import structure_svg
 from kdedge.workflow.inspect_model import Inspected, Seen
 from kdedge_export.html.shell import shell
@@ -111,7 +111,7 @@ def _path(seen: Seen) -> str:
         f"{earlier}; and below, the channels that carried most of it, each with its share. "
         '<span class="key"><b class="for">Magenta</b> cells speak for the class, <b class="against">blue</b> ones '
         f"against.</span>{note}</p>"
-        f'<div class="wide">{decision_svg(seen)}</div>'
+        f'<div class="wide">{decision_drawing(seen).svg(standalone=False)}</div>'
     )
 
 

@@ -1,0 +1,77 @@
+"""A drawing shows the same as SVG and as PNG."""
+
+import io
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kdedge.report.page.drawing import Arrow, Cells, Drawing, Item, Picture, Words
+
+MARGIN = 24
+RED = np.full((4, 4, 3), (200, 30, 30), np.uint8)
+
+
+def pixels(*items: Item) -> np.ndarray:
+    """Of a drawing of 60 × 50 as PNG, at two pixels a unit, without its margin."""
+    picture = Image.open(io.BytesIO(Drawing(60, 50, "", items).png()))
+    assert picture.format == "PNG" and picture.size == (2 * (60 + 2 * MARGIN), 2 * (50 + 2 * MARGIN))
+    return np.asarray(picture)[2 * MARGIN : -2 * MARGIN, 2 * MARGIN : -2 * MARGIN].astype(int)
+
+
+def inked(*items: Item) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of what differs from the ground, in units."""
+    rows, columns = np.nonzero(np.abs(pixels(*items) - pixels()).max(axis=2) > 40)
+    left, top, right, bottom = (float(edge) / 2 for edge in (columns.min(), rows.min(), columns.max(), rows.max()))
+    return round(left), round(top), round(right), round(bottom)
+
+
+def elements(*items: Item, standalone: bool = False) -> list[ElementTree.Element]:
+    drawing = ElementTree.fromstring(Drawing(60, 50, "two <signs>", items).svg(standalone=standalone))
+    assert drawing.attrib["aria-label"] == "two <signs>"
+    return [item for item in drawing.iter() if item is not drawing]
+
+
+def test_a_picture_fills_its_square() -> None:
+    assert inked(Picture(10, 20, 16, RED)) == (10, 20, 26, 36)
+    assert (pixels(Picture(10, 20, 16, RED))[42:70, 22:50] == RED[0, 0]).all()
+    (image,) = (item for item in elements(Picture(10, 20, 16, RED)) if item.tag.endswith("image"))
+    assert (image.attrib["x"], image.attrib["y"], image.attrib["width"], image.attrib["height"]) == (
+        *("10", "20", "16", "16"),
+    )
+
+
+def test_cells_have_sharp_edges_and_show_the_plate_where_they_are_clear() -> None:
+    cells = np.array([[[255, 0, 0, 255], [0, 0, 255, 0]]] * 2, np.uint8)
+    found = pixels(Cells(10, 10, 16, cells, "a hint"))
+    assert (found[30:40, 24:36] == (255, 0, 0)).all()
+    assert (found[30:40, 36:48] == found[30, 40]).all() and (found[30, 40] > 230).all()
+    hints = [item.text for item in elements(Cells(10, 10, 16, cells, "a hint")) if item.tag.endswith("title")]
+    assert hints == ["a hint"]
+
+
+def test_words_stand_on_their_line_and_what_follows_comes_after_them() -> None:
+    left, top, right, bottom = inked(Words(5, 30, "HH"))
+    assert left in (5, 6) and bottom in (29, 30) and top > 15
+    assert inked(Words(5, 30, "HH", after="HH"))[2] > right + 8
+    texts = [item for item in elements(Words(5, 30, "a < b", "title", after="&", hint="why")) if "text" in item.tag]
+    assert "".join(texts[0].itertext()) == "whya < b&"
+
+
+@pytest.mark.parametrize(("text", "drawn"), [("14 × 3 −2", "14 x 3 -2"), ("chaîne", "chaine"), ("猫", "?")])
+def test_signs_that_the_font_lacks_are_drawn_as_others(text: str, drawn: str) -> None:
+    np.testing.assert_array_equal(pixels(Words(0, 30, text)), pixels(Words(0, 30, drawn)))
+
+
+def test_an_arrow_goes_to_its_end() -> None:
+    left, top, right, bottom = inked(Arrow(10, 25, 20))
+    assert (left, right) == (10, 30) and top < 25 < bottom
+
+
+def test_only_a_drawing_by_itself_has_a_ground() -> None:
+    grounds = [
+        [item.tag for item in elements(standalone=alone)].count("{http://www.w3.org/2000/svg}rect")
+        for alone in (True, False)
+    ]
+    assert grounds == [1, 0]
