@@ -1,6 +1,6 @@
 """From a run or a named model to model files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from kdedge.workflow.calibration_pictures import calibration_pictures
 from kdedge.workflow.fine_tune import fine_tune
 from kdedge_export.graph import Deployed, ExportedGraph, Plain, deploy, export_graph, save_model
 from kdedge_export.quantize import Goal, Quantized, Recipe, Tradeoff, TradeoffPoint, quantize
+from kdedge_export.quantize.ranges import Range
 from kdedge_export.quantize.steps import rounded_by
 from kdedge_export.saliency import DEFAULT_METHOD
 from kdedge_export.validate import metrics
@@ -151,7 +152,7 @@ def export_model(
         return result
     recipe = Recipe(profile.quantization.reduce_range, profile.quantization.activations)
 
-    def quantized_from(source_graph: ExportedGraph) -> Quantized:
+    def quantized_from(source_graph: ExportedGraph, trained_in: Mapping[str, Range] | None = None) -> Quantized:
         return quantize(
             source_graph,
             pictures.calibration,
@@ -160,6 +161,7 @@ def export_model(
             targets=pictures.targets,
             goal=goal,
             reference=graph.model,
+            trained_in=trained_in,
             progress=progress,
         )
 
@@ -172,7 +174,8 @@ def export_model(
             aside=pictures.held_out_samples,
             progress=progress,
         )
-        quantized = _better(quantized, quantized_from(export_graph(as_deployed(tuned))), training)
+        trained_on = quantized_from(export_graph(as_deployed(tuned)), quantized.ranges)
+        quantized = _better(quantized, trained_on, training)
     note = quantized.note | {"device": profile.name}
     result = replace(result, int8_note=note, tradeoff=quantized.tradeoff, problems=pictures.problems)
     result = replace(result, qat_needless=qat_needless)

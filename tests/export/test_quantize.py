@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
-from small_nets import CHANNELS, CLASSES, Export
+from small_nets import CHANNELS, CLASSES, SPEC, Export
+from torch import nn
 
-from kdedge_export.graph import save_model
+from kdedge_export.graph import deploy, export_graph, save_model
 from kdedge_export.quantize import Quantized, Recipe, quantize
 from kdedge_export.quantize.ranges import METHODS
 from kdedge_export.validate.metrics import agreement, map_pearson
@@ -244,3 +246,31 @@ def test_without_calibration_images_nothing_is_quantized(
 ) -> None:
     with pytest.raises(UsageError, match=r"needs calibration images and got none.*--data DIR"):
         quantize(export("linear").graph, calibration[:0], calibration, Recipe())
+
+
+class Clipped(nn.Module):
+    """What lies above `most` behind the first convolution means nothing."""
+
+    def __init__(self, most: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, CHANNELS, 3, 2, 1)
+        self.head, self.most = nn.Linear(CHANNELS, CLASSES), most
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.second(nn.functional.hardtanh(self.first(x), 0.0, self.most)).relu()
+        return self.head(x.mean((2, 3)))
+
+
+def test_ranges_that_a_network_was_trained_in_are_kept_where_they_lose_less(
+    calibration: np.ndarray, pictures: Draw
+) -> None:
+    """Rounding clips as this network did before it had learned to leave that to its ranges."""
+    before, after = (export_graph(deploy(Clipped(most).eval(), SPEC)) for most in (0.1, 99.0))
+    held_out = pictures(16, 5)
+    plain = quantize(before, calibration, held_out, Recipe())
+    tuned = quantize(after, calibration, held_out, Recipe(), reference=before.model, trained_in=plain.ranges)
+    assert tuned.note["calibration"] == "trained" and dict(tuned.ranges) == dict(plain.ranges)
+    losses = tuned.note["calibration_loss"]
+    assert losses.pop("trained") < min(losses.values()) / 10
+    assert "trained" not in plain.note["calibration_loss"]

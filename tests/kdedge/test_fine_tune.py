@@ -246,6 +246,7 @@ def test_training_on_gives_back_what_rounding_has_taken(coarse_run: Path, tmp_pa
     before, after = (result.int8_note["qat"][when] for when in ("before", "after"))
     assert before["agreement"] < 0.7 and before["loss"] > 0.2, "plain int8 does not collapse"
     assert result.int8_note["qat"]["taken"] and after["loss"] < before["loss"] / 5
+    assert "trained" in result.int8_note["calibration_loss"], "the ranges that it was trained in are not tried"
     assert after["agreement"] >= 0.8 and after["map_pearson"] > max(0.99, before["map_pearson"])
 
 

@@ -1,7 +1,7 @@
 """Static quantization to int8 in QDQ form: the body and large dense layers in int8, logits and map in float."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -25,6 +25,8 @@ __all__ = ["Quantized", "quantize"]
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much is done, and how much there is."""
+_AS_TRAINED = "trained"
+"""How a note calls ranges that the network was trained in, beside the methods of calibration."""
 _TIMED_RUNS = 50
 _RANGES_CHOSEN_ON = 128
 """Held-out images at most: four files are compared, of which the one that is chosen is judged on all."""
@@ -41,6 +43,8 @@ class Quantized:
     """What was tried to get there, and how it did."""
     int8_layers: tuple[str, ...]
     """The layers in int8, by their modules' paths."""
+    ranges: Mapping[str, Range]
+    """That were chosen, of all tensors that could be rounded."""
 
     @property
     def latency_ms(self) -> tuple[float, float]:
@@ -58,6 +62,7 @@ def quantize(
     targets: Integers | None = None,
     goal: Goal | None = None,
     reference: onnx.ModelProto | None = None,
+    trained_in: Mapping[str, Range] | None = None,
     progress: Progress = lambda *_: None,
 ) -> Quantized:
     """Quantize a graph: integer activations, int8 weights per channel.
@@ -74,6 +79,8 @@ def quantize(
         targets: int64, the right classes of the held-out images; None without labels.
         goal: what must be kept; None keeps nothing in float.
         reference: the float graph whose answers and maps are to be kept; None takes the one that is quantized.
+        trained_in: ranges of all tensors that the network has learned to be rounded in; they are tried too. Training
+            that clips makes the values beyond a range mean nothing, and calibration would make room for them.
         progress: told while long steps go on.
 
     Raises:
@@ -83,7 +90,7 @@ def quantize(
         raise UsageError("Quantization needs calibration images and got none. Name a folder of pictures: --data DIR.")
     rewritten = rewrite(graph, bytes_in=recipe.activations == "uint8")
     judge = Judge(reference or graph.model, held_out, targets)
-    method, losses, ranges = _choose_ranges(rewritten, calibration, judge, recipe, progress)
+    method, losses, ranges = _choose_ranges(rewritten, calibration, judge, recipe, trained_in, progress)
     build = partial(insert_quantization, rewritten, ranges, recipe)
     layers = layers_of(rewritten)
     tradeoff = search(graph.model, build, layers, judge, calibration[:1], goal or Goal(), progress)
@@ -107,13 +114,18 @@ def quantize(
         "latency_ms": {"fp32": fp32_ms, "int8": int8_ms, "machine": machine_name(), "threads": 1},
     }
     int8_layers = tuple(layer.name for layer in layers if layer.name not in kept)
-    return Quantized(model, note | asdict(recipe), tradeoff, int8_layers)
+    return Quantized(model, note | asdict(recipe), tradeoff, int8_layers, ranges)
 
 
 def _choose_ranges(
-    rewritten: Rewritten, calibration: Pixels, judge: Judge, recipe: Recipe, progress: Progress
-) -> tuple[str, dict[str, float], dict[str, Range]]:
-    """The best method, what each loses with all layers in int8, and the ranges by the best."""
+    rewritten: Rewritten,
+    calibration: Pixels,
+    judge: Judge,
+    recipe: Recipe,
+    trained_in: Mapping[str, Range] | None,
+    progress: Progress,
+) -> tuple[str, dict[str, float], Mapping[str, Range]]:
+    """The best way, what each loses with all layers in int8, and the ranges by the best."""
     done = 0
 
     def count(images: int) -> None:
@@ -122,11 +134,14 @@ def _choose_ranges(
         progress("calibrating", done, 2 * len(calibration))
 
     histograms = observe(rewritten.model, observed_tensors(rewritten), calibration, count)
+    ways: dict[str, Mapping[str, Range]] = {
+        method: {name: clipped_range(histogram, method) for name, histogram in histograms.items()} for method in METHODS
+    }
+    if trained_in is not None:
+        ways[_AS_TRAINED] = trained_in
     losses: dict[str, float] = {}
-    ranges = {}
-    for number, method in enumerate(METHODS):
-        ranges[method] = {name: clipped_range(histogram, method) for name, histogram in histograms.items()}
-        losses[method] = judge.judge(insert_quantization(rewritten, ranges[method], recipe), _RANGES_CHOSEN_ON).loss
-        progress("choosing ranges", number + 1, len(METHODS))
-    best = min(METHODS, key=lambda method: losses[method])
-    return best, losses, ranges[best]
+    for number, (way, ranges) in enumerate(ways.items()):
+        losses[way] = judge.judge(insert_quantization(rewritten, ranges, recipe), _RANGES_CHOSEN_ON).loss
+        progress("choosing ranges", number + 1, len(ways))
+    best = min(ways, key=lambda way: losses[way])
+    return best, losses, ways[best]

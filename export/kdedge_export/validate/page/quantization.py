@@ -19,6 +19,7 @@ _WAYS = {
     "percentile-99.999": "around 99.999 % of the values seen",
     "percentile-99.99": "around 99.99 % of the values seen",
     "entropy": "by least relative entropy",
+    "trained": "those that it was trained in",
 }
 _KEPT_HEADS = (
     ("On held-out images", "training images that were not calibrated on"),
