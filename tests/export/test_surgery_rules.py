@@ -41,6 +41,7 @@ def one(op_type: str, function: Callable[[Tensor], Tensor], *inputs: str, **rest
 
 MATRIX = np.random.default_rng(3).normal(size=(5, 4)).astype(np.float32)
 STACK = np.random.default_rng(4).normal(size=(3, 1, 6, 2)).astype(np.float32)
+GAIN = np.random.default_rng(5).normal(size=6).astype(np.float32)
 TURN = node("Transpose", ["x"], "turned", perm=[0, 2, 1])
 
 CASES = {
@@ -48,6 +49,22 @@ CASES = {
     "softmax over another axis": one("Softmax", lambda x: x.softmax(1), axis=1),
     "softmax before it went over one axis": one("Softmax", lambda x: x.softmax(-1), axis=2, opset=11),
     "GELU by tanh": one("Gelu", lambda x: F.gelu(x, approximate="tanh"), approximate="tanh", opset=20),
+    "a norm of each token": one(
+        "LayerNormalization",
+        lambda x: F.layer_norm(x, (6,), torch.from_numpy(GAIN), eps=1e-3),
+        "gain",
+        epsilon=1e-3,
+        constants={"gain": GAIN},
+    ),
+    "a norm of each plane": one(
+        "InstanceNormalization",
+        lambda x: F.instance_norm(x, weight=torch.from_numpy(GAIN[:3]), eps=1e-3),
+        "gain",
+        "none",
+        epsilon=1e-3,
+        constants={"gain": GAIN[:3], "none": np.zeros(3, np.float32)},
+        shape=PLANES,
+    ),
     "means of windows, their padding left out": one(
         "AveragePool",
         lambda x: F.avg_pool2d(x, (3, 2), 2, (1, 0), count_include_pad=False),

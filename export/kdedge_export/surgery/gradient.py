@@ -141,20 +141,33 @@ def _batch_norm(step: Step) -> dict[str, str]:
 
 
 def _layer_norm(step: Step) -> dict[str, str]:
-    given = attributes(step.node)
     x, scale = step.node.input[:2]
-    if given.get("axis", -1) not in (-1, len(step.shape(x)) - 1):
+    if attributes(step.node).get("axis", -1) not in (-1, len(step.shape(x)) - 1):
         raise CannotDifferentiate("LayerNormalization over several axes")
-    add = step.builder.add
+    return {x: _standardised(step, step.times(step.grad, scale), [-1])}
+
+
+def _instance_norm(step: Step) -> dict[str, str]:
+    x, scale = step.node.input[:2]
+    cells = list(range(2, len(step.shape(x))))
+    return {
+        x: _standardised(step, step.times(step.grad, step.builder.reshape(scale, [1, -1, *[1] * len(cells)])), cells)
+    }
+
+
+def _standardised(step: Step, grad: str, axes: list[int]) -> str:
+    """Through taking the mean away and dividing by the standard deviation, over some axes."""
+    x, add = step.node.input[0], step.builder.add
 
     def mean(value: str) -> str:
-        return step.builder.reduce("ReduceMean", value, [-1], keepdims=True)
+        return step.builder.reduce("ReduceMean", value, axes, keepdims=True)
 
+    epsilon = step.number(attributes(step.node).get("epsilon", 1e-5))
     centred = add("Sub", x, mean(x))
-    deviation = add("Sqrt", add("Add", mean(step.times(centred, centred)), step.number(given.get("epsilon", 1e-5))))
-    unit, scaled = add("Div", centred, deviation), step.times(step.grad, scale)
-    inner = add("Sub", add("Sub", scaled, mean(scaled)), step.times(unit, mean(step.times(unit, scaled))))
-    return {x: add("Div", inner, deviation)}
+    deviation = add("Sqrt", add("Add", mean(step.times(centred, centred)), epsilon))
+    unit = add("Div", centred, deviation)
+    inner = add("Sub", add("Sub", grad, mean(grad)), step.times(unit, mean(step.times(unit, grad))))
+    return add("Div", inner, deviation)
 
 
 def _mean(step: Step) -> dict[str, str]:
@@ -250,6 +263,7 @@ _RULES: dict[str, Rule] = {
     "Conv": _conv,
     "BatchNormalization": _batch_norm,
     "LayerNormalization": _layer_norm,
+    "InstanceNormalization": _instance_norm,
     "Add": _add,
     "Sub": _sub,
     "Mul": _mul,
