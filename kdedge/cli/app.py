@@ -33,6 +33,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 for verb in (train, distill, compare, export, validate, explain, inspect, web, bundle, bench, doctor, demo):
     app.command()(verb)

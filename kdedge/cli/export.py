@@ -99,6 +99,10 @@ def export(
     of_models = {"SOURCE": source, "--quantize": quantize, "--weights": weights} | quantizing
     of_files = {"--labels": labels, "--mean": mean, "--std": std, "--bgr": bgr, "--size": size}
     if from_onnx is not None:
+        if quantize:
+            raise UsageError(
+                "int8 is made of models that kdedge exports from PyTorch, not of .onnx files. Leave --quantize out."
+            )
         for option in _given(of_models):
             raise UsageError(f"--from-onnx {from_onnx} is all there is to export. Leave {option} out.")
         asked = None if method is None else method.value

@@ -88,11 +88,16 @@ def _teachers(teachers: Sequence[LoadedTeacher], parameters: int, top1: float | 
         return [("teachers", f"{' + '.join(teacher.name for teacher in teachers)}, together {right}")]
     (teacher,) = teachers
     if not isinstance(teacher.model, TrainedModel):
-        return [("teacher", f"{teacher.name}, {right}")]
+        fed = teacher.model.fed
+        return [("teacher", f"{teacher.name}, {right}"), *([] if fed is None else [("shown", fed)])]
     count = teacher.model.parameters
     return [
-        ("teacher", f"{teacher.name}, {count / 1e6:.2f} M parameters, {count / parameters:.1f} times as many, {right}")
+        ("teacher", f"{teacher.name}, {count / 1e6:.2f} M parameters, {_times(count / parameters)} as many, {right}")
     ]
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.1f} times" if ratio >= 0.95 else f"{ratio:.2g} times"
 
 
 def _assumed_input(request: Request, teachers: Sequence[LoadedTeacher], name: str) -> str | None:

@@ -1,5 +1,6 @@
 """From what the user asked for to a finished run folder."""
 
+import signal
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -215,6 +216,8 @@ class _Desk:
                 result = trainer.run(self.out, self.audience, resume=resume, must_stop=must_stop)
         finally:
             trainer.batches.images.close()
+        if result is None and must_stop.signal == signal.SIGINT:
+            raise KeyboardInterrupt  # what Ctrl-C means everywhere; but a checkpoint is written
         if result is None:
             return record
         if self.collection.test is not None:

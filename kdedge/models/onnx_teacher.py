@@ -70,6 +70,18 @@ class OnnxTeacher:
     sessions: dict[str, ort.InferenceSession] = field(default_factory=dict)
     """By execution provider; each is made when it is first needed."""
 
+    @property
+    def fed(self) -> str | None:
+        """How pixels become what a file of another framework is fed, and how to say otherwise; None by kdedge."""
+        if self.metadata is not None or self.port.is_raw:
+            return None
+        mean, std = (",".join(f"{value:g}" for value in values) for values in (self.input.mean, self.input.std))
+        return (
+            f"(pixel / 255 − mean) / std with mean {mean} and std {std}, as nothing says otherwise; if that is not "
+            f"what {self.path.name} was trained with: kdedge export --from-onnx {self.path} --mean MEAN --std STD "
+            "-o TEACHER.onnx, and let that teach"
+        )
+
     @classmethod
     def load(cls, path: str | Path, input: ImageInput | None = None) -> "OnnxTeacher":
         """Open a file and look at what it answers to two random pictures.

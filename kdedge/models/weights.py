@@ -1,5 +1,6 @@
 """Read and load trained weights without running code from the file."""
 
+import pickle
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -29,7 +30,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return _own_names(load_file(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling damaged or foreign bytes raises whatever its parser raises
+    except pickle.UnpicklingError as error:  # its text is about running the code in it, which nobody should
+        raise UsageError(
+            f"{path} holds no plain weights: it is damaged, of another kind, or a whole pickled model, which would run "
+            "code when it is read. Expected .safetensors, or a .pth of torch.save(model.state_dict(), FILE)."
+        ) from error
+    except Exception as error:  # damaged or foreign bytes raise whatever their parser raises
         why = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(
             f"Cannot read weights from {path}: {why} Expected .safetensors, or a .pth that holds a plain state_dict."

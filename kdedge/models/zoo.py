@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, cast
 
 import torch
@@ -87,12 +88,15 @@ def canonical_name(name: str) -> str:
     for candidate in searched:
         if bare in libraries[candidate]():
             return f"{candidate}:{bare}"
-    near = [
+    elsewhere = [f"timm:{bare}"] if not library and find_spec("timm") and bare in _timm_names() else []
+    near = elsewhere or [
         f"{candidate}:{match}"
         for candidate in searched
         for match in difflib.get_close_matches(bare, libraries[candidate](), n=3)
     ]
     hint = f"Did you mean {', '.join(near)}?" if near else "Try resnet18, mobilenet_v3_small or resnet10w16."
+    if "/" in name and not elsewhere:
+        raise UsageError(f"There is no run folder and no model {name!r}. {hint}")
     raise UsageError(f"There is no model {name!r}. {hint}")
 
 

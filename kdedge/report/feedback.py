@@ -20,7 +20,10 @@ def print_feedback(written: Written, folder: Path) -> None:
         console.print(f"left out: {written.unlabelled:,} that are only known to be answered wrongly")
     if written.superseded:
         console.print(f"left out: {written.superseded:,} verdicts on pictures that were judged again later")
-    if len(written.pictures) > 1:
+    if written.pictures:
+        added = shlex.join(["cp", "-r", f"{folder}/.", "DATA/train"])
         console.print(
-            f"\nNext: {shlex.join(['kdedge', 'distill', str(folder)])} --teacher TEACHER --out RUN", soft_wrap=True
+            f"\nNext: add them to the pictures that the model was trained on ({added}; DATA where it has no train/) "
+            "and distill again.",
+            soft_wrap=True,
         )

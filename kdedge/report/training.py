@@ -43,17 +43,23 @@ def train_with_progress(
             record = (continue_run if resume else start_run)(request, out, screen, device, compiled=compiled)
     except KeyboardInterrupt:
         if is_run(out):
-            console.print(f"\nStopped. To go on after the last complete epoch, add --resume (run folder {out}).")
+            console.print("\nStopped by Ctrl-C. To go on from the last checkpoint:", soft_wrap=True)
+            console.print(_going_on(), soft_wrap=True)
         raise
     if record.result is None:
-        command = [arg for arg in sys.argv[1:] if arg != "--resume"]
         console.print("\nStopped by SIGTERM; a checkpoint is written. To go on exactly there:", soft_wrap=True)
-        processes = os.environ.get("LOCAL_WORLD_SIZE")
-        start = ["kdedge"] if processes is None else ["torchrun", "--nproc-per-node", processes, "-m", "kdedge"]
-        console.print(shlex.join([*start, *command, "--resume"]), soft_wrap=True)
+        console.print(_going_on(), soft_wrap=True)
         return
     _print_result(console, record, out)
     console.print(f"\nNext: {shlex.join(following)}", soft_wrap=True)
+
+
+def _going_on() -> str:
+    """The command that continues this one."""
+    command = [arg for arg in sys.argv[1:] if arg != "--resume"]
+    processes = os.environ.get("LOCAL_WORLD_SIZE")
+    start = ["kdedge"] if processes is None else ["torchrun", "--nproc-per-node", processes, "-m", "kdedge"]
+    return shlex.join([*start, *command, "--resume"])
 
 
 class Screen(Audience):

@@ -34,8 +34,11 @@ def print_validation(validation: Validation) -> None:
     _print_meaning(console, report)
     console.print(f"\nreport: {validation.page}", soft_wrap=True)
     if report.passed:
-        command = ["kdedge", "run", str(validation.model), "--source", "0", "--view", "8080"]
-        console.print(f"Next: {shlex.join(command)}", soft_wrap=True)
+        fp32, int8 = (report.footprints.get(role) for role in ("fp32", "int8"))
+        slower = fp32 is not None and int8 is not None and int8.latency_ms > fp32.latency_ms
+        command = ["kdedge", "run", str(validation.fp32 if slower else validation.model)]
+        why = "  (int8 is slower on this machine; the device may differ)" if slower else ""
+        console.print(f"Next: {shlex.join([*command, '--source', '0', '--view', '8080'])}{why}", soft_wrap=True)
 
 
 def _models(report: ValidationReport) -> Table:

@@ -9,7 +9,7 @@ import numpy as np
 from kdedge.data import Sample, decode, scan
 from kdedge.models.run_folder import is_run, read_run
 from kdedge.models.trained import TrainedModel
-from kdedge.workflow.origins import as_model_classes
+from kdedge.workflow.origins import as_model_classes, pictures_of
 from kdedge_runtime.arrays import Integers, Pixels
 from kdedge_runtime.errors import DataError, UsageError
 
@@ -58,7 +58,7 @@ def calibration_pictures(
             "Quantization needs pictures to calibrate on, and a model without a run has none. "
             "Name a folder of pictures such as the model will see: --data DIR."
         )
-    collection = scan(data or read_run(Path(source)).data["source"], unlabelled_ok=True)
+    collection = scan(data or pictures_of(read_run(Path(source)), source), unlabelled_ok=True)
     split = collection.train
     held_out = min(HELD_OUT_IMAGES, len(split) // 3)
     count = min(len(split), CALIBRATION_IMAGES + held_out)

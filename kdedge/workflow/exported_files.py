@@ -39,8 +39,14 @@ def open_files(source: str, weights: Path | None = None) -> ExportedFiles:
     """
     fp32_path = Path(source) / "model.onnx" if is_run(Path(source)) else Path(source)
     if not fp32_path.is_file():
-        hint = f"kdedge export {source} --quantize" if is_run(Path(source)) else "kdedge export MODEL -o FILE"
-        raise UsageError(f"There is no model file {fp32_path}. Write it first: {hint}")
+        if is_run(Path(source)):
+            raise UsageError(f"{source} has no model file yet. Write it first: kdedge export {source} --quantize")
+        if fp32_path.suffix == ".onnx":
+            raise UsageError(f"There is no model file {fp32_path}. Write it first: kdedge export MODEL -o {fp32_path}")
+        raise UsageError(
+            f"There is no run folder {source}. Make it first: kdedge distill DATA --teacher TEACHER --student STUDENT "
+            f"--out {source}"
+        )
     fp32 = Model.load(fp32_path)
     if fp32.metadata.quantization is not None:
         raise UsageError(f"{fp32_path} is quantized. Name the fp32 file: the int8 one beside it is validated with it.")

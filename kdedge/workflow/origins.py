@@ -1,12 +1,17 @@
-"""What a run came from, found again: its teacher, and the classes of its pictures."""
+"""What a run came from, found again: its teacher, its pictures, and their classes."""
+
+from pathlib import Path
 
 import numpy as np
 
+from kdedge.data.collection import TORCHVISION
+from kdedge.data.shards import is_shards
+from kdedge.models.run_folder import RunRecord
 from kdedge.models.teachers import LoadedTeacher, load_teacher
 from kdedge_runtime.arrays import Integers
 from kdedge_runtime.errors import DataError, UsageError
 
-__all__ = ["as_model_classes", "load_origin"]
+__all__ = ["as_model_classes", "load_origin", "pictures_of"]
 
 
 def load_origin(source: str, weights: str | None, weights_sha256: str | None) -> LoadedTeacher:
@@ -24,6 +29,25 @@ def load_origin(source: str, weights: str | None, weights_sha256: str | None) ->
     if weights_sha256 not in (None, teacher.record["weights_sha256"]):
         raise UsageError(f"{source} has other weights than when it taught.")
     return teacher
+
+
+def pictures_of(record: RunRecord, run: str) -> str:
+    """The data that a run was trained with.
+
+    Args:
+        record: of the run.
+        run: its folder.
+
+    Raises:
+        DataError: it was a folder which is not there any more.
+    """
+    source = str(record.data["source"])
+    if not source.startswith(TORCHVISION) and not is_shards(source) and not Path(source).exists():
+        raise DataError(
+            f"{run} was trained with the pictures in {source}, which are not there any more. Say where they are now: "
+            "--data DIR"
+        )
+    return source
 
 
 def as_model_classes(targets: Integers, labels: tuple[str, ...], known: tuple[str, ...], source: str) -> Integers:

@@ -15,7 +15,7 @@ from kdedge.models.trained import TrainedModel
 from kdedge.workflow.calibrate import fitting_half
 from kdedge.workflow.exported_files import ExportedFiles, open_files
 from kdedge.workflow.footprints import measure_footprints
-from kdedge.workflow.origins import as_model_classes
+from kdedge.workflow.origins import as_model_classes, pictures_of
 from kdedge.workflow.taught_by import find_teacher
 from kdedge_export.graph import deploy
 from kdedge_export.validate import (
@@ -61,6 +61,7 @@ class Validation:
     document: Path
     model: Path
     """The file to run: the int8 one when there is one."""
+    fp32: Path
 
     def require_passed(self) -> None:
         """Raise unless every gate is shown to be kept.
@@ -119,7 +120,7 @@ def validate_model(
         DataError: the pictures do not fit the model.
     """
     files = open_files(source, weights)
-    root = data or (None if files.record is None else files.record.data["source"])
+    root = data or (None if files.record is None else pictures_of(files.record, source))
     if root is None:
         raise UsageError(
             f"{files.fp32.path} does not come from a run, so its pictures are unknown. Name them: --data DIR."
@@ -138,7 +139,7 @@ def validate_model(
     )
     beside = Path(source) / "report" if is_run(Path(source)) else files.fp32.path.with_suffix(".report")
     page, document = write_report(report, evidence, out or beside)
-    return Validation(report, evidence, page, document, (files.int8 or files.fp32).path)
+    return Validation(report, evidence, page, document, (files.int8 or files.fp32).path, files.fp32.path)
 
 
 def _models(files: ExportedFiles, pictures: ValidationSet, notes: list[str]) -> Models:

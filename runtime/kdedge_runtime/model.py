@@ -75,6 +75,9 @@ class Model:
             UsageError: the provider is not part of the installed onnxruntime, or does not work here.
         """
         path = Path(path)
+        if path.is_dir():
+            inside = min(path.glob("*.onnx"), default=path / "model.onnx")
+            raise ModelFileError(f"{path} is a folder, and here one model file is needed, such as {inside}.")
         if not path.is_file():
             raise ModelFileError(f"There is no model file {path}. Write one with `kdedge export RUN`.")
         refuse_bundle(path)

@@ -91,7 +91,7 @@ class TestTraining:
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
         assert process.returncode == 130
-        assert "--resume" in err
+        assert f"kdedge {shlex.join(command[command.index('train') :])} --resume" in err
         assert err.endswith("interrupted\n")
         assert "Traceback" not in err
 

@@ -146,11 +146,16 @@ class TestRefused:
         request = Request(str(tiny), SMALL, teacher=("small:resnet20",), epochs=1)
         refused(tmp_path, request, r"small:resnet20 has random weights\. .*--teacher-weights FILE")
 
+    def test_a_teacher_that_is_not_there(self, tiny: Path, tmp_path: Path) -> None:
+        request = Request(str(tiny), SMALL, teacher=("runs/teacher21",), epochs=1)
+        refused(tmp_path, request, r"There is no run folder and no model 'runs/teacher21'")
+
     def test_a_teacher_by_name_with_the_weights_of_other_classes(self, tiny: Path, tmp_path: Path) -> None:
         save_file(build(ModelSpec("small:resnet14", 7), 32).state_dict(), tmp_path / "w.safetensors")
         weights = str(tmp_path / "w.safetensors")
         request = Request(str(tiny), SMALL, teacher=("small:resnet14",), teacher_weights=(weights,), epochs=1)
-        refused(tmp_path, request, "knows 7 classes, but .* has 3")
+        again = rf"kdedge train {tiny} --model small:resnet14 --weights {weights}"
+        refused(tmp_path, request, f"knows 7 classes, but .* has 3.*{again}")
 
     @pytest.mark.parametrize("loss", ["kd", "ce,map", "mapall"])
     def test_a_loss_that_needs_a_teacher_without_one(self, tiny: Path, tmp_path: Path, loss: str) -> None:

@@ -1,4 +1,4 @@
-"""SIGTERM: a checkpoint, exit code 0, and a run that goes on at that very step."""
+"""SIGTERM and Ctrl-C: a checkpoint, and a run that goes on at that very step."""
 
 import os
 import signal
@@ -20,6 +20,8 @@ from kdedge_runtime.errors import KdedgeError
 class Terminator(Listener):
     """Asks its own process to stop after a step, as (epoch, step)."""
 
+    asks = signal.SIGTERM
+
     def __init__(self, when: tuple[int, int]) -> None:
         super().__init__()
         self.when = when
@@ -27,7 +29,13 @@ class Terminator(Listener):
     def on_step(self, epoch: int, step: int, steps: int, parts: Tensor) -> None:
         super().on_step(epoch, step, steps, parts)
         if (epoch, step) == self.when:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), self.asks)
+
+
+class Interrupter(Terminator):
+    """Presses Ctrl-C in its place."""
+
+    asks = signal.SIGINT
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +81,24 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
         ours, theirs = load_file(tmp_path / "run" / name), load_file(uninterrupted / name)
         assert [tensor for tensor in ours if not torch.equal(ours[tensor], theirs[tensor])] == []
     assert metrics_of(tmp_path / "run") == metrics_of(uninterrupted)
+
+
+def test_ctrl_c_keeps_the_very_step_too(request_with_everything: Request, uninterrupted: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        start_run(request_with_everything, tmp_path / "run", Interrupter((1, 2)), "cpu")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    listener = Listener()
+    continue_run(request_with_everything, tmp_path / "run", listener, "cpu")
+    assert listener.steps == 9 - 3 - 2
+    assert metrics_of(tmp_path / "run") == metrics_of(uninterrupted)
+
+
+def test_a_second_ctrl_c_stops_at_once() -> None:
+    with stop_requests() as must_stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert must_stop()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_a_loss_that_is_not_a_number_is_not_kept_by_stopping(scenes: Path, tmp_path: Path) -> None:

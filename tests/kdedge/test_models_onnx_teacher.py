@@ -18,6 +18,7 @@ from kdedge.models import ModelSpec, build
 from kdedge.models.onnx_teacher import OnnxTeacher
 from kdedge_export.graph import deploy, export_graph, save_model
 from kdedge_export.normalise import Normalise
+from kdedge_export.surgery import PixelInput, explain_file
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.metadata import ImageInput, Metadata
 
@@ -93,6 +94,20 @@ def plain_export(model: nn.Module, path: Path, shape: tuple[int, ...], open_dims
 
 def close(measured: Tensor, expected: Tensor) -> bool:
     return measured.dtype == torch.float32 and torch.allclose(measured, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_assumed_of_a_file_is_told(network: nn.Module, exported: Path, tmp_path: Path) -> None:
+    foreign = OnnxTeacher.load(plain_export(network, tmp_path / "theirs.onnx", (1, 3, SIZE, SIZE)))
+    assert foreign.fed is not None and "mean 0.485,0.456,0.406 and std 0.229,0.224,0.225" in foreign.fed
+    assert OnnxTeacher.load(exported).fed is None
+
+
+def test_a_file_whose_pixels_were_stated_teaches_by_them(network: nn.Module, images: Tensor, tmp_path: Path) -> None:
+    theirs = plain_export(network, tmp_path / "theirs.onnx", (1, 3, SIZE, SIZE))
+    explain_file(theirs, tmp_path / "ours.onnx", pixels=PixelInput(SPEC.mean, SPEC.std))
+    teacher = OnnxTeacher.load(tmp_path / "ours.onnx")
+    assert teacher.fed is None
+    assert close(teacher(images)[0], network(Normalise(SPEC)(images)))
 
 
 class TestFileByKdedge:

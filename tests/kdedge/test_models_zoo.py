@@ -48,6 +48,11 @@ class TestNames:
         with pytest.raises(UsageError, match=rf"no model '{name}'\. Did you mean .*{near}"):
             canonical_name(name)
 
+    def test_a_name_of_another_library_is_named(self) -> None:
+        pytest.importorskip("timm")
+        with pytest.raises(UsageError, match=r"Did you mean timm:tf_efficientnet_lite0\?"):
+            canonical_name("tf_efficientnet_lite0")
+
     def test_a_name_like_no_other_gets_examples(self) -> None:
         with pytest.raises(UsageError, match=r"no model 'qqqq'\. Try resnet18"):
             canonical_name("qqqq")

@@ -155,10 +155,20 @@ def test_weights_that_changed_after_the_export_are_noticed(run: Path) -> None:
 
 
 def test_a_run_that_was_not_exported_names_the_command(teacher_run: Path) -> None:
-    with pytest.raises(UsageError, match=rf"no model file .*model\.onnx.*kdedge export {teacher_run} --quantize"):
+    with pytest.raises(UsageError, match=rf"no model file yet\. .*kdedge export {teacher_run} --quantize"):
         validate_model(str(teacher_run))
-    with pytest.raises(UsageError, match="kdedge export MODEL -o FILE"):
+    with pytest.raises(UsageError, match=r"kdedge export MODEL -o nowhere.onnx"):
         validate_model("nowhere.onnx")
+    with pytest.raises(UsageError, match=r"no run folder runs/student.*kdedge distill .* --out runs/student"):
+        validate_model("runs/student")
+
+
+def test_pictures_that_were_moved_are_asked_for(run: Path) -> None:
+    record = json.loads((run / "run.json").read_text())
+    record["data"]["source"] = "/elsewhere/scenes"
+    (run / "run.json").write_text(json.dumps(record))
+    with pytest.raises(DataError, match=r"trained with the pictures in /elsewhere/scenes, .* --data DIR"):
+        validate_model(str(run))
 
 
 def test_a_file_without_a_map_has_nothing_to_validate(run: Path) -> None:

@@ -1,5 +1,6 @@
 """The teachers that a user names: checked against the data, and found again when a run goes on."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from kdedge.distill.machine.compute import Compute
 from kdedge.distill.settings.request import Request
 from kdedge.distill.teacher.teacher import FileTeacher, NetworkTeacher, SeveralTeachers, Teacher
 from kdedge.distill.watched import Watched
+from kdedge.models import canonical_name
 from kdedge.models.run_folder import is_run
 from kdedge.models.teachers import LoadedTeacher, load_teacher
 from kdedge.models.trained import TrainedModel
@@ -32,7 +34,8 @@ def load_teachers(request: Request, data: Collection) -> list[LoadedTeacher]:
         elif weights:
             teachers.append(load_teacher(source, weights.pop(0)))
         else:
-            raise UsageError(f"The teacher {source} has random weights. Give it trained ones: --teacher-weights FILE.")
+            name = canonical_name(source)  # of a path that is mistyped it says that there is no such model
+            raise UsageError(f"The teacher {name} has random weights. Give it trained ones: --teacher-weights FILE.")
     if weights:
         raise UsageError(
             f"There is no teacher for the weights {', '.join(weights)}: run folders and .onnx files have their own. "
@@ -96,11 +99,19 @@ def heritage(teachers: Sequence[LoadedTeacher]) -> TrainedModel:
     return teachers[0].model
 
 
+def _trained_on(teacher: LoadedTeacher, data: Collection) -> str:
+    """How to get one, starting from the weights at hand where they are a network's."""
+    name, weights = teacher.record["source"], teacher.record["weights"]
+    if weights is None:
+        return ""
+    return f": {shlex.join(['kdedge', 'train', data.source, '--model', str(name), '--weights', weights])}"
+
+
 def _require_same_classes(teacher: LoadedTeacher, data: Collection) -> None:
     if teacher.classes != len(data.labels):
         raise UsageError(
             f"The teacher {teacher.record['source']} knows {teacher.classes} classes, but {data.source} has "
-            f"{len(data.labels)}. Expected a teacher trained on these classes: kdedge train {data.source}."
+            f"{len(data.labels)}. Expected a teacher trained on these classes{_trained_on(teacher, data)}."
         )
     if teacher.labels is not None and teacher.labels != data.labels:
         odd = sorted(set(teacher.labels) ^ set(data.labels))
