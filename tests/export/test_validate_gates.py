@@ -185,13 +185,13 @@ def test_another_input_than_in_training_fails() -> None:
 def test_maps_that_follow_nothing_fail() -> None:
     follows = Sanity("class", "int8", 0.3, 0.3, {"alike": Interval(0.2, 0.5), "pearson": None})
     assert check_sanity(follows, 12, "gradcam", Gates()).passed
-    assert check_sanity(replace(follows, alike=0.96), 12, "gradcam", Gates()).outcome == "failed"
+    assert check_sanity(replace(follows, alike=0.99), 12, "gradcam", Gates()).outcome == "failed"
 
 
 def test_whether_maps_follow_is_judged_by_the_interval_too() -> None:
-    unsure = Sanity("picture", "int8", 0.5, 0.5, {"alike": Interval(0.1, 0.98), "pearson": None})
+    unsure = Sanity("picture", "int8", 0.5, 0.5, {"alike": Interval(0.1, 0.99), "pearson": None})
     few = check_sanity(unsure, 3, "gradcam", Gates())
-    assert (few.outcome, few.images_needed) == ("not shown", 5)
+    assert (few.outcome, few.images_needed) == ("not shown", 4)
     # More images than are asked would not change it.
     most = check_sanity(unsure, 64, "gradcam", Gates())
     assert (most.outcome, most.images_needed) == ("not shown", None)
