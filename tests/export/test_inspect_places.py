@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_toys import node
 
 from kdedge_export.inspect.grid import grid_of
-from kdedge_export.inspect.places import Places, follow_places
+from kdedge_export.surgery.places import Places, follow_places
 from kdedge_export.surgery.port import image_port
 from kdedge_export.surgery.view import Array, GraphView, run_graph
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kdedge_export.inspect.places import Coordinates, Places
+from kdedge_export.surgery.places import Coordinates, Places
 from kdedge_export.surgery.view import Array
 
 __all__ = ["Grid", "grid_of"]

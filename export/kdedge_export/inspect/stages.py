@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kdedge_export.inspect.grid import Grid, grid_of
-from kdedge_export.inspect.places import follow_places
+from kdedge_export.surgery.places import follow_places
 from kdedge_export.surgery.port import Port
 from kdedge_export.surgery.view import Array, GraphView
 

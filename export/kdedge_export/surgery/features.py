@@ -8,7 +8,7 @@ from kdedge_export.errors import HeadNotSupported
 from kdedge_export.layout import Layout
 from kdedge_export.surgery.pooling import pooled_axes
 from kdedge_export.surgery.port import Port
-from kdedge_export.surgery.tokens import TokenShapes, has_weights, last_tokens, token_shapes
+from kdedge_export.surgery.tokens import Tokens, find_tokens, has_weights, last_tokens
 from kdedge_export.surgery.view import Array, GraphView, attributes, run_graph
 
 __all__ = ["Features", "find_features", "named_features"]
@@ -22,7 +22,6 @@ _CHANNELS_FIRST = {
     *("GlobalAveragePool", "GlobalMaxPool", "SpaceToDepth", "DepthToSpace"),
 }
 _FLOATS = ("float32", "float16")
-_GRIDS_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,11 @@ def find_features(
     maps = {tensor: value for tensor, value in held.items() if value.ndim == 4 and value.dtype.name in _FLOATS}
     told = tokens = None
     if any(value.ndim == 3 for value in held.values()):
-        told = token_shapes(view, port, logits, feed, name)
+        told = find_tokens(view, port, logits, feed, name)
         tokens = last_tokens(view, told, list(held), logits, feed, name, is_cut=is_cut)
-        # The heads of an attention have four axes too.
-        maps = {item: x for item, x in maps.items() if {x.shape[1:3], x.shape[2:]} & told.grids}
+        if tokens is not None:  # the heads of an attention have four axes too
+            size = told.layouts[tokens].height, told.layouts[tokens].width
+            maps = {item: x for item, x in maps.items() if size in (x.shape[1:3], x.shape[2:])}
     grid = _last_map(view, maps, logits)
     if told is not None and tokens is not None and (grid is None or view.place(tokens) > view.place(grid)):
         return _of_tokens(told, tokens)
@@ -75,7 +75,7 @@ def find_features(
         raise HeadNotSupported(
             f"{name} has no features with weights after them that lie over a picture and that the answer depends on: "
             "no [N, C, h, w] or [N, h, w, C] that all of it goes through, and no tokens [N, T, C]"
-            f"{_why_no_tokens(told, held)}. Name a tensor that has: --target-layer TENSOR."
+            f"{_why_no_tokens(held)}. Name a tensor that has: --target-layer TENSOR."
         )
     return _of_map(view, grid, held[grid], name)
 
@@ -107,11 +107,11 @@ def named_features(
         )
     value = run_graph(view.model, [tensor], feed, name)[tensor]
     if value.ndim == 3 and value.dtype.name in _FLOATS:
-        told = token_shapes(view, port, logits, feed, name)
-        if told.layout(tensor) is None:
+        told = find_tokens(view, port, logits, feed, name)
+        if tensor not in told.layouts:
             raise HeadNotSupported(
-                f"{name}: how {tensor} {list(value.shape)} lies over a picture cannot be seen{_grids_of(told)}. "
-                "Name tokens [N, T, C] whose T are such a grid, after class tokens if there are any."
+                f"{name}: how {tensor} {list(value.shape)} lies over a picture cannot be followed through the graph. "
+                "Name tokens [N, T, C] whose T are its cells row by row, after class tokens if there are any."
             )
         return _of_tokens(told, tensor)
     if value.ndim != 4 or not _is_map(value) or value.dtype.name not in _FLOATS:
@@ -122,9 +122,8 @@ def named_features(
     return _of_map(view, tensor, value, name)
 
 
-def _of_tokens(told: TokenShapes, tensor: str) -> Features:
-    layout = told.layout(tensor)
-    assert layout is not None
+def _of_tokens(told: Tokens, tensor: str) -> Features:
+    layout = told.layouts[tensor]
     return Features(tensor, layout, told.planes(layout))
 
 
@@ -155,18 +154,9 @@ def _is_map(value: Array) -> bool:
     return bool(min(value.shape[2:]) > 1 or min(value.shape[1:3]) > 1)
 
 
-def _why_no_tokens(told: TokenShapes | None, held: Mapping[str, Array]) -> str:
-    shapes = {value.shape[1] for value in held.values() if value.ndim == 3}
-    if told is None or not shapes:
-        return ""
-    return f" that move it (tensors with T = {', '.join(map(str, sorted(shapes)))} are there{_grids_of(told)})"
-
-
-def _grids_of(told: TokenShapes) -> str:
-    largest = sorted(told.grids, reverse=True)[:_GRIDS_NAMED]
-    return (
-        f"; the grids that its convolutions give are {', '.join(f'{h} × {w}' for h, w in largest)}" if largest else ""
-    )
+def _why_no_tokens(held: Mapping[str, Array]) -> str:
+    shapes = sorted({f"[N, {value.shape[1]}, {value.shape[2]}]" for value in held.values() if value.ndim == 3})
+    return f" whose T are cells of the picture row by row (there are {', '.join(shapes)})" if shapes else ""
 
 
 def _kind(view: GraphView, target: str) -> Literal["NCHW", "NHWC"] | None:

@@ -13,12 +13,12 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from kdedge_export.layout import Layout, grids_below, layout_of
-from kdedge_export.surgery.pooling import pooled_axes
+from kdedge_export.layout import Layout
+from kdedge_export.surgery.places import Places, follow_places
 from kdedge_export.surgery.port import Port
-from kdedge_export.surgery.view import Array, GraphView, Probe, attributes, run_graph, shapes_of, subgraphs
+from kdedge_export.surgery.view import Array, GraphView, Probe, run_graph, shapes_of, subgraphs
 
-__all__ = ["WEIGHTED", "TokenShapes", "has_weights", "last_tokens", "token_shapes"]
+__all__ = ["Tokens", "find_tokens", "has_weights", "last_tokens"]
 
 WEIGHTED = {"Conv", "Gemm", "MatMul"}
 _STAYS = {
@@ -27,30 +27,19 @@ _STAYS = {
 }
 """What a dense layer's result goes through and remains a projection: another arrangement or part, bias and scale."""
 _FLOATS = ("float32", "float16")
-_LEAST_CHANGE = 1e-5
+_DECIMALS, _APART = 4, 1e-3
+"""To which places are told apart."""
+_LEAST_CHANGE = 1e-6
 """Of the logits, relative to the largest: below it is rounding."""
 
 
 @dataclass(frozen=True)
-class TokenShapes:
-    """What the shapes of a graph's tensors tell of its tokens."""
+class Tokens:
+    """The tensors of a graph whose tokens lie over the picture."""
 
+    layouts: Mapping[str, Layout]
     shapes: Mapping[str, tuple[int, ...]]
     """Of all tensors on the way from the image to the logits, in an example run."""
-    images: int
-    """Of the example run."""
-    grids: frozenset[tuple[int, int]]
-    """The resolutions that the graph may work at."""
-    prefixes: frozenset[tuple[int, int]]
-    """How many tokens there are where cells were appended to others, and how many of those come first."""
-
-    def layout(self, tensor: str) -> Layout | None:
-        """Of a tensor of tokens; None where its tokens do not lie over the picture."""
-        shape = self.shapes.get(tensor, ())
-        is_sequence = len(shape) == 3 and shape[0] == self.images  # heads are multiples of it
-        found = layout_of(shape, self.grids) if is_sequence else None
-        is_known = found is not None and (not found.prefix or (shape[1], found.prefix) in self.prefixes)
-        return found if is_known else None
 
     def planes(self, layout: Layout) -> str | None:
         """The first tensor `[N, C, h, w]` with these cells."""
@@ -58,44 +47,54 @@ class TokenShapes:
         return next((name for name, shape in self.shapes.items() if len(shape) == 4 and shape[2:] == size), None)
 
 
-def token_shapes(view: GraphView, port: Port, logits: str, feed: Mapping[str, Array], name: str) -> TokenShapes:
-    """Run an example through the graph and note its shapes.
+def find_tokens(view: GraphView, port: Port, logits: str, feed: Mapping[str, Array], name: str) -> Tokens:
+    """Follow the image's places to all tensors of three axes.
 
     Args:
         view: the graph.
         port: its image input.
         logits: the tensor where the way ends.
-        feed: the example.
+        feed: an example.
         name: what messages call the graph.
     """
-    path = [view.nodes[at] for at in view.between(port.name, logits)]
-    path = [node for node in path if "Sequence" not in node.op_type and not subgraphs(node)]
-    concats = [node for node in path if node.op_type == "Concat"]
-    tensors = [item for node in path for item in node.output if item] + [
-        item for node in concats for item in node.input
-    ]
-    shapes = shapes_of(view.model, dict.fromkeys(tensors), feed, name)
-    seen = [shapes[node.output[0]][2:] for node in path if node.op_type in ("Conv", "MaxPool")]
-    grids = grids_below((size[0], size[1]) for size in seen if len(size) == 2) or _patches(feed[port.name].shape, port)
-    prefixes: set[tuple[int, int]] = set()
-    for node in concats:
-        total = shapes[node.output[0]]
-        if len(total) == 3 and attributes(node)["axis"] % 3 == 1:
-            starts = np.cumsum([0, *(shapes[item][1] for item in node.input)])
-            prefixes.update((total[1], int(start)) for start in starts[1:-1])
-    return TokenShapes(shapes, len(feed[port.name]), grids, frozenset(prefixes))
+    feed = {item: value[: port.shape[0] or 1] for item, value in feed.items()}
+    path = [at for at in view.between(port.name, logits) if "Sequence" not in view.nodes[at].op_type]
+    made = [item for at in path if not subgraphs(view.nodes[at]) for item in view.nodes[at].output if item]
+    shapes = shapes_of(view.model, made, feed, name)
+    read = {item for at in path for item in view.nodes[at].input if item} - shapes.keys() - feed.keys()
+    constants = {item: value for item in read if (value := view.value(item)) is not None}
+    held = constants | run_graph(view.model, sorted(read - constants.keys()), feed, name)
+    # Of what the image decides only the shapes matter.
+    values = {item: np.broadcast_to(np.float32(0), shape) for item, shape in shapes.items()}
+    wanted = [item for item, shape in shapes.items() if len(shape) == 3 and shape[0] == len(feed[port.name])]
+    places = follow_places(view, feed | held | values, port, path, wanted)
+    layouts = {item: layout for item in wanted if item in places and (layout := _layout(places[item])) is not None}
+    return Tokens(layouts, shapes)
 
 
-def _patches(shape: tuple[int, ...], port: Port) -> frozenset[tuple[int, int]]:
-    """The grids that square patches cut an image into, where no convolution does it."""
-    height, width = shape[1:3] if port.layout == "NHWC" else shape[2:]
-    sides = range(2, min(height, width) // 2 + 1)
-    return frozenset((height // side, width // side) for side in sides if not height % side and not width % side)
+def _layout(places: Places) -> Layout | None:
+    """Of tokens that are the picture's cells, row by row, behind those that are of no cell; None of any other."""
+    rows, columns = places.rows[0], places.columns[0]
+    if any(
+        not np.array_equal(item, np.broadcast_to(item[:, :1], item.shape), equal_nan=True) for item in (rows, columns)
+    ):
+        return None  # channels differ
+    rows, columns = rows[:, 0], columns[:, 0]
+    prefix = int(np.argmin(np.isnan(rows)))
+    vertical, horizontal = (np.unique(np.round(item[prefix:], _DECIMALS)) for item in (rows, columns))
+    height, width = len(vertical), len(horizontal)
+    if min(height, width) < 2 or height * width != len(rows) - prefix:
+        return None
+    expected = np.repeat(vertical, width), np.tile(horizontal, height)
+    is_grid = all(
+        np.allclose(item[prefix:], at, atol=_APART) for item, at in zip((rows, columns), expected, strict=True)
+    )
+    return Layout("tokens", height, width, prefix) if is_grid else None
 
 
 def last_tokens(
     view: GraphView,
-    told: TokenShapes,
+    told: Tokens,
     cuts: Iterable[str],
     logits: str,
     feed: Mapping[str, Array],
@@ -107,17 +106,17 @@ def last_tokens(
 
     Args:
         view: the graph.
-        told: of its shapes.
+        told: its tokens.
         cuts: the tensors that all of the answer goes through, in order.
         logits: the tensor where the way ends.
         feed: an example.
         name: what messages call the graph.
         is_cut: ask for tokens that all of the answer goes through.
     """
-    found = _last_that_moves(view, told, [item for item in cuts if told.layout(item)], logits, feed, name)
+    found = _last_that_moves(view, told, [item for item in cuts if item in told.layouts], logits, feed, name)
     if found is None or is_cut:
         return found
-    behind = [item for at in view.between(found, logits) for item in view.nodes[at].output if told.layout(item)]
+    behind = [item for at in view.between(found, logits) for item in view.nodes[at].output if item in told.layouts]
     return _last_that_moves(view, told, [found, *behind], logits, feed, name)
 
 
@@ -128,10 +127,9 @@ def has_weights(view: GraphView, tensor: str, logits: str) -> bool:
 
 
 def _last_that_moves(
-    view: GraphView, told: TokenShapes, tensors: list[str], logits: str, feed: Mapping[str, Array], name: str
+    view: GraphView, told: Tokens, tensors: list[str], logits: str, feed: Mapping[str, Array], name: str
 ) -> str | None:
-    tensors = [item for item in tensors if not _is_projection(view, item) and not _ends_in_channels(view, item, told)]
-    tensors = [item for item in tensors if has_weights(view, item, logits)]
+    tensors = [item for item in tensors if not _is_projection(view, item) and has_weights(view, item, logits)]
     if not tensors:
         return None
     outside = {item: _read_from_outside(view, item, logits) for item in tensors}
@@ -139,8 +137,8 @@ def _last_that_moves(
     held = dict(feed) | {item: value for item in read if (value := view.value(item)) is not None}
     held |= run_graph(view.model, sorted(read - held.keys()), feed, name)
     for tensor in reversed(tensors):
-        layout, value = told.layout(tensor), held[tensor]
-        if layout is None or value.dtype.name not in _FLOATS:
+        layout, value = told.layouts[tensor], held[tensor]
+        if value.dtype.name not in _FLOATS:
             continue
         tail = _tail(view, tensor, logits, {item: held[item] for item in {tensor, *outside[tensor]}}, name)
         spread = np.random.default_rng(0).normal(scale=float(value.astype(np.float64).std()) or 1.0, size=value.shape)
@@ -173,20 +171,11 @@ def _tail(view: GraphView, tensor: str, logits: str, held: Mapping[str, Array], 
 
 
 def _is_projection(view: GraphView, tensor: str) -> bool:
-    """Whether a dense layer gave a tensor, as it did the queries, keys and values of an attention."""
+    """Whether a product gave a tensor, as it did the queries, keys, values and scores of an attention."""
     node = view.maker(tensor)
-    while node is not None and node.op_type not in WEIGHTED:
+    while node is not None and node.op_type not in {*WEIGHTED, "Softmax"}:
         varying = [item for item in node.input if item in view.varying]
         if node.op_type not in _STAYS or len(varying) != 1:
             return False
         node = view.maker(varying[0])
-    return node is not None and any(view.is_weight(item) for item in node.input[:2])
-
-
-def _ends_in_channels(view: GraphView, tensor: str, told: TokenShapes) -> bool:
-    """Whether the last axis is averaged: then cells are there, and what looks like tokens are channels."""
-    takers = {at: view.nodes[at] for at in view.takers.get(tensor, [])}
-    if len(takers) != 1:
-        return False
-    (node,) = takers.values()
-    return pooled_axes(view, node, 3, told.shapes.get(node.output[0], ())) == (2,)
+    return node is not None

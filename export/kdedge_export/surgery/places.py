@@ -23,10 +23,8 @@ __all__ = ["Places", "follow_places"]
 Coordinates = NDArray[np.float32]
 """Of the values of a tensor, in its shape: 0 is one edge of the picture, 1 the other, NaN no place."""
 
-_MOVES = {
-    *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Split", "Concat", "Gather", "Expand"),
-    *("Tile", "DepthToSpace", "SpaceToDepth"),
-}
+_RESHAPES = {"Reshape", "Flatten", "Squeeze", "Unsqueeze"}
+_MOVES = {"Transpose", "Slice", "Split", "Concat", "Gather", "Expand", "Tile", "DepthToSpace", "SpaceToDepth"}
 _WINDOWED = {
     *("Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "MaxPool", "AveragePool", "LpPool", "Resize", "Upsample"),
 }
@@ -159,6 +157,8 @@ def _after(
     kind = node.op_type
     if not known or kind in _UNKNOWN:
         return tuple(map(Places.nowhere, shapes))
+    if kind in _RESHAPES:
+        return (known[0].moved(lambda places: places.reshape(shapes[0])),)
     if kind in _MOVES:
         return _moved(node, given, values, opset)
     if kind == "Pad":
