@@ -38,7 +38,7 @@ def explain(
         bool | None,
         typer.Option(
             "--page/--no-page",
-            help="Add a page, an SVG and a PNG of how each stage decided. [default: for a single picture]",
+            help="Add a page, an SVG and a PNG of how each stage decided. [default: for one picture without --method]",
         ),
     ] = None,
 ) -> None:
@@ -64,9 +64,9 @@ def explain(
                 progress=None if explainer is None else progress,
             )
         for explained in done:
-            _print_answer(explained)
+            _print_answer(explained, budget_ms)
         pictures = [(explained.picture, explained.written) for explained in done]
-        if page or (page is None and len(pictures) == 1):
+        if page or (page is None and len(pictures) == 1 and method is None):
             _write_pages(loaded, pictures, class_name, is_wanted=bool(page))
 
 
@@ -81,9 +81,11 @@ def _explainer(model: "Model", method: str, budget_ms: float | None, parts: int 
     return make_explainer(model, method, budget_ms=budget_ms, parts=parts, activations_of=activations_of)
 
 
-def _print_answer(explained: "Explained") -> None:
+def _print_answer(explained: "Explained", budget_ms: float | None) -> None:
     answer, estimate = explained.answer, explained.estimate
     account = "" if estimate is None else f"  {estimate.evaluations:,} evaluations, {estimate.elapsed_ms:,.0f} ms"
+    if estimate is not None and budget_ms is not None and estimate.elapsed_ms > 1.1 * budget_ms:
+        account += f" (over the {budget_ms:g} ms: without these evaluations there is no map)"
     typer.echo(f"{explained.written}  {answer.label} {100 * answer.probability:.1f} %{account}")
 
 

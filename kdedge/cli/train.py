@@ -76,7 +76,7 @@ def train(
 
 def _distilling(data: str, model: str, out: Path, flip: bool | None, images_per_class: int | None) -> list[str]:
     """The command to distill a student of a size that suits the teacher, on the same pictures, mirrored alike."""
-    is_small = re.fullmatch(r"(small:)?resnet(20|32|44|56|110)", model) is not None
+    is_small = re.fullmatch(r"(small:)?resnet(14|20|32|44|56|110)", model) is not None
     student = "resnet8" if is_small else "resnet10w16"
     mirrored = {None: [], True: ["--flip"], False: ["--no-flip"]}[flip]
     few = [] if images_per_class is None else ["--images-per-class", str(images_per_class)]

@@ -46,12 +46,12 @@ def _say_method(result: ExplainedOnnx, say: Callable[[str], None]) -> None:
     outputs = file.outputs
     assert cost is not None
     same = "bit for bit" if file.output_error == 0 else f"relative error {file.output_error:.0e}"
-    say(f"  [x] its own outputs are the original's ({same})")
+    say(f"  [✓] its own outputs are the original's ({same})")
     name = {"gradcam": "Grad-CAM", "reciprocam": "ReciproCAM"}[outputs.method]
     why = f": {file.why_not_gradcam} has no derivative here" if file.why_not_gradcam else ""
     against = "differences of the logits" if outputs.method == "gradcam" else "masked runs"
     agrees = "as it was" if file.map_error is None else f"agrees with {against} (relative error {file.map_error:.0e})"
-    say(f"  [x] map: {name}{why}, {agrees}")
+    say(f"  [✓] map: {name}{why}, {agrees}")
     if outputs.method == "reciprocam":
         say("      it runs all after the target once a cell, and tells what each cell alone adds to the logit")
     cells = f"{outputs.map_width} × {outputs.map_height} cells, " if outputs.map_width else ""

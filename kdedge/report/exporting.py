@@ -40,17 +40,17 @@ def print_export(result: ExportResult, source: str, data: str | None, weights: P
     if result.assumed_input is not None:
         say(f"  [-] preparing pictures: {result.assumed_input}")
     say(
-        f"  [x] logits equal PyTorch's{_but_for(result.logits_error, 'rounding')} on two inputs "
+        f"  [✓] logits equal PyTorch's{_but_for(result.logits_error, 'rounding')} on two inputs "
         f"(relative error {result.logits_error:.0e})"
     )
     if result.map_error is not None:
         looked_at = outputs.head if outputs.target_layer is None else f"{outputs.head} behind {outputs.target_layer}"
         cells = f"{outputs.method}, {outputs.map_width} × {outputs.map_height} cells, {looked_at}"
         but = _but_for(result.map_error, "rounding and units that it flips")
-        say(f"  [x] map equals PyTorch's{but} on two inputs (relative error {result.map_error:.0e}): {cells}")
+        say(f"  [✓] map equals PyTorch's{but} on two inputs (relative error {result.map_error:.0e}): {cells}")
     if result.fit is not None and result.fit.why_not is None:
         half = f"fitted on {result.fit.images:,} validation pictures, which kdedge validate leaves out"
-        say(f"  [x] probabilities at temperature {result.fit.temperature:.2f}, {half}")
+        say(f"  [✓] probabilities at temperature {result.fit.temperature:.2f}, {half}")
     elif result.fit is not None:
         say(f"  [-] probabilities at temperature 1: {result.fit.why_not}")
     if result.int8_note is not None and result.tradeoff is not None:

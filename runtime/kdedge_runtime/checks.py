@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 __all__ = ["Check", "bounded", "checklist"]
 
-_MARKS = {True: "[x]", False: "[ ]", None: "[-]"}
+_MARKS = {True: "[✓]", False: "[✗]", None: "[-]"}
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Check:
 
 
 def checklist(checks: Sequence[Check]) -> str:
-    """The checks for a terminal, one a line: `[x]` kept, `[ ]` broken, `[-]` not judged."""
+    """The checks for a terminal, one a line: `[✓]` kept, `[✗]` broken, `[-]` not judged."""
     name_width, found_width = (
         max(len(text) for text in texts)
         for texts in ([check.name for check in checks], [check.found for check in checks])

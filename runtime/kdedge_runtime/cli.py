@@ -5,9 +5,11 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
 
 from kdedge_runtime import __version__
-from kdedge_runtime.errors import KdedgeError
+from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.verbs import add_soak, add_verbs, check_verb, perform
 
 __all__ = ["build_parser", "main"]
@@ -28,9 +30,18 @@ _EXAMPLES = """examples:
 exit codes: 0 done, 1 other, 2 usage, 3 a package is missing, 4 a check failed, 5 the source failed"""
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong in one line; the whole usage would hide it."""
+        hint = ""
+        if message.startswith("unrecognized arguments: ") and Path(message.split()[-1]).is_file():
+            hint = " Quote a pattern, so that the shell does not open it: --source 'photos/*.jpg'."
+        self.exit(UsageError.exit_code, f"{self.prog}: error: {message}.{hint} All options: {self.prog} --help\n")
+
+
 def build_parser(prog: str = "kdedge-run") -> argparse.ArgumentParser:
     """The arguments of the command."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=prog,
         description="Run an explained model: every frame gets its answer and the reason, in one forward pass.",
         epilog=_EXAMPLES,

@@ -89,7 +89,8 @@ class Metadata:
         if PREFIX + "schema" not in props:
             raise ModelFileError(
                 "The model file has no kdedge metadata, so its labels and input size are unknown. "
-                "Expected a file written by `kdedge export`."
+                "Expected a file written by `kdedge export`; one of another framework is given them by `kdedge export "
+                "--from-onnx FILE --mean … --std …`."
             )
         schema = _parse(PREFIX + "schema", props[PREFIX + "schema"])
         if schema != SCHEMA:

@@ -1,5 +1,6 @@
 """The explained model: one session, one forward pass, the answer and the reason."""
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,8 +141,10 @@ class Model:
             return labels.index(name)
         if name.isdecimal() and int(name) < len(labels):
             return int(name)
+        near = difflib.get_close_matches(name, labels, n=3)
+        hint = f" Did you mean {', '.join(near)}?" if near else ""
         shown = ", ".join(labels[:12]) + (", …" if len(labels) > 12 else "")
-        raise UsageError(f"The model has no class {name!r}. Its {len(labels)} classes are: {shown}")
+        raise UsageError(f"The model has no class {name!r}.{hint} Its {len(labels)} classes are: {shown}")
 
     def predict(self, images: Pixels, class_index: int | None = None, *, explained: bool = True) -> Explanation:
         """Classify and explain a batch in one forward pass.

@@ -214,7 +214,7 @@ class TestFaithfulness:
     def test_a_map_must_be_shown_to_be_more_faithful_than_a_random_one(self) -> None:
         (shown,), (broken,) = self.check(32, 0.07, 0.03), self.check(32, -0.01, -0.1)
         assert (shown.key, shown.outcome, broken.outcome) == ("int8_map_margin", "passed", "failed")
-        assert checklist([shown]) == ["[x] int8 map more faithful than a random one  0.070  [0.030, 0.170]  (>= 0)"]
+        assert checklist([shown]) == ["[✓] int8 map more faithful than a random one  0.070  [0.030, 0.170]  (>= 0)"]
 
     def test_what_the_images_leave_open_is_not_shown_and_more_are_not_asked(self) -> None:
         (unsure,) = self.check(32, 0.07, -0.01)
@@ -237,8 +237,8 @@ class TestBudgets:
     def test_what_was_measured_here_says_so(self) -> None:
         checks = check_budgets("int8", self.FOOTPRINT, Budgets(latency_ms=9.0, peak_memory_mb=128))
         assert checklist(checks) == [
-            "[x] int8 peak memory, measured here  100.00 MB  (<= 128 MB)",
-            "[ ] int8 latency, measured here      10.00 ms   (<= 9 ms)  FAILED",
+            "[✓] int8 peak memory, measured here  100.00 MB  (<= 128 MB)",
+            "[✗] int8 latency, measured here      10.00 ms   (<= 9 ms)  FAILED",
         ]
 
     def test_memory_that_cannot_be_told_is_not_measured(self) -> None:
@@ -266,13 +266,13 @@ class TestChecklist:
             *check_comparison("int8", compared(100, labelled=False, lost=range(50)), Gates()),
         ]
         assert checklist(checks) == [
-            "[x] fp32 top-1 agreement              100.00 %                  (>= 100 %)",
-            "[x] fp32 map error                    0.0e+00                   (<= 0.0001)",
+            "[✓] fp32 top-1 agreement              100.00 %                  (>= 100 %)",
+            "[✓] fp32 map error                    0.0e+00                   (<= 0.0001)",
             "[-] int8 top-1 drop                   not measured: the images have no labels",
-            "[ ] int8 top-1 agreement              50.00 %   [39.79, 60.12]  (>= 90 %)  FAILED",
+            "[✗] int8 top-1 agreement              50.00 %   [39.79, 60.12]  (>= 90 %)  FAILED",
             "[?] int8 map Pearson, mean            1.000     [0.964, 1.000]  (>= 0.98)  NOT SHOWN with 100 images; "
             "about 190 would show it",
-            "[x] int8 map Pearson, 5th percentile  1.000     [1.000, 1.000]  (>= 0.9)",
+            "[✓] int8 map Pearson, 5th percentile  1.000     [1.000, 1.000]  (>= 0.9)",
         ]
 
     @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ class TestFromOnnx:
         done = command("export", "--from-onnx", theirs, "-o", ours, *options)
         assert done.code == 0, done.err
         assert done.out == ""
-        assert "[x] its own outputs are the original's" in done.err
+        assert "[✓] its own outputs are the original's" in done.err
         assert "map: Grad-CAM, agrees with differences of the logits" in done.err
         assert "8 × 8 cells, GAP+Linear head" in done.err
         assert re.search(

@@ -26,6 +26,15 @@ def test_the_file_or_a_method_explains(command: Callable[..., Outcome], files: t
     assert own.out.startswith(str(tmp_path / "own" / "picture.png"))
     assert "16 evaluations, " in asked.out
     assert "evaluations" not in own.out
+    # The page tells of the model's own map.
+    assert list((tmp_path / "own").glob("*.html")) and not list((tmp_path / "asked").glob("*.html"))
+
+
+def test_a_budget_that_is_less_than_a_method_needs_is_told(
+    command: Callable[..., Outcome], files: tuple[str, str], tmp_path: Path
+) -> None:
+    asked = command("explain", *files, "--method", "lime", "--budget-ms", "0.01", "-o", str(tmp_path / "asked"))
+    assert "(over the 0.01 ms: without these evaluations there is no map)" in asked.out
 
 
 def test_score_cam_explains_what_export_wrote_with_a_map(

@@ -37,6 +37,8 @@ def test_the_asked_class_is_explained(model: Model, photos: Path, tmp_path: Path
     assert {item.answer.explained for item in done} == {"blue"}
     with pytest.raises(UsageError, match="no class 'purple'"):
         explain(model, [photos], tmp_path / "out", class_name="purple")
+    with pytest.raises(UsageError, match=r"no class 'gren'\. Did you mean green\?"):
+        explain(model, [photos], tmp_path / "out", class_name="gren")
 
 
 def test_pictures_of_the_same_name_do_not_overwrite_each_other(model: Model, tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ def test_a_source_that_gives_out_keeps_what_came_and_exits_5(
     assert (tmp_path / "o.mp4").stat().st_size > 0
     assert main([str(model_path), "--source", str(video), "--soak", "10s"]) == 5, "why the soak was short is told"
     told = capfd.readouterr().err
-    assert "[ ] duration" in told
+    assert "[✗] duration" in told
     assert told.splitlines()[-1] == "error: the disk is gone"
 
 
@@ -359,3 +359,13 @@ def test_an_output_that_cannot_be_written_is_no_traceback(
     (tmp_path / "file").write_text("")
     code, error = _fails(capsys, model_path, "--source", photos, "-o", tmp_path / "file" / "out")
     assert (code, str(tmp_path / "file") in error) == (1, True)
+
+
+def test_a_pattern_that_the_shell_has_opened_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures = [tmp_path / name for name in ("a.jpg", "b.jpg")]
+    for picture in pictures:
+        picture.touch()
+    with pytest.raises(SystemExit, match="2"):
+        main(["model.onnx", "--source", *map(str, pictures)])
+    told = capsys.readouterr().err
+    assert "Quote a pattern" in told and len(told.splitlines()) == 1

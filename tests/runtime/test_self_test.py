@@ -154,8 +154,8 @@ def test_the_list_is_one_line_a_check() -> None:
         Check("map", "not judged: the file gives none", "", None),
     ]
     assert checklist(checks).splitlines() == [
-        "[x] latency  18.30 ms                         (<= 33 ms)",
-        "[ ] file     120.00 MB                        (<= 105 MB)  FAILED",
+        "[✓] latency  18.30 ms                         (<= 33 ms)",
+        "[✗] file     120.00 MB                        (<= 105 MB)  FAILED",
         "[-] map      not judged: the file gives none",
     ]
 
@@ -166,7 +166,7 @@ def test_the_command_passes_and_fails_by_its_exit_code(
     good = with_golden(write_model("good.onnx"))
     assert main([str(good), "--self-test", "--device", "generic"]) == 0
     told = capsys.readouterr()
-    assert told.out.startswith("good.onnx on generic\n[x] onnxruntime") and told.err == ""
+    assert told.out.startswith("good.onnx on generic\n[✓] onnxruntime") and told.err == ""
 
     bad = off_by(write_model("bad.onnx"), "saliency_map", 0.3)
     assert main([str(bad), "--self-test", "--device", "generic", "--json"]) == 4

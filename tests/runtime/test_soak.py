@@ -162,7 +162,7 @@ def test_the_command_runs_for_the_time_and_fails_where_the_source_ends_first(
 ) -> None:
     assert main([str(model_path), "--source", str(photos), "--soak", "10s"]) == 4
     told = capfd.readouterr().err
-    assert "[ ] duration" in told
+    assert "[✗] duration" in told
     assert told.splitlines()[-1].startswith("error: The soak failed: duration")
 
 

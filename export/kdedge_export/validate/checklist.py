@@ -8,15 +8,15 @@ from kdedge_export.validate.check import Check, Outcome, Unit
 
 __all__ = ["asked_for", "checklist", "found", "outcome_words", "plain_speed", "spread"]
 
-_MARKS: dict[Outcome, str] = {"passed": "[x]", "failed": "[ ]", "not shown": "[?]", "not measured": "[-]"}
+_MARKS: dict[Outcome, str] = {"passed": "[✓]", "failed": "[✗]", "not shown": "[?]", "not measured": "[-]"}
 
 
 def checklist(checks: Sequence[Check]) -> list[str]:
-    """One line a check: `[x]` kept, `[ ]` broken, `[?]` not shown, `[-]` not measured.
+    """One line a check: `[✓]` kept, `[✗]` broken, `[?]` not shown, `[-]` not measured.
 
     ```
-    [x] fp32 top-1 agreement               100.00 %                        (>= 100 %)
-    [ ] int8 map Pearson, 5th percentile   0.871        [0.862, 0.880]     (>= 0.9)    FAILED
+    [✓] fp32 top-1 agreement               100.00 %                        (>= 100 %)
+    [✗] int8 map Pearson, 5th percentile   0.871        [0.862, 0.880]     (>= 0.9)    FAILED
     [?] int8 top-1 drop                    0.26 points  [-0.51, 1.28]      (<= 1 points)  NOT SHOWN with 390 images; …
     [-] int8 top-1 drop                    not measured: the images have no labels
     ```
