@@ -120,6 +120,40 @@ def grids_and_blocks() -> Net:
     return Net(net, (Stage("blocks.1", planes), Stage("blocks.0", planes), Stage("stem", planes)))
 
 
+class Attends(nn.Module):
+    """Attention behind a norm, added to what it reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(12)
+        self.attention = nn.MultiheadAttention(12, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = self.norm(x)
+        return x + self.attention(normed, normed, normed, need_weights=False)[0]
+
+
+class Hybrid(nn.Module):
+    """Convolutions, and attention with a class token at their coarsest resolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU())
+        self.patches, self.token = nn.Conv2d(8, 12, 2, 2), nn.Parameter(torch.randn(1, 1, 12))
+        self.blocks = nn.Sequential(Attends(), Attends())
+        self.norm, self.fc = nn.LayerNorm(12), nn.Linear(12, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patches(self.stem(x)).flatten(2).mT
+        tokens = self.blocks(torch.cat([self.token.expand(x.shape[0], -1, -1), tokens], 1))
+        return self.fc(self.norm(tokens)[:, 0])
+
+
+def hybrid() -> Net:
+    """Of the tokens' resolution the last that tells is not the last that all goes through, which is normalised."""
+    return Net(Hybrid(), (Stage("blocks.1.norm", tokens(8, 1), 1, 2), Stage("stem", planes)))
+
+
 class Mixer(nn.Module):
     """No attention: one dense layer over the tokens of a channel, and one over the channels of a token."""
 
@@ -148,6 +182,7 @@ NETS = {
     "mean of tokens": mean_of_tokens,
     "shifted windows": shifted_windows,
     "grids and blocks": grids_and_blocks,
+    "hybrid": hybrid,
     "mixer": mixer,
 }
 
@@ -157,7 +192,7 @@ def test_each_stage_is_gradient_times_activation(tmp_path: Path, name: str) -> N
     torch.manual_seed(0)
     net = NETS[name]()
     model, side = lively(net.module), 64 if name == "grids and blocks" else SIDE
-    path = to_onnx(model, tmp_path / "net.onnx", side, dynamo=name in ("mean of tokens", "mixer"))
+    path = to_onnx(model, tmp_path / "net.onnx", side, dynamo=name in ("mean of tokens", "hybrid", "mixer"))
     for seed, class_index in ((1, None), (2, 4)):
         x = inputs(1, seed, side)
         found = decide(onnx.load(path), {"input": x.numpy()}, "net", class_index=class_index)

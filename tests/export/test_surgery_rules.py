@@ -65,6 +65,11 @@ CASES = {
         constants={"gain": GAIN[:3], "none": np.zeros(3, np.float32)},
         shape=PLANES,
     ),
+    "a sum": one("ReduceSum", lambda x: x.sum(1), "axes", keepdims=0, constants={"axes": [1]}),
+    "a length": one("ReduceL2", lambda x: x.norm(dim=2, keepdim=True), axes=[-1]),
+    "a length, its axis an input": one(
+        "ReduceL2", lambda x: x.norm(dim=1), "axes", keepdims=0, constants={"axes": [1]}, opset=18
+    ),
     "means of windows, their padding left out": one(
         "AveragePool",
         lambda x: F.avg_pool2d(x, (3, 2), 2, (1, 0), count_include_pad=False),

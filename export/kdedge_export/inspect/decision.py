@@ -222,7 +222,7 @@ def _slopes(run: _Run, layers: tuple[Layer, ...]) -> tuple[_Slopes | None, str]:
         copy.graph.input.append(helper.make_tensor_value_info(_CLASS, TensorProto.INT64, [1]))
         copy.graph.input.append(helper.make_tensor_value_info(_ONE_HOT, kind, no_class.shape))
         builder.write(copy)
-        by_tensor = {item.tensor: grads[item.tensor] for item in layers[first:]}
+        by_tensor = {item.tensor: grads[item.tensor] for item in layers[first:] if item.tensor in grads}
         return _Slopes(Probe(copy, by_tensor.values(), run.name), run.feed, by_tensor, no_class), why
     return None, why
 

@@ -31,8 +31,7 @@ def layers_with_cells(
 ) -> tuple[Layer, ...]:
     """All between the first weights and the last that are not too fine to look at, from the image on.
 
-    They are what all of the answer goes through. Where that has one resolution only, as in a vision transformer, it is
-    what each attention reads instead, behind its norm, and what comes after the last.
+    They are what all of the answer goes through, and what attentions read, behind their norm.
 
     Args:
         view: the graph.
@@ -46,21 +45,22 @@ def layers_with_cells(
     read = _what_attention_reads(view, cuts, path)
     wanted = {
         tensor
-        for tensor in (*cuts[1:-1], *read)
+        for tensor in {*cuts[1:-1], *(tensor for way in read for tensor in way)}
         if values[tensor].dtype.kind == "f" and view.nodes[view.place(tensor)].op_type != "Pad"
         if weighted[0] <= view.place(tensor) < weighted[-1]
     }
     places = follow_places(view, values, port, path, wanted)
     grids = {tensor: grid for tensor in places if (grid := grid_of(places[tensor])) is not None}
-    found = {tensor: Layer(tensor, grid, read.get(tensor)) for tensor, grid in grids.items()}
+    readers = _readers(read, grids)
+    found = {tensor: Layer(tensor, grid, readers.get(tensor)) for tensor, grid in grids.items()}
     finest = max(FINEST_CELLS, min((max(layer.grid.size) for layer in found.values()), default=0))
     found = {tensor: layer for tensor, layer in found.items() if max(layer.grid.size) <= finest}
-    whole = [found[tensor] for tensor in cuts if tensor in found and not _goes_on(view, tensor, found, path)]
-    readers = [layer for layer in found.values() if layer.reader is not None]
-    if len(readers) > 1 and len({layer.grid.size for layer in whole}) == 1:
-        start = view.place(readers[-1].tensor)
-        whole = readers + [layer for layer in whole if view.place(layer.tensor) > start]
-    return tuple(whole)
+    whole = {tensor for tensor in cuts if tensor in found and not _goes_on(view, tensor, found, path)}
+    return tuple(
+        layer
+        for layer in sorted(found.values(), key=lambda layer: view.place(layer.tensor))
+        if layer.tensor in whole or layer.reader is not None
+    )
 
 
 def _goes_on(view: GraphView, tensor: str, found: Mapping[str, Layer], path: list[int]) -> bool:
@@ -78,39 +78,48 @@ def _has_weights(view: GraphView, at: int) -> bool:
     return node.op_type in _WEIGHTED and any(view.is_weight(item) for item in node.input[:2])
 
 
-def _what_attention_reads(view: GraphView, cuts: list[str], path: list[int]) -> dict[str, int]:
-    """For each attention the last tensor before its weights that all it takes goes through, and the attention's number.
+def _what_attention_reads(view: GraphView, cuts: list[str], path: list[int]) -> list[list[str]]:
+    """For each attention the tensors with weights behind them that all it takes goes through, the last first.
 
-    An attention is a softmax; what it weighs comes from the last tensor that all of the answer goes through.
+    An attention is a softmax; what it weighs comes from the last tensor that all of the answer goes through, which is
+    the last of the list.
     """
-    read: dict[str, int] = {}
-    softmaxes = [at for at in path if view.nodes[at].op_type == "Softmax"]
-    for number, at in enumerate(softmaxes, start=1):
-        weights = str(view.nodes[at].output[0])
+    read = []
+    for at in (at for at in path if view.nodes[at].op_type == "Softmax"):
+        weighing = str(view.nodes[at].output[0])
         before = next(tensor for tensor in reversed(cuts) if view.place(tensor) < at)
-        taken = (
+        way = [
             tensor
-            for tensor in reversed(view.cuts(before, weights)[:-1])
-            if any(_has_weights(view, between) for between in view.between(tensor, weights))
-        )
-        tensor = next(taken, None)
-        if tensor is not None and tensor not in cuts:
-            read.setdefault(tensor, number)
+            for tensor in reversed(view.cuts(before, weighing)[1:-1])
+            if any(_has_weights(view, between) for between in view.between(tensor, weighing))
+        ]
+        read.append([*way, before])
     return read
+
+
+def _readers(read: list[list[str]], grids: Mapping[str, Grid]) -> dict[str, int]:
+    """The number of the attention that reads a tensor first: the last on its way that has the width it came with."""
+    numbers: dict[str, int] = {}
+    for number, (*way, before) in enumerate(read, start=1):
+        width = grids[before].channels if before in grids else None
+        tensor = next((item for item in way if item in grids and width in (None, grids[item].channels)), None)
+        if tensor is not None:
+            numbers.setdefault(tensor, number)
+    return numbers
 
 
 def chosen(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     """At most five stages, from coarse to fine; the last layer is one.
 
-    Of every resolution the last layer; where there is only one, layers at even distances, which are what attention
-    reads where they can be.
+    Of every resolution the last layer. Where there is only one, as in a vision transformer, layers at even distances:
+    what attentions read, if there are any, and the last.
     """
     last = layers[-1]
     shown = [layer for layer in layers if min(layer.grid.size) >= min(last.grid.size)]
     by_size = {layer.grid.size: layer for layer in shown}  # the last of each
     if len(by_size) > 1:
         return tuple(sorted(by_size.values(), key=lambda layer: max(layer.grid.size))[:MOST_STAGES])
-    readers = [layer for layer in shown if layer.reader is not None and layer is not last]
-    shown = [*readers, last] if readers else shown
+    if any(layer.reader is not None for layer in shown):
+        shown = [layer for layer in shown if layer.reader is not None or layer is last]
     count = min(MOST_STAGES, len(shown))
     return tuple(shown[step * (len(shown) - 1) // max(count - 1, 1)] for step in reversed(range(count)))

@@ -17,6 +17,7 @@ from kdedge_export.surgery.attention import ATTENTION, product
 from kdedge_export.surgery.builder import Builder
 from kdedge_export.surgery.moves import MOVES
 from kdedge_export.surgery.pooling import pooled_axes
+from kdedge_export.surgery.reductions import REDUCTIONS
 from kdedge_export.surgery.slopes import ELEMENTWISE
 from kdedge_export.surgery.step import CannotDifferentiate, Rule, Seed, Step, Values
 from kdedge_export.surgery.view import Array, GraphView, attributes
@@ -272,4 +273,5 @@ _RULES: dict[str, Rule] = {
     **MOVES,
     **ELEMENTWISE,
     **ATTENTION,
+    **REDUCTIONS,
 }

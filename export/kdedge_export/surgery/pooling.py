@@ -4,7 +4,7 @@ import onnx
 
 from kdedge_export.surgery.view import GraphView, attributes
 
-__all__ = ["pooled_axes"]
+__all__ = ["pooled_axes", "reduced_axes"]
 
 
 def pooled_axes(
@@ -19,8 +19,11 @@ def pooled_axes(
     if node.op_type == "AveragePool":
         is_whole = all(size == 1 for size in output_shape[2:]) and not any(attributes(node).get("pads", []))
         return tuple(range(2, rank)) if is_whole else None
-    if node.op_type != "ReduceMean":
-        return None
+    return reduced_axes(view, node, rank) if node.op_type == "ReduceMean" else None
+
+
+def reduced_axes(view: GraphView, node: onnx.NodeProto, rank: int) -> tuple[int, ...] | None:
+    """The axes over which a node reduces, an attribute before they became an input; None where they vary."""
     given = attributes(node).get("axes")
     if given is None and len(node.input) > 1 and node.input[1]:
         listed = view.value(node.input[1])
