@@ -180,7 +180,9 @@ def _gained(qat: dict[str, Any]) -> str:
         if before[key] is not None and (key != "float_layers" or before[key] or after[key]):
             figures.append(f"{name} {scale * before[key]:.{digits}f} → {scale * after[key]:.{digits}f}{unit}")
     outcome = "taken" if qat["taken"] else "not taken, it keeps less"
-    return f"  trained on for {qat['epochs']} epochs with int8's errors: {', '.join(figures)} ({outcome})"
+    missed, all_tensors = qat["not_rounded"], qat["rounded"] + qat["not_rounded"]
+    part = f", but for {missed} of {all_tensors} tensors, which PyTorch has no results for" if missed else ""
+    return f"  trained on for {qat['epochs']} epochs with int8's errors{part}: {', '.join(figures)} ({outcome})"
 
 
 def _megabytes(path: Path) -> str:

@@ -191,7 +191,7 @@ def test_what_training_with_int8s_errors_gained_is_told(
     after = {"top1": 0.925, "agreement": 0.98, "map_pearson": 0.99004, "loss": 0.02, "float_layers": 0}
 
     def said(**qat: object) -> str:
-        note = {"epochs": 3, "before": before, "after": after, "taken": True} | qat
+        note = {"epochs": 3, "before": before, "after": after, "taken": True, "rounded": 40, "not_rounded": 0} | qat
         print_export(replace(exported, int8_note=exported.int8_note | {"qat": note}), "small:resnet8", None, None)
         return capsys.readouterr().err
 
@@ -204,3 +204,4 @@ def test_what_training_with_int8s_errors_gained_is_told(
     assert "errors: agreement 95.0 → 98.0 %, loss of answers" in fewer
     assert "layers in float 2 → 0 (taken)" in fewer
     assert "(not taken, it keeps less)" in said(taken=False)
+    assert "int8's errors, but for 2 of 42 tensors, which PyTorch has no results for: top-1" in said(not_rounded=2)
