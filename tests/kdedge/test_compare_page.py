@@ -172,6 +172,7 @@ class TestAxes:
 
     def test_an_axis_that_counts_has_whole_ticks(self) -> None:
         assert linear_axis([1, 3], ticks=8, least_step=1.0).ticks == (1, 2, 3)
+        assert linear_axis([1, 18], ticks=8, least_step=1.0).ticks == (0, 5, 10, 15, 20)
 
     @pytest.mark.parametrize("values", [[0.02, 47.6], [1.0], [0.5, 0.6], [2.0, 2.0], [1e-5, 3e4]])
     def test_a_logarithmic_axis_as_well(self, values: list[float]) -> None:

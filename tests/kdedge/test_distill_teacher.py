@@ -203,7 +203,7 @@ class TestRun:
         request = Request(str(tiny), SMALL, teacher=(str(file),), loss="ce,kd,map", epochs=1)
         complaint = (
             r"term map compares saliency maps, but the teacher has none: plain\.onnx has no output saliency_map; "
-            r"kdedge export --from-onnx .*plain\.onnx -o .* adds one\. .*--loss ce:0\.1,kd:0\.9"
+            r"kdedge export --from-onnx .*plain\.onnx -o .* adds one, .*--loss ce:0\.1,kd:0\.9"
         )
         with pytest.raises(UsageError, match=complaint):
             start_run(request, tmp_path / "refused", Listener(), "cpu")

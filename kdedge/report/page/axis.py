@@ -36,7 +36,8 @@ def linear_axis(values: Sequence[float], *, ticks: int = 5, least_step: float = 
     low, high = min(values), max(values)
     span = high - low or abs(high) or 1.0
     size = 10 ** math.floor(math.log10(span / ticks))
-    step = max(least_step, next(size * factor for factor in _STEPS if size * factor >= span / ticks * (1 - 1e-9)))
+    steps = (size * factor for factor in _STEPS if size * factor >= span / ticks * (1 - 1e-9))
+    step = max(least_step, next(step for step in steps if not least_step or step < 1 or step % least_step == 0))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     last = max(last, first + 1)
     # Rounded to digits that the step has, so that 3 · 0.1 is 0.3.
