@@ -16,10 +16,10 @@ from kdedge_export.graph import Deployed, Plain, deploy, export_graph, save_mode
 from kdedge_export.inspect.weights import class_weights
 from kdedge_export.quantize import Quantized, Recipe, quantize
 from kdedge_export.quantize.dense import dense_layers
+from kdedge_export.quantize.editor import GraphEditor
 from kdedge_export.quantize.layers import layers_of
 from kdedge_export.quantize.rewrite import rewrite
 from kdedge_export.quantize.search import Goal
-from kdedge_export.quantize.surgery import Surgery
 from kdedge_export.validate.metrics import agreement, map_pearson
 from kdedge_runtime import Metadata, Model
 
@@ -172,7 +172,7 @@ def test_a_layer_without_a_bias_and_a_graph_without_a_map(pictures: Draw, tmp_pa
 
 def test_small_layers_stay_float() -> None:
     rewritten = rewrite(export_graph(deploy(randomised(HeadNet(nn.Linear(CHANNELS, 5000))), SPEC)), bytes_in=True)
-    assert dense_layers(Surgery(rewritten.model), rewritten.head_nodes) == []
+    assert dense_layers(GraphEditor(rewritten.model), rewritten.head_nodes) == []
 
 
 def test_a_classifiers_weights_are_read_from_its_bytes(pair: Pair) -> None:

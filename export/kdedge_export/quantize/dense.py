@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from kdedge_export.onnx_node import attributes
+from kdedge_export.quantize.editor import GraphEditor
 from kdedge_export.quantize.ranges import Range
 from kdedge_export.quantize.recipe import Recipe
-from kdedge_export.quantize.surgery import Surgery
 
 __all__ = ["dense_layers", "quantize_dense"]
 
@@ -30,7 +30,7 @@ _LARGEST_BIAS = float(1 << 30)
 """In steps of the product's 32-bit sums."""
 
 
-def dense_layers(graph: Surgery, left_alone: Collection[str]) -> list[str]:
+def dense_layers(graph: GraphEditor, left_alone: Collection[str]) -> list[str]:
     """Names of the large dense layers among nodes that the quantizer leaves alone, or whose weight one of them reads.
 
     They are `Gemm`s, and nothing reads their `[out, in]` weight in a way that is not known here.
@@ -44,7 +44,7 @@ def dense_layers(graph: Surgery, left_alone: Collection[str]) -> list[str]:
     ]
 
 
-def quantize_dense(graph: Surgery, layers: Mapping[str, Range], recipe: Recipe) -> None:
+def quantize_dense(graph: GraphEditor, layers: Mapping[str, Range], recipe: Recipe) -> None:
     """Give dense layers int8 weights.
 
     Args:
@@ -58,7 +58,7 @@ def quantize_dense(graph: Surgery, layers: Mapping[str, Range], recipe: Recipe) 
         _Layer(graph, node, weight, layers[node.name], recipe).quantize()
 
 
-def _weight(graph: Surgery, node: onnx.NodeProto) -> NDArray[np.float32] | None:
+def _weight(graph: GraphEditor, node: onnx.NodeProto) -> NDArray[np.float32] | None:
     settings = attributes(node)
     if node.op_type != "Gemm" or not settings.get("transB", 0) or settings.get("transA", 0):
         return None
@@ -72,7 +72,7 @@ def _weight(graph: Surgery, node: onnx.NodeProto) -> NDArray[np.float32] | None:
     return weight if known else None
 
 
-def _bias(graph: Surgery, node: onnx.NodeProto, outputs: int) -> NDArray[np.float32] | None:
+def _bias(graph: GraphEditor, node: onnx.NodeProto, outputs: int) -> NDArray[np.float32] | None:
     return graph.constant(node.input[2]) if len(node.input) == 3 else np.zeros(outputs, np.float32)
 
 
@@ -88,7 +88,7 @@ class _Layer:
     """One dense layer on its way to bytes."""
 
     def __init__(
-        self, graph: Surgery, node: onnx.NodeProto, weight: NDArray[np.float32], reach: Range, recipe: Recipe
+        self, graph: GraphEditor, node: onnx.NodeProto, weight: NDArray[np.float32], reach: Range, recipe: Recipe
     ) -> None:
         self.graph, self.node, self.name = graph, node, node.input[1]
         self.kind: type[np.integer[Any]] = np.uint8 if recipe.activations == "uint8" else np.int8

@@ -16,11 +16,11 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from kdedge_export.graph.head_nodes import WEIGHTED
 from kdedge_export.onnx_node import attributes
 from kdedge_export.quantize.dense import dense_layers, quantize_dense
+from kdedge_export.quantize.editor import GraphEditor, gated_product
 from kdedge_export.quantize.pixels import CENTRED
 from kdedge_export.quantize.ranges import Range
 from kdedge_export.quantize.recipe import Recipe
 from kdedge_export.quantize.rewrite import Rewritten
-from kdedge_export.quantize.surgery import Surgery, gated_product
 
 __all__ = ["insert_quantization", "observed_tensors", "quantizable_nodes"]
 
@@ -50,7 +50,7 @@ def quantizable_nodes(rewritten: Rewritten) -> list[str]:
     """Names of the nodes that can be quantized, in the order of the graph."""
     nodes = rewritten.model.graph.node
     first = next((index for index, node in enumerate(nodes) if node.op_type in WEIGHTED), 0)
-    graph = Surgery(rewritten.model)
+    graph = GraphEditor(rewritten.model)
     left_alone = rewritten.left_alone
     dense = dense_layers(graph, left_alone)
     excluded = left_alone | _between_weights(graph, [name for name in dense if name not in left_alone])
@@ -66,7 +66,7 @@ def quantizable_nodes(rewritten: Rewritten) -> list[str]:
     return [*names, *moved, *dense]
 
 
-def _between_weights(graph: Surgery, dense: Collection[str]) -> set[str]:
+def _between_weights(graph: GraphEditor, dense: Collection[str]) -> set[str]:
     """What follows dense layers, whose results are float, up to the next layer: a few values an image."""
     names, tensors = set[str](), set[str]()
     for node in graph.graph.node:
@@ -78,7 +78,7 @@ def _between_weights(graph: Surgery, dense: Collection[str]) -> set[str]:
 
 def observed_tensors(rewritten: Rewritten) -> list[str]:
     """Names of the tensors whose ranges quantization needs."""
-    graph, names = Surgery(rewritten.model), set(quantizable_nodes(rewritten))
+    graph, names = GraphEditor(rewritten.model), set(quantizable_nodes(rewritten))
     constants = {tensor.name for tensor in graph.graph.initializer}
     types = {value.name: value.type.tensor_type.elem_type for value in graph.graph.value_info}
     tensors = dict.fromkeys(
@@ -104,7 +104,7 @@ def insert_quantization(
     """
     model = onnx.ModelProto()
     model.CopyFrom(rewritten.model)
-    graph = Surgery(model)
+    graph = GraphEditor(model)
     left = set(float_nodes) | _gates_that_never_close(graph, ranges)
     chosen = [name for name in quantizable_nodes(rewritten) if name not in left]
     large = set(dense_layers(graph, rewritten.left_alone))
@@ -129,7 +129,7 @@ def insert_quantization(
     # To the quantizer, no names mean all nodes.
     if body:
         model = _quantize(model, body, narrowed, fixed, kind, recipe)
-    graph = Surgery(model)
+    graph = GraphEditor(model)
     _take_bytes(graph)
     for node in list(model.graph.node):
         if node.op_type == "HardSigmoid" and node.name in body:
@@ -166,7 +166,7 @@ def _quantize(
     return quantized
 
 
-def _gates_that_never_close(graph: Surgery, ranges: Mapping[str, Range]) -> set[str]:
+def _gates_that_never_close(graph: GraphEditor, ranges: Mapping[str, Range]) -> set[str]:
     """HardSwishes, gate and product, for whose small inputs a range down to where the gate closes is too coarse."""
     names = set[str]()
     for node in graph.graph.node:
@@ -199,14 +199,14 @@ def _without_tail(span: Range, product: Range) -> Range:
     return max(span[0], float(small.max()) if len(small) else -20.0), span[1]
 
 
-def _take_bytes(graph: Surgery) -> None:
+def _take_bytes(graph: GraphEditor) -> None:
     """Pixels are what centring and quantizing them gives."""
     quantize = next((node for node in graph.consumers(CENTRED) if node.op_type == "QuantizeLinear"), None)
     if quantize is not None:
         graph.redirect(quantize.output[0], "pixels")
 
 
-def _clip_bytes(graph: Surgery, node: onnx.NodeProto, least: int) -> None:
+def _clip_bytes(graph: GraphEditor, node: onnx.NodeProto, least: int) -> None:
     """A hard sigmoid of quantized values is the same bytes, clipped, at another scale and zero point.
 
     `clip(αx + β, 0, 1)` is `α · (x - closed)` between where it closes and where it is open. `_gate_steps` lets the

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from kdedge_export.onnx_node import attributes
-from kdedge_export.quantize.surgery import Surgery, gated_product
+from kdedge_export.quantize.editor import GraphEditor, gated_product
 
 __all__ = ["CENTRED", "read_pixels"]
 
@@ -43,7 +43,7 @@ class _Front:
     conv: onnx.NodeProto
 
 
-def read_pixels(graph: Surgery) -> int | None:
+def read_pixels(graph: GraphEditor) -> int | None:
     """Rewrite the front of a float graph so that its first convolution takes pixels less a zero point.
 
     A border was padded with the mean colour. One zero point cannot be three means, so where they differ the border is
@@ -102,7 +102,7 @@ def read_pixels(graph: Surgery) -> int | None:
 
 
 def _frame(
-    graph: Surgery, tensor: str, size: tuple[int, int], colour: NDArray[np.uint8], settings: dict[str, Any]
+    graph: GraphEditor, tensor: str, size: tuple[int, int], colour: NDArray[np.uint8], settings: dict[str, Any]
 ) -> tuple[list[onnx.NodeProto], str]:
     """Put a border of one colour around `tensor`, uint8 `[N, *size, len(colour)]`, as wide as a convolution needs."""
     nodes = [helper.make_node("Shape", ["image"], ["batch"], start=0, end=1)]
@@ -135,7 +135,7 @@ def _frame(
     return nodes, tensor
 
 
-def _front(graph: Surgery) -> _Front | None:
+def _front(graph: GraphEditor) -> _Front | None:
     """`image` → Transpose → Cast → Sub(mean) → Mul(scale) → Conv, and nothing else reads what is between."""
     tensor, nodes = "image", []
     for operation in ("Transpose", "Cast", "Sub", "Mul", "Conv"):
@@ -188,7 +188,7 @@ def _grouped(
     return wide.reshape(outputs * filters, _GROUP * channels, rows, last - first + 1), changed, outputs
 
 
-def _ungroup(graph: Surgery, conv: onnx.NodeProto, filters: int, size: tuple[int, int]) -> None:
+def _ungroup(graph: GraphEditor, conv: onnx.NodeProto, filters: int, size: tuple[int, int]) -> None:
     """Behind the convolution and its activation, turn outputs in a group back into positions."""
     tensor = _after_activation(graph, conv.output[0])
     readers = graph.consumers(tensor)
@@ -206,7 +206,7 @@ def _ungroup(graph: Surgery, conv: onnx.NodeProto, filters: int, size: tuple[int
     graph.insert_after(last.name, nodes)
 
 
-def _after_activation(graph: Surgery, tensor: str) -> str:
+def _after_activation(graph: GraphEditor, tensor: str) -> str:
     """The result of the elementwise function that alone reads a tensor, if there is one; SiLU is one."""
     readers = graph.consumers(tensor)
     kinds = sorted(node.op_type for node in readers)

@@ -5,20 +5,20 @@ import onnx
 from onnx import helper
 
 from kdedge_export.onnx_node import attributes
-from kdedge_export.quantize.surgery import Surgery
+from kdedge_export.quantize.editor import GraphEditor
 
 __all__ = ["flatten_pooled"]
 
 _POINTWISE = {"Relu", "Clip", "HardSigmoid", "Sigmoid", "HardSwish", "Mul", "Add"}
 
 
-def _is_pooled(graph: Surgery, tensor: str) -> bool:
+def _is_pooled(graph: GraphEditor, tensor: str) -> bool:
     """Whether a tensor has one value a channel, `[N, C, 1, 1]`."""
     shape = graph.shape(tensor)
     return shape is not None and len(shape) == 4 and shape[2:] == (1, 1)
 
 
-def flatten_pooled(graph: Surgery, head: frozenset[str]) -> frozenset[str]:
+def flatten_pooled(graph: GraphEditor, head: frozenset[str]) -> frozenset[str]:
     """Let what is computed on pooled values be computed on matrices `[N, C]`.
 
     Returns:
@@ -58,7 +58,7 @@ def flatten_pooled(graph: Surgery, head: frozenset[str]) -> frozenset[str]:
     return frozenset(region)
 
 
-def _is_flat(graph: Surgery, node: onnx.NodeProto) -> bool:
+def _is_flat(graph: GraphEditor, node: onnx.NodeProto) -> bool:
     """Whether a node computes the same on a matrix: a 1 × 1 convolution, or a function of each value."""
     if node.op_type == "Conv":
         weight = graph.constant(node.input[1])

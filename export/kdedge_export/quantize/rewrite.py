@@ -11,9 +11,9 @@ from onnx import helper
 
 from kdedge_export.graph.onnx_graph import ExportedGraph
 from kdedge_export.onnx_node import attributes
+from kdedge_export.quantize.editor import GraphEditor
 from kdedge_export.quantize.pixels import read_pixels
 from kdedge_export.quantize.pooled import flatten_pooled
-from kdedge_export.quantize.surgery import Surgery
 
 __all__ = ["Rewritten", "rewrite"]
 
@@ -46,25 +46,25 @@ def rewrite(graph: ExportedGraph, *, bytes_in: bool) -> Rewritten:
     """
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
-    surgery = Surgery(model)
-    zero = read_pixels(surgery) if bytes_in else None
+    editor = GraphEditor(model)
+    zero = read_pixels(editor) if bytes_in else None
     for node in list(model.graph.node):
         if node.name in graph.head_nodes:
             continue
         if node.op_type == "HardSwish":
-            _split_hard_swish(surgery, node)
+            _split_hard_swish(editor, node)
         elif node.op_type == "ReduceMean":
-            _pool(surgery, node)
-    surgery.drop_unused()
-    surgery.infer_shapes()
+            _pool(editor, node)
+    editor.drop_unused()
+    editor.infer_shapes()
     # Squeeze and excitation: a handful of values an image, whose int8 loses much and gains nothing, but where it is
     # large.
-    pooled = flatten_pooled(surgery, graph.head_nodes)
-    surgery.infer_shapes()
-    return Rewritten(model, graph.head_nodes, pooled | _last_product(surgery, graph.head_nodes), zero)
+    pooled = flatten_pooled(editor, graph.head_nodes)
+    editor.infer_shapes()
+    return Rewritten(model, graph.head_nodes, pooled | _last_product(editor, graph.head_nodes), zero)
 
 
-def _split_hard_swish(graph: Surgery, node: onnx.NodeProto) -> None:
+def _split_hard_swish(graph: GraphEditor, node: onnx.NodeProto) -> None:
     """`x · hardsigmoid(x)`, by the definition of the operator."""
     gate = f"{node.output[0]}_gate"
     parts = [
@@ -74,7 +74,7 @@ def _split_hard_swish(graph: Surgery, node: onnx.NodeProto) -> None:
     graph.replace({node.name}, parts)
 
 
-def _pool(graph: Surgery, node: onnx.NodeProto) -> None:
+def _pool(graph: GraphEditor, node: onnx.NodeProto) -> None:
     """A mean over rows and columns that keeps them is pooling."""
     axes = graph.constant(node.input[1]) if len(node.input) > 1 else None
     if axes is None or attributes(node).get("keepdims", 1) != 1 or sorted(axes % 4) != [2, 3]:
@@ -84,7 +84,7 @@ def _pool(graph: Surgery, node: onnx.NodeProto) -> None:
     )
 
 
-def _last_product(graph: Surgery, head: frozenset[str]) -> frozenset[str]:
+def _last_product(graph: GraphEditor, head: frozenset[str]) -> frozenset[str]:
     """The gated activation that the map weighs: rounding it after its input would cost the map, and gain little."""
     names = set()
     for node in graph.graph.node:

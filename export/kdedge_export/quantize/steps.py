@@ -8,10 +8,10 @@ import onnx
 from numpy.typing import NDArray
 
 from kdedge_export.graph.onnx_graph import ExportedGraph
+from kdedge_export.quantize.editor import GraphEditor
 from kdedge_export.quantize.ranges import values_of
 from kdedge_export.quantize.recipe import Recipe
 from kdedge_export.quantize.static import Quantized
-from kdedge_export.quantize.surgery import Surgery
 from kdedge_runtime.arrays import Pixels
 
 __all__ = ["Rounded", "Steps", "rounded_by"]
@@ -63,7 +63,7 @@ def rounded_by(quantized: Quantized, graph: ExportedGraph, recipe: Recipe, pictu
 
 def _steps(model: onnx.ModelProto) -> dict[str, Steps]:
     """Of every tensor that is brought to bytes in steps that are the same for all pictures."""
-    graph, found = Surgery(model), dict[str, Steps]()
+    graph, found = GraphEditor(model), dict[str, Steps]()
     for node in model.graph.node:
         if node.op_type != "QuantizeLinear":
             continue

@@ -8,10 +8,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-__all__ = ["Surgery", "gated_product"]
+__all__ = ["GraphEditor", "gated_product"]
 
 
-class Surgery:
+class GraphEditor:
     """A model whose nodes are looked up by the tensors between them, and replaced.
 
     Look-ups scan the graph, which has some hundreds of nodes; so they are always true, whatever was changed before.
@@ -97,7 +97,7 @@ class Surgery:
                 del self.graph.initializer[index]
 
 
-def gated_product(graph: Surgery, gate: onnx.NodeProto) -> onnx.NodeProto | None:
+def gated_product(graph: GraphEditor, gate: onnx.NodeProto) -> onnx.NodeProto | None:
     """The product `x · gate(x)` that a gate belongs to, if nothing else reads `x` or the gate: SiLU and HardSwish."""
     readers = graph.consumers(gate.output[0])
     if len(readers) != 1 or readers[0].op_type != "Mul":
