@@ -216,16 +216,21 @@ class TestGradCam:
 
     @pytest.mark.slow
     @pytest.mark.data
-    @pytest.mark.parametrize("dynamo", [False, True], ids=["TorchScript exporter", "dynamo exporter"])
     @pytest.mark.parametrize(
-        ("name", "layer"),
+        ("name", "layer", "dynamo"),
         [
-            ("resnet18", "layer4"),
-            ("mobilenet_v2", "features"),
-            ("mobilenet_v3_small", "features"),
-            ("squeezenet1_0", "features"),
-            ("densenet121", None),
-            ("tf_efficientnet_lite0", "bn2"),
+            pytest.param(
+                name, layer, dynamo, id=f"{name}, {'dynamo' if dynamo else 'TorchScript'} exporter", marks=marks
+            )
+            for name, layer, of_dynamo in (
+                ("resnet18", "layer4", ()),
+                ("mobilenet_v2", "features", pytest.mark.models),
+                ("mobilenet_v3_small", "features", ()),
+                ("squeezenet1_0", "features", ()),
+                ("densenet121", None, pytest.mark.models),
+                ("tf_efficientnet_lite0", "bn2", pytest.mark.models),
+            )
+            for dynamo, marks in ((False, ()), (True, of_dynamo))
         ],
     )
     def test_the_maps_of_real_networks_equal_autograd(

@@ -20,7 +20,7 @@ from kdedge_runtime import Metadata, Model
 from kdedge_runtime.devices import load_profile
 
 pytestmark = pytest.mark.slow
-GraphEditor = Callable[[onnx.GraphProto], None]
+Surgery = Callable[[onnx.GraphProto], None]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def verdict(run: Path) -> tuple[ValidationReport, set[str]]:
     return report, {check.key for check in report.checks if check.outcome == "failed"}
 
 
-def alter(path: Path, surgery: GraphEditor = lambda _: None, **metadata: object) -> None:
+def alter(path: Path, surgery: Surgery = lambda _: None, **metadata: object) -> None:
     """Write a model file again with another graph or other metadata."""
     stated: Metadata = replace(Model.load(path).metadata, **metadata)  # type: ignore[arg-type]
     model = onnx.load(path)
@@ -185,7 +185,7 @@ def test_the_untouched_files_pass(run: Path) -> None:
         "a spot with noise",
     ],
 )
-def test_a_broken_graph_fails(run: Path, surgery: GraphEditor, keys: set[str]) -> None:
+def test_a_broken_graph_fails(run: Path, surgery: Surgery, keys: set[str]) -> None:
     alter(run / "model.onnx", surgery)
     _, broken = verdict(run)
     assert keys <= broken
@@ -197,7 +197,7 @@ def test_a_broken_graph_fails(run: Path, surgery: GraphEditor, keys: set[str]) -
     [swap_channels, lambda graph: explain(graph, 1), give_constant_map],
     ids=["channels", "wrong class", "constant map"],
 )
-def test_a_broken_int8_graph_fails_too(run: Path, surgery: GraphEditor) -> None:
+def test_a_broken_int8_graph_fails_too(run: Path, surgery: Surgery) -> None:
     alter(run / "model.int8.onnx", surgery)
     _, broken = verdict(run)
     assert "int8_map_pearson_mean" in broken
