@@ -25,8 +25,9 @@ from kdedge_export.saliency import ByCells, Head, Tail
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.metadata import ImageInput, Outputs
 
-__all__ = ["LARGEST", "TIMM", "Row", "measure", "read_rows", "table", "torchvision_names"]
+__all__ = ["LARGEST", "TIMM", "TOLERANCE", "Row", "measure", "read_rows", "table", "torchvision_names"]
 
+TOLERANCE = 1e-4
 LARGEST = 150e6
 """Parameters of the largest network of torchvision that is tried."""
 CLASSES = 100
@@ -285,10 +286,16 @@ def table(rows: dict[str, Row], names: list[str]) -> str:
             row = rows[name]
             lines.append(
                 f"| {row.model} | {row.parameters / 1e6:.1f} | {row.side_px} | {row.cells[0]} × {row.cells[1]} "
-                f"| `{row.target_layer}` | {row.head} | {row.how} | {row.logits_error:.0e} | {row.map_error:.0e} "
+                f"| `{row.target_layer}` | {row.head} | {row.how} | {row.logits_error:.0e}{_of_rounding(row, row.logits_error)} "
+                f"| {row.map_error:.0e}{_of_rounding(row, row.map_error)} "
                 f"| {row.cost:.2f} |"
             )
     return "\n".join(lines) + "\n"
+
+
+def _of_rounding(row: Row, error: float) -> str:
+    """PyTorch's own error behind one that is over the tolerance."""
+    return f" ({row.rounding:.0e})" if error > TOLERANCE else ""
 
 
 if __name__ == "__main__":

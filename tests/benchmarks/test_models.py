@@ -13,14 +13,15 @@ from pathlib import Path
 
 import model_sweep
 import pytest
-from model_sweep import LARGEST, TIMM, read_rows, table, torchvision_names
+from model_sweep import LARGEST, TIMM, TOLERANCE, read_rows, table, torchvision_names
 
 from kdedge_runtime.devices.detect import machine_name
 
 ROOT = Path(__file__).parents[2]
 MEASURED, PAGE = ROOT / "build" / "models.jsonl", ROOT / "export" / "MODELS.md"
 NAMES = [*(f"torchvision:{name}" for name in torchvision_names()), *(f"timm:{name}" for name in TIMM)]
-TOLERANCE = 1e-4
+ROUNDINGS = 4
+"""Errors of PyTorch in float32 that an error may be, as in `kdedge_export.validate.rounding`."""
 LIMIT_S = 1500
 """For one network; the largest take about five minutes where nothing else runs."""
 INTRODUCTION = f"""\
@@ -31,7 +32,8 @@ member of each mainstream family of timm, with random weights, at the smallest i
 
 - *Target layer*: found by itself. *How*: by a closed form of the head, or by differentiating what follows the layer.
 - *Errors*: ONNX Runtime against PyTorch, maps against Grad-CAM by autograd, relative to an image's largest value;
-  the larger of two inputs, at most {TOLERANCE:.0e}.
+  the larger of two inputs, at most {TOLERANCE:.0e}. Where PyTorch in float32 is itself further from float64 (deep networks with random
+  weights are ill-conditioned), at most {ROUNDINGS} times that, which is in brackets.
 - *Cost*: processor time of one image on one thread over that of the same graph without the map, median of paired runs.
   At such small inputs a map's fixed cost is a larger share of the time than at 224 px.
 
@@ -62,6 +64,7 @@ def test_it_is_explained(name: str) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
         assert done.returncode == 0, f"{name}: exit code {done.returncode}\n{done.stderr[-3000:]}"
     row = read_rows(MEASURED)[name]
-    assert row.logits_error <= TOLERANCE
-    assert row.map_error <= TOLERANCE
+    allowed = max(TOLERANCE, ROUNDINGS * row.rounding)
+    assert row.logits_error <= allowed
+    assert row.map_error <= allowed
     assert min(row.cells) >= 4
