@@ -286,16 +286,16 @@ def table(rows: dict[str, Row], names: list[str]) -> str:
             row = rows[name]
             lines.append(
                 f"| {row.model} | {row.parameters / 1e6:.1f} | {row.side_px} | {row.cells[0]} × {row.cells[1]} "
-                f"| `{row.target_layer}` | {row.head} | {row.how} | {row.logits_error:.0e}{_of_rounding(row, row.logits_error)} "
-                f"| {row.map_error:.0e}{_of_rounding(row, row.map_error)} "
+                f"| `{row.target_layer}` | {row.head} | {row.how} "
+                f"| {_error(row.logits_error, row)} | {_error(row.map_error, row)} "
                 f"| {row.cost:.2f} |"
             )
     return "\n".join(lines) + "\n"
 
 
-def _of_rounding(row: Row, error: float) -> str:
-    """PyTorch's own error behind one that is over the tolerance."""
-    return f" ({row.rounding:.0e})" if error > TOLERANCE else ""
+def _error(error: float, row: Row) -> str:
+    """Behind one that is over the tolerance, PyTorch's own."""
+    return f"{error:.0e} ({row.rounding:.0e})" if error > TOLERANCE else f"{error:.0e}"
 
 
 if __name__ == "__main__":
