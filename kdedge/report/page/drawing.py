@@ -22,9 +22,9 @@ _INKED: set[Style] = {"title", "plain"}
 _MARGIN, _SCALE, _TIP = 24, 2, 5
 _STYLE = (
     f"text{{font:12px system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif;fill:var(--ink,{_INK})}}"
-    f".title{{font-size:14px;font-weight:640}}.soft,.note,.small{{fill:var(--soft,{_SOFT})}}"
-    ".note{font-size:11px;font-weight:400}.small{font-size:10px}"
-    f".arrow{{fill:none;stroke:var(--soft,{_SOFT});stroke-width:1.5}}"
+    f".decision .title{{font-size:14px;font-weight:640}}.decision :is(.soft,.note,.small){{fill:var(--soft,{_SOFT})}}"
+    ".decision .note{font-size:11px;font-weight:400}.decision .small{font-size:10px}"
+    f".decision .arrow{{fill:none;stroke:var(--soft,{_SOFT});stroke-width:1.5}}"
 )
 _SHARP = ' style="image-rendering:pixelated"'
 _WITHOUT = str.maketrans({"×": "x", "−": "-", "’": "'", "∕": "/"})
