@@ -108,7 +108,8 @@ def test_a_sabotaged_file_fails(tmp_path: Path, file: str, sabotage: dict[str, o
 def test_a_map_of_the_wrong_class_fails_although_every_answer_is_right(tmp_path: Path) -> None:
     broken = model_file(STUDENT, tmp_path / "broken.onnx", class_shift=1)
     report, _ = run(tmp_path, fp32=broken, int8=None)
-    assert failed(report) == {"fp32_map_error"}
+    # Nor does the answer rest on what speaks for another class.
+    assert failed(report) == {"fp32_map_error", "fp32_map_margin"}
 
 
 def test_permuted_labels_inside_the_file_fail_although_every_number_is_right(tmp_path: Path) -> None:
@@ -157,7 +158,7 @@ def test_one_picture_does_not_show_that_maps_follow_pictures(tmp_path: Path) -> 
     outcomes = {check.key: check.outcome for check in report.checks if "follows" in check.key}
     expected = {f"{role}_map_follows_{test}" for role in ("student", "fp32") for test in ("class", "picture")}
     assert set(outcomes) == expected
-    assert set(outcomes.values()) == {"not shown"}
+    assert {outcome for key, outcome in outcomes.items() if key.endswith("picture")} == {"not shown"}
     assert not report.passed
     (line,) = (
         line for line in checklist(report.checks) if line.startswith("[?] fp32 map like that of another picture")
