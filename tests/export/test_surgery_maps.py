@@ -225,7 +225,7 @@ class TestGradCam:
             for name, layer, of_dynamo in (
                 ("resnet18", "layer4", ()),
                 ("mobilenet_v2", "features", pytest.mark.models),
-                ("mobilenet_v3_small", "features", ()),
+                ("mobilenet_v3_small", "features", pytest.mark.models),
                 ("squeezenet1_0", "features", ()),
                 ("densenet121", None, pytest.mark.models),
                 ("tf_efficientnet_lite0", "bn2", pytest.mark.models),

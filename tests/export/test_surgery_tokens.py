@@ -205,6 +205,8 @@ NETS: dict[str, Case] = {
     "rows of cells": (TokensOfGrid, "norm", rows_first),
     "torchvision's": (torchvision_vit, "encoder.layers.encoder_layer_1.ln_1", planes(1)),
 }
+WITH_BOTH = {"class token", "mean of the picture's tokens", "torchvision's"}
+"""Exporters, in every run; `make test-models` has the others."""
 EXPORTERS = pytest.mark.parametrize("dynamo", [False, True], ids=["TorchScript exporter", "dynamo exporter"])
 
 
@@ -225,8 +227,14 @@ def assert_explains(
 
 
 class TestGradCam:
-    @EXPORTERS
-    @pytest.mark.parametrize("net", NETS)
+    @pytest.mark.parametrize(
+        ("net", "dynamo"),
+        [
+            pytest.param(net, dynamo, marks=[pytest.mark.models] if dynamo and net not in WITH_BOTH else [])
+            for net in NETS
+            for dynamo in (False, True)
+        ],
+    )
     def test_the_map_equals_autograd(self, tmp_path: Path, net: str, dynamo: bool) -> None:
         make, layer, how = NETS[net]
         model = random(make)

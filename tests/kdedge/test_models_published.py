@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from safetensors.torch import save_file
@@ -101,22 +100,17 @@ class TestUnknownWeights:
         monkeypatch.chdir(tmp_path)
         save_file(build(ModelSpec("torchvision:mobilenet_v2", 3), 224).state_dict(), tmp_path / "w.safetensors")
 
-        def exported(name: str, weights: str) -> tuple[Outcome, Any]:
-            outcome = command("export", name, "--weights", weights, "--method", "none", "-o", "m.onnx")
-            assert outcome.code == 0, outcome.err
-            return outcome, Model.load("m.onnx").metadata
-
-        told, metadata = exported("mobilenet_v2", "w.safetensors")
+        told = command("export", "mobilenet_v2", "--weights", "w.safetensors", "--method", "none", "-o", "m.onnx")
+        assert told.code == 0, told.err
         assert "preparing pictures: assumed as IMAGENET1K_V2 has it, 224 of 232 px, bilinear" in told.err
-        assert metadata.input.crop_fraction == pytest.approx(224 / 232)
-        stated, metadata = exported("mobilenet_v2.IMAGENET1K_V1", "w.safetensors")
-        assert "preparing pictures" not in stated.err
-        assert metadata.input.crop_fraction == pytest.approx(224 / 256)
+        assert Model.load("m.onnx").metadata.input.crop_fraction == pytest.approx(224 / 232)
+        stated = load_trained("torchvision:mobilenet_v2.IMAGENET1K_V1", weights=tmp_path / "w.safetensors")
         (tmp_path / "w.safetensors").rename(tmp_path / "mobilenet_v2-b0353104.safetensors")
-        known, metadata = exported("mobilenet_v2", "mobilenet_v2-b0353104.safetensors")
-        assert "preparing pictures" not in known.err
-        assert metadata.input.crop_fraction == pytest.approx(224 / 256)
-        assert metadata.lineage["student"]["source"] == "torchvision:mobilenet_v2.IMAGENET1K_V1"
+        known = load_trained("mobilenet_v2", weights=tmp_path / "mobilenet_v2-b0353104.safetensors")
+        for model in (stated, known):
+            assert model.assumed_input is None
+            assert model.input.crop_fraction == pytest.approx(224 / 256)
+            assert model.origin["source"] == "torchvision:mobilenet_v2.IMAGENET1K_V1"
 
     def test_random_weights_assume_nothing(self) -> None:
         assert load_trained("torchvision:mobilenet_v2").assumed_input is None

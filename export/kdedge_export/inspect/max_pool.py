@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from kdedge_export.onnx_node import attributes
 from kdedge_export.surgery.step import CannotDifferentiate, Step
-from kdedge_export.surgery.view import attributes
 
 __all__ = ["max_pool"]
 

@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from kdedge_export.surgery.view import Array, GraphView, attributes
+from kdedge_export.onnx_node import attributes
+from kdedge_export.surgery.view import Array, GraphView
 
 __all__ = ["ClassWeights", "class_weights"]
 

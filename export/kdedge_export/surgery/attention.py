@@ -1,7 +1,7 @@
 """Derivatives of what attention is made of: softmax, and products of two activations, however they are written."""
 
+from kdedge_export.onnx_node import attributes
 from kdedge_export.surgery.step import CannotDifferentiate, Rule, Step
-from kdedge_export.surgery.view import attributes
 
 __all__ = ["ATTENTION", "product"]
 

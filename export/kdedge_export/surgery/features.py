@@ -6,10 +6,11 @@ from typing import Literal
 
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.layout import Layout
+from kdedge_export.onnx_node import attributes
 from kdedge_export.surgery.pooling import pooled_axes
 from kdedge_export.surgery.port import Port
 from kdedge_export.surgery.tokens import Tokens, find_tokens, has_weights, last_tokens
-from kdedge_export.surgery.view import Array, GraphView, attributes, run_graph
+from kdedge_export.surgery.view import Array, GraphView, run_graph
 
 __all__ = ["Features", "find_features", "named_features"]
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from kdedge_export.onnx_node import attributes
 from kdedge_export.surgery.attention import ATTENTION, product
 from kdedge_export.surgery.builder import Builder
 from kdedge_export.surgery.moves import MOVES
@@ -20,7 +21,7 @@ from kdedge_export.surgery.pooling import pooled_axes
 from kdedge_export.surgery.reductions import REDUCTIONS
 from kdedge_export.surgery.slopes import ELEMENTWISE
 from kdedge_export.surgery.step import CannotDifferentiate, Rule, Seed, Step, Values
-from kdedge_export.surgery.view import Array, GraphView, attributes
+from kdedge_export.surgery.view import Array, GraphView
 
 __all__ = ["gradients"]
 

@@ -3,8 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from kdedge_export.onnx_node import attributes
 from kdedge_export.surgery.step import CannotDifferentiate, Rule, Step
-from kdedge_export.surgery.view import Array, attributes
+from kdedge_export.surgery.view import Array
 
 __all__ = ["MOVES"]
 

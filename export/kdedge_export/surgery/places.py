@@ -15,8 +15,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
+from kdedge_export.onnx_node import attributes
 from kdedge_export.surgery.port import Port
-from kdedge_export.surgery.view import Array, GraphView, attributes
+from kdedge_export.surgery.view import Array, GraphView
 
 __all__ = ["Places", "follow_places"]
 

@@ -2,7 +2,8 @@
 
 import onnx
 
-from kdedge_export.surgery.view import GraphView, attributes
+from kdedge_export.onnx_node import attributes
+from kdedge_export.surgery.view import GraphView
 
 __all__ = ["pooled_axes", "reduced_axes"]
 

@@ -9,12 +9,13 @@ import onnx
 
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.layout import Layout
+from kdedge_export.onnx_node import attributes
 from kdedge_export.surgery.anatomy import Anatomy
 from kdedge_export.surgery.builder import Builder
 from kdedge_export.surgery.gradient import gradients
 from kdedge_export.surgery.reciprocam import reciprocam
 from kdedge_export.surgery.step import CannotDifferentiate
-from kdedge_export.surgery.view import GraphView, attributes
+from kdedge_export.surgery.view import GraphView
 from kdedge_runtime.errors import UsageError
 
 __all__ = ["GRADCAM", "RECIPROCAM", "Method", "Saliency", "add_saliency", "as_method"]

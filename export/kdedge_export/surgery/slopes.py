@@ -3,8 +3,8 @@
 import math
 from collections.abc import Callable
 
+from kdedge_export.onnx_node import attributes
 from kdedge_export.surgery.step import Rule, Step
-from kdedge_export.surgery.view import attributes
 
 __all__ = ["ELEMENTWISE"]
 

@@ -10,9 +10,10 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from kdedge_export.onnx_node import attributes
 from kdedge_runtime.errors import ModelFileError
 
-__all__ = ["Array", "GraphView", "Probe", "attributes", "run_graph", "session_of", "shapes_of", "subgraphs"]
+__all__ = ["Array", "GraphView", "Probe", "run_graph", "session_of", "shapes_of", "subgraphs"]
 
 Array: TypeAlias = NDArray[Any]
 _SHAPE_ONLY = {"Shape", "Size"}
@@ -137,11 +138,6 @@ class GraphView:
             (node.op_type in _SHAPE_ONLY and node.input[0] in self.varying)
             or any(self._tells_a_shape(name) for name in node.input if name)
         )
-
-
-def attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    """A node's attributes as Python values."""
-    return {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
 
 
 def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
