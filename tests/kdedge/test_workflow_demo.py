@@ -20,7 +20,7 @@ def test_a_demo_that_is_told_to_stop_does_not_go_on_with_what_is_half_trained(
         return SimpleNamespace(result=None)  # as SIGTERM leaves it
 
     monkeypatch.setattr(demo, "start_run", stopped)
-    monkeypatch.setattr(demo, "_render", lambda _root: {})
+    monkeypatch.setattr(demo, "_render", lambda *_, **__: {})
     said: list[str] = []
     with pytest.raises(KdedgeError, match="SIGTERM has stopped the demo"):
         demo.run_demo(tmp_path / "demo", Listener(), said.append)
