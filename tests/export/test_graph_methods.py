@@ -14,10 +14,8 @@ CLASSLESS = {"eigencam", "attention-rollout"}
 FINE = {"input-gradient", "integrated-gradients", "smoothgrad"}
 NETS = {"closed form": HeadNet, "class token": TAILS["class token"]}
 ONLY_ON = {"cam": {"closed form"}, "attention-rollout": {"class token"}, "gradient-attention": {"class token"}}
-IN_EVERY_RUN = {"gradient-attention"}
-"""Of a transformer, whose exports take long: `make test-models` has the other methods, and `test_graph` Grad-CAM."""
 CASES = [
-    pytest.param(method, net, marks=[pytest.mark.models] if net == "class token" and method not in IN_EVERY_RUN else [])
+    pytest.param(method, net, marks=[pytest.mark.models] if net == "class token" else [])
     for method in METHODS
     for net in NETS
     if net in ONLY_ON.get(method, NETS)

@@ -129,7 +129,9 @@ def test_what_is_packed_can_be_explained(
     assert command("bundle", str(run_folder), "-o", str(bundle)).code == 0
     own = command("explain", str(bundle), str(picture), "-o", str(out))
     assert own.code == 0, own.err
-    assert {path.name for path in out.iterdir()} == {"picture.png", "picture.html", "picture.svg"}
+    assert {path.name for path in out.iterdir()} == {
+        f"picture{end}" for end in (".png", ".html", ".svg", ".decision.png")
+    }
     asked = command("explain", str(bundle), str(picture), "--method", "scorecam", "-o", str(out), "--no-page")
     assert asked.code == 0 and "64 evaluations" in asked.out, asked.err
     refused = command("explain", str(run_folder), str(picture), "-o", str(out))

@@ -90,7 +90,9 @@ def test_it_runs_and_explains(command: Command, exported: Path, photo: Path, tmp
     assert "map 8×8 gradcam" in run.err
     explained = command("explain", exported, photo, "-o", tmp_path / "out")
     assert explained.code == 0, explained.err
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"noise.png", "noise.html", "noise.svg"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        f"noise{end}" for end in (".png", ".html", ".svg", ".decision.png")
+    }
     asked = command("explain", exported, photo, "--method", "occlusion", "--no-page", "-o", tmp_path / "asked")
     assert asked.code == 0 and "evaluations" in asked.out, asked.err
 
@@ -102,8 +104,8 @@ def test_what_needs_a_closed_form_says_so(
     cam = command("export", name, "--weights", weights, "--method", "cam", "-o", tmp_path / "cam.onnx")
     assert cam.code == 2 and not (tmp_path / "cam.onnx").exists()
     assert "no class activation map (cam)" in cam.err and "Choose another --method, such as gradcam" in cam.err
-    masked = command("explain", exported, photo, "--method", "scorecam", "-o", tmp_path / "out")
-    assert masked.code == 2 and "where the map has a closed form. Take another --method: occlusion" in masked.err
+    masked = command("run", exported, "--source", photo, "--method", "scorecam", "--jsonl", "-")
+    assert masked.code == 2 and "Score-CAM masks with the activations" in masked.err
 
 
 _BRANCHES = "if features.mean() > 0: features = features * 2"

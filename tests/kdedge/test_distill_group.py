@@ -108,6 +108,7 @@ def test_an_incomplete_environment_is_an_error(monkeypatch: pytest.MonkeyPatch) 
         join_group(torch.device("cpu"))
 
 
+@pytest.mark.models
 def test_normalisation_with_an_activation_is_shared_as_well(scenes: Path, teacher_run: Path, tmp_path: Path) -> None:
     """timm's networks have a batch normalisation of their own kind."""
     for processes in (1, 2):

@@ -63,7 +63,7 @@ def test_the_exported_folder_is_a_data_set(command: Callable[..., Outcome], data
     assert greys == {"bolt": 50, "nut, M4": 30, "screw": 10}, "a second verdict on a picture replaces the first"
     assert "4 pictures of 3 classes" in outcome.err
     assert "1 that are only known to be answered wrongly" in outcome.err
-    assert f"kdedge distill {folder}" in outcome.err
+    assert f"cp -r {folder}/. DATA/train" in outcome.err and "distill again" in outcome.err
 
 
 def test_boxes_are_in_pixels_of_the_files_that_they_name(database: Path, tmp_path: Path) -> None:

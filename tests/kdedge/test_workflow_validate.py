@@ -560,7 +560,7 @@ class TestVerdict:
         assert report.data.fingerprint in page
 
 
-@pytest.mark.slow
+@pytest.mark.models
 @pytest.mark.data
 @pytest.mark.skipif(not PHOTOS.is_file() or not LITE0.is_file(), reason=f"no reference data in {REFERENCE_DATA}")
 def test_a_pretrained_model_keeps_answer_and_reason_in_int8(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def refused(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 @pytest.mark.parametrize("verb", ["--self-test", "--bench"])
 def test_verbs_of_a_model_need_one(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert refused(verb, capsys=capsys).endswith(f"{verb} needs a MODEL")
+    assert refused(verb, capsys=capsys).startswith(f"kdedge-run: error: {verb} needs a MODEL. ")
 
 
 @pytest.mark.parametrize(

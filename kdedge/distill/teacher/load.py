@@ -102,9 +102,8 @@ def heritage(teachers: Sequence[LoadedTeacher]) -> TrainedModel:
 def _trained_on(teacher: LoadedTeacher, data: Collection) -> str:
     """How to get one, starting from the weights at hand where they are a network's."""
     name, weights = teacher.record["source"], teacher.record["weights"]
-    if weights is None:
-        return ""
-    return f": {shlex.join(['kdedge', 'train', data.source, '--model', str(name), '--weights', weights])}"
+    command = shlex.join(["kdedge", "train", data.source, "--model"])
+    return f": {command} " + ("MODEL" if weights is None else shlex.join([str(name), "--weights", weights]))
 
 
 def _require_same_classes(teacher: LoadedTeacher, data: Collection) -> None:
