@@ -17,6 +17,7 @@ from kdedge.workflow.origins import as_model_classes
 from kdedge_export.validate import predict
 from kdedge_export.validate.calibration import HIGHEST, LOWEST, fit_temperature
 from kdedge_runtime import Model
+from kdedge_runtime.arrays import evenly_spaced
 from kdedge_runtime.errors import KdedgeError
 
 __all__ = ["Fit", "fit_run", "fitting_half"]
@@ -62,8 +63,7 @@ def fit_run(source: str, model: Model) -> Fit | None:
 
 def _fit(collection: Collection, model: Model) -> Fit:
     half = fitting_half(collection.val)
-    count = min(len(half), MOST_IMAGES)
-    decoded = decode(half.take(index * len(half) // count for index in range(count)), model.metadata.input)
+    decoded = decode(half.take(evenly_spaced(len(half), MOST_IMAGES).tolist()), model.metadata.input)
     if len(decoded) < FEWEST_IMAGES:
         return Fit(1.0, 0, f"{len(decoded)} pictures are too few, {FEWEST_IMAGES} are needed")
     targets = as_model_classes(decoded.targets, collection.labels, model.metadata.labels, collection.source)

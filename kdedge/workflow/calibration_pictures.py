@@ -10,7 +10,7 @@ from kdedge.data import Sample, decode, scan
 from kdedge.models.run_folder import is_run, read_run
 from kdedge.models.trained import TrainedModel
 from kdedge.workflow.origins import as_model_classes, pictures_of
-from kdedge_runtime.arrays import Integers, Pixels
+from kdedge_runtime.arrays import Integers, Pixels, evenly_spaced
 from kdedge_runtime.errors import DataError, UsageError
 
 __all__ = ["CalibrationPictures", "calibration_pictures"]
@@ -61,8 +61,8 @@ def calibration_pictures(
     collection = scan(data or pictures_of(read_run(Path(source)), source), unlabelled_ok=True)
     split = collection.train
     held_out = min(HELD_OUT_IMAGES, len(split) // 3)
-    count = min(len(split), CALIBRATION_IMAGES + held_out)
-    chosen = split.take(index * len(split) // count for index in range(count))  # folders are sorted by class
+    chosen = split.take(evenly_spaced(len(split), CALIBRATION_IMAGES + held_out).tolist())
+    count = len(chosen)
     decoded = decode(chosen, trained.input, progress=lambda done, total: progress("reading pictures", done, total))
     aside = np.diff(np.arange(len(decoded) + 1) * held_out // count) > 0  # spread evenly too
     if not aside.any():  # one or two pictures: measured on what it is calibrated on

@@ -32,7 +32,7 @@ from kdedge_export.validate import (
 from kdedge_export.validate.check import not_shown
 from kdedge_export.validate.roles import Role
 from kdedge_runtime import Model
-from kdedge_runtime.arrays import Integers
+from kdedge_runtime.arrays import Integers, evenly_spaced
 from kdedge_runtime.devices import Budgets, DeviceProfile, load_profile
 from kdedge_runtime.devices.detect import machine_name
 from kdedge_runtime.errors import DataError, UsageError, ValidationFailed
@@ -245,8 +245,7 @@ def _masks(
     where = boxes or boxes_beside(collection.source)
     if where is None or not len(decoded):
         return None
-    count = min(len(decoded), LOCATED_IMAGES)
-    chosen = [index * len(decoded) // count for index in range(count)]
+    chosen = evenly_spaced(len(decoded), LOCATED_IMAGES).tolist()
     samples = [decoded.samples[index] for index in chosen]
     try:
         found = object_masks(where, samples, student.input, lambda done, of: progress("reading boxes", done, of))

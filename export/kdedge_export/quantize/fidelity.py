@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from kdedge_export.graph.session import feed, open_session
 from kdedge_export.validate.intervals import DIFFERENCE, mean_interval
 from kdedge_export.validate.metrics import agreement, agrees, is_constant, map_pearson, top1
-from kdedge_runtime.arrays import Floats, Integers, Pixels
+from kdedge_runtime.arrays import Floats, Integers, Pixels, evenly_spaced
 
 __all__ = ["Fidelity", "Judge"]
 
@@ -69,7 +69,7 @@ class Judge:
 
     def judge(self, model: onnx.ModelProto, images: int | None = None) -> Fidelity:
         """Ask another graph; about so many images only if that is enough, from all over them: classes lie in order."""
-        numbers = self._every if images is None else _evenly_spaced(len(self._images), images)
+        numbers = self._every if images is None else evenly_spaced(len(self._images), images)
         return self._compare(*self._ask(model, numbers), numbers)
 
     def _ask(self, model: onnx.ModelProto, numbers: NDArray[np.int64]) -> tuple[Floats, Floats | None]:
@@ -100,12 +100,6 @@ class Judge:
         drop, interval = 100 * float(lost.sum()) / len(lost), mean_interval(lost, DIFFERENCE, scale=100)
         assert interval is not None, "no images"
         return Fidelity(agreed, top1_share, drop, interval.high, _relative_error(exact, logits), pearson)
-
-
-def _evenly_spaced(total: int, most: int) -> NDArray[np.int64]:
-    """The numbers of at most `most` of `total` images, from all over them."""
-    count = min(total, most)
-    return np.arange(count) * total // count
 
 
 def _relative_error(exact: Floats, logits: Floats) -> float:

@@ -15,7 +15,7 @@ from kdedge_export.validate.robustness import DISTURBANCES, Robustness, robustne
 from kdedge_export.validate.roles import Role
 from kdedge_export.validate.sanity import SANE_IMAGES, Sanity, sanity
 from kdedge_runtime import Model
-from kdedge_runtime.arrays import Floats, Integers, Pixels
+from kdedge_runtime.arrays import Floats, Integers, Pixels, evenly_spaced
 
 __all__ = ["Progress", "Sampled", "Subject", "calibrated", "disturbed_answers", "faith", "places", "sane"]
 
@@ -59,10 +59,8 @@ class Subject:
         return self.files[self.shipped]
 
     def sample(self, most: int) -> Integers:
-        """Numbers of at most so many images, evenly spaced: folders are sorted by class."""
-        n = len(self.images)
-        count = min(n, most)
-        return np.arange(count) * n // count
+        """Numbers of at most so many images, evenly spaced."""
+        return evenly_spaced(len(self.images), most)
 
     def told(self, what: str, total: int) -> Callable[[int], None]:
         """A listener to one study."""
