@@ -1,11 +1,14 @@
-"""What an ONNX node says of itself."""
+"""What ONNX nodes say of themselves."""
 
 from typing import Any
 
 import onnx
 from onnx import helper
 
-__all__ = ["attributes"]
+__all__ = ["WEIGHTED", "attributes"]
+
+WEIGHTED = {"Conv", "Gemm", "MatMul"}
+"""What multiplies with weights, and begins a layer."""
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:

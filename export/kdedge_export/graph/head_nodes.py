@@ -2,10 +2,9 @@
 
 import onnx
 
-__all__ = ["WEIGHTED", "downstream", "from_last_weight", "last_layer_and_map"]
+from kdedge_export.onnx_node import WEIGHTED
 
-WEIGHTED = {"Conv", "Gemm", "MatMul"}
-"""What multiplies with weights, and begins a layer."""
+__all__ = ["downstream", "from_last_weight", "last_layer_and_map"]
 
 
 def downstream(graph: onnx.GraphProto, tensor: str) -> frozenset[str]:

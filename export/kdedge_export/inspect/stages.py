@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kdedge_export.inspect.grid import Grid, grid_of
+from kdedge_export.onnx_node import WEIGHTED
 from kdedge_export.surgery.places import follow_places
 from kdedge_export.surgery.port import Port
 from kdedge_export.surgery.view import Array, GraphView
@@ -13,7 +14,6 @@ __all__ = ["Layer", "chosen", "layers_with_cells"]
 MOST_STAGES = 5
 FINEST_CELLS = 60
 """Along the longer side of the finest stage that is shown, where there are coarser ones."""
-_WEIGHTED = {"Conv", "Gemm", "MatMul"}
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _goes_on(view: GraphView, tensor: str, found: Mapping[str, Layer], path: lis
 
 def _has_weights(view: GraphView, at: int) -> bool:
     node = view.nodes[at]
-    return node.op_type in _WEIGHTED and any(view.is_weight(item) for item in node.input[:2])
+    return node.op_type in WEIGHTED and any(view.is_weight(item) for item in node.input[:2])
 
 
 def _what_attention_reads(view: GraphView, cuts: list[str], path: list[int]) -> list[list[str]]:

@@ -13,8 +13,7 @@ from onnxruntime.quantization import QuantType
 from onnxruntime.quantization.calibrate import TensorData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from kdedge_export.graph.head_nodes import WEIGHTED
-from kdedge_export.onnx_node import attributes
+from kdedge_export.onnx_node import WEIGHTED, attributes
 from kdedge_export.quantize.dense import dense_layers, quantize_dense
 from kdedge_export.quantize.editor import GraphEditor, gated_product
 from kdedge_export.quantize.pixels import CENTRED

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from kdedge_export.graph.head_nodes import WEIGHTED
+from kdedge_export.onnx_node import WEIGHTED
 from kdedge_export.quantize.insert import quantizable_nodes
 from kdedge_export.quantize.rewrite import Rewritten
 

@@ -14,13 +14,13 @@ import onnx
 from onnx import helper, numpy_helper
 
 from kdedge_export.layout import Layout
+from kdedge_export.onnx_node import WEIGHTED
 from kdedge_export.surgery.places import Places, follow_places
 from kdedge_export.surgery.port import Port
 from kdedge_export.surgery.view import Array, GraphView, Probe, run_graph, shapes_of, subgraphs
 
 __all__ = ["Tokens", "find_tokens", "has_weights", "last_tokens"]
 
-WEIGHTED = {"Conv", "Gemm", "MatMul"}
 _STAYS = {
     *("Identity", "Cast", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Dropout", "Split", "Slice", "Gather"),
     *("Add", "Mul", "Div", "QuantizeLinear", "DequantizeLinear"),
