@@ -216,9 +216,9 @@ class _Desk:
                 result = trainer.run(self.out, self.audience, resume=resume, must_stop=must_stop)
         finally:
             trainer.batches.images.close()
-        if result is None and must_stop.signal == signal.SIGINT:
-            raise KeyboardInterrupt  # what Ctrl-C means everywhere; but a checkpoint is written
         if result is None:
+            if must_stop.signal == signal.SIGINT:
+                raise KeyboardInterrupt  # what Ctrl-C means everywhere; but a checkpoint is written
             return record
         if self.collection.test is not None:
             result["test"] = self._test(trainer)

@@ -128,15 +128,12 @@ def _classes(report: ValidationReport) -> Table | None:
 def _print_meaning(console: Console, report: ValidationReport) -> None:
     """What the figures do and do not say."""
     console.print("[…]: 95 % interval over images; a bound is kept where its unfavourable end keeps it.")
-    student, teacher = (
-        report.models["student"].top1,
-        report.models["teacher"].top1 if "teacher" in report.models else None,
-    )
-    if student is not None:
-        beside = "" if teacher is None else f", its teacher on {100 * teacher:.1f} %"
+    right = {role: facts.top1 for role, facts in report.models.items() if facts.top1 is not None}
+    if "student" in right:
+        beside = f", its teacher on {100 * right['teacher']:.1f} %" if "teacher" in right else ""
         console.print(
             "The checks are on what export and int8 keep of the student, "
-            f"which is right on {100 * student:.1f} %{beside}."
+            f"which is right on {100 * right['student']:.1f} %{beside}."
         )
     if report.quick:
         console.print("--quick: faithfulness and robustness were left out.")
