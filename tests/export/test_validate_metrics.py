@@ -14,11 +14,18 @@ def random_maps(n: int, seed: int, height: int = 7, width: int = 7) -> np.ndarra
     return np.random.default_rng(seed).normal(size=(n, height, width)).astype(np.float32)
 
 
+def test_a_drop_of_exactly_one_point_is_one_point() -> None:
+    lost = np.zeros(700)
+    lost[:10], lost[-3:] = 1.0, -1.0
+    assert metrics.points_lost(lost) == 1.0
+
+
 class TestAnswers:
     LOGITS = np.array([[2.0, 1.0], [0.0, 3.0], [5.0, 4.0], [1.0, 9.0]], dtype=np.float32)
 
     def test_accuracy_counts_top_classes_that_are_the_target(self) -> None:
         assert metrics.top1_accuracy(self.LOGITS, np.array([0, 1, 1, 0])) == 0.5
+        assert metrics.is_right(self.LOGITS, np.array([0, 1, 1, 0])).sum() == 2
 
     def test_agreement_counts_equal_top_classes(self) -> None:
         other = self.LOGITS.copy()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from kdedge_export.graph.session import feed, open_session
 from kdedge_export.validate.intervals import DIFFERENCE, mean_interval
-from kdedge_export.validate.metrics import agreement, agrees, is_constant, map_pearson, top1
+from kdedge_export.validate.metrics import agreement, agrees, is_constant, is_right, map_pearson, points_lost
 from kdedge_runtime.arrays import Floats, Integers, Pixels, evenly_spaced
 
 __all__ = ["Fidelity", "Judge"]
@@ -88,7 +88,7 @@ class Judge:
         agreed = agreement(exact, logits)
         top1_share, lost = None, 1 - agrees(exact, logits)
         if self._targets is not None:
-            kept, right = ((top1(answer) == self._targets[numbers]) * 1.0 for answer in (exact, logits))
+            kept, right = (is_right(answer, self._targets[numbers]) for answer in (exact, logits))
             top1_share, lost = float(right.mean()), kept - right
         pearson = None
         if maps is not None and self._maps is not None:
@@ -96,10 +96,9 @@ class Judge:
             # A map that became constant, or no number, keeps nothing.
             scores = np.nan_to_num(map_pearson(self._maps[numbers], maps), nan=0.0)[told]
             pearson = float(scores.mean()) if told.any() else 1.0
-        # From whole images: the difference of two shares would put a drop of exactly one point above one point.
-        drop, interval = 100 * float(lost.sum()) / len(lost), mean_interval(lost, DIFFERENCE, scale=100)
+        interval = mean_interval(lost, DIFFERENCE, scale=100)
         assert interval is not None, "no images"
-        return Fidelity(agreed, top1_share, drop, interval.high, _relative_error(exact, logits), pearson)
+        return Fidelity(agreed, top1_share, points_lost(lost), interval.high, _relative_error(exact, logits), pearson)
 
 
 def _relative_error(exact: Floats, logits: Floats) -> float:

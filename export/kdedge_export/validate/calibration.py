@@ -49,7 +49,7 @@ class Calibration:
 
 def calibration(logits: Floats, targets: Integers, temperature: float) -> Calibration:
     """Measure the calibration of logits `[N, K]` whose right classes are int64 `[N]`."""
-    right = (metrics.top1(logits) == targets).astype(np.float64)
+    right = metrics.is_right(logits, targets)
     sure_before, sure = (_confidence(logits, value) for value in (1.0, temperature))
 
     def interval(confidence: Scores) -> Interval | None:

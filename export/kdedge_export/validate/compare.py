@@ -81,10 +81,9 @@ def compare(reference: Predictions, candidate: Predictions, targets: Integers | 
     intervals = {"agreement": mean_interval(agrees, SHARE), "kl": mean_interval(kl)}
     top1_reference = top1_candidate = drop = None
     if targets is not None:
-        kept, right = ((metrics.top1(model.logits) == targets) * 1.0 for model in (reference, candidate))
+        kept, right = (metrics.is_right(model.logits, targets) for model in (reference, candidate))
         top1_reference, top1_candidate = float(kept.mean()), float(right.mean())
-        # From whole images: the difference of two shares would put a drop of exactly one point above one point.
-        drop = 100 * float((kept - right).sum()) / len(targets)
+        drop = metrics.points_lost(kept - right)
         intervals["top1_reference"] = mean_interval(kept, SHARE)
         intervals["top1_candidate"] = mean_interval(right, SHARE)
         intervals["top1_drop_points"] = mean_interval(kept - right, DIFFERENCE, scale=100)

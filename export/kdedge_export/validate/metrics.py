@@ -16,6 +16,7 @@ __all__ = [
     "derangement",
     "energy_inside",
     "is_constant",
+    "is_right",
     "kl_divergence",
     "logits_error",
     "map_error",
@@ -23,6 +24,7 @@ __all__ = [
     "mean",
     "percentile",
     "pointing_game",
+    "points_lost",
     "top1",
     "top1_accuracy",
     "top_share_iou",
@@ -41,6 +43,24 @@ def top1(logits: Floats) -> Integers:
     return np.where(finite, logits.argmax(axis=1), -1).astype(np.int64)
 
 
+def is_right(logits: Floats, targets: Integers) -> Scores:
+    """Whether each top class is the target, `[N]`, 1.0 or 0.0.
+
+    Args:
+        logits: float `[N, K]`.
+        targets: int64 `[N]`.
+    """
+    return np.asarray(top1(logits) == targets, dtype=np.float64)
+
+
+def points_lost(lost: Scores) -> float:
+    """A mean `[N]` of what images lose, in percentage points.
+
+    From whole images: the difference of two shares would put a drop of exactly one point above one point.
+    """
+    return 100 * float(lost.sum()) / len(lost)
+
+
 def top1_accuracy(logits: Floats, targets: Integers) -> float:
     """Share of images in [0, 1] whose top class is the target.
 
@@ -48,7 +68,7 @@ def top1_accuracy(logits: Floats, targets: Integers) -> float:
         logits: float `[N, K]`.
         targets: int64 `[N]`.
     """
-    return float((top1(logits) == targets).mean())
+    return float(is_right(logits, targets).mean())
 
 
 def agrees(reference: Floats, candidate: Floats) -> Scores:

@@ -250,7 +250,7 @@ def _sanity_checks(
 
 
 def _facts(model: TorchModel | Model, origin: Origin, answers: Predictions, targets: Integers | None) -> ModelFacts:
-    right = None if targets is None else (metrics.top1(answers.logits) == targets) * 1.0
+    right = None if targets is None else metrics.is_right(answers.logits, targets)
     top1 = None if right is None else float(right.mean())
     interval = None if right is None else mean_interval(right, SHARE)
     if isinstance(model, Model):
