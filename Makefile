@@ -33,7 +33,7 @@ test-arm64: install  ## Run the runtime's tests on emulated 64-bit ARM: root, de
 check: install  ## Lint and type-check, as CI does
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy kdedge export/kdedge_export runtime/kdedge_runtime
+	$(BIN)/mypy kdedge export/kdedge_export runtime/kdedge_runtime tests/benchmarks
 
 format: install  ## Format the code
 	$(BIN)/ruff check --fix .

@@ -46,7 +46,7 @@ def main() -> None:
     methods = options.methods or [method for method in METHODS if method != "scorecam" or model.has_map]
     answers = [model.predict(picture[None]) for picture in pictures]
     tops = [int(answer.probabilities[0].argmax()) for answer in answers]
-    own = [None if answer.saliency_map is None else answer.saliency_map[0] for answer in answers]
+    own = [answer.saliency_map[0] for answer in answers if answer.saliency_map is not None]
     rng = np.random.default_rng(0)
     ready_made = {"random": [rng.random((14, 14)).astype(np.float32) for _ in pictures]}
     if model.has_map:

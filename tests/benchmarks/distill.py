@@ -212,8 +212,9 @@ def bare_loop(
 ) -> Callable[[], float]:
     """What one writes by hand for plain KD: pictures on the device, crop and flip there, teacher, student, SGD."""
     device = compute.device
-    teacher.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
-    student.to(device, memory_format=torch.channels_last).train()
+    laid_out = {"device": device, "memory_format": torch.channels_last}
+    teacher.to(**laid_out).eval().requires_grad_(False)  # type: ignore[call-overload]  # unknown to the type stubs
+    student.to(**laid_out).train()  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
     mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) * 255 for values in (MEAN, STD))
     pad = case.size // 8

@@ -158,9 +158,11 @@ def judge(run: str, weights: Path | None, teacher: str, teacher_weights: Path | 
     if torch.cuda.is_available():
         student.model.cuda()
     held_out, reference = taught_by(teacher, teacher_weights, data, student.input)
+    assert held_out.targets is not None
     learner = deploy(student.model, student.input)
     answers = predict(learner, held_out.images, reference.explained_class)
     pearson = pair_pearson(reference, answers)
+    assert pearson is not None
     figures: dict[str, object] = {
         "top1": 100 * metrics.top1_accuracy(answers.logits, held_out.targets),
         "agreement": 100 * metrics.agreement(reference.logits, answers.logits),
@@ -171,13 +173,16 @@ def judge(run: str, weights: Path | None, teacher: str, teacher_weights: Path | 
     }
     if weights is None:
         record = read_run(Path(run))
+        assert record.result is not None
         figures |= {"epochs": record.recipe["epochs"], "seconds": record.result["seconds"], "device": record.device}
     boxes = boxes_beside(str(data))
     if boxes is not None:
         masks = object_masks(boxes, held_out.samples, student.input)
         named = [index for index, mask in enumerate(masks) if mask is not None]
         images, known = held_out.images[named], [mask for mask in masks if mask is not None]
-        found = localise_all({"run": predict(learner, images, held_out.targets[named]).maps}, images, known)
+        maps = predict(learner, images, held_out.targets[named]).maps
+        assert maps is not None
+        found = localise_all({"run": maps}, images, known)
         figures["pointing"] = 100 * found["run"].pointing
         figures["pointing_centre"] = 100 * found["centre"].pointing
     return figures

@@ -162,13 +162,17 @@ def memory(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"peak_mb": round(statistics.median(run_mb), 1), "bare_session_mb": round(statistics.median(bare_mb), 1)}
 
 
+def installed(package: str) -> list[Path]:
+    return [Path(str(file.locate())) for file in files(package) or ()]
+
+
 def size(arguments: argparse.Namespace) -> dict[str, Any]:
     import kdedge_runtime
 
     root = Path(kdedge_runtime.__file__).parent
     ours = sum(path.stat().st_size for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     others = {
-        name: sum(path.locate().stat().st_size for path in files(name) or () if path.locate().is_file())
+        name: sum(path.stat().st_size for path in installed(name) if path.is_file())
         for name in ("numpy", "onnxruntime", "pillow")
     }
     return {"kdedge_runtime_mb": round(ours / 1e6, 2)} | {f"{key}_mb": round(b / 1e6, 1) for key, b in others.items()}
