@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 
 $(VENV)/installed: pyproject.toml export/pyproject.toml runtime/pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kdedge needs Python 3.11 or later")'
+	@echo 'Installing kdedge, what it needs (PyTorch, ONNX Runtime, OpenCV, …) and its tools into $(VENV): a few minutes, without a word'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet -e './runtime[camera]' -e ./export -e '.[dev]'
