@@ -24,6 +24,8 @@ class Packed:
     models: tuple[str, ...]
     public_key: str | None
     """Hexadecimal; of the key that it was signed with."""
+    replaced: bool
+    """Whether an earlier bundle lay there."""
 
 
 def write_bundle(source: Path, target: Path | None = None, private_key: Path | None = None) -> Packed:
@@ -31,7 +33,8 @@ def write_bundle(source: Path, target: Path | None = None, private_key: Path | N
 
     Args:
         source: a run folder with exported files, any other folder with them, or a model file.
-        target: a .zip, or a folder to make; None for `bundle.zip` beside the models.
+        target: a .zip, which takes the place of an earlier bundle only, or a folder to make; None for `bundle.zip`
+            beside the models.
         private_key: PEM file of an Ed25519 key to sign with.
 
     Raises:
@@ -42,8 +45,7 @@ def write_bundle(source: Path, target: Path | None = None, private_key: Path | N
     models = _models(source)
     folder = source if source.is_dir() else source.parent
     target = folder / "bundle.zip" if target is None else target
-    if target.suffix.lower() != ".zip" and target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"{target} exists already. Name a .zip, or a new folder: -o FILE.")
+    replaces = _require_free(target)
     contents = {name: path.read_bytes() for name, path in models.items()}
     sums = format_sums({name: hashlib.sha256(content).hexdigest() for name, content in contents.items()})
     contents[SUMS] = sums
@@ -57,7 +59,22 @@ def write_bundle(source: Path, target: Path | None = None, private_key: Path | N
     else:
         for name, content in contents.items():
             write_whole(target / name, content)
-    return Packed(target, tuple(models), public_key)
+    return Packed(target, tuple(models), public_key, replaces)
+
+
+def _require_free(target: Path) -> bool:
+    """Raise where something else would be lost; tell whether a bundle is replaced."""
+    if target.suffix.lower() == ".zip":
+        if not target.exists():
+            return False
+        if zipfile.is_zipfile(target):
+            with zipfile.ZipFile(target) as archive:
+                if SUMS in archive.namelist():
+                    return True
+        raise UsageError(f"{target} exists already and is no bundle. Name another: -o FILE.zip.")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UsageError(f"{target} exists already. Name a .zip, or a new folder: -o FILE.")
+    return False
 
 
 def _models(source: Path) -> dict[str, Path]:

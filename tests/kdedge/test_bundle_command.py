@@ -95,6 +95,22 @@ def test_without_a_name_it_lies_in_the_run(command: Callable[..., Outcome], run_
         assert sorted(archive.namelist()) == ["SHA256SUMS", "model.int8.onnx", "model.onnx"]
 
 
+def test_it_takes_the_place_of_an_earlier_bundle_and_of_nothing_else(
+    command: Callable[..., Outcome], run_folder: Path, tmp_path: Path
+) -> None:
+    first, again = command("bundle", str(run_folder)), command("bundle", str(run_folder))
+    assert "in place of an earlier bundle" not in first.err and "in place of an earlier bundle" in again.err
+    assert command("bundle", str(run_folder), "-o", str(tmp_path / "folder")).code == 0
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        archive.writestr("photo.jpg", b"a photo")
+    (tmp_path / "notes.zip").write_text("no archive at all")
+    for name, expected in (("photos.zip", "is no bundle"), ("notes.zip", "is no bundle"), ("folder", "a new folder")):
+        before = (tmp_path / name).stat()
+        refused = command("bundle", str(run_folder), "-o", str(tmp_path / name))
+        assert refused.code == 2 and f"{tmp_path / name} exists already" in refused.err and expected in refused.err
+        assert (tmp_path / name).stat().st_mtime_ns == before.st_mtime_ns
+
+
 def test_a_signature_is_required_of_everything(
     command: Callable[..., Outcome], run_folder: Path, key: Path, tmp_path: Path
 ) -> None:
