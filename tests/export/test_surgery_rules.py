@@ -154,6 +154,22 @@ CASES = {
         (helper.make_node("Split", ["x", "sizes"], ["a", "y"], name="the parts", axis=1),),
         {"sizes": [1, 3]},
     ),
+    "zero where it is no number": Case(
+        lambda x: x.square().nan_to_num(0.0),
+        (node("Mul", ["x", "x"], "two"), node("IsNaN", ["two"], "gap"), node("Where", ["gap", "zero", "two"], "y")),
+        {"zero": np.zeros((), np.float32)},
+    ),
+    "either of two, each repeated": Case(
+        lambda x: torch.where(x[:, :1] > 0, x, x[..., :1] ** 2),
+        (
+            node("Slice", ["x", "zero", "one", "one"], "row"),
+            node("Slice", ["x", "zero", "one", "two"], "column"),
+            node("Mul", ["column", "column"], "squares"),
+            node("Greater", ["row", "nothing"], "is_so"),
+            node("Where", ["is_so", "x", "squares"], "y"),
+        ),
+        {"zero": [0], "one": [1], "two": [2], "nothing": np.zeros((), np.float32)},
+    ),
     "repeated along an axis": Case(
         lambda x: x[:, :1].expand(IMAGES, 5, 6) ** 2,
         (

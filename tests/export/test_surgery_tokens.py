@@ -48,6 +48,17 @@ class Block(nn.Module):
         return self.proj((weights @ value).transpose(1, 2).reshape(x.shape))
 
 
+class MaskedBlock(Block):
+    """Attention by PyTorch's own function with a mask, whose softmax the default exporter guards against no number."""
+
+    def attention(self, x: Tensor) -> Tensor:
+        shape = (x.shape[0], x.shape[1], HEADS, WIDTH // HEADS)
+        query, key, value = (part.reshape(shape).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
+        mask = x.new_zeros(x.shape[1], x.shape[1])
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self.proj(mixed.transpose(1, 2).reshape(x.shape))
+
+
 class Transformer(nn.Module):
     """Tokens of patches behind those of a class and of registers, through blocks, to a norm and a dense layer."""
 
@@ -92,6 +103,14 @@ class WithoutPositions(Transformer):
     def tokens(self, x: Tensor) -> Tensor:
         patches = self.patches(x).flatten(2).transpose(1, 2)
         return torch.cat([self.prefix.expand(x.shape[0], -1, -1), patches], 1) if self.prefix.shape[1] else patches
+
+
+class Masked(Transformer):
+    """With a mask that hides nothing, as Hugging Face's transformers are traced."""
+
+    def __init__(self, prefix: int) -> None:
+        super().__init__(prefix)
+        self.blocks = nn.Sequential(MaskedBlock(), MaskedBlock())
 
 
 class CutsByMoving(Transformer):
@@ -192,6 +211,7 @@ Case = tuple[Callable[[], nn.Module], str, Planes]
 NETS: dict[str, Case] = {
     "class token": (lambda: Transformer(1), "blocks.1.norm1", planes(1)),
     "keys, queries and values of their own": (lambda: Transformer(1, fused=False), "blocks.1.norm1", planes(1)),
+    "a mask": (lambda: Masked(1), "blocks.1.norm1", planes(1)),
     "a second token distills": (lambda: Transformer(2, "two"), "blocks.1.norm1", planes(2)),
     "registers": (lambda: Transformer(5), "blocks.1.norm1", planes(5)),
     "cells that are not square": (lambda: Transformer(1, patch=(4, 8)), "blocks.1.norm1", planes(1, 8)),
@@ -205,7 +225,7 @@ NETS: dict[str, Case] = {
     "rows of cells": (TokensOfGrid, "norm", rows_first),
     "torchvision's": (torchvision_vit, "encoder.layers.encoder_layer_1.ln_1", planes(1)),
 }
-WITH_BOTH = {"class token", "mean of the picture's tokens", "torchvision's"}
+WITH_BOTH = {"class token", "a mask", "mean of the picture's tokens", "torchvision's"}
 """Exporters, in every run; `make test-models` has the others."""
 EXPORTERS = pytest.mark.parametrize("dynamo", [False, True], ids=["TorchScript exporter", "dynamo exporter"])
 

@@ -6,14 +6,16 @@ no slope of its own.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import onnx
 
 from kdedge_export.onnx_node import attributes
+from kdedge_export.surgery.arithmetic import ARITHMETIC
 from kdedge_export.surgery.attention import ATTENTION, product
 from kdedge_export.surgery.builder import Builder
 from kdedge_export.surgery.moves import MOVES
@@ -54,7 +56,8 @@ def gradients(
     Raises:
         CannotDifferentiate: a node of the tail has no rule.
     """
-    path, rules = view.between(source, logits), _RULES | dict(more_rules)
+    rules = _RULES | dict(more_rules)
+    path = [at for at in view.between(source, logits) if _has_slope(view.nodes[at], values)]
     for at in path:
         node = view.nodes[at]
         if node.op_type not in rules or node.domain not in ("", "ai.onnx"):
@@ -65,10 +68,17 @@ def gradients(
     for at in reversed(path):
         node = view.nodes[at]
         own = {name: grads[name] for name in node.output if name in grads}
+        if not own:  # only what has no slope takes it
+            continue
         step = Step(builder, view, values, node, own, seed, wanted)
         for name, part in rules[node.op_type](step).items():
             grads[name] = builder.add("Add", grads[name], part) if name in grads else part
     return grads
+
+
+def _has_slope(node: onnx.NodeProto, values: Values) -> bool:
+    """Whether a node gives numbers: conditions and positions change in jumps, and are constant between them."""
+    return any(values[name].dtype.kind == "f" for name in node.output if name)
 
 
 def _cast(step: Step) -> dict[str, str]:
@@ -215,48 +225,6 @@ def _cells_seen(step: Step, kernel: tuple[int, ...], given: dict[str, Any]) -> A
     return seen
 
 
-def _operands(step: Step, *slopes: Callable[[], str]) -> dict[str, str]:
-    """The gradients of a node's two operands, each given as a call so that only those that are wanted are written."""
-    parts: dict[str, str] = {}
-    for name, slope in zip(step.node.input, slopes, strict=True):
-        if name in step.wanted:
-            part = step.folded(slope(), name)
-            parts[name] = step.builder.add("Add", parts[name], part) if name in parts else part
-    return parts
-
-
-def _add(step: Step) -> dict[str, str]:
-    return _operands(step, lambda: step.grad, lambda: step.grad)
-
-
-def _sub(step: Step) -> dict[str, str]:
-    return _operands(step, lambda: step.grad, lambda: step.builder.add("Neg", step.grad))
-
-
-def _mul(step: Step) -> dict[str, str]:
-    left, right = step.node.input
-    return _operands(step, lambda: step.times(step.grad, right), lambda: step.times(step.grad, left))
-
-
-def _div(step: Step) -> dict[str, str]:
-    right = step.node.input[1]
-
-    def over() -> str:
-        return step.builder.add("Div", step.grad, right)
-
-    return _operands(step, over, lambda: step.builder.add("Neg", step.times(over(), step.node.output[0])))
-
-
-def _pow(step: Step) -> dict[str, str]:
-    x, power = step.node.input
-    exponent = step.view.value(power)
-    if exponent is None or exponent.size != 1:
-        raise CannotDifferentiate("Pow with a varying exponent")
-    degree = float(exponent.reshape(()))
-    slope = x if degree == 2.0 else step.builder.add("Pow", x, step.number(degree - 1.0))
-    return {x: step.times(step.grad, slope, step.number(degree))}
-
-
 _RULES: dict[str, Rule] = {
     **dict.fromkeys(("GlobalAveragePool", "AveragePool", "ReduceMean"), _mean),
     "Cast": _cast,
@@ -266,11 +234,7 @@ _RULES: dict[str, Rule] = {
     "BatchNormalization": _batch_norm,
     "LayerNormalization": _layer_norm,
     "InstanceNormalization": _instance_norm,
-    "Add": _add,
-    "Sub": _sub,
-    "Mul": _mul,
-    "Div": _div,
-    "Pow": _pow,
+    **ARITHMETIC,
     **MOVES,
     **ELEMENTWISE,
     **ATTENTION,
