@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdedge.models.zoo import ModelSpec, build, pretrained_input
-from kdedge_export.errors import HeadNotSupported
+from kdedge_export.errors import GraphNotSupported, HeadNotSupported
 from kdedge_export.graph import Deployed, deploy, export_graph, save_model
 from kdedge_export.saliency import ByCells, Head, Tail
 from kdedge_runtime import Metadata, Model
@@ -138,7 +138,7 @@ def _smallest(name: str) -> Deployed:
         try:
             make_lively(model, side)
             return deploy(model, ImageInput(side, side, (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)))
-        except (RuntimeError, AssertionError, ValueError, HeadNotSupported):
+        except (RuntimeError, AssertionError, ValueError, HeadNotSupported, GraphNotSupported):
             if side == native:
                 raise
     raise AssertionError("unreachable")
