@@ -35,12 +35,14 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (train, distill, compare, export, validate, explain, inspect, web, bundle, bench, doctor, demo):
-    app.command()(verb)
-app.add_typer(devices, name="devices")
-app.add_typer(feedback, name="feedback")
+for making in (demo, train, distill, export, validate):
+    app.command()(making)
 # The runtime has its own parser, which the device uses as well; its options pass through untouched.
 app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run)
+for using in (explain, inspect, compare, bundle, web, bench, doctor):
+    app.command()(using)
+app.add_typer(devices, name="devices")
+app.add_typer(feedback, name="feedback")
 
 
 @app.callback(invoke_without_command=True)

@@ -22,7 +22,7 @@ def bench(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure a model here: with and without its map, fp32 against int8, layer by layer."""
+    """Measure a model on this machine. With and without its map, fp32 against int8, layer by layer."""
     from kdedge_runtime.verbs_of_model import Trial, print_bench
 
     print_bench(

@@ -19,7 +19,7 @@ def bundle(
         Path | None, typer.Option(metavar="KEY", help="Sign with this Ed25519 key (PEM), which devices can require.")
     ] = None,
 ) -> None:
-    """Pack the models for a device, with their checksums and a signature."""
+    """Pack the models for a device, with checksums and a signature."""
     from kdedge.report.bundle import print_bundle
     from kdedge.workflow.bundle import write_bundle
 

@@ -18,7 +18,7 @@ def compare(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a run instead of the table.")] = False,
 ) -> None:
-    """Hold runs side by side: a table here, and a page with curves, classes and maps."""
+    """Hold runs side by side. A table here, and a page with curves, classes and maps."""
     from kdedge.report.comparison import json_lines, print_remarks, print_tables
     from kdedge.report.page import write_page
     from kdedge.report.progress import step_progress

@@ -75,7 +75,7 @@ def distill(
     compile: Compile = False,
     resume: Resume = False,
 ) -> None:
-    """Distill a student that answers like its teacher and looks where it looks."""
+    """Distill a student that answers and looks like its teacher."""
     from kdedge.distill.run import Request
     from kdedge.report.training import train_with_progress
 

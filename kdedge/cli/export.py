@@ -84,7 +84,7 @@ def export(
     bgr: Annotated[bool, typer.Option("--bgr", help="With --mean: the model wants blue first.")] = False,
     size: Annotated[int | None, typer.Option(min=16, help="With --from-onnx: input side in px, if open.")] = None,
 ) -> None:
-    """Write one ONNX file whose forward pass gives the answer and the reason."""
+    """Write one ONNX file that gives the answer and the reason."""
     from kdedge.cli.from_model import ModelExport, export_model_file
     from kdedge.cli.from_onnx import OnnxExport, export_onnx_file
     from kdedge_runtime.errors import UsageError

@@ -16,7 +16,7 @@ def inspect(
     ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Page to write.")] = Path("inspect.html"),
 ) -> None:
-    """Show a model's layers and their cost, and how it decides about a picture."""
+    """Show a model's layers, their cost, and how it decides."""
     from kdedge.report.inspecting import print_inspected
     from kdedge.report.page.inspection import write_inspection
     from kdedge.report.progress import step_progress

@@ -28,7 +28,7 @@ def validate(
     quick: Annotated[bool, typer.Option("--quick", help="Leave out faithfulness and robustness.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the report. [default: report/ in the run]")] = None,
 ) -> None:
-    """Prove that neither the answer nor the reason was lost on the way; exit 4 unless every bound is shown kept."""
+    """Prove that neither answers nor maps were lost on the way. Ends with 4 unless every bound is shown to be kept."""
     from kdedge.report.progress import step_progress
     from kdedge.report.validation import print_validation
     from kdedge.workflow.validate_model import validate_model

@@ -23,7 +23,7 @@ def web(
         str | None, typer.Option(envvar="KDEDGE_TOKEN", help="What other machines have to show. [default: a new one]")
     ] = None,
 ) -> None:
-    """Run a model in the browser itself, on the camera of a laptop or phone."""
+    """Run a model in the browser, on a laptop's or phone's camera."""
     import threading
 
     from kdedge_runtime.model import Model

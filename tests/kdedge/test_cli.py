@@ -15,19 +15,19 @@ from kdedge.cli import app as module
 from kdedge_runtime import errors
 
 VERBS = (
+    "demo",
     "train",
     "distill",
-    "compare",
     "export",
     "validate",
+    "run",
     "explain",
     "inspect",
-    "web",
+    "compare",
     "bundle",
+    "web",
     "bench",
     "doctor",
-    "demo",
-    "run",
     "devices",
     "feedback",
 )
@@ -61,7 +61,9 @@ class TestHelp:
     def test_it_names_every_verb(self, command: Callable[..., Outcome]) -> None:
         help_ = command("--help")
         assert help_.code == 0
-        assert [line.split()[0] for line in help_.out.partition("Commands:\n")[2].splitlines() if line] == list(VERBS)
+        lines = [line for line in help_.out.partition("Commands:\n")[2].splitlines() if line]
+        assert [line.split()[0] for line in lines] == list(VERBS)
+        assert not [line for line in lines if line.endswith("...")], "a summary is cut off"
 
     @pytest.mark.parametrize("verb", VERBS)
     def test_every_verb_explains_itself(self, command: Callable[..., Outcome], verb: str) -> None:
