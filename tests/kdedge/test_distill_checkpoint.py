@@ -71,6 +71,28 @@ def test_what_learns_beside_the_model_goes_on_too(tmp_path: Path) -> None:
     assert set(read_state(tmp_path / "last.safetensors")) == {"weight", "bias"}, "the student alone is exported"
 
 
+def test_layers_that_share_their_weights_are_kept_and_go_on_sharing_them(tmp_path: Path) -> None:
+    def tied(seed: int) -> tuple[nn.Module, SGD]:
+        torch.manual_seed(seed)
+        layer = nn.Linear(3, 3)
+        model = nn.Sequential(layer, nn.ReLU(), layer)
+        return model, SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+    def step(model: nn.Module, optimizer: SGD) -> None:
+        optimizer.zero_grad()
+        model(torch.ones(2, 3)).square().sum().backward()
+        optimizer.step()
+
+    model, optimizer = tied(0)
+    step(model, optimizer)
+    save_checkpoint(tmp_path / "last.safetensors", model, NONE, optimizer, {}, {})
+    other, other_optimizer = tied(1)
+    restore(tmp_path / "last.safetensors", other, NONE, other_optimizer)
+    for learner in ((model, optimizer), (other, other_optimizer)):
+        step(*learner)
+    assert torch.equal(model[0].weight, other[0].weight) and other[0].weight is other[2].weight
+
+
 def test_before_the_first_step_there_is_no_momentum_to_keep(tmp_path: Path) -> None:
     model, optimizer = network(0)
     save_checkpoint(tmp_path / "last.safetensors", model, NONE, optimizer, {}, {})

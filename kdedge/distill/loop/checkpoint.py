@@ -90,9 +90,20 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _write(path: Path, tensors: dict[str, Tensor], note: dict[str, Any]) -> None:
-    flat = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with writing(path), staged(path) as temporary:
-        save_file(flat, temporary, metadata={"kdedge": json.dumps(note)})
+        save_file(_apart(tensors), temporary, metadata={"kdedge": json.dumps(note)})
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors on the CPU, each in memory of its own: layers that share their weights have them under two names."""
+    apart: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, value in tensors.items():
+        flat = value.detach().cpu().contiguous()
+        place = flat.untyped_storage().data_ptr()
+        apart[name] = flat.clone() if place in taken else flat
+        taken.add(place)
+    return apart
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
