@@ -20,7 +20,7 @@ from typing import Literal, TypeAlias
 
 from kdedge.data.collection import Collection, fingerprint_of
 from kdedge.data.problems import Reason, Skipped
-from kdedge.data.sample import FileSample
+from kdedge.data.sample import FileSample, written
 from kdedge.data.split import UNLABELLED, Split
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.pictures import is_picture
@@ -156,7 +156,8 @@ def _list(folder: Path) -> _Listing:
     unknown: list[Path] = []
     for path in entries:
         if path.is_dir():
-            classes[path.name], strange = _sorted_out(_files_below(path))
+            pictures, strange = _sorted_out(_files_below(path))
+            classes.setdefault(written(path.name), []).extend(pictures)
             unknown += strange
     loose, strange = _sorted_out(path for path in entries if not path.is_dir())
     return _Listing(folder, classes, loose, unknown + strange)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from kdedge_runtime.pictures import Picture, decode_picture, open_picture
 
-__all__ = ["FileSample", "Sample", "file_stamp"]
+__all__ = ["FileSample", "Sample", "file_stamp", "written"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,8 @@ class FileSample(Sample):
 
     @classmethod
     def below(cls, root: Path, path: Path) -> "FileSample":
-        """The sample at `path`, named after its place below `root` (macOS decomposes accents, others do not)."""
-        return cls(unicodedata.normalize("NFC", path.relative_to(root).as_posix()), str(path))
+        """The sample at `path`, named after its place below `root`."""
+        return cls(written(path.relative_to(root).as_posix()), str(path))
 
     def __str__(self) -> str:
         return self.path
@@ -63,6 +63,15 @@ class FileSample(Sample):
     def stamp(self) -> str:
         """See `Sample.stamp`."""
         return file_stamp(self.path)
+
+
+def written(name: str) -> str:
+    """A file's name as the same text on every machine, which can be hashed, printed and put into a report.
+
+    macOS decomposes accents, others do not; old archives leave bytes that are no UTF-8, which become such as `\\xe9`.
+    """
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return unicodedata.normalize("NFC", text)
 
 
 def file_stamp(path: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from kdedge.data.sample import Sample, file_stamp
+from kdedge.data.sample import Sample, file_stamp, written
 from kdedge.data.split import UNLABELLED
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.pictures import PICTURE_SUFFIXES, UnreadablePicture, open_picture
@@ -67,7 +67,7 @@ def list_tar(path: Path, name: str) -> list[tuple[TarSample, int]]:
                     continue
                 key, suffix = parts[1], parts[2].lower()
                 if suffix in PICTURE_SUFFIXES:
-                    sample = TarSample(f"{name}/{member.name}", str(path), member.offset_data, member.size)
+                    sample = TarSample(written(f"{name}/{member.name}"), str(path), member.offset_data, member.size)
                     pictures.setdefault(key, sample)
                 elif suffix == ".cls":
                     raw.seek(member.offset_data)

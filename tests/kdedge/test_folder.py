@@ -1,10 +1,13 @@
 """A folder of pictures becomes labels and two sides, or an error that says what to change."""
 
+import os
 import shutil
+import sys
 import unicodedata
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from kdedge.data import UNLABELLED, Collection, Split, scan, subset
 from kdedge_runtime.errors import DataError, UsageError
@@ -172,14 +175,28 @@ class TestHashedSplit:
         assert folder.train.targets == (0, 1)
         assert folder.val.targets == (1,)
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+    def test_names_of_old_archives_that_are_no_utf8_are_names_too(self, tmp_path: Path) -> None:
+        latin = [
+            os.fsdecode(f"{side}/{label}/für.png".encode("latin-1")) for side in ("train", "val") for label in "aü"
+        ]
+        for name in latin:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / name)
+        folder = scan(tmp_path)
+        assert folder.labels == ("\\xfc", "a")
+        assert names(folder.train) == {"train/\\xfc/f\\xfcr.png", "train/a/f\\xfcr.png"}
+        assert all(sample.read().pixels.shape == (8, 8, 3) for sample in folder.val.samples)
+
     def test_accents_are_the_same_however_the_system_stores_them(self, tmp_path: Path) -> None:
-        val = []
+        val, labels = [], []
         for form in ("NFC", "NFD"):
             root = make(
                 tmp_path / form, *(unicodedata.normalize(form, f"é{i}/ü{j}.jpg") for i in "ab" for j in range(20))
             )
             val.append(names(scan(root).val))
-        assert val[0] == val[1]
+            labels.append(scan(root).labels)
+        assert val[0] == val[1] and labels[0] == labels[1]
 
 
 class TestFingerprint:
