@@ -59,7 +59,8 @@ def list_shards(data: str, *, unlabelled_ok: bool) -> Collection:
         unlabelled_ok: accept pictures without `.cls`; their targets are `UNLABELLED`.
 
     Raises:
-        DataError: a shard is missing or damaged, classes cannot be read, or they cannot train a classifier.
+        DataError: a shard is missing or damaged, classes cannot be read, or they cannot train a classifier, such as
+            where another side has classes that training has not.
     """
     if Path(data).is_dir():
         root = Path(data).resolve()
@@ -89,6 +90,12 @@ def list_shards(data: str, *, unlabelled_ok: bool) -> Collection:
         raise DataError(f"{data} has only one class, {min(classes)}; a classifier needs two or more.")
     strays = [sample for sample, target in every if classes and target == UNLABELLED]
     splits = {side: _split(pairs, labelled=bool(classes)) for side, pairs in found.items()}
+    unseen = sorted(classes - set(splits["train"].targets))
+    if unseen:
+        raise DataError(
+            f"{data} has no picture to train on of class {', '.join(map(str, unseen[:6]))}, which the shards of another "
+            "side have. Add the missing training shards, or the missing .cls in them."
+        )
     return Collection(
         source=source,
         labels=_labels(root, max(classes)) if classes else (),

@@ -243,6 +243,18 @@ class TestFaults:
         with pytest.raises(DataError, match="only one class, 0"):
             scan(shard(tmp_path / "a.tar", 0, 5, classes=1))
 
+    def test_a_class_that_only_another_side_has(self, tmp_path: Path) -> None:
+        shard(tmp_path / "train-0.tar", 0, 4, classes=2)
+        shard(tmp_path / "val-0.tar", 4, 8, classes=4)
+        with pytest.raises(DataError, match=r"no picture to train on of class 2, 3, .* missing training shards"):
+            scan(tmp_path)
+
+    def test_training_pictures_that_all_lack_their_class(self, tmp_path: Path) -> None:
+        write_tar(tmp_path / "train-0.tar", {"1.png": picture(1)})
+        shard(tmp_path / "val-0.tar", 4, 8, classes=2)
+        with pytest.raises(DataError, match=r"no picture to train on of class 0, 1, .* missing \.cls"):
+            scan(tmp_path)
+
     @pytest.mark.parametrize("how", ["cut", "compressed", "empty", "other"])
     def test_a_file_that_is_no_sound_tar(self, tmp_path: Path, how: str) -> None:
         path = shard(tmp_path / "a.tar", 0, 9)
