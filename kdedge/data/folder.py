@@ -198,9 +198,16 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
+    """All visible files, through links too, but for those that lead back to a folder around them."""
     for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        shown = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        folders[:] = [name for name in shown if not _leads_back(Path(parent, name))]
         yield from (Path(parent, name) for name in names if not name.startswith("."))
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether it is a link to a folder that it is in itself: every picture would be found dozens of times."""
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 def _sorted_out(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:

@@ -199,6 +199,24 @@ class TestHashedSplit:
         assert val[0] == val[1] and labels[0] == labels[1]
 
 
+class TestLinks:
+    def test_a_folder_that_is_a_link_is_a_folder(self, tmp_path: Path) -> None:
+        make(tmp_path / "data", "cat/1.jpg", "cat/2.jpg", "dog/1.jpg", "dog/2.jpg")
+        make(tmp_path / "elsewhere", "3.jpg")
+        (tmp_path / "data/cat/more").symlink_to(tmp_path / "elsewhere")
+        folder = scan(tmp_path / "data")
+        assert "cat/more/3.jpg" in names(folder.train) | names(folder.val)
+
+    @pytest.mark.parametrize("target", [".", "..", "deeper"])
+    def test_a_link_back_to_a_folder_around_it_is_left_out(self, tmp_path: Path, target: str) -> None:
+        data = make(tmp_path / "data", "cat/1.jpg", "cat/deeper/2.jpg", "dog/1.jpg", "dog/2.jpg")
+        link = data / ("cat/deeper/again" if target == "deeper" else "cat/again")
+        link.symlink_to(data / "cat/deeper" if target == "deeper" else target)
+        folder = scan(data)
+        found = names(folder.train) | names(folder.val)
+        assert found == {"cat/1.jpg", "cat/deeper/2.jpg", "dog/1.jpg", "dog/2.jpg"}
+
+
 class TestFingerprint:
     def test_a_link_to_nowhere_is_left_to_the_decoder(self, tmp_path: Path) -> None:
         (classes(tmp_path, 3) / "cat/dead.jpg").symlink_to(tmp_path / "gone.jpg")
