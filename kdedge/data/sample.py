@@ -66,9 +66,9 @@ class FileSample(Sample):
 
 
 def written(name: str) -> str:
-    """A file's name as the same text on every machine, which can be hashed, printed and put into a report.
+    r"""A file's name as the same text on every machine, which can be hashed, printed and put into a report.
 
-    macOS decomposes accents, others do not; old archives leave bytes that are no UTF-8, which become such as `\\xe9`.
+    macOS decomposes accents, others do not; old archives leave bytes that are no UTF-8, which become such as `\xe9`.
     """
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return unicodedata.normalize("NFC", text)

@@ -93,7 +93,7 @@ def list_shards(data: str, *, unlabelled_ok: bool) -> Collection:
     unseen = sorted(classes - set(splits["train"].targets))
     if unseen:
         raise DataError(
-            f"{data} has no picture to train on of class {', '.join(map(str, unseen[:6]))}, which the shards of another "
+            f"{data} has no picture to train on of class {', '.join(map(str, unseen[:6]))}, which shards of another "
             "side have. Add the missing training shards, or the missing .cls in them."
         )
     return Collection(
