@@ -26,6 +26,7 @@ from kdedge_runtime.runner import RunSettings, run, stopped_by_signals
 from kdedge_runtime.sinks.sink import Sink
 from kdedge_runtime.sources import Source, open_source
 from kdedge_runtime.sources.frame import stands_still
+from kdedge_runtime.sources.grammar import Place, parse_source
 
 if TYPE_CHECKING:
     from kdedge_runtime.blackbox import Explainer
@@ -189,7 +190,7 @@ def _sinks(arguments: argparse.Namespace, source: Source, stop: threading.Event)
 
         sinks.append(JsonLines(arguments.jsonl, stop))
     if arguments.output is not None:
-        _check_apart(Path(arguments.output), Path(arguments.source).expanduser())
+        _check_apart(Path(arguments.output), parse_source(arguments.source))
         sinks.append(_output(Path(arguments.output), source))
     if arguments.show:
         from kdedge_runtime.sinks.window import Window
@@ -238,14 +239,18 @@ def _view(
     return LiveView(door, about, controls, feedback)
 
 
-def _check_apart(output: Path, source: Path) -> None:
-    """Overlays bear the names of their pictures, so in the same place they would replace them."""
-    if not output.exists() or not source.exists():
+def _check_apart(output: Path, read: Place) -> None:
+    """Overlays bear the names of their pictures, so among them they would replace them, or be read as pictures."""
+    if read.kind not in ("pictures", "video"):
         return
-    read = source.parent if is_picture(source) and output.is_dir() else source
-    if output.samefile(read):
+    named = read.files or (Path(read.address),)
+    taken = {path.resolve() for path in named}
+    beside = {path.parent.resolve() for path in named if is_picture(path)}
+    place = output.resolve()
+    if place in taken | beside or not taken.isdisjoint(place.parents):
         raise UsageError(
-            f"-o {output} is where --source is read: overlays would replace what is there. Name another place."
+            f"-o {output} is where --source is read: overlays would replace what is there, or be read as pictures. "
+            "Name another place."
         )
 
 

@@ -140,6 +140,8 @@ def test_expected_failures_are_one_line_and_a_code(
             (2, "neither a video", (model_path, *pictures, "-o", "out.avi")),
             (2, "is where --source is read", (model_path, *pictures, "-o", photos)),
             (2, "is where --source is read", (model_path, "--source", photos / "1-red.png", "-o", photos)),
+            (2, "is where --source is read", (model_path, "--source", photos / "*.png", "-o", photos)),
+            (2, "is where --source is read", (model_path, *pictures, "-o", photos / "seen")),
             (2, "is no address", (model_path, *pictures, "--view", "")),
             (2, "in use", (model_path, *pictures, "--view", port)),
             (2, "is no address", (model_path, *pictures, "--view", "here")),
@@ -164,6 +166,8 @@ def test_expected_failures_are_one_line_and_a_code(
 def test_a_video_is_not_overwritten_by_its_overlay(model_path: Path, video: Path, capsys) -> None:
     before = video.read_bytes()
     code, error = _fails(capsys, model_path, "--source", video, "-o", video)
+    assert (code, "is where --source is read" in error) == (2, True)
+    code, error = _fails(capsys, model_path, "--source", str(video.with_name("c*.mp4")), "-o", video)
     assert (code, "is where --source is read" in error) == (2, True)
     assert video.read_bytes() == before
 
@@ -306,6 +310,7 @@ def test_a_folder_can_be_looped(model_path: Path, photos: Path, tmp_path: Path) 
         ["m.onnx"],
         ["m.onnx", "--source", "0", "--threads", "0"],
         ["m.onnx", "--source", "0", "-o", ""],
+        ["m.onnx", "--source", ""],
         ["m.onnx", "--source", "0", "--opacity", "2"],
         ["m.onnx", "--source", "0", "--opacity", "half"],
         ["m.onnx", "--source", "0", "--max-frames", "few"],
