@@ -50,6 +50,7 @@ def build_parser(prog: str = "kdedge-run") -> argparse.ArgumentParser:
     parser.add_argument("model", nargs="?", metavar="MODEL", help="a model file, or a bundle of `kdedge bundle`")
     parser.add_argument(
         "--source",
+        type=_named,
         metavar="SOURCE",
         help="a camera (0, usb:0, csi:0), a URL (rtsp://…), a video, a picture, a folder or a quoted pattern of "
         "pictures ('photos/*.jpg'), or synthetic:[CLASS] (default: the camera of --device)",
@@ -67,7 +68,7 @@ def build_parser(prog: str = "kdedge-run") -> argparse.ArgumentParser:
     where.add_argument(
         "-o",
         "--output",
-        type=_path,
+        type=_named,
         metavar="PATH",
         help="the overlay: a video (PATH ends in .mp4) or a folder of pictures",
     )
@@ -85,7 +86,10 @@ def build_parser(prog: str = "kdedge-run") -> argparse.ArgumentParser:
         "network can reach it)",
     )
     where.add_argument(
-        "--feedback", type=_path, metavar="FILE", help="keep what people say of the answers in the view, and the frames"
+        "--feedback",
+        type=_named,
+        metavar="FILE",
+        help="keep what people say of the answers in the view, and the frames",
     )
     where.add_argument("--show", action="store_true", help="watch in a window")
     when = parser.add_argument_group("which frames are explained (all are answered; others are not drawn)")
@@ -207,9 +211,9 @@ def _milliseconds(text: str) -> float:
     return value
 
 
-def _path(text: str) -> str:
+def _named(text: str) -> str:
     if not text:  # what an unset variable of a shell leaves
-        raise argparse.ArgumentTypeError("the path is empty")
+        raise argparse.ArgumentTypeError("the name is empty")
     return text
 
 
