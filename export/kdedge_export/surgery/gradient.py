@@ -77,8 +77,11 @@ def gradients(
 
 
 def _has_slope(node: onnx.NodeProto, values: Values) -> bool:
-    """Whether a node gives numbers: conditions and positions change in jumps, and are constant between them."""
-    return any(values[name].dtype.kind == "f" for name in node.output if name)
+    """Whether a node gives numbers: conditions and positions change in jumps, and are constant between them.
+
+    What is quantized does so too, but stands for what it was.
+    """
+    return node.op_type == "QuantizeLinear" or any(values[name].dtype.kind == "f" for name in node.output if name)
 
 
 def _cast(step: Step) -> dict[str, str]:
