@@ -16,6 +16,11 @@ from kdedge_runtime import Metadata, Model
 LABELS = tuple(f"class {index}" for index in range(CLASSES))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_exports(operators_listed_once: None) -> None:
+    """Of all the networks here."""
+
+
 @pytest.fixture(scope="session")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export]:
     """Export one of `NETS` or `TAILS`, or `plain`: the linear one without its map."""

@@ -20,6 +20,11 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_exports(operators_listed_once: None) -> None:
+    """Of all the networks here."""
+
+
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three classes, 16 pictures each to train on and 6 to validate, 32 px; tests must not change it."""

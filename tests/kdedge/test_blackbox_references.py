@@ -1,7 +1,5 @@
 """Explanations from outside against the packages of their authors: the same masks give the same numbers."""
 
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +10,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from kdedge.workflow.export_model import export_model
 from kdedge_runtime.blackbox.kernel_shap import kernel_shap, shapley_values
 from kdedge_runtime.blackbox.lime import lime, local_model
 from kdedge_runtime.blackbox.occlusion import occlusion
 from kdedge_runtime.blackbox.probe import Probe
 from kdedge_runtime.blackbox.score_cam import score_cam
 from kdedge_runtime.blackbox.superpixels import superpixels
+from kdedge_runtime.devices import load_profile
 from kdedge_runtime.model import Model
 from kdedge_runtime.preprocess import fit
 
@@ -36,8 +36,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     """EfficientNet-Lite0 without a map of its own."""
     path = tmp_path_factory.mktemp("model") / "lite0.onnx"
     weights = DATA / "weights" / "tf_efficientnet_lite0.safetensors"
-    command = [sys.executable, "-m", "kdedge", "export", "timm:tf_efficientnet_lite0", "--method", "none"]
-    subprocess.run([*command, "--weights", str(weights), "-o", str(path)], check=True, capture_output=True)
+    profile = load_profile("generic")
+    export_model("timm:tf_efficientnet_lite0", weights=weights, output=path, method="none", profile=profile)
     return Model.load(path, threads=1)
 
 

@@ -97,17 +97,24 @@ class TestTraining:
 
 
 @pytest.mark.slow
-def test_the_whole_way(command: Callable[..., Outcome], scenes: Path, tmp_path: Path) -> None:
-    """Train, distill, export, validate, run, explain: each a command of its own."""
+def test_the_whole_way(
+    command: Callable[..., Outcome], scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Train, distill, export, validate, run, explain; what others made is exported and validated by new processes."""
+    monkeypatch.chdir(tmp_path)
 
-    def done(*arguments: object, codes: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess[str]:
+    def alone(*arguments: object) -> Outcome:
         result = kdedge(*arguments, cwd=tmp_path)
-        assert result.returncode in codes, result.stderr
-        assert "Traceback" not in result.stderr
-        return result
+        return Outcome(result.returncode, result.stdout, result.stderr)
 
-    def followed(result: subprocess.CompletedProcess[str]) -> str:
-        return result.stderr.splitlines()[-1]
+    def done(*arguments: object, by: Callable[..., Outcome] = command, codes: tuple[int, ...] = (0,)) -> Outcome:
+        outcome = by(*arguments)
+        assert outcome.code in codes, outcome.err
+        assert "Traceback" not in outcome.err
+        return outcome
+
+    def followed(outcome: Outcome) -> str:
+        return outcome.err.splitlines()[-1]
 
     trained = done("train", scenes, *TRAIN, "--epochs", 3, "--batch-size", 16)
     assert followed(trained) == f"Next: kdedge distill {scenes} --teacher runs/teacher --student resnet10w16"
@@ -119,29 +126,29 @@ def test_the_whole_way(command: Callable[..., Outcome], scenes: Path, tmp_path: 
     run = tmp_path / "runs" / "student"
     assert {path.name for path in run.iterdir()} == {"run.json", METRICS, BEST, LAST}
 
-    exported = done("export", "runs/student", "--quantize")
+    exported = done("export", "runs/student", "--quantize", by=alone)
     assert followed(exported) == "Next: kdedge validate runs/student"
     assert (run / "model.onnx").is_file() and (run / "model.int8.onnx").is_file()
 
-    validated = done("validate", "runs/student", codes=(0, 4))
+    validated = done("validate", "runs/student", by=alone, codes=(0, 4))
     report = json.loads((run / "report" / "report.json").read_text())
-    assert report["passed"] == (validated.returncode == 0)
+    assert report["passed"] == (validated.code == 0)
     assert (run / "report" / "report.html").stat().st_size > 10_000
-    assert len(validated.stdout.splitlines()) == len(report["checks"])
-    if validated.returncode == 4:
+    assert len(validated.out.splitlines()) == len(report["checks"])
+    if validated.code == 4:
         assert re.search(
             rf"of {len(report['checks'])} checks (failed|is not shown|are not shown).*, see ", followed(validated)
         )
 
     pictures = scenes / "val" / CLASSES[0]
     ran = done("run", "runs/student/model.int8.onnx", "--source", pictures, "--jsonl", "-", "-o", "seen")
-    *answers, last = [json.loads(line) for line in ran.stdout.splitlines()]
+    *answers, last = [json.loads(line) for line in ran.out.splitlines()]
     assert last["summary"]["frames"] == len(answers)
     assert len(answers) == len(list((tmp_path / "seen").iterdir())) == 6
     assert {answer["label"] for answer in answers} <= set(CLASSES)
 
     explained = done("explain", "runs/student/model.onnx", pictures, "--class", CLASSES[1], "-o", "why")
-    assert len(explained.stdout.splitlines()) == len(list((tmp_path / "why").glob("*.png"))) == 6
+    assert len(explained.out.splitlines()) == len(list((tmp_path / "why").glob("*.png"))) == 6
 
     for failing in (["run", run / "model.onnx", "--source"], ["explain", run / "model.onnx"]):
         failed = command(*failing, tmp_path / "nowhere.png")

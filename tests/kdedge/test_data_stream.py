@@ -17,7 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
-from kdedge.data import Split, Stream, decode, fits, scan
+from kdedge.data import Split, decode, scan
+from kdedge.data.stream import Stream, fits
 from kdedge_runtime.errors import DataError, KdedgeError
 from kdedge_runtime.metadata import ImageInput
 
@@ -157,7 +158,8 @@ def test_a_worker_that_is_killed_ends_training_with_a_sentence(split: Split) -> 
 
 TRAINING = """
 import sys, threading, time
-from kdedge.data import Stream, scan
+from kdedge.data import scan
+from kdedge.data.stream import Stream
 from kdedge_runtime.metadata import ImageInput
 
 def name_workers(stream):  # as soon as they are there: the signals come while some have hardly begun
@@ -166,7 +168,7 @@ def name_workers(stream):  # as soon as they are there: the signals come while s
     print(*[worker.pid for worker in stream._loader._iterator._workers], flush=True)
 
 def main():
-    stream = Stream(scan(sys.argv[1]).test, ImageInput(16, 16, (0.5,) * 3, (0.5,) * 3), workers=4)
+    stream = Stream(scan(sys.argv[1]).test, ImageInput(16, 16, (0.5,) * 3, (0.5,) * 3), workers=2)
     threading.Thread(target=name_workers, args=(stream,)).start()
     while True:
         for _ in stream.batches([[0, 1, 2]] * 100):
@@ -190,13 +192,13 @@ def test_workers_end_with_the_main_process_on_ctrl_c_and_on_kill_9(photos: Path,
     for sent, main in mains.items():
         assert main.stdout is not None
         workers += [int(pid) for pid in main.stdout.readline().split()]
-        assert all(signal.SIGINT in withheld(pid) for pid in workers[-4:])  # not even while they start
+        assert all(signal.SIGINT in withheld(pid) for pid in workers[-2:])  # not even while they start
         if sent == signal.SIGINT:
             os.killpg(main.pid, sent)  # as a terminal does on Ctrl-C: to the workers as well
         else:
             main.kill()
         main.communicate(timeout=60)
-    assert len(workers) == 8
+    assert len(workers) == 4
     deadline = time.monotonic() + 20
     while any(map(is_running, workers)) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -6,20 +6,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_toys import CLASSES, ONE_THREAD, metrics_of, tiny_trainer
+from training_toys import CLASSES, ONE_THREAD, Listener, metrics_of, tiny_trainer
 
 from kdedge.distill.augment import Augmentation
 from kdedge.distill.augment.views import Views
 from kdedge.distill.loop.batches import Batch, Batches
 from kdedge.distill.machine.group import Group, join_group
+from kdedge.distill.run import Request, start_run
 from kdedge.distill.settings.recipe import Recipe
 from kdedge.distill.teacher.guidance import NoTeacher
-from kdedge.models import read_state
 from kdedge.models.run_folder import BEST, LAST, read_run
+from kdedge.models.weights import read_state
 from kdedge_runtime.errors import UsageError
 
-# Small steps: the order of sums differs between one process and two, and training magnifies what differs.
-OPTIONS = ["--student", "small:resnet8", "--epochs", "2", "--batch-size", "16", "--lr", "0.001", "--device", "cpu"]
+EPOCHS, BATCH_SIZE = 2, 16
+LEARNING_RATE = 0.001
+"""Small: the order of sums differs between one process and two, and training magnifies what differs."""
+SIZES = ["--epochs", EPOCHS, "--batch-size", BATCH_SIZE, "--lr", LEARNING_RATE, "--device", "cpu"]
 
 
 def torchrun(processes: int, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -37,13 +40,22 @@ def runs(
     request: pytest.FixtureRequest, scenes: Path, teacher_run: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[int, Path]:
     """The same distillation by one process and by two; `dist` compares and `few-images` mixes whole batches."""
-    folder = tmp_path_factory.mktemp("group")
-    for processes in (1, 2):
-        loss = ["--recipe", request.param, "--loss", LOSS[request.param]]
-        options = [*OPTIONS, *loss, "--out", folder / str(processes)]
-        done = torchrun(processes, "distill", scenes, "--teacher", teacher_run, *options)
-        assert done.returncode == 0, done.stderr
-        (folder / f"{processes}.log").write_text(done.stderr)
+    folder, recipe, loss = tmp_path_factory.mktemp("group"), request.param, LOSS[request.param]
+    alone = Request(
+        str(scenes),
+        "small:resnet8",
+        teacher=(str(teacher_run),),
+        recipe=recipe,
+        loss=loss,
+        epochs=EPOCHS,
+        batch_size=BATCH_SIZE,
+        lr=LEARNING_RATE,
+    )
+    start_run(alone, folder / "1", Listener(), "cpu")
+    options = ["--student", "small:resnet8", *SIZES, "--recipe", recipe, "--loss", loss, "--out", folder / "2"]
+    done = torchrun(2, "distill", scenes, "--teacher", teacher_run, *options)
+    assert done.returncode == 0, done.stderr
+    (folder / "2.log").write_text(done.stderr)
     return {processes: folder / str(processes) for processes in (1, 2)}
 
 
@@ -87,11 +99,23 @@ def test_the_parts_of_all_processes_are_the_batches_of_one(scenes: Path, augment
         assert torch.equal(torch.cat([part.targets for part in parts]), whole.targets)
 
 
-def test_a_batch_that_cannot_be_divided_is_refused(scenes: Path, teacher_run: Path, tmp_path: Path) -> None:
-    options = [*OPTIONS, "--batch-size", "15", "--out", tmp_path / "run"]
-    done = torchrun(2, "distill", scenes, "--teacher", teacher_run, *options)
-    assert done.returncode != 0
-    assert "A batch of 15 pictures cannot be divided among 2 processes" in done.stderr
+class Unmet(Group):
+    """One of two processes whose other is not there: whatever it asked of it would never come."""
+
+    def wait(self) -> None:
+        pass
+
+    def agree(self, values: list[float]) -> list[float]:
+        return values
+
+
+def test_a_batch_that_cannot_be_divided_is_refused(
+    scenes: Path, teacher_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdedge.distill.run.join_group", lambda _device: Unmet(0, 2))
+    request = Request(str(scenes), "small:resnet8", teacher=(str(teacher_run),), epochs=EPOCHS, batch_size=15)
+    with pytest.raises(UsageError, match="A batch of 15 pictures cannot be divided among 2 processes"):
+        start_run(request, tmp_path / "run", Listener(), "cpu")
     assert not (tmp_path / "run").exists()
 
 
@@ -112,7 +136,7 @@ def test_an_incomplete_environment_is_an_error(monkeypatch: pytest.MonkeyPatch) 
 def test_normalisation_with_an_activation_is_shared_as_well(scenes: Path, teacher_run: Path, tmp_path: Path) -> None:
     """timm's networks have a batch normalisation of their own kind."""
     for processes in (1, 2):
-        options = ["--student", "timm:mobilenetv3_small_050", *OPTIONS[2:], "--out", tmp_path / str(processes)]
+        options = ["--student", "timm:mobilenetv3_small_050", *SIZES, "--out", tmp_path / str(processes)]
         done = torchrun(processes, "distill", scenes, "--teacher", teacher_run, *options, "--loss", "ce:0.1,kd:0.1")
         assert done.returncode == 0, done.stderr
     alone, together = (read_state(tmp_path / str(processes) / LAST) for processes in (1, 2))
