@@ -76,6 +76,12 @@ def distill(
     resume: Resume = False,
 ) -> None:
     """Distill a student that answers and looks like its teacher."""
+    from kdedge.cli.training import require_training
+
+    # A run goes on from another working directory, too.
+    weights = None if weights is None else str(Path(weights).resolve())
+    of_teachers = tuple(teacher_weights or ())
+    require_training(data, student, out, weights=weights, resume=resume, teachers=teacher, teacher_weights=of_teachers)
     from kdedge.distill.run import Request
     from kdedge.report.training import train_with_progress
 
@@ -83,11 +89,10 @@ def distill(
         data=data,
         model=student,
         teacher=tuple(teacher),
-        teacher_weights=tuple(teacher_weights or ()),
+        teacher_weights=of_teachers,
         cache_teacher=cache_teacher,
         init="teacher" if init is Start.TEACHER else None,
-        # A run goes on from another working directory, too.
-        weights=None if weights is None else str(Path(weights).resolve()),
+        weights=weights,
         size=size,
         output_stride=output_stride,
         epochs=epochs,

@@ -51,13 +51,20 @@ def export_model_file(asked: ModelExport) -> None:
     Raises:
         ValidationFailed: quantization missed its goal; the fp32 file is written.
     """
+    from kdedge.data.sources import require_data
+    from kdedge.models.source import require_model
+    from kdedge_runtime.devices import load_profile
+
+    # Before torch is imported, which takes seconds.
+    profile = load_profile(asked.device or "generic")
+    require_model(asked.source, asked.weights)
+    if asked.data is not None:
+        require_data(asked.data)
     from kdedge.report.exporting import print_export, require_goal
     from kdedge.report.progress import step_progress
     from kdedge.workflow.export_model import export_model
     from kdedge_export.quantize import Goal
-    from kdedge_runtime.devices import load_profile
 
-    profile = load_profile(asked.device or "generic")
     with step_progress() as progress:
         result = export_model(
             asked.source,

@@ -46,14 +46,18 @@ def train(
     resume: Resume = False,
 ) -> None:
     """Train a teacher on a folder of labelled pictures."""
+    from kdedge.cli.training import require_training
+
+    # A run goes on from another working directory, too.
+    weights = None if weights is None else str(Path(weights).resolve())
+    require_training(data, model, out, weights=weights, resume=resume)
     from kdedge.distill.run import Request
     from kdedge.report.training import train_with_progress
 
     request = Request(
         data=data,
         model=model,
-        # A run goes on from another working directory, too.
-        weights=None if weights is None else str(Path(weights).resolve()),
+        weights=weights,
         size=size,
         output_stride=output_stride,
         epochs=epochs,

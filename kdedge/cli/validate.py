@@ -29,12 +29,22 @@ def validate(
     out: Annotated[Path | None, typer.Option(help="Folder of the report. [default: report/ in the run]")] = None,
 ) -> None:
     """Prove that neither answers nor maps were lost on the way. Ends with 4 unless every bound is shown to be kept."""
+    from kdedge.data.sources import require_data
+    from kdedge.models.source import require_weights
+    from kdedge.workflow.model_files import fp32_file
+    from kdedge_runtime.devices import load_profile
+
+    # Before torch is imported, which takes seconds.
+    fp32_file(source)
+    if data is not None:
+        require_data(data)
+    if weights is not None:
+        require_weights(weights)
+    profile = None if device is None else load_profile(device)
     from kdedge.report.progress import step_progress
     from kdedge.report.validation import print_validation
     from kdedge.workflow.validate_model import validate_model
-    from kdedge_runtime.devices import load_profile
 
-    profile = None if device is None else load_profile(device)
     with step_progress() as progress:
         validation = validate_model(
             source,

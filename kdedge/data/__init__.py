@@ -14,7 +14,6 @@ from kdedge.data.problems import Problems, Skipped
 from kdedge.data.sample import FileSample, Sample
 from kdedge.data.sources import scan
 from kdedge.data.split import UNLABELLED, Split
-from kdedge.data.stream import Stream, fits
 
 __all__ = [
     "UNLABELLED",
@@ -26,9 +25,7 @@ __all__ = [
     "Sample",
     "Skipped",
     "Split",
-    "Stream",
     "decode",
-    "fits",
     "load",
     "load_validation",
     "scan",

@@ -25,7 +25,7 @@ from kdedge.data.split import UNLABELLED, Split
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.pictures import is_picture
 
-__all__ = ["list_folder"]
+__all__ = ["list_folder", "require_folder"]
 
 _Side: TypeAlias = Literal["train", "val", "test"]
 _SIDE_NAMES: Mapping[_Side, tuple[str, ...]] = {
@@ -83,7 +83,7 @@ def list_folder(root: Path, *, unlabelled_ok: bool) -> Collection:
     Raises:
         DataError: there is no such folder, it holds no pictures, or its classes cannot train a classifier.
     """
-    _require_folder(root)
+    require_folder(root)
     listings = {side: _list(folder) for side, folder in _side_folders(root).items()}
     aside: list[Path] = []
     if "test" in listings and not _is_labelled_alike(listings["test"], listings["train"]):
@@ -113,7 +113,12 @@ def list_folder(root: Path, *, unlabelled_ok: bool) -> Collection:
     )
 
 
-def _require_folder(root: Path) -> None:
+def require_folder(root: Path) -> None:
+    """Raise unless there is a folder.
+
+    Raises:
+        DataError: there is nothing of that name, or a file.
+    """
     if root.is_dir():
         return
     if not root.exists():

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-from kdedge.data.builtin import list_torchvision
 from kdedge.data.collection import TORCHVISION, Collection, divided
-from kdedge.data.folder import list_folder
+from kdedge.data.folder import list_folder, require_folder
 from kdedge.data.shards import is_shards, list_shards
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["scan"]
+__all__ = ["require_data", "scan"]
 
 
 def scan(data: str | Path, *, val_fraction: float = 0.2, seed: int = 0, unlabelled_ok: bool = False) -> Collection:
@@ -33,6 +32,8 @@ def scan(data: str | Path, *, val_fraction: float = 0.2, seed: int = 0, unlabell
         raise UsageError(f"The validation fraction must lie between 0 and 1, such as 0.2, got {val_fraction}.")
     text = str(data)
     if text.startswith(TORCHVISION):
+        from kdedge.data.builtin import list_torchvision  # brings torchvision, which takes seconds to import
+
         collection = list_torchvision(text)
     elif is_shards(text):
         collection = list_shards(text, unlabelled_ok=unlabelled_ok)
@@ -41,3 +42,13 @@ def scan(data: str | Path, *, val_fraction: float = 0.2, seed: int = 0, unlabell
     if collection.split == "hashed":
         return divided(collection, val_fraction=val_fraction, seed=seed)
     return collection
+
+
+def require_data(data: str) -> None:
+    """Raise where a folder of pictures is named that is not there; nothing is listed.
+
+    Raises:
+        DataError: it is not.
+    """
+    if not data.startswith(TORCHVISION) and (Path(data).is_dir() or not is_shards(data)):
+        require_folder(Path(data))

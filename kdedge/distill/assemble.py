@@ -23,8 +23,10 @@ from kdedge.distill.teacher.cache import AnswerCache
 from kdedge.distill.teacher.guidance import AskTeacher, Guidance, NoTeacher, Remembered, classes_to_keep
 from kdedge.distill.teacher.teacher import NetworkTeacher, Teacher
 from kdedge.distill.watched import Watched
-from kdedge.models import ModelSpec, build, head_tensors, load_state, read_state
 from kdedge.models.inherit import Inherited, inherit
+from kdedge.models.spec import ModelSpec
+from kdedge.models.weights import load_state, read_state
+from kdedge.models.zoo import build, head_tensors
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.metadata import ImageInput
 

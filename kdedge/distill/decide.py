@@ -19,9 +19,12 @@ from kdedge.distill.settings.plan import (
 from kdedge.distill.settings.recipe import Recipe
 from kdedge.distill.settings.request import Plan, Request
 from kdedge.distill.teacher.load import heritage
-from kdedge.models import ModelSpec, build, canonical_name, output_stride, pretrained_input, specify
+from kdedge.models.names import canonical_name
 from kdedge.models.published import published_name
+from kdedge.models.spec import ModelSpec
+from kdedge.models.stride import output_stride
 from kdedge.models.teachers import LoadedTeacher
+from kdedge.models.zoo import build, pretrained_input, specify
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.metadata import ImageInput
 

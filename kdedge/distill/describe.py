@@ -10,9 +10,9 @@ from kdedge.distill.loop.engine import Trainer
 from kdedge.distill.losses import TERMS
 from kdedge.distill.settings.recipe import Recipe
 from kdedge.distill.settings.request import Plan, Request
-from kdedge.models import ModelSpec
 from kdedge.models.inherit import Inherited
 from kdedge.models.published import assumed_input, published_name
+from kdedge.models.spec import ModelSpec
 from kdedge.models.teachers import LoadedTeacher
 from kdedge.models.trained import TrainedModel
 

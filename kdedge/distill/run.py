@@ -20,9 +20,9 @@ from kdedge.distill.settings.recipe import Recipe
 from kdedge.distill.settings.request import Request, plan_for
 from kdedge.distill.teacher.cache import AnswerCache
 from kdedge.distill.teacher.load import as_teacher, heritage, load_teachers, reload_teachers, teacher_record
-from kdedge.models import ModelSpec
 from kdedge.models.inherit import Inherited
-from kdedge.models.run_folder import BEST, LAST, RunRecord, is_run, lock_run, read_run, write_run
+from kdedge.models.run_folder import BEST, LAST, RunRecord, lock_run, read_run, require_free, write_run
+from kdedge.models.spec import ModelSpec
 from kdedge.models.teachers import LoadedTeacher
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.metadata import ImageInput
@@ -70,7 +70,7 @@ def start_run(
         UsageError: the request cannot be met, or `out` holds a run already.
         DataError: the pictures cannot train a classifier, or those for testing are gone when it is trained.
     """
-    _require_free(out)
+    require_free(out)
     compute = choose_compute(device, compiled=compiled)
     group = join_group(compute.device)
     group.wait()  # nobody may find the folder that another process of this run has made already
@@ -106,7 +106,7 @@ def start_run(
     )
     with lock_run(out) if group.leads else nullcontext():
         if group.leads:
-            _require_free(out)  # planning takes a while
+            require_free(out)  # planning takes a while
             write_run(out, record)
         return desk.finish(trainer, record, resume=False)
 
@@ -252,13 +252,6 @@ class _Desk:
             self.audience.on_warning(f"Of the pictures for testing, {pictures.problems}")
         test = OnDevice(pictures.images, pictures.targets, self.compute.device)
         return trainer.test({"best": self.out / BEST, "last": self.out / LAST}, test)
-
-
-def _require_free(out: Path) -> None:
-    if is_run(out):
-        raise UsageError(
-            f"{out} holds a run already. Type --resume to continue it, or choose another folder with --out."
-        )
 
 
 def _collection(data: str, images_per_class: int | None) -> Collection:

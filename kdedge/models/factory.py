@@ -10,7 +10,6 @@ Loading a factory runs the file's code.
 import hashlib
 import importlib.util
 import inspect
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,19 +20,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdedge.models.names import factory_parts
 from kdedge_export.saliency.find import example_input
 from kdedge_export.saliency.trace import evaluating
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["code_sha256", "count_classes", "factory_name", "is_factory", "make", "require_unchanged"]
+__all__ = ["code_sha256", "count_classes", "factory_name", "make", "require_unchanged"]
 
 CLASSES = "num_classes"
 """The argument of a factory, as torchvision and timm call it."""
-
-
-def is_factory(name: str) -> bool:
-    """Whether a model's name is meant as that of a factory in a Python file."""
-    return re.search(r"\.py(:[^:]*)?$", name) is not None
 
 
 def factory_name(name: str) -> str:
@@ -42,14 +37,14 @@ def factory_name(name: str) -> str:
     Raises:
         UsageError: there is no such file or function, or the file cannot be loaded.
     """
-    path, function = _parts(name)
+    path, function = factory_parts(name)
     _factory(path, function)
     return f"{path}:{function}"
 
 
 def code_sha256(name: str) -> str:
     """The hash of a factory's file; what the file imports is not in it."""
-    return hashlib.sha256(_parts(name)[0].read_bytes()).hexdigest()
+    return hashlib.sha256(factory_parts(name)[0].read_bytes()).hexdigest()
 
 
 def require_unchanged(name: str, sha256: str) -> None:
@@ -61,7 +56,7 @@ def require_unchanged(name: str, sha256: str) -> None:
     found = code_sha256(name)
     if found != sha256:
         raise UsageError(
-            f"{_parts(name)[0]} has changed since the model was trained: its sha256 is {found[:12]}…, expected "
+            f"{factory_parts(name)[0]} has changed since the model was trained: its sha256 is {found[:12]}…, expected "
             f"{sha256[:12]}…. Put the file back as it was, or train the model again."
         )
 
@@ -76,7 +71,7 @@ def make(name: str, classes: int | None = None) -> nn.Module:
     Raises:
         UsageError: it fails, returns no module, or has no default.
     """
-    path, function = _parts(name)
+    path, function = factory_parts(name)
     factory = _factory(path, function)
     parameters = inspect.signature(factory).parameters
     arguments = {}
@@ -118,17 +113,6 @@ def count_classes(name: str, model: nn.Module, height: int, width: int) -> int:
         found = f"a tensor {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise UsageError(f"The model of {name} gives {found} for one picture. Expected logits [1, K].")
     return logits.shape[1]
-
-
-def _parts(name: str) -> tuple[Path, str]:
-    """The absolute path of the file, and the function's name."""
-    file, _, function = name.rpartition(":") if not name.endswith(".py") else (name, "", "")
-    if not function.isidentifier():
-        raise UsageError(f"{name} names no function. Expected FILE.py:FUNCTION, such as {file}:make_model.")
-    path = Path(file).resolve()
-    if not path.is_file():
-        raise UsageError(f"There is no file {path}. Expected a Python file with a function {function}.")
-    return path, function
 
 
 def _factory(path: Path, function: str) -> Callable[..., Any]:

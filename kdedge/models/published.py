@@ -5,24 +5,21 @@ SHA-256 with 0676ba61. Whoever has another file says whose preparation it wants 
 timm has them: `torchvision:resnet50.IMAGENET1K_V1`.
 """
 
-import hashlib
 import re
 from pathlib import Path
 from typing import Any
 
+from kdedge.models.digest import sha256_of
 from kdedge_runtime.metadata import ImageInput, Interpolation
 
-__all__ = ["assumed_input", "published_name", "torchvision_input", "torchvision_names"]
+__all__ = ["assumed_input", "published_name", "torchvision_input", "torchvision_tags"]
 
 _LIBRARY = "torchvision:"
 
 
-def torchvision_names() -> list[str]:
-    """Networks, and networks with the tag of their weights: `resnet50`, `resnet50.IMAGENET1K_V1`."""
-    import torchvision
-
-    networks = list(torchvision.models.list_models(module=torchvision.models))
-    return [*networks, *(f"{network}.{tag}" for network in networks for tag in _published(network))]
+def torchvision_tags(network: str) -> list[str]:
+    """The tags of a network's published weights: `IMAGENET1K_V1`."""
+    return list(_published(network))
 
 
 def torchvision_input(name: str) -> ImageInput:
@@ -36,14 +33,14 @@ def published_name(name: str, weights: Path | None) -> str:
 
     Args:
         name: of any library; one that has a tag, or is not torchvision's, is returned as it is.
-        weights: the file; recognised by its digest, or once it was converted by the hash that its name keeps.
+        weights: the file; recognised by its hash, or once it was converted by the one that its name keeps.
     """
     if weights is None or not name.startswith(_LIBRARY) or "." in name or not weights.is_file():
         return name
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    sha256 = sha256_of(weights)
     for tag, published in _published(name.removeprefix(_LIBRARY)).items():
         found = re.search(r"-([0-9a-f]{8,})\.pth$", published.url)
-        if found is not None and (digest.startswith(found[1]) or found[1] in weights.stem):
+        if found is not None and (sha256.startswith(found[1]) or found[1] in weights.stem):
             return f"{name}.{tag}"
     return name
 

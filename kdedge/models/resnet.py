@@ -1,39 +1,11 @@
-"""Residual networks for small images: the ones of the distillation literature, and narrow ones for small machines.
-
-- `resnet8` … `resnet110`: He et al., Deep Residual Learning, CVPR 2016, §4.2, with parameter-free shortcuts (option A).
-- `resnet8x4`, `resnet32x4`: the wide pair of CRD (Tian et al., ICLR 2020), with projection shortcuts.
-- `resnet10w16`, `resnet10w8`: one block a stage at a quarter and an eighth of ResNet-18's width; 0.31 M and 0.08 M
-  parameters, output stride 8.
-"""
-
-from dataclasses import dataclass
-from typing import Literal
+"""Residual networks for small images, in the layouts of `kdedge.models.layouts`."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["RESNETS", "SmallResNet"]
+from kdedge.models.layouts import Layout
 
-
-@dataclass(frozen=True)
-class _Layout:
-    stem: int
-    widths: tuple[int, ...]
-    blocks: int
-    """Residual blocks a stage."""
-    shortcut: Literal["pad", "project"]
-
-
-def _cifar(depth: int) -> _Layout:
-    return _Layout(16, (16, 32, 64), (depth - 2) // 6, "pad")
-
-
-RESNETS: dict[str, _Layout] = {f"resnet{depth}": _cifar(depth) for depth in (8, 14, 20, 32, 44, 56, 110)} | {
-    "resnet8x4": _Layout(32, (64, 128, 256), 1, "project"),
-    "resnet32x4": _Layout(32, (64, 128, 256), 5, "project"),
-    "resnet10w16": _Layout(16, (16, 32, 64, 128), 1, "project"),
-    "resnet10w8": _Layout(8, (8, 16, 32, 64), 1, "project"),
-}
+__all__ = ["SmallResNet"]
 
 
 class _Block(nn.Module):
@@ -66,7 +38,7 @@ class _Block(nn.Module):
 class SmallResNet(nn.Module):
     """A residual network with a 3×3 stem of stride 1; each stage after the first halves the resolution."""
 
-    def __init__(self, layout: _Layout, classes: int) -> None:
+    def __init__(self, layout: Layout, classes: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, layout.stem, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(layout.stem)

@@ -19,12 +19,25 @@ from typing import Any, Literal
 
 from safetensors import SafetensorError
 
-from kdedge.models.zoo import ModelSpec
+from kdedge.models.spec import ModelSpec
 from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.files import write_whole
 from kdedge_runtime.metadata import ImageInput
 
-__all__ = ["BEST", "LAST", "METRICS", "RunRecord", "is_run", "lock_run", "merit", "read_run", "write_run", "writing"]
+__all__ = [
+    "BEST",
+    "LAST",
+    "METRICS",
+    "RunRecord",
+    "is_run",
+    "lock_run",
+    "merit",
+    "read_run",
+    "require_free",
+    "weights_file",
+    "write_run",
+    "writing",
+]
 
 RECORD, METRICS, BEST, LAST = "run.json", "metrics.jsonl", "best.safetensors", "last.safetensors"
 SCHEMA = 1
@@ -58,6 +71,30 @@ class RunRecord:
 def is_run(path: Path) -> bool:
     """Whether a folder holds a run."""
     return (path / RECORD).is_file()
+
+
+def require_free(folder: Path) -> None:
+    """Raise where a new run would be in the way of one.
+
+    Raises:
+        UsageError: the folder holds a run.
+    """
+    if is_run(folder):
+        raise UsageError(
+            f"{folder} holds a run already. Type --resume to continue it, or choose another folder with --out."
+        )
+
+
+def weights_file(folder: Path, which: Literal["best", "last"] = "best") -> Path:
+    """The file with the weights of a run's best or last epoch.
+
+    Raises:
+        UsageError: it has no finished epoch.
+    """
+    file = folder / (BEST if which == "best" else LAST)
+    if not file.is_file():
+        raise UsageError(f"The run {folder} has no finished epoch yet. Continue it with --resume.")
+    return file
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """A model with its weights, from wherever the user has it."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,21 +7,13 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from kdedge.models.factory import is_factory
+from kdedge.models.digest import sha256_of
 from kdedge.models.published import assumed_input, published_name
-from kdedge.models.run_folder import BEST, LAST, is_run, read_run
+from kdedge.models.run_folder import is_run, read_run, weights_file
+from kdedge.models.source import network_name, require_own_weights
+from kdedge.models.spec import ModelSpec
 from kdedge.models.weights import load_state, read_state
-from kdedge.models.zoo import (
-    ModelSpec,
-    build,
-    canonical_name,
-    head_tensors,
-    own_classes,
-    pretrained_input,
-    pretrained_labels,
-    specify,
-)
-from kdedge_runtime.errors import UsageError
+from kdedge.models.zoo import build, head_tensors, own_classes, pretrained_input, pretrained_labels, specify
 from kdedge_runtime.metadata import ImageInput
 
 __all__ = ["TrainedModel", "load_trained"]
@@ -64,20 +55,12 @@ def load_trained(source: str, *, weights: Path | None = None, which: Literal["be
     """
     folder = Path(source)
     if is_run(folder):
-        if weights is not None:
-            raise UsageError(f"{source} is a run folder and has its own weights; leave those in {weights} out.")
-        record = read_run(folder)
-        file = folder / (BEST if which == "best" else LAST)
-        if not file.is_file():
-            raise UsageError(f"The run {folder} has no finished epoch yet. Continue it with --resume.")
+        require_own_weights(source, weights)
+        record, file = read_run(folder), weights_file(folder, which)
         model = build(record.model, record.input.height)
         load_state(model, read_state(file), str(file))
         return TrainedModel(model, record.model, record.input, record.labels, _origin(source, file))
-    named = is_factory(source) or source.startswith("timm:")  # whose slashes are not those of a run folder
-    if not named and (folder.exists() or len(folder.parts) > 1 or source.endswith("/")):
-        found = "is no run folder" if folder.exists() else "does not exist"
-        raise UsageError(f"{source} {found}. Expected a run of kdedge train or distill, or the name of a model.")
-    name = published_name(canonical_name(source), weights)
+    name = published_name(network_name(source), weights)
     spec_input = pretrained_input(name)
     state = read_state(weights) if weights is not None else {}
     classes = _classes(name, spec_input, state)
@@ -101,5 +84,4 @@ def _classes(name: str, spec: ImageInput, state: Mapping[str, Tensor]) -> int:
 def _origin(source: str, weights: Path | None) -> dict[str, Any]:
     if weights is None:
         return {"source": source, "weights": None, "weights_sha256": None}
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    return {"source": source, "weights": str(weights), "weights_sha256": digest}
+    return {"source": source, "weights": str(weights), "weights_sha256": sha256_of(weights)}

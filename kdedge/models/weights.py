@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from kdedge.models.source import require_weights
 from kdedge_runtime.errors import UsageError
 
 __all__ = ["MODEL_PREFIX", "TRAINING_PREFIX", "load_state", "read_state"]
@@ -24,8 +25,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises:
         UsageError: the file is missing, damaged, or is a pickle that would have to run code.
     """
-    if not path.is_file():
-        raise UsageError(f"There is no weights file {path}. Expected a .safetensors or .pth file.")
+    require_weights(path)
     try:
         if path.suffix == ".safetensors":
             return _own_names(load_file(path))

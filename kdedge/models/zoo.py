@@ -1,19 +1,19 @@
 """Build a model by its name."""
 
-import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, cast
 
 import torch
 from torch import nn
 
-from kdedge.models.factory import code_sha256, count_classes, factory_name, is_factory, make, require_unchanged
-from kdedge.models.published import torchvision_input, torchvision_names
-from kdedge.models.resnet import RESNETS, SmallResNet
+from kdedge.models.factory import code_sha256, count_classes, make, require_unchanged
+from kdedge.models.layouts import RESNETS
+from kdedge.models.names import import_timm, is_factory
+from kdedge.models.published import torchvision_input
+from kdedge.models.resnet import SmallResNet
+from kdedge.models.spec import ModelSpec
 from kdedge.models.stride import reduce_stride
-from kdedge_runtime.errors import MissingDependency, UsageError
+from kdedge_runtime.errors import UsageError
 from kdedge_runtime.metadata import ImageInput, Interpolation
 
 __all__ = [
@@ -21,9 +21,7 @@ __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_SIZE",
     "IMAGENET_STD",
-    "ModelSpec",
     "build",
-    "canonical_name",
     "head_tensors",
     "own_classes",
     "pretrained_input",
@@ -38,66 +36,9 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-@dataclass(frozen=True)
-class ModelSpec:
-    """What it takes to build the same network again."""
-
-    name: str
-    """With its library (`torchvision:resnet18`, `timm:resnet18.a1_in1k`, `small:resnet20`) or file (`/n.py:make`).
-
-    Behind a dot stands the tag of published weights, where these are known.
-    """
-    classes: int
-    stride_factor: int = 1
-    """How many times finer the resolution is than the network's own, see `kdedge.models.reduce_stride`."""
-    fresh_stem: bool = True
-    """Whether the stem was adapted as that of an untrained network."""
-    code_sha256: str | None = None
-    """Of a factory's file; it must still be that one when the network is built. None for a library's network."""
-
-
 def specify(name: str, classes: int, *, fresh_stem: bool = True) -> ModelSpec:
     """A network as it is today: that of a factory with the hash of its file."""
     return ModelSpec(name, classes, fresh_stem=fresh_stem, code_sha256=code_sha256(name) if is_factory(name) else None)
-
-
-def canonical_name(name: str) -> str:
-    """A model's name with its library: bare names are looked up in torchvision, then among the small networks.
-
-    The name of a factory gets the absolute path of its file.
-
-    Raises:
-        UsageError: no such model; the message names the nearest ones.
-        MissingDependency: a timm name without timm.
-    """
-    if is_factory(name):
-        return factory_name(name)
-    if "hf-hub:" in name or "hf_hub:" in name:
-        raise UsageError(
-            f"{name} is on the Hugging Face hub, and kdedge downloads nothing. Download its weights, and name the "
-            "network itself: timm:NAME --weights FILE (--teacher-weights FILE for a teacher)."
-        )
-    library, _, bare = name.rpartition(":")
-    libraries = {"torchvision": torchvision_names, "small": lambda: list(RESNETS), "timm": _timm_names}
-    searched = [library] if library else ["torchvision", "small"]
-    if searched[0] not in libraries:
-        raise UsageError(
-            f"Unknown model library {library!r} in {name!r}. Expected torchvision:, timm: or small: and a name, "
-            "or FILE.py:FUNCTION."
-        )
-    for candidate in searched:
-        if bare in libraries[candidate]():
-            return f"{candidate}:{bare}"
-    elsewhere = [f"timm:{bare}"] if not library and find_spec("timm") and bare in _timm_names() else []
-    near = elsewhere or [
-        f"{candidate}:{match}"
-        for candidate in searched
-        for match in difflib.get_close_matches(bare, libraries[candidate](), n=3)
-    ]
-    hint = f"Did you mean {', '.join(near)}?" if near else "Try resnet18, mobilenet_v3_small or resnet10w16."
-    if "/" in name and not elsewhere:
-        raise UsageError(f"There is no run folder and no model {name!r}. {hint}")
-    raise UsageError(f"There is no model {name!r}. {hint}")
 
 
 def build(spec: ModelSpec, size: int) -> nn.Module:
@@ -116,7 +57,7 @@ def build(spec: ModelSpec, size: int) -> nn.Module:
     if library == "small":
         model: nn.Module = SmallResNet(RESNETS[bare], spec.classes)
     elif library == "timm":
-        model = cast(nn.Module, _timm().create_model(bare, num_classes=spec.classes))
+        model = cast(nn.Module, import_timm().create_model(bare, num_classes=spec.classes))
     else:
         from torchvision.models import get_model
 
@@ -175,7 +116,7 @@ def pretrained_input(name: str) -> ImageInput:
     if is_factory(name):
         return _timm_input(name, getattr(make(name, 2), "pretrained_cfg", {}))
     if library == "timm":
-        return _timm_input(name, _timm().get_pretrained_cfg(bare).to_dict())
+        return _timm_input(name, import_timm().get_pretrained_cfg(bare).to_dict())
     if library == "torchvision":
         return torchvision_input(bare)
     return ImageInput(32, 32, IMAGENET_MEAN, IMAGENET_STD)
@@ -214,19 +155,3 @@ def _timm_input(name: str, config: Mapping[str, Any]) -> ImageInput:
 
 def _interpolation(name: str) -> Interpolation:
     return "bicubic" if name == "bicubic" else "bilinear"
-
-
-def _timm_names() -> list[str]:
-    """Architectures, and architectures with the tag of their weights: `resnet18`, `resnet18.a1_in1k`."""
-    timm = _timm()
-    return [*timm.list_models(), *timm.list_models(include_tags=True)]
-
-
-def _timm() -> Any:
-    try:
-        import timm
-    except ImportError as error:
-        raise MissingDependency(
-            "Models named timm:… need the timm package, which is not installed. Type: pip install timm"
-        ) from error
-    return timm

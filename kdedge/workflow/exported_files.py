@@ -6,6 +6,7 @@ from typing import Any
 
 from kdedge.models.run_folder import RunRecord, is_run, read_run
 from kdedge.models.trained import TrainedModel, load_trained
+from kdedge.workflow.model_files import fp32_file
 from kdedge_runtime import Model
 from kdedge_runtime.errors import UsageError
 
@@ -37,16 +38,7 @@ def open_files(source: str, weights: Path | None = None) -> ExportedFiles:
     Raises:
         UsageError: there is no file with a map, the two differ, or its weights are not found or are others.
     """
-    fp32_path = Path(source) / "model.onnx" if is_run(Path(source)) else Path(source)
-    if not fp32_path.is_file():
-        if is_run(Path(source)):
-            raise UsageError(f"{source} has no model file yet. Write it first: kdedge export {source} --quantize")
-        if fp32_path.suffix == ".onnx":
-            raise UsageError(f"There is no model file {fp32_path}. Write it first: kdedge export MODEL -o {fp32_path}")
-        raise UsageError(
-            f"There is no run folder {source}. Make it first: kdedge distill DATA --teacher TEACHER --student STUDENT "
-            f"--out {source}"
-        )
+    fp32_path = fp32_file(source)
     fp32 = Model.load(fp32_path)
     if fp32.metadata.quantization is not None:
         raise UsageError(f"{fp32_path} is quantized. Name the fp32 file: the int8 one beside it is validated with it.")

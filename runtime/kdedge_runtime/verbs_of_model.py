@@ -82,7 +82,8 @@ def print_bench(trial: Trial) -> None:
     profile = find_profile(trial.device)
     load = _loader(trial, profile)
     with nullcontext(_pair(trial.path)) if trial.is_bare else sound_files(trial.path, trial.signer) as files:
-        models = {_format(model): model for model in (load(files[name]) for name in files if name.endswith(".onnx"))}
+        paths = [file for name, file in files.items() if trial.is_bare or name.endswith(".onnx")]
+        models = {_format(model): model for model in map(load, paths)}
         measured = bench(models, progress=_progress)
     if measured.throttling:
         raise refusal(measured.throttling)

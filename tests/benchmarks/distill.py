@@ -45,7 +45,8 @@ from kdedge.distill.settings.recipe import Recipe  # noqa: E402
 from kdedge.distill.teacher.cache import AnswerCache  # noqa: E402
 from kdedge.distill.teacher.teacher import NetworkTeacher  # noqa: E402
 from kdedge.distill.watched import Watched  # noqa: E402
-from kdedge.models import ModelSpec, build  # noqa: E402
+from kdedge.models.spec import ModelSpec  # noqa: E402
+from kdedge.models.zoo import build  # noqa: E402
 from kdedge_runtime.metadata import ImageInput  # noqa: E402
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -151,7 +152,8 @@ def streamed(pictures: tuple[Any, Any], case: Case, compute: Compute, folder: Pa
     """The same pictures as JPEG files of a usual size."""
     from PIL import Image
 
-    from kdedge.data import FileSample, Split, Stream
+    from kdedge.data import FileSample, Split
+    from kdedge.data.stream import Stream
 
     samples = []
     for index, pixels in enumerate(pictures[0]):

@@ -18,7 +18,8 @@ import openvino_xai_cost
 import torch
 from model_sweep import cost_of, pictures, saved, without_map
 
-from kdedge.models.zoo import ModelSpec, build, pretrained_input
+from kdedge.models.spec import ModelSpec
+from kdedge.models.zoo import build, pretrained_input
 from kdedge_export.graph import ExportedGraph, Plain, deploy, export_graph
 from kdedge_export.quantize import Recipe, quantize
 from kdedge_runtime import Metadata

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdedge.models.zoo import ModelSpec, build, pretrained_input
+from kdedge.models.spec import ModelSpec
+from kdedge.models.zoo import build, pretrained_input
 from kdedge_export.errors import GraphNotSupported, HeadNotSupported
 from kdedge_export.graph import Deployed, deploy, export_graph, save_model
 from kdedge_export.saliency import ByCells, Head, Tail

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from kdedge.data import scan
-from kdedge.models import ModelSpec, build
 from kdedge.models.run_folder import BEST, METRICS, RunRecord, write_run
+from kdedge.models.spec import ModelSpec
+from kdedge.models.zoo import build
 from kdedge_runtime.metadata import ImageInput
 
 SIDE = 32

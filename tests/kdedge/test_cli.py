@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from training_toys import CLASSES, Outcome, kdedge, write_scenes
+from training_toys import CLASSES, ONE_THREAD, Outcome, kdedge, write_scenes
 
 import kdedge as package
 from kdedge.cli import app as module
@@ -198,6 +198,72 @@ class TestErrors:
     def test_in_a_process_of_its_own(self, tmp_path: Path) -> None:
         done = kdedge("train", "nowhere", *TRAIN, cwd=tmp_path)
         assert_one_sentence(Outcome(done.returncode, done.stdout, done.stderr), 2)
+
+
+NOWHERE = (
+    "distill nowhere --teacher TEACHER --student resnet8",
+    "distill SCENES --teacher nowhere/run --student resnet8 --out out",
+    "distill SCENES --teacher resnet18 --teacher-weights nowhere.pth --student resnet8 --out out",
+    "distill SCENES --teacher TEACHER --student resnet81 --out out",
+    "train nowhere --model resnet18 --out out",
+    "train SCENES --model nets.py:make --out out",
+    "train SCENES --model resnet8 --weights nowhere.safetensors --out out",
+    "train SCENES --model resnet8 --out TEACHER",
+    "train SCENES --model resnet8 --out out --resume",
+    "export nowhere",
+    "export runs/nowhere",
+    "export timm:resnet81",
+    "export TEACHER --device no-device",
+    "export TEACHER --quantize --data nowhere",
+    "export --from-onnx nowhere.onnx",
+    "validate nowhere",
+    "validate TEACHER",
+    "validate FILE --data nowhere",
+    "explain nowhere.onnx p.png",
+    "explain FILE nowhere.png",
+    "inspect nowhere.onnx",
+    "inspect FILE nowhere.png",
+    "compare TEACHER nowhere",
+    "bundle nowhere",
+    "bench nowhere.onnx",
+    "bench nowhere",
+    "run nowhere.onnx --source 0",
+    "web nowhere.onnx",
+)
+LOOKING = """
+import sys
+from kdedge.cli import main
+
+for line in sys.stdin.read().splitlines():
+    sys.argv = ["kdedge", *line.split("\\t")]
+    code = 0
+    try:
+        main()
+    except SystemExit as done:
+        code = done.code
+    print(f"{'torch' in sys.modules} {code} {line}")
+"""
+
+
+def test_what_leads_nowhere_is_told_before_torch_is_imported(
+    scenes: Path, teacher_run: Path, exported_run: Path, tmp_path: Path
+) -> None:
+    """It takes seconds. What looks into a model file does without it to the end."""
+    places = {"SCENES": scenes, "TEACHER": teacher_run, "FILE": exported_run / "model.onnx"}
+    places["PICTURE"] = next((scenes / "val").rglob("*.png"))
+    looking = ("explain FILE PICTURE", "inspect FILE PICTURE")
+    lines = ["\t".join(str(places.get(word, word)) for word in case.split()) for case in (*NOWHERE, *looking)]
+    command = [sys.executable, "-c", LOOKING]
+    done = subprocess.run(
+        command, input="\n".join(lines), cwd=tmp_path, env=ONE_THREAD, capture_output=True, text=True, check=True
+    )
+    found = [line for line in done.stdout.splitlines() if line.startswith(("True ", "False "))]
+    assert [line.split(" ", 2)[2] for line in found] == lines
+    assert [line for line in found if line.startswith("True ")] == []
+    codes = [int(line.split()[1]) for line in found]
+    assert set(codes[: len(NOWHERE)]) <= {2, 5} and set(codes[len(NOWHERE) :]) == {0}, done.stderr
+    assert "Traceback" not in done.stderr
+    assert sum(line.startswith("error: ") for line in done.stderr.splitlines()) == len(NOWHERE), done.stderr
 
 
 class TestRunner:

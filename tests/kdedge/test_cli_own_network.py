@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from training_toys import Outcome
 
-from kdedge.models import ModelSpec, build
+from kdedge.models.spec import ModelSpec
 from kdedge.models.trained import load_trained
+from kdedge.models.zoo import build
 from kdedge_runtime import Model
 
 SIDE, CLASSES = 32, 3

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from compare_toys import epoch_line, make_run, taught_line
 
-from kdedge.report.page import render_page
 from kdedge.report.page.axis import linear_axis, log_axis
 from kdedge.report.page.classes import class_table
+from kdedge.report.page.document import render_page
 from kdedge.report.page.gallery import gallery
 from kdedge.report.page.labels import Box, free_place
 from kdedge.report.page.looks import Look, looks_of

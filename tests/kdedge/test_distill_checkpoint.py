@@ -13,7 +13,7 @@ from torch.optim import SGD
 
 from kdedge.distill.loop import checkpoint
 from kdedge.distill.loop.checkpoint import restore, save_checkpoint, save_weights
-from kdedge.models import read_state
+from kdedge.models.weights import read_state
 from kdedge_runtime.errors import KdedgeError, UsageError
 
 NONE = nn.ModuleList()

@@ -20,7 +20,8 @@ from kdedge.distill.settings.recipe import Recipe
 from kdedge.distill.teacher.guidance import AskTeacher
 from kdedge.distill.teacher.teacher import NetworkTeacher
 from kdedge.distill.watched import Watched
-from kdedge.models import ModelSpec, build
+from kdedge.models.spec import ModelSpec
+from kdedge.models.zoo import build
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.metadata import ImageInput
 

@@ -20,8 +20,9 @@ from kdedge.distill.loop.epoch import Position, train_epoch
 from kdedge.distill.losses import TERMS
 from kdedge.distill.losses.lesson import Lesson
 from kdedge.distill.settings.recipe import Recipe
-from kdedge.models import ModelSpec, build
 from kdedge.models.run_folder import BEST, LAST, METRICS
+from kdedge.models.spec import ModelSpec
+from kdedge.models.zoo import build
 from kdedge_runtime.errors import KdedgeError
 
 STILL = Augmentation(shift=0.0, flip=False)

@@ -7,7 +7,8 @@ from torch import nn
 from kdedge.distill.machine.compute import choose_compute
 from kdedge.distill.machine.layout import memory_format
 from kdedge.distill.watched import Watched
-from kdedge.models import ModelSpec, build
+from kdedge.models.spec import ModelSpec
+from kdedge.models.zoo import build
 from kdedge_runtime.metadata import ImageInput
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

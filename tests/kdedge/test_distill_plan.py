@@ -12,7 +12,9 @@ from kdedge.distill.settings.plan import (
     requested_stride_factor,
     stride_factor,
 )
-from kdedge.models import ModelSpec, build, output_stride
+from kdedge.models.spec import ModelSpec
+from kdedge.models.stride import output_stride
+from kdedge.models.zoo import build
 from kdedge_runtime.errors import UsageError
 
 

@@ -307,6 +307,15 @@ class TestRefused:
         with pytest.raises(UsageError, match=r"teacher .* has changed since"):
             continue_run(request, tmp_path / "run", Listener(), "cpu")
 
+    def test_not_the_same_teacher_under_another_name(self, scenes: Path, teacher_run: Path, tmp_path: Path) -> None:
+        """As published weights get that a later version knows by their hash."""
+        weights = (str(teacher_run / BEST),)
+        request = Request(str(scenes), "small:resnet8", teacher=("small:resnet8",), teacher_weights=weights, epochs=1)
+        record = start_run(request, tmp_path / "run", Listener(), "cpu")
+        assert record.teacher is not None and record.teacher["source"] == "small:resnet8"
+        write_run(tmp_path / "run", replace(record, result=None, teacher=record.teacher | {"source": "resnet8"}))
+        assert continue_run(request, tmp_path / "run", Listener(), "cpu").result is not None
+
     def test_a_damaged_checkpoint(self, plain: Reference, half_done: Path) -> None:
         (half_done / LAST).write_bytes((half_done / LAST).read_bytes()[:1000])
         with pytest.raises(UsageError, match="Cannot read the checkpoint"):

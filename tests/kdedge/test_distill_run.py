@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 from training_toys import CLASSES, Listener, write_scenes, write_unexplainable
 
 from kdedge.distill.run import Request, start_run
-from kdedge.models import ModelSpec, build
 from kdedge.models.run_folder import BEST, LAST, METRICS, read_run
+from kdedge.models.spec import ModelSpec
+from kdedge.models.zoo import build
 from kdedge_runtime.errors import DataError, UsageError
 
 SMALL = "small:resnet8"
@@ -148,7 +149,7 @@ class TestRefused:
 
     def test_a_teacher_that_is_not_there(self, tiny: Path, tmp_path: Path) -> None:
         request = Request(str(tiny), SMALL, teacher=("runs/teacher21",), epochs=1)
-        refused(tmp_path, request, r"There is no run folder and no model 'runs/teacher21'")
+        refused(tmp_path, request, "runs/teacher21 does not exist. Expected a run")
 
     def test_a_teacher_by_name_with_the_weights_of_other_classes(self, tiny: Path, tmp_path: Path) -> None:
         save_file(build(ModelSpec("small:resnet14", 7), 32).state_dict(), tmp_path / "w.safetensors")

@@ -20,8 +20,9 @@ from kdedge.distill.machine.compute import choose_compute
 from kdedge.distill.run import Request, continue_run, start_run
 from kdedge.distill.teacher.teacher import NetworkTeacher, SeveralTeachers
 from kdedge.distill.watched import Watched
-from kdedge.models import ModelSpec, build
 from kdedge.models.run_folder import read_run, write_run
+from kdedge.models.spec import ModelSpec
+from kdedge.models.zoo import build
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.metadata import ImageInput
 

@@ -11,7 +11,8 @@ from kdedge.distill.machine.compute import choose_compute
 from kdedge.distill.run import Request, start_run
 from kdedge.distill.teacher.teacher import NetworkTeacher
 from kdedge.distill.watched import Watched
-from kdedge.models import ModelSpec, build
+from kdedge.models.spec import ModelSpec
+from kdedge.models.zoo import build
 from kdedge_export.graph import deploy
 from kdedge_runtime.metadata import ImageInput
 

@@ -9,9 +9,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kdedge.models import build, canonical_name, head_tensors, load_state, pretrained_input, specify
+from kdedge.models.names import canonical_name
 from kdedge.models.run_folder import BEST, RunRecord, read_run, write_run
 from kdedge.models.trained import load_trained
+from kdedge.models.weights import load_state
+from kdedge.models.zoo import build, head_tensors, pretrained_input, specify
 from kdedge.workflow.export_model import export_model
 from kdedge_runtime import Model
 from kdedge_runtime.devices import load_profile

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdedge.models import ModelSpec, build
 from kdedge.models.inherit import Inherited, inherit, select
+from kdedge.models.spec import ModelSpec
+from kdedge.models.zoo import build
 from kdedge_runtime.errors import UsageError
 
 

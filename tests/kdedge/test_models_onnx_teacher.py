@@ -14,8 +14,9 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdedge.models import ModelSpec, build
 from kdedge.models.onnx_teacher import OnnxTeacher
+from kdedge.models.spec import ModelSpec
+from kdedge.models.zoo import build
 from kdedge_export.graph import deploy, export_graph, save_model
 from kdedge_export.normalise import Normalise
 from kdedge_export.surgery import PixelInput, explain_file

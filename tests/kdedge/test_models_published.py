@@ -10,10 +10,12 @@ from safetensors.torch import save_file
 from torchvision.models import get_model_weights
 from training_toys import Outcome
 
-from kdedge.models import ModelSpec, build, canonical_name, pretrained_input
 from kdedge.models import published as module
-from kdedge.models.published import assumed_input, published_name, torchvision_names
+from kdedge.models.names import canonical_name, networks_of
+from kdedge.models.published import assumed_input, published_name, torchvision_tags
+from kdedge.models.spec import ModelSpec
 from kdedge.models.trained import load_trained
+from kdedge.models.zoo import build, pretrained_input
 from kdedge_runtime import Model
 from kdedge_runtime.errors import UsageError
 
@@ -54,8 +56,7 @@ def test_the_network_of_a_tag_is_built_without_it() -> None:
 
 class TestRecognising:
     def test_every_published_file_is_recognised_by_the_hash_in_its_name(self, tmp_path: Path) -> None:
-        names = torchvision_names()
-        tagged = [name for name in names if "." in name]
+        tagged = [f"{network}.{tag}" for network in networks_of("torchvision") for tag in torchvision_tags(network)]
         assert len(tagged) > 100 and "resnet50.IMAGENET1K_V1" in tagged
         for name in tagged:
             network, _, tag = name.partition(".")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kdedge.models import ModelSpec
 from kdedge.models.run_folder import RunRecord, is_run, read_run, write_run
+from kdedge.models.spec import ModelSpec
 from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.metadata import ImageInput
 

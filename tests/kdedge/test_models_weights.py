@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from kdedge.distill.loop.checkpoint import save_checkpoint
-from kdedge.models import load_state, read_state
+from kdedge.models.weights import load_state, read_state
 from kdedge_runtime.errors import UsageError
 
 

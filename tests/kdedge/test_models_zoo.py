@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdedge.models import ModelSpec, build, canonical_name, head_tensors, load_state, pretrained_input, read_state
-from kdedge.models.resnet import RESNETS
-from kdedge.models.zoo import pretrained_labels
+from kdedge.models.layouts import RESNETS
+from kdedge.models.names import canonical_name, networks_of
+from kdedge.models.spec import ModelSpec
+from kdedge.models.weights import load_state, read_state
+from kdedge.models.zoo import build, head_tensors, pretrained_input, pretrained_labels
 from kdedge_runtime.errors import MissingDependency, UsageError
 
 WEIGHTS = Path(__file__).parents[2].parent / "shared" / "data" / "weights"
@@ -47,6 +49,13 @@ class TestNames:
     def test_a_near_miss_is_named(self, name: str, near: str) -> None:
         with pytest.raises(UsageError, match=rf"no model '{name}'\. Did you mean .*{near}"):
             canonical_name(name)
+
+    @pytest.mark.parametrize("library", ["torchvision", "timm"])
+    def test_the_names_read_from_its_source_are_those_that_a_library_lists(self, library: str) -> None:
+        package = pytest.importorskip(library)
+        models = package.models
+        listed = models.list_models(module=models) if library == "torchvision" else package.list_models()
+        assert list(networks_of(library)) == sorted(listed)
 
     def test_a_name_of_another_library_is_named(self) -> None:
         pytest.importorskip("timm")

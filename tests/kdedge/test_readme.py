@@ -8,7 +8,8 @@ import pytest
 import typer.main
 
 from kdedge.cli.app import app
-from kdedge.models import ModelSpec, build
+from kdedge.models.spec import ModelSpec
+from kdedge.models.zoo import build
 from kdedge_runtime.cli import build_parser
 
 ROOT = Path(__file__).parents[2]

@@ -16,9 +16,10 @@ from torch import nn
 from training_toys import CLASSES, SIDE
 
 from kdedge.data import decode, scan
-from kdedge.models import ModelSpec, build
 from kdedge.models.run_folder import BEST, read_run
+from kdedge.models.spec import ModelSpec
 from kdedge.models.trained import TrainedModel, load_trained
+from kdedge.models.zoo import build
 from kdedge.report.exporting import require_goal
 from kdedge.report.tradeoff import picture_path, tradeoff_table, write_picture
 from kdedge.workflow import export_model as workflow

@@ -20,9 +20,10 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from training_toys import VAL, Outcome, write_foreign_file, write_scenes, write_unexplainable
 
-from kdedge.models import ModelSpec, build
 from kdedge.models.run_folder import BEST, read_run, write_run
+from kdedge.models.spec import ModelSpec
 from kdedge.models.trained import load_trained
+from kdedge.models.zoo import build
 from kdedge.workflow.export_model import export_model
 from kdedge.workflow.footprints import measure_footprints
 from kdedge.workflow.validate_model import Validation, validate_model

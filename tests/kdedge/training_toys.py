@@ -25,8 +25,9 @@ from kdedge.distill.run import Audience
 from kdedge.distill.settings.recipe import Recipe
 from kdedge.distill.teacher.teacher import NetworkTeacher
 from kdedge.distill.watched import Watched
-from kdedge.models import ModelSpec, build
 from kdedge.models.run_folder import METRICS
+from kdedge.models.spec import ModelSpec
+from kdedge.models.zoo import build
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.sources.scenes import LABELS, render_scene
 

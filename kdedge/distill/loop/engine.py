@@ -16,8 +16,8 @@ from kdedge.distill.loop.images import OnDevice
 from kdedge.distill.loop.learner import Learner
 from kdedge.distill.loop.stop import never
 from kdedge.distill.settings.recipe import Recipe
-from kdedge.models import load_state, read_state
 from kdedge.models.run_folder import BEST, LAST, METRICS, merit, writing
+from kdedge.models.weights import load_state, read_state
 from kdedge_runtime.files import write_whole
 
 __all__ = ["Observer", "Trainer"]

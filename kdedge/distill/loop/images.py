@@ -8,10 +8,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from kdedge.data import Collection, Decoded, Problems, Stream, fits, load, load_validation
+from kdedge.data import Collection, Decoded, Problems, load, load_validation
 from kdedge.data.decode import Progress
 from kdedge.data.split import lowest_ranked
-from kdedge.data.stream import cores
+from kdedge.data.stream import Stream, cores, fits
 from kdedge.distill.machine.compute import Compute
 from kdedge.distill.machine.group import Group
 from kdedge_runtime.arrays import Integers, Pixels

@@ -10,8 +10,8 @@ from kdedge.distill.machine.compute import Compute
 from kdedge.distill.settings.request import Request
 from kdedge.distill.teacher.teacher import FileTeacher, NetworkTeacher, SeveralTeachers, Teacher
 from kdedge.distill.watched import Watched
-from kdedge.models import canonical_name
 from kdedge.models.run_folder import is_run
+from kdedge.models.source import network_name
 from kdedge.models.teachers import LoadedTeacher, load_teacher
 from kdedge.models.trained import TrainedModel
 from kdedge_runtime.errors import UsageError
@@ -34,7 +34,7 @@ def load_teachers(request: Request, data: Collection) -> list[LoadedTeacher]:
         elif weights:
             teachers.append(load_teacher(source, weights.pop(0)))
         else:
-            name = canonical_name(source)  # of a path that is mistyped it says that there is no such model
+            name = network_name(source)
             raise UsageError(f"The teacher {name} has random weights. Give it trained ones: --teacher-weights FILE.")
     if weights:
         raise UsageError(
@@ -55,7 +55,8 @@ def reload_teachers(record: dict[str, Any] | None, run: Path) -> list[LoadedTeac
     teachers = []
     for member in () if record is None else record.get("members", [record]):
         teacher = load_teacher(member["source"], member["weights"])
-        if teacher.record != member:
+        # Not its name: of published weights that were not known by their hash yet, it tells more today.
+        if any(teacher.record.get(what) != member.get(what) for what in ("weights_sha256", "code_sha256")):
             raise UsageError(
                 f"The teacher {member['source']} has changed since {run} was started, so it cannot continue "
                 "exactly. Start another run with another --out."

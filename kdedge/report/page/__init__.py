@@ -1,5 +1,1 @@
-"""The comparison of runs as one self-contained page."""
-
-from kdedge.report.page.document import render_page, write_page
-
-__all__ = ["render_page", "write_page"]
+"""Self-contained pages: the comparison of runs (`document`), and what there is to see in a model (`inspection`)."""

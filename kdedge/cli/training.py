@@ -1,0 +1,52 @@
+"""What `kdedge train` and `kdedge distill` look up before they import torch, which takes seconds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kdedge.data.sources import require_data
+from kdedge.models.names import canonical_name, factory_parts, is_factory
+from kdedge.models.run_folder import is_run, read_run, require_free
+from kdedge.models.source import require_model, require_weights
+
+__all__ = ["require_training"]
+
+
+def require_training(
+    data: str,
+    model: str,
+    out: Path,
+    *,
+    weights: str | None,
+    resume: bool,
+    teachers: Sequence[str] = (),
+    teacher_weights: Sequence[str] = (),
+) -> None:
+    """Raise where what was typed leads nowhere.
+
+    Args:
+        data: the pictures.
+        model: the network to train.
+        out: the run folder.
+        weights: the file of its first weights.
+        resume: whether to go on with a run, which has noted all else.
+        teachers: run folders, `.onnx` files or networks.
+        teacher_weights: files of the networks' weights.
+
+    Raises:
+        UsageError: there is no such network, run or file, or `out` is in the way.
+        DataError: there is no such folder of pictures.
+    """
+    if resume:
+        read_run(out)
+        return
+    require_free(out)
+    require_data(data)
+    if is_factory(model):
+        factory_parts(model)
+    else:
+        canonical_name(model)
+    for teacher in teachers:
+        if is_run(Path(teacher)) or not teacher.endswith(".onnx"):
+            require_model(teacher)
+    for file in filter(None, (weights, *teacher_weights)):
+        require_weights(Path(file))

@@ -1,0 +1,19 @@
+"""The hash that tells one file of weights from another."""
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+__all__ = ["sha256_of"]
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, hexadecimal; computed once while the file stays as it is."""
+    found = path.stat()
+    return _sha256(path.resolve(), found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=32)
+def _sha256(path: Path, _modified_ns: int, _bytes: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
