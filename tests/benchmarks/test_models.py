@@ -33,7 +33,8 @@ member of each mainstream family of timm, with random weights, at the smallest i
 - *Target layer*: found by itself. *How*: by a closed form of the head, or by differentiating what follows the layer.
 - *Errors*: ONNX Runtime against PyTorch, maps against Grad-CAM by autograd, relative to an image's largest value;
   the larger of two inputs, at most {TOLERANCE:.0e}. Where PyTorch in float32 is itself further from float64, as deep
-  networks with random weights are, at most {ROUNDINGS} times that, which is in brackets.
+  networks with random weights are, or one with a unit within rounding of its kink, at most {ROUNDINGS} times that, in
+  brackets.
 - *Cost*: processor time of one image on one thread over that of the same graph without the map, median of paired runs.
   At such small inputs a map's fixed cost is a larger share of the time than at 224 px.
 
