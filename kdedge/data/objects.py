@@ -1,7 +1,7 @@
 """Where the object is in each picture: boxes from a table, or masks from a folder of pictures.
 
 ```
-boxes.csv       file,x1,y1,x2,y2    a line a box, in px of the picture; `file` as in reports, such as val/cat/1.jpg
+boxes.csv       file,x1,y1,x2,y2    a line a box, in px of the upright picture; `file` as in reports: val/cat/1.jpg
 masks/          val/cat/1.png       a picture for each picture, not black on the object
 ```
 """
@@ -18,7 +18,7 @@ from kdedge.data.sample import Sample
 from kdedge_runtime.boxes import box_mask, boxes_at_input
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.pictures import PICTURE_SUFFIXES, open_picture
+from kdedge_runtime.pictures import PICTURE_SUFFIXES, open_picture, upright_size
 from kdedge_runtime.preprocess import fit
 
 __all__ = ["BOXES", "boxes_beside", "object_masks", "read_boxes"]
@@ -106,7 +106,7 @@ def _boxed(boxes: list[tuple[float, float, float, float]] | None, sample: Sample
     if boxes is None:
         return None
     with sample.open() as picture:
-        width, height = picture.size
+        width, height = upright_size(picture)
     seen = boxes_at_input(np.array(boxes, dtype=np.float32), height, width, spec)
     return np.asarray(box_mask(seen, spec.height, spec.width).any(axis=0))
 

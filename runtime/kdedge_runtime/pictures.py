@@ -24,6 +24,7 @@ __all__ = [
     "open_picture",
     "picture_files",
     "read_picture",
+    "upright_size",
 ]
 
 PICTURE_SUFFIXES = (
@@ -48,6 +49,11 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_TURNED = {
+    *(Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270),
+    *(Image.Transpose.TRANSPOSE, Image.Transpose.TRANSVERSE),
+}
+"""Exchange width and height."""
 
 
 class UnreadablePicture(SourceError):
@@ -156,6 +162,13 @@ def decode_picture(opened: Image.Image, name: str) -> Picture:
             f"{name} has pixels that cannot become RGB ({error}). Save it as 8-bit RGB.", "of unsupported pixel type"
         ) from error
     return Picture(np.asarray(upright), is_grey=opened.mode in _GREY_MODES)
+
+
+def upright_size(opened: Image.Image) -> tuple[int, int]:
+    """Width and height of an opened picture as `decode_picture` gives it; of most formats only the header is read."""
+    width, height = opened.size
+    is_turned = _UPRIGHT.get(_orientation(opened)) in _TURNED
+    return (height, width) if is_turned else (width, height)
 
 
 def jpeg(picture: Pixels, quality: int) -> bytes:

@@ -42,6 +42,20 @@ def test_a_box_moves_with_the_crop(tmp_path: Path, samples: list[FileSample]) ->
     assert masks[1] is None
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_box_lies_on_the_picture_as_it_is_seen_however_it_is_stored(tmp_path: Path, orientation: int) -> None:
+    stored = np.zeros((40, 80, 3) if orientation < 5 else (80, 40, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(tmp_path / "1.jpg", exif=exif)
+    sample = FileSample.below(tmp_path, tmp_path / "1.jpg")
+    assert sample.read().pixels.shape == (40, 80, 3)
+    (tmp_path / "boxes.csv").write_text(HEAD + "1.jpg,20,0,60,10\n")
+    (mask,) = object_masks(tmp_path / "boxes.csv", [sample], SPEC)
+    assert mask is not None
+    assert mask[:8].all() and not mask[8:].any(), "the upper quarter of the middle"
+
+
 def test_several_boxes_of_a_picture_are_one_object(tmp_path: Path, samples: list[FileSample]) -> None:
     path = table(tmp_path, HEAD + "val/cat/1.png,16,0,20,4\nval/cat/1.png,40,28,48,32\n")
     (mask, _) = object_masks(path, samples, SPEC)
