@@ -16,7 +16,7 @@ _PARTS = re.compile(r"\d+|[^\W\d_]+|[\W_]")
 """Numbers, words, and what stands between them."""
 _TOLD_ELSEWHERE = frozenset(
     {"data", "model", "teacher", "teacher_weights", "size", "output_stride", "images_per_class"}
-    | {"recipe", "epochs", "batch_size", "lr", "loss", "temperature", "flip", "cache_teacher", "seed"}
+    | {"recipe", "recipe_sha256", "epochs", "batch_size", "lr", "loss", "temperature", "flip", "cache_teacher", "seed"}
 )
 """Options whose effect is in the rest of the record, whether they were given or left to their default."""
 

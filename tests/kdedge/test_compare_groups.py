@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from compare_toys import epoch_line, make_run
 
+from kdedge.distill.settings.request import Request
 from kdedge.report.run_figures import Column, group_figure, written, written_spread
 from kdedge.workflow.run_history import RunHistory, read_histories
 from kdedge.workflow.seed_groups import Spread, doubts, seed_groups, spread
@@ -35,7 +36,7 @@ class TestGroups:
                 "kd-3": {"loss": KD, "teacher": teachers[1], "seed": 3},
                 "kd-4": {"loss": KD, "teacher": teachers[0], "seed": 4, "fingerprint": "e" * 64},
                 "kd-5": {"loss": KD, "teacher": teachers[0], "seed": 5, "request": {"weights": "w.pth"}},
-                "alone-1": {"seed": 1},
+                "alone-1": {"seed": 1, "request": Request("d", "m", recipe="labels").given},
             },
         )
         assert list(found.values()) == [
