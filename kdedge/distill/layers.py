@@ -26,7 +26,7 @@ def pair_layers(student: Watched, teacher: Watched, given: dict[str, str]) -> tu
             paired, from the coarsest on.
 
     Raises:
-        UsageError: a path names no layer, or one that has no `[N, C, h, w]` output.
+        UsageError: a path names no layer, or one that has no `[N, C, h, w]` output; or there are none to compare.
     """
     theirs, ours = _shapes(teacher)[1], _shapes(student)[1]
     for path, outputs, who in (
@@ -40,7 +40,13 @@ def pair_layers(student: Watched, teacher: Watched, given: dict[str, str]) -> tu
             )
     if given:
         return tuple(given.items())
-    return tuple(zip(stages(student)[-MOST_PAIRS:], stages(teacher)[-MOST_PAIRS:], strict=False))
+    from_coarse = tuple(zip(reversed(stages(student)), reversed(stages(teacher)), strict=False))  # one may have fewer
+    if not from_coarse:
+        raise UsageError(
+            "Student and teacher have no layers that could be compared: one of them has none with an output of "
+            "[N, C, h, w]. Leave the terms at and hint out."
+        )
+    return from_coarse[:MOST_PAIRS][::-1]
 
 
 def stages(watched: Watched) -> list[str]:

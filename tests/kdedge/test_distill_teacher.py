@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from training_toys import CLASSES, SIDE, Listener, write_scenes
 
 from kdedge.data import FileSample, scan
@@ -32,7 +32,10 @@ CPU = choose_compute("cpu")
 
 def watched(name: str, classes: int = 5, size: int = SIDE, seed: int = 0) -> Watched:
     torch.manual_seed(seed)
-    model = build(ModelSpec(name, classes), size)
+    return wrapped(build(ModelSpec(name, classes), size), size)
+
+
+def wrapped(model: nn.Module, size: int = SIDE) -> Watched:
     return Watched(model, ImageInput(size, size, (0.5,) * 3, (0.25,) * 3), CPU)
 
 
@@ -129,6 +132,17 @@ class TestLayers:
     def test_stages_are_paired_from_the_coarsest_on(self) -> None:
         pairs = pair_layers(watched("small:resnet8"), watched("torchvision:resnet18", size=64), {})
         assert pairs == (("layer1", "layer2"), ("layer2", "layer3"), ("layer3", "layer4"))
+
+    def test_the_coarsest_are_paired_where_one_network_has_fewer(self) -> None:
+        few = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1), nn.Flatten(), nn.Linear(8 * 64, 5))
+        ours, theirs = wrapped(few), watched("torchvision:resnet18", size=64)
+        assert pair_layers(ours, theirs, {}) == (("0", "layer3"), ("1", "layer4"))
+        assert pair_layers(theirs, ours, {}) == (("layer3", "0"), ("layer4", "1"))
+
+    def test_networks_without_any_to_compare_are_refused(self) -> None:
+        flat = wrapped(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, 5)))
+        with pytest.raises(UsageError, match=r"no layers that could be compared.* Leave the terms at and hint out\."):
+            pair_layers(flat, watched(SMALL), {})
 
     def test_any_layers_can_be_named(self) -> None:
         student, teacher = watched("small:resnet8"), watched("small:resnet20")
