@@ -160,17 +160,21 @@ def _figures(metrics: dict[str, Any]) -> str:
 def _print_result(console: Console, record: RunRecord, out: Path) -> None:
     assert record.result is not None
     rows = {which: record.result[which] | record.result.get("test", {}).get(which, {}) for which in ("best", "last")}
-    columns = {key: title for key, title in (_SHOWN | _TESTED).items() if key in rows["last"]}
+    columns = {key: title for key, title in (_SHOWN | _TESTED).items() if any(key in row for row in rows.values())}
     table = Table()
     table.add_column("")
     for title in ("epoch", *columns.values()):
         table.add_column(title, justify="right")
     for which, name in (("best", "best by validation"), ("last", "last")):
         metrics = rows[which]
-        figures = [
-            f"{metrics[key]:.3f}" if key.endswith("pearson") else f"{100 * metrics[key]:.2f} %" for key in columns
-        ]
-        table.add_row(name, str(metrics["epoch"]), *figures)
+        table.add_row(name, str(metrics["epoch"]), *(_figure(key, metrics.get(key)) for key in columns))
     # Not the table's title: that would be broken into lines as short as the table.
     console.print(f"\n{out}, after {record.result['seconds'] / 60:.1f} minutes", soft_wrap=True)
     console.print(table)
+
+
+def _figure(key: str, value: float | None) -> str:
+    """A figure in its unit; a dash where an epoch has none, such as a correlation of maps that are all constant."""
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if key.endswith("pearson") else f"{100 * value:.2f} %"

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -14,7 +15,7 @@ from PIL import Image
 from training_toys import CLASSES, ONE_THREAD, Outcome, kdedge, kdedge_command, metrics_of, write_scenes
 
 from kdedge.cli.train import _distilling
-from kdedge.models.run_folder import BEST, LAST, METRICS, is_run
+from kdedge.models.run_folder import BEST, LAST, METRICS, RECORD, is_run
 
 TRAIN = ("--model", "small:resnet8", "--device", "cpu")
 
@@ -94,6 +95,21 @@ class TestTraining:
         assert f"kdedge {shlex.join(command[command.index('train') :])} --resume" in err
         assert err.endswith("interrupted\n")
         assert "Traceback" not in err
+
+
+def test_a_figure_that_an_epoch_lacks_is_a_dash(
+    command: Callable[..., Outcome], scenes: Path, teacher_run: Path, exported_run: Path, tmp_path: Path
+) -> None:
+    """The first epochs of a student may have maps that are all constant."""
+    run = shutil.copytree(exported_run, tmp_path / "run")
+    record = json.loads((run / RECORD).read_text())
+    del record["result"]["best"]["val_map_pearson"]
+    (run / RECORD).write_text(json.dumps(record))
+    asked = ("distill", scenes, "--teacher", teacher_run, "--student", "small:resnet8", "--out", run, "--resume")
+    done = command(*asked)
+    assert done.code == 0
+    best, last = (line for line in done.err.splitlines() if "best by validation" in line or "│ last" in line)
+    assert "–" in best and f"{record['result']['last']['val_map_pearson']:.3f}" in last
 
 
 @pytest.mark.slow
