@@ -19,18 +19,18 @@ _TRIED_ON, _TRIALS = 8, 6
 
 
 def seconds_per_epoch(trainer: Trainer, steps: int = 6) -> float:
-    """Measure a few steps on the CPU."""
+    """Measure a few steps on the CPU, of the first epoch over again where it has fewer."""
     times = []
     with _without_a_trace(trainer.learner):
-        batches = trainer.batches.of(0)
-        for _ in range(min(steps, trainer.batches.per_epoch)):
+        batches = itertools.chain.from_iterable(map(trainer.batches.of, itertools.repeat(0)))
+        for _ in range(steps):
             started = time.perf_counter()
             batch = next(batches)  # the teacher's forward pass belongs to the step
             terms = trainer.learner.terms(batch.images, batch.targets, batch.taught)
             torch.autograd.backward(terms.sum())
             trainer.learner.optimizer.zero_grad(set_to_none=True)
             times.append(time.perf_counter() - started)
-    # The first steps set things up, and any step can be held up by something else on the machine.
+    # The first step sets things up, such as the teacher's answers that are kept, and any can be held up by others.
     return statistics.median(times) * trainer.batches.per_epoch
 
 
