@@ -5,16 +5,18 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from kdedge.models.source import require_weights
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["MODEL_PREFIX", "TRAINING_PREFIX", "load_state", "read_state"]
+__all__ = ["MODEL_PREFIX", "NOTE", "TRAINING_PREFIX", "load_state", "read_state"]
 
 MODEL_PREFIX, TRAINING_PREFIX = "model.", "training."
 """What the tensors of a kdedge checkpoint are called after: those of the model, and what only training needs."""
+NOTE = "kdedge"
+"""Where the metadata of such a checkpoint holds what there is to say of it, as JSON."""
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -28,7 +30,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     require_weights(path)
     try:
         if path.suffix == ".safetensors":
-            return _own_names(load_file(path))
+            return _read_safetensors(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # its text is about running the code in it, which nobody should
         raise UsageError(
@@ -50,10 +52,14 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
-def _own_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    if not all(name.startswith((MODEL_PREFIX, TRAINING_PREFIX)) for name in tensors):
-        return tensors
-    return {name.removeprefix(MODEL_PREFIX): value for name, value in tensors.items() if name.startswith(MODEL_PREFIX)}
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    """All tensors; of a kdedge checkpoint, which its note tells from others, the model's under their own names."""
+    with safe_open(path, "pt") as file:
+        names: list[str] = file.keys()
+        if NOTE in (file.metadata() or {}):
+            names = [name for name in names if name.startswith(MODEL_PREFIX)]
+            return {name.removeprefix(MODEL_PREFIX): file.get_tensor(name) for name in names}
+        return {name: file.get_tensor(name) for name in names}
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str, *, replaced: Collection[str] = ()) -> None:

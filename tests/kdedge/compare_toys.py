@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from kdedge.data import scan
+from kdedge.distill.loop.checkpoint import save_weights
 from kdedge.models.run_folder import BEST, METRICS, RunRecord, write_run
 from kdedge.models.spec import ModelSpec
 from kdedge.models.zoo import build
@@ -78,10 +78,10 @@ def make_run(
     )
     write_run(folder, record)
     (folder / METRICS).write_text("".join(json.dumps(line) + "\n" for line in epochs), encoding="utf-8")
-    if epochs:
+    if last is not None:
         torch.manual_seed(seed)
         model = build(record.model, SIDE)
-        save_file({f"model.{name}": value.contiguous() for name, value in model.state_dict().items()}, folder / BEST)
+        save_weights(folder / BEST, model, {"epoch": last["epoch"]})
     return folder
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from kdedge.distill.loop.checkpoint import save_weights
 from kdedge.models.names import canonical_name
 from kdedge.models.run_folder import BEST, RunRecord, read_run, write_run
 from kdedge.models.trained import load_trained
@@ -262,7 +263,7 @@ class TestRun:
             device="CPU",
         )
         write_run(tmp_path / "run", record)
-        save_file({f"model.{name}": value for name, value in model.state_dict().items()}, tmp_path / "run" / BEST)
+        save_weights(tmp_path / "run" / BEST, model, {})
         return tmp_path / "run"
 
     def test_it_holds_what_it_takes_to_build_the_network_again(self, run: Path, nets: Path) -> None:

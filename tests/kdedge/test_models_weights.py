@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from kdedge.distill.loop.checkpoint import save_checkpoint
+from kdedge.distill.loop.checkpoint import save_checkpoint, save_weights
 from kdedge.models.weights import load_state, read_state
 from kdedge_runtime.errors import UsageError
 
@@ -58,6 +58,14 @@ class TestRead:
         others = {"generator": torch.arange(3)}
         save_checkpoint(tmp_path / "last.safetensors", model, nn.Linear(2, 2), optimizer, {}, others)
         assert equal(read_state(tmp_path / "last.safetensors"), model.state_dict())
+
+    def test_a_network_whose_only_part_is_called_model_keeps_its_names(self, tmp_path: Path) -> None:
+        """Such as a user's module around one of timm's."""
+        outer = nn.ModuleDict({"model": nn.Linear(3, 2)})
+        save_file(outer.state_dict(), tmp_path / "w.safetensors")
+        assert equal(read_state(tmp_path / "w.safetensors"), outer.state_dict())
+        save_weights(tmp_path / "best.safetensors", outer, {})
+        assert equal(read_state(tmp_path / "best.safetensors"), outer.state_dict())
 
     def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(
         self, tmp_path: Path, state: dict[str, torch.Tensor]

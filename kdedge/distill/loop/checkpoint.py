@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kdedge.models.run_folder import writing
-from kdedge.models.weights import MODEL_PREFIX, TRAINING_PREFIX, load_state
+from kdedge.models.weights import MODEL_PREFIX, NOTE, TRAINING_PREFIX, load_state
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.files import staged
 
@@ -91,7 +91,7 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _write(path: Path, tensors: dict[str, Tensor], note: dict[str, Any]) -> None:
     with writing(path), staged(path) as temporary:
-        save_file(_apart(tensors), temporary, metadata={"kdedge": json.dumps(note)})
+        save_file(_apart(tensors), temporary, metadata={NOTE: json.dumps(note)})
 
 
 def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -109,7 +109,7 @@ def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as file:
-            note = json.loads((file.metadata() or {}).get("kdedge", "{}"))
+            note = json.loads((file.metadata() or {}).get(NOTE, "{}"))
             return {name: file.get_tensor(name) for name in file.keys()}, note  # noqa: SIM118
     except (OSError, SafetensorError, ValueError) as error:  # the note may be no JSON
         raise UsageError(f"Cannot read the checkpoint {path}: {error}. Expected a file written by kdedge.") from error
