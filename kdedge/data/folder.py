@@ -20,9 +20,10 @@ from typing import Literal, TypeAlias
 
 from kdedge.data.collection import Collection, fingerprint_of
 from kdedge.data.problems import Reason, Skipped
-from kdedge.data.sample import FileSample, written
+from kdedge.data.sample import FileSample
 from kdedge.data.split import UNLABELLED, Split
 from kdedge_runtime.errors import DataError
+from kdedge_runtime.files import written
 from kdedge_runtime.pictures import is_picture
 
 __all__ = ["list_folder", "require_folder"]

@@ -1,15 +1,15 @@
 """One picture of a data set, wherever it is stored."""
 
-import unicodedata
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
+from kdedge_runtime.files import written
 from kdedge_runtime.pictures import Picture, decode_picture, open_picture
 
-__all__ = ["FileSample", "Sample", "file_stamp", "written"]
+__all__ = ["FileSample", "Sample", "file_stamp"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +63,6 @@ class FileSample(Sample):
     def stamp(self) -> str:
         """See `Sample.stamp`."""
         return file_stamp(self.path)
-
-
-def written(name: str) -> str:
-    r"""A file's name as the same text on every machine, which can be hashed, printed and put into a report.
-
-    macOS decomposes accents, others do not; old archives leave bytes that are no UTF-8, which become such as `\xe9`.
-    """
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return unicodedata.normalize("NFC", text)
 
 
 def file_stamp(path: str) -> str:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from kdedge.data.sample import Sample, file_stamp, written
+from kdedge.data.sample import Sample, file_stamp
 from kdedge.data.split import UNLABELLED
 from kdedge_runtime.errors import DataError
+from kdedge_runtime.files import written
 from kdedge_runtime.pictures import PICTURE_SUFFIXES, UnreadablePicture, open_picture
 
 __all__ = ["TarSample", "list_tar"]

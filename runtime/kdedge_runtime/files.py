@@ -2,11 +2,14 @@
 
 import os
 import tempfile
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["UniqueNames", "staged", "write_whole"]
+from kdedge_runtime.errors import UsageError
+
+__all__ = ["UniqueNames", "staged", "utf8_path", "write_whole", "written"]
 
 
 @contextmanager
@@ -22,14 +25,15 @@ def staged(path: Path, *, durable: bool = True) -> Iterator[Path]:
             nothing half-written, a power cut may.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    # Not named after the path, whose name may be as long as the file system allows.
+    handle, name = tempfile.mkstemp(prefix=".kdedge-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
         if durable:
-            with temporary.open("rb+") as written:
-                os.fsync(written.fileno())
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
         # mkstemp makes private files; the result has the permissions that a plain open() would give.
         umask = os.umask(0)
         os.umask(umask)
@@ -45,6 +49,37 @@ def write_whole(path: Path, content: str | bytes, *, durable: bool = True) -> No
     """Write `content` (text as UTF-8) to `path`, whole or not at all; `durable` as for `staged`."""
     with staged(path, durable=durable) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def written(name: str) -> str:
+    """A file's name as the same text on every machine, which can be hashed, printed and put into a report.
+
+    macOS decomposes accents, others do not; old archives leave bytes that are no UTF-8, which become such as `\\xe9`.
+    """
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return unicodedata.normalize("NFC", text)
+
+
+def utf8_path(path: Path, reader: str) -> str:
+    """A path for a library that takes UTF-8 only: OpenCV dies of any other.
+
+    It is absolute, since FFmpeg takes the colon of a relative one, as in `12:30.mp4`, for that of an address.
+
+    Args:
+        path: of a file.
+        reader: the library, for the message.
+
+    Raises:
+        UsageError: the name is no UTF-8.
+    """
+    name = os.path.abspath(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"The name of {written(str(path))} is no UTF-8: {reader} takes no other. Rename it."
+        ) from error
+    return name
 
 
 class UniqueNames:

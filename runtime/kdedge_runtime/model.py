@@ -9,6 +9,7 @@ import onnxruntime as ort
 
 from kdedge_runtime.arrays import Floats, Integers, Pixels
 from kdedge_runtime.errors import ModelFileError, UsageError
+from kdedge_runtime.files import utf8_path
 from kdedge_runtime.metadata import Metadata
 
 __all__ = ["Explanation", "Model", "available_providers", "is_bundle", "refuse_bundle", "softmax"]
@@ -87,10 +88,10 @@ class Model:
         if threads is not None:
             options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
-        wanted = _provider(provider)
+        wanted, name = _provider(provider), utf8_path(path, "onnxruntime")
         try:
             # Its fallback would try other providers, and tell of it on standard output.
-            session = ort.InferenceSession(str(path), options, providers=[wanted], enable_fallback=0)
+            session = ort.InferenceSession(name, options, providers=[wanted], enable_fallback=0)
         except Exception as error:  # onnxruntime raises its own types without a common, public base
             reason = str(error).strip().partition("\n")[0]
             raise ModelFileError(

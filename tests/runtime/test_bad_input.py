@@ -130,6 +130,48 @@ def test_a_video_that_ends_within_a_frame_is_answered_up_to_there(
     assert cv2.VideoCapture(str(tmp_path / "o.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == len(lines)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes are Linux's")
+def test_a_name_that_is_no_utf8_is_written_in_letters_and_given_to_no_library_that_dies_of_it(
+    model_path: Path, photos: Path, video: Path, tmp_path: Path
+) -> None:
+    odd = os.fsdecode(b"caf\xe9")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / f"{odd}.png").write_bytes((photos / "1-red.png").read_bytes())
+    options = ["--jsonl", str(tmp_path / "a"), "-o", str(tmp_path / "out")]
+    assert main([str(model_path), "--source", str(folder), *options]) == 0
+    assert json.loads((tmp_path / "a").read_text().splitlines()[0])["name"] == "caf\\xe9.png"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["caf\\xe9.jpg"]
+    for suffix, content in ((".mp4", video), (".onnx", model_path)):
+        (tmp_path / f"{odd}{suffix}").write_bytes(content.read_bytes())
+    for model, source, output in (
+        (tmp_path / f"{odd}.onnx", photos, "seen"),
+        (model_path, tmp_path / f"{odd}.mp4", "seen"),
+        (model_path, video, f"{odd}-seen.mp4"),
+    ):
+        # In a process of its own: OpenCV dies of such names.
+        command = [*COMMAND, model, "--source", source, "-o", tmp_path / output]
+        done = subprocess.run([os.fsencode(part) for part in command], capture_output=True, text=True)
+        assert done.returncode == 2
+        assert "caf\\xe9" in done.stderr and done.stderr.splitlines()[-1].endswith("takes no other. Rename it.")
+
+
+def test_a_name_as_long_as_the_file_system_allows_is_drawn(model_path: Path, photos: Path, tmp_path: Path) -> None:
+    longest = "x" * 251
+    (photos / "1-red.png").rename(photos / f"{longest}.png")
+    assert main([str(model_path), "--source", str(photos / f"{longest}.png"), "-o", str(tmp_path / "out")]) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [f"{longest}.jpg"]
+
+
+def test_the_time_in_a_films_name_is_no_address(
+    model_path: Path, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("12:30.mp4").write_bytes(video.read_bytes())
+    assert main([str(model_path), "--source", "12:30.mp4", "-o", "13:30.mp4"]) == 0
+    assert Path("13:30.mp4").stat().st_size > 0
+
+
 def test_a_clock_that_is_set_back_changes_the_label_of_time_and_nothing_else(
     model_path: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

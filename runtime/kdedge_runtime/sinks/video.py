@@ -11,7 +11,7 @@ import numpy as np
 
 from kdedge_runtime.answer import Answer
 from kdedge_runtime.errors import KdedgeError
-from kdedge_runtime.files import staged
+from kdedge_runtime.files import staged, utf8_path
 from kdedge_runtime.opencv import load_opencv
 from kdedge_runtime.progress import Progress
 
@@ -59,6 +59,7 @@ class VideoFile:
 
     def __enter__(self) -> Self:
         self._cv2 = load_opencv("Writing a video")
+        self._path = Path(utf8_path(self._path, "OpenCV"))
         return self
 
     def __exit__(

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from kdedge_runtime.errors import SourceError
+from kdedge_runtime.files import written
 from kdedge_runtime.pictures import PICTURE_SUFFIXES, picture_files, read_picture
 from kdedge_runtime.sources.frame import Frame
 
@@ -35,7 +36,7 @@ class PictureSource:
             path: a picture, a folder, or a pattern of names.
             files: what the pattern stands for.
         """
-        self.name = str(path)
+        self.name = written(str(path))
         self.unreadable = 0
         self.expected: int | None = None
         self._path = path
@@ -73,4 +74,4 @@ class PictureSource:
             _log.warning("skipped: %s", error)
             return []
         name = file.relative_to(self._path) if self._path.is_dir() else Path(file.name)
-        return [Frame(index, rgb, time.monotonic(), name.as_posix())]
+        return [Frame(index, rgb, time.monotonic(), written(name.as_posix()))]

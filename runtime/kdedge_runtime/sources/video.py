@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from kdedge_runtime.errors import SourceError
+from kdedge_runtime.files import utf8_path
 from kdedge_runtime.opencv import load_opencv
 from kdedge_runtime.sources.camera import without_password
 from kdedge_runtime.sources.frame import Frame
@@ -46,7 +47,8 @@ class VideoSource:
 
     def __enter__(self) -> Self:
         self._cv2 = cv2 = load_opencv("Reading a video")
-        self._capture = cv2.VideoCapture(self._address)
+        is_url = "://" in self._address
+        self._capture = cv2.VideoCapture(self._address if is_url else utf8_path(Path(self._address), "OpenCV"))
         if not self._capture.isOpened():
             raise SourceError(
                 f"{self.name} cannot be opened as a video. Expected a picture, a folder of pictures or a video "
