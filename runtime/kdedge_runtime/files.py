@@ -52,9 +52,9 @@ def write_whole(path: Path, content: str | bytes, *, durable: bool = True) -> No
 
 
 def written(name: str) -> str:
-    """A file's name as the same text on every machine, which can be hashed, printed and put into a report.
+    r"""A file's name as the same text on every machine, which can be hashed, printed and put into a report.
 
-    macOS decomposes accents, others do not; old archives leave bytes that are no UTF-8, which become such as `\\xe9`.
+    macOS decomposes accents, others do not; old archives leave bytes that are no UTF-8, which become such as `\xe9`.
     """
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return unicodedata.normalize("NFC", text)
@@ -72,7 +72,7 @@ def utf8_path(path: Path, reader: str) -> str:
     Raises:
         UsageError: the name is no UTF-8.
     """
-    name = os.path.abspath(path)
+    name = str(path.absolute())
     try:
         name.encode()
     except UnicodeEncodeError as error:

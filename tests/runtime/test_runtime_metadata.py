@@ -49,6 +49,7 @@ def test_keys_that_a_later_version_adds_are_ignored() -> None:
         ({"kdedge.labels": '"abc"'}, "expected list"),
         ({"kdedge.labels": "[]"}, "labels"),
         ({"kdedge.labels": '["a", 2]'}, "labels"),
+        ({"kdedge.labels": '["a", "\\ud800"]'}, "surrogates"),
         ({"kdedge.lineage": "[" * 100_000}, "kdedge.lineage is not JSON"),
         ({"kdedge.quantization": "8"}, "expected dict"),
         ({"kdedge.task": '"detect"'}, "unknown task 'detect'"),

@@ -60,6 +60,7 @@ def test_every_kind_of_verdict_is_stored(
         {"judgement": "label"},
         {"judgement": "label", "label": "x" * 500},
         {"judgement": "label", "label": 3},
+        {"judgement": "label", "label": "\ud800"},
         {"judgement": "place", "box": [0, 0, 2, 1]},
         {"judgement": "place", "box": [0, 0, 1]},
         {"judgement": "place", "box": [0, 0, 1, 10**400]},

@@ -56,6 +56,8 @@ class Verdict:
             raise UsageError("The judgement `label` says what it really is, and no other one does.")
         if self.correct_label is not None and not 0 < len(self.correct_label.strip()) <= _LONGEST_LABEL:
             raise UsageError(f"The right label has to have 1 to {_LONGEST_LABEL} characters.")
+        if not _is_text(self.correct_label or ""):
+            raise UsageError("The right label holds half a character. Type it again.")
         if self.box is not None:
             left, top, right, bottom = self.box
             if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):  # also refuses what is not a number
@@ -96,6 +98,15 @@ class Verdict:
     def true_label(self) -> str | None:
         """What it is, as far as the verdict tells: nothing where it only says that the answer is wrong."""
         return {"right": self.label, "place": self.label, "label": self.correct_label, "wrong": None}[self.judgement]
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be stored: JSON may hold half a character."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def packed(saliency_map: Floats) -> bytes:
