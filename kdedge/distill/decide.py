@@ -22,7 +22,7 @@ from kdedge.distill.teacher.load import heritage
 from kdedge.models.names import canonical_name
 from kdedge.models.published import published_name
 from kdedge.models.spec import ModelSpec
-from kdedge.models.stride import output_stride
+from kdedge.models.stride import output_strides
 from kdedge.models.teachers import LoadedTeacher
 from kdedge.models.zoo import build, pretrained_input, specify
 from kdedge_runtime.errors import UsageError
@@ -58,11 +58,11 @@ def choose_network(
         inherited = heritage(teachers).spec
         fresh_stem = inherited.fresh_stem
     plain = specify(name, len(collection.labels), fresh_stem=fresh_stem)
-    own_stride = output_stride(build(plain, size), size)
+    strides = output_strides(build(plain, size), size)
     if request.output_stride is None:
-        factor = stride_factor(size, own_stride)
+        factor = stride_factor(size, strides)
     else:
-        factor = requested_stride_factor(request.output_stride, own_stride)
+        factor = requested_stride_factor(request.output_stride, strides)
     return replace(plain, stride_factor=factor), spec_input
 
 

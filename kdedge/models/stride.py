@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kdedge_export.saliency.trace import evaluating
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["output_stride", "reduce_stride"]
+__all__ = ["output_strides", "reduce_stride"]
 
 _Strided = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
 
@@ -47,13 +47,19 @@ def reduce_stride(model: nn.Module, factor: int, size: int, *, fresh: bool) -> i
     return reached
 
 
-def output_stride(model: nn.Module, size: int) -> int:
-    """By how much the model divides the resolution through strided layers.
+def output_strides(model: nn.Module, size: int) -> tuple[int, ...]:
+    """By how much the model divides the resolution through strided layers, and by how much it can be made to.
+
+    Returns:
+        Its own stride, then what is left of it as early strides are taken out, one level after the other: 32, 16, … for
+        most networks, but 32, 8, 4, … for one that begins with patches of 4 px.
 
     Raises:
         UsageError: the model cannot take an input of this size.
     """
-    return math.prod(level.stride for level in _strided_levels(model, size).values())
+    levels = _strided_levels(model, size)
+    early_first = [levels[side].stride for side in sorted(levels, reverse=True)]
+    return tuple(math.prod(early_first[taken:]) for taken in range(len(early_first) + 1))
 
 
 @dataclass

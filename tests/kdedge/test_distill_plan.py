@@ -13,7 +13,7 @@ from kdedge.distill.settings.plan import (
     stride_factor,
 )
 from kdedge.models.spec import ModelSpec
-from kdedge.models.stride import output_stride
+from kdedge.models.stride import output_strides
 from kdedge.models.zoo import build
 from kdedge_runtime.errors import UsageError
 
@@ -32,28 +32,45 @@ class TestSize:
         assert choose_size(4000, on_cpu=on_cpu) == (64 if on_cpu else 224)
 
 
+def powers_of_two(own_stride: int) -> list[int]:
+    return [own_stride >> shift for shift in range(own_stride.bit_length())]
+
+
 class TestStride:
     @pytest.mark.parametrize("size", SIZES)
     @pytest.mark.parametrize("own_stride", [4, 8, 16, 32])
     def test_the_map_has_7_cells_or_more_and_no_more_than_it_must(self, size: int, own_stride: int) -> None:
-        factor = stride_factor(size, own_stride)
+        factor = stride_factor(size, powers_of_two(own_stride))
         assert size * factor // own_stride >= 7
         assert factor == 1 or size * (factor // 2) // own_stride < 7
 
     @pytest.mark.parametrize("size", SIZES)
-    @pytest.mark.parametrize("name", ["small:resnet8x4", "small:resnet10w16"])
-    def test_real_networks_reach_it(self, name: str, size: int) -> None:
+    @pytest.mark.parametrize("name", ["small:resnet8x4", "small:resnet10w16", "torchvision:convnext_tiny"])
+    def test_real_networks_reach_it_and_are_as_fine_as_is_said(self, name: str, size: int) -> None:
         with torch.device("meta"):  # shapes without numbers
-            factor = stride_factor(size, output_stride(build(ModelSpec(name, 5), size), size))
-            assert size // output_stride(build(ModelSpec(name, 5, factor), size), size) >= 7
+            strides = output_strides(build(ModelSpec(name, 5), size), size)
+            factor = stride_factor(size, strides)
+            (reached, *_) = output_strides(build(ModelSpec(name, 5, factor), size), size)
+        assert size // reached >= 7
+        assert reached == strides[0] // factor
+
+    def test_a_network_is_made_no_finer_than_it_can_be(self) -> None:
+        assert stride_factor(32, [32, 16]) == 2
 
     def test_the_users_own_stride(self) -> None:
-        assert [requested_stride_factor(wanted, 32) for wanted in (1, 2, 4, 8, 16, 32)] == [32, 16, 8, 4, 2, 1]
+        strides = powers_of_two(32)
+        assert [requested_stride_factor(wanted, strides) for wanted in (1, 2, 4, 8, 16, 32)] == [32, 16, 8, 4, 2, 1]
 
     @pytest.mark.parametrize("wanted", [0, -4, 3, 12, 64])
     def test_a_stride_that_cannot_be_is_refused(self, wanted: int) -> None:
         with pytest.raises(UsageError, match=rf"32.*cannot become {wanted}\. .*32, 16, 8, 4, 2, 1"):
-            requested_stride_factor(wanted, 32)
+            requested_stride_factor(wanted, powers_of_two(32))
+
+    def test_so_is_one_that_a_network_of_patches_cannot_have(self) -> None:
+        with torch.device("meta"):
+            strides = output_strides(build(ModelSpec("torchvision:convnext_tiny", 5), 224), 224)
+        with pytest.raises(UsageError, match=r"cannot become 16\. Expected an --output-stride of 32, 8, 4, 2, 1\."):
+            requested_stride_factor(16, strides)
 
     def test_a_map_that_points_at_nothing_is_refused(self) -> None:
         check_map_size((4, 4))

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from kdedge.models.spec import ModelSpec
-from kdedge.models.stride import output_stride, reduce_stride
+from kdedge.models.stride import output_strides, reduce_stride
 from kdedge.models.weights import load_state
 from kdedge.models.zoo import build
 from kdedge_runtime.errors import UsageError
@@ -41,7 +41,7 @@ def test_the_map_has_the_promised_size(name: str, size: int, factor: int, cells:
     with torch.device("meta"):  # shapes without numbers
         model = network(name, size, factor)
         assert map_side(model, size) == cells
-        assert output_stride(model, size) * cells == size
+        assert output_strides(model, size)[0] * cells == size
 
 
 @pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x0_5"])
@@ -75,28 +75,28 @@ class TestStem:
 class TestLimits:
     def test_what_cannot_be_reached_is_told(self) -> None:
         model = build(ModelSpec("small:resnet8", 5), 32)
-        assert output_stride(model, 32) == 4
+        assert output_strides(model, 32) == (4, 2, 1)
         assert reduce_stride(model, 16, 32, fresh=True) == 4
-        assert output_stride(model, 32) == 1
+        assert output_strides(model, 32) == (1,)
 
     def test_strides_larger_than_two_count_in_full(self) -> None:
         with torch.device("meta"):
             model = network("convnext_tiny", 64)
-            assert output_stride(model, 64) == 32
+            assert output_strides(model, 64) == (32, 8, 4, 2, 1)
             assert reduce_stride(model, 2, 64, fresh=True) == 4
-            assert output_stride(model, 64) == 8
+            assert output_strides(model, 64) == (8, 4, 2, 1)
 
     @pytest.mark.parametrize(("name", "size"), [("alexnet", 32), ("vit_b_16", 64)])
     def test_a_picture_that_is_too_small_for_the_network_is_refused(self, name: str, size: int) -> None:
         with torch.device("meta"):
             model = network(name, size)
         with pytest.raises(UsageError, match=rf"cannot take pictures of {size} × {size} px: .*--size"):
-            output_stride(model, size)
+            output_strides(model, size)
 
     def test_looking_leaves_no_trace(self) -> None:
         model = network("mobilenet_v2", 64).train()
         before = {name: value.clone() for name, value in model.state_dict().items()}
-        output_stride(model, 64)
+        output_strides(model, 64)
         assert model.training
         assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
         assert not any(layer._forward_pre_hooks for layer in model.modules())

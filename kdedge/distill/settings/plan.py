@@ -1,5 +1,7 @@
 """Defaults from the data and the device: input size, stem, batch, epochs."""
 
+from collections.abc import Sequence
+
 from kdedge_export.saliency.explained import LEAST_CELLS
 from kdedge_runtime.errors import UsageError
 
@@ -38,32 +40,33 @@ def choose_size(typical_px: int, *, on_cpu: bool) -> int:
     return min((size for size in SIZES if size >= typical_px), default=SIZES[-1])
 
 
-def stride_factor(size: int, own_stride: int) -> int:
-    """How much finer a network must be made for a map of at least 7×7 cells.
+def stride_factor(size: int, strides: Sequence[int]) -> int:
+    """How much finer a network must be made for a map of at least 7×7 cells, or as fine as it can be made.
 
     Args:
         size: side of the input, in px.
-        own_stride: by how much the network divides the resolution.
+        strides: by how much the network divides the resolution, and by how much it can be made to, largest first.
     """
-    factor = 1
-    while size * factor < LEAST_MAP_CELLS * own_stride:
-        factor *= 2
-    return factor
+    fine_enough = (stride for stride in strides if size >= LEAST_MAP_CELLS * stride)
+    return strides[0] // next(fine_enough, strides[-1])
 
 
-def requested_stride_factor(output_stride: int, own_stride: int) -> int:
+def requested_stride_factor(output_stride: int, strides: Sequence[int]) -> int:
     """How much finer a network must be made to divide the resolution by `output_stride`.
 
+    Args:
+        output_stride: that is asked for.
+        strides: as for `stride_factor`.
+
     Raises:
-        UsageError: that is no power of two, or more than the network divides by itself.
+        UsageError: the network cannot be made to.
     """
-    choices = [own_stride >> shift for shift in range(own_stride.bit_length())]
-    if output_stride not in choices:
+    if output_stride not in strides:
         raise UsageError(
-            f"The network divides the resolution by {own_stride}; that cannot become {output_stride}. "
-            f"Expected an --output-stride of {', '.join(map(str, choices))}."
+            f"The network divides the resolution by {strides[0]}; that cannot become {output_stride}. "
+            f"Expected an --output-stride of {', '.join(map(str, strides))}."
         )
-    return own_stride // output_stride
+    return strides[0] // output_stride
 
 
 def choose_batch_size(images: int) -> int:
