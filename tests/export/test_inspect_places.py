@@ -9,7 +9,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx_toys import node
 
-from kdedge_export.inspect.grid import grid_of
+from kdedge_export.layout import Layout
+from kdedge_export.surgery.grid import grid_of
 from kdedge_export.surgery.places import Places, follow_places
 from kdedge_export.surgery.port import image_port
 from kdedge_export.surgery.view import Array, GraphView, run_graph
@@ -105,6 +106,24 @@ ATTENTION = [
 ]
 
 
+PLANES = EMBEDDED[0]
+LAYOUTS = {
+    "planes": ([PLANES, node("Relu", ["planes"], "y")], {}, Layout("NCHW", 4, 4)),
+    "rows": ([PLANES, node("Transpose", ["planes"], "y", perm=[0, 2, 3, 1])], {}, Layout("NHWC", 4, 4)),
+    "columns": ([PLANES, node("Transpose", ["planes"], "y", perm=[0, 3, 2, 1])], {}, None),
+    "tokens": ([*EMBEDDED, node("Concat", ["token", "tokens"], "y", axis=1)], FLAT, Layout("tokens", 4, 4, 1)),
+    "a token behind": ([*EMBEDDED, node("Concat", ["tokens", "token"], "y", axis=1)], FLAT, None),
+    "tokens, channels first": ([*EMBEDDED, node("Relu", ["flattened"], "y")], FLAT, None),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_layout_is_told_where_there_is_one(name: str) -> None:
+    nodes, constants, expected = LAYOUTS[name]
+    grid = grid_of(places_of(nodes, constants))
+    assert grid is not None and grid.layout == expected
+
+
 class TestCells:
     def test_tokens_and_one_beside_them(self) -> None:
         """What attention gathers is where it is asked for, also without a way around."""
@@ -174,6 +193,14 @@ class TestCells:
         assert not places_of([*nodes, node("GlobalAveragePool", ["planes"], "y")], {}).are_known
         grid = grid_of(places_of(gate, {}))
         assert grid is not None and grid.size == (4, 4)
+
+    def test_a_convolution_of_what_cannot_be_followed_is_over_the_picture(self) -> None:
+        nodes = [
+            node("Einsum", ["x"], "moved", equation="ncij->ncij"),
+            node("Conv", ["moved", "patches"], "y", strides=[2, 2]),
+        ]
+        grid = grid_of(places_of(nodes, {}))
+        assert grid is not None and grid.layout == Layout("NCHW", 4, 4)
 
     def test_padding_is_of_no_place(self) -> None:
         nodes = [

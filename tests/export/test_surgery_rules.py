@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdedge_export.surgery.builder import Builder
+from kdedge_export.surgery.candidates import has_weights
 from kdedge_export.surgery.gradient import gradients
 from kdedge_export.surgery.step import CannotDifferentiate
 from kdedge_export.surgery.view import GraphView, run_graph
@@ -247,3 +248,21 @@ def _by_graph(case: Case, weights: np.ndarray, x: np.ndarray, classes: np.ndarra
 
 def _shapes_only(names: set[str], case: Case) -> dict[str, np.ndarray]:
     return {name: np.zeros((IMAGES, CLASSES) if name == "logits" else case.shape, np.float32) for name in names}
+
+
+def test_a_bias_makes_no_layer_of_two_activations() -> None:
+    nodes = [
+        node("Gemm", ["x", "weight", "bias"], "dense", transB=1),
+        node("Gemm", ["x", "dense", "bias"], "scores", transB=1),
+        node("MatMul", ["scores", "dense"], "y"),
+    ]
+    held = {"weight": np.eye(4, dtype=np.float32), "bias": np.zeros(4, np.float32)}
+    graph = helper.make_graph(
+        nodes,
+        "layers",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [4, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4, 4])],
+        [numpy_helper.from_array(value, name) for name, value in held.items()],
+    )
+    view = GraphView(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
+    assert [has_weights(view, at) for at in range(3)] == [True, False, False]

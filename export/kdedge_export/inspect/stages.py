@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kdedge_export.inspect.grid import Grid, grid_of
-from kdedge_export.onnx_node import WEIGHTED
+from kdedge_export.surgery.candidates import find_candidates, has_weights
+from kdedge_export.surgery.grid import Grid, grid_of
 from kdedge_export.surgery.places import follow_places
 from kdedge_export.surgery.port import Port
 from kdedge_export.surgery.view import Array, GraphView
@@ -40,22 +40,19 @@ def layers_with_cells(
         path: the nodes between both.
         values: what the tensors of the path held for one picture.
     """
-    weighted = [at for at in path if _has_weights(view, at)] or [-1]
-    cuts = view.cuts(port.name, logits)
-    read = _what_attention_reads(view, cuts, path)
+    candidates = find_candidates(view, view.cuts(port.name, logits), path)
     wanted = {
         tensor
-        for tensor in {*cuts[1:-1], *(tensor for way in read for tensor in way)}
+        for tensor in candidates.tensors
         if values[tensor].dtype.kind == "f" and view.nodes[view.place(tensor)].op_type != "Pad"
-        if weighted[0] <= view.place(tensor) < weighted[-1]
     }
     places = follow_places(view, values, port, path, wanted)
     grids = {tensor: grid for tensor in places if (grid := grid_of(places[tensor])) is not None}
-    readers = _readers(read, grids)
+    readers = candidates.readers(grids.get)
     found = {tensor: Layer(tensor, grid, readers.get(tensor)) for tensor, grid in grids.items()}
     finest = max(FINEST_CELLS, min((max(layer.grid.size) for layer in found.values()), default=0))
     found = {tensor: layer for tensor, layer in found.items() if max(layer.grid.size) <= finest}
-    whole = {tensor for tensor in cuts if tensor in found and not _goes_on(view, tensor, found, path)}
+    whole = {tensor for tensor in candidates.cuts if tensor in found and not _goes_on(view, tensor, found, path)}
     return tuple(
         layer
         for layer in sorted(found.values(), key=lambda layer: view.place(layer.tensor))
@@ -70,42 +67,7 @@ def _goes_on(view: GraphView, tensor: str, found: Mapping[str, Layer], path: lis
         return False
     (taker,) = takers
     after = found.get(view.nodes[taker].output[0])
-    return after is not None and after.grid.size == found[tensor].grid.size and not _has_weights(view, taker)
-
-
-def _has_weights(view: GraphView, at: int) -> bool:
-    node = view.nodes[at]
-    return node.op_type in WEIGHTED and any(view.is_weight(item) for item in node.input[:2])
-
-
-def _what_attention_reads(view: GraphView, cuts: list[str], path: list[int]) -> list[list[str]]:
-    """For each attention the tensors with weights behind them that all it takes goes through, the last first.
-
-    An attention is a softmax; what it weighs comes from the last tensor that all of the answer goes through, which is
-    the last of the list.
-    """
-    read = []
-    for at in (at for at in path if view.nodes[at].op_type == "Softmax"):
-        weighing = str(view.nodes[at].output[0])
-        before = next(tensor for tensor in reversed(cuts) if view.place(tensor) < at)
-        way = [
-            tensor
-            for tensor in reversed(view.cuts(before, weighing)[1:-1])
-            if any(_has_weights(view, between) for between in view.between(tensor, weighing))
-        ]
-        read.append([*way, before])
-    return read
-
-
-def _readers(read: list[list[str]], grids: Mapping[str, Grid]) -> dict[str, int]:
-    """The number of the attention that reads a tensor first: the last on its way that has the width it came with."""
-    numbers: dict[str, int] = {}
-    for number, (*way, before) in enumerate(read, start=1):
-        width = grids[before].channels if before in grids else None
-        tensor = next((item for item in way if item in grids and width in (None, grids[item].channels)), None)
-        if tensor is not None:
-            numbers.setdefault(tensor, number)
-    return numbers
+    return after is not None and after.grid.size == found[tensor].grid.size and not has_weights(view, taker)
 
 
 def chosen(layers: Sequence[Layer]) -> tuple[Layer, ...]:

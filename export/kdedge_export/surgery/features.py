@@ -1,27 +1,24 @@
-"""The features that a map looks at: the last that still lie over the picture, as planes, rows of cells or tokens."""
+"""The features that a map looks at: the last that still lie over the picture, as planes, rows of cells or tokens.
+
+A transformer's class token has lost sight of the picture's tokens behind the last attention, and a projection inside an
+attention is none of its features. So they are the last that move the logits when their cells are changed, of those that
+all of the answer goes through or that an attention reads: what goes into the last attention, or what is averaged. It
+is the choice that `kdedge_export.saliency` makes from a model's source.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.layout import Layout
-from kdedge_export.onnx_node import attributes
-from kdedge_export.surgery.pooling import pooled_axes
+from kdedge_export.surgery.candidates import attentions, find_candidates
+from kdedge_export.surgery.followed import Followed, follow
+from kdedge_export.surgery.movement import moves_logits
 from kdedge_export.surgery.port import Port
-from kdedge_export.surgery.tokens import Tokens, find_tokens, has_weights, last_tokens
 from kdedge_export.surgery.view import Array, GraphView, run_graph
 
 __all__ = ["Features", "find_features", "named_features"]
 
-_ELEMENTWISE = {
-    *("Relu", "LeakyRelu", "Clip", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Swish", "Gelu", "Elu", "PRelu"),
-    *("Add", "Sub", "Mul", "Div", "Identity", "Cast", "Dropout", "QuantizeLinear", "DequantizeLinear", "Erf", "Concat"),
-}
-_CHANNELS_FIRST = {
-    *("Conv", "ConvTranspose", "BatchNormalization", "MaxPool", "AveragePool", "InstanceNormalization", "LRN"),
-    *("GlobalAveragePool", "GlobalMaxPool", "SpaceToDepth", "DepthToSpace"),
-}
 _FLOATS = ("float32", "float16")
 
 
@@ -46,7 +43,7 @@ def find_features(
     *,
     is_cut: bool,
 ) -> Features:
-    """The last features that lie over the picture and have weights after them.
+    """The last features that lie over the picture, have weights after them and move the logits.
 
     Args:
         view: the graph.
@@ -60,25 +57,24 @@ def find_features(
     Raises:
         HeadNotSupported: there are none.
     """
-    held = run_graph(view.model, [tensor for tensor in cuts if tensor != port.name], feed, name)
-    maps = {tensor: value for tensor, value in held.items() if value.ndim == 4 and value.dtype.name in _FLOATS}
-    told = tokens = None
-    if any(value.ndim == 3 for value in held.values()):
-        told = find_tokens(view, port, logits, feed, name)
-        tokens = last_tokens(view, told, list(held), logits, feed, name, is_cut=is_cut)
-        if tokens is not None:  # the heads of an attention have four axes too
-            size = told.layouts[tokens].height, told.layouts[tokens].width
-            maps = {item: x for item, x in maps.items() if size in (x.shape[1:3], x.shape[2:])}
-    grid = _last_map(view, maps, logits)
-    if told is not None and tokens is not None and (grid is None or view.place(tokens) > view.place(grid)):
-        return _of_tokens(told, tokens)
-    if grid is None:
-        raise HeadNotSupported(
-            f"{name} has no features with weights after them that lie over a picture and that the answer depends on: "
-            "no [N, C, h, w] or [N, h, w, C] that all of it goes through, and no tokens [N, T, C]"
-            f"{_why_no_tokens(held)}. Name a tensor that has: --target-layer TENSOR."
-        )
-    return _of_map(view, grid, held[grid], name)
+    path = view.between(port.name, logits)
+    candidates = find_candidates(view, cuts, path)
+    followed = follow(view, port, path, candidates.tensors, feed, name)
+    tensors = {*candidates.cuts} if is_cut else {*candidates.cuts, *candidates.readers(followed.grid)}
+    for tensor in sorted(tensors, key=view.place, reverse=True):
+        layout = followed.layout(tensor)
+        if layout is None:
+            continue
+        reading = attentions(view, view.between(tensor, logits))
+        if len(reading) > 1 and not (is_cut and layout.kind == "tokens"):
+            break  # blocks of attention, in which all cells get to know of each other
+        if moves_logits(view, tensor, layout, logits, feed, name):
+            return _features(followed, tensor, layout)
+    raise HeadNotSupported(
+        f"{name} has no features with weights after them that lie over a picture and that the answer depends on: "
+        "no [N, C, h, w] or [N, h, w, C] that all of it goes through, and no tokens [N, T, C]"
+        f"{_why_no_tokens(followed, candidates.cuts)}. Name a tensor that has: --target-layer TENSOR."
+    )
 
 
 def named_features(
@@ -107,81 +103,27 @@ def named_features(
             "`kdedge inspect` lists all nodes, whose names can be typed too."
         )
     value = run_graph(view.model, [tensor], feed, name)[tensor]
-    if value.ndim == 3 and value.dtype.name in _FLOATS:
-        told = find_tokens(view, port, logits, feed, name)
-        if tensor not in told.layouts:
-            raise HeadNotSupported(
-                f"{name}: how {tensor} {list(value.shape)} lies over a picture cannot be followed through the graph. "
-                "Name tokens [N, T, C] whose T are its cells row by row, after class tokens if there are any."
-            )
-        return _of_tokens(told, tensor)
-    if value.ndim != 4 or not _is_map(value) or value.dtype.name not in _FLOATS:
+    if value.ndim not in (3, 4) or value.dtype.name not in _FLOATS:
         raise HeadNotSupported(
             f"{name}: {tensor} is {value.dtype} {list(value.shape)}. "
             "Expected float features [N, C, h, w] or [N, h, w, C], or tokens [N, T, C]."
         )
-    return _of_map(view, tensor, value, name)
-
-
-def _of_tokens(told: Tokens, tensor: str) -> Features:
-    layout = told.layouts[tensor]
-    return Features(tensor, layout, told.planes(layout))
-
-
-def _of_map(view: GraphView, tensor: str, value: Array, name: str) -> Features:
-    kind = _kind(view, tensor)
-    if kind is None:
+    followed = follow(view, port, view.between(port.name, logits), {tensor}, feed, name)
+    layout = followed.layout(tensor)
+    if layout is None:
         raise HeadNotSupported(
-            f"{name}: whether {tensor} has its channels first or last cannot be seen in the graph. "
-            "Name a tensor that a convolution or pooling gives: --target-layer TENSOR."
+            f"{name}: how {tensor} {list(value.shape)} lies over a picture cannot be followed through the graph. "
+            "Name features [N, C, h, w] or [N, h, w, C] of two rows and columns or more, or tokens [N, T, C] whose T "
+            "are their cells row by row, after class tokens if there are any."
         )
-    height, width = value.shape[2:] if kind == "NCHW" else value.shape[1:3]
-    return Features(tensor, Layout(kind, int(height), int(width)))
+    return _features(followed, tensor, layout)
 
 
-def _last_map(view: GraphView, maps: Mapping[str, Array], logits: str) -> str | None:
-    for tensor, value in reversed(list(maps.items())):
-        if not _is_map(value):
-            continue
-        if sum(view.nodes[at].op_type == "Softmax" for at in view.between(tensor, logits)) > 1:
-            return None  # blocks of attention, in which all cells get to know of each other
-        if has_weights(view, tensor, logits):
-            return tensor
-    return None
+def _features(followed: Followed, tensor: str, layout: Layout) -> Features:
+    return Features(tensor, layout, followed.planes(layout) if layout.kind == "tokens" else None)
 
 
-def _is_map(value: Array) -> bool:
-    """Whether two axes of a 4-D tensor can be height and width."""
-    return bool(min(value.shape[2:]) > 1 or min(value.shape[1:3]) > 1)
-
-
-def _why_no_tokens(held: Mapping[str, Array]) -> str:
-    shapes = sorted({f"[N, {value.shape[1]}, {value.shape[2]}]" for value in held.values() if value.ndim == 3})
-    return f" whose T are cells of the picture row by row (there are {', '.join(shapes)})" if shapes else ""
-
-
-def _kind(view: GraphView, target: str) -> Literal["NCHW", "NHWC"] | None:
-    for at in view.takers.get(target, []):
-        node = view.nodes[at]
-        if node.op_type in _CHANNELS_FIRST and node.input[0] == target:
-            return "NCHW"
-        if node.op_type == "ReduceMean":
-            axes = pooled_axes(view, node, 4, ())
-            if axes in ((2, 3), (1, 2)):
-                return "NCHW" if axes == (2, 3) else "NHWC"
-        perm = tuple(attributes(node).get("perm", ())) if node.op_type == "Transpose" else ()
-        if perm in ((0, 2, 3, 1), (0, 3, 1, 2)):
-            return "NCHW" if perm == (0, 2, 3, 1) else "NHWC"
-    tensor = target
-    while (node_before := view.maker(tensor)) is not None:
-        perm = tuple(attributes(node_before).get("perm", ())) if node_before.op_type == "Transpose" else ()
-        if perm in ((0, 2, 3, 1), (0, 3, 1, 2)):
-            return "NHWC" if perm == (0, 2, 3, 1) else "NCHW"
-        if node_before.op_type in _CHANNELS_FIRST:
-            return "NCHW"
-        if node_before.op_type == "LayerNormalization":
-            return "NHWC"
-        if node_before.op_type not in _ELEMENTWISE:
-            return None
-        tensor = next((item for item in node_before.input if item in view.varying), "")
-    return None
+def _why_no_tokens(followed: Followed, cuts: Sequence[str]) -> str:
+    rest = {followed.shapes[item][1:] for item in cuts if len(followed.shapes.get(item, ())) == 3}
+    shapes = ", ".join(f"[N, {tokens}, {channels}]" for tokens, channels in sorted(rest))
+    return f" whose T are cells of the picture row by row (there are {shapes})" if shapes else ""

@@ -81,16 +81,16 @@ class Places:
     @cached_property
     def are_known(self) -> bool:
         """Whether any value has one."""
-        return not bool(np.isnan(self.rows).all())
+        return not bool(np.isnan(_once(self.rows)).all())
 
     @property
     def are_planes(self) -> bool:
         """Whether the last two of four axes go down and across the picture."""
-        return self.rows.ndim == 4 and _runs_along(self.rows, 2) and _runs_along(self.columns, 3)
+        return self.rows.ndim == 4 and _runs_along(_once(self.rows), 2) and _runs_along(_once(self.columns), 3)
 
     def _if_apart(self) -> "Places":
         """Unless all are the same: the middle of everything is no place."""
-        rows, columns = (values[~np.isnan(values)] for values in (self.rows, self.columns))
+        rows, columns = (values[~np.isnan(values)] for values in map(_once, (self.rows, self.columns)))
         if not rows.size or max(np.ptp(rows), np.ptp(columns)) > _SAME:
             return self
         return Places.nowhere(self.rows.shape)
@@ -98,6 +98,11 @@ class Places:
 
 _SAME = 1e-4
 """Places that differ by less are one."""
+
+
+def _once(values: Coordinates) -> Coordinates:
+    """Without what is repeated along an axis in memory, as all is in regular places: that axis has size 1."""
+    return values[tuple(slice(None) if step else slice(1) for step in values.strides)]
 
 
 def _mean(values: Coordinates, axes: tuple[int, ...]) -> Coordinates:
@@ -156,6 +161,8 @@ def _after(
     given = [held.get(name) for name in node.input]
     known = [places for places in given if places is not None and places.are_known]
     kind = node.op_type
+    if not known and kind == "Conv" and len(shapes[0]) == 4 and min(values[node.input[1]].shape[2:]) > 1:
+        return (Places.regular(shapes[0], 2, 3),)  # windows of both axes are of planes, however they came about
     if not known or kind in _UNKNOWN:
         return tuple(map(Places.nowhere, shapes))
     if kind in _RESHAPES:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kdedge_export.layout import Layout
 from kdedge_export.surgery.places import Coordinates, Places
 from kdedge_export.surgery.view import Array
 
@@ -34,6 +35,18 @@ class Grid:
     def channels(self) -> int:
         """How many there are."""
         return int(self.channel_of.max()) + 1
+
+    @property
+    def layout(self) -> Layout | None:
+        """As planes, as rows of cells, or as tokens row by row behind those of no cell; None in any other order."""
+        shape, numbers = self.cells.shape, np.arange(self.height * self.width, dtype=np.float64).reshape(self.size)
+        beside = shape[1] - numbers.size
+        if len(shape) == 3 and beside >= 0:
+            layouts = [Layout("tokens", *self.size, beside)]
+        else:
+            layouts = [Layout("NCHW", *self.size), Layout("NHWC", *self.size)] if len(shape) == 4 else []
+            layouts = [item for item in layouts if tuple(shape[axis] for axis in item.cell_axes) == self.size]
+        return next((item for item in layouts if (self.cells == item.over_cells(numbers, -1.0)).all()), None)
 
     def planes(self, value: Array) -> NDArray[np.float64]:
         """A tensor's values as `[C, h, w]`."""
