@@ -9,7 +9,7 @@ Stream      batches in any order from worker processes, where it does not      I
 
 from kdedge.data.collection import Collection, subset
 from kdedge.data.dataset import Dataset, load, load_validation, typical_size
-from kdedge.data.decode import Decoded, decode
+from kdedge.data.decoding import Decoded, decode
 from kdedge.data.problems import Problems, Skipped
 from kdedge.data.sample import FileSample, Sample
 from kdedge.data.sources import scan

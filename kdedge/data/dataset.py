@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from kdedge.data.collection import Collection
-from kdedge.data.decode import Decoded, Progress, decode
+from kdedge.data.decoding import Decoded, Progress, decode
 from kdedge.data.problems import Problems
 from kdedge.data.split import Split
 from kdedge_runtime.errors import DataError

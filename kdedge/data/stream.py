@@ -39,7 +39,7 @@ def fits(count: int, spec: ImageInput, memory_bytes: int) -> bool:
 
 
 class Stream:
-    """The pictures of a split, decoded anew whenever they are asked for, as `kdedge.data.decode` would.
+    """The pictures of a split, decoded anew whenever they are asked for, as `kdedge.data.decoding` would.
 
     Worker processes start with the first batch and stay for the next epochs, until the stream is closed or the program
     ends.

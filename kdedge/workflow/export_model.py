@@ -20,7 +20,7 @@ from kdedge_export.quantize.steps import rounded_by
 from kdedge_export.saliency import DEFAULT_METHOD
 from kdedge_export.validate import metrics
 from kdedge_export.validate.kinks import at_the_same_kinks, has_kinks
-from kdedge_export.validate.predict import predict
+from kdedge_export.validate.predictions import predict
 from kdedge_export.validate.rounding import CEILING, hardest, spread_of_rounding
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.devices import DeviceProfile

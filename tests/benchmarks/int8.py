@@ -35,7 +35,7 @@ from kdedge.data import decode, scan  # noqa: E402
 from kdedge.models.trained import load_trained  # noqa: E402
 from kdedge.workflow.export_model import export_model  # noqa: E402
 from kdedge_export.validate.metrics import agreement, map_pearson  # noqa: E402
-from kdedge_export.validate.predict import predict  # noqa: E402
+from kdedge_export.validate.predictions import predict  # noqa: E402
 from kdedge_runtime import Model  # noqa: E402
 from kdedge_runtime.devices import load_profile  # noqa: E402
 

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kdedge.data import Decoded
-    from kdedge_export.validate.predict import Predictions
+    from kdedge_export.validate.predictions import Predictions
     from kdedge_runtime.metadata import ImageInput
 
 METHODS = {
@@ -151,7 +151,7 @@ def judge(run: str, weights: Path | None, teacher: str, teacher_weights: Path | 
     from kdedge.models.trained import load_trained
     from kdedge_export.graph import deploy
     from kdedge_export.validate import metrics, predict
-    from kdedge_export.validate.compare import pair_pearson
+    from kdedge_export.validate.comparison import pair_pearson
     from kdedge_export.validate.localisation import localise_all
 
     student = load_trained(run, weights=weights, which="best" if run == teacher else "last")

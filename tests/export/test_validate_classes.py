@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kdedge_export.validate import Predictions
-from kdedge_export.validate.compare import pair_pearson
+from kdedge_export.validate.comparison import pair_pearson
 from kdedge_export.validate.per_class import ClassRow, class_rows
 
 N, CLASSES = 90, 3

@@ -16,7 +16,7 @@ from kdedge_export.graph import Deployed, deploy, export_graph, save_model
 from kdedge_export.validate import Models, ValidationSet, metrics, validate
 from kdedge_export.validate.kinked import Call, KinkedCalls, Unit
 from kdedge_export.validate.kinks import at_the_same_kinks, has_kinks
-from kdedge_export.validate.predict import predict
+from kdedge_export.validate.predictions import predict
 from kdedge_runtime import Metadata, Model
 
 LABELS = tuple(map(str, range(CLASSES)))

@@ -14,7 +14,7 @@ from test_validate_kinks import changed, map_check
 from kdedge_export.graph import Deployed, deploy, export_graph, save_model
 from kdedge_export.validate import Gates, compare, metrics
 from kdedge_export.validate.gates import check_comparison
-from kdedge_export.validate.predict import predict
+from kdedge_export.validate.predictions import predict
 from kdedge_export.validate.rounding import CEILING, hardest, spread_of_rounding, tied_by_rounding
 from kdedge_runtime import Metadata, Model
 

@@ -1,8 +1,8 @@
 """The one definition of a saliency map: trained against, exported, and validated."""
 
 from kdedge_export.saliency.by_cells import ByCells
-from kdedge_export.saliency.explain import DEFAULT_METHOD, explain
 from kdedge_export.saliency.explained import ExplainedModel, Look
+from kdedge_export.saliency.explaining import DEFAULT_METHOD, explain
 from kdedge_export.saliency.find import find_head
 from kdedge_export.saliency.head import Activation, Dense, Head
 from kdedge_export.saliency.methods import METHODS

@@ -1,6 +1,6 @@
 """Explain an existing `.onnx` file, of any framework and without its source. Nothing here needs torch."""
 
-from kdedge_export.surgery.explain_file import ExplainedFile, explain_file
+from kdedge_export.surgery.explained import ExplainedFile, explain_file
 from kdedge_export.surgery.front import PixelInput
 from kdedge_export.surgery.labels import read_labels
 

@@ -10,13 +10,13 @@ write_report(report, evidence, Path("report"))
 """
 
 from kdedge_export.validate.check import Check
-from kdedge_export.validate.checklist import checklist
-from kdedge_export.validate.compare import Comparison, MapComparison, compare
+from kdedge_export.validate.check_lines import checklist
+from kdedge_export.validate.comparison import Comparison, MapComparison, compare
 from kdedge_export.validate.evidence import Evidence
 from kdedge_export.validate.footprint import Footprint
 from kdedge_export.validate.gates import Gates
 from kdedge_export.validate.intervals import Interval
-from kdedge_export.validate.predict import Predictions, predict
+from kdedge_export.validate.predictions import Predictions, predict
 from kdedge_export.validate.report import Data, ModelFacts, ValidationReport, json_schema
 from kdedge_export.validate.subjects import Deployment, Models, Origin, ValidationSet
 from kdedge_export.validate.validation import validate, write_report

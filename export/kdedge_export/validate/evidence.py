@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kdedge_export.validate.predict import Predictions
+from kdedge_export.validate.predictions import Predictions
 from kdedge_export.validate.roles import Role, shipped
 from kdedge_runtime.arrays import Floats, Integers, Pixels
 
@@ -29,7 +29,7 @@ class Evidence:
     probabilities: Mapping[Role, Floats]
     """`[N, K]` of each model, at the temperature that its file states."""
     pearson: Mapping[Role, NDArray[np.float64]]
-    """Of each candidate's maps with its reference's, `[N]` (see `kdedge_export.validate.compare.pair_pearson`);
+    """Of each candidate's maps with its reference's, `[N]` (see `kdedge_export.validate.comparison.pair_pearson`);
     candidates without a map are missing."""
 
     @property

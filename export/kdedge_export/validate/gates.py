@@ -13,7 +13,7 @@ from itertools import zip_longest
 from typing import Literal
 
 from kdedge_export.validate.check import Check, Sample, Unit, judge, judge_sample
-from kdedge_export.validate.compare import Comparison
+from kdedge_export.validate.comparison import Comparison
 from kdedge_export.validate.faithfulness import FAITH_IMAGES, FEWEST_FAITH_IMAGES, Faithfulness
 from kdedge_export.validate.footprint import Footprint
 from kdedge_export.validate.intervals import fewest_for_percentile

@@ -22,7 +22,7 @@ from kdedge_export.graph.session import feed, open_session
 from kdedge_export.onnx_node import attributes
 from kdedge_export.saliency import ByCells, Head
 from kdedge_export.validate.kinked import Call, KinkedCalls, Unit
-from kdedge_export.validate.predict import predict
+from kdedge_export.validate.predictions import predict
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Floats, Integers, Pixels
 

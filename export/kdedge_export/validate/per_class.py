@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from kdedge_export.validate import metrics
 from kdedge_export.validate.intervals import SHARE, Interval, mean_interval
-from kdedge_export.validate.predict import Predictions
+from kdedge_export.validate.predictions import Predictions
 from kdedge_export.validate.roles import Role
 from kdedge_runtime.arrays import Integers
 

@@ -26,7 +26,7 @@ import onnxruntime
 import kdedge_export
 from kdedge_export.validate.calibration import Calibration
 from kdedge_export.validate.check import Check, verdict
-from kdedge_export.validate.compare import Comparison
+from kdedge_export.validate.comparison import Comparison
 from kdedge_export.validate.faithfulness import Faithfulness
 from kdedge_export.validate.footprint import Footprint
 from kdedge_export.validate.intervals import Interval

@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from kdedge_export.validate import metrics
-from kdedge_export.validate.compare import pair_pearson
+from kdedge_export.validate.comparison import pair_pearson
 from kdedge_export.validate.intervals import SHARE, Interval, mean_interval
-from kdedge_export.validate.predict import Predictions, TorchModel, predict
+from kdedge_export.validate.predictions import Predictions, TorchModel, predict
 from kdedge_export.validate.roles import Role
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Integers, Pixels

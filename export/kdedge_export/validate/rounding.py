@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kdedge_export.validate import metrics
 from kdedge_export.validate.kinks import has_kinks, in_float64, sides_of_float64
-from kdedge_export.validate.predict import Predictions, TorchModel, predict
+from kdedge_export.validate.predictions import Predictions, TorchModel, predict
 from kdedge_runtime.arrays import Integers, Pixels
 
 __all__ = ["CEILING", "Hardest", "hardest", "spread_of_rounding", "tied_by_rounding"]

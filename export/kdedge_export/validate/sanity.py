@@ -23,7 +23,7 @@ from kdedge_export.saliency import ByCells, Dense, Head
 from kdedge_export.saliency.trace import trace
 from kdedge_export.validate import metrics
 from kdedge_export.validate.intervals import SHARE, Interval, mean_interval
-from kdedge_export.validate.predict import TorchModel, predict
+from kdedge_export.validate.predictions import TorchModel, predict
 from kdedge_export.validate.roles import Role
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Floats, Integers, Pixels

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from kdedge_export.validate.calibration import Calibration, calibration
 from kdedge_export.validate.faithfulness import FAITH_IMAGES, Faithfulness, faithfulness
 from kdedge_export.validate.localisation import Localisation, localise_all
-from kdedge_export.validate.predict import Predictions, TorchModel, predict
+from kdedge_export.validate.predictions import Predictions, TorchModel, predict
 from kdedge_export.validate.robustness import DISTURBANCES, Robustness, robustness
 from kdedge_export.validate.roles import Role
 from kdedge_export.validate.sanity import SANE_IMAGES, Sanity, sanity

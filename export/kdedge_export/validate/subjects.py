@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdedge_export.validate.footprint import Footprint
-from kdedge_export.validate.predict import TorchModel
+from kdedge_export.validate.predictions import TorchModel
 from kdedge_export.validate.report import Data
 from kdedge_export.validate.roles import Role
 from kdedge_runtime import Model

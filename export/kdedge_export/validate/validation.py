@@ -10,7 +10,7 @@ import numpy as np
 
 from kdedge_export.validate import metrics
 from kdedge_export.validate.check import Check
-from kdedge_export.validate.compare import Comparison, compare, pair_pearson
+from kdedge_export.validate.comparison import Comparison, compare, pair_pearson
 from kdedge_export.validate.evidence import Evidence
 from kdedge_export.validate.gates import (
     Gates,
@@ -26,7 +26,7 @@ from kdedge_export.validate.intervals import SHARE, mean_interval
 from kdedge_export.validate.kinks import at_the_same_kinks, has_kinks
 from kdedge_export.validate.page import write_page
 from kdedge_export.validate.per_class import class_rows
-from kdedge_export.validate.predict import Predictions, TorchModel, predict, weight_bytes
+from kdedge_export.validate.predictions import Predictions, TorchModel, predict, weight_bytes
 from kdedge_export.validate.report import ModelFacts, ValidationReport, file_facts, write_json
 from kdedge_export.validate.roles import REFERENCE, TITLES, Role, shipped
 from kdedge_export.validate.rounding import Hardest, hardest, spread_of_rounding, tied_by_rounding

@@ -15,7 +15,7 @@ from kdedge.distill.losses.lesson import Answer
 from kdedge.distill.machine.group import Group
 from kdedge.distill.teacher.cache import AnswerCache, compact
 from kdedge.distill.teacher.teacher import Teacher
-from kdedge_export.validate.compare import maps_pearson
+from kdedge_export.validate.comparison import maps_pearson
 from kdedge_export.validate.metrics import mean
 
 __all__ = ["Beliefs", "Examiner", "agreement_metrics", "examine"]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdedge.data import Collection, Decoded, Problems, load, load_validation
-from kdedge.data.decode import Progress
+from kdedge.data.decoding import Progress
 from kdedge.data.split import lowest_ranked
 from kdedge.data.stream import Stream, cores, fits
 from kdedge.distill.machine.compute import Compute

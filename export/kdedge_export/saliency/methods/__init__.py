@@ -1,36 +1,6 @@
-"""Saliency methods: each a pure function of tensors, with its source."""
+"""Saliency methods: each a pure function of tensors in a module of its name, with its source."""
 
-from kdedge_export.saliency.methods.attention_rollout import attention_rollout
-from kdedge_export.saliency.methods.cam import cam
-from kdedge_export.saliency.methods.eigencam import eigencam
-from kdedge_export.saliency.methods.gradcam import gradcam
-from kdedge_export.saliency.methods.gradcam_plus_plus import gradcam_plus_plus
-from kdedge_export.saliency.methods.gradient_attention import gradient_attention
-from kdedge_export.saliency.methods.hirescam import hirescam
-from kdedge_export.saliency.methods.input_gradient import input_gradient, the_image
-from kdedge_export.saliency.methods.integrated_gradients import integrated_gradients, path
-from kdedge_export.saliency.methods.layercam import layercam
 from kdedge_export.saliency.methods.method import AttentionMethod, CellMethod, Method, PixelMethod
-from kdedge_export.saliency.methods.smoothgrad import field, noisy, smoothgrad
-from kdedge_export.saliency.methods.xgradcam import xgradcam
+from kdedge_export.saliency.methods.table import METHODS
 
 __all__ = ["METHODS", "AttentionMethod", "CellMethod", "Method", "PixelMethod"]
-
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        CellMethod("cam", cam, one_dense_layer=True),
-        CellMethod("gradcam", gradcam),
-        CellMethod("gradcam++", gradcam_plus_plus),
-        CellMethod("hirescam", hirescam),
-        CellMethod("layercam", layercam),
-        CellMethod("xgradcam", xgradcam),
-        CellMethod("eigencam", eigencam),
-        PixelMethod("input-gradient", the_image, input_gradient),
-        PixelMethod("integrated-gradients", path, integrated_gradients),
-        PixelMethod("smoothgrad", noisy, smoothgrad, field),
-        AttentionMethod("attention-rollout", attention_rollout, by_gradients=False),
-        AttentionMethod("gradient-attention", gradient_attention, by_gradients=True),
-    )
-}
-"""By the name that `--method` takes."""

@@ -8,7 +8,7 @@ from string import Template
 from kdedge_export.html.shell import shell
 from kdedge_export.html.text import correlation, escape, megabytes, percent, points
 from kdedge_export.validate.check import Check, Outcome, not_shown
-from kdedge_export.validate.checklist import asked_for, found, spread
+from kdedge_export.validate.check_lines import asked_for, found, spread
 from kdedge_export.validate.evidence import Evidence
 from kdedge_export.validate.intervals import unseen_share
 from kdedge_export.validate.page.choice import choose

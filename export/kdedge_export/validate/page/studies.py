@@ -1,7 +1,7 @@
 """What is measured beyond answers and maps of all images: the page's tables of it."""
 
 from kdedge_export.html.text import correlation, escape
-from kdedge_export.validate.checklist import plain_speed
+from kdedge_export.validate.check_lines import plain_speed
 from kdedge_export.validate.page.grid import correlation_cell, grid, percent_cell
 from kdedge_export.validate.report import ValidationReport
 from kdedge_export.validate.roles import TITLES, WORDS, Role

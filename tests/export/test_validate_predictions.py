@@ -8,7 +8,7 @@ import torch
 from validate_toys import CLASSES, Toy, model_file, pictures
 
 from kdedge_export.validate import Predictions, predict
-from kdedge_export.validate.predict import weight_bytes
+from kdedge_export.validate.predictions import weight_bytes
 
 IMAGES = pictures(150)
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from kdedge_export.validate import metrics
 from kdedge_export.validate.intervals import DIFFERENCE, SHARE, Interval, mean_interval, percentile_interval
-from kdedge_export.validate.predict import Predictions
+from kdedge_export.validate.predictions import Predictions
 from kdedge_export.validate.resample import to_common_size
 from kdedge_runtime.arrays import Floats, Integers
 

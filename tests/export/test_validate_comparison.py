@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kdedge_export.validate import Predictions, compare
-from kdedge_export.validate.compare import pair_pearson
+from kdedge_export.validate.comparison import pair_pearson
 
 N = 100
 RNG = np.random.default_rng(0)
