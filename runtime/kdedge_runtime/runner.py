@@ -129,7 +129,10 @@ def warm_up(model: Model, class_index: int | None = None) -> None:
 
 @contextmanager
 def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """Within the block SIGINT, SIGTERM and SIGHUP set `stop`; a second one acts as it would without us."""
+    """Within the block SIGINT, SIGTERM and SIGHUP set `stop`; a second one acts as it would without us.
+
+    One that is ignored stays so: `nohup` has a run go on when its terminal is closed.
+    """
 
     def ask_to_stop(number: int, frame: FrameType | None) -> None:
         stop.set()
@@ -138,7 +141,7 @@ def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
     # SIGHUP: the terminal or ssh session of a recording was closed. Not every system has it.
     numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
     before = {int(number): signal.getsignal(number) for number in numbers}
-    for number in before:
+    for number in [number for number, handler in before.items() if handler != signal.SIG_IGN]:
         signal.signal(number, ask_to_stop)
     try:
         yield

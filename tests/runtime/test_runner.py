@@ -316,3 +316,15 @@ def test_signals_ask_to_stop_and_are_given_back(number: int) -> None:
         assert stop.wait(1)
         assert signal.getsignal(number) == before, "a second signal acts as it would without us"
     assert signal.getsignal(number) == before
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="hangups are POSIX's")
+def test_a_run_under_nohup_goes_on_when_its_terminal_is_closed() -> None:
+    stop, before = threading.Event(), signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stopped_by_signals(stop):
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.wait(0.2)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
