@@ -43,7 +43,7 @@ class Painter:
 
         rgb = answer.frame.rgb
         heat = None if answer.saliency_map is None else rectified(answer.saliency_map, self._scale)
-        details = [] if answer.explained == answer.label else [f"heat: {answer.explained}"]
+        details = [] if heat is None or answer.explained == answer.label else [f"heat: {answer.explained}"]
         if self._moving:
             details.append(f"{answer.age_ms:.0f} ms old")
         caption = Caption(answer.label, answer.probability, tuple(details))

@@ -161,6 +161,16 @@ def test_a_model_without_a_map_runs_and_says_so(write_model: Callable[..., Path]
     assert answer.overlay is not None
 
 
+def test_words_speak_of_heat_only_where_there_is_some(
+    write_model: Callable[..., Path], red_spot: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[tuple[str, ...]] = []
+    monkeypatch.setattr("kdedge_runtime.overlay.draw_caption", lambda _, caption: written.append(caption.details))
+    for model in (write_model(), write_model(method="none")):
+        run(Model.load(model), Frames(red_spot), [Collector(wants_overlay=True)], RunSettings(class_index=2))
+    assert [details[:-1] for details in written] == [("heat: blue",), ()]
+
+
 def test_a_model_that_gives_no_numbers_is_an_error(write_model: Callable[..., Path], red_spot: np.ndarray) -> None:
     broken = Model.load(write_model(gain=float("nan")))
     with pytest.raises(KdedgeError, match="not finite"):
