@@ -1,5 +1,7 @@
 """The figures for Prometheus, read by its own parser."""
 
+from dataclasses import replace
+
 import pytest
 from view_client import Run, an_answer, get
 
@@ -27,15 +29,15 @@ def _samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 def test_all_figures_are_there_in_base_units(progress: Progress) -> None:
     with progress.timer.measure("inference"):
         pass
-    answer = an_answer(0)
+    answer = replace(an_answer(0), ranking=(("an infant", 0.75),), explained="an infant")
     for _ in range(3):
         progress.count(answer)
     samples = _samples(exposition({"model": 'a "b"\\c\nd'}, answer, progress, HOT, 0.25, 2))
     assert samples["kdedge_info", (("model", 'a "b"\\c\nd'),)] == 1, "any text survives"
     assert samples["kdedge_frames_total", ()] == 3
-    assert samples["kdedge_answers_total", (("label", "<b>stop</b>"),)] == 3
+    assert samples["kdedge_answers_total", (("label", "an infant"),)] == 3
     assert samples["kdedge_frame_age_seconds", ()] == pytest.approx(0.012)
-    assert samples["kdedge_answer_probability", (("label", "<b>stop</b>"),)] == 0.75
+    assert samples["kdedge_answer_probability", (("label", "an infant"),)] == 0.75
     assert samples["kdedge_last_answer_seconds", ()] == 0.25
     assert samples["kdedge_watchers", ()] == 2
     assert samples["kdedge_frames_explained_total", ()] == 3

@@ -112,10 +112,7 @@ def _counter(name: str, text: str, value: float) -> str:
 
 
 def _family(name: str, kind: str, text: str, samples: Iterable[Sample]) -> str:
-    lines = [
-        f"{name}{suffix}{_labels(labels)} {float(value)!r}".replace(" inf", " +Inf")
-        for suffix, labels, value in samples
-    ]
+    lines = [f"{name}{suffix}{_labels(labels)} {float(value)!r}" for suffix, labels, value in samples]
     return "\n".join([f"# HELP {name} {text}", f"# TYPE {name} {kind}", *lines, ""]) if lines else ""
 
 
