@@ -32,6 +32,8 @@ _BYTES = 45_000
 """At most, before base64: with very many classes there are fewer frames."""
 _CELLS = (3, 9, 27)
 """Cells a side of the layers of a picture."""
+_LEAST_RANGE = 1e-3
+"""Of their magnitude: outputs that are the same but for less, such as a map of one cell, have rounding for a range."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class Golden:
             )
         try:
             count, outputs = int(values["frames"]), model.metadata.outputs
+            if not 1 <= count <= _FRAMES:
+                raise ValueError(f"{count} of them, expected 1 to {_FRAMES}")
             images = _draw(count, model.metadata.input)
             if values["images_sha256"] != hashlib.sha256(images.tobytes()).hexdigest():
                 raise ValueError("this kdedge-runtime draws other pictures")
@@ -73,7 +77,7 @@ class Golden:
             if values["saliency_map"] is not None:
                 cells = _unpack(values["saliency_map"], (count, outputs.map_height or 0, outputs.map_width or 0))
             rounding = [float(values[key]) for key in ("logits_rounding", "map_rounding")]
-            if count < 1 or classes.shape != (count,) or (cells is None) == model.has_map:
+            if classes.shape != (count,) or (cells is None) == model.has_map:
                 raise ValueError("they do not fit the model")
         except (KeyError, TypeError, ValueError, binascii.Error) as error:
             raise ModelFileError(
@@ -110,7 +114,8 @@ def record(path: Path) -> dict[str, Any]:
 def mean_error(said: Floats, expected: Floats) -> float:
     """Mean over frames of the largest difference, relative to the range of what is expected of the frame.
 
-    The mean, since rounding strikes some frames and saturation all of them. NaN if anything is.
+    The mean, since rounding strikes some frames and saturation all of them. NaN if anything is. Of outputs that are
+    nearly the same, the range is a thousandth of their magnitude.
 
     Args:
         said: `[G, …]`.
@@ -118,7 +123,8 @@ def mean_error(said: Floats, expected: Floats) -> float:
     """
     count = len(expected)
     differences = np.abs(said - expected).reshape(count, -1).max(axis=1)
-    ranges = np.ptp(expected.reshape(count, -1), axis=1)
+    flat = expected.reshape(count, -1)
+    ranges = np.maximum(np.ptp(flat, axis=1), _LEAST_RANGE * np.abs(flat).max(axis=1))
     return float((differences / np.maximum(ranges, 1e-12)).mean())
 
 

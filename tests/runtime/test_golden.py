@@ -73,6 +73,7 @@ def test_int8_frames_hold_exact_sums(tmp_path: Path) -> None:
     [
         {"frames": 0},
         {"frames": 3},
+        {"frames": 10**9},
         {"logits": "AAAA"},
         {"logits": "not base64"},
         {"explained_class": [0]},
@@ -99,5 +100,8 @@ def test_the_mean_error_is_relative_and_keeps_what_is_not_a_number() -> None:
     expected = np.array([[0.0, 10.0], [0.0, 1.0]], dtype=np.float32)
     said = np.array([[0.0, 11.0], [0.3, 1.0]], dtype=np.float32)
     assert mean_error(said, expected) == pytest.approx((0.1 + 0.3) / 2)
+    one_cell = np.full((2, 1, 1), 5.0, dtype=np.float32)
+    assert mean_error(one_cell + 1e-6, one_cell) < 1e-3, "without a range, rounding is that of the magnitude"
+    assert mean_error(one_cell * 1.1, one_cell) > 1
     said[0, 0] = np.nan
     assert np.isnan(mean_error(said, expected))
