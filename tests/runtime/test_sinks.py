@@ -120,6 +120,14 @@ def test_a_video_holds_each_frame_once(tmp_path: Path, progress: Progress) -> No
     assert [path.name for path in target.parent.iterdir()] == ["out.mp4"]
 
 
+@pytest.mark.parametrize("fps", [23.976, 59.94, 66.6667, 119.88, 120.123, 240.04])
+def test_a_film_of_any_rate_is_written(tmp_path: Path, progress: Progress, fps: float) -> None:
+    pytest.importorskip("cv2")
+    with VideoFile(tmp_path / "out.mp4", fps, live=False) as sink:
+        sink.write(_answer(), progress)
+    assert _frames_of(tmp_path / "out.mp4")[1] == pytest.approx(fps, rel=1e-3)
+
+
 def test_a_live_video_keeps_the_time_of_the_world(tmp_path: Path, progress: Progress) -> None:
     pytest.importorskip("cv2")
     target = tmp_path / "out.mp4"

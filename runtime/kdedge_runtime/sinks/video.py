@@ -21,6 +21,7 @@ _FALLBACK_FPS = 25.0
 _RESERVE_BYTES = 16 * 2**20
 """Room that is left on the disk for the film's index, which comes last, and for everybody else."""
 _LOOK_EVERY_S = 1.0
+_MOST_THOUSANDTHS = 65_535
 _LONGEST_GAP_S = 10.0
 """A longer time without frames, while a camera was away, is shortened to this."""
 
@@ -46,7 +47,7 @@ class VideoFile:
             live: whether frames are placed by the time of their capture, instead of by their number.
         """
         self._path = path
-        self._fps = fps or _FALLBACK_FPS
+        self._fps = _writable(fps or _FALLBACK_FPS)
         self._live = live
         self._cv2: Any = None
         self._writer: Any = None
@@ -143,3 +144,8 @@ class VideoFile:
             return count if read and np.size(last) else 0
         finally:
             capture.release()
+
+
+def _writable(fps: float) -> float:
+    """The nearest rate that OpenCV can write: it takes thousandths, of which MPEG-4 holds 65,535 a second."""
+    return fps if fps <= _MOST_THOUSANDTHS / 1000 else round(fps, 1)
