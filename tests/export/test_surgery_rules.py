@@ -87,6 +87,50 @@ CASES = {
         count_include_pad=1,
         shape=PLANES,
     ),
+    "a mean of windows that is one of the whole map": one(
+        "AveragePool", lambda x: x.mean((2, 3), keepdim=True), kernel_shape=[7, 6], shape=PLANES
+    ),
+    "the larger of two": one("Max", lambda x: torch.maximum(x, torch.from_numpy(GAIN)), "m", constants={"m": GAIN}),
+    "the smallest of three, one of them twice": Case(
+        lambda x: torch.minimum(torch.minimum(x, -x), torch.from_numpy(GAIN)),
+        (node("Neg", ["x"], "less"), node("Min", ["x", "less", "m"], "y")),
+        {"m": GAIN},
+    ),
+    "a rectifier, before floats could be compared for equality": one(
+        "Max", lambda x: x.relu(), "m", constants={"m": np.zeros((), np.float32)}, opset=9
+    ),
+    "the largest along an axis": one("ReduceMax", lambda x: x.amax(1), axes=[1], keepdims=0),
+    "the smallest of ties, which share it": Case(
+        lambda x: x.clamp(min=0.5).amin(2),
+        (node("Max", ["x", "m"], "held"), node("ReduceMin", ["held", "axes"], "y", keepdims=0)),
+        {"m": np.full((), 0.5, np.float32), "axes": [-1]},
+        opset=18,
+    ),
+    "the largest of each plane": one("GlobalMaxPool", lambda x: x.amax((2, 3), keepdim=True), shape=PLANES),
+    "the largest of the one window": one(
+        "MaxPool", lambda x: F.max_pool2d(x, (7, 6)), kernel_shape=[7, 6], shape=PLANES
+    ),
+    "one over it": one("Reciprocal", lambda x: 1 / x),
+    "what a root is divided by, as TensorFlow's rsqrt": Case(
+        lambda x: (x * x + 0.5).rsqrt(),
+        (
+            node("Mul", ["x", "x"], "squared"),
+            node("Add", ["squared", "m"], "sum"),
+            node("Sqrt", ["sum"], "root"),
+            node("Reciprocal", ["root"], "y"),
+        ),
+        {"m": np.full((), 0.5, np.float32)},
+    ),
+    "its size": one("Abs", lambda x: x.abs()),
+    "the logarithm of its size": Case(
+        lambda x: x.abs().log(), (node("Abs", ["x"], "size"), node("Log", ["size"], "y"))
+    ),
+    "ELU": one("Elu", lambda x: F.elu(x, 0.7), alpha=0.7),
+    "SELU": one("Selu", F.selu),
+    "a rectifier that leaks by channel": one(
+        "PRelu", lambda x: torch.where(x > 0, x, x * torch.from_numpy(GAIN)), "m", constants={"m": GAIN}
+    ),
+    "Softsign": one("Softsign", F.softsign),
     "product with itself": Case(lambda x: x @ x.mT, (TURN, node("MatMul", ["x", "turned"], "y"))),
     "product with itself, untransposed": one("MatMul", lambda x: x @ x, "x", shape=(IMAGES, 4, 4)),
     "a matrix from the left": Case(
@@ -209,6 +253,9 @@ def test_a_derivative_equals_autograd(name: str) -> None:
             one("Einsum", lambda x: x, "m", equation="bij,ki->bk", constants={"m": MATRIX}),
         ),
         ("Gather of the batch", one("Gather", lambda x: x, "at", axis=0, constants={"at": [1, 0]})),
+        ("MaxPool over windows", one("MaxPool", lambda x: x, kernel_shape=[2, 2], shape=PLANES)),
+        ("ReduceMax over the batch", one("ReduceMax", lambda x: x, axes=[0])),
+        ("PRelu of a varying slope", one("PRelu", lambda x: x, "x")),
         ("Softmax over several axes", one("Softmax", lambda x: x, axis=1, opset=11)),
     ],
 )

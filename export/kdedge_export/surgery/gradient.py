@@ -18,6 +18,7 @@ from kdedge_export.onnx_node import attributes
 from kdedge_export.surgery.arithmetic import ARITHMETIC
 from kdedge_export.surgery.attention import ATTENTION, product
 from kdedge_export.surgery.builder import Builder
+from kdedge_export.surgery.extremes import EXTREMES
 from kdedge_export.surgery.moves import MOVES
 from kdedge_export.surgery.pooling import pooled_axes
 from kdedge_export.surgery.reductions import REDUCTIONS
@@ -242,4 +243,5 @@ _RULES: dict[str, Rule] = {
     **ELEMENTWISE,
     **ATTENTION,
     **REDUCTIONS,
+    **EXTREMES,
 }

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 from kdedge_export.onnx_node import attributes
-from kdedge_export.surgery.step import Rule, Step
+from kdedge_export.surgery.step import CannotDifferentiate, Rule, Step
 
 __all__ = ["ELEMENTWISE"]
 
@@ -28,6 +28,24 @@ def _leaky_relu(step: Step) -> dict[str, str]:
     leaked = step.times(step.grad, step.number(alpha))
     positive = step.builder.add("Greater", step.node.input[0], step.number(0.0))
     return {step.node.input[0]: step.builder.add("Where", positive, step.grad, leaked)}
+
+
+def _elu_slope(step: Step, x: str, y: str) -> str:
+    """Of `x` above zero and `alpha · (exp(x) − 1)` below, where it is the result and `alpha` more; Selu is scaled."""
+    given = attributes(step.node)
+    alpha, gain = {"Elu": (1.0, 1.0), "Selu": (1.67326319217681884765625, 1.05070102214813232421875)}[step.node.op_type]
+    alpha, gain = given.get("alpha", alpha), given.get("gamma", gain)
+    positive = step.builder.add("Greater", x, step.number(0.0))
+    below = step.builder.add("Add", y, step.number(alpha * gain))
+    return step.builder.add("Where", positive, step.number(gain), below)
+
+
+def _prelu(step: Step) -> dict[str, str]:
+    x, slope = step.node.input
+    if slope in step.view.varying:
+        raise CannotDifferentiate("PRelu of a varying slope")
+    positive = step.builder.add("Greater", x, step.number(0.0))
+    return {x: step.builder.add("Where", positive, step.grad, step.times(step.grad, slope))}
 
 
 def _clip(step: Step) -> dict[str, str]:
@@ -104,14 +122,29 @@ def _gelu_by_tanh_slope(step: Step, x: str) -> str:
     return add("Add", below, step.times(x, rise))
 
 
+def _reciprocal_slope(step: Step, _: str, y: str) -> str:
+    return step.builder.add("Neg", step.times(y, y))
+
+
+def _softsign_slope(step: Step, x: str, _: str) -> str:
+    reach = step.builder.add("Add", step.builder.add("Abs", x), step.number(1.0))
+    return step.builder.add("Reciprocal", step.times(reach, reach))
+
+
 ELEMENTWISE: dict[str, Rule] = {
     "Neg": _elementwise(lambda step, _x, _y: step.number(-1.0)),
     "Sqrt": _elementwise(lambda step, _, y: step.builder.add("Div", step.number(0.5), y)),
     "Exp": _elementwise(lambda _step, _x, y: y),
+    "Log": _elementwise(lambda step, x, _: step.builder.add("Reciprocal", x)),
+    "Abs": _elementwise(lambda step, x, _: step.builder.add("Sign", x)),
+    "Reciprocal": _elementwise(_reciprocal_slope),
     "Erf": _elementwise(_erf_slope),
+    "Softsign": _elementwise(_softsign_slope),
     "Softplus": _elementwise(lambda step, x, _: step.builder.add("Sigmoid", x)),
     "Relu": _relu,
     "LeakyRelu": _leaky_relu,
+    "PRelu": _prelu,
+    **dict.fromkeys(("Elu", "Selu"), _elementwise(_elu_slope)),
     "Clip": _clip,
     "Sigmoid": _elementwise(_sigmoid_slope),
     "Tanh": _elementwise(_tanh_slope),
