@@ -166,7 +166,7 @@ def test_words_speak_of_heat_only_where_there_is_some(
 ) -> None:
     written: list[tuple[str, ...]] = []
     monkeypatch.setattr("kdedge_runtime.overlay.draw_caption", lambda _, caption: written.append(caption.details))
-    for model in (write_model(), write_model(method="none")):
+    for model in (write_model("a.onnx"), write_model("b.onnx", method="none")):
         run(Model.load(model), Frames(red_spot), [Collector(wants_overlay=True)], RunSettings(class_index=2))
     assert [details[:-1] for details in written] == [("heat: blue",), ()]
 
