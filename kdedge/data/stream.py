@@ -67,8 +67,9 @@ class Stream:
 
     @property
     def sha256(self) -> str:
-        """Of the names, sizes and times of change of the files, in their order."""
-        digest = hashlib.sha256()
+        """Of how pictures are cut and scaled, and of the names, sizes and times of the files, in their order."""
+        spec = self._spec
+        digest = hashlib.sha256(f"{self.side} {spec.resize} {spec.crop_fraction} {spec.interpolation}\n".encode())
         for sample in self._order.split.samples:
             digest.update(f"{sample.name}\0{sample.stamp()}\n".encode())
         return digest.hexdigest()

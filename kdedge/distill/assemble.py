@@ -12,7 +12,7 @@ from kdedge.distill.layers import channels, pair_layers
 from kdedge.distill.loop.batches import Batches
 from kdedge.distill.loop.engine import Trainer
 from kdedge.distill.loop.evaluate import Examiner
-from kdedge.distill.loop.images import Images, OnDevice
+from kdedge.distill.loop.images import Images
 from kdedge.distill.loop.learner import Learner
 from kdedge.distill.losses.objective import Objective
 from kdedge.distill.machine.batch_norm import synchronise
@@ -64,7 +64,7 @@ def assemble(
     student: Watched,
     teacher: Teacher | None,
     images: Images,
-    val: OnDevice,
+    val: Images,
     recipe: Recipe,
     group: Group,
     compute: Compute,
@@ -124,7 +124,7 @@ def cache_key(
     record: dict[str, Any],
     teacher: Teacher,
     images: Images,
-    val: OnDevice,
+    val: Images,
     recipe: Recipe,
     compute: Compute,
     classes: int,

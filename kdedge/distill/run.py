@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
-from kdedge.data import Collection, decode, scan, subset
+from kdedge.data import Collection, scan, subset
 from kdedge.distill.assemble import assemble, cache_key, first_student
 from kdedge.distill.decide import choose_network, draft_recipe, settle_recipe
 from kdedge.distill.describe import describe
 from kdedge.distill.loop.engine import Observer, Trainer
-from kdedge.distill.loop.images import Images, OnDevice, training_images
+from kdedge.distill.loop.images import Images, images_for_testing, training_images
 from kdedge.distill.loop.stop import stop_requests
 from kdedge.distill.machine.compute import Compute, choose_compute
 from kdedge.distill.machine.group import Group, join_group
@@ -216,6 +216,7 @@ class _Desk:
                 result = trainer.run(self.out, self.audience, resume=resume, must_stop=must_stop)
         finally:
             trainer.batches.images.close()
+            trainer.examiner.val.close()
         if result is None:
             if must_stop.signal == signal.SIGINT:
                 raise KeyboardInterrupt  # what Ctrl-C means everywhere; but a checkpoint is written
@@ -227,7 +228,7 @@ class _Desk:
             write_run(self.out, record)
         return record
 
-    def _decoded(self) -> tuple[Images, OnDevice]:
+    def _decoded(self) -> tuple[Images, Images]:
         images, val, problems = training_images(
             self.collection, self.input, self.compute, self.group, self.audience.on_decode
         )
@@ -242,16 +243,25 @@ class _Desk:
             DataError: none of them can be read any more.
         """
         assert self.collection.test is not None
-        pictures = decode(self.collection.test, self.input, progress=self.audience.on_decode)
+        pictures, problems = images_for_testing(
+            self.collection.test,
+            self.input,
+            self.compute,
+            self.group,
+            self.audience.on_decode,
+            beside=(trainer.batches.images, trainer.examiner.val),
+        )
         if not len(pictures):
             raise DataError(
-                f"No picture for testing in {self.collection.source} can be read ({pictures.problems}). All epochs are "
+                f"No picture for testing in {self.collection.source} can be read ({problems}). All epochs are "
                 "done: put the files back and go on with --resume."
             )
-        if pictures.problems:
-            self.audience.on_warning(f"Of the pictures for testing, {pictures.problems}")
-        test = OnDevice(pictures.images, pictures.targets, self.compute.device)
-        return trainer.test({"best": self.out / BEST, "last": self.out / LAST}, test)
+        if problems:
+            self.audience.on_warning(f"Of the pictures for testing, {problems}")
+        try:
+            return trainer.test({"best": self.out / BEST, "last": self.out / LAST}, pictures)
+        finally:
+            pictures.close()
 
 
 def _collection(data: str, images_per_class: int | None) -> Collection:

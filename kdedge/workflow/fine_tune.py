@@ -111,6 +111,7 @@ def fine_tune(
                 history = (*history, losses)
         finally:
             images.close()
+            val.close()
     # A model as it is loaded, without the hooks that training hangs on it.
     tuned = load_trained(str(run))
     tuned.model.load_state_dict({name: value.cpu() for name, value in student.model.state_dict().items()})

@@ -1,5 +1,7 @@
-"""Where training pictures are: in memory where they fit, streamed where not; and how many are validated on."""
+"""Where pictures are: in memory where they fit, streamed where not; and how many are validated on."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,8 @@ from training_toys import CLASSES, SIDE, Listener, metrics_of, write_scenes
 
 from kdedge.data import scan
 from kdedge.distill.loop import images as module
-from kdedge.distill.loop.images import OnDevice, Streamed, training_images
-from kdedge.distill.machine.compute import choose_compute
+from kdedge.distill.loop.images import OnDevice, Streamed, images_for_testing, training_images
+from kdedge.distill.machine.compute import Compute, choose_compute
 from kdedge.distill.machine.group import Group
 from kdedge.distill.run import Request, start_run
 from kdedge.models.run_folder import LAST, METRICS
@@ -29,29 +31,64 @@ def nothing_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "fits", lambda *_: False)
 
 
-def test_what_fits_is_kept_in_memory(scenes: Path) -> None:
-    images, _, _ = training_images(scan(scenes), SPEC, choose_compute("cpu"), Group(), no_progress)
-    assert isinstance(images, OnDevice)
+BYTES = SIDE * SIDE * 3
+"""Of a picture."""
+
+
+@pytest.mark.parametrize(
+    ("pictures", "kept"),
+    [(66, {"train", "val"}), (65, {"val"}), (18, {"val"}), (17, set())],
+    ids=["all 66", "not all", "the 18 to validate", "not those"],
+)
+def test_what_fits_in_half_of_the_memory_is_kept_there(
+    scenes: Path, monkeypatch: pytest.MonkeyPatch, pictures: int, kept: set[str]
+) -> None:
+    monkeypatch.setattr(Compute, "memory_bytes", 2 * pictures * BYTES)
+    train, val, _ = training_images(scan(scenes), SPEC, choose_compute("cpu"), Group(), no_progress)
+    assert {side for side, images in {"train": train, "val": val}.items() if isinstance(images, OnDevice)} == kept
+    assert (len(train), len(val)) == (48, 18)
+
+
+def test_what_is_tested_with_counts_what_is_in_memory_already(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    collection, compute = scan(scenes), choose_compute("cpu")
+    train, val, _ = training_images(collection, SPEC, compute, Group(), no_progress)
+    for pictures, expected in ((84, OnDevice), (83, Streamed)):
+        monkeypatch.setattr(Compute, "memory_bytes", 2 * pictures * BYTES)
+        asked = (collection.val, SPEC, compute, Group(), no_progress)
+        test, problems = images_for_testing(*asked, beside=(train, val))
+        assert isinstance(test, expected) and len(test) == 18 and not problems
 
 
 @pytest.mark.usefixtures("nothing_fits")
 def test_what_does_not_fit_comes_in_the_same_batches(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    streamed, val, _ = training_images(scan(scenes), SPEC, choose_compute("cpu"), Group(), no_progress)
+    both_streamed = training_images(scan(scenes), SPEC, choose_compute("cpu"), Group(), no_progress)[:2]
     monkeypatch.undo()
-    kept, kept_val, _ = training_images(scan(scenes), SPEC, choose_compute("cpu"), Group(), no_progress)
-    assert isinstance(streamed, Streamed) and isinstance(kept, OnDevice)
-    assert torch.equal(streamed.targets, kept.targets) and streamed.side == kept.side
-    assert torch.equal(val.pixels, kept_val.pixels)
-    order = torch.split(torch.randperm(len(kept), generator=torch.Generator().manual_seed(0)), 7)
-    for ours, theirs in zip(streamed.batches(order), kept.batches(order), strict=True):
-        assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
+    both_kept = training_images(scan(scenes), SPEC, choose_compute("cpu"), Group(), no_progress)[:2]
+    for streamed, kept in zip(both_streamed, both_kept, strict=True):
+        assert isinstance(streamed, Streamed) and isinstance(kept, OnDevice)
+        assert torch.equal(streamed.targets, kept.targets) and streamed.side == kept.side
+        order = torch.split(torch.randperm(len(kept), generator=torch.Generator().manual_seed(0)), 7)
+        for ours, theirs in zip(streamed.batches(order), kept.batches(order), strict=True):
+            assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
+        streamed.close()
 
 
-def test_a_streamed_run_is_the_same_run(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    request = Request(str(scenes), "small:resnet8", epochs=2, batch_size=16, lr=0.05)
-    start_run(request, tmp_path / "kept", Listener(), "cpu")
+@pytest.mark.usefixtures("nothing_fits")
+def test_pictures_that_are_read_in_another_way_are_others(scenes: Path) -> None:
+    specs = [SPEC, replace(SPEC, height=16, width=16), replace(SPEC, crop_fraction=0.875)]
+    found = [training_images(scan(scenes), spec, choose_compute("cpu"), Group(), no_progress)[0] for spec in specs]
+    assert len({images.sha256 for images in found}) == 3
+
+
+def test_a_streamed_run_is_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = write_scenes(tmp_path / "data")
+    shutil.copytree(data / "val", data / "test")
+    request = Request(str(data), "small:resnet8", epochs=2, batch_size=16, lr=0.05)
+    kept = start_run(request, tmp_path / "kept", Listener(), "cpu")
     monkeypatch.setattr(module, "fits", lambda *_: False)
-    start_run(request, tmp_path / "streamed", Listener(), "cpu")
+    streamed = start_run(request, tmp_path / "streamed", Listener(), "cpu")
+    assert kept.result is not None and streamed.result is not None
+    assert kept.result["test"] == streamed.result["test"]
     ours, theirs = load_file(tmp_path / "streamed" / LAST), load_file(tmp_path / "kept" / LAST)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert metrics_of(tmp_path / "streamed") == metrics_of(tmp_path / "kept")

@@ -12,7 +12,7 @@ from kdedge.distill.loop.batches import Batches
 from kdedge.distill.loop.checkpoint import restore, save_checkpoint, save_weights
 from kdedge.distill.loop.epoch import Position, train_epoch
 from kdedge.distill.loop.evaluate import Examiner
-from kdedge.distill.loop.images import OnDevice
+from kdedge.distill.loop.images import Images
 from kdedge.distill.loop.learner import Learner
 from kdedge.distill.loop.stop import never
 from kdedge.distill.settings.recipe import Recipe
@@ -84,7 +84,7 @@ class Trainer:
         seconds = round(sum(line["seconds"] for line in at.history), 1)
         return {"best": max(at.history, key=merit), "last": at.history[-1], "seconds": seconds}
 
-    def test(self, weights: Mapping[str, Path], pictures: OnDevice) -> dict[str, dict[str, float]]:
+    def test(self, weights: Mapping[str, Path], pictures: Images) -> dict[str, dict[str, float]]:
         """The figures of several saved weights on the test pictures, which the teacher is asked about once.
 
         Args:

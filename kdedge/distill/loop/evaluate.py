@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdedge.distill.loop.images import OnDevice
+from kdedge.distill.loop.images import Images
 from kdedge.distill.loop.learner import Learner
 from kdedge.distill.losses.lesson import Answer
 from kdedge.distill.machine.group import Group
@@ -34,22 +34,22 @@ class Beliefs:
 
 
 def examine(
-    look: Callable[[Tensor, int | Tensor], Answer], images: Tensor, wanted: int | Tensor, group: Group
+    look: Callable[[Tensor, int | Tensor], Answer], pictures: Images, wanted: int | Tensor, group: Group
 ) -> Beliefs:
     """Show pictures to a model in evaluation mode, and gather its answers from all processes.
 
     Args:
         look: the model, see `Teacher`.
-        images: uint8 RGB `[N, H, W, 3]` on the device.
+        pictures: N of them.
         wanted: int64 `[N, 1]`, whose maps to take; 1 takes each picture's top class.
         group: each process looks at its share.
     """
-    count = len(images)
+    count = len(pictures)
     # Every process needs equally many to gather them: the last picture fills up.
-    places = torch.arange(-(-count // group.size) * group.size, device=images.device).clamp_max_(count - 1)
+    places = torch.arange(-(-count // group.size) * group.size, device=pictures.targets.device).clamp_max_(count - 1)
     answers = [
-        look(images[index], wanted if isinstance(wanted, int) else wanted[index])
-        for index in torch.split(group.share(places), _BATCH)
+        look(images, wanted if isinstance(wanted, int) else wanted[index])
+        for index, images in pictures.batches(torch.split(group.share(places), _BATCH))
     ]
     maps = [answer.maps[:, 0] for answer in answers if answer.maps is not None]
     with torch.no_grad():
@@ -84,7 +84,7 @@ def _share(hits: Tensor) -> float:
 class Examiner:
     """Holds a student in training against the labels and against its teacher."""
 
-    def __init__(self, learner: Learner, val: OnDevice, teacher: Teacher | None, cache: AnswerCache | None) -> None:
+    def __init__(self, learner: Learner, val: Images, teacher: Teacher | None, cache: AnswerCache | None) -> None:
         """Prepare.
 
         Args:
@@ -123,7 +123,7 @@ class Examiner:
         """`val_top1`, `val_loss` and so on: the student's figures on the validation pictures."""
         return {f"val_{name}": value for name, value in self._figures(self.val, self.teacher_beliefs).items()}
 
-    def test(self, pictures: OnDevice, teacher: Beliefs | None) -> dict[str, float]:
+    def test(self, pictures: Images, teacher: Beliefs | None) -> dict[str, float]:
         """`test_top1`, `test_loss` and so on: the student's figures on pictures that decided nothing.
 
         Args:
@@ -132,11 +132,11 @@ class Examiner:
         """
         return {f"test_{name}": value for name, value in self._figures(pictures, teacher).items()}
 
-    def ask_teacher(self, pictures: OnDevice) -> Beliefs | None:
+    def ask_teacher(self, pictures: Images) -> Beliefs | None:
         """What the teacher says of pictures, and why; None without a teacher."""
-        return None if self._teacher is None else examine(self._teacher, pictures.pixels, 1, self._learner.group)
+        return None if self._teacher is None else examine(self._teacher, pictures, 1, self._learner.group)
 
-    def _figures(self, pictures: OnDevice, teacher: Beliefs | None) -> dict[str, float]:
+    def _figures(self, pictures: Images, teacher: Beliefs | None) -> dict[str, float]:
         classes = 1 if teacher is None else teacher.logits.argmax(dim=1, keepdim=True)
-        student = examine(self._learner.look, pictures.pixels, classes, self._learner.group)
+        student = examine(self._learner.look, pictures, classes, self._learner.group)
         return agreement_metrics(student, pictures.targets, teacher)

@@ -1,4 +1,4 @@
-"""Where the training pictures are while they are needed: on the device, or streamed to it."""
+"""Where pictures are while they are needed: on the device, or streamed to it."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from kdedge.data import Collection, Decoded, Problems, load, load_validation
+from kdedge.data import Collection, Decoded, Problems, Split, decode, load, load_validation
 from kdedge.data.decoding import Progress
 from kdedge.data.split import lowest_ranked
 from kdedge.data.stream import Stream, cores, fits
@@ -17,7 +17,7 @@ from kdedge.distill.machine.group import Group
 from kdedge_runtime.arrays import Integers, Pixels
 from kdedge_runtime.metadata import ImageInput
 
-__all__ = ["Images", "OnDevice", "Streamed", "training_images"]
+__all__ = ["Images", "OnDevice", "Streamed", "images_for_testing", "training_images"]
 
 LEAST_VAL = 2000
 """So many validation pictures are always looked at, if there are."""
@@ -82,7 +82,7 @@ class Streamed:
 
     @property
     def sha256(self) -> str:
-        """See `Images`: of the names, and of the sizes and times of the files."""
+        """See `Images`: of the names, of the sizes and times of the files, and of how they are read."""
         return self._stream.sha256
 
     def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -98,8 +98,8 @@ class Streamed:
 
 def training_images(
     collection: Collection, spec: ImageInput, compute: Compute, group: Group, progress: Progress
-) -> tuple[Images, OnDevice, Problems]:
-    """The pictures to train on, in memory where they fit and streamed where not, and those to validate on.
+) -> tuple[Images, Images, Problems]:
+    """The pictures to train on and those to validate on, in memory where they fit and streamed where not.
 
     Validating on many more pictures than are trained on would take longer than training: a part of each class does.
 
@@ -109,20 +109,49 @@ def training_images(
     Raises:
         DataError: no readable picture is left of a class, or none at all for validation.
     """
-    per_class = max(LEAST_VAL, len(collection.train)) // max(1, len(collection.labels))
+    per_class = max(1, max(LEAST_VAL, len(collection.train)) // max(1, len(collection.labels)))
     if len(collection.val) > per_class * len(collection.labels):
         collection = replace(collection, val=lowest_ranked(collection.val, per_class=per_class, seed=0))
-    # All processes must decide alike: one that leaves out damaged files would count others than one that does not.
-    (all_fit,) = group.agree([float(fits(len(collection.train), spec, compute.memory_bytes))])
-    if all_fit:
+    if _all_fit(len(collection.train) + len(collection.val), spec, compute, group):
         data = load(collection, spec, progress=progress)
         return _on_device(data.train, compute), _on_device(data.val, compute), data.problems
+    images = _streamed(collection.train, spec, compute)
+    problems = Problems(len(collection.skipped), collection.skipped)
+    if not _all_fit(len(collection.val), spec, compute, group):
+        return images, _streamed(collection.val, spec, compute), problems
     val = load_validation(collection, spec, progress=progress)
-    workers = max(1, cores() // compute.sharers)
-    images = Streamed(Stream(collection.train, spec, workers=workers), compute.device)
-    skipped = Problems(len(collection.skipped), collection.skipped)
-    return images, _on_device(val, compute), skipped + val.problems
+    return images, _on_device(val, compute), problems + val.problems
+
+
+def images_for_testing(
+    split: Split, spec: ImageInput, compute: Compute, group: Group, progress: Progress, *, beside: Sequence[Images]
+) -> tuple[Images, Problems]:
+    """The pictures to test with, in memory where they fit and streamed where not.
+
+    Args:
+        split: the pictures and their classes.
+        spec: the model's input.
+        compute: whose memory counts.
+        group: the processes that test together.
+        progress: told after every picture.
+        beside: what may be in memory already.
+    """
+    held = sum(len(images) for images in beside if isinstance(images, OnDevice))
+    if not _all_fit(held + len(split), spec, compute, group):
+        return _streamed(split, spec, compute), Problems()
+    decoded = decode(split, spec, progress=progress)
+    return _on_device(decoded, compute), decoded.problems
+
+
+def _all_fit(count: int, spec: ImageInput, compute: Compute, group: Group) -> bool:
+    """All processes must decide alike: one that leaves out damaged files would count others than one that does not."""
+    (fit,) = group.agree([float(fits(count, spec, compute.memory_bytes))])
+    return bool(fit)
 
 
 def _on_device(pictures: Decoded, compute: Compute) -> OnDevice:
     return OnDevice(pictures.images, pictures.targets, compute.device)
+
+
+def _streamed(split: Split, spec: ImageInput, compute: Compute) -> Streamed:
+    return Streamed(Stream(split, spec, workers=max(1, cores() // compute.sharers)), compute.device)
