@@ -132,6 +132,7 @@ def see_picture(
         feed,
         str(loaded.path),
         class_index=class_index,
+        logits=loaded.predict(pixels[None]).logits,
         temperature=loaded.metadata.temperature,
         progress=lambda done, total: progress("following the picture", done, total),
     )

@@ -118,6 +118,17 @@ class TestDecision:
             _assert_close(np.array([item.share for item in items]), shares.sort(descending=True).values[:6])
             _assert_close(np.array([item.evidence for item in items]), products[[item.index for item in items]])
 
+    def test_answers_are_those_of_the_model_as_it_is_run(self, staged: tuple[Staged, Path]) -> None:
+        """Evidence stays that of the graph."""
+        model, feed = onnx.load(staged[1]), {"input": inputs(1, 1).numpy()}
+        said = np.zeros((1, CLASSES), np.float32)
+        said[0, 4] = 1.0
+        told, alone = decide(model, feed, "net", logits=said), decide(model, feed, "net", class_index=4)
+        assert told.explained_class == 4 and told.ranking[0] == (4, pytest.approx(np.e / (np.e + CLASSES - 1)))
+        assert alone.ranking[0][1] != told.ranking[0][1]
+        for ours, theirs in zip(told.stages, alone.stages, strict=True):
+            np.testing.assert_array_equal(ours.evidence.saliency_map, theirs.evidence.saliency_map)
+
     def test_the_last_stage_is_the_map_in_the_file(self, staged: tuple[Staged, Path], tmp_path: Path) -> None:
         from kdedge_export.surgery.view import run_graph
 

@@ -1,5 +1,6 @@
 """`kdedge explain` from the command line."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,3 +91,16 @@ def test_what_cannot_be_is_one_sentence(
     assert outcome.err.startswith("error: ")
     assert message in outcome.err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_page_gives_the_probability_of_the_terminal_for_int8_too(
+    command: Callable[..., Outcome], exported_run: Path, scenes: Path, tmp_path: Path
+) -> None:
+    """Where the stages are followed, ONNX Runtime's integer kernels are off, and the answer is rounded elsewhere."""
+    for picture in sorted((scenes / "val").rglob("*.png"))[::6]:
+        told = command("explain", exported_run / "model.int8.onnx", picture, "-o", tmp_path / "out")
+        assert told.code == 0, told.err
+        share = re.search(r"(\d+\.\d) %", told.out.splitlines()[0])
+        assert share is not None
+        page = (tmp_path / "out" / f"{picture.stem}.html").read_text(encoding="utf-8")
+        assert f"{share[1]} %" in page

@@ -72,6 +72,7 @@ def decide(
     name: str,
     *,
     class_index: int | None = None,
+    logits: Array | None = None,
     temperature: float = 1.0,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Decision:
@@ -82,6 +83,8 @@ def decide(
         feed: the picture, as the graph wants it, in a batch of one.
         name: what messages call the model.
         class_index: the class to explain; None takes the most probable one.
+        logits: `[K]` or `[1, K]`, what the model says of the picture as it is run. Here the graph runs as it is
+            written, and ONNX Runtime's integer kernels round elsewhere. None takes what it says here.
         temperature: of the softmax that ranks the classes.
         progress: called with how many stages are done and how many there are.
 
@@ -91,7 +94,7 @@ def decide(
     """
     run = _Run.of(_with_batch_of_one(model), feed, name)
     layers = layers_with_cells(run.view, image_port(run.view, name), run.logits, run.path, run.values)
-    logits = run.values[run.logits].astype(np.float64).ravel()
+    logits = (run.values[run.logits] if logits is None else logits).astype(np.float64).ravel()
     probabilities = np.exp((logits - logits.max()) / temperature)
     probabilities /= probabilities.sum()
     best = np.argsort(-logits, kind="stable")[:_RANKED]
