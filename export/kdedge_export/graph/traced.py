@@ -17,6 +17,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 
 from kdedge_export.graph.backward import DECOMPOSITIONS
 from kdedge_export.graph.products import read_weights_as_stored
+from kdedge_export.graph.rows import KEEP_ROWS, OnlyRows
 from kdedge_export.saliency.attention import plain_attention
 
 __all__ = ["traced"]
@@ -40,7 +41,10 @@ def traced(function: Callable[..., Any], model: nn.Module, image: Tensor, class_
     )
     # Python's shape inference where there is one: that in C++ takes a free batch for the example's.
     with fake, enable_python_dispatcher(), _out_of_place(model), plain_attention():
-        graph = make_fx(function, decomposition_table=DECOMPOSITIONS, _allow_non_fake_inputs=True)(*examples)
+        first = {operation: rule for operation, rule in DECOMPOSITIONS.items() if operation not in KEEP_ROWS}
+        graph = make_fx(function, decomposition_table=first, _allow_non_fake_inputs=True)(*examples)
+        only_rows = OnlyRows(graph).run
+        graph = make_fx(only_rows, decomposition_table=DECOMPOSITIONS, _allow_non_fake_inputs=True)(*examples)
     _name_weights(graph, model)
     read_weights_as_stored(graph)
     graph.recompile()
