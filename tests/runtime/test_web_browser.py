@@ -15,6 +15,7 @@ from PIL import Image
 from kdedge_runtime.errors import MissingDependency
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.model import Model
+from kdedge_runtime.pictures import read_picture
 from kdedge_runtime.preprocess import fit
 from kdedge_runtime.serving import Address, Door
 from kdedge_runtime.web.assets import onnxruntime_web
@@ -195,6 +196,19 @@ def test_a_picture_is_explained_and_its_heat_follows_the_opacity(
     page.wait_for_timeout(300)
     assert green_on_the_spot() == 0
     assert [said for said in page.complaints if "willReadFrequently" not in said] == [], "that one is of this test"
+
+
+def test_transparent_parts_of_a_picture_lie_on_white_as_in_python(page: Any, model: Model, tmp_path: Path) -> None:
+    picture = np.zeros((64, 64, 4), np.uint8)
+    picture[:, 32:] = (255, 0, 0, 255)
+    Image.fromarray(picture).save(tmp_path / "logo.png")
+    with page.expect_file_chooser() as chooser:
+        page.click("#file")
+    chooser.value.set_files(tmp_path / "logo.png")
+    page.wait_for_selector("#label:has-text('red')")
+    latest = _latest(page)
+    np.testing.assert_array_equal(latest["pixels"].reshape(64, 64, 3), read_picture(tmp_path / "logo.png"))
+    _assert_as_in_python(latest, model)
 
 
 def test_a_refused_camera_is_said_and_int8_is_warned_of(

@@ -15,6 +15,13 @@ function cubic(x) {
   return x < 2 ? (((x - 5) * x + 8) * x - 4) * a : 0;
 }
 
+/** Draw a frame where its transparent parts lie on white, as pictures.py reads it. */
+export function drawOnWhite(context, frame) {
+  context.fillStyle = "#fff";
+  context.fillRect(0, 0, frame.width, frame.height);
+  context.drawImage(frame, 0, 0);
+}
+
 /** The part of a picture that the model sees: [left, top, right, bottom] in pixels. */
 export function visibleBox(height, width, spec) {
   if (spec.resize === "squash") return [0, 0, width, height];

@@ -1,6 +1,6 @@
 // Saliency maps as heat on a picture, as the runtime draws them (heat.py, overlay.py).
 
-import { resample, visibleBox } from "/fit.js";
+import { drawOnWhite, resample, visibleBox } from "/fit.js";
 
 /** A display scale that rises at once and falls slowly, so that the picture does not flicker. */
 export class SteadyScale {
@@ -23,7 +23,7 @@ export function draw(canvas, frame, map, scale, { input, ramp }, opacity) {
   const { width, height } = frame;
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
   const context = canvas.getContext("2d");
-  context.drawImage(frame, 0, 0);
+  drawOnWhite(context, frame);
   const [left, top, right, bottom] = visibleBox(height, width, input).map(Math.round);
   if (map && scale > 0) {
     const heat = heatImage(map, scale, right - left, bottom - top, ramp, opacity);

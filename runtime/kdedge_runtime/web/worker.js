@@ -1,7 +1,7 @@
 // Everything that takes time, off the page's own thread: the page stays responsive.
 
 import { Engine, softmax } from "/engine.js";
-import { fit } from "/fit.js";
+import { drawOnWhite, fit } from "/fit.js";
 
 const canvas = new OffscreenCanvas(1, 1);
 const context = canvas.getContext("2d", { willReadFrequently: true });
@@ -9,7 +9,7 @@ let engine = null;
 
 function pixelsOf(frame) {
   Object.assign(canvas, { width: frame.width, height: frame.height });
-  context.drawImage(frame, 0, 0);
+  drawOnWhite(context, frame);
   return context.getImageData(0, 0, frame.width, frame.height).data;
 }
 
