@@ -19,8 +19,9 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a run instead of the table.")] = False,
 ) -> None:
     """Hold runs side by side. A table here, and a page with curves, classes and maps."""
-    from kdedge.models.run_folder import read_run
+    from kdedge.models.run_folder import ANSWERS, read_run
 
+    runs = [run for run in runs if run.name != ANSWERS] or runs  # `runs/*/` names it too
     for run in runs:  # before torch is imported, which takes seconds
         read_run(run)
     from kdedge.report.comparison import json_lines, print_remarks, print_tables

@@ -21,7 +21,7 @@ from kdedge.distill.settings.request import Request, plan_for
 from kdedge.distill.teacher.cache import AnswerCache
 from kdedge.distill.teacher.load import as_teacher, heritage, load_teachers, reload_teachers, teacher_record
 from kdedge.models.inherit import Inherited
-from kdedge.models.run_folder import BEST, LAST, RunRecord, lock_run, read_run, require_free, write_run
+from kdedge.models.run_folder import ANSWERS, BEST, LAST, RunRecord, lock_run, read_run, require_free, write_run
 from kdedge.models.spec import ModelSpec
 from kdedge.models.teachers import LoadedTeacher
 from kdedge_runtime.errors import DataError, UsageError
@@ -31,8 +31,6 @@ __all__ = ["Audience", "Request", "continue_run", "start_run"]
 
 ABOUT_CHANCE = 1.5
 """A teacher with fewer right answers than this many times chance may have its classes in another order."""
-ANSWERS = "teacher-answers"
-"""The folder beside the runs where the teacher's answers are kept."""
 
 
 class Audience(Observer, Protocol):

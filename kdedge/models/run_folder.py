@@ -25,6 +25,7 @@ from kdedge_runtime.files import write_whole
 from kdedge_runtime.metadata import ImageInput
 
 __all__ = [
+    "ANSWERS",
     "BEST",
     "LAST",
     "METRICS",
@@ -40,6 +41,8 @@ __all__ = [
 ]
 
 RECORD, METRICS, BEST, LAST = "run.json", "metrics.jsonl", "best.safetensors", "last.safetensors"
+ANSWERS = "teacher-answers"
+"""No run, but a folder beside runs: what teachers have said of pictures, kept for all of them."""
 SCHEMA = 1
 
 

@@ -15,7 +15,8 @@ from onnx import numpy_helper
 from PIL import Image
 from training_toys import CLASSES, VAL, Outcome, write_foreign_file, write_scenes
 
-from kdedge.models.run_folder import BEST
+from kdedge.distill.teacher.cache import AnswerCache
+from kdedge.models.run_folder import ANSWERS, BEST
 from kdedge.models.trained import load_trained
 from kdedge.workflow.compare_runs import compare_runs
 
@@ -160,6 +161,18 @@ class TestCommand:
         assert outcome.code == 0, outcome.err
         assert re.search(r"begun +0/2 +0\.0 s", outcome.out) and re.search(r"half +1/2 +50\.0 +50\.0", outcome.out)
         assert "note: begun: no epoch is finished yet" in outcome.err
+
+    def test_all_that_lies_beside_each_other_may_be_named_the_kept_answers_of_teachers_too(
+        self, command: Callable[..., Outcome], tmp_path: Path
+    ) -> None:
+        """`kdedge compare runs/*/` after `kdedge distill … --cache-teacher 4`."""
+        make_run(tmp_path / "run")
+        AnswerCache(tmp_path / ANSWERS, {"teacher": "t"})
+        outcome = command("compare", *sorted(tmp_path.iterdir()), "--json", "-o", tmp_path / "page.html")
+        assert outcome.code == 0, outcome.err
+        assert [json.loads(line)["run"] for line in outcome.out.splitlines()] == ["run"]
+        outcome = command("compare", tmp_path / ANSWERS)
+        assert outcome.code == 2 and "is not a run folder" in outcome.err
 
     def test_an_error_leaves_an_earlier_page_alone(self, command: Callable[..., Outcome], tmp_path: Path) -> None:
         page = tmp_path / "page.html"
