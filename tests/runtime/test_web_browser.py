@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import browser, open_page
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from kdedge_runtime.errors import MissingDependency
+from kdedge_runtime.heat import SteadyScale
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.model import Model
 from kdedge_runtime.pictures import read_picture
@@ -209,6 +210,31 @@ def test_transparent_parts_of_a_picture_lie_on_white_as_in_python(page: Any, mod
     latest = _latest(page)
     np.testing.assert_array_equal(latest["pixels"].reshape(64, 64, 3), read_picture(tmp_path / "logo.png"))
     _assert_as_in_python(latest, model)
+
+
+def test_a_pictures_own_colour_space_is_left_aside_as_in_python(page: Any, model: Model, tmp_path: Path) -> None:
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add(b"gAMA", (100_000).to_bytes(4, "big"))  # a linear picture, which a browser would brighten
+    Image.new("RGB", (64, 64), (120, 40, 40)).save(tmp_path / "linear.png", pnginfo=chunks)
+    with page.expect_file_chooser() as chooser:
+        page.click("#file")
+    chooser.value.set_files(tmp_path / "linear.png")
+    page.wait_for_selector("#label:has-text('red')")
+    assert np.unique(_latest(page)["pixels"]).tolist() == [40, 120]
+
+
+def test_heat_fades_by_the_clock_as_in_python(page: Any) -> None:
+    peaks = [(4.0, 0.0), (1.0, 0.5), (1.0, 0.02), (0.0, 3.0), (2.0, 0.1)]
+    python = SteadyScale()
+    shown = page.evaluate(
+        """async (peaks) => {
+            const { SteadyScale } = await import("/heat.js");
+            const steady = new SteadyScale();
+            return peaks.map(([peak, elapsed]) => steady.update(peak, elapsed));
+        }""",
+        peaks,
+    )
+    assert shown == pytest.approx([python.update(peak, elapsed_s) for peak, elapsed_s in peaks])
 
 
 def test_a_refused_camera_is_said_and_int8_is_warned_of(

@@ -77,11 +77,11 @@ async function startCamera() {
   become("live", "live");
   at("camera").textContent = "Stop";
   at("turn").hidden = false;
-  while (mine === source) {
-    const capturedAt = performance.now();
+  for (let before = performance.now(), capturedAt = before; mine === source; before = capturedAt) {
+    capturedAt = performance.now();
     const answer = await answerTo(await createImageBitmap(video));
     if (mine !== source) break;
-    show(answer, answer.map ? steady.update(peak(answer.map)) : 0);
+    show(answer, answer.map ? steady.update(peak(answer.map), (capturedAt - before) / 1000) : 0);
     showRates(capturedAt);
     await nextFrame();
   }
@@ -104,7 +104,8 @@ function stopCamera() {
 
 async function openPicture(file) {
   stopCamera();
-  const answer = await answerTo(await createImageBitmap(file));
+  // Its colours as they are stored, which is what everything else reads.
+  const answer = await answerTo(await createImageBitmap(file, { colorSpaceConversion: "none" }));
   show(answer, answer.map ? peak(answer.map) : 0);
   write("age", "–");
   write("fps", "–");

@@ -4,13 +4,12 @@ import { drawOnWhite, resample, visibleBox } from "/fit.js";
 
 /** A display scale that rises at once and falls slowly, so that the picture does not flicker. */
 export class SteadyScale {
-  constructor(halfLifeFrames = 30) {
-    this.decay = 0.5 ** (1 / halfLifeFrames);
-    this.scale = 0;
+  constructor(halfLifeS = 1) {
+    Object.assign(this, { halfLifeS, scale: 0 });
   }
 
-  update(peak) {
-    this.scale = Math.max(peak, this.scale * this.decay);
+  update(peak, elapsedS) {
+    this.scale = Math.max(peak, this.scale * 0.5 ** (elapsedS / this.halfLifeS));
     return this.scale;
   }
 }
