@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 import onnxruntime as ort
 
+from kdedge_runtime import wire
 from kdedge_runtime.arrays import Floats, Pixels
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.model import Model
@@ -58,13 +59,8 @@ def _with_output(model: Model, name: str) -> tuple[ort.InferenceSession, str] | 
 def _one_more_output(name: str) -> bytes:
     """What makes a tensor of a graph an output, when it follows the bytes of an ONNX file.
 
-    Protocol Buffers merge an embedded message that comes twice, and append to its repeated fields: so a second `graph`
-    (field 7 of ModelProto) with one `output` (field 12 of GraphProto) of a `name` (field 1 of ValueInfoProto) adds to
-    the first, without the package onnx. onnxruntime infers its type.
+    Protocol Buffers merge an embedded message that comes twice, and append to its repeated fields: so a second graph
+    with one output adds to the first. onnxruntime infers its type.
     """
-    message = name.encode()
-    for field in (1, 12, 7):
-        if len(message) > 127:
-            raise ValueError("longer lengths take more than one byte")
-        message = bytes([field << 3 | 2, len(message)]) + message
-    return message
+    output = wire.held(wire.VALUE_NAME, name.encode())
+    return wire.held(wire.MODEL_GRAPH, wire.held(wire.GRAPH_OUTPUT, output))

@@ -1,0 +1,105 @@
+"""ONNX files as the fields that they are made of, for a runtime without the package onnx.
+
+A message of Protocol Buffers is a row of fields, and a message within it is one of them. So a file can be cut without
+a schema: fields are copied as they stand, except for those that go and the lengths of what held them.
+
+Source: https://protobuf.dev/programming-guides/encoding, and onnx.proto of ONNX for the numbers.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+__all__ = [
+    "ATTRIBUTE_GRAPHS",
+    "GRAPH_INITIALIZER",
+    "GRAPH_NODE",
+    "GRAPH_OUTPUT",
+    "MODEL_GRAPH",
+    "NODE_ATTRIBUTE",
+    "NODE_INPUT",
+    "NODE_OUTPUT",
+    "TENSOR_NAME",
+    "VALUE_NAME",
+    "Field",
+    "fields",
+    "held",
+    "texts",
+]
+
+MODEL_GRAPH = 7
+GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_OUTPUT = 1, 5, 12
+NODE_INPUT, NODE_OUTPUT, NODE_ATTRIBUTE = 1, 2, 5
+ATTRIBUTE_GRAPHS = (6, 11)
+TENSOR_NAME, VALUE_NAME = 8, 1
+_VARINT, _EIGHT_BYTES, _HELD, _FOUR_BYTES = 0, 1, 2, 5
+"""Kinds of fields; those that hold a text or a message begin with its length."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a message; nothing is copied."""
+
+    number: int
+    content: memoryview
+    """Of a text or message; empty of numbers."""
+    whole: memoryview
+    """As it stands in the file."""
+
+
+def fields(message: bytes | memoryview) -> Iterator[Field]:
+    """The fields of a message, in their order.
+
+    Raises:
+        ValueError: it is none, or is cut off.
+    """
+    message = memoryview(message)
+    position = 0
+    while position < len(message):
+        start = position
+        tag, position = _varint(message, position)
+        kind, content = tag & 7, message[:0]
+        if kind == _VARINT:
+            _, position = _varint(message, position)
+        elif kind == _HELD:
+            length, position = _varint(message, position)
+            content = message[position : position + length]
+            position += length
+        elif kind in (_EIGHT_BYTES, _FOUR_BYTES):
+            position += 8 if kind == _EIGHT_BYTES else 4
+        else:
+            raise ValueError(f"the file is no Protocol Buffers message: wire type {kind}")
+        if position > len(message):
+            raise ValueError("the file is cut off")
+        yield Field(tag >> 3, content, message[start:position])
+
+
+def texts(message: bytes | memoryview, number: int) -> set[bytes]:
+    """What the fields of a number hold, such as the names of a node's inputs."""
+    return {bytes(field.content) for field in fields(message) if field.number == number}
+
+
+def held(number: int, content: bytes) -> bytes:
+    """A field that holds a text or a message."""
+    return _encoded(number << 3 | _HELD) + _encoded(len(content)) + content
+
+
+def _varint(message: memoryview, position: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if position >= len(message):
+            break
+        byte = message[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if not byte & 0x80:
+            return value, position
+    raise ValueError("the file is cut off")
+
+
+def _encoded(number: int) -> bytes:
+    parts = bytearray()
+    while number > 0x7F:
+        parts.append(number & 0x7F | 0x80)
+        number >>= 7
+    parts.append(number)
+    return bytes(parts)
