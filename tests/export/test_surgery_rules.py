@@ -43,6 +43,7 @@ def one(op_type: str, function: Callable[[Tensor], Tensor], *inputs: str, **rest
 MATRIX = np.random.default_rng(3).normal(size=(5, 4)).astype(np.float32)
 STACK = np.random.default_rng(4).normal(size=(3, 1, 6, 2)).astype(np.float32)
 GAIN = np.random.default_rng(5).normal(size=6).astype(np.float32)
+EACH = np.random.default_rng(6).normal(size=(4, 1)).astype(np.float32)
 TURN = node("Transpose", ["x"], "turned", perm=[0, 2, 1])
 
 CASES = {
@@ -151,6 +152,18 @@ CASES = {
     ),
     "one row": one("Gather", lambda x: x[:, 2], "at", axis=1, constants={"at": 2}),
     "one row from the end": one("Gather", lambda x: x[:, -1], "at", axis=-2, constants={"at": -1}),
+    "one row of tokens that go their own way": Case(
+        lambda x: (x + F.gelu(F.layer_norm(x, (6,), torch.from_numpy(GAIN))) * torch.from_numpy(EACH))[:, 2],
+        (
+            node("LayerNormalization", ["x", "gain"], "normed"),
+            node("Gelu", ["normed"], "lively"),
+            node("Mul", ["lively", "each"], "scaled"),
+            node("Add", ["x", "scaled"], "all"),
+            node("Gather", ["all", "at"], "y", axis=1),
+        ),
+        {"gain": GAIN, "each": EACH, "at": 2},
+        opset=20,
+    ),
     "some rows in another order": one("Gather", lambda x: x[:, [3, 0]], "at", axis=1, constants={"at": [3, 0]}),
     "rows in opset 11": one("Gather", lambda x: x[..., 1], "at", axis=2, constants={"at": 1}, opset=11),
     "one of three, the batch second": Case(

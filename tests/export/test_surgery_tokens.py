@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.inspect.decision import decide
 from kdedge_export.surgery import ExplainedFile, PixelInput, explain_file
+from kdedge_export.surgery.view import shapes_of
 from kdedge_runtime import Model
 
 WIDTH, HEADS, PATCH = 24, 2, 8
@@ -262,6 +263,18 @@ class TestGradCam:
         assert done.outputs.method == "gradcam"
         assert_explains(done, model, layer, how)
         assert done.outputs.map_height == run(done.path, inputs(1, 1))["saliency_map"].shape[1]
+
+    @EXPORTERS
+    def test_behind_the_last_attention_only_the_class_tokens_row_is_gone_back(
+        self, tmp_path: Path, dynamo: bool
+    ) -> None:
+        make, _, _ = NETS["class token"]
+        path = to_onnx(random(make), tmp_path / "theirs.onnx", dynamo=dynamo)
+        graph = onnx.load(explain_file(path, tmp_path / "ours.onnx").path)
+        added = [item for item in graph.graph.node if item.name.startswith("kdedge/") and item.op_type == "MatMul"]
+        shapes = shapes_of(graph, [item.output[0] for item in added], {"input": inputs(3, 1).numpy()}, "ours")
+        dense = {shape for shape in shapes.values() if len(shape) == 3}
+        assert dense == {(3, 1, 32), (3, 1, WIDTH), (3, 1 + CELLS**2, WIDTH)}  # the last: queries, keys and values
 
     @EXPORTERS
     def test_it_is_that_of_the_source(self, tmp_path: Path, dynamo: bool) -> None:

@@ -214,7 +214,9 @@ def _slopes(run: _Run, layers: tuple[Layer, ...]) -> tuple[_Slopes | None, str]:
     for first, layer in enumerate(layers):
         builder, rules = Builder(run.view), {"MaxPool": max_pool}
         try:
-            grads = gradients(builder, run.view, run.values, run.logits, _CLASS, _ONE_HOT, layer.tensor, rules)
+            grads = gradients(
+                builder, run.view, run.values, run.logits, _CLASS, _ONE_HOT, layer.tensor, rules, all_whole=True
+            )
         except CannotDifferentiate as error:
             why = str(error)
             continue

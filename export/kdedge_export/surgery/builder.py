@@ -1,6 +1,6 @@
 """New nodes for a graph, in the form that the graph's own operator version wants."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
@@ -94,6 +94,11 @@ class Builder:
             over = self.constant(np.array(axes, dtype=np.int64))
             return self.add(op_type, tensor, over, keepdims=int(keepdims))
         return self.add(op_type, tensor, axes=list(axes), keepdims=int(keepdims))
+
+    def drop_unused(self, tensors: Container[str]) -> None:
+        """Take out the nodes that give tensors, of these, which nothing added takes."""
+        used = {item for node in self.nodes for item in node.input}
+        self.nodes = [node for node in self.nodes if node.output[0] in used or node.output[0] not in tensors]
 
     def write(self, model: onnx.ModelProto) -> None:
         """Move everything to the end of a model's graph."""

@@ -19,9 +19,10 @@ from kdedge_export.surgery.arithmetic import ARITHMETIC
 from kdedge_export.surgery.attention import ATTENTION, product
 from kdedge_export.surgery.builder import Builder
 from kdedge_export.surgery.extremes import EXTREMES
-from kdedge_export.surgery.moves import MOVES
+from kdedge_export.surgery.moves import MOVES, put_back
 from kdedge_export.surgery.pooling import pooled_axes
 from kdedge_export.surgery.reductions import REDUCTIONS
+from kdedge_export.surgery.row import only_row
 from kdedge_export.surgery.slopes import ELEMENTWISE
 from kdedge_export.surgery.step import CannotDifferentiate, Rule, Seed, Step, Values
 from kdedge_export.surgery.view import Array, GraphView
@@ -38,6 +39,8 @@ def gradients(
     one_hot: str,
     source: str,
     more_rules: Mapping[str, Rule] = MappingProxyType({}),
+    *,
+    all_whole: bool = False,
 ) -> dict[str, str]:
     """Add the nodes that give the derivatives of each image's explained logit.
 
@@ -50,9 +53,11 @@ def gradients(
         one_hot: of `explained`, in the shape and type of the logits.
         source: the first tensor to differentiate with respect to.
         more_rules: by operator, for those that have none here.
+        all_whole: ask for those of tensors of which a row alone moves the logits, too.
 
     Returns:
-        By the name of every tensor from the source to the logits, that of its gradient, of the same shape.
+        By the name of every tensor from the source to the logits, that of its gradient, of the same shape; unless
+        `all_whole`, without those of which a row alone moves them.
 
     Raises:
         CannotDifferentiate: a node of the tail has no rule.
@@ -66,14 +71,22 @@ def gradients(
     seed = Seed(one_hot, explained, len(values[logits]))
     grads = {logits: one_hot}
     wanted = frozenset({source}.union(*(view.nodes[at].output for at in path)))
+    row = None if all_whole else only_row(builder, view, values, path)
+    if row is not None:
+        values = {**values, **row.values}
+        wanted |= {part for part, whole in row.whole.items() if whole in wanted}
     for at in reversed(path):
-        node = view.nodes[at]
+        node = view.nodes[at] if row is None else row.nodes.get(at, view.nodes[at])
         own = {name: grads[name] for name in node.output if name in grads}
         if not own:  # only what has no slope takes it
             continue
         step = Step(builder, view, values, node, own, seed, wanted)
         for name, part in rules[node.op_type](step).items():
+            if row is not None and (whole := row.leaves_at(name)):
+                name, part = whole, put_back(step, part, whole, 1, np.array([row.number]))
             grads[name] = builder.add("Add", grads[name], part) if name in grads else part
+    if row is not None:
+        builder.drop_unused(row.whole)
     return grads
 
 

@@ -7,7 +7,7 @@ from kdedge_export.onnx_node import attributes
 from kdedge_export.surgery.step import CannotDifferentiate, Rule, Step
 from kdedge_export.surgery.view import Array
 
-__all__ = ["MOVES"]
+__all__ = ["MOVES", "put_back"]
 
 
 def _through(step: Step) -> dict[str, str]:
@@ -55,7 +55,7 @@ def _pad(step: Step) -> dict[str, str]:
 def _slice(step: Step) -> dict[str, str]:
     x, shape, back = step.node.input[0], step.shape(step.node.input[0]), step.grad
     for axis, taken in _taken(step, len(shape)).items():
-        back = _put_back(step, back, axis, np.arange(shape[axis])[taken])
+        back = put_back(step, back, x, axis, np.arange(shape[axis])[taken])
     return {x: back}
 
 
@@ -71,16 +71,15 @@ def _gather(step: Step) -> dict[str, str]:
     if len(set(taken.tolist())) < len(taken):
         raise CannotDifferentiate("Gather that takes values twice")
     grad = step.grad if places.ndim else step.builder.unsqueeze(step.grad, axis)
-    return {x: _put_back(step, grad, axis, taken)}
+    return {x: put_back(step, grad, x, axis, taken)}
 
 
 def _in_order(places: Array, count: int) -> bool:
     return np.array_equal(places.reshape(-1), np.arange(count))
 
 
-def _put_back(step: Step, grad: str, axis: int, taken: NDArray[np.int64]) -> str:
-    """The gradient of an axis of which the positions `taken` were taken, each once: zero elsewhere."""
-    x = step.node.input[0]
+def put_back(step: Step, grad: str, x: str, axis: int, taken: NDArray[np.int64]) -> str:
+    """The gradient of a tensor of which the positions `taken` of an axis were taken, each once: zero elsewhere."""
     shape = step.shape(x)
     if np.array_equal(taken, np.arange(shape[axis])):
         return grad
