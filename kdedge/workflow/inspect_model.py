@@ -18,6 +18,7 @@ from kdedge_export.surgery.view import Array, GraphView
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Pixels
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.files import written
 from kdedge_runtime.pictures import read_picture
 from kdedge_runtime.preprocess import fit
 
@@ -136,7 +137,7 @@ def see_picture(
         temperature=loaded.metadata.temperature,
         progress=lambda done, total: progress("following the picture", done, total),
     )
-    return Seen(picture.name, pixels, decision, loaded.metadata.labels)
+    return Seen(written(picture.name), pixels, decision, loaded.metadata.labels)
 
 
 def _model_file(source: str) -> Path:

@@ -13,7 +13,7 @@ from kdedge_runtime.arrays import Pixels
 from kdedge_runtime.blackbox import Estimate, Explainer
 from kdedge_runtime.caption import Caption, with_caption_below
 from kdedge_runtime.errors import SourceError, UsageError
-from kdedge_runtime.files import UniqueNames, staged
+from kdedge_runtime.files import UniqueNames, staged, written
 from kdedge_runtime.heat import peak, rectified
 from kdedge_runtime.model import Model
 from kdedge_runtime.overlay import OPACITY, draw_overlay
@@ -74,7 +74,7 @@ def explain(
     failures: list[SourceError] = []
     for index, path in enumerate(files):
         try:
-            frame = Frame(index, read_picture(path), 0.0, path.name)
+            frame = Frame(index, read_picture(path), 0.0, written(path.name))
         except SourceError as error:
             failures.append(error)
             continue
@@ -88,7 +88,7 @@ def explain(
                 explanation, saliency_map=estimate.map[None], explained_class=np.array([explained], np.int64)
             )
         answer = read_answer(model, frame, explanation, clock=lambda: 0.0)
-        target = output / names.take(path.stem, ".png")
+        target = output / names.take(written(path.stem), ".png")
         if target.resolve() in read:
             raise UsageError(
                 f"{target} is a picture to explain, and would be overwritten. Name another folder: -o DIR."

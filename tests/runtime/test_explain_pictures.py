@@ -1,5 +1,7 @@
 """Explained pictures on the disk: picture beside overlay, one file each, none lost."""
 
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,6 +52,14 @@ def test_pictures_of_the_same_name_do_not_overwrite_each_other(model: Model, tmp
     assert [item.written.name for item in done] == ["1.png", "1-2.png", "1-3.png"]
     for item, colour in zip(done, colours.values(), strict=True):
         assert Image.open(item.written).getpixel((5, 5)) == Image.new("RGB", (1, 1), colour).getpixel((0, 0))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes are Linux's")
+def test_a_name_that_is_no_utf8_is_written_in_letters(model: Model, photos: Path, tmp_path: Path) -> None:
+    odd = photos / os.fsdecode(b"caf\xe9.png")
+    (photos / "1-red.png").rename(odd)
+    (done,) = explain(model, [odd], tmp_path / "out")
+    assert (done.written.name, done.answer.frame.name) == ("caf\\xe9.png", "caf\\xe9.png")
 
 
 def test_no_picture_is_overwritten_by_its_explanation(model: Model, photos: Path) -> None:
