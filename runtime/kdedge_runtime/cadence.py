@@ -41,7 +41,7 @@ class Cadence:
             return cls(text)  # type: ignore[arg-type]  # one of the three literals
         if name == "every" and value.isdecimal() and int(value) > 0:
             return cls("every", every=int(value))
-        if name == "low-confidence" and re.fullmatch(r"0?\.\d+|1", value) and float(value) > 0:
+        if name == "low-confidence" and re.fullmatch(r"0?\.\d+|1(\.0*)?", value) and float(value) > 0:
             return cls("low-confidence", below=float(value))
         raise UsageError(
             f"--cadence {text} is none of: always, every=N (every=5), on-change, low-confidence[=P] (P in (0, 1], "

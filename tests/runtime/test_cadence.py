@@ -12,6 +12,7 @@ def test_what_users_type_is_read() -> None:
     assert Cadence.parse("every=5") == Cadence("every", every=5)
     assert Cadence.parse("on-change") == Cadence("on-change")
     assert Cadence.parse("low-confidence") == Cadence("low-confidence", below=0.5)
+    assert Cadence.parse("low-confidence=1.0") == Cadence.parse("low-confidence=1")
     assert Cadence.parse("low-confidence=0.8") == Cadence("low-confidence", below=0.8)
 
 
