@@ -103,7 +103,7 @@ class Metadata:
         try:
             values["labels"] = _labels(_checked(values["labels"], list))
             values["input"] = _image_input(_checked(values["input"], dict))
-            values["outputs"] = Outputs(**_known(Outputs, _checked(values["outputs"], dict)))
+            values["outputs"] = _outputs(_checked(values["outputs"], dict))
             if values.get("task", "classify") != "classify":
                 raise ValueError(f"unknown task {values['task']!r}")
             metadata = cls(**values)
@@ -151,9 +151,19 @@ def _image_input(values: dict[str, Any]) -> ImageInput:
         raise ValueError(f"unknown kind of input {values['kind']!r}")
     spec = ImageInput(**_known(ImageInput, values) | {"mean": tuple(values["mean"]), "std": tuple(values["std"])})
     sizes_are_sound = all(isinstance(side, int) and 0 < side <= 8192 for side in (spec.height, spec.width))
-    if not sizes_are_sound or len(spec.mean) != 3 or len(spec.std) != 3 or not 0 < spec.crop_fraction <= 1:
+    channels_are_sound = len(spec.mean) == len(spec.std) == 3 and all(map(math.isfinite, (*spec.mean, *spec.std)))
+    if not sizes_are_sound or not channels_are_sound or not 0 < spec.crop_fraction <= 1:
         raise ValueError(f"impossible input {values}")
     _checked(spec.name, str)
     if spec.resize not in get_args(Resize) or spec.interpolation not in get_args(Interpolation):
         raise ValueError(f"unknown resize rule {spec.resize!r} or interpolation {spec.interpolation!r}")
     return spec
+
+
+def _outputs(values: dict[str, Any]) -> Outputs:
+    outputs = Outputs(**_known(Outputs, values))
+    _checked(outputs.method, str)
+    sides = (outputs.map_height, outputs.map_width)
+    if not all(side is None or (isinstance(side, int) and side > 0) for side in sides):
+        raise ValueError(f"impossible map {values}")
+    return outputs
