@@ -168,20 +168,20 @@ def make_lively(model: nn.Module, side: int) -> None:
             for module in norms:
                 module.momentum = None
             model.train()
-            model(_normalised(4, 0, side))
+            model(normalised(4, 0, side))
             for module in norms:
                 module.momentum = 0.1
         model.eval()
 
 
-def _normalised(n: int, seed: int, side: int) -> Tensor:
+def normalised(n: int, seed: int, side: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     coarse = F.interpolate(torch.randn(n, 3, 6, 6, generator=generator), side, mode="bilinear")
     return coarse + 0.4 * torch.randn(n, 3, side, side, generator=generator)
 
 
 def pictures(spec: ImageInput, n: int, seed: int) -> np.ndarray:
-    x = (_normalised(n, seed, spec.height) * 0.2 + 0.5).clamp(0, 1) * 255
+    x = (normalised(n, seed, spec.height) * 0.2 + 0.5).clamp(0, 1) * 255
     return x.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
 
 

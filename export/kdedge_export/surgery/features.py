@@ -61,19 +61,24 @@ def find_features(
     candidates = find_candidates(view, cuts, path)
     followed = follow(view, port, path, candidates.tensors, feed, name)
     tensors = {*candidates.cuts} if is_cut else {*candidates.cuts, *candidates.readers(followed.grid)}
+    too_early = ""
     for tensor in sorted(tensors, key=view.place, reverse=True):
         layout = followed.layout(tensor)
         if layout is None:
             continue
         reading = attentions(view, view.between(tensor, logits))
         if len(reading) > 1 and not (is_cut and layout.kind == "tokens"):
-            break  # blocks of attention, in which all cells get to know of each other
+            too_early = (
+                f" The last that lie over the picture are {tensor}, {layout.height} × {layout.width} cells, and behind "
+                f"them {len(reading)} attentions let all cells know of each other."
+            )
+            break
         if moves_logits(view, tensor, layout, logits, feed, name):
             return _features(followed, tensor, layout)
     raise HeadNotSupported(
         f"{name} has no features with weights after them that lie over a picture and that the answer depends on: "
         "no [N, C, h, w] or [N, h, w, C] that all of it goes through, and no tokens [N, T, C]"
-        f"{_why_no_tokens(followed, candidates.cuts)}. Name a tensor that has: --target-layer TENSOR."
+        f"{_why_no_tokens(followed, candidates.cuts)}.{too_early} Name a tensor that has: --target-layer TENSOR."
     )
 
 
