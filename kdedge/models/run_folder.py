@@ -117,10 +117,12 @@ def lock_run(folder: Path) -> Iterator[None]:
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise UsageError(
                 f"Another process is training into {folder}. Wait for it, or choose another folder with --out."
             ) from error
+        except OSError:  # some network file systems lock no folders either
+            pass
         for name in (RECORD, METRICS, BEST, LAST):
             for left in folder.glob(f".{Path(name).stem}-*{Path(name).suffix}"):
                 left.unlink()

@@ -1,11 +1,14 @@
 """What a run folder says about its model, and what is said about a damaged one."""
 
+import errno
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from kdedge.models.run_folder import RunRecord, is_run, read_run, write_run
+from kdedge.models.run_folder import RunRecord, is_run, lock_run, read_run, write_run
 from kdedge.models.spec import ModelSpec
 from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.metadata import ImageInput
@@ -32,6 +35,22 @@ def test_a_record_survives_the_disk(tmp_path: Path) -> None:
     write_run(tmp_path / "run", finished)
     assert read_run(tmp_path / "run") == finished
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"], "no temporary file stays"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such locks")
+@pytest.mark.parametrize("fault", [errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_where_folders_cannot_be_locked_training_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: int
+) -> None:
+    """NFS wants a lock's file open for writing, which no folder is."""
+
+    def no_locks(handle: int, operation: int) -> None:
+        raise OSError(fault, os.strerror(fault))
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with lock_run(tmp_path / "run"):
+        write_run(tmp_path / "run", RECORD)
+    assert read_run(tmp_path / "run") == RECORD
 
 
 def test_a_full_disk_leaves_the_record_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
