@@ -21,7 +21,17 @@ from kdedge.distill.settings.request import Request, plan_for
 from kdedge.distill.teacher.cache import AnswerCache
 from kdedge.distill.teacher.load import as_teacher, heritage, load_teachers, reload_teachers, teacher_record
 from kdedge.models.inherit import Inherited
-from kdedge.models.run_folder import ANSWERS, BEST, LAST, RunRecord, lock_run, read_run, require_free, write_run
+from kdedge.models.run_folder import (
+    ANSWERS,
+    BEST,
+    LAST,
+    METRICS,
+    RunRecord,
+    lock_run,
+    read_run,
+    require_free,
+    write_run,
+)
 from kdedge.models.spec import ModelSpec
 from kdedge.models.teachers import LoadedTeacher
 from kdedge_runtime.errors import DataError, UsageError
@@ -105,6 +115,8 @@ def start_run(
     with lock_run(out) if group.leads else nullcontext():
         if group.leads:
             require_free(out)  # planning takes a while
+            for left in (METRICS, BEST, LAST):  # by a run whose record is gone: --resume would go on with its weights
+                (out / left).unlink(missing_ok=True)
             write_run(out, record)
         return desk.finish(trainer, record, resume=False)
 

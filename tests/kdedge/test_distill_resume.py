@@ -25,7 +25,7 @@ from training_toys import ONE_THREAD, Listener, kdedge, kdedge_command, metrics_
 
 from kdedge.distill.loop import checkpoint
 from kdedge.distill.run import Request, continue_run, start_run
-from kdedge.models.run_folder import BEST, LAST, METRICS, is_run, lock_run, read_run, write_run
+from kdedge.models.run_folder import BEST, LAST, METRICS, RECORD, is_run, lock_run, read_run, write_run
 from kdedge_runtime.errors import DataError, UsageError
 
 processes = multiprocessing.get_context("forkserver")
@@ -320,6 +320,16 @@ class TestRefused:
         (half_done / LAST).write_bytes((half_done / LAST).read_bytes()[:1000])
         with pytest.raises(UsageError, match="Cannot read the checkpoint"):
             continue_run(plain.request, half_done, Listener(), "cpu")
+
+
+def test_a_run_without_a_record_leaves_nothing_for_the_next_one_to_go_on_from(plain: Reference, tmp_path: Path) -> None:
+    run = shutil.copytree(plain.folder, tmp_path / "run")
+    (run / RECORD).unlink()
+    other = replace(plain.request, seed=4, epochs=2)
+    killed(other, run, step=(0, 2))
+    listener = Listener()
+    continue_run(other, run, listener, "cpu")
+    assert [line["epoch"] for line in listener.epochs] == [1, 2]
 
 
 def test_what_a_killed_process_left_half_written_is_cleared_away(plain: Reference, half_done: Path) -> None:
