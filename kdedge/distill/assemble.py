@@ -91,9 +91,10 @@ def assemble(
         UsageError: the loss needs what student or teacher cannot give.
     """
     if recipe.batch_size % group.size:
+        divisible = recipe.batch_size // group.size * group.size  # not the next above: there may be no more pictures
+        expected = f"Expected a --batch-size such as {divisible}." if divisible else "Start fewer processes."
         raise UsageError(
-            f"A batch of {recipe.batch_size} pictures cannot be divided among {group.size} processes. "
-            f"Expected a --batch-size such as {-(-recipe.batch_size // group.size) * group.size}."
+            f"A batch of {recipe.batch_size} pictures cannot be divided among {group.size} processes. {expected}"
         )
     objective = objective_of(recipe)
     hinted = _watch_layers(student, teacher, recipe, objective)

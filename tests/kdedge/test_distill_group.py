@@ -109,12 +109,27 @@ class Unmet(Group):
         return values
 
 
+@pytest.mark.parametrize(
+    ("asked", "processes", "told"),
+    [
+        (15, 2, r"A batch of 15 pictures cannot be divided among 2 processes\. Expected a --batch-size such as 14\."),
+        (64, 5, r"A batch of 48 pictures cannot be divided among 5 processes\. Expected a --batch-size such as 45\."),
+        (3, 4, r"A batch of 3 pictures cannot be divided among 4 processes\. Start fewer processes\."),
+    ],
+    ids=["odd", "more than there are pictures", "more processes than pictures"],
+)
 def test_a_batch_that_cannot_be_divided_is_refused(
-    scenes: Path, teacher_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scenes: Path,
+    teacher_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: int,
+    processes: int,
+    told: str,
 ) -> None:
-    monkeypatch.setattr("kdedge.distill.run.join_group", lambda _device: Unmet(0, 2))
-    request = Request(str(scenes), "small:resnet8", teacher=(str(teacher_run),), epochs=EPOCHS, batch_size=15)
-    with pytest.raises(UsageError, match="A batch of 15 pictures cannot be divided among 2 processes"):
+    monkeypatch.setattr("kdedge.distill.run.join_group", lambda _device: Unmet(0, processes))
+    request = Request(str(scenes), "small:resnet8", teacher=(str(teacher_run),), epochs=EPOCHS, batch_size=asked)
+    with pytest.raises(UsageError, match=told):
         start_run(request, tmp_path / "run", Listener(), "cpu")
     assert not (tmp_path / "run").exists()
 
