@@ -235,16 +235,18 @@ def _lineage(source: str, trained: TrainedModel) -> dict[str, Any]:
     record = read_run(Path(source))
     data = {"name": source_name(record.data["source"]), **record.data}
     del data["source"]  # a path
-    teacher = record.teacher and {
-        "name": Path(record.teacher["source"]).name,
-        "weights_sha256": record.teacher.get("weights_sha256"),
-    }
     return {
         "student": student | {"source": Path(source).resolve().name},
-        "teacher": teacher,
+        "teacher": None if record.teacher is None else _taught_by(record.teacher),
         "data": data,
         "model": asdict(replace(record.model, name=Path(record.model.name).name)),
     }
+
+
+def _taught_by(teacher: dict[str, Any]) -> dict[str, Any]:
+    """The name of a run's teacher and the hash of its weights; of several, which have none in common, all names."""
+    names = [Path(member["source"]).name for member in teacher.get("members", [teacher])]
+    return {"name": " + ".join(names), "weights_sha256": teacher.get("weights_sha256")}
 
 
 def _run_metrics(source: str) -> dict[str, Any]:

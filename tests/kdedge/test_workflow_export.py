@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -16,7 +17,7 @@ from torch import nn
 from training_toys import CLASSES, SIDE
 
 from kdedge.data import decode, scan
-from kdedge.models.run_folder import BEST, read_run
+from kdedge.models.run_folder import BEST, read_run, write_run
 from kdedge.models.spec import ModelSpec
 from kdedge.models.trained import TrainedModel, load_trained
 from kdedge.models.zoo import build
@@ -74,6 +75,15 @@ def test_a_run_gives_a_file_that_answers_and_explains_as_pytorch_does(exported_r
     logits = logits.detach()
     np.testing.assert_allclose(answer.logits, logits, atol=1e-4 * float(logits.abs().max()))
     np.testing.assert_allclose(answer.saliency_map, maps, atol=1e-4 * float(np.abs(maps).max()))
+
+
+def test_the_file_names_all_teachers_of_several(exported_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(exported_run, tmp_path / "student")
+    members = [{"source": f"/somewhere/{name}", "weights": None, "weights_sha256": name} for name in ("wide", "deep")]
+    sources = {"source": "/somewhere/wide + /somewhere/deep", "weights": None, "weights_sha256": None}
+    write_run(run, replace(read_run(run), teacher=sources | {"members": members}))
+    exported = export_model(str(run), profile=GENERIC)
+    assert exported.metadata.lineage["teacher"] == {"name": "wide + deep", "weights_sha256": None}
 
 
 def test_the_file_says_where_it_comes_from(exported_run: Path, teacher_run: Path, scenes: Path) -> None:
