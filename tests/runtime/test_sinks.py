@@ -294,6 +294,17 @@ def test_the_status_line_says_how_far_the_run_is_and_leaves_no_trace(tmp_path: P
     assert shown[2:] == [""], "at most five times a second, and cleared at the end"
 
 
+def test_a_strangers_labels_cannot_steer_the_terminal(progress: Progress) -> None:
+    answer = replace(_answer(), ranking=(("stop\x1b[2J\nsign\x9b1m", 0.9),))
+    progress.count(answer)
+    terminal = io.StringIO()
+    with StatusLine(terminal) as sink:
+        sink.write(answer, progress)
+    shown = terminal.getvalue().split("\r\x1b[2K")[1]
+    assert "stop·[2J·sign·1m 90 %" in shown
+    assert progress.summary().table().splitlines()[-1] == "answers: stop·[2J·sign·1m 1"
+
+
 def test_a_window_without_a_screen_or_with_a_headless_opencv_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     cv2 = pytest.importorskip("cv2")
     monkeypatch.delenv("DISPLAY", raising=False)

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from kdedge_runtime.answer import Answer
-from kdedge_runtime.progress import Progress
+from kdedge_runtime.progress import Progress, on_a_line
 
 __all__ = ["StatusLine"]
 
@@ -46,7 +46,7 @@ class StatusLine:
         reconnects = f" · {progress.reconnects:,} reconnects" if progress.reconnects else ""
         self._rewrite(
             f"{counted} · {progress.recent_fps:.1f} fps · {progress.dropped:,} dropped{reconnects} · "
-            f"{answer.age_ms:.0f} ms old · {answer.label} {answer.probability * 100:.0f} %"
+            f"{answer.age_ms:.0f} ms old · {on_a_line(answer.label)} {answer.probability * 100:.0f} %"
         )
 
     def _rewrite(self, text: str) -> None:
