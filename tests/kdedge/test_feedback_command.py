@@ -2,7 +2,9 @@
 
 import csv
 import io
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -82,7 +84,7 @@ def test_boxes_are_in_pixels_of_the_files_that_they_name(database: Path, tmp_pat
         assert row["file"].startswith("nut, M4/")
 
 
-@pytest.mark.parametrize("label", ["../../etc", "/etc/cron.d", "..", ".hidden", "a\\b", "nul\0", " . "])
+@pytest.mark.parametrize("label", ["../../etc", "/etc/cron.d", "..", ".hidden", "a\\b", "nul\0", " . ", "停" * 200])
 def test_no_label_leads_out_of_the_folder_or_hides_it(label: str, tmp_path: Path) -> None:
     target = tmp_path / "in" / "out"
     write_folder([verdict(1, label), verdict(2, "other")], target)
@@ -93,9 +95,17 @@ def test_no_label_leads_out_of_the_folder_or_hides_it(label: str, tmp_path: Path
 
 
 def test_labels_that_would_share_a_folder_are_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="'Bolt', 'bolt' would share a folder"):
-        write_folder([verdict(1, "bolt"), verdict(2, "Bolt")], tmp_path / "out")
+    with pytest.raises(DataError, match="'Bolt', 'bolt' would share a folder") as told:
+        write_folder([verdict(1, "bolt"), verdict(2, judgement="label", correct_label="Bolt")], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    with FeedbackStore.open(tmp_path / "said.db", 5) as store:
+        store.add(verdict(1, "bolt"))
+        store.add(verdict(2, judgement="label", correct_label="Bolt"))
+    way_out = str(told.value).split('"')[1].replace("THIS", "bolt").replace("THAT", "Bolt")
+    with closing(sqlite3.connect(tmp_path / "said.db")) as connection, connection:
+        connection.execute(way_out)
+    with FeedbackStore.open_to_read(tmp_path / "said.db") as store:
+        assert write_folder(store, tmp_path / "out").pictures == {"bolt": 2}
 
 
 def test_verdicts_without_a_label_are_no_data_set(tmp_path: Path) -> None:

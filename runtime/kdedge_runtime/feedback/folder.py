@@ -18,6 +18,8 @@ __all__ = ["Written", "write_folder"]
 
 _FORBIDDEN = '<>:"/\\|?*'
 """Characters that a folder's name may not have on some system."""
+_LONGEST_BYTES = 240
+"""Of a folder's name; most systems have room for 255."""
 
 
 @dataclass(frozen=True)
@@ -90,15 +92,17 @@ def _folder_names(labels: Collection[str]) -> dict[str, str]:
     if clashing:
         raise DataError(
             f"The labels {', '.join(map(repr, clashing))} would share a folder. Expected labels that differ in more "
-            "than letter case and punctuation."
+            "than letter case and punctuation. What somebody typed can be made another label, of a copy of the file: "
+            "`sqlite3 FILE \"UPDATE verdict SET correct_label = 'THIS' WHERE correct_label = 'THAT'\"`."
         )
     return names
 
 
 def _folder_name(label: str) -> str:
     clean = "".join("-" if character in _FORBIDDEN or ord(character) < 32 else character for character in label)
+    short = clean.encode()[:_LONGEST_BYTES].decode(errors="ignore")
     # A leading dot hides a folder, a trailing one is lost on Windows.
-    return clean.strip(" .") or "-"
+    return short.strip(" .") or "-"
 
 
 def _pixels(verdict: Verdict, box: Box) -> tuple[int, int, int, int]:
