@@ -38,8 +38,9 @@ class Written:
 def write_folder(verdicts: Iterable[Verdict], folder: Path) -> Written:
     """Write the pictures under the labels that people gave, and `boxes.csv` where they drew boxes.
 
-    Pictures are `CLASS/000001.jpg`; of several verdicts on the same picture the last one counts. `boxes.csv` has the
-    columns `file,x1,y1,x2,y2` in pixels of the picture.
+    Pictures are `CLASS/said-DIGEST.jpg`, named by their content: put among others they replace none. Of several
+    verdicts on the same picture the last one counts. `boxes.csv` has the columns `file,x1,y1,x2,y2` in pixels of the
+    picture.
 
     Args:
         verdicts: oldest first; gone through twice, so a `FeedbackStore` or a list.
@@ -66,11 +67,12 @@ def write_folder(verdicts: Iterable[Verdict], folder: Path) -> Written:
     pictures: Counter[str] = Counter()
     boxes: list[tuple[str, int, int, int, int]] = []
     for verdict in verdicts:
-        label, box = labelled.pop(_digest(verdict), (None, None))
+        digest = _digest(verdict)
+        label, box = labelled.pop(digest, (None, None))
         if label is None:
             continue
         pictures[label] += 1
-        file = f"{names[label]}/{sum(pictures.values()):06}.jpg"
+        file = f"{names[label]}/said-{digest[:8].hex()}.jpg"
         write_whole(folder / file, verdict.frame_jpeg, durable=False)
         if box is not None:
             boxes.append((file, *_pixels(verdict, box)))
