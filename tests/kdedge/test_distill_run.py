@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -181,6 +182,19 @@ class TestRefused:
     def test_a_loss_term_that_does_not_exist(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
         request = Request(str(tiny), SMALL, teacher=(str(teacher_run),), loss="ce,mapal", epochs=1)
         refused(tmp_path, request, r"Unknown loss term 'mapal'.*Did you mean mapall\?")
+
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            ({"lr": float("nan")}, r"--lr is nan\. Expected a number above zero, such as 0\.05\."),
+            ({"temperature": float("inf")}, r"--temperature is inf\. Expected a number above zero, such as 4\."),
+            ({"weights": "w.pth", "init": "teacher"}, r"both from w\.pth and from its teacher\. Leave one out\."),
+        ],
+        ids=["nan", "inf", "two beginnings"],
+    )
+    def test_options_that_are_no_numbers_or_contradict_each_other(self, options: dict[str, Any], told: str) -> None:
+        with pytest.raises(UsageError, match=told):
+            Request("photos", SMALL, teacher=("runs/teacher",), **options)
 
     @pytest.mark.parametrize("stride", [3, 64])
     def test_a_stride_that_cannot_be(self, tiny: Path, tmp_path: Path, stride: int) -> None:

@@ -2,12 +2,14 @@
 
 import dataclasses
 import hashlib
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from kdedge.distill.settings.file import Settings, load_settings, recipe_text
 from kdedge.distill.settings.loss_text import Loss, parse_loss
 from kdedge.distill.settings.plan import choose_batch_size, choose_recipe
+from kdedge_runtime.errors import UsageError
 
 __all__ = ["Plan", "Request", "plan_for"]
 
@@ -17,7 +19,11 @@ DEFAULT_STEPS = 4000
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for; None leaves the choice to the data and the device."""
+    """What the user asked for; None leaves the choice to the data and the device.
+
+    Raises:
+        UsageError: options contradict each other, or a number is none.
+    """
 
     data: str
     model: str
@@ -40,6 +46,13 @@ class Request:
     images_per_class: int | None = None
     cache_teacher: int | None = None
     seed: int | None = None
+
+    def __post_init__(self) -> None:
+        for option, value, usual in (("lr", self.lr, 0.05), ("temperature", self.temperature, 4)):
+            if value is not None and not 0 < value < math.inf:  # catches NaN too
+                raise UsageError(f"--{option} is {value:g}. Expected a number above zero, such as {usual:g}.")
+        if self.weights is not None and self.init is not None:
+            raise UsageError(f"The student cannot start both from {self.weights} and from its teacher. Leave one out.")
 
     @classmethod
     def from_record(cls, given: dict[str, Any]) -> "Request":
