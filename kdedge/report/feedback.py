@@ -21,7 +21,7 @@ def print_feedback(written: Written, folder: Path) -> None:
     if written.superseded:
         console.print(f"left out: {written.superseded:,} verdicts on pictures that were judged again later")
     if written.pictures:
-        added = shlex.join(["cp", "-r", f"{folder}/.", "DATA/train"])
+        added = shlex.join(["cp", "-rn", f"{folder}/.", "DATA/train"])
         console.print(
             f"\nNext: add them to the pictures that the model was trained on ({added}; DATA where it has no train/) "
             "and distill again.",

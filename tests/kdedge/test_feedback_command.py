@@ -67,7 +67,7 @@ def test_the_exported_folder_is_a_data_set(command: Callable[..., Outcome], data
     assert greys == kept, "a second verdict on a picture replaces the first"
     assert "4 pictures of 3 classes" in outcome.err
     assert "1 that are only known to be answered wrongly" in outcome.err
-    assert f"cp -r {folder}/. DATA/train" in outcome.err and "distill again" in outcome.err
+    assert f"cp -rn {folder}/. DATA/train" in outcome.err and "distill again" in outcome.err
 
 
 def test_exports_that_are_put_together_replace_no_other_picture(tmp_path: Path) -> None:
