@@ -25,7 +25,7 @@ from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.pictures import UnreadablePicture
 from kdedge_runtime.preprocess import fit
 
-__all__ = ["Stream", "cores", "fits"]
+__all__ = ["Stream", "cores", "fits", "most_that_fit"]
 
 _SHARE_OF_MEMORY = 0.5
 """The other half is for the model, its activations and everybody else."""
@@ -33,9 +33,14 @@ _LEFT_TO_MAIN = (signal.SIGINT, signal.SIGTERM)
 """Ctrl-C and service managers signal the whole process group."""
 
 
+def most_that_fit(spec: ImageInput, memory_bytes: int) -> int:
+    """How many pictures, decoded at the model's size, take at most half of the memory."""
+    return int(_SHARE_OF_MEMORY * memory_bytes) // (spec.height * spec.width * 3)
+
+
 def fits(count: int, spec: ImageInput, memory_bytes: int) -> bool:
     """Whether so many pictures, decoded at the model's size, take at most half of the memory."""
-    return count * spec.height * spec.width * 3 <= _SHARE_OF_MEMORY * memory_bytes
+    return count <= most_that_fit(spec, memory_bytes)
 
 
 class Stream:

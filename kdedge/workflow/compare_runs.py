@@ -70,6 +70,8 @@ def compare_runs(
             continue
         if data is None and answer.pictures.fingerprint != run.record.data["fingerprint"]:
             notes.add(f"the pictures in {answer.pictures.source} have changed since it was trained", run.name)
+        if answer.pictures.part is not None:
+            notes.add(f"classes and pictures are of {answer.pictures.part}", run.name)
         answers.append(answer)
     asked = {answer.title for answer in answers}
     teachers = []

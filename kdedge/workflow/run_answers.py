@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from kdedge.data import decode, scan
+from kdedge.data import scan
 from kdedge.models.trained import TrainedModel
 from kdedge.workflow.origins import as_model_classes
 from kdedge.workflow.run_history import RunHistory
+from kdedge.workflow.validation_side import read_validation_side
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.graph.deployed import Deployed, Plain, deploy
 from kdedge_export.validate import Predictions, predict
@@ -34,6 +35,8 @@ class Pictures:
     """int64 `[N]`, index into the labels."""
     names: tuple[str, ...]
     """Of each, unique in the data set."""
+    part: str | None = None
+    """Where they are not all, which."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +95,7 @@ class Questions:
     def _pictures(self, source: str, spec: ImageInput) -> Pictures:
         if (source, spec) not in self._read:
             collection = scan(source)
-            decoded = decode(
-                collection.val, spec, progress=lambda done, of: self.progress("reading pictures", done, of)
-            )
+            decoded, part = read_validation_side(collection, spec, self.progress)
             if not len(decoded):
                 raise DataError(f"{source} has no validation picture that can be read. Name others with --data.")
             self._read[source, spec] = Pictures(
@@ -104,6 +105,7 @@ class Questions:
                 images=decoded.images,
                 targets=decoded.targets,
                 names=tuple(sample.name for sample in decoded.samples),
+                part=part,
             )
         return self._read[source, spec]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kdedge.data import Collection, Decoded, decode, scan
+from kdedge.data import Collection, Decoded, scan
 from kdedge.data.collection import Divider
 from kdedge.data.objects import boxes_beside, object_masks
 from kdedge.models.run_folder import RunRecord, is_run
@@ -17,6 +17,7 @@ from kdedge.workflow.exported_files import ExportedFiles, open_files
 from kdedge.workflow.footprints import measure_footprints
 from kdedge.workflow.origins import as_model_classes, pictures_of
 from kdedge.workflow.taught_by import find_teacher
+from kdedge.workflow.validation_side import read_validation_side
 from kdedge_export.graph import deploy
 from kdedge_export.validate import (
     Data,
@@ -161,11 +162,8 @@ def _validation_set(
 ) -> ValidationSet:
     student = files.student
     # As in training, and not as the file says: a file that says otherwise is found out by it.
-    decoded = decode(
-        collection.val, student.input, progress=lambda done, total: progress("reading pictures", done, total)
-    )
-    if decoded.problems:
-        notes.append(str(decoded.problems))
+    decoded, part = read_validation_side(collection, student.input, progress)
+    notes += [str(told) for told in (part, decoded.problems) if told]
     labels = _labels(files)
     return ValidationSet(
         images=decoded.images,

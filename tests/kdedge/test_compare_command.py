@@ -10,11 +10,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from compare_toys import MEAN, STD, epoch_line, make_run, taught_line
+from compare_toys import MEAN, SIDE, STD, epoch_line, make_run, taught_line
 from onnx import numpy_helper
 from PIL import Image
 from training_toys import CLASSES, VAL, Outcome, write_foreign_file, write_scenes
 
+from kdedge.distill.machine.compute import Compute
 from kdedge.distill.teacher.cache import AnswerCache
 from kdedge.models.run_folder import ANSWERS, BEST
 from kdedge.models.trained import load_trained
@@ -101,6 +102,16 @@ class TestMeasuring:
         assert comparison.answers == () and len(comparison.parameters) == 2
         (note,) = comparison.notes
         assert note.startswith("a, b: no answers to pictures, only recorded figures.") and str(gone) in note
+
+    def test_of_more_pictures_than_fit_in_half_of_the_memory_a_part_is_asked_about(
+        self, runs: list[Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Compute, "memory_bytes", 2 * 9 * SIDE * SIDE * 3)
+        comparison = compare_runs(runs)
+        (note,) = comparison.notes
+        assert note.startswith("student-0, student-1, teacher: classes and pictures are of 9 of 18 validation pictures")
+        assert [len(one.pictures.names) for one in comparison.answers] == [9, 9, 9]
+        assert np.bincount(comparison.answers[0].pictures.targets).tolist() == [3, 3, 3]
 
     def test_other_pictures_can_be_named(self, scenes: Path, tmp_path: Path) -> None:
         comparison = compare_runs([make_run(tmp_path / "run", data=tmp_path / "nowhere")], data=str(scenes))

@@ -18,8 +18,9 @@ from onnx import numpy_helper
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
-from training_toys import VAL, Outcome, write_foreign_file, write_scenes, write_unexplainable
+from training_toys import SIDE, VAL, Outcome, write_foreign_file, write_scenes, write_unexplainable
 
+from kdedge.distill.machine.compute import Compute
 from kdedge.models.run_folder import BEST, read_run, write_run
 from kdedge.models.spec import ModelSpec
 from kdedge.models.trained import load_trained
@@ -286,6 +287,16 @@ def test_pictures_that_cannot_be_read_are_told(run: Path, scenes: Path, tmp_path
     validation = validate_model(str(run), data=str(copy))
     assert validation.report.images == 3 * VAL - 1
     assert len(validation.report.notes) == 1 and "1 of 18" in validation.report.notes[0]
+
+
+def test_of_more_pictures_than_fit_in_half_of_the_memory_a_part_is_validated_on(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Compute, "memory_bytes", 2 * 9 * SIDE * SIDE * 3)
+    report = validate_model(str(run), quick=True).report
+    assert report.images == 9
+    assert report.notes == ("9 of 18 validation pictures, evenly spaced: more do not fit in half of the memory",)
+    assert [row.n for row in report.classes] == [3, 3, 3]
 
 
 def test_a_teacher_that_cannot_be_asked_is_left_out_with_a_note(run: Path, tmp_path: Path) -> None:
