@@ -265,7 +265,7 @@ def _output(path: Path, source: Source) -> Sink:
         raise UsageError(f"-o {path} is neither a video (*.mp4) nor a folder. Name one of them.")
     from kdedge_runtime.sinks.folder import PictureFolder
 
-    return PictureFolder(path)
+    return PictureFolder(path, names_differ=not stands_still(source))
 
 
 def _start_line(model: Model, setup: _Setup, method: str | None) -> str:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import tracemalloc
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -252,7 +253,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
 
 
 def test_pictures_go_to_files_of_their_names(tmp_path: Path, progress: Progress) -> None:
-    with PictureFolder(tmp_path / "out") as sink:
+    with PictureFolder(tmp_path / "out", names_differ=False) as sink:
         for name, shade in (
             ("a/1.png", 0),
             ("b/1.png", 100),
@@ -272,6 +273,18 @@ def test_pictures_go_to_files_of_their_names(tmp_path: Path, progress: Progress)
         "film.v2-000001.jpg": 50,
         "film.v2-000002.jpg": 60,
     }
+
+
+def test_of_weeks_of_a_camera_no_names_are_remembered(tmp_path: Path, progress: Progress) -> None:
+    with PictureFolder(tmp_path / "out", names_differ=True) as sink:
+        tracemalloc.start()
+        for index in range(2_000):
+            sink.write(_answer(name=f"usb-{index:06d}"), progress)
+            if index == 20:
+                before, _ = tracemalloc.get_traced_memory()
+        after, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert after - before < 20_000, "ten bytes a name"
 
 
 def test_names_stay_unique_also_where_case_is_ignored() -> None:

@@ -20,9 +20,16 @@ class PictureFolder:
 
     wants_overlay = True
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, names_differ: bool) -> None:
+        """Prepare to write.
+
+        Args:
+            folder: is made.
+            names_differ: frames are numbered, and only one of the same name may replace another; False gives pictures
+                of different places that share a name `-2`, `-3`, …, and remembers all names for it.
+        """
         self._folder = folder
-        self._names = UniqueNames()
+        self._names = None if names_differ else UniqueNames()
 
     def __enter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -39,7 +46,9 @@ class PictureFolder:
             return
         name = Path(answer.frame.name.replace(":", "-").replace(" ", "-"))
         stem = name.with_suffix("") if is_picture(name) else name
-        target = self._folder / self._names.take(stem.as_posix(), ".jpg")
+        # A camera's frames of weeks are not remembered.
+        file = f"{stem}.jpg" if self._names is None else self._names.take(stem.as_posix(), ".jpg")
+        target = self._folder / file
         try:
             write_whole(target, jpeg(answer.overlay, _QUALITY), durable=False)
         except OSError as error:
