@@ -55,7 +55,7 @@ EXPORTERS = ("dynamo", "dynamo, one picture", "TorchScript")
 """Of torch.onnx.export: the default one with an open and with a fixed batch, and `dynamo=False` with an open one."""
 SIDES = (128, 160, 192, 224)
 """In px; the smallest that a network takes is used."""
-_TWIN = 2e-4
+_TWIN = 2e-3
 """How far, relative to the largest value, a tensor of PyTorch may be from the file's features to be the same."""
 
 

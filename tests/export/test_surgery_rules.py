@@ -44,6 +44,8 @@ MATRIX = np.random.default_rng(3).normal(size=(5, 4)).astype(np.float32)
 STACK = np.random.default_rng(4).normal(size=(3, 1, 6, 2)).astype(np.float32)
 GAIN = np.random.default_rng(5).normal(size=6).astype(np.float32)
 EACH = np.random.default_rng(6).normal(size=(4, 1)).astype(np.float32)
+HEADS = (IMAGES, 2, 5, 4)
+SCORES = np.random.default_rng(8).normal(size=(5, 5)).astype(np.float32) + 2 * np.eye(5, dtype=np.float32)
 TURN = node("Transpose", ["x"], "turned", perm=[0, 2, 1])
 
 CASES = {
@@ -66,6 +68,39 @@ CASES = {
         epsilon=1e-3,
         constants={"gain": GAIN[:3], "none": np.zeros(3, np.float32)},
         shape=PLANES,
+    ),
+    "a norm of each group of channels": one(
+        "GroupNormalization",
+        lambda x: F.group_norm(x, 2, torch.from_numpy(GAIN), eps=1e-3),
+        "gain",
+        "none",
+        num_groups=2,
+        epsilon=1e-3,
+        constants={"gain": GAIN, "none": np.zeros(6, np.float32)},
+        opset=21,
+        shape=(IMAGES, 6, 3, 4),
+    ),
+    "a norm by the root mean square": one(
+        "RMSNormalization",
+        lambda x: F.rms_norm(x, (6,), torch.from_numpy(GAIN), eps=1e-3),
+        "gain",
+        epsilon=1e-3,
+        constants={"gain": GAIN},
+        opset=23,
+    ),
+    "attention in one operator": Case(
+        lambda x: F.scaled_dot_product_attention(x, x.exp(), x, torch.from_numpy(SCORES)),
+        (node("Exp", ["x"], "keys"), node("Attention", ["x", "keys", "x", "mask"], "y")),
+        {"mask": SCORES},
+        opset=23,
+        shape=HEADS,
+    ),
+    "attention in one operator that does not see all": Case(
+        lambda x: F.scaled_dot_product_attention(x, x, x.exp(), torch.from_numpy(SCORES > 0), scale=0.3),
+        (node("Exp", ["x"], "values"), node("Attention", ["x", "x", "values", "mask"], "y", scale=0.3)),
+        {"mask": SCORES > 0},
+        opset=23,
+        shape=HEADS,
     ),
     "a sum": one("ReduceSum", lambda x: x.sum(1), "axes", keepdims=0, constants={"axes": [1]}),
     "a length": one("ReduceL2", lambda x: x.norm(dim=2, keepdim=True), axes=[-1]),
@@ -265,6 +300,8 @@ def test_a_derivative_equals_autograd(name: str) -> None:
             "Einsum that sums one operand by itself",
             one("Einsum", lambda x: x, "m", equation="bij,ki->bk", constants={"m": MATRIX}),
         ),
+        ("Attention that looks back only", one("Attention", lambda x: x, "x", "x", is_causal=1, shape=HEADS)),
+        ("Attention with its heads together", one("Attention", lambda x: x, "x", "x", q_num_heads=2, kv_num_heads=2)),
         ("Gather of the batch", one("Gather", lambda x: x, "at", axis=0, constants={"at": [1, 0]})),
         ("MaxPool over windows", one("MaxPool", lambda x: x, kernel_shape=[2, 2], shape=PLANES)),
         ("ReduceMax over the batch", one("ReduceMax", lambda x: x, axes=[0])),
@@ -292,7 +329,7 @@ def _by_graph(case: Case, weights: np.ndarray, x: np.ndarray, classes: np.ndarra
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(value, name) for name, value in held.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", case.opset)], ir_version=8)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", case.opset)], ir_version=10)
     view = GraphView(model)
     feed = {"x": x}
     names = {item for made in graph.node for item in (*made.input, *made.output)} - held.keys() - {"x"}

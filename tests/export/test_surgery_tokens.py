@@ -304,6 +304,16 @@ class TestGradCam:
         assert not {"LayerNormalization", "Gelu"} & {node.op_type for node in onnx.load(path).graph.node}
         assert_explains(explain_file(path, tmp_path / "ours.onnx"), model, layer, how)
 
+    def test_attention_in_one_operator(self, tmp_path: Path) -> None:
+        """As the default exporter writes it in operator version 23; the file keeps it."""
+        make, layer, how = NETS["a mask"]
+        model = random(make)
+        path = to_onnx(model, tmp_path / "theirs.onnx", dynamo=True, opset_version=23)
+        done = explain_file(path, tmp_path / "ours.onnx")
+        for file in (path, done.path):
+            assert sum(node.op_type == "Attention" for node in onnx.load(file).graph.node) == 2
+        assert_explains(done, model, layer, how)
+
     @pytest.mark.parametrize("net", ["class token", "mean of the picture's tokens"])
     def test_all_axes_open(self, tmp_path: Path, net: str) -> None:
         """As HuggingFace's exporter declares its input, although the weights of positions fix the size."""

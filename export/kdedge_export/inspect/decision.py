@@ -22,6 +22,7 @@ from kdedge_export.inspect.max_pool import max_pool
 from kdedge_export.inspect.stages import Layer, chosen, layers_with_cells
 from kdedge_export.surgery.anatomy import logits_of
 from kdedge_export.surgery.builder import PREFIX, Builder
+from kdedge_export.surgery.candidates import attentions
 from kdedge_export.surgery.edit import DELTA, MASK, with_edited_features
 from kdedge_export.surgery.gradient import gradients
 from kdedge_export.surgery.port import image_port
@@ -176,8 +177,8 @@ class _Run:
 
     @property
     def attentions(self) -> int:
-        """How many softmaxes are on the path."""
-        return sum(self.view.nodes[at].op_type == "Softmax" for at in self.path)
+        """How many are on the path."""
+        return len(attentions(self.view, self.path))
 
 
 def _with_batch_of_one(model: onnx.ModelProto) -> onnx.ModelProto:

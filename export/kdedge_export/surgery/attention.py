@@ -1,5 +1,7 @@
 """Derivatives of what attention is made of: softmax, and products of two activations, however they are written."""
 
+import math
+
 from kdedge_export.onnx_node import attributes
 from kdedge_export.surgery.step import CannotDifferentiate, Rule, Step
 
@@ -65,4 +67,36 @@ def _einsum(step: Step) -> dict[str, str]:
     return parts
 
 
-ATTENTION: dict[str, Rule] = {"Softmax": _softmax, "Einsum": _einsum}
+def _attention(step: Step) -> dict[str, str]:
+    """Of the operator that is all of `softmax(scale · Q Kᵀ + mask) V`, heads apart: its softmax is computed again."""
+    given, add = attributes(step.node), step.builder.add
+    names = [name for name in step.node.input if name]
+    query, key, value = names[:3]
+    heads = {step.shape(name)[1] for name in names[:3]}
+    if len(step.shape(query)) != 4 or len(heads) > 1 or len(names) > 4 or len(step.node.output) > 1:
+        raise CannotDifferentiate("Attention with its heads together, shared, or with a cache")
+    if given.get("is_causal", 0) or given.get("softcap", 0.0):
+        raise CannotDifferentiate("Attention that looks back only, or caps its scores")
+    scale = step.number(given.get("scale", step.shape(query)[-1] ** -0.5))
+
+    def turned(tensor: str) -> str:
+        return add("Transpose", tensor, perm=[0, 1, 3, 2])
+
+    scores = step.times(add("MatMul", query, turned(key)), scale)
+    if names[3:]:
+        is_kept = step.values[names[3]].dtype == bool
+        hidden = step.number(-math.inf)
+        scores = add("Where", names[3], scores, hidden) if is_kept else add("Add", scores, names[3])
+    weights = add("Softmax", scores, axis=-1)
+    weighted = step.times(weights, add("MatMul", step.grad, turned(value)))
+    total = step.builder.reduce("ReduceSum", weighted, [3], keepdims=True)
+    slope = step.times(add("Sub", weighted, step.times(weights, total)), scale)
+    parts: dict[str, str] = {}
+    for name, left, right in ((query, slope, key), (key, turned(slope), query), (value, turned(weights), step.grad)):
+        if name in step.wanted:
+            part = add("MatMul", left, right)
+            parts[name] = add("Add", parts[name], part) if name in parts else part
+    return parts
+
+
+ATTENTION: dict[str, Rule] = {"Softmax": _softmax, "Einsum": _einsum, "Attention": _attention}

@@ -59,8 +59,8 @@ def find_candidates(view: GraphView, cuts: Sequence[str], path: Sequence[int]) -
 
 
 def attentions(view: GraphView, path: Sequence[int]) -> list[int]:
-    """The softmaxes among some nodes."""
-    return [at for at in path if view.nodes[at].op_type == "Softmax"]
+    """The softmaxes among some nodes, and the operators that hold one."""
+    return [at for at in path if view.nodes[at].op_type in ("Softmax", "Attention")]
 
 
 def has_weights(view: GraphView, at: int) -> bool:

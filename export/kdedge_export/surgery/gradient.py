@@ -20,6 +20,7 @@ from kdedge_export.surgery.attention import ATTENTION, product
 from kdedge_export.surgery.builder import Builder
 from kdedge_export.surgery.extremes import EXTREMES
 from kdedge_export.surgery.moves import MOVES, put_back
+from kdedge_export.surgery.norms import NORMS
 from kdedge_export.surgery.pooling import pooled_axes
 from kdedge_export.surgery.reductions import REDUCTIONS
 from kdedge_export.surgery.row import only_row
@@ -161,44 +162,6 @@ def _spread(step: Step, weight: str, kernel: tuple[int, ...], given: dict[str, A
     return step.builder.add("ConvTranspose", step.grad, weight, **given, output_padding=unseen)
 
 
-def _batch_norm(step: Step) -> dict[str, str]:
-    x, scale, _, _, variance = step.node.input
-    epsilon = step.number(attributes(step.node).get("epsilon", 1e-5))
-    deviation = step.builder.add("Sqrt", step.builder.add("Add", variance, epsilon))
-    factor = step.builder.add("Div", scale, deviation)
-    return {x: step.times(step.grad, step.builder.reshape(factor, [1, -1] + [1] * (len(step.shape(x)) - 2)))}
-
-
-def _layer_norm(step: Step) -> dict[str, str]:
-    x, scale = step.node.input[:2]
-    if attributes(step.node).get("axis", -1) not in (-1, len(step.shape(x)) - 1):
-        raise CannotDifferentiate("LayerNormalization over several axes")
-    return {x: _standardised(step, step.times(step.grad, scale), [-1])}
-
-
-def _instance_norm(step: Step) -> dict[str, str]:
-    x, scale = step.node.input[:2]
-    cells = list(range(2, len(step.shape(x))))
-    return {
-        x: _standardised(step, step.times(step.grad, step.builder.reshape(scale, [1, -1, *[1] * len(cells)])), cells)
-    }
-
-
-def _standardised(step: Step, grad: str, axes: list[int]) -> str:
-    """Through taking the mean away and dividing by the standard deviation, over some axes."""
-    x, add = step.node.input[0], step.builder.add
-
-    def mean(value: str) -> str:
-        return step.builder.reduce("ReduceMean", value, axes, keepdims=True)
-
-    epsilon = step.number(attributes(step.node).get("epsilon", 1e-5))
-    centred = add("Sub", x, mean(x))
-    deviation = add("Sqrt", add("Add", mean(step.times(centred, centred)), epsilon))
-    unit = add("Div", centred, deviation)
-    inner = add("Sub", add("Sub", grad, mean(grad)), step.times(unit, mean(step.times(unit, grad))))
-    return add("Div", inner, deviation)
-
-
 def _mean(step: Step) -> dict[str, str]:
     x = step.node.input[0]
     axes = pooled_axes(step.view, step.node, len(step.shape(x)), step.shape(step.node.output[0]))
@@ -248,11 +211,9 @@ _RULES: dict[str, Rule] = {
     "Gemm": _gemm,
     "MatMul": _matmul,
     "Conv": _conv,
-    "BatchNormalization": _batch_norm,
-    "LayerNormalization": _layer_norm,
-    "InstanceNormalization": _instance_norm,
     **ARITHMETIC,
     **MOVES,
+    **NORMS,
     **ELEMENTWISE,
     **ATTENTION,
     **REDUCTIONS,

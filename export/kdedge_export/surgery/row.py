@@ -82,7 +82,9 @@ def only_row(builder: Builder, view: GraphView, values: Values, path: Sequence[i
     for at in inside - {taker}:
         node = onnx.NodeProto()
         node.CopyFrom(view.nodes[at])
-        varies = 1 if node.op_type in ("MatMul", "LayerNormalization", "ReduceMean") else len(node.input)
+        varies = (
+            1 if node.op_type in ("MatMul", "LayerNormalization", "RMSNormalization", "ReduceMean") else len(node.input)
+        )
         node.input[:] = [*map(part, node.input[:varies]), *node.input[varies:]]
         node.output[:] = [part(node.output[0])]
         row.nodes[at] = node
@@ -98,7 +100,7 @@ def _takes_one(view: GraphView, node: onnx.NodeProto, values: Values) -> bool:
 
 def _works_on_each(view: GraphView, node: onnx.NodeProto, values: Values) -> bool:
     """Whether a node of tokens `[N, T, C]` gives each its own."""
-    if node.op_type == "LayerNormalization":
+    if node.op_type in ("LayerNormalization", "RMSNormalization"):
         return attributes(node).get("axis", -1) in (-1, 2)
     if node.op_type == "MatMul":
         return view.is_weight(node.input[1]) and values[node.input[1]].ndim == 2
