@@ -112,8 +112,9 @@ def _boxed(boxes: list[tuple[float, float, float, float]] | None, sample: Sample
 
 
 def _painted(folder: Path, sample: Sample, spec: ImageInput) -> Mask | None:
-    stem = folder / Path(sample.name).with_suffix("")
-    path = next((path for suffix in PICTURE_SUFFIXES if (path := stem.with_suffix(suffix)).is_file()), None)
+    picture = folder / sample.name
+    named = (picture.with_suffix(suffix) for suffix in PICTURE_SUFFIXES)
+    path = next((path for path in named if path.is_file()), None)
     if path is None:
         return None
     with open_picture(str(path)) as opened:

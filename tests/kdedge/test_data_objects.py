@@ -79,6 +79,17 @@ def test_masks_are_pictures_of_the_same_name(tmp_path: Path, samples: list[FileS
         assert masks[0][4:12, 4:14].all() and masks[0].sum() == 80
 
 
+def test_a_dot_in_a_name_is_part_of_it(tmp_path: Path) -> None:
+    samples = []
+    for number in (1, 2):
+        for where, value in (("data", 0), ("masks", number - 1)):
+            (tmp_path / where).mkdir(exist_ok=True)
+            Image.new("L", (32, 32), value).save(tmp_path / where / f"frame.{number}.png")
+        samples.append(FileSample.below(tmp_path / "data", tmp_path / "data" / f"frame.{number}.png"))
+    first, second = object_masks(tmp_path / "masks", samples, SPEC)
+    assert first is not None and not first.any() and second is not None and second.all()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
