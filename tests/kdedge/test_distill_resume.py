@@ -316,6 +316,11 @@ class TestRefused:
         write_run(tmp_path / "run", replace(record, result=None, teacher=record.teacher | {"source": "resnet8"}))
         assert continue_run(request, tmp_path / "run", Listener(), "cpu").result is not None
 
+    def test_the_best_weights_in_the_place_of_the_last(self, plain: Reference, half_done: Path) -> None:
+        shutil.copy(half_done / BEST, half_done / LAST)
+        with pytest.raises(UsageError, match=r"last\.safetensors holds weights alone.* --weights FILE"):
+            continue_run(plain.request, half_done, Listener(), "cpu")
+
     def test_a_damaged_checkpoint(self, plain: Reference, half_done: Path) -> None:
         (half_done / LAST).write_bytes((half_done / LAST).read_bytes()[:1000])
         with pytest.raises(UsageError, match="Cannot read the checkpoint"):

@@ -18,6 +18,7 @@ from kdedge.distill.loop.stop import never
 from kdedge.distill.settings.recipe import Recipe
 from kdedge.models.run_folder import BEST, LAST, METRICS, merit, writing
 from kdedge.models.weights import load_state, read_state
+from kdedge_runtime.errors import UsageError
 from kdedge_runtime.files import write_whole
 
 __all__ = ["Observer", "Trainer"]
@@ -56,6 +57,7 @@ class Trainer:
 
         Raises:
             KdedgeError: the loss is no longer a number, or a file of the run cannot be written.
+            UsageError: the checkpoint is none.
         """
         group, device = self.learner.group, self.learner.compute.device
         at = self._restore(folder) if resume and (folder / LAST).is_file() else Position()
@@ -110,4 +112,10 @@ class Trainer:
     def _restore(self, folder: Path) -> Position:
         learner = self.learner
         note, state = restore(folder / LAST, learner.student.model, learner.projections, learner.optimizer)
-        return Position(tuple(note["history"]), note["step"], note["seconds"], state)
+        try:
+            return Position(tuple(note["history"]), note["step"], note["seconds"], state)
+        except KeyError as error:
+            raise UsageError(
+                f"{folder / LAST} holds weights alone, such as those of the best epoch, and not how far training was. "
+                "Start again in another --out, from these weights if you like: --weights FILE."
+            ) from error
