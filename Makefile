@@ -23,7 +23,7 @@ demo: install  ## Distill, export, validate and run on pictures rendered here: a
 	$(BIN)/kdedge demo
 
 test: install  ## Run the tests, under twelve minutes on two cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 test-models: install  ## Export every classifier of torchvision and timm's families: hours, goes on where it stopped
 	$(BIN)/python -m pytest -m models

@@ -28,7 +28,7 @@ def sound_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small network that has learned something, with its fp32 and int8 files; tests must not change it."""
     root = tmp_path_factory.mktemp("sabotage")
     data = write_scenes(root / "scenes", train=60, val=130)
-    start_run(Request(str(data), "small:resnet8", epochs=24, batch_size=16), root / "run", Listener(), "cpu")
+    start_run(Request(str(data), "small:resnet8", epochs=12, batch_size=16), root / "run", Listener(), "cpu")
     export_model(str(root / "run"), with_int8=True, profile=load_profile("generic"))
     return root / "run"
 
