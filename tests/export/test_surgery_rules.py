@@ -199,6 +199,19 @@ CASES = {
         {"gain": GAIN, "each": EACH, "at": 2},
         opset=20,
     ),
+    "rows of which some come twice": one(
+        "Gather", lambda x: x[:, [3, 0, 3, 3]], "at", axis=1, constants={"at": [3, 0, -1, 3]}
+    ),
+    "cells of planes, some twice": Case(
+        lambda x: x[:, :, [0, 2, 2]][..., [1, 1, 5]],
+        (
+            node("Transpose", ["x"], "first", perm=[2, 3, 0, 1]),
+            node("GatherND", ["first", "at"], "cells"),
+            node("Transpose", ["cells"], "y", perm=[2, 3, 0, 1]),
+        ),
+        {"at": [[[row, column] for column in (1, 1, 5)] for row in (0, 2, 2)]},
+        shape=PLANES,
+    ),
     "some rows in another order": one("Gather", lambda x: x[:, [3, 0]], "at", axis=1, constants={"at": [3, 0]}),
     "rows in opset 11": one("Gather", lambda x: x[..., 1], "at", axis=2, constants={"at": 1}, opset=11),
     "one of three, the batch second": Case(
@@ -294,7 +307,18 @@ def test_a_derivative_equals_autograd(name: str) -> None:
     ("name", "case"),
     [
         ("Gather at varying positions", one("Gather", lambda x: x, "at", axis=1, constants={"at": [[0, 1], [2, 3]]})),
-        ("Gather that takes values twice", one("Gather", lambda x: x, "at", axis=1, constants={"at": [1, 1]})),
+        (
+            "Gather that takes values twice before operator version 16",
+            one("Gather", lambda x: x, "at", axis=1, constants={"at": [1, 1]}, opset=15),
+        ),
+        (
+            "Gather that takes values of the first axis twice",
+            one("Gather", lambda x: x, "at", constants={"at": [1, 1]}),
+        ),
+        (
+            "GatherND at varying positions",
+            one("GatherND", lambda x: x, "at", batch_dims=1, constants={"at": [[1], [1]]}),
+        ),
         ("Einsum of this kind", one("Einsum", lambda x: x, equation="bij->bi")),
         (
             "Einsum that sums one operand by itself",

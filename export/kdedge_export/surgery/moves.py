@@ -9,6 +9,9 @@ from kdedge_export.surgery.view import Array
 
 __all__ = ["MOVES", "put_back"]
 
+_SUMS_SINCE = 16
+"""The operator version since which ScatterND adds."""
+
 
 def _through(step: Step) -> dict[str, str]:
     return {step.node.input[0]: step.grad}
@@ -69,9 +72,34 @@ def _gather(step: Step) -> dict[str, str]:
         raise CannotDifferentiate("Gather at varying positions")
     taken = places.reshape(-1) % shape[axis]
     if len(set(taken.tolist())) < len(taken):
-        raise CannotDifferentiate("Gather that takes values twice")
+        if axis == 0:
+            raise CannotDifferentiate("Gather that takes values of the first axis twice")
+        first = [axis, *(other for other in range(len(shape)) if other != axis)]
+        nothing, back = (step.builder.add("Transpose", item, perm=first) for item in (_nothing(step, x), step.grad))
+        summed = _summed(step, nothing, taken[:, None], back)
+        return {x: step.builder.add("Transpose", summed, perm=[first.index(place) for place in range(len(shape))])}
     grad = step.grad if places.ndim else step.builder.unsqueeze(step.grad, axis)
     return {x: put_back(step, grad, x, axis, taken)}
+
+
+def _gather_nd(step: Step) -> dict[str, str]:
+    x, indices = step.node.input
+    places = step.view.value(indices)
+    if places is None or attributes(step.node).get("batch_dims", 0):
+        raise CannotDifferentiate("GatherND at varying positions")
+    return {x: _summed(step, _nothing(step, x), places, step.grad)}
+
+
+def _nothing(step: Step, like: str) -> str:
+    return step.times(like, step.number(0.0))
+
+
+def _summed(step: Step, nothing: str, positions: Array, grad: str) -> str:
+    """Zeros with gradients added at positions of the first axes, `[..., axes]`, of which one may come twice."""
+    if step.builder.opset < _SUMS_SINCE:
+        raise CannotDifferentiate(f"{step.node.op_type} that takes values twice before operator version {_SUMS_SINCE}")
+    at = step.builder.constant(positions.astype(np.int64))
+    return step.builder.add("ScatterND", nothing, at, grad, reduction="add")
 
 
 def _in_order(places: Array, count: int) -> bool:
@@ -95,7 +123,7 @@ def put_back(step: Step, grad: str, x: str, axis: int, taken: NDArray[np.int64])
 def _split(step: Step) -> dict[str, str]:
     x, given = step.node.input[0], attributes(step.node)
     parts = [
-        step.grads.get(name) or step.times(name, step.number(0.0))  # a part that the answer does without
+        step.grads.get(name) or _nothing(step, name)  # a part that the answer does without
         for name in step.node.output
     ]
     return {x: step.builder.add("Concat", *parts, axis=given.get("axis", 0))}
@@ -130,6 +158,7 @@ MOVES: dict[str, Rule] = {
     "Pad": _pad,
     "Slice": _slice,
     "Gather": _gather,
+    "GatherND": _gather_nd,
     "Split": _split,
     "Expand": _expand,
 }
