@@ -153,6 +153,9 @@ class TestLoad:
             load_state(model, wider, "w.pth", replaced=("1.weight", "1.bias"))
 
     def test_old_files_without_the_batch_counter_are_welcome(self) -> None:
-        norm = nn.BatchNorm2d(3)
-        state = {name: value for name, value in norm.state_dict().items() if name != "num_batches_tracked"}
-        load_state(norm, state, "w.pth")
+        norm, old = (
+            nn.BatchNorm2d(3),
+            {name: torch.rand(3) for name in ("weight", "bias", "running_mean", "running_var")},
+        )
+        load_state(norm, old, "w.pth")
+        assert all(torch.equal(norm.state_dict()[name], value) for name, value in old.items())

@@ -104,7 +104,7 @@ def test_the_view_runs_with_the_run(model_path: Path) -> None:
         assert url.startswith("http://127.0.0.1:")
         assert urllib.request.urlopen(url + "snapshot.jpg", timeout=10).read()[:2] == b"\xff\xd8"
         assert process.wait(30) == 0
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(url, timeout=2)
 
 
