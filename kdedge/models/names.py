@@ -10,6 +10,7 @@ from typing import Any
 
 from kdedge.models.layouts import RESNETS
 from kdedge.models.published import torchvision_tags
+from kdedge.models.run_folder import BEST, is_run
 from kdedge_runtime.errors import MissingDependency, UsageError
 
 __all__ = ["canonical_name", "factory_parts", "import_timm", "is_factory", "networks_of"]
@@ -51,6 +52,11 @@ def canonical_name(name: str) -> str:
     for candidate in searched:
         if bare in libraries[candidate](bare):
             return f"{candidate}:{bare}"
+    if is_run(Path(name)):
+        raise UsageError(
+            f"{name} is a run, and here the name of a network is expected, such as that run's. "
+            f"To start from its weights: --weights {Path(name) / BEST}."
+        )
     elsewhere = [f"timm:{bare}"] if not library and bare in networks_of("timm") else []
     near = elsewhere or [
         f"{candidate}:{match}"

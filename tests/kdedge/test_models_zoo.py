@@ -1,5 +1,6 @@
 """Models by name: the libraries, the near misses, and the small networks of the literature."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -65,6 +66,11 @@ class TestNames:
     def test_a_name_like_no_other_gets_examples(self) -> None:
         with pytest.raises(UsageError, match=r"no model 'qqqq'\. Try resnet18"):
             canonical_name("qqqq")
+
+    def test_a_run_is_no_network_but_has_weights_to_start_from(self, teacher_run: Path) -> None:
+        weights = re.escape(str(teacher_run / "best.safetensors"))
+        with pytest.raises(UsageError, match=rf"is a run, .* name of a network is expected.* --weights {weights}\."):
+            canonical_name(str(teacher_run))
 
     def test_an_unknown_tag_of_timm_gets_the_known_ones(self) -> None:
         pytest.importorskip("timm")
