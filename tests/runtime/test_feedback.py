@@ -237,7 +237,7 @@ class TestTrouble:
         with FeedbackStore.open(tmp_path / "feedback.db", 20) as store:
             store.add(verdict(1))
             store._rows("PRAGMA max_page_count = 10")
-            with pytest.raises(FeedbackError, match="The disk is full: remove something, or lower the cap"):
+            with pytest.raises(FeedbackError, match="The disk is full: remove something"):
                 store.add(verdict(2, size_bytes=100_000))
             assert numbers(store) == [1]
 

@@ -318,7 +318,7 @@ def _explained(path: Path) -> Iterator[None]:
                 f"`mv {path} {path}.damaged`."
             ) from error
         remedy = {
-            sqlite3.SQLITE_FULL: "The disk is full: remove something, or lower the cap.",
+            sqlite3.SQLITE_FULL: "The disk is full: remove something.",
             sqlite3.SQLITE_READONLY: "The file cannot be written: name another place.",
             sqlite3.SQLITE_CANTOPEN: "The file cannot be opened: name another place.",
             sqlite3.SQLITE_BUSY: "Another program holds it: end that one, or name another file.",
