@@ -1,8 +1,10 @@
 """The view in a real browser, with real clicks, on a real run."""
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,11 @@ import numpy as np
 import pytest
 from browser import browser, open_page
 from PIL import Image
-from view_client import ABOUT, HERE
+from view_client import ABOUT, HERE, an_answer
 
 from kdedge_runtime.feedback import FeedbackStore
 from kdedge_runtime.model import Model
+from kdedge_runtime.progress import Progress
 from kdedge_runtime.runner import run
 from kdedge_runtime.serving import Address, Door
 from kdedge_runtime.sources.frame import Frame
@@ -271,3 +274,35 @@ def test_a_tab_that_is_looked_away_from_costs_nothing(chromium: Any, watched: Li
     assert watched.wants_overlay
     page.close()
     _until(lambda: not watched.wants_overlay)
+
+
+def test_a_picture_that_stays_for_long_can_still_be_judged(
+    chromium: Any, controls: Controls, store: FeedbackStore, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with `--cadence on-change` while nothing changes: all frames are answered, none is drawn."""
+    monkeypatch.setattr("kdedge_runtime.view.server.PATIENCE_S", 0.3)
+    ended, drawn = threading.Event(), []
+    with LiveView(HERE, ABOUT, controls, Feedback(store, "cd" * 32)) as view:
+
+        def answers() -> None:
+            for index in itertools.count():
+                if ended.wait(0.04):
+                    return
+                answer = an_answer(index)
+                if view.wants_overlay and not drawn:
+                    answer = replace(answer, overlay=answer.frame.rgb)
+                    drawn.append(answer.frame.name)
+                progress.count(answer)
+                view.write(answer, progress)
+
+        thread = threading.Thread(target=answers)
+        thread.start()
+        try:
+            page = _live(chromium, view.url, **DESK)
+            page.wait_for_timeout(1500)
+            page.click("[data-judgement=right]:enabled")
+            page.wait_for_selector("#told.good")
+        finally:
+            ended.set()
+            thread.join()
+    assert [verdict.frame_name for verdict in store] == drawn

@@ -107,13 +107,15 @@ class Board:
         self._leased_until = self._clock() + _LEASE_S
 
     def next_picture(self, after: int, timeout_s: float) -> Picture | None:
-        """Wait for an overlay that is newer than number `after`.
+        """Wait for an overlay that is newer than number `after`; any is newer than one that is still to come.
 
         Returns:
             None when the run has ended or nothing came in time.
         """
         deadline = time.monotonic() + timeout_s
         with self._changed:
+            if self._notice is None or after > self._notice.serial:
+                after = 0  # of an earlier run, which had come further
             while (drawn := self._drawn) is None or drawn[0].serial <= after or self._is_old(drawn[0]):
                 remaining = deadline - time.monotonic()
                 if self._closed or remaining <= 0:

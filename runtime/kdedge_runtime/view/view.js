@@ -52,8 +52,7 @@ async function watch() {
     try {
       const response = await fetch(`/snapshot.jpg?after=${shown}`, { signal: AbortSignal.timeout(15000) });
       if (response.status === 401) location.reload();
-      if (!response.ok) {
-        shown = 0;  // a run that was started anew counts from one again
+      if (!response.ok) {  // nothing new was drawn: what is on the screen can still be judged
         await pause(1000);
         continue;
       }
