@@ -23,6 +23,9 @@ def print_explained(result: ExplainedOnnx, source: Path) -> None:
     else:
         say(f"{file.path}  {size}")
         _say_method(result, say)
+    if result.left_out:
+        note = f"nothing in {source} reads its inputs {', '.join(result.left_out)}, so this file does without them"
+        console.print(flagged("note", note), soft_wrap=True)
     if file.labels_are_numbers and file.metadata is not None:
         last = len(file.metadata.labels) - 1
         note = f"the file does not name its classes, so they are called 0 to {last}. Name them: --labels FILE"
@@ -35,8 +38,9 @@ def print_explained(result: ExplainedOnnx, source: Path) -> None:
             "(pixel / 255 − mean) / std:\n"
             f"  {shlex.join(['kdedge', 'export', '--from-onnx', str(source)])} --mean MEAN --std STD\n"
             "  torchvision, timm: --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225\n"
-            "  Keras, pixels in [-1, 1]: --mean 0.5 --std 0.5\n"
-            "  in [0, 1]: --mean 0 --std 1; in [0, 255]: --mean 0 --std 1/255\n"
+            "  pixels in [-1, 1] (Keras: MobileNet, Inception, Xception, ResNetV2): --mean 0.5 --std 0.5\n"
+            "  in [0, 255], normalised inside (Keras: EfficientNet, MobileNetV3, ConvNeXt): --mean 0 --std 1/255\n"
+            "  in [0, 1]: --mean 0 --std 1\n"
             "  Keras, caffe mode (ResNet50, VGG16): --mean 0.48502,0.45796,0.40760 --std 1/255 --bgr"
         )
 

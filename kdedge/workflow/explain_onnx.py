@@ -9,6 +9,7 @@ import onnx
 
 from kdedge_export.inspect.structure import structure_of
 from kdedge_export.surgery import ExplainedFile, PixelInput, explain_file, read_labels
+from kdedge_export.surgery.load import load_file, unread_inputs
 from kdedge_export.surgery.port import example_feed, image_port
 from kdedge_export.surgery.saliency import Method
 from kdedge_export.surgery.view import GraphView, session_of
@@ -37,6 +38,8 @@ class ExplainedOnnx:
     file: ExplainedFile
     cost: MapCost | None
     """None where the file was explained already."""
+    left_out: tuple[str, ...] = ()
+    """The file's inputs that nothing in it reads, which ours does not ask for."""
 
 
 def explain_onnx(
@@ -69,14 +72,17 @@ def explain_onnx(
     progress("operating and checking", 0, 1)
     file = explain_file(source, output, target=target, method=method, pixels=pixels, labels=names, side_px=side_px)
     progress("operating and checking", 1, 1)
-    return ExplainedOnnx(file, None if file.was_explained else _cost(source, output, side_px))
+    if file.was_explained:
+        return ExplainedOnnx(file, None)
+    left_out = unread_inputs(onnx.load(source, load_external_data=False))
+    return ExplainedOnnx(file, _cost(source, output, side_px), left_out)
 
 
 def _cost(source: Path, output: Path, side_px: int | None) -> MapCost:
     calls: list[Callable[[], object]] = []
     macs: list[int] = []
     for path in (source, output):
-        model = onnx.load(path)
+        model = load_file(path)
         port = image_port(GraphView(model), str(path))
         session, feed = session_of(model, str(path), threads=1), example_feed(port, side_px, images=1)
         macs.append(structure_of(model, **({} if side_px is None else {"side_px": side_px})).macs)

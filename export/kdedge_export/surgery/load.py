@@ -5,10 +5,11 @@ from pathlib import Path
 import onnx
 from onnx import inliner
 
+from kdedge_export.surgery.view import GraphView
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.model import refuse_bundle
 
-__all__ = ["load_file"]
+__all__ = ["load_file", "unread_inputs"]
 
 OLDEST_OPSET = 9
 """The first that has the operators a map is made of (Where, OneHot)."""
@@ -19,7 +20,7 @@ _LARGEST_BYTES = 2_000_000_000
 
 
 def load_file(path: Path) -> onnx.ModelProto:
-    """A model with its weights inside, its functions inlined, and its constants no longer listed as inputs.
+    """A model with its weights inside and its functions inlined, whose inputs are none but those that it reads.
 
     Raises:
         ModelFileError: it is missing, damaged, too old or too large; or its weights are not beside it.
@@ -50,10 +51,21 @@ def load_file(path: Path) -> onnx.ModelProto:
         )
     if model.functions:
         model = inliner.inline_local_functions(model)
+    useless = set(unread_inputs(model))
     if model.ir_version < _OVERRIDABLE_SINCE_IR:
-        constants = {tensor.name for tensor in model.graph.initializer}
-        kept = [value for value in model.graph.input if value.name not in constants]
-        del model.graph.input[:]
-        model.graph.input.extend(kept)
+        useless |= {tensor.name for tensor in model.graph.initializer}
         model.ir_version = _OVERRIDABLE_SINCE_IR
+    kept = [value for value in model.graph.input if value.name not in useless]
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
     return model
+
+
+def unread_inputs(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Inputs without a default that nothing reads, such as constants that tf2onnx folded into others.
+
+    onnxruntime asks for a value of each all the same.
+    """
+    view = GraphView(model)
+    read = view.takers.keys() | {value.name for value in model.graph.output}
+    return tuple(name for name in view.inputs if name not in read)

@@ -1,0 +1,142 @@
+"""Whether `kdedge export --from-onnx` explains what other frameworks' converters really write, and rightly.
+
+    python -m venv keras  && keras/bin/pip  install tensorflow-cpu==2.21.0 tf2onnx==1.17.0
+    python -m venv paddle && paddle/bin/pip install paddlepaddle==3.3.1 paddle2onnx==2.1.0
+    python -m venv jax    && jax/bin/pip    install jax2onnx==0.17.1
+
+    keras/bin/python tests/benchmarks/foreign_nets.py keras FILES        # and paddle, jax, each in its own environment
+    python tests/benchmarks/foreign_files.py FILES ROWS.jsonl [--only PART_OF_A_NAME ...]    # in kdedge's environment
+
+Adds a JSON line a file: how it is explained or why it is refused; the errors of its map, and of its logits behind the
+front that `--mean` and `--std` make, against what the framework itself says of two pictures (see `foreign_nets`),
+relative to the largest value of a picture; the largest difference of the file's own outputs, 0 being bit for bit;
+whether a second run changes nothing; and which of `kdedge inspect`, `explain` and `run` fail. Rows that are there are
+not measured again.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from foreign_nets import Array, Front
+from PIL import Image
+from typer.testing import CliRunner
+
+from kdedge.cli.app import app
+
+RUNNER = CliRunner()
+
+
+def judge(path: Path, folder: Path, *, is_first: bool) -> dict[str, object]:
+    """One file's row; what is the same for all files of a network is asked of the first."""
+    with np.load(path.with_name(".".join(path.name.split(".")[:2]) + ".npz")) as held:
+        known = dict(held)
+    ours, twice, runs = (folder / name for name in ("ours.onnx", "twice.onnx", "runs.onnx"))
+    code, said = typed("export", "--from-onnx", path, "-o", ours)
+    if code:
+        return {"refused": said}
+    outputs = json.loads({item.key: item.value for item in onnx.load(ours).metadata_props}["kdedge.outputs"])
+    row = {key: outputs[key] for key in ("method", "head", "target_layer", "map_height", "map_width")}
+    row |= _against(path, ours, known)
+    typed("export", "--from-onnx", ours, "-o", twice)
+    row["is_idempotent"] = twice.read_bytes() == ours.read_bytes()
+    if is_first:
+        front = ["--mean", known["mean"], "--std", known["std"], *["--bgr"] * bool(known["bgr"])]
+        code, said = typed("export", "--from-onnx", path, "-o", runs, *front)
+        return row | ({"front_refused": said} if code else _behind_front(runs, known, folder))
+    return row
+
+
+def typed(*arguments: object) -> tuple[int, str]:
+    """A command of kdedge, without the seconds that starting Python takes: its exit code, and what it says."""
+    done = RUNNER.invoke(app, [str(part) for part in arguments])
+    return done.exit_code, str(done.exception) if done.exit_code else done.output
+
+
+def _against(path: Path, ours: Path, known: dict[str, Array]) -> dict[str, object]:
+    before, after = _session(path), _session(ours)
+    port, *unread = before.get_inputs()
+    idle = {item.name: np.zeros([size or 1 for size in item.shape], np.float32) for item in unread}
+    x = Front(str(known["mean"]), str(known["std"]), bool(known["bgr"]))(known["images"])
+    x = x if port.shape[-1] == 3 else np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+    own = [item.name for item in before.get_outputs()]
+    worst, maps = 0.0, []
+    for part in _batches(x, port.shape[0]):
+        expected = before.run(own, {port.name: part} | idle)
+        *found, saliency, _ = after.run([*own, "saliency_map", "explained_class"], {port.name: part})
+        maps.append(saliency)
+        worst = max(worst, *(error(one, two) for one, two in zip(found, expected, strict=True)))
+    return {"output_error": worst, "map_error": error(np.concatenate(maps), known["map"])}
+
+
+def _behind_front(runs: Path, known: dict[str, Array], folder: Path) -> dict[str, object]:
+    session, picture = _session(runs), folder / "picture.png"
+    parts = _batches(known["images"], session.get_inputs()[0].shape[0])
+    found = [session.run(["logits", "saliency_map"], {"image": part}) for part in parts]
+    logits, saliency = (np.concatenate([item[at] for item in found]) for at in (0, 1))
+    Image.fromarray(known["images"][0]).save(picture)
+    tried = {
+        "inspect": (runs, picture),
+        "explain": (runs, picture, "-o", folder / "explained"),
+        "run": (runs, "--source", picture),
+    }
+    failed = {verb: said for verb, given in tried.items() for code, said in [typed(verb, *given)] if code}
+    return {
+        "logit_error": error(logits, known["logits"]),
+        "map_error_behind_front": error(saliency, known["map"]),
+        "commands_that_fail": failed,
+    }
+
+
+def _batches(images: Array, batch: object) -> list[Array]:
+    return [images[:1], images[1:]] if isinstance(batch, int) else [images]
+
+
+def _session(path: Path) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 3, 1
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def error(measured: Array, expected: Array) -> float:
+    """The largest difference, relative to the largest value of the same picture; of other shapes infinite."""
+    if measured.shape != expected.shape:
+        return float("inf")
+    axes = tuple(range(1, expected.ndim))
+    return float((np.abs(measured - expected).max(axes) / np.abs(expected).max(axes)).max())
+
+
+def rows(folder: Path, done: set[str], only: list[str]) -> Iterator[dict[str, object]]:
+    """Of the files that are not done, one after another."""
+    for path in sorted(folder.glob("*.onnx")):
+        network = path.name.rpartition(".onnx")[0].split(".")[:2]
+        first = min(folder.glob(f"{'.'.join(network)}.*.onnx"))
+        if path.name in done or (only and not any(part in path.name for part in only)):
+            continue
+        with tempfile.TemporaryDirectory() as scratch:
+            yield {"file": path.name, **judge(path, Path(scratch), is_first=path == first)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", type=Path)
+    parser.add_argument("rows", type=Path)
+    parser.add_argument("--only", nargs="+", default=[])
+    asked = parser.parse_args()
+    lines = asked.rows.read_text().splitlines() if asked.rows.is_file() else []
+    known: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    with asked.rows.open("a") as file:
+        for row in rows(asked.files, {row["file"] for row in known}, asked.only):
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
