@@ -90,6 +90,7 @@ def start_run(
     desk = _Desk(collection, teachers, spec, spec_input, compute, group, out, audience)
     trainer, inherited = desk.trainer(draft_recipe(plan, request), request)
     check_map_size(trainer.learner.student.map_size)
+    desk.warn_of_stretching()
     desk.warn_of_a_stranger(trainer)
     trainer.recipe = recipe = settle_recipe(trainer, plan, group, on_cpu=on_cpu, warn=audience.on_warning)
     lines = describe(request, plan, trainer, teachers, spec, recipe, inherited)
@@ -209,6 +210,16 @@ class _Desk:
             progress=self.audience.on_ask,
         )
         return trainer, inherited
+
+    def warn_of_stretching(self) -> None:
+        """Tell of teachers that must look at pictures of another shape than they were trained on."""
+        for teacher in self.teachers:
+            height, width = teacher.input.height, teacher.input.width
+            if height != width:
+                self.audience.on_warning(
+                    f"The teacher {teacher.name} takes pictures of {width} × {height} px, and students take square "
+                    "ones: it is shown the middle of each picture, stretched. How often it is right then is said below."
+                )
 
     def warn_of_a_stranger(self, trainer: Trainer) -> None:
         """Tell of a teacher that does no better than chance."""

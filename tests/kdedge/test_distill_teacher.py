@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from training_toys import CLASSES, SIDE, Listener, write_scenes
+from training_toys import CLASSES, SIDE, Listener, write_foreign_file, write_scenes
 
 from kdedge.data import FileSample, scan
 from kdedge.distill.layers import channels, pair_layers, stages
@@ -224,6 +224,20 @@ class TestRun:
             start_run(request, tmp_path / "refused", Listener(), "cpu")
         record = start_run(replace(request, loss="ce,kd"), tmp_path / "run", Listener(), "cpu")
         assert record.result is not None and "val_map_pearson" not in record.result["last"]
+
+    def test_a_teacher_of_pictures_that_are_not_square_is_told_to_see_them_stretched(
+        self, tiny: Path, tmp_path: Path
+    ) -> None:
+        wide = write_foreign_file(tmp_path / "wide.onnx", SIDE)
+        model = onnx.load(wide)
+        model.graph.input[0].type.tensor_type.shape.dim[3].dim_value = 2 * SIDE
+        onnx.save(model, wide)
+        for teacher, told in ((wide, True), (write_foreign_file(tmp_path / "square.onnx", SIDE), False)):
+            listener = Listener()
+            request = Request(str(tiny), SMALL, teacher=(str(teacher),), loss="ce,kd", epochs=1)
+            start_run(request, tmp_path / teacher.stem, listener, "cpu")
+            stretched = [warning for warning in listener.warnings if "stretched" in warning]
+            assert bool(stretched) == told and all("wide.onnx takes pictures of 64 × 32 px" in one for one in stretched)
 
     def test_a_student_that_starts_from_its_teacher_starts_near_it(
         self, scenes: Path, teacher_run: Path, tmp_path: Path
