@@ -12,8 +12,7 @@ DATA/*.jpg                                                            no classes
 texts are left alone.
 """
 
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -24,7 +23,7 @@ from kdedge.data.sample import FileSample
 from kdedge.data.split import UNLABELLED, Split
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.files import written
-from kdedge_runtime.pictures import is_picture
+from kdedge_runtime.pictures import files_below, is_picture
 
 __all__ = ["list_folder", "require_folder"]
 
@@ -162,7 +161,7 @@ def _list(folder: Path) -> _Listing:
     unknown: list[Path] = []
     for path in entries:
         if path.is_dir():
-            pictures, strange = _sorted_out(_files_below(path))
+            pictures, strange = _sorted_out(files_below(path))
             classes.setdefault(written(path.name), []).extend(pictures)
             unknown += strange
     loose, strange = _sorted_out(path for path in entries if not path.is_dir())
@@ -201,19 +200,6 @@ def _labels(listings: Mapping[_Side, _Listing]) -> tuple[str, ...]:
 
 def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX")))
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    """All visible files, through links too, but for those that lead back to a folder around them."""
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        shown = [name for name in folders if not name.startswith((".", "__MACOSX"))]
-        folders[:] = [name for name in shown if not _leads_back(Path(parent, name))]
-        yield from (Path(parent, name) for name in names if not name.startswith("."))
-
-
-def _leads_back(folder: Path) -> bool:
-    """Whether it is a link to a folder that it is in itself: every picture would be found dozens of times."""
-    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 def _sorted_out(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:

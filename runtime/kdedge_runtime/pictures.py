@@ -1,6 +1,8 @@
 """Picture files of any kind as RGB arrays: the one reader that training, validation and device share."""
 
 import io
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -18,6 +20,7 @@ __all__ = [
     "Picture",
     "UnreadablePicture",
     "decode_picture",
+    "files_below",
     "is_picture",
     "jpeg",
     "load_picture",
@@ -79,9 +82,17 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
 
 
+def files_below(folder: Path) -> Iterator[Path]:
+    """All visible files, through links too, but for those that lead back to a folder around them."""
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        shown = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        folders[:] = [name for name in shown if not _leads_back(Path(parent, name))]
+        yield from (Path(parent, name) for name in names if not name.startswith("."))
+
+
 def picture_files(folder: Path) -> list[Path]:
-    """All pictures below a folder, sorted by their path relative to it."""
-    found = [path for path in folder.rglob("*") if is_picture(path) and path.is_file()]
+    """All pictures below a folder, sorted by their path relative to it; see `files_below`."""
+    found = [path for path in files_below(folder) if is_picture(path) and path.is_file()]
     return sorted(found, key=lambda path: path.relative_to(folder).parts)
 
 
@@ -178,6 +189,11 @@ def jpeg(picture: Pixels, quality: int) -> bytes:
     image.thumbnail((LONGEST_JPEG_PX, LONGEST_JPEG_PX))
     image.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether it is a link to a folder that it is in itself: every picture would be found dozens of times."""
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 def _rgb(picture: Image.Image) -> Image.Image:

@@ -182,5 +182,10 @@ def test_pictures_below_a_folder_are_found_in_the_order_of_their_paths(tmp_path:
     for name in ("b/1.png", "a/2.JPG", "a/10.webp", "c.jpeg", "notes.txt", ".hidden.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
+    for name in (".thumbnails/1.png", "a/.ipynb_checkpoints/2.png", "__MACOSX/1.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    (tmp_path / "b" / "link").symlink_to(tmp_path / "a")
+    (tmp_path / "a" / "back").symlink_to(tmp_path)
     found = [path.relative_to(tmp_path).as_posix() for path in picture_files(tmp_path)]
-    assert found == ["a/10.webp", "a/2.JPG", "b/1.png", "c.jpeg"]
+    assert found == ["a/10.webp", "a/2.JPG", "b/1.png", "b/link/10.webp", "b/link/2.JPG", "c.jpeg"]
