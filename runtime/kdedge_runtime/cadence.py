@@ -124,3 +124,7 @@ class Thinning:
             return "cadence"
         self._explained = label
         return None
+
+    def forget(self) -> None:
+        """Take the next answer for a change: somebody has begun to look, and sees nothing until one is explained."""
+        self._explained = None

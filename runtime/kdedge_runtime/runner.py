@@ -93,13 +93,17 @@ def run(
     thinning = Thinning(first.cadence, budget)
     looks = _Looks(model, source, current, progress, thinning, stop)
     recorded_fps = None if source.live else source.fps
+    watched = any(sink.wants_overlay for sink in sinks)
     painter = Painter(model.metadata.input, moving=not stands_still(source), fps=recorded_fps)
     try:
         with looks.ahead() as ready:
             for look in ready:
                 answer = look.answer(model)
                 painter.look(answer)
-                if answer.left_out is None and any(sink.wants_overlay for sink in sinks):
+                was_watched, watched = watched, any(sink.wants_overlay for sink in sinks)
+                if watched and not was_watched:
+                    thinning.forget()
+                if answer.left_out is None and watched:
                     with progress.timer.measure("overlay"):
                         answer = replace(answer, overlay=painter.paint(answer, current().opacity))
                 progress.count(answer)

@@ -251,6 +251,18 @@ def test_on_change_explains_what_is_new(model: Model, red_spot: np.ndarray) -> N
     assert [asked for _, asked in guess.asked] == [0, 2, 0]
 
 
+def test_whoever_begins_to_watch_is_shown_what_has_not_changed(model: Model, red_spot: np.ndarray) -> None:
+    class Late(Collector):
+        def write(self, answer: Answer, progress: Progress) -> None:
+            super().write(answer, progress)
+            self.wants_overlay = progress.frames >= 10
+
+    sink = Late()
+    run(model, Frames(*[red_spot] * 20), [sink], RunSettings(cadence=Cadence("on-change")))
+    assert [answer.overlay is not None for answer in sink.answers].count(True) == 1
+    assert sum(answer.left_out is None for answer in sink.answers) == 2, "the first frame, and the first that is seen"
+
+
 def test_over_budget_explanations_thin_and_no_frame_is_lost(model: Model, red_spot: np.ndarray) -> None:
     sink, guess = Collector(), Guess(cost_s=0.1)
     settings = RunSettings(budget_fps=50, explainer=guess)
