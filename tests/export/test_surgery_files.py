@@ -397,9 +397,9 @@ class TestRefusals:
             explain_file(path, tmp_path / "ours.onnx")
 
     def test_grad_cam_without_a_derivative(self, tmp_path: Path) -> None:
-        nodes = [*body(), node("GlobalMaxPool", ["features"], "pooled"), *head()[1:]]
-        path = write(tmp_path / "theirs.onnx", nodes)
-        with pytest.raises(HeadNotSupported, match="derivative of GlobalMaxPool"):
+        nodes = [*body(), node("GlobalAveragePool", ["features"], "means"), node("CumSum", ["means", "axis"], "pooled")]
+        path = write(tmp_path / "theirs.onnx", [*nodes, *head()[1:]], {"axis": np.array(1)})
+        with pytest.raises(HeadNotSupported, match="derivative of CumSum"):
             explain_file(path, tmp_path / "ours.onnx", method="gradcam")
 
 
