@@ -126,5 +126,5 @@ class Thinning:
         return None
 
     def forget(self) -> None:
-        """Take the next answer for a change: somebody has begun to look, and sees nothing until one is explained."""
+        """Take the next answer for a change: somebody has begun to look, or wants something else explained."""
         self._explained = None

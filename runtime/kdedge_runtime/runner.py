@@ -183,7 +183,8 @@ class _Looks:
         self._model = model
         self._source = source
         self._current = current
-        self._budget_fps = current().budget_fps
+        self._settings = current()
+        self._budget_fps = self._settings.budget_fps
         self._progress = progress
         self._timer = progress.timer
         self._thinning = thinning
@@ -228,7 +229,10 @@ class _Looks:
     def _look(self, prepared: tuple[Frame, Pixels]) -> _Look:
         frame, image = prepared
         started = time.perf_counter()
-        settings = self._current()
+        settings, before = self._current(), self._settings
+        if settings != before:
+            self._thinning.forget()
+        self._settings = settings
         explainer = settings.explainer
         explains = explainer is not None or self._model.has_map
         left_out = self._thinning.before(frame.index) if explains else None

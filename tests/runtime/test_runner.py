@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -317,6 +318,15 @@ def test_settings_may_change_from_frame_to_frame(model: Model, red_spot: np.ndar
     run(model, Frames(*[red_spot] * 40), [sink], lambda: RunSettings(class_index=2 if next(asked) > 10 else None))
     explained = [answer.explained for answer in sink.answers]
     assert (explained[0], explained[-1]) == ("red", "blue")
+
+
+def test_a_change_of_the_settings_is_explained_though_the_answer_stays(model: Model, red_spot: np.ndarray) -> None:
+    asked = itertools.count()
+    sink, before = Collector(), RunSettings(cadence=Cadence("on-change"))
+    after = replace(before, class_index=2)
+    run(model, Frames(*[red_spot] * 40), [sink], lambda: after if next(asked) > 10 else before)
+    explained = [answer.explained for answer in sink.answers if answer.left_out is None]
+    assert explained == ["red", "blue"]
 
 
 def test_the_summary_compares_with_what_is_reachable(model: Model, red_spot: np.ndarray) -> None:
