@@ -1,5 +1,6 @@
 """Every source gives RGB frames and accounts for those that it cannot give."""
 
+import itertools
 import logging
 import shutil
 import subprocess
@@ -51,6 +52,26 @@ def test_an_unreadable_picture_is_skipped_counted_and_named(photos: Path, caplog
     assert source.unreadable == 1
     assert len(frames) + source.unreadable == source.expected
     assert "2-green.png" in caplog.text
+
+
+def test_what_cannot_be_read_is_counted_each_round_and_named_once(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cv2 = pytest.importorskip("cv2", reason="videos need OpenCV")
+    (photos / "2-green.png").write_bytes(b"")
+    writer = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 12.0, (64, 48))
+    for seed in range(8):
+        writer.write(np.random.default_rng(seed).integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    writer.release()
+    whole = (tmp_path / "a.avi").read_bytes()
+    (tmp_path / "a.avi").write_bytes(whole[: len(whole) // 2])
+    for name, word in ((photos, "2-green.png"), (tmp_path / "a.avi", "promises 8 frames")):
+        caplog.clear()
+        with open_source(str(name), loop=True) as source, caplog.at_level(logging.WARNING):
+            frames = itertools.takewhile(lambda frame: frame.index < 20, source)
+            assert sum(1 for _ in frames) > 5
+        assert source.unreadable >= 3
+        assert len(caplog.records) == 1 and word in caplog.text
 
 
 def test_a_single_unreadable_picture_is_an_error(tmp_path: Path) -> None:

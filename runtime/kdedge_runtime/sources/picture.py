@@ -42,6 +42,7 @@ class PictureSource:
         self._path = path
         self._named = files
         self._files: list[Path] = []
+        self._told: set[Path] = set()
 
     def __enter__(self) -> Self:
         is_folder = self._path.is_dir()
@@ -71,7 +72,9 @@ class PictureSource:
             if len(self._files) == 1 and not self._path.is_dir():
                 raise
             self.unreadable += 1
-            _log.warning("skipped: %s", error)
+            if file not in self._told:  # and not in every round of a loop
+                self._told.add(file)
+                _log.warning("skipped: %s", error)
             return []
         name = file.relative_to(self._path) if self._path.is_dir() else Path(file.name)
         return [Frame(index, rgb, time.monotonic(), written(name.as_posix()))]

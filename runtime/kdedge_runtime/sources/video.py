@@ -44,6 +44,7 @@ class VideoSource:
         self._stem = Path(self.name).stem
         self._cv2: Any = None
         self._capture: Any = None
+        self._has_told = False
 
     def __enter__(self) -> Self:
         self._cv2 = cv2 = load_opencv("Reading a video")
@@ -83,12 +84,14 @@ class VideoSource:
             index += 1
         if self.expected is not None and index < self.expected:
             self.unreadable += self.expected - index
-            _log.warning(
-                "%s promises %d frames, %d could be read: the file is damaged, or its count is an estimate",
-                self.name,
-                self.expected,
-                given,
-            )
+            if not self._has_told:  # and not in every round of a loop
+                _log.warning(
+                    "%s promises %d frames, %d could be read: the file is damaged, or its count is an estimate",
+                    self.name,
+                    self.expected,
+                    given,
+                )
+            self._has_told = True
         if not given:
             raise SourceError(
                 f"No frame of {self.name} can be decoded. Check the file, or convert it: "
