@@ -217,6 +217,20 @@ def test_health_is_served(view: LiveView, monkeypatch: pytest.MonkeyPatch) -> No
     assert (response.status, json.loads(body)["status"]) == (503, "stalled")
 
 
+def test_a_fault_of_our_own_is_logged_and_a_client_that_goes_away_is_not(
+    view: LiveView, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for fault, told in ((BrokenPipeError("gone"), False), (ValueError("a fault"), True)):
+
+        def fail(*_: object, fault: Exception = fault) -> None:
+            raise fault
+
+        monkeypatch.setattr("kdedge_runtime.view.server._Site.metrics", fail)
+        with pytest.raises(http.client.RemoteDisconnected):
+            get(view, "/metrics.json")
+        assert ("A request was not answered" in caplog.text and "a fault" in caplog.text) == told
+
+
 def test_other_paths_are_not_found(view: LiveView) -> None:
     for path in ("/nothing", "/../page.html", "//etc/passwd", "/stream.mjpg/x", "/%2e%2e/server.py", "/server.py"):
         assert get(view, path)[0].status == 404, path

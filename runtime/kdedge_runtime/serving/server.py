@@ -5,6 +5,7 @@ import json
 import logging
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -142,8 +143,11 @@ class Server(ThreadingHTTPServer):
             self._slots.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Note that a client went away."""
-        _log.debug("a client went away", exc_info=True)
+        """Note that a client went away, or tell of a fault of ours."""
+        if isinstance(sys.exception(), OSError):
+            _log.debug("a client went away", exc_info=True)
+        else:
+            _log.error("A request was not answered; the run goes on.", exc_info=True)
 
 
 def _outcome(change: Callable[[dict[str, Any]], object], body: dict[str, Any]) -> tuple[HTTPStatus, object]:
