@@ -1,17 +1,18 @@
 """A whole data set in memory, and the size of its pictures."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
 from kdedge.data.collection import Collection
-from kdedge.data.decoding import Decoded, Progress, decode
+from kdedge.data.decoding import Decoded, Progress, decode, readable
 from kdedge.data.problems import Problems
 from kdedge.data.split import Split
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.pictures import UnreadablePicture
 
-__all__ = ["Dataset", "load", "load_validation", "typical_size"]
+__all__ = ["Dataset", "load", "load_validation", "readable_validation", "typical_size"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def load(
 
     val = load_validation(collection, spec, workers=workers, progress=shifted(0))
     train = decode(collection.train, spec, workers=workers, progress=shifted(len(collection.val)))
-    _require_all_classes(collection, "training", collection.train, train)
+    _require_all_classes(collection, "training", collection.train, train.targets.tolist(), train.problems)
     problems = Problems(len(collection.skipped), collection.skipped) + train.problems + val.problems
     return Dataset(collection.labels, train, val, collection.fingerprint, problems)
 
@@ -66,16 +67,29 @@ def load_validation(
             f"{collection.source} has one image a class, so none is left for validation. Expected two or more."
         )
     val = decode(collection.val, spec, workers=workers, progress=progress)
-    _require_all_classes(collection, "validation", collection.val, val)
+    _require_all_classes(collection, "validation", collection.val, val.targets.tolist(), val.problems)
     return val
 
 
-def _require_all_classes(collection: Collection, side: str, split: Split, decoded: Decoded) -> None:
-    lost = sorted(set(split.targets) - set(decoded.targets.tolist()))
+def readable_validation(collection: Collection, *, progress: Progress | None = None) -> tuple[Split, Problems]:
+    """The validation pictures that can be read, and what is wrong with the others; nothing is kept of them.
+
+    Raises:
+        DataError: no readable picture is left of a class.
+    """
+    side, problems = readable(collection.val, progress=progress)
+    _require_all_classes(collection, "validation", collection.val, side.targets, problems)
+    return side, problems
+
+
+def _require_all_classes(
+    collection: Collection, side: str, split: Split, found: Iterable[int], problems: Problems
+) -> None:
+    lost = sorted(set(split.targets) - set(found))
     if lost:
         names = ", ".join(repr(collection.labels[target]) if collection.labels else "unknown" for target in lost)
         raise DataError(
-            f"No {side} image of class {names} in {collection.source} can be read ({decoded.problems}). "
+            f"No {side} image of class {names} in {collection.source} can be read ({problems}). "
             "Replace the damaged files."
         )
 

@@ -16,7 +16,7 @@ from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.pictures import UnreadablePicture
 from kdedge_runtime.preprocess import fit
 
-__all__ = ["Decoded", "Progress", "decode"]
+__all__ = ["Decoded", "Progress", "decode", "readable"]
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with the number of pictures done and their total, on the calling thread."""
@@ -48,35 +48,50 @@ def decode(split: Split, spec: ImageInput, *, workers: int | None = None, progre
     """
     images = np.empty((len(split), spec.height, spec.width, 3), dtype=np.uint8)
 
-    def read_into(index: int) -> Skipped | bool:
-        """Fill one row; tells whether the picture is grey, or why it is skipped."""
+    def keep(index: int, pixels: Pixels) -> None:
+        images[index] = fit(pixels, spec)
+
+    kept, problems = _read_all(split, keep, workers, progress)
+    for row, index in enumerate(kept):
+        if row != index:  # close the gap in place: a copy of the rest would need twice the memory
+            images[row] = images[index]
+    sound = split.take(kept)
+    targets = np.array(sound.targets, dtype=np.int64)
+    return Decoded(images=images[: len(kept)], targets=targets, samples=sound.samples, problems=problems)
+
+
+def readable(split: Split, *, progress: Progress | None = None) -> tuple[Split, Problems]:
+    """The pictures that can be read, each read once and forgotten; and what is wrong with the others."""
+    kept, problems = _read_all(split, lambda _index, _pixels: None, None, progress)
+    return split.take(kept), problems
+
+
+def _read_all(
+    split: Split, use: Callable[[int, Pixels], None], workers: int | None, progress: Progress | None
+) -> tuple[list[int], Problems]:
+    """Read every picture in threads that give it to `use`; the places of those that could be, and the problems."""
+
+    def read(index: int) -> Skipped | bool:
+        """Tells whether the picture is grey, or why it is skipped."""
         sample = split.samples[index]
         try:
             picture = sample.read()
         except UnreadablePicture as error:
             return Skipped(sample.name, error.fault)
-        images[index] = fit(picture.pixels, spec)
+        use(index, picture.pixels)
         return picture.is_grey
 
     kept: list[int] = []
     grey: list[str] = []
     skipped: list[Skipped] = []
     with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
-        for index, outcome in enumerate(pool.map(read_into, range(len(split)))):
+        for index, outcome in enumerate(pool.map(read, range(len(split)))):
             if isinstance(outcome, Skipped):
                 skipped.append(outcome)
             else:
-                if skipped:  # close the gap in place: a copy of the rest would need twice the memory
-                    images[len(kept)] = images[index]
                 kept.append(index)
                 if outcome:
                     grey.append(split.samples[index].name)
             if progress:
                 progress(index + 1, len(split))
-    sound = split.take(kept) if skipped else split
-    return Decoded(
-        images=images[: len(kept)],
-        targets=np.array(sound.targets, dtype=np.int64),
-        samples=sound.samples,
-        problems=Problems(len(split), tuple(skipped), tuple(grey)),
-    )
+    return kept, Problems(len(split), tuple(skipped), tuple(grey))

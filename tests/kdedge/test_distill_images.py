@@ -1,5 +1,6 @@
 """Where pictures are: in memory where they fit, streamed where not; and how many are validated on."""
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -78,6 +79,29 @@ def test_pictures_that_are_read_in_another_way_are_others(scenes: Path) -> None:
     specs = [SPEC, replace(SPEC, height=16, width=16), replace(SPEC, crop_fraction=0.875)]
     found = [training_images(scan(scenes), spec, choose_compute("cpu"), Group(), no_progress)[0] for spec in specs]
     assert len({images.sha256 for images in found}) == 3
+
+
+@pytest.mark.usefixtures("nothing_fits")
+def test_pictures_to_validate_and_test_with_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
+    data = write_scenes(tmp_path / "data", train=8, val=3)
+    shutil.copytree(data / "val", data / "test")
+    for side in ("val", "test"):
+        next((data / side / "fish").iterdir()).write_bytes(b"")
+    listener = Listener()
+    record = start_run(Request(str(data), "small:resnet8", epochs=1), tmp_path / "run", listener, "cpu")
+    assert record.data["val"] == 8 and record.result is not None and "test" in record.result
+    assert [re.sub(r"\(.*", "", warning) for warning in listener.warnings] == [
+        "1 of 9 files: 1 empty ",
+        "Of the pictures for testing, 1 of 9 files: 1 empty ",
+    ]
+
+
+@pytest.mark.usefixtures("nothing_fits")
+def test_a_class_of_which_no_picture_to_validate_on_can_be_read_is_told(tmp_path: Path) -> None:
+    data = write_scenes(tmp_path / "data", train=8, val=1)
+    next((data / "val" / "fish").iterdir()).write_bytes(b"")
+    with pytest.raises(DataError, match=r"No validation image of class 'fish' .* can be read"):
+        start_run(Request(str(data), "small:resnet8", epochs=1), tmp_path / "run", Listener(), "cpu")
 
 
 def test_a_streamed_run_is_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

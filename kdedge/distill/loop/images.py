@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from kdedge.data import Collection, Decoded, Problems, Split, decode, load, load_validation
-from kdedge.data.decoding import Progress
+from kdedge.data.dataset import readable_validation
+from kdedge.data.decoding import Progress, readable
 from kdedge.data.split import lowest_ranked
 from kdedge.data.stream import Stream, cores, fits
 from kdedge.distill.machine.compute import Compute
@@ -118,7 +119,8 @@ def training_images(
     images = _streamed(collection.train, spec, compute)
     problems = Problems(len(collection.skipped), collection.skipped)
     if not _all_fit(len(collection.val), spec, compute, group):
-        return images, _streamed(collection.val, spec, compute), problems
+        side, found = readable_validation(collection, progress=progress)
+        return images, _streamed(side, spec, compute), problems + found
     val = load_validation(collection, spec, progress=progress)
     return images, _on_device(val, compute), problems + val.problems
 
@@ -138,7 +140,8 @@ def images_for_testing(
     """
     held = sum(len(images) for images in beside if isinstance(images, OnDevice))
     if not _all_fit(held + len(split), spec, compute, group):
-        return _streamed(split, spec, compute), Problems()
+        sound, problems = readable(split, progress=progress)  # a damaged one must not end a run that is trained
+        return _streamed(sound, spec, compute), problems
     decoded = decode(split, spec, progress=progress)
     return _on_device(decoded, compute), decoded.problems
 
