@@ -265,7 +265,8 @@ class TestOpening:
     def test_a_damaged_zip(self, folder: Path) -> None:
         path = zipped(folder)
         content = path.read_bytes()
-        for broken in (b"", b"PK", content[: len(content) // 2], bytes(len(content))):
+        # The last one lost its beginning, and zipfile looks for files before it.
+        for broken in (b"", b"PK", content[: len(content) // 2], bytes(len(content)), content[40:]):
             path.write_bytes(broken)
             refuse(path, None, "is damaged, or no .zip")
         changed = bytearray(content)

@@ -1,5 +1,6 @@
 """A bundle is checked before anything of it is used."""
 
+import errno
 import hashlib
 import tempfile
 import zipfile
@@ -49,7 +50,17 @@ def _unpacked(path: Path, target: Path, public_key: bytes | None) -> dict[str, P
         with zipfile.ZipFile(path) as archive:
             _check_members(path, archive.infolist())
             return _checked(path, _Archive(archive, target), public_key)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:  # as zipfile raises them
+    except (
+        zipfile.BadZipFile,
+        NotImplementedError,
+        RuntimeError,
+        EOFError,
+        OSError,
+    ) as error:  # as zipfile raises them
+        if (
+            isinstance(error, OSError) and error.errno != errno.EINVAL
+        ):  # that one: a file before the archive's beginning
+            raise
         raise BundleError(f"{path} is damaged, or no .zip ({error}). Copy the bundle again.") from error
 
 
