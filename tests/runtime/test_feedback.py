@@ -1,5 +1,6 @@
 """Verdicts on the device: kept through crashes, within the cap, and told in a sentence when they cannot be."""
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -259,6 +260,16 @@ class TestTrouble:
                 with pytest.raises(FeedbackError, match=way_out):
                     store.add(verdict(99))
         with pytest.raises(FeedbackError, match="is damaged"), FeedbackStore.open_to_read(damaged) as store:
+            list(store)
+
+    @pytest.mark.parametrize("damage", ["at = '2026-11-p7'", "map = x'00'", "map_width = 'three'"])
+    def test_a_damaged_verdict_is_a_sentence(self, tmp_path: Path, damage: str) -> None:
+        path = tmp_path / "feedback.db"
+        with FeedbackStore.open(path, 5) as store:
+            store.add(verdict(1))
+        with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(f"UPDATE verdict SET {damage}")
+        with FeedbackStore.open_to_read(path) as store, pytest.raises(FeedbackError, match="is damaged"):
             list(store)
 
     def test_the_way_out_works_without_ending_the_run(self, damaged: Path) -> None:

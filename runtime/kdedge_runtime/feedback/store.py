@@ -310,9 +310,9 @@ def _explained(path: Path) -> Iterator[None]:
     """SQLite's errors as a sentence that says what to do."""
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, ValueError, TypeError) as error:  # the latter two of what stands in a damaged row
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        if not isinstance(error, sqlite3.Error) or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise FeedbackError(
                 f"{path} is damaged, or no feedback ({error}). Move it away, and a new one is started: "
                 f"`mv {path} {path}.damaged`."
