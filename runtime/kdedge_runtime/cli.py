@@ -2,8 +2,9 @@
 
 import argparse
 import logging
+import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -191,37 +192,25 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _rate(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of frames per second, such as 15")
-    return value
+def _number(is_wanted: Callable[[float], bool], what: str) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not is_wanted(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        return value
+
+    return read
 
 
-def _milliseconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no time in milliseconds, such as 500")
-    return value
+_rate = _number(lambda value: 0 < value <= 1000, "a number of frames per second, such as 15")
+_milliseconds = _number(lambda value: 0 < value < math.inf, "a time in milliseconds, such as 500")
+_share = _number(lambda value: 0 <= value <= 1, "a number from 0 to 1")
 
 
 def _named(text: str) -> str:
     if not text:  # what an unset variable of a shell leaves
         raise argparse.ArgumentTypeError("the name is empty")
     return text
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
-    return value
