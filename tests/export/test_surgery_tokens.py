@@ -127,6 +127,20 @@ class CutsByMoving(Transformer):
         return torch.cat([self.prefix.expand(x.shape[0], -1, -1), patches], 1) + self.position
 
 
+class MergesPatches(nn.Module):
+    """As Swin: cells in rows of which four become one, and tokens of these; no planes have as few cells."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.merge = nn.Conv2d(3, 6, PATCH // 2, PATCH // 2), nn.Linear(24, WIDTH)
+        self.norm, self.last = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.patches(x).permute(0, 2, 3, 1)
+        corners = [rows[:, down::2, right::2] for down in (0, 1) for right in (0, 1)]
+        return self.last(self.norm(self.merge(torch.cat(corners, -1).flatten(1, 2)).tanh()).mean(1))
+
+
 class AsManyChannels(nn.Module):
     """As many as there are cells, so that no shape tells one from the other."""
 
@@ -346,6 +360,17 @@ class TestGradCam:
             assert done.outputs.map_height is None
             for side in (SIDE, SIDE + PATCH):
                 assert_explains(done, model, layer, planes(prefix, side // PATCH), side=side)
+
+    def test_pictures_of_any_size_whose_cells_are_rows(self, tmp_path: Path) -> None:
+        axes = {"input": {0: "batch", 2: "height", 3: "width"}, "output": {0: "batch"}}
+        model = random(MergesPatches)
+        path = to_onnx(model, tmp_path / "theirs.onnx", dynamic_axes=axes)
+        done = explain_file(path, tmp_path / "ours.onnx", side_px=SIDE)
+        wide = inputs(2, 3, SIDE + 2 * PATCH)[:, :, : SIDE + PATCH]
+        found = run(done.path, wide)
+        expected = grad_cam(model, model.norm, wide, found["explained_class"], planes=planes(0, CELLS + 1))
+        assert found["saliency_map"].shape[1:] == (CELLS + 1, CELLS + 2)
+        assert relative_error(found["saliency_map"], expected) <= TOLERANCE
 
     def test_inputs_and_outputs_stay_and_a_second_time_it_is_the_same_file(self, tmp_path: Path) -> None:
         model = random(NETS["class token"][0])

@@ -31,8 +31,9 @@ class Anatomy:
     """The features that the map looks at: planes, rows of cells, or tokens."""
     layout: Layout
     """Of the target in the example run."""
-    planes: str | None
-    """A tensor `[N, C, h, w]` with the cells of a target of tokens, which does not tell height from width itself."""
+    planes: tuple[str, int] | None
+    """A tensor of four axes with the cells of a target of tokens, which does not tell height from width itself, and the
+    axis of its height."""
     pooled: str | None
     """The target's mean over the map, where the graph takes it; None where something else comes first."""
     is_cut: bool

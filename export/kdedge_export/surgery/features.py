@@ -29,8 +29,8 @@ class Features:
     tensor: str
     layout: Layout
     """In the example run."""
-    planes: str | None = None
-    """Of tokens: a tensor `[N, C, h, w]` with the same cells; None where no tensor has them."""
+    planes: tuple[str, int] | None = None
+    """Of tokens: a tensor of four axes with the same cells, and the axis of its height; None where none has them."""
 
 
 def find_features(

@@ -22,6 +22,8 @@ class Followed:
     """Of those that were asked for and that have the batch first: of the first image."""
     shapes: Mapping[str, tuple[int, ...]]
     """Of all tensors on the way from the image to the logits, in an example run."""
+    images: int
+    """Of that run."""
 
     def grid(self, tensor: str) -> Grid | None:
         """Of a tensor; None where it has no cells in one of the layouts of features."""
@@ -33,10 +35,12 @@ class Followed:
         grid = self.grid(tensor)
         return None if grid is None else grid.layout
 
-    def planes(self, layout: Layout) -> str | None:
-        """The first tensor `[N, C, h, w]` with these cells."""
-        size = (layout.height, layout.width)
-        return next((name for name, shape in self.shapes.items() if len(shape) == 4 and shape[2:] == size), None)
+    def planes(self, layout: Layout) -> tuple[str, int] | None:
+        """The first tensor `[N, C, h, w]` with these cells, else `[N, h, w, C]`, and the axis of its height."""
+        size = layout.height, layout.width
+        whole = [(name, shape) for name, shape in self.shapes.items() if len(shape) == 4 and shape[0] == self.images]
+        found = ((name, axis) for axis in (2, 1) for name, shape in whole if shape[axis : axis + 2] == size)
+        return next(found, None)
 
 
 def follow(
@@ -64,4 +68,4 @@ def follow(
     images = len(feed[port.name])
     apart = [item for item in wanted if len(shapes.get(item, ())) in (3, 4) and shapes[item][0] == images]
     places = follow_places(view, feed | held | values, port, path, apart)
-    return Followed({item: found.moved(lambda part: part[:1]) for item, found in places.items()}, shapes)
+    return Followed({item: found.moved(lambda part: part[:1]) for item, found in places.items()}, shapes, images)

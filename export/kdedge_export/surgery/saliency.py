@@ -182,7 +182,9 @@ def _name_map(builder: Builder, cells: str, parts: Anatomy) -> None:
                 "The graph leaves the size of its input open, and nothing in it tells how its tokens lie over the "
                 "picture then. Export it for one size."
             )
-        size = builder.cut(builder.add("Shape", parts.planes), 0, 2)
+        planes, axis = parts.planes
+        height_and_width = builder.constant(np.array([axis, axis + 1], dtype=np.int64))
+        size = builder.add("Gather", builder.add("Shape", planes), height_and_width)
         every = builder.constant(np.array([-1], dtype=np.int64))
         cells = builder.add("Reshape", cells, builder.add("Concat", every, size, axis=0))
     builder.add("Identity", cells, name="saliency_map")
