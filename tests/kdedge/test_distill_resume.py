@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
-from training_toys import ONE_THREAD, Listener, kdedge, kdedge_command, metrics_of, without_time, write_scenes
+from training_toys import ONE_THREAD, Listener, Outcome, kdedge_command, metrics_of, without_time, write_scenes
 
 from kdedge.distill.loop import checkpoint
 from kdedge.distill.run import Request, continue_run, start_run
@@ -146,16 +146,18 @@ class TestKilled:
         continue_run(dropout.request, tmp_path / "run", Listener(), "cpu")
         assert_equal_runs(tmp_path / "run", dropout.folder)
 
-    def test_through_the_command_line_whenever_the_clock_says(self, plain: Reference, tmp_path: Path) -> None:
+    def test_through_the_command_line_whenever_the_clock_says(
+        self, command: Callable[..., Outcome], plain: Reference, tmp_path: Path
+    ) -> None:
         options = ["--model", "small:resnet8", "--epochs", "5", "--batch-size", "16", "--lr", "0.05", "--seed", "3"]
-        command = ["train", plain.request.data, *options, "--out", tmp_path / "run", "--device", "cpu"]
-        process = subprocess.Popen(kdedge_command(*command), env=ONE_THREAD, stderr=subprocess.DEVNULL)
+        typed = ["train", plain.request.data, *options, "--out", tmp_path / "run", "--device", "cpu"]
+        process = subprocess.Popen(kdedge_command(*typed), env=ONE_THREAD, stderr=subprocess.DEVNULL)
         wait_for(lambda: (tmp_path / "run" / METRICS).is_file() or process.poll() is not None)
         time.sleep(random.Random(0).uniform(0, 0.6))
         process.kill()
         process.wait()
-        resumed = kdedge(*command, "--resume")
-        assert resumed.returncode == 0, resumed.stderr
+        resumed = command(*typed, "--resume")
+        assert resumed.code == 0, resumed.err
         assert_equal_runs(tmp_path / "run", plain.folder)
 
     def test_at_twenty_random_moments(self, plain: Reference, tmp_path: Path) -> None:

@@ -3,13 +3,14 @@
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from training_toys import ONE_THREAD, Listener, kdedge, kdedge_command, metrics_of
+from training_toys import ONE_THREAD, Listener, Outcome, kdedge_command, metrics_of
 
 from kdedge.distill.loop.stop import stop_requests
 from kdedge.distill.run import Request, continue_run, start_run
@@ -140,12 +141,12 @@ def test_the_command_says_how_to_go_on_and_exits_with_0(scenes: Path, tmp_path: 
     assert first.startswith(f"epoch {done + 1:>3}/400")
 
 
-def test_a_finished_run_is_not_stopped(scenes: Path, tmp_path: Path) -> None:
-    result = kdedge(
+def test_a_finished_run_is_not_stopped(command: Callable[..., Outcome], scenes: Path, tmp_path: Path) -> None:
+    result = command(
         "train", scenes, "--model", "small:resnet8", "--epochs", 1, "--out", tmp_path / "r", "--device", "cpu"
     )
-    assert result.returncode == 0
-    assert "Stopped" not in result.stderr
+    assert result.code == 0
+    assert "Stopped" not in result.err
 
 
 def test_sigterm_means_what_it_meant_before_and_after() -> None:
