@@ -90,13 +90,16 @@ class UniqueNames:
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
+        self._last: dict[str, int] = {}
 
     def take(self, stem: str, suffix: str) -> str:
         """`stem` + `suffix`, with `-2`, `-3`, … after the stem where that is taken (also in other letter case)."""
-        name, number = stem + suffix, 1
+        wanted = name = stem + suffix
+        number = self._last.get(wanted.casefold(), 1)  # a loop asks for the same name thousands of times
         while name.casefold() in self._taken:
             number += 1
             name = f"{stem}-{number}{suffix}"
+        self._last[wanted.casefold()] = number
         self._taken.add(name.casefold())
         return name
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -287,6 +288,12 @@ def test_numbered_frames_are_not_remembered_so_that_one_takes_the_place_of_its_n
 def test_names_stay_unique_also_where_case_is_ignored() -> None:
     names = UniqueNames()
     assert [names.take(stem, ".png") for stem in ("a", "A", "a-2", "a")] == ["a.png", "A-2.png", "a-2-2.png", "a-3.png"]
+
+
+def test_a_name_that_is_asked_for_thousands_of_times_is_found_at_once() -> None:
+    names, started = UniqueNames(), time.perf_counter()
+    assert [names.take("a", ".png") for _ in range(5_000)][-1] == "a-5000.png"
+    assert time.perf_counter() - started < 2
 
 
 def test_the_status_line_says_how_far_the_run_is_and_leaves_no_trace(tmp_path: Path, red_spot: np.ndarray) -> None:
