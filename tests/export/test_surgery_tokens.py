@@ -372,6 +372,14 @@ class TestGradCam:
         assert found["saliency_map"].shape[1:] == (CELLS + 1, CELLS + 2)
         assert relative_error(found["saliency_map"], expected) <= TOLERANCE
 
+    def test_a_size_that_only_weights_fix(self, tmp_path: Path) -> None:
+        """Nothing but the example tells height from width, and no other size can be asked for."""
+        make, layer, how = NETS["patches cut by moving pixels"]
+        model = random(make)
+        axes = {"input": {0: "batch", 2: "height", 3: "width"}, "output": {0: "batch"}}
+        path = to_onnx(model, tmp_path / "theirs.onnx", dynamic_axes=axes)
+        assert_explains(explain_file(path, tmp_path / "ours.onnx", side_px=SIDE), model, layer, how)
+
     def test_inputs_and_outputs_stay_and_a_second_time_it_is_the_same_file(self, tmp_path: Path) -> None:
         model = random(NETS["class token"][0])
         path = to_onnx(model, tmp_path / "theirs.onnx")

@@ -174,14 +174,9 @@ def _cells_of(builder: Builder, tensor: str, layout: Layout) -> str:
 
 def _name_map(builder: Builder, cells: str, parts: Anatomy) -> None:
     """Lay tokens `[N, h·w]` out as rows, if they are no map yet, and give them the output's name."""
-    if parts.layout.kind == "tokens" and parts.has_fixed_size:
-        cells = builder.reshape(cells, [-1, *parts.cells])
-    elif parts.layout.kind == "tokens":
-        if parts.planes is None:
-            raise HeadNotSupported(
-                "The graph leaves the size of its input open, and nothing in it tells how its tokens lie over the "
-                "picture then. Export it for one size."
-            )
+    if parts.layout.kind == "tokens" and (parts.has_fixed_size or parts.planes is None):
+        cells = builder.reshape(cells, [0, *parts.cells])  # where the size is open, larger pictures are tried later
+    elif parts.layout.kind == "tokens" and parts.planes is not None:
         planes, axis = parts.planes
         height_and_width = builder.constant(np.array([axis, axis + 1], dtype=np.int64))
         size = builder.add("Gather", builder.add("Shape", planes), height_and_width)
