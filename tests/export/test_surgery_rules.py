@@ -167,6 +167,19 @@ CASES = {
         "PRelu", lambda x: torch.where(x > 0, x, x * torch.from_numpy(GAIN)), "m", constants={"m": GAIN}
     ),
     "Softsign": one("Softsign", F.softsign),
+    "laid side by side, as opset 9 cuts it apart": Case(
+        lambda x: torch.cat([x, -2 * x], 1) ** 2,
+        (
+            node("Mul", ["x", "m"], "less"),
+            node("Concat", ["x", "less"], "both", axis=1),
+            node("Mul", ["both", "both"], "y"),
+        ),
+        {"m": np.full((), -2, np.float32)},
+        opset=9,
+    ),
+    "a border of zeros, as opset 9 cuts it off": one(
+        "Pad", lambda x: F.pad(x, (2, 0, 1, 1)), pads=[0, 1, 2, 0, 1, 0], opset=9
+    ),
     "product with itself": Case(lambda x: x @ x.mT, (TURN, node("MatMul", ["x", "turned"], "y"))),
     "product with itself, untransposed": one("MatMul", lambda x: x @ x, "x", shape=(IMAGES, 4, 4)),
     "a matrix from the left": Case(

@@ -72,12 +72,15 @@ class Builder:
         return self.add("Unsqueeze", tensor, axes=[axis])
 
     def cut(self, tensor: str, axis: int, start: int) -> str:
-        """What comes from a position of an axis on; bounds were attributes before they became inputs."""
-        end = np.iinfo(np.int64).max
+        """What comes from a position of an axis on."""
+        return self.slice(tensor, [start], [np.iinfo(np.int64).max], [axis])
+
+    def slice(self, tensor: str, starts: Sequence[int], ends: Sequence[int], axes: Sequence[int]) -> str:
+        """A part; bounds were attributes before they became inputs."""
         if self.opset >= 10:
-            bounds = (self.constant(np.array([bound], dtype=np.int64)) for bound in (start, end, axis))
+            bounds = (self.constant(np.array(values, dtype=np.int64)) for values in (starts, ends, axes))
             return self.add("Slice", tensor, *bounds)
-        return self.add("Slice", tensor, starts=[start], ends=[end], axes=[axis])
+        return self.add("Slice", tensor, starts=list(starts), ends=list(ends), axes=list(axes))
 
     def cast(self, tensor: str, dtype: np.dtype[Any]) -> str:
         """To another element type."""

@@ -35,8 +35,7 @@ def _concat(step: Step) -> dict[str, str]:
     for name in step.node.input:
         end = start + step.shape(name)[axis]
         if name in step.wanted:
-            bounds = (step.builder.constant(np.array([value], dtype=np.int64)) for value in (start, end, axis))
-            part = step.builder.add("Slice", step.grad, *bounds)
+            part = step.builder.slice(step.grad, [start], [end], [axis])
             parts[name] = step.builder.add("Add", parts[name], part) if name in parts else part
         start = end
     return parts
@@ -51,8 +50,7 @@ def _pad(step: Step) -> dict[str, str]:
     starts = pads[:rank]
     ends = [start + size for start, size in zip(starts, step.shape(x), strict=True)]
     ends[0] = np.iinfo(np.int64).max  # the batch
-    bounds = (step.builder.constant(np.array(values, dtype=np.int64)) for values in (starts, ends, range(rank)))
-    return {x: step.builder.add("Slice", step.grad, *bounds)}
+    return {x: step.builder.slice(step.grad, starts, ends, range(rank))}
 
 
 def _slice(step: Step) -> dict[str, str]:
