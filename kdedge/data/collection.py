@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 from kdedge.data.problems import Skipped
 from kdedge.data.split import Split, hashed_halves, lowest_ranked
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.files import written
 
 __all__ = ["TORCHVISION", "Collection", "Divider", "divided", "fingerprint_of", "source_name", "subset"]
 
@@ -47,7 +48,7 @@ def source_name(source: str) -> str:
     """The short name of a data set: its folder's, its shards', or that of a published one."""
     if source.startswith(TORCHVISION):
         return source.split(":")[1]
-    return PurePath(source.partition("::")[0]).name
+    return written(PurePath(source.partition("::")[0]).name)
 
 
 def divided(collection: Collection, *, val_fraction: float, seed: int) -> Collection:

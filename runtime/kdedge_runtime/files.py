@@ -46,9 +46,13 @@ def staged(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: str | bytes, *, durable: bool = True) -> None:
-    """Write `content` (text as UTF-8) to `path`, whole or not at all; `durable` as for `staged`."""
+    r"""Write `content` to `path`, whole or not at all; `durable` as for `staged`.
+
+    Text is written as UTF-8. Bytes in a path that are none, which Python holds as halves of characters, are written as
+    such as `\udce9`: JSON reads that back as the same path.
+    """
     with staged(path, durable=durable) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
 
 
 def written(name: str) -> str:

@@ -4,10 +4,12 @@ import errno
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from kdedge.data.collection import source_name
 from kdedge.models.run_folder import RunRecord, is_run, lock_run, read_run, write_run
 from kdedge.models.spec import ModelSpec
 from kdedge_runtime.errors import KdedgeError, UsageError
@@ -35,6 +37,13 @@ def test_a_record_survives_the_disk(tmp_path: Path) -> None:
     write_run(tmp_path / "run", finished)
     assert read_run(tmp_path / "run") == finished
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"], "no temporary file stays"
+
+
+def test_a_folder_whose_name_is_no_utf8_is_found_again(tmp_path: Path) -> None:
+    source = "/photos/donn\udce9es"  # as Python holds such a byte
+    write_run(tmp_path, replace(RECORD, data=RECORD.data | {"source": source}))
+    assert read_run(tmp_path).data["source"] == source
+    assert source_name(source) == "donn\\xe9es"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such locks")
