@@ -1,14 +1,19 @@
 """Predictions come back in the order of the images, whatever the grouping and batching behind them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from validate_toys import CLASSES, Toy, model_file, pictures
+from torch import nn
+from validate_toys import CLASSES, METADATA, Toy, model_file, pictures
 
+from kdedge_export.graph import deploy
 from kdedge_export.validate import Predictions, predict
+from kdedge_export.validate.faithfulness import areas
 from kdedge_export.validate.predictions import weight_bytes
+from kdedge_runtime import Explanation, Model
 
 IMAGES = pictures(150)
 
@@ -74,3 +79,37 @@ def test_weights_are_counted_in_bytes() -> None:
     toy = Toy()
     parameters = 6 * 3 * 4 * 4 + 6 + 4 * 6 + 4
     assert weight_bytes(toy) == 4 * (parameters + 3 + 3)
+
+
+@pytest.mark.parametrize(("method", "most"), [("gradcam", 64), ("input-gradient", 16), ("smoothgrad", 17)])
+def test_what_is_kept_to_differentiate_the_whole_network_fits_into_memory(method: str, most: int) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    net.append(nn.Linear(4, CLASSES))
+    deployed = deploy(net, METADATA.input, method)
+    seen: list[int] = []
+    net[0].register_forward_hook(lambda _module, args, _output: seen.append(len(args[0])))
+    answers = predict(deployed, IMAGES[:80])
+    assert max(seen) == most
+    assert answers.maps is not None
+    assert len(answers.maps) == 80
+
+
+def test_a_file_whose_map_looks_at_many_pictures_is_asked_about_one_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = replace(METADATA, outputs=replace(METADATA.outputs, method="smoothgrad", target_layer=None))
+    model = model_file(Toy(), tmp_path / "toy.onnx", metadata=metadata)
+    same = model_file(Toy(), tmp_path / "same.onnx")
+    blank = np.arange(16, dtype=np.float32).reshape(4, 4)
+    expected = predict(same, IMAGES[:3]), areas(same, IMAGES[0], blank, 1)
+    seen: list[int] = []
+    ask = Model.predict
+
+    def counted(self: Model, images: np.ndarray, class_index: int | None = None) -> Explanation:
+        seen.append(len(images))
+        return ask(self, images, class_index)
+
+    monkeypatch.setattr(Model, "predict", counted)
+    assert_close(predict(model, IMAGES[:3]), expected[0])
+    assert areas(model, IMAGES[0], blank, 1) == pytest.approx(expected[1])
+    assert set(seen) == {1}

@@ -15,6 +15,7 @@ from PIL import Image, ImageFilter
 
 from kdedge_export.validate.baselines import edge_maps, random_maps, upsampled
 from kdedge_export.validate.intervals import SHARE, Interval, mean_interval
+from kdedge_export.validate.predictions import at_once
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Floats, Integers, Pixels
 
@@ -97,7 +98,9 @@ def areas(model: Model, image: Pixels, saliency_map: Floats, wanted: int) -> tup
     radius = _BLUR * max(height, width)
     blurred = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(radius)))
     pictures = np.concatenate([_replaced(image, blank, order), _replaced(blurred, image, order)])
-    probabilities = model.predict(pictures).probabilities[:, wanted]
+    size = at_once(model)
+    batches = (pictures[start : start + size] for start in range(0, len(pictures), size))
+    probabilities = np.concatenate([model.predict(batch).probabilities[:, wanted] for batch in batches])
     deletion, insertion = np.split(probabilities, 2)
     return _area(deletion), _area(insertion)
 

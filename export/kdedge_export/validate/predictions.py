@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from kdedge_export.graph.deployed import TOP_CLASS, Plain
+from kdedge_export.graph.deployed import TOP_CLASS, Deployed, Plain
+from kdedge_export.saliency.methods import METHODS, PixelMethod
 from kdedge_export.saliency.trace import evaluating
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Floats, Integers, Pixels
 
-__all__ = ["Predictions", "TorchModel", "predict", "weight_bytes"]
+__all__ = ["Predictions", "TorchModel", "at_once", "predict", "weight_bytes"]
 
 TorchModel: TypeAlias = nn.Module
 """The graph that is exported, as a module: `forward(image, class_index) -> (logits, saliency_map, explained_class)`.
@@ -22,7 +23,9 @@ TorchModel: TypeAlias = nn.Module
 See `kdedge_export.graph.deployed.Deployed` for shapes; its map-less sibling `Plain` will do as well.
 """
 
-MAX_BATCH = 64
+MAX_BATCH, MOST_DIFFERENTIATED = 64, 16
+"""Pictures in a batch; and of those that are differentiated down to the pixels, for which all that the network computes
+is kept (35 MB each in a ResNet-18 of 224 px)."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,15 @@ def predict(
         return _gather(_run_module(model, images, asked), len(images), progress)
 
 
+def at_once(model: TorchModel | Model) -> int:
+    """How many images to ask a model about in one batch: methods that look at pixels look at many of each."""
+    name = model.metadata.outputs.method if isinstance(model, Model) else None
+    if isinstance(model, Deployed):
+        name = model.explained.method
+    method = METHODS.get(name or "")
+    return max(1, MOST_DIFFERENTIATED // method.count) if isinstance(method, PixelMethod) else MAX_BATCH
+
+
 def weight_bytes(model: TorchModel) -> int:
     """Memory that a module's parameters and buffers take."""
     tensors = [*model.parameters(), *model.buffers()]
@@ -73,7 +85,7 @@ def _run_file(model: Model, images: Pixels, classes: Integers) -> Iterator[_Batc
     # A model file explains one class a batch, so images that ask for the same class go together.
     for asked in np.unique(classes):
         of_this_class = np.flatnonzero(classes == asked)
-        for batch in _batches(of_this_class):
+        for batch in _batches(of_this_class, at_once(model)):
             result = model.predict(images[batch], class_index=None if asked < 0 else int(asked))
             yield batch, result.logits, result.saliency_map, result.explained_class
 
@@ -81,7 +93,7 @@ def _run_file(model: Model, images: Pixels, classes: Integers) -> Iterator[_Batc
 def _run_module(model: TorchModel, images: Pixels, classes: Integers) -> Iterator[_Batch]:
     weights = next(iter([*model.parameters(), *model.buffers()]), None)
     device = torch.device("cpu") if weights is None else weights.device
-    for batch in _batches(np.arange(len(images))):
+    for batch in _batches(np.arange(len(images)), at_once(model)):
         pictures = torch.from_numpy(images[batch]).to(device)
         if isinstance(model, Plain):
             logits = model(pictures).cpu().numpy()
@@ -91,9 +103,9 @@ def _run_module(model: TorchModel, images: Pixels, classes: Integers) -> Iterato
         yield batch, logits.cpu().numpy(), maps.cpu().numpy(), explained.cpu().numpy()
 
 
-def _batches(numbers: Integers) -> Iterator[Integers]:
-    for start in range(0, len(numbers), MAX_BATCH):
-        yield numbers[start : start + MAX_BATCH]
+def _batches(numbers: Integers, size: int) -> Iterator[Integers]:
+    for start in range(0, len(numbers), size):
+        yield numbers[start : start + size]
 
 
 def _gather(batches: Iterator[_Batch], n: int, progress: Callable[[int], None] | None) -> Predictions:

@@ -36,6 +36,8 @@ class PixelMethod:
     """Images `[N, 3, H, W]` and the noise to points `[P, N, 3, H, W]`, of which the last are the images themselves."""
     combine: Callable[[Tensor, Tensor], Tensor]
     """Points and their gradients `[P, N, 3, H, W]` to maps `[N, H, W]`."""
+    count: int
+    """How many points; each is a picture that goes through the whole network and back."""
     noise: Callable[[int, int], Tensor] = _no_noise
     """Random constants for pictures of this height and width, always the same ones."""
 

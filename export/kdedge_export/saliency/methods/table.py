@@ -8,10 +8,10 @@ from kdedge_export.saliency.methods.gradcam_plus_plus import gradcam_plus_plus
 from kdedge_export.saliency.methods.gradient_attention import gradient_attention
 from kdedge_export.saliency.methods.hirescam import hirescam
 from kdedge_export.saliency.methods.input_gradient import input_gradient, the_image
-from kdedge_export.saliency.methods.integrated_gradients import integrated_gradients, path
+from kdedge_export.saliency.methods.integrated_gradients import STEPS, integrated_gradients, path
 from kdedge_export.saliency.methods.layercam import layercam
 from kdedge_export.saliency.methods.method import AttentionMethod, CellMethod, Method, PixelMethod
-from kdedge_export.saliency.methods.smoothgrad import field, noisy, smoothgrad
+from kdedge_export.saliency.methods.smoothgrad import SAMPLES, field, noisy, smoothgrad
 from kdedge_export.saliency.methods.xgradcam import xgradcam
 
 __all__ = ["METHODS"]
@@ -26,9 +26,9 @@ METHODS: dict[str, Method] = {
         CellMethod("layercam", layercam),
         CellMethod("xgradcam", xgradcam),
         CellMethod("eigencam", eigencam),
-        PixelMethod("input-gradient", the_image, input_gradient),
-        PixelMethod("integrated-gradients", path, integrated_gradients),
-        PixelMethod("smoothgrad", noisy, smoothgrad, field),
+        PixelMethod("input-gradient", the_image, input_gradient, 1),
+        PixelMethod("integrated-gradients", path, integrated_gradients, STEPS + 1),
+        PixelMethod("smoothgrad", noisy, smoothgrad, SAMPLES + 1, field),
         AttentionMethod("attention-rollout", attention_rollout, by_gradients=False),
         AttentionMethod("gradient-attention", gradient_attention, by_gradients=True),
     )
