@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
+from training_toys import rewrite
 
 from kdedge.distill.fake_quantization import fake_quantized
 from kdedge.models.run_folder import BEST
@@ -190,7 +191,7 @@ def spread_run(exported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         weights[f"{block}.bn1.weight"] *= sizes
         weights[f"{block}.bn1.bias"] *= sizes
         weights[f"{block}.conv2.weight"] /= sizes[:, None, None]
-    save_file(weights, run / BEST)
+    rewrite(run / BEST, weights)
     return run
 
 
@@ -233,7 +234,7 @@ def coarse_run(exported_run: Path, tmp_path: Path) -> Path:
         weights[f"{block}.bn1.weight"][0], weights[f"{block}.bn1.bias"][0] = 0, -1
         kernels = weights[f"{block}.conv2.weight"]
         kernels[:, 0] = COARSE * kernels.abs().amax(dim=(1, 2, 3))[:, None, None]
-    save_file(weights, run / BEST)
+    rewrite(run / BEST, weights)
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     record["recipe"] |= {"epochs": 200, "learning_rate": 0.05}
     (run / "run.json").write_text(json.dumps(record), encoding="utf-8")

@@ -18,7 +18,7 @@ from onnx import numpy_helper
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
-from training_toys import SIDE, VAL, Outcome, write_foreign_file, write_scenes, write_unexplainable
+from training_toys import SIDE, VAL, Outcome, rewrite, write_foreign_file, write_scenes, write_unexplainable
 
 from kdedge.distill.machine.compute import Compute
 from kdedge.models.run_folder import BEST, read_run, write_run
@@ -84,7 +84,7 @@ def named_file(exported_run: Path, tmp_path: Path) -> Path:
 
 def shift(weights: Path, by: float) -> None:
     state = load_file(weights)
-    save_file({name: value + by if value.is_floating_point() else value for name, value in state.items()}, weights)
+    rewrite(weights, {name: value + by if value.is_floating_point() else value for name, value in state.items()})
 
 
 def test_an_untouched_run_passes_and_writes_both_reports(run: Path, scenes: Path) -> None:
