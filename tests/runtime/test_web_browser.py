@@ -163,6 +163,29 @@ def test_the_camera_is_explained_as_in_python_and_nothing_is_asked_for_meanwhile
     assert page.complaints == []
 
 
+def test_no_camera_stays_on_that_the_page_has_lost_sight_of(page: Any) -> None:
+    page.evaluate(
+        """() => {
+            globalThis.given = [];
+            const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+            navigator.mediaDevices.getUserMedia = async (wanted) => {
+                const stream = await ask(wanted);
+                given.push(stream);
+                return stream;
+            };
+            for (let click = 0; click < 3; click++) document.getElementById("camera").click();
+        }"""
+    )
+    page.wait_for_selector("#state.live")
+    page.wait_for_function("given.length === 3")
+    page.wait_for_selector("#heat:visible")
+    on = "given.flatMap((stream) => stream.getTracks()).filter((track) => track.readyState === 'live').length"
+    assert page.evaluate(on) == 1
+    page.click("text=Stop")
+    assert page.evaluate(on) == 0
+    assert page.complaints == []
+
+
 def test_a_chosen_class_is_explained(page: Any, model: Model) -> None:
     page.click("#camera")
     page.wait_for_selector("#heat:visible")

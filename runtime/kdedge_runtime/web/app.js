@@ -67,11 +67,21 @@ async function startCamera() {
     throw new Error("This browser gives a camera only to pages of this machine or to encrypted ones: open the https address.");
   }
   stopCamera();
-  video.srcObject = await navigator.mediaDevices.getUserMedia({
+  const mine = source;
+  const stream = await navigator.mediaDevices.getUserMedia({
     audio: false, video: { facingMode: facing, width: { ideal: 640 }, height: { ideal: 480 } },
   });
-  await video.play();
-  const mine = ++source;
+  if (mine !== source) {  // clicked again meanwhile
+    stop(stream);
+    return;
+  }
+  video.srcObject = stream;
+  try {
+    await video.play();
+  } catch (error) {
+    if (mine === source) throw error;
+  }
+  if (mine !== source) return;
   steady = new SteadyScale();
   endedAt = [];
   become("live", "live");
@@ -93,9 +103,13 @@ const nextFrame = () => new Promise((resolve) => {
   else requestAnimationFrame(resolve);
 });
 
+function stop(stream) {
+  for (const track of stream?.getTracks() ?? []) track.stop();
+}
+
 function stopCamera() {
   source++;
-  for (const track of video.srcObject?.getTracks() ?? []) track.stop();
+  stop(video.srcObject);
   video.srcObject = null;
   at("camera").textContent = "Start the camera";
   at("turn").hidden = true;
