@@ -22,7 +22,7 @@ NETS = {
     "googlenet": "_pool_5",
 }
 """By network the layer that takes the last features."""
-SIDES = {"vgg11": 224}
+SIDES = {"vgg11": 224, "googlenet": 224}
 
 
 def make(names: list[str], folder: Path) -> Iterator[Path]:

@@ -338,12 +338,26 @@ class TestRefusals:
             explain_file(path, tmp_path / "ours.onnx")
 
     def test_two_inputs(self, tmp_path: Path) -> None:
-        path = write(tmp_path / "theirs.onnx", [*body(), *head()])
+        nodes = [*body(), *head(), node("Add", ["logits", "other"], "sum")]
+        path = write(tmp_path / "theirs.onnx", nodes, output="sum")
         model = onnx.load(path)
         model.graph.input.append(helper.make_tensor_value_info("other", TensorProto.FLOAT, [1]))
         onnx.save_model(model, path)
         with pytest.raises(ModelFileError, match=r"its inputs are x float32 .*, other float32 \[1\]"):
             explain_file(path, tmp_path / "ours.onnx")
+
+    def test_several_answers_and_how_to_keep_one(self, tmp_path: Path) -> None:
+        """As paddle2onnx writes GoogLeNet, with the heads that only training looks at."""
+        nodes = [*body(), *head(), node("Identity", ["logits"], "own"), node("Gemm", ["flat", "fc"], "more", transB=1)]
+        values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", CLASSES]) for name in ("own", "more")]
+        path = write(tmp_path / "theirs.onnx", nodes, outputs=values)
+        with pytest.raises(ModelFileError, match=r"Keep one of own, more, in Python: (.*)\.$") as refused:
+            explain_file(path, tmp_path / "ours.onnx")
+        typed = str(refused.value).partition("in Python: ")[2].removesuffix(".")
+        assert typed == f'onnx.utils.extract_model("{path}", "one.onnx", ["x"], ["own"])'
+        onnx.utils.extract_model(path, tmp_path / "one.onnx", ["x"], ["own"])
+        done = explain_file(tmp_path / "one.onnx", tmp_path / "ours.onnx")
+        assert done.outputs.head == "GAP+Linear"
 
     def test_no_classes(self, tmp_path: Path) -> None:
         values = [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", 12, 8, 8])]

@@ -1,6 +1,6 @@
 """What in a classifier's graph is its image input, its logits, and the features that a map should look at."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from kdedge_export.errors import HeadNotSupported
@@ -141,7 +141,17 @@ def _ranking_output(view: GraphView, feed: Mapping[str, Array], name: str) -> st
     raise ModelFileError(
         f"{name} is no classifier that can be explained: for {images} images it gives {shown}. Expected one output "
         f"float [{images}, classes] of two classes or more, or one of several that is named logits."
+        f"{_choice(name, feed, found)}"
     )
+
+
+def _choice(name: str, feed: Iterable[str], found: Iterable[str]) -> str:
+    """How to go on with one of several answers, such as those that GoogLeNet learns with beside its own."""
+    (image,), outputs = feed, list(found)
+    if len(outputs) < 2:
+        return ""
+    typed = f'onnx.utils.extract_model("{name}", "one.onnx", ["{image}"], ["{outputs[0]}"])'
+    return f" Keep one of {', '.join(outputs)}, in Python: {typed}."
 
 
 def _before_softmax(view: GraphView, output: str) -> str:
