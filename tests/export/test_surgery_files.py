@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -343,8 +344,12 @@ class TestRefusals:
         model = onnx.load(path)
         model.graph.input.append(helper.make_tensor_value_info("other", TensorProto.FLOAT, [1]))
         onnx.save_model(model, path)
-        with pytest.raises(ModelFileError, match=r"its inputs are x float32 .*, other float32 \[1\]"):
+        typed = re.escape('in Python: model.graph.initializer.append(onnx.numpy_helper.from_array(VALUE, "other")).')
+        with pytest.raises(ModelFileError, match=rf"its inputs are x float32 .*, other float32 \[1\].*{typed}"):
             explain_file(path, tmp_path / "ours.onnx")
+        model.graph.initializer.append(numpy_helper.from_array(np.ones(1, np.float32), "other"))
+        onnx.save_model(model, path)
+        assert explain_file(path, tmp_path / "ours.onnx").outputs.head == "GAP+Linear"
 
     def test_several_answers_and_how_to_keep_one(self, tmp_path: Path) -> None:
         """As paddle2onnx writes GoogLeNet, with the heads that only training looks at."""

@@ -64,9 +64,17 @@ def image_port(view: GraphView, name: str) -> Port:
     if len(ports) != 1 or len(ports[0].shape) != 4 or ports[0].dtype.name not in ("float32", "float16", "uint8"):
         raise ModelFileError(
             f"{name} is no image classifier that can be explained: its inputs are {shown}. Expected one input, "
-            "float32, float16 or uint8, [N, C, H, W] or [N, H, W, C]."
+            f"float32, float16 or uint8, [N, C, H, W] or [N, H, W, C].{_constants(ports)}"
         )
     return ports[0]
+
+
+def _constants(ports: list[Port]) -> str:
+    """What to do about inputs that may be constants: tf2onnx loses those of Keras's `Normalization` so."""
+    if len(ports) < 2:
+        return ""
+    typed = f'model.graph.initializer.append(onnx.numpy_helper.from_array(VALUE, "{ports[-1].name}"))'
+    return f" Inputs that are constants, as of Keras's Normalization, can be stored with it, in Python: {typed}."
 
 
 def _takes_three_colours(view: GraphView, name: str) -> bool:
