@@ -274,6 +274,41 @@ class TestAttention:
                 expected = relevance[0, prefix:].reshape(CELLS, CELLS)
                 np.testing.assert_allclose(maps[image], expected, rtol=0, atol=TOLERANCE * expected.max())
 
+    @pytest.mark.parametrize("class_token", [True, False])
+    @pytest.mark.parametrize("method", ["attention-rollout", "gradient-attention"])
+    def test_where_the_pictures_tokens_are_averaged_those_have_looked(self, method: str, class_token: bool) -> None:
+        """And not the class token or the registers beside them, which are not classified."""
+        net = timm.models.VisionTransformer(
+            img_size=SIDE,
+            patch_size=4,
+            embed_dim=24,
+            depth=3,
+            num_heads=3,
+            num_classes=CLASSES,
+            class_token=class_token,
+            reg_tokens=2,
+            global_pool="avg",
+        )
+        for parameter in net.parameters():
+            if parameter.ndim > 1:
+                nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+        net = net.eval().requires_grad_(False)
+        explained = explain(net, inputs(1, 9), method)
+        x, classes = inputs(2, 1), torch.tensor([1, 4])
+        attention, slopes = self.matrices(copy.deepcopy(net).double(), x.double(), classes)
+        maps, prefix = maps_of(explained, x, classes), net.num_prefix_tokens
+        for image in range(2):
+            identity = np.eye(64 + prefix)
+            looked = identity
+            for matrix, slope in zip(attention, slopes, strict=True):
+                if method == "attention-rollout":
+                    looked = (matrix[image].mean(axis=0) + identity) / 2 @ looked
+                else:
+                    looked = looked + np.maximum(matrix[image] * slope[image], 0).mean(axis=0) @ looked
+            relevance = looked if method == "attention-rollout" else looked - identity
+            expected = relevance[prefix:, prefix:].mean(axis=0).reshape(CELLS, CELLS)
+            np.testing.assert_allclose(maps[image], expected, rtol=0, atol=TOLERANCE * expected.max())
+
     def test_torchvisions_transformer_attends_as_timms(self) -> None:
         net = randomised(TAILS["class token"]())
         x = inputs(2, 1)

@@ -1,4 +1,8 @@
-"""Explain by attention: where the tokens that are classified have looked, through all blocks."""
+"""Explain by attention: where the tokens that are classified have looked, through all blocks.
+
+Those are the rows of the last attention that move the logits: the class token's, or those of all tokens whose mean is
+classified, without registers that are not among them.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +12,7 @@ from kdedge_export.layout import Layout, layout_of
 from kdedge_export.saliency.attention import plain_attention
 from kdedge_export.saliency.explained import ExplainedModel, Look, gradients
 from kdedge_export.saliency.methods import AttentionMethod
-from kdedge_export.saliency.tail import grids_of
+from kdedge_export.saliency.tail import grids_of, nothing_zero
 from kdedge_export.saliency.trace import evaluating, trace
 
 __all__ = ["ByAttention"]
@@ -32,10 +36,12 @@ class ByAttention(ExplainedModel):
         """
         super().__init__(model)
         self.method, self._compute, self._by_gradients = method.name, method.compute, method.by_gradients
-        with evaluating(model), torch.no_grad():
-            shapes = {tuple(matrix.shape[:1] + matrix.shape[2:]) for matrix in self(example).seen}
+        with evaluating(model), nothing_zero(model):
+            scores, seen = self._attend(example, differentiated=True)
+            moved = torch.autograd.grad(scores.max(), seen[-1:], allow_unused=True)[0] if seen else None
+        shapes = {tuple(matrix.shape[:1] + matrix.shape[2:]) for matrix in seen}
         layout = None
-        if len(shapes) == 1:
+        if len(shapes) == 1 and moved is not None and moved.any():
             batch, rows, columns = shapes.pop()
             if batch == len(example) and rows == columns:
                 layout = layout_of((1, rows, 1), grids_of(trace(model, example)))
@@ -46,20 +52,28 @@ class ByAttention(ExplainedModel):
             )
         self.layout: Layout = layout
         self.how = "attention"
+        assert moved is not None
+        classified = moved[0].any(dim=0).any(dim=-1).float()
+        self.register_buffer("_classified", classified / classified.sum(), persistent=False)
 
     def forward(self, x: Tensor) -> Look:
         """See `ExplainedModel`; what was seen is the attention `[N, heads, T, T]` of each block, first block first."""
+        scores, seen = self._attend(x, self._by_gradients)
+        return Look(scores.detach(), seen, scores)
+
+    def _attend(self, x: Tensor, differentiated: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The scores, and the attention that they were computed from."""
         seen: list[Tensor] = []
 
         def watch(attention: Tensor) -> Tensor:
-            if self._by_gradients and not attention.requires_grad:
+            if differentiated and not attention.requires_grad:
                 attention = attention.detach().requires_grad_()
             seen.append(attention)
             return attention
 
-        with plain_attention(watch), torch.set_grad_enabled(self._by_gradients):
-            scores = self.model(x)
-        return Look(scores.detach(), tuple(seen), scores)
+        with plain_attention(watch), torch.set_grad_enabled(differentiated):
+            scores: Tensor = self.model(x)
+        return scores, tuple(seen)
 
     def class_maps(self, look: Look, classes: Tensor) -> Tensor:
         """See `ExplainedModel`."""
@@ -68,9 +82,6 @@ class ByAttention(ExplainedModel):
             columns = gradients(look.scores, classes, look.seen)
         seen = tuple(attention.detach() for attention in look.seen)
         rows = [self._compute(seen, column) for column in columns]
-        maps = [self.layout.channels_first(self._classified(row)[..., None])[:, 0] for row in rows]
+        classified = self.get_buffer("_classified")
+        maps = [self.layout.channels_first((classified @ row)[..., None])[:, 0] for row in rows]
         return torch.stack(maps, dim=1)
-
-    def _classified(self, relevance: Tensor) -> Tensor:
-        """`[N, T]`: what the class token attends to, or all tokens together where their mean is classified."""
-        return relevance[:, 0] if self.layout.prefix else relevance.mean(dim=1)

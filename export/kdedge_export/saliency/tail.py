@@ -19,7 +19,7 @@ from kdedge_export.layout import Layout, grids_below, layout_of
 from kdedge_export.saliency.trace import Trace, evaluating, trace
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["Tail", "find_tail", "grids_of", "named_tail"]
+__all__ = ["Tail", "find_tail", "grids_of", "named_tail", "nothing_zero"]
 
 _WEIGHTED = {"convolution": "conv", "addmm": "linear", "mm": "linear", "bmm": "matmul"}
 _NAMED = _WEIGHTED | {
@@ -153,7 +153,7 @@ def _candidates(model: nn.Module, example: Tensor, *, every_path: bool = False) 
 
     handles = [module.register_forward_hook(note(path)) for path, module in model.named_modules() if path]
     try:
-        with evaluating(model), _nothing_zero(model), torch.enable_grad():
+        with evaluating(model), nothing_zero(model), torch.enable_grad():
             logits = model(example.detach().requires_grad_())
             top = int(logits[0].argmax())
             outputs = [output for _, _, output in noted]
@@ -178,7 +178,7 @@ def _candidates(model: nn.Module, example: Tensor, *, every_path: bool = False) 
 
 
 @contextmanager
-def _nothing_zero(model: nn.Module) -> Iterator[None]:
+def nothing_zero(model: nn.Module) -> Iterator[None]:
     """Give tensors that are all zero, as those of heads before training, values that let gradients through."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
