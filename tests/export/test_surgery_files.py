@@ -351,6 +351,21 @@ class TestRefusals:
         onnx.save_model(model, path)
         assert explain_file(path, tmp_path / "ours.onnx").outputs.head == "GAP+Linear"
 
+    def test_neither_method_can_explain_it(self, tmp_path: Path) -> None:
+        """Pooling by maxima over windows behind the features, of pictures of any size: both reasons are told."""
+        nodes = [
+            *body(),
+            node("GlobalAveragePool", ["features"], "pooled"),
+            node("Add", ["features", "pooled"], "moved"),
+            node("MaxPool", ["moved"], "maxima", kernel_shape=[8, 4], strides=[8, 4]),
+            node("ReduceMean", ["maxima"], "flat", axes=[2, 3], keepdims=0),
+            node("Gemm", ["flat", "fc", "fc_bias"], "logits", transB=1),
+        ]
+        path = write(tmp_path / "theirs.onnx", nodes, shape=("N", 3, "height", "width"))
+        told = "derivative of MaxPool over windows, which kdedge does not have. ReciproCAM needs to know"
+        with pytest.raises(HeadNotSupported, match=told):
+            explain_file(path, tmp_path / "ours.onnx", side_px=SIDE)
+
     def test_several_answers_and_how_to_keep_one(self, tmp_path: Path) -> None:
         """As paddle2onnx writes GoogLeNet, with the heads that only training looks at."""
         nodes = [*body(), *head(), node("Identity", ["logits"], "own"), node("Gemm", ["flat", "fc"], "more", transB=1)]

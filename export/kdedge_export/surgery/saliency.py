@@ -100,12 +100,13 @@ def _added(builder: Builder, view: GraphView, find: Callable[[bool], Anatomy], m
         return Saliency(GRADCAM, parts, _gradcam(builder, view, parts, _explained_class(builder, parts)))
     except CannotDifferentiate as error:
         del builder.nodes[kept:]  # the half that was written
+        why = f"Grad-CAM needs the derivative of {error}, which kdedge does not have."
         if method == GRADCAM:
-            raise HeadNotSupported(
-                f"Grad-CAM needs the derivative of {error}, which kdedge does not have. "
-                "Leave --method out: ReciproCAM needs none."
-            ) from error
-        return _by_reciprocam(builder, view, parts if parts.is_cut else find(True), str(error))
+            raise HeadNotSupported(f"{why} Leave --method out: ReciproCAM needs none.") from error
+        try:
+            return _by_reciprocam(builder, view, parts if parts.is_cut else find(True), str(error))
+        except HeadNotSupported as refused:
+            raise HeadNotSupported(f"{why} {refused}") from refused
 
 
 def _by_reciprocam(builder: Builder, view: GraphView, parts: Anatomy, why: str | None = None) -> Saliency:
