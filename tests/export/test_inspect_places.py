@@ -40,7 +40,7 @@ def places_of(nodes: Sequence[onnx.NodeProto], constants: dict[str, Any], image:
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(value, name) for name, value in held.items() if name in used],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     view = GraphView(model)
     feed = {"x": np.zeros((1, 3, SIDE, SIDE), np.float32) if image is None else image}
     made = {item for at in nodes for item in at.output}
@@ -187,7 +187,7 @@ class TestCells:
     def test_means(self) -> None:
         """Over channels cells stay, over all cells none is left."""
         nodes = [node("Conv", ["x", "patches"], "planes", strides=[2, 2])]
-        over_channels = places_of([*nodes, node("ReduceMean", ["planes"], "y", axes=[1])], {})
+        over_channels = places_of([*nodes, node("ReduceMean", ["planes", "one"], "y")], {"one": [1]})
         assert over_channels.are_known and grid_of(over_channels) is not None
         gate = [*nodes, node("GlobalAveragePool", ["planes"], "mean"), node("Mul", ["mean", "planes"], "y")]
         assert not places_of([*nodes, node("GlobalAveragePool", ["planes"], "y")], {}).are_known
@@ -201,6 +201,16 @@ class TestCells:
         ]
         grid = grid_of(places_of(nodes, {}))
         assert grid is not None and grid.layout == Layout("NCHW", 4, 4)
+
+    def test_what_is_put_together_of_blocks_is_over_the_picture(self) -> None:
+        """As MobileViTV2 folds its patches, by PyTorch's default exporter."""
+        nodes = [
+            *EMBEDDED[:1],
+            node("Reshape", ["planes", "blocks"], "columns"),
+            node("Col2Im", ["columns", "size", "block"], "y", strides=[2, 2]),
+        ]
+        grid = grid_of(places_of(nodes, {"blocks": [1, 4, 16], "size": [8, 8], "block": [2, 2]}))
+        assert grid is not None and grid.layout == Layout("NCHW", 8, 8)
 
     def test_padding_is_of_no_place(self) -> None:
         nodes = [

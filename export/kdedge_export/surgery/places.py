@@ -161,8 +161,8 @@ def _after(
     given = [held.get(name) for name in node.input]
     known = [places for places in given if places is not None and places.are_known]
     kind = node.op_type
-    if not known and kind == "Conv" and len(shapes[0]) == 4 and min(values[node.input[1]].shape[2:]) > 1:
-        return (Places.regular(shapes[0], 2, 3),)  # windows of both axes are of planes, however they came about
+    if len(shapes[0]) == 4 and (kind == "Col2Im" or (kind == "Conv" and not known)):
+        return (Places.regular(shapes[0], 2, 3),)  # they work on planes, however these came about
     if not known or kind in _UNKNOWN:
         return tuple(map(Places.nowhere, shapes))
     if kind in _RESHAPES:
