@@ -167,3 +167,26 @@ def test_a_convolution_that_is_used_twice_is_one_layer() -> None:
     convolutions = {node.name for node in rewritten.model.graph.node if node.op_type == "Conv"}
     assert [len(layer.nodes & convolutions) for layer in layers] == [1, 2, 1]
     assert sorted(node for layer in layers for node in layer.nodes) == sorted(quantizable_nodes(rewritten))
+
+
+class MeansOfSides(nn.Module):
+    """Five axes, of which the mean leaves the last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 3, stride=4), nn.Linear(4, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x).relu()
+        parts = x.unflatten(1, (2, 2))
+        return self.head((parts * parts.mean((2, 3), keepdim=True).sigmoid()).flatten(1, 2).mean((2, 3)))
+
+
+def test_a_mean_over_other_axes_than_rows_and_columns_stays_one(pictures) -> None:
+    torch.manual_seed(0)
+    graph = export_graph(deploy(randomised(MeansOfSides()), EVEN))
+    images = pictures(4, 7)
+    for exact, found in zip(
+        answers(graph.model, images), answers(rewrite(graph, bytes_in=True).model, images), strict=True
+    ):
+        np.testing.assert_allclose(found, exact, atol=2e-5 * float(np.abs(exact).max()) + 1e-6)

@@ -48,6 +48,7 @@ def rewrite(graph: ExportedGraph, *, bytes_in: bool) -> Rewritten:
     model.CopyFrom(graph.model)
     editor = GraphEditor(model)
     zero = read_pixels(editor) if bytes_in else None
+    editor.infer_shapes()
     for node in list(model.graph.node):
         if node.name in graph.head_nodes:
             continue
@@ -76,8 +77,10 @@ def _split_hard_swish(graph: GraphEditor, node: onnx.NodeProto) -> None:
 
 def _pool(graph: GraphEditor, node: onnx.NodeProto) -> None:
     """A mean over rows and columns that keeps them is pooling."""
-    axes = graph.constant(node.input[1]) if len(node.input) > 1 else None
-    if axes is None or attributes(node).get("keepdims", 1) != 1 or sorted(axes % 4) != [2, 3]:
+    axes, shape = graph.constant(node.input[1]) if len(node.input) > 1 else None, graph.shape(node.input[0])
+    if axes is None or shape is None or len(shape) != 4:
+        return
+    if attributes(node).get("keepdims", 1) != 1 or sorted(axes % 4) != [2, 3]:
         return
     graph.replace(
         {node.name}, [helper.make_node("GlobalAveragePool", [node.input[0]], list(node.output), f"{node.name}_pool")]
