@@ -31,16 +31,16 @@ def _convolution(
         return None, None, None
     if _is_dense(x, weight, padding, transposed, groups):
         return _on_one_cell(gradient.flatten(1) @ weight.squeeze((2, 3))), None, None
-    sides = range(len(stride))
+    sides, none = range(len(stride)), [0] * len(stride)
     if transposed:
-        return aten.convolution(gradient, weight, None, stride, padding, dilation, False, [0, 0], groups), None, None
+        return aten.convolution(gradient, weight, None, stride, padding, dilation, False, none, groups), None, None
     full = [dilation[side] * (weight.shape[2 + side] - 1) for side in sides]
     if all(step == 1 for step in stride) and all(full[side] >= padding[side] for side in sides):
         # Without a stride it is an ordinary convolution with the kernel turned round, for which there are fast kernels.
         turned = weight.flip([2 + side for side in sides])
         turned = turned.reshape(groups, -1, *turned.shape[1:]).transpose(1, 2).flatten(0, 1)
         rest = [full[side] - padding[side] for side in sides]
-        return aten.convolution(gradient, turned, None, stride, rest, dilation, False, [0, 0], groups), None, None
+        return aten.convolution(gradient, turned, None, stride, rest, dilation, False, none, groups), None, None
     missing = [
         x.shape[2 + side] - ((gradient.shape[2 + side] - 1) * stride[side] - 2 * padding[side] + full[side] + 1)
         for side in sides
@@ -85,9 +85,21 @@ def _max_pool(
     ceil_mode: bool,
     indices: Tensor,
 ) -> Tensor:
+    return _to_maxima(gradient, x, indices)
+
+
+def _to_maxima(gradient: Tensor, x: Tensor, indices: Tensor) -> Tensor:
     """Each window gives its gradient to the pixel that was its maximum."""
     planes = x.new_zeros(x.shape).flatten(2)
     return planes.scatter_add(2, indices.flatten(2), gradient.flatten(2)).reshape(x.shape)
+
+
+def _adaptive_max_pool(x: Tensor, size: list[int]) -> Any:
+    """Windows that come out even are those of an ordinary pool; one cell is a maximum over positions."""
+    window = [side // cells for side, cells in zip(x.shape[2:], size, strict=True)]
+    if any(side % cells for side, cells in zip(x.shape[2:], size, strict=True)):
+        return NotImplemented
+    return aten.max_pool2d_with_indices(x, window, window)
 
 
 def _average_pool(
@@ -178,6 +190,8 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.convolution.default: _dense,
     aten.convolution_backward.default: _convolution,
     aten.max_pool2d_with_indices_backward.default: _max_pool,
+    aten.adaptive_max_pool2d.default: _adaptive_max_pool,
+    aten.adaptive_max_pool2d_backward.default: _to_maxima,
     aten.avg_pool2d_backward.default: _average_pool,
     aten._adaptive_avg_pool2d_backward.default: _adaptive_average_pool,
 }
