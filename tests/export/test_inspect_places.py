@@ -10,8 +10,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_toys import node
 
 from kdedge_export.layout import Layout
-from kdedge_export.surgery.grid import grid_of
-from kdedge_export.surgery.places import Places, follow_places
+from kdedge_export.surgery.cells.grid import grid_of
+from kdedge_export.surgery.cells.places import Places, follow_places
 from kdedge_export.surgery.port import image_port
 from kdedge_export.surgery.view import Array, GraphView, run_graph
 

@@ -122,7 +122,7 @@ class TestWhatItKeeps:
         assert_close(said.saliency_map, golden.saliency_map)
 
     def test_a_failed_check_writes_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from kdedge_export.surgery import gradient
+        from kdedge_export.surgery.derivative import gradient
 
         monkeypatch.setitem(gradient._RULES, "Gemm", lambda step: {step.node.input[0]: step.node.input[0]})
         path = write(tmp_path / "theirs.onnx", body() + head())

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdedge_export.surgery.builder import Builder
-from kdedge_export.surgery.candidates import has_weights
-from kdedge_export.surgery.gradient import gradients
-from kdedge_export.surgery.step import CannotDifferentiate
+from kdedge_export.surgery.cells.candidates import has_weights
+from kdedge_export.surgery.derivative.gradient import gradients
+from kdedge_export.surgery.derivative.step import CannotDifferentiate
 from kdedge_export.surgery.view import GraphView, run_graph
 
 IMAGES, CLASSES = 2, 3

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from kdedge_export.surgery.grid import Grid
+from kdedge_export.surgery.cells.grid import Grid
 from kdedge_export.surgery.view import Array
 from kdedge_runtime.arrays import Floats
 

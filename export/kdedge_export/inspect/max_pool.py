@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kdedge_export.onnx_node import attributes
-from kdedge_export.surgery.step import CannotDifferentiate, Step
+from kdedge_export.surgery.derivative.step import CannotDifferentiate, Step
 
 __all__ = ["max_pool"]
 

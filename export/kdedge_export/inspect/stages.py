@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kdedge_export.surgery.candidates import find_candidates, has_weights
-from kdedge_export.surgery.grid import Grid, grid_of
-from kdedge_export.surgery.places import follow_places
+from kdedge_export.surgery.cells.candidates import find_candidates, has_weights
+from kdedge_export.surgery.cells.grid import Grid, grid_of
+from kdedge_export.surgery.cells.places import follow_places
 from kdedge_export.surgery.port import Port
 from kdedge_export.surgery.view import Array, GraphView
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.layout import Layout
-from kdedge_export.surgery.features import find_features, named_features
+from kdedge_export.surgery.cells.features import find_features, named_features
 from kdedge_export.surgery.pooling import pooled_axes
 from kdedge_export.surgery.port import Port, example_feed, image_port
 from kdedge_export.surgery.view import Array, GraphView, run_graph, subgraphs

@@ -1,7 +1,7 @@
 """Derivatives of sums and lengths over axes."""
 
+from kdedge_export.surgery.derivative.step import CannotDifferentiate, Rule, Step
 from kdedge_export.surgery.pooling import reduced_axes
-from kdedge_export.surgery.step import CannotDifferentiate, Rule, Step
 
 __all__ = ["REDUCTIONS"]
 

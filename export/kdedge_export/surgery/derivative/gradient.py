@@ -15,17 +15,17 @@ import numpy as np
 import onnx
 
 from kdedge_export.onnx_node import attributes
-from kdedge_export.surgery.arithmetic import ARITHMETIC
-from kdedge_export.surgery.attention import ATTENTION, product
 from kdedge_export.surgery.builder import Builder
-from kdedge_export.surgery.extremes import EXTREMES
-from kdedge_export.surgery.moves import MOVES, put_back
-from kdedge_export.surgery.norms import NORMS
+from kdedge_export.surgery.derivative.arithmetic import ARITHMETIC
+from kdedge_export.surgery.derivative.attention import ATTENTION, product
+from kdedge_export.surgery.derivative.extremes import EXTREMES
+from kdedge_export.surgery.derivative.moves import MOVES, put_back
+from kdedge_export.surgery.derivative.norms import NORMS
+from kdedge_export.surgery.derivative.reductions import REDUCTIONS
+from kdedge_export.surgery.derivative.row import only_row
+from kdedge_export.surgery.derivative.slopes import ELEMENTWISE
+from kdedge_export.surgery.derivative.step import CannotDifferentiate, Rule, Seed, Step, Values
 from kdedge_export.surgery.pooling import pooled_axes
-from kdedge_export.surgery.reductions import REDUCTIONS
-from kdedge_export.surgery.row import only_row
-from kdedge_export.surgery.slopes import ELEMENTWISE
-from kdedge_export.surgery.step import CannotDifferentiate, Rule, Seed, Step, Values
 from kdedge_export.surgery.view import Array, GraphView
 
 __all__ = ["gradients"]

@@ -3,7 +3,7 @@
 import math
 
 from kdedge_export.onnx_node import attributes
-from kdedge_export.surgery.step import CannotDifferentiate, Rule, Step
+from kdedge_export.surgery.derivative.step import CannotDifferentiate, Rule, Step
 
 __all__ = ["ATTENTION", "product"]
 

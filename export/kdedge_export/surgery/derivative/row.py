@@ -13,8 +13,8 @@ from onnx import helper
 
 from kdedge_export.onnx_node import attributes
 from kdedge_export.surgery.builder import Builder
+from kdedge_export.surgery.derivative.step import Values
 from kdedge_export.surgery.pooling import reduced_axes
-from kdedge_export.surgery.step import Values
 from kdedge_export.surgery.view import Array, GraphView
 
 __all__ = ["Row", "only_row"]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdedge_export.layout import Layout
-from kdedge_export.surgery.grid import Grid, grid_of
-from kdedge_export.surgery.places import Places, follow_places
+from kdedge_export.surgery.cells.grid import Grid, grid_of
+from kdedge_export.surgery.cells.places import Places, follow_places
 from kdedge_export.surgery.port import Port
 from kdedge_export.surgery.view import Array, GraphView, run_graph, shapes_of, subgraphs
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kdedge_export.onnx_node import WEIGHTED
-from kdedge_export.surgery.grid import Grid
+from kdedge_export.surgery.cells.grid import Grid
 from kdedge_export.surgery.view import GraphView
 
 __all__ = ["Candidates", "attentions", "find_candidates", "has_weights"]

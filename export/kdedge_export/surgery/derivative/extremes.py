@@ -3,8 +3,8 @@
 from functools import reduce
 
 from kdedge_export.onnx_node import attributes
+from kdedge_export.surgery.derivative.step import CannotDifferentiate, Rule, Step
 from kdedge_export.surgery.pooling import reduced_axes
-from kdedge_export.surgery.step import CannotDifferentiate, Rule, Step
 
 __all__ = ["EXTREMES"]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from kdedge_export.surgery.step import CannotDifferentiate, Rule, Step
+from kdedge_export.surgery.derivative.step import CannotDifferentiate, Rule, Step
 
 __all__ = ["ARITHMETIC"]
 

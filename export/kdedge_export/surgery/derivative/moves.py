@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdedge_export.onnx_node import attributes
-from kdedge_export.surgery.step import CannotDifferentiate, Rule, Step
+from kdedge_export.surgery.derivative.step import CannotDifferentiate, Rule, Step
 from kdedge_export.surgery.view import Array
 
 __all__ = ["MOVES", "put_back"]

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdedge_export.layout import Layout
-from kdedge_export.surgery.places import Coordinates, Places
+from kdedge_export.surgery.cells.places import Coordinates, Places
 from kdedge_export.surgery.view import Array
 
 __all__ = ["Grid", "grid_of"]

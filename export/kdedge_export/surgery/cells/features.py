@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.layout import Layout
-from kdedge_export.surgery.candidates import attentions, find_candidates
-from kdedge_export.surgery.followed import Followed, follow
-from kdedge_export.surgery.movement import moves_logits
+from kdedge_export.surgery.cells.candidates import attentions, find_candidates
+from kdedge_export.surgery.cells.followed import Followed, follow
+from kdedge_export.surgery.cells.movement import moves_logits
 from kdedge_export.surgery.port import Port
 from kdedge_export.surgery.view import Array, GraphView, run_graph
 
