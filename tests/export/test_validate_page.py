@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -170,6 +171,22 @@ def test_how_it_was_quantized_is_told_in_words(validated: tuple[ValidationReport
     tuned = page(qat=qat | {"after": NOTE["held_out"] | {"float_layers": 2}})
     assert "for 3 epochs with int8’s errors (--qat): it keeps more, and is this file" in tuned
     assert "as it was492.5\u00a0%90.0" in tuned and "errors (this file)292.5\u00a0%98.0" in tuned
+
+
+def test_what_a_files_metadata_says_is_text_and_never_part_of_the_page(
+    validated: tuple[ValidationReport, Evidence],
+) -> None:
+    report, evidence = validated
+    evil = "<form action=//elsewhere>"
+    told = dict.fromkeys(("weights", "activations", "calibration", "calibration_images", "calibration_sha256"), evil)
+    kept = NOTE["held_out"] | {"float_layers": evil}
+    training = {"epochs": evil, "taken": True, "before": kept, "after": kept}
+    for more in ({}, {"qat": training}):
+        note = NOTE | told | {"device": evil, "float_layers": [evil], "held_out": kept | {"images": evil}} | more
+        facts = replace(report.models["int8"], quantization=note)
+        page = render_page(replace(report, models=dict(report.models) | {"int8": facts}), evidence)
+        assert evil not in page
+        assert escape(evil) in page
 
 
 def test_a_file_that_tells_little_of_its_quantization_has_a_page_all_the_same(

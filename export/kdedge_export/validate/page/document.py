@@ -172,7 +172,7 @@ def _origin(report: ValidationReport) -> str:
     rows += [
         (
             f"{TITLES[role]}: calibrated on",
-            f"{facts.quantization.get('calibration_images', '?')} images",
+            f"{escape(str(facts.quantization.get('calibration_images', '?')))} images",
             f"sha256 {escape(str(facts.quantization['calibration_sha256']))}",
         )
         for role, facts in report.models.items()

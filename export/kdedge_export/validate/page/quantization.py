@@ -56,8 +56,8 @@ def _facts(note: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         each = "a scale for each output channel" if note.get("per_channel") else "a scale for each layer"
         yield "Weights", f"{escape(str(note.get('weights', 'int8')))} of {bits}; {each}"
     if "calibration" in note:
-        way = str(note["calibration"])
-        yield "Ranges", f"{escape(_WAYS.get(way, way))}, on {note.get('calibration_images', '?')} training images"
+        way, images = str(note["calibration"]), escape(str(note.get("calibration_images", "?")))
+        yield "Ranges", f"{escape(_WAYS.get(way, way))}, on {images} training images"
     if "float_layers" in note:
         layers = note["float_layers"]
         names = ", ".join(f"<code>{escape(str(name))}</code>" for name in layers)
@@ -85,7 +85,7 @@ def _training(qat: Mapping[str, Any]) -> str:
         if qat.get("taken")
         else "it keeps less, so this file is of the weights as they were"
     )
-    return f"for {qat.get('epochs', '?')} epochs with int8’s errors (--qat): {came}"
+    return f"for {escape(str(qat.get('epochs', '?')))} epochs with int8’s errors (--qat): {came}"
 
 
 def _ways(note: Mapping[str, Any]) -> str:
@@ -115,14 +115,14 @@ def _kept(note: Mapping[str, Any]) -> str:
         rows = [_row("this file", held_out, len(note.get("float_layers", ())))]
     else:
         return ""
-    images = f"On {held_out['images']} of them" if "images" in held_out else _KEPT_HEADS[0][0]
+    images = f"On {escape(str(held_out['images']))} of them" if "images" in held_out else _KEPT_HEADS[0][0]
     return grid(((images, _KEPT_HEADS[0][1]), *_KEPT_HEADS[1:]), rows)
 
 
 def _row(name: str, found: Mapping[str, Any], float_layers: int | None) -> list[str]:
     return [
         name,
-        "" if float_layers is None else str(float_layers),
+        "" if float_layers is None else escape(str(float_layers)),
         percent(found.get("top1")),
         percent(found.get("agreement")),
         correlation(found.get("map_pearson")),
