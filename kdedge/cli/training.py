@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdedge.data.sources import require_data
-from kdedge.models.names import canonical_name, factory_parts, is_factory
+from kdedge.models.factory_path import factory_parts, is_factory
+from kdedge.models.names import canonical_name
 from kdedge.models.run_folder import is_run, read_run, require_free
 from kdedge.models.source import require_model, require_weights
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdedge.models.names import factory_parts
+from kdedge.models.factory_path import factory_parts
 from kdedge_export.saliency.find import example_input
 from kdedge_export.saliency.trace import evaluating
 from kdedge_runtime.errors import UsageError

@@ -8,12 +8,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from kdedge.models.factory_path import is_factory
 from kdedge.models.layouts import RESNETS
 from kdedge.models.published import torchvision_tags
 from kdedge.models.run_folder import BEST, is_run
 from kdedge_runtime.errors import MissingDependency, UsageError
 
-__all__ = ["canonical_name", "factory_parts", "import_timm", "is_factory", "networks_of"]
+__all__ = ["canonical_name", "import_timm", "networks_of"]
 
 _REGISTERED = re.compile(r"^@register_model(?:\(.*\))?\n(?:@.*\n)*def (\w+)", re.MULTILINE)
 """How torchvision and timm alike enter a function that builds a network in their lists."""
@@ -71,26 +72,6 @@ def networks_of(library: str) -> tuple[str, ...]:
     """The names of the networks of `torchvision` or `timm`, read from its source; none where it is not installed."""
     found = find_spec(library)
     return () if found is None or found.origin is None else _registered(Path(found.origin).parent / "models")
-
-
-def is_factory(name: str) -> bool:
-    """Whether a model's name is meant as that of a factory in a Python file."""
-    return re.search(r"\.py(:[^:]*)?$", name) is not None
-
-
-def factory_parts(name: str) -> tuple[Path, str]:
-    """The absolute path of a factory's file, and the function's name.
-
-    Raises:
-        UsageError: no function is named, or there is no such file.
-    """
-    file, _, function = name.rpartition(":") if not name.endswith(".py") else (name, "", "")
-    if not function.isidentifier():
-        raise UsageError(f"{name} names no function. Expected FILE.py:FUNCTION, such as {file}:make_model.")
-    path = Path(file).resolve()
-    if not path.is_file():
-        raise UsageError(f"There is no file {path}. Expected a Python file with a function {function}.")
-    return path, function
 
 
 def import_timm() -> Any:

@@ -5,7 +5,8 @@ Nothing here imports torch, which takes seconds: what leads nowhere is told at o
 
 from pathlib import Path
 
-from kdedge.models.names import canonical_name, factory_parts, is_factory
+from kdedge.models.factory_path import factory_parts, is_factory
+from kdedge.models.names import canonical_name
 from kdedge.models.run_folder import is_run, read_run, weights_file
 from kdedge_runtime.errors import UsageError
 

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from kdedge.models.factory import code_sha256, count_classes, make, require_unchanged
+from kdedge.models.factory_path import is_factory
 from kdedge.models.layouts import RESNETS
-from kdedge.models.names import import_timm, is_factory
+from kdedge.models.names import import_timm
 from kdedge.models.published import torchvision_input
 from kdedge.models.resnet import SmallResNet
 from kdedge.models.spec import ModelSpec
