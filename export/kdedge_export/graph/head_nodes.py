@@ -4,7 +4,7 @@ import onnx
 
 from kdedge_export.onnx_node import WEIGHTED
 
-__all__ = ["downstream", "from_last_weight", "last_layer_and_map"]
+__all__ = ["downstream", "last_layer_and_map"]
 
 
 def downstream(graph: onnx.GraphProto, tensor: str) -> frozenset[str]:
@@ -17,17 +17,11 @@ def downstream(graph: onnx.GraphProto, tensor: str) -> frozenset[str]:
     return frozenset(nodes)
 
 
-def from_last_weight(graph: onnx.GraphProto) -> frozenset[str]:
-    """Names of the last layer and of what follows it, in a graph without a map."""
-    last = max(index for index, node in enumerate(graph.node) if node.op_type in WEIGHTED)
-    return frozenset(node.name for node in graph.node[last:])
-
-
 def last_layer_and_map(graph: onnx.GraphProto, logits: str) -> frozenset[str]:
     """Names of all but the nodes that lead to the last layer of the logits.
 
     Args:
-        graph: with the derivative that its map takes.
+        graph: with the derivative that its map takes, if it gives one.
         logits: name of that output.
     """
     needed, forward = {logits}, []

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from kdedge_export.errors import GraphNotSupported
 from kdedge_export.graph.deployed import TOP_CLASS, Deployed, Plain
-from kdedge_export.graph.head_nodes import downstream, from_last_weight, last_layer_and_map
+from kdedge_export.graph.head_nodes import downstream, last_layer_and_map
 from kdedge_export.graph.refusal import told_refusals
 from kdedge_export.graph.traced import traced
 from kdedge_export.saliency import ByCells, Head
@@ -81,8 +81,8 @@ def _exported(module: Deployed | Plain) -> ExportedGraph:
     image = torch.randint(0, 256, (2, spec.height, spec.width, 3), dtype=torch.uint8, generator=generator)
     batch = {0: torch.export.Dim("batch")}
     if isinstance(module, Plain):
-        model = _to_onnx(module, {"image": image}, ["logits"], (batch,))
-        return ExportedGraph(model, from_last_weight(model.graph))
+        model = _to_onnx(module, {"image": image}, [OUTPUTS[0]], (batch,))
+        return ExportedGraph(model, last_layer_and_map(model.graph, OUTPUTS[0]))
     inputs, outputs = {"image": image, "class_index": torch.tensor([TOP_CLASS])}, list(OUTPUTS)
     explained = module.cpu().eval().explained
     if isinstance(explained, ByCells) and isinstance(explained.head, Head):
