@@ -120,7 +120,8 @@ def fine_tune(
 
 
 def _without(collection: Pictures, aside: set[Sample]) -> Pictures:
-    """Leave pictures out of the training side, unless nothing would be left of a class."""
-    pairs = enumerate(collection.train.samples)
-    rest = collection.train.take(index for index, sample in pairs if sample not in aside)
-    return replace(collection, train=rest) if set(rest.targets) == set(collection.train.targets) else collection
+    """Leave pictures out of the training side, but those of classes of which nothing would be left."""
+    pairs = list(collection.train.pairs())
+    known = {target for sample, target in pairs if sample not in aside}
+    chosen = (index for index, (sample, target) in enumerate(pairs) if sample not in aside or target not in known)
+    return replace(collection, train=collection.train.take(chosen))

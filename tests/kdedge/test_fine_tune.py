@@ -15,8 +15,9 @@ from torch import nn
 from torch.nn import functional as F
 from training_toys import rewrite
 
+from kdedge.data import Collection, Sample, scan
 from kdedge.distill.fake_quantization import fake_quantized
-from kdedge.models.run_folder import BEST
+from kdedge.models.run_folder import BEST, read_run
 from kdedge.models.trained import load_trained
 from kdedge.workflow.export_model import export_model
 from kdedge.workflow.fine_tune import fine_tune
@@ -263,6 +264,26 @@ def test_the_student_of_the_run_stays_as_it_was(exported_run: Path) -> None:
     moved = [float((weights[name] - exact[name]).abs().max()) for name in exact if name.endswith("conv1.weight")]
     assert max(moved) > 0, "nothing was learned"
     assert note["learning_rate"] > 0 and np.isfinite(max(moved))
+
+
+def test_pictures_that_judge_are_not_trained_on_but_where_they_are_all_of_a_class(
+    exported_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = scan(read_run(exported_run).data["source"]).train
+    pairs = list(train.pairs())
+    all_of_one = {sample for sample, target in pairs if target == 0}
+    another = next(sample for sample, target in pairs if target == 1)
+    trained_on: list[Sample] = []
+
+    def note(collection: Collection, *_: object) -> None:
+        trained_on.extend(collection.train.samples)
+        raise InterruptedError
+
+    monkeypatch.setattr("kdedge.workflow.fine_tune.training_images", note)
+    blank = Rounded((), 127, {}, np.zeros((1, 1, 1, 3), np.uint8), {})
+    with pytest.raises(InterruptedError):
+        fine_tune(exported_run, blank, aside={*all_of_one, another}, progress=lambda *_: None)
+    assert set(trained_on) == {sample for sample, _ in pairs} - {another}
 
 
 def test_only_a_run_can_be_trained_on(tmp_path: Path) -> None:
