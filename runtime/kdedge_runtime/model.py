@@ -14,6 +14,9 @@ from kdedge_runtime.metadata import Metadata
 
 __all__ = ["Explanation", "Model", "available_providers", "is_bundle", "refuse_bundle", "softmax"]
 
+MOST_THREADS = 256
+"""Of one inference; onnxruntime starts whatever number it is told, until the machine stands still."""
+
 
 def is_bundle(path: Path) -> bool:
     """Whether a path is meant as a bundle: a folder or a .zip."""
@@ -74,7 +77,8 @@ class Model:
         Raises:
             ModelFileError: the file is missing, damaged, was not written by kdedge, or its graph is not the one
                 that its metadata tells of.
-            UsageError: the provider is not part of the installed onnxruntime, or does not work here.
+            UsageError: the provider is not part of the installed onnxruntime, or does not work here; or more threads
+                than any device has.
         """
         path = Path(path)
         if path.is_dir():
@@ -83,6 +87,10 @@ class Model:
         if not path.is_file():
             raise ModelFileError(f"There is no model file {path}. Write one with `kdedge export RUN`.")
         refuse_bundle(path)
+        if threads is not None and not 1 <= threads <= MOST_THREADS:
+            raise UsageError(
+                f"{threads} threads for one inference. Expected 1 to {MOST_THREADS}; this machine's cores do."
+            )
         options = ort.SessionOptions()
         options.log_severity_level = 3
         if threads is not None:

@@ -98,6 +98,12 @@ def test_a_graph_that_is_not_what_its_metadata_says_is_refused(write_model: Call
         Model.load(write_model(method="none", props=replace(wrong, input=spec).to_props()))
 
 
+@pytest.mark.parametrize("threads", [0, -1, 257, 100_000])
+def test_threads_that_no_device_has_are_refused_before_they_start(model_path: Path, threads: int) -> None:
+    with pytest.raises(UsageError, match=f"{threads} threads .*Expected 1 to 256"):
+        Model.load(model_path, threads=threads)
+
+
 def test_a_provider_is_used_or_refused(model_path: Path) -> None:
     assert Model.load(model_path, provider="cpu").provider == "CPUExecutionProvider"
     with pytest.raises(UsageError, match="warp"):
