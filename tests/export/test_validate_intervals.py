@@ -169,11 +169,12 @@ class TestWhatAGateLetsThrough:
         )
         assert chance <= self.MOST
 
-    @pytest.mark.parametrize("n", [30, 60, 100, 200, 300])
-    def test_a_few_lost_maps(self, n: int) -> None:
-        """In the mean as well: 21 of 1,000 maps that are unrelated cost more than 0.02."""
+    @pytest.mark.parametrize("n", [60, 200, 400, 800])
+    @pytest.mark.parametrize(("score", "share"), [(0.0, 0.021), (-1.0, 0.0101), (-1.0, 0.0125)])
+    def test_a_few_lost_or_opposite_maps(self, n: int, score: float, share: float) -> None:
+        """In the mean as well: 21 of 1,000 maps that are unrelated, or 11 that are opposite, cost more than 0.02."""
         chance = self.shown(
-            lambda count: compared(n, correlations=[0.0] * count), n, 0.021, "int8_map_pearson_mean", Gates()
+            lambda count: compared(n, correlations=[score] * count), n, share, "int8_map_pearson_mean", Gates()
         )
         assert chance <= self.MOST
 

@@ -7,7 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdedge_export.validate import metrics
-from kdedge_export.validate.intervals import DIFFERENCE, SHARE, Interval, mean_interval, percentile_interval
+from kdedge_export.validate.intervals import (
+    CORRELATION,
+    DIFFERENCE,
+    SHARE,
+    Interval,
+    mean_interval,
+    percentile_interval,
+)
 from kdedge_export.validate.predictions import Predictions
 from kdedge_export.validate.resample import to_common_size
 from kdedge_runtime.arrays import Floats, Integers
@@ -141,7 +148,7 @@ def _compare_maps(reference: Predictions, candidate: Predictions) -> MapComparis
         constant_candidate=int(metrics.is_constant(candidate.maps).sum()),
         wrong_class=int(wrong.sum()),
         intervals={
-            "pearson_mean": mean_interval(pearson, SHARE),
+            "pearson_mean": mean_interval(pearson, CORRELATION),
             "pearson_p5": percentile_interval(pearson, 5),
             "pearson_p1": percentile_interval(pearson, 1),
             "top20_iou_mean": mean_interval(iou, SHARE),

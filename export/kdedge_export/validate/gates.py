@@ -225,7 +225,7 @@ def _check_int8_maps(comparison: Comparison, gates: Gates) -> list[Check]:
     of_mean = of_p5 = Sample(None, None, 0, n)
     if maps is not None:
         mean, p5 = maps.intervals.get("pearson_mean"), maps.intervals.get("pearson_p5")
-        of_mean = Sample(maps.pearson_mean, mean, maps.defined, n, worst=0.0)
+        of_mean = Sample(maps.pearson_mean, mean, maps.defined, n, worst=-1.0)
         of_p5 = Sample(maps.pearson_p5, p5, maps.defined, n, fewest=fewest_for_percentile(5))
     reason = _NO_MAP if maps is None else None if maps.defined else "every map is constant"
     what, bound = "int8 map Pearson", gates.int8_map_pearson_p5

@@ -5,12 +5,13 @@ judged in pairs, so that images on which two models do the same add little width
 
 A bootstrap cannot know of what none of the images shows: of pictures of which 2 in 100 go wrong, 30 show none more
 often than not, and its interval has no width. So each end of a mean of bounded scores counts one image more, which
-scores as badly as one can (`SHARE`, `DIFFERENCE`), and the weights of all are drawn anew (Gaffke, Three test statistics
-for a nonparametric one-sided hypothesis on the mean of a nonnegative variable, Mathematical Methods of Statistics 14,
-2005; Learned-Miller and Thomas, arXiv:1905.06208). Of shares that is Clopper and Pearson's exact interval; where
-nothing differs its end is what `unseen_share` says. A percentile has the interval of its order statistics (David and
-Nagaraja, Order Statistics, 2003, section 7.1), which has no end where so few images cannot have one. Scores without
-bounds have the percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13).
+scores as badly as one can (`SHARE`, `DIFFERENCE`, `CORRELATION`), and the weights of all are drawn anew (Gaffke, Three
+test statistics for a nonparametric one-sided hypothesis on the mean of a nonnegative variable, Mathematical Methods of
+Statistics 14, 2005; Learned-Miller and Thomas, arXiv:1905.06208). Of shares that is Clopper and Pearson's exact
+interval; where nothing differs its end is what `unseen_share` says. A percentile has the interval of its order
+statistics (David and Nagaraja, Order Statistics, 2003, section 7.1), which has no end where so few images cannot have
+one. Scores without bounds have the percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
+ch. 13).
 """
 
 import math
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "CORRELATION",
     "DIFFERENCE",
     "LEVEL",
     "SHARE",
@@ -37,9 +39,11 @@ __all__ = [
 
 LEVEL = 0.95
 SHARE = (0.0, 1.0)
-"""The least and the most that an image may score which is lost or kept; of maps: unrelated, or the same."""
+"""The least and the most that an image may score which is lost or kept."""
 DIFFERENCE = (-1.0, 1.0)
 """Likewise of an answer that one of two models has lost."""
+CORRELATION = (-1.0, 1.0)
+"""Likewise of two maps: opposite, or the same."""
 _TAIL = (1 - LEVEL) / 2
 _RESAMPLES, _MOST_RESAMPLES = 2000, 50_000
 _SEED = 0

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdedge_export.validate import metrics
-from kdedge_export.validate.intervals import SHARE, Interval, mean_interval
+from kdedge_export.validate.intervals import CORRELATION, SHARE, Interval, mean_interval
 from kdedge_export.validate.predictions import Predictions
 from kdedge_export.validate.roles import Role
 from kdedge_runtime.arrays import Integers
@@ -66,7 +66,10 @@ def class_rows(
             for key, by_role in scores.items()
         }
         intervals = {
-            key: {role: mean_interval(some[members], SHARE) for role, some in by_role.items()}
+            key: {
+                role: mean_interval(some[members], CORRELATION if key == "map_pearson" else SHARE)
+                for role, some in by_role.items()
+            }
             for key, by_role in scores.items()
         }
         rows.append(ClassRow(labels[number], len(members), **figures, intervals=intervals))

@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 
 from kdedge_export.validate import metrics
 from kdedge_export.validate.comparison import pair_pearson
-from kdedge_export.validate.intervals import SHARE, Interval, mean_interval
+from kdedge_export.validate.intervals import CORRELATION, SHARE, Interval, mean_interval
 from kdedge_export.validate.predictions import Predictions, TorchModel, predict
 from kdedge_export.validate.roles import Role
 from kdedge_runtime import Model
@@ -127,5 +127,10 @@ def _row(
         "map_kept": pair_pearson(clean, answers),
     }
     figures = {key: None if some is None else metrics.mean(some) for key, some in scores.items()}
-    intervals = {key: mean_interval(some, SHARE) for key, some in scores.items() if some is not None}
+    correlations = {"map_pearson", "map_kept"}
+    intervals = {
+        key: mean_interval(some, CORRELATION if key in correlations else SHARE)
+        for key, some in scores.items()
+        if some is not None
+    }
     return Robustness(name, role, **figures, intervals=intervals)  # type: ignore[arg-type]
