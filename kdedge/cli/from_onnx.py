@@ -43,13 +43,20 @@ class OnnxExport:
         """How pixels become the model's input; None where nobody says.
 
         Raises:
-            UsageError: `--mean` or `--std` is not a number for each colour.
+            UsageError: `--mean` or `--std` is not a number for each colour, or not of pixels in [0, 1].
         """
         from kdedge_export.surgery import PixelInput
 
         if self.mean is None or self.std is None:
             return None
-        return PixelInput(_channels("--mean", self.mean), _channels("--std", self.std, positive=True), self.bgr)
+        mean, std = _channels("--mean", self.mean), _channels("--std", self.std, positive=True)
+        if max(map(abs, mean)) > 1:
+            shares, spread = (",".join(f"{value / 255:.4g}" for value in values) for values in (mean, std))
+            raise UsageError(
+                f"--mean {self.mean} is not of pixels in [0, 1]. Of pixels in [0, 255] it is --mean {shares}, and "
+                f"--std {self.std} of these is --std {spread}."
+            )
+        return PixelInput(mean, std, self.bgr)
 
 
 def export_onnx_file(asked: OnnxExport) -> None:

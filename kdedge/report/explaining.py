@@ -60,4 +60,5 @@ def _say_method(result: ExplainedOnnx, say: Callable[[str], None]) -> None:
         say("      it runs all after the target once a cell, and tells what each cell alone adds to the logit")
     cells = f"{outputs.map_width} × {outputs.map_height} cells, " if outputs.map_width else ""
     say(f"      {cells}{outputs.head} head, of {outputs.target_layer}")
-    say(f"  the map costs {cost.macs:.3f} × the MACs and, measured here on one thread, {cost.latency:.2f} × the time")
+    time = f"{cost.latency:.2f} × the time" if cost.latency >= 1 else "no time that can be told from noise"
+    say(f"  the map costs {cost.macs:.3f} × the MACs and, measured here on one thread, {time}")

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from kdedge_runtime.timing import WINDOW, StageTimer, Stopwatch, Tally, latencies_ms
+from kdedge_runtime.timing import WINDOW, StageTimer, Stopwatch, Tally, fastest_ms, latencies_ms
 
 
 def test_figures_of_known_durations() -> None:
@@ -71,3 +71,9 @@ def test_latencies_are_medians_of_calls_made_in_turn() -> None:
     fast_ms, slow_ms = latencies_ms(lambda: made.append("fast"), slow, runs=3)
     assert made == ["fast", "slow"] * 8  # five rounds warm up
     assert fast_ms < 4 <= slow_ms
+
+
+def test_the_fastest_of_calls_leaves_out_what_slowed_the_others() -> None:
+    waits = iter([0.0] * 5 + [0.006, 0.0, 0.006])  # five rounds warm up
+    other_ms, mostly_slow_ms = fastest_ms(lambda: None, lambda: time.sleep(next(waits)), runs=3)
+    assert other_ms < 6 and mostly_slow_ms < 6
