@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdedge.data.sources import require_data
+from kdedge.data.sources import require_data, scan
 from kdedge.models.factory_path import factory_parts, is_factory
 from kdedge.models.names import canonical_name
 from kdedge.models.run_folder import is_run, read_run, require_free
@@ -35,12 +35,11 @@ def require_training(
 
     Raises:
         UsageError: there is no such network, run or file, or `out` is in the way.
-        DataError: there is no such folder of pictures.
+        DataError: there is no such folder of pictures; where `out` is in the way, also that it cannot train.
     """
     if resume:
         read_run(out)
         return
-    require_free(out)
     require_data(data)
     if is_factory(model):
         factory_parts(model)
@@ -51,3 +50,6 @@ def require_training(
             require_model(teacher)
     for file in filter(None, (weights, *teacher_weights)):
         require_weights(Path(file))
+    if is_run(out):
+        scan(data)  # what is wrong with the pictures comes first: whoever mistyped them is not helped by another --out
+    require_free(out)

@@ -10,10 +10,12 @@ RUN/last.safetensors      weights and optimizer state after the last epoch: trai
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,12 +82,20 @@ def require_free(folder: Path) -> None:
     """Raise where a new run would be in the way of one.
 
     Raises:
-        UsageError: the folder holds a run.
+        UsageError: the folder holds a run; only of one that can go on it is said how.
     """
-    if is_run(folder):
-        raise UsageError(
-            f"{folder} holds a run already. Type --resume to continue it, or choose another folder with --out."
-        )
+    if not is_run(folder):
+        return
+    others = (folder.parent / f"{folder.name or 'run'}-{number}" for number in count(2))
+    free = next(other for other in others if not other.exists())
+    elsewhere = f"another folder, such as --out {shlex.quote(str(free))}"
+    try:
+        finished = read_run(folder).result is not None
+    except UsageError as error:
+        raise UsageError(f"{folder} holds a run already, which cannot be read. Choose {elsewhere}.") from error
+    if finished:
+        raise UsageError(f"{folder} holds a run already, which is finished. Choose {elsewhere}.")
+    raise UsageError(f"{folder} holds a run already. Type --resume to continue it, or choose {elsewhere}.")
 
 
 def weights_file(folder: Path, which: Literal["best", "last"] = "best") -> Path:

@@ -83,6 +83,39 @@ class TestTraining:
         assert "is complete: all 4 epochs are done" in outcome.err
         assert {path.name: path.read_bytes() for path in teacher_run.iterdir()} == before
 
+    @pytest.mark.parametrize(
+        ("asked", "complaint"),
+        [
+            (("train", "nowhere", "--model", "resnet8"), "There is no folder nowhere"),
+            (("train", "empty", "--model", "resnet8"), "empty has no images"),
+            (("train", "flat", "--model", "resnet8"), "flat has 1 pictures but no class folders"),
+            (("train", "scenes", "--model", "resnet88"), "There is no model 'resnet88'"),
+            (("distill", "scenes", "--teacher", "nowhere", "--student", "resnet8"), "There is no model 'nowhere'"),
+            (("distill", "empty", "--teacher", "resnet8", "--student", "resnet8"), "empty has no images"),
+            (("train", "scenes", "--model", "resnet8"), "taken holds a run already, which is finished"),
+        ],
+    )
+    def test_what_is_mistyped_is_told_before_what_is_in_the_way(
+        self,
+        command: Callable[..., Outcome],
+        scenes: Path,
+        teacher_run: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        asked: tuple[str, ...],
+        complaint: str,
+    ) -> None:
+        """Another --out, or --resume, mends none of it."""
+        monkeypatch.chdir(tmp_path)
+        shutil.copytree(teacher_run, "taken")
+        Path("scenes").symlink_to(scenes)
+        Path("empty").mkdir()
+        Path("flat").mkdir()
+        Image.new("RGB", (32, 32)).save("flat/1.png")
+        outcome = command(*asked, "--out", "taken")
+        assert outcome.code != 0
+        assert outcome.err.startswith(f"error: {complaint}"), outcome.err
+
     def test_ctrl_c_says_how_to_go_on(self, scenes: Path, tmp_path: Path) -> None:
         command = kdedge_command("train", scenes, *TRAIN, "--epochs", 9999, "--out", tmp_path / "run")
         process = subprocess.Popen(command, env=ONE_THREAD, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -222,6 +222,6 @@ class TestRefused:
 
     def test_a_folder_that_holds_a_run(self, tiny: Path, teacher_run: Path) -> None:
         before = (teacher_run / "run.json").read_bytes()
-        with pytest.raises(UsageError, match=r"holds a run already\. .*--resume.*--out"):
+        with pytest.raises(UsageError, match=r"holds a run already, which is finished\. .*--out"):
             start_run(Request(str(tiny), SMALL, epochs=1), teacher_run, Listener(), "cpu")
         assert (teacher_run / "run.json").read_bytes() == before

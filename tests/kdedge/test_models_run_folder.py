@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kdedge.data.collection import source_name
-from kdedge.models.run_folder import RunRecord, is_run, lock_run, read_run, write_run
+from kdedge.models.run_folder import RunRecord, is_run, lock_run, read_run, require_free, write_run
 from kdedge.models.spec import ModelSpec
 from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.metadata import ImageInput
@@ -37,6 +37,40 @@ def test_a_record_survives_the_disk(tmp_path: Path) -> None:
     write_run(tmp_path / "run", finished)
     assert read_run(tmp_path / "run") == finished
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"], "no temporary file stays"
+
+
+class TestARunThatIsInTheWay:
+    """What helps: to go on where it can go on, and otherwise a folder that is free."""
+
+    def told(self, folder: Path) -> str:
+        with pytest.raises(UsageError) as refused:
+            require_free(folder)
+        return str(refused.value)
+
+    def test_one_that_is_not_finished_can_go_on(self, tmp_path: Path) -> None:
+        run = tmp_path / "run"
+        require_free(run)
+        write_run(run, RECORD)
+        assert self.told(run) == (
+            f"{run} holds a run already. Type --resume to continue it, or choose another folder, such as --out {run}-2."
+        )
+
+    def test_one_that_is_finished_cannot(self, tmp_path: Path) -> None:
+        run = tmp_path / "my run"
+        write_run(run, RECORD.finished({"best": {"epoch": 2}, "last": {"epoch": 3}, "seconds": 1.5}))
+        (tmp_path / "my run-2").mkdir()
+        assert self.told(run) == (
+            f"{run} holds a run already, which is finished. Choose another folder, such as --out '{run}-3'."
+        )
+
+    def test_nor_one_that_is_damaged(self, tmp_path: Path) -> None:
+        (tmp_path / "run.json").write_text("{")
+        assert "which cannot be read. Choose another folder" in self.told(tmp_path)
+
+    def test_the_working_directory_itself(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        write_run(Path(), RECORD)
+        assert self.told(Path()).endswith("such as --out run-2.")
 
 
 def test_a_folder_whose_name_is_no_utf8_is_found_again(tmp_path: Path) -> None:
