@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from kdedge_runtime.typeface import font, typeface_of
 
 __all__ = ["Caption", "draw_caption", "with_caption_below"]
 
@@ -17,8 +19,6 @@ _ASCENT = 0.84
 _WIDEST_PERCENT = "   100 %"
 _MOST_CHARACTERS = 200
 """Of a line; no picture is wide enough for more, and setting type takes time by its length."""
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,10 @@ class _Block:
     def draw(self, draw: ImageDraw.ImageDraw, x: int, y: int) -> None:
         # Anchors at the baseline, so that lines with and without descenders stand evenly.
         baseline = y + round(self.size * _ASCENT)
-        draw.text((x, baseline), self.label, _BRIGHT, font=_font(self.size), anchor="ls")
+        type_ = font(typeface_of(self.label), self.size)
+        draw.text((x, baseline), self.label, _BRIGHT, font=type_, anchor="ls")
         percent = f"{self.probability * 100:.0f} %"
-        draw.text((x + self.width, baseline), percent, _BRIGHT, font=_font(self.size), anchor="rs")
+        draw.text((x + self.width, baseline), percent, _BRIGHT, font=type_, anchor="rs")
         y += self.size + self.gap
         draw.rectangle((x, y, x + self.width - 1, y + self.bar - 1), fill=_TRACK)
         filled = round(self.width * self.probability)
@@ -88,7 +89,8 @@ class _Block:
         y += self.bar
         for text in self.details:
             y += self.gap
-            draw.text((x, y + round(self.small * _ASCENT)), text, _SOFT, font=_font(self.small), anchor="ls")
+            type_ = font(typeface_of(text), self.small)
+            draw.text((x, y + round(self.small * _ASCENT)), text, _SOFT, font=type_, anchor="ls")
             y += self.small
 
 
@@ -96,14 +98,9 @@ def _type_size(picture: Image.Image) -> int:
     return max(_SMALLEST_PX, round(min(picture.size) / 17))
 
 
-@lru_cache(maxsize=32)
-def _font(size: int) -> Font:
-    return ImageFont.load_default(size)
-
-
 @lru_cache(maxsize=256)
 def _width(text: str, size: int) -> int:
-    return round(_font(size).getlength(text))
+    return round(font(typeface_of(text), size).getlength(text))
 
 
 @lru_cache(maxsize=256)

@@ -1,0 +1,93 @@
+"""Which font can write a text: Pillow's own has ASCII and little else, the system's have the rest of the world."""
+
+import logging
+from functools import cache, lru_cache
+
+from PIL import ImageFont
+
+__all__ = ["Font", "font", "typeface_of"]
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+_log = logging.getLogger(__name__)
+_SYSTEM_FONTS = (
+    *("DejaVuSans.ttf", "NotoSans-Regular.ttf", "LiberationSans-Regular.ttf", "FreeSans.ttf", "FreeSerif.ttf"),
+    *("NotoSansCJK-Regular.ttc", "NotoSansCJK-VF.ttc", "DroidSansFallbackFull.ttf", "wqy-zenhei.ttc"),
+    *("segoeui.ttf", "msyh.ttc", "malgun.ttf", "msgothic.ttc", "Nirmala.ttf"),  # Windows
+    *("Arial Unicode.ttf", "Arial.ttf", "Hiragino Sans GB.ttc", "AppleSDGothicNeo.ttc"),  # macOS
+)
+"""By the names of their files, which Pillow looks for where the system keeps fonts."""
+_PROBE_PX = 20
+_BESIDE_EVERY_NAME = "a0%:"
+"""A font of one script alone, which lacks these, cannot write a line of a caption."""
+_NO_CHARACTER = "\uffff"
+"""Unicode promises never to make it one, so a font draws its sign for what it lacks."""
+
+
+def typeface_of(text: str) -> str | None:
+    """The first font that has every character of a text, else the one that lacks fewest, which is told once.
+
+    Returns:
+        The name of a file for `font`; None is Pillow's own font.
+    """
+    return None if text.isascii() else _typeface_beyond_ascii(text)
+
+
+@lru_cache(maxsize=64)
+def font(typeface: str | None, size: int) -> Font:
+    """A font at a size in pixels.
+
+    Raises:
+        OSError: the system does not have it.
+        ImportError: Pillow was built without FreeType.
+    """
+    return ImageFont.load_default(size) if typeface is None else ImageFont.truetype(typeface, size)
+
+
+@lru_cache(maxsize=1024)
+def _typeface_beyond_ascii(text: str) -> str | None:
+    # What is not printable, such as a joiner or half of a pair, has no glyph in any font.
+    wanted = {character for character in text if not character.isascii() and character.isprintable()}
+    best, fewest = None, len(wanted) + 1
+    for typeface in (None, *_SYSTEM_FONTS):
+        if typeface is not None and not _is_usable(typeface):
+            continue
+        lacking = sum(not _has(typeface, character) for character in wanted)
+        if lacking < fewest:
+            best, fewest = typeface, lacking
+        if not lacking:
+            return best
+    _tell_once()
+    return best
+
+
+@cache
+def _is_usable(typeface: str) -> bool:
+    try:
+        font(typeface, _PROBE_PX)
+    except (OSError, ImportError):
+        return False
+    return all(_has(typeface, character) for character in _BESIDE_EVERY_NAME)
+
+
+@lru_cache(maxsize=8192)
+def _has(typeface: str | None, character: str) -> bool:
+    return _drawn(typeface, character) != _sign_of_lack(typeface)
+
+
+@cache
+def _sign_of_lack(typeface: str | None) -> tuple[tuple[int, int], bytes]:
+    return _drawn(typeface, _NO_CHARACTER)
+
+
+def _drawn(typeface: str | None, character: str) -> tuple[tuple[int, int], bytes]:
+    mask = font(typeface, _PROBE_PX).getmask(character)
+    return mask.size, bytes(mask)
+
+
+@cache
+def _tell_once() -> None:
+    _log.warning(
+        "Boxes stand for some characters of the class names: no font found here has them all. Install one, such as "
+        "`apt install fonts-noto-cjk` for Chinese, Japanese and Korean, or `fonts-freefont-ttf` for other scripts."
+    )
