@@ -76,7 +76,7 @@ def distill(
     resume: Resume = False,
 ) -> None:
     """Distill a student that answers and looks like its teacher."""
-    from kdedge.cli.training import require_training
+    from kdedge.cli.training import next_export, require_training
 
     # A run goes on from another working directory, too.
     weights = None if weights is None else str(Path(weights).resolve())
@@ -105,5 +105,4 @@ def distill(
         images_per_class=images_per_class,
         seed=seed,
     )
-    following = ["kdedge", "export", str(out), "--quantize"]
-    train_with_progress(request, out, device, compiled=compile, resume=resume, following=following)
+    train_with_progress(request, out, device, compiled=compile, resume=resume, following=lambda _: next_export(out))

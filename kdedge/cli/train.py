@@ -1,8 +1,8 @@
 """`kdedge train`."""
 
-import re
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +23,9 @@ from kdedge.cli.options import (
     Size,
     Weights,
 )
+
+if TYPE_CHECKING:
+    from kdedge.models.run_folder import RunRecord
 
 __all__ = ["train"]
 
@@ -74,14 +77,22 @@ def train(
         device,
         compiled=compile,
         resume=resume,
-        following=_distilling(data, model, out, flip, images_per_class),
+        following=lambda record: _following(record, data, out, flip, images_per_class),
     )
 
 
-def _distilling(data: str, model: str, out: Path, flip: bool | None, images_per_class: int | None) -> list[str]:
-    """The command to distill a student of a size that suits the teacher, on the same pictures, mirrored alike."""
-    is_small = re.fullmatch(r"(small:)?resnet(14|20|32|44|56|110)", model) is not None
-    student = "resnet8" if is_small else "resnet10w16"
+def _following(record: "RunRecord", data: str, out: Path, flip: bool | None, images_per_class: int | None) -> str:
+    """What to type next: distill into a smaller student, on the same pictures, mirrored alike; or export."""
+    from kdedge.cli.training import next_export
+    from kdedge.models.run_folder import weights_file
+    from kdedge.models.students import smaller_student
+    from kdedge.models.weights import read_state
+
+    student = smaller_student(read_state(weights_file(out)), len(record.labels))
+    if student is None:
+        name = record.model.name.removeprefix("small:")
+        return f"{name} is as small as the students of kdedge: there is none to distill it into.\n{next_export(out)}"
     mirrored = {None: [], True: ["--flip"], False: ["--no-flip"]}[flip]
     few = [] if images_per_class is None else ["--images-per-class", str(images_per_class)]
-    return ["kdedge", "distill", data, "--teacher", str(out), "--student", student, *mirrored, *few]
+    command = ["kdedge", "distill", data, "--teacher", str(out), "--student", student, *mirrored, *few]
+    return f"Next: {shlex.join(command)}"

@@ -1,5 +1,6 @@
-"""What `kdedge train` and `kdedge distill` look up before they import torch, which takes seconds."""
+"""What `kdedge train` and `kdedge distill` look up before they import torch, which takes seconds, and what follows."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from kdedge.models.names import canonical_name
 from kdedge.models.run_folder import is_run, read_run, require_free
 from kdedge.models.source import require_model, require_weights
 
-__all__ = ["require_training"]
+__all__ = ["next_export", "require_training"]
 
 
 def require_training(
@@ -53,3 +54,8 @@ def require_training(
     if is_run(out):
         scan(data)  # what is wrong with the pictures comes first: whoever mistyped them is not helped by another --out
     require_free(out)
+
+
+def next_export(run: Path) -> str:
+    """What to type when a network is as small as it gets."""
+    return f"Next: {shlex.join(['kdedge', 'export', str(run), '--quantize'])}"

@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ _TESTED = {key.replace("val", "test"): f"test {title}" for key, title in _SHOWN.
 
 
 def train_with_progress(
-    request: Request, out: Path, device: str, *, compiled: bool, resume: bool, following: list[str]
+    request: Request, out: Path, device: str, *, compiled: bool, resume: bool, following: Callable[[RunRecord], str]
 ) -> None:
     """Run a training from start to end, or the rest of one, and print how it went (on stderr).
 
@@ -34,7 +35,7 @@ def train_with_progress(
         device: see `choose_compute`.
         compiled: see `choose_compute`.
         resume: whether to go on with a run.
-        following: the command to type next, when all is done.
+        following: says of the finished run what to type next.
     """
     # Of several processes that train together, one speaks.
     console = stderr_console(quiet=os.environ.get("RANK", "0") != "0")
@@ -51,7 +52,8 @@ def train_with_progress(
         console.print(_going_on(), soft_wrap=True)
         return
     _print_result(console, record, out)
-    console.print(f"\nNext: {shlex.join(following)}", soft_wrap=True)
+    if not console.quiet:  # the others may not see the run folder
+        console.print(f"\n{following(record)}", soft_wrap=True)
 
 
 def _going_on() -> str:

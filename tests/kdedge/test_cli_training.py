@@ -12,10 +12,13 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from safetensors.torch import save_file
 from training_toys import CLASSES, ONE_THREAD, Outcome, kdedge, kdedge_command, metrics_of, write_scenes
 
-from kdedge.cli.train import _distilling
-from kdedge.models.run_folder import BEST, LAST, METRICS, RECORD, is_run
+from kdedge.cli.train import _following
+from kdedge.models.run_folder import BEST, LAST, METRICS, RECORD, is_run, read_run
+from kdedge.models.spec import ModelSpec
+from kdedge.models.zoo import build
 
 TRAIN = ("--model", "small:resnet8", "--device", "cpu")
 
@@ -35,22 +38,26 @@ class TestTraining:
             (line,) = [line for line in lines if line.startswith(f"epoch   {epoch}/2  ce ")]
             assert f"top-1 {100 * figures[epoch - 1]['val_top1']:.1f} %" in line
         assert any("my run [old], after" in line for line in lines), "brackets are no markup"
-        assert lines[-1] == f"Next: kdedge distill {scenes} --teacher '{out}' --student resnet10w16"
+        assert lines[-2:] == [
+            "resnet8 is as small as the students of kdedge: there is none to distill it into.",
+            f"Next: kdedge export '{out}' --quantize",
+        ]
 
     @pytest.mark.parametrize(
         ("model", "flip", "few", "ending"),
         [
-            ("resnet18", None, None, "--student resnet10w16"),
-            ("small:resnet56", None, None, "--student resnet8"),
-            ("resnet56", False, None, "--student resnet8 --no-flip"),
-            ("resnet18", True, 50, "--student resnet10w16 --flip --images-per-class 50"),
+            ("torchvision:resnet18", None, None, "--student resnet10w16"),
+            ("small:resnet20", False, None, "--student resnet8 --no-flip"),
+            ("torchvision:resnet18", True, 50, "--student resnet10w16 --flip --images-per-class 50"),
         ],
     )
     def test_what_comes_next_suits_the_teacher_and_its_pictures(
-        self, model: str, flip: bool | None, few: int | None, ending: str
+        self, teacher_run: Path, tmp_path: Path, model: str, flip: bool | None, few: int | None, ending: str
     ) -> None:
-        assert shlex.join(_distilling("signs", model, Path("runs/t"), flip, few)) == (
-            f"kdedge distill signs --teacher runs/t {ending}"
+        record = read_run(teacher_run)
+        save_file(build(ModelSpec(model, 3), 32).state_dict(), tmp_path / BEST)
+        assert _following(record, "signs", tmp_path, flip, few) == (
+            f"Next: kdedge distill signs --teacher {tmp_path} {ending}"
         )
 
     def test_bad_files_are_named_in_one_line_and_training_goes_on(
@@ -166,7 +173,7 @@ def test_the_whole_way(
         return outcome.err.splitlines()[-1]
 
     trained = done("train", scenes, *TRAIN, "--epochs", 3, "--batch-size", 16)
-    assert followed(trained) == f"Next: kdedge distill {scenes} --teacher runs/teacher --student resnet10w16"
+    assert followed(trained) == "Next: kdedge export runs/teacher --quantize"
     distilled = done(
         *("distill", scenes, "--teacher", "runs/teacher", "--student", "small:resnet8", "--device", "cpu"),
         *("--epochs", 3, "--batch-size", 16),
