@@ -282,6 +282,22 @@ class TestOpening:
         (tmp_path / "SHA256SUMS").write_bytes(bytes(200_000))
         refuse(tmp_path, None, "more than 100,000 bytes")
 
+    def test_a_run_is_told_what_to_type(self, tmp_path: Path) -> None:
+        run = tmp_path / "student"
+        run.mkdir()
+        (run / "run.json").write_text("{}")
+        refuse(run, None, rf"student is a run, not a bundle\. Export its model with `kdedge export {run}`")
+        refuse(run, bytes(32), rf"Export its model with `kdedge export {run}`")
+        for name in ("model.onnx", "model.int8.onnx"):
+            (run / name).write_bytes(b"")
+            refuse(run, None, rf"is a run, not a bundle\. Name the model file in it: {run / name}\.$")
+        refuse(run, bytes(32), rf"A signature is required: pack it with `kdedge bundle {run} --sign KEY`")
+
+    def test_a_folder_with_a_model_is_told_what_to_type(self, tmp_path: Path) -> None:
+        (tmp_path / "model.onnx").write_bytes(b"")
+        refuse(tmp_path, None, rf"it has no SHA256SUMS\. Name the model file in it: {tmp_path}/model\.onnx")
+        refuse(tmp_path, bytes(32), rf"pack it with `kdedge bundle {tmp_path}/model\.onnx --sign KEY`")
+
 
 class TestChoice:
     @pytest.mark.parametrize(

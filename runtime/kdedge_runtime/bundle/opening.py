@@ -16,6 +16,8 @@ __all__ = ["opened_bundle"]
 
 _MOST_SUMS_BYTES = 100_000
 _CHUNK_BYTES = 1 << 20
+_RECORD_OF_A_RUN = "run.json"
+"""What the workbench keeps in every run's folder, see kdedge.models.run_folder."""
 
 
 @contextmanager
@@ -64,12 +66,25 @@ def _unpacked(path: Path, target: Path, public_key: bytes | None) -> dict[str, P
         raise BundleError(f"{path} is damaged, or no .zip ({error}). Copy the bundle again.") from error
 
 
+def _no_bundle(path: Path, *, signed: bool) -> str:
+    """What a path without sums is, and what to type; `signed`: whether a signature is required."""
+    is_run = (path / _RECORD_OF_A_RUN).is_file()
+    told = f"{path} is a run, not a bundle." if is_run else f"{path} is no bundle: it has no {SUMS}."
+    # The quantized one first: what a device is given.
+    inside = next((path / name for name in reversed(MODELS) if (path / name).is_file()), None)
+    if inside is None:
+        return f"{told} " + (
+            f"Export its model with `kdedge export {path}`." if is_run else "Write one with `kdedge bundle RUN`."
+        )
+    if signed:
+        return f"{told} A signature is required: pack it with `kdedge bundle {path if is_run else inside} --sign KEY`."
+    return f"{told} Name the model file in it: {inside}."
+
+
 def _checked(path: Path, source: "_Source", public_key: bytes | None) -> dict[str, Path]:
     sums = _small(source, SUMS, _MOST_SUMS_BYTES)
     if sums is None:
-        inside = next((path / name for name in MODELS if (path / name).is_file()), None)
-        what = "Write one with `kdedge bundle RUN`" if inside is None else f"Name the model file in it: {inside}"
-        raise BundleError(f"{path} is no bundle: it has no {SUMS}. {what}.")
+        raise BundleError(_no_bundle(path, signed=public_key is not None))
     if public_key is not None:
         _check_signature(path, sums, _small(source, SIGNATURE, SIGNATURE_BYTES), public_key)
     digests = parse_sums(sums, str(path))
