@@ -153,7 +153,7 @@ def test_what_is_packed_can_be_explained(
     refused = command("explain", str(run_folder), str(picture), "-o", str(out))
     assert refused.code == 2
     assert f"{run_folder} is no bundle" in refused.err
-    assert f"Name the model file in it: {run_folder / 'model.onnx'}" in refused.err
+    assert f"Name the model file in it: {run_folder / 'model.int8.onnx'}" in refused.err
 
 
 @pytest.mark.parametrize(
