@@ -160,10 +160,16 @@ def test_what_is_packed_can_be_explained(
     "verb", [("inspect",), ("web",), ("bundle",), ("validate", "--data", "photos"), ("export", "--from-onnx")]
 )
 def test_where_one_model_file_is_needed_a_bundle_is_called_one(
-    command: Callable[..., Outcome], run_folder: Path, tmp_path: Path, verb: tuple[str, ...]
+    command: Callable[..., Outcome],
+    run_folder: Path,
+    tmp_path: Path,
+    verb: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bundle = tmp_path / "student.zip"
     assert command("bundle", str(run_folder), "-o", str(bundle)).code == 0
+    (tmp_path / "photos" / "cup").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
     refused = command(*verb, str(bundle))
     assert refused.code == 2
     assert f"{bundle} is a bundle, and here one model file is needed. Unpack it" in refused.err
