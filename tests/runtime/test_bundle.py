@@ -1,8 +1,11 @@
 """Bundles: nothing of one is used unless all of it is what its maker packed."""
 
 import hashlib
+import re
+import shlex
 import shutil
 import struct
+import subprocess
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -297,6 +300,17 @@ class TestOpening:
         (tmp_path / "model.onnx").write_bytes(b"")
         refuse(tmp_path, None, rf"it has no SHA256SUMS\. Name the model file in it: {tmp_path}/model\.onnx")
         refuse(tmp_path, bytes(32), rf"pack it with `kdedge bundle {tmp_path}/model\.onnx --sign KEY`")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the keys")
+def test_the_commands_of_the_readme_make_a_private_key_and_one_for_devices(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[2] / "runtime" / "README.md").read_text("utf-8")
+    commands = re.findall(r"`(openssl [^`]+)`", readme)
+    for command in commands:
+        subprocess.run(shlex.split(command), cwd=tmp_path, check=True, capture_output=True)
+    assert len(read_public_key(str(tmp_path / "maker.pub.pem"))) == 32
+    with pytest.raises(UsageError, match=re.escape(commands[-1])):
+        read_public_key(str(tmp_path / "maker.pem"))
 
 
 class TestChoice:

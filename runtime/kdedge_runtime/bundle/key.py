@@ -45,7 +45,7 @@ def read_public_key(text: str) -> bytes:
             return der[len(_DER_PREFIX) :]
     raise UsageError(
         f"{text} is no Ed25519 public key. Expected 64 hexadecimal digits, as `kdedge bundle --sign` prints them, or a "
-        "PEM file: `openssl pkey -in KEY -pubout`."
+        "PEM file with the public half: `openssl pkey -in maker.pem -pubout -out maker.pub.pem`."
     )
 
 
