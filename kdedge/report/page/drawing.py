@@ -2,16 +2,15 @@
 
 import base64
 import io
-import unicodedata
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal, TypeAlias
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from kdedge_export.html.text import escape
 from kdedge_export.html.thumbnails import picture_uri
 from kdedge_runtime.arrays import Pixels
+from kdedge_runtime.typeface import Font, font, typeface_of
 
 __all__ = ["Arrow", "Cells", "Drawing", "Item", "Picture", "Words"]
 
@@ -28,7 +27,7 @@ _STYLE = (
 )
 _SHARP = ' style="image-rendering:pixelated"'
 _WITHOUT = str.maketrans({"×": "x", "−": "-", "’": "'", "∕": "/"})
-"""Signs that Pillow's own font lacks, which needs no font files."""
+"""Signs of our own words that Pillow's font lacks; names may need a font of the system, words do not."""
 
 
 @dataclass(frozen=True)
@@ -146,11 +145,12 @@ def _paint(canvas: Image.Image, item: Item) -> None:
     draw, x, y = ImageDraw.Draw(canvas), _SCALE * (item.x + _MARGIN), _SCALE * (item.y + _MARGIN)
     match item:
         case Words():
-            text, font = _drawable(item.text), _font(_SIZES[item.style])
+            text, type_ = _set(item.text, item.style)
             is_bold = int(item.style == "title")
-            draw.text((x, y), text, _INK if item.style in _INKED else _SOFT, font, "ls", stroke_width=0.4 * is_bold)
+            draw.text((x, y), text, _INK if item.style in _INKED else _SOFT, type_, "ls", stroke_width=0.4 * is_bold)
             if item.after:
-                draw.text((x + font.getlength(text), y), _drawable(item.after), _SOFT, _font(_SIZES["note"]), "ls")
+                after, small = _set(item.after, "note")
+                draw.text((x + type_.getlength(text), y), after, _SOFT, small, "ls")
         case Picture():
             side = _SCALE * item.side
             canvas.paste(Image.fromarray(item.pixels).resize((side, side), Image.Resampling.BICUBIC), (x, y))
@@ -165,13 +165,7 @@ def _paint(canvas: Image.Image, item: Item) -> None:
                 draw.line(line, fill=_SOFT, width=3, joint="curve")
 
 
-@lru_cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(_SCALE * size)
-
-
-def _drawable(text: str) -> str:
-    """In letters that Pillow's own font has; accents are left out, and other scripts are question marks."""
-    plain = unicodedata.normalize("NFKD", text.translate(_WITHOUT))
-    letters = "".join(sign for sign in plain if not unicodedata.combining(sign))
-    return "".join(sign if sign.isascii() or sign in "·…" else "?" for sign in letters)
+def _set(text: str, style: Style) -> tuple[str, Font]:
+    """Text without the signs that Pillow's own font lacks, and a font that has what is left of it."""
+    plain = text.translate(_WITHOUT)
+    return plain, font(typeface_of(plain), _SCALE * _SIZES[style])
