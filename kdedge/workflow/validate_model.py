@@ -128,7 +128,9 @@ def validate_model(
         )
     collection = scan(root, unlabelled_ok=True)
     notes: list[str] = []
+    progress("measuring speed and memory", 0, 1)
     deployment = _deployment(files, profile or _made_for(files.int8, notes), notes)
+    progress("measuring speed and memory", 1, 1)
     pictures = _validation_set(files, collection, boxes, notes, progress)
     report, evidence = validate(
         _models(files, pictures, notes),

@@ -150,12 +150,14 @@ def search(
         return result(points[0])
     alone: list[Fidelity] = []
     every = frozenset(name for layer in layers for name in layer.nodes)
+    progress("measuring layers", 0, len(layers))
     for number, layer in enumerate(layers):
         alone.append(judge.judge(build(every - layer.nodes), _RANKED_ON))
         progress("measuring layers", number + 1, len(layers))
     by_maps = sorted(range(len(layers)), key=lambda index: alone[index].map_pearson or 0.0)
     by_answers = sorted(range(len(layers)), key=lambda index: -alone[index].logits_error)
     floats: list[int] = []
+    progress("keeping layers in float", 0, len(layers))
     while not goal.kept(points[-1].fidelity) and len(floats) < len(layers) - 1:
         maps, answers = goal.missed(points[-1].fidelity)
         floats.append(next(index for index in (by_maps if maps > answers else by_answers) if index not in floats))

@@ -133,6 +133,7 @@ def _choose_ranges(
         done += images
         progress("calibrating", done, 2 * len(calibration))
 
+    count(0)
     histograms = observe(rewritten.model, observed_tensors(rewritten), calibration, count)
     ways: dict[str, Mapping[str, Range]] = {
         method: {name: clipped_range(histogram, method) for name, histogram in histograms.items()} for method in METHODS
@@ -140,6 +141,7 @@ def _choose_ranges(
     if trained_in is not None:
         ways[_AS_TRAINED] = trained_in
     losses: dict[str, float] = {}
+    progress("choosing ranges", 0, len(ways))
     for number, (way, ranges) in enumerate(ways.items()):
         losses[way] = judge.judge(insert_quantization(rewritten, ranges, recipe), _RANGES_CHOSEN_ON).loss
         progress("choosing ranges", number + 1, len(ways))

@@ -63,7 +63,8 @@ class Subject:
         return evenly_spaced(len(self.images), most)
 
     def told(self, what: str, total: int) -> Callable[[int], None]:
-        """A listener to one study."""
+        """A listener to one study, which begins."""
+        self.progress(what, total, 0)
         return lambda done: self.progress(what, total, done)
 
 

@@ -205,6 +205,7 @@ def _ask_all(
 
     def ask(role: Role, classes: Integers | None) -> Predictions:
         told = partial(progress, TITLES[role], len(images))
+        told(0)
         answers = predict(models[role], images, classes, progress=told)
         if answers.logits.shape[1] != len(labels):
             raise DataError(
