@@ -157,7 +157,7 @@ class TestErrors:
     ) -> None:
         outcome = command("train", scenes, *TRAIN, "--out", teacher_run)
         assert_one_sentence(outcome, 2)
-        assert "--resume" in outcome.err and "--out" in outcome.err
+        assert f"--out {teacher_run}-2" in outcome.err and "--resume" not in outcome.err
 
     def test_nothing_to_resume(self, command: Callable[..., Outcome], scenes: Path, tmp_path: Path) -> None:
         assert_one_sentence(command("train", scenes, *TRAIN, "--out", tmp_path, "--resume"), 2)
