@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 
 from kdedge.models.spec import ModelSpec
 from kdedge_runtime.errors import KdedgeError, UsageError
-from kdedge_runtime.files import write_whole
+from kdedge_runtime.files import remove_staged, write_whole
 from kdedge_runtime.metadata import ImageInput
 
 __all__ = [
@@ -133,9 +133,7 @@ def lock_run(folder: Path) -> Iterator[None]:
             ) from error
         except OSError:  # some network file systems lock no folders either
             pass
-        for name in (RECORD, METRICS, BEST, LAST):
-            for left in folder.glob(f".{Path(name).stem}-*{Path(name).suffix}"):
-                left.unlink()
+        remove_staged(folder, {Path(name).suffix for name in (RECORD, METRICS, BEST, LAST)})
         yield
     finally:
         os.close(handle)

@@ -3,13 +3,16 @@
 import os
 import tempfile
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["UniqueNames", "staged", "utf8_path", "write_whole", "written"]
+__all__ = ["UniqueNames", "remove_staged", "staged", "utf8_path", "write_whole", "written"]
+
+_STAGED = ".kdedge-"
+"""Begins the names of files that are being written: not the path's, which may be as long as there is room for."""
 
 
 @contextmanager
@@ -25,8 +28,7 @@ def staged(path: Path, *, durable: bool = True) -> Iterator[Path]:
             nothing half-written, a power cut may.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not named after the path, whose name may be as long as the file system allows.
-    handle, name = tempfile.mkstemp(prefix=".kdedge-", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=_STAGED, suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -43,6 +45,13 @@ def staged(path: Path, *, durable: bool = True) -> Iterator[Path]:
             _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_staged(folder: Path, suffixes: Iterable[str]) -> None:
+    """Remove what processes that were killed have left half-written in a folder, of files with these suffixes."""
+    for suffix in suffixes:
+        for left in folder.glob(f"{_STAGED}*{suffix}"):
+            left.unlink()
 
 
 def write_whole(path: Path, content: str | bytes, *, durable: bool = True) -> None:

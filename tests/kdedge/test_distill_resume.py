@@ -27,6 +27,7 @@ from kdedge.distill.loop import checkpoint
 from kdedge.distill.run import Request, continue_run, start_run
 from kdedge.models.run_folder import BEST, LAST, METRICS, RECORD, is_run, lock_run, read_run, write_run
 from kdedge_runtime.errors import DataError, UsageError
+from kdedge_runtime.files import staged
 
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["torchvision", "training_toys"])
@@ -340,8 +341,10 @@ def test_a_run_without_a_record_leaves_nothing_for_the_next_one_to_go_on_from(pl
 
 
 def test_what_a_killed_process_left_half_written_is_cleared_away(plain: Reference, half_done: Path) -> None:
-    for name in (".last-abc.safetensors", ".best-x1.safetensors", ".run-y.json", ".metrics-z.jsonl"):
-        (half_done / name).write_bytes(b"half")
+    killed = [staged(half_done / name) for name in (LAST, BEST, RECORD, METRICS)]
+    for writing in killed:
+        writing.__enter__().write_bytes(b"half")
+    assert len(content(half_done)) == 8
     continue_run(plain.request, half_done, Listener(), "cpu")
     assert set(content(half_done)) == {"run.json", LAST, BEST, METRICS}
 
