@@ -57,5 +57,5 @@ def require_training(
 
 
 def next_export(run: Path) -> str:
-    """What to type when a network is as small as it gets."""
+    """What to type after a network that is to be shipped."""
     return f"Next: {shlex.join(['kdedge', 'export', str(run), '--quantize'])}"

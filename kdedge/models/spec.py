@@ -16,7 +16,7 @@ class ModelSpec:
     """
     classes: int
     stride_factor: int = 1
-    """How many times finer the resolution is than the network's own, see `kdedge.models.reduce_stride`."""
+    """How many times finer the resolution is than the network's own, see `kdedge.models.stride.reduce_stride`."""
     fresh_stem: bool = True
     """Whether the stem was adapted as that of an untrained network."""
     code_sha256: str | None = None

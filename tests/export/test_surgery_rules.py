@@ -15,8 +15,7 @@ from torch.nn import functional as F
 
 from kdedge_export.surgery.builder import Builder
 from kdedge_export.surgery.cells.candidates import has_weights
-from kdedge_export.surgery.derivative.gradient import gradients
-from kdedge_export.surgery.derivative.step import CannotDifferentiate
+from kdedge_export.surgery.derivative import CannotDifferentiate, gradients
 from kdedge_export.surgery.view import GraphView, run_graph
 
 IMAGES, CLASSES = 2, 3

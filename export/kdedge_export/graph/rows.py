@@ -78,7 +78,7 @@ class OnlyRows(fx.Interpreter):
         if target is operator.getitem:
             return args[0][args[1]]
         if target in _STARTS or (target in _RULES and any(isinstance(value, _Rows) for value in args)):
-            found = (_STARTS.get(target) or _RULES[target])(target, *args, **kwargs)
+            found = _RULES[target](target, *args, **kwargs)
             if found is not None:
                 return found
         return super().call_function(target, _whole(args), _whole(kwargs))
@@ -137,9 +137,8 @@ def _slope(target: _Operation, gradient: _Rows, x: Any, *settings: Any, **option
 
 
 def _softmax(target: _Operation, gradient: _Rows, output: Any, axis: int, kind: Any) -> _Found:
-    if isinstance(output, _Rows) or gradient.flat or gradient.axis in (axis, axis - gradient.some.ndim):
-        return None
-    return replace(gradient, some=target(gradient.some, gradient.meets(output), axis, kind))
+    mixes = isinstance(gradient, _Rows) and gradient.axis in (axis, axis - gradient.some.ndim)
+    return None if mixes else _slope(target, gradient, output, axis, kind)
 
 
 def _layer_norm(

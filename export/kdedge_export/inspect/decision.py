@@ -23,8 +23,7 @@ from kdedge_export.inspect.stages import Layer, chosen, layers_with_cells
 from kdedge_export.surgery.anatomy import logits_of
 from kdedge_export.surgery.builder import PREFIX, Builder
 from kdedge_export.surgery.cells.candidates import attentions
-from kdedge_export.surgery.derivative.gradient import gradients
-from kdedge_export.surgery.derivative.step import CannotDifferentiate
+from kdedge_export.surgery.derivative import CannotDifferentiate, gradients
 from kdedge_export.surgery.edit import DELTA, MASK, with_edited_features
 from kdedge_export.surgery.port import image_port
 from kdedge_export.surgery.view import Array, GraphView, Probe, run_graph

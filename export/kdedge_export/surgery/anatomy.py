@@ -8,7 +8,7 @@ from kdedge_export.layout import Layout
 from kdedge_export.surgery.cells.features import find_features, named_features
 from kdedge_export.surgery.pooling import pooled_axes
 from kdedge_export.surgery.port import Port, example_feed, image_port
-from kdedge_export.surgery.view import Array, GraphView, run_graph, subgraphs
+from kdedge_export.surgery.view import FLOATS, Array, GraphView, run_graph, subgraphs
 from kdedge_runtime.errors import ModelFileError
 
 __all__ = ["Anatomy", "dissect", "logits_of"]
@@ -127,7 +127,7 @@ def _ranking_output(view: GraphView, feed: Mapping[str, Array], name: str) -> st
     found = {
         tensor: _before_softmax(view, tensor)
         for tensor, value in outputs.items()
-        if value.dtype.name in ("float32", "float16")
+        if value.dtype.name in FLOATS
         and value.ndim >= 2
         and len(value) == images
         and value.shape[1] > 1

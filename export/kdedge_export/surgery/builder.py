@@ -98,6 +98,10 @@ class Builder:
             return self.add(op_type, tensor, over, keepdims=int(keepdims))
         return self.add(op_type, tensor, axes=list(axes), keepdims=int(keepdims))
 
+    def sum_into(self, sums: dict[str, str], name: str, part: str) -> None:
+        """Add a tensor to what there is under a name already."""
+        sums[name] = self.add("Add", sums[name], part) if name in sums else part
+
     def drop_unused(self, tensors: Container[str]) -> None:
         """Take out the nodes that give tensors, of these, which nothing added takes."""
         used = {item for node in self.nodes for item in node.input}

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import onnx
 
-from kdedge_export.surgery.view import Array, GraphView
+from kdedge_export.surgery.view import FLOATS, Array, GraphView
 from kdedge_runtime.errors import ModelFileError
 
 __all__ = ["Layout", "Port", "example_feed", "image_port"]
@@ -61,7 +61,7 @@ def image_port(view: GraphView, name: str) -> Port:
                 shape = (shape[0], 3, *shape[2:])
             ports.append(Port(value.name, dtype, shape))
     shown = ", ".join(f"{port.name} {port.dtype} {[size or '?' for size in port.shape]}" for port in ports)
-    if len(ports) != 1 or len(ports[0].shape) != 4 or ports[0].dtype.name not in ("float32", "float16", "uint8"):
+    if len(ports) != 1 or len(ports[0].shape) != 4 or ports[0].dtype.name not in (*FLOATS, "uint8"):
         raise ModelFileError(
             f"{name} is no image classifier that can be explained: its inputs are {shown}. Expected one input, "
             f"float32, float16 or uint8, [N, C, H, W] or [N, H, W, C].{_constants(ports)}"

@@ -12,8 +12,7 @@ from kdedge_export.layout import Layout
 from kdedge_export.onnx_node import attributes
 from kdedge_export.surgery.anatomy import Anatomy
 from kdedge_export.surgery.builder import Builder
-from kdedge_export.surgery.derivative.gradient import gradients
-from kdedge_export.surgery.derivative.step import CannotDifferentiate
+from kdedge_export.surgery.derivative import CannotDifferentiate, gradients
 from kdedge_export.surgery.reciprocam import reciprocam
 from kdedge_export.surgery.view import GraphView
 from kdedge_runtime.errors import UsageError

@@ -13,9 +13,11 @@ from onnx import numpy_helper
 from kdedge_export.onnx_node import attributes
 from kdedge_runtime.errors import ModelFileError
 
-__all__ = ["Array", "GraphView", "Probe", "run_graph", "session_of", "shapes_of", "subgraphs"]
+__all__ = ["FLOATS", "Array", "GraphView", "Probe", "run_graph", "session_of", "shapes_of", "subgraphs"]
 
 Array: TypeAlias = NDArray[Any]
+FLOATS = ("float32", "float16")
+"""What networks compute in."""
 _SHAPE_ONLY = {"Shape", "Size"}
 """What tells of a tensor's shape only: nothing can be explained through it."""
 _RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}

@@ -52,16 +52,9 @@ def _unpacked(path: Path, target: Path, public_key: bytes | None) -> dict[str, P
         with zipfile.ZipFile(path) as archive:
             _check_members(path, archive.infolist())
             return _checked(path, _Archive(archive, target), public_key)
-    except (
-        zipfile.BadZipFile,
-        NotImplementedError,
-        RuntimeError,
-        EOFError,
-        OSError,
-    ) as error:  # as zipfile raises them
-        if (
-            isinstance(error, OSError) and error.errno != errno.EINVAL
-        ):  # that one: a file before the archive's beginning
+    # As zipfile raises them; of the system's errors only that of a file before the archive's beginning.
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
         raise BundleError(f"{path} is damaged, or no .zip ({error}). Copy the bundle again.") from error
 

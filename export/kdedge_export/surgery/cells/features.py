@@ -15,11 +15,9 @@ from kdedge_export.surgery.cells.candidates import attentions, find_candidates
 from kdedge_export.surgery.cells.followed import Followed, follow
 from kdedge_export.surgery.cells.movement import moves_logits
 from kdedge_export.surgery.port import Port
-from kdedge_export.surgery.view import Array, GraphView, run_graph
+from kdedge_export.surgery.view import FLOATS, Array, GraphView, run_graph
 
 __all__ = ["Features", "find_features", "named_features"]
-
-_FLOATS = ("float32", "float16")
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ def named_features(
             "`kdedge inspect` lists all nodes, whose names can be typed too."
         )
     value = run_graph(view.model, [tensor], feed, name)[tensor]
-    if value.ndim not in (3, 4) or value.dtype.name not in _FLOATS:
+    if value.ndim not in (3, 4) or value.dtype.name not in FLOATS:
         raise HeadNotSupported(
             f"{name}: {tensor} is {value.dtype} {list(value.shape)}. "
             "Expected float features [N, C, h, w] or [N, h, w, C], or tokens [N, T, C]."

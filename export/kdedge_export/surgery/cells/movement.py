@@ -7,11 +7,10 @@ import onnx
 from onnx import helper, numpy_helper
 
 from kdedge_export.layout import Layout
-from kdedge_export.surgery.view import Array, GraphView, Probe, run_graph
+from kdedge_export.surgery.view import FLOATS, Array, GraphView, Probe, run_graph
 
 __all__ = ["moves_logits"]
 
-_FLOATS = ("float32", "float16")
 _LEAST_CHANGE = 1e-6
 """Of the logits, relative to the largest: below it is rounding."""
 
@@ -33,7 +32,7 @@ def moves_logits(
     held = dict(feed) | {item: value for item in read if (value := view.value(item)) is not None}
     held |= run_graph(view.model, sorted(read - held.keys()), feed, name)
     value = held[tensor]
-    if value.dtype.name not in _FLOATS:
+    if value.dtype.name not in FLOATS:
         return False
     tail = _tail(view, tensor, logits, {item: held[item] for item in read}, name)
     spread = np.random.default_rng(0).normal(scale=float(value.astype(np.float64).std()) or 1.0, size=value.shape)

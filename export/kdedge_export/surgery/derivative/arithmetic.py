@@ -12,8 +12,7 @@ def _operands(step: Step, names: Sequence[str], *slopes: Callable[[], str]) -> d
     parts: dict[str, str] = {}
     for name, slope in zip(names, slopes, strict=True):
         if name in step.wanted:
-            part = step.folded(slope(), name)
-            parts[name] = step.builder.add("Add", parts[name], part) if name in parts else part
+            step.builder.sum_into(parts, name, step.folded(slope(), name))
     return parts
 
 

@@ -63,7 +63,7 @@ def _einsum(step: Step) -> dict[str, str]:
             raise CannotDifferentiate("Einsum that sums one operand by itself")
         turned = f"{result},{other}->{term}"
         part = step.builder.add("Einsum", step.grad, step.node.input[1 - at], equation=turned)
-        parts[operand] = step.builder.add("Add", parts[operand], part) if operand in parts else part
+        step.builder.sum_into(parts, operand, part)
     return parts
 
 
@@ -94,8 +94,7 @@ def _attention(step: Step) -> dict[str, str]:
     parts: dict[str, str] = {}
     for name, left, right in ((query, slope, key), (key, turned(slope), query), (value, turned(weights), step.grad)):
         if name in step.wanted:
-            part = add("MatMul", left, right)
-            parts[name] = add("Add", parts[name], part) if name in parts else part
+            step.builder.sum_into(parts, name, add("MatMul", left, right))
     return parts
 
 

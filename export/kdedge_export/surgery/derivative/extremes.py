@@ -17,8 +17,7 @@ def _of_operands(step: Step) -> dict[str, str]:
     shared, parts = add("Div", step.grad, count), dict[str, str]()
     for name, mask in zip(step.node.input, reached, strict=True):
         if name in step.wanted:
-            part = step.folded(add("Where", mask, shared, step.number(0.0)), name)
-            parts[name] = add("Add", parts[name], part) if name in parts else part
+            step.builder.sum_into(parts, name, step.folded(add("Where", mask, shared, step.number(0.0)), name))
     return parts
 
 

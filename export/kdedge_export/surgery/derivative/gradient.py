@@ -85,7 +85,7 @@ def gradients(
         for name, part in rules[node.op_type](step).items():
             if row is not None and (whole := row.leaves_at(name)):
                 name, part = whole, put_back(step, part, whole, 1, np.array([row.number]))
-            grads[name] = builder.add("Add", grads[name], part) if name in grads else part
+            builder.sum_into(grads, name, part)
     if row is not None:
         builder.drop_unused(row.whole)
     return grads

@@ -35,8 +35,7 @@ def _concat(step: Step) -> dict[str, str]:
     for name in step.node.input:
         end = start + step.shape(name)[axis]
         if name in step.wanted:
-            part = step.builder.slice(step.grad, [start], [end], [axis])
-            parts[name] = step.builder.add("Add", parts[name], part) if name in parts else part
+            step.builder.sum_into(parts, name, step.builder.slice(step.grad, [start], [end], [axis]))
         start = end
     return parts
 

@@ -17,8 +17,7 @@ def _batch_norm(step: Step) -> dict[str, str]:
 
 def _layer_norm(step: Step) -> dict[str, str]:
     x, scale = step.node.input[:2]
-    if attributes(step.node).get("axis", -1) not in (-1, len(step.shape(x)) - 1):
-        raise CannotDifferentiate("LayerNormalization over several axes")
+    _require_last_axis(step)
     return {x: _standardised(step, x, step.times(step.grad, scale), [-1])}
 
 
@@ -44,8 +43,7 @@ def _group_norm(step: Step) -> dict[str, str]:
 
 def _rms_norm(step: Step) -> dict[str, str]:
     x, scale = step.node.input[:2]
-    if attributes(step.node).get("axis", -1) not in (-1, len(step.shape(x)) - 1):
-        raise CannotDifferentiate("RMSNormalization over several axes")
+    _require_last_axis(step)
     add, grad = step.builder.add, step.times(step.grad, scale)
     length = add("Sqrt", add("Add", _mean_of(step, step.times(x, x), [-1]), _epsilon(step)))
     unit = add("Div", x, length)
@@ -60,6 +58,11 @@ def _standardised(step: Step, x: str, grad: str, axes: list[int]) -> str:
     unit = add("Div", centred, deviation)
     inner = add("Sub", grad, _mean_of(step, grad, axes))
     return add("Div", add("Sub", inner, step.times(unit, _mean_of(step, step.times(unit, grad), axes))), deviation)
+
+
+def _require_last_axis(step: Step) -> None:
+    if attributes(step.node).get("axis", -1) not in (-1, len(step.shape(step.node.input[0])) - 1):
+        raise CannotDifferentiate(f"{step.node.op_type} over several axes")
 
 
 def _mean_of(step: Step, value: str, axes: list[int]) -> str:
