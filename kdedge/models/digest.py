@@ -1,8 +1,9 @@
 """The hash that tells one file of weights from another."""
 
-import hashlib
 from functools import lru_cache
 from pathlib import Path
+
+from kdedge_runtime.files import file_sha256
 
 __all__ = ["sha256_of"]
 
@@ -15,5 +16,4 @@ def sha256_of(path: Path) -> str:
 
 @lru_cache(maxsize=32)
 def _sha256(path: Path, _modified_ns: int, _bytes: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)

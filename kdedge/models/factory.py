@@ -24,6 +24,7 @@ from kdedge.models.factory_path import factory_parts
 from kdedge_export.saliency.find import example_input
 from kdedge_export.saliency.trace import evaluating
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.files import file_sha256
 
 __all__ = ["code_sha256", "count_classes", "factory_name", "make", "require_unchanged"]
 
@@ -44,7 +45,7 @@ def factory_name(name: str) -> str:
 
 def code_sha256(name: str) -> str:
     """The hash of a factory's file; what the file imports is not in it."""
-    return hashlib.sha256(factory_parts(name)[0].read_bytes()).hexdigest()
+    return file_sha256(factory_parts(name)[0])
 
 
 def require_unchanged(name: str, sha256: str) -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 import ctypes
-import hashlib
 import logging
 import os
 import sys
@@ -17,6 +16,7 @@ import onnxruntime as ort
 
 from kdedge_runtime.cadence import Cadence
 from kdedge_runtime.errors import UsageError, ValidationFailed
+from kdedge_runtime.files import file_sha256
 from kdedge_runtime.heat import OPACITY
 from kdedge_runtime.model import Model, available_providers
 from kdedge_runtime.opened_model import opened_model
@@ -235,7 +235,7 @@ def _view(
     from kdedge_runtime.feedback import FeedbackStore
 
     store = stack.enter_context(FeedbackStore.open(arguments.feedback, _FEEDBACK_MB))
-    feedback = Feedback(store, hashlib.sha256(model.path.read_bytes()).hexdigest())
+    feedback = Feedback(store, file_sha256(model.path))
     return LiveView(door, about, controls, feedback)
 
 

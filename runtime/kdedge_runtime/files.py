@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, under names that do not clash."""
 
+import hashlib
 import os
 import tempfile
 import unicodedata
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["UniqueNames", "remove_staged", "staged", "utf8_path", "write_whole", "written"]
+__all__ = ["UniqueNames", "file_sha256", "remove_staged", "staged", "utf8_path", "write_whole", "written"]
 
 _STAGED = ".kdedge-"
 """Begins the names of files that are being written: not the path's, which may be as long as there is room for."""
@@ -62,6 +63,12 @@ def write_whole(path: Path, content: str | bytes, *, durable: bool = True) -> No
     """
     with staged(path, durable=durable) as temporary:
         temporary.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, hexadecimal; it is not read into memory at once."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def written(name: str) -> str:

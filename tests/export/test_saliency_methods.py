@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -215,14 +216,13 @@ class TestAttention:
 
     @pytest.fixture(params=[1, 2])
     def vit(self, request: pytest.FixtureRequest) -> nn.Module:
+        return self.vit_with(reg_tokens=request.param - 1)
+
+    @staticmethod
+    def vit_with(**options: Any) -> nn.Module:
+        """A small vision transformer whose weights are large enough for attention to differ."""
         net = timm.models.VisionTransformer(
-            img_size=SIDE,
-            patch_size=4,
-            embed_dim=24,
-            depth=3,
-            num_heads=3,
-            num_classes=CLASSES,
-            reg_tokens=request.param - 1,
+            img_size=SIDE, patch_size=4, embed_dim=24, depth=3, num_heads=3, num_classes=CLASSES, **options
         )
         for parameter in net.parameters():
             if parameter.ndim > 1:
@@ -278,21 +278,7 @@ class TestAttention:
     @pytest.mark.parametrize("method", ["attention-rollout", "gradient-attention"])
     def test_where_the_pictures_tokens_are_averaged_those_have_looked(self, method: str, class_token: bool) -> None:
         """And not the class token or the registers beside them, which are not classified."""
-        net = timm.models.VisionTransformer(
-            img_size=SIDE,
-            patch_size=4,
-            embed_dim=24,
-            depth=3,
-            num_heads=3,
-            num_classes=CLASSES,
-            class_token=class_token,
-            reg_tokens=2,
-            global_pool="avg",
-        )
-        for parameter in net.parameters():
-            if parameter.ndim > 1:
-                nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
-        net = net.eval().requires_grad_(False)
+        net = self.vit_with(class_token=class_token, reg_tokens=2, global_pool="avg")
         explained = explain(net, inputs(1, 9), method)
         x, classes = inputs(2, 1), torch.tensor([1, 4])
         attention, slopes = self.matrices(copy.deepcopy(net).double(), x.double(), classes)

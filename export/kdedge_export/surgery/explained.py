@@ -1,6 +1,5 @@
 """From any classifier in an `.onnx` file to one that also gives its saliency map."""
 
-import hashlib
 import json
 import shutil
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +19,7 @@ from kdedge_export.surgery.load import load_file
 from kdedge_export.surgery.saliency import TOP_CLASS, Method, Saliency, add_saliency
 from kdedge_export.surgery.view import GraphView
 from kdedge_runtime.errors import ModelFileError, UsageError
-from kdedge_runtime.files import staged
+from kdedge_runtime.files import file_sha256, staged
 from kdedge_runtime.golden import record
 from kdedge_runtime.metadata import ImageInput, Metadata, Outputs
 
@@ -119,7 +118,9 @@ def explain_file(
         outputs = replace(outputs, map_height=height, map_width=width)
         names = labels or labels_of_props(props) or _numbers(parts.classes)
         _require_fit(names, parts.classes, str(source))
-        metadata = Metadata(names, spec, outputs, lineage={"file": {"name": source.name, "sha256": _sha256(source)}})
+        metadata = Metadata(
+            names, spec, outputs, lineage={"file": {"name": source.name, "sha256": file_sha256(source)}}
+        )
     elif labels is not None:
         raise UsageError("Labels go into a file that kdedge can run. Say how pixels become its input: --mean, --std.")
     entries = {_OUTPUTS: json.dumps(asdict(outputs))} if metadata is None else metadata.to_props()
@@ -276,7 +277,3 @@ def _require_fit(labels: tuple[str, ...], classes: int, name: str) -> None:
             f"There are {len(labels)} labels ({labels[0]}, …, {labels[-1]}) and {name} tells {classes} classes apart. "
             "Give one label a class, in the order of its output: --labels FILE."
         )
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -9,7 +9,6 @@ schema 1: `passed` of a check said what the figure said, without its interval); 
 share of images that `changed`, now by how `alike` they stay).
 """
 
-import hashlib
 import json
 import math
 import platform
@@ -37,7 +36,7 @@ from kdedge_export.validate.roles import REFERENCE, Role, shipped
 from kdedge_export.validate.sanity import Sanity
 from kdedge_export.validate.studies import Sampled
 from kdedge_runtime.devices.detect import machine_name
-from kdedge_runtime.files import write_whole
+from kdedge_runtime.files import file_sha256, write_whole
 
 __all__ = ["SCHEMA", "Data", "ModelFacts", "ValidationReport", "file_facts", "json_schema", "write_json"]
 
@@ -155,9 +154,7 @@ def json_schema() -> dict[str, Any]:
 
 def file_facts(path: Path, **facts: Any) -> ModelFacts:
     """Size and checksum of a model file, with what else is known of it."""
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return ModelFacts(path.name, path.stat().st_size, sha256, **facts)
+    return ModelFacts(path.name, path.stat().st_size, file_sha256(path), **facts)
 
 
 def write_json(report: ValidationReport, path: Path) -> None:
