@@ -17,7 +17,7 @@ from kdedge_export.surgery.front import PixelInput, add_logits, image_input, put
 from kdedge_export.surgery.labels import labels_of_props
 from kdedge_export.surgery.load import load_file
 from kdedge_export.surgery.map_check import CONFIRMED, check_map
-from kdedge_export.surgery.saliency import TOP_CLASS, Method, Saliency, add_saliency
+from kdedge_export.surgery.saliency import RECIPROCAM, TOP_CLASS, Method, Saliency, add_saliency
 from kdedge_export.surgery.view import GraphView
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.files import file_sha256, staged
@@ -201,6 +201,11 @@ def _checked_map(
     try:
         return check_map(original, model, parts, saliency, str(source), side_px)
     except ModelFileError as error:
+        if saliency.method != RECIPROCAM:
+            raise HeadNotSupported(
+                f"{source}: the graph with its {saliency.method} map does not run: {error} Please report this model, "
+                f"and use --method {RECIPROCAM} until then."
+            ) from error
         raise HeadNotSupported(
             f"{source}: what comes after {parts.target} does not run on one cell at a time ({error}) "
             "Name a later tensor: --target-layer TENSOR."
