@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 
 from kdedge_export.inspect.structure import structure_of
-from kdedge_export.surgery import ExplainedFile, PixelInput, explain_file, read_labels
+from kdedge_export.surgery import ExplainedFile, Geometry, PixelInput, explain_file, read_labels
 from kdedge_export.surgery.load import load_file, unread_inputs
 from kdedge_export.surgery.port import example_feed, image_port
 from kdedge_export.surgery.saliency import Method
@@ -49,8 +49,10 @@ def explain_onnx(
     target: str | None = None,
     method: Method | None = None,
     pixels: PixelInput | None = None,
+    geometry: Geometry | None = None,
     labels: Path | None = None,
     side_px: int | None = None,
+    head: str | None = None,
     progress: Progress = lambda *_: None,
 ) -> ExplainedOnnx:
     """Write `MODEL.explained.onnx` beside a file, or `output`; see `kdedge_export.surgery.explain_file`.
@@ -61,8 +63,10 @@ def explain_onnx(
         target: the tensor that the map looks at.
         method: None takes Grad-CAM where it can be had, else ReciproCAM.
         pixels: how pixels become its input, which makes it a file that `kdedge run` takes.
+        geometry: how pictures become its size.
         labels: a file of class names.
         side_px: side of the input where the graph leaves it open.
+        head: the output to explain, where the file has several that rank classes.
         progress: told while long steps go on.
     """
     output = output or source.with_suffix(".explained.onnx")
@@ -70,7 +74,17 @@ def explain_onnx(
         raise UsageError(f"The model file must end in .onnx, got {output}.")
     names = None if labels is None else read_labels(labels)
     progress("operating and checking", 0, 1)
-    file = explain_file(source, output, target=target, method=method, pixels=pixels, labels=names, side_px=side_px)
+    file = explain_file(
+        source,
+        output,
+        target=target,
+        method=method,
+        pixels=pixels,
+        geometry=geometry,
+        labels=names,
+        side_px=side_px,
+        head=head,
+    )
     progress("operating and checking", 1, 1)
     if file.was_explained:
         return ExplainedOnnx(file, None)

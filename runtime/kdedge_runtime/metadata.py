@@ -17,7 +17,7 @@ __all__ = ["SCHEMA", "ImageInput", "Interpolation", "Metadata", "Outputs", "Resi
 
 SCHEMA = 1
 PREFIX = "kdedge."
-Resize = Literal["crop", "squash"]
+Resize = Literal["crop", "squash", "letterbox"]
 Interpolation = Literal["bilinear", "bicubic"]
 
 
@@ -27,7 +27,7 @@ class ImageInput:
 
     The graph takes uint8 RGB `[N, height, width, 3]` in [0, 255] and normalises by itself; what is left to the
     caller is the geometry. `resize="crop"` scales the shorter side to `size / crop_fraction` and cuts the centre,
-    `"squash"` scales both sides freely.
+    `"squash"` scales both sides freely, `"letterbox"` scales the longer side and fills the rest with black evenly.
     """
 
     height: int
@@ -37,7 +37,7 @@ class ImageInput:
     std: tuple[float, float, float]
     resize: Resize = "crop"
     crop_fraction: float = 1.0
-    """Share of the scaled shorter side that the crop keeps, in (0, 1]."""
+    """Share of the scaled shorter side that the crop keeps, in (0, 1]; other ways to resize ignore it."""
     interpolation: Interpolation = "bilinear"
     name: str = "image"
     kind: Literal["image"] = "image"

@@ -135,9 +135,11 @@ class TestFromOnnx:
             pytest.param(front, arguments, complaint, id=f"{front}, {' '.join(arguments)}")
             for front in ("with a front", "without")
             for arguments, complaint in (
-                (["--target-layer", "x"], "Leave --target-layer and --method out"),
-                (["--method", "gradcam"], "Leave --target-layer and --method out"),
-                (["--method", "reciprocam"], "Leave --target-layer and --method out"),
+                (["--target-layer", "x"], "Leave --target-layer, --method and --head out"),
+                (["--method", "gradcam"], "Leave --target-layer, --method and --head out"),
+                (["--head", "output"], "Leave --target-layer, --method and --head out"),
+                (["--resize", "squash"], "Leave --resize out"),
+                (["--method", "reciprocam"], "Leave --target-layer, --method and --head out"),
                 (["--mean", "0.5", "--std", "0.5"], "Leave --mean and --std out"),
                 (["--labels", "THREE"], "Leave --labels out"),
                 (["--size", "64"], "Leave --size out"),
@@ -212,7 +214,11 @@ class TestFromOnnx:
             (["--method", "none"], "Leave one of them out"),
             (["--target-layer", "nowhere"], "has no tensor 'nowhere'"),
             (["--labels", "nowhere.txt"], "nowhere.txt cannot be read"),
-            (["--labels", "THREE"], "Labels go into a file that kdedge can run"),
+            (["--labels", "THREE"], "--labels goes into a file that kdedge can run"),
+            (["--resize", "squash"], "--resize goes into a file that kdedge can run"),
+            (["--crop-fraction", "1.5", "--mean", "0", "--std", "1"], "1.5 is no share of the picture"),
+            (["--crop-fraction", "0.9", "--resize", "squash"], "--crop-fraction goes with --resize crop"),
+            (["--head", "nowhere"], "has no head 'nowhere' that ranks classes. It has: output"),
             (["--size", "64"], "takes pictures of 32 × 32 px and no others"),
             (["-o", "model.pt"], "must end in .onnx"),
             (["resnet18"], "Leave SOURCE out"),

@@ -17,7 +17,7 @@ from kdedge_export.surgery.reciprocam import reciprocam
 from kdedge_export.surgery.view import GraphView
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["GRADCAM", "RECIPROCAM", "Method", "Saliency", "add_saliency", "as_method"]
+__all__ = ["GRADCAM", "RECIPROCAM", "Method", "Saliency", "add_saliency", "as_method", "explained_logits"]
 
 Method: TypeAlias = Literal["gradcam", "reciprocam"]
 GRADCAM: Method = "gradcam"
@@ -125,6 +125,13 @@ def _explained_class(builder: Builder, parts: Anatomy) -> str:
     top = builder.add("ArgMax", logits, axis=1, keepdims=0)
     is_open = builder.add("Less", "class_index", builder.constant(np.array(0, dtype=np.int64)))
     return builder.add("Where", is_open, top, "class_index", name="explained_class")
+
+
+def explained_logits(view: GraphView) -> str | None:
+    """The logits that a map in the graph explains; None where kdedge did not write it."""
+    chosen = view.maker("explained_class")
+    top = None if chosen is None or chosen.op_type != "Where" else view.maker(chosen.input[1])
+    return None if top is None or top.op_type != "ArgMax" else str(top.input[0])
 
 
 def _two_axes(builder: Builder, parts: Anatomy, logits: str) -> str:

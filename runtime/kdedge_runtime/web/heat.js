@@ -25,10 +25,14 @@ export function draw(canvas, frame, map, scale, { input, ramp }, opacity) {
   drawOnWhite(context, frame);
   const [left, top, right, bottom] = visibleBox(height, width, input).map(Math.round);
   if (map && scale > 0) {
-    const heat = heatImage(map, scale, right - left, bottom - top, ramp, opacity);
+    // A letterbox of a strip is far larger than the strip.
+    const shown = [Math.max(left, 0), Math.max(top, 0), Math.min(right, width), Math.min(bottom, height)];
+    const across = map.width / (right - left), down = map.height / (bottom - top);
+    const part = shown.map((edge, axis) => (axis % 2 ? (edge - top) * down : (edge - left) * across));
+    const heat = heatImage(map, scale, part, shown[2] - shown[0], shown[3] - shown[1], ramp, opacity);
     const layer = new OffscreenCanvas(heat.width, heat.height);
     layer.getContext("2d").putImageData(heat, 0, 0);
-    context.drawImage(layer, left, top);
+    context.drawImage(layer, shown[0], shown[1]);
   }
   if (left > 0 || top > 0 || right < width || bottom < height) {
     context.lineWidth = 1;
@@ -39,9 +43,9 @@ export function draw(canvas, frame, map, scale, { input, ramp }, opacity) {
   }
 }
 
-function heatImage({ data, width, height }, scale, toWidth, toHeight, ramp, opacity) {
+function heatImage({ data, width, height }, scale, part, toWidth, toHeight, ramp, opacity) {
   const cells = Uint8Array.from(data, (value) => Math.round(255 * Math.min(1, Math.max(0, value / scale))));
-  const levels = resample(cells, { width, height, channels: 1 }, [0, 0, width, height], toWidth, toHeight, "bicubic");
+  const levels = resample(cells, { width, height, channels: 1 }, part, toWidth, toHeight, "bicubic");
   const image = new ImageData(toWidth, toHeight);
   levels.forEach((level, index) => {
     image.data.set(ramp[level], index * 4);
