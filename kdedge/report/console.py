@@ -5,8 +5,10 @@ import sys
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["flagged", "stderr_console"]
+__all__ = ["BUSY", "flagged", "stderr_console"]
 
+BUSY = "other programs kept the machine busy meanwhile: the times above are rough, measure again when it is idle"
+"""What stands beside times that were disturbed."""
 _LOG_COLUMNS = 120
 
 

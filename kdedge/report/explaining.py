@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from kdedge.report.console import flagged, stderr_console
+from kdedge.report.console import BUSY, flagged, stderr_console
 from kdedge.workflow.explain_onnx import ExplainedOnnx
 from kdedge_export.surgery.map_check import CONFIRMED
 
@@ -77,3 +77,8 @@ def _say_method(result: ExplainedOnnx, console: Console) -> None:
     say(f"      {cells}{outputs.head} head, of {outputs.target_layer}")
     time = f"{cost.latency:.2f} × the time" if cost.latency >= 1 else "no time that can be told from noise"
     say(f"  the map costs {cost.macs:.3f} × the MACs and, measured here on one thread, {time}")
+    if cost.front_latency is not None:
+        front = f"{cost.front_latency:.2f} × the time" if cost.front_latency >= 1 else "no time either"
+        say(f"  uint8 pixels as input cost {front}, of the file's own input")
+    if cost.is_busy:
+        console.print(flagged("note", BUSY), soft_wrap=True)

@@ -14,7 +14,7 @@ from kdedge_export.surgery.port import example_feed, image_port
 from kdedge_export.surgery.saliency import Method
 from kdedge_export.surgery.view import GraphView, session_of
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.timing import fastest_ms
+from kdedge_runtime.timing import CpuShare, fastest_ms
 
 __all__ = ["ExplainedOnnx", "MapCost", "explain_onnx"]
 
@@ -23,12 +23,19 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class MapCost:
-    """What the map costs on top of the answer, for one image."""
+    """Cost of the map and of the pixel front on top of the answer, for one image.
+
+    Latencies are the fastest of 30 runs each, measured here in turn on one thread.
+    """
 
     macs: float
     """Multiply-accumulates with the map over those without."""
     latency: float
-    """Latency with the map over that without, the fastest of 30 runs each, measured here in turn on one thread."""
+    """Latency with the map over that without, both behind the same front."""
+    front_latency: float | None = None
+    """Latency with the front over that of the file's own input; None where there is no front."""
+    is_busy: bool = False
+    """Whether other programs took part of the machine meanwhile, so that the latencies are rough."""
 
 
 @dataclass(frozen=True)
@@ -93,13 +100,27 @@ def explain_onnx(
 
 
 def _cost(source: Path, output: Path, side_px: int | None) -> MapCost:
+    before, after = load_file(source), load_file(output)
+    without_map = _without_map(after)
+    has_front = image_port(GraphView(after), str(output)).name != image_port(GraphView(before), str(source)).name
+    graphs = [after, without_map, *([before] if has_front else [])]
     calls: list[Callable[[], object]] = []
-    macs: list[int] = []
-    for path in (source, output):
-        model = load_file(path)
-        port = image_port(GraphView(model), str(path))
-        session, feed = session_of(model, str(path), threads=1), example_feed(port, side_px, images=1)
-        macs.append(structure_of(model, **({} if side_px is None else {"side_px": side_px})).macs)
-        calls.append(partial(session.run, None, feed))
-    without_ms, with_ms = fastest_ms(*calls)
-    return MapCost(macs[1] / max(macs[0], 1), with_ms / without_ms)
+    for graph in graphs:
+        feed = example_feed(image_port(GraphView(graph), str(output)), side_px, images=1)
+        calls.append(partial(session_of(graph, str(output), threads=1).run, None, feed))
+    with CpuShare() as share:
+        with_map_ms, without_map_ms, *own_ms = fastest_ms(*calls)
+    side = {} if side_px is None else {"side_px": side_px}
+    macs = [structure_of(model, **side).macs for model in (before, after)]
+    front = without_map_ms / own_ms[0] if own_ms else None
+    return MapCost(macs[1] / max(macs[0], 1), with_map_ms / without_map_ms, front, share.is_busy)
+
+
+def _without_map(explained: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph without the outputs that explain, whose nodes onnxruntime then leaves out."""
+    plain = onnx.ModelProto()
+    plain.CopyFrom(explained)
+    kept = [value for value in plain.graph.output if value.name not in ("saliency_map", "explained_class")]
+    del plain.graph.output[:]
+    plain.graph.output.extend(kept)
+    return plain

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 from onnx_toys import CHANNELS, SIDE, body, head, node, weights, write
 from PIL import Image
 
+from kdedge.workflow import inspect_model
 from kdedge_export.surgery import Geometry, PixelInput, explain_file
 from kdedge_runtime import Model
 from kdedge_runtime.errors import ModelFileError, UsageError
@@ -136,6 +137,56 @@ def test_an_inner_tensor_of_another_shape_may_be_called_logits(tmp_path: Path) -
     np.testing.assert_array_equal(found["logits"], found["scores"])
 
 
+def detector(path: Path, kind: str) -> Path:
+    """Cells as boxes, in the shapes that detectors give."""
+    nodes = [*body(), node("Reshape", ["features", "shape"], "boxes" if kind == "a name" else "found")]
+    cells = {"many rows": [0, 6, 128], "many columns": [0, 128, 6]}.get(kind, [0, 24, 32])
+    if kind == "suppression":
+        nodes = [
+            *body(),
+            node("Reshape", ["features", "shape"], "rows"),
+            node("Slice", ["rows", "zero", "four", "two"], "corners"),
+            node("Slice", ["rows", "zero", "one", "two"], "column"),
+            node("Transpose", ["column"], "scores", perm=[0, 2, 1]),
+            helper.make_node("NonMaxSuppression", ["corners", "scores"], ["found"], name="the found"),
+        ]
+    constants = {"shape": np.array(cells), "zero": np.array([0]), "one": np.array([1]), "two": np.array([2])}
+    constants["four"] = np.array([4])
+    type_of = TensorProto.INT64 if kind == "suppression" else TensorProto.FLOAT
+    value = helper.make_tensor_value_info("boxes" if kind == "a name" else "found", type_of, None)
+    write(path, nodes, constants, outputs=[value])
+    if kind == "metadata":
+        model = onnx.load(path)
+        helper.set_model_props(model, {"task": "detect", "names": "{0: 'person'}"})
+        onnx.save_model(model, path)
+    return path
+
+
+class TestDetectors:
+    @pytest.mark.parametrize("kind", ["many rows", "many columns", "metadata", "a name", "suppression"])
+    def test_they_are_called_so(self, tmp_path: Path, kind: str) -> None:
+        path = detector(tmp_path / "yolo.onnx", kind)
+        with pytest.raises(ModelFileError, match="is a detector"):
+            explain_file(path, tmp_path / "ours.onnx")
+        with pytest.raises(ModelFileError, match="is a detector"):
+            explain_file(path, tmp_path / "ours.onnx", head="found")
+
+    def test_tokens_are_no_boxes(self, tmp_path: Path) -> None:
+        path = detector(tmp_path / "encoder.onnx", "tokens")
+        with pytest.raises(ModelFileError, match="is no classifier"):
+            explain_file(path, tmp_path / "ours.onnx")
+
+    @pytest.mark.parametrize("kind", ["many rows", "tokens"])
+    def test_inspect_refuses_before_it_times(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+        steps: list[str] = []
+        monkeypatch.setattr(inspect_model, "time_layers", lambda *_: pytest.fail("timed"))
+        with pytest.raises(ModelFileError, match="is a detector" if kind == "many rows" else "is no classifier"):
+            inspect_model.inspect_model(
+                str(detector(tmp_path / "theirs.onnx", kind)), progress=lambda step, *_: steps.append(step)
+            )
+        assert steps == []
+
+
 class TestGrey:
     @pytest.mark.parametrize("is_last", [False, True], ids=["channels first", "channels last"])
     def test_color_pictures_become_grey_in_the_graph(self, tmp_path: Path, is_last: bool) -> None:
@@ -173,6 +224,42 @@ class TestGrey:
         assert explain_file(path, tmp_path / "ours.onnx", pixels=HALF).is_map_confirmed
 
 
+class TestFront:
+    """Work that changes nothing is left out, and no constant broadcasts three values at a time."""
+
+    def test_pixels_as_they_are_are_only_cast(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "theirs.onnx", body() + head())
+        assert _front_of(explain_file(path, tmp_path / "ours.onnx", pixels=RAW).path) == ["Transpose", "Cast"]
+
+    def test_a_graph_that_turns_its_pictures_at_once_takes_bytes_that_are_turned(self, tmp_path: Path) -> None:
+        path = keras_binary(tmp_path / "theirs.onnx")
+        done = explain_file(path, tmp_path / "ours.onnx", pixels=RAW)
+        assert _front_of(done.path) == ["Transpose", "Cast"]
+        first = onnx.load(done.path).graph.node[:4]
+        assert [item.op_type for item in first] == ["Transpose", "Cast", "Identity", "Conv"]
+        images = color(2)
+        expected = run(path, {"x": images.astype(np.float32)})["probability"]
+        np.testing.assert_allclose(run(done.path, {"image": images})["probability"], expected, rtol=1e-6)
+
+    @pytest.mark.parametrize("bgr", [False, True])
+    def test_constants_of_channels_last_are_laid_out_over_a_row(self, tmp_path: Path, bgr: bool) -> None:
+        nodes = [node("Relu", ["x"], "positive"), node("Transpose", ["positive"], "x_first", perm=[0, 3, 1, 2])]
+        path = write(tmp_path / "theirs.onnx", [*nodes, *body("x_first"), *head()], shape=("N", SIDE, SIDE, 3))
+        pixels = PixelInput((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), bgr)
+        done = explain_file(path, tmp_path / "ours.onnx", pixels=pixels)
+        assert _front_of(done.path) == [*(["Gather"] if bgr else []), "Cast", "Sub", "Mul"]
+        graph = onnx.load(done.path).graph
+        taken = {item.input[1] for item in graph.node if item.op_type in ("Sub", "Mul")}
+        assert [list(item.dims) for item in graph.initializer if item.name in taken] == [[SIDE, 3]] * 2
+
+    def test_one_number_for_all_channels_is_a_scalar(self, tmp_path: Path) -> None:
+        done = explain_file(write(tmp_path / "theirs.onnx", body() + head()), tmp_path / "ours.onnx", pixels=HALF)
+        assert _front_of(done.path) == ["Transpose", "Cast", "Sub", "Mul"]
+        graph = onnx.load(done.path).graph
+        taken = {item.input[1] for item in graph.node if item.op_type in ("Sub", "Mul")}
+        assert [list(item.dims) for item in graph.initializer if item.name in taken] == [[], []]
+
+
 class TestGeometry:
     @pytest.mark.parametrize(
         "geometry", [Geometry(), Geometry("squash"), Geometry("letterbox"), Geometry("crop", 0.875)], ids=str
@@ -184,6 +271,12 @@ class TestGeometry:
         assert (spec.resize, spec.crop_fraction) == (geometry.resize, geometry.crop_fraction)
         picture = np.asarray(Image.effect_mandelbrot((90, 60), (-2, -1, 1, 1), 20).convert("RGB"))
         assert fit(picture, spec).shape == (SIDE, SIDE, 3)
+
+
+def _front_of(path: Path) -> list[str]:
+    """The operators before the graph's own."""
+    nodes = onnx.load(path).graph.node
+    return [item.op_type for item in nodes[: next(at for at, item in enumerate(nodes) if "/" not in item.name)]]
 
 
 def _probed(path: Path, tensor: str, feed: dict[str, np.ndarray]) -> np.ndarray:

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 from training_toys import Outcome
 
-from kdedge_runtime import Model
+from kdedge_runtime import Model, timing
 from kdedge_runtime.sources.scenes import render_scene
 
 SIDE, CLASSES = 32, 3
@@ -256,6 +256,29 @@ class TestFromOnnx:
         done = command("validate", runnable, "--data", scenes)
         assert done.code == 2
         assert "was made of net.onnx" in done.err
+
+
+class TestTimes:
+    """A figure that was measured while other programs ran is marked."""
+
+    @pytest.mark.parametrize("waiting", [0.0, 1000.0], ids=["idle", "busy"])
+    def test_export_and_inspect_mark_a_busy_machine(
+        self, command: Command, tmp_path: Path, theirs: Path, monkeypatch: pytest.MonkeyPatch, waiting: float
+    ) -> None:
+        monkeypatch.setattr(timing.os, "getloadavg", lambda: (waiting, 0.0, 0.0))
+        monkeypatch.setattr(timing, "_LEAST_SHARE", 0.0)
+        done = command("export", "--from-onnx", theirs, "-o", tmp_path / "o.onnx", "--mean", "0", "--std", "1/255")
+        assert done.code == 0, done.err
+        assert ("machine busy" in done.err) == (waiting > 0)
+        assert re.search(r"the map costs .* × the MACs", done.err)
+        assert re.search(r"uint8 pixels as input cost (\d+\.\d\d × the time|no time)", done.err)
+        page = tmp_path / "page.html"
+        listed = command("inspect", theirs, "-o", page)
+        assert ("machine busy" in listed.err) == (waiting > 0)
+        assert ("while it was busy" in page.read_text()) == (waiting > 0)
+
+    def test_a_file_without_a_front_has_no_cost_of_one(self, command: Command, tmp_path: Path, theirs: Path) -> None:
+        assert "uint8 pixels" not in command("export", "--from-onnx", theirs, "-o", tmp_path / "o.onnx").err
 
 
 class TestInspect:

@@ -15,11 +15,15 @@ from onnx import helper, numpy_helper
 from kdedge_export.surgery.view import FLOATS, Array, GraphView, run_graph
 from kdedge_runtime.errors import ModelFileError, UsageError
 
-__all__ = ["RESHAPING", "ROUNDING", "Answer", "find_answer", "with_two_classes"]
+__all__ = ["RESHAPING", "ROUNDING", "Answer", "count_classes", "find_answer", "with_two_classes"]
 
 RESHAPING = {"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Cast", "Dropout"}
 ROUNDING = {"QuantizeLinear", "DequantizeLinear"}
 _TWO_CLASSES = "kdedge/two_classes"
+_FEWEST_BOXES = 100
+"""That a detector gives for a picture."""
+_BOXES_PER_VALUE = 20
+"""Fewest boxes for each value of a box; a transformer's tokens are fewer for each of their channels."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +51,7 @@ def find_answer(view: GraphView, feed: Mapping[str, Array], name: str, head: str
         ModelFileError: it is no image classifier, or it gives several answers and `head` is None.
         UsageError: `head` is none of its answers.
     """
-    outputs = run_graph(view.model, [value.name for value in view.model.graph.output], feed, name)
-    (images,) = {len(value) for value in feed.values()}
-    answers = [
-        answer
-        for tensor, value in outputs.items()
-        if value.dtype.name in FLOATS and (answer := _answer(view, tensor, value, images)) is not None
-    ]
+    outputs, answers = _answers(view, feed, name)
     if head is not None:
         chosen = [answer for answer in answers if answer.output == head]
         if not chosen:
@@ -66,17 +64,27 @@ def find_answer(view: GraphView, feed: Mapping[str, Array], name: str, head: str
     named = [answer for answer in several if answer.output == "logits"]
     if named:
         return named[0]
-    shown = ", ".join(f"{tensor} {value.dtype} {list(value.shape)}" for tensor, value in outputs.items())
-    if several:
-        names = ", ".join(answer.output for answer in several)
-        raise ModelFileError(
-            f"{name} has several heads: for {images} images it gives {shown}. Choose one of {names}: "
-            f"--head {several[0].output}."
-        )
+    names = ", ".join(answer.output for answer in several)
     raise ModelFileError(
-        f"{name} is no classifier that can be explained: for {images} images it gives {shown}. Expected an output "
-        f"float [{images}, classes] of two classes or more, or [{images}, 1] behind a Sigmoid."
+        f"{name} has several heads: it gives {_shown(outputs)}. Choose one of {names}: --head {several[0].output}."
     )
+
+
+def count_classes(view: GraphView, feed: Mapping[str, Array], name: str) -> int:
+    """Return how many classes a graph tells apart; of several heads, those of the first.
+
+    Args:
+        view: the graph.
+        feed: pictures.
+        name: what messages call the graph.
+
+    Raises:
+        ModelFileError: it is no image classifier.
+    """
+    _, answers = _answers(view, feed, name)
+    named = [answer for answer in answers if answer.output == "logits"]
+    several = [answer for answer in answers if answer.classes > 1]
+    return max((named or several or answers)[0].classes, 2)
 
 
 def with_two_classes(model: onnx.ModelProto, answer: Answer, feed: Mapping[str, Array]) -> tuple[onnx.ModelProto, str]:
@@ -109,6 +117,48 @@ def with_two_classes(model: onnx.ModelProto, answer: Answer, feed: Mapping[str, 
         )
     )
     return wider, _TWO_CLASSES
+
+
+def _answers(view: GraphView, feed: Mapping[str, Array], name: str) -> tuple[dict[str, Array], list[Answer]]:
+    outputs = run_graph(view.model, [value.name for value in view.model.graph.output], feed, name)
+    (images,) = {len(value) for value in feed.values()}
+    answers = [
+        answer
+        for tensor, value in outputs.items()
+        if value.dtype.name in FLOATS and (answer := _answer(view, tensor, value, images)) is not None
+    ]
+    if answers:
+        return outputs, answers
+    if _detects(view, outputs):
+        raise ModelFileError(
+            f"{name} is a detector: for {images} images it gives {_shown(outputs)}, which are boxes. kdedge explains "
+            "classifiers of whole pictures. Export a model of that kind, such as yolo11n-cls in place of yolo11n."
+        )
+    raise ModelFileError(
+        f"{name} is no classifier that can be explained: for {images} images it gives {_shown(outputs)}. Expected an "
+        f"output float [{images}, classes] of two classes or more, or [{images}, 1] behind a Sigmoid."
+    )
+
+
+def _detects(view: GraphView, outputs: Mapping[str, Array]) -> bool:
+    """Whether a graph finds boxes: it suppresses some, its file or outputs name them, or it gives many short rows.
+
+    YOLO gives `[N, 4 + classes, boxes]` or `[N, boxes, 5 + classes]`, DETR `[N, boxes, 4]`, and models with
+    suppression inside `[N, boxes, 6]`.
+    """
+    tasks = {item.value for item in view.model.metadata_props if item.key == "task"}
+    if tasks & {"detect", "segment", "pose", "obb"} or any("NonMaxSuppression" in node.op_type for node in view.nodes):
+        return True
+    if any(word in tensor.lower() for tensor in outputs for word in ("box", "bbox", "detection")):
+        return True
+    shapes = [value.shape for value in outputs.values() if value.dtype.name in FLOATS]
+    return any(
+        len(shape) == 3 and max(shape[1:]) >= max(_FEWEST_BOXES, _BOXES_PER_VALUE * min(shape[1:])) for shape in shapes
+    )
+
+
+def _shown(outputs: Mapping[str, Array]) -> str:
+    return ", ".join(f"{tensor} {value.dtype} {list(value.shape)}" for tensor, value in outputs.items())
 
 
 def _answer(view: GraphView, tensor: str, value: Array, images: int) -> Answer | None:

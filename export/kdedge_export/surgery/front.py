@@ -3,12 +3,13 @@
 A graph of grey pictures takes their luma, `0.299 R + 0.587 G + 0.114 B` (ITU-R BT.601), as Pillow's and OpenCV's do.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from kdedge_export.onnx_node import attributes
 from kdedge_export.surgery.anatomy import Anatomy
 from kdedge_export.surgery.builder import Builder
 from kdedge_export.surgery.port import Port
@@ -127,7 +128,7 @@ def put_front(model: onnx.ModelProto, builder: Builder, parts: Anatomy, pixels: 
         _rename(graph, IMAGE, f"{IMAGE}/own")
     inner = f"{port.name}/normalised"
     _rename(graph, port.name, inner)
-    front = _front(builder, port, pixels, spec, inner)
+    front = _front(builder, _first_layout(graph, port, inner), pixels, spec, inner)
     (own,) = (value for value in graph.input if value.name == port.name)
     batch = own.type.tensor_type.shape.dim[0]
     image = helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, [None, spec.height, spec.width, 3])
@@ -166,6 +167,23 @@ def add_logits(model: onnx.ModelProto, builder: Builder, parts: Anatomy) -> None
         builder.add("Cast", flat, name=LOGITS, to=TensorProto.FLOAT)
     batch = parts.port.shape[0] or "batch"
     model.graph.output.append(helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, [batch, parts.classes]))
+
+
+def _first_layout(graph: onnx.GraphProto, port: Port, inner: str) -> Port:
+    """The port as it is used first: where a graph of channels-last pictures turns them at once, as tf2onnx writes it.
+
+    Its own transposes are taken out, since bytes are turned faster than floats.
+    """
+    takers = [node for node in graph.node if inner in node.input]
+    captured = any(inner in item.input for node in graph.node for part in subgraphs(node) for item in part.node)
+    turns = [node.op_type == "Transpose" and list(attributes(node).get("perm", [])) == [0, 3, 1, 2] for node in takers]
+    if port.layout != "NHWC" or captured or not turns or not all(turns):
+        return port
+    for node in takers:
+        node.op_type = "Identity"
+        del node.attribute[:]
+    batch, height, width, channels = port.shape
+    return replace(port, shape=(batch, channels, height, width))
 
 
 def _front(builder: Builder, port: Port, pixels: PixelInput, spec: ImageInput, output: str) -> list[onnx.NodeProto]:
