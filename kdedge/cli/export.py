@@ -59,7 +59,7 @@ def export(
         Method | None,
         typer.Option(
             help="Saliency map, or none for the plain graph. "
-            "[default: gradcam; with --from-onnx reciprocam where gradcam cannot be had]"
+            "[default: gradcam; with --from-onnx reciprocam where an operator has no derivative]"
         ),
     ] = None,
     target_layer: Annotated[

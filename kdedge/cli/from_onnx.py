@@ -80,7 +80,7 @@ def export_onnx_file(asked: OnnxExport) -> None:
     from kdedge.report.explaining import print_explained
     from kdedge.report.progress import step_progress
     from kdedge.workflow.explain_onnx import explain_onnx
-    from kdedge_export.surgery.saliency import as_method
+    from kdedge_export.surgery.methods import as_method
 
     with step_progress() as progress:
         result = explain_onnx(

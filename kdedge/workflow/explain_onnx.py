@@ -10,8 +10,8 @@ import onnx
 from kdedge_export.inspect.structure import structure_of
 from kdedge_export.surgery import ExplainedFile, Geometry, PixelInput, explain_file, read_labels
 from kdedge_export.surgery.load import load_file, unread_inputs
+from kdedge_export.surgery.methods import Method
 from kdedge_export.surgery.port import example_feed, image_port
-from kdedge_export.surgery.saliency import Method
 from kdedge_export.surgery.view import GraphView, session_of
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.timing import CpuShare, fastest_ms
@@ -68,7 +68,7 @@ def explain_onnx(
         source: the `.onnx` file.
         output: the file to write.
         target: the tensor that the map looks at.
-        method: None takes Grad-CAM where it can be had, else ReciproCAM.
+        method: None takes the default of its head where it can be had, else ReciproCAM.
         pixels: how pixels become its input, which makes it a file that `kdedge run` takes.
         geometry: how pictures become its size.
         labels: a file of class names.

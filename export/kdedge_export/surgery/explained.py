@@ -18,9 +18,10 @@ from kdedge_export.surgery.front import Geometry, PixelInput, add_logits, image_
 from kdedge_export.surgery.labels import labels_of_props
 from kdedge_export.surgery.load import load_file
 from kdedge_export.surgery.map_check import CONFIRMED, check_map
+from kdedge_export.surgery.methods import RECIPROCAM, Method
 from kdedge_export.surgery.port import example_feed, image_port
 from kdedge_export.surgery.refusals import OUTPUTS, has_map, require_fit, require_use
-from kdedge_export.surgery.saliency import RECIPROCAM, TOP_CLASS, Method, Saliency, add_saliency, explained_logits
+from kdedge_export.surgery.saliency import TOP_CLASS, Saliency, add_saliency, explained_logits
 from kdedge_export.surgery.view import GraphView
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.files import file_sha256, staged
@@ -46,7 +47,7 @@ class ExplainedFile:
     """Largest difference of the file's own outputs, relative to their range; 0 is bit for bit."""
     map_error: float | None = None
     """Relative error of the map as it was measured in another way; None where the file had it before."""
-    why_not_gradcam: str | None = None
+    no_derivative_of: str | None = None
     """The operator that has no derivative here, where ReciproCAM is the fallback."""
 
     @property
@@ -77,7 +78,8 @@ def explain_file(
         source: the `.onnx` file; weights that it keeps in other files must lie beside it.
         output: the file to write.
         target: the tensor that the map looks at; None takes the last map of features that has weights after it.
-        method: None takes Grad-CAM where the graph behind the target can be differentiated, else ReciproCAM.
+        method: None takes the default of its head where the graph behind the target can be differentiated, else
+            ReciproCAM.
         pixels: how pixels become the graph's input.
         geometry: how pictures become its size; None crops the whole shorter side.
         labels: class names; None takes those in the file's metadata, else numbers.
@@ -112,7 +114,7 @@ def explain_file(
     if side_px is not None and parts.port.has_size and parts.port.size != (side_px, side_px):
         height, width = parts.port.size
         raise UsageError(f"{source} takes pictures of {width} × {height} px and no others. Leave --size out.")
-    map_error, why_not_gradcam = None, None
+    map_error, no_derivative_of = None, None
     if saliency is None:
         outputs = Outputs(**json.loads(props[OUTPUTS]))
     else:
@@ -121,7 +123,7 @@ def explain_file(
         map_error = _checked_map(original, model, parts, saliency, source, side_px)
         if pixels is None:
             check_other_size(original, model, parts, str(source), side_px)
-        outputs, why_not_gradcam = _outputs(parts, saliency), saliency.why_not_gradcam
+        outputs, no_derivative_of = _outputs(parts, saliency), saliency.no_derivative_of
     spec = _runnable_input(model, builder, parts, pixels, geometry or Geometry(), side_px, str(source))
     metadata = None
     if spec is not None:
@@ -156,7 +158,7 @@ def explain_file(
         labels_are_numbers=metadata is not None and metadata.labels == _numbers(parts.classes),
         output_error=output_error,
         map_error=map_error,
-        why_not_gradcam=why_not_gradcam,
+        no_derivative_of=no_derivative_of,
     )
 
 
