@@ -17,7 +17,7 @@ _STAGED = ".kdedge-"
 
 
 @contextmanager
-def staged(path: Path, *, durable: bool = True) -> Iterator[Path]:
+def staged(path: Path, *, durable: bool = True, keep_earlier: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` once the block has succeeded.
 
     The file is flushed to the disk before the rename and the folder after it, so that neither a crash nor a
@@ -27,6 +27,7 @@ def staged(path: Path, *, durable: bool = True) -> Iterator[Path]:
         path: the final name.
         durable: False skips the flushing, for files that come by the frame: a crash of the program still leaves
             nothing half-written, a power cut may.
+        keep_earlier: True renames a file that is there already to `STEM-1.SUFFIX`, or the next free number.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=_STAGED, suffix=path.suffix, dir=path.parent)
@@ -41,6 +42,8 @@ def staged(path: Path, *, durable: bool = True) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
+        if keep_earlier:
+            _number_earlier(path)
         temporary.replace(path)
         if durable:
             _sync_folder(path.parent)
@@ -122,6 +125,27 @@ class UniqueNames:
         self._last[wanted.casefold()] = number
         self._taken.add(name.casefold())
         return name
+
+
+def _number_earlier(path: Path) -> None:
+    """Give an earlier file a second, numbered name; `path` may be replaced then."""
+    if not path.exists():
+        return
+    number = 1
+    while True:
+        numbered = path.with_name(f"{path.stem}-{number}{path.suffix}")
+        try:
+            numbered.hardlink_to(path)
+        except FileExistsError:
+            number += 1
+        except OSError:  # FAT, as on memory cards, has no links
+            if numbered.exists():
+                number += 1
+                continue
+            path.rename(numbered)
+            return
+        else:
+            return
 
 
 def _sync_folder(folder: Path) -> None:
