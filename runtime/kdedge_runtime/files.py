@@ -10,10 +10,13 @@ from pathlib import Path
 
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["UniqueNames", "file_sha256", "remove_staged", "staged", "utf8_path", "write_whole", "written"]
+__all__ = ["UniqueNames", "file_sha256", "remove_staged", "shortened", "staged", "utf8_path", "write_whole", "written"]
 
 _STAGED = ".kdedge-"
 """Begins the names of files that are being written: not the path's, which may be as long as there is room for."""
+
+_MOST_STEM_BYTES = 251
+"""Most file systems hold names of 255 bytes, suffix included."""
 
 
 @contextmanager
@@ -83,6 +86,21 @@ def written(name: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def shortened(stem: str) -> str:
+    """A stem whose parts each leave room for a suffix: `written` makes four bytes of one that is no UTF-8.
+
+    A part of more than 251 bytes keeps its first 200 or fewer and a hash of all.
+    """
+    return "/".join(map(_shortened, stem.split("/")))
+
+
+def _shortened(part: str) -> str:
+    encoded = part.encode()
+    if len(encoded) <= _MOST_STEM_BYTES:
+        return part
+    return f"{encoded[:200].decode(errors='ignore')}-{hashlib.sha256(encoded).hexdigest()[:16]}"
+
+
 def utf8_path(path: Path, reader: str) -> str:
     """A path for a library that takes UTF-8 only: OpenCV dies of any other.
 
@@ -117,11 +135,12 @@ class UniqueNames:
 
     def take(self, stem: str, suffix: str) -> str:
         """`stem` + `suffix`, with `-2`, `-3`, … after the stem where that is taken (also in other letter case)."""
+        stem = shortened(stem)
         wanted = name = stem + suffix
         number = self._last.get(wanted.casefold(), 1)  # a loop asks for the same name thousands of times
         while name.casefold() in self._taken:
             number += 1
-            name = f"{stem}-{number}{suffix}"
+            name = shortened(f"{stem}-{number}") + suffix
         self._last[wanted.casefold()] = number
         self._taken.add(name.casefold())
         return name

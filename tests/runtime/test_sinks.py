@@ -19,7 +19,7 @@ from PIL import Image
 
 from kdedge_runtime.answer import Answer
 from kdedge_runtime.errors import KdedgeError, MissingDependency, SourceError, UsageError
-from kdedge_runtime.files import UniqueNames
+from kdedge_runtime.files import UniqueNames, written
 from kdedge_runtime.heat import HeatStats
 from kdedge_runtime.progress import Progress
 from kdedge_runtime.sinks.folder import PictureFolder
@@ -348,6 +348,17 @@ def test_numbered_frames_are_not_remembered_so_that_one_takes_the_place_of_its_n
             sink.write(_answer(name=name, shade=shade), progress)
     written = {path.name: round(np.asarray(Image.open(path)).mean()) for path in (tmp_path / "out").iterdir()}
     assert written == {"film.v2-000001.jpg": 200, "film.v2-000002.jpg": 60}
+
+
+@pytest.mark.parametrize("names_differ", [True, False])
+def test_names_that_grow_when_written_are_shortened(tmp_path: Path, progress: Progress, names_differ: bool) -> None:
+    name = written(os.fsdecode(b"\xe9" * 200))
+    with PictureFolder(tmp_path / "out", names_differ=names_differ) as sink:
+        for ending in ("x", "y"):
+            sink.write(_answer(name=f"{name}/{name}{ending}.png"), progress)
+    files = list((tmp_path / "out").rglob("*.jpg"))
+    assert len({path.name for path in files}) == 2, "different names stay different"
+    assert all(path.name.startswith("\\xe9") and len(path.name.encode()) <= 255 for path in files)
 
 
 def test_names_stay_unique_also_where_case_is_ignored() -> None:
