@@ -10,11 +10,12 @@ from kdedge_runtime.arrays import Floats, Pixels
 from kdedge_runtime.caption import Caption, draw_caption
 from kdedge_runtime.colours import heat_ramp
 from kdedge_runtime.heat import OPACITY, Box
-from kdedge_runtime.pictures import LONGEST_JPEG_PX
 
 __all__ = ["OPACITY", "draw_overlay"]
 
 _SMALLEST_SIDE_PX = 240
+_LONGEST_JPEG_PX = 65_500
+"""Of a side, in libjpeg."""
 _MOST_ENLARGED_PX = 16_000_000
 _SEEN_OUTLINE = (255, 255, 255, 150)
 _SEEN_OUTLINE_SHADE = (0, 0, 0, 110)
@@ -58,7 +59,7 @@ def _enlargement(height: int, width: int) -> int:
     if min(height, width) >= _SMALLEST_SIDE_PX / 2:
         return 1
     # A strip of a few pixels' height would otherwise grow to gigabytes, and longer than a JPEG may be.
-    most = min(math.isqrt(_MOST_ENLARGED_PX // (height * width)), LONGEST_JPEG_PX // max(height, width))
+    most = min(math.isqrt(_MOST_ENLARGED_PX // (height * width)), _LONGEST_JPEG_PX // max(height, width))
     return max(1, min(-(-_SMALLEST_SIDE_PX // min(height, width)), most))
 
 
