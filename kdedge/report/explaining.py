@@ -1,11 +1,13 @@
 """What `kdedge export --from-onnx` says at its end. Nothing here needs torch."""
 
 import shlex
-from collections.abc import Callable
 from pathlib import Path
+
+from rich.console import Console
 
 from kdedge.report.console import flagged, stderr_console
 from kdedge.workflow.explain_onnx import ExplainedOnnx
+from kdedge_export.surgery.map_check import CONFIRMED
 
 __all__ = ["print_explained"]
 
@@ -22,7 +24,7 @@ def print_explained(result: ExplainedOnnx, source: Path) -> None:
         say(f"{file.path}  {size}: {source} is explained already, this is a copy of it")
     else:
         say(f"{file.path}  {size}")
-        _say_method(result, say)
+        _say_method(result, console)
     if result.left_out:
         note = f"nothing in {source} reads its inputs {', '.join(result.left_out)}, so this file does without them"
         console.print(flagged("note", note), soft_wrap=True)
@@ -45,17 +47,30 @@ def print_explained(result: ExplainedOnnx, source: Path) -> None:
         )
 
 
-def _say_method(result: ExplainedOnnx, say: Callable[[str], None]) -> None:
+def _say_method(result: ExplainedOnnx, console: Console) -> None:
     file, cost = result.file, result.cost
+
+    def say(line: str) -> None:
+        console.print(line, soft_wrap=True)
+
     outputs = file.outputs
     assert cost is not None
     same = "bit for bit" if file.output_error == 0 else f"relative error {file.output_error:.0e}"
     say(f"  [✓] its own outputs are the original's ({same})")
     name = {"gradcam": "Grad-CAM", "reciprocam": "ReciproCAM"}[outputs.method]
     why = f": {file.why_not_gradcam} has no derivative here" if file.why_not_gradcam else ""
-    against = "differences of the logits" if outputs.method == "gradcam" else "masked runs"
-    agrees = "as it was" if file.map_error is None else f"agrees with {against} (relative error {file.map_error:.0e})"
-    say(f"  [✓] map: {name}{why}, {agrees}")
+    if file.map_error is None:
+        say(f"  [✓] map: {name}{why}, as it was")
+    elif file.is_map_confirmed:
+        against = "masked runs" if outputs.method == "reciprocam" else "differences of the logits"
+        say(f"  [✓] map: {name}{why}, agrees with {against} (relative error {file.map_error:.0e})")
+    else:
+        say(f"  map: {name}{why}")
+        note = (
+            f"the logits are too coarse to confirm the map: relative error {file.map_error:.0e}, "
+            f"where {CONFIRMED:.0e} would be"
+        )
+        console.print(flagged("warning", note), soft_wrap=True)
     if outputs.method == "reciprocam":
         say("      it runs all after the target once a cell, and tells what each cell alone adds to the logit")
     cells = f"{outputs.map_width} × {outputs.map_height} cells, " if outputs.map_width else ""

@@ -318,6 +318,54 @@ class TestFront:
             explain_file(path, tmp_path / "again.onnx", pixels=HALF)
 
 
+class TestOldOpsets:
+    @pytest.mark.parametrize("matrix", ["in x out", "out x in"])
+    @pytest.mark.parametrize(("opset", "ir"), [(7, 3), (8, 3), (9, 4), (10, 5), (11, 6), (13, 7)])
+    def test_two_dense_layers(self, tmp_path: Path, opset: int, ir: int, matrix: str) -> None:
+        """As converters of that time write VGG: Flatten, Gemm, Relu, Gemm."""
+        held, turned = weights(), matrix == "out x in"
+        dense = {"three": np.random.default_rng(3).normal(size=(12 * 64, 16)).astype(np.float32)}
+        last = {"four": held["two"].T.copy() if turned else held["two"]}
+        zero = {"hidden_bias": np.full(16, 0.1, np.float32)}
+        nodes = [
+            *body(),
+            node("Flatten", ["features"], "flat"),
+            node("Gemm", ["flat", "three", "hidden_bias"], "hidden"),
+            node("Relu", ["hidden"], "lively"),
+            node("Gemm", ["lively", "four", "fc_bias"], "logits", transB=int(turned)),
+        ]
+        constants = dense | last | zero
+        path = write(tmp_path / "theirs.onnx", nodes, constants, opset=opset, ir=ir, lists_constants=True)
+        done = explain_file(path, tmp_path / "ours.onnx")
+        assert done.outputs.method == "gradcam" and done.is_map_confirmed
+        x = pictures(3, 0)
+        found = answers(done.path, {"x": x})
+        assert_close(found["logits"], answers(path, {"x": x})["logits"], 1e-6)
+        features = torch.relu(
+            torch.nn.functional.conv2d(
+                torch.from_numpy(x), torch.from_numpy(held["w"]), torch.from_numpy(held["b"]), stride=4
+            )
+        ).requires_grad_()
+        hidden = torch.relu(features.flatten(1) @ torch.from_numpy(dense["three"]) + 0.1)
+        logits = hidden @ torch.from_numpy(held["two"]) + torch.from_numpy(held["fc_bias"])
+        top = torch.from_numpy(found["explained_class"])
+        (slope,) = torch.autograd.grad(logits.gather(1, top[:, None]).sum(), features)
+        expected = (slope.mean((2, 3), keepdim=True) * features).sum(1).detach().numpy()
+        assert_close(found["saliency_map"], expected, 1e-4)
+
+    def test_a_graph_that_does_not_run_with_its_map_names_the_cause(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from kdedge_export.surgery.derivative import gradient
+
+        monkeypatch.setitem(gradient._RULES, "Relu", lambda s: {s.node.input[0]: s.builder.add("Missing", s.grad)})
+        nodes = [*body(), *head()[:2], node("Relu", ["flat"], "lively")]
+        nodes += [node("Gemm", ["lively", "fc", "fc_bias"], "logits", transB=1)]
+        path = write(tmp_path / "theirs.onnx", nodes)
+        with pytest.raises(HeadNotSupported, match=r"with its gradcam map does not run: .*Missing"):
+            explain_file(path, tmp_path / "ours.onnx")
+
+
 class TestRefusals:
     @pytest.mark.parametrize(
         ("content", "complaint"), [(None, "There is no model file"), (b"no protobuf", "is not an ONNX model")]
@@ -334,8 +382,31 @@ class TestRefusals:
             explain_file(path, path)
 
     def test_an_opset_that_is_too_old(self, tmp_path: Path) -> None:
-        path = write(tmp_path / "theirs.onnx", body() + head(), opset=8, ir=3, lists_constants=True)
-        with pytest.raises(ModelFileError, match=r"opset 8, which is too old.*convert_version"):
+        path = write(tmp_path / "theirs.onnx", body() + head(), opset=6, ir=3, lists_constants=True)
+        with pytest.raises(ModelFileError, match=r"opset 6; onnxruntime runs 7 and later"):
+            explain_file(path, tmp_path / "ours.onnx")
+
+    def test_an_old_opset_that_cannot_be_converted(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The converter's own words are in the message; another result of it is refused."""
+        path = write(tmp_path / "theirs.onnx", body() + head(), opset=8)
+
+        def fails(*_: object) -> onnx.ModelProto:
+            raise RuntimeError("no adapter for Upsample")
+
+        monkeypatch.setattr(onnx.version_converter, "convert_version", fails)
+        with pytest.raises(ModelFileError, match=r"opset 8 and cannot be converted to 9: no adapter for Upsample"):
+            explain_file(path, tmp_path / "ours.onnx")
+
+        def changes(given: onnx.ModelProto, _: int) -> onnx.ModelProto:
+            model = onnx.ModelProto()
+            model.CopyFrom(given)
+            (bias,) = (tensor for tensor in model.graph.initializer if tensor.name == "fc_bias")
+            bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias)[::-1].copy(), "fc_bias"))
+            model.opset_import[0].version = 9
+            return model
+
+        monkeypatch.setattr(onnx.version_converter, "convert_version", changes)
+        with pytest.raises(ModelFileError, match="gives another logits when it is converted"):
             explain_file(path, tmp_path / "ours.onnx")
 
     def test_two_inputs(self, tmp_path: Path) -> None:

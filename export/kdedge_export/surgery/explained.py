@@ -12,11 +12,12 @@ from onnx import TensorProto, helper, numpy_helper
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.surgery.anatomy import Anatomy, dissect
 from kdedge_export.surgery.builder import Builder
-from kdedge_export.surgery.check import check_map, check_other_size, check_outputs
+from kdedge_export.surgery.check import check_other_size, check_outputs
 from kdedge_export.surgery.front import PixelInput, add_logits, image_input, put_front
 from kdedge_export.surgery.labels import labels_of_props
 from kdedge_export.surgery.load import load_file
-from kdedge_export.surgery.saliency import TOP_CLASS, Method, Saliency, add_saliency
+from kdedge_export.surgery.map_check import CONFIRMED, check_map
+from kdedge_export.surgery.saliency import RECIPROCAM, TOP_CLASS, Method, Saliency, add_saliency
 from kdedge_export.surgery.view import GraphView
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.files import file_sha256, staged
@@ -47,6 +48,11 @@ class ExplainedFile:
     """Relative error of the map as it was measured in another way; None where the file had it before."""
     why_not_gradcam: str | None = None
     """The operator that has no derivative here, where ReciproCAM is the fallback."""
+
+    @property
+    def is_map_confirmed(self) -> bool:
+        """Whether the logits confirm the map: above a relative error of 1e-3 they are too coarse to."""
+        return self.map_error is not None and self.map_error <= CONFIRMED
 
 
 def explain_file(
@@ -195,6 +201,11 @@ def _checked_map(
     try:
         return check_map(original, model, parts, saliency, str(source), side_px)
     except ModelFileError as error:
+        if saliency.method != RECIPROCAM:
+            raise HeadNotSupported(
+                f"{source}: the graph with its {saliency.method} map does not run: {error} Please report this model, "
+                f"and use --method {RECIPROCAM} until then."
+            ) from error
         raise HeadNotSupported(
             f"{source}: what comes after {parts.target} does not run on one cell at a time ({error}) "
             "Name a later tensor: --target-layer TENSOR."

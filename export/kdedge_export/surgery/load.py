@@ -2,17 +2,23 @@
 
 from pathlib import Path
 
+import numpy as np
 import onnx
-from onnx import inliner
+from onnx import inliner, version_converter
 
-from kdedge_export.surgery.view import GraphView
+from kdedge_export.surgery.port import example_feed, image_port
+from kdedge_export.surgery.view import GraphView, first_line, run_graph
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.model import refuse_bundle
 
 __all__ = ["load_file", "unread_inputs"]
 
-OLDEST_OPSET = 9
-"""The first that has the operators a map is made of (Where, OneHot)."""
+_OLDEST_OPSET = 7
+"""The first that onnxruntime promises to run."""
+_OPSET_OF_MAPS = 9
+"""The first that has the operators a map is made of (Where, OneHot); older files are converted to it in memory."""
+_CONVERTED_TOLERANCE = 1e-5
+"""Largest difference of a converted graph's outputs, relative to their range."""
 _OVERRIDABLE_SINCE_IR = 4
 """The version of the format since which an initializer of an input's name is a default rather than a constant."""
 _LARGEST_BYTES = 2_000_000_000
@@ -20,7 +26,9 @@ _LARGEST_BYTES = 2_000_000_000
 
 
 def load_file(path: Path) -> onnx.ModelProto:
-    """A model with its weights inside and its functions inlined, whose inputs are none but those that it reads.
+    """Read a model with its weights inside, its functions inlined, and no inputs but those that it reads.
+
+    Opsets 7 and 8 are converted to 9, and both graphs are run on random pictures.
 
     Raises:
         ModelFileError: it is missing, damaged, too old or too large; or its weights are not beside it.
@@ -44,10 +52,11 @@ def load_file(path: Path) -> onnx.ModelProto:
         raise ModelFileError(f"{path} has more than 2 GB of weights, which one .onnx file cannot hold.")
     model = onnx.load(path)
     opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
-    if not model.graph.node or opset < OLDEST_OPSET:
+    if not model.graph.node:
+        raise ModelFileError(f"{path} has no operators. Expected an .onnx file with a classifier.")
+    if opset < _OLDEST_OPSET:
         raise ModelFileError(
-            f"{path} is written in opset {opset}, which is too old to be explained; {OLDEST_OPSET} or later is needed. "
-            "Export it again, or convert it: onnx.version_converter.convert_version(onnx.load(FILE), 13)."
+            f"{path} is written in opset {opset}; onnxruntime runs {_OLDEST_OPSET} and later. Export the model again."
         )
     if model.functions:
         model = inliner.inline_local_functions(model)
@@ -58,7 +67,30 @@ def load_file(path: Path) -> onnx.ModelProto:
     kept = [value for value in model.graph.input if value.name not in useless]
     del model.graph.input[:]
     model.graph.input.extend(kept)
-    return model
+    return model if opset >= _OPSET_OF_MAPS else _converted(model, path, opset)
+
+
+def _converted(model: onnx.ModelProto, path: Path, opset: int) -> onnx.ModelProto:
+    """The same graph in the first opset that maps can be written in; both are run on pictures."""
+    try:
+        newer = version_converter.convert_version(model, _OPSET_OF_MAPS)
+    except Exception as error:  # the converter raises RuntimeError and its own types
+        raise ModelFileError(
+            f"{path} is written in opset {opset} and cannot be converted to {_OPSET_OF_MAPS}: {first_line(error)} "
+            "Export the model again in a later opset."
+        ) from error
+    names = [value.name for value in model.graph.output]
+    feed = example_feed(image_port(GraphView(model), str(path)), None)
+    before, after = (run_graph(graph, names, feed, str(path)) for graph in (model, newer))
+    for name in names:
+        expected, got = before[name].astype(np.float64), after[name].astype(np.float64)
+        reach = max(float(np.ptp(expected)), 1e-12) if expected.size else 1.0
+        if got.shape != expected.shape or not np.abs(got - expected).max(initial=0) <= _CONVERTED_TOLERANCE * reach:
+            raise ModelFileError(
+                f"{path} is written in opset {opset}, and gives another {name} when it is converted to "
+                f"{_OPSET_OF_MAPS}. Export the model again in a later opset."
+            )
+    return newer
 
 
 def unread_inputs(model: onnx.ModelProto) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """The nodes that give a saliency map: Grad-CAM where the tail can be differentiated, ReciproCAM where not."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -46,8 +46,13 @@ class Saliency:
     method: Method
     parts: Anatomy
     """Of the graph, with the features that the map looks at."""
-    weights: str | None
-    """Of Grad-CAM: the tensor with the weight of each channel, which broadcasts against the target."""
+    features: str
+    """The tensor that the map is made of: float32, of the cells alone."""
+    gradient: str | None
+    """The explained logit's gradient, float32, which broadcasts against the features; None for ReciproCAM.
+
+    Grad-CAM's is the mean over the cells.
+    """
     why_not_gradcam: str | None = None
     """The operator that has no derivative here, where ReciproCAM is the fallback."""
 
@@ -73,11 +78,11 @@ def add_saliency(
         HeadNotSupported: the method cannot explain this tail.
     """
     saliency = _added(builder, view, find, method)
-    _take_rounded(builder, view)
-    return saliency
+    rounded = _take_rounded(builder, view)
+    return replace(saliency, features=rounded.get(saliency.features, saliency.features))
 
 
-def _take_rounded(builder: Builder, view: GraphView) -> None:
+def _take_rounded(builder: Builder, view: GraphView) -> dict[str, str]:
     """In a quantized graph take dequantized tensors, and not what they were before.
 
     Whatever else takes a layer's result keeps ONNX Runtime from computing the layer on integers, and changes answers.
@@ -89,6 +94,7 @@ def _take_rounded(builder: Builder, view: GraphView) -> None:
             rounded.setdefault(before.input[0], node.output[0])
     for node in builder.nodes:
         node.input[:] = [rounded.get(item, item) for item in node.input]
+    return rounded
 
 
 def _added(builder: Builder, view: GraphView, find: Callable[[bool], Anatomy], method: Method | None) -> Saliency:
@@ -96,7 +102,7 @@ def _added(builder: Builder, view: GraphView, find: Callable[[bool], Anatomy], m
         return _by_reciprocam(builder, view, find(True))
     parts, kept = find(False), len(builder.nodes)
     try:
-        return Saliency(GRADCAM, parts, _gradcam(builder, view, parts, _explained_class(builder, parts)))
+        return Saliency(GRADCAM, parts, *_gradcam(builder, view, parts, _explained_class(builder, parts)))
     except CannotDifferentiate as error:
         del builder.nodes[kept:]  # the half that was written
         why = f"Grad-CAM needs the derivative of {error}, which kdedge does not have."
@@ -111,7 +117,7 @@ def _added(builder: Builder, view: GraphView, find: Callable[[bool], Anatomy], m
 def _by_reciprocam(builder: Builder, view: GraphView, parts: Anatomy, why: str | None = None) -> Saliency:
     one_hot = _one_hot_of(builder, parts, _explained_class(builder, parts))
     reciprocam(builder, view, parts, one_hot)
-    return Saliency(RECIPROCAM, parts, None, why)
+    return Saliency(RECIPROCAM, parts, parts.target, None, why)
 
 
 def _explained_class(builder: Builder, parts: Anatomy) -> str:
@@ -142,7 +148,7 @@ def _one_hot_of(builder: Builder, parts: Anatomy, explained: str) -> str:
     return one_hot if value.ndim == 2 else builder.reshape(one_hot, [-1, *value.shape[1:]])
 
 
-def _gradcam(builder: Builder, view: GraphView, parts: Anatomy, explained: str) -> str:
+def _gradcam(builder: Builder, view: GraphView, parts: Anatomy, explained: str) -> tuple[str, str]:
     layout = parts.layout
     dtype, rank = parts.values[parts.target].dtype, parts.values[parts.target].ndim
     pointwise = _pointwise_convolution(view, parts)
@@ -164,7 +170,7 @@ def _gradcam(builder: Builder, view: GraphView, parts: Anatomy, explained: str) 
     features = builder.float32(_cells_of(builder, parts.target, layout), dtype)
     weighted = builder.add("Mul", features, weights)
     _name_map(builder, builder.reduce("ReduceSum", weighted, [layout.channel_axis], keepdims=False), parts)
-    return weights
+    return features, weights
 
 
 def _cells_of(builder: Builder, tensor: str, layout: Layout) -> str:

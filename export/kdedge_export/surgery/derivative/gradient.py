@@ -30,6 +30,9 @@ from kdedge_export.surgery.view import Array, GraphView
 
 __all__ = ["gradients"]
 
+_TWO_OPERANDS_SINCE = 11
+"""The opset since which a Gemm may go without a bias."""
+
 
 def gradients(
     builder: Builder,
@@ -118,7 +121,9 @@ def _gemm(step: Step) -> dict[str, str]:
     if step.grad == step.seed.tensor:
         back = _row_of(step, weight, classes_first=classes_first)
     else:
-        back = step.builder.add("Gemm", step.grad, weight, transB=int(not classes_first))
+        # Its third operand may be left out since opset 11.
+        nothing = [] if step.builder.opset >= _TWO_OPERANDS_SINCE else [step.number(0.0)]
+        back = step.builder.add("Gemm", step.grad, weight, *nothing, transB=int(not classes_first))
     alpha = given.get("alpha", 1.0)
     return {x: back if alpha == 1.0 else step.times(back, step.number(alpha))}
 

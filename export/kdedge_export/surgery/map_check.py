@@ -1,0 +1,197 @@
+"""Proof that an added map is what it claims: it is measured again on the file's own graph.
+
+Three things are compared. The map is computed again in numpy, from the features and the gradient that the graph holds.
+The gradient is compared with central differences of the logit. The cells of highest and lowest heat are compared with
+what the logit does when their own features change.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from kdedge_export.surgery.anatomy import Anatomy
+from kdedge_export.surgery.definitions import map_by_definition
+from kdedge_export.surgery.edit import DELTA, MASK, with_edited_features
+from kdedge_export.surgery.port import example_feed
+from kdedge_export.surgery.saliency import Saliency
+from kdedge_export.surgery.view import Array, Probe
+from kdedge_runtime.errors import KdedgeError
+
+__all__ = ["CONFIRMED", "check_map"]
+
+CONFIRMED = 1e-3
+"""Largest relative error of a map that counts as confirmed."""
+TOLERANCE = {"float32": 2e-2, "float16": 1e-1}
+"""Largest relative error of a map that is written; float32 sums of a hundred million products are as coarse as this."""
+QUANTIZED_TOLERANCE = 1e-1
+_STEPS = {"float32": (1e-2, 1.0, 1e-1, 1e-3, 1e-4), "float16": (1e-1, 1.0)}
+"""Of central differences, in standard deviations of the features, tried in turn: small ones meet fewer kinks, large
+ones less noise."""
+_PICTURES = (3, 4, 5)
+"""Seeds of pictures: another one is tried where a kink lies within the smallest step, which no wrong map outlives."""
+_DIRECTIONS = 6
+_EXTREMES = 3
+"""Cells of highest heat that are tried, and as many of lowest."""
+
+
+def check_map(
+    original: onnx.ModelProto,
+    explained: onnx.ModelProto,
+    parts: Anatomy,
+    saliency: Saliency,
+    name: str,
+    side_px: int | None,
+) -> float:
+    """Measure the map in another way than it is computed, on the file's own graph.
+
+    Args:
+        original: the file's graph.
+        explained: the same with its map, behind the same input.
+        parts: what was found in the original.
+        saliency: how the map was added.
+        name: the file's, for messages.
+        side_px: height and width of the pictures, where the graph leaves them open.
+
+    Returns:
+        The largest relative error, on the picture and at the step where it is smallest; up to `CONFIRMED` the map is
+        proved, above it the logits are too coarse to tell.
+
+    Raises:
+        KdedgeError: the map is not what it claims to be.
+    """
+    wanted = [parts.target, "saliency_map", "explained_class", saliency.features]
+    wanted += [saliency.gradient] if saliency.gradient else []
+    dtype = parts.values[parts.target].dtype
+    edited, quantized = with_edited_features(
+        original, parts.target, parts.logits, parts.values[parts.target], without_rounding=saliency.gradient is not None
+    )
+    run_explained, run_edited = Probe(explained, wanted, name), Probe(edited, [parts.logits], name)
+    tolerance = max(TOLERANCE[dtype.name], QUANTIZED_TOLERANCE if quantized else 0.0)
+    error = math.inf
+    for seed in _PICTURES:
+        feed = example_feed(parts.port, side_px, 1, seed)
+        found = run_explained(feed)
+        score = _score_of(run_edited, feed, parts, int(found["explained_class"][0]))
+        for measured in _errors(found, parts, saliency, score):
+            error = min(error, measured)
+            if error <= CONFIRMED:
+                return error
+        if error <= tolerance:
+            return error
+    raise KdedgeError(
+        f"The map of {name} is not what its logits do: relative error {error:.1e}, expected at most {tolerance:.0e}. "
+        "Nothing was written. Please report this model."
+    )
+
+
+_Score = Callable[[Array, Array], float]
+"""The explained logit of `features · mask + delta`."""
+
+
+def _score_of(run_edited: Probe, feed: dict[str, Array], parts: Anatomy, explained_class: int) -> _Score:
+    dtype = parts.values[parts.target].dtype
+
+    def score(mask: Array, delta: Array) -> float:
+        logits = run_edited(feed | {MASK: mask.astype(dtype), DELTA: delta.astype(dtype)})[parts.logits]
+        return float(logits.reshape(len(logits), -1)[0, explained_class])
+
+    return score
+
+
+def _errors(found: dict[str, Array], parts: Anatomy, saliency: Saliency, score: _Score) -> Iterator[float]:
+    """The relative error of the map on one picture, at one step of the differences after the other."""
+    saliency_map = found["saliency_map"][0].astype(np.float64)
+    if saliency.method == "reciprocam":
+        yield _against_masking(saliency_map, parts, score)
+        return
+    gradient = None if saliency.gradient is None else found[saliency.gradient]
+    expected = map_by_definition(saliency.method, found[saliency.features], gradient, parts.layout)
+    formula = _relative_to(saliency_map, np.abs(saliency_map - expected).max())
+    if gradient is None or not formula <= CONFIRMED:
+        yield formula
+        return
+    looked_at = _LookedAt(parts, found[parts.target][0].astype(np.float64)[None], score)
+    for share in _STEPS[found[parts.target].dtype.name]:
+        of_gradient = _against_differences(gradient[0].astype(np.float64)[None], looked_at, share)
+        of_cells = _against_changed_cells(saliency_map, looked_at, share, saliency.method)
+        yield max(formula, of_gradient, of_cells)
+
+
+@dataclass(frozen=True)
+class _LookedAt:
+    parts: Anatomy
+    features: NDArray[np.float64]
+    """Of one picture, `[1, …]`."""
+    score: _Score
+
+    def slope(self, direction: NDArray[np.float64], step: float) -> float:
+        """The derivative of the logit along a change of the features."""
+        everything = self.parts.layout.over_channels([1.0])
+        return (self.score(everything, step * direction) - self.score(everything, -step * direction)) / (2 * step)
+
+    def over_features(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Values of the cells in the shape of the features, zero for tokens that belong to no part of the picture."""
+        shape, prefix = list(self.features.shape), self.parts.layout.prefix
+        shape[1] -= prefix
+        whole = np.broadcast_to(values, shape)
+        return np.pad(whole, ((0, 0), (prefix, 0), (0, 0))) if prefix else whole
+
+
+def _against_differences(gradient: NDArray[np.float64], looked_at: _LookedAt, share: float) -> float:
+    """The gradient against what the logit does when features move at random; one for all cells moves all alike."""
+    rng, step = np.random.default_rng(0), share * float(looked_at.features.std())
+    slopes = looked_at.over_features(gradient)
+    errors, sizes = [], []
+    for _ in range(_DIRECTIONS):
+        direction = looked_at.over_features(rng.normal(size=gradient.shape))
+        measured = looked_at.slope(direction, step)
+        errors.append(abs(measured - float((slopes * direction).sum())))
+        sizes.append(abs(measured))
+    return float(np.max(errors) / max(np.max(sizes), 1e-12))
+
+
+def _against_changed_cells(saliency_map: NDArray[np.float64], looked_at: _LookedAt, share: float, method: str) -> float:
+    """The hottest and the coldest cells against what the logit does when their features change.
+
+    HiResCAM is the slope of the logit along the features of the cell itself. Grad-CAM is that along the same features
+    put on every cell, over the number of cells. Other methods are no slope of the logit.
+    """
+    layout, errors = looked_at.parts.layout, [0.0]
+    for cell in _extremes(saliency_map) if method in ("gradcam", "hirescam") else ():
+        mask = np.zeros(saliency_map.shape)
+        mask[cell] = 1
+        direction = looked_at.features * layout.over_cells(mask, 0.0)
+        cells = 1
+        if method == "gradcam":
+            every, cells = layout.over_cells(np.ones(saliency_map.shape), 0.0), saliency_map.size
+            direction = direction.sum(layout.cell_axes, keepdims=True) * every
+        errors.append(abs(looked_at.slope(direction, share) / cells - saliency_map[cell]))
+    return _relative_to(saliency_map, max(errors))
+
+
+def _against_masking(saliency_map: NDArray[np.float64], parts: Anatomy, score: _Score) -> float:
+    """The hottest and the coldest cells against runs in which all other cells of the features are zero."""
+    layout = parts.layout
+    none, nothing = np.zeros(saliency_map.shape), layout.over_channels([0.0])
+    baseline = score(layout.over_cells(none, 1.0), nothing)
+    errors = []
+    for cell in _extremes(saliency_map):
+        mask = none.copy()
+        mask[cell] = 1
+        alone = score(layout.over_cells(mask, 1.0), nothing)
+        errors.append(abs(alone - baseline - saliency_map[cell]))
+    return _relative_to(saliency_map, max(errors))
+
+
+def _extremes(saliency_map: NDArray[np.float64]) -> list[tuple[int, int]]:
+    order = np.argsort(saliency_map, axis=None)
+    chosen = dict.fromkeys([*order[:_EXTREMES].tolist(), *order[-_EXTREMES:].tolist()])
+    return [divmod(int(cell), saliency_map.shape[1]) for cell in chosen]
+
+
+def _relative_to(saliency_map: NDArray[np.float64], error: float) -> float:
+    return float(error / max(float(np.abs(saliency_map).max()), 1e-12))
