@@ -11,6 +11,7 @@ from kdedge_runtime.arithmetic import Arithmetic, arithmetic_of, sum_exactly
 from kdedge_runtime.arrays import Floats, Integers, Pixels
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.files import utf8_path
+from kdedge_runtime.heat import UNMEASURED, MapDisplay
 from kdedge_runtime.metadata import Metadata
 
 __all__ = ["Explanation", "Model", "available_providers", "is_bundle", "refuse_bundle", "softmax"]
@@ -52,6 +53,8 @@ class Explanation:
 
     None when the file was exported with `--method none`, or no map was asked for.
     """
+    display: MapDisplay = UNMEASURED
+    """Place and strength of these maps on the images."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +206,8 @@ class Model:
         else:
             (logits,), saliency_map = self.session.run(["logits"], feed), None
             classes = logits.argmax(axis=1) if class_index is None else np.full(len(images), class_index)
-        return Explanation(logits, softmax(logits / self.metadata.temperature), classes, saliency_map)
+        probabilities, display = softmax(logits / self.metadata.temperature), self.metadata.outputs.display
+        return Explanation(logits, probabilities, classes, saliency_map, display)
 
 
 def softmax(logits: Floats) -> Floats:
