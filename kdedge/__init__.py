@@ -1,3 +1,5 @@
 """Distill a small classifier that looks where its teacher looks, and ship it with its explanation."""
 
+import kdedge_runtime  # noqa: F401  # turns onnxruntime's telemetry off, before any import of it here
+
 __version__ = "0.1.0"

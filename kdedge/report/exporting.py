@@ -10,6 +10,7 @@ from kdedge.report.console import flagged, stderr_console
 from kdedge.report.tradeoff import picture_path, tradeoff_table, write_picture
 from kdedge.workflow.export_model import TOLERANCE, ExportResult
 from kdedge_export.quantize import Goal, Tradeoff
+from kdedge_export.validate.arithmetic_note import saturation_note
 from kdedge_export.validate.gates import Gates
 from kdedge_export.validate.intervals import images_needed
 from kdedge_runtime.errors import ValidationFailed
@@ -126,14 +127,20 @@ def _print_int8(result: ExportResult, note: dict[str, Any], tradeoff: Tradeoff, 
     say(f"{result.int8}  {_megabytes(result.int8)}, logits and map in float{kept}, ranges by {note['calibration']}")
     fidelity = chosen.fidelity
     maps = "" if fidelity.map_pearson is None else f", map Pearson {fidelity.map_pearson:.4f}"
-    say(f"  held out: agreement {100 * fidelity.agreement:.1f} %{maps} on {tradeoff.images} training images")
+    arithmetic = note["held_out"]["arithmetic"]
+    say(
+        f"  held out: agreement {100 * fidelity.agreement:.1f} %{maps} on {tradeoff.images} training images "
+        f"({arithmetic})"
+    )
+    if (saturated := saturation_note(note)) is not None:
+        stderr_console().print(flagged("warning", saturated), soft_wrap=True)
     for fault in _broken_bounds(tradeoff):
         stderr_console().print(flagged("warning", fault), soft_wrap=True)
     ratio = latency["fp32"] / latency["int8"]
     verdict = "no gain" if 0.95 < ratio < 1.05 else "faster" if ratio > 1 else "SLOWER"
     say(
-        f"  measured here, one thread: fp32 {latency['fp32']:.2f} ms, int8 {latency['int8']:.2f} ms; "
-        f"int8 is {ratio:.2f} × as fast ({verdict} on this machine)"
+        f"  measured here, one thread, this machine's kernels: fp32 {latency['fp32']:.2f} ms, "
+        f"int8 {latency['int8']:.2f} ms; int8 is {ratio:.2f} × as fast ({verdict} on this machine)"
     )
     if ratio < 1.05:
         say("  Run the fp32 file on machines like this one: int8 costs accuracy and gains nothing.")

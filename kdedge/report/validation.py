@@ -135,6 +135,9 @@ def _print_meaning(console: Console, report: ValidationReport) -> None:
             "The checks are on what export and int8 keep of the student, "
             f"which is right on {100 * right['student']:.1f} %{beside}."
         )
+    int8 = report.models.get("int8")
+    if int8 is not None and int8.arithmetic is not None:
+        console.print(f"int8 is judged with {int8.arithmetic}, and timed with the kernels of this machine.")
     if report.quick:
         console.print("--quick: faithfulness and robustness were left out.")
     if report.comparisons[report.shipped].agreement == 1.0:

@@ -13,6 +13,7 @@ from kdedge.models.trained import TrainedModel, load_trained
 from kdedge.workflow.calibrate import Fit, fit_run
 from kdedge.workflow.calibration_pictures import calibration_pictures
 from kdedge.workflow.fine_tune import fine_tune
+from kdedge_export.display import measure_display
 from kdedge_export.graph import Deployed, ExportedGraph, Plain, deploy, export_graph, save_model
 from kdedge_export.quantize import Goal, Quantized, Recipe, Tradeoff, TradeoffPoint, quantize
 from kdedge_export.quantize.ranges import Range
@@ -137,11 +138,14 @@ def export_model(
     with staged(output) as temporary:  # a file that fails the check does not replace one that passed it
         save_model(graph.model, metadata, temporary)
         logits_error, map_error = _check_against_torch(module, Model.load(temporary))
-        fit = fit_run(source, Model.load(temporary))
+        model = Model.load(temporary)
+        fit = fit_run(source, model)
         if fit is not None and fit.images:
             noted = metadata.metrics | {"temperature_images": fit.images}
             metadata = replace(metadata, temperature=fit.temperature, metrics=noted)
-            save_model(graph.model, metadata, temporary)
+        if explained:
+            metadata = replace(metadata, outputs=replace(metadata.outputs, display=measure_display(model)))
+        save_model(graph.model, metadata, temporary)
     progress("exporting", 1, 1)
     int8_path = output.with_suffix(".int8.onnx")
     removed = _removed(int8_path) if _is_of_another_model(int8_path, metadata) else None

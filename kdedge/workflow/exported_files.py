@@ -43,7 +43,7 @@ def open_files(source: str, weights: Path | None = None) -> ExportedFiles:
     if fp32.metadata.quantization is not None:
         raise UsageError(f"{fp32_path} is quantized. Name the fp32 file: the int8 one beside it is validated with it.")
     int8_path = fp32_path.with_suffix(".int8.onnx")
-    int8 = Model.load(int8_path) if int8_path.is_file() else None
+    int8 = Model.load(int8_path, exact_int8=True) if int8_path.is_file() else None
     lineage = fp32.metadata.lineage
     run = fp32_path.parent if "model" in lineage and is_run(fp32_path.parent) else None
     student = _same_weights(run, fp32_path, lineage, weights)

@@ -8,6 +8,7 @@ explanation = model.predict(fit(picture, model.metadata.input)[None])
 ```
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Explanation", "KdedgeError", "Metadata", "Model", "fit"]
 __version__ = "0.1.0"
+
+# onnxruntime from 1.29 on sends the model's names and the machine's description to its maker unless this is set before
+# its import (its pull request 27379); switching it off after the import comes too late. Subprocesses inherit it.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "Explanation": "model",

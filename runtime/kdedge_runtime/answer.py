@@ -9,7 +9,7 @@ import numpy as np
 from kdedge_runtime.arrays import Floats, Pixels
 from kdedge_runtime.cadence import Reason
 from kdedge_runtime.errors import KdedgeError
-from kdedge_runtime.heat import HeatStats, heat_stats
+from kdedge_runtime.heat import UNMEASURED, HeatStats, MapDisplay, heat_stats
 from kdedge_runtime.model import Explanation, Model
 from kdedge_runtime.preprocess import visible_box
 from kdedge_runtime.sources.frame import Frame
@@ -36,6 +36,8 @@ class Answer:
     """From the capture of the frame to its answer."""
     left_out: Reason | None = None
     """Why the frame was not explained; None when it was, or when nothing here explains."""
+    display: MapDisplay = UNMEASURED
+    """Place and strength of the map on the frame."""
     overlay: Pixels | None = None
     """The frame with its heat and caption, uint8 RGB; None where nobody looks at it."""
 
@@ -70,12 +72,14 @@ def read_answer(
     height, width = frame.rgb.shape[:2]
     heat = None
     if saliency_map is not None:
-        heat = heat_stats(saliency_map, visible_box(height, width, model.metadata.input), height, width)
+        box = visible_box(height, width, model.metadata.input)
+        heat = heat_stats(saliency_map, box, height, width, explanation.display.shift)
     return Answer(
         frame=frame,
         ranking=tuple((labels[index], float(probabilities[index])) for index in best),
         explained=labels[int(explanation.explained_class[0])],
         saliency_map=saliency_map,
         heat=heat,
+        display=explanation.display,
         age_ms=(clock() - frame.captured_at) * 1e3,
     )

@@ -14,7 +14,7 @@ from kdedge_runtime.blackbox import Estimate, Explainer
 from kdedge_runtime.caption import Caption, with_caption_below
 from kdedge_runtime.errors import SourceError, UsageError
 from kdedge_runtime.files import UniqueNames, staged, written
-from kdedge_runtime.heat import peak, rectified
+from kdedge_runtime.heat import UNMEASURED, display_heat, peak
 from kdedge_runtime.model import Model
 from kdedge_runtime.overlay import OPACITY, draw_overlay
 from kdedge_runtime.pictures import picture_files, read_picture
@@ -85,7 +85,10 @@ def explain(
             explained = int(explanation.explained_class[0]) if class_index is None else class_index
             estimate = explainer(image, explained, shown)
             explanation = replace(
-                explanation, saliency_map=estimate.map[None], explained_class=np.array([explained], np.int64)
+                explanation,
+                saliency_map=estimate.map[None],
+                explained_class=np.array([explained], np.int64),
+                display=UNMEASURED,
             )
         answer = read_answer(model, frame, explanation, clock=lambda: 0.0)
         target = output / names.take(written(path.stem), ".png")
@@ -120,12 +123,13 @@ def explanation_picture(
     heat = None
     details: tuple[str, ...] = ("no map in this model",)
     if answer.saliency_map is not None:
-        heat = rectified(answer.saliency_map, peak(answer.saliency_map))
+        strongest = peak(answer.saliency_map)
+        heat = display_heat(answer.saliency_map, strongest, answer.display.typical_contrast)
         details = (f"heat: evidence for {answer.explained}",)
     if estimate is not None:
         details += (_account(estimate),)
     box = visible_box(height, width, model.metadata.input)
-    overlay = draw_overlay(picture, heat, box, opacity=opacity)
+    overlay = draw_overlay(picture, heat, box, opacity=opacity, shift=answer.display.shift)
     # A small picture's overlay comes enlarged.
     plain = Image.fromarray(picture).resize(overlay.shape[1::-1], Image.Resampling.BICUBIC)
     gap = np.full((overlay.shape[0], _GAP_PX, 3), 255, dtype=np.uint8)

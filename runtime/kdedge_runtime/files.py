@@ -10,14 +10,17 @@ from pathlib import Path
 
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["UniqueNames", "file_sha256", "remove_staged", "staged", "utf8_path", "write_whole", "written"]
+__all__ = ["UniqueNames", "file_sha256", "remove_staged", "shortened", "staged", "utf8_path", "write_whole", "written"]
 
 _STAGED = ".kdedge-"
 """Begins the names of files that are being written: not the path's, which may be as long as there is room for."""
 
+_MOST_STEM_BYTES = 251
+"""Most file systems hold names of 255 bytes, suffix included."""
+
 
 @contextmanager
-def staged(path: Path, *, durable: bool = True) -> Iterator[Path]:
+def staged(path: Path, *, durable: bool = True, keep_earlier: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` once the block has succeeded.
 
     The file is flushed to the disk before the rename and the folder after it, so that neither a crash nor a
@@ -27,6 +30,7 @@ def staged(path: Path, *, durable: bool = True) -> Iterator[Path]:
         path: the final name.
         durable: False skips the flushing, for files that come by the frame: a crash of the program still leaves
             nothing half-written, a power cut may.
+        keep_earlier: True renames a file that is there already to `STEM-1.SUFFIX`, or the next free number.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=_STAGED, suffix=path.suffix, dir=path.parent)
@@ -41,6 +45,8 @@ def staged(path: Path, *, durable: bool = True) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
+        if keep_earlier:
+            _number_earlier(path)
         temporary.replace(path)
         if durable:
             _sync_folder(path.parent)
@@ -80,6 +86,21 @@ def written(name: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def shortened(stem: str) -> str:
+    """A stem whose parts each leave room for a suffix: `written` makes four bytes of one that is no UTF-8.
+
+    A part of more than 251 bytes keeps its first 200 or fewer and a hash of all.
+    """
+    return "/".join(map(_shortened, stem.split("/")))
+
+
+def _shortened(part: str) -> str:
+    encoded = part.encode()
+    if len(encoded) <= _MOST_STEM_BYTES:
+        return part
+    return f"{encoded[:200].decode(errors='ignore')}-{hashlib.sha256(encoded).hexdigest()[:16]}"
+
+
 def utf8_path(path: Path, reader: str) -> str:
     """A path for a library that takes UTF-8 only: OpenCV dies of any other.
 
@@ -114,14 +135,36 @@ class UniqueNames:
 
     def take(self, stem: str, suffix: str) -> str:
         """`stem` + `suffix`, with `-2`, `-3`, … after the stem where that is taken (also in other letter case)."""
+        stem = shortened(stem)
         wanted = name = stem + suffix
         number = self._last.get(wanted.casefold(), 1)  # a loop asks for the same name thousands of times
         while name.casefold() in self._taken:
             number += 1
-            name = f"{stem}-{number}{suffix}"
+            name = shortened(f"{stem}-{number}") + suffix
         self._last[wanted.casefold()] = number
         self._taken.add(name.casefold())
         return name
+
+
+def _number_earlier(path: Path) -> None:
+    """Give an earlier file a second, numbered name; `path` may be replaced then."""
+    if not path.exists():
+        return
+    number = 1
+    while True:
+        numbered = path.with_name(f"{path.stem}-{number}{path.suffix}")
+        try:
+            numbered.hardlink_to(path)
+        except FileExistsError:
+            number += 1
+        except OSError:  # FAT, as on memory cards, has no links
+            if numbered.exists():
+                number += 1
+                continue
+            path.rename(numbered)
+            return
+        else:
+            return
 
 
 def _sync_folder(folder: Path) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from kdedge_runtime.arithmetic import sum_exactly
 from kdedge_runtime.arrays import Floats, Integers, Pixels
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.metadata import ImageInput, Metadata
@@ -143,7 +144,7 @@ def _exact_model(path: Path, level: ort.GraphOptimizationLevel) -> Model:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = level
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    sum_exactly(options)
     session = ort.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
     return Model(path, Metadata.from_props(session.get_modelmeta().custom_metadata_map), session)
 

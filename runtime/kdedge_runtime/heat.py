@@ -7,7 +7,18 @@ import numpy as np
 
 from kdedge_runtime.arrays import Floats
 
-__all__ = ["OPACITY", "HeatStats", "SteadyScale", "heat_stats", "peak", "rectified"]
+__all__ = [
+    "OPACITY",
+    "UNMEASURED",
+    "HeatStats",
+    "MapDisplay",
+    "SteadyScale",
+    "contrast",
+    "display_heat",
+    "heat_stats",
+    "peak",
+    "rectified",
+]
 
 Box = tuple[float, float, float, float]
 OPACITY = 0.6
@@ -36,6 +47,58 @@ def rectified(saliency_map: Floats, scale: float) -> Floats:
 
 
 @dataclass(frozen=True)
+class MapDisplay:
+    """Place and strength of a model's maps on the images that they explain, as measured at export."""
+
+    shift_x: float = 0.0
+    """Displacement of the content from the middles of the cells, in cells, positive to the right.
+
+    Kernels, strides and paddings shift features: cell (i, j) of a map shows the image at `(j + 1/2 + shift_x) / width`.
+    """
+    shift_y: float = 0.0
+    """Likewise, positive downward."""
+    typical_contrast: float | None = None
+    """`contrast` of a typical map; None where it is unknown."""
+
+    @property
+    def shift(self) -> tuple[float, float]:
+        """Displacement to the right and down, in cells."""
+        return self.shift_x, self.shift_y
+
+
+UNMEASURED = MapDisplay()
+"""Maps without a measured display: as they lie, at full strength."""
+
+
+def contrast(saliency_map: Floats) -> float:
+    """Return the height of a map's maximum above the mean of its positive part; 0.0 for a constant map.
+
+    Args:
+        saliency_map: raw and signed, `[h, w]`.
+    """
+    return peak(saliency_map) - float(np.maximum(saliency_map, 0.0).mean(dtype=np.float64))
+
+
+def display_heat(saliency_map: Floats, scale: float, typical_contrast: float | None) -> Floats:
+    """Scale a map for display, weaker than full heat where the map is flatter than a typical one.
+
+    Heat that is normalized by its own maximum alone glows on an empty wall as it does on an object.
+
+    Args:
+        saliency_map: raw and signed, `[h, w]`.
+        scale: the value shown as full heat (see `rectified`).
+        typical_contrast: see `MapDisplay`; None leaves the strength as it is.
+
+    Returns:
+        float32 `[h, w]` in [0, 1].
+    """
+    heat = rectified(saliency_map, scale)
+    if typical_contrast is None:
+        return heat
+    return heat * np.float32(min(1.0, contrast(saliency_map) / typical_contrast))
+
+
+@dataclass(frozen=True)
 class HeatStats:
     """Where the evidence for the explained class lies, from the positive cells of a map.
 
@@ -53,7 +116,9 @@ class HeatStats:
     """Spread of the evidence: 0 when one cell holds all of it, 1 when all cells hold the same."""
 
 
-def heat_stats(saliency_map: Floats, box: Box, height: int, width: int) -> HeatStats:
+def heat_stats(
+    saliency_map: Floats, box: Box, height: int, width: int, shift: tuple[float, float] = (0.0, 0.0)
+) -> HeatStats:
     """Summarise one map in the coordinates of the frame that it explains.
 
     Args:
@@ -61,6 +126,7 @@ def heat_stats(saliency_map: Floats, box: Box, height: int, width: int) -> HeatS
         box: the part of the frame that the model saw, from `kdedge_runtime.preprocess.visible_box`.
         height: of the frame in pixels.
         width: of the frame in pixels.
+        shift: displacement of the map's content in cells, see `MapDisplay`.
     """
     evidence = np.maximum(saliency_map.astype(np.float64), 0.0)
     total = float(evidence.sum())
@@ -68,9 +134,9 @@ def heat_stats(saliency_map: Floats, box: Box, height: int, width: int) -> HeatS
         return HeatStats(None, None, 0.0, None)
     rows, columns = evidence.shape
     share = evidence / total
-    # A cell's place is its middle: cell j of w lies at (j + 1/2) / w.
-    across = float(share.sum(axis=0) @ ((np.arange(columns) + 0.5) / columns))
-    down = float(share.sum(axis=1) @ ((np.arange(rows) + 0.5) / rows))
+    # A cell's place is its middle plus the shift: cell j of w lies at (j + 1/2 + shift) / w.
+    across = float(share.sum(axis=0) @ np.clip((np.arange(columns) + 0.5 + shift[0]) / columns, 0.0, 1.0))
+    down = float(share.sum(axis=1) @ np.clip((np.arange(rows) + 0.5 + shift[1]) / rows, 0.0, 1.0))
     left, top, right, bottom = box
     held = share[share > 0]
     cells = evidence.size

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from kdedge_runtime.errors import ModelFileError
+from kdedge_runtime.heat import UNMEASURED, MapDisplay
 
 __all__ = ["SCHEMA", "ImageInput", "Interpolation", "Metadata", "Outputs", "Resize"]
 
@@ -54,6 +55,7 @@ class Outputs:
     head: str | None = None
     map_height: int | None = None
     map_width: int | None = None
+    display: MapDisplay = UNMEASURED
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def _parse(key: str, text: str) -> Any:
         ) from error
 
 
-def _known(kind: type[ImageInput] | type[Outputs], values: dict[str, Any]) -> dict[str, Any]:
+def _known(kind: type[ImageInput] | type[Outputs] | type[MapDisplay], values: dict[str, Any]) -> dict[str, Any]:
     """Those values that this version reads."""
     return {item.name: values[item.name] for item in fields(kind) if item.name in values}
 
@@ -161,9 +163,18 @@ def _image_input(values: dict[str, Any]) -> ImageInput:
 
 
 def _outputs(values: dict[str, Any]) -> Outputs:
-    outputs = Outputs(**_known(Outputs, values))
+    display = MapDisplay(**_known(MapDisplay, _checked(values.get("display", {}), dict)))
+    outputs = Outputs(**_known(Outputs, values) | {"display": display})
     _checked(outputs.method, str)
     sides = (outputs.map_height, outputs.map_width)
     if not all(side is None or (isinstance(side, int) and side > 0) for side in sides):
         raise ValueError(f"impossible map {values}")
+    shifts_are_sound = all(_is_number(shift) and abs(shift) <= 1 for shift in display.shift)
+    contrast = display.typical_contrast
+    if not shifts_are_sound or not (contrast is None or (_is_number(contrast) and contrast > 0)):
+        raise ValueError(f"impossible display of the map {values}")
     return outputs
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

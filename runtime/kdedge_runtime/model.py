@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+from kdedge_runtime.arithmetic import Arithmetic, arithmetic_of, sum_exactly
 from kdedge_runtime.arrays import Floats, Integers, Pixels
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.files import utf8_path
+from kdedge_runtime.heat import UNMEASURED, MapDisplay
 from kdedge_runtime.metadata import Metadata
 
 __all__ = ["Explanation", "Model", "available_providers", "is_bundle", "refuse_bundle", "softmax"]
@@ -51,6 +53,8 @@ class Explanation:
 
     None when the file was exported with `--method none`, or no map was asked for.
     """
+    display: MapDisplay = UNMEASURED
+    """Place and strength of these maps on the images."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,13 @@ class Model:
 
     @classmethod
     def load(
-        cls, path: str | Path, *, threads: int | None = None, provider: str = "cpu", spinning: bool = False
+        cls,
+        path: str | Path,
+        *,
+        threads: int | None = None,
+        provider: str = "cpu",
+        spinning: bool = False,
+        exact_int8: bool = False,
     ) -> "Model":
         """Open a model file written by `kdedge export`.
 
@@ -73,6 +83,8 @@ class Model:
             provider: onnxruntime's execution provider by its short name (`cpu`, `cuda`, `coreml`, …). It is used
                 or refused, never silently replaced.
             spinning: let idle threads wait actively. That takes a core from the camera and heats a small board.
+            exact_int8: compute quantized operations with exact sums, which is slower, in place of this machine's
+                integer kernels, which may saturate (`kdedge_runtime.arithmetic`).
 
         Raises:
             ModelFileError: the file is missing, damaged, was not written by kdedge, or its graph is not the one
@@ -96,6 +108,8 @@ class Model:
         if threads is not None:
             options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+        if exact_int8:
+            sum_exactly(options)
         wanted, name = _provider(provider), utf8_path(path, "onnxruntime")
         try:
             # Its fallback would try other providers, and tell of it on standard output.
@@ -124,6 +138,11 @@ class Model:
     def provider(self) -> str:
         """The execution provider that the session really uses, by onnxruntime's name."""
         return str(self.session.get_providers()[0])
+
+    @property
+    def arithmetic(self) -> Arithmetic | None:
+        """The arithmetic of its quantized operations; None for a float file."""
+        return None if self.metadata.quantization is None else arithmetic_of(self.session)
 
     @property
     def has_map(self) -> bool:
@@ -187,7 +206,8 @@ class Model:
         else:
             (logits,), saliency_map = self.session.run(["logits"], feed), None
             classes = logits.argmax(axis=1) if class_index is None else np.full(len(images), class_index)
-        return Explanation(logits, softmax(logits / self.metadata.temperature), classes, saliency_map)
+        probabilities, display = softmax(logits / self.metadata.temperature), self.metadata.outputs.display
+        return Explanation(logits, probabilities, classes, saliency_map, display)
 
 
 def softmax(logits: Floats) -> Floats:

@@ -2,7 +2,7 @@
 
 from kdedge_runtime.answer import Answer
 from kdedge_runtime.arrays import Pixels
-from kdedge_runtime.heat import SteadyScale, peak, rectified
+from kdedge_runtime.heat import SteadyScale, display_heat, peak
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.preprocess import visible_box
 
@@ -42,11 +42,13 @@ class Painter:
         from kdedge_runtime.overlay import draw_overlay
 
         rgb = answer.frame.rgb
-        heat = None if answer.saliency_map is None else rectified(answer.saliency_map, self._scale)
+        heat, display = None, answer.display
+        if answer.saliency_map is not None:
+            heat = display_heat(answer.saliency_map, self._scale, display.typical_contrast)
         details = [] if heat is None or answer.explained == answer.label else [f"heat: {answer.explained}"]
         if self._moving:
             details.append(f"{answer.age_ms:.0f} ms old")
         caption = Caption(answer.label, answer.probability, tuple(details))
         height, width = rgb.shape[:2]
         box = visible_box(height, width, self._spec)
-        return draw_overlay(rgb, heat, box, caption, opacity=opacity)
+        return draw_overlay(rgb, heat, box, caption, opacity=opacity, shift=display.shift)

@@ -14,7 +14,8 @@ from kdedge_runtime.arrays import Pixels
 from kdedge_runtime.errors import SourceError
 
 __all__ = [
-    "LONGEST_JPEG_PX",
+    "LONGEST_SIDE_PX",
+    "MOST_PIXELS",
     "PICTURE_SUFFIXES",
     "Fault",
     "Picture",
@@ -36,11 +37,17 @@ PICTURE_SUFFIXES = (
 )
 """Lower-case suffixes of files that are meant as pictures, whether or not Pillow can decode them here."""
 
-LONGEST_JPEG_PX = 65_500
-"""Of a side, in libjpeg."""
+MOST_PIXELS = 50_000_000
+"""Of a picture that is decoded: 150 MB as RGB."""
+LONGEST_SIDE_PX = 20_000
+"""Of a picture that is decoded."""
 
 Fault: TypeAlias = Literal["unreadable", "empty", "not an image", "truncated", "too large", "of unsupported pixel type"]
 
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "MPO", "AVIF", "HEIF")
+"""Pillow's names of the formats that are decoded. It goes by content, and would start Ghostscript on PostScript."""
+_TIFF_SAMPLE_FORMAT = 339
+_TIFF_UNSIGNED = 1
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"})
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -83,11 +90,39 @@ def is_picture(path: Path) -> bool:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """All visible files, through links too, but for those that lead back to a folder around them."""
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        shown = [name for name in folders if not name.startswith((".", "__MACOSX"))]
-        folders[:] = [name for name in shown if not _leads_back(Path(parent, name))]
+    """All visible files, through links too; each folder is walked once, under its own name rather than a link's."""
+    seen: set[tuple[int, int]] = set()
+    for above in folder.resolve().parents:  # a link to one of them leads back here
+        _is_new(above, seen)
+    starts = [folder]
+    while starts:
+        links: list[Path] = []
+        for start in starts:
+            yield from _files_below(start, seen, links)
+        starts = sorted(links)
+
+
+def _files_below(start: Path, seen: set[tuple[int, int]], links: list[Path]) -> Iterator[Path]:
+    """The files below a folder that was not seen; the links to folders are added to `links` and not followed."""
+    if not _is_new(start, seen):
+        return
+    for parent, folders, names in os.walk(start):
+        shown = [Path(parent, name) for name in sorted(folders) if not name.startswith((".", "__MACOSX"))]
+        links += [path for path in shown if path.is_symlink()]
+        folders[:] = [path.name for path in shown if not path.is_symlink() and _is_new(path, seen)]
         yield from (Path(parent, name) for name in names if not name.startswith("."))
+
+
+def _is_new(folder: Path, seen: set[tuple[int, int]]) -> bool:
+    """Whether a folder was not seen before; it is from now on."""
+    try:
+        status = folder.stat()
+    except OSError:  # a link to nothing
+        return False
+    identity = (status.st_dev, status.st_ino)
+    is_new = identity not in seen
+    seen.add(identity)
+    return is_new
 
 
 def picture_files(folder: Path) -> list[Path]:
@@ -109,7 +144,7 @@ def load_picture(path: str | Path) -> Picture:
     """Read a picture as a person sees it, or refuse it: a damaged file never gives a half-grey picture.
 
     Args:
-        path: a file in any format that Pillow reads.
+        path: a JPEG, PNG, WebP, BMP, GIF, TIFF, PNM, AVIF or, with pillow-heif, HEIF file; its content decides.
 
     Raises:
         UnreadablePicture: see `open_picture` and `decode_picture`.
@@ -122,19 +157,22 @@ def open_picture(path: str | Path, content: bytes | None = None) -> Image.Image:
     """Read a picture's header; its size is known then, its pixels wait for `decode_picture`.
 
     Args:
-        path: a file in any format that Pillow reads.
+        path: a file in a format of `load_picture`.
         content: what the file holds, where it is not a file of its own but part of an archive, say; `path` is then
             what messages call it.
 
     Raises:
-        UnreadablePicture: the file is missing, empty, no picture, or too large to be decoded safely.
+        UnreadablePicture: the file is missing, empty, no picture, or has more than `MOST_PIXELS` or a side of more than
+            `LONGEST_SIDE_PX`.
     """
+    Image.init()
+    formats = [name for name in _FORMATS if name in Image.OPEN]
     try:
         size_bytes = Path(path).stat().st_size if content is None else len(content)
-        opened = Image.open(path if content is None else io.BytesIO(content)) if size_bytes else None
+        opened = Image.open(path if content is None else io.BytesIO(content), formats=formats) if size_bytes else None
     except UnidentifiedImageError as error:
         raise UnreadablePicture(
-            f"{path} is not a picture that Pillow can read. Expected JPEG, PNG, WebP, …", "not an image"
+            f"{path} is not a picture that can be read here. Expected {', '.join(formats)}.", "not an image"
         ) from error
     except Image.DecompressionBombError as error:
         raise UnreadablePicture(f"{path} is too large: {error} Scale it down first.", "too large") from error
@@ -144,6 +182,14 @@ def open_picture(path: str | Path, content: bytes | None = None) -> Image.Image:
         raise UnreadablePicture(f"{path} is damaged ({error}). Copy it again or remove it.", "not an image") from error
     if opened is None:
         raise UnreadablePicture(f"{path} is empty (0 bytes). Copy it again or remove it.", "empty")
+    width, height = opened.size
+    if width * height > MOST_PIXELS or max(width, height) > LONGEST_SIDE_PX:
+        opened.close()
+        raise UnreadablePicture(
+            f"{path} is too large ({width:,} × {height:,} px). Expected at most {MOST_PIXELS / 1e6:.0f} megapixels and "
+            f"{LONGEST_SIDE_PX:,} px a side: scale it down first.",
+            "too large",
+        )
     return opened
 
 
@@ -151,28 +197,34 @@ def decode_picture(opened: Image.Image, name: str) -> Picture:
     """The pixels of an opened picture as a person sees them.
 
     The EXIF orientation is applied, the first frame of an animation is taken, transparent parts are laid on
-    white, 16-bit grey becomes 8-bit by its upper byte, and other colour models are converted to RGB.
+    white, and other color models are converted to RGB. 16-bit grey becomes 8-bit by its upper byte. So does 32-bit
+    grey, unless it has values above 65,535: then by the upper byte of its largest value.
 
     Args:
         opened: from `open_picture`, or any other picture of Pillow's.
         name: what messages call it.
 
     Raises:
-        UnreadablePicture: it is damaged, or its pixels cannot become RGB.
+        UnreadablePicture: it is damaged, its pixels cannot become RGB, or memory is short.
     """
     try:
         opened.load()
+    except MemoryError as error:
+        raise _beyond_memory(opened, name) from error
     except Exception as error:  # Pillow's decoders raise whatever their parsers raise
         raise UnreadablePicture(
             f"{name} is truncated or damaged ({error}). Copy it again or remove it.", "truncated"
         ) from error
     try:
         upright = _upright(_rgb(opened), _orientation(opened))
+        pixels = np.asarray(upright)
+    except MemoryError as error:
+        raise _beyond_memory(opened, name) from error
     except ValueError as error:
         raise UnreadablePicture(
             f"{name} has pixels that cannot become RGB ({error}). Save it as 8-bit RGB.", "of unsupported pixel type"
         ) from error
-    return Picture(np.asarray(upright), is_grey=opened.mode in _GREY_MODES)
+    return Picture(pixels, is_grey=opened.mode in _GREY_MODES)
 
 
 def upright_size(opened: Image.Image) -> tuple[int, int]:
@@ -183,30 +235,40 @@ def upright_size(opened: Image.Image) -> tuple[int, int]:
 
 
 def jpeg(picture: Pixels, quality: int) -> bytes:
-    """Encode uint8 RGB `[H, W, 3]` as JPEG, scaled down where it is longer than `LONGEST_JPEG_PX`."""
+    """Encode uint8 RGB `[H, W, 3]` as JPEG."""
     buffer = io.BytesIO()
-    image = Image.fromarray(picture)
-    image.thumbnail((LONGEST_JPEG_PX, LONGEST_JPEG_PX))
-    image.save(buffer, "JPEG", quality=quality)
+    Image.fromarray(picture).save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
-
-
-def _leads_back(folder: Path) -> bool:
-    """Whether it is a link to a folder that it is in itself: every picture would be found dozens of times."""
-    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
     if picture.mode == "F":
         raise ValueError("floating-point pixels have no defined white")
-    if picture.mode.startswith("I"):  # Pillow's own conversion would clip 16 bits at 255
-        deep = np.asarray(picture).astype(np.int64)
-        return Image.fromarray(np.clip(deep >> 8, 0, 255).astype(np.uint8)).convert("RGB")
+    if picture.mode.startswith("I"):  # Pillow's own conversion would clip at 255
+        return Image.fromarray(_upper_byte(picture)).convert("RGB")
     if picture.has_transparency_data:
         layer = picture.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(white, layer).convert("RGB")
     return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _upper_byte(picture: Image.Image) -> Pixels:
+    """Deep grey as uint8 `[H, W]`, in copies no deeper than its pixels."""
+    deep = np.asarray(picture)
+    if deep.dtype == np.int32:
+        is_unsigned = getattr(picture, "tag_v2", {}).get(_TIFF_SAMPLE_FORMAT) == (_TIFF_UNSIGNED,)
+        deep = deep.view(np.uint32) if is_unsigned else np.maximum(deep, 0)
+    shift = max(8, int(deep.max(initial=0)).bit_length() - 8)
+    return (deep >> shift).astype(np.uint8)
+
+
+def _beyond_memory(opened: Image.Image, name: str) -> UnreadablePicture:
+    width, height = opened.size
+    return UnreadablePicture(
+        f"{name} ({width:,} × {height:,} px) does not fit into the memory that is free. Scale it down first.",
+        "too large",
+    )
 
 
 def _orientation(picture: Image.Image) -> int:

@@ -16,7 +16,7 @@ from kdedge_runtime.answer import Answer, read_answer
 from kdedge_runtime.arrays import Pixels
 from kdedge_runtime.cadence import ALWAYS, Cadence, FrameBudget, Reason, Thinning
 from kdedge_runtime.errors import SourceError
-from kdedge_runtime.heat import OPACITY
+from kdedge_runtime.heat import OPACITY, UNMEASURED
 from kdedge_runtime.model import Explanation, Model
 from kdedge_runtime.painter import Painter
 from kdedge_runtime.pipeline import Ahead
@@ -248,7 +248,7 @@ class _Looks:
             elif explainer is not None:
                 with self._timer.measure("explanation"):
                     estimate = explainer(image[0], int(explanation.explained_class[0]))
-                explanation = replace(explanation, saliency_map=estimate.map[None])
+                explanation = replace(explanation, saliency_map=estimate.map[None], display=UNMEASURED)
         answered_at = time.monotonic()
         self._warn(left_out, time.perf_counter() - started)
         return _Look(frame, explanation, left_out, answered_at)

@@ -6,6 +6,7 @@ from statistics import median
 import numpy as np
 import onnxruntime as ort
 
+from kdedge_runtime.arithmetic import kernels_saturate
 from kdedge_runtime.board import BoardState, Throttling, read_board
 from kdedge_runtime.checks import Check, bounded
 from kdedge_runtime.devices import DeviceProfile
@@ -51,9 +52,8 @@ def self_test(model: Model, profile: DeviceProfile, look: Callable[[], BoardStat
 def advice(model: Model, checks: list[Check], instructions: tuple[str, ...]) -> str | None:
     """What to do about a failure, where its cause can be told."""
     failed = {check.name for check in checks if check.passed is False}
-    quantization = model.metadata.quantization
-    saturates = "avx2" in instructions and "vnni" not in instructions
-    if failed & {"answers", "logits", "map"} and saturates and not (quantization or {}).get("reduce_range", True):
+    saturates = kernels_saturate(instructions, model.metadata.quantization)
+    if failed & {"answers", "logits", "map"} and saturates:
         return (
             "This core has no VNNI: it adds pairs of products in 16 bits, and 8-bit weights overflow. Export the file "
             "for it: `kdedge export … --quantize --device laptop-x86-avx2`."

@@ -69,7 +69,7 @@ class Flat(nn.Module):
 def saved(model: onnx.ModelProto, module: Deployed | Plain, path) -> Model:
     labels = tuple(str(index) for index in range(CLASSES))
     save_model(model, Metadata(labels, SPEC, module.outputs, lineage={}), path)
-    return Model.load(path, threads=1)
+    return Model.load(path, threads=1, exact_int8=True)
 
 
 def pair_of(module: Deployed | Plain, recipe: Recipe, pictures: Draw, folder) -> Pair:

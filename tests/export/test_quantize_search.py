@@ -128,7 +128,8 @@ def test_the_layers_that_break_it_stay_in_float_and_no_others(rescued: Quantized
 def test_a_network_like_mobilenet_v3_whose_channels_lie_octaves_apart_is_rescued_by_few_layers(pictures: Draw) -> None:
     torch.manual_seed(0)
     graph = export_graph(deploy(Mobile().eval(), SPEC))
-    goal = Goal(keep_heatmaps=0.98, max_drop=4)
+    # Between 0.888 with one layer in float and 0.995 with two: rounding decides nothing.
+    goal = Goal(keep_heatmaps=0.95)
     quantized = quantize(graph, pictures(32, 1), pictures(48, 2), Recipe(False), goal=goal)
     plain, chosen = quantized.tradeoff.points[0].fidelity, quantized.tradeoff.chosen
     assert plain.map_pearson < 0.9 and plain.agreement < 0.85, "plain int8 does not collapse"

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.surgery import ExplainedFile, explain_file
+from kdedge_runtime.arithmetic import sum_exactly
 
 TOLERANCE = 1e-4
 WEIGHTS = Path(__file__).parents[2] / ".." / "shared" / "data" / "weights"
@@ -46,9 +47,11 @@ def to_onnx(
     return path
 
 
-def run(path: Path, x: Tensor, **feeds: np.ndarray) -> dict[str, Tensor]:
+def run(path: Path, x: Tensor, *, exact_int8: bool = False, **feeds: np.ndarray) -> dict[str, Tensor]:
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    if exact_int8:
+        sum_exactly(options)
     session = ort.InferenceSession(path, options)
     names = [item.name for item in session.get_outputs()]
     values = session.run(names, {session.get_inputs()[0].name: x.numpy()} | feeds)

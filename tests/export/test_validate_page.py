@@ -155,7 +155,7 @@ def test_how_it_was_quantized_is_told_in_words(validated: tuple[ValidationReport
     report, evidence = validated
 
     def page(**more: object) -> str:
-        facts = replace(report.models["int8"], quantization=NOTE | more)
+        facts = replace(report.models["int8"], quantization=NOTE | more, arithmetic="exact sums")
         return read(render_page(replace(report, models=dict(report.models) | {"int8": facts}), evidence)).text
 
     text = page()
@@ -166,6 +166,7 @@ def test_how_it_was_quantized_is_told_in_words(validated: tuple[ValidationReport
     assert "maps that correlate at 0.98 or more and at most 0.5 points of top-1 lost" in text
     assert "this file292.5\u00a0%98.0\u00a0%0.9880.0200" in text
     assert "raspberry-pi-5" in text and "sha256 c0ffee" in text
+    assert "Judged withexact sums" in text
     assert '{"' not in text and "calibration_loss" not in text, "raw JSON"
     qat = {"epochs": 3, "taken": True, "before": NOTE["held_out"] | {"agreement": 0.9, "float_layers": 4}}
     tuned = page(qat=qat | {"after": NOTE["held_out"] | {"float_layers": 2}})

@@ -78,6 +78,7 @@ def test_a_goal_that_is_kept_marks_what_was_chosen(command: Command, exported_ru
     assert outcome.code == 0, outcome.err
     assert "measured on 16 training images that were not calibrated on (one of them is 6.2 points)" in outcome.err
     assert "→" in outcome.err and "ranges by" in outcome.err and "held out: agreement" in outcome.err
+    assert "(exact sums)" in outcome.err and "this machine's kernels" in outcome.err
     assert output.with_suffix(".int8.onnx").is_file() and output.with_suffix(".tradeoff.svg").is_file()
 
 

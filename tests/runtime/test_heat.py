@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from kdedge_runtime.heat import HeatStats, SteadyScale, heat_stats, peak, rectified
+from kdedge_runtime.heat import HeatStats, SteadyScale, contrast, display_heat, heat_stats, peak, rectified
 
 WHOLE = (0.0, 0.0, 100.0, 50.0)
 
@@ -27,6 +27,29 @@ def test_a_map_without_evidence_stays_cold() -> None:
     cold = np.full((3, 3), -1.0, dtype=np.float32)
     assert peak(cold) == 0.0
     assert not rectified(cold, peak(cold)).any()
+
+
+@pytest.mark.parametrize("level", [0.2, 5.0])
+def test_a_flat_map_is_not_shown_and_a_typical_one_at_full_heat(level: float) -> None:
+    flat = np.full((4, 4), level, np.float32)
+    assert contrast(flat) == pytest.approx(0.0)
+    assert not display_heat(flat, peak(flat), typical_contrast=1.0).any()
+    typical = _map(c13=2.0)
+    assert contrast(typical) == pytest.approx(2.0 - 2.0 / 16)
+    assert display_heat(typical, 2.0, contrast(typical)).max() == 1.0
+    assert display_heat(typical, 2.0, contrast(typical) / 3).max() == 1.0, "no more than full heat"
+
+
+def test_a_map_with_half_of_the_typical_contrast_is_shown_half_as_strong() -> None:
+    weak = _map(c13=2.0)
+    np.testing.assert_allclose(display_heat(weak, 2.0, 2 * contrast(weak)), rectified(weak, 2.0) / 2, rtol=1e-6)
+    np.testing.assert_array_equal(display_heat(weak, 2.0, None), rectified(weak, 2.0))
+
+
+def test_the_center_follows_the_displacement_and_stays_inside() -> None:
+    stats = heat_stats(_map(c13=2.0), WHOLE, 50, 100, shift=(-0.5, 0.25))
+    assert (stats.cx, stats.cy) == pytest.approx((3 / 4, 1.75 / 4))
+    assert heat_stats(_map(c13=2.0), WHOLE, 50, 100, shift=(1.0, 0.0)).cx == 1.0
 
 
 def test_one_hot_cell_is_where_it_is() -> None:

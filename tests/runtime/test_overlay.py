@@ -60,6 +60,28 @@ def test_a_strip_in_a_letterbox_takes_no_more_memory_than_itself() -> None:
     assert draw_overlay(strip, np.ones((4, 4), np.float32), (0.0, -1498.0, 3000.0, 1502.0)).shape[1] % 3000 == 0
 
 
+@pytest.mark.parametrize("shift", [(0.5, 0.0), (0.0, -0.4), (-0.25, 1.0)])
+def test_a_shift_moves_the_heat_by_parts_of_a_cell(shift: tuple[float, float]) -> None:
+    heat = np.zeros((6, 6), np.float32)
+    heat[2, 3] = 1.0
+    black = np.zeros((360, 360, 3), np.uint8)
+    rows, columns = np.mgrid[:360, :360] + 0.5
+    places = []
+    for moved in ((0.0, 0.0), shift):
+        glow = draw_overlay(black, heat, (0, 0, 360, 360), shift=moved).astype(float).sum(axis=2)
+        places.append(((columns * glow).sum() / glow.sum(), (rows * glow).sum() / glow.sum()))
+    (across, down), (moved_across, moved_down) = places
+    assert (across, down) == pytest.approx((210, 150), abs=2)
+    assert (moved_across - across, moved_down - down) == pytest.approx((60 * shift[0], 60 * shift[1]), abs=2)
+
+
+def test_a_shift_leaves_no_cold_border() -> None:
+    drawn = draw_overlay(
+        np.zeros((90, 90, 3), np.uint8), np.ones((3, 3), np.float32), (0, 0, 90, 90), shift=(0.7, -0.7)
+    )
+    assert (drawn == drawn[45, 45])[2:-2, 2:-2].all()
+
+
 def test_the_frame_is_never_written_to() -> None:
     frame = GROUND.copy()
     frame.setflags(write=False)

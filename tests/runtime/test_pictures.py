@@ -1,10 +1,15 @@
 """A picture file is read as a person sees it, or refused with a reason."""
 
+import os
+import struct
+import subprocess
+import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from kdedge_runtime.errors import SourceError
 from kdedge_runtime.pictures import (
@@ -188,4 +193,124 @@ def test_pictures_below_a_folder_are_found_in_the_order_of_their_paths(tmp_path:
     (tmp_path / "b" / "link").symlink_to(tmp_path / "a")
     (tmp_path / "a" / "back").symlink_to(tmp_path)
     found = [path.relative_to(tmp_path).as_posix() for path in picture_files(tmp_path)]
-    assert found == ["a/10.webp", "a/2.JPG", "b/1.png", "b/link/10.webp", "b/link/2.JPG", "c.jpeg"]
+    assert found == ["a/10.webp", "a/2.JPG", "b/1.png", "c.jpeg"], "each folder once, not under the names of links"
+
+
+def test_a_folder_outside_is_walked_once_however_many_links_lead_to_it(tmp_path: Path) -> None:
+    outside, inside = tmp_path / "outside", tmp_path / "inside"
+    for folder in (outside, inside):
+        folder.mkdir()
+    (outside / "1.png").touch()
+    for name in ("x", "y"):
+        (inside / name).symlink_to(outside)
+    assert [path.relative_to(inside).as_posix() for path in picture_files(inside)] == ["x/1.png"]
+    assert [path.relative_to(inside / "x").as_posix() for path in picture_files(inside / "x")] == ["1.png"]
+
+
+def test_folders_that_link_to_each_other_end(tmp_path: Path) -> None:
+    for name, other in (("a", "b"), ("b", "a")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").touch()
+        for number in range(2):
+            (tmp_path / name / f"to{number}").symlink_to(tmp_path / other)
+    found = [path.relative_to(tmp_path).as_posix() for path in picture_files(tmp_path / "a")]
+    assert sorted(found) == ["a/1.png", "a/to0/1.png"]
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", "photo.eps"])
+def test_postscript_never_starts_ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    (tmp_path / "bin").mkdir()
+    script = tmp_path / "bin" / "gs"
+    script.write_text(f"#!/bin/sh\ntouch '{tmp_path}/started'\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)  # not looked for yet
+    (tmp_path / name).write_bytes(POSTSCRIPT)
+    assert fault_of(tmp_path / name) == "not an image"
+    assert not (tmp_path / "started").exists()
+
+
+def test_every_picture_is_opened_by_a_list_of_formats() -> None:
+    root = Path(__file__).parents[2]
+    sources = [path for name in ("kdedge", "export", "runtime") for path in (root / name).rglob("*.py")]
+    calls = [
+        line for path in sources for line in path.read_text(encoding="utf-8").splitlines() if "Image.open(" in line
+    ]
+    assert calls
+    assert [line for line in calls if "formats=" not in line] == []
+
+
+@pytest.mark.parametrize("size", [(20_001, 1), (1, 20_001), (7_100, 7_100)])
+def test_a_picture_beyond_the_bounds_is_refused_before_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    Image.new("1", size).save(tmp_path / "a.png")
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("decoded"))
+    assert fault_of(tmp_path / "a.png") == "too large"
+
+
+def test_a_picture_within_the_bounds_is_read(tmp_path: Path) -> None:
+    Image.new("1", (20_000, 2)).save(tmp_path / "a.png")
+    assert read_picture(tmp_path / "a.png").shape == (2, 20_000, 3)
+
+
+def test_deep_grey_is_copied_at_its_own_depth(tmp_path: Path) -> None:
+    side = 1500
+    Image.fromarray(np.zeros((side, side), dtype=np.uint16)).save(tmp_path / "a.png")
+    read_picture(tmp_path / "a.png")
+    tracemalloc.start()
+    try:
+        read_picture(tmp_path / "a.png")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * side * side, "numpy's copies; int64 would take 8 bytes a pixel, twice"
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0, 256, 65_535], [0, 1, 255]),
+        ([0, 2**30, 2**31 - 1], [0, 127, 255]),
+        ([0, 2**16, 2**20 - 1], [0, 16, 255]),
+        ([-5, 0, 65_535], [0, 0, 255]),
+    ],
+)
+def test_thirty_two_bit_grey_is_scaled_and_never_clipped(
+    tmp_path: Path, values: list[int], expected: list[int]
+) -> None:
+    Image.fromarray(np.array([values], dtype=np.int32)).save(tmp_path / "a.tif")
+    read = read_picture(tmp_path / "a.tif")[0, :, 0].tolist()
+    assert read == pytest.approx(expected, abs=1)
+
+
+def test_unsigned_thirty_two_bit_grey_does_not_wrap(tmp_path: Path) -> None:
+    deep = Image.fromarray(np.array([[0, 2**31, 2**32 - 1]], dtype=np.uint32).view(np.int32))
+    deep.save(tmp_path / "a.tif")
+    content = (tmp_path / "a.tif").read_bytes()
+    signed, unsigned = (struct.pack("<HHIHH", 339, 3, 1, kind, 0) for kind in (2, 1))  # the tag SampleFormat
+    assert content.count(signed) == 1
+    (tmp_path / "a.tif").write_bytes(content.replace(signed, unsigned))
+    assert read_picture(tmp_path / "a.tif")[0, :, 0].tolist() == [0, 128, 255]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the bound on a process's memory is Linux's")
+def test_a_picture_beyond_the_memory_is_one_skipped_file(tmp_path: Path) -> None:
+    Image.new("RGBA", (7000, 7000)).save(tmp_path / "a.png", compress_level=1)
+    Image.new("RGB", (8, 8)).save(tmp_path / "b.png")
+    program = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from kdedge_runtime.process import memory_mb\n"
+        "from kdedge_runtime.sources.picture import PictureSource\n"
+        "pages = int(Path('/proc/self/statm').read_text().split()[0])\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + 100 * 2**20,) * 2)\n"
+        "with PictureSource(Path(sys.argv[1])) as source:\n"
+        "    print([frame.name for frame in source], source.unreadable)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True)
+    assert done.stdout == "['b.png'] 1\n", done.stderr
+    assert "a.png" in done.stderr

@@ -19,7 +19,7 @@ from PIL import Image
 
 from kdedge_runtime.answer import Answer
 from kdedge_runtime.errors import KdedgeError, MissingDependency, SourceError, UsageError
-from kdedge_runtime.files import UniqueNames
+from kdedge_runtime.files import UniqueNames, written
 from kdedge_runtime.heat import HeatStats
 from kdedge_runtime.progress import Progress
 from kdedge_runtime.sinks.folder import PictureFolder
@@ -190,6 +190,71 @@ def test_a_film_ends_while_the_disk_still_has_room_for_its_end(
     assert len(_frames_of(tmp_path / "out.mp4")[0]) == 1
 
 
+def test_a_disk_that_is_full_at_the_start_costs_no_earlier_film(
+    tmp_path: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("cv2")
+    (tmp_path / "out.mp4").write_bytes(b"an earlier film")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20))
+    with (
+        pytest.raises(KdedgeError, match=r"nearly full \(1 MB are free\).*Nothing was recorded"),
+        VideoFile(tmp_path / "out.mp4", 10.0, live=False) as sink,
+    ):
+        sink.write(_answer(0), progress)
+    assert (tmp_path / "out.mp4").read_bytes() == b"an earlier film"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_a_run_without_frames_leaves_an_earlier_film(tmp_path: Path) -> None:
+    pytest.importorskip("cv2")
+    (tmp_path / "out.mp4").write_bytes(b"an earlier film")
+    with VideoFile(tmp_path / "out.mp4", 10.0, live=False):
+        pass
+    assert (tmp_path / "out.mp4").read_bytes() == b"an earlier film"
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_earlier_films_are_numbered_and_the_newest_has_the_name(
+    tmp_path: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
+    pytest.importorskip("cv2")
+    if not has_links:
+
+        def refuse(self: Path, target: Path) -> None:
+            raise PermissionError(1, "Operation not permitted")
+
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+    for shade in (0, 80, 160):
+        with VideoFile(tmp_path / "out.mp4", 10.0, live=False) as sink:
+            sink.write(_answer(shade=shade), progress)
+    shades = {path.name: _frames_of(path)[0][0] for path in tmp_path.iterdir()}
+    assert shades == {
+        "out-1.mp4": pytest.approx(0, abs=6),
+        "out-2.mp4": pytest.approx(80, abs=6),
+        "out.mp4": pytest.approx(160, abs=6),
+    }
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_restart_on_a_full_disk_keeps_the_film(tmp_path: Path, video: Path, model_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=17m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("this root cannot mount")
+    try:
+        (disk / "seen.mp4").write_bytes(video.read_bytes())
+        (disk / "filling").write_bytes(bytes(2 * 2**20))
+        program = "from kdedge_runtime.cli import main; raise SystemExit(main())"
+        arguments = [model_path, "--source", video, "-o", disk / "seen.mp4"]
+        done = subprocess.run([sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True)
+        assert done.returncode == 1
+        assert "nearly full" in done.stderr
+        assert (disk / "seen.mp4").read_bytes() == video.read_bytes()
+        assert sorted(path.name for path in disk.iterdir()) == ["filling", "seen.mp4"]
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
 def test_the_last_line_is_the_summary_of_the_run(tmp_path: Path, progress: Progress) -> None:
     with JsonLines(str(tmp_path / "a"), threading.Event()) as sink:
         for answer in (_answer(0), _undrawn(1)):
@@ -283,6 +348,17 @@ def test_numbered_frames_are_not_remembered_so_that_one_takes_the_place_of_its_n
             sink.write(_answer(name=name, shade=shade), progress)
     written = {path.name: round(np.asarray(Image.open(path)).mean()) for path in (tmp_path / "out").iterdir()}
     assert written == {"film.v2-000001.jpg": 200, "film.v2-000002.jpg": 60}
+
+
+@pytest.mark.parametrize("names_differ", [True, False])
+def test_names_that_grow_when_written_are_shortened(tmp_path: Path, progress: Progress, names_differ: bool) -> None:
+    name = written(os.fsdecode(b"\xe9" * 200))
+    with PictureFolder(tmp_path / "out", names_differ=names_differ) as sink:
+        for ending in ("x", "y"):
+            sink.write(_answer(name=f"{name}/{name}{ending}.png"), progress)
+    files = list((tmp_path / "out").rglob("*.jpg"))
+    assert len({path.name for path in files}) == 2, "different names stay different"
+    assert all(path.name.startswith("\\xe9") and len(path.name.encode()) <= 255 for path in files)
 
 
 def test_names_stay_unique_also_where_case_is_ignored() -> None:

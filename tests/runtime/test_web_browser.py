@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ import pytest
 from browser import browser, open_page
 from PIL import Image, PngImagePlugin
 
+from kdedge_runtime.colours import heat_ramp
 from kdedge_runtime.errors import MissingDependency
-from kdedge_runtime.heat import SteadyScale
+from kdedge_runtime.heat import UNMEASURED, MapDisplay, SteadyScale, display_heat, peak
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.model import Model
+from kdedge_runtime.overlay import draw_overlay
 from kdedge_runtime.pictures import read_picture
 from kdedge_runtime.preprocess import fit
 from kdedge_runtime.serving import Address, Door
@@ -251,6 +253,33 @@ def test_a_pictures_own_colour_space_is_left_aside_as_in_python(page: Any, model
     chooser.value.set_files(tmp_path / "linear.png")
     page.wait_for_selector("#label:has-text('red')")
     assert np.unique(_latest(page)["pixels"]).tolist() == [40, 120]
+
+
+@pytest.mark.parametrize("display", [UNMEASURED, MapDisplay(0.4, -0.3, 1.0), MapDisplay(-1.0, 0.25, 9.0)])
+def test_heat_is_drawn_as_in_python(page: Any, display: MapDisplay) -> None:
+    """A canvas blends in 8 bits of its own, so that single levels may differ by two."""
+    cells = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
+    spec, scale = ImageInput(60, 60, (0.0,) * 3, (1.0,) * 3, resize="squash"), peak(cells)
+    drawn = page.evaluate(
+        """async ([cells, scale, about]) => {
+            const { draw } = await import("/heat.js");
+            const white = new ImageData(new Uint8ClampedArray(260 * 180 * 4).fill(255), 260, 180);
+            const frame = await createImageBitmap(white);
+            const canvas = document.createElement("canvas");
+            draw(canvas, frame, { data: Float32Array.from(cells), width: 6, height: 5 }, scale, about, 0.6);
+            return [...canvas.getContext("2d").getImageData(0, 0, 260, 180).data];
+        }""",
+        [
+            cells.ravel().tolist(),
+            scale,
+            {"input": asdict(spec), "ramp": heat_ramp().tolist(), "display": asdict(display)},
+        ],
+    )
+    white = np.full((180, 260, 3), 255, np.uint8)
+    heat = display_heat(cells, scale, display.typical_contrast)
+    expected = draw_overlay(white, heat, (0, 0, 260, 180), shift=display.shift)
+    found = np.array(drawn, np.uint8).reshape(180, 260, 4)[..., :3]
+    assert np.abs(found.astype(int) - expected).max() <= 2
 
 
 def test_heat_fades_by_the_clock_as_in_python(page: Any) -> None:

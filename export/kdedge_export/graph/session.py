@@ -10,22 +10,27 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from kdedge_export.graph.deployed import TOP_CLASS
+from kdedge_runtime.arithmetic import sum_exactly
 from kdedge_runtime.arrays import Pixels
 from kdedge_runtime.timing import latencies_ms
 
 __all__ = ["feed", "open_session", "paired_latency_ms"]
 
 
-def open_session(model: onnx.ModelProto, threads: int = 1) -> ort.InferenceSession:
+def open_session(model: onnx.ModelProto, threads: int = 1, *, exact_int8: bool) -> ort.InferenceSession:
     """Open a graph on the CPU.
 
     Args:
         model: of less than 2 GB.
         threads: that work on one operation.
+        exact_int8: compute quantized operations with exact sums, to judge the graph; False takes the machine's integer
+            kernels, to time it.
     """
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
+    if exact_int8:
+        sum_exactly(options)
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 

@@ -10,9 +10,13 @@ from numpy.typing import NDArray
 from kdedge_export.graph.session import feed, open_session
 from kdedge_export.validate.intervals import DIFFERENCE, mean_interval
 from kdedge_export.validate.metrics import agreement, agrees, is_constant, is_right, map_pearson, points_lost
+from kdedge_runtime.arithmetic import Arithmetic
 from kdedge_runtime.arrays import Floats, Integers, Pixels, evenly_spaced
 
 __all__ = ["Fidelity", "Judge"]
+
+
+_ARITHMETIC: Arithmetic = "exact sums"
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,8 @@ class Fidelity:
         return self.logits_error / 2 + (0.0 if self.map_pearson is None else 1 - self.map_pearson)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it with the loss, as plain values for JSON."""
-        return asdict(self) | {"loss": self.loss}
+        """Return all figures with the loss and the arithmetic that they were made with, as plain values for JSON."""
+        return asdict(self) | {"loss": self.loss, "arithmetic": _ARITHMETIC}
 
 
 class Judge:
@@ -73,7 +77,7 @@ class Judge:
         return self._compare(*self._ask(model, numbers), numbers)
 
     def _ask(self, model: onnx.ModelProto, numbers: NDArray[np.int64]) -> tuple[Floats, Floats | None]:
-        session = open_session(model)
+        session = open_session(model, exact_int8=True)
         has_map = any(item.name == "saliency_map" for item in session.get_outputs())
         wanted = ["logits", "saliency_map"] if has_map else ["logits"]
         answers = [

@@ -126,11 +126,11 @@ def search(
         raise UsageError(
             "There are no heatmaps to keep: the model gives no map. Export it with one, or leave that out."
         )
-    reference = open_session(fp32)
+    reference = open_session(fp32, exact_int8=False)
 
     def measure(chosen: Collection[Layer]) -> TradeoffPoint:
         model = build([name for layer in chosen for name in layer.nodes])
-        fp32_ms, latency_ms = paired_latency_ms([reference, open_session(model)], image)
+        fp32_ms, latency_ms = paired_latency_ms([reference, open_session(model, exact_int8=False)], image)
         names = tuple(layer.name for layer in layers if layer in chosen)
         return TradeoffPoint(names, model.ByteSize(), latency_ms, fp32_ms, judge.judge(model))
 

@@ -82,7 +82,7 @@ class _Shown:
         present = {value.name for value in shown.graph.output}
         more = [name for name in dict.fromkeys(self._names) if name not in present]
         shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in more)
-        self._session = open_session(shown)
+        self._session = open_session(shown, exact_int8=True)
 
     def values(self, image: Pixels, picked: int) -> list[tuple[bool, Tensor]]:
         """Of each such function in the order of the graph, whether it is a pool, and the tensor."""

@@ -35,6 +35,7 @@ from kdedge_export.validate.robustness import Robustness
 from kdedge_export.validate.roles import REFERENCE, Role, shipped
 from kdedge_export.validate.sanity import Sanity
 from kdedge_export.validate.studies import Sampled
+from kdedge_runtime.arithmetic import Arithmetic
 from kdedge_runtime.devices.detect import machine_name
 from kdedge_runtime.files import file_sha256, write_whole
 
@@ -72,6 +73,8 @@ class ModelFacts:
     top1_interval: Interval | None = None
     quantization: Mapping[str, Any] | None = None
     """What the file's metadata says of it; None for one that is not quantized."""
+    arithmetic: Arithmetic | None = None
+    """The arithmetic that all its figures but time and memory were made with; None for one that is not quantized."""
 
 
 @dataclass(frozen=True)

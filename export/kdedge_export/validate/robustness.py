@@ -54,7 +54,7 @@ def _blur(image: Pixels, _number: int, share: float) -> Pixels:
 def _jpeg(image: Pixels, _number: int, quality: int) -> Pixels:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=quality)
-    with Image.open(buffer) as opened:
+    with Image.open(buffer, formats=["JPEG"]) as opened:
         return np.asarray(opened.convert("RGB"))
 
 

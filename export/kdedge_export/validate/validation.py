@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from kdedge_export.validate import metrics
+from kdedge_export.validate.arithmetic_note import saturation_note
 from kdedge_export.validate.check import Check
 from kdedge_export.validate.comparison import Comparison, compare, pair_pearson
 from kdedge_export.validate.evidence import Evidence
@@ -134,7 +135,7 @@ def validate(
         footprints=deployment.footprints,
         device=deployment.device,
         quick=quick,
-        notes=(*notes, *_told(ties)),
+        notes=(*notes, *_told(ties, models.int8)),
     )
     evidence = Evidence(
         images=images,
@@ -190,12 +191,15 @@ def write_report(report: ValidationReport, evidence: Evidence, folder: Path) -> 
     return page, document
 
 
-def _told(ties: int) -> list[str]:
-    """That answers differ which count as the same."""
-    if not ties:
-        return []
-    images = f"{ties:,} image{'' if ties == 1 else 's'}"
-    return [f"on {images} the fp32 file answers otherwise by rounding alone: two classes are tied there"]
+def _told(ties: int, int8: Model | None) -> list[str]:
+    """Notes on answers that differ and count as the same, and on kernels that saturate."""
+    notes = []
+    if ties:
+        images = f"{ties:,} image{'' if ties == 1 else 's'}"
+        notes.append(f"on {images} the fp32 file answers otherwise by rounding alone: two classes are tied there")
+    if int8 is not None and (saturated := saturation_note(int8.metadata.quantization)):
+        notes.append(saturated)
+    return notes
 
 
 def _ask_all(
@@ -255,8 +259,8 @@ def _facts(model: TorchModel | Model, origin: Origin, answers: Predictions, targ
     top1 = None if right is None else float(right.mean())
     interval = None if right is None else mean_interval(right, SHARE)
     if isinstance(model, Model):
-        quantization = model.metadata.quantization
-        return file_facts(model.path, top1=top1, top1_interval=interval, quantization=quantization)
+        found = {"quantization": model.metadata.quantization, "arithmetic": model.arithmetic}
+        return file_facts(model.path, top1=top1, top1_interval=interval, **found)
     return ModelFacts(origin.name, weight_bytes(model), origin.sha256, top1, interval)
 
 

@@ -18,14 +18,17 @@ from urllib.parse import parse_qs, urlsplit
 from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.serving.assets import Asset, shared_assets
 from kdedge_runtime.serving.door import Door, Refusal
+from kdedge_runtime.serving.incoming import HeadTooLong, Incoming
+from kdedge_runtime.serving.places import Places
 
 __all__ = ["PATIENCE_S", "Handler", "Server"]
 
 _log = logging.getLogger(__name__)
 PATIENCE_S = 10.0
-"""How long a client may keep a thread waiting."""
-_MAX_CONNECTIONS = 64
+"""Time for a client to send a whole request head, a whole body, or to take an answer."""
+_MAX_HEAD_BYTES = 16 * 1024
 _MAX_BODY_BYTES = 64 * 1024
+_MAX_DISCARDED_BYTES = 256 * 1024
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _HEADERS = {
     "Cross-Origin-Embedder-Policy": "require-corp",
@@ -65,8 +68,7 @@ class Server(ThreadingHTTPServer):
         """
         self.door = door
         self.address_family = socket.AF_INET6 if ":" in door.address.host else socket.AF_INET
-        self._slots = threading.BoundedSemaphore(_MAX_CONNECTIONS)
-        self._open: set[Any] = set()
+        self.places = Places()
         self._scheme = "http" if tls is None else "https"
         self._thread: threading.Thread | None = None
         address = door.address
@@ -109,9 +111,7 @@ class Server(ThreadingHTTPServer):
         if self._thread is not None:
             self.shutdown()
         self.server_close()
-        for connection in self._open.copy():
-            with suppress(OSError):  # it has ended by itself
-                connection.shutdown(socket.SHUT_RDWR)
+        self.places.end_all()
 
     def server_bind(self) -> None:
         """As the standard library's, without asking a name server for our own name, which can take seconds."""
@@ -119,8 +119,8 @@ class Server(ThreadingHTTPServer):
         self.server_name, self.server_port = self.door.address.host, self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Give the client a thread, if there is one left."""
-        if not self._slots.acquire(blocking=False):
+        """Give the client a thread, if there is a place left."""
+        if not self.places.take(request, client_address[0]):
             with suppress(OSError):  # gone already
                 if not self.is_encrypted:
                     request.setblocking(False)
@@ -130,17 +130,15 @@ class Server(ThreadingHTTPServer):
         try:
             super().process_request(request, client_address)
         except BaseException:  # the system has no thread left
-            self._slots.release()
+            self.places.release(request)
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Serve one client to its end."""
-        self._open.add(request)
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._open.discard(request)
-            self._slots.release()
+            self.places.release(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Note that a client went away, or tell of a fault of ours."""
@@ -172,6 +170,26 @@ class Handler(BaseHTTPRequestHandler):
     scripts: ClassVar[str] = ""
     """What scripts may do besides coming from here, in the words of the Content-Security-Policy."""
     query: dict[str, str]
+    rfile: Incoming
+
+    def setup(self) -> None:
+        """Read through bounds."""
+        super().setup()
+        self.rfile.close()
+        self.rfile = Incoming(self.connection)
+
+    def handle_one_request(self) -> None:
+        """Answer one request, unless its head is too long or comes too slowly."""
+        self.rfile.expect(_MAX_HEAD_BYTES, PATIENCE_S)
+        self.raw_requestline = b""
+        try:
+            super().handle_one_request()
+        except HeadTooLong:
+            self.requestline, self.request_version, self.command = "", "", ""
+            self.send_error(
+                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if self.raw_requestline else HTTPStatus.REQUEST_URI_TOO_LONG
+            )
+            self.rfile.discard(_MAX_DISCARDED_BYTES)
 
     def assets(self) -> Mapping[str, Asset]:
         """Fixed files by path."""
@@ -269,6 +287,8 @@ class Handler(BaseHTTPRequestHandler):
         if refusal is None and target.path not in self.open_paths:
             refusal = door.refuse_stranger(self.headers, self.server.cookie, self.query.get("token"))
         if refusal is None:
+            if target.path not in self.open_paths:
+                self.server.places.admit(self.connection)
             return target.path
         if refusal.status is HTTPStatus.UNAUTHORIZED and self.command == "GET" and target.path in shared_assets():
             status = HTTPStatus.UNAUTHORIZED if target.path == "/" else HTTPStatus.OK
@@ -299,6 +319,7 @@ class Handler(BaseHTTPRequestHandler):
                 Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A body may have {_MAX_BODY_BYTES:,} bytes at most.\n")
             )
         else:
+            self.rfile.expect(0, PATIENCE_S)
             try:
                 value = json.loads(self.rfile.read(int(length)))
             except (ValueError, RecursionError):

@@ -6,7 +6,7 @@ from typing import Self
 
 from kdedge_runtime.answer import Answer
 from kdedge_runtime.errors import KdedgeError
-from kdedge_runtime.files import UniqueNames, write_whole
+from kdedge_runtime.files import UniqueNames, shortened, write_whole
 from kdedge_runtime.pictures import is_picture, jpeg
 from kdedge_runtime.progress import Progress
 
@@ -47,7 +47,7 @@ class PictureFolder:
         name = Path(answer.frame.name.replace(":", "-").replace(" ", "-"))
         stem = name.with_suffix("") if is_picture(name) else name
         # A camera's frames of weeks are not remembered.
-        file = f"{stem}.jpg" if self._names is None else self._names.take(stem.as_posix(), ".jpg")
+        file = f"{shortened(stem.as_posix())}.jpg" if self._names is None else self._names.take(stem.as_posix(), ".jpg")
         target = self._folder / file
         try:
             write_whole(target, jpeg(answer.overlay, _QUALITY), durable=False)

@@ -33,7 +33,8 @@ class VideoFile:
     fewer frames than its rate says when the model is slower, and frames that are not explained are not drawn.
 
     When the disk is nearly full the film is ended there and the run with it. An error of anything else ends the film
-    too; in both cases what was recorded is kept.
+    too; in both cases what was recorded is kept. A film of no frame is dropped. An earlier film of the same name is
+    kept as `film-1.mp4`, or the next free number.
     """
 
     wants_overlay = True
@@ -75,10 +76,10 @@ class VideoFile:
         if picture is None:
             return
         due_at = answer.frame.captured_at * self._fps if self._live else float(answer.frame.index)
+        self._check_room()
         if self._writer is None:
             self._begin(picture.shape[1], picture.shape[0])
             self._first_at = due_at
-        self._check_room()
         bgr = self._cv2.cvtColor(picture, self._cv2.COLOR_RGB2BGR)
         if bgr.shape[1::-1] != self._size:
             # A writer drops frames of another size without a word.
@@ -90,7 +91,7 @@ class VideoFile:
             self._written += 1
 
     def _begin(self, width: int, height: int) -> None:
-        self._temporary = self._staging.enter_context(staged(self._path))
+        self._temporary = self._staging.enter_context(staged(self._path, keep_earlier=True))
         self._size = (width, height)
         codec = self._cv2.VideoWriter_fourcc(*"mp4v")
         writer = self._cv2.VideoWriter(str(self._temporary), codec, self._fps, self._size)
@@ -109,20 +110,22 @@ class VideoFile:
         if now < self._next_look:
             return
         self._next_look = now + _LOOK_EVERY_S
-        free_bytes = shutil.disk_usage(self._temporary.parent).free
-        if free_bytes < _RESERVE_BYTES:
-            self._finish()
-            raise KdedgeError(
-                f"The disk of {self._path} is nearly full ({free_bytes / 2**20:.0f} MB are free). The film was ended "
-                f"there and plays: {self._written:,} frames. Make room, then start the run again."
-            )
+        free_bytes = shutil.disk_usage(_existing(self._path.parent)).free
+        if free_bytes >= _RESERVE_BYTES:
+            return
+        nearly_full = f"The disk of {self._path} is nearly full ({free_bytes / 2**20:.0f} MB are free)."
+        expected = f"Expected {_RESERVE_BYTES // 2**20} MB or more. Make room, then start the run again."
+        if self._writer is None:
+            raise KdedgeError(f"{nearly_full} Nothing was recorded, and earlier films are as they were. {expected}")
+        self._finish()
+        raise KdedgeError(f"{nearly_full} The film was ended there and plays: {self._written:,} frames. {expected}")
 
     def _finish(self) -> None:
         """Close the film and give it its name, if it is one: OpenCV says nothing of writes that fail."""
         self._writer.release()
         self._writer = None
         found = self._playable()
-        if found < self._written:
+        if found < self._written or not found:
             reason = KdedgeError(
                 f"{self._path} could not be written: {found:,} of its {self._written:,} frames can be read back, so it "
                 "was removed. Expected room on the disk, and no limit on the size of a file (`df -h`, `ulimit -f`)."
@@ -144,6 +147,11 @@ class VideoFile:
             return count if read and np.size(last) else 0
         finally:
             capture.release()
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    return next(above for above in (folder, *folder.parents) if above.exists())
 
 
 def _writable(fps: float) -> float:

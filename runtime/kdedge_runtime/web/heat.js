@@ -17,8 +17,14 @@ export class SteadyScale {
 /** The strongest evidence for the class; 0 where no cell speaks for it. */
 export const peak = (map) => Math.max(0, ...map.data);
 
+/** The height of a map's maximum above the mean of its positive part; 0 for a constant map. */
+export const contrast = (map) => peak(map) - map.data.reduce((sum, value) => sum + Math.max(0, value), 0) / map.data.length;
+
+/** The share of full heat that a map is shown with: less for one that is flatter than a typical one. */
+const strength = (map, { typical_contrast: typical }) => (typical === null ? 1 : Math.min(1, contrast(map) / typical));
+
 /** Draw a frame, the heat over what the model saw of it, and the outline of that. */
-export function draw(canvas, frame, map, scale, { input, ramp }, opacity) {
+export function draw(canvas, frame, map, scale, { input, ramp, display }, opacity) {
   const { width, height } = frame;
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
   const context = canvas.getContext("2d");
@@ -27,9 +33,9 @@ export function draw(canvas, frame, map, scale, { input, ramp }, opacity) {
   if (map && scale > 0) {
     // A letterbox of a strip is far larger than the strip.
     const shown = [Math.max(left, 0), Math.max(top, 0), Math.min(right, width), Math.min(bottom, height)];
-    const across = map.width / (right - left), down = map.height / (bottom - top);
-    const part = shown.map((edge, axis) => (axis % 2 ? (edge - top) * down : (edge - left) * across));
-    const heat = heatImage(map, scale, part, shown[2] - shown[0], shown[3] - shown[1], ramp, opacity);
+    const part = shown.map((edge, axis) =>
+      axis % 2 ? ((edge - top) * map.height) / (bottom - top) : ((edge - left) * map.width) / (right - left));
+    const heat = heatImage(map, scale, part, shown[2] - shown[0], shown[3] - shown[1], ramp, opacity, display);
     const layer = new OffscreenCanvas(heat.width, heat.height);
     layer.getContext("2d").putImageData(heat, 0, 0);
     context.drawImage(layer, shown[0], shown[1]);
@@ -43,13 +49,32 @@ export function draw(canvas, frame, map, scale, { input, ramp }, opacity) {
   }
 }
 
-function heatImage({ data, width, height }, scale, part, toWidth, toHeight, ramp, opacity) {
-  const cells = Uint8Array.from(data, (value) => Math.round(255 * Math.min(1, Math.max(0, value / scale))));
-  const levels = resample(cells, { width, height, channels: 1 }, part, toWidth, toHeight, "bicubic");
+function heatImage(map, scale, part, toWidth, toHeight, ramp, opacity, display) {
+  const { data, width, height } = map;
+  const share = strength(map, display);
+  const cells = Uint8Array.from(data, (value) => Math.round(255 * share * Math.min(1, Math.max(0, value / scale))));
+  const levels = enlarged(cells, width, height, display, part, toWidth, toHeight);
   const image = new ImageData(toWidth, toHeight);
   levels.forEach((level, index) => {
     image.data.set(ramp[level], index * 4);
     image.data[index * 4 + 3] = Math.round(level * opacity);
   });
   return image;
+}
+
+/** A part of the cells at the size of what is shown, moved by the shift of its maps. */
+function enlarged(cells, width, height, { shift_x: across, shift_y: down }, part, toWidth, toHeight) {
+  if (across === 0 && down === 0) {
+    return resample(cells, { width, height, channels: 1 }, part, toWidth, toHeight, "bicubic");
+  }
+  const window = part.map((edge, axis) => edge + 1 - (axis % 2 ? down : across));
+  const size = { width: width + 2, height: height + 2, channels: 1 };
+  return resample(bordered(cells, width, height), size, window, toWidth, toHeight, "bicubic");
+}
+
+/** Cells with one more on every side, each a copy of its neighbor. */
+function bordered(cells, width, height) {
+  const inside = (at, size) => Math.min(Math.max(at - 1, 0), size - 1);
+  return Uint8Array.from({ length: (width + 2) * (height + 2) }, (_, at) =>
+    cells[inside(Math.floor(at / (width + 2)), height) * width + inside(at % (width + 2), width)]);
 }

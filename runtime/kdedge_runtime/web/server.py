@@ -53,6 +53,7 @@ def about_model(model: Model) -> dict[str, object]:
         "labels": metadata.labels,
         "input": asdict(metadata.input),
         "temperature": metadata.temperature,
+        "display": asdict(metadata.outputs.display),
         "has_map": model.has_map,
         "is_quantized": metadata.quantization is not None,
         "ramp": heat_ramp().tolist(),

@@ -7,6 +7,7 @@ from typing import Any
 from kdedge_export.html.text import correlation, escape, percent, quantity
 from kdedge_export.validate.page.grid import grid
 from kdedge_export.validate.report import ValidationReport
+from kdedge_runtime.arithmetic import Arithmetic
 
 __all__ = ["quantization"]
 
@@ -34,10 +35,11 @@ _KEPT_HEADS = (
 def quantization(report: ValidationReport) -> str:
     """The section on the int8 file; nothing where there is none, or where its metadata tells nothing."""
     facts = report.models.get("int8")
-    note = None if facts is None else facts.quantization
-    if not note:
+    if facts is None or not facts.quantization:
         return ""
-    rows = "".join(f'<tr><th scope="row">{name}</th><td>{words}</td></tr>' for name, words in _facts(note))
+    note = facts.quantization
+    facts_of_note = [*_facts(note), *_arithmetic(facts.arithmetic)]
+    rows = "".join(f'<tr><th scope="row">{name}</th><td>{words}</td></tr>' for name, words in facts_of_note)
     kept = "".join((_ways(note), _kept(note)))
     lead = f'<p class="lead">{_LEAD}</p>' if kept else ""
     return f'<section><h2>How it was quantized</h2><table class="facts">{rows}</table>{lead}{kept}</section>'
@@ -68,6 +70,14 @@ def _facts(note: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "Trained on", _training(note["qat"])
     if "device" in note:
         yield "Made for", escape(str(note["device"]))
+
+
+def _arithmetic(found: Arithmetic | None) -> Iterator[tuple[str, str]]:
+    """The arithmetic of all figures on this page but latency and memory."""
+    if found == "exact sums":
+        yield "Judged with", "exact sums, as kernels that do not saturate compute; timed with those of this machine"
+    elif found == "machine kernels":
+        yield "Judged with", "the integer kernels of this machine"
 
 
 def _goal(goal: Mapping[str, Any]) -> str:

@@ -1,0 +1,151 @@
+"""One training step and the figures of an epoch, recomputed from their definitions."""
+
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from training_toys import CLASSES, SIDE, Listener, tiny_trainer, write_scenes
+
+from kdedge.data import load, scan
+from kdedge.distill.augment import Augmentation
+from kdedge.distill.loop import evaluate
+from kdedge.distill.loop.epoch import Position, train_epoch
+from kdedge.distill.losses.lesson import Answer
+from kdedge.distill.run import Request, start_run
+from kdedge.distill.settings.recipe import Recipe
+from kdedge.models.run_folder import BEST, LAST
+from kdedge.models.spec import ModelSpec
+from kdedge.models.zoo import build
+
+RECIPE = Recipe(epochs=3, batch_size=16, learning_rate=0.05, loss={"ce": 1.0})
+MOMENTUM = 0.9
+
+
+def a_teacher() -> nn.Module:
+    torch.manual_seed(5)
+    return build(ModelSpec("small:resnet14", len(CLASSES)), SIDE)
+
+
+@pytest.mark.parametrize("weights", [(0.3, 2.0), (2.0, 0.0)])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
+def test_a_step_follows_the_gradient_of_the_weighted_loss_and_decays_weights(
+    scenes: Path, weights: tuple[float, float], weight_decay: float
+) -> None:
+    """The first Nesterov step moves by `lr · (1 + momentum) · (gradient + decay · weight)`."""
+    recipe = replace(RECIPE, loss=dict(zip(("ce", "kd"), weights, strict=True)), weight_decay=weight_decay)
+    trainer = tiny_trainer(scenes, recipe, teacher=a_teacher())
+    learner, batch = trainer.learner, next(trainer.batches.of(0))
+    assert batch.taught is not None
+    learner.student.train()
+    before = [parameter.detach().clone() for parameter in learner.student.model.parameters()]
+
+    logits = learner.student(batch.images, 0).logits
+    soft = F.softmax(batch.taught.logits / recipe.temperature, dim=1)
+    kl = (soft * (soft.log() - F.log_softmax(logits / recipe.temperature, dim=1))).sum(dim=1).mean()
+    cross_entropy = -(batch.targets * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
+    loss = weights[0] * cross_entropy + weights[1] * recipe.temperature**2 * kl
+    gradients = torch.autograd.grad(loss, list(learner.student.model.parameters()))
+
+    terms = learner.learn(batch.images, batch.targets, batch.taught, torch.tensor(weights), 0.02)
+    assert terms.tolist() == pytest.approx([cross_entropy.item(), recipe.temperature**2 * kl.item()], rel=1e-4)
+    for start, gradient, parameter in zip(before, gradients, learner.student.model.parameters(), strict=True):
+        expected = -0.02 * (1 + MOMENTUM) * (gradient + weight_decay * start)
+        # Batch statistics have moved between the two forward passes, not what they compute with.
+        torch.testing.assert_close(parameter.detach() - start, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_the_learning_rate_changes_with_every_step(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = replace(RECIPE, batch_size=8, warmup_fraction=0.25)
+    trainer = tiny_trainer(scenes, recipe)
+    rates: list[float] = []
+    learn = trainer.learner.learn
+
+    def spy(images: Tensor, targets: Tensor, taught: Answer | None, weights: Tensor, rate: float) -> Tensor:
+        terms = learn(images, targets, taught, weights, rate)
+        rates.append(trainer.learner.optimizer.param_groups[0]["lr"])
+        return terms
+
+    monkeypatch.setattr(trainer.learner, "learn", spy)
+    history: tuple[dict[str, Any], ...] = ()
+    for _ in range(recipe.epochs):
+        done = train_epoch(trainer.learner, trainer.batches, recipe, Position(history))
+        assert isinstance(done, dict)
+        assert done["lr"] == rates[-1]
+        history += (done,)
+    steps, warmup = trainer.batches.per_epoch * recipe.epochs, 4
+    assert len(rates) == steps == 18
+    rising = [0.05 * (step + 1) / warmup for step in range(warmup)]
+    falling = [0.025 * (1 + math.cos(math.pi * step / (steps - warmup))) for step in range(steps - warmup)]
+    assert rates == pytest.approx([*rising, *falling])
+
+
+@pytest.mark.parametrize("mixed", [{"mixup": 1.0}, {"cutmix": 1.0}])
+def test_the_teacher_sees_the_mixed_images_that_the_student_sees(scenes: Path, mixed: dict[str, float]) -> None:
+    recipe = replace(RECIPE, loss={"kd": 1.0}, augmentation=Augmentation(shift=0.0, flip=False, **mixed))
+    trainer = tiny_trainer(scenes, recipe, teacher=a_teacher())
+    teacher = a_teacher().eval()
+    for batch in trainer.batches.of(0):
+        assert (batch.targets.max(dim=1).values < 1).any(), "images were mixed"
+        assert batch.taught is not None
+        values = batch.images.permute(0, 3, 1, 2).float() / 255
+        with torch.no_grad():
+            expected = teacher((values - 0.5) / 0.25)
+        torch.testing.assert_close(batch.taught.logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_maps_are_compared_for_the_class_that_the_teacher_predicts(scenes: Path) -> None:
+    trainer = tiny_trainer(scenes, replace(RECIPE, loss={"kd": 1.0}), teacher=a_teacher())
+    student, images = trainer.learner.student.eval(), trainer.examiner.val.pixels
+    answers = trainer.examiner.teacher_beliefs
+    assert answers is not None and answers.maps is not None
+    every = torch.arange(len(CLASSES)).expand(len(images), -1)
+    with torch.no_grad():
+        maps = student(images, every).maps
+        own = student(images, 0).logits.argmax(dim=1)
+    assert maps is not None
+    classes = answers.logits.argmax(dim=1)
+    assert (classes != own).any(), "the test needs images on which student and teacher differ"
+
+    def mean_pearson(classes: Tensor) -> float:
+        chosen = maps[torch.arange(len(images)), classes]
+        pairs = zip(chosen.flatten(1).numpy(), answers.maps.flatten(1).numpy(), strict=True)
+        return float(np.mean([np.corrcoef(ours, theirs)[0, 1] for ours, theirs in pairs]))
+
+    found = trainer.examiner.validate()["val_map_pearson"]
+    assert found == pytest.approx(mean_pearson(classes), abs=1e-5)
+    assert abs(found - mean_pearson(own)) > 1e-3
+
+
+def test_test_figures_are_those_of_the_weights_they_are_named_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_scenes(tmp_path / "data", train=8, val=4)
+    shutil.copytree(data / "val", data / "test")
+    losses = iter((0.1, 0.2, 0.3))
+    monkeypatch.setattr(evaluate.Examiner, "validate", lambda _: {"val_loss": next(losses)})
+    request = Request(str(data), "small:resnet8", epochs=3, batch_size=8)
+    record = start_run(request, tmp_path / "run", Listener(), "cpu")
+    assert record.result is not None and record.result["best"]["epoch"] == 1
+
+    index = load(scan(str(data)), record.input)
+    pixels = torch.from_numpy(np.ascontiguousarray(index.val.images)).permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(values)[:, None, None] for values in (record.input.mean, record.input.std))
+    expected = {}
+    for name, file in (("best", BEST), ("last", LAST)):
+        model = build(record.model, SIDE)
+        state = load_file(tmp_path / "run" / file)
+        model.load_state_dict({key[6:]: value for key, value in state.items() if key.startswith("model.")})
+        with torch.no_grad():
+            logits = model.eval()((pixels - mean) / std)
+        expected[name] = float(F.cross_entropy(logits, torch.as_tensor(index.val.targets)))
+    assert expected["best"] != pytest.approx(expected["last"], rel=1e-2)
+    found = {name: figures["test_loss"] for name, figures in record.result["test"].items()}
+    assert found == pytest.approx(expected, rel=1e-3)
