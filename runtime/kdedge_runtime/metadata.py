@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.heat import UNMEASURED, MapDisplay
 
-__all__ = ["SCHEMA", "ImageInput", "Interpolation", "Metadata", "Outputs", "Resize"]
+__all__ = ["SCHEMA", "ImageInput", "Interpolation", "Metadata", "Outputs", "Resize", "outputs_of"]
 
 SCHEMA = 1
 PREFIX = "kdedge."
@@ -105,7 +105,7 @@ class Metadata:
         try:
             values["labels"] = _labels(_checked(values["labels"], list))
             values["input"] = _image_input(_checked(values["input"], dict))
-            values["outputs"] = _outputs(_checked(values["outputs"], dict))
+            values["outputs"] = outputs_of(_checked(values["outputs"], dict))
             if values.get("task", "classify") != "classify":
                 raise ValueError(f"unknown task {values['task']!r}")
             metadata = cls(**values)
@@ -162,7 +162,13 @@ def _image_input(values: dict[str, Any]) -> ImageInput:
     return spec
 
 
-def _outputs(values: dict[str, Any]) -> Outputs:
+def outputs_of(values: dict[str, Any]) -> Outputs:
+    """Read the outputs from their metadata entry.
+
+    Raises:
+        TypeError: a value is of another type.
+        ValueError: a value is impossible.
+    """
     display = MapDisplay(**_known(MapDisplay, _checked(values.get("display", {}), dict)))
     outputs = Outputs(**_known(Outputs, values) | {"display": display})
     _checked(outputs.method, str)

@@ -81,6 +81,7 @@ class TestWhatItKeeps:
             "head": "GAP+Linear",
             "map_height": 8,
             "map_width": 8,
+            "display": {"shift_x": 0.0, "shift_y": 0.0, "typical_contrast": None},
         }
 
     @pytest.mark.parametrize("pixels", [None, HALF], ids=["map only", "with a front"])

@@ -26,7 +26,7 @@ from kdedge_export.surgery.view import GraphView
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.files import file_sha256, staged
 from kdedge_runtime.golden import record
-from kdedge_runtime.metadata import ImageInput, Metadata, Outputs
+from kdedge_runtime.metadata import ImageInput, Metadata, Outputs, outputs_of
 
 __all__ = ["ExplainedFile", "explain_file"]
 
@@ -102,7 +102,7 @@ def explain_file(
         return _copied(source, output, props)
     original, logits = _with_logits(original, str(source), had_map, head, side_px)
     view = GraphView(original)
-    looked_at = Outputs(**json.loads(props[OUTPUTS])).target_layer if had_map else target
+    looked_at = outputs_of(json.loads(props[OUTPUTS])).target_layer if had_map else target
 
     def find(is_cut: bool) -> Anatomy:
         return dissect(view, str(source), logits, target=looked_at, side_px=side_px, is_cut=is_cut)
@@ -116,7 +116,7 @@ def explain_file(
         raise UsageError(f"{source} takes pictures of {width} × {height} px and no others. Leave --size out.")
     map_error, no_derivative_of = None, None
     if saliency is None:
-        outputs = Outputs(**json.loads(props[OUTPUTS]))
+        outputs = outputs_of(json.loads(props[OUTPUTS]))
     else:
         builder.write(model)
         _declare(model, parts)
@@ -180,7 +180,7 @@ def _copied(source: Path, output: Path, props: dict[str, str]) -> ExplainedFile:
     with staged(output) as temporary:
         shutil.copyfile(source, temporary)
     metadata = Metadata.from_props(props) if "kdedge.schema" in props else None
-    return ExplainedFile(output, Outputs(**json.loads(props[OUTPUTS])), was_explained=True, metadata=metadata)
+    return ExplainedFile(output, outputs_of(json.loads(props[OUTPUTS])), was_explained=True, metadata=metadata)
 
 
 def _checked_map(
