@@ -9,6 +9,7 @@ import onnxruntime as ort
 from kdedge_runtime.arithmetic import kernels_saturate
 from kdedge_runtime.board import BoardState, Throttling, read_board
 from kdedge_runtime.checks import Check, bounded
+from kdedge_runtime.default_class import run_without_class
 from kdedge_runtime.devices import DeviceProfile
 from kdedge_runtime.golden import Golden, mean_error
 from kdedge_runtime.model import Model
@@ -83,6 +84,9 @@ def _outputs(model: Model, golden: Golden) -> Iterator[Check]:
     if golden.saliency_map is None:
         yield Check("map", "not judged: the file gives none", "", None)
         return
+    free = run_without_class(model, golden.images)
+    kept = free.fault or f"{free.kept} of {free.images}"
+    yield Check("default class", kept, f"{free.images} of {free.images}", free.fault is None)
     maps = np.concatenate([one.saliency_map for one in said if one.saliency_map is not None])
     yield bounded("map", mean_error(maps, golden.saliency_map), map_tolerance, "{:.4f} of the range")
 
