@@ -21,6 +21,7 @@ from kdedge_runtime.heat import OPACITY
 from kdedge_runtime.model import Model, available_providers
 from kdedge_runtime.opened_model import opened_model
 from kdedge_runtime.pictures import is_picture
+from kdedge_runtime.printable import printable
 from kdedge_runtime.progress import RunSummary
 from kdedge_runtime.runner import RunSettings, run, stopped_by_signals
 from kdedge_runtime.sinks.sink import Sink
@@ -279,7 +280,7 @@ def _start_line(model: Model, setup: _Setup, method: str | None) -> str:
         _number_format(model.metadata.quantization),
         _map(model, method),
     ]
-    return " · ".join(parts)
+    return printable(" · ".join(parts))
 
 
 def _map(model: Model, method: str | None) -> str:

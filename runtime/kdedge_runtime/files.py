@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.printable import printable
 
 __all__ = ["UniqueNames", "file_sha256", "remove_staged", "shortened", "staged", "utf8_path", "write_whole", "written"]
 
@@ -81,9 +82,10 @@ def written(name: str) -> str:
     r"""A file's name as the same text on every machine, which can be hashed, printed and put into a report.
 
     macOS decomposes accents, others do not; old archives leave bytes that are no UTF-8, which become such as `\xe9`.
+    Control characters, which could forge a line of a log, are escaped the same way.
     """
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return unicodedata.normalize("NFC", text)
+    return printable(unicodedata.normalize("NFC", text))
 
 
 def shortened(stem: str) -> str:
