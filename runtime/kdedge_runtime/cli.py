@@ -85,8 +85,16 @@ def build_parser(prog: str = "kdedge-run") -> argparse.ArgumentParser:
     where.add_argument(
         "--token",
         metavar="TOKEN",
-        help="what browsers and programs have to show the view (default: $KDEDGE_TOKEN, or one made anew where the "
-        "network can reach it)",
+        help="what browsers and programs have to show the view (default: $KDEDGE_TOKEN, which is not printed, or one "
+        "made anew where the network can reach it)",
+    )
+    where.add_argument(
+        "--tls",
+        nargs="?",
+        const="",
+        metavar="PEM",
+        help="serve the view over HTTPS with a PEM file of a private key and its certificate (default: one made for "
+        "this run)",
     )
     where.add_argument(
         "--feedback",
