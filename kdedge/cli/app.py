@@ -21,6 +21,7 @@ from kdedge.cli.train import train
 from kdedge.cli.validate import validate
 from kdedge.cli.web import web
 from kdedge_runtime.errors import KdedgeError
+from kdedge_runtime.printable import printable, printable_lines
 
 __all__ = ["app", "main"]
 
@@ -59,11 +60,11 @@ def main() -> None:
     try:
         app(prog_name="kdedge")
     except KdedgeError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {printable_lines(str(error))}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:  # a full disk, a folder of somebody else's
         what = error.filename or "A file"
-        typer.echo(f"error: {what} cannot be read or written: {error.strerror or error}.", err=True)
+        typer.echo(f"error: {printable(str(what))} cannot be read or written: {error.strerror or error}.", err=True)
         sys.exit(KdedgeError.exit_code)
     except SystemExit as done:
         if done.code == INTERRUPTED:  # Typer turns Ctrl-C into this code without a word
