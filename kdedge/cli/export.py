@@ -29,6 +29,14 @@ class Method(StrEnum):
     NONE = "none"
 
 
+class Resize(StrEnum):
+    """How pictures become the input's size."""
+
+    CROP = "crop"
+    SQUASH = "squash"
+    LETTERBOX = "letterbox"
+
+
 def export(
     source: Annotated[
         str | None,
@@ -51,7 +59,7 @@ def export(
         Method | None,
         typer.Option(
             help="Saliency map, or none for the plain graph. "
-            "[default: gradcam; with --from-onnx reciprocam where gradcam cannot be had]"
+            "[default: gradcam; with --from-onnx reciprocam where an operator has no derivative]"
         ),
     ] = None,
     target_layer: Annotated[
@@ -83,6 +91,16 @@ def export(
     std: Annotated[str | None, typer.Option(help="With --mean; such as 0.229,0.224,0.225 or 1/255.")] = None,
     bgr: Annotated[bool, typer.Option("--bgr", help="With --mean: the model wants blue first.")] = False,
     size: Annotated[int | None, typer.Option(min=16, help="With --from-onnx: input side in px, if open.")] = None,
+    resize: Annotated[
+        Resize | None,
+        typer.Option(help="With --from-onnx: cut the centre, stretch, or fit between black borders. [default: crop]"),
+    ] = None,
+    crop_fraction: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="With --resize crop: share of the shorter side. [default: 1]")
+    ] = None,
+    head: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --from-onnx: output to explain, of several.")
+    ] = None,
 ) -> None:
     """Write one ONNX file that gives the answer and the reason."""
     from kdedge.cli.from_model import ModelExport, export_model_file
@@ -97,7 +115,10 @@ def export(
         "--device": device,
     }
     of_models = {"SOURCE": source, "--quantize": quantize, "--weights": weights} | quantizing
-    of_files = {"--labels": labels, "--mean": mean, "--std": std, "--bgr": bgr, "--size": size}
+    of_files = {"--labels": labels, "--mean": mean, "--std": std, "--bgr": bgr, "--size": size, "--head": head} | {
+        "--resize": resize,
+        "--crop-fraction": crop_fraction,
+    }
     if from_onnx is not None:
         if quantize:
             raise UsageError(
@@ -106,7 +127,22 @@ def export(
         for option in _given(of_models):
             raise UsageError(f"--from-onnx {from_onnx} is all there is to export. Leave {option} out.")
         asked = None if method is None else method.value
-        export_onnx_file(OnnxExport(from_onnx, output, asked, target_layer, labels, mean, std, bgr, size))
+        export_onnx_file(
+            OnnxExport(
+                source=from_onnx,
+                output=output,
+                method=asked,
+                target=target_layer,
+                labels=labels,
+                mean=mean,
+                std=std,
+                bgr=bgr,
+                size=size,
+                head=head,
+                resize=None if resize is None else resize.value,
+                crop_fraction=crop_fraction,
+            )
+        )
         return
     for option in _given(of_files):
         raise UsageError(f"{option} goes with --from-onnx MODEL.onnx. Leave it out.")

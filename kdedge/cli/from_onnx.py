@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from kdedge_runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from kdedge_export.surgery import PixelInput
+    from kdedge_export.surgery import Geometry, PixelInput
+    from kdedge_runtime.metadata import Resize
 
 __all__ = ["OnnxExport", "export_onnx_file"]
 
@@ -27,6 +28,9 @@ class OnnxExport:
     std: str | None
     bgr: bool
     size: int | None
+    head: str | None
+    resize: "Resize | None"
+    crop_fraction: float | None
 
     def __post_init__(self) -> None:
         """Refuse what means nothing.
@@ -58,13 +62,25 @@ class OnnxExport:
             )
         return PixelInput(mean, std, self.bgr)
 
+    def geometry(self) -> "Geometry | None":
+        """How pictures become the model's size; None where nobody says.
+
+        Raises:
+            UsageError: there is no such geometry.
+        """
+        from kdedge_export.surgery import Geometry
+
+        if self.resize is None and self.crop_fraction is None:
+            return None
+        return Geometry(self.resize or "crop", 1.0 if self.crop_fraction is None else self.crop_fraction)
+
 
 def export_onnx_file(asked: OnnxExport) -> None:
     """Write the file with its map and say what became of it."""
     from kdedge.report.explaining import print_explained
     from kdedge.report.progress import step_progress
     from kdedge.workflow.explain_onnx import explain_onnx
-    from kdedge_export.surgery.saliency import as_method
+    from kdedge_export.surgery.methods import as_method
 
     with step_progress() as progress:
         result = explain_onnx(
@@ -74,7 +90,9 @@ def export_onnx_file(asked: OnnxExport) -> None:
             method=None if asked.method is None else as_method(asked.method),
             pixels=asked.pixels(),
             labels=asked.labels,
+            geometry=asked.geometry(),
             side_px=asked.size,
+            head=asked.head,
             progress=progress,
         )
     print_explained(result, asked.source)

@@ -8,8 +8,10 @@ from rich.text import Text
 
 from kdedge_runtime.printable import printable_lines
 
-__all__ = ["PrintableConsole", "flagged", "stderr_console"]
+__all__ = ["BUSY", "PrintableConsole", "flagged", "stderr_console"]
 
+BUSY = "other programs kept the machine busy meanwhile: the times above are rough, measure again when it is idle"
+"""What stands beside times that were disturbed."""
 _LOG_COLUMNS = 120
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from kdedge.report.console import flagged, stderr_console
+from kdedge.report.console import BUSY, flagged, stderr_console
 from kdedge.workflow.explain_onnx import ExplainedOnnx
 from kdedge_export.surgery.map_check import CONFIRMED
+from kdedge_export.surgery.methods import TITLES, as_method
 
 __all__ = ["print_explained"]
 
@@ -57,12 +58,14 @@ def _say_method(result: ExplainedOnnx, console: Console) -> None:
     assert cost is not None
     same = "bit for bit" if file.output_error == 0 else f"relative error {file.output_error:.0e}"
     say(f"  [✓] its own outputs are the original's ({same})")
-    name = {"gradcam": "Grad-CAM", "reciprocam": "ReciproCAM"}[outputs.method]
-    why = f": {file.why_not_gradcam} has no derivative here" if file.why_not_gradcam else ""
+    name = TITLES[as_method(outputs.method)]
+    why = f": {file.no_derivative_of} has no derivative here" if file.no_derivative_of else ""
     if file.map_error is None:
         say(f"  [✓] map: {name}{why}, as it was")
     elif file.is_map_confirmed:
-        against = "masked runs" if outputs.method == "reciprocam" else "differences of the logits"
+        against = {"reciprocam": "masked runs", "eigencam": "its definition"}.get(
+            outputs.method, "differences of the logits"
+        )
         say(f"  [✓] map: {name}{why}, agrees with {against} (relative error {file.map_error:.0e})")
     else:
         say(f"  map: {name}{why}")
@@ -77,3 +80,8 @@ def _say_method(result: ExplainedOnnx, console: Console) -> None:
     say(f"      {cells}{outputs.head} head, of {outputs.target_layer}")
     time = f"{cost.latency:.2f} × the time" if cost.latency >= 1 else "no time that can be told from noise"
     say(f"  the map costs {cost.macs:.3f} × the MACs and, measured here on one thread, {time}")
+    if cost.front_latency is not None:
+        front = f"{cost.front_latency:.2f} × the time" if cost.front_latency >= 1 else "no time either"
+        say(f"  uint8 pixels as input cost {front}, of the file's own input")
+    if cost.is_busy:
+        console.print(flagged("note", BUSY), soft_wrap=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from kdedge.report.console import flagged, stderr_console
+from kdedge.report.console import BUSY, flagged, stderr_console
 from kdedge.workflow.inspect_model import Inspected
 from kdedge_export.html.text import large
 from kdedge_runtime.printable import printable
@@ -42,6 +42,8 @@ def print_inspected(inspected: Inspected, page: Path) -> None:
         f"{inspected.path}  {inspected.bytes / 1e6:.2f} MB, {large(structure.parameters)} parameters, "
         f"{large(structure.macs)} MACs an image; on one thread here {times.whole_ms:.2f} ms, profiled"
     )
+    if times.is_busy:
+        console.print(flagged("note", BUSY), soft_wrap=True)
     if inspected.seen is not None:
         decision, labels = inspected.seen.decision, inspected.seen.labels
         answers = ", ".join(f"{labels[index]} {100 * share:.1f} %" for index, share in decision.ranking[:3])

@@ -8,13 +8,13 @@ from pathlib import Path
 import onnx
 
 from kdedge_export.inspect.structure import structure_of
-from kdedge_export.surgery import ExplainedFile, PixelInput, explain_file, read_labels
+from kdedge_export.surgery import ExplainedFile, Geometry, PixelInput, explain_file, read_labels
 from kdedge_export.surgery.load import load_file, unread_inputs
+from kdedge_export.surgery.methods import Method
 from kdedge_export.surgery.port import example_feed, image_port
-from kdedge_export.surgery.saliency import Method
 from kdedge_export.surgery.view import GraphView, session_of
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.timing import fastest_ms
+from kdedge_runtime.timing import CpuShare, fastest_ms
 
 __all__ = ["ExplainedOnnx", "MapCost", "explain_onnx"]
 
@@ -23,12 +23,19 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class MapCost:
-    """What the map costs on top of the answer, for one image."""
+    """Cost of the map and of the pixel front on top of the answer, for one image.
+
+    Latencies are the fastest of 30 runs each, measured here in turn on one thread.
+    """
 
     macs: float
     """Multiply-accumulates with the map over those without."""
     latency: float
-    """Latency with the map over that without, the fastest of 30 runs each, measured here in turn on one thread."""
+    """Latency with the map over that without, both behind the same front."""
+    front_latency: float | None = None
+    """Latency with the front over that of the file's own input; None where there is no front."""
+    is_busy: bool = False
+    """Whether other programs took part of the machine meanwhile, so that the latencies are rough."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +56,10 @@ def explain_onnx(
     target: str | None = None,
     method: Method | None = None,
     pixels: PixelInput | None = None,
+    geometry: Geometry | None = None,
     labels: Path | None = None,
     side_px: int | None = None,
+    head: str | None = None,
     progress: Progress = lambda *_: None,
 ) -> ExplainedOnnx:
     """Write `MODEL.explained.onnx` beside a file, or `output`; see `kdedge_export.surgery.explain_file`.
@@ -59,10 +68,12 @@ def explain_onnx(
         source: the `.onnx` file.
         output: the file to write.
         target: the tensor that the map looks at.
-        method: None takes Grad-CAM where it can be had, else ReciproCAM.
+        method: None takes the default of its head where it can be had, else ReciproCAM.
         pixels: how pixels become its input, which makes it a file that `kdedge run` takes.
+        geometry: how pictures become its size.
         labels: a file of class names.
         side_px: side of the input where the graph leaves it open.
+        head: the output to explain, where the file has several that rank classes.
         progress: told while long steps go on.
     """
     output = output or source.with_suffix(".explained.onnx")
@@ -70,7 +81,17 @@ def explain_onnx(
         raise UsageError(f"The model file must end in .onnx, got {output}.")
     names = None if labels is None else read_labels(labels)
     progress("operating and checking", 0, 1)
-    file = explain_file(source, output, target=target, method=method, pixels=pixels, labels=names, side_px=side_px)
+    file = explain_file(
+        source,
+        output,
+        target=target,
+        method=method,
+        pixels=pixels,
+        geometry=geometry,
+        labels=names,
+        side_px=side_px,
+        head=head,
+    )
     progress("operating and checking", 1, 1)
     if file.was_explained:
         return ExplainedOnnx(file, None)
@@ -79,13 +100,27 @@ def explain_onnx(
 
 
 def _cost(source: Path, output: Path, side_px: int | None) -> MapCost:
+    before, after = load_file(source), load_file(output)
+    without_map = _without_map(after)
+    has_front = image_port(GraphView(after), str(output)).name != image_port(GraphView(before), str(source)).name
+    graphs = [after, without_map, *([before] if has_front else [])]
     calls: list[Callable[[], object]] = []
-    macs: list[int] = []
-    for path in (source, output):
-        model = load_file(path)
-        port = image_port(GraphView(model), str(path))
-        session, feed = session_of(model, str(path), threads=1), example_feed(port, side_px, images=1)
-        macs.append(structure_of(model, **({} if side_px is None else {"side_px": side_px})).macs)
-        calls.append(partial(session.run, None, feed))
-    without_ms, with_ms = fastest_ms(*calls)
-    return MapCost(macs[1] / max(macs[0], 1), with_ms / without_ms)
+    for graph in graphs:
+        feed = example_feed(image_port(GraphView(graph), str(output)), side_px, images=1)
+        calls.append(partial(session_of(graph, str(output), threads=1).run, None, feed))
+    with CpuShare() as share:
+        with_map_ms, without_map_ms, *own_ms = fastest_ms(*calls)
+    side = {} if side_px is None else {"side_px": side_px}
+    macs = [structure_of(model, **side).macs for model in (before, after)]
+    front = without_map_ms / own_ms[0] if own_ms else None
+    return MapCost(macs[1] / max(macs[0], 1), with_map_ms / without_map_ms, front, share.is_busy)
+
+
+def _without_map(explained: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph without the outputs that explain, whose nodes onnxruntime then leaves out."""
+    plain = onnx.ModelProto()
+    plain.CopyFrom(explained)
+    kept = [value for value in plain.graph.output if value.name not in ("saliency_map", "explained_class")]
+    del plain.graph.output[:]
+    plain.graph.output.extend(kept)
+    return plain

@@ -12,6 +12,7 @@ from kdedge_export.inspect.decision import Decision, decide
 from kdedge_export.inspect.structure import Structure, structure_of
 from kdedge_export.inspect.timing import LayerTimes, time_layers
 from kdedge_export.inspect.weights import ClassWeights, class_weights
+from kdedge_export.surgery.answer import count_classes
 from kdedge_export.surgery.load import load_file
 from kdedge_export.surgery.port import example_feed, image_port
 from kdedge_export.surgery.view import Array, GraphView
@@ -84,9 +85,11 @@ def inspect_model(
         )
     if class_name is not None and picture is None:
         raise UsageError("--class names what to explain in a picture. Name a picture too, or leave --class out.")
+    view = GraphView(model)
+    port = image_port(view, str(path))
+    classes = count_classes(view, example_feed(port, None), str(path))
     progress("timing layers", 0, 1)
-    structure = structure_of(model)
-    feed = example_feed(image_port(GraphView(model), str(path)), None, images=1)
+    structure, feed = structure_of(model), example_feed(port, None, images=1)
     times = time_layers(model, feed, structure)
     progress("timing layers", 1, 1)
     loaded = Model.load(path) if explained else None
@@ -97,7 +100,6 @@ def inspect_model(
             seen = see_picture(model, loaded, picture, class_name=class_name, progress=progress)
         except HeadNotSupported as error:  # the layers are there to see all the same
             why_not_seen = str(error)
-    classes = len(labels) or _classes(structure)
     weights = class_weights(model, classes)
     names = labels or tuple(map(str, range(classes)))
     return Inspected(path, structure, times, weights, names, seen, why_not_seen)
@@ -147,7 +149,3 @@ def _model_file(source: str) -> Path:
         if not path.is_file():
             raise UsageError(f"There is no model file {path}. Write it first: kdedge export {source}")
     return path
-
-
-def _classes(structure: Structure) -> int:
-    return next((int(shape[1] or 0) for _, _, shape in structure.outputs if len(shape) == 2), 0)

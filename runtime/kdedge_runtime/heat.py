@@ -142,8 +142,8 @@ def heat_stats(
     cells = evidence.size
     entropy = float(-(held * np.log(held)).sum()) / math.log(cells) if cells > 1 else 0.0
     return HeatStats(
-        cx=(left + across * (right - left)) / width,
-        cy=(top + down * (bottom - top)) / height,
+        cx=min(max((left + across * (right - left)) / width, 0.0), 1.0),  # a letterbox's borders lie beyond the frame
+        cy=min(max((top + down * (bottom - top)) / height, 0.0), 1.0),
         area_frac=float((evidence > evidence.max() / 2).mean()),
         entropy=min(max(entropy, 0.0), 1.0),
     )

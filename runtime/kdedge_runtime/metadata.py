@@ -14,14 +14,14 @@ from typing import Any, Literal, get_args
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.heat import UNMEASURED, MapDisplay
 
-__all__ = ["MOST_CELLS", "SCHEMA", "ImageInput", "Interpolation", "Metadata", "Outputs", "Resize"]
+__all__ = ["MOST_CELLS", "SCHEMA", "ImageInput", "Interpolation", "Metadata", "Outputs", "Resize", "outputs_of"]
 
 SCHEMA = 1
 PREFIX = "kdedge."
 MOST_CELLS = 4_000_000
 """Of a saliency map."""
 _LONGEST_REASON = 200
-Resize = Literal["crop", "squash"]
+Resize = Literal["crop", "squash", "letterbox"]
 Interpolation = Literal["bilinear", "bicubic"]
 
 
@@ -31,7 +31,7 @@ class ImageInput:
 
     The graph takes uint8 RGB `[N, height, width, 3]` in [0, 255] and normalises by itself; what is left to the
     caller is the geometry. `resize="crop"` scales the shorter side to `size / crop_fraction` and cuts the centre,
-    `"squash"` scales both sides freely.
+    `"squash"` scales both sides freely, `"letterbox"` scales the longer side and fills the rest with black evenly.
     """
 
     height: int
@@ -41,7 +41,7 @@ class ImageInput:
     std: tuple[float, float, float]
     resize: Resize = "crop"
     crop_fraction: float = 1.0
-    """Share of the scaled shorter side that the crop keeps, in (0, 1]."""
+    """Share of the scaled shorter side that the crop keeps, in (0, 1]; other ways to resize ignore it."""
     interpolation: Interpolation = "bilinear"
     name: str = "image"
     kind: Literal["image"] = "image"
@@ -108,7 +108,7 @@ class Metadata:
         try:
             values["labels"] = _labels(_checked(values["labels"], list))
             values["input"] = _image_input(_checked(values["input"], dict))
-            values["outputs"] = _outputs(_checked(values["outputs"], dict))
+            values["outputs"] = outputs_of(_checked(values["outputs"], dict))
             if values.get("task", "classify") != "classify":
                 raise ValueError(f"unknown task {values['task']!r}")
             metadata = cls(**values)
@@ -168,7 +168,13 @@ def _image_input(values: dict[str, Any]) -> ImageInput:
     return spec
 
 
-def _outputs(values: dict[str, Any]) -> Outputs:
+def outputs_of(values: dict[str, Any]) -> Outputs:
+    """Read the outputs from their metadata entry.
+
+    Raises:
+        TypeError: a value is of another type.
+        ValueError: a value is impossible.
+    """
     display = MapDisplay(**_known(MapDisplay, _checked(values.get("display", {}), dict)))
     outputs = Outputs(**_known(Outputs, values) | {"display": display})
     _checked(outputs.method, str)

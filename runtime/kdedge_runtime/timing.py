@@ -1,5 +1,6 @@
 """How long calls take, and each stage of a frame, without growing on a device that runs for months."""
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -8,11 +9,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["WINDOW", "Stage", "StageTimer", "Stopwatch", "Tally", "fastest_ms", "latencies_ms"]
+__all__ = ["WINDOW", "CpuShare", "Stage", "StageTimer", "Stopwatch", "Tally", "fastest_ms", "latencies_ms"]
 
 WINDOW = 2048
 """Percentiles are those of this many most recent samples; means are of all."""
 _WARM_UPS = 5
+_LEAST_SHARE = 0.9
+"""Of one core, for a measurement on a machine that has nothing else to do."""
 
 
 def latencies_ms(*calls: Callable[[], object], runs: int = 30) -> tuple[float, ...]:
@@ -42,6 +45,25 @@ def _laps_ms(calls: Sequence[Callable[[], object]], runs: int) -> list[list[floa
             with watch:
                 call()
     return [list(watch.laps_ms[_WARM_UPS:]) for watch in watches]
+
+
+@dataclass
+class CpuShare:
+    """Watches over a block that computes without a pause, on one thread or more, for programs that disturb it."""
+
+    is_busy: bool = False
+    """Whether the block had less than nine tenths of one core, or more programs ran than there are cores."""
+    _started: tuple[float, float] = (0.0, 0.0)
+
+    def __enter__(self) -> "CpuShare":
+        self._started = time.perf_counter(), time.process_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        taken, computed = time.perf_counter() - self._started[0], time.process_time() - self._started[1]
+        # A minute's mean of what runs or waits; Windows has none.
+        waiting = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+        self.is_busy = computed < _LEAST_SHARE * taken or waiting > (os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)

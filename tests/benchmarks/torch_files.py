@@ -195,7 +195,7 @@ def measure(name: str, exporter: str, folder: Path) -> Row:
     except KdedgeError as error:
         return Row(name, exporter, "refused", str(error).replace(str(path), "MODEL.onnx"))
     cells = done.outputs.map_height or 0, done.outputs.map_width or 0
-    row = Row(name, exporter, done.outputs.method, done.why_not_gradcam or "", cells, done.outputs.target_layer or "")
+    row = Row(name, exporter, done.outputs.method, done.no_derivative_of or "", cells, done.outputs.target_layer or "")
     if done.outputs.method != "gradcam":
         return row
     errors = [_errors(model, done.path, row, normalised(1, seed, side)) for seed in (1, 2)]

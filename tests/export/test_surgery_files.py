@@ -81,6 +81,7 @@ class TestWhatItKeeps:
             "head": "GAP+Linear",
             "map_height": 8,
             "map_width": 8,
+            "display": {"shift_x": 0.0, "shift_y": 0.0, "typical_contrast": None},
         }
 
     @pytest.mark.parametrize("pixels", [None, HALF], ids=["map only", "with a front"])
@@ -275,6 +276,15 @@ class TestFront:
         done = explain_file(path, tmp_path / "ours.onnx", pixels=HALF)
         assert done.metadata.labels == tuple(names.values()) and not done.labels_are_numbers
 
+    def test_names_a_line_each_in_the_metadata(self, tmp_path: Path) -> None:
+        """As RapidOCR has them."""
+        path = write(tmp_path / "theirs.onnx", body() + head())
+        model = onnx.load(path)
+        helper.set_model_props(model, {"character": "\n".join(f"kind {index}" for index in range(CLASSES))})
+        onnx.save_model(model, path)
+        done = explain_file(path, tmp_path / "ours.onnx", pixels=HALF)
+        assert done.metadata.labels == tuple(f"kind {index}" for index in range(CLASSES))
+
     def test_without_names_the_classes_are_numbers(self, tmp_path: Path) -> None:
         done = explain_file(write(tmp_path / "theirs.onnx", body() + head()), tmp_path / "o.onnx", pixels=HALF)
         assert done.labels_are_numbers and done.metadata.labels[3] == "3"
@@ -437,19 +447,6 @@ class TestRefusals:
         with pytest.raises(HeadNotSupported, match=told):
             explain_file(path, tmp_path / "ours.onnx", side_px=SIDE)
 
-    def test_several_answers_and_how_to_keep_one(self, tmp_path: Path) -> None:
-        """As paddle2onnx writes GoogLeNet, with the heads that only training looks at."""
-        nodes = [*body(), *head(), node("Identity", ["logits"], "own"), node("Gemm", ["flat", "fc"], "more", transB=1)]
-        values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", CLASSES]) for name in ("own", "more")]
-        path = write(tmp_path / "theirs.onnx", nodes, outputs=values)
-        with pytest.raises(ModelFileError, match=r"Keep one of own, more, in Python: (.*)\.$") as refused:
-            explain_file(path, tmp_path / "ours.onnx")
-        typed = str(refused.value).partition("in Python: ")[2].removesuffix(".")
-        assert typed == f'onnx.utils.extract_model("{path}", "one.onnx", ["x"], ["own"])'
-        onnx.utils.extract_model(path, tmp_path / "one.onnx", ["x"], ["own"])
-        done = explain_file(tmp_path / "one.onnx", tmp_path / "ours.onnx")
-        assert done.outputs.head == "GAP+Linear"
-
     def test_no_classes(self, tmp_path: Path) -> None:
         values = [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", 12, 8, 8])]
         path = write(tmp_path / "theirs.onnx", body(), outputs=values)
@@ -516,13 +513,26 @@ class TestLabels:
             ("names.json", '["cat", "dog"]'),
             ("names.json", '{"0": "cat", "1": "dog"}'),
             ("names.json", '{"1": ["n02", "dog"], "0": ["n01", "cat"]}'),
+            ("class_indices.json", '{"dog": 1, "cat": 0}'),
+            ("names.txt", "0: cat\n1: dog\n"),
+            ("names.txt", "1: dog\n0: cat\n"),
+            ("names.csv", "0,cat\n1,dog\n"),
+            ("names.txt", "0\tcat\n1\tdog\n"),
         ],
     )
     def test_ways_to_write_them(self, tmp_path: Path, name: str, text: str) -> None:
         (tmp_path / name).write_text(text)
         assert read_labels(tmp_path / name) == ("cat", "dog")
 
-    @pytest.mark.parametrize(("name", "text"), [("a.txt", "\n"), ("a.json", "{}"), ("a.json", "["), ("a.json", "[1]")])
+    @pytest.mark.parametrize("text", ["7: cat\n8: dog\n", "0: cat\ndog\n", "0: cat\n0: dog\n"])
+    def test_numbers_that_are_not_those_of_the_classes_belong_to_the_names(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / "names.txt").write_text(text)
+        assert read_labels(tmp_path / "names.txt") == tuple(text.split("\n")[:2])
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [("a.txt", "\n"), ("a.json", "{}"), ("a.json", "["), ("a.json", "[1]"), ("a.json", '{"cat": 0, "dog": 2}')],
+    )
     def test_none(self, tmp_path: Path, name: str, text: str) -> None:
         (tmp_path / name).write_text(text)
         with pytest.raises(UsageError, match=r"a\.(txt|json)"):

@@ -255,7 +255,7 @@ class TestReciproCam:
         path = to_onnx(model, tmp_path / "theirs.onnx", dynamo=dynamo, batch=batch)
         done = explain_file(path, tmp_path / "ours.onnx")
         assert done.outputs.method == "reciprocam"
-        assert done.why_not_gradcam == "TopK"
+        assert done.no_derivative_of == "TopK"
         for seed in (1, 2):
             x = inputs(batch or 3, seed)
             found = run(done.path, x)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,6 +15,7 @@ from kdedge.workflow.explain_onnx import explain_onnx
 from kdedge_export.surgery import PixelInput, explain_file, explained, front
 from kdedge_export.surgery.builder import Builder
 from kdedge_export.surgery.map_check import CONFIRMED
+from kdedge_export.surgery.port import Port
 from kdedge_runtime.errors import KdedgeError
 
 CELLS = 8
@@ -131,9 +133,11 @@ class TestOutputs:
 
     def test_a_wrong_front_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         right = front._front
-        monkeypatch.setattr(
-            front, "_front", lambda b, port, pixels, out: right(b, port, PixelInput(pixels.std, pixels.mean), out)
-        )
+
+        def exchanged(builder: Builder, port: Port, pixels: PixelInput, *rest: Any) -> list[onnx.NodeProto]:
+            return right(builder, port, PixelInput(pixels.std, pixels.mean), *rest)
+
+        monkeypatch.setattr(front, "_front", exchanged)
         path = write(tmp_path / "theirs.onnx", body() + head())
         pixels = PixelInput((0.4, 0.5, 0.6), (0.2, 0.3, 0.1))
         with pytest.raises(KdedgeError, match="gives other answers"):

@@ -499,7 +499,7 @@ class TestReciproCam:
         graph.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
         onnx.save_model(graph, path)
         done = explain_file(path, tmp_path / "ours.onnx")
-        assert (done.outputs.method, done.why_not_gradcam) == ("reciprocam", "Gelu")
+        assert (done.outputs.method, done.no_derivative_of) == ("reciprocam", "Gelu")
         assert_runs_again(done, model, "blocks.0", 1)
 
 

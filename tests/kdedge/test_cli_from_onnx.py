@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 from training_toys import Outcome
 
-from kdedge_runtime import Model
+from kdedge_runtime import Model, timing
 from kdedge_runtime.sources.scenes import render_scene
 
 SIDE, CLASSES = 32, 3
@@ -135,9 +135,11 @@ class TestFromOnnx:
             pytest.param(front, arguments, complaint, id=f"{front}, {' '.join(arguments)}")
             for front in ("with a front", "without")
             for arguments, complaint in (
-                (["--target-layer", "x"], "Leave --target-layer and --method out"),
-                (["--method", "gradcam"], "Leave --target-layer and --method out"),
-                (["--method", "reciprocam"], "Leave --target-layer and --method out"),
+                (["--target-layer", "x"], "Leave --target-layer, --method and --head out"),
+                (["--method", "gradcam"], "Leave --target-layer, --method and --head out"),
+                (["--head", "output"], "Leave --target-layer, --method and --head out"),
+                (["--resize", "squash"], "Leave --resize out"),
+                (["--method", "reciprocam"], "Leave --target-layer, --method and --head out"),
                 (["--mean", "0.5", "--std", "0.5"], "Leave --mean and --std out"),
                 (["--labels", "THREE"], "Leave --labels out"),
                 (["--size", "64"], "Leave --size out"),
@@ -212,7 +214,11 @@ class TestFromOnnx:
             (["--method", "none"], "Leave one of them out"),
             (["--target-layer", "nowhere"], "has no tensor 'nowhere'"),
             (["--labels", "nowhere.txt"], "nowhere.txt cannot be read"),
-            (["--labels", "THREE"], "Labels go into a file that kdedge can run"),
+            (["--labels", "THREE"], "--labels goes into a file that kdedge can run"),
+            (["--resize", "squash"], "--resize goes into a file that kdedge can run"),
+            (["--crop-fraction", "1.5", "--mean", "0", "--std", "1"], "1.5 is no share of the picture"),
+            (["--crop-fraction", "0.9", "--resize", "squash"], "--crop-fraction goes with --resize crop"),
+            (["--head", "nowhere"], "has no head 'nowhere' that ranks classes. It has: output"),
             (["--size", "64"], "takes pictures of 32 × 32 px and no others"),
             (["-o", "model.pt"], "must end in .onnx"),
             (["resnet18"], "Leave SOURCE out"),
@@ -250,6 +256,29 @@ class TestFromOnnx:
         done = command("validate", runnable, "--data", scenes)
         assert done.code == 2
         assert "was made of net.onnx" in done.err
+
+
+class TestTimes:
+    """A figure that was measured while other programs ran is marked."""
+
+    @pytest.mark.parametrize("waiting", [0.0, 1000.0], ids=["idle", "busy"])
+    def test_export_and_inspect_mark_a_busy_machine(
+        self, command: Command, tmp_path: Path, theirs: Path, monkeypatch: pytest.MonkeyPatch, waiting: float
+    ) -> None:
+        monkeypatch.setattr(timing.os, "getloadavg", lambda: (waiting, 0.0, 0.0))
+        monkeypatch.setattr(timing, "_LEAST_SHARE", 0.0)
+        done = command("export", "--from-onnx", theirs, "-o", tmp_path / "o.onnx", "--mean", "0", "--std", "1/255")
+        assert done.code == 0, done.err
+        assert ("machine busy" in done.err) == (waiting > 0)
+        assert re.search(r"the map costs .* × the MACs", done.err)
+        assert re.search(r"uint8 pixels as input cost (\d+\.\d\d × the time|no time)", done.err)
+        page = tmp_path / "page.html"
+        listed = command("inspect", theirs, "-o", page)
+        assert ("machine busy" in listed.err) == (waiting > 0)
+        assert ("while it was busy" in page.read_text()) == (waiting > 0)
+
+    def test_a_file_without_a_front_has_no_cost_of_one(self, command: Command, tmp_path: Path, theirs: Path) -> None:
+        assert "uint8 pixels" not in command("export", "--from-onnx", theirs, "-o", tmp_path / "o.onnx").err
 
 
 class TestInspect:

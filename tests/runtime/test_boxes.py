@@ -19,7 +19,7 @@ def test_a_box_covers_the_pixels_whose_centres_it_holds() -> None:
     assert box_mask(narrower, 4, 6)[0, 1].tolist() == [False, False, False, True, True, False]
 
 
-@pytest.mark.parametrize("rule", [{}, {"resize": "squash"}, {"crop_fraction": 0.8}])
+@pytest.mark.parametrize("rule", [{}, {"resize": "squash"}, {"crop_fraction": 0.8}, {"resize": "letterbox"}])
 def test_a_box_lies_where_the_models_picture_of_it_does(rule: dict[str, object]) -> None:
     """Paint the box, bring the picture to size as the device does, and look where it went."""
     spec = ImageInput(48, 48, (0.5,) * 3, (0.5,) * 3, **rule)  # type: ignore[arg-type]

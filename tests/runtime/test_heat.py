@@ -63,6 +63,13 @@ def test_the_centre_is_given_in_the_frame_and_not_in_the_crop() -> None:
     assert stats.cy == pytest.approx(45 / 360)
 
 
+def test_heat_on_the_border_of_a_letterbox_lies_at_the_edge_of_the_frame() -> None:
+    letterbox = (0.0, -140.0, 640.0, 500.0)  # of a frame of 640 × 360
+    assert heat_stats(_map(c00=1.0), letterbox, 360, 640).cy == 0.0
+    assert heat_stats(_map(c33=1.0), letterbox, 360, 640).cy == 1.0
+    assert heat_stats(_map(c10=1.0, c20=1.0), letterbox, 360, 640).cy == pytest.approx(0.5)
+
+
 def test_even_evidence_is_everywhere() -> None:
     stats = heat_stats(np.full((7, 5), 0.3, dtype=np.float32), WHOLE, 50, 100)
     assert (stats.cx, stats.cy, stats.area_frac) == pytest.approx((0.5, 0.5, 1.0))

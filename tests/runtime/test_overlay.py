@@ -44,6 +44,22 @@ def test_heat_lies_where_its_cell_lies() -> None:
     assert (rows * glow).sum() / glow.sum() == pytest.approx(315, abs=12)
 
 
+def test_heat_of_a_letterbox_is_cut_at_the_edges_of_the_picture() -> None:
+    """The same heat on a picture that holds the borders too, of which the middle is cut out."""
+    heat = np.random.default_rng(1).random((4, 4)).astype(np.float32)
+    black = np.zeros((360, 640, 3), np.uint8)
+    drawn = draw_overlay(black, heat, (0.0, -140.0, 640.0, 500.0))
+    whole = draw_overlay(np.zeros((640, 640, 3), np.uint8), heat, (0.0, 0.0, 640.0, 640.0))
+    assert np.abs(drawn.astype(int) - whole[140:500]).max() <= 3
+    assert drawn.any()
+    np.testing.assert_array_equal(draw_overlay(black, None, (0.0, -140.0, 640.0, 500.0)), black)
+
+
+def test_a_strip_in_a_letterbox_takes_no_more_memory_than_itself() -> None:
+    strip = np.zeros((4, 3000, 3), np.uint8)
+    assert draw_overlay(strip, np.ones((4, 4), np.float32), (0.0, -1498.0, 3000.0, 1502.0)).shape[1] % 3000 == 0
+
+
 @pytest.mark.parametrize("shift", [(0.5, 0.0), (0.0, -0.4), (-0.25, 1.0)])
 def test_a_shift_moves_the_heat_by_parts_of_a_cell(shift: tuple[float, float]) -> None:
     heat = np.zeros((6, 6), np.float32)

@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.preprocess import fit, visible_box
@@ -47,6 +48,49 @@ def test_squash_sees_everything() -> None:
     assert visible_box(360, 640, ImageInput(64, 64, resize="squash", **PLAIN)) == (0, 0, 640, 360)
 
 
+class TestLetterbox:
+    @pytest.mark.parametrize(
+        ("shape", "inner"),
+        [
+            ((360, 640), (14, 0, 36, 64)),  # top, left, height, width
+            ((640, 360), (0, 14, 64, 36)),
+            ((64, 64), (0, 0, 64, 64)),
+            ((10, 30), (21, 0, 21, 64)),
+            ((3, 1000), (31, 0, 1, 64)),
+            ((1, 1), (0, 0, 64, 64)),
+        ],
+    )
+    def test_the_whole_picture_lies_between_black_borders(
+        self, shape: tuple[int, int], inner: tuple[int, int, int, int]
+    ) -> None:
+        spec = ImageInput(64, 64, resize="letterbox", **PLAIN)
+        fitted = fit(np.full((*shape, 3), 200, np.uint8), spec)
+        rows, columns = (np.nonzero(fitted.any((axis, 2)))[0] for axis in (1, 0))
+        top, left, height, width = inner
+        assert (rows[0], columns[0], len(rows), len(columns)) == (top, left, height, width)
+        assert (fitted[top : top + height, left : left + width] == 200).all()
+
+    def test_pixels_are_those_of_pillow(self) -> None:
+        picture = np.random.default_rng(0).integers(0, 256, (90, 160, 3), dtype=np.uint8)
+        fitted = fit(picture, ImageInput(32, 64, resize="letterbox", interpolation="bicubic", **PLAIN))
+        expected = np.asarray(Image.fromarray(picture).resize((57, 32), Image.Resampling.BICUBIC))
+        np.testing.assert_array_equal(fitted[:, 3:60], expected)
+        assert not fitted[:, :3].any() and not fitted[:, 60:].any()
+
+    @pytest.mark.parametrize("shape", [(360, 640), (640, 361), (3, 1000)])
+    def test_the_visible_box_reaches_beyond_the_picture_by_the_borders(self, shape: tuple[int, int]) -> None:
+        """A pixel of the input that shows the picture's edge maps to that edge."""
+        spec = ImageInput(64, 64, resize="letterbox", **PLAIN)
+        left, top, right, bottom = visible_box(*shape, spec)
+        fitted = fit(np.full((*shape, 3), 200, np.uint8), spec)
+        rows, columns = (np.nonzero(fitted.any((axis, 2)))[0] for axis in (1, 0))
+        across, down = (right - left) / 64, (bottom - top) / 64
+        assert left + columns[0] * across == pytest.approx(0, abs=1e-9)
+        assert left + (columns[-1] + 1) * across == pytest.approx(shape[1])
+        assert top + rows[0] * down == pytest.approx(0, abs=1e-9)
+        assert top + (rows[-1] + 1) * down == pytest.approx(shape[0])
+
+
 def _triangle_resampled(line: np.ndarray, start: float, stop: float, count: int) -> np.ndarray:
     """Antialiased bilinear resampling of one line, written from its definition in float64."""
     scale = (stop - start) / count
@@ -66,6 +110,18 @@ def test_fit_is_antialiased_bilinear_resampling_of_the_visible_box(resize: str) 
     columns = np.apply_along_axis(_triangle_resampled, 1, picture.astype(np.float64), left, right, 32)
     expected = np.apply_along_axis(_triangle_resampled, 0, columns, top, bottom, 32)
     assert np.abs(fit(picture, spec).astype(np.float64) - expected).max() <= 1.0
+
+
+@pytest.mark.parametrize("shape", [(278, 19), (261, 35), (90, 160)])
+@pytest.mark.parametrize("resize", ["squash", "letterbox"])
+def test_every_version_of_pillow_gives_the_same_pixels(shape: tuple[int, int], resize: str) -> None:
+    """Across first, then down, each rounded to eight bits."""
+    picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    fitted = fit(picture, ImageInput(64, 48, resize=resize, interpolation="bicubic", **PLAIN))
+    fitted = fitted[fitted.any((1, 2))][:, fitted.any((0, 2))]
+    height, width = fitted.shape[:2]
+    across = Image.fromarray(picture).resize((width, shape[0]), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(fitted, across.resize((width, height), Image.Resampling.BICUBIC))
 
 
 def test_a_picture_of_the_right_size_is_left_alone() -> None:

@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from kdedge_runtime.timing import WINDOW, StageTimer, Stopwatch, Tally, fastest_ms, latencies_ms
+from kdedge_runtime import timing
+from kdedge_runtime.timing import WINDOW, CpuShare, StageTimer, Stopwatch, Tally, fastest_ms, latencies_ms
 
 
 def test_figures_of_known_durations() -> None:
@@ -77,3 +78,26 @@ def test_the_fastest_of_calls_leaves_out_what_slowed_the_others() -> None:
     waits = iter([0.0] * 5 + [0.006, 0.0, 0.006])  # five rounds warm up
     other_ms, mostly_slow_ms = fastest_ms(lambda: None, lambda: time.sleep(next(waits)), runs=3)
     assert other_ms < 6 and mostly_slow_ms < 6
+
+
+@pytest.mark.parametrize(
+    ("computed_s", "waiting", "is_busy"),
+    [(10.0, 0.5, False), (9.1, 0.5, False), (8.9, 0.5, True), (20.0, 0.5, False), (10.0, 1000.0, True)],
+)
+def test_a_measurement_that_others_disturb_is_marked(
+    monkeypatch: pytest.MonkeyPatch, computed_s: float, waiting: float, is_busy: bool
+) -> None:
+    """Ten seconds by the clock; less than nine of one core's, or more programs than cores, is busy."""
+    clock, process = iter([100.0, 110.0]), iter([5.0, 5.0 + computed_s])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(timing.time, "process_time", lambda: next(process))
+    monkeypatch.setattr(timing.os, "getloadavg", lambda: (waiting, 0.0, 0.0), raising=False)
+    with CpuShare() as share:
+        pass
+    assert share.is_busy == is_busy
+
+
+def test_a_block_that_waits_has_less_than_a_core() -> None:
+    with CpuShare() as share:
+        time.sleep(0.05)
+    assert share.is_busy

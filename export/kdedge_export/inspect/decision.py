@@ -20,7 +20,7 @@ from kdedge_export.errors import HeadNotSupported
 from kdedge_export.inspect.evidence import Channel, Evidence, Way, by_blanking, by_gradient, is_blind
 from kdedge_export.inspect.max_pool import max_pool
 from kdedge_export.inspect.stages import Layer, chosen, layers_with_cells
-from kdedge_export.surgery.anatomy import logits_of
+from kdedge_export.surgery.answer import find_answer
 from kdedge_export.surgery.builder import PREFIX, Builder
 from kdedge_export.surgery.cells.candidates import attentions
 from kdedge_export.surgery.derivative import CannotDifferentiate, gradients
@@ -167,7 +167,7 @@ class _Run:
     @classmethod
     def of(cls, model: onnx.ModelProto, feed: Mapping[str, Array], name: str) -> "_Run":
         view = GraphView(model)
-        logits = logits_of(view, feed, name)
+        logits = find_answer(view, feed, name).logits
         path = view.between(image_port(view, name).name, logits)
         names = {item for at in path for item in (*view.nodes[at].input, *view.nodes[at].output) if item}
         held = dict(feed) | {item: value for item in names if (value := view.value(item)) is not None}

@@ -11,6 +11,7 @@ import onnxruntime as ort
 
 from kdedge_export.inspect.structure import Layer, Structure
 from kdedge_export.surgery.view import Array
+from kdedge_runtime.timing import CpuShare
 
 __all__ = ["LayerTimes", "time_layers"]
 
@@ -31,6 +32,8 @@ class LayerTimes:
     """What onnxruntime put in itself: changes of memory layout, casts, fused operators of no single layer."""
     whole_ms: float
     """The fastest whole run, profiling included."""
+    is_busy: bool
+    """Whether other programs took part of the machine meanwhile, so that the times are rough."""
 
 
 def time_layers(model: onnx.ModelProto, feed: Mapping[str, Array], structure: Structure) -> LayerTimes:
@@ -47,8 +50,9 @@ def time_layers(model: onnx.ModelProto, feed: Mapping[str, Array], structure: St
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
         session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        for _ in range(_WARM_UPS + _RUNS):
-            session.run(None, dict(feed))
+        with CpuShare() as share:
+            for _ in range(_WARM_UPS + _RUNS):
+                session.run(None, dict(feed))
         events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
     taken: dict[str, list[float]] = {}
     whole = [event["dur"] / 1000 for event in events if event["name"] == "model_run"]
@@ -65,7 +69,7 @@ def time_layers(model: onnx.ModelProto, feed: Mapping[str, Array], structure: St
             other += fastest
         else:
             by_layer[layer] = by_layer.get(layer, 0.0) + fastest
-    return LayerTimes(by_layer, other, min(whole[_WARM_UPS:]))
+    return LayerTimes(by_layer, other, min(whole[_WARM_UPS:]), share.is_busy)
 
 
 def _options() -> ort.SessionOptions:

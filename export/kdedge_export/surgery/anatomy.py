@@ -1,20 +1,17 @@
-"""What in a classifier's graph is its image input, its logits, and the features that a map should look at."""
+"""The parts of a classifier's graph between the features that a map looks at and the logits."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.layout import Layout
+from kdedge_export.surgery.answer import RESHAPING, ROUNDING
 from kdedge_export.surgery.cells.features import find_features, named_features
 from kdedge_export.surgery.pooling import pooled_axes
 from kdedge_export.surgery.port import Port, example_feed, image_port
-from kdedge_export.surgery.view import FLOATS, Array, GraphView, run_graph, subgraphs
-from kdedge_runtime.errors import ModelFileError
+from kdedge_export.surgery.view import Array, GraphView, run_graph, subgraphs
 
-__all__ = ["Anatomy", "dissect", "logits_of"]
-
-_RESHAPING = {"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Cast", "Dropout"}
-_ROUNDING = {"QuantizeLinear", "DequantizeLinear"}
+__all__ = ["Anatomy", "dissect"]
 
 
 @dataclass(frozen=True)
@@ -22,8 +19,6 @@ class Anatomy:
     """The parts of a classifier's graph that a map is made of."""
 
     port: Port
-    output: str
-    """The graph's own output that ranks the classes."""
     logits: str
     """The tensor before a softmax at the end: `[N, K]`, or with further axes of size 1."""
     classes: int
@@ -55,13 +50,20 @@ class Anatomy:
 
 
 def dissect(
-    view: GraphView, name: str, *, target: str | None = None, side_px: int | None = None, is_cut: bool = False
+    view: GraphView,
+    name: str,
+    logits: str,
+    *,
+    target: str | None = None,
+    side_px: int | None = None,
+    is_cut: bool = False,
 ) -> Anatomy:
     """Find the parts.
 
     Args:
         view: the graph.
         name: what messages call it.
+        logits: the tensor that ranks two classes or more, before a softmax.
         target: the tensor to look at, or the node that gives it; None takes the last map of features that has weights
             after it, or the last tokens that lie over the picture and move the logits.
         side_px: side of the input, where the graph leaves it open.
@@ -73,8 +75,6 @@ def dissect(
     """
     port = image_port(view, name)
     feed = example_feed(port, side_px)
-    output = _ranking_output(view, feed, name)
-    logits = _before_softmax(view, output)
     cuts = view.cuts(port.name, logits)
     features = (
         named_features(view, port, target, logits, feed, name)
@@ -94,7 +94,6 @@ def dissect(
     values = constants | run_graph(view.model, sorted((tail | read) - constants.keys() - {port.name}), feed, name)
     return Anatomy(
         port=port,
-        output=output,
         logits=logits,
         classes=int(values[logits].size // len(values[logits])),
         target=target,
@@ -107,64 +106,6 @@ def dissect(
     )
 
 
-def logits_of(view: GraphView, feed: Mapping[str, Array], name: str) -> str:
-    """The tensor of a classifier's logits, before a softmax at the end.
-
-    Args:
-        view: the graph.
-        feed: pictures.
-        name: what messages call it.
-
-    Raises:
-        ModelFileError: it is no image classifier.
-    """
-    return _before_softmax(view, _ranking_output(view, feed, name))
-
-
-def _ranking_output(view: GraphView, feed: Mapping[str, Array], name: str) -> str:
-    outputs = run_graph(view.model, [value.name for value in view.model.graph.output], feed, name)
-    (images,) = {len(value) for value in feed.values()}
-    found = {
-        tensor: _before_softmax(view, tensor)
-        for tensor, value in outputs.items()
-        if value.dtype.name in FLOATS
-        and value.ndim >= 2
-        and len(value) == images
-        and value.shape[1] > 1
-        and value.size == images * value.shape[1]
-    }
-    if len(set(found.values())) == 1:  # logits and their softmax are one answer
-        return next(iter(found))
-    if "logits" in found:
-        return "logits"
-    shown = ", ".join(f"{tensor} {value.dtype} {list(value.shape)}" for tensor, value in outputs.items())
-    raise ModelFileError(
-        f"{name} is no classifier that can be explained: for {images} images it gives {shown}. Expected one output "
-        f"float [{images}, classes] of two classes or more, or one of several that is named logits."
-        f"{_choice(name, feed, found)}"
-    )
-
-
-def _choice(name: str, feed: Iterable[str], found: Iterable[str]) -> str:
-    """How to go on with one of several answers, such as those that GoogLeNet learns with beside its own."""
-    (image,), outputs = feed, list(found)
-    if len(outputs) < 2:
-        return ""
-    typed = f'onnx.utils.extract_model("{name}", "one.onnx", ["{image}"], ["{outputs[0]}"])'
-    return f" Keep one of {', '.join(outputs)}, in Python: {typed}."
-
-
-def _before_softmax(view: GraphView, output: str) -> str:
-    tensor = output
-    while (node := view.maker(tensor)) is not None:
-        if node.op_type in ("Softmax", "LogSoftmax", "Sigmoid"):
-            return str(node.input[0])
-        if node.op_type not in _RESHAPING | _ROUNDING:
-            break
-        tensor = node.input[0]
-    return output
-
-
 def _pooled(view: GraphView, target: str, layout: Layout, values: Mapping[str, Array], path: list[int]) -> str | None:
     takers = {at for at in view.takers[target] if at in set(path)}
     if len(takers) != 1:
@@ -175,7 +116,7 @@ def _pooled(view: GraphView, target: str, layout: Layout, values: Mapping[str, A
 
 
 _SHORT = {"Gemm": "Linear", "MatMul": "Linear", "GlobalAveragePool": "GAP", "ReduceMean": "GAP", "AveragePool": "GAP"}
-_SILENT = _RESHAPING | _ROUNDING | {"Transpose", "Concat", "Slice", "Gather", "Add"}
+_SILENT = RESHAPING | ROUNDING | {"Transpose", "Concat", "Slice", "Gather", "Add"}
 _MOST_NAMED = 8
 
 

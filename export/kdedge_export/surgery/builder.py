@@ -91,8 +91,8 @@ class Builder:
         return tensor if dtype == np.float32 else self.cast(tensor, np.dtype(np.float32))
 
     def reduce(self, op_type: str, tensor: str, axes: Sequence[int], *, keepdims: bool) -> str:
-        """`ReduceSum` or `ReduceMean`, whose axes were an attribute before they became an input."""
-        as_input_since = {"ReduceSum": 13, "ReduceMean": 18}[op_type]
+        """A reduction, such as `ReduceSum`, whose axes were an attribute before they became an input."""
+        as_input_since = 13 if op_type == "ReduceSum" else 18
         if self.opset >= as_input_since:
             over = self.constant(np.array(axes, dtype=np.int64))
             return self.add(op_type, tensor, over, keepdims=int(keepdims))

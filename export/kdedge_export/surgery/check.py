@@ -107,4 +107,5 @@ def _relative(measured: Array, expected: Array) -> float:
     if expected.dtype.kind not in "fiu" or not expected.size:
         return 0.0 if np.array_equal(measured, expected) else math.inf
     wide = expected.astype(np.float64)
-    return float(np.abs(measured.astype(np.float64) - wide).max() / max(float(np.ptp(wide)), 1e-12))
+    reach = np.ptp(wide) if wide.size > len(wide) else np.abs(wide).max()  # one value an image has no range
+    return float(np.abs(measured.astype(np.float64) - wide).max() / max(float(reach), 1e-12))

@@ -11,6 +11,8 @@ from kdedge_export.surgery.view import Array
 __all__ = ["map_by_definition"]
 
 _Cells = NDArray[np.float64]
+_LEAST_SHARE, _EPSILON = 1e-3, 1e-7
+"""Of Grad-CAM++ and XGrad-CAM, see `kdedge_export.surgery.methods`."""
 
 
 def map_by_definition(method: str, features: Array, gradient: Array | None, layout: Layout) -> _Cells:
@@ -39,5 +41,39 @@ def _gradcam(features: _Cells, gradient: _Cells) -> _Cells:
     return np.asarray(gradient.mean(axis=1) @ features)
 
 
-_DEFINITIONS: dict[str, Callable[[_Cells, _Cells], _Cells]] = {"gradcam": _gradcam}
+def _gradcam_plus_plus(features: _Cells, gradient: _Cells) -> _Cells:
+    product = features.sum(axis=1, keepdims=True) * gradient
+    is_sound = np.abs(2 + product) > _LEAST_SHARE * (2 + np.abs(product))
+    shares = np.divide(1.0, 2 + product, out=np.zeros_like(product), where=is_sound)
+    return np.asarray((shares * np.maximum(gradient, 0)).sum(axis=1) @ features)
+
+
+def _hirescam(features: _Cells, gradient: _Cells) -> _Cells:
+    return np.asarray((gradient * features).sum(axis=0))
+
+
+def _layercam(features: _Cells, gradient: _Cells) -> _Cells:
+    return np.asarray((np.maximum(gradient, 0) * features).sum(axis=0))
+
+
+def _xgradcam(features: _Cells, gradient: _Cells) -> _Cells:
+    shares = features / (features.sum(axis=1, keepdims=True) + _EPSILON)
+    return np.asarray((gradient * shares).sum(axis=1) @ features)
+
+
+def _eigencam(features: _Cells, _: _Cells) -> _Cells:
+    rows = (features - features.mean(axis=1, keepdims=True)).T
+    projection = rows @ np.linalg.svd(rows, full_matrices=False)[2][0]
+    is_flipped = abs(projection.min()) > abs(projection.max())
+    return np.asarray(-projection if is_flipped else projection)
+
+
+_DEFINITIONS: dict[str, Callable[[_Cells, _Cells], _Cells]] = {
+    "gradcam": _gradcam,
+    "gradcam++": _gradcam_plus_plus,
+    "hirescam": _hirescam,
+    "layercam": _layercam,
+    "xgradcam": _xgradcam,
+    "eigencam": _eigencam,
+}
 """Each takes features and gradient `[C, h·w]` and gives the map `[h·w]`."""

@@ -11,23 +11,24 @@ from onnx import TensorProto, helper, numpy_helper
 
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.surgery.anatomy import Anatomy, dissect
+from kdedge_export.surgery.answer import find_answer, with_two_classes
 from kdedge_export.surgery.builder import Builder
 from kdedge_export.surgery.check import check_other_size, check_outputs
-from kdedge_export.surgery.front import PixelInput, add_logits, image_input, put_front
+from kdedge_export.surgery.front import Geometry, PixelInput, add_logits, image_input, put_front
 from kdedge_export.surgery.labels import labels_of_props
 from kdedge_export.surgery.load import load_file
 from kdedge_export.surgery.map_check import CONFIRMED, check_map
-from kdedge_export.surgery.saliency import RECIPROCAM, TOP_CLASS, Method, Saliency, add_saliency
+from kdedge_export.surgery.methods import RECIPROCAM, Method
+from kdedge_export.surgery.port import example_feed, image_port
+from kdedge_export.surgery.refusals import OUTPUTS, has_map, require_fit, require_use
+from kdedge_export.surgery.saliency import TOP_CLASS, Saliency, add_saliency, explained_logits
 from kdedge_export.surgery.view import GraphView
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.files import file_sha256, staged
 from kdedge_runtime.golden import record
-from kdedge_runtime.metadata import ImageInput, Metadata, Outputs
+from kdedge_runtime.metadata import ImageInput, Metadata, Outputs, outputs_of
 
 __all__ = ["ExplainedFile", "explain_file"]
-
-_OUTPUTS = "kdedge.outputs"
-"""The key of `metadata_props` that says how the map is computed; files without a front have no other."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class ExplainedFile:
     """Largest difference of the file's own outputs, relative to their range; 0 is bit for bit."""
     map_error: float | None = None
     """Relative error of the map as it was measured in another way; None where the file had it before."""
-    why_not_gradcam: str | None = None
+    no_derivative_of: str | None = None
     """The operator that has no derivative here, where ReciproCAM is the fallback."""
 
     @property
@@ -62,8 +63,10 @@ def explain_file(
     target: str | None = None,
     method: Method | None = None,
     pixels: PixelInput | None = None,
+    geometry: Geometry | None = None,
     labels: tuple[str, ...] | None = None,
     side_px: int | None = None,
+    head: str | None = None,
 ) -> ExplainedFile:
     """Add outputs `saliency_map` and `explained_class` and the optional input `class_index` to a classifier.
 
@@ -75,10 +78,13 @@ def explain_file(
         source: the `.onnx` file; weights that it keeps in other files must lie beside it.
         output: the file to write.
         target: the tensor that the map looks at; None takes the last map of features that has weights after it.
-        method: None takes Grad-CAM where the graph behind the target can be differentiated, else ReciproCAM.
+        method: None takes the default of its head where the graph behind the target can be differentiated, else
+            ReciproCAM.
         pixels: how pixels become the graph's input.
+        geometry: how pictures become its size; None crops the whole shorter side.
         labels: class names; None takes those in the file's metadata, else numbers.
         side_px: side of the input where the graph leaves it open.
+        head: the output to explain, where the file has several that rank classes.
 
     Raises:
         ModelFileError: the file is damaged or no image classifier.
@@ -90,15 +96,16 @@ def explain_file(
         raise UsageError(f"{output} is the file to explain, and would be overwritten. Name another one: -o FILE.")
     original = load_file(source)
     props = {item.key: item.value for item in original.metadata_props}
-    had_map = _has_map(original, props, source)
-    _require_use(source, props, had_map, target or method, pixels, labels, side_px)
+    had_map = has_map(original, props, source)
+    require_use(source, props, had_map, target or method or head, pixels, geometry, labels, side_px)
     if "kdedge.schema" in props or (had_map and pixels is None):
         return _copied(source, output, props)
+    original, logits = _with_logits(original, str(source), had_map, head, side_px)
     view = GraphView(original)
-    looked_at = Outputs(**json.loads(props[_OUTPUTS])).target_layer if had_map else target
+    looked_at = outputs_of(json.loads(props[OUTPUTS])).target_layer if had_map else target
 
     def find(is_cut: bool) -> Anatomy:
-        return dissect(view, str(source), target=looked_at, side_px=side_px, is_cut=is_cut)
+        return dissect(view, str(source), logits, target=looked_at, side_px=side_px, is_cut=is_cut)
 
     model, builder = onnx.ModelProto(), Builder(view)
     model.CopyFrom(original)
@@ -107,29 +114,32 @@ def explain_file(
     if side_px is not None and parts.port.has_size and parts.port.size != (side_px, side_px):
         height, width = parts.port.size
         raise UsageError(f"{source} takes pictures of {width} × {height} px and no others. Leave --size out.")
-    map_error, why_not_gradcam = None, None
+    map_error, no_derivative_of = None, None
     if saliency is None:
-        outputs = Outputs(**json.loads(props[_OUTPUTS]))
+        outputs = outputs_of(json.loads(props[OUTPUTS]))
     else:
         builder.write(model)
         _declare(model, parts)
         map_error = _checked_map(original, model, parts, saliency, source, side_px)
         if pixels is None:
             check_other_size(original, model, parts, str(source), side_px)
-        outputs, why_not_gradcam = _outputs(parts, saliency), saliency.why_not_gradcam
-    spec = _runnable_input(model, builder, parts, pixels, side_px, str(source))
+        outputs, no_derivative_of = _outputs(parts, saliency), saliency.no_derivative_of
+    spec = _runnable_input(model, builder, parts, pixels, geometry or Geometry(), side_px, str(source))
     metadata = None
     if spec is not None:
         height, width = parts.cells  # of a picture of this size, also where the graph leaves it open
         outputs = replace(outputs, map_height=height, map_width=width)
         names = labels or labels_of_props(props) or _numbers(parts.classes)
-        _require_fit(names, parts.classes, str(source))
+        require_fit(names, parts.classes, str(source))
         metadata = Metadata(
             names, spec, outputs, lineage={"file": {"name": source.name, "sha256": file_sha256(source)}}
         )
-    elif labels is not None:
-        raise UsageError("Labels go into a file that kdedge can run. Say how pixels become its input: --mean, --std.")
-    entries = {_OUTPUTS: json.dumps(asdict(outputs))} if metadata is None else metadata.to_props()
+    elif labels is not None or geometry is not None:
+        option = "--labels" if geometry is None else "--resize"
+        raise UsageError(
+            f"{option} goes into a file that kdedge can run. Say how pixels become its input: --mean, --std."
+        )
+    entries = {OUTPUTS: json.dumps(asdict(outputs))} if metadata is None else metadata.to_props()
     helper.set_model_props(model, props | entries)
     front = None if pixels is None or spec is None else (pixels, spec)
     output_error = check_outputs(original, model, parts, str(source), side_px, front)
@@ -148,46 +158,29 @@ def explain_file(
         labels_are_numbers=metadata is not None and metadata.labels == _numbers(parts.classes),
         output_error=output_error,
         map_error=map_error,
-        why_not_gradcam=why_not_gradcam,
+        no_derivative_of=no_derivative_of,
     )
 
 
-def _require_use(
-    source: Path,
-    props: dict[str, str],
-    had_map: bool,
-    map_option: str | None,
-    pixels: PixelInput | None,
-    labels: tuple[str, ...] | None,
-    side_px: int | None,
-) -> None:
-    """Refuse what would be ignored, because the file has it already."""
-    if had_map and map_option is not None:
-        raise UsageError(
-            f"{source} has a map already. Leave --target-layer and --method out, or explain the file it was made of."
-        )
-    given = {"--labels": labels, "--size": side_px, "--mean": pixels, "--std": pixels}
-    useless = _listed([option for option, value in given.items() if value is not None])
-    if "kdedge.schema" in props and useless:
-        raise UsageError(
-            f"{source} is a kdedge model already, with labels and an input of its own. Leave {useless} out."
-        )
-    if had_map and pixels is None and useless:
-        raise UsageError(
-            f"{source} has a map already and would be copied as it is. Leave {useless} out, or say how pixels become "
-            "its input too: --mean, --std."
-        )
-
-
-def _listed(options: list[str]) -> str:
-    return " and ".join(filter(None, (", ".join(options[:-1]), *options[-1:])))
+def _with_logits(
+    model: onnx.ModelProto, name: str, had_map: bool, head: str | None, side_px: int | None
+) -> tuple[onnx.ModelProto, str]:
+    """The graph with the logits of two classes or more, and their tensor."""
+    view = GraphView(model)
+    if had_map:
+        logits = explained_logits(view)
+        if logits is None:
+            raise ModelFileError(f"{name} has a map, but not as kdedge writes it. Explain the file it was made of.")
+        return model, logits
+    feed = example_feed(image_port(view, name), side_px)
+    return with_two_classes(model, find_answer(view, feed, name, head), feed)
 
 
 def _copied(source: Path, output: Path, props: dict[str, str]) -> ExplainedFile:
     with staged(output) as temporary:
         shutil.copyfile(source, temporary)
     metadata = Metadata.from_props(props) if "kdedge.schema" in props else None
-    return ExplainedFile(output, Outputs(**json.loads(props[_OUTPUTS])), was_explained=True, metadata=metadata)
+    return ExplainedFile(output, outputs_of(json.loads(props[OUTPUTS])), was_explained=True, metadata=metadata)
 
 
 def _checked_map(
@@ -210,25 +203,6 @@ def _checked_map(
             f"{source}: what comes after {parts.target} does not run on one cell at a time ({error}) "
             "Name a later tensor: --target-layer TENSOR."
         ) from error
-
-
-def _has_map(model: onnx.ModelProto, props: dict[str, str], source: Path) -> bool:
-    outputs = {value.name for value in model.graph.output}
-    if _OUTPUTS in props and {"saliency_map", "explained_class"} <= outputs:
-        return True
-    taken = outputs | {value.name for value in model.graph.input}
-    taken |= {name for node in model.graph.node for name in node.output}
-    clash = sorted(taken & {"saliency_map", "explained_class", "class_index"})
-    if clash:
-        raise ModelFileError(
-            f"{source} has a tensor {clash[0]} already, which kdedge did not write. "
-            "Rename it, or export the model again."
-        )
-    if _OUTPUTS in props:
-        raise ModelFileError(
-            f"{source} was exported by kdedge with --method none. Export its source again without that option."
-        )
-    return False
 
 
 def _declare(model: onnx.ModelProto, parts: Anatomy) -> None:
@@ -257,20 +231,21 @@ def _runnable_input(
     builder: Builder,
     parts: Anatomy,
     pixels: PixelInput | None,
+    geometry: Geometry,
     side_px: int | None,
     name: str,
 ) -> ImageInput | None:
     """How pictures become the file's input, once a front is in place; None where nobody knows."""
     port = parts.port
-    is_ready = port.dtype == np.uint8 and port.layout == "NHWC"
+    is_ready = port.dtype == np.uint8 and port.layout == "NHWC" and port.channels == 3
     if is_ready and pixels is not None:
         raise UsageError(f"{name} takes raw pixels and normalises them itself. Leave --mean and --std out.")
     if is_ready and (port.has_size or side_px is not None):
-        spec = image_input(port, PixelInput((0.0,) * 3, (1.0,) * 3), side_px, name)
+        spec = image_input(port, PixelInput((0.0,) * 3, (1.0,) * 3), geometry, side_px, name)
         add_logits(model, builder, parts)
         spec = replace(spec, name=port.name)
     elif pixels is not None:
-        spec = image_input(port, pixels, side_px, name)
+        spec = image_input(port, pixels, geometry, side_px, name)
         put_front(model, builder, parts, pixels, spec)
     else:
         return None
@@ -280,11 +255,3 @@ def _runnable_input(
 
 def _numbers(classes: int) -> tuple[str, ...]:
     return tuple(map(str, range(classes)))
-
-
-def _require_fit(labels: tuple[str, ...], classes: int, name: str) -> None:
-    if len(labels) != classes:
-        raise UsageError(
-            f"There are {len(labels)} labels ({labels[0]}, …, {labels[-1]}) and {name} tells {classes} classes apart. "
-            "Give one label a class, in the order of its output: --labels FILE."
-        )

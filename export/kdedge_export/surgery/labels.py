@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,19 @@ from kdedge_runtime.errors import UsageError
 
 __all__ = ["labels_of_props", "read_labels"]
 
-_KEYS = ("names", "labels", "classes", "class_names", "kdedge.labels")
-"""Of `metadata_props`; `names` is Ultralytics's."""
+_KEYS = ("names", "labels", "classes", "class_names", "kdedge.labels", "character")
+"""Of `metadata_props`; `names` is Ultralytics's, `character` RapidOCR's, a line a class."""
+_NUMBERED = re.compile(r"(\d+)\s*[:,\t]\s*(.*\S)")
+"""A line such as `0: tench`."""
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
     """Class names in the order of the logits.
 
     Args:
-        path: a line a class; or JSON: a list, or an object of numbers to names such as ImageNet's
-            `{"0": ["n01440764", "tench"], …}`.
+        path: a line a class, each name alone or behind its number as in `0: tench`; or JSON: a list, an object of
+            numbers to names such as ImageNet's `{"0": ["n01440764", "tench"], …}`, or one of names to numbers such as
+            Keras's `class_indices`, `{"cats": 0, "dogs": 1}`.
 
     Raises:
         UsageError: there is no such file, or no names in it.
@@ -34,7 +38,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
         except ValueError as error:
             raise UsageError(f"{path} is not JSON: {error}. Expected a list of names.") from error
     else:
-        found = tuple(line.strip() for line in text.splitlines() if line.strip())
+        found = _lines(text)
     if not found:
         raise UsageError(
             f'{path} has no class names. Expected a line a class, a JSON list, or an object such as {{"0": "tench"}}.'
@@ -52,11 +56,13 @@ def labels_of_props(props: Mapping[str, str]) -> tuple[str, ...] | None:
                 continue
             if found:
                 return found
-    return None
+    return _lines(props.get("character", "")) or None
 
 
 def _names(value: Any) -> tuple[str, ...]:
-    """Names in order, from a list or from an object of numbers to names; empty where it is neither."""
+    """Names in order, from a list or an object of numbers and names; empty where it is neither."""
+    if isinstance(value, dict) and {type(item) for item in value.values()} == {int}:
+        value = {number: name for name, number in value.items()}
     if isinstance(value, dict):
         numbers = {str(index) for index in range(len(value))}
         if {str(key) for key in value} != numbers:
@@ -67,3 +73,13 @@ def _names(value: Any) -> tuple[str, ...]:
         return ()
     names = [item[-1] if isinstance(item, list | tuple) and item else item for item in value]
     return tuple(names) if all(isinstance(item, str) and item for item in names) else ()
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    """Names a line each; by their numbers where every line starts with one, and these are all from 0 on."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    numbered = [match for line in lines if (match := _NUMBERED.fullmatch(line)) is not None]
+    by_number = {int(match[1]): match[2] for match in numbered}
+    if lines and len(numbered) == len(lines) and by_number.keys() == {*range(len(lines))}:
+        return tuple(by_number[number] for number in range(len(lines)))
+    return tuple(lines)

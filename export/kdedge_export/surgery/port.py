@@ -28,11 +28,16 @@ class Port:
     """None where the graph leaves a dimension open."""
 
     @property
+    def channels(self) -> int | None:
+        """Three of color or one of grey; None where no axis has as many."""
+        return next((count for count in (3, 1) if count in (self.shape[1], self.shape[3])), None)
+
+    @property
     def layout(self) -> Layout | None:
-        """Where three colour channels are; None where no axis has three."""
-        if self.shape[1] == 3:
-            return "NCHW"
-        return "NHWC" if self.shape[3] == 3 else None
+        """The place of the channels; None where there are none."""
+        if self.channels is None:
+            return None
+        return "NCHW" if self.shape[1] == self.channels else "NHWC"
 
     @property
     def size(self) -> tuple[int | None, int | None]:
@@ -57,8 +62,8 @@ def image_port(view: GraphView, name: str) -> Port:
             tensor = value.type.tensor_type
             dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
             shape = tuple(dim.dim_value if dim.dim_value > 0 else None for dim in tensor.shape.dim)
-            if len(shape) == 4 and shape[1] is None and _takes_three_colours(view, value.name):
-                shape = (shape[0], 3, *shape[2:])
+            if len(shape) == 4 and shape[1] is None and (channels := _channels_taken(view, value.name)) is not None:
+                shape = (shape[0], channels, *shape[2:])
             ports.append(Port(value.name, dtype, shape))
     shown = ", ".join(f"{port.name} {port.dtype} {[size or '?' for size in port.shape]}" for port in ports)
     if len(ports) != 1 or len(ports[0].shape) != 4 or ports[0].dtype.name not in (*FLOATS, "uint8"):
@@ -77,19 +82,20 @@ def _constants(ports: list[Port]) -> str:
     return f" Inputs that are constants, as of Keras's Normalization, can be stored with it, in Python: {typed}."
 
 
-def _takes_three_colours(view: GraphView, name: str) -> bool:
-    """Whether a convolution takes an image of which nobody says how many channels it has, as in HuggingFace's files."""
+def _channels_taken(view: GraphView, name: str) -> int | None:
+    """Return how many channels a convolution takes of an image that leaves it open, as in HuggingFace's files."""
     takers = [view.nodes[at] for at in view.takers.get(name, [])]
     weights = (view.value(node.input[1]) for node in takers if node.op_type == "Conv" and node.input[0] == name)
-    return any(weight is not None and weight.shape[1] == 3 for weight in weights)
+    counts = [int(weight.shape[1]) for weight in weights if weight is not None]
+    return next((count for count in counts if count in (1, 3)), None)
 
 
 def example_feed(port: Port, side_px: int | None, images: int = EXAMPLES, seed: int = 0) -> dict[str, Array]:
     """Random pictures in the form that the graph wants, of structure coarse enough to pass through a deep network."""
     batch = port.shape[0] or images
     open_side = side_px or FALLBACK_SIDE_PX
-    channels_last = port.layout == "NHWC"
-    defaults = (batch, open_side, open_side, 3) if channels_last else (batch, 3, open_side, open_side)
+    channels_last, channels = port.layout == "NHWC", port.channels or 3
+    defaults = (batch, open_side, open_side, channels) if channels_last else (batch, channels, open_side, open_side)
     shape = [batch, *(size or default for size, default in zip(port.shape[1:], defaults[1:], strict=True))]
     rng = np.random.default_rng(seed)
     rows, columns = (1, 2) if channels_last else (2, 3)

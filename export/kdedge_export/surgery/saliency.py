@@ -1,8 +1,7 @@
-"""The nodes that give a saliency map: Grad-CAM where the tail can be differentiated, ReciproCAM where not."""
+"""The nodes that give a saliency map, and the class that it explains."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
 
 import numpy as np
 import onnx
@@ -13,30 +12,14 @@ from kdedge_export.onnx_node import attributes
 from kdedge_export.surgery.anatomy import Anatomy
 from kdedge_export.surgery.builder import Builder
 from kdedge_export.surgery.derivative import CannotDifferentiate, gradients
+from kdedge_export.surgery.methods import RECIPROCAM, TITLES, Cells, Method, add_cells, default_method
 from kdedge_export.surgery.reciprocam import reciprocam
 from kdedge_export.surgery.view import GraphView
-from kdedge_runtime.errors import UsageError
 
-__all__ = ["GRADCAM", "RECIPROCAM", "Method", "Saliency", "add_saliency", "as_method"]
+__all__ = ["TOP_CLASS", "Saliency", "add_saliency", "explained_logits"]
 
-Method: TypeAlias = Literal["gradcam", "reciprocam"]
-GRADCAM: Method = "gradcam"
-RECIPROCAM: Method = "reciprocam"
 TOP_CLASS = -1
 """The class index that stands for each image's top class."""
-
-
-def as_method(name: str) -> Method:
-    """The method of a name.
-
-    Raises:
-        UsageError: an `.onnx` file cannot be explained by it.
-    """
-    if name == GRADCAM:
-        return GRADCAM
-    if name == RECIPROCAM:
-        return RECIPROCAM
-    raise UsageError(f"An .onnx file is explained by {GRADCAM} or {RECIPROCAM}, not by {name}. Choose one of these.")
 
 
 @dataclass(frozen=True)
@@ -49,11 +32,11 @@ class Saliency:
     features: str
     """The tensor that the map is made of: float32, of the cells alone."""
     gradient: str | None
-    """The explained logit's gradient, float32, which broadcasts against the features; None for ReciproCAM.
+    """The explained logit's gradient, float32, which broadcasts against the features; None for methods without one.
 
     Grad-CAM's is the mean over the cells.
     """
-    why_not_gradcam: str | None = None
+    no_derivative_of: str | None = None
     """The operator that has no derivative here, where ReciproCAM is the fallback."""
 
 
@@ -62,17 +45,17 @@ def add_saliency(
 ) -> Saliency:
     """Add `class_index` (int64 `[1]`, -1: the top class), `explained_class` (int64 `[N]`) and `saliency_map`.
 
-    The map is float32 `[N, h, w]`, raw and signed. `gradcam` is Grad-CAM before its ReLU (Selvaraju et al., ICCV 2017,
-    eq. 1 and 2). `reciprocam` is what each cell alone adds to the logit: the tail is run on the features of one cell at
-    a time (Byun and Lee, CVPR workshops 2024, eq. 1), and the logit of no features at all is subtracted, so that the
-    sign means something. For pooling and one dense layer both are the same map. Tokens that belong to no part of the
-    picture, such as a class token, are in every run (Byun and Lee, 2023, arXiv:2310.02588).
+    The map is float32 `[N, h, w]`, raw; `kdedge_export.surgery.methods` names its methods. `reciprocam` is what each
+    cell alone adds to the logit: the tail is run on the features of one cell at a time (Byun and Lee, CVPR workshops
+    2024, eq. 1), and the logit of no features at all is subtracted, so that the sign means something. For pooling and
+    one dense layer it is Grad-CAM's map. Tokens that belong to no part of the picture, such as a class token, are in
+    every run (Byun and Lee, 2023, arXiv:2310.02588).
 
     Args:
         builder: takes the nodes.
         view: the graph.
         find: gives the parts of the graph; with True, so that all of the answer goes through the features.
-        method: None takes Grad-CAM where every operator of the tail has a derivative here.
+        method: None takes the head's default where every operator of the tail has a derivative here, else ReciproCAM.
 
     Raises:
         HeadNotSupported: the method cannot explain this tail.
@@ -97,16 +80,19 @@ def _take_rounded(builder: Builder, view: GraphView) -> dict[str, str]:
     return rounded
 
 
-def _added(builder: Builder, view: GraphView, find: Callable[[bool], Anatomy], method: Method | None) -> Saliency:
-    if method == RECIPROCAM:
+def _added(builder: Builder, view: GraphView, find: Callable[[bool], Anatomy], named: Method | None) -> Saliency:
+    if named == RECIPROCAM:
         return _by_reciprocam(builder, view, find(True))
     parts, kept = find(False), len(builder.nodes)
+    method = named or default_method(parts)
+    if method == RECIPROCAM:
+        return _by_reciprocam(builder, view, parts if parts.is_cut else find(True))
     try:
-        return Saliency(GRADCAM, parts, *_gradcam(builder, view, parts, _explained_class(builder, parts)))
+        return _by_cells(builder, view, parts, method)
     except CannotDifferentiate as error:
         del builder.nodes[kept:]  # the half that was written
-        why = f"Grad-CAM needs the derivative of {error}, which kdedge does not have."
-        if method == GRADCAM:
+        why = f"{TITLES[method]} needs the derivative of {error}, which kdedge does not have."
+        if named is not None:
             raise HeadNotSupported(f"{why} Leave --method out: ReciproCAM needs none.") from error
         try:
             return _by_reciprocam(builder, view, parts if parts.is_cut else find(True), str(error))
@@ -120,11 +106,27 @@ def _by_reciprocam(builder: Builder, view: GraphView, parts: Anatomy, why: str |
     return Saliency(RECIPROCAM, parts, parts.target, None, why)
 
 
+def _by_cells(builder: Builder, view: GraphView, parts: Anatomy, method: Method) -> Saliency:
+    explained, layout, value = _explained_class(builder, parts), parts.layout, parts.values[parts.target]
+    gradient = None if method == "eigencam" else _gradient(builder, view, parts, explained, is_mean=method == "gradcam")
+    features = builder.float32(_cells_of(builder, parts.target, layout), value.dtype)
+    cells = Cells(builder, layout, value.shape[layout.channel_axis], features, gradient or "")
+    _name_map(builder, add_cells(method, cells), parts)
+    return Saliency(method, parts, features, gradient)
+
+
 def _explained_class(builder: Builder, parts: Anatomy) -> str:
     logits = _two_axes(builder, parts, parts.logits)
     top = builder.add("ArgMax", logits, axis=1, keepdims=0)
     is_open = builder.add("Less", "class_index", builder.constant(np.array(0, dtype=np.int64)))
     return builder.add("Where", is_open, top, "class_index", name="explained_class")
+
+
+def explained_logits(view: GraphView) -> str | None:
+    """The logits that a map in the graph explains; None where kdedge did not write it."""
+    chosen = view.maker("explained_class")
+    top = None if chosen is None or chosen.op_type != "Where" else view.maker(chosen.input[1])
+    return None if top is None or top.op_type != "ArgMax" else str(top.input[0])
 
 
 def _two_axes(builder: Builder, parts: Anatomy, logits: str) -> str:
@@ -148,7 +150,16 @@ def _one_hot_of(builder: Builder, parts: Anatomy, explained: str) -> str:
     return one_hot if value.ndim == 2 else builder.reshape(one_hot, [-1, *value.shape[1:]])
 
 
-def _gradcam(builder: Builder, view: GraphView, parts: Anatomy, explained: str) -> tuple[str, str]:
+def _gradient(builder: Builder, view: GraphView, parts: Anatomy, explained: str, *, is_mean: bool) -> str:
+    """The gradient of the explained logit at the cells, float32; behind global pooling one for all cells.
+
+    Args:
+        builder: takes the nodes.
+        view: the graph.
+        parts: of the graph.
+        explained: name of the classes, int64 `[N]`.
+        is_mean: take the mean over the cells, which is all that Grad-CAM needs.
+    """
     layout = parts.layout
     dtype, rank = parts.values[parts.target].dtype, parts.values[parts.target].ndim
     pointwise = _pointwise_convolution(view, parts)
@@ -160,17 +171,14 @@ def _gradcam(builder: Builder, view: GraphView, parts: Anatomy, explained: str) 
         shape = [-1] + [1] * (rank - 1)
         shape[layout.channel_axis] = parts.values[parts.target].shape[layout.channel_axis]
         over = builder.cast(cells, np.dtype(np.float32))
-        weights = builder.add("Div", builder.float32(builder.reshape(slope, shape), dtype), over)
-    else:
-        slope = builder.float32(_cells_of(builder, slope, layout), dtype)
-        weights = builder.reduce("ReduceMean", slope, layout.cell_axes, keepdims=True)
-        if pointwise is not None:  # linear at each cell: the mean goes through it, and not every cell
-            kernel = builder.float32(pointwise.input[1], dtype)
-            weights = builder.add("ConvTranspose", weights, kernel, kernel_shape=[1, 1])
-    features = builder.float32(_cells_of(builder, parts.target, layout), dtype)
-    weighted = builder.add("Mul", features, weights)
-    _name_map(builder, builder.reduce("ReduceSum", weighted, [layout.channel_axis], keepdims=False), parts)
-    return features, weights
+        return builder.add("Div", builder.float32(builder.reshape(slope, shape), dtype), over)
+    slope = builder.float32(_cells_of(builder, slope, layout), dtype)
+    if is_mean:
+        slope = builder.reduce("ReduceMean", slope, layout.cell_axes, keepdims=True)
+    if pointwise is not None:  # linear at each cell: the mean goes through it, and not every cell
+        kernel = builder.float32(pointwise.input[1], dtype)
+        slope = builder.add("ConvTranspose", slope, kernel, kernel_shape=[1, 1])
+    return slope
 
 
 def _cells_of(builder: Builder, tensor: str, layout: Layout) -> str:

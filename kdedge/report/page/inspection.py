@@ -84,7 +84,10 @@ def _facts(inspected: Inspected) -> str:
         (megabytes(inspected.bytes), "file"),
         (large(structure.parameters), "parameters"),
         (large(structure.macs), "multiply-accumulates an image"),
-        (f"{times.whole_ms:.1f} ms", "an image, one thread of this machine, profiled"),
+        (
+            f"{times.whole_ms:.1f} ms",
+            "an image, one thread of this machine, profiled" + (", while it was busy" if times.is_busy else ""),
+        ),
     )
     return '<ul class="facts">' + "".join(f"<li><b>{value}</b>{name}</li>" for value, name in facts) + "</ul>"
 

@@ -22,13 +22,28 @@ export function drawOnWhite(context, frame) {
   context.drawImage(frame, 0, 0);
 }
 
-/** The part of a picture that the model sees: [left, top, right, bottom] in pixels. */
+/** The part of a picture that the model sees: [left, top, right, bottom] in pixels; a letterbox reaches beyond it. */
 export function visibleBox(height, width, spec) {
   if (spec.resize === "squash") return [0, 0, width, height];
+  if (spec.resize === "letterbox") {
+    const inner = innerSize(height, width, spec);
+    const across = width / inner.width, down = height / inner.height;
+    const left = -inner.left * across, top = -inner.top * down;
+    return [left, top, left + spec.width * across, top + spec.height * down];
+  }
   const scale = Math.min(height / spec.height, width / spec.width) * spec.crop_fraction;
   const seenHeight = Math.min(spec.height * scale, height), seenWidth = Math.min(spec.width * scale, width);
   const left = (width - seenWidth) / 2, top = (height - seenHeight) / 2;
   return [left, top, left + seenWidth, top + seenHeight];
+}
+
+/** Size and place of a picture inside its letterbox, in whole pixels. */
+function innerSize(height, width, spec) {
+  const scale = Math.min(spec.height / height, spec.width / width);
+  const innerHeight = Math.max(1, Math.floor(height * scale + 0.5));
+  const innerWidth = Math.max(1, Math.floor(width * scale + 0.5));
+  const left = Math.floor((spec.width - innerWidth) / 2), top = Math.floor((spec.height - innerHeight) / 2);
+  return { width: innerWidth, height: innerHeight, left, top };
 }
 
 /** Bring RGBA pixels to the model's size: Uint8Array of RGB [spec.height, spec.width, 3]. */
@@ -38,6 +53,17 @@ export function fit(rgba, width, height, spec) {
     rgb[to++] = rgba[from];
     rgb[to++] = rgba[from + 1];
     rgb[to++] = rgba[from + 2];
+  }
+  if (spec.resize === "letterbox") {
+    const inner = innerSize(height, width, spec);
+    const whole = [0, 0, width, height];
+    const scaled = resample(rgb, { width, height, channels: 3 }, whole, inner.width, inner.height, spec.interpolation);
+    const boxed = new Uint8Array(spec.height * spec.width * 3);
+    for (let y = 0; y < inner.height; y++) {
+      const row = scaled.subarray(y * inner.width * 3, (y + 1) * inner.width * 3);
+      boxed.set(row, ((inner.top + y) * spec.width + inner.left) * 3);
+    }
+    return boxed;
   }
   const box = visibleBox(height, width, spec);
   return resample(rgb, { width, height, channels: 3 }, box, spec.width, spec.height, spec.interpolation);

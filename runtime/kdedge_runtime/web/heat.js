@@ -31,10 +31,14 @@ export function draw(canvas, frame, map, scale, { input, ramp, display }, opacit
   drawOnWhite(context, frame);
   const [left, top, right, bottom] = visibleBox(height, width, input).map(Math.round);
   if (map && scale > 0) {
-    const heat = heatImage(map, scale, right - left, bottom - top, ramp, opacity, display);
+    // A letterbox of a strip is far larger than the strip.
+    const shown = [Math.max(left, 0), Math.max(top, 0), Math.min(right, width), Math.min(bottom, height)];
+    const part = shown.map((edge, axis) =>
+      axis % 2 ? ((edge - top) * map.height) / (bottom - top) : ((edge - left) * map.width) / (right - left));
+    const heat = heatImage(map, scale, part, shown[2] - shown[0], shown[3] - shown[1], ramp, opacity, display);
     const layer = new OffscreenCanvas(heat.width, heat.height);
     layer.getContext("2d").putImageData(heat, 0, 0);
-    context.drawImage(layer, left, top);
+    context.drawImage(layer, shown[0], shown[1]);
   }
   if (left > 0 || top > 0 || right < width || bottom < height) {
     context.lineWidth = 1;
@@ -45,11 +49,11 @@ export function draw(canvas, frame, map, scale, { input, ramp, display }, opacit
   }
 }
 
-function heatImage(map, scale, toWidth, toHeight, ramp, opacity, display) {
+function heatImage(map, scale, part, toWidth, toHeight, ramp, opacity, display) {
   const { data, width, height } = map;
   const share = strength(map, display);
   const cells = Uint8Array.from(data, (value) => Math.round(255 * share * Math.min(1, Math.max(0, value / scale))));
-  const levels = enlarged(cells, width, height, display, toWidth, toHeight);
+  const levels = enlarged(cells, width, height, display, part, toWidth, toHeight);
   const image = new ImageData(toWidth, toHeight);
   levels.forEach((level, index) => {
     image.data.set(ramp[level], index * 4);
@@ -58,12 +62,12 @@ function heatImage(map, scale, toWidth, toHeight, ramp, opacity, display) {
   return image;
 }
 
-/** Cells at the size of what the model saw, moved by the shift of its maps. */
-function enlarged(cells, width, height, { shift_x: across, shift_y: down }, toWidth, toHeight) {
+/** A part of the cells at the size of what is shown, moved by the shift of its maps. */
+function enlarged(cells, width, height, { shift_x: across, shift_y: down }, part, toWidth, toHeight) {
   if (across === 0 && down === 0) {
-    return resample(cells, { width, height, channels: 1 }, [0, 0, width, height], toWidth, toHeight, "bicubic");
+    return resample(cells, { width, height, channels: 1 }, part, toWidth, toHeight, "bicubic");
   }
-  const window = [1 - across, 1 - down, 1 - across + width, 1 - down + height];
+  const window = part.map((edge, axis) => edge + 1 - (axis % 2 ? down : across));
   const size = { width: width + 2, height: height + 2, channels: 1 };
   return resample(bordered(cells, width, height), size, window, toWidth, toHeight, "bicubic");
 }
