@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from kdedge.cli.options import TrustCode
+
 __all__ = ["Method", "export"]
 
 
@@ -83,6 +85,7 @@ def export(
     std: Annotated[str | None, typer.Option(help="With --mean; such as 0.229,0.224,0.225 or 1/255.")] = None,
     bgr: Annotated[bool, typer.Option("--bgr", help="With --mean: the model wants blue first.")] = False,
     size: Annotated[int | None, typer.Option(min=16, help="With --from-onnx: input side in px, if open.")] = None,
+    trust_code: TrustCode = None,
 ) -> None:
     """Write one ONNX file that gives the answer and the reason."""
     from kdedge.cli.from_model import ModelExport, export_model_file
