@@ -20,6 +20,7 @@ from kdedge.cli.run import run
 from kdedge.cli.train import train
 from kdedge.cli.validate import validate
 from kdedge.cli.web import web
+from kdedge.models.code_trust import allow_typed
 from kdedge_runtime.errors import KdedgeError
 from kdedge_runtime.printable import printable, printable_lines
 
@@ -57,6 +58,8 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 def main() -> None:
     """Run the command line; expected failures end with one sentence on stderr and their exit code."""
+    for argument in sys.argv[1:]:
+        allow_typed(argument.partition("=")[2] if argument.startswith("--") else argument)
     try:
         app(prog_name="kdedge")
     except KdedgeError as error:

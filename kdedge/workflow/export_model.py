@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kdedge.data.collection import source_name
+from kdedge.models.code_trust import allow_typed
 from kdedge.models.run_folder import is_run, read_run
 from kdedge.models.trained import TrainedModel, load_trained
 from kdedge.workflow.calibrate import Fit, fit_run
@@ -101,6 +102,7 @@ def export_model(
         raise UsageError(
             f"--qat trains a run's student on, and {source} is not a run folder. Name one, or leave --qat out."
         )
+    allow_typed(source)
     trained = load_trained(source, weights=weights)
     explained = method != "none"
     if not explained and target_layer is not None:
