@@ -20,7 +20,9 @@ from kdedge.cli.run import run
 from kdedge.cli.train import train
 from kdedge.cli.validate import validate
 from kdedge.cli.web import web
+from kdedge.models.code_trust import allow_typed
 from kdedge_runtime.errors import KdedgeError
+from kdedge_runtime.printable import printable, printable_lines
 
 __all__ = ["app", "main"]
 
@@ -56,14 +58,16 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 def main() -> None:
     """Run the command line; expected failures end with one sentence on stderr and their exit code."""
+    for argument in sys.argv[1:]:
+        allow_typed(argument.partition("=")[2] if argument.startswith("--") else argument)
     try:
         app(prog_name="kdedge")
     except KdedgeError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {printable_lines(str(error))}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:  # a full disk, a folder of somebody else's
         what = error.filename or "A file"
-        typer.echo(f"error: {what} cannot be read or written: {error.strerror or error}.", err=True)
+        typer.echo(f"error: {printable(str(what))} cannot be read or written: {error.strerror or error}.", err=True)
         sys.exit(KdedgeError.exit_code)
     except SystemExit as done:
         if done.code == INTERRUPTED:  # Typer turns Ctrl-C into this code without a word

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from kdedge.cli.options import TrustCode
+
 __all__ = ["compare"]
 
 
@@ -16,6 +18,7 @@ def compare(
     data: Annotated[
         str | None, typer.Option(help="Pictures to ask all runs about. [default: each run's validation side]")
     ] = None,
+    trust_code: TrustCode = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a run instead of the table.")] = False,
 ) -> None:
     """Hold runs side by side. A table here, and a page with curves, classes and maps."""

@@ -21,6 +21,7 @@ from kdedge.cli.options import (
     Resume,
     Seed,
     Size,
+    TrustCode,
     Weights,
 )
 
@@ -74,6 +75,7 @@ def distill(
     device: Device = "auto",
     compile: Compile = False,
     resume: Resume = False,
+    trust_code: TrustCode = None,
 ) -> None:
     """Distill a student that answers and looks like its teacher."""
     from kdedge.cli.training import next_export, require_training

@@ -82,17 +82,20 @@ def _explainer(model: "Model", method: str, budget_ms: float | None, parts: int 
 
 
 def _print_answer(explained: "Explained", budget_ms: float | None) -> None:
+    from kdedge_runtime.printable import printable
+
     answer, estimate = explained.answer, explained.estimate
     account = "" if estimate is None else f"  {estimate.evaluations:,} evaluations, {estimate.elapsed_ms:,.0f} ms"
     if estimate is not None and budget_ms is not None and estimate.elapsed_ms > 1.1 * budget_ms:
         account += f" (over the {budget_ms:g} ms: without these evaluations there is no map)"
-    typer.echo(f"{explained.written}  {answer.label} {100 * answer.probability:.1f} %{account}")
+    typer.echo(printable(f"{explained.written}  {answer.label} {100 * answer.probability:.1f} %{account}"))
 
 
 def _write_pages(model: "Model", pictures: list[tuple[Path, Path]], class_name: str | None, *, is_wanted: bool) -> None:
     from kdedge.report.decisions import write_decisions
     from kdedge.report.progress import step_progress
     from kdedge_runtime.errors import UsageError
+    from kdedge_runtime.printable import printable
 
     try:
         with step_progress() as progress:
@@ -100,7 +103,7 @@ def _write_pages(model: "Model", pictures: list[tuple[Path, Path]], class_name: 
     except UsageError as error:
         if is_wanted:
             raise
-        typer.echo(f"no page: {error}", err=True)
+        typer.echo(printable(f"no page: {error}"), err=True)
         return
     for path in written:
         typer.echo(path)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from kdedge.cli.options import TrustCode
+
 __all__ = ["Method", "export"]
 
 
@@ -101,6 +103,7 @@ def export(
     head: Annotated[
         str | None, typer.Option(metavar="NAME", help="With --from-onnx: output to explain, of several.")
     ] = None,
+    trust_code: TrustCode = None,
 ) -> None:
     """Write one ONNX file that gives the answer and the reason."""
     from kdedge.cli.from_model import ModelExport, export_model_file

@@ -20,6 +20,7 @@ __all__ = [
     "Resume",
     "Seed",
     "Size",
+    "TrustCode",
     "Weights",
 ]
 
@@ -62,3 +63,21 @@ Compile = Annotated[
     bool, typer.Option("--compile", help="On a GPU: compile the networks and replay steps as CUDA graphs.")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out exactly where it stopped.")]
+
+
+def _allow(digests: list[str] | None) -> tuple[str, ...]:
+    from kdedge.models.code_trust import allow_content
+
+    for digest in digests or ():
+        allow_content(digest)
+    return tuple(digests or ())
+
+
+TrustCode = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="SHA256",
+        callback=_allow,
+        help="Run the Python file with this hash where a run folder names it as its network.",
+    ),
+]

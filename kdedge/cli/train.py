@@ -21,6 +21,7 @@ from kdedge.cli.options import (
     Resume,
     Seed,
     Size,
+    TrustCode,
     Weights,
 )
 
@@ -47,6 +48,7 @@ def train(
     device: Device = "auto",
     compile: Compile = False,
     resume: Resume = False,
+    trust_code: TrustCode = None,
 ) -> None:
     """Train a teacher on a folder of labelled pictures."""
     from kdedge.cli.training import require_training

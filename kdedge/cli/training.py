@@ -38,7 +38,7 @@ def require_training(
         UsageError: there is no such network, run or file, or `out` is in the way.
         DataError: there is no such folder of pictures; where `out` is in the way, also that it cannot train.
     """
-    if resume:
+    if resume and is_run(out):
         read_run(out)
         return
     require_data(data)

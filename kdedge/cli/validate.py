@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from kdedge.cli.options import TrustCode
+
 __all__ = ["validate"]
 
 
@@ -21,12 +23,17 @@ def validate(
         Path | None,
         typer.Option(help="Of a file from a model by name: its weights. [default: by their name, beside it or here]"),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.py:FUNCTION", help="Network of a model file exported from a Python file."),
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option(help="Ask for the budgets of this device profile. [default: the one that int8 was made for]"),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Leave out faithfulness and robustness.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the report. [default: report/ in the run]")] = None,
+    trust_code: TrustCode = None,
 ) -> None:
     """Prove that neither answers nor maps were lost on the way. Ends with 4 unless every bound is shown to be kept."""
     from kdedge.data.sources import require_data
@@ -51,6 +58,7 @@ def validate(
             data=data,
             boxes=boxes,
             weights=weights,
+            model=model,
             profile=profile,
             quick=quick,
             out=out,

@@ -24,23 +24,24 @@ def web(
     ] = None,
 ) -> None:
     """Run a model in the browser, on a laptop's or phone's camera."""
+    import os
     import threading
 
     from kdedge_runtime.model import Model
     from kdedge_runtime.runner import stopped_by_signals
     from kdedge_runtime.serving import Address, Door
+    from kdedge_runtime.serving.tls import certified, self_signed
     from kdedge_runtime.web.server import WebServer
-    from kdedge_runtime.web.tls import certified, self_signed
 
     loaded = Model.load(model)
-    door = Door.at(Address.parse(listen, "--listen"), token)
+    door = Door.at(Address.parse(listen, "--listen"), token, is_printed=token != os.environ.get("KDEDGE_TOKEN"))
     if loaded.metadata.quantization is not None:
         typer.echo("This model is int8. In a browser fp32 is faster: serve the file that is not quantized.", err=True)
     tls, fingerprint = None, None
     if cert is not None:
-        tls = certified(cert)
+        tls = certified(cert, "--cert")
     elif not door.address.is_loopback:
-        tls, fingerprint = self_signed()
+        tls, fingerprint = self_signed("--cert")
     server = WebServer(door, loaded, tls)
     server.start("kdedge-web")
     typer.echo(server.url)

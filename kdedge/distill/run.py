@@ -20,6 +20,7 @@ from kdedge.distill.settings.recipe import Recipe
 from kdedge.distill.settings.request import Request, plan_for
 from kdedge.distill.teacher.cache import AnswerCache
 from kdedge.distill.teacher.load import as_teacher, heritage, load_teachers, reload_teachers, teacher_record
+from kdedge.models.code_trust import allow_typed
 from kdedge.models.inherit import Inherited
 from kdedge.models.run_folder import (
     ANSWERS,
@@ -79,6 +80,7 @@ def start_run(
         DataError: the pictures cannot train a classifier, or those for testing are gone when it is trained.
     """
     require_free(out)
+    _allow_own_code(request)
     compute = choose_compute(device, compiled=compiled)
     group = join_group(compute.device)
     group.wait()  # nobody may find the folder that another process of this run has made already
@@ -139,6 +141,7 @@ def continue_run(
         DataError: the pictures are not those that the run was started with.
     """
     record = read_run(out)
+    _allow_own_code(request)
     _require_same_request(request, record, out)
     recipe = Recipe.from_record(record.recipe)
     if record.result is not None:
@@ -283,6 +286,12 @@ class _Desk:
             return trainer.test({"best": self.out / BEST, "last": self.out / LAST}, pictures)
         finally:
             pictures.close()
+
+
+def _allow_own_code(request: Request) -> None:
+    """Allow the Python files that the request itself names."""
+    for name in (request.model, *request.teacher):
+        allow_typed(name)
 
 
 def _collection(data: str, images_per_class: int | None) -> Collection:

@@ -4,7 +4,7 @@ A factory is called as `make_model(num_classes=K)` if it takes such an argument,
 `nn.Module` from float `[N, 3, H, W]` to logits `[N, K]`. It only builds: trained weights come from a file of their
 own. A module with another input than ImageNet's says so in its attribute `pretrained_cfg`, as timm's modules do.
 
-Loading a factory runs the file's code.
+Loading a factory runs the file's code, which needs permission: see `kdedge.models.code_trust`.
 """
 
 import hashlib
@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdedge.models.code_trust import require_allowed
 from kdedge.models.factory_path import factory_parts
 from kdedge_export.saliency.find import example_input
 from kdedge_export.saliency.trace import evaluating
@@ -36,10 +37,10 @@ def factory_name(name: str) -> str:
     """A factory's name from any folder: `/home/me/nets.py:make_model`.
 
     Raises:
-        UsageError: there is no such file or function, or the file cannot be loaded.
+        UsageError: there is no such file or function, or the file may not run or cannot be loaded.
     """
     path, function = factory_parts(name)
-    _factory(path, function)
+    _factory(name)
     return f"{path}:{function}"
 
 
@@ -70,10 +71,10 @@ def make(name: str, classes: int | None = None) -> nn.Module:
         classes: what to tell it, if it takes a number of classes; None leaves it to the factory's default.
 
     Raises:
-        UsageError: it fails, returns no module, or has no default.
+        UsageError: it may not run, fails, returns no module, or has no default.
     """
     path, function = factory_parts(name)
-    factory = _factory(path, function)
+    factory = _factory(name)
     parameters = inspect.signature(factory).parameters
     arguments = {}
     if CLASSES in parameters or any(item.kind is item.VAR_KEYWORD for item in parameters.values()):
@@ -116,7 +117,9 @@ def count_classes(name: str, model: nn.Module, height: int, width: int) -> int:
     return logits.shape[1]
 
 
-def _factory(path: Path, function: str) -> Callable[..., Any]:
+def _factory(name: str) -> Callable[..., Any]:
+    require_allowed(name)
+    path, function = factory_parts(name)
     module = _module(path)
     factory = getattr(module, function, None)
     if not callable(factory):

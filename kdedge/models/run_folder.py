@@ -12,9 +12,11 @@ import json
 import os
 import shlex
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from importlib.resources import files
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
@@ -175,16 +177,40 @@ def read_run(folder: Path) -> RunRecord:
     if not is_run(folder):
         raise UsageError(f"{folder} is not a run folder (it has no {RECORD}). Make one with kdedge train or distill.")
     try:
-        values = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        if values.pop("schema") != SCHEMA:
+        values = json.loads((folder / RECORD).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        if isinstance(values, dict) and values.get("schema") != SCHEMA:
             raise UsageError(f"{folder / RECORD} was written by another version of kdedge. Train the model again.")
+        _require_schema(values)
+        # Names of folders may hold bytes that are no UTF-8, as Python escapes them; other half characters are damage.
+        json.dumps(values, ensure_ascii=False).encode("utf-8", "surrogateescape")
+        del values["schema"]
         spec = values["input"]
         values["model"] = ModelSpec(**values["model"])
         values["input"] = ImageInput(**spec | {"mean": tuple(spec["mean"]), "std": tuple(spec["std"])})
         values["labels"] = tuple(values["labels"])
         return RunRecord(**values)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{folder / RECORD} is damaged: {error}. Train the model again.") from error
+
+
+def _require_schema(values: Any) -> None:
+    """Raise unless a record keeps to `run.schema.json`.
+
+    Raises:
+        ValueError: the most telling fault, with its place.
+    """
+    from jsonschema import Draft202012Validator  # --help needs none
+    from jsonschema.exceptions import best_match
+
+    schema = json.loads((files("kdedge.models") / "run.schema.json").read_text(encoding="utf-8"))
+    fault = best_match(Draft202012Validator(schema).iter_errors(values))
+    if fault is not None:
+        place = ".".join(map(str, fault.absolute_path)) or RECORD
+        raise ValueError(f"{place}: {textwrap.shorten(fault.message, 160)}")
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number")
 
 
 def merit(metrics: dict[str, Any]) -> tuple[float, ...]:

@@ -1,6 +1,7 @@
 """Read and load trained weights without running code from the file."""
 
 import pickle
+import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return _read_safetensors(path)
+        _require_stored(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # its text is about running the code in it, which nobody should
         raise UsageError(
@@ -50,6 +52,18 @@ def read_state(path: Path) -> dict[str, Tensor]:
     ):
         raise UsageError(f"{path} holds no plain state_dict. Save it with torch.save(model.state_dict(), FILE).")
     return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def _require_stored(path: Path) -> None:
+    """Raise where an archive's members are compressed: torch.save stores them, and a bomb unpacks to gigabytes.
+
+    Raises:
+        ValueError: they are.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("its members are compressed, which torch.save never does.")
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from kdedge.report.console import flagged, stderr_console
+from kdedge.report.console import PrintableConsole, flagged, stderr_console
 from kdedge.report.run_figures import (
     FIGURES,
     Column,
@@ -43,7 +43,9 @@ def print_tables(comparison: Comparison) -> None:
     A setting that all runs share is said once. Where the terminal is too narrow, settings are left out, the least
     telling ones first.
     """
-    console = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else _NO_LIMIT)
+    console = PrintableConsole(
+        highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else _NO_LIMIT
+    )
     settings = run_settings(comparison)
     whom = "all runs" if len(comparison.runs) > 1 else comparison.runs[0].name
     console.print(f"{whom}: {', '.join(f'{name} {text}' for name, text in settings.shared.items())}")

@@ -8,7 +8,8 @@ from typing import Any
 from kdedge.models.run_folder import is_run
 from kdedge.report.console import flagged, stderr_console
 from kdedge.report.tradeoff import picture_path, tradeoff_table, write_picture
-from kdedge.workflow.export_model import TOLERANCE, ExportResult
+from kdedge.workflow.export_check import TOLERANCE
+from kdedge.workflow.export_model import ExportResult
 from kdedge_export.quantize import Goal, Tradeoff
 from kdedge_export.validate.arithmetic_note import saturation_note
 from kdedge_export.validate.gates import Gates

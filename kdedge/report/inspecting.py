@@ -7,6 +7,7 @@ import typer
 from kdedge.report.console import BUSY, flagged, stderr_console
 from kdedge.workflow.inspect_model import Inspected
 from kdedge_export.html.text import large
+from kdedge_runtime.printable import printable
 
 __all__ = ["print_inspected"]
 
@@ -19,8 +20,8 @@ def print_inspected(inspected: Inspected, page: Path) -> None:
         taken = times.by_layer_ms.get(layer.name)
         rows.append(
             (
-                layer.name,  # in full: what --target-layer takes
-                layer.op_type,
+                printable(layer.name),  # in full: what --target-layer takes
+                printable(layer.op_type),
                 "×".join("?" if size is None else str(size) for size in layer.shape),
                 f"{layer.parameters:,}" if layer.parameters else "",
                 f"{layer.macs / 1e6:.2f}" if layer.macs else "",

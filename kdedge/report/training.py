@@ -41,7 +41,9 @@ def train_with_progress(
     console = stderr_console(quiet=os.environ.get("RANK", "0") != "0")
     try:
         with Screen(console) as screen:
-            record = (continue_run if resume else start_run)(request, out, screen, device, compiled=compiled)
+            # A run that ended before its record was written begins anew.
+            begin = continue_run if resume and is_run(out) else start_run
+            record = begin(request, out, screen, device, compiled=compiled)
     except KeyboardInterrupt:
         if is_run(out):
             console.print("\nStopped by Ctrl-C. To go on from the last checkpoint:", soft_wrap=True)

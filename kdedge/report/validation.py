@@ -14,6 +14,7 @@ from kdedge_export.validate import Interval, ValidationReport, checklist
 from kdedge_export.validate.calibration import Calibration
 from kdedge_export.validate.intervals import unseen_share
 from kdedge_export.validate.roles import TITLES
+from kdedge_runtime.printable import printable
 
 __all__ = ["print_validation"]
 
@@ -30,7 +31,7 @@ def print_validation(validation: Validation) -> None:
         if table is not None and table.row_count:
             console.print(table)
     for line in checklist(report.checks):
-        typer.echo(line)
+        typer.echo(printable(line))
     _print_meaning(console, report)
     console.print(f"\nreport: {validation.page}", soft_wrap=True)
     if report.passed:

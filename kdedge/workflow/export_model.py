@@ -5,13 +5,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kdedge.data.collection import source_name
+from kdedge.models.code_trust import allow_typed
 from kdedge.models.run_folder import is_run, read_run
 from kdedge.models.trained import TrainedModel, load_trained
 from kdedge.workflow.calibrate import Fit, fit_run
 from kdedge.workflow.calibration_pictures import calibration_pictures
+from kdedge.workflow.export_check import check_against_torch
 from kdedge.workflow.fine_tune import fine_tune
 from kdedge_export.display import measure_display
 from kdedge_export.graph import Deployed, ExportedGraph, Plain, deploy, export_graph, save_model
@@ -19,10 +19,6 @@ from kdedge_export.quantize import Goal, Quantized, Recipe, Tradeoff, TradeoffPo
 from kdedge_export.quantize.ranges import Range
 from kdedge_export.quantize.steps import rounded_by
 from kdedge_export.saliency import DEFAULT_METHOD
-from kdedge_export.validate import metrics
-from kdedge_export.validate.kinks import at_the_same_kinks, has_kinks
-from kdedge_export.validate.predictions import predict
-from kdedge_export.validate.rounding import CEILING, hardest, spread_of_rounding
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.devices import DeviceProfile
 from kdedge_runtime.errors import KdedgeError, UsageError
@@ -30,10 +26,6 @@ from kdedge_runtime.files import staged
 
 __all__ = ["ExportResult", "Progress", "export_model"]
 
-TOLERANCE = 1e-4
-"""Largest error of logits and maps against PyTorch, relative to their range: float32 sums in another order.
-Both may lie as far from PyTorch's as float32 explains on that image, held against float64, up to 1 % of the range; a
-map that is differentiated is held against PyTorch's with the units at their kinks on the same sides."""
 _SHARED = ("labels", "input", "outputs", "lineage", "temperature")
 """What the metadata of an fp32 file and of the int8 file made of it have in common."""
 Progress = Callable[[str, int, int], None]
@@ -110,6 +102,7 @@ def export_model(
         raise UsageError(
             f"--qat trains a run's student on, and {source} is not a run folder. Name one, or leave --qat out."
         )
+    allow_typed(source)
     trained = load_trained(source, weights=weights)
     explained = method != "none"
     if not explained and target_layer is not None:
@@ -137,8 +130,8 @@ def export_model(
     graph = export_graph(module)
     with staged(output) as temporary:  # a file that fails the check does not replace one that passed it
         save_model(graph.model, metadata, temporary)
-        logits_error, map_error = _check_against_torch(module, Model.load(temporary))
         model = Model.load(temporary)
+        logits_error, map_error = check_against_torch(module, model)
         fit = fit_run(source, model)
         if fit is not None and fit.images:
             noted = metadata.metrics | {"temperature_images": fit.images}
@@ -266,43 +259,3 @@ def _run_metrics(source: str) -> dict[str, Any]:
 def _legible(value: float) -> float:
     """Six decimals of a figure that was computed in float32: the others are noise."""
     return round(value, 6) if isinstance(value, float) else value
-
-
-def _check_against_torch(module: Deployed | Plain, model: Model) -> tuple[float, float | None]:
-    """Run both on two different batches, of one and of three images: exported constants would show."""
-    spec, generator = module.spec, np.random.default_rng(0)
-    measured, unexplained, rounding = [], [], []
-    for count in (1, 3):
-        images = generator.integers(0, 256, (count, spec.height, spec.width, 3), dtype=np.uint8)
-        answer = model.predict(images)
-        classes = answer.explained_class
-        expected = predict(module, images, classes)
-        errors = np.array([metrics.logits_error(expected.logits, answer.logits), np.zeros(count)])
-        if answer.saliency_map is not None and expected.maps is not None:
-            errors[1] = metrics.map_error(expected.maps, answer.saliency_map)
-        measured.append(errors)
-        if (errors[1] > TOLERANCE).any() and answer.saliency_map is not None and has_kinks(module):
-            alike = at_the_same_kinks(module, model, images, classes)
-            errors = np.array([errors[0], metrics.map_error(alike, answer.saliency_map)])
-        doubted = not (errors <= TOLERANCE).all()
-        rounding.append(spread_of_rounding(module, images, classes) if doubted else np.zeros_like(errors))
-        unexplained.append(errors)
-    logits, maps = (
-        hardest(errors, allowed, TOLERANCE)
-        for errors, allowed in zip(np.hstack(unexplained), np.hstack(rounding), strict=True)
-    )
-    if "failed" in (logits.outcome, maps.outcome):
-        raise KdedgeError(
-            f"The exported graph does not compute what PyTorch computes: relative error {logits.error:.1e} of the "
-            f"logits and {maps.error:.1e} of the map, expected at most {logits.bound:.0e} and {maps.bound:.0e}. "
-            "Please report this model."
-        )
-    if "not shown" in (logits.outcome, maps.outcome):
-        raise KdedgeError(
-            f"Whether the exported graph computes what PyTorch computes cannot be shown: it lies {logits.error:.1e} of "
-            f"the range from it in the logits and {maps.error:.1e} in the map, expected at most {CEILING:.0e}, and on "
-            "the same pictures PyTorch in float32 lies about as far from float64. The network is ill-conditioned; "
-            "export weights that were trained, or further."
-        )
-    logits_error, map_error = (float(errors.max()) for errors in np.hstack(measured))
-    return logits_error, None if isinstance(module, Plain) else map_error

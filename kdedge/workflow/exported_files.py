@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdedge.models.code_trust import allow_typed
+from kdedge.models.factory import code_sha256
+from kdedge.models.factory_path import is_factory
 from kdedge.models.run_folder import RunRecord, is_run, read_run
 from kdedge.models.trained import TrainedModel, load_trained
 from kdedge.workflow.model_files import fp32_file
@@ -27,13 +30,15 @@ class ExportedFiles:
     """Of that run."""
 
 
-def open_files(source: str, weights: Path | None = None) -> ExportedFiles:
+def open_files(source: str, weights: Path | None = None, model: str | None = None) -> ExportedFiles:
     """Open the exported files of a run, or one model file and the int8 one beside it.
 
     Args:
         source: a run folder with exported files, a file in one, or a `.onnx` file from a model by name.
         weights: of a file from a model by name, the weights that it was exported from; None looks for them by their
             name, beside the file and in the current folder.
+        model: of a file that was exported from a Python file's network, that network; the name in the model file is
+            never loaded.
 
     Raises:
         UsageError: there is no file with a map, the two differ, or its weights are not found or are others.
@@ -46,7 +51,7 @@ def open_files(source: str, weights: Path | None = None) -> ExportedFiles:
     int8 = Model.load(int8_path, exact_int8=True) if int8_path.is_file() else None
     lineage = fp32.metadata.lineage
     run = fp32_path.parent if "model" in lineage and is_run(fp32_path.parent) else None
-    student = _same_weights(run, fp32_path, lineage, weights)
+    student = _same_weights(run, fp32_path, lineage, weights, model)
     if int8 is not None and int8.metadata.lineage != lineage:
         raise UsageError(f"{int8_path} was exported from another model than {fp32_path}. Export both again.")
     if int8 is not None and int8.metadata.outputs != fp32.metadata.outputs:
@@ -59,7 +64,9 @@ def open_files(source: str, weights: Path | None = None) -> ExportedFiles:
     return ExportedFiles(fp32, int8, student, run, None if run is None else read_run(run))
 
 
-def _same_weights(run: Path | None, path: Path, lineage: dict[str, Any], weights: Path | None) -> TrainedModel:
+def _same_weights(
+    run: Path | None, path: Path, lineage: dict[str, Any], weights: Path | None, model: str | None
+) -> TrainedModel:
     """The PyTorch model that the file was exported from: of the run that holds the file, or by name."""
     if "file" in lineage:
         raise UsageError(
@@ -82,13 +89,40 @@ def _same_weights(run: Path | None, path: Path, lineage: dict[str, Any], weights
             f"kdedge validate {origin['source']}"
         )
     else:
-        trained = load_trained(origin["source"], weights=_weights_file(path, origin["weights"], weights))
+        name = _network(path, origin, model)
+        trained = load_trained(name, weights=_weights_file(path, origin["weights"], weights))
     if trained.origin["weights_sha256"] != origin["weights_sha256"]:
         or_named = "" if run is not None else ", or name the file that it was made of: --weights FILE"
         raise UsageError(
             f"{path} was exported from other weights than {trained.origin['weights']} holds. Export it again{or_named}."
         )
     return trained
+
+
+def _network(path: Path, origin: dict[str, Any], model: str | None) -> str:
+    """Return the name of a file's network; of a Python file's, the one that the user typed.
+
+    Raises:
+        UsageError: the user typed none, typed one for nothing, or its file is another one.
+    """
+    recorded = str(origin["source"])
+    if not is_factory(recorded):
+        if model is not None:
+            raise UsageError(f"{path} was exported from {recorded}, which needs no file. Leave --model {model} out.")
+        return recorded
+    if model is None:
+        raise UsageError(
+            f"{path} was exported from the network {recorded}. Code that a model file names is never run: type the "
+            "network yourself, --model FILE.py:FUNCTION."
+        )
+    found = code_sha256(model)
+    if found != origin.get("code_sha256"):
+        raise UsageError(
+            f"{path} was exported from another {recorded} than {model}: its SHA-256 is {found[:12]}…, expected "
+            f"{str(origin.get('code_sha256'))[:12]}…."
+        )
+    allow_typed(model)
+    return model
 
 
 def _weights_file(path: Path, name: str, weights: Path | None) -> Path:

@@ -98,6 +98,7 @@ def validate_model(
     data: str | None = None,
     boxes: Path | None = None,
     weights: Path | None = None,
+    model: str | None = None,
     profile: DeviceProfile | None = None,
     quick: bool = False,
     out: Path | None = None,
@@ -111,6 +112,7 @@ def validate_model(
         boxes: where the objects are (see `kdedge.data.objects`); None takes `boxes.csv` of the data, if it has one.
         weights: of a file from a model by name, the weights that it was exported from; None looks for them by their
             name, beside the file and in the current folder.
+        model: of a file that was exported from a Python file's network, that network, `FILE.py:FUNCTION`.
         profile: the device whose budgets must be kept; None takes the one that the int8 file was made for, if any.
         quick: leave out what asks about every image many times.
         out: folder of the report; None takes `report/` in the run, or beside the model file.
@@ -120,7 +122,7 @@ def validate_model(
         UsageError: there is nothing to validate, its weights are not found, or it was exported from others.
         DataError: the pictures do not fit the model.
     """
-    files = open_files(source, weights)
+    files = open_files(source, weights, model)
     root = data or (None if files.record is None else pictures_of(files.record, source))
     if root is None:
         raise UsageError(

@@ -8,7 +8,7 @@ import numpy as np
 
 from kdedge_runtime.arrays import Floats, Pixels
 from kdedge_runtime.cadence import Reason
-from kdedge_runtime.errors import KdedgeError
+from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.heat import UNMEASURED, HeatStats, MapDisplay, heat_stats
 from kdedge_runtime.model import Explanation, Model
 from kdedge_runtime.preprocess import visible_box
@@ -58,12 +58,12 @@ def read_answer(
     """Read what a model said of a batch of one.
 
     Raises:
-        KdedgeError: the model's outputs are not finite numbers.
+        ModelFileError: the model's outputs are not finite numbers.
     """
     probabilities = explanation.probabilities[0]
     saliency_map = explanation.saliency_map[0] if explanation.saliency_map is not None else None
     if not np.isfinite(probabilities).all() or (saliency_map is not None and not np.isfinite(saliency_map).all()):
-        raise KdedgeError(
+        raise ModelFileError(
             f"{model.path} gave values that are not finite for {frame.name}: the model is broken, or overflows in "
             "its number format. Expected finite logits and map; export it again and run `kdedge validate`."
         )

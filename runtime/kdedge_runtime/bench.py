@@ -18,6 +18,7 @@ from kdedge_runtime.errors import KdedgeError
 from kdedge_runtime.golden import draw_frame
 from kdedge_runtime.model import Model
 from kdedge_runtime.plain_graph import keep_output
+from kdedge_runtime.session import run_session
 from kdedge_runtime.timing import Stopwatch
 
 __all__ = ["Bench", "Layer", "Timing", "bench", "companion", "refusal"]
@@ -156,21 +157,21 @@ def refusal(throttling: Sequence[str]) -> KdedgeError:
 def _variants(key: str, model: Model) -> dict[str, Callable[[], object]]:
     spec = model.metadata.input
     feed = {spec.name: draw_frame(0, spec.height, spec.width)[None]}
-    calls: dict[str, Callable[[], object]] = {key: lambda: model.session.run(None, feed)}
+    calls: dict[str, Callable[[], object]] = {key: lambda: run_session(model.session, None, feed, model.path)}
     if model.has_map:
         try:
             plain = _like(model, keep_output(model.path.read_bytes(), "logits"))
         except ValueError as error:
             _log.warning("%s cannot be measured without its map: %s.", model.path.name, error)
         else:
-            calls[f"{key} without map"] = lambda: plain.run(None, feed)
+            calls[f"{key} without map"] = lambda: run_session(plain, None, feed, model.path)
     return calls
 
 
 def _like(model: Model, content: bytes, profile: Path | None = None) -> ort.InferenceSession:
     """A session of other content with the settings of a model's; with a profile it writes down what nodes take."""
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     of_model = model.session.get_session_options()
     options.intra_op_num_threads = of_model.intra_op_num_threads
     options.add_session_config_entry(_SPINNING, of_model.get_session_config_entry(_SPINNING))
@@ -193,7 +194,7 @@ def _layers(model: Model) -> tuple[Layer, ...]:
     with tempfile.TemporaryDirectory() as folder:
         session = _like(model, model.path.read_bytes(), Path(folder) / "profile")
         for _ in range(WARM_UPS + _PROFILED_RUNS):
-            session.run(None, feed)
+            run_session(session, None, feed, model.path)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     taken: dict[tuple[str, str], list[float]] = defaultdict(list)
     for event in events:

@@ -6,11 +6,13 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import NoReturn
 
 from kdedge_runtime import __version__
 from kdedge_runtime.errors import KdedgeError, UsageError
+from kdedge_runtime.printable import printable, printable_lines
 from kdedge_runtime.verbs import add_soak, add_verbs, check_verb, perform
 
 __all__ = ["build_parser", "main"]
@@ -83,8 +85,16 @@ def build_parser(prog: str = "kdedge-run") -> argparse.ArgumentParser:
     where.add_argument(
         "--token",
         metavar="TOKEN",
-        help="what browsers and programs have to show the view (default: $KDEDGE_TOKEN, or one made anew where the "
-        "network can reach it)",
+        help="what browsers and programs have to show the view (default: $KDEDGE_TOKEN, which is not printed, or one "
+        "made anew where the network can reach it)",
+    )
+    where.add_argument(
+        "--tls",
+        nargs="?",
+        const="",
+        metavar="PEM",
+        help="serve the view over HTTPS with a PEM file of a private key and its certificate (default: one made for "
+        "this run)",
     )
     where.add_argument(
         "--feedback",
@@ -157,7 +167,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "kdedge-run") -> int:
         return _INTERRUPTED
     if failure is None:
         return 0
-    sys.stderr.write(f"error: {failure}\n")
+    sys.stderr.write(f"error: {printable(str(failure))}\n")
     return failure.exit_code
 
 
@@ -168,12 +178,22 @@ def _carry_out(arguments: argparse.Namespace) -> KdedgeError | None:
     return execute(arguments).failure
 
 
+class _PrintableFormatter(logging.Formatter):
+    """Plain lines; strangers' names among the arguments of a message neither steer a terminal nor begin a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        shown = copy(record)
+        if isinstance(record.args, tuple):
+            shown.args = tuple(arg if isinstance(arg, int | float) else printable(str(arg)) for arg in record.args)
+        return printable_lines(super().format(shown))
+
+
 @contextmanager
 def _logging_to_stderr() -> Iterator[None]:
     """Within the block the runtime's own log goes to stderr as plain lines."""
     log = logging.getLogger("kdedge_runtime")
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_PrintableFormatter())
     before = log.level, log.propagate
     log.addHandler(handler)
     log.setLevel(logging.INFO)

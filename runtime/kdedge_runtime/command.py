@@ -21,6 +21,7 @@ from kdedge_runtime.heat import OPACITY
 from kdedge_runtime.model import Model, available_providers
 from kdedge_runtime.opened_model import opened_model
 from kdedge_runtime.pictures import is_picture
+from kdedge_runtime.printable import printable
 from kdedge_runtime.progress import RunSummary
 from kdedge_runtime.runner import RunSettings, run, stopped_by_signals
 from kdedge_runtime.sinks.sink import Sink
@@ -29,7 +30,10 @@ from kdedge_runtime.sources.frame import stands_still
 from kdedge_runtime.sources.grammar import Place, parse_source
 
 if TYPE_CHECKING:
+    import ssl
+
     from kdedge_runtime.blackbox import Explainer
+    from kdedge_runtime.serving import Door
     from kdedge_runtime.soak import Soak
     from kdedge_runtime.view import Controls, LiveView
 
@@ -228,15 +232,42 @@ def _view(
         "source": without_password(source.name),
         "runtime": start_line,
     }
-    token = (os.environ.get("KDEDGE_TOKEN") or None) if arguments.token is None else arguments.token
-    door = Door.at(Address.parse(arguments.view), token)
+    secret = _secret_token()
+    token = secret if arguments.token is None else arguments.token
+    door = Door.at(Address.parse(arguments.view), token, is_printed=token != secret)
+    tls = _tls(arguments.tls, door)
     if arguments.feedback is None:
-        return LiveView(door, about, controls)
+        return LiveView(door, about, controls, tls=tls)
     from kdedge_runtime.feedback import FeedbackStore
 
     store = stack.enter_context(FeedbackStore.open(arguments.feedback, _FEEDBACK_MB))
     feedback = Feedback(store, file_sha256(model.path))
-    return LiveView(door, about, controls, feedback)
+    return LiveView(door, about, controls, feedback, tls=tls)
+
+
+def _secret_token() -> str | None:
+    """The token that the environment gives: $KDEDGE_TOKEN, or systemd's credential `kdedge-token`."""
+    if token := os.environ.get("KDEDGE_TOKEN"):
+        return token
+    if folder := os.environ.get("CREDENTIALS_DIRECTORY"):
+        with suppress(FileNotFoundError):
+            return (Path(folder) / "kdedge-token").read_text(encoding="utf-8").strip()
+    return None
+
+
+def _tls(wanted: str | None, door: "Door") -> "ssl.SSLContext | None":
+    """The certificate of --tls: an empty text makes one, None speaks HTTP."""
+    if wanted is None:
+        if not door.address.is_loopback:
+            _log.warning("The view speaks HTTP: its token and pictures cross the network unencrypted. Add --tls.")
+        return None
+    from kdedge_runtime.serving.tls import certified, self_signed
+
+    if wanted:
+        return certified(Path(wanted), "--tls")
+    tls, fingerprint = self_signed("--tls")
+    _log.info("The browser will warn of the certificate, which was made here. SHA-256: %s", fingerprint)
+    return tls
 
 
 def _check_apart(output: Path, read: Place) -> None:
@@ -279,7 +310,7 @@ def _start_line(model: Model, setup: _Setup, method: str | None) -> str:
         _number_format(model.metadata.quantization),
         _map(model, method),
     ]
-    return " · ".join(parts)
+    return printable(" · ".join(parts))
 
 
 def _map(model: Model, method: str | None) -> str:

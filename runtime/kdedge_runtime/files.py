@@ -1,16 +1,32 @@
 """Files that appear whole or not at all, under names that do not clash."""
 
+import glob
 import hashlib
+import itertools
 import os
+import shutil
 import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.leftovers import mark_as_ours, remove_abandoned
+from kdedge_runtime.printable import printable
 
-__all__ = ["UniqueNames", "file_sha256", "remove_staged", "shortened", "staged", "utf8_path", "write_whole", "written"]
+__all__ = [
+    "UniqueNames",
+    "file_sha256",
+    "number_earlier",
+    "remove_staged",
+    "shortened",
+    "staged",
+    "sync_folder",
+    "utf8_path",
+    "write_whole",
+    "written",
+]
 
 _STAGED = ".kdedge-"
 """Begins the names of files that are being written: not the path's, which may be as long as there is room for."""
@@ -20,22 +36,22 @@ _MOST_STEM_BYTES = 251
 
 
 @contextmanager
-def staged(path: Path, *, durable: bool = True, keep_earlier: bool = False) -> Iterator[Path]:
+def staged(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` once the block has succeeded.
 
     The file is flushed to the disk before the rename and the folder after it, so that neither a crash nor a
     power cut leaves a half-written file under the final name. On an error the temporary file is removed.
+    What a killed process has left is removed by the next one that stages a durable file of this suffix there.
 
     Args:
         path: the final name.
         durable: False skips the flushing, for files that come by the frame: a crash of the program still leaves
             nothing half-written, a power cut may.
-        keep_earlier: True renames a file that is there already to `STEM-1.SUFFIX`, or the next free number.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=_STAGED, suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    if durable:
+        remove_abandoned(path.parent.glob(f"{_STAGED}*{glob.escape(path.suffix)}"))
+    handle, temporary = _made(path)
     try:
         yield temporary
         if durable:
@@ -45,13 +61,20 @@ def staged(path: Path, *, durable: bool = True, keep_earlier: bool = False) -> I
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
-        if keep_earlier:
-            _number_earlier(path)
         temporary.replace(path)
         if durable:
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
     finally:
+        os.close(handle)
         temporary.unlink(missing_ok=True)
+
+
+def _made(path: Path) -> tuple[int, Path]:
+    while True:
+        handle, name = tempfile.mkstemp(prefix=_STAGED, suffix=path.suffix, dir=path.parent)
+        if mark_as_ours(handle):
+            return handle, Path(name)
+        os.close(handle)
 
 
 def remove_staged(folder: Path, suffixes: Iterable[str]) -> None:
@@ -81,9 +104,10 @@ def written(name: str) -> str:
     r"""A file's name as the same text on every machine, which can be hashed, printed and put into a report.
 
     macOS decomposes accents, others do not; old archives leave bytes that are no UTF-8, which become such as `\xe9`.
+    Control characters, which could forge a line of a log, are escaped the same way.
     """
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return unicodedata.normalize("NFC", text)
+    return printable(unicodedata.normalize("NFC", text))
 
 
 def shortened(stem: str) -> str:
@@ -146,28 +170,34 @@ class UniqueNames:
         return name
 
 
-def _number_earlier(path: Path) -> None:
-    """Give an earlier file a second, numbered name; `path` may be replaced then."""
+def number_earlier(path: Path, name: Path) -> Path | None:
+    """Give a file a second name, so that the first one may be replaced or removed.
+
+    Args:
+        path: the file; nothing is done where there is none.
+        name: of which `STEM-1.SUFFIX`, or the next free number, is the second name.
+
+    Returns:
+        The second name; None where there is no file.
+    """
     if not path.exists():
-        return
-    number = 1
+        return None
+    numbers = itertools.count(1)
     while True:
-        numbered = path.with_name(f"{path.stem}-{number}{path.suffix}")
-        try:
-            numbered.hardlink_to(path)
-        except FileExistsError:
-            number += 1
-        except OSError:  # FAT, as on memory cards, has no links
-            if numbered.exists():
-                number += 1
-                continue
-            path.rename(numbered)
-            return
-        else:
-            return
+        numbered = name.with_name(f"{name.stem}-{next(numbers)}{name.suffix}")
+        with suppress(FileExistsError):
+            try:
+                numbered.hardlink_to(path)
+            except FileExistsError:
+                raise
+            except OSError:  # FAT, as on memory cards, has no links
+                with numbered.open("xb") as copy, path.open("rb") as file:
+                    shutil.copyfileobj(file, copy)
+            return numbered
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Write a folder's names to the disk."""
     if os.name != "posix":  # other systems cannot open a folder
         return
     handle = os.open(folder, os.O_RDONLY)

@@ -26,11 +26,13 @@ from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.metadata import ImageInput, Metadata
 from kdedge_runtime.model import Model
 
-__all__ = ["Golden", "draw_frame", "mean_error", "record"]
+__all__ = ["MOST_ROUNDING", "Golden", "draw_frame", "mean_error", "record"]
 
 _FRAMES = 4
 _BYTES = 45_000
 """At most, before base64: with very many classes there are fewer frames."""
+MOST_ROUNDING = 0.1
+"""Of the outputs' range; a file that claims more would switch its own self-test off."""
 _CELLS = (3, 9, 27)
 """Cells a side of the layers of a picture."""
 _LEAST_RANGE = 1e-3
@@ -50,7 +52,7 @@ class Golden:
     saliency_map: Floats | None
     """`[G, h, w]`; None of a model without a map."""
     logits_rounding: float
-    """Mean error (see `mean_error`) between two orders of summing."""
+    """Mean error (see `mean_error`) between two orders of summing, in [0, `MOST_ROUNDING`]."""
     map_rounding: float
 
     @classmethod
@@ -80,9 +82,11 @@ class Golden:
             rounding = [float(values[key]) for key in ("logits_rounding", "map_rounding")]
             if classes.shape != (count,) or (cells is None) == model.has_map:
                 raise ValueError("they do not fit the model")
-        except (KeyError, TypeError, ValueError, binascii.Error) as error:
+            if not all(0 <= each <= MOST_ROUNDING for each in rounding):  # a NaN is not
+                raise ValueError(f"rounding {rounding}, expected 0 to {MOST_ROUNDING:g}")
+        except (KeyError, TypeError, ValueError, OverflowError, binascii.Error) as error:
             raise ModelFileError(
-                f"The golden frames of {model.path} are damaged ({error}). Export it again."
+                f"The golden frames of {model.path} are damaged ({str(error)[:200]}). Export it again."
             ) from error
         return cls(images, logits, classes, cells, *rounding)
 
@@ -106,9 +110,9 @@ def record(path: Path) -> dict[str, Any]:
         "images_sha256": hashlib.sha256(images.tobytes()).hexdigest(),
         "explained_class": classes.tolist(),
         "logits": _pack(logits),
-        "logits_rounding": mean_error(other_logits, logits),
+        "logits_rounding": min(MOST_ROUNDING, mean_error(other_logits, logits)),
         "saliency_map": None if maps is None else _pack(maps),
-        "map_rounding": 0.0 if maps is None or other_maps is None else mean_error(other_maps, maps),
+        "map_rounding": 0.0 if maps is None or other_maps is None else min(MOST_ROUNDING, mean_error(other_maps, maps)),
     }
 
 

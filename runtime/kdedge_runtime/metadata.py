@@ -14,10 +14,13 @@ from typing import Any, Literal, get_args
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.heat import UNMEASURED, MapDisplay
 
-__all__ = ["SCHEMA", "ImageInput", "Interpolation", "Metadata", "Outputs", "Resize", "outputs_of"]
+__all__ = ["MOST_CELLS", "SCHEMA", "ImageInput", "Interpolation", "Metadata", "Outputs", "Resize", "outputs_of"]
 
 SCHEMA = 1
 PREFIX = "kdedge."
+MOST_CELLS = 4_000_000
+"""Of a saliency map."""
+_LONGEST_REASON = 200
 Resize = Literal["crop", "squash", "letterbox"]
 Interpolation = Literal["bilinear", "bicubic"]
 
@@ -109,24 +112,28 @@ class Metadata:
             if values.get("task", "classify") != "classify":
                 raise ValueError(f"unknown task {values['task']!r}")
             metadata = cls(**values)
-            if not isinstance(metadata.temperature, int | float) or not 0 < metadata.temperature < math.inf:
+            if not isinstance(metadata.temperature, int | float) or not 0 < float(metadata.temperature) < math.inf:
                 raise ValueError(f"impossible temperature {metadata.temperature!r}")
             for value in (metadata.quantization, metadata.golden):
                 if value is not None:
                     _checked(value, dict)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            reason = str(error)[:_LONGEST_REASON]
             raise ModelFileError(
-                f"The model file's metadata is damaged ({type(error).__name__}: {error}). Export the model again."
+                f"The model file's metadata is damaged ({type(error).__name__}: {reason}). Export the model again."
             ) from error
         return metadata
 
 
 def _parse(key: str, text: str) -> Any:
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False).encode()  # half a character, which JSON can hold, can be written nowhere
+        return value
     except (ValueError, RecursionError) as error:
+        reason = str(error)[:_LONGEST_REASON]
         raise ModelFileError(
-            f"The model file's metadata is damaged: {key} is not JSON. Export the model again."
+            f"The model file's metadata is damaged: {key} is not JSON ({reason}). Export the model again."
         ) from error
 
 
@@ -144,7 +151,6 @@ def _checked(value: Any, kind: type) -> Any:
 def _labels(values: list[Any]) -> tuple[str, ...]:
     if not values or not all(isinstance(value, str) for value in values):
         raise ValueError("labels are not a list of names")
-    "".join(values).encode()  # half a character, which JSON can hold, can be written nowhere else
     return tuple(values)
 
 
@@ -173,7 +179,8 @@ def outputs_of(values: dict[str, Any]) -> Outputs:
     outputs = Outputs(**_known(Outputs, values) | {"display": display})
     _checked(outputs.method, str)
     sides = (outputs.map_height, outputs.map_width)
-    if not all(side is None or (isinstance(side, int) and side > 0) for side in sides):
+    is_sound = all(side is None or (isinstance(side, int) and side > 0) for side in sides)
+    if not is_sound or math.prod(side or 1 for side in sides) > MOST_CELLS:
         raise ValueError(f"impossible map {values}")
     shifts_are_sound = all(_is_number(shift) and abs(shift) <= 1 for shift in display.shift)
     contrast = display.typical_contrast

@@ -1,8 +1,11 @@
 """The explained model: one session, one forward pass, the answer and the reason."""
 
 import difflib
+import math
+import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -12,12 +15,16 @@ from kdedge_runtime.arrays import Floats, Integers, Pixels
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.files import utf8_path
 from kdedge_runtime.heat import UNMEASURED, MapDisplay
-from kdedge_runtime.metadata import Metadata
+from kdedge_runtime.metadata import MOST_CELLS, Metadata
+from kdedge_runtime.session import check_outputs, run_session
 
 __all__ = ["Explanation", "Model", "available_providers", "is_bundle", "refuse_bundle", "softmax"]
 
 MOST_THREADS = 256
 """Of one inference; onnxruntime starts whatever number it is told, until the machine stands still."""
+
+_FIRST_PASS_S = 60.0
+"""A graph can hold a loop without an end."""
 
 
 def is_bundle(path: Path) -> bool:
@@ -75,7 +82,7 @@ class Model:
         spinning: bool = False,
         exact_int8: bool = False,
     ) -> "Model":
-        """Open a model file written by `kdedge export`.
+        """Open a model file written by `kdedge export`, and try one pass of it on an empty image.
 
         Args:
             path: the `.onnx` file.
@@ -88,7 +95,7 @@ class Model:
 
         Raises:
             ModelFileError: the file is missing, damaged, was not written by kdedge, or its graph is not the one
-                that its metadata tells of.
+                that its metadata describes; or its first pass fails or takes more than a minute.
             UsageError: the provider is not part of the installed onnxruntime, or does not work here; or more threads
                 than any device has.
         """
@@ -104,7 +111,7 @@ class Model:
                 f"{threads} threads for one inference. Expected 1 to {MOST_THREADS}; this machine's cores do."
             )
         options = ort.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # its own log would print a stranger's node names as they are
         if threads is not None:
             options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
@@ -132,7 +139,9 @@ class Model:
             raise ModelFileError(f"{path} is damaged: its texts are no UTF-8. Copy or export it again.") from error
         metadata = Metadata.from_props(props)
         _check_graph(path, inputs, outputs, metadata)
-        return cls(path, metadata, session)
+        model = cls(path, metadata, session)
+        model._try()
+        return model
 
     @property
     def provider(self) -> str:
@@ -185,7 +194,31 @@ class Model:
 
         Raises:
             UsageError: the shape, type or class index does not fit the model.
+            ModelFileError: onnxruntime cannot run the graph, or its outputs are not of the promised shapes and ranges.
         """
+        return self._predict(images, class_index, explained=explained)
+
+    def _try(self) -> None:
+        spec = self.metadata.input
+        options = ort.RunOptions()
+        limit = threading.Timer(_FIRST_PASS_S, setattr, (options, "terminate", True))
+        limit.daemon = True
+        limit.start()
+        try:
+            self._predict(np.zeros((1, spec.height, spec.width, 3), np.uint8), None, explained=True, options=options)
+        except ModelFileError as error:
+            if not options.terminate:
+                raise
+            raise ModelFileError(
+                f"{self.path} did not finish a pass within {_FIRST_PASS_S:.0f} s. Expected a model that this machine "
+                "can run; take a smaller one."
+            ) from error
+        finally:
+            limit.cancel()
+
+    def _predict(
+        self, images: Pixels, class_index: int | None, *, explained: bool, options: ort.RunOptions | None = None
+    ) -> Explanation:
         spec = self.metadata.input
         expected = (spec.height, spec.width, 3)
         if images.ndim != 4 or images.shape[1:] != expected or images.dtype != np.uint8:
@@ -202,9 +235,12 @@ class Model:
             if self.has_map:
                 feed["class_index"] = np.array([class_index], dtype=np.int64)
         if self.has_map and explained:
-            logits, saliency_map, classes = self.session.run(["logits", "saliency_map", "explained_class"], feed)
+            names = ["logits", "saliency_map", "explained_class"]
+            logits, saliency_map, classes = run_session(self.session, names, feed, self.path, options)
+            check_outputs(self.path, (len(images), len(self.metadata.labels)), logits, saliency_map, classes)
         else:
-            (logits,), saliency_map = self.session.run(["logits"], feed), None
+            (logits,), saliency_map = run_session(self.session, ["logits"], feed, self.path, options), None
+            check_outputs(self.path, (len(images), len(self.metadata.labels)), logits)
             classes = logits.argmax(axis=1) if class_index is None else np.full(len(images), class_index)
         probabilities, display = softmax(logits / self.metadata.temperature), self.metadata.outputs.display
         return Explanation(logits, probabilities, classes, saliency_map, display)
@@ -228,13 +264,18 @@ def _check_graph(path: Path, given: list[ort.NodeArg], gives: list[ort.NodeArg],
         faults.append(f"an input {spec.name} of {inputs[spec.name].type} {inputs[spec.name].shape}")
     if "logits" in outputs and not _agrees(outputs["logits"], (len(metadata.labels),)):
         faults.append(f"logits {outputs['logits'].shape} for {len(metadata.labels)} labels")
-    if "saliency_map" in outputs and len(outputs["saliency_map"].shape) != 3:
+    if "saliency_map" in outputs and not _is_map(outputs["saliency_map"].shape):
         faults.append(f"a saliency_map {outputs['saliency_map'].shape}")
     if faults:
         raise ModelFileError(
             f"{path} is not what its metadata says: it has {', '.join(faults)}. Expected uint8 input "
             f"{spec.name} [N, {spec.height}, {spec.width}, 3] and {', '.join(sorted(needed))}. Export it again."
         )
+
+
+def _is_map(shape: list[Any]) -> bool:
+    sides = [side for side in shape[1:] if isinstance(side, int)]
+    return len(shape) == 3 and all(side > 0 for side in sides) and math.prod(sides) <= MOST_CELLS
 
 
 def _agrees(value: ort.NodeArg, shape: tuple[int, ...]) -> bool:

@@ -1,6 +1,5 @@
 """Where a run stands, and what it came to."""
 
-import re
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -10,20 +9,16 @@ from typing import Any
 from kdedge_runtime.answer import Answer
 from kdedge_runtime.cadence import Reason
 from kdedge_runtime.errors import SourceError
+from kdedge_runtime.printable import printable
 from kdedge_runtime.sources.frame import Source
 from kdedge_runtime.timing import Stage, StageTimer, Tally
 
-__all__ = ["STAGES", "Progress", "RunSummary", "on_a_line"]
+__all__ = ["STAGES", "Progress", "RunSummary"]
 
 STAGES = ("capture", "preprocess", "inference", "explanation", "overlay", "output")
 """A frame's way: waiting for it, bringing it to size, the model, what explains from outside of it, drawing, the sinks.
 """
 _RECENT_FRAMES = 30
-
-
-def on_a_line(label: str) -> str:
-    """A label as a terminal may show it: a stranger's file could move its cursor or clear it."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", "·", label)
 
 
 class Progress:
@@ -176,7 +171,7 @@ class RunSummary:
                 for name, stage in rows.items()
             ]
         if self.labels:
-            lines.append("answers: " + ", ".join(f"{on_a_line(label)} {count:,}" for label, count in self.labels))
+            lines.append("answers: " + ", ".join(f"{printable(label)} {count:,}" for label, count in self.labels))
         return "\n".join(lines)
 
     def _counts(self) -> str:

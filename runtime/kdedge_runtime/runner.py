@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_WARM_UPS = 3
+_WARM_UPS = 2
 _FRAMES_OVER_BUDGET = 30
 
 
@@ -125,7 +125,7 @@ def run(
 
 
 def warm_up(model: Model, class_index: int | None = None) -> None:
-    """Run the model on an empty picture a few times: the first passes allocate and are slower."""
+    """Run the model on an empty picture twice: the first passes allocate and are slower, and loading made one."""
     spec = model.metadata.input
     for _ in range(_WARM_UPS):
         model.predict(np.zeros((1, spec.height, spec.width, 3), dtype=np.uint8), class_index)

@@ -72,6 +72,8 @@ def check_verb(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -
         if arguments.view is None:
             if arguments.token is not None:
                 parser.error("--token is what browsers show to the view: it goes with --view")
+            if arguments.tls is not None:
+                parser.error("--tls is for the view: it goes with --view")
             if arguments.feedback is not None:
                 parser.error("feedback is given in the browser: --feedback goes with --view")
         return None

@@ -1,6 +1,5 @@
 """The verbs that need a model: the self-test and the benchmark."""
 
-import json
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -17,6 +16,7 @@ from kdedge_runtime.devices.detect import detect_machine, find_profile
 from kdedge_runtime.errors import ValidationFailed
 from kdedge_runtime.model import Model, available_providers, is_bundle
 from kdedge_runtime.opened_model import opened_model
+from kdedge_runtime.printable import printable_json, printable_lines
 from kdedge_runtime.self_test import advice, self_test
 
 __all__ = ["Trial", "int8_verdict", "print_bench", "print_self_test"]
@@ -64,9 +64,9 @@ def print_self_test(trial: Trial) -> ValidationFailed | None:
     failed = [check.name for check in checks if check.passed is False]
     if trial.as_json:
         record = {"passed": not failed, "device": profile.name, "checks": [asdict(check) for check in checks]}
-        sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+        sys.stdout.write(printable_json(record) + "\n")
     else:
-        sys.stdout.write(f"{model.path.name} on {profile.name}\n{checklist(checks)}\n")
+        sys.stdout.write(printable_lines(f"{model.path.name} on {profile.name}\n{checklist(checks)}\n"))
     if not failed:
         return None
     told = advice(model, checks, detect_machine().instructions)
@@ -88,14 +88,14 @@ def print_bench(trial: Trial) -> None:
     if measured.throttling:
         raise refusal(measured.throttling)
     if trial.as_json:
-        sys.stdout.write(measured.to_json() + "\n")
+        sys.stdout.write(printable_lines(measured.to_json()) + "\n")
         return
     count = trial.threads or profile.threads
     used = "1 thread" if count == 1 else f"{count or 'all'} threads"
     provider = next(iter(models.values())).provider
     setup = f"{profile.name}, onnxruntime {ort.__version__}, {provider}, {used}, one image a run"
     names = ", ".join(model.path.name for model in models.values())
-    sys.stdout.write(f"{names}\n{setup}\n{measured.table()}\n")
+    sys.stdout.write(printable_lines(f"{names}\n{setup}\n{measured.table()}\n"))
     if verdict := int8_verdict(measured, profile):
         sys.stdout.write(f"\n{verdict}\n")
 

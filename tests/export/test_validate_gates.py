@@ -11,12 +11,12 @@ from kdedge_export.validate.check import verdict
 from kdedge_export.validate.faithfulness import Faithfulness
 from kdedge_export.validate.gates import (
     check_budgets,
-    check_comparison,
     check_faithfulness,
     check_input,
     check_labels,
     check_sanity,
 )
+from kdedge_export.validate.kept import check_comparison
 from kdedge_export.validate.sanity import Sanity
 from kdedge_runtime.devices import Budgets
 from kdedge_runtime.metadata import ImageInput
@@ -31,18 +31,25 @@ def outcomes(role: str, comparison: Comparison, gates: Gates | None = None) -> d
 
 
 def test_a_good_export_passes_everything() -> None:
-    assert outcomes("fp32", compared()) == {"fp32_agreement": True, "fp32_map_error": True}
-    expected = {"int8_top1_drop_points": True, "int8_map_pearson_mean": True, "int8_map_pearson_p5": True}
-    assert outcomes("int8", GOOD) == expected
+    fp32, int8 = outcomes("fp32", compared()), outcomes("int8", GOOD)
+    assert set(fp32) == {"fp32_agreement", "fp32_logits_error", "fp32_kl", "fp32_map_error"}
+    of_answers = {"int8_top1_drop_points", "int8_kl", "int8_logits_distance"}
+    assert set(int8) == of_answers | {"int8_map_pearson_mean", "int8_map_pearson_p5", "int8_map_scale_error"}
+    assert all(fp32.values()) and all(int8.values())
 
 
 @pytest.mark.parametrize(
     ("role", "broken", "key"),
     [
-        ("fp32", compared(lost=[3], correlations=[]), "fp32_agreement"),
+        ("fp32", replace(compared(), agreement=0.999), "fp32_agreement"),
+        ("fp32", replace(compared(), logits_error=2e-4), "fp32_logits_error"),
+        ("fp32", replace(compared(), kl=2e-4), "fp32_kl"),
         ("fp32", compared(correlations=[0.99999]), "fp32_map_error"),
         ("int8", compared(lost=range(11)), "int8_top1_drop_points"),
         ("int8", compared(labelled=False, lost=range(101)), "int8_agreement"),
+        ("int8", replace(compared(), kl_capped=0.2), "int8_kl"),
+        ("int8", replace(compared(), logits_distance=0.2), "int8_logits_distance"),
+        ("int8", replace(compared(), maps=replace(compared().maps, scale_error=0.2)), "int8_map_scale_error"),
         ("int8", compared(correlations=[0.97] * 700), "int8_map_pearson_mean"),
         ("int8", compared(correlations=[0.89] * 51), "int8_map_pearson_p5"),
     ],
@@ -61,7 +68,7 @@ def test_bounds_can_be_moved() -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_what_is_not_a_number_never_passes(value: float) -> None:
     maps = replace(GOOD.maps, error_relative=value, pearson_mean=-value)  # type: ignore[type-var]
-    broken = replace(GOOD, agreement=-value, maps=maps)
+    broken = replace(GOOD, agreement=-value, logits_error=value, kl=value, maps=maps)
     assert set(outcomes("fp32", broken).values()) == {False}
     assert outcomes("int8", broken)["int8_map_pearson_mean"] is False
 
@@ -73,10 +80,18 @@ def test_without_labels_accuracy_is_not_measured_and_agreement_stands_in() -> No
     assert result["int8_agreement"] is False
 
 
-def test_without_a_map_the_maps_are_not_measured() -> None:
+def test_without_a_map_on_either_side_the_maps_are_not_measured() -> None:
     without = compared(correlations=None)
     assert outcomes("fp32", without)["fp32_map_error"] is None
     assert outcomes("int8", without)["int8_map_pearson_p5"] is None
+
+
+@pytest.mark.parametrize("role", ["fp32", "int8"])
+def test_a_map_that_only_the_file_lacks_fails(role: str) -> None:
+    lost = replace(compared(correlations=None), lost_map=True)
+    checks = [check for check in check_comparison(role, lost, Gates()) if "map" in check.key]  # type: ignore[arg-type]
+    assert checks and {check.outcome for check in checks} == {"failed"}
+    assert all("the student gives one" in (check.reason or "") for check in checks)
 
 
 class TestConstantMaps:
@@ -84,7 +99,7 @@ class TestConstantMaps:
 
     def test_the_images_that_count_are_those_with_a_map_that_is_not_constant(self) -> None:
         mostly = check_comparison("int8", compared(1000, constant=997), Gates())
-        of_maps = {check.key: check for check in mostly if "map" in check.key}
+        of_maps = {check.key: check for check in mostly if "pearson" in check.key}
         assert {check.outcome for check in of_maps.values()} == {"not shown"}
         p5 = of_maps["int8_map_pearson_p5"]
         # 72 of them are needed, and 3 of 1,000 images are such.
@@ -96,7 +111,7 @@ class TestConstantMaps:
 
     def test_that_every_map_is_constant_is_a_reason_of_its_own(self) -> None:
         checks = check_comparison("int8", compared(400, constant=400), Gates())
-        of_maps = [check for check in checks if "map" in check.key]
+        of_maps = [check for check in checks if "pearson" in check.key]
         assert [check.outcome for check in of_maps] == ["failed", "failed"]
         assert {check.reason for check in of_maps} == {"every map is constant"}
 
@@ -153,10 +168,13 @@ class TestTheInterval:
         assert unshown.reason == f"with {n} image{'' if n == 1 else 's'}; about 370 would show it"
 
     def test_so_few_images_have_no_5th_percentile(self) -> None:
-        p5 = check_comparison("int8", compared(71), Gates())[-1]
+        def percentile(n: int) -> Check:
+            return next(check for check in check_comparison("int8", compared(n), Gates()) if check.key.endswith("p5"))
+
+        p5 = percentile(71)
         assert (p5.outcome, p5.interval, p5.images_needed) == ("not shown", None, 72)
         assert p5.reason == "with 71 images; about 72 would show it"
-        assert check_comparison("int8", compared(72), Gates())[-1].passed
+        assert percentile(72).passed
 
     def test_on_the_bound_no_number_of_images_is_enough(self) -> None:
         on_it = self.drop(100, 1)
@@ -261,18 +279,20 @@ def test_the_verdict_needs_a_measurement_and_no_failure() -> None:
 
 class TestChecklist:
     def test_lines_read_like_a_list_that_was_ticked(self) -> None:
+        unlabelled = check_comparison("int8", compared(100, labelled=False, lost=range(50)), Gates())
+        wanted = {"int8_top1_drop_points", "int8_agreement", "int8_map_pearson_mean", "int8_map_pearson_p5"}
         checks = [
-            *check_comparison("fp32", compared(), Gates()),
-            *check_comparison("int8", compared(100, labelled=False, lost=range(50)), Gates()),
+            *check_comparison("fp32", compared(), Gates())[1:3],
+            *(check for check in unlabelled if check.key in wanted),
         ]
         assert checklist(checks) == [
-            "[✓] fp32 top-1 agreement              100.00 %                  (>= 100 %)",
-            "[✓] fp32 map error                    0.0e+00                   (<= 0.0001)",
+            "[✓] fp32 logits error                 0.0e+00                      (<= 0.0001)",
+            "[✓] fp32 KL divergence                0.0000 nats                  (<= 0.0001 nats)",
             "[-] int8 top-1 drop                   not measured: the images have no labels",
-            "[✗] int8 top-1 agreement              50.00 %   [39.79, 60.12]  (>= 90 %)  FAILED",
-            "[?] int8 map Pearson, mean            1.000     [0.927, 1.000]  (>= 0.98)  NOT SHOWN with 100 images; "
+            "[✗] int8 top-1 agreement              50.00 %      [39.79, 60.12]  (>= 90 %)  FAILED",
+            "[?] int8 map Pearson, mean            1.000        [0.927, 1.000]  (>= 0.98)  NOT SHOWN with 100 images; "
             "about 370 would show it",
-            "[✓] int8 map Pearson, 5th percentile  1.000     [1.000, 1.000]  (>= 0.9)",
+            "[✓] int8 map Pearson, 5th percentile  1.000        [1.000, 1.000]  (>= 0.9)",
         ]
 
     @pytest.mark.parametrize(

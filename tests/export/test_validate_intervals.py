@@ -8,7 +8,6 @@ from scipy import stats
 from validate_toys import compared
 
 from kdedge_export.validate import Comparison, Gates
-from kdedge_export.validate.gates import check_comparison
 from kdedge_export.validate.intervals import (
     DIFFERENCE,
     SHARE,
@@ -20,6 +19,7 @@ from kdedge_export.validate.intervals import (
     percentile_interval,
     unseen_share,
 )
+from kdedge_export.validate.kept import check_comparison
 
 SCORES = np.random.default_rng(0).gamma(2.0, 1.0, 300)
 

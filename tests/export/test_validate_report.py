@@ -109,7 +109,7 @@ def test_a_map_of_the_wrong_class_fails_although_every_answer_is_right(tmp_path:
     broken = model_file(STUDENT, tmp_path / "broken.onnx", class_shift=1)
     report, _ = run(tmp_path, fp32=broken, int8=None)
     # Nor does the answer rest on what speaks for another class.
-    assert failed(report) == {"fp32_map_error", "fp32_map_margin"}
+    assert failed(report) == {"fp32_map_error", "fp32_other_map_error", "fp32_map_margin"}
 
 
 def test_permuted_labels_inside_the_file_fail_although_every_number_is_right(tmp_path: Path) -> None:
@@ -176,17 +176,17 @@ def test_with_one_class_there_is_no_other_one_to_ask_for(tmp_path: Path) -> None
     file, images = Model.load(path, threads=1), IMAGES[:40]
     report, _ = validate(Models(student, file), ValidationSet(images, ("stop",)), quick=True)
     assert not report.complete
-    assert {check.key: check.reason for check in report.checks if check.outcome == "not measured"} == {
-        f"{role}_map_follows_class": "there is no other class" for role in ("student", "fp32")
-    }
+    assert {check.key: check.reason for check in report.checks if check.outcome == "not measured"} == dict.fromkeys(
+        ("student_map_follows_class", "fp32_map_follows_class", "fp32_other_map_error"), "there is no other class"
+    )
 
 
-def test_a_file_without_a_map_is_measured_in_its_answers_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["fp32", "int8"])
+def test_a_file_that_lost_its_map_fails(tmp_path: Path, file: str) -> None:
     plain = model_file(STUDENT, tmp_path / "plain.onnx", without_map=True)
-    report, evidence = run(tmp_path, fp32=plain, int8=None)
-    assert report.passed and not report.complete
-    assert report.comparisons["fp32"].maps is None
-    assert evidence.pearson == {}
+    report, evidence = run(tmp_path, **{file: plain})
+    assert report.comparisons[file].maps is None and file not in evidence.pearson
+    assert not report.passed and failed(report) >= {"fp32_map_error" if file == "fp32" else "int8_map_pearson_mean"}
 
 
 def convnet(classes: int = len(LABELS)) -> nn.Module:
@@ -223,7 +223,7 @@ def test_progress_names_each_model(tmp_path: Path) -> None:
     last = {title: (total, done) for title, total, done in told}
     models, studies = (
         ["Student, PyTorch", "ONNX, fp32", "ONNX, int8"],
-        ["sanity of the maps", "faithfulness", "robustness"],
+        ["sanity of the maps", "faithfulness", "default class", "maps of other classes", "robustness"],
     )
     assert list(last) == models + studies
     assert all(last[title] == (len(IMAGES), len(IMAGES)) for title in models)

@@ -13,7 +13,7 @@ from test_validate_kinks import changed, map_check
 
 from kdedge_export.graph import Deployed, deploy, export_graph, save_model
 from kdedge_export.validate import Gates, compare, metrics
-from kdedge_export.validate.gates import check_comparison
+from kdedge_export.validate.kept import check_comparison
 from kdedge_export.validate.predictions import predict
 from kdedge_export.validate.rounding import CEILING, hardest, spread_of_rounding, tied_by_rounding
 from kdedge_runtime import Metadata, Model
@@ -46,7 +46,8 @@ def test_a_file_may_differ_as_float32_does(method: str, pictures: Draw, tmp_path
         _, others, _ = module(torch.from_numpy(images), (classes + 1) % CLASSES)
     errors = metrics.map_error(maps.numpy(), answer.saliency_map)
     assert errors.max() > 1e-4, "the network does not show what it was made for"
-    of_logits, of_maps = spread_of_rounding(module, images, classes.numpy())
+    rounding = spread_of_rounding(module, images, classes.numpy())
+    of_logits, of_maps = rounding.logits, rounding.maps
     assert (errors <= of_maps).all()
     assert (np.abs(answer.logits - logits.numpy()).max(axis=1) / np.ptp(logits.numpy(), axis=1) <= of_logits).all()
     assert (metrics.map_error(maps.numpy(), others.numpy()) > 10 * of_maps).all()
@@ -78,7 +79,7 @@ def test_two_classes_that_rounding_ties_are_no_disagreement(by: float, ties: int
     theirs = replace(ours, logits=other)
     assert tied_by_rounding(module, images, ours, theirs) == ties
     compared = compare(ours, theirs, None)
-    agreement, _ = check_comparison("fp32", compared, Gates(), ties=ties)
+    agreement, *_ = check_comparison("fp32", compared, Gates(), ties=ties)
     assert compared.agreement < 1.0 and agreement.passed is bool(ties)
 
 
@@ -95,7 +96,9 @@ def test_in_a_sound_network_it_is_below_the_bound(method: str, pictures: Draw) -
     images = pictures(2, 1)
     torch.manual_seed(0)
     module = deploy(randomised(HeadNet()), SPEC, method)
-    of_logits, of_maps = spread_of_rounding(module, images, np.array([3, 4]))
+    rounding = spread_of_rounding(module, images, np.array([3, 4]))
+    of_logits, of_maps = rounding.logits, rounding.maps
+    assert (np.abs(rounding.kl) <= 1e-8).all()
     assert of_logits.shape == of_maps.shape == (2,)
     assert ((of_logits > 0) & (of_logits <= 2e-5)).all()
     assert ((of_maps > 0) & (of_maps <= 2e-5)).all()
@@ -134,7 +137,7 @@ def test_no_picture_is_excused_by_the_rounding_of_another_one(tmp_path) -> None:
     wrong = changed(sound, explain_the_next_class, tmp_path)
     ours = predict(module, images)
     wrong_errors = metrics.map_error(ours.maps, predict(wrong, images, ours.explained_class).maps)
-    _, of_maps = spread_of_rounding(module, images, ours.explained_class)
+    of_maps = spread_of_rounding(module, images, ours.explained_class).maps
     assert of_maps.max() > wrong_errors[:40].max(), "the network does not show what it was made for"
     assert map_check(module, wrong, images).outcome == "failed"
 

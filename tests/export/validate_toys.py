@@ -69,6 +69,10 @@ def model_file(
     shuffle_classes: bool = False,
     without_map: bool = False,
     noise: float = 0.0,
+    logits_scale: float = 1.0,
+    default_is_least: bool = False,
+    shift_others: bool = False,
+    map_scale: float = 1.0,
 ) -> Model:
     """Write the toy as an ONNX file, intact or broken in one of the ways that exporters break models.
 
@@ -83,6 +87,10 @@ def model_file(
         shuffle_classes: give the logits in reverse order.
         without_map: export as with `--method none`.
         noise: relative error of the weights, as quantization makes.
+        logits_scale: give so many times the logits, and the maps of the true ones.
+        default_is_least: explain the class with the lowest logit where none is asked for.
+        shift_others: give another class's map for every class but the top one.
+        map_scale: give so many times the map.
     """
     rng = np.random.default_rng(1)
     kernel, head = (weight.detach().numpy() for weight in (toy.conv.weight, toy.head.weight))
@@ -91,19 +99,21 @@ def model_file(
         kernel = kernel[:, ::-1] * 1
     if shuffle_classes:
         head = head[::-1] * 1
-    cells = (SIDE // toy.conv.stride[0]) ** 2
+    cells = (SIDE // toy.conv.stride[0]) ** 2 / map_scale
     values = {
         "mean": np.array(METADATA.input.mean) * 255,
         "std": np.array(METADATA.input.std) * 255,
         "kernel": kernel,
         "head": head,
         # Dividing by infinity makes every cell 0.
+        "logits_scale": np.array(logits_scale),
         "cells": np.array(np.inf if constant_map else -cells if negative_map else cells),
     }
     integers = {
         "class_index": np.array([-1]),
         "zero": np.array([0]),
         "shift": np.array([class_shift]),
+        "others_shift": np.array([class_shift + int(shift_others)]),
         "classes": np.array([CLASSES]),
         "spatial": np.array([2, 3]),
         "last": np.array([-1]),
@@ -118,13 +128,17 @@ def model_file(
         node("Conv", ["planes", "kernel"], ["convolved"], strides=list(toy.conv.stride)),
         node("Relu", ["convolved"], ["features"]),
         node("ReduceMean", ["features", "spatial"], ["pooled"], keepdims=0),
-        node("Gemm", ["pooled", "head"], ["logits"], transB=1),
-        node("ArgMax", ["logits"], ["top"], axis=1, keepdims=0),
+        node("Gemm", ["pooled", "head"], ["true_logits"], transB=1),
+        node("Mul", ["true_logits", "logits_scale"], ["logits"]),
+        node("ArgMax", ["logits"], ["answer"], axis=1, keepdims=0),
+        node("ArgMin" if default_is_least else "ArgMax", ["logits"], ["top"], axis=1, keepdims=0),
         node("Less", ["class_index", "zero"], ["unasked"]),
         node("Where", ["unasked", "top", "class_index"], ["chosen"]),
         node("Mul", ["top", "zero"], ["none"]),
         node("Add", ["chosen", "none"], ["explained_class"]),
-        node("Add", ["explained_class", "shift"], ["shifted"]),
+        node("Equal", ["explained_class", "answer"], ["is_answer"]),
+        node("Where", ["is_answer", "shift", "others_shift"], ["some_shift"]),
+        node("Add", ["explained_class", "some_shift"], ["shifted"]),
         node("Mod", ["shifted", "classes"], ["row"]),
         node("Gather", ["head", "row"], ["weights"], axis=0),
         node("Unsqueeze", ["weights", "spatial"], ["columns"]),
@@ -145,7 +159,7 @@ def model_file(
     constants += [numpy_helper.from_array(np.asarray(value, np.int64), name) for name, value in integers.items()]
     if without_map:
         metadata = replace(metadata, outputs=Outputs("none"))
-        nodes, inputs, outputs = nodes[:8], inputs[:1], outputs[:1]
+        nodes, inputs, outputs = nodes[:9], inputs[:1], outputs[:1]
         needed = {name for each in nodes for name in each.input}
         constants = [constant for constant in constants if constant.name in needed]
     graph = helper.make_graph(nodes, "toy", inputs, outputs, constants)

@@ -62,6 +62,7 @@ def make_run(
             "learning_rate": 0.1,
             "loss": loss or {"ce": 1.0},
             "measured": measured,
+            "augmentation": {},
             "seed": seed,
         },
         request={"data": "data", "model": "resnet8", **(request or {})},

@@ -159,9 +159,6 @@ class TestErrors:
         assert_one_sentence(outcome, 2)
         assert f"--out {teacher_run}-2" in outcome.err and "--resume" not in outcome.err
 
-    def test_nothing_to_resume(self, command: Callable[..., Outcome], scenes: Path, tmp_path: Path) -> None:
-        assert_one_sentence(command("train", scenes, *TRAIN, "--out", tmp_path, "--resume"), 2)
-
     @pytest.mark.parametrize(
         "arguments",
         [["validate", "RUN"], ["explain", "nowhere.onnx", "a.png"], ["run", "nowhere.onnx", "--source", "a.png"]],
@@ -209,7 +206,6 @@ NOWHERE = (
     "train SCENES --model nets.py:make --out out",
     "train SCENES --model resnet8 --weights nowhere.safetensors --out out",
     "train SCENES --model resnet8 --out TEACHER",
-    "train SCENES --model resnet8 --out out --resume",
     "export nowhere",
     "export runs/nowhere",
     "export timm:resnet81",

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from training_toys import Outcome
 
+from kdedge.models.code_trust import allow_typed
 from kdedge.models.spec import ModelSpec
 from kdedge.models.trained import load_trained
 from kdedge.models.zoo import build
@@ -44,6 +45,7 @@ def network(tmp_path: Path) -> tuple[str, Path]:
     """The name of a network whose head takes the maximum over positions, and a file of its weights."""
     (tmp_path / "nets.py").write_text(_NETWORK)
     name, weights = f"{tmp_path / 'nets.py'}:make_model", tmp_path / "weights.safetensors"
+    allow_typed(name)
     torch.manual_seed(0)
     save_file(build(ModelSpec(name, CLASSES), SIDE).state_dict(), weights)
     return name, weights

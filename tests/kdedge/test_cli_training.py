@@ -210,3 +210,15 @@ def test_the_whole_way(
         failed = command(*failing, tmp_path / "nowhere.png")
         assert failed.code == 5
         assert failed.err.splitlines()[-1].startswith("error: ")
+
+
+def test_a_run_that_was_killed_before_its_record_begins_anew(
+    command: Callable[..., Outcome], scenes: Path, tmp_path: Path
+) -> None:
+    """The same command with `--resume` always goes on, also where nothing is there yet."""
+    arguments = ("train", scenes, *TRAIN, "--epochs", 1, "--batch-size", 16, "--out", tmp_path / "run", "--resume")
+    assert command(*arguments).code == 0
+    assert len(metrics_of(tmp_path / "run")) == 1
+    (tmp_path / "run" / "run.json").unlink()
+    assert command(*arguments).code == 0
+    assert len(metrics_of(tmp_path / "run")) == 1

@@ -1,5 +1,6 @@
 """Which runs are the same but for their seed, and which cannot be compared."""
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,10 @@ def grouped(folder: Path, settings: dict[str, dict[str, Any]]) -> dict[str, list
 
 class TestGroups:
     def test_only_the_seed_may_differ(self, tmp_path: Path) -> None:
-        teachers = [{"source": name, "weights": None, "weights_sha256": name} for name in ("t", "u")]
+        teachers = [
+            {"source": name, "weights": None, "weights_sha256": sha256(name.encode()).hexdigest()}
+            for name in ("t", "u")
+        ]
         found = grouped(
             tmp_path,
             {
@@ -107,7 +111,10 @@ class TestDoubts:
         assert "18 pictures of /else: b" in told
 
     def test_other_teachers_are_told_but_not_having_one_is_no_doubt(self, tmp_path: Path) -> None:
-        one, two = ({"source": f"/{name}", "weights": None, "weights_sha256": name} for name in ("t", "u"))
+        one, two = (
+            {"source": f"/{name}", "weights": None, "weights_sha256": sha256(name.encode()).hexdigest()}
+            for name in ("t", "u")
+        )
         assert self.told(tmp_path / "fine", {"teacher": {}, "a": {"teacher": one}}) == []
         (told,) = self.told(tmp_path / "odd", {"a": {"teacher": one}, "b": {"teacher": two}})
         assert "different teachers; agreement and map Pearson" in told and "t: a; u: b" in told

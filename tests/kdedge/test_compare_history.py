@@ -1,6 +1,7 @@
 """A run as a comparison reads it: finished, running, or killed in the middle of a line."""
 
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,10 @@ class TestHistories:
 
     def test_a_teacher_is_called_as_its_run_is(self, tmp_path: Path) -> None:
         teacher, other = make_run(tmp_path / "one" / "teacher"), make_run(tmp_path / "two" / "teacher")
-        origins = [{"source": str(path), "weights": None, "weights_sha256": str(path)} for path in (teacher, other)]
+        origins = [
+            {"source": str(path), "weights": None, "weights_sha256": sha256(bytes(path)).hexdigest()}
+            for path in (teacher, other)
+        ]
         student = make_run(tmp_path / "student", teacher=origins[0])
         both = make_run(tmp_path / "both", teacher={"source": "…", "weights": None, "members": origins})
         runs = read_histories([student, both, teacher])

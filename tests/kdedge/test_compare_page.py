@@ -51,7 +51,7 @@ def comparison(folder: Path, settings: dict[str, dict[str, Any]], **parts: Any) 
 
 def taught(*points: tuple[float, float]) -> dict[str, Any]:
     """Options of a run whose only epochs have these figures: top-1 and map Pearson."""
-    origin = {"source": "/teacher", "weights": None, "weights_sha256": "t"}
+    origin = {"source": "/teacher", "weights": None, "weights_sha256": "a" * 64}
     lines = [taught_line(number, top1, top1, pearson) for number, (top1, pearson) in enumerate(points, start=1)]
     return {"teacher": origin, "epochs": lines}
 
@@ -128,7 +128,7 @@ class TestPage:
         one, two = taught((0.8, 0.9)), taught((0.7, 0.6))
         alike = Reader(render_page(comparison(tmp_path / "1", {"a": one, "b": two}))).text
         assert "Maps nearest to the teacher’s: a, r = 0.900" in alike
-        other = two | {"teacher": {"source": "/another", "weights": None, "weights_sha256": "u"}}
+        other = two | {"teacher": {"source": "/another", "weights": None, "weights_sha256": "b" * 64}}
         unlike = Reader(render_page(comparison(tmp_path / "2", {"a": one, "b": other}))).text
         assert "cannot be compared across these" in unlike and "Maps nearest" not in unlike
         assert "Most right answers of the students: a" in unlike

@@ -113,8 +113,10 @@ class TestRecipeFile:
             ("[loss]\nls = { base_temperature = 0 }", "base_temperature of term 'ls' must be a number above zero"),
             ("epochs = 2.5\n[loss]\nce = 1", r"epochs = 2.5. Expected a whole number above zero"),
             ("epochs = inf\n[loss]\nce = 1", r"epochs = inf. Expected a whole number above zero"),
-            ("weight_decay = -1\n[loss]\nce = 1", r"weight_decay = -1. Expected a number of zero or more\."),
+            ("weight_decay = -1\n[loss]\nce = 1", r"weight_decay = -1. Expected a number of zero or more"),
             ("learning_rate = inf\n[loss]\nce = 1", r"learning_rate = inf. Expected a number above zero"),
+            ("learning_rate = 1e308\n[loss]\nce = 1", r"learning_rate = 1e\+308. Expected a number above zero"),
+            ("[loss]\nce = 1e308", "weight of loss term 'ce'"),
             ("learning_rate = nan\n[loss]\nce = 1", r"learning_rate = nan. Expected a number above zero"),
             (
                 "warmup_fraction = 1\n[loss]\nce = 1",

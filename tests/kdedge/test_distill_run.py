@@ -186,11 +186,15 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("options", "told"),
         [
-            ({"lr": float("nan")}, r"--lr is nan\. Expected a number above zero, such as 0\.05\."),
-            ({"temperature": float("inf")}, r"--temperature is inf\. Expected a number above zero, such as 4\."),
+            ({"lr": float("nan")}, r"--lr is nan\. Expected a number above zero and below 1e\+09, such as 0\.05\."),
+            ({"lr": 1e308}, r"--lr is 1e\+308\. Expected a number above zero and below 1e\+09"),
+            (
+                {"temperature": float("inf")},
+                r"--temperature is inf\. Expected a number above zero and below 1e\+09",
+            ),
             ({"weights": "w.pth", "init": "teacher"}, r"both from w\.pth and from its teacher\. Leave one out\."),
         ],
-        ids=["nan", "inf", "two beginnings"],
+        ids=["nan", "1e308", "inf", "two beginnings"],
     )
     def test_options_that_are_no_numbers_or_contradict_each_other(self, options: dict[str, Any], told: str) -> None:
         with pytest.raises(UsageError, match=told):

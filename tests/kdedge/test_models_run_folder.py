@@ -4,12 +4,15 @@ import errno
 import json
 import os
 import sys
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kdedge.data.collection import source_name
+from kdedge.distill.settings.recipe import Recipe
 from kdedge.models.run_folder import RunRecord, is_run, lock_run, read_run, require_free, write_run
 from kdedge.models.spec import ModelSpec
 from kdedge_runtime.errors import KdedgeError, UsageError
@@ -21,11 +24,13 @@ RECORD = RunRecord(
     input=ImageInput(48, 48, (0.5, 0.4, 0.3), (0.25, 0.2, 0.1), interpolation="bicubic"),
     labels=("Käse", "Brot [alt]"),
     data={"source": "/photos", "fingerprint": "ab", "split": "hashed", "train": 8, "val": 2, "images_per_class": None},
-    recipe={"epochs": 3, "loss": {"ce": 0.1, "kd": 0.9}},
-    request={"data": "photos", "epochs": 3},
+    recipe=asdict(Recipe(3, 8, 0.05, {"ce": 0.1, "kd": 0.9})) | {"measured": []},
+    request={"data": "photos", "model": "resnet20", "epochs": 3},
     device="CPU, 1 threads",
-    teacher={"source": "runs/teacher", "weights": None, "weights_sha256": "cd"},
+    teacher={"source": "runs/teacher", "weights": None, "weights_sha256": "cd" * 32},
 )
+
+EPOCH = {"epoch": 3, "val_top1": 0.5, "val_loss": 1.25}
 
 
 def test_a_record_survives_the_disk(tmp_path: Path) -> None:
@@ -33,7 +38,7 @@ def test_a_record_survives_the_disk(tmp_path: Path) -> None:
     write_run(tmp_path / "run", RECORD)
     assert is_run(tmp_path / "run")
     assert read_run(tmp_path / "run") == RECORD
-    finished = RECORD.finished({"best": {"epoch": 2}, "last": {"epoch": 3}, "seconds": 1.5})
+    finished = RECORD.finished({"best": EPOCH | {"epoch": 2}, "last": EPOCH, "seconds": 1.5})
     write_run(tmp_path / "run", finished)
     assert read_run(tmp_path / "run") == finished
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"], "no temporary file stays"
@@ -57,7 +62,7 @@ class TestARunThatIsInTheWay:
 
     def test_one_that_is_finished_cannot(self, tmp_path: Path) -> None:
         run = tmp_path / "my run"
-        write_run(run, RECORD.finished({"best": {"epoch": 2}, "last": {"epoch": 3}, "seconds": 1.5}))
+        write_run(run, RECORD.finished({"best": EPOCH | {"epoch": 2}, "last": EPOCH, "seconds": 1.5}))
         (tmp_path / "my run-2").mkdir()
         assert self.told(run) == (
             f"{run} holds a run already, which is finished. Choose another folder, such as --out '{run}-3'."
@@ -127,3 +132,41 @@ def test_a_record_of_another_version(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(json.dumps(values | {"schema": 2}))
     with pytest.raises(UsageError, match="another version of kdedge"):
         read_run(tmp_path)
+
+
+WILD = [None, True, -1, 0.5, 1e308, float("nan"), float("inf"), 10**400, "", "\ud800", [], {}, [[]], {"a": {}}]
+
+
+def _paths(values: Any, here: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, value in values.items():
+        yield (*here, key)
+        if isinstance(value, dict):
+            yield from _paths(value, (*here, key))
+
+
+@pytest.mark.parametrize("wild", WILD, ids=lambda value: ascii(value)[:12])
+def test_wild_values_are_refused_or_keep_their_type(tmp_path: Path, wild: Any) -> None:
+    finished = RECORD.finished({"best": EPOCH, "last": EPOCH, "seconds": 1.5})
+    write_run(tmp_path, finished)
+    document = json.loads((tmp_path / "run.json").read_text())
+    refused = 0
+    for *parents, last in _paths(document):
+        changed = json.loads(json.dumps(document))
+        place = changed
+        for key in parents:
+            place = place[key]
+        before, place[last] = place[last], wild
+        (tmp_path / "run.json").write_text(json.dumps(changed))
+        try:
+            read = json.loads(json.dumps(asdict(read_run(tmp_path))))
+        except UsageError as error:
+            assert "run.json" in str(error) and len(str(error)) < 500
+            refused += 1
+            continue
+        for key in (*parents, last):
+            read = read.get(key, wild) if isinstance(read, dict) else read
+        numbers = isinstance(wild, int | float) and isinstance(before, int | float)
+        assert wild != "\ud800"
+        loose = wild is None or before is None or "request" in parents
+        assert loose or numbers or isinstance(wild, type(before)), (*parents, last)
+    assert refused > len(WILD)

@@ -1,6 +1,7 @@
 """Weights come from files that cannot run code, and fit or are refused."""
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,20 @@ class TestRead:
         torch.save(content, tmp_path / "w.pth")
         with pytest.raises(UsageError, match=r"no plain state_dict.*torch\.save\(model\.state_dict\(\)"):
             read_state(tmp_path / "w.pth")
+
+    def test_a_compressed_archive_is_refused_before_it_is_unpacked(
+        self, tmp_path: Path, state: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """torch.save stores its members; a megabyte of deflated zeros is gigabytes of memory."""
+        plain, bomb = tmp_path / "plain.pth", tmp_path / "bomb.pth"
+        torch.save(state, plain)
+        with zipfile.ZipFile(plain) as stored, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as deflated:
+            for member in stored.infolist():
+                deflated.writestr(member.filename, stored.read(member))
+        assert read_state(plain).keys() == state.keys()
+        monkeypatch.setattr(torch, "load", None)
+        with pytest.raises(UsageError, match="compressed"):
+            read_state(bomb)
 
     def test_a_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"no weights file .*nowhere\.pth"):

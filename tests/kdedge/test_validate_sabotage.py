@@ -139,6 +139,40 @@ def show_a_spot(graph: onnx.GraphProto, scale: float, noise: float) -> None:
     )
 
 
+def scale_output(graph: onnx.GraphProto, name: str, factor: float) -> None:
+    """Scale an output and nothing that is computed from it."""
+    rename_output(graph, name, f"true_{name}")
+    rename_input(graph, name, f"true_{name}")
+    factors = add_constant(graph, f"{name}_factor", np.float32(factor))
+    graph.node.append(helper.make_node("Mul", [f"true_{name}", factors], [name]))
+
+
+def explain_the_least_class(graph: onnx.GraphProto) -> None:
+    """Explain the class with the lowest logit where none is asked for."""
+    (top,) = (node for node in graph.node if node.op_type == "ArgMax")
+    top.op_type = "ArgMin"
+
+
+def mix_up_other_classes(graph: onnx.GraphProto) -> None:
+    """Give the next class's map for every class but the top one, and state nothing of it."""
+    (top,) = (node for node in graph.node if node.op_type == "ArgMax")
+    rename_input(graph, "explained_class", "another_class")
+    (maker,) = (index for index, node in enumerate(graph.node) if "explained_class" in node.output)
+    for name, value in (("one_on", 1), ("three", 3)):
+        add_constant(graph, name, np.array([value]))
+    node = helper.make_node
+    axes = add_constant(graph, "flat_axes", np.array([-1]))
+    made = [
+        node("Reshape", [top.output[0], axes], ["flat_top"]),
+        node("Equal", ["explained_class", "flat_top"], ["is_top"]),
+        node("Add", ["explained_class", "one_on"], ["next_class"]),
+        node("Mod", ["next_class", "three"], ["wrapped_class"]),
+        node("Where", ["is_top", "explained_class", "wrapped_class"], ["another_class"]),
+    ]
+    for number, each in enumerate(made):
+        graph.node.insert(maker + 1 + number, each)
+
+
 def test_the_untouched_files_pass(run: Path) -> None:
     report, broken = verdict(run)
     assert broken == set() and report.complete and report.passed
@@ -170,6 +204,11 @@ def test_the_untouched_files_pass(run: Path) -> None:
             lambda graph: show_a_spot(graph, 0.0, 0.02),
             {"fp32_map_error", "fp32_map_follows_class", "fp32_map_follows_picture"},
         ),
+        (lambda graph: scale_output(graph, "logits", 3), {"fp32_logits_error"}),
+        (lambda graph: scale_output(graph, "logits", 0.1), {"fp32_logits_error", "fp32_kl"}),
+        (explain_the_least_class, {"fp32_default_class"}),
+        (mix_up_other_classes, {"fp32_other_map_error"}),
+        (lambda graph: scale_output(graph, "saliency_map", 1.3), {"fp32_map_error"}),
     ],
     ids=[
         "channels",
@@ -182,6 +221,11 @@ def test_the_untouched_files_pass(run: Path) -> None:
         "a spot times the logit",
         "a spot",
         "a spot with noise",
+        "logits x 3",
+        "logits x 0.1",
+        "least class by default",
+        "maps of other classes",
+        "map x 1.3",
     ],
 )
 def test_a_broken_graph_fails(run: Path, surgery: Surgery, keys: set[str]) -> None:
@@ -192,14 +236,32 @@ def test_a_broken_graph_fails(run: Path, surgery: Surgery, keys: set[str]) -> No
 
 
 @pytest.mark.parametrize(
-    "surgery",
-    [swap_channels, lambda graph: explain(graph, 1), give_constant_map],
-    ids=["channels", "wrong class", "constant map"],
+    ("surgery", "key"),
+    [
+        (swap_channels, "int8_map_pearson_mean"),
+        (lambda graph: explain(graph, 1), "int8_map_pearson_mean"),
+        (give_constant_map, "int8_map_pearson_mean"),
+        (lambda graph: scale_output(graph, "logits", 3), "int8_logits_distance"),
+        (lambda graph: scale_output(graph, "logits", 0.1), "int8_kl"),
+        (explain_the_least_class, "int8_default_class"),
+        (mix_up_other_classes, "int8_other_map_pearson"),
+        (lambda graph: scale_output(graph, "saliency_map", 1.3), "int8_map_scale_error"),
+    ],
+    ids=[
+        "channels",
+        "wrong class",
+        "constant map",
+        "logits x 3",
+        "logits x 0.1",
+        "least class by default",
+        "maps of other classes",
+        "map x 1.3",
+    ],
 )
-def test_a_broken_int8_graph_fails_too(run: Path, surgery: Surgery) -> None:
+def test_a_broken_int8_graph_fails_too(run: Path, surgery: Surgery, key: str) -> None:
     alter(run / "model.int8.onnx", surgery)
     _, broken = verdict(run)
-    assert "int8_map_pearson_mean" in broken
+    assert key in broken
     assert {key.split("_")[0] for key in broken} == {"int8"}
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -10,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
@@ -25,6 +26,7 @@ from kdedge.report.exporting import require_goal
 from kdedge.report.tradeoff import picture_path, tradeoff_table, write_picture
 from kdedge.workflow import export_model as workflow
 from kdedge.workflow.calibration_pictures import calibration_pictures
+from kdedge.workflow.export_check import TOLERANCE
 from kdedge.workflow.export_model import export_model
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.graph import Deployed, ExportedGraph, deploy, export_graph
@@ -156,7 +158,7 @@ def test_the_profile_decides_how_a_name_is_quantized(
     assert int8.metadata.labels == ("0", "1", "2")
     latency = int8.metadata.quantization["latency_ms"]
     assert min(latency["fp32"], latency["int8"]) > 0 and latency["threads"] == 1 and latency["machine"]
-    assert max(result.logits_error, result.map_error or 0) <= workflow.TOLERANCE
+    assert max(result.logits_error, result.map_error or 0) <= TOLERANCE
     assert {what: (done, total) for what, done, total in told} == {
         "reading pictures": (48, 48),
         "exporting": (1, 1),
@@ -278,20 +280,45 @@ def test_a_target_layer_for_no_map_is_refused(weights: Path, tmp_path: Path) -> 
         export_model("small:resnet8", target_layer="layer9", **request)
 
 
+def other_kernel(graph: onnx.GraphProto) -> None:
+    kernel = next(tensor for tensor in graph.initializer if len(tensor.dims) == 4)
+    kernel.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(kernel) * np.float32(1.001), kernel.name))
+
+
+def least_class(graph: onnx.GraphProto) -> None:
+    next(node for node in graph.node if node.op_type == "ArgMax").op_type = "ArgMin"
+
+
+def class_0_for_the_last(graph: onnx.GraphProto) -> None:
+    """Give the map of class 0 for class 2, which is the top one of no picture of noise."""
+    index = next(index for index, node in enumerate(graph.node) if "explained_class" in node.output)
+    for node in graph.node:
+        node.input[:] = ["wrong_class" if name == "explained_class" else name for name in node.input]
+    graph.initializer.append(numpy_helper.from_array(np.array([2]), "two"))
+    graph.node.insert(index + 1, helper.make_node("Mod", ["explained_class", "two"], ["wrong_class"]))
+
+
+@pytest.mark.parametrize(
+    ("surgery", "message"),
+    [
+        (other_kernel, "does not compute what PyTorch computes"),
+        (least_class, "does not explain its top class"),
+        (class_0_for_the_last, r"does not compute what PyTorch computes.*\(map\)"),
+    ],
+)
 def test_a_graph_that_computes_something_else_does_not_replace_the_file(
-    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, surgery: Callable, message: str
 ) -> None:
     output = tmp_path / "model.onnx"
     output.write_bytes(b"the one before")
 
     def export_another(module: Deployed) -> ExportedGraph:
         graph = export_graph(module)
-        kernel = next(tensor for tensor in graph.model.graph.initializer if len(tensor.dims) == 4)
-        kernel.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(kernel) * np.float32(1.001), kernel.name))
+        surgery(graph.model.graph)
         return graph
 
     monkeypatch.setattr(workflow, "export_graph", export_another)
-    with pytest.raises(KdedgeError, match="does not compute what PyTorch computes"):
+    with pytest.raises(KdedgeError, match=message):
         export_model("small:resnet8", weights=weights, output=output, profile=GENERIC)
     assert output.read_bytes() == b"the one before"
     assert list(tmp_path.iterdir()) == [output]

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from training_toys import SIDE, VAL, Outcome, rewrite, write_foreign_file, write_scenes, write_unexplainable
 
 from kdedge.distill.machine.compute import Compute
+from kdedge.models.code_trust import allow_typed
 from kdedge.models.run_folder import BEST, read_run, write_run
 from kdedge.models.spec import ModelSpec
 from kdedge.models.trained import load_trained
@@ -312,6 +313,7 @@ def test_a_teacher_that_cannot_be_asked_is_left_out_with_a_note(run: Path, tmp_p
 
 def test_a_teacher_that_does_not_allow_the_method_is_asked_for_its_answers(run: Path, tmp_path: Path) -> None:
     name = write_unexplainable(tmp_path / "flat.py", 224)
+    allow_typed(name)
     weights = saved_weights(name, 3, tmp_path / "flat.safetensors")
     write_run(run, replace(read_run(run), teacher={"source": name, "weights": str(weights)}))
     validation = validate_model(str(run))
@@ -397,6 +399,7 @@ def test_a_teacher_whose_code_fails_is_left_out_with_a_note(run: Path, tmp_path:
         "    return Broken()\n"
     )
     save_file({"last.weight": torch.eye(3), "last.bias": torch.zeros(3)}, tmp_path / "w.safetensors")
+    allow_typed(f"{tmp_path / 'broken.py'}:make_model")
     teacher = {"source": f"{tmp_path / 'broken.py'}:make_model", "weights": str(tmp_path / "w.safetensors")}
     write_run(run, replace(read_run(run), teacher=teacher))
     report = validate_model(str(run), quick=True).report

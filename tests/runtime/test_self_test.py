@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from golden_files import saturating_model, with_golden, with_metadata
 
@@ -51,6 +52,7 @@ def test_a_sound_model_passes_every_check(write_model: Callable[..., Path]) -> N
         "onnxruntime",
         "answers",
         "logits",
+        "default class",
         "map",
         "file",
         "latency",
@@ -80,6 +82,17 @@ def test_an_answer_that_changed_fails(write_model: Callable[..., Path]) -> None:
     checks = checked(with_metadata(path, golden=golden | {"logits": turned}))
     assert {"answers", "logits"} <= set(failed(checks))
     assert next(check.found for check in checks if check.name == "answers") == "0 of 4"
+
+
+def test_a_graph_that_explains_another_class_by_default_fails(write_model: Callable[..., Path]) -> None:
+    path = write_model()
+    graph = onnx.load(path)
+    (top,) = (node for node in graph.graph.node if node.op_type == "ArgMax")
+    top.op_type = "ArgMin"
+    onnx.save(graph, path)
+    checks = checked(with_golden(path))
+    assert failed(checks) == ["default class"], "the golden frames were recorded of the broken graph"
+    assert "explains class" in next(check.found for check in checks if check.name == "default class")
 
 
 def test_int8_is_granted_its_own_rounding(write_model: Callable[..., Path]) -> None:

@@ -394,8 +394,8 @@ def test_a_strangers_labels_cannot_steer_the_terminal(progress: Progress) -> Non
     with StatusLine(terminal) as sink:
         sink.write(answer, progress)
     shown = terminal.getvalue().split("\r\x1b[2K")[1]
-    assert "stop·[2J·sign·1m 90 %" in shown
-    assert progress.summary().table().splitlines()[-1] == "answers: stop·[2J·sign·1m 1"
+    assert r"stop\x1b[2J\nsign\x9b1m 90 %" in shown
+    assert progress.summary().table().splitlines()[-1] == r"answers: stop\x1b[2J\nsign\x9b1m 1"
 
 
 def test_a_window_without_a_screen_or_with_a_headless_opencv_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

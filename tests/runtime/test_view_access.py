@@ -1,11 +1,19 @@
 """The view, through real requests to a real server: who is let in."""
 
+import hashlib
+import http.client
+import re
+import shutil
 import socket
+import ssl
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from view_client import ABOUT, ask, authority, get, post
 
+from kdedge_runtime.cli import main
 from kdedge_runtime.serving import Address, Door
 from kdedge_runtime.view import Controls, LiveView
 
@@ -67,8 +75,9 @@ def test_what_a_question_carries_is_not_taken_for_the_next_one(view: LiveView) -
 
 
 @pytest.fixture
-def exposed(controls: Controls) -> Iterator[LiveView]:
+def exposed(controls: Controls, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveView]:
     """A view with a token; it listens here only, so that a test opens nothing to the network."""
+    monkeypatch.setattr("kdedge_runtime.serving.guesses.PAUSE_S", 0.0)
     with LiveView(Door(Address("127.0.0.1", 0), "t" * 24), ABOUT, controls) as opened:
         yield opened
 
@@ -102,3 +111,96 @@ def test_two_views_of_a_host_have_their_own_cookies(exposed: LiveView, controls:
             get(view, "/?token=" + "t" * 24)[0].headers["Set-Cookie"].partition("=")[0] for view in (exposed, other)
         }
     assert len(names) == 2
+
+
+def test_the_cookie_lives_for_a_day(exposed: LiveView) -> None:
+    cookie = get(exposed, "/?token=" + "t" * 24)[0].headers["Set-Cookie"]
+    assert int(re.search(r"Max-Age=(\d+)", cookie)[1]) <= 24 * 3600  # type: ignore[index]
+
+
+def test_wrong_tokens_are_slowed_and_logged_and_no_token_is_not(
+    exposed: LiveView, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("kdedge_runtime.serving.guesses.PAUSE_S", 0.3)
+    started = time.monotonic()
+    assert get(exposed, "/metrics.json")[0].status == 401
+    assert time.monotonic() - started < 0.3
+    assert "wrong token" not in caplog.text
+    for headers in ({"Authorization": "Bearer wrong"}, {"Cookie": f"kdedge-{authority(exposed).split(':')[1]}=wrong"}):
+        started = time.monotonic()
+        assert get(exposed, "/metrics.json", **headers)[0].status == 401
+        assert time.monotonic() - started >= 0.3
+    started = time.monotonic()
+    assert get(exposed, "/?token=wrong")[0].status == 401
+    assert time.monotonic() - started >= 0.3
+    logged = [record.getMessage() for record in caplog.records if "wrong token" in record.getMessage()]
+    assert [message.partition("(")[2] for message in logged] == ["1 so far)", "2 so far)"]
+    assert all(message.startswith("127.0.0.1") for message in logged)
+
+
+def test_a_token_of_the_environment_is_not_printed(controls: Controls) -> None:
+    door = Door.at(Address("127.0.0.1", 0), "t" * 24, is_printed=False)
+    with LiveView(door, ABOUT, controls) as opened:
+        assert "t" * 24 not in opened.url
+        assert get(opened, "/metrics.json")[0].status == 401
+
+
+@pytest.mark.parametrize("way", ["environment", "credential", "option"])
+def test_where_the_token_comes_from_decides_whether_the_log_holds_it(
+    way: str, model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    token = "s" * 24
+    options = ["--token", token] if way == "option" else []
+    if way == "environment":
+        monkeypatch.setenv("KDEDGE_TOKEN", token)
+    if way == "credential":
+        (tmp_path / "kdedge-token").write_text(f"{token}\n")
+        monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    arguments = [str(model_path), "--source", "synthetic:", "--max-frames", "1", "--view", "127.0.0.1:0", *options]
+    assert main(arguments) == 0
+    assert (token in capfd.readouterr().err) == (way == "option")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="certificates are made by openssl")
+def test_the_view_speaks_https_with_a_secure_cookie(
+    model_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shown: list[tuple[int, str, str]] = []
+
+    def visit(self: LiveView, answer: object, progress: object) -> None:
+        if shown:
+            return
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        host, port = self.url.removeprefix("https://").partition("/")[0].split(":")
+        connection = http.client.HTTPSConnection(host, int(port), timeout=10, context=context)
+        connection.request("GET", "/?token=" + "t" * 24)
+        response = connection.getresponse()
+        der = connection.sock.getpeercert(binary_form=True)
+        shown.append((response.status, response.headers["Set-Cookie"], hashlib.sha256(der).hexdigest().upper()))
+        connection.close()
+
+    monkeypatch.setattr(LiveView, "write", visit)
+    arguments = [str(model_path), "--source", "synthetic:", "--max-frames", "2", "--view", "127.0.0.1:0", "--tls"]
+    assert main([*arguments, "--token", "t" * 24]) == 0
+    told = capfd.readouterr().err
+    ((status, cookie, fingerprint),) = shown
+    assert status == 303
+    assert "; Secure" in cookie
+    assert "view: https://" in told
+    assert fingerprint in told.replace(":", "")
+    assert "unencrypted" not in told
+
+
+def test_tls_needs_a_view_and_a_sound_file(model_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([str(model_path), "--source", "synthetic:", "--tls"])
+    assert "--view" in capfd.readouterr().err
+    arguments = [str(model_path), "--source", "synthetic:", "--view", "127.0.0.1:0", "--tls", str(model_path)]
+    assert main(arguments) == 2
+    assert "--tls" in capfd.readouterr().err
+
+
+def test_an_exposed_view_without_encryption_is_a_warning(model_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main([str(model_path), "--source", "synthetic:", "--max-frames", "1", "--view", "0.0.0.0:0"]) == 0
+    assert "--tls" in capfd.readouterr().err

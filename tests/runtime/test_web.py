@@ -18,11 +18,11 @@ import pytest
 from kdedge_runtime.errors import MissingDependency, ModelFileError, UsageError
 from kdedge_runtime.model import Model
 from kdedge_runtime.serving import Address, Door
+from kdedge_runtime.serving.tls import certified, self_signed
 from kdedge_runtime.web import assets
 from kdedge_runtime.web.assets import onnxruntime_web, unpack
 from kdedge_runtime.web.required import with_required_input
 from kdedge_runtime.web.server import WebServer, about_model
-from kdedge_runtime.web.tls import certified, self_signed
 
 WASM = b"\0asm" + bytes(2000)
 
@@ -145,7 +145,7 @@ def test_the_make_target_and_the_module_name_the_same_package() -> None:
 
 def test_a_certificate_is_made_for_other_machines(stand_in: Path, model: Model) -> None:
     try:
-        tls, fingerprint = self_signed()
+        tls, fingerprint = self_signed("--cert")
     except MissingDependency as error:
         pytest.skip(str(error))
     server = WebServer(Door(Address("127.0.0.1", 0), "t" * 20), model, tls)
@@ -171,7 +171,7 @@ def test_what_is_no_certificate_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "both.pem").write_text("nothing")
     for path in (tmp_path / "both.pem", tmp_path / "missing.pem"):
         with pytest.raises(UsageError, match="--cert"):
-            certified(path)
+            certified(path, "--cert")
 
 
 def test_the_wheel_holds_the_pages_and_stays_small_unless_onnxruntime_web_is_packed_on_purpose(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ from kdedge_export.validate.intervals import Interval, images_needed, rounded_up
 
 __all__ = ["Check", "Outcome", "Relation", "Sample", "Unit", "judge", "judge_sample", "not_shown", "verdict"]
 
-Unit = Literal["share", "points", "correlation", "error", "area", "count", "MB", "ms"]
+Unit = Literal["share", "points", "correlation", "error", "area", "nats", "count", "MB", "ms"]
 """How a number is meant: a share in [0, 1], percentage points, a Pearson correlation, a relative error, a
-difference of areas under curves of probabilities, a number of things, a size of 10^6 bytes, milliseconds."""
+difference of areas under curves of probabilities, a divergence in nats, a number of things, a size of 10^6 bytes,
+milliseconds."""
 Outcome = Literal["passed", "failed", "not shown", "not measured"]
 """`failed`: the figure itself breaks the bound. `not shown`: it keeps the bound, but its interval's end does not;
 or what breaks it may be rounding, and may be not."""

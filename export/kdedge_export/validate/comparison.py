@@ -43,6 +43,8 @@ class MapComparison:
     """Mean overlap of the 20 % of cells that speak most for the class; 0.11 by chance."""
     error_relative: float
     """Largest difference of any cell of any image, in units of the range of that image's reference map."""
+    scale_error: float
+    """Mean share by which maps are too small or too large, in [0, 1]; 1 where the candidate explains another class."""
     floor_pearson: float
     """Mean correlation of the reference's map of one image with the candidate's of another; NaN for one image."""
     constant_reference: int
@@ -51,7 +53,7 @@ class MapComparison:
     wrong_class: int
     """Images where the candidate explained another class than it was asked to."""
     intervals: Mapping[str, Interval | None]
-    """Of the mean, the percentiles, the IoU and the floor, by their names."""
+    """Of the mean, the percentiles, the IoU, the scale's error and the floor, by their names."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,19 @@ class Comparison:
     """Share of images in [0, 1] with the same top class."""
     kl: float
     """Mean KL(reference || candidate) of the softmax at temperature 1, in nats."""
+    kl_capped: float
+    """Its mean where an image counts at most 1 nat, and 1 where an answer is not finite."""
+    logits_error: float
+    """Largest difference of any logit of any image, in units of the range of the reference's."""
+    logits_distance: float
+    """Mean distance of the logits in [0, 1] (`metrics.distance`)."""
     maps: MapComparison | None
     """None where one of the two has no map."""
+    lost_map: bool
+    """Whether the reference has maps and the candidate has none."""
     intervals: Mapping[str, Interval | None]
-    """Of the accuracies, their difference (of pairs of answers), the agreement and the KL, by their names."""
+    """Of the accuracies, their difference (of pairs of answers), the agreement, both KLs and the distance, by their
+    names."""
 
 
 def compare(reference: Predictions, candidate: Predictions, targets: Integers | None) -> Comparison:
@@ -85,7 +96,14 @@ def compare(reference: Predictions, candidate: Predictions, targets: Integers | 
     """
     agrees = metrics.agrees(reference.logits, candidate.logits)
     kl = metrics.kl_divergence(reference.logits, candidate.logits)
-    intervals = {"agreement": mean_interval(agrees, SHARE), "kl": mean_interval(kl)}
+    kl_capped = np.nan_to_num(np.clip(kl, 0, 1), nan=1.0)
+    distance = metrics.distance(reference.logits, candidate.logits)
+    intervals = {
+        "agreement": mean_interval(agrees, SHARE),
+        "kl": mean_interval(kl),
+        "kl_capped": mean_interval(kl_capped, SHARE),
+        "logits_distance": mean_interval(distance, SHARE),
+    }
     top1_reference = top1_candidate = drop = None
     if targets is not None:
         kept, right = (metrics.is_right(model.logits, targets) for model in (reference, candidate))
@@ -101,7 +119,11 @@ def compare(reference: Predictions, candidate: Predictions, targets: Integers | 
         top1_drop_points=drop,
         agreement=float(agrees.mean()),
         kl=float(kl.mean()),
+        kl_capped=float(kl_capped.mean()),
+        logits_error=float(metrics.logits_error(reference.logits, candidate.logits).max()),
+        logits_distance=float(distance.mean()),
         maps=_compare_maps(reference, candidate),
+        lost_map=reference.maps is not None and candidate.maps is None,
         intervals=intervals,
     )
 
@@ -135,6 +157,7 @@ def _compare_maps(reference: Predictions, candidate: Predictions) -> MapComparis
     a, b = to_common_size(reference.maps, candidate.maps)
     wrong = _wrong_class(reference, candidate)
     iou = _lost_as_zero(metrics.top_share_iou(a, b), a, b, wrong)
+    scale = np.where(wrong, 1.0, metrics.scale_error(a, b))
     floor = metrics.map_pearson(a, b[metrics.derangement(len(b))]) if len(b) > 1 else np.array([np.nan])
     return MapComparison(
         defined=int((~np.isnan(pearson)).sum()),
@@ -143,6 +166,7 @@ def _compare_maps(reference: Predictions, candidate: Predictions) -> MapComparis
         pearson_p1=metrics.percentile(pearson, 1),
         top20_iou_mean=metrics.mean(iou),
         error_relative=float(np.where(wrong, np.inf, metrics.map_error(a, b)).max()),
+        scale_error=float(scale.mean()),
         floor_pearson=metrics.mean(floor),
         constant_reference=int(metrics.is_constant(reference.maps).sum()),
         constant_candidate=int(metrics.is_constant(candidate.maps).sum()),
@@ -152,6 +176,7 @@ def _compare_maps(reference: Predictions, candidate: Predictions) -> MapComparis
             "pearson_p5": percentile_interval(pearson, 5),
             "pearson_p1": percentile_interval(pearson, 1),
             "top20_iou_mean": mean_interval(iou, SHARE),
+            "scale_error": mean_interval(scale, SHARE),
             "floor_pearson": mean_interval(floor),
         },
     )

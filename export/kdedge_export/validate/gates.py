@@ -4,7 +4,8 @@ The burden of proof is the model's. A figure that stands for all pictures but wa
 a bound is kept where the interval's unfavourable end keeps it: then it is *shown*. Where the figure keeps the bound and
 the end does not, these images are too few to tell: that is *not shown*, and does not pass. Of models that break a bound
 at most 1 in 40 is shown to keep it (see `intervals`). What must be exactly so on every image (an export changes
-nothing) or says something of the model and not of pictures (a file's size) is judged by itself.
+nothing) or says something of the model and not of pictures (a file's size) is judged by itself. What a file keeps of
+the student's answers and maps is judged in `kept`.
 """
 
 from collections.abc import Sequence
@@ -13,12 +14,10 @@ from itertools import zip_longest
 from typing import Literal
 
 from kdedge_export.validate.check import Check, Sample, Unit, judge, judge_sample
-from kdedge_export.validate.comparison import Comparison
 from kdedge_export.validate.faithfulness import FAITH_IMAGES, FEWEST_FAITH_IMAGES, Faithfulness
 from kdedge_export.validate.footprint import Footprint
-from kdedge_export.validate.intervals import fewest_for_percentile
 from kdedge_export.validate.roles import Role
-from kdedge_export.validate.rounding import CEILING, Hardest
+from kdedge_export.validate.rounding import CEILING
 from kdedge_export.validate.sanity import SANE_IMAGES, WITHOUT_CLASS, Sanity, Test
 from kdedge_runtime.devices import Budgets
 from kdedge_runtime.metadata import ImageInput
@@ -26,7 +25,6 @@ from kdedge_runtime.metadata import ImageInput
 __all__ = [
     "Gates",
     "check_budgets",
-    "check_comparison",
     "check_faithfulness",
     "check_input",
     "check_labels",
@@ -34,7 +32,6 @@ __all__ = [
     "check_unchanged",
 ]
 
-_NO_MAP = "no saliency map in the model file"
 _TESTS: dict[Test, str] = {"class": "another class", "picture": "another picture", "head": "a random head"}
 
 
@@ -47,40 +44,32 @@ class Gates:
     changes nothing."""
     fp32_map_error: float = 1e-4
     """Largest error of any map cell, in units of the range of that image's map."""
-    fp32_map_rounding: float = CEILING
-    """Where float32 itself costs an image's map more, the error that this explains, up to here."""
+    fp32_logits_error: float = 1e-4
+    """Largest error of any logit, in units of the range of that image's logits."""
+    fp32_kl: float = 1e-4
+    """Largest KL divergence of any image's softmax from the student's, in nats."""
+    fp32_rounding: float = CEILING
+    """Where float32 itself costs an image's logits or map more, the error that this explains, up to here."""
     int8_top1_drop_points: float = 1.0
     """Accuracy that int8 may cost, in percentage points."""
     int8_agreement: float = 0.90
     """Share of images in [0, 1] with the student's answer; asked only where no labels tell the accuracy."""
+    int8_kl: float = 0.1
+    """Mean KL divergence of the softmax from the student's, in nats; an image counts at most 1."""
+    int8_logits_distance: float = 0.15
+    """Mean distance of the logits from the student's (`metrics.distance`): 0.15 is an error of 35 % of their size."""
     int8_map_pearson_mean: float = 0.98
     int8_map_pearson_p5: float = 0.90
     """The 5th percentile over images: a good mean may not hide a bad tail."""
+    int8_map_scale_error: float = 0.1
+    """Mean share in [0, 1] by which a map is too small or too large (`metrics.scale_error`)."""
+    int8_other_map_pearson: float = 0.9
+    """Mean correlation of maps of other classes than the top one; a graph that mixes classes up is far below."""
     map_margin: float = 0.0
     """By how much what a map points at must move the answer more than a random map's does (`Faithfulness.margin`)."""
     map_stays: float = 0.98
     """How much of a map's shape, in [0, 1], may stay when the class, the picture or the head's weights change. Of sound
     models up to 0.91 stays (Grad-CAM++ and LayerCAM under random heads); of a spot under 2 % of noise, 0.995."""
-
-
-def check_comparison(
-    role: Role, comparison: Comparison, gates: Gates, map_error: Hardest | None = None, ties: int = 0
-) -> tuple[Check, ...]:
-    """Judge a model file by its comparison with the PyTorch student.
-
-    Args:
-        role: `fp32` or `int8`; other models are compared for information and face no gate.
-        comparison: the file held against the student.
-        gates: the bounds.
-        map_error: of the fp32 file's maps the one that decides, where rounding was measured; None asks all to keep
-            the bound without.
-        ties: images on which the fp32 file answers otherwise by rounding alone: that is no disagreement.
-    """
-    if role == "fp32":
-        return _check_fp32(comparison, gates, map_error, ties)
-    if role == "int8":
-        return _check_int8(comparison, gates)
-    return ()
 
 
 def check_labels(role: Role, expected: Sequence[str], labels: Sequence[str]) -> Check:
@@ -181,63 +170,3 @@ def check_budgets(role: Role, footprint: Footprint, budgets: Budgets) -> tuple[C
 
 def _named(role: Role, test: Test) -> tuple[str, str]:
     return f"{role}_map_follows_{test}", f"{role} map like that of {_TESTS[test]}"
-
-
-def _check_fp32(comparison: Comparison, gates: Gates, map_error: Hardest | None, ties: int) -> tuple[Check, ...]:
-    agreement = comparison.agreement
-    if ties:
-        agreement = (round(agreement * comparison.n) + ties) / comparison.n
-    return (
-        judge("fp32_agreement", "fp32 top-1 agreement", agreement, ">=", gates.fp32_agreement, "share"),
-        _check_fp32_maps(comparison, gates, map_error),
-    )
-
-
-def _check_fp32_maps(comparison: Comparison, gates: Gates, decisive: Hardest | None) -> Check:
-    key, name, maps = "fp32_map_error", "fp32 map error", comparison.maps
-    if decisive is None or maps is None:
-        error, no_map = (None, _NO_MAP) if maps is None else (maps.error_relative, None)
-        return judge(key, name, error, "<=", gates.fp32_map_error, "error", no_map)
-    reason = None
-    if decisive.outcome == "not shown":
-        reason = (
-            f"since float32 alone explains up to {decisive.rounding:.0e} of the range on this picture: the network is "
-            "ill-conditioned there"
-        )
-    return Check(key, name, decisive.error, "<=", decisive.bound, "error", decisive.outcome, reason=reason)
-
-
-def _check_int8(comparison: Comparison, gates: Gates) -> tuple[Check, ...]:
-    n, intervals = comparison.n, comparison.intervals
-    drop = Sample(comparison.top1_drop_points, intervals.get("top1_drop_points"), n, n, worst=100.0)
-    key, bound = "int8_top1_drop_points", gates.int8_top1_drop_points
-    unlabelled = "the images have no labels" if drop.measured is None else None
-    checks = [judge_sample(key, "int8 top-1 drop", drop, "<=", bound, "points", unlabelled)]
-    if drop.measured is None:
-        kept = Sample(comparison.agreement, intervals["agreement"], n, n, worst=0.0)
-        bound = gates.int8_agreement
-        checks.append(judge_sample("int8_agreement", "int8 top-1 agreement", kept, ">=", bound, "share"))
-    return (*checks, *_check_int8_maps(comparison, gates))
-
-
-def _check_int8_maps(comparison: Comparison, gates: Gates) -> list[Check]:
-    maps, n = comparison.maps, comparison.n
-    of_mean = of_p5 = Sample(None, None, 0, n)
-    if maps is not None:
-        mean, p5 = maps.intervals.get("pearson_mean"), maps.intervals.get("pearson_p5")
-        of_mean = Sample(maps.pearson_mean, mean, maps.defined, n, worst=-1.0)
-        of_p5 = Sample(maps.pearson_p5, p5, maps.defined, n, fewest=fewest_for_percentile(5))
-    reason = _NO_MAP if maps is None else None if maps.defined else "every map is constant"
-    what, bound = "int8 map Pearson", gates.int8_map_pearson_p5
-    return [
-        judge_sample(
-            "int8_map_pearson_mean",
-            f"{what}, mean",
-            of_mean,
-            ">=",
-            gates.int8_map_pearson_mean,
-            "correlation",
-            reason,
-        ),
-        judge_sample("int8_map_pearson_p5", f"{what}, 5th percentile", of_p5, ">=", bound, "correlation", reason),
-    ]

@@ -18,7 +18,7 @@ from kdedge_export.validate.kinks import has_kinks, in_float64, sides_of_float64
 from kdedge_export.validate.predictions import Predictions, TorchModel, predict
 from kdedge_runtime.arrays import Integers, Pixels
 
-__all__ = ["CEILING", "Hardest", "hardest", "spread_of_rounding", "tied_by_rounding"]
+__all__ = ["CEILING", "Hardest", "Rounding", "hardest", "spread_of_rounding", "tied_by_rounding"]
 
 CEILING = 1e-2
 """The most of a range that rounding may explain: an error that can be seen is never taken for one."""
@@ -26,6 +26,9 @@ _TIMES = 4
 """A file may lose two bits more than PyTorch: of two unlucky sums the worse is worth about one."""
 _AT_A_TIME = 16
 """Images that are asked about, while some of the last ones were ties."""
+
+
+Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,20 @@ def hardest(
     return Hardest(float(errors[worst]), float(bounds[worst]), float(allowed[worst]), outcome)
 
 
-def spread_of_rounding(
-    module: TorchModel, images: Pixels, classes: Integers
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """How far rounding alone may take a file's logits and maps from PyTorch's.
+@dataclass(frozen=True)
+class Rounding:
+    """What rounding alone explains of a file's distance from PyTorch, `[N]` each."""
+
+    logits: Scores
+    """Largest error in units of the logits' range."""
+    kl: Scores
+    """KL divergence of the softmax in nats."""
+    maps: Scores
+    """Largest error in units of the map's range; 0 without maps."""
+
+
+def spread_of_rounding(module: TorchModel, images: Pixels, classes: Integers) -> Rounding:
+    """Measure how far rounding alone may take a file's logits and maps from PyTorch's.
 
     What rounding does not explain stays as visible as before: in a sound network it is worth some 1e-6.
 
@@ -79,18 +92,19 @@ def spread_of_rounding(
         classes: int64 `[N]`, explained.
 
     Returns:
-        `[N]` of logits and of maps, in units of each image's range: four times the largest error in float32 against
-        float64; 0 without maps.
+        Four times the largest error in float32 against float64, and 16 times the divergence, which grows with its
+        square.
     """
     single = predict(module, images, classes)
     with in_float64(module):
         double = predict(module, images, classes)
     logits = _TIMES * metrics.logits_error(double.logits, single.logits)
+    kl = _TIMES**2 * metrics.kl_divergence(double.logits, single.logits)
     if single.maps is None or double.maps is None:
-        return logits, np.zeros_like(logits)
+        return Rounding(logits, kl, np.zeros_like(logits))
     # A unit that rounding takes across its kink is no measure of what rounding costs elsewhere (see `kinks`).
     maps = sides_of_float64(module, images, classes) if has_kinks(module) else single.maps
-    return logits, _TIMES * metrics.map_error(double.maps, maps)
+    return Rounding(logits, kl, _TIMES * metrics.map_error(double.maps, maps))
 
 
 def tied_by_rounding(
@@ -115,7 +129,7 @@ def tied_by_rounding(
     for start in range(0, len(order), _AT_A_TIME):
         chosen = order[start : start + _AT_A_TIME]
         doubted = differing[chosen]
-        rounding, _ = spread_of_rounding(module, images[doubted], ours.explained_class[doubted])
+        rounding = spread_of_rounding(module, images[doubted], ours.explained_class[doubted]).logits
         # Each of the two logits may be off by as much.
         tied = int((gaps[chosen] <= 2 * np.minimum(np.nan_to_num(rounding), ceiling)).sum())
         if not tied:

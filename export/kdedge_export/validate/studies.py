@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdedge_export.validate.calibration import Calibration, calibration
+from kdedge_export.validate.exactness import Bounds
 from kdedge_export.validate.faithfulness import FAITH_IMAGES, Faithfulness, faithfulness
 from kdedge_export.validate.localisation import Localisation, localise_all
+from kdedge_export.validate.other_classes import OTHER_CLASS_IMAGES, OtherClasses, compare_other_classes
 from kdedge_export.validate.predictions import Predictions, TorchModel, predict
 from kdedge_export.validate.robustness import DISTURBANCES, Robustness, robustness
 from kdedge_export.validate.roles import Role
@@ -17,7 +19,7 @@ from kdedge_export.validate.sanity import SANE_IMAGES, Sanity, sanity
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Floats, Integers, Pixels, evenly_spaced
 
-__all__ = ["Progress", "Sampled", "Subject", "calibrated", "disturbed_answers", "faith", "places", "sane"]
+__all__ = ["Progress", "Sampled", "Subject", "calibrated", "disturbed_answers", "faith", "other_maps", "places", "sane"]
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much there is of it, and how much is done."""
@@ -94,6 +96,21 @@ def sane(subject: Subject) -> Sampled[tuple[Sanity, ...]] | None:
     asked = subject.predictions["student"].explained_class[chosen]
     told = subject.told("sanity of the maps", len(models))
     return Sampled(len(chosen), sanity(models, subject.images[chosen], asked, told))
+
+
+def other_maps(subject: Subject, bounds: Bounds) -> OtherClasses | None:
+    """Files' maps of another class than the top one, against the student's; None without another class or a map."""
+    student, answers = subject.models["student"], subject.predictions["student"]
+    count = answers.logits.shape[1]
+    if count < 2 or answers.maps is None or subject.predictions["fp32"].maps is None:
+        return None
+    chosen = subject.sample(OTHER_CLASS_IMAGES)
+    told = subject.told("maps of other classes", 1)
+    top = answers.logits[chosen].argmax(axis=1)
+    assert not isinstance(student, Model)
+    found = compare_other_classes(student, subject.files, subject.images[chosen], top, count, bounds)
+    told(1)
+    return found
 
 
 def places(subject: Subject, masks: Sequence[Flags | None]) -> Sampled[dict[str, Localisation]] | None:

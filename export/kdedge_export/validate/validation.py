@@ -1,22 +1,19 @@
 """Hold the exported files against the PyTorch student they came from, and the student against its teacher."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
-
-import numpy as np
 
 from kdedge_export.validate import metrics
 from kdedge_export.validate.arithmetic_note import saturation_note
 from kdedge_export.validate.check import Check
 from kdedge_export.validate.comparison import Comparison, compare, pair_pearson
 from kdedge_export.validate.evidence import Evidence
+from kdedge_export.validate.exactness import Bounds, Exactness, measure_exactness
 from kdedge_export.validate.gates import (
     Gates,
     check_budgets,
-    check_comparison,
     check_faithfulness,
     check_input,
     check_labels,
@@ -24,13 +21,13 @@ from kdedge_export.validate.gates import (
     check_unchanged,
 )
 from kdedge_export.validate.intervals import SHARE, mean_interval
-from kdedge_export.validate.kinks import at_the_same_kinks, has_kinks
+from kdedge_export.validate.kept import check_comparison, check_default_class, check_other_classes
 from kdedge_export.validate.page import write_page
 from kdedge_export.validate.per_class import class_rows
 from kdedge_export.validate.predictions import Predictions, TorchModel, predict, weight_bytes
 from kdedge_export.validate.report import ModelFacts, ValidationReport, file_facts, write_json
 from kdedge_export.validate.roles import REFERENCE, TITLES, Role, shipped
-from kdedge_export.validate.rounding import Hardest, hardest, spread_of_rounding, tied_by_rounding
+from kdedge_export.validate.rounding import tied_by_rounding
 from kdedge_export.validate.sanity import Sanity
 from kdedge_export.validate.studies import (
     Progress,
@@ -39,20 +36,22 @@ from kdedge_export.validate.studies import (
     calibrated,
     disturbed_answers,
     faith,
+    other_maps,
     places,
     sane,
 )
 from kdedge_export.validate.subjects import Deployment, Models, Origin, ValidationSet
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Integers, Pixels
+from kdedge_runtime.default_class import run_without_class
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.model import softmax
 
 __all__ = ["validate", "write_report"]
 
-DOUBTED_IMAGES = 16
-"""What float32 costs PyTorch itself is asked for on so many at a time, until an error is larger."""
+DEFAULT_CLASS_IMAGES = 32
+"""Images that files are run on without naming a class, at most."""
 
 
 def validate(
@@ -94,11 +93,12 @@ def validate(
         for role, answers in predictions.items()
         if role in REFERENCE and REFERENCE[role] in predictions
     }
-    alike = _at_the_same_kinks(student, fp32, images, predictions, gates.fp32_map_error)
-    map_error = _hardest_map(gates, student, images, alike, predictions["fp32"])
-    ties = tied_by_rounding(student, images, predictions["student"], predictions["fp32"], gates.fp32_map_rounding)
+    bounds = Bounds(gates.fp32_logits_error, gates.fp32_kl, gates.fp32_map_error, gates.fp32_rounding)
+    ours, theirs = predictions["student"], predictions["fp32"]
+    exact = measure_exactness(student, fp32, images, ours, theirs, bounds)
+    ties = tied_by_rounding(student, images, ours, theirs, gates.fp32_rounding)
     comparisons = {
-        role: compare(alike if role == "fp32" else reference, candidate, targets)
+        role: compare(exact.reference if role == "fp32" else reference, candidate, targets)
         for role, (reference, candidate) in pairs.items()
     }
     pearson = {role: scores for role, pair in pairs.items() if (scores := pair_pearson(*pair)) is not None}
@@ -107,7 +107,8 @@ def validate(
     sound, faithful = sane(subject), None if quick else faith(subject)
     ships = subject.shipped
     checks = [
-        *_checks(subject.files, comparisons, labels, models.trained_input, gates, map_error, ties),
+        *_checks(subject.files, comparisons, labels, models.trained_input, gates, exact, ties),
+        *_class_checks(subject, bounds, gates),
         *([] if sound is None else _sanity_checks(sound, predictions, fp32.metadata.outputs.method, gates)),
         *([] if faithful is None else check_faithfulness(ships, faithful.rows[ships], faithful.images, gates)),
         *(
@@ -147,40 +148,6 @@ def validate(
         pearson=pearson,
     )
     return report, evidence
-
-
-def _at_the_same_kinks(
-    student: TorchModel, fp32: Model, images: Pixels, predictions: Mapping[Role, Predictions], tolerance: float
-) -> Predictions:
-    """The student's answers to hold the fp32 file against: differing maps with units at kinks on the file's sides."""
-    ours, theirs = predictions["student"], predictions["fp32"]
-    if not has_kinks(student) or ours.maps is None or theirs.maps is None or ours.maps.shape != theirs.maps.shape:
-        return ours
-    differing = np.flatnonzero(metrics.map_error(ours.maps, theirs.maps) > tolerance)
-    if not len(differing):
-        return ours
-    maps = ours.maps.copy()
-    maps[differing] = at_the_same_kinks(student, fp32, images[differing], ours.explained_class[differing])
-    return replace(ours, maps=maps)
-
-
-def _hardest_map(
-    gates: Gates, student: TorchModel, images: Pixels, ours: Predictions, theirs: Predictions
-) -> Hardest | None:
-    """Judge each map of the fp32 file by its own image's rounding, worst first; None where they cannot be compared."""
-    if ours.maps is None or theirs.maps is None or ours.maps.shape != theirs.maps.shape:
-        return None
-    wrong = ours.explained_class != theirs.explained_class
-    errors = np.where(wrong, np.inf, metrics.map_error(ours.maps, theirs.maps))
-    rounding = np.zeros_like(errors)
-    doubted = np.flatnonzero(errors > gates.fp32_map_error)
-    doubted = doubted[np.argsort(-errors[doubted], kind="stable")]
-    for start in range(0, len(doubted), DOUBTED_IMAGES):
-        some = doubted[start : start + DOUBTED_IMAGES]
-        _, rounding[some] = spread_of_rounding(student, images[some], ours.explained_class[some])
-        if not (errors[some] <= rounding[some]).all():  # the others change nothing
-            return hardest(errors[some], rounding[some], gates.fp32_map_error, gates.fp32_map_rounding)
-    return hardest(errors, rounding, gates.fp32_map_error, gates.fp32_map_rounding)
 
 
 def write_report(report: ValidationReport, evidence: Evidence, folder: Path) -> tuple[Path, Path]:
@@ -228,16 +195,31 @@ def _checks(
     labels: Sequence[str],
     spec: ImageInput | None,
     gates: Gates,
-    map_error: Hardest | None,
+    exact: Exactness,
     ties: int,
 ) -> list[Check]:
     checks: list[Check] = []
     for role, model in files.items():
-        checks += check_comparison(role, comparisons[role], gates, map_error, ties)
+        checks += check_comparison(role, comparisons[role], gates, exact, ties)
         checks.append(check_labels(role, labels, model.metadata.labels))
         if spec is not None:
             checks.append(check_input(role, spec, model.metadata.input))
     return checks
+
+
+def _class_checks(subject: Subject, bounds: Bounds, gates: Gates) -> list[Check]:
+    """On the class that is explained by default, and on the maps of other classes."""
+    checks = []
+    chosen = subject.sample(DEFAULT_CLASS_IMAGES)
+    with_map = {role: file for role, file in subject.files.items() if subject.predictions[role].maps is not None}
+    told = subject.told("default class", len(with_map))
+    for done, (role, file) in enumerate(with_map.items(), 1):
+        checks.append(check_default_class(role, run_without_class(file, subject.images[chosen])))
+        told(done)
+    found = other_maps(subject, bounds)
+    count = len(subject.predictions["student"].logits[0])
+    why_not = "there is no other class" if count < 2 else "there are no two maps to compare"
+    return checks + [check_other_classes(role, found, gates, why_not) for role in with_map]
 
 
 def _sanity_checks(

@@ -18,7 +18,6 @@ mixup = 0.2
 
 import dataclasses
 import difflib
-import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from kdedge.distill.augment import Augmentation
-from kdedge.distill.settings.loss_text import Loss, read_loss
+from kdedge.distill.settings.loss_text import LARGEST, Loss, read_loss
 from kdedge_runtime.errors import UsageError
 
 __all__ = ["Settings", "load_settings", "recipe_text", "shipped_recipes"]
@@ -134,15 +133,14 @@ def _layers(table: Any, name: str) -> dict[str, str]:
 
 
 def _number(value: Any, key: str, kind: type, name: str) -> Any:
-    least, most = (0.0, 1.0) if key == "warmup_fraction" else (0.0, math.inf)
+    most = 1.0 if key == "warmup_fraction" else LARGEST
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    fits = is_number and least <= value < most and kind(value) == value and (value > 0 or key in _MAY_BE_ZERO)
+    fits = is_number and 0 <= value < most and kind(value) == value and (value > 0 or key in _MAY_BE_ZERO)
     if not fits:
         above = "of zero or more" if key in _MAY_BE_ZERO else "above zero"
-        below = " and below 1" if key == "warmup_fraction" else ""
         raise UsageError(
             f"The recipe {name} says {key} = {value!r}. Expected {'a whole' if kind is int else 'a'} number "
-            f"{above}{below}."
+            f"{above} and below {most:g}."
         )
     return kind(value)
 

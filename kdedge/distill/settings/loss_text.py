@@ -7,7 +7,11 @@ from typing import Any
 from kdedge.distill.losses import TERMS
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["Loss", "parse_loss", "read_loss"]
+__all__ = ["LARGEST", "Loss", "parse_loss", "read_loss"]
+
+
+LARGEST = 1e9
+"""Exclusive upper bound of settings and weights; products of larger numbers overflow float32."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ def read_loss(table: Any, where: str) -> Loss:
                     f"{', '.join(['weight', *defaults])}."
                 )
             kind = type(defaults[option])
-            if not _is_number(number) or not 0 < number < float("inf") or kind(number) != number:
+            if not _is_number(number) or not 0 < number < LARGEST or kind(number) != number:
                 whole = "a whole number" if kind is int else "a number"
                 raise UsageError(f"{where}: {option} of term {name!r} must be {whole} above zero, got {number!r}.")
             settings.setdefault(name, {})[option] = kind(number)
@@ -84,7 +88,7 @@ def _weight(value: Any, name: str, where: str) -> float:
         weight = float(value)
     except (TypeError, ValueError):
         weight = float("nan")
-    if isinstance(value, bool) or not 0 < weight < float("inf"):
+    if isinstance(value, bool) or not 0 < weight < LARGEST:
         raise UsageError(f"The weight of loss term {name!r} in {where} must be a number above zero.")
     return weight
 

@@ -2,12 +2,11 @@
 
 import dataclasses
 import hashlib
-import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from kdedge.distill.settings.file import Settings, load_settings, recipe_text
-from kdedge.distill.settings.loss_text import Loss, parse_loss
+from kdedge.distill.settings.loss_text import LARGEST, Loss, parse_loss
 from kdedge.distill.settings.plan import choose_batch_size, choose_recipe
 from kdedge_runtime.errors import UsageError
 
@@ -49,8 +48,10 @@ class Request:
 
     def __post_init__(self) -> None:
         for option, value, usual in (("lr", self.lr, 0.05), ("temperature", self.temperature, 4)):
-            if value is not None and not 0 < value < math.inf:  # catches NaN too
-                raise UsageError(f"--{option} is {value:g}. Expected a number above zero, such as {usual:g}.")
+            if value is not None and not 0 < value < LARGEST:  # catches NaN too
+                raise UsageError(
+                    f"--{option} is {value:g}. Expected a number above zero and below {LARGEST:g}, such as {usual:g}."
+                )
         if self.weights is not None and self.init is not None:
             raise UsageError(f"The student cannot start both from {self.weights} and from its teacher. Leave one out.")
 

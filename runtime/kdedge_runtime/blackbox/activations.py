@@ -9,6 +9,7 @@ from kdedge_runtime import wire
 from kdedge_runtime.arrays import Floats, Pixels
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.model import Model
+from kdedge_runtime.session import run_session
 
 __all__ = ["ACTIVATIONS", "Activations", "target_activations"]
 
@@ -38,7 +39,7 @@ def target_activations(model: Model) -> Activations:
     session, name = opened
 
     def activations(image: Pixels) -> Floats:
-        (found,) = session.run([name], {model.metadata.input.name: image[None]})
+        (found,) = run_session(session, [name], {model.metadata.input.name: image[None]}, model.path)
         result: Floats = found[0]
         return result
 

@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,6 +10,7 @@ from typing import IO, Protocol
 
 from kdedge_runtime.bundle.content import MODELS, SIGNATURE, SUMS, BundleError, is_plain, parse_sums
 from kdedge_runtime.bundle.ed25519 import SIGNATURE_BYTES, verify
+from kdedge_runtime.leftovers import scratch_folder
 
 __all__ = ["opened_bundle"]
 
@@ -40,8 +40,7 @@ def opened_bundle(path: Path, public_key: bytes | None = None) -> Iterator[dict[
         if path.is_dir():
             files = _checked(path, _Folder(path), public_key)
         else:
-            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="kdedge-bundle-"))
-            files = _unpacked(path, Path(scratch), public_key)
+            files = _unpacked(path, stack.enter_context(scratch_folder("bundle")), public_key)
         yield files
 
 

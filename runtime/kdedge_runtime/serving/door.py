@@ -23,6 +23,8 @@ class Refusal(NamedTuple):
 
     status: HTTPStatus
     text: str
+    is_guess: bool = False
+    """A wrong token was shown."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,17 @@ class Door:
     address: Address
     token: str | None
     """What a client has to show; None asks for nothing, and is for this machine only."""
+    is_printed: bool = True
+    """Whether the token is part of the address that is printed."""
 
     @classmethod
-    def at(cls, address: Address, token: str | None = None) -> Self:
+    def at(cls, address: Address, token: str | None = None, *, is_printed: bool = True) -> Self:
         """The door of an address: whatever the network can reach has a token, a new one where none is given.
+
+        Args:
+            address: where the server listens.
+            token: None makes one where it is needed.
+            is_printed: False keeps a token that was given out of the address that is printed, and so out of logs.
 
         Raises:
             UsageError: the token is too short to be safe from guessing, or does not fit into a URL.
@@ -48,7 +57,7 @@ class Door:
                 f"The token has to have {_SHORTEST_TOKEN} or more of the characters A–Z, a–z, 0–9, - and _. "
                 "Leave it out to have one made."
             )
-        return cls(address, token)
+        return cls(address, token, is_printed)
 
     def refuse_host(self, headers: Headers) -> Refusal | None:
         """Refuse names that others point at this machine (DNS rebinding)."""
@@ -77,6 +86,7 @@ class Door:
             HTTPStatus.UNAUTHORIZED,
             "This server asks for its token: open the address that was printed when it started, or send the header "
             "Authorization: Bearer TOKEN.\n",
+            is_guess=any(shown),
         )
 
     def refuse_foreign_page(self, headers: Headers) -> Refusal | None:

@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.serving.assets import Asset, shared_assets
 from kdedge_runtime.serving.door import Door, Refusal
+from kdedge_runtime.serving.guesses import Guesses
 from kdedge_runtime.serving.incoming import HeadTooLong, Incoming
 from kdedge_runtime.serving.places import Places
 
@@ -29,6 +30,7 @@ PATIENCE_S = 10.0
 _MAX_HEAD_BYTES = 16 * 1024
 _MAX_BODY_BYTES = 64 * 1024
 _MAX_DISCARDED_BYTES = 256 * 1024
+_COOKIE_S = 24 * 3600
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _HEADERS = {
     "Cross-Origin-Embedder-Policy": "require-corp",
@@ -69,6 +71,7 @@ class Server(ThreadingHTTPServer):
         self.door = door
         self.address_family = socket.AF_INET6 if ":" in door.address.host else socket.AF_INET
         self.places = Places()
+        self.guesses = Guesses()
         self._scheme = "http" if tls is None else "https"
         self._thread: threading.Thread | None = None
         address = door.address
@@ -97,9 +100,9 @@ class Server(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where the page is, with the token where one is asked for."""
+        """Where the page is, with the token where one is asked for and may be printed."""
         url = self.door.address.url(self.server_address[1], self._scheme)
-        return url if self.door.token is None else f"{url}?token={self.door.token}"
+        return f"{url}?token={self.door.token}" if self.door.token and self.door.is_printed else url
 
     def start(self, name: str) -> None:
         """Answer, in a thread of this name."""
@@ -290,6 +293,8 @@ class Handler(BaseHTTPRequestHandler):
             if target.path not in self.open_paths:
                 self.server.places.admit(self.connection)
             return target.path
+        if refusal.is_guess:
+            self.server.guesses.slow(self.client_address[0])
         if refusal.status is HTTPStatus.UNAUTHORIZED and self.command == "GET" and target.path in shared_assets():
             status = HTTPStatus.UNAUTHORIZED if target.path == "/" else HTTPStatus.OK
             self._send_asset(shared_assets()[target.path], status)
@@ -305,7 +310,7 @@ class Handler(BaseHTTPRequestHandler):
             secure = "; Secure" if self.server.is_encrypted else ""
             headers["Set-Cookie"] = (
                 f"{self.server.cookie}={self.server.door.token}; Path=/; HttpOnly; SameSite=Lax{secure}; "
-                f"Max-Age={30 * 24 * 3600}"
+                f"Max-Age={_COOKIE_S}"
             )
         self.begin(HTTPStatus.SEE_OTHER, "text/plain; charset=utf-8", headers)
 
@@ -332,7 +337,7 @@ class Handler(BaseHTTPRequestHandler):
     def _refuse(self, refusal: Refusal) -> None:
         # What was sent after the head has not been read, so the connection cannot go on.
         self.close_connection = True
-        self.send_text(*refusal)
+        self.send_text(refusal.status, refusal.text)
 
     def _send_missing(self, paths: Mapping[str, object] | list[str]) -> None:
         self.send_text(HTTPStatus.NOT_FOUND, f"There are: {' '.join(paths)}\n")

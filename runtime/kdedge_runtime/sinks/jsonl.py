@@ -1,6 +1,5 @@
 """One line of JSON a frame, at about 200 bytes: the answer and where it came from. The last holds the run's figures."""
 
-import json
 import os
 import sys
 import threading
@@ -15,6 +14,7 @@ from typing import Any, Self, TextIO
 
 from kdedge_runtime.answer import Answer
 from kdedge_runtime.errors import KdedgeError, UsageError
+from kdedge_runtime.printable import printable_json
 from kdedge_runtime.progress import Progress
 from kdedge_runtime.sources.frame import Frame
 
@@ -105,7 +105,7 @@ class JsonLines:
         self._put(record(answer, age_now_s, datetime.now(UTC)))
 
     def _put(self, line: dict[str, Any]) -> None:
-        text = json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"
+        text = printable_json(line) + "\n"
         try:
             self._file.write(text)
             self._file.flush()

@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from kdedge_runtime.answer import Answer
-from kdedge_runtime.progress import Progress, on_a_line
+from kdedge_runtime.printable import printable
+from kdedge_runtime.progress import Progress
 
 __all__ = ["StatusLine"]
 
@@ -46,7 +47,7 @@ class StatusLine:
         reconnects = f" · {progress.reconnects:,} reconnects" if progress.reconnects else ""
         self._rewrite(
             f"{counted} · {progress.recent_fps:.1f} fps · {progress.dropped:,} dropped{reconnects} · "
-            f"{answer.age_ms:.0f} ms old · {on_a_line(answer.label)} {answer.probability * 100:.0f} %"
+            f"{answer.age_ms:.0f} ms old · {printable(answer.label)} {answer.probability * 100:.0f} %"
         )
 
     def _rewrite(self, text: str) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -72,7 +73,13 @@ class LiveView:
     """
 
     def __init__(
-        self, door: Door, about: Mapping[str, str], controls: Controls, feedback: Feedback | None = None
+        self,
+        door: Door,
+        about: Mapping[str, str],
+        controls: Controls,
+        feedback: Feedback | None = None,
+        *,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """Set up the view.
 
@@ -81,8 +88,10 @@ class LiveView:
             about: what is said of the run itself, shown as it is.
             controls: what the page may change.
             feedback: where verdicts go; None offers no buttons.
+            tls: the certificate to speak HTTPS with; None speaks HTTP.
         """
         self._door = door
+        self._tls = tls
         self._site = _Site(dict(about), controls, feedback)
         self._server: _ViewServer | None = None
 
@@ -99,7 +108,7 @@ class LiveView:
         return self._server.url
 
     def __enter__(self) -> Self:
-        self._server = _ViewServer(self._door, self._site)
+        self._server = _ViewServer(self._door, self._site, self._tls)
         self._server.start("kdedge-view")
         return self
 
@@ -150,9 +159,9 @@ class _Site:
 
 
 class _ViewServer(Server):
-    def __init__(self, door: Door, site: _Site) -> None:
+    def __init__(self, door: Door, site: _Site, tls: ssl.SSLContext | None) -> None:
         self.site = site
-        super().__init__(door, _ViewHandler)
+        super().__init__(door, _ViewHandler, tls=tls)
 
 
 class _ViewHandler(Handler):

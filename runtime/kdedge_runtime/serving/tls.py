@@ -1,4 +1,4 @@
-"""A certificate: browsers give a camera only to pages of this machine or to encrypted ones."""
+"""Certificates: without one, tokens and pictures cross the network as they are, and pages are given no camera."""
 
 import hashlib
 import shutil
@@ -13,8 +13,12 @@ from kdedge_runtime.errors import MissingDependency, UsageError
 __all__ = ["certified", "self_signed"]
 
 
-def certified(certificate: Path) -> ssl.SSLContext:
+def certified(certificate: Path, option: str) -> ssl.SSLContext:
     """Speak HTTPS with a PEM file of a private key and its certificate.
+
+    Args:
+        certificate: the file.
+        option: what the user named it with, for the message.
 
     Raises:
         UsageError: it is no such file.
@@ -25,14 +29,17 @@ def certified(certificate: Path) -> ssl.SSLContext:
         context.load_cert_chain(certificate)
     except OSError as error:  # ssl.SSLError is one
         raise UsageError(
-            f"--cert {certificate} cannot be used ({error.strerror or error}). Expected a PEM file with a private key "
-            "and its certificate: `cat key.pem cert.pem > both.pem`."
+            f"{option} {certificate} cannot be used ({error.strerror or error}). Expected a PEM file with a private "
+            "key and its certificate: `cat key.pem cert.pem > both.pem`."
         ) from error
     return context
 
 
-def self_signed() -> tuple[ssl.SSLContext, str]:
+def self_signed(option: str) -> tuple[ssl.SSLContext, str]:
     """Make a certificate for this run, that no authority vouches for: browsers warn of it once.
+
+    Args:
+        option: what names a certificate instead, for the message.
 
     Returns:
         It, and its SHA-256 fingerprint as browsers show it, so that a careful person can compare.
@@ -43,8 +50,8 @@ def self_signed() -> tuple[ssl.SSLContext, str]:
     openssl = shutil.which("openssl")
     if openssl is None:
         raise MissingDependency(
-            "Other machines' browsers open a camera on encrypted pages only, and making a certificate needs openssl, "
-            "which is not installed. Type `apt install openssl`, or name a certificate: --cert FILE."
+            "Making a certificate needs openssl, which is not installed. Type `apt install openssl`, or name a "
+            f"certificate: {option} FILE."
         )
     host = socket.gethostname()
     with tempfile.TemporaryDirectory() as folder:
@@ -55,9 +62,9 @@ def self_signed() -> tuple[ssl.SSLContext, str]:
             [*command, "-keyout", pem, "-out", pem.with_suffix(".crt")], capture_output=True, text=True
         )
         if made.returncode:
-            raise UsageError(f"openssl made no certificate: {made.stderr.strip()[-200:]} Name one: --cert FILE.")
+            raise UsageError(f"openssl made no certificate: {made.stderr.strip()[-200:]} Name one: {option} FILE.")
         text = pem.with_suffix(".crt").read_text()
         pem.write_text(pem.read_text() + text)
-        context = certified(pem)
+        context = certified(pem, option)
     digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(text)).hexdigest().upper()
     return context, ":".join(digest[place : place + 2] for place in range(0, len(digest), 2))

@@ -1,0 +1,122 @@
+"""Errors of the fp32 file against PyTorch, each image's judged by what float32 costs on that image."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdedge_export.validate import metrics
+from kdedge_export.validate.kinks import at_the_same_kinks, has_kinks
+from kdedge_export.validate.predictions import Predictions, TorchModel
+from kdedge_export.validate.rounding import Hardest, Rounding, hardest, spread_of_rounding
+from kdedge_runtime import Model
+from kdedge_runtime.arrays import Integers, Pixels
+
+__all__ = ["Bounds", "Exactness", "measure_exactness"]
+
+DOUBTED_IMAGES = 16
+"""What float32 costs PyTorch itself is measured on so many at a time, until an error is larger."""
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The largest errors that need no explanation."""
+
+    logits: float
+    """In units of the range of the image's logits."""
+    kl: float
+    """In nats."""
+    maps: float
+    """In units of the range of the image's map."""
+    ceiling: float
+    """The most of each that rounding may explain."""
+
+
+@dataclass(frozen=True)
+class Exactness:
+    """Of each kind of error, the image that decides."""
+
+    logits: Hardest
+    kl: Hardest
+    maps: Hardest | None
+    """None where the maps cannot be compared."""
+    reference: Predictions
+    """PyTorch's, with units at their kinks on the file's sides where maps differ."""
+
+
+def measure_exactness(
+    student: TorchModel, fp32: Model, images: Pixels, ours: Predictions, theirs: Predictions, bounds: Bounds
+) -> Exactness:
+    """Hold the fp32 file's logits and maps against PyTorch's.
+
+    Args:
+        student: the exported module.
+        fp32: its file.
+        images: uint8 RGB `[N, H, W, 3]`.
+        ours: the student's predictions of them.
+        theirs: the file's, for the same classes.
+        bounds: of the errors.
+    """
+    rounding = _Roundings(student, images, ours.explained_class)
+    reference = _at_the_same_kinks(student, fp32, images, ours, theirs, bounds.maps)
+
+    def decide(errors: Scores, bound: float, kind: Callable[[Rounding], Scores]) -> Hardest:
+        return _decide(errors, bound, bounds.ceiling, lambda numbers: kind(rounding.of(numbers)))
+
+    logits = decide(metrics.logits_error(ours.logits, theirs.logits), bounds.logits, lambda found: found.logits)
+    kl = decide(metrics.kl_divergence(ours.logits, theirs.logits), bounds.kl, lambda found: found.kl)
+    maps = None
+    if reference.maps is not None and theirs.maps is not None and reference.maps.shape == theirs.maps.shape:
+        wrong = ours.explained_class != theirs.explained_class
+        errors = np.where(wrong, np.inf, metrics.map_error(reference.maps, theirs.maps))
+        maps = decide(errors, bounds.maps, lambda found: found.maps)
+    return Exactness(logits, kl, maps, reference)
+
+
+class _Roundings:
+    """What float32 costs PyTorch on each image, measured when it is first asked for."""
+
+    def __init__(self, student: TorchModel, images: Pixels, classes: Integers) -> None:
+        self._student, self._images, self._classes = student, images, classes
+        blank = np.full(len(images), np.nan)
+        self._found = Rounding(blank.copy(), blank.copy(), blank.copy())
+        self._known = np.zeros(len(images), np.bool_)
+
+    def of(self, numbers: Integers) -> Rounding:
+        """Of some images, by their numbers."""
+        missing = numbers[~self._known[numbers]]
+        if len(missing):
+            found = spread_of_rounding(self._student, self._images[missing], self._classes[missing])
+            for name, values in vars(found).items():
+                getattr(self._found, name)[missing] = values
+            self._known[missing] = True
+        return Rounding(self._found.logits[numbers], self._found.kl[numbers], self._found.maps[numbers])
+
+
+def _decide(errors: Scores, bound: float, ceiling: float, rounding_of: Callable[[Integers], Scores]) -> Hardest:
+    """Judge each error by its own image's rounding, worst first."""
+    rounding = np.zeros_like(errors)
+    doubted = np.flatnonzero(~(errors <= bound))
+    doubted = doubted[np.argsort(-np.nan_to_num(errors[doubted], nan=np.inf), kind="stable")]
+    for start in range(0, len(doubted), DOUBTED_IMAGES):
+        some = doubted[start : start + DOUBTED_IMAGES]
+        rounding[some] = rounding_of(some)
+        if not (errors[some] <= rounding[some]).all():  # the others change nothing
+            return hardest(errors[some], rounding[some], bound, ceiling)
+    return hardest(errors, rounding, bound, ceiling)
+
+
+def _at_the_same_kinks(
+    student: TorchModel, fp32: Model, images: Pixels, ours: Predictions, theirs: Predictions, tolerance: float
+) -> Predictions:
+    """The student's predictions to hold the file against: differing maps with units at kinks on the file's sides."""
+    if not has_kinks(student) or ours.maps is None or theirs.maps is None or ours.maps.shape != theirs.maps.shape:
+        return ours
+    differing = np.flatnonzero(metrics.map_error(ours.maps, theirs.maps) > tolerance)
+    if not len(differing):
+        return ours
+    maps = ours.maps.copy()
+    maps[differing] = at_the_same_kinks(student, fp32, images[differing], ours.explained_class[differing])
+    return replace(ours, maps=maps)

@@ -1,0 +1,63 @@
+"""Maps of other classes than the top one, which a user may ask for and no other measurement compares."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from kdedge_export.validate import metrics
+from kdedge_export.validate.comparison import pair_pearson
+from kdedge_export.validate.exactness import Bounds, measure_exactness
+from kdedge_export.validate.predictions import TorchModel, predict
+from kdedge_export.validate.roles import Role
+from kdedge_export.validate.rounding import Hardest
+from kdedge_runtime import Model
+from kdedge_runtime.arrays import Integers, Pixels
+
+__all__ = ["OTHER_CLASS_IMAGES", "OtherClasses", "compare_other_classes", "other_classes"]
+
+OTHER_CLASS_IMAGES = 32
+"""Images whose map of another class is compared, at most."""
+
+
+@dataclass(frozen=True)
+class OtherClasses:
+    """Maps of one other class of each image, against PyTorch's."""
+
+    images: int
+    fp32_error: Hardest | None
+    """None where the maps cannot be compared."""
+    int8_pearson: float | None
+    """Mean correlation of the int8 file's; None without an int8 file, or without a map."""
+
+
+def other_classes(top: Integers, count: int) -> Integers:
+    """Return a class for each image that is not its top one; over the images all classes come up.
+
+    Args:
+        top: int64 `[N]`.
+        count: of classes, 2 or more.
+    """
+    return (top + 1 + np.arange(len(top)) % (count - 1)) % count
+
+
+def compare_other_classes(
+    student: TorchModel, files: Mapping[Role, Model], images: Pixels, top: Integers, count: int, bounds: Bounds
+) -> OtherClasses:
+    """Compare maps of other classes.
+
+    Args:
+        student: the exported module, with a map.
+        files: the fp32 file, and the int8 one where there is one.
+        images: uint8 RGB `[N, H, W, 3]`.
+        top: int64 `[N]`, the student's answers.
+        count: of classes, 2 or more.
+        bounds: of the fp32 file's errors.
+    """
+    asked = other_classes(top, count)
+    ours = predict(student, images, asked)
+    exact = measure_exactness(student, files["fp32"], images, ours, predict(files["fp32"], images, asked), bounds)
+    pearson = None
+    if "int8" in files and (scores := pair_pearson(ours, predict(files["int8"], images, asked))) is not None:
+        pearson = None if np.isnan(scores).all() else metrics.mean(scores)
+    return OtherClasses(len(images), exact.maps, pearson)

@@ -1,0 +1,35 @@
+"""Text of strangers (labels, node names, file names, visitors' words) as terminals, logs and JSON may hold it."""
+
+import json
+import re
+
+__all__ = ["printable", "printable_json", "printable_lines"]
+
+_CONTROL = "\\x00-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff"
+"""C0, DEL and C1, which steer terminals; breaks and marks that reorder a line; halves of characters."""
+_CONTROLS = re.compile(f"[{_CONTROL}]")
+_CONTROLS_BUT_NEWLINES = re.compile(f"(?!\n)[{_CONTROL}]")
+
+
+def printable(text: str) -> str:
+    r"""Escape control characters, newlines too, such as `\x1b`: the result is one line."""
+    return _CONTROLS.sub(_escaped, text)
+
+
+def printable_lines(text: str) -> str:
+    r"""Escape control characters except newlines, such as `\x1b`."""
+    return _CONTROLS_BUT_NEWLINES.sub(_escaped, text)
+
+
+def printable_json(value: object) -> str:
+    r"""A value as one line of JSON in which control characters are escaped, such as `\u009b`.
+
+    Raises:
+        ValueError: it holds a number that is not finite.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()

@@ -1,0 +1,32 @@
+"""Wrong tokens: each is slowed, and they are logged by address without flooding the log."""
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+
+__all__ = ["Guesses"]
+
+_log = logging.getLogger(__name__)
+PAUSE_S = 1.0
+"""For each wrong token, in the client's own thread; an address has eight of these at most."""
+_MOST_ADDRESSES = 256
+
+
+class Guesses:
+    """Counts wrong tokens by address, for the addresses of late."""
+
+    def __init__(self) -> None:
+        self._counts: OrderedDict[str, int] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def slow(self, host: str) -> None:
+        """Take in a wrong token; returns after a pause. The 1st, 2nd, 4th, 8th, … of an address is logged."""
+        with self._lock:
+            count = self._counts.pop(host, 0) + 1
+            self._counts[host] = count
+            if len(self._counts) > _MOST_ADDRESSES:
+                self._counts.popitem(last=False)
+        if count & (count - 1) == 0:
+            _log.warning("%s showed a wrong token (%d so far)", host, count)
+        time.sleep(PAUSE_S)

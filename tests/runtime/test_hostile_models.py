@@ -1,0 +1,265 @@
+"""Model files that somebody made to do harm: one sentence and exit code 2, no control character on a terminal."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from conftest import SIDE, write_colour_model
+from golden_files import with_golden
+from onnx import TensorProto, helper, numpy_helper
+
+from kdedge_runtime.cli import main
+from kdedge_runtime.errors import ModelFileError
+from kdedge_runtime.golden import MOST_ROUNDING
+from kdedge_runtime.metadata import ImageInput, Metadata, Outputs
+from kdedge_runtime.model import Model
+from kdedge_runtime.printable import printable, printable_json, printable_lines
+
+SPEC = ImageInput(SIDE, SIDE, (0.0,) * 3, (1.0,) * 3)
+HUGE = "1" + "0" * 400
+STEERING = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+SOUND = {
+    "logits": np.zeros((1, 3), np.float32),
+    "saliency_map": np.zeros((1, 8, 8), np.float32),
+    "explained_class": np.zeros(1, np.int64),
+}
+
+
+def write_graph(path: Path, nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], **types: int) -> Path:
+    """Write a graph whose output shapes are all symbolic."""
+    of = {"logits": TensorProto.FLOAT, "saliency_map": TensorProto.FLOAT, "explained_class": TensorProto.INT64} | types
+    shapes = {"logits": ["N", "K"], "saliency_map": ["N", "h", "w"], "explained_class": ["M"]}
+    outputs = [helper.make_tensor_value_info(name, of[name], shape) for name, shape in shapes.items()]
+    inputs = [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", SIDE, SIDE, 3])]
+    initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "hostile", inputs, outputs, initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    helper.set_model_props(model, Metadata(("a", "b", "c"), SPEC, Outputs("cam", None, None, 8, 8)).to_props())
+    onnx.save(model, path)
+    return path
+
+
+def write_constants(path: Path, **changes: np.ndarray) -> Path:
+    """A graph that gives constants, whatever the image."""
+    values = SOUND | changes
+    nodes = [helper.make_node("Identity", [f"{name}_value"], [name]) for name in values]
+    kinds = {"U": TensorProto.STRING, "f": TensorProto.FLOAT, "i": TensorProto.INT64}
+    return write_graph(
+        path,
+        nodes,
+        {f"{name}_value": value.astype(object) if value.dtype.kind == "U" else value for name, value in values.items()},
+        **{name: kinds[value.dtype.kind] for name, value in values.items()},
+    )
+
+
+def refused(path: Path, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> str:
+    """Run a file; the one sentence that refuses it."""
+    code = main([str(path), "--source", str(photos), "--jsonl", str(tmp_path / "lines")])
+    told = capfd.readouterr().err
+    assert code == ModelFileError.exit_code, told
+    assert len(re.findall(r"^error: ", told, re.MULTILINE)) == 1 and "Traceback" not in told
+    assert not STEERING.search(told)
+    return told
+
+
+def test_a_graph_that_keeps_its_promise_is_loaded(tmp_path: Path) -> None:
+    Model.load(write_constants(tmp_path / "a.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("output", "value"),
+    [
+        ("explained_class", np.array([99])),
+        ("explained_class", np.array([-7])),
+        ("explained_class", np.zeros(0, np.int64)),
+        ("explained_class", np.array([0, 1])),
+        ("explained_class", np.array([0.0], np.float32)),
+        ("logits", np.zeros((0, 3), np.float32)),
+        ("logits", np.zeros((1, 2), np.float32)),
+        ("logits", np.array([["a", "b", "c"]])),
+        ("saliency_map", np.zeros((1, 0, 0), np.float32)),
+        ("saliency_map", np.zeros((2, 8, 8), np.float32)),
+        ("saliency_map", np.array([[["x"]]])),
+    ],
+)
+def test_outputs_without_sense_are_refused(
+    output: str, value: np.ndarray, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert output in refused(write_constants(tmp_path / "a.onnx", **{output: value}), photos, tmp_path, capfd)
+
+
+def test_a_pass_that_fails_is_refused(photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    nodes = [
+        helper.make_node("Reshape", ["image", "shape"], ["odd\x1b[2Jname"], name="node\x1b]0;title\x07"),
+        helper.make_node("Cast", ["odd\x1b[2Jname"], ["logits"], to=TensorProto.FLOAT),
+        *(helper.make_node("Identity", [f"{name}_value"], [name]) for name in ("saliency_map", "explained_class")),
+    ]
+    constants = {f"{name}_value": SOUND[name] for name in ("saliency_map", "explained_class")}
+    path = write_graph(tmp_path / "a.onnx", nodes, constants | {"shape": np.array([7, 3])})
+    assert "cannot run" in refused(path, photos, tmp_path, capfd)
+
+
+def test_a_loop_without_an_end_is_ended(
+    photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdedge_runtime.model._FIRST_PASS_S", 0.5)
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go_on"], ["go_on_out"]),
+            helper.make_node("Add", ["sum", "sum"], ["sum_out"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("count", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("sum", TensorProto.FLOAT, [1, 3]),
+        ],
+        [
+            helper.make_tensor_value_info("go_on_out", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("sum_out", TensorProto.FLOAT, [1, 3]),
+        ],
+    )
+    names = ("saliency_map", "explained_class")
+    nodes = [
+        helper.make_node("Loop", ["times", "yes", "start"], ["logits"], body=body),
+        *(helper.make_node("Identity", [f"{name}_value"], [name]) for name in names),
+    ]
+    constants = {f"{name}_value": SOUND[name] for name in names}
+    constants |= {"times": np.array(2**60), "yes": np.array(True), "start": np.zeros((1, 3), np.float32)}
+    path = write_graph(tmp_path / "a.onnx", nodes, constants)
+    assert "did not finish a pass" in refused(path, photos, tmp_path, capfd)
+
+
+def test_a_map_of_millions_of_cells_is_refused(photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    names = ("logits", "explained_class")
+    nodes = [
+        helper.make_node("Expand", ["zero", "sides"], ["saliency_map"]),
+        *(helper.make_node("Identity", [f"{name}_value"], [name]) for name in names),
+    ]
+    constants = {f"{name}_value": SOUND[name] for name in names}
+    constants |= {"zero": np.zeros((1, 1, 1), np.float32), "sides": np.array([1, 2001, 2000])}
+    assert "saliency_map" in refused(write_graph(tmp_path / "a.onnx", nodes, constants), photos, tmp_path, capfd)
+    props = Metadata(("a", "b", "c"), SPEC, Outputs("cam", None, None, 2001, 2000)).to_props()
+    with pytest.raises(ModelFileError, match="impossible map"):
+        Metadata.from_props(props)
+
+
+def changed(key: str, old: str, new: str) -> dict[str, str]:
+    """Props of a sound file with one value replaced."""
+    props = Metadata(("red", "green", "blue"), SPEC, Outputs("cam", None, "gap-linear", 8, 8), {"weights": "int8"})
+    values = props.to_props()
+    assert old in values[key]
+    return values | {key: values[key].replace(old, new)}
+
+
+@pytest.mark.parametrize(
+    ("key", "old", "new"),
+    [
+        ("kdedge.temperature", "1.0", HUGE),
+        ("kdedge.temperature", "1.0", "-Infinity"),
+        ("kdedge.temperature", "1.0", "true e5"),
+        ("kdedge.input", '"mean": [0.0', f'"mean": [{HUGE}'),
+        ("kdedge.input", '"std": [1.0', '"std": [Infinity'),
+        ("kdedge.input", '"crop_fraction": 1.0', f'"crop_fraction": {HUGE}'),
+        ("kdedge.input", '"name": "image"', '"name": "im\\ud800age"'),
+        ("kdedge.input", '"height": 64', f'"height": {HUGE}'),
+        ("kdedge.outputs", '"cam"', '"c\\udfffam"'),
+        ("kdedge.outputs", '"map_height": 8', f'"map_height": {HUGE}'),
+        ("kdedge.quantization", '"int8"', '"int\\ud8008"'),
+        ("kdedge.lineage", "{}", '{"a": "\\ud800"}'),
+    ],
+)
+def test_wild_metadata_is_refused(
+    key: str, old: str, new: str, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = write_colour_model(tmp_path / "a.onnx", props=changed(key, old, new))
+    told = refused(path, photos, tmp_path, capfd)
+    assert "damaged" in told and len(told) < 1000
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"frames": float("inf")},
+        {"frames": int(HUGE)},
+        {"explained_class": [int(HUGE)] * 4},
+        {"explained_class": [float("inf")] * 4},
+        {"logits_rounding": float("inf")},
+        {"logits_rounding": float("nan")},
+        {"logits_rounding": int(HUGE)},
+        {"logits_rounding": -0.01},
+        {"logits_rounding": MOST_ROUNDING * 1.01},
+        {"map_rounding": MOST_ROUNDING * 1.01},
+    ],
+)
+def test_a_file_cannot_switch_its_self_test_off(
+    changes: dict[str, Any], write_model: Callable[..., Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(with_golden(write_model(), **changes)), "--self-test"]) == ModelFileError.exit_code
+    assert "damaged" in capfd.readouterr().err
+
+
+def test_answers_are_checked_at_any_rounding(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The largest rounding that a file may claim does not excuse answers that are a sixth of the range off."""
+    path = write_colour_model(tmp_path / "a.onnx")
+    model = onnx.load(path)
+    sound = with_golden(path)
+    metadata = Model.load(sound).metadata
+    assert metadata.golden is not None
+    golden = metadata.golden | {"logits_rounding": MOST_ROUNDING}
+    weights = next(item for item in model.graph.initializer if item.name == "weights")
+    wrong = numpy_helper.to_array(weights)[[1, 2, 0]]
+    weights.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(wrong), "weights"))
+    helper.set_model_props(model, replace(metadata, golden=golden, quantization={"weights": "int8"}).to_props())
+    onnx.save(model, path)
+    assert main([str(path), "--self-test"]) == 4
+    assert "answers" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"outputs": Outputs("ca\x1b[2Jm", None, None, 8, 8)},
+        {"quantization": {"weights": "in\x1b[2Jt8", "format": "q\x9b1m"}},
+        {"input": replace(SPEC, name="image\x1b[2J")},
+        {"labels": ("re\x1b[2Jd", "gre\nen", "bl\u202eue")},
+    ],
+)
+def test_a_strangers_texts_never_steer_the_terminal(
+    changes: dict[str, Any], photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    metadata = Metadata(("red", "green", "blue"), SPEC, Outputs("cam", None, None, 8, 8))
+    path = write_colour_model(tmp_path / "a.onnx", props=replace(metadata, **changes).to_props())
+    for options in ([], ["--class", "zzz"]):
+        main([str(path), "--source", str(photos), "--jsonl", "-", *options])
+        out, err = capfd.readouterr()
+        assert not STEERING.search(out + err)
+        assert "\u202e" not in out + err
+        for line in out.splitlines():
+            json.loads(line)
+
+
+def test_a_file_name_cannot_forge_a_line_of_the_log(
+    model_path: Path, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "a\nerror: forged\x1b[2J.png").write_text("no picture")
+    assert main([str(model_path), "--source", str(photos), "--jsonl", "-"]) == 0
+    out, err = capfd.readouterr()
+    assert not STEERING.search(out + err)
+    assert not any(line.startswith("error: forged") for line in err.splitlines())
+    assert r"a\nerror: forged\x1b[2J.png" in err
+
+
+def test_escapes_keep_all_other_characters() -> None:
+    assert printable("Größe, кошка, 猫 – “ok”") == "Größe, кошка, 猫 – “ok”"
+    assert printable("a\x1b\x85\n\u2028\ud800") == r"a\x1b\x85\n\u2028\ud800"
+    assert printable_lines("a\x1b\nb\r") == "a\\x1b\nb\\r"
+    text = "é\x85\x9b\u202e猫\n"
+    assert json.loads(printable_json({"a": text})) == {"a": text}
+    assert printable_json("é\x9b") == '"é\\u009b"'
