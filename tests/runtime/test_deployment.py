@@ -71,6 +71,27 @@ def test_the_unit_waits_for_a_camera_for_ever_and_for_a_wrong_command_never() ->
     assert SourceError.exit_code not in hopeless
 
 
+def test_the_unit_reaches_nothing_and_ends_cleanly() -> None:
+    assert unit_lines("IPAddressDeny") == ["any"]
+    assert unit_lines("IPAddressAllow") == ["localhost"]
+    assert unit_lines("WatchdogSignal") == ["SIGTERM"], "SIGABRT would cut a film off"
+    assert "ORT_DISABLE_TELEMETRY=1" in unit_lines("Environment")
+    assert unit_lines("#LoadCredential") == ["kdedge-token:/etc/kdedge/token"]
+
+
+@pytest.mark.parametrize("package", [".", "export", "runtime", "devices/container"])
+def test_lower_bounds_are_above_known_vulnerabilities(package: str) -> None:
+    """Pillow 10.3 closes CVE-2024-28219, OpenCV 4.8.1.78 brings a libwebp without CVE-2023-4863."""
+    folder = DEVICES.parent / package
+    file = folder / ("Containerfile" if package == "devices/container" else "pyproject.toml")
+    if not file.exists():
+        pytest.skip("the packages are not in a checkout")
+    text = file.read_text(encoding="utf-8")
+    for name, least in (("pillow", (10, 3)), ("opencv-python-headless", (4, 8, 1, 78))):
+        for bound in re.findall(rf'"{name}>=([\d.]+)', text):
+            assert tuple(map(int, bound.split("."))) >= least
+
+
 def test_the_unit_is_well_formed() -> None:
     parser = configparser.ConfigParser(strict=False, interpolation=None, comment_prefixes="#", delimiters="=")
     parser.optionxform = str  # type: ignore[assignment,method-assign]
