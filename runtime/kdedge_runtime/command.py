@@ -118,7 +118,7 @@ def _model(arguments: argparse.Namespace, setup: "_Setup") -> AbstractContextMan
     def load(path: Path) -> Model:
         return Model.load(path, threads=setup.threads, provider=setup.provider or "cpu", spinning=setup.spinning)
 
-    return opened_model(Path(arguments.model), load, arguments.require_signature)
+    return opened_model(Path(arguments.model), load, arguments.require_signature, arguments.device or "auto")
 
 
 def _soak(duration_s: float, stop: threading.Event) -> "Soak":
