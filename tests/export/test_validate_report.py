@@ -270,7 +270,7 @@ class TestJson:
         Draft202012Validator.check_schema(schema)
         faults = [fault.message for fault in Draft202012Validator(schema).iter_errors(document)]
         assert faults == []
-        assert (document["schema"], document["passed"], document["images"]) == (3, True, 400)
+        assert (document["schema"], document["passed"], document["images"]) == (4, True, 400)
         assert document["comparisons"]["student"]["reference"] == "teacher"
         assert document["comparisons"]["int8"]["reference"] == "student"
         assert list(document["localisation"]["rows"]) == [*ROLES, "centre", "random", "edges"]
