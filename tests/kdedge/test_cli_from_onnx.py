@@ -372,6 +372,14 @@ class TestQuantize:
         assert done.code == 0, done.err
         note = Model.load(tmp_path / "ours.int8.onnx").metadata.quantization
         assert note is not None and note["device"] == "raspberry-pi-5" and note["held_out"]["map_pearson"] > 0.98
+        labels = tmp_path / "labels.txt"
+        labels.write_text("\n".join(sorted(path.name for path in (scenes / "val").iterdir())))
+        ours = tmp_path / "named.onnx"
+        assert command("export", "--from-onnx", path, "-o", ours, *self.FRONT, "--labels", labels).code == 0
+        done = command("validate", ours, "--data", scenes, "--out", tmp_path / "report")
+        assert done.code in (0, 4), done.err
+        report = json.loads((tmp_path / "report" / "report.json").read_text("utf-8"))
+        assert report["faithfulness"] is not None and report["robustness"] is not None
 
     def test_a_goal_that_is_missed_leaves_no_file(
         self, command: Command, tmp_path: Path, theirs: Path, scenes: Path

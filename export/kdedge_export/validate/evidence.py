@@ -32,6 +32,9 @@ class Evidence:
     """Of each candidate's maps with its reference's, `[N]` (see `kdedge_export.validate.comparison.pair_pearson`);
     candidates without a map are missing."""
 
+    shifts: Mapping[Role, tuple[float, float]]
+    """Displacement of the maps, in cells (`kdedge_runtime.heat.MapDisplay.shift`); missing where it is not known."""
+
     @property
     def explained_class(self) -> Integers:
         """`[N]`, the class that all maps were asked about: the origin's top class."""

@@ -65,6 +65,12 @@ class Subject:
         """The file that goes to the device."""
         return self.files[self.shipped]
 
+    @property
+    def shifts(self) -> dict[Role, tuple[float, float]]:
+        """Displacement of each model's maps, in cells, as its file states it; a teacher's is not known."""
+        of_files = {role: file.metadata.outputs.display.shift for role, file in self.files.items()}
+        return {role: of_files.get(role, of_files["fp32"]) for role in self.models if role != "teacher"}
+
     def sample(self, most: int) -> Integers:
         """Numbers of at most so many images, evenly spaced."""
         return evenly_spaced(len(self.images), most)
@@ -132,7 +138,8 @@ def places(subject: Subject, masks: Sequence[Flags | None]) -> Sampled[dict[str,
         maps[role] = _maps_of_the_right_class(subject, role, answers, chosen)
         told(done)
     known = [mask for mask in masks if mask is not None and mask.any()]
-    return Sampled(len(chosen), localise_all(maps, subject.images[chosen], known))
+    shifts = {str(role): shift for role, shift in subject.shifts.items()}
+    return Sampled(len(chosen), localise_all(maps, subject.images[chosen], known, shifts))
 
 
 def faith(subject: Subject) -> Sampled[dict[str, Faithfulness]] | None:

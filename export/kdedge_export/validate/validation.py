@@ -150,6 +150,7 @@ def validate(
         predictions=predictions,
         probabilities={role: softmax(answers.logits / temperatures[role]) for role, answers in predictions.items()},
         pearson=pearson,
+        shifts=subject.shifts,
     )
     return report, evidence
 

@@ -36,7 +36,7 @@ def _pair(row: int, role: Role, evidence: Evidence) -> str:
     for one in sides:
         maps = evidence.predictions[one].maps
         assert maps is not None
-        uri = overlay_uri(evidence.images[row], maps[row])
+        uri = overlay_uri(evidence.images[row], maps[row], evidence.shifts.get(one, (0.0, 0.0)))
         pictures.append(f'<img src="{uri}" alt="Map of the {WORDS[one]}" decoding="async">')
     caption = f"{short(evidence.names[row])} · r = {correlation(float(evidence.pearson[role][row]))}"
     return f'<figure class="pair">{"".join(pictures)}<figcaption>{caption}</figcaption></figure>'

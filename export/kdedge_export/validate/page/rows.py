@@ -58,7 +58,8 @@ def _cell(role: Role, number: int, evidence: Evidence) -> str:
     against = reference(role, evidence.predictions)
     if against is not None and role in evidence.pearson:
         lines.append(f'<span class="r">{_agreement(against, float(evidence.pearson[role][number]))}</span>')
-    uri = None if answers.maps is None else overlay_uri(evidence.images[number], answers.maps[number])
+    shift = evidence.shifts.get(role, (0.0, 0.0))
+    uri = None if answers.maps is None else overlay_uri(evidence.images[number], answers.maps[number], shift)
     return figure(TITLES[role], uri, f"Map of {TITLES[role]} for {evidence.names[number]}", "<br>".join(lines))
 
 
