@@ -1,6 +1,6 @@
 """The checks that come before a file is written: a wrong map and wrong outputs are refused."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from onnx_toys import CLASSES, body, head, node, tensorflow_like, write
 
 from kdedge.report.explaining import print_explained
 from kdedge.workflow.explain_onnx import explain_onnx
-from kdedge_export.surgery import PixelInput, explain_file, explained, front
+from kdedge_export.surgery import PixelInput, explain_file, explained, front, map_check
 from kdedge_export.surgery.builder import Builder
 from kdedge_export.surgery.map_check import CONFIRMED
 from kdedge_export.surgery.port import Port
@@ -64,6 +64,22 @@ def shifted(model: onnx.ModelProto, name: str) -> list[onnx.NodeProto]:
     order = onnx.numpy_helper.from_array(np.roll(np.arange(CELLS), 1), "order")
     model.graph.initializer.append(order)
     return [node("Gather", [name, "order"], "saliency_map", axis=1)]
+
+
+def test_changes_of_the_features_are_run_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dense layer of hundreds of megabytes is read once a run, not once a change."""
+    sizes: list[int] = []
+
+    class Counted(map_check.Probe):
+        def __call__(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            if map_check.DELTA in feed:
+                sizes.append(len(feed[map_check.DELTA]))
+            return super().__call__(feed)
+
+    monkeypatch.setattr(map_check, "Probe", Counted)
+    explain_file(dense_head(tmp_path / "theirs.onnx"), tmp_path / "ours.onnx")
+    assert sizes[0] == 12 and 12 in sizes[1:]  # six directions, and six cells, each there and back
+    assert len(sizes) <= 14  # a run for each step at most
 
 
 class TestMap:

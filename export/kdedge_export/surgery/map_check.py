@@ -79,7 +79,8 @@ def check_map(
     for seed in _PICTURES:
         feed = example_feed(parts.port, side_px, 1, seed)
         found = run_explained(feed)
-        score = _score_of(run_edited, feed | {FEATURES: found[parts.target]}, parts, int(found["explained_class"][0]))
+        features, explained_class = found[parts.target], int(found["explained_class"][0])
+        score = _score_of(run_edited, feed | {FEATURES: features}, parts, explained_class)
         error = min(error, _error(found, parts, saliency, score))
         if error <= CONFIRMED:
             break
@@ -91,16 +92,27 @@ def check_map(
     )
 
 
-_Score = Callable[[Array, Array], float]
-"""The explained logit of `features · mask + delta`."""
+_Score = Callable[[Array, Array], NDArray[np.float64]]
+"""The explained logit of `features · mask + delta` for each delta, `[N]`."""
 
 
 def _score_of(run_edited: Probe, feed: dict[str, Array], parts: Anatomy, explained_class: int) -> _Score:
-    dtype = parts.values[parts.target].dtype
+    port, dtype = parts.port, parts.values[parts.target].dtype
+    image, one_at_a_time = feed[port.name][:1], port.shape[0] is not None
 
-    def score(mask: Array, delta: Array) -> float:
-        logits = run_edited(feed | {MASK: mask.astype(dtype), DELTA: delta.astype(dtype)})[parts.logits]
-        return float(logits.reshape(len(logits), -1)[0, explained_class])
+    def run(mask: Array, deltas: Array) -> NDArray[np.float64]:
+        edits = {
+            port.name: np.repeat(image, len(deltas), axis=0),
+            MASK: mask.astype(dtype),
+            DELTA: deltas.astype(dtype),
+        }
+        logits = run_edited(feed | edits)[parts.logits]
+        return logits.reshape(len(deltas), -1)[:, explained_class].astype(np.float64)
+
+    def score(mask: Array, deltas: Array) -> NDArray[np.float64]:
+        # Large matrices are read once a run, so that a batch takes little longer than one picture.
+        groups = np.split(deltas, len(deltas)) if one_at_a_time else [deltas]
+        return np.concatenate([run(mask, group) for group in groups])
 
     return score
 
@@ -128,22 +140,34 @@ class _LookedAt:
     """Of one picture, `[1, …]`."""
     score: _Score
 
-    def slope(self, direction: NDArray[np.float64], expected: float, least: float, steps: Iterable[float]) -> float:
-        """The derivative of the logit along a change of the features, at the step where it is nearest to the expected.
+    def slopes(
+        self,
+        directions: NDArray[np.float64],
+        expected: NDArray[np.float64],
+        least: NDArray[np.float64],
+        steps: Iterable[float],
+    ) -> NDArray[np.float64]:
+        """Measure the derivative of the logit along changes of the features, each at the step nearest to the expected.
 
         Args:
-            direction: the change, in the shape of the features.
-            expected: the derivative by the gradient or by the map.
-            least: a difference at which no other step is tried.
+            directions: the changes, each in the shape of the features, `[N, …]`.
+            expected: the derivatives by the gradient or by the map, `[N]`.
+            least: differences at which no other step is tried, `[N]`.
             steps: shares of the change.
+
+        Returns:
+            float64 `[N]`.
         """
-        everything, nearest = self.parts.layout.over_channels([1.0]), math.inf
+        everything, nearest = self.parts.layout.over_channels([1.0]), np.full(len(directions), np.inf)
         for step in steps:
-            change = self.score(everything, step * direction) - self.score(everything, -step * direction)
-            measured = change / (2 * step)
-            nearest = min(nearest, measured, key=lambda slope: abs(slope - expected))
-            if abs(nearest - expected) <= least:
+            open_ones = np.flatnonzero(~(np.abs(nearest - expected) <= least))
+            if not len(open_ones):
                 break
+            change = step * directions[open_ones]
+            up, down = np.split(self.score(everything, np.concatenate([change, -change])), 2)
+            measured, wanted = (up - down) / (2 * step), expected[open_ones]
+            is_nearer = np.abs(measured - wanted) < np.abs(nearest[open_ones] - wanted)
+            nearest[open_ones[is_nearer]] = measured[is_nearer]
         return nearest
 
     def over_features(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -159,15 +183,11 @@ def _against_differences(gradient: NDArray[np.float64], looked_at: _LookedAt, dt
     rng, spread = np.random.default_rng(0), float(looked_at.features.std())
     steps = [share * spread for share in _STEPS[dtype]]
     slopes = looked_at.over_features(gradient)
-    errors, sizes = [], []
-    for _ in range(_DIRECTIONS):
-        direction = looked_at.over_features(rng.normal(size=gradient.shape))
-        expected = float((slopes * direction).sum())
-        measured = looked_at.slope(direction, expected, 0.5 * CONFIRMED * abs(expected), steps)
-        errors.append(abs(measured - expected))
-        sizes.append(abs(measured))
+    directions = np.concatenate([looked_at.over_features(rng.normal(size=gradient.shape)) for _ in range(_DIRECTIONS)])
+    expected = (slopes * directions).reshape(_DIRECTIONS, -1).sum(axis=1)
+    measured = looked_at.slopes(directions, expected, 0.5 * CONFIRMED * np.abs(expected), steps)
     # Over random directions this is the length of the gradient's error over the gradient's.
-    return float(np.linalg.norm(errors)) / max(float(np.linalg.norm(sizes)), 1e-12)
+    return float(np.linalg.norm(measured - expected)) / max(float(np.linalg.norm(measured)), 1e-12)
 
 
 def _against_changed_cells(saliency_map: NDArray[np.float64], looked_at: _LookedAt, method: str, dtype: str) -> float:
@@ -176,31 +196,35 @@ def _against_changed_cells(saliency_map: NDArray[np.float64], looked_at: _Looked
     HiResCAM is the slope of the logit along the features of the cell itself. Grad-CAM is that along the same features
     put on every cell, over the number of cells. Other methods are no slope of the logit.
     """
-    layout, errors, most = looked_at.parts.layout, [0.0], float(np.abs(saliency_map).max())
-    for cell in _extremes(saliency_map) if method in ("gradcam", "hirescam") else ():
+    if method not in ("gradcam", "hirescam"):
+        return 0.0
+    layout, most, directions = looked_at.parts.layout, float(np.abs(saliency_map).max()), []
+    cells = saliency_map.size if method == "gradcam" else 1
+    tried = _extremes(saliency_map)
+    for cell in tried:
         mask = np.zeros(saliency_map.shape)
         mask[cell] = 1
         direction = looked_at.features * layout.over_cells(mask, 0.0)
-        cells = 1
         if method == "gradcam":
-            every, cells = layout.over_cells(np.ones(saliency_map.shape), 0.0), saliency_map.size
+            every = layout.over_cells(np.ones(saliency_map.shape), 0.0)
             direction = direction.sum(layout.cell_axes, keepdims=True) * every
-        expected = float(saliency_map[cell]) * cells
-        measured = looked_at.slope(direction, expected, 0.5 * CONFIRMED * most * cells, _STEPS[dtype])
-        errors.append(abs(measured - expected) / cells)
-    return _relative_to(saliency_map, max(errors))
+        directions.append(direction)
+    expected = np.array([saliency_map[cell] for cell in tried]) * cells
+    least = np.full(len(tried), 0.5 * CONFIRMED * most * cells)
+    measured = looked_at.slopes(np.concatenate(directions), expected, least, _STEPS[dtype])
+    return _relative_to(saliency_map, float(np.abs(measured - expected).max()) / cells)
 
 
 def _against_masking(saliency_map: NDArray[np.float64], parts: Anatomy, score: _Score) -> float:
     """The hottest and the coldest cells against runs in which all other cells of the features are zero."""
     layout = parts.layout
     none, nothing = np.zeros(saliency_map.shape), layout.over_channels([0.0])
-    baseline = score(layout.over_cells(none, 1.0), nothing)
+    (baseline,) = score(layout.over_cells(none, 1.0), nothing)
     errors = []
     for cell in _extremes(saliency_map):
         mask = none.copy()
         mask[cell] = 1
-        alone = score(layout.over_cells(mask, 1.0), nothing)
+        (alone,) = score(layout.over_cells(mask, 1.0), nothing)
         errors.append(abs(alone - baseline - saliency_map[cell]))
     return _relative_to(saliency_map, max(errors))
 
