@@ -19,7 +19,7 @@ help:  ## Show what can be made
 
 install: $(VENV)/installed  ## Create .venv with the three packages and the tools
 
-demo: install  ## Distill, export, validate and run on pictures rendered here: about four minutes
+demo: install  ## Distill, export, validate and run on pictures rendered here: 3 to 11 minutes of CPU time
 	$(BIN)/kdedge demo
 
 test: install  ## Run the tests: about ten minutes on two cores
