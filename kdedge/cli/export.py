@@ -61,7 +61,8 @@ def export(
         Method | None,
         typer.Option(
             help="Saliency map, or none for the plain graph. "
-            "[default: gradcam; with --from-onnx reciprocam where an operator has no derivative]"
+            "[default: hirescam; behind class tokens gradient-attention; with --from-onnx reciprocam where an operator "
+            "has no derivative]"
         ),
     ] = None,
     target_layer: Annotated[
@@ -154,7 +155,7 @@ def export(
     for option, told in _given(quantizing).items():
         if not quantize:
             raise UsageError(f"{told} says how to quantize. Add --quantize, or leave {option} out.")
-    asked = (method or Method.GRADCAM).value
+    asked = None if method is None else method.value
     export_model_file(
         ModelExport(source, output, asked, target_layer, weights, quantize, keep_heatmaps, max_drop, qat, data, device)
     )

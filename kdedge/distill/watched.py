@@ -10,7 +10,7 @@ from kdedge.distill.machine.compute import Compute
 from kdedge.distill.machine.layout import memory_format
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.normalise import Normalise
-from kdedge_export.saliency import ByCells, ExplainedModel, Tail, explain
+from kdedge_export.saliency import ByCells, ExplainedModel, Head, explain
 from kdedge_export.saliency.explained import map_size
 from kdedge_export.saliency.find import example_input
 from kdedge_export.saliency.trace import evaluating
@@ -39,7 +39,8 @@ class Watched(nn.Module):
         except HeadNotSupported as error:
             self.unexplained = str(error)
         else:
-            if compute.compiled and isinstance(explained, ByCells) and isinstance(explained.head, Tail):
+            closed = isinstance(explained, ByCells) and isinstance(explained.head, Head)
+            if compute.compiled and not closed:
                 self.unexplained = (
                     f"{type(model).__name__} is differentiated to be explained ({explained.how}), which compiled steps "
                     "cannot be. Leave --compile out."

@@ -156,7 +156,7 @@ def test_the_file_says_nothing_of_the_machine_that_exported_it(explained: Export
 
 def test_metadata_survives_the_file(linear: Export, plain: Export) -> None:
     assert replace(linear.model.metadata, golden=None) == linear.metadata
-    assert linear.model.metadata.outputs == Outputs("gradcam", "features", "GAP+Linear", CELLS, CELLS)
+    assert linear.model.metadata.outputs == Outputs("hirescam", "features", "GAP+Linear", CELLS, CELLS)
     assert linear.model.metadata.lineage == {"student": "Grüße"}
     assert plain.model.metadata.outputs == Outputs("none")
 

@@ -35,7 +35,7 @@ def test_the_map_is_the_frameworks_own_grad_cam(tmp_path: Path, path: Path, pixe
     done = explain_file(path, tmp_path / "ours.onnx", pixels=pixels)
     expected = known(path)
     found = Model.load(done.path).predict(expected["images"])
-    assert done.outputs.method == "gradcam"
+    assert done.outputs.method == "hirescam"
     assert error(found.logits, expected["logits"]) <= TOLERANCE
     assert found.saliency_map is not None and error(found.saliency_map, expected["map"]) <= TOLERANCE
 

@@ -274,7 +274,7 @@ class TestGradCam:
         make, layer, how = NETS[net]
         model = random(make)
         done = explain_file(to_onnx(model, tmp_path / "theirs.onnx", dynamo=dynamo), tmp_path / "ours.onnx")
-        assert done.outputs.method == "gradcam"
+        assert done.outputs.method == "hirescam"
         assert_explains(done, model, layer, how)
         assert done.outputs.map_height == run(done.path, inputs(1, 1))["saliency_map"].shape[1]
 
@@ -418,7 +418,7 @@ class TestGradCam:
         done = explain_file(tmp_path / "int8.onnx", tmp_path / "ours.onnx")
         whole = explain_file(path, tmp_path / "float.onnx")
         x, asked = inputs(3, 9), np.array([2])
-        assert done.outputs.method == "gradcam" and done.output_error == 0
+        assert done.outputs.method == "hirescam" and done.output_error == 0
         assert torch.equal(run(done.path, x)["output"], run(tmp_path / "int8.onnx", x)["output"])
         maps = (
             run(item.path, x, exact_int8=True, class_index=asked)["saliency_map"].flatten(1) for item in (done, whole)
@@ -466,7 +466,7 @@ class TestRealNetworks:
         model = random(lambda: make(plain, num_classes=CLASSES), std=None)
         path = to_onnx(model, tmp_path / "theirs.onnx", side, dynamo=dynamo)
         done = explain_file(path, tmp_path / "ours.onnx")
-        assert done.outputs.method == "gradcam"
+        assert done.outputs.method == "hirescam"
         assert_explains(done, model, layer, how, count=2, side=side)
 
 

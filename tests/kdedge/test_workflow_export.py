@@ -92,7 +92,7 @@ def test_the_file_says_where_it_comes_from(exported_run: Path, teacher_run: Path
     metadata, record = Model.load(exported_run / "model.onnx").metadata, read_run(exported_run)
     assert metadata.labels == tuple(sorted(CLASSES))
     assert metadata.input == record.input
-    assert metadata.outputs == Outputs("gradcam", "layer3", "GAP+Linear", 8, 8)
+    assert metadata.outputs == Outputs("hirescam", "layer3", "GAP+Linear", 8, 8)
     assert metadata.quantization is None
     best = exported_run / BEST
     assert metadata.lineage["student"] == {
