@@ -42,6 +42,7 @@ format: install  ## Format the code
 
 wheels: install  ## Build the three wheels into dist/, the runtime's for the device
 	for package in runtime export .; do $(BIN)/pip wheel --quiet --no-deps --wheel-dir dist ./$$package || exit; done
+	cp devices/container/requirements.lock dist/
 
 web-assets: install  ## Bring onnxruntime-web for `kdedge web` and the next runtime wheel (needs npm)
 	cd $$(mktemp -d) && npm pack --silent onnxruntime-web@1.30.0 && \

@@ -3,12 +3,15 @@
 import contextlib
 import functools
 import os
+import tempfile
 from collections.abc import Iterator
 
 import pytest
 
 # Set before torch is imported: with several processes on few cores, its threads mostly wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Commands keep the newest version of bundles there: not among the user's own.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="pytest-state-")
 
 
 @pytest.fixture(scope="session")

@@ -18,9 +18,13 @@ def bundle(
     sign: Annotated[
         Path | None, typer.Option(metavar="KEY", help="Sign with this Ed25519 key (PEM), which devices can require.")
     ] = None,
+    version: Annotated[
+        int, typer.Option(min=1, help="Devices that require the signature refuse a lower version than they have run.")
+    ] = 1,
+    device: Annotated[str | None, typer.Option(help="Device profile that it is for. [default: any]")] = None,
 ) -> None:
     """Pack the models for a device, with checksums and a signature."""
     from kdedge.report.bundle import print_bundle
     from kdedge.workflow.bundle import write_bundle
 
-    print_bundle(write_bundle(source, output, sign))
+    print_bundle(write_bundle(source, output, sign, version=version, device=device))

@@ -118,17 +118,16 @@ def export(
         "--data": data,
         "--device": device,
     }
-    of_models = {"SOURCE": source, "--quantize": quantize, "--weights": weights} | quantizing
     of_files = {"--labels": labels, "--mean": mean, "--std": std, "--bgr": bgr, "--size": size, "--head": head} | {
         "--resize": resize,
         "--crop-fraction": crop_fraction,
     }
+    for option, told in _given(quantizing).items():
+        if not quantize:
+            raise UsageError(f"{told} says how to quantize. Add --quantize, or leave {option} out.")
     if from_onnx is not None:
-        if quantize:
-            raise UsageError(
-                "int8 is made of models that kdedge exports from PyTorch, not of .onnx files. Leave --quantize out."
-            )
-        for option in _given(of_models):
+        not_of_files = {"SOURCE": source, "--weights": weights, "--qat": qat}
+        for option in _given(not_of_files):
             raise UsageError(f"--from-onnx {from_onnx} is all there is to export. Leave {option} out.")
         asked = None if method is None else method.value
         export_onnx_file(
@@ -145,6 +144,11 @@ def export(
                 head=head,
                 resize=None if resize is None else resize.value,
                 crop_fraction=crop_fraction,
+                quantize=quantize,
+                keep_heatmaps=keep_heatmaps,
+                max_drop=max_drop,
+                data=data,
+                device=device,
             )
         )
         return
@@ -152,9 +156,6 @@ def export(
         raise UsageError(f"{option} goes with --from-onnx MODEL.onnx. Leave it out.")
     if source is None:
         raise UsageError("There is nothing to export. Name a run folder or a model, or --from-onnx MODEL.onnx.")
-    for option, told in _given(quantizing).items():
-        if not quantize:
-            raise UsageError(f"{told} says how to quantize. Add --quantize, or leave {option} out.")
     asked = None if method is None else method.value
     export_model_file(
         ModelExport(source, output, asked, target_layer, weights, quantize, keep_heatmaps, max_drop, qat, data, device)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["ModelExport", "export_model_file"]
+__all__ = ["ModelExport", "export_model_file", "require_possible_goal"]
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,19 @@ class ModelExport:
             raise UsageError("--method reciprocam goes with --from-onnx MODEL.onnx. Leave it out.")
         if self.keep_heatmaps is not None and self.method == "none":
             raise UsageError("--keep-heatmaps needs a map, and --method none exports none. Leave one of them out.")
-        if self.keep_heatmaps is not None and not -1 <= self.keep_heatmaps < 1:
-            raise UsageError(f"--keep-heatmaps is a correlation below 1, such as 0.98; got {self.keep_heatmaps:g}.")
-        if self.max_drop is not None and not 0 <= self.max_drop <= 100:
-            raise UsageError(f"--max-drop is in percentage points, 0 to 100, such as 0.5; got {self.max_drop:g}.")
+        require_possible_goal(self.keep_heatmaps, self.max_drop)
+
+
+def require_possible_goal(keep_heatmaps: float | None, max_drop: float | None) -> None:
+    """Refuse a goal of quantization that no file can have.
+
+    Raises:
+        UsageError: a number is out of its range.
+    """
+    if keep_heatmaps is not None and not -1 <= keep_heatmaps < 1:
+        raise UsageError(f"--keep-heatmaps is a correlation below 1, such as 0.98; got {keep_heatmaps:g}.")
+    if max_drop is not None and not 0 <= max_drop <= 100:
+        raise UsageError(f"--max-drop is in percentage points, 0 to 100, such as 0.5; got {max_drop:g}.")
 
 
 def export_model_file(asked: ModelExport) -> None:

@@ -5,10 +5,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdedge.cli.from_model import require_possible_goal
+from kdedge_runtime.devices import DeviceProfile, load_profile
 from kdedge_runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from kdedge_export.surgery import Geometry, PixelInput
+    from kdedge_export.surgery import ExplainedFile, Geometry, PixelInput
     from kdedge_runtime.metadata import Resize
 
 __all__ = ["OnnxExport", "export_onnx_file"]
@@ -31,6 +33,11 @@ class OnnxExport:
     head: str | None
     resize: "Resize | None"
     crop_fraction: float | None
+    quantize: bool
+    keep_heatmaps: float | None
+    max_drop: float | None
+    data: str | None
+    device: str | None
 
     def __post_init__(self) -> None:
         """Refuse what means nothing.
@@ -42,6 +49,12 @@ class OnnxExport:
             raise UsageError("--from-onnx adds a map, and --method none asks for none. Leave one of them out.")
         if (self.mean is None) != (self.std is None) or (self.bgr and self.mean is None):
             raise UsageError("How pixels become the model's input takes both --mean and --std.")
+        if self.quantize and self.data is None:
+            raise UsageError(
+                "Quantization needs pictures to calibrate on. Name a folder of pictures such as the model will see: "
+                "--data DIR."
+            )
+        require_possible_goal(self.keep_heatmaps, self.max_drop)
 
     def pixels(self) -> "PixelInput | None":
         """How pixels become the model's input; None where nobody says.
@@ -77,6 +90,11 @@ class OnnxExport:
 
 def export_onnx_file(asked: OnnxExport) -> None:
     """Write the file with its map and say what became of it."""
+    profile = load_profile(asked.device or "generic")
+    if asked.data is not None:
+        from kdedge.data.sources import require_data
+
+        require_data(asked.data)
     from kdedge.report.explaining import print_explained
     from kdedge.report.progress import step_progress
     from kdedge.workflow.explain_onnx import explain_onnx
@@ -96,6 +114,26 @@ def export_onnx_file(asked: OnnxExport) -> None:
             progress=progress,
         )
     print_explained(result, asked.source)
+    if asked.quantize:
+        _quantize(asked, result.file, profile)
+
+
+def _quantize(asked: OnnxExport, file: "ExplainedFile", profile: DeviceProfile) -> None:
+    from kdedge.report.console import flagged, stderr_console
+    from kdedge.report.exporting import print_int8, require_goal
+    from kdedge.report.progress import step_progress
+    from kdedge.workflow.quantize_onnx import quantize_onnx
+    from kdedge_export.quantize import Goal
+
+    goal = Goal(asked.keep_heatmaps, asked.max_drop)
+    with step_progress() as progress:
+        result = quantize_onnx(file, data=asked.data, goal=goal, profile=profile, progress=progress)
+    console = stderr_console()
+    if result.problems is not None:
+        console.print(flagged("warning", f"calibration: {result.problems}"), soft_wrap=True)
+    if result.int8_note is not None and result.tradeoff is not None:
+        print_int8(result, result.int8_note, result.tradeoff, lambda line: console.print(line, soft_wrap=True))
+    require_goal(result)
 
 
 def _channels(option: str, text: str, *, positive: bool = False) -> tuple[float, float, float]:

@@ -16,7 +16,7 @@ from kdedge_export.validate.gates import Gates
 from kdedge_export.validate.intervals import images_needed
 from kdedge_runtime.errors import ValidationFailed
 
-__all__ = ["print_export", "require_goal"]
+__all__ = ["print_export", "print_int8", "require_goal"]
 
 _QAT_FIGURES = (
     ("top1", "top-1", 100, 1, " %"),
@@ -56,7 +56,7 @@ def print_export(result: ExportResult, source: str, data: str | None, weights: P
     elif result.fit is not None:
         say(f"  [-] probabilities at temperature 1: {result.fit.why_not}")
     if result.int8_note is not None and result.tradeoff is not None:
-        _print_int8(result, result.int8_note, result.tradeoff, say)
+        print_int8(result, result.int8_note, result.tradeoff, say)
     if result.removed is not None and result.int8 is None:
         why = "it is of another model" if result.tradeoff is None else "it was not made for this goal"
         say(f"  {result.removed} of an earlier export was removed: {why}")
@@ -105,7 +105,8 @@ def _but_for(error: float, what: str) -> str:
     return f" but for {what}" if error > TOLERANCE else ""
 
 
-def _print_int8(result: ExportResult, note: dict[str, Any], tradeoff: Tradeoff, say: Callable[[str], None]) -> None:
+def print_int8(result: ExportResult, note: dict[str, Any], tradeoff: Tradeoff, say: Callable[[str], None]) -> None:
+    """Print what int8 keeps and costs, a line at a time."""
     chosen, latency = tradeoff.chosen, note["latency_ms"]
     if tradeoff.goal != Goal():
         say("")

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdedge_runtime import Model
-from kdedge_runtime.bundle import MODELS, SIGNATURE, SUMS, format_sums
+from kdedge_runtime.bundle import MANIFEST, MODELS, SIGNATURE, SUMS, Manifest, format_sums
+from kdedge_runtime.devices import load_profile
 from kdedge_runtime.errors import MissingDependency, UsageError
 from kdedge_runtime.files import staged, write_whole
 
@@ -28,7 +29,14 @@ class Packed:
     """Whether an earlier bundle lay there."""
 
 
-def write_bundle(source: Path, target: Path | None = None, private_key: Path | None = None) -> Packed:
+def write_bundle(
+    source: Path,
+    target: Path | None = None,
+    private_key: Path | None = None,
+    *,
+    version: int = 1,
+    device: str | None = None,
+) -> Packed:
     """Pack `model.onnx` and `model.int8.onnx` of a folder, or one model file.
 
     Args:
@@ -36,17 +44,22 @@ def write_bundle(source: Path, target: Path | None = None, private_key: Path | N
         target: a .zip, which takes the place of an earlier bundle only, or a folder to make; None for `bundle.zip`
             beside the models.
         private_key: PEM file of an Ed25519 key to sign with.
+        version: from 1; a device that requires the signature refuses a lower one than it has run.
+        device: the device profile that the bundle is for; None for any.
 
     Raises:
-        UsageError: there is no model, the target is in the way, or the key is none.
+        UsageError: there is no such device or no model, the target is in the way, or the key is none.
         ModelFileError: a model cannot be run.
         MissingDependency: there is a key, but not the package that signs.
     """
+    if device is not None:
+        load_profile(device)
     models = _models(source)
     folder = source if source.is_dir() else source.parent
     target = folder / "bundle.zip" if target is None else target
     replaces = _require_free(target)
     contents = {name: path.read_bytes() for name, path in models.items()}
+    contents[MANIFEST] = Manifest(version, device).to_json()
     sums = format_sums({name: hashlib.sha256(content).hexdigest() for name, content in contents.items()})
     contents[SUMS] = sums
     public_key = None

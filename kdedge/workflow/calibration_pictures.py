@@ -3,15 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from kdedge.data import Sample, decode, scan
 from kdedge.models.run_folder import is_run, read_run
-from kdedge.models.trained import TrainedModel
 from kdedge.workflow.origins import as_model_classes, pictures_of
 from kdedge_runtime.arrays import Integers, Pixels, evenly_spaced
 from kdedge_runtime.errors import DataError, UsageError
+from kdedge_runtime.metadata import ImageInput
 
 __all__ = ["CalibrationPictures", "calibration_pictures"]
 
@@ -39,13 +40,25 @@ class CalibrationPictures:
     """What is wrong with the files, if anything."""
 
 
+class TakesPictures(Protocol):
+    """A model or a file's metadata."""
+
+    @property
+    def input(self) -> ImageInput:
+        """How pictures become its input."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names in the order of the logits."""
+
+
 def calibration_pictures(
-    source: str, trained: TrainedModel, data: str | None, progress: Progress
+    source: str, trained: TakesPictures, data: str | None, progress: Progress
 ) -> CalibrationPictures:
     """Evenly spaced training images; never those that the model is validated on.
 
     Args:
-        source: a run folder, or a model's name.
+        source: a run folder, a model's name, or a model file.
         trained: that model.
         data: pictures; None takes the run's training side.
         progress: told while pictures are read.

@@ -22,12 +22,13 @@ from kdedge_runtime.model import Model, available_providers
 from kdedge_runtime.opened_model import opened_model
 from kdedge_runtime.pictures import is_picture
 from kdedge_runtime.printable import printable
-from kdedge_runtime.progress import RunSummary
+from kdedge_runtime.progress import Progress, RunSummary
 from kdedge_runtime.runner import RunSettings, run, stopped_by_signals
 from kdedge_runtime.sinks.sink import Sink
 from kdedge_runtime.sources import Source, open_source
 from kdedge_runtime.sources.frame import stands_still
 from kdedge_runtime.sources.grammar import Place, parse_source
+from kdedge_runtime.sources.opening import opened as opened_source
 
 if TYPE_CHECKING:
     import ssl
@@ -77,7 +78,10 @@ def execute(arguments: argparse.Namespace) -> RunSummary:
             explainer=explainer,
         )
         with ExitStack() as stack:
-            source = stack.enter_context(open_source(arguments.source, arguments.frames, stop, loop=arguments.loop))
+            source = open_source(arguments.source, arguments.frames, stop, loop=arguments.loop)
+            if not stack.enter_context(opened_source(source, stop)):
+                _log.info("Stopped before %s opened.", source.name)
+                return Progress(source).summary()
             sinks = [stack.enter_context(sink) for sink in _sinks(arguments, source, stop)]
             current: RunSettings | Callable[[], RunSettings] = settings
             if arguments.view is not None:
@@ -114,7 +118,7 @@ def _model(arguments: argparse.Namespace, setup: "_Setup") -> AbstractContextMan
     def load(path: Path) -> Model:
         return Model.load(path, threads=setup.threads, provider=setup.provider or "cpu", spinning=setup.spinning)
 
-    return opened_model(Path(arguments.model), load, arguments.require_signature)
+    return opened_model(Path(arguments.model), load, arguments.require_signature, arguments.device or "auto")
 
 
 def _soak(duration_s: float, stop: threading.Event) -> "Soak":

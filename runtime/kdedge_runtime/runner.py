@@ -1,6 +1,7 @@
 """The loop: a source, a model, sinks."""
 
 import logging
+import math
 import signal
 import threading
 import time
@@ -35,6 +36,8 @@ _log = logging.getLogger(__name__)
 
 _WARM_UPS = 2
 _FRAMES_OVER_BUDGET = 30
+_UNWATCHED_S = 1.0
+"""A view wants fewer pictures than there are frames; after this time without one, somebody has begun to watch."""
 
 
 @dataclass(frozen=True)
@@ -93,16 +96,18 @@ def run(
     thinning = Thinning(first.cadence, budget)
     looks = _Looks(model, source, current, progress, thinning, stop)
     recorded_fps = None if source.live else source.fps
-    watched = any(sink.wants_overlay for sink in sinks)
+    watched_at = time.monotonic() if any(sink.wants_overlay for sink in sinks) else -math.inf
     painter = Painter(model.metadata.input, moving=not stands_still(source), fps=recorded_fps)
     try:
         with looks.ahead() as ready:
             for look in ready:
                 answer = look.answer(model)
                 painter.look(answer)
-                was_watched, watched = watched, any(sink.wants_overlay for sink in sinks)
-                if watched and not was_watched:
-                    thinning.forget()
+                watched = any(sink.wants_overlay for sink in sinks)
+                if watched:
+                    if time.monotonic() - watched_at > _UNWATCHED_S:
+                        thinning.forget()
+                    watched_at = time.monotonic()
                 if answer.left_out is None and watched:
                     with progress.timer.measure("overlay"):
                         answer = replace(answer, overlay=painter.paint(answer, current().opacity))

@@ -59,7 +59,7 @@ def print_self_test(trial: Trial) -> ValidationFailed | None:
     """
     profile = find_profile(trial.device)
     load = _loader(trial, profile)
-    with opened_model(trial.path, load, trial.signer) as model:
+    with opened_model(trial.path, load, trial.signer, trial.device) as model:
         checks = self_test(model, profile)
     failed = [check.name for check in checks if check.passed is False]
     if trial.as_json:
@@ -81,7 +81,11 @@ def print_bench(trial: Trial) -> None:
     """
     profile = find_profile(trial.device)
     load = _loader(trial, profile)
-    with nullcontext(_pair(trial.path)) if trial.is_bare else sound_files(trial.path, trial.signer) as files:
+    with (
+        nullcontext(_pair(trial.path))
+        if trial.is_bare
+        else sound_files(trial.path, trial.signer, trial.device) as files
+    ):
         paths = [file for name, file in files.items() if trial.is_bare or name.endswith(".onnx")]
         models = {_format(model): model for model in map(load, paths)}
         measured = bench(models, progress=_progress)

@@ -20,7 +20,7 @@ from kdedge_export.quantize.editor import GraphEditor
 from kdedge_export.quantize.layers import layers_of
 from kdedge_export.quantize.rewrite import rewrite
 from kdedge_export.quantize.search import Goal
-from kdedge_export.validate.metrics import agreement, map_pearson
+from kdedge_export.validate.metrics import agreement, map_pearson, scale_error
 from kdedge_runtime import Metadata, Model
 
 Draw = Callable[[int, int], np.ndarray]
@@ -195,3 +195,49 @@ def test_large_layers_of_squeeze_and_excitation_are_bytes_too(pictures: Draw, tm
     exact, coarse = pair.fp32.predict(images, 3), pair.int8.predict(images, 3)
     assert agreement(exact.logits, coarse.logits) >= 0.85
     assert np.median(map_pearson(exact.saliency_map, coarse.saliency_map)) >= 0.98
+
+
+def named(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+
+def test_each_output_has_a_scale_of_its_own(pair: Pair) -> None:
+    """Every row's largest weight takes the largest byte, and no weight is further from its own than half a step."""
+    largest = 64 if pair.quantized.note["reduce_range"] else 127
+    exact, coarse = named(onnx.load(pair.fp32.path)), named(pair.quantized.model)
+    layers = [name.removesuffix("_quantized") for name, value in coarse.items() if value.size >= HIDDEN * CLASSES]
+    assert len(layers) == 2
+    for layer in layers:
+        weight, steps, scale = exact[layer], coarse[f"{layer}_quantized"].astype(float), coarse[f"{layer}_scale"]
+        assert scale.shape == (len(weight),)
+        rows = np.setdiff1d(np.arange(len(weight)), [DEAD, BIASED] if len(weight) == CLASSES else [])
+        assert (np.abs(steps[rows]).max(axis=1) == largest).all()
+        assert (np.abs(steps * scale[:, None] - weight)[rows] <= 0.501 * scale[rows, None]).all()
+
+
+def test_bytes_of_the_input_reach_from_the_least_to_the_largest_value(pair: Pair) -> None:
+    """A zero point that is one off would clip one end by a step, and leave a byte unused at the other."""
+    constants, makers = named(pair.quantized.model), {node.output[0]: node for node in pair.quantized.model.graph.node}
+    found = 0
+    for node in pair.quantized.model.graph.node:
+        if node.op_type != "Gemm" or makers[node.input[0]].op_type != "DequantizeLinear":
+            continue
+        quantize = makers[makers[node.input[0]].input[0]]
+        step, zero = (constants[name] for name in quantize.input[1:])
+        limits, (low, high) = np.iinfo(zero.dtype), pair.quantized.ranges[quantize.input[0]]
+        ends = [(int(limit) - int(zero)) * float(step) for limit in (limits.min, limits.max)]
+        assert ends == pytest.approx([min(low, 0), max(high, 0)], abs=0.51 * float(step))
+        found += 1
+    assert found == 2
+
+
+def test_a_map_is_made_with_its_own_class_scale(pictures: Draw, tmp_path) -> None:
+    """Rows of neighbouring classes have weights four times as large: another row's scale gives another map's size."""
+    net = network()
+    with torch.no_grad():
+        net.head[2].weight[::2] *= 4
+    pair = pair_of(deploy(net, SPEC), Recipe(False), pictures, tmp_path)
+    images = pictures(8, 3)
+    for picked in (0, 1, 2, 3, CLASSES - 1):
+        exact, coarse = pair.fp32.predict(images, picked), pair.int8.predict(images, picked)
+        assert scale_error(exact.saliency_map, coarse.saliency_map).mean() < 0.2

@@ -1,11 +1,13 @@
 """The fewest layers stay in float that keep the answer and the reason, on images that nothing was calibrated on."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import helper, numpy_helper
 from small_nets import CHANNELS, CLASSES, SPEC, Export, randomised
 from torch import nn
 
@@ -13,6 +15,8 @@ from kdedge_export.graph import deploy, export_graph
 from kdedge_export.graph.onnx_graph import ExportedGraph
 from kdedge_export.quantize import Goal, Quantized, Recipe, quantize
 from kdedge_export.quantize.fidelity import Fidelity, Judge
+from kdedge_export.quantize.layers import Layer
+from kdedge_export.quantize.search import search
 from kdedge_export.validate.intervals import unseen_share
 from kdedge_runtime.errors import UsageError
 
@@ -228,3 +232,70 @@ def fidelity(map_pearson: float | None, drop_points: float) -> Fidelity:
 )
 def test_a_goal_is_kept_or_not(goal: Goal, found: Fidelity, kept: bool) -> None:
     assert goal.kept(found) is kept
+
+
+@pytest.mark.parametrize("activations", ["uint8", "int8"])
+def test_a_hard_sigmoid_on_bytes_is_open_at_the_byte_that_stands_for_one(activations: str, pictures: Draw) -> None:
+    torch.manual_seed(0)
+    graph = export_graph(deploy(Mobile().eval(), SPEC))
+    model = quantize(graph, pictures(8, 1), pictures(8, 2), Recipe(False, activations=activations)).model
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    gates = [name.removesuffix("_open") for name in constants if name.endswith("_open")]
+    assert len(gates) >= 3
+    for gate in gates:
+        opened, closed, step = (constants[f"{gate}_{name}"] for name in ("open", "closed", "step"))
+        assert (int(opened) - int(closed)) * float(step) == pytest.approx(1, abs=0.501 * float(step))
+
+
+class Noted(Judge):
+    """Figures by the layers in float, which the graph names in its description."""
+
+    def judge(self, model: onnx.ModelProto, images: int | None = None) -> Fidelity:
+        floats = set(model.doc_string.split())
+        if images is not None:  # a layer that is quantized alone: the first costs most, the last least
+            (alone,) = set("abcd") - floats
+            return fidelity({"a": 0.5, "b": 0.6, "c": 0.7, "d": 0.9}[alone], 0.0)
+        return fidelity(0.99 if {"b", "c"} <= floats else 0.9, 0.0)
+
+
+def test_a_layer_without_which_the_goal_is_kept_goes_back_to_int8(broken: ExportedGraph, pictures: Draw) -> None:
+    """The layer that costs most alone is tried first, and turns out not to be needed beside the other two."""
+
+    def build(floats: Collection[str]) -> onnx.ModelProto:
+        model = onnx.ModelProto()
+        model.CopyFrom(broken.model)
+        model.doc_string = " ".join(floats)
+        return model
+
+    layers = tuple(Layer(name, frozenset({name})) for name in "abcd")
+    judge = Noted(broken.model, pictures(2, 1))
+    found = search(broken.model, build, layers, judge, pictures(1, 1), Goal(keep_heatmaps=0.98), lambda *_: None)
+    assert found.met and found.points[-3].float_layers == ("a", "b", "c")
+    assert set(found.chosen.float_layers) == {"b", "c"}
+
+
+def test_lost_maps_count_as_none_kept(broken: ExportedGraph, pictures: Draw) -> None:
+    """A graph that gives no map for dark pictures keeps the maps of the others only."""
+    images = pictures(24, 4)
+    shade = images.mean(axis=(1, 2, 3))
+    model = onnx.ModelProto()
+    model.CopyFrom(broken.model)
+    for node in model.graph.node:
+        node.output[:] = ["whole_map" if name == "saliency_map" else name for name in node.output]
+        node.input[:] = ["whole_map" if name == "saliency_map" else name for name in node.input]
+    constants = {"limit": np.float32(np.median(shade)), "places": np.array([1, 2, 3]), "axes": np.array([1, 2])}
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(v), name) for name, v in constants.items())
+    make = helper.make_node
+    model.graph.node.extend(
+        [
+            make("Cast", ["image"], ["as_float"], to=onnx.TensorProto.FLOAT),
+            make("ReduceMean", ["as_float", "places"], ["shade"], keepdims=0),
+            make("Greater", ["shade", "limit"], ["is_bright"]),
+            make("Cast", ["is_bright"], ["bright"], to=onnx.TensorProto.FLOAT),
+            make("Unsqueeze", ["bright", "axes"], ["bright_maps"]),
+            make("Mul", ["whole_map", "bright_maps"], ["saliency_map"]),
+        ]
+    )
+    found = Judge(broken.model, images).judge(model)
+    assert found.agreement == 1
+    assert found.map_pearson == pytest.approx((shade > np.median(shade)).mean(), abs=1e-3)

@@ -234,11 +234,11 @@ class TestFaithfulness:
         assert (shown.key, shown.outcome, broken.outcome) == ("int8_map_margin", "passed", "failed")
         assert checklist([shown]) == ["[✓] int8 map more faithful than a random one  0.070  [0.030, 0.170]  (>= 0)"]
 
-    def test_what_the_images_leave_open_is_not_shown_and_more_are_not_asked(self) -> None:
-        (unsure,) = self.check(32, 0.07, -0.01)
+    def test_what_the_images_leave_open_is_not_shown_and_more_are_not_run(self) -> None:
+        (unsure,) = self.check(64, 0.07, -0.01)
         assert (unsure.outcome, unsure.images_needed) == ("not shown", None)
         (fewer,) = self.check(30, 0.07, -0.01)
-        assert (fewer.outcome, fewer.images_needed) == ("not shown", 40)
+        assert fewer.outcome == "not shown" and fewer.images_needed is not None and fewer.images_needed > 30
 
     def test_so_few_images_judge_nothing(self) -> None:
         assert self.check(29, 0.07, 0.03) == ()

@@ -8,6 +8,8 @@ from scipy import stats
 from validate_toys import compared
 
 from kdedge_export.validate import Comparison, Gates
+from kdedge_export.validate.faithfulness import FAITH_IMAGES, _summed_up
+from kdedge_export.validate.gates import check_faithfulness
 from kdedge_export.validate.intervals import (
     DIFFERENCE,
     SHARE,
@@ -177,6 +179,49 @@ class TestWhatAGateLetsThrough:
             lambda count: compared(n, correlations=[score] * count), n, share, "int8_map_pearson_mean", Gates()
         )
         assert chance <= self.MOST
+
+
+class TestWhatTheFaithfulnessGateLetsThrough:
+    """Maps that are exactly as faithful as random ones in the mean are shown to be better in at most 1 of 40 draws."""
+
+    def outcome(self, margins: np.ndarray) -> str:
+        curves = 0.5 + margins / 2, 0.5 - margins / 2
+        found = _summed_up(curves[1], curves[0], np.zeros(len(margins)))
+        (check,) = check_faithfulness("int8", found, len(margins), Gates())
+        return check.outcome
+
+    @pytest.mark.parametrize(
+        "draw",
+        [
+            lambda rng, n: rng.normal(0, 0.1, n),
+            lambda rng, n: 0.1 * (1 - rng.exponential(1, n)),
+            lambda rng, n: 0.1 * (0.3 - rng.gamma(0.3, 1, n)),
+        ],
+        ids=["normal", "exponential to the left", "gamma to the left"],
+    )
+    @pytest.mark.parametrize("n", [30, FAITH_IMAGES])
+    def test_skewed_margins_of_mean_zero(self, draw: Callable[..., np.ndarray], n: int) -> None:
+        rng = np.random.default_rng(0)
+        shown = sum(self.outcome(draw(rng, n)) == "passed" for _ in range(120))
+        assert shown <= 3
+
+    @pytest.mark.parametrize("n", [30, FAITH_IMAGES])
+    def test_a_few_images_that_lose_what_the_others_gain(self, n: int) -> None:
+        """95 of 100 images gain 0.02 and the others lose 0.38: of 30 images, none of those is seen in 1 of 5 draws."""
+        chance = 0.0
+        for bad in range(n + 1):
+            if self.outcome(np.where(np.arange(n) < bad, -0.38, 0.02)) != "passed":
+                break
+            chance += stats.binom.pmf(bad, n, 0.05)
+        assert chance <= 0.0255
+
+    def test_a_margin_that_models_have_is_shown(self) -> None:
+        rng = np.random.default_rng(0)
+        assert self.outcome(rng.normal(0.1, 0.1, FAITH_IMAGES)) == "passed"
+
+    def test_an_image_counts_one_half_at_most(self) -> None:
+        found = _summed_up(np.array([0.0, 1.0]), np.array([1.0, 0.0]), np.array([0.0, 0.5]))
+        assert found.margin == 0.0
 
 
 @pytest.mark.parametrize(

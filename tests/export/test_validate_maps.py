@@ -113,18 +113,19 @@ class TestFaithfulness:
 
     def test_a_true_map_beats_random_ones_and_its_opposite_loses(self, toy_file: Model) -> None:
         """The toy's map is exact: what each cell adds to the logit."""
-        answers = predict(toy_file, IMAGES)
+        images = toy_pictures(64)
+        answers = predict(toy_file, images)
         assert answers.maps is not None
         told: list[int] = []
         maps = {"fp32": answers.maps, "against": -answers.maps}
-        found = faithfulness(toy_file, maps, IMAGES, answers.explained_class, told.append)
+        found = faithfulness(toy_file, maps, images, answers.explained_class, told.append)
         assert list(found) == ["fp32", "against", "random", "edges"]
         assert found["fp32"].deletion < found["random"].deletion < found["against"].deletion
         assert found["fp32"].insertion > found["random"].insertion > found["against"].insertion
         ends = found["fp32"].intervals["margin"]
         assert ends is not None and ends.low > 0
         assert found["random"].margin == 0.0
-        assert told == list(range(2, 2 * 4 * len(IMAGES) + 1, 2))
+        assert told == list(range(2, 2 * 4 * len(images) + 1, 2))
 
     def test_a_constant_map_ranks_pixels_by_chance_and_not_by_their_place(self, toy_file: Model) -> None:
         flat, noise = np.zeros((8, 8), dtype=np.float32), np.random.default_rng(0).normal(size=(TOY_SIDE, TOY_SIDE))

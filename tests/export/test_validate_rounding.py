@@ -68,7 +68,7 @@ def tied(image: np.ndarray, by: float) -> Deployed:
     return module
 
 
-@pytest.mark.parametrize(("by", "ties"), [(1e-7, 1), (1e-3, 0)])
+@pytest.mark.parametrize(("by", "ties"), [(1e-7, 1), (1e-5, 0), (1e-3, 0)])
 def test_two_classes_that_rounding_ties_are_no_disagreement(by: float, ties: int, pictures: Draw) -> None:
     images = pictures(3, 1)
     module = tied(images[:1], by)

@@ -72,6 +72,7 @@ def test_openssl_and_sha256sum_agree(
     assert sorted(path.name for path in folder.iterdir()) == [
         "SHA256SUMS",
         "SHA256SUMS.ed25519",
+        "bundle.json",
         "model.int8.onnx",
         "model.onnx",
     ]
@@ -92,7 +93,7 @@ def test_without_a_name_it_lies_in_the_run(command: Callable[..., Outcome], run_
     assert packed.code == 0
     assert "not signed" in packed.err
     with zipfile.ZipFile(run_folder / "bundle.zip") as archive:
-        assert sorted(archive.namelist()) == ["SHA256SUMS", "model.int8.onnx", "model.onnx"]
+        assert sorted(archive.namelist()) == ["SHA256SUMS", "bundle.json", "model.int8.onnx", "model.onnx"]
 
 
 def test_it_takes_the_place_of_an_earlier_bundle_and_of_nothing_else(
@@ -235,3 +236,25 @@ def test_without_the_package_that_signs_it_says_what_to_install(
     assert packed.code == 3
     assert "pip install cryptography" in packed.err
     assert not (run_folder / "bundle.zip").exists()
+
+
+def test_a_device_takes_no_older_bundle_and_none_of_another_device(
+    command: Callable[..., Outcome], run_folder: Path, key: Path, tmp_path: Path
+) -> None:
+    def pack(name: str, *options: str) -> Path:
+        packed = command("bundle", run_folder, "-o", tmp_path / name, "--sign", key, *options)
+        assert packed.code == 0, packed.err
+        return tmp_path / name
+
+    required = ("--require-signature", str(key.with_suffix(".pub")), "--device", "raspberry-pi-5")
+    assert watch(command, pack("2.zip", "--version", "2", "--device", "raspberry-pi-5"), *required).code == 0
+    for bundle, message in (
+        (pack("1.zip", "--version", "1"), "version 2 ran here before"),
+        (pack("3.zip", "--version", "3", "--device", "raspberry-pi-4"), "is for raspberry-pi-4"),
+    ):
+        run = watch(command, bundle, *required)
+        assert run.code == 2
+        assert message in run.err
+        assert run.out == ""
+        assert watch(command, bundle).code == 0, "without a signature nothing is promised"
+    assert command("bundle", run_folder, "-o", tmp_path / "4.zip", "--device", "toaster").code == 2

@@ -209,7 +209,10 @@ class TestFromOnnx:
                 ["--mean", "123,116,103", "--std", "58"],
                 "it is --mean 0.4824,0.4549,0.4039, and --std 58 of these is --std 0.2",
             ),
-            (["--quantize"], "Leave --quantize out"),
+            (["--quantize"], "Name a folder of pictures such as the model will see: --data DIR"),
+            (["--data", "pictures"], "Add --quantize, or leave --data out"),
+            (["--quantize", "--data", "pictures", "--keep-heatmaps", "1"], "--keep-heatmaps is a correlation below 1"),
+            (["--quantize", "--data", "pictures", "--qat"], "Leave --qat out"),
             (["--weights", "w.pth"], "Leave --weights out"),
             (["--method", "none"], "Leave one of them out"),
             (["--target-layer", "nowhere"], "has no tensor 'nowhere'"),
@@ -256,6 +259,64 @@ class TestFromOnnx:
         done = command("validate", runnable, "--data", scenes)
         assert done.code == 2
         assert "was made of net.onnx" in done.err
+
+
+class TestQuantize:
+    """int8 of a file of another framework, held against that file itself."""
+
+    FRONT = ("--mean", "0.5", "--std", "0.5")
+
+    def test_answers_and_maps_are_those_of_the_file(
+        self, command: Command, tmp_path: Path, theirs: Path, scenes: Path
+    ) -> None:
+        ours = tmp_path / "ours.onnx"
+        done = command("export", "--from-onnx", theirs, "-o", ours, *self.FRONT, "--quantize", "--data", scenes)
+        assert done.code == 0, done.err
+        assert re.search(r"held out: agreement \d+\.\d %, map Pearson 0\.\d+ on \d+ training images", done.err)
+        fp32, int8 = Model.load(ours), Model.load(tmp_path / "ours.int8.onnx")
+        note = int8.metadata.quantization
+        assert note is not None and note["calibration_images"] > 0 and note["device"] == "generic"
+        assert note["held_out"]["map_pearson"] > 0.98
+        assert int8.metadata.labels == fp32.metadata.labels and int8.metadata.outputs == fp32.metadata.outputs
+        images = np.random.default_rng(0).integers(0, 256, (8, SIDE, SIDE, 3), dtype=np.uint8)
+        exact, rounded = fp32.predict(images, 1), int8.predict(images, 1)
+        assert np.abs(exact.logits - rounded.logits).max() < 0.1 * np.ptp(exact.logits)
+        assert exact.saliency_map is not None and rounded.saliency_map is not None
+        assert np.corrcoef(exact.saliency_map.ravel(), rounded.saliency_map.ravel())[0, 1] > 0.98
+        nodes = onnx.load(tmp_path / "ours.int8.onnx").graph.node
+        dequantized = {item.output[0] for item in nodes if item.op_type == "DequantizeLinear"}
+        assert all(set(item.input[:2]) <= dequantized for item in nodes if item.op_type == "Conv")
+
+    def test_a_file_of_an_old_opset_and_one_picture_at_a_time(
+        self, command: Command, tmp_path: Path, scenes: Path
+    ) -> None:
+        torch.manual_seed(0)
+        path = tmp_path / "old.onnx"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(Small().eval(), (torch.randn(1, 3, SIDE, SIDE),), path, dynamo=False, opset_version=9)
+        options = ("--quantize", "--data", scenes, "--device", "raspberry-pi-5")
+        done = command("export", "--from-onnx", path, "-o", tmp_path / "ours.onnx", *self.FRONT, *options)
+        assert done.code == 0, done.err
+        note = Model.load(tmp_path / "ours.int8.onnx").metadata.quantization
+        assert note is not None and note["device"] == "raspberry-pi-5" and note["held_out"]["map_pearson"] > 0.98
+
+    def test_a_goal_that_is_missed_leaves_no_file(
+        self, command: Command, tmp_path: Path, theirs: Path, scenes: Path
+    ) -> None:
+        (tmp_path / "ours.int8.onnx").write_bytes(b"of an earlier export")
+        options = ("--quantize", "--data", scenes, "--keep-heatmaps", "0.99999999")
+        done = command("export", "--from-onnx", theirs, "-o", tmp_path / "ours.onnx", *self.FRONT, *options)
+        assert done.code == 4 and "No int8 file was written" in done.err
+        assert (tmp_path / "ours.onnx").is_file() and not (tmp_path / "ours.int8.onnx").exists()
+
+    def test_files_that_cannot_be_quantized(self, command: Command, tmp_path: Path, theirs: Path, scenes: Path) -> None:
+        options = ("--quantize", "--data", scenes)
+        done = command("export", "--from-onnx", theirs, "-o", tmp_path / "map.onnx", *options)
+        assert done.code == 2 and "Add --mean MEAN --std STD" in done.err
+        assert command("export", "--from-onnx", theirs, "-o", tmp_path / "a.onnx", *self.FRONT, *options).code == 0
+        done = command("export", "--from-onnx", tmp_path / "a.int8.onnx", "-o", tmp_path / "b.onnx", *options)
+        assert done.code == 2 and "is quantized already" in done.err
 
 
 class TestTimes:

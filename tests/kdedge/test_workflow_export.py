@@ -30,7 +30,8 @@ from kdedge.workflow.export_check import TOLERANCE
 from kdedge.workflow.export_model import export_model
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.graph import Deployed, ExportedGraph, deploy, export_graph
-from kdedge_export.quantize import Goal
+from kdedge_export.quantize import Goal, Quantized, Tradeoff, TradeoffPoint
+from kdedge_export.quantize.fidelity import Fidelity
 from kdedge_export.validate.metrics import map_pearson
 from kdedge_runtime import Model
 from kdedge_runtime.devices import load_profile
@@ -357,3 +358,18 @@ def test_unusable_requests_are_refused(tmp_path: Path, source: str, output: str,
 def test_a_run_brings_its_own_weights(exported_run: Path, weights: Path) -> None:
     with pytest.raises(UsageError, match="has its own weights"):
         export_model(str(exported_run), weights=weights, profile=GENERIC)
+
+
+@pytest.mark.parametrize(("loss_after", "taken"), [(0.1, True), (0.3, False), (0.2, False)])
+def test_training_with_int8s_errors_is_taken_only_if_it_keeps_more(loss_after: float, taken: bool) -> None:
+    def quantized(loss: float) -> Quantized:
+        found = Fidelity(1.0, None, 0.0, 0.0, 2 * loss, None)
+        point = TradeoffPoint((), 1000, 1.0, 2.0, found)
+        tradeoff = Tradeoff((point,), point, point, 16, Goal(), 4)
+        return Quantized(onnx.ModelProto(), {"loss": loss}, tradeoff, (), {})
+
+    plain, trained = quantized(0.2), quantized(loss_after)
+    better = workflow._better(plain, trained, {"epochs": 3})
+    assert better.note["qat"]["taken"] is taken
+    assert better.note["loss"] == (loss_after if taken else 0.2)
+    assert (better.note["qat"]["before"]["loss"], better.note["qat"]["after"]["loss"]) == (0.2, loss_after)

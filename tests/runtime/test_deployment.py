@@ -4,9 +4,11 @@ import configparser
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from kdedge_runtime.cli import build_parser, main
 from kdedge_runtime.errors import MissingDependency, SourceError, UsageError, ValidationFailed
@@ -27,6 +29,12 @@ def instructions() -> list[tuple[str, str]]:
     )
     lines = re.sub(r"\\\n\s*", "", text).splitlines()
     return [(word, rest) for word, _, rest in (line.partition(" ") for line in lines)]
+
+
+def locked() -> dict[str, str]:
+    """The versions of the container's packages."""
+    text = (CONTAINERFILE.parent / "requirements.lock").read_text(encoding="utf-8")
+    return dict(re.findall(r"^([a-z0-9-]+)==([\d.]+) \\$", text, re.MULTILINE))
 
 
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
@@ -71,6 +79,44 @@ def test_the_unit_waits_for_a_camera_for_ever_and_for_a_wrong_command_never() ->
     assert SourceError.exit_code not in hopeless
 
 
+def test_the_unit_reaches_nothing_and_ends_cleanly() -> None:
+    assert unit_lines("IPAddressDeny") == ["any"]
+    assert unit_lines("IPAddressAllow") == ["localhost"]
+    assert unit_lines("WatchdogSignal") == ["SIGTERM"], "SIGABRT would cut a film off"
+    assert "ORT_DISABLE_TELEMETRY=1" in unit_lines("Environment")
+    assert unit_lines("#LoadCredential") == ["kdedge-token:/etc/kdedge/token"]
+
+
+def test_the_lock_names_files_by_hash_within_the_bounds_of_the_runtime() -> None:
+    text = (CONTAINERFILE.parent / "requirements.lock").read_text(encoding="utf-8")
+    entries = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[a-z0-9-]+==[\d.]+ \\|    --hash=sha256:[0-9a-f]{64}( \\)?", line) for line in entries)
+    versions = locked()
+    compiled = ("numpy", "onnxruntime", "opencv-python-headless", "pillow")
+    for name in compiled:
+        block = text.partition(f"{name}==")[2].partition("==")[0]
+        assert block.count("--hash=") == 2, "64-bit ARM and x86-64"
+    pyproject = DEVICES.parent / "runtime" / "pyproject.toml"
+    if pyproject.exists():
+        project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
+        wanted = [*project["dependencies"], *project["optional-dependencies"]["camera"]]
+        assert {Requirement(each).name for each in wanted} == set(compiled)
+        assert all(Requirement(each).specifier.contains(versions[Requirement(each).name]) for each in wanted)
+    assert any("--require-hashes" in rest for _, rest in instructions())
+
+
+@pytest.mark.parametrize("package", [".", "export", "runtime"])
+def test_lower_bounds_are_above_known_vulnerabilities(package: str) -> None:
+    """Pillow 10.3 closes CVE-2024-28219, OpenCV 4.8.1.78 brings a libwebp without CVE-2023-4863."""
+    file = DEVICES.parent / package / "pyproject.toml"
+    if not file.exists():
+        pytest.skip("the packages are not in a checkout")
+    text = file.read_text(encoding="utf-8")
+    for name, least in (("pillow", (10, 3)), ("opencv-python-headless", (4, 8, 1, 78))):
+        for bound in re.findall(rf'"{name}>=([\d.]+)', text):
+            assert tuple(map(int, bound.split("."))) >= least
+
+
 def test_the_unit_is_well_formed() -> None:
     parser = configparser.ConfigParser(strict=False, interpolation=None, comment_prefixes="#", delimiters="=")
     parser.optionxform = str  # type: ignore[assignment,method-assign]
@@ -80,8 +126,8 @@ def test_the_unit_is_well_formed() -> None:
 
 def test_the_container_is_slim_pinned_and_without_root() -> None:
     steps = instructions()
-    assert steps[0][0] == "FROM"
-    assert re.fullmatch(r"docker\.io/library/python:3\.\d+-slim-\w+", steps[0][1]), "never :latest"
+    assert steps[:2] == [("ARG", steps[0][1]), ("FROM", "${BASE}")]
+    assert re.fullmatch(r"BASE=docker\.io/library/python:3\.\d+-slim-\w+", steps[0][1]), "never :latest"
     words = [word for word, _ in steps]
     assert words.count("ENTRYPOINT") == words.count("CMD") == words.count("HEALTHCHECK") == 1
     users = [rest for word, rest in steps if word == "USER"]
@@ -89,13 +135,14 @@ def test_the_container_is_slim_pinned_and_without_root() -> None:
     assert words.index("USER") > max(index for index, word in enumerate(words) if word in ("RUN", "COPY"))
 
 
-def test_the_container_leaves_no_cache_and_copies_only_the_wheel() -> None:
+def test_the_container_leaves_no_cache_and_copies_only_the_lock_and_the_wheel() -> None:
     for word, rest in instructions():
         if word == "RUN":
             assert "pip install" not in rest or "--no-cache-dir" in rest
             assert "sudo" not in rest and "curl" not in rest
         assert word != "ADD"
-    assert [rest for word, rest in instructions() if word == "COPY"] == ["kdedge_runtime-*.whl /tmp/wheels/"]
+    copied = [rest for word, rest in instructions() if word == "COPY"]
+    assert copied == ["requirements.lock /tmp/wheels/", "kdedge_runtime-*.whl /tmp/wheels/"]
 
 
 def test_the_container_runs_a_command_that_parses() -> None:
@@ -109,7 +156,7 @@ def test_the_container_runs_a_command_that_parses() -> None:
 def test_the_container_installs_what_the_profiles_allow() -> None:
     from kdedge_runtime.devices import load_profile, profile_names
 
-    (pinned,) = re.findall(r'"onnxruntime>=([\d.]+)"', CONTAINERFILE.read_text(encoding="utf-8"))
+    pinned = locked()["onnxruntime"]
     for name in profile_names():
         assert load_profile(name).onnxruntime.objection(pinned) is None
 

@@ -324,3 +324,15 @@ class TestTrouble:
         with pytest.raises(UsageError, match="There is no feedback in"):
             FeedbackStore.open_to_read(tmp_path / "none.db")
         assert not (tmp_path / "none.db").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+def test_a_new_file_is_its_owners_alone(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with FeedbackStore.open(tmp_path / "feedback.db", 5):
+            modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    finally:
+        os.umask(before)
+    assert modes["feedback.db"] == 0o600
+    assert set(modes.values()) == {0o600}, "the log beside it too"

@@ -232,3 +232,18 @@ def test_a_network_camera_that_restarts_is_read_on(caplog: pytest.LogCaptureFixt
 def _serve_until(port: int, done: threading.Event) -> None:
     with _camera_at(port, [100] * 200):
         done.wait(20)
+
+
+def test_frames_bear_the_time_of_their_capture_and_not_of_their_reading() -> None:
+    class Sensor:
+        fps = 30.0
+
+        def read(self) -> tuple[np.ndarray, float]:
+            return np.zeros((4, 4, 3), np.uint8), 123.5
+
+        def close(self) -> None:
+            pass
+
+    with LiveSource("test", "camera", Sensor) as source:
+        frames = list(islice(source, 3))
+    assert [frame.captured_at for frame in frames] == [123.5] * 3

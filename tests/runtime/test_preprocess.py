@@ -1,5 +1,6 @@
 """The geometry, against torchvision's Resize and CenterCrop done in exact arithmetic."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -128,3 +129,15 @@ def test_a_picture_of_the_right_size_is_left_alone() -> None:
     picture = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     assert fit(picture, ImageInput(32, 32, **PLAIN)) is picture
     assert not np.array_equal(fit(picture, ImageInput(32, 32, crop_fraction=0.5, **PLAIN)), picture)
+
+
+def test_the_interpolation_of_the_metadata_is_used() -> None:
+    """Bicubic overshoots at an edge; bilinear stays between the values."""
+    picture = np.full((8, 8, 3), 60, np.uint8)
+    picture[:, 4:] = 200
+    spec = ImageInput(64, 64, (0.0,) * 3, (1.0,) * 3, resize="squash")
+    bilinear = fit(picture, spec)
+    bicubic = fit(picture, replace(spec, interpolation="bicubic"))
+    assert (bilinear.min(), bilinear.max()) == (60, 200)
+    assert bicubic.min() < 55
+    assert bicubic.max() > 205

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdedge_runtime.answer import Answer
+from kdedge_runtime.answer import Answer, read_answer
 from kdedge_runtime.blackbox import Estimate
 from kdedge_runtime.cadence import Cadence
 from kdedge_runtime.errors import KdedgeError, SourceError
@@ -360,3 +360,40 @@ def test_a_run_under_nohup_goes_on_when_its_terminal_is_closed() -> None:
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+class Sensed(Frames):
+    """A source whose frames were captured some time before they are read."""
+
+    def __init__(self, *pictures: np.ndarray, ago_s: float) -> None:
+        super().__init__(*pictures)
+        self._ago_s = ago_s
+
+    def __iter__(self) -> Iterator[Frame]:
+        for frame in super().__iter__():
+            yield replace(frame, captured_at=frame.captured_at - self._ago_s)
+
+
+def test_the_age_of_an_answer_counts_milliseconds_from_the_capture(model: Model, red_spot: np.ndarray) -> None:
+    sink = Collector()
+    summary = run(model, Sensed(*[red_spot] * 5, ago_s=3.0), [sink])
+    for age_ms in [*(answer.age_ms for answer in sink.answers), summary.age.p50_ms, summary.age.mean_ms]:
+        assert 3000 <= age_ms < 3000 + 2000
+    assert 3000 <= summary.as_record()["ms"]["age"]["p50"] < 5000
+
+
+def test_an_answer_is_as_old_as_the_clock_says(model: Model, red_spot: np.ndarray) -> None:
+    frame = Frame(0, red_spot, 10.0, "test")
+    answer = read_answer(model, frame, model.predict(red_spot[None]), clock=lambda: 10.25)
+    assert answer.age_ms == pytest.approx(250.0)
+
+
+def test_the_summary_counts_what_the_source_dropped(model: Model, red_spot: np.ndarray) -> None:
+    class Dropping(Frames):
+        @property
+        def dropped(self) -> int:  # type: ignore[override]
+            return 7
+
+    summary = run(model, Dropping(red_spot), [])
+    assert summary.dropped == summary.as_record()["dropped"] == 7
+    assert "7 dropped" in summary.table()

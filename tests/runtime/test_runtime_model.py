@@ -1,5 +1,6 @@
 """A model file in onnxruntime: its answers, its map, the pinned class, and files that are none."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -117,3 +118,13 @@ def test_the_input_goes_by_the_name_in_the_metadata(write_model: Callable[..., P
 
 def test_softmax_does_not_overflow() -> None:
     np.testing.assert_allclose(softmax(np.array([[1e4, 1e4, -1e4]], np.float32)), [[0.5, 0.5, 0.0]])
+
+
+def test_a_provider_that_does_not_start_is_not_replaced(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """onnxruntime drops a provider that it does not have with a warning, and would run on the CPU."""
+    claimed = ["TensorrtExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr("kdedge_runtime.model.ort.get_available_providers", lambda: claimed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(UsageError, match="would use the CPU instead"):
+            Model.load(model_path, provider="tensorrt")

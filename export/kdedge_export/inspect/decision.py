@@ -24,7 +24,7 @@ from kdedge_export.surgery.answer import find_answer
 from kdedge_export.surgery.builder import PREFIX, Builder
 from kdedge_export.surgery.cells.candidates import attentions
 from kdedge_export.surgery.derivative import CannotDifferentiate, gradients
-from kdedge_export.surgery.edit import DELTA, MASK, with_edited_features
+from kdedge_export.surgery.edit import DELTA, FEATURES, MASK, with_edited_features
 from kdedge_export.surgery.port import image_port
 from kdedge_export.surgery.view import Array, GraphView, Probe, run_graph
 
@@ -255,7 +255,7 @@ def _by_blanking(run: _Run, layer: Layer, explained: int) -> Evidence:
     nothing = np.zeros([1] * activations.ndim, activations.dtype)
 
     def logit(mask: Array) -> float:
-        edits = {MASK: mask.astype(activations.dtype), DELTA: nothing}
+        edits = {FEATURES: activations, MASK: mask.astype(activations.dtype), DELTA: nothing}
         return float(probe(dict(run.feed) | edits)[run.logits].reshape(-1)[explained])
 
     return by_blanking(layer.grid, activations, logit)

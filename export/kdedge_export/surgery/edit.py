@@ -5,9 +5,9 @@ from onnx import helper
 
 from kdedge_export.surgery.view import Array, GraphView
 
-__all__ = ["DELTA", "MASK", "with_edited_features"]
+__all__ = ["DELTA", "FEATURES", "MASK", "with_edited_features"]
 
-MASK, DELTA = "kdedge/mask", "kdedge/delta"
+FEATURES, MASK, DELTA = "kdedge/features", "kdedge/mask", "kdedge/delta"
 
 
 def with_edited_features(
@@ -15,11 +15,14 @@ def with_edited_features(
 ) -> tuple[onnx.ModelProto, bool]:
     """The graph with `features · mask + delta` in place of its features; and whether what follows them is quantized.
 
+    The features are an input too, so that a run leaves out all that only leads to them.
+
     Args:
         original: the model.
         target: the tensor of its features.
         logits: the tensor where the tail ends.
-        features: an example of them; the new inputs `MASK` and `DELTA` are of its type and broadcast against it.
+        features: an example of them. The new inputs `FEATURES`, `MASK` and `DELTA` are of its type, and the last two
+            broadcast against the first.
         without_rounding: leave out the quantizing of activations behind the features, whose steps have no slope.
     """
     edited = onnx.ModelProto()
@@ -37,10 +40,10 @@ def with_edited_features(
             quantized = True
             graph.node[index].CopyFrom(helper.make_node("Identity", [before.input[0]], list(node.output)))
     kind = helper.np_dtype_to_tensor_dtype(features.dtype)
-    for name in (MASK, DELTA):
+    for name in (FEATURES, MASK, DELTA):
         graph.input.append(helper.make_tensor_value_info(name, kind, [None] * features.ndim))
     edits = [
-        helper.make_node("Mul", [raw, MASK], [f"{raw}/masked"]),
+        helper.make_node("Mul", [FEATURES, MASK], [f"{raw}/masked"]),
         helper.make_node("Add", [f"{raw}/masked", DELTA], [target]),
     ]
     nodes = [*graph.node[: at + 1], *edits, *graph.node[at + 1 :]]

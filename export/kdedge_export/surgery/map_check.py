@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kdedge_export.surgery.anatomy import Anatomy
 from kdedge_export.surgery.definitions import map_by_definition
-from kdedge_export.surgery.edit import DELTA, MASK, with_edited_features
+from kdedge_export.surgery.edit import DELTA, FEATURES, MASK, with_edited_features
 from kdedge_export.surgery.methods import RECIPROCAM
 from kdedge_export.surgery.port import example_feed
 from kdedge_export.surgery.saliency import Saliency
@@ -76,7 +76,7 @@ def check_map(
     for seed in _PICTURES:
         feed = example_feed(parts.port, side_px, 1, seed)
         found = run_explained(feed)
-        score = _score_of(run_edited, feed, parts, int(found["explained_class"][0]))
+        score = _score_of(run_edited, feed | {FEATURES: found[parts.target]}, parts, int(found["explained_class"][0]))
         error = min(error, _error(found, parts, saliency, score))
         if error <= CONFIRMED:
             break
@@ -163,7 +163,8 @@ def _against_differences(gradient: NDArray[np.float64], looked_at: _LookedAt, dt
         measured = looked_at.slope(direction, expected, 0.5 * CONFIRMED * abs(expected), steps)
         errors.append(abs(measured - expected))
         sizes.append(abs(measured))
-    return float(np.max(errors) / max(np.max(sizes), 1e-12))
+    # Over random directions this is the length of the gradient's error over the gradient's.
+    return float(np.linalg.norm(errors)) / max(float(np.linalg.norm(sizes)), 1e-12)
 
 
 def _against_changed_cells(saliency_map: NDArray[np.float64], looked_at: _LookedAt, method: str, dtype: str) -> float:

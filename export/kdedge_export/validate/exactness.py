@@ -13,7 +13,7 @@ from kdedge_export.validate.rounding import Hardest, Rounding, hardest, spread_o
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Integers, Pixels
 
-__all__ = ["Bounds", "Exactness", "measure_exactness"]
+__all__ = ["AlignedImage", "Bounds", "Exactness", "measure_exactness"]
 
 DOUBTED_IMAGES = 16
 """What float32 costs PyTorch itself is measured on so many at a time, until an error is larger."""
@@ -35,6 +35,23 @@ class Bounds:
 
 
 @dataclass(frozen=True)
+class AlignedImage:
+    """An image whose map is held against PyTorch's with units on the file's sides of their kinks."""
+
+    image: int
+    """Its number."""
+    moved: int
+    """Units that were moved, each within its own rounding."""
+    raw_error: float
+    """Of the file's map against PyTorch's as it is, in units of its range."""
+    error: float
+    """Against PyTorch's with the units moved."""
+    raw_pearson: float
+    """Correlation of the maps as they are."""
+    pearson: float
+
+
+@dataclass(frozen=True)
 class Exactness:
     """Of each kind of error, the image that decides."""
 
@@ -42,8 +59,8 @@ class Exactness:
     kl: Hardest
     maps: Hardest | None
     """None where the maps cannot be compared."""
-    reference: Predictions
-    """PyTorch's, with units at their kinks on the file's sides where maps differ."""
+    aligned: tuple[AlignedImage, ...] = ()
+    """Images on which PyTorch's map was computed again with units on the file's sides of their kinks."""
 
 
 def measure_exactness(
@@ -60,7 +77,7 @@ def measure_exactness(
         bounds: of the errors.
     """
     rounding = _Roundings(student, images, ours.explained_class)
-    reference = _at_the_same_kinks(student, fp32, images, ours, theirs, bounds.maps)
+    reference, aligned = _at_the_same_kinks(student, fp32, images, ours, theirs, bounds.maps)
 
     def decide(errors: Scores, bound: float, kind: Callable[[Rounding], Scores]) -> Hardest:
         return _decide(errors, bound, bounds.ceiling, lambda numbers: kind(rounding.of(numbers)))
@@ -72,7 +89,7 @@ def measure_exactness(
         wrong = ours.explained_class != theirs.explained_class
         errors = np.where(wrong, np.inf, metrics.map_error(reference.maps, theirs.maps))
         maps = decide(errors, bounds.maps, lambda found: found.maps)
-    return Exactness(logits, kl, maps, reference)
+    return Exactness(logits, kl, maps, aligned)
 
 
 class _Roundings:
@@ -110,13 +127,22 @@ def _decide(errors: Scores, bound: float, ceiling: float, rounding_of: Callable[
 
 def _at_the_same_kinks(
     student: TorchModel, fp32: Model, images: Pixels, ours: Predictions, theirs: Predictions, tolerance: float
-) -> Predictions:
+) -> tuple[Predictions, tuple[AlignedImage, ...]]:
     """The student's predictions to hold the file against: differing maps with units at kinks on the file's sides."""
     if not has_kinks(student) or ours.maps is None or theirs.maps is None or ours.maps.shape != theirs.maps.shape:
-        return ours
-    differing = np.flatnonzero(metrics.map_error(ours.maps, theirs.maps) > tolerance)
+        return ours, ()
+    errors = metrics.map_error(ours.maps, theirs.maps)
+    differing = np.flatnonzero(errors > tolerance)
     if not len(differing):
-        return ours
+        return ours, ()
+    found = at_the_same_kinks(student, fp32, images[differing], ours.explained_class[differing])
     maps = ours.maps.copy()
-    maps[differing] = at_the_same_kinks(student, fp32, images[differing], ours.explained_class[differing])
-    return replace(ours, maps=maps)
+    maps[differing] = found.maps
+    after, before = (metrics.map_pearson(some, theirs.maps) for some in (maps, ours.maps))
+    now = metrics.map_error(maps, theirs.maps)
+    aligned = tuple(
+        AlignedImage(int(image), int(moved), *(float(some[image]) for some in (errors, now, before, after)))
+        for image, moved in zip(differing, found.moved, strict=True)
+        if moved
+    )
+    return replace(ours, maps=maps), aligned

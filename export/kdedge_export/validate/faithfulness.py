@@ -19,12 +19,15 @@ from kdedge_export.validate.predictions import at_once
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Floats, Integers, Pixels
 
-__all__ = ["FAITH_IMAGES", "FEWEST_FAITH_IMAGES", "STEPS", "Faithfulness", "areas", "faithfulness"]
+__all__ = ["FAITH_IMAGES", "FEWEST_FAITH_IMAGES", "MOST_MARGIN", "STEPS", "Faithfulness", "areas", "faithfulness"]
 
-FAITH_IMAGES = 32
-"""On which a validation measures this, at most: each is asked about 22 times a kind of map."""
+FAITH_IMAGES = 64
+"""Images that a validation measures this on, at most: each is run 22 times a kind of map."""
 FEWEST_FAITH_IMAGES = 30
-"""On which a margin is judged: the bootstrap interval of a mean of fewer is too narrow."""
+"""Images on which a margin is judged, at least: on fewer, only one above 0.07 could be shown."""
+MOST_MARGIN = 0.5
+"""An image counts at most so much for or against a map. The bound of a mean counts an image unlike all that were
+measured at its worst, and at the -2 that an area allows for, it would take hundreds of images."""
 STEPS = 10
 """Shares of the pixels at which a curve is measured, besides none: 1/10, 2/10, …, all."""
 _BLUR = 0.1
@@ -43,7 +46,8 @@ class Faithfulness:
     insertion: float
     """Mean area under the insertion curve, in [0, 1]; higher is better."""
     margin: float
-    """Mean over images of insertion less deletion, less the same of a random map; above 0 is better than chance."""
+    """Mean over images of insertion less deletion, less the same of a random map, where an image counts 0.5 at most for
+    or against; above 0 is better than chance."""
     intervals: Mapping[str, Interval | None]
     """Of the three; the margin's is of the pairs."""
 
@@ -120,7 +124,7 @@ def _replaced(start: Pixels, end: Pixels, order: Integers) -> Pixels:
 
 
 def _summed_up(deletion: Scores, insertion: Scores, chance: Scores) -> Faithfulness:
-    margin = insertion - deletion - chance
+    margin = np.clip(insertion - deletion - chance, -MOST_MARGIN, MOST_MARGIN)
     return Faithfulness(
         float(deletion.mean()),
         float(insertion.mean()),
@@ -128,6 +132,6 @@ def _summed_up(deletion: Scores, insertion: Scores, chance: Scores) -> Faithfuln
         {
             "deletion": mean_interval(deletion, SHARE),
             "insertion": mean_interval(insertion, SHARE),
-            "margin": mean_interval(margin),
+            "margin": mean_interval(margin, (-MOST_MARGIN, MOST_MARGIN)),
         },
     )

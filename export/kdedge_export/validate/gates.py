@@ -3,7 +3,8 @@
 The burden of proof is the model's. A figure that stands for all pictures but was measured on some has an interval, and
 a bound is kept where the interval's unfavourable end keeps it: then it is *shown*. Where the figure keeps the bound and
 the end does not, these images are too few to tell: that is *not shown*, and does not pass. Of models that break a bound
-at most 1 in 40 is shown to keep it (see `intervals`). What must be exactly so on every image (an export changes
+at most 1 in 40 is shown to keep it (see `intervals`), in one validation: changing a model and validating again until it
+passes finds a lucky draw more often. What must be exactly so on every image (an export changes
 nothing) or says something of the model and not of pictures (a file's size) is judged by itself. What a file keeps of
 the student's answers and maps is judged in `kept`.
 """
@@ -14,7 +15,7 @@ from itertools import zip_longest
 from typing import Literal
 
 from kdedge_export.validate.check import Check, Sample, Unit, judge, judge_sample
-from kdedge_export.validate.faithfulness import FAITH_IMAGES, FEWEST_FAITH_IMAGES, Faithfulness
+from kdedge_export.validate.faithfulness import FAITH_IMAGES, FEWEST_FAITH_IMAGES, MOST_MARGIN, Faithfulness
 from kdedge_export.validate.footprint import Footprint
 from kdedge_export.validate.roles import Role
 from kdedge_export.validate.rounding import CEILING
@@ -142,7 +143,8 @@ def check_faithfulness(role: Role, margin: Faithfulness, images: int, gates: Gat
     """
     if images < FEWEST_FAITH_IMAGES:
         return ()
-    sample = Sample(margin.margin, margin.intervals["margin"], images, images, most=FAITH_IMAGES)
+    interval = margin.intervals["margin"]
+    sample = Sample(margin.margin, interval, images, images, worst=-MOST_MARGIN, most=FAITH_IMAGES)
     name = f"{role} map more faithful than a random one"
     return (judge_sample(f"{role}_map_margin", name, sample, ">=", gates.map_margin, "area"),)
 

@@ -35,7 +35,7 @@ class Call:
     """Whether the function is max pooling; the others work on each value."""
     shown: Tensor
     """What tells on which side a value lies: the function's results, or what goes into a pool."""
-    turned: Callable[[Tensor, Tensor, float], list[tuple[int, float]]]
+    turned: Callable[[Tensor, Tensor, Tensor], list[tuple[int, float]]]
     """See `_turned` and `_overtaken`: indices and pushes of values near a kink that another run has on its other side.
     """
 
@@ -55,14 +55,14 @@ _INPLACE: dict[Any, int] = {F.relu: 0, F.relu6: 0, F.hardtanh: 2, F.hardswish: 0
 """Functions with an `inplace`, and its place behind the input."""
 
 
-def _turned(kinks: Sequence[_Kink], x: Tensor, results: Tensor, reach: float) -> list[tuple[int, float]]:
+def _turned(kinks: Sequence[_Kink], x: Tensor, results: Tensor, reach: Tensor) -> list[tuple[int, float]]:
     """Values on different sides of a kink in two runs.
 
     Args:
         kinks: of the function.
         x: what went into it in one run.
         results: what came out in the other one, of the same shape: the value that it is flat at only from there.
-        reach: how far from the kink a value may lie.
+        reach: how far from the kink each value may lie, of the shape of `x`.
     """
     found: list[tuple[int, float]] = []
     for kink in kinks:
@@ -70,14 +70,14 @@ def _turned(kinks: Sequence[_Kink], x: Tensor, results: Tensor, reach: float) ->
         above = gaps >= 0 if kink.flat > 0 else gaps > 0
         at_value = (results == kink.value).flatten()
         theirs = {-1: ~at_value, 0: (results > kink.value).flatten(), 1: at_value}[kink.flat]
-        for index in torch.nonzero((gaps.abs() <= reach) & (above != theirs)).flatten().tolist():
-            gap = float(gaps[index])
-            found.append((index, -2 * gap or (-reach if above[index] else reach)))
+        near = gaps.abs() <= reach.flatten()
+        for index in torch.nonzero(near & (above != theirs)).flatten().tolist():
+            found.append((index, -2 * float(gaps[index]) or _step(x.flatten()[index], up=not above[index])))
     return found
 
 
 def _overtaken(
-    args: tuple[Any, ...], options: dict[str, Any], x: Tensor, theirs: Tensor, reach: float
+    args: tuple[Any, ...], options: dict[str, Any], x: Tensor, theirs: Tensor, reach: Tensor
 ) -> list[tuple[int, float]]:
     """The second largest values of windows of max pooling that are the larger ones of the two in another run.
 
@@ -86,18 +86,28 @@ def _overtaken(
         options: its other arguments.
         x: what went into it in one run.
         theirs: what went in in the other one.
-        reach: how much smaller the second may be.
+        reach: how much smaller the second may be, as much as the larger of both values' reach; of the shape of `x`.
     """
     places = torch.arange(x.numel(), device=x.device, dtype=torch.float64).reshape(x.shape)
     order = _windows(places, -1.0, *args, **options).long()
     values = _windows(x.double(), float("-inf"), *args, **options)
     (first, second), ranked = values.topk(2, dim=1).values.T, values.topk(2, dim=1).indices
     best, next_best = order.gather(1, ranked).T
-    others = theirs.flatten()
-    near = (next_best >= 0) & (first - second <= reach)
+    others, flat = theirs.flatten(), reach.flatten()
+    # Outside the picture there is no second; its index of -1 only has to be one that can be looked up.
+    near = (next_best >= 0) & (first - second <= torch.maximum(flat[best], flat[next_best]))
     near[near.clone()] = others[next_best[near]] > others[best[near]]
     gaps = (first - second)[near].tolist()
-    return [(index, 2 * gap or reach) for index, gap in zip(next_best[near].tolist(), gaps, strict=True)]
+    return [
+        (index, 2 * gap or _step(x.flatten()[index], up=True))
+        for index, gap in zip(next_best[near].tolist(), gaps, strict=True)
+    ]
+
+
+def _step(value: Tensor, *, up: bool) -> float:
+    """The difference to the next float32 number above or below."""
+    single = value.float()
+    return float(torch.nextafter(single, torch.tensor(float("inf" if up else "-inf")).to(single)) - single)
 
 
 def _windows(

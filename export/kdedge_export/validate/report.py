@@ -26,6 +26,7 @@ import kdedge_export
 from kdedge_export.validate.calibration import Calibration
 from kdedge_export.validate.check import Check, verdict
 from kdedge_export.validate.comparison import Comparison
+from kdedge_export.validate.exactness import AlignedImage
 from kdedge_export.validate.faithfulness import Faithfulness
 from kdedge_export.validate.footprint import Footprint
 from kdedge_export.validate.intervals import Interval
@@ -100,6 +101,8 @@ class ValidationReport:
     comparisons: Mapping[Role, Comparison]
     """By candidate; its reference is `kdedge_export.validate.roles.REFERENCE[candidate]`."""
     checks: tuple[Check, ...]
+    aligned: tuple[AlignedImage, ...] = ()
+    """Images whose fp32 map error is of a map with units moved; the comparison is of the maps as they are."""
     classes: tuple[ClassRow, ...] = ()
     """Worst first."""
     calibration: Mapping[Role, Calibration] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from kdedge_export.validate.arithmetic_note import saturation_note
 from kdedge_export.validate.check import Check
 from kdedge_export.validate.comparison import Comparison, compare, pair_pearson
 from kdedge_export.validate.evidence import Evidence
-from kdedge_export.validate.exactness import Bounds, Exactness, measure_exactness
+from kdedge_export.validate.exactness import AlignedImage, Bounds, Exactness, measure_exactness
 from kdedge_export.validate.gates import (
     Gates,
     check_budgets,
@@ -50,6 +50,8 @@ from kdedge_runtime.model import softmax
 
 __all__ = ["validate", "write_report"]
 
+NAMED_IMAGES = 5
+"""In a note, at most; `report.json` holds all."""
 DEFAULT_CLASS_IMAGES = 32
 """Images that files are run on without naming a class, at most."""
 
@@ -97,10 +99,7 @@ def validate(
     ours, theirs = predictions["student"], predictions["fp32"]
     exact = measure_exactness(student, fp32, images, ours, theirs, bounds)
     ties = tied_by_rounding(student, images, ours, theirs, gates.fp32_rounding)
-    comparisons = {
-        role: compare(exact.reference if role == "fp32" else reference, candidate, targets)
-        for role, (reference, candidate) in pairs.items()
-    }
+    comparisons = {role: compare(reference, candidate, targets) for role, (reference, candidate) in pairs.items()}
     pearson = {role: scores for role, pair in pairs.items() if (scores := pair_pearson(*pair)) is not None}
     temperatures = {role: _temperature(role, model, fp32) for role, model in asked.items()}
     subject = Subject(asked, predictions, images, targets, shipped(asked), progress)
@@ -136,7 +135,8 @@ def validate(
         footprints=deployment.footprints,
         device=deployment.device,
         quick=quick,
-        notes=(*notes, *_told(ties, models.int8)),
+        aligned=exact.aligned,
+        notes=(*notes, *_told(ties, exact.aligned, data, models.int8)),
     )
     evidence = Evidence(
         images=images,
@@ -158,12 +158,23 @@ def write_report(report: ValidationReport, evidence: Evidence, folder: Path) -> 
     return page, document
 
 
-def _told(ties: int, int8: Model | None) -> list[str]:
-    """Notes on answers that differ and count as the same, and on kernels that saturate."""
+def _told(ties: int, aligned: Sequence[AlignedImage], data: ValidationSet, int8: Model | None) -> list[str]:
+    """Notes on answers and maps that differ and count as the same, and on kernels that saturate."""
     notes = []
     if ties:
         images = f"{ties:,} image{'' if ties == 1 else 's'}"
         notes.append(f"on {images} the fp32 file answers otherwise by rounding alone: two classes are tied there")
+    if aligned:
+        worst = max(aligned, key=lambda one: one.raw_error)
+        names = [data.names[one.image] if data.names else f"image {one.image}" for one in aligned[:NAMED_IMAGES]]
+        more = f" and {len(aligned) - len(names):,} more" if len(aligned) > len(names) else ""
+        moved = max(one.moved for one in aligned)
+        notes.append(
+            f"the fp32 map error of {', '.join(names)}{more} is of maps with units on the file's side of their kink: "
+            f"at most {moved:,} units, each within its own rounding. As they are, these maps differ by up to "
+            f"{worst.raw_error:.1e} of their range (Pearson {worst.raw_pearson:.6f}); so, by {worst.error:.1e} "
+            f"({worst.pearson:.6f})"
+        )
     if int8 is not None and (saturated := saturation_note(int8.metadata.quantization)):
         notes.append(saturated)
     return notes

@@ -3,6 +3,7 @@
 ```
 model.onnx            the model
 model.int8.onnx       the same, quantized; may be missing
+bundle.json           {"version": 3, "device": "raspberry-pi-5"}; may be missing
 SHA256SUMS            of the files above, as `sha256sum` writes it
 SHA256SUMS.ed25519    signature of SHA256SUMS (64 bytes, RFC 8032); may be missing
 ```
@@ -14,13 +15,16 @@ without a package more; signing is for the workbench (`kdedge bundle --sign`).
 from kdedge_runtime.bundle.choice import load_fastest, sound_files
 from kdedge_runtime.bundle.content import MODELS, SIGNATURE, SUMS, BundleError, format_sums
 from kdedge_runtime.bundle.key import read_public_key
+from kdedge_runtime.bundle.manifest import MANIFEST, Manifest
 from kdedge_runtime.bundle.opening import opened_bundle
 
 __all__ = [
+    "MANIFEST",
     "MODELS",
     "SIGNATURE",
     "SUMS",
     "BundleError",
+    "Manifest",
     "format_sums",
     "load_fastest",
     "opened_bundle",

@@ -10,6 +10,7 @@ import numpy as np
 
 from kdedge_runtime.bundle.content import MODELS, BundleError
 from kdedge_runtime.bundle.key import read_public_key
+from kdedge_runtime.bundle.manifest import MANIFEST, Manifest, accept
 from kdedge_runtime.bundle.opening import opened_bundle
 from kdedge_runtime.model import Model, is_bundle
 from kdedge_runtime.timing import latencies_ms
@@ -23,15 +24,16 @@ _WORTH = 0.95
 
 
 @contextmanager
-def sound_files(path: Path, signer: str | None = None) -> Iterator[Mapping[str, Path]]:
+def sound_files(path: Path, signer: str | None = None, device: str = "auto") -> Iterator[Mapping[str, Path]]:
     """The files of a bundle that is known to be sound, by their names.
 
     Args:
         path: a bundle.
         signer: public key whose signature is required, see `read_public_key`.
+        device: the profile that a signed bundle must be for, or `auto` for that of this machine.
 
     Raises:
-        BundleError: it is no bundle, or not a sound one.
+        BundleError: it is no bundle, or not a sound one; or a signed one for another device, or an older one.
         UsageError: the key is none.
     """
     public_key = None if signer is None else read_public_key(signer)
@@ -41,6 +43,8 @@ def sound_files(path: Path, signer: str | None = None) -> Iterator[Mapping[str, 
             f"`kdedge bundle {path} --sign KEY`."
         )
     with opened_bundle(path, public_key) as files:
+        if public_key is not None:
+            accept(Manifest.read(files.get(MANIFEST)), public_key, device)
         _log.info("bundle: %s, %s", path.name, "sums right" if public_key is None else "signed with the required key")
         yield files
 

@@ -1,10 +1,11 @@
 """Verdicts in an SQLite file that never grows beyond its cap and outlives crashes and power cuts."""
 
 import logging
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -185,6 +186,8 @@ class FeedbackStore:
             raise FeedbackError(
                 f"Feedback cannot be kept in {self.path}: {error.strerror}. Name another place."
             ) from error
+        with suppress(FileExistsError):  # pictures of a camera are nobody else's; SQLite's log takes the file's mode
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         # The lock takes the place of SQLite's check that one thread only uses the connection.
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=_PATIENCE_S)
         try:

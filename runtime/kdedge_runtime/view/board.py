@@ -18,6 +18,10 @@ __all__ = ["FRESH_S", "Board", "Notice", "Picture"]
 FRESH_S = 10.0
 """A run whose last answer is older is not healthy."""
 _JPEG_QUALITY = 80
+_FASTEST_S = 1 / 15
+"""Between pictures: an eye needs no more, and drawing them takes processor time from the model."""
+_MOST_SHARE = 0.02
+"""Of a core, for encoding and sending pictures; with many viewers they come less often."""
 _LEASE_S = 1.0
 """A page that asks for picture after picture is watching in between as well."""
 
@@ -59,6 +63,8 @@ class Board:
         self._encoded = Picture(0, b"")
         self._notice: Notice | None = None
         self._drawn: tuple[Notice, Pixels] | None = None
+        self._due_at = 0.0
+        self._encoding_s = self._cost_s = 0.0
         self._answered_at = clock()
         self._leased_until = -1.0
         self._closed = False
@@ -73,6 +79,15 @@ class Board:
         """Whether anybody wants to see the next answer."""
         return self.watchers > 0 or self._clock() < self._leased_until
 
+    @property
+    def is_due(self) -> bool:
+        """Whether the next answer should carry its overlay."""
+        return self.is_watched and self._clock() >= self._due_at
+
+    def note_cost(self, sending_s: float) -> None:
+        """Take in the processor time that sending a picture to all viewers took."""
+        self._cost_s = sending_s
+
     def publish(self, answer: Answer, progress: Progress) -> None:
         """Pin the newest answer and wake the watchers."""
         now = self._clock()
@@ -80,10 +95,11 @@ class Board:
         with self._changed:
             serial = 1 if self._notice is None else self._notice.serial + 1
             self._notice = Notice(serial, answer, progress, now)
-            if answer.overlay is not None:
-                self._drawn = self._notice, answer.overlay
             self._answered_at = now
-            self._changed.notify_all()
+            if answer.overlay is not None and now >= self._due_at:
+                self._drawn = self._notice, answer.overlay
+                self._due_at = now + max(_FASTEST_S, (self._encoding_s + self._cost_s) / _MOST_SHARE)
+                self._changed.notify_all()
 
     def close(self) -> None:
         """Send all watchers home."""
@@ -125,7 +141,9 @@ class Board:
         # Outside the condition, so that the run is not held up; once a picture, whoever comes first.
         with self._encoding:
             if self._encoded.serial < notice.serial:
+                started = time.thread_time()
                 self._encoded = Picture(notice.serial, jpeg(overlay, _JPEG_QUALITY))
+                self._encoding_s = time.thread_time() - started
                 self.shown.add(notice.serial, notice.answer)
             return self._encoded
 

@@ -21,6 +21,7 @@ from kdedge_runtime.progress import Progress
 from kdedge_runtime.serving import Asset, Door, Handler, Server, read_assets, shared_assets
 from kdedge_runtime.serving.server import PATIENCE_S
 from kdedge_runtime.view.board import Board
+from kdedge_runtime.view.broadcast import BOUNDARY, Broadcast
 from kdedge_runtime.view.controls import Controls, is_share
 from kdedge_runtime.view.figures import answer_figures, machine_figures, run_figures
 from kdedge_runtime.view.machine import Machine
@@ -29,8 +30,7 @@ from kdedge_runtime.view.prometheus import CONTENT_TYPE, exposition
 __all__ = ["Feedback", "LiveView"]
 
 _log = logging.getLogger(__name__)
-_BOUNDARY = "kdedge-frame"
-_MAX_WATCHERS = 8
+_MAX_WATCHERS = 64
 _STREAM_BUFFER_BYTES = 128 * 1024
 _JPEG_QUALITY = 90
 _PAGE = {"/": "page.html"} | {f"/{name}": name for name in ("view.css", "view.js", "box.js", "history.js")}
@@ -97,8 +97,8 @@ class LiveView:
 
     @property
     def wants_overlay(self) -> bool:
-        """Whether anybody watches."""
-        return self._site.board.is_watched
+        """Whether anybody watches, and the next picture is due."""
+        return self._site.board.is_due
 
     @property
     def url(self) -> str:
@@ -133,11 +133,15 @@ class _Site:
     controls: Controls
     feedback: Feedback | None
     board: Board = field(default_factory=Board)
+    broadcast: Broadcast = field(init=False)
     machine: Machine = field(default_factory=Machine)
     watchers: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(_MAX_WATCHERS))
     assets: dict[str, Asset] = field(
         default_factory=lambda: shared_assets() | read_assets(files("kdedge_runtime.view"), _PAGE)
     )
+
+    def __post_init__(self) -> None:
+        self.broadcast = Broadcast(self.board)
 
     def metrics(self, serial: int = 0) -> dict[str, Any]:
         """All figures, ready for JSON; of the answer with this number while it is kept, of the newest else."""
@@ -230,21 +234,10 @@ class _ViewHandler(Handler):
         try:
             # A short send buffer: what waits in it is seen late.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _STREAM_BUFFER_BYTES)
-            self.begin(HTTPStatus.OK, f"multipart/x-mixed-replace; boundary={_BOUNDARY}", {})
-            self._send_pictures()
+            self.begin(HTTPStatus.OK, f"multipart/x-mixed-replace; boundary={BOUNDARY}", {})
+            self.server.site.broadcast.serve(self.connection)
         finally:
             self.server.site.watchers.release()
-
-    def _send_pictures(self) -> None:
-        board = self.server.site.board
-        serial = 0
-        self.wfile.write(f"--{_BOUNDARY}\r\n".encode())
-        with board.watching():
-            while (picture := board.next_picture(serial, PATIENCE_S)) is not None:
-                serial = picture.serial
-                head = f"Content-Type: image/jpeg\r\nContent-Length: {len(picture.jpeg)}\r\n\r\n"
-                # The next boundary comes with the picture: browsers show a part only once it has ended.
-                self.wfile.write(head.encode() + picture.jpeg + f"\r\n--{_BOUNDARY}\r\n".encode())
 
     def _begin_to_watch(self) -> bool:
         if self.server.site.watchers.acquire(blocking=False):

@@ -1,0 +1,114 @@
+"""What a bundle is: its version, and the device that it is for; an older one never replaces a newer one."""
+
+import json
+import logging
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kdedge_runtime.bundle.content import BundleError
+from kdedge_runtime.devices.detect import find_profile
+from kdedge_runtime.files import write_whole
+
+__all__ = ["MANIFEST", "Manifest", "accept"]
+
+MANIFEST = "bundle.json"
+_log = logging.getLogger(__name__)
+_MOST_BYTES = 10_000
+_MOST_VERSION = 2**53
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of `bundle.json`."""
+
+    version: int = 0
+    """Of one maker's bundles for one device, from 1 up; 0 for a bundle without `bundle.json`."""
+    device: str | None = None
+    """The device profile; None for any."""
+
+    def to_json(self) -> bytes:
+        """The file."""
+        return (json.dumps(asdict(self)) + "\n").encode()
+
+    @classmethod
+    def read(cls, path: Path | None) -> "Manifest":
+        """Read the file.
+
+        Args:
+            path: None for a bundle without one.
+
+        Raises:
+            BundleError: it is none.
+        """
+        if path is None:
+            return cls()
+        try:
+            if path.stat().st_size > _MOST_BYTES:
+                raise ValueError("too large")
+            values = json.loads(path.read_bytes())
+            version, device = values["version"], values["device"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise BundleError(f"{MANIFEST} of the bundle is damaged ({error}). Pack the bundle again.") from error
+        is_version = isinstance(version, int) and not isinstance(version, bool) and 1 <= version <= _MOST_VERSION
+        if not is_version or not isinstance(device, str | None):
+            raise BundleError(f"{MANIFEST} of the bundle is damaged: expected a version from 1 and a device's name.")
+        return cls(version, device)
+
+
+def accept(manifest: Manifest, public_key: bytes, device: str) -> None:
+    """Refuse a signed bundle that is for another device, or older than one that was accepted here.
+
+    Args:
+        manifest: of a bundle that this key has signed.
+        public_key: 32 bytes; versions are counted for each key.
+        device: the device's profile, or `auto` for that of this machine.
+
+    Raises:
+        BundleError: it is refused.
+        UsageError: there is no such profile.
+    """
+    if manifest.device is not None and (here := find_profile(device).name) != manifest.device:
+        raise BundleError(
+            f"The bundle is for {manifest.device}, and this device is {here}. Take the bundle for {here}, or name the "
+            f"device: --device {manifest.device}."
+        )
+    path = _state_file()
+    newest = _read_newest(path)
+    known = newest.get(public_key.hex(), 0)
+    if manifest.version < known:
+        raise BundleError(
+            f"The bundle has version {manifest.version}, and version {known} ran here before. Take a newer one; to go "
+            f"back on purpose, remove {path}."
+        )
+    if manifest.version > known:
+        try:
+            write_whole(path, json.dumps(newest | {public_key.hex(): manifest.version}) + "\n")
+        except OSError as error:
+            _log.warning("The bundle's version cannot be kept in %s (%s): an older one would run.", path, error)
+
+
+def _state_file() -> Path:
+    """Of systemd's StateDirectory, or of the user."""
+    if folder := os.environ.get("STATE_DIRECTORY"):
+        return Path(folder.partition(":")[0]) / "bundle-versions.json"
+    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(home) / "kdedge" / "bundle-versions.json"
+
+
+def _read_newest(path: Path) -> dict[str, int]:
+    """The newest version of each key that was accepted.
+
+    Raises:
+        BundleError: the file is damaged.
+    """
+    try:
+        found: Any = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise BundleError(f"{path}, which holds the newest versions, is damaged ({error}). Remove it.") from error
+    if not isinstance(found, dict) or not all(isinstance(version, int) for version in found.values()):
+        raise BundleError(f"{path}, which holds the newest versions, is damaged. Remove it.")
+    return found

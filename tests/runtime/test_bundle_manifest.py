@@ -1,0 +1,75 @@
+"""Versions and devices of signed bundles: no way back, and no bundle of another device."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kdedge_runtime.bundle import BundleError, Manifest
+from kdedge_runtime.bundle.manifest import accept
+from kdedge_runtime.errors import UsageError
+
+KEY, OTHER = bytes(32), bytes([1] * 32)
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))
+    return tmp_path / "state" / "bundle-versions.json"
+
+
+def test_an_older_version_is_refused_and_versions_are_counted_by_key(state: Path) -> None:
+    for version in (2, 2, 5):
+        accept(Manifest(version), KEY, "auto")
+    for version in (0, 2, 4):
+        with pytest.raises(BundleError, match="version 5 ran here"):
+            accept(Manifest(version), KEY, "auto")
+    accept(Manifest(1), OTHER, "auto")
+    assert json.loads(state.read_text()) == {KEY.hex(): 5, OTHER.hex(): 1}
+    state.unlink()
+    accept(Manifest(1), KEY, "auto")
+
+
+def test_a_bundle_of_another_device_is_refused_and_leaves_no_version(state: Path) -> None:
+    with pytest.raises(BundleError, match=r"for raspberry-pi-4, and this device is raspberry-pi-5"):
+        accept(Manifest(9, "raspberry-pi-4"), KEY, "raspberry-pi-5")
+    assert not state.exists()
+    accept(Manifest(1, "raspberry-pi-5"), KEY, "raspberry-pi-5")
+    accept(Manifest(1, None), KEY, "raspberry-pi-4")
+    with pytest.raises(UsageError):
+        accept(Manifest(1, "raspberry-pi-5"), KEY, "no such device")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"version": 0, "device": null}',
+        '{"version": "2", "device": null}',
+        '{"version": true, "device": null}',
+        '{"version": 2, "device": 3}',
+        '{"version": 1e400, "device": null}',
+        "[" * 9000,
+        "1" * 20_000,
+    ],
+)
+def test_a_damaged_manifest_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "bundle.json").write_text(content)
+    with pytest.raises(BundleError, match="damaged"):
+        Manifest.read(tmp_path / "bundle.json")
+
+
+def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
+    (tmp_path / "bundle.json").write_bytes(Manifest(3, "generic").to_json())
+    assert Manifest.read(tmp_path / "bundle.json") == Manifest(3, "generic")
+    assert Manifest.read(None) == Manifest(0, None)
+
+
+@pytest.mark.parametrize("content", ["nonsense", "[]", '{"a": "b"}'])
+def test_a_damaged_state_is_refused(state: Path, content: str) -> None:
+    state.parent.mkdir()
+    state.write_text(content)
+    with pytest.raises(BundleError, match="Remove it"):
+        accept(Manifest(1), KEY, "auto")
