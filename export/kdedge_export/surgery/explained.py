@@ -52,7 +52,7 @@ class ExplainedFile:
 
     @property
     def is_map_confirmed(self) -> bool:
-        """Whether the logits confirm the map: above a relative error of 1e-3 they are too coarse to."""
+        """Whether the logits confirm the map: above a relative error of 5e-3 they are too coarse to."""
         return self.map_error is not None and self.map_error <= CONFIRMED
 
 

@@ -24,8 +24,11 @@ from kdedge_runtime.errors import KdedgeError
 
 __all__ = ["CONFIRMED", "check_map"]
 
-CONFIRMED = 1e-3
-"""Largest relative error of a map that counts as confirmed."""
+CONFIRMED = 5e-3
+"""Largest relative error of a map that counts as confirmed.
+
+Float32 through two dense layers of 4,096 ReLUs is as coarse as 2e-3, and a wrong map is off by its own size.
+"""
 TOLERANCE = {"float32": 2e-2, "float16": 1e-1}
 """Largest relative error of a map that is written; float32 sums of a hundred million products are as coarse as this."""
 QUANTIZED_TOLERANCE = 1e-1
