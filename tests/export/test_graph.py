@@ -20,7 +20,7 @@ from small_nets import (
     TAILS,
     Export,
     HeadNet,
-    grad_cam,
+    hires_cam,
     inputs,
     randomised,
     relative_error,
@@ -65,8 +65,8 @@ def by_autograd(module: Deployed, images: np.ndarray, classes: np.ndarray) -> Te
     assert isinstance(explained, ByCells)
     layer, classes = explained.model.get_submodule(explained.head.target_layer), torch.from_numpy(classes)
     if isinstance(explained.head, Tail):
-        return grad_cam(explained.model, layer, x, classes, planes=explained.head.layout.channels_first)
-    return grad_cam(explained.model, layer, x, classes, of_input=explained.head.takes_input)
+        return hires_cam(explained.model, layer, x, classes, planes=explained.head.layout.channels_first)
+    return hires_cam(explained.model, layer, x, classes, of_input=explained.head.takes_input)
 
 
 @pytest.mark.parametrize("n", [1, 3])

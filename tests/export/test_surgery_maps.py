@@ -11,7 +11,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from small_nets import CHANNELS, CLASSES, NETS, SIDE, HeadNet, body, grad_cam, inputs, randomised, relative_error
+from small_nets import CHANNELS, CLASSES, NETS, SIDE, HeadNet, body, hires_cam, inputs, randomised, relative_error
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -66,11 +66,11 @@ def assert_explains(done: ExplainedFile, model: nn.Module, target: nn.Module, si
         found = run(done.path, x)
         assert (found["output"] - logits).abs().max() <= 1e-5 * logits.abs().max().clamp_min(1)
         assert torch.equal(found["explained_class"], logits.argmax(1))
-        expected = grad_cam(model, target, x, logits.argmax(1))
+        expected = hires_cam(model, target, x, logits.argmax(1))
         assert relative_error(found["saliency_map"], expected) <= TOLERANCE
         asked = run(done.path, x, class_index=np.array([3]))
         assert asked["explained_class"].tolist() == [3] * count
-        expected = grad_cam(model, target, x, torch.full((count,), 3))
+        expected = hires_cam(model, target, x, torch.full((count,), 3))
         assert relative_error(asked["saliency_map"], expected) <= TOLERANCE
 
 

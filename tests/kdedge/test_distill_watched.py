@@ -11,6 +11,7 @@ from kdedge.distill.machine.compute import choose_compute
 from kdedge.distill.run import Request, start_run
 from kdedge.distill.teacher.teacher import NetworkTeacher
 from kdedge.distill.watched import Watched
+from kdedge.models.code_trust import allow_typed
 from kdedge.models.spec import ModelSpec
 from kdedge.models.zoo import build
 from kdedge_export.graph import deploy
@@ -23,7 +24,9 @@ CPU = choose_compute("cpu")
 @pytest.fixture
 def network(tmp_path: Path) -> torch.nn.Module:
     torch.manual_seed(0)
-    return build(ModelSpec(write_flattening(tmp_path / "nets.py"), len(CLASSES)), SIDE)
+    name = write_flattening(tmp_path / "nets.py")
+    allow_typed(name)
+    return build(ModelSpec(name, len(CLASSES)), SIDE)
 
 
 @pytest.fixture
