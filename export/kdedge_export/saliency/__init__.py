@@ -1,5 +1,6 @@
 """The one definition of a saliency map: trained against, exported, and validated."""
 
+from kdedge_export.saliency.by_attention import ByAttention
 from kdedge_export.saliency.by_cells import ByCells
 from kdedge_export.saliency.explained import ExplainedModel, Look
 from kdedge_export.saliency.explaining import DEFAULT_METHODS, explain
@@ -12,6 +13,7 @@ __all__ = [
     "DEFAULT_METHODS",
     "METHODS",
     "Activation",
+    "ByAttention",
     "ByCells",
     "Dense",
     "ExplainedModel",
