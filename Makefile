@@ -12,7 +12,7 @@ $(VENV)/installed: pyproject.toml export/pyproject.toml runtime/pyproject.toml
 	$(BIN)/pip install --quiet -e './runtime[camera]' -e ./export -e '.[dev]'
 	touch $@
 
-.PHONY: help install demo test test-models test-arm64 check format wheels web-assets clean
+.PHONY: help install demo test test-models test-arm64 mutants check format wheels web-assets clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,9 @@ test-models: install  ## Export every classifier of torchvision and timm's famil
 
 test-arm64: install  ## Run the runtime's tests on emulated 64-bit ARM: root, debootstrap, qemu; ten minutes
 	PIP=$(BIN)/pip tests/arm64/run.sh
+
+mutants: install  ## Plant one defect at a time in the numerical core and count what the tests notice: an hour
+	$(BIN)/python tests/mutation/run.py
 
 check: install  ## Lint and type-check, as CI does
 	$(BIN)/ruff check .
