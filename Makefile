@@ -12,7 +12,7 @@ $(VENV)/installed: pyproject.toml export/pyproject.toml runtime/pyproject.toml
 	$(BIN)/pip install --quiet -e './runtime[camera]' -e ./export -e '.[dev]'
 	touch $@
 
-.PHONY: help install demo test test-models test-arm64 mutants check format wheels web-assets clean
+.PHONY: help install demo test test-models test-arm64 mutants claims check format wheels web-assets clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,10 +34,13 @@ test-arm64: install  ## Run the runtime's tests on emulated 64-bit ARM: root, de
 mutants: install  ## Plant one defect at a time in the numerical core and count what the tests notice: an hour
 	$(BIN)/python tests/mutation/run.py
 
+claims: install  ## List each figure of the READMEs with the command that makes it; fail on one without
+	$(BIN)/python tests/claims/check.py
+
 check: install  ## Lint and type-check, as CI does
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy kdedge export/kdedge_export runtime/kdedge_runtime tests/benchmarks
+	$(BIN)/mypy kdedge export/kdedge_export runtime/kdedge_runtime tests/benchmarks tests/claims
 
 format: install  ## Format the code
 	$(BIN)/ruff check --fix .

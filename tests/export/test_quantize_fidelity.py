@@ -4,11 +4,15 @@ import math
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from kdedge_export.graph.session import open_session
+from kdedge_export.quantize import fidelity, ranges
 from kdedge_export.quantize.fidelity import Fidelity, Judge
 from kdedge_export.validate.intervals import DIFFERENCE, mean_interval
+from kdedge_runtime.arithmetic import arithmetic_of
 
 CLASSES = 4
 IMAGES = np.random.default_rng(0).integers(0, 256, (9, 2, 2, 3), dtype=np.uint8)
@@ -42,7 +46,7 @@ def classifier(weights: np.ndarray, rows: np.ndarray | None = ROWS) -> onnx.Mode
             helper.make_node("Mul", ["cells", "row"], ["saliency_map"]),
         ]
         inputs.append(helper.make_tensor_value_info("class_index", TensorProto.INT64, [1]))
-        outputs.append(helper.make_tensor_value_info("saliency_map", TensorProto.FLOAT, ["n", 2, 2]))
+        outputs.insert(0, helper.make_tensor_value_info("saliency_map", TensorProto.FLOAT, ["n", 2, 2]))
     stored = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     graph = helper.make_graph(nodes, "classifier", inputs, outputs, stored)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
@@ -164,6 +168,22 @@ def test_equal_logits_are_judged_by_a_least_spread() -> None:
     image[0, 0, 0, 0] = 100
     kept = Judge(classifier(np.zeros_like(weights)), image).judge(classifier(weights))
     assert kept.logits_error == pytest.approx(np.var([1e-6, 0, 0, 0]) / 1e-12, rel=1e-4)
+
+
+def test_graphs_are_judged_and_observed_with_exact_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def noted(model: onnx.ModelProto, threads: int = 1, *, exact_int8: bool) -> ort.InferenceSession:
+        session = open_session(model, threads, exact_int8=exact_int8)
+        opened.append(arithmetic_of(session))
+        return session
+
+    for module in (fidelity, ranges):
+        monkeypatch.setattr(module, "open_session", noted)
+    model = classifier(WEIGHTS)
+    Judge(model, IMAGES).judge(model)
+    ranges.observe(model, ["logits"], IMAGES, lambda _: None)
+    assert opened == ["exact sums"] * 4
 
 
 def test_the_loss_is_of_both_and_states_its_arithmetic() -> None:

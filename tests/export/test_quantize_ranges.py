@@ -10,7 +10,15 @@ from onnx import TensorProto, helper, numpy_helper
 from kdedge_export.graph import ExportedGraph
 from kdedge_export.quantize import Quantized, Recipe
 from kdedge_export.quantize.fidelity import Fidelity
-from kdedge_export.quantize.ranges import METHODS, Histogram, clipped_range, observe, values_of
+from kdedge_export.quantize.ranges import (
+    METHODS,
+    Histogram,
+    _divergence,
+    _without_zeros,
+    clipped_range,
+    observe,
+    values_of,
+)
 from kdedge_export.quantize.search import Goal, Tradeoff, TradeoffPoint
 from kdedge_export.quantize.steps import Steps, rounded_by
 
@@ -92,6 +100,35 @@ def divergence_by_hand(counts: list[float], first: int, last: int) -> float:
     whole, spread = sum(clipped), [max(value, 1e-4) for value in spread]
     ratio = whole / sum(spread)
     return sum(a / whole * math.log(a / b / ratio) for a, b in zip(clipped, spread, strict=True) if a > 0)
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 2048), (3, 2000), (900, 1155), (0, 256), (1500, 2048)])
+def test_the_divergence_is_that_of_plain_loops(first: int, last: int) -> None:
+    counts = np.random.default_rng(first).integers(0, 5, 2048).astype(float)
+    assert _divergence(counts, first, last) == pytest.approx(divergence_by_hand(counts.tolist(), first, last))
+
+
+@pytest.mark.parametrize(
+    ("low", "place", "expected"),
+    [
+        (-2.0, 2, 6),  # the larger of its neighbors, 4 and 6
+        (-3.0, 3, 8),  # of 5 and 8
+        (0.0, 0, 5),  # the first bin has one
+        (-2047.0, 2047, 7),  # and the last
+        (1.0, None, None),
+        (-2049.0, None, None),
+    ],
+)
+def test_the_peak_at_zero_becomes_its_larger_neighbor(low: float, place: int | None, expected: float | None) -> None:
+    found = sparse(low, low + 2048, {0: 90, 1: 5, 2: 50, 3: 6, 4: 8, 2046: 7, 2047: 60})
+    if place == 2:
+        found.counts[1] = 4
+    if place == 3:
+        found.counts[2] = 5
+    after = found.counts.copy()
+    if place is not None:
+        after[place] = expected
+    np.testing.assert_array_equal(_without_zeros(found, np.linspace(found.low, found.high, 2049)), after)
 
 
 def entropy_by_hand(found: Histogram) -> tuple[float, float]:
