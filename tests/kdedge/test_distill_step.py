@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from training_toys import CLASSES, SIDE, Listener, tiny_trainer, write_scenes
 
 from kdedge.data import load, scan
 from kdedge.distill.augment import Augmentation
+from kdedge.distill.augment.views import seed_of
 from kdedge.distill.loop import evaluate
 from kdedge.distill.loop.epoch import Position, train_epoch
 from kdedge.distill.losses.lesson import Answer
+from kdedge.distill.machine.group import Group
 from kdedge.distill.run import Request, start_run
 from kdedge.distill.settings.recipe import Recipe
 from kdedge.models.run_folder import BEST, LAST
@@ -130,6 +133,91 @@ def test_an_epoch_that_was_broken_off_goes_on_as_if_it_had_not_been(
     first, second = parts[3]
     assert (first.step, first.seconds, second.step, second.seconds) == (2, 13.0, 3, 23.0)
     assert first.history == ()
+
+
+def test_losses_of_an_epoch_are_means_over_its_steps(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = replace(RECIPE, loss={"ce": 0.5, "kd": 2.0})
+    trainer, terms, heard = tiny_trainer(scenes, recipe, teacher=a_teacher()), [], []
+    learn = trainer.learner.learn
+
+    def spy(*given: Any) -> Tensor:
+        terms.append(learn(*given))
+        return terms[-1].clone()
+
+    monkeypatch.setattr(trainer.learner, "learn", spy)
+    done = train_epoch(
+        trainer.learner, trainer.batches, recipe, Position(()), lambda *given: heard.append(given[3].tolist())
+    )
+    assert isinstance(done, dict) and len(terms) == 3
+    every = torch.stack(terms)
+    assert [done["loss_ce"], done["loss_kd"]] == pytest.approx(every.mean(dim=0).tolist(), rel=1e-6)
+    assert torch.tensor(heard) == pytest.approx(every.cumsum(dim=0).numpy(), rel=1e-6)
+
+
+class Apart(Group):
+    """A process whose others do what it does, so that it need not wait for them."""
+
+    def average(self, parameters: Iterable[nn.Parameter]) -> None:
+        """The mean of equal gradients."""
+
+    def mean(self, value: Tensor) -> None:
+        """The mean of equal tensors."""
+
+    def stack(self, value: Tensor) -> Tensor:
+        """Equal tensors."""
+        return torch.stack([value] * self.size)
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Equal flags."""
+        return flag
+
+
+@pytest.mark.parametrize(("size", "stopped"), [(1, 3), (2, 16)])
+def test_several_processes_agree_at_every_16th_step_whether_to_stop(scenes: Path, size: int, stopped: int) -> None:
+    recipe = replace(RECIPE, batch_size=2)
+    trainer, steps = tiny_trainer(scenes, recipe), []
+    trainer.learner.group = Apart(0, size)
+    at = train_epoch(
+        trainer.learner,
+        trainer.batches,
+        recipe,
+        Position(()),
+        lambda epoch, step, *_: steps.append(step),
+        lambda: len(steps) >= 3,
+    )
+    assert isinstance(at, Position) and at.step == stopped
+
+
+def test_an_epoch_that_is_complete_is_not_broken_off(scenes: Path) -> None:
+    trainer, steps = tiny_trainer(scenes, RECIPE), []
+    done = train_epoch(
+        trainer.learner,
+        trainer.batches,
+        RECIPE,
+        Position(()),
+        lambda *given: steps.append(given[1]),
+        lambda: len(steps) >= 3,
+    )
+    assert isinstance(done, dict) and steps == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("rank", "epoch"), [(0, 0), (1, 0), (0, 1), (2, 3)])
+def test_every_process_draws_numbers_of_its_own_in_each_epoch(
+    scenes: Path, monkeypatch: pytest.MonkeyPatch, rank: int, epoch: int
+) -> None:
+    recipe = replace(RECIPE, seed=7)
+    trainer, drawn = tiny_trainer(scenes, recipe), []
+    trainer.learner.group = Apart(rank, 3)
+    learn = trainer.learner.learn
+
+    def spy(*given: Any) -> Tensor:
+        drawn.append(float(torch.rand(())))
+        return learn(*given)
+
+    monkeypatch.setattr(trainer.learner, "learn", spy)
+    train_epoch(trainer.learner, trainer.batches, recipe, Position(({},) * epoch))
+    torch.manual_seed(seed_of(7, 3 * epoch + rank, 1))
+    assert drawn[0] == float(torch.rand(()))
 
 
 def test_an_epoch_has_random_numbers_of_its_own(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
