@@ -12,7 +12,7 @@ $(VENV)/installed: pyproject.toml export/pyproject.toml runtime/pyproject.toml
 	$(BIN)/pip install --quiet -e './runtime[camera]' -e ./export -e '.[dev]'
 	touch $@
 
-.PHONY: help install demo test test-models test-arm64 fuzz claims check format wheels web-assets clean
+.PHONY: help install demo test test-models test-arm64 fuzz mutants claims check format wheels web-assets clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,9 @@ test-arm64: install  ## Run the runtime's tests on emulated 64-bit ARM: root, de
 
 fuzz: install  ## Mutate model files, images, run folders, bundles and requests for a minute (FUZZ_SECONDS=60)
 	PYTHONPATH=tests/runtime OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzz.py --seconds $${FUZZ_SECONDS:-60}
+
+mutants: install  ## Plant one defect at a time in the numerical core and count what the tests notice: an hour
+	$(BIN)/python tests/mutation/run.py
 
 claims: install  ## List each figure of the READMEs with the command that makes it; fail on one without
 	$(BIN)/python tests/claims/check.py
