@@ -18,6 +18,7 @@ from kdedge_export.graph import Deployed, ExportedGraph, Plain, deploy, export_g
 from kdedge_export.quantize import Goal, Quantized, Recipe, Tradeoff, TradeoffPoint, quantize
 from kdedge_export.quantize.ranges import Range
 from kdedge_export.quantize.steps import rounded_by
+from kdedge_export.validate.predictions import at_once
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.devices import DeviceProfile
 from kdedge_runtime.errors import KdedgeError, UsageError
@@ -137,7 +138,8 @@ def export_model(
             noted = metadata.metrics | {"temperature_images": fit.images}
             metadata = replace(metadata, temperature=fit.temperature, metrics=noted)
         if explained:
-            metadata = replace(metadata, outputs=replace(metadata.outputs, display=measure_display(model)))
+            display = measure_display(model, at_once=at_once(model))
+            metadata = replace(metadata, outputs=replace(metadata.outputs, display=display))
         save_model(graph.model, metadata, temporary)
     progress("exporting", 1, 1)
     int8_path = output.with_suffix(".int8.onnx")

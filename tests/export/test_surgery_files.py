@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -537,6 +538,40 @@ class TestLabels:
         (tmp_path / name).write_text(text)
         with pytest.raises(UsageError, match=r"a\.(txt|json)"):
             read_labels(tmp_path / name)
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "to a file with a map"])
+def test_the_display_of_its_maps_is_measured(tmp_path: Path, later: bool) -> None:
+    """Three strided convolutions with odd kernels and padding displace by half a cell less a sixteenth."""
+    path, rng = tmp_path / "theirs.onnx", np.random.default_rng(0)
+    bump, sizes = np.outer([1, 2, 1], [1, 2, 1]) / 16, (3, 8, 8, 8)
+    nodes, constants, last = [], {"fc": rng.normal(size=(8, 4))}, "x"
+    for number, (inputs, outputs) in enumerate(pairwise(sizes)):
+        constants[f"kernel{number}"] = rng.normal(size=(outputs, inputs, 1, 1)) * bump
+        nodes.append(
+            helper.make_node("Conv", [last, f"kernel{number}"], [f"conv{number}"], strides=[2, 2], pads=[1, 1, 1, 1])
+        )
+        nodes.append(helper.make_node("Relu", [f"conv{number}"], [f"relu{number}"]))
+        last = f"relu{number}"
+    nodes += [
+        helper.make_node("GlobalAveragePool", [last], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "fc"], ["logits"]),
+    ]
+    ports = [
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)]
+        for name, shape in (("x", ["N", 3, 64, 64]), ("logits", ["N", 4]))
+    ]
+    stored = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()]
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save_model(helper.make_model(helper.make_graph(nodes, "net", *ports, stored), opset_imports=opset), path)
+    if later:
+        path = explain_file(path, tmp_path / "explained.onnx").path
+    done = explain_file(path, tmp_path / "ours.onnx", pixels=HALF)
+    display = Model.load(done.path).metadata.outputs.display
+    assert display.shift == pytest.approx((-0.5 + 1 / 16,) * 2, abs=0.12)
+    assert display.typical_contrast is not None and display.typical_contrast > 0
+    assert done.outputs.display == display and done.metadata is not None and done.metadata.outputs == done.outputs
 
 
 def test_it_needs_no_torch(tmp_path: Path) -> None:

@@ -562,7 +562,7 @@ class TestVerdict:
     def test_a_file_of_another_size_is_refused(self, run: Path, named_file: Path, scenes: Path, tmp_path: Path) -> None:
         spec = replace(read_run(run).input, height=40, width=40)
         write_run(run, replace(read_run(run), input=spec))
-        with pytest.raises(UsageError, match=r"takes 32 × 32 px, and its model was trained at 40 × 40"):
+        with pytest.raises(UsageError, match=r"takes 32 × 32 px, and its model takes 40 × 40"):
             validate_model(str(run))
 
     def test_checkpoints_and_data_are_named_by_their_hashes(self, run: Path) -> None:
