@@ -33,7 +33,7 @@ def layer(
     inputs = ["x", "weight", *([] if bias is None else [bias])]
     nodes = [
         helper.make_node("Identity", ["computed_source"], ["computed"], name="source"),
-        helper.make_node("Gemm", inputs, ["logits"], name="dense", **({"transB": 1} | settings)),
+        helper.make_node("Gemm", inputs, ["logits"], name="dense", **(settings or {"transB": 1})),
         helper.make_node("Gather", ["weight", "picked"], ["row"], name="row", axis=0),
         helper.make_node("MatMul", ["v", "weight"], ["back"], name="back"),
         *extra,
@@ -52,10 +52,11 @@ def layer(
 
 
 ODD = {
-    "transposed input": {"transA": 1},
+    "transposed input": {"transA": 1, "transB": 1},
     "weights by columns": {"transB": 0},
-    "scaled product": {"alpha": 0.5},
-    "scaled bias": {"beta": 2.0},
+    "weights by columns, by default": {"alpha": 1.0},
+    "scaled product": {"alpha": 0.5, "transB": 1},
+    "scaled bias": {"beta": 2.0, "transB": 1},
     "computed bias": {"bias": "computed"},
     "computed weight": {"weight": None},
 }
@@ -65,7 +66,7 @@ class TestWhatIsALayer:
     @pytest.mark.parametrize("left_alone", [{"dense"}, {"row"}, {"back", "others"}])
     def test_a_layer_that_is_left_alone_or_whose_weight_is_read_there(self, left_alone: set[str]) -> None:
         assert dense_layers(layer(), left_alone) == ["dense"]
-        assert dense_layers(layer(alpha=1.0, beta=1.0, transA=0, bias=None), left_alone) == ["dense"]
+        assert dense_layers(layer(alpha=1.0, beta=1.0, transA=0, transB=1, bias=None), left_alone) == ["dense"]
 
     def test_no_layer_that_the_quantizer_takes_itself(self) -> None:
         assert dense_layers(layer(), {"others"}) == []
@@ -160,6 +161,25 @@ def test_a_gradient_of_zeros_goes_back_as_zeros() -> None:
     session = open_session(graph.model, exact_int8=True)
     (back,) = session.run(["back"], {"x": X, "v": np.zeros_like(V), "picked": np.array([0])})
     np.testing.assert_array_equal(back, 0)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_gradient_of_one_output_goes_back_as_its_row(sign: int) -> None:
+    """Its only share is the largest one, which must be a whole byte step on either side."""
+    graph = layer()
+    quantize_dense(graph, {"dense": REACH}, Recipe(False))
+    session = open_session(graph.model, exact_int8=True)
+    v = np.zeros_like(V)
+    picked = np.array([0, 7, 9, 11, OUTPUTS - 1])
+    v[np.arange(IMAGES), picked] = sign * 2.5
+    back, row = session.run(["back", "row"], {"x": X, "v": v, "picked": picked})
+    np.testing.assert_allclose(back, sign * 2.5 * row, rtol=1e-5, atol=1e-9)
+
+
+def test_no_range_is_zero() -> None:
+    graph = layer()
+    quantize_dense(graph, {"dense": REACH}, Recipe(False))
+    assert constants_of(graph)["back_tiny"] == np.finfo(np.float32).tiny
 
 
 def test_only_the_layers_that_are_named_change() -> None:

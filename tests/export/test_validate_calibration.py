@@ -169,9 +169,26 @@ def test_what_chance_gives_is_the_mean_error_of_seeded_answers_that_are_as_right
 
 
 def test_equal_confidences_are_taken_in_the_order_of_images() -> None:
-    """Of equally sure images, the first 30 are the first bin."""
-    right = np.array([1.0] * 30 + [0.0] * 30)
-    assert expected_calibration_error(np.full(60, 0.5), right, bins=2) == pytest.approx(0.5)
+    """Bins end between equally sure images, of which the first ones are right."""
+    sure = np.random.default_rng(9).choice([0.4, 0.6, 0.8], 1000)
+    right = (np.arange(1000) < 500).astype(float)
+    assert expected_calibration_error(sure, right) == pytest.approx(
+        error_by_hand(sure.tolist(), right.tolist()), abs=1e-12
+    )
+
+
+@pytest.mark.filterwarnings("error")
+def test_answers_that_are_sure_and_right_have_no_error() -> None:
+    assert expected_calibration_error(np.ones(30), np.ones(30)) == 0
+    assert expected_calibration_error(np.zeros(30), np.ones(30)) == 1
+
+
+def test_large_logits_of_one_image_leave_the_others_as_they_are() -> None:
+    logits = np.array([[1e4, 0], [-1e4, 0], [0, math.log(3)], [1, 1]], np.float32)
+    found = calibration(logits, np.array([0, 0, 1, 0]), 2.0)
+    before = [0, 1e4, math.log(4 / 3), math.log(2)]
+    after = [0, 5e3, math.log(1 + 3**-0.5), math.log(2)]
+    assert (found.nll_before, found.nll) == pytest.approx((np.mean(before), np.mean(after)), rel=1e-6)
 
 
 def test_a_likelihood_that_the_temperature_does_not_change_takes_the_lowest() -> None:

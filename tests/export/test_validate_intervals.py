@@ -152,7 +152,7 @@ def test_a_figure_of_image_numbers_has_500_resamples_and_needs_two_images() -> N
 
 
 @pytest.mark.parametrize("percent", [5, 20, 50, 90])
-@pytest.mark.parametrize("n", [1, 10, 29, 73, 400])
+@pytest.mark.parametrize("n", [1, 6, 10, 29, 73, 400])
 def test_ends_of_a_percentile_are_ranks_of_the_binomial_distribution(n: int, percent: float) -> None:
     share, ranks = percent / 100, np.arange(1, n + 1)
     low = max((r for r in ranks if stats.binom.cdf(r - 1, n, share) <= 0.025), default=0)
@@ -182,6 +182,8 @@ def test_the_images_needed_are_those_of_the_formula() -> None:
     assert images_needed(12, 0.9, 1.0, 0.98, 1.0) == math.ceil(expected) == 18
     # All of the width is what no image shows: (0.2 · 3.689) / 0.1.
     assert images_needed(1, 0.5, 0.9, 0.6, 0.3) == math.ceil(-math.log(0.025) * 0.2 / 0.1)
+    # Without one, (0.5 / 0.2)² times as many: 18.75.
+    assert images_needed(3, 0.2, 0.7, 0.4) == 19
     assert images_needed(10, 0.5, math.inf, 0.6) is None
     assert images_needed(10, 0.5, 0.7, 0.5 + 1e-13) is None
 

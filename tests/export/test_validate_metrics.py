@@ -313,6 +313,17 @@ class TestResampling:
         maps = random_maps(5, 11, 14, 14)
         assert area_mean(maps, 9, 5).mean(axis=(1, 2)) == pytest.approx(maps.mean(axis=(1, 2)), abs=1e-6)
 
+    def test_maps_of_one_size_stay_as_they_are(self) -> None:
+        for height, width in ((4, 4), (3, 5)):
+            a, b = random_maps(1, 12, height, width), random_maps(2, 13, height, width)
+            assert all(x is y for x, y in zip(to_common_size(a, b), (a, b), strict=True))
+
+    def test_heights_meet_heights_and_widths_meet_widths(self) -> None:
+        a, b = to_common_size(random_maps(1, 12, 14, 7), random_maps(1, 13, 10, 8))
+        assert a.shape == b.shape == (1, 10, 7) and a.dtype == b.dtype == np.float32
+        a, b = to_common_size(random_maps(1, 12, 9, 20), random_maps(1, 13, 11, 8))
+        assert a.shape == b.shape == (1, 9, 8)
+
     def test_two_sizes_meet_at_the_smaller_height_and_width(self) -> None:
         a, b = to_common_size(random_maps(1, 12, 14, 7), random_maps(1, 13, 8, 8))
         assert a.shape == b.shape == (1, 8, 7)

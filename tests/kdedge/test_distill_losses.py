@@ -532,6 +532,9 @@ class TestDistance:
         a, b = torch.stack([*constants, small, large]), torch.stack([*[small] * 4, small, large])
         assert pearson(a, b).tolist() == pytest.approx([0, 0, 0, 0, 1, 1], abs=1e-6)
         assert pearson(b, a).tolist() == pytest.approx([0, 0, 0, 0, 1, 1], abs=1e-6)
+        # Rounding leaves each of them the same small number in all cells, which would correlate.
+        a, b = torch.stack([*constants[1:], large]), torch.stack([*constants[2:], constants[1], large])
+        assert pearson(a, b).tolist() == pytest.approx([0, 0, 0, 1], abs=1e-6)
 
     def test_maps_of_one_size_stay_as_they_are(self) -> None:
         a, b = torch.randn(2, 3, 5, 5), torch.randn(2, 3, 5, 5)

@@ -20,7 +20,9 @@ from kdedge.distill.augment import Augmentation
 from kdedge.distill.augment.views import seed_of
 from kdedge.distill.loop import evaluate
 from kdedge.distill.loop.epoch import Position, train_epoch
-from kdedge.distill.losses.lesson import Answer
+from kdedge.distill.loop.schedule import learning_rate
+from kdedge.distill.losses import TERMS
+from kdedge.distill.losses.lesson import Answer, Lesson
 from kdedge.distill.machine.group import Group
 from kdedge.distill.run import Request, start_run
 from kdedge.distill.settings.recipe import Recipe
@@ -64,6 +66,24 @@ def test_a_step_follows_the_gradient_of_the_weighted_loss_and_decays_weights(
         expected = -0.02 * (1 + MOMENTUM) * (gradient + weight_decay * start)
         # Batch statistics have moved between the two forward passes, not what they compute with.
         torch.testing.assert_close(parameter.detach() - start, expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("names", [("mapall", "hint", "dist"), ("at", "map"), ("hint",), ("ce",)])
+def test_the_terms_of_a_step_see_the_maps_and_layers_of_both(scenes: Path, names: tuple[str, ...]) -> None:
+    """The same as terms that are given both networks' answers to the images, and the projections of the layers."""
+    recipe = replace(RECIPE, loss=dict.fromkeys(names, 1.0))
+    trainer = tiny_trainer(scenes, recipe, teacher=a_teacher())
+    learner, batch = trainer.learner, next(trainer.batches.of(0))
+    learner.student.train()
+    taught = batch.taught
+    classes = 0 if taught is None or taught.classes is None else taught.classes
+    answer = learner.student(batch.images, classes)
+    projected = tuple(project(layer) for project, layer in zip(learner.projections, answer.features, strict=False))
+    assert bool(projected) == ("hint" in names)
+    lesson = Lesson(answer, taught, batch.targets, recipe.temperature, projected)
+    expected = [TERMS[name].compute(lesson).item() for name in names]
+    found = learner.learn(batch.images, batch.targets, taught, torch.ones(len(names)), 0.01)
+    assert found.tolist() == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_learning_rate_changes_with_every_step(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,9 +179,11 @@ class Apart(Group):
 
     def average(self, parameters: Iterable[nn.Parameter]) -> None:
         """The mean of equal gradients."""
+        assert all(parameter.grad is not None for parameter in parameters)
 
     def mean(self, value: Tensor) -> None:
         """The mean of equal tensors."""
+        assert value.isfinite().all()
 
     def stack(self, value: Tensor) -> Tensor:
         """Equal tensors."""
@@ -240,12 +262,15 @@ def test_an_epoch_has_random_numbers_of_its_own(scenes: Path, monkeypatch: pytes
     assert repeated == drawn[len(repeated) : 2 * len(repeated)]
 
 
-def test_a_loss_that_is_no_number_ends_the_epoch_with_a_smaller_rate(scenes: Path) -> None:
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_loss_that_is_no_number_ends_the_epoch_with_a_smaller_rate(scenes: Path, stopped: bool) -> None:
     trainer = tiny_trainer(scenes, RECIPE)
     with torch.no_grad():
         next(iter(trainer.learner.student.model.parameters())).fill_(torch.nan)
     with pytest.raises(KdedgeError) as caught:
-        train_epoch(trainer.learner, trainer.batches, RECIPE, Position(({},)))
+        train_epoch(trainer.learner, trainer.batches, RECIPE, Position(({},)), must_stop=lambda: stopped)
+    rate = learning_rate(3 if stopped else 5, 9, 0.05, RECIPE.warmup_fraction)
+    assert f"rate {rate:.3g}" in str(caught.value)
     assert "epoch 2" in str(caught.value) and "--lr 0.0125" in str(caught.value)
 
 
