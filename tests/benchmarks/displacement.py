@@ -32,7 +32,8 @@ def main(data: str, *files: str) -> None:
         decoded = decode(collection.val, model.metadata.input)
         masks = object_masks(boxes, decoded.samples, model.metadata.input)
         known = [index for index, mask in enumerate(masks) if mask is not None and mask.any()]
-        images, objects = decoded.images[known], [masks[index] for index in known]
+        images = decoded.images[known]
+        objects = [mask for mask in masks if mask is not None and mask.any()]
         targets = decoded.targets[known] if collection.labels == model.metadata.labels else None
         maps = predict(model, images, targets).maps
         assert maps is not None
@@ -40,9 +41,10 @@ def main(data: str, *files: str) -> None:
         across, down = outputs.display.shift
         found = localise_all({"as it lies": maps, "moved": maps}, images, objects, {"moved": (across, down)})
         before, after = found["as it lies"], found["moved"]
-        size = images.shape[1:3]
+        height, width = images.shape[1:3]
         raw, moved = (
-            _offset(upsampled(maps, *size, shift), np.stack(objects), maps) for shift in ((0.0, 0.0), (across, down))
+            _offset(upsampled(maps, height, width, shift), np.stack(objects), maps)
+            for shift in ((0.0, 0.0), (across, down))
         )
         cells = f"{maps.shape[1]} × {maps.shape[2]}"
         print(

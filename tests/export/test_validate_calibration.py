@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
+from scipy.stats import foldnorm
 
+from kdedge_export.validate.calibration import (
+    _SIMULATIONS as SIMULATIONS,
+)
 from kdedge_export.validate.calibration import (
     BINS,
     HIGHEST,
@@ -15,6 +19,7 @@ from kdedge_export.validate.calibration import (
     expected_calibration_error,
     fit_temperature,
 )
+from kdedge_export.validate.intervals import interval_of, mean_interval
 
 
 def answers(n: int, seed: int, sharpness: float = 1.0, classes: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -113,6 +118,88 @@ def test_the_temperature_mends_what_it_is_meant_to() -> None:
     assert found.nll < found.nll_before and found.ece < 2 * found.ece_by_chance
     ends = found.intervals["ece_before"]
     assert ends is not None and ends.low <= found.ece_before <= ends.high
+
+
+def error_by_hand(sure: list[float], right: list[float]) -> float:
+    """Bins of equally many images; twice the distance less the mean distance that a second draw would have."""
+    bins = max(1, min(BINS, len(sure) // 25))
+    ranked, total = sorted(range(len(sure)), key=lambda i: sure[i]), 0.0
+    for number in range(bins):
+        part = ranked[number * len(sure) // bins : (number + 1) * len(sure) // bins]
+        accuracy, mean = (sum(values[i] for i in part) / len(part) for values in (right, sure))
+        distance, spread = abs(accuracy - mean), math.sqrt(accuracy * (1 - accuracy) / len(part))
+        again = distance if spread == 0 else float(foldnorm(distance / spread, scale=spread).mean())
+        total += len(part) * (2 * distance - again)
+    return min(max(total / len(sure), 0.0), 1.0)
+
+
+@pytest.mark.parametrize("n", [40, 137, 400])
+def test_every_figure_is_that_of_plain_loops(n: int) -> None:
+    logits, targets = answers(n, 6, sharpness=2.5)
+    found = calibration(logits, targets, 1.75)
+    right = [float(row.argmax() == target) for row, target in zip(logits, targets, strict=True)]
+    before, after = confidence(logits), confidence(logits / 1.75)
+    losses = [
+        np.array([-log_softmax(row.astype(float) / t)[target] for row, target in zip(logits, targets, strict=True)])
+        for t in (1.0, 1.75)
+    ]
+    flags = np.array(right)
+    assert (found.n, found.temperature) == (n, 1.75)
+    assert found.ece_before == pytest.approx(error_by_hand(before.tolist(), right), abs=1e-6)
+    assert found.ece == pytest.approx(error_by_hand(after.tolist(), right), abs=1e-6)
+    assert (found.nll_before, found.nll) == pytest.approx((losses[0].mean(), losses[1].mean()), rel=1e-5)
+    assert set(found.intervals) == {"ece_before", "ece", "nll_before", "nll"}
+    for name, scores in (("nll_before", losses[0]), ("nll", losses[1])):
+        ends, expected = found.intervals[name], mean_interval(scores)
+        assert ends is not None and expected is not None
+        assert (ends.low, ends.high) == pytest.approx((expected.low, expected.high), rel=1e-5)
+    for name, sure in (("ece_before", before), ("ece", after)):
+        ends = found.intervals[name]
+        expected = interval_of(lambda index, sure=sure: expected_calibration_error(sure[index], flags[index]), n)
+        assert ends is not None and expected is not None
+        assert (ends.low, ends.high) == pytest.approx((expected.low, expected.high), abs=1e-5)
+
+
+def test_what_chance_gives_is_the_mean_error_of_seeded_answers_that_are_as_right_as_they_are_sure() -> None:
+    logits, targets = answers(60, 7)
+    sure = confidence(logits)
+    drawn = np.random.default_rng(0).random((SIMULATIONS, 60)) < sure
+    expected = np.mean([error_by_hand(sure.tolist(), row.astype(float).tolist()) for row in drawn])
+    assert calibration(logits, targets, 1.0).ece_by_chance == pytest.approx(expected, abs=2e-3)
+
+
+def test_equal_confidences_are_taken_in_the_order_of_images() -> None:
+    """Bins end between equally sure images, of which the first ones are right."""
+    sure = np.random.default_rng(9).choice([0.4, 0.6, 0.8], 1000)
+    right = (np.arange(1000) < 500).astype(float)
+    assert expected_calibration_error(sure, right) == pytest.approx(
+        error_by_hand(sure.tolist(), right.tolist()), abs=1e-12
+    )
+
+
+@pytest.mark.filterwarnings("error")
+def test_answers_that_are_sure_and_right_have_no_error() -> None:
+    assert expected_calibration_error(np.ones(30), np.ones(30)) == 0
+    assert expected_calibration_error(np.zeros(30), np.ones(30)) == 1
+
+
+def test_large_logits_of_one_image_leave_the_others_as_they_are() -> None:
+    logits = np.array([[1e4, 0], [-1e4, 0], [0, math.log(3)], [1, 1]], np.float32)
+    found = calibration(logits, np.array([0, 0, 1, 0]), 2.0)
+    before = [0, 1e4, math.log(4 / 3), math.log(2)]
+    after = [0, 5e3, math.log(1 + 3**-0.5), math.log(2)]
+    assert (found.nll_before, found.nll) == pytest.approx((np.mean(before), np.mean(after)), rel=1e-6)
+
+
+def test_a_likelihood_that_the_temperature_does_not_change_takes_the_lowest() -> None:
+    assert fit_temperature(np.zeros((3, 2), np.float32), np.zeros(3, np.int64)) == LOWEST
+
+
+@pytest.mark.parametrize("extreme", [0.06, 15.0])
+def test_temperatures_near_an_end_are_not_rounded_to_it(extreme: float) -> None:
+    logits, targets = answers(4000, 8, sharpness=extreme)
+    assert fit_temperature(logits, targets) == pytest.approx(extreme, rel=0.1)
+    assert LOWEST < fit_temperature(logits, targets) < HIGHEST
 
 
 def test_few_images_are_one_bin() -> None:

@@ -15,6 +15,7 @@ from kdedge_export.validate.gates import (
     check_input,
     check_labels,
     check_sanity,
+    check_unchanged,
 )
 from kdedge_export.validate.kept import check_comparison
 from kdedge_export.validate.sanity import Sanity
@@ -200,6 +201,65 @@ def test_another_input_than_in_training_fails() -> None:
         assert check_input("fp32", trained, stated).outcome == "failed"
 
 
+def test_labels_and_input_are_shares_that_must_be_whole() -> None:
+    labels = check_labels("int8", ("a", "b", "c", "d"), ("a", "c", "b", "d"))
+    assert (labels.key, labels.measured, labels.relation, labels.bound, labels.unit) == (
+        "int8_labels", 0.5, ">=", 1.0, "share",
+    )  # fmt: skip
+    assert labels.name.startswith("int8 labels")
+    assert check_labels("int8", ("a",), ("a",)).measured == 1
+    trained = ImageInput(32, 32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    stated = check_input("fp32", trained, replace(trained, resize="squash"))
+    fields = len(vars(trained))
+    assert (stated.key, stated.measured, stated.relation, stated.bound, stated.unit) == (
+        "fp32_input", (fields - 1) / fields, ">=", 1.0, "share",
+    )  # fmt: skip
+    assert stated.name.startswith("fp32 input")
+
+
+def test_labels_of_no_class_keep_nothing() -> None:
+    assert check_labels("fp32", (), ()).measured == 0
+
+
+@pytest.mark.parametrize("test", ["class", "picture", "head"])
+@pytest.mark.parametrize("method", ["gradcam", "eigencam"])
+def test_a_sanity_check_has_the_fields_of_its_bound(test: str, method: str) -> None:
+    ends = Interval(0.2, 0.5)
+    row = Sanity(test, "int8", 0.3, 0.3, {"alike": ends, "pearson": None})  # type: ignore[arg-type]
+    found = check_sanity(row, 12, method, Gates(map_stays=0.7))
+    assert (found.key, found.relation, found.bound, found.unit) == (
+        f"int8_map_follows_{test}", "<=", 0.7, "correlation",
+    )  # fmt: skip
+    words = {"class": "another class", "picture": "another picture", "head": "a random head"}
+    assert found.name.startswith("int8 map") and found.name.endswith(words[test])
+    if method == "eigencam" and test != "picture":
+        assert (found.outcome, found.measured, found.interval) == ("not measured", None, None)
+    else:
+        assert (found.outcome, found.measured, found.interval) == ("passed", 0.3, ends)
+
+
+def test_the_images_that_sanity_needs_count_one_map_that_stays_as_it_is() -> None:
+    unsure = Sanity("class", "int8", 0.9, 0.9, {"alike": Interval(0.8, 1.0), "pearson": None})
+    found = check_sanity(unsure, 12, "gradcam", Gates())
+    # See `intervals.images_needed`: an unseen picture scores 1.
+    unseen = -math.log(0.025) * 0.1
+    assert found.images_needed == math.ceil(unseen / 0.08 + (12 - unseen / 0.1) * (0.1 / 0.08) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("test", "outcome", "needed", "token"),
+    [("class", "not measured", None, "no other class"), ("picture", "not shown", 2, "1 image")],
+)
+def test_a_change_that_cannot_be_made_is_no_proof(test: str, outcome: str, needed: int | None, token: str) -> None:
+    found = check_unchanged("fp32", test, Gates(map_stays=0.7))  # type: ignore[arg-type]
+    bound = (found.key, found.name, found.measured, found.relation, found.bound, found.unit)
+    assert bound == (
+        f"fp32_map_follows_{test}", f"fp32 map like that of another {test}", None, "<=", 0.7, "correlation",
+    )  # fmt: skip
+    assert (found.outcome, found.images_needed) == (outcome, needed)
+    assert token in (found.reason or "")
+
+
 def test_maps_that_follow_nothing_fail() -> None:
     follows = Sanity("class", "int8", 0.3, 0.3, {"alike": Interval(0.2, 0.5), "pearson": None})
     assert check_sanity(follows, 12, "gradcam", Gates()).passed
@@ -238,7 +298,10 @@ class TestFaithfulness:
         (unsure,) = self.check(64, 0.07, -0.01)
         assert (unsure.outcome, unsure.images_needed) == ("not shown", None)
         (fewer,) = self.check(30, 0.07, -0.01)
-        assert fewer.outcome == "not shown" and fewer.images_needed is not None and fewer.images_needed > 30
+        # See `intervals.images_needed`: an unseen picture has the worst margin, -0.5, as the images are few.
+        unseen = -math.log(0.025) * 0.57
+        assert fewer.outcome == "not shown"
+        assert fewer.images_needed == math.ceil(unseen / 0.07 + (30 - unseen / 0.08) * (0.08 / 0.07) ** 2)
 
     def test_so_few_images_judge_nothing(self) -> None:
         assert self.check(29, 0.07, 0.03) == ()
@@ -251,6 +314,17 @@ class TestBudgets:
         assert check_budgets("int8", self.FOOTPRINT, Budgets()) == ()
         checks = check_budgets("int8", self.FOOTPRINT, Budgets(file_mb=4.0, parameters=999_999))
         assert {check.key: check.passed for check in checks} == {"int8_file_mb": True, "int8_parameters": False}
+
+    def test_each_budget_is_a_check_of_its_figure(self) -> None:
+        budgets = Budgets(file_mb=5.0, parameters=2_000_000, latency_ms=9.0, peak_memory_mb=128.0)
+        checks = check_budgets("fp32", self.FOOTPRINT, budgets)
+        assert [(check.key, check.measured, check.relation, check.bound, check.unit) for check in checks] == [
+            ("fp32_file_mb", 4.0, "<=", 5.0, "MB"),
+            ("fp32_parameters", 1_000_000, "<=", 2_000_000, "count"),
+            ("fp32_peak_memory_mb", 100.0, "<=", 128.0, "MB"),
+            ("fp32_latency_ms", 10.0, "<=", 9.0, "ms"),
+        ]
+        assert checks[1].name == "fp32 parameters"
 
     def test_what_was_measured_here_says_so(self) -> None:
         checks = check_budgets("int8", self.FOOTPRINT, Budgets(latency_ms=9.0, peak_memory_mb=128))

@@ -1,5 +1,6 @@
 """Intervals are those of the bootstrap, cover what they should, and say what more images would do."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -19,6 +20,7 @@ from kdedge_export.validate.intervals import (
     interval_of,
     mean_interval,
     percentile_interval,
+    rounded_up,
     unseen_share,
 )
 from kdedge_export.validate.kept import check_comparison
@@ -90,6 +92,100 @@ def test_so_few_images_have_no_interval_of_a_percentile() -> None:
     assert percentile_interval(np.ones(71), 5) is None
     assert percentile_interval(np.append(np.ones(71), np.nan), 5) is None
     assert percentile_interval(np.ones(72), 5) == Interval(1.0, 1.0)
+
+
+def weighted_ends(values: np.ndarray, counts: np.ndarray, bounds: tuple[float, float]) -> tuple[float, float]:
+    """Draw a weight for each image and one for an image on the bound, and take quantiles of the means."""
+    held = 2**22 // len(values)
+    draws = max(2000, min(50_000, held))
+    generator, means = np.random.default_rng(0), ([], [])
+    for start in range(0, draws, held):
+        size = (min(held, draws - start), len(values))
+        drawn = generator.standard_exponential(size) if (counts == 1).all() else generator.standard_gamma(counts, size)
+        extra = generator.standard_exponential(size[0])
+        for bound, found in zip(bounds, means, strict=True):
+            found.append(((drawn * values).sum(axis=1) + extra * bound) / (drawn.sum(axis=1) + extra))
+    return float(np.quantile(np.concatenate(means[0]), 0.025)), float(np.quantile(np.concatenate(means[1]), 0.975))
+
+
+@pytest.mark.parametrize("n", [2, 7, 3000])
+@pytest.mark.parametrize("bounds", [SHARE, DIFFERENCE, (-2.0, 3.0)])
+def test_ends_of_a_bounded_mean_are_quantiles_of_weighted_means(n: int, bounds: tuple[float, float]) -> None:
+    scores = np.random.default_rng(n).random(n)
+    assert ends(mean_interval(scores, bounds)) == pytest.approx(
+        weighted_ends(np.sort(scores), np.ones(n), bounds), abs=1e-9
+    )
+    assert ends(mean_interval(scores, bounds, 5.0)) == pytest.approx(
+        tuple(5 * end for end in weighted_ends(np.sort(scores), np.ones(n), bounds)), abs=1e-9
+    )
+
+
+def test_equal_scores_weigh_what_their_images_do() -> None:
+    scores = np.repeat([0.5, 0.1, 0.9], [3, 1, 6])
+    expected = weighted_ends(np.array([0.1, 0.5, 0.9]), np.array([1, 3, 6]), SHARE)
+    assert ends(mean_interval(scores, SHARE)) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("n", [2, 5, 3000])
+def test_ends_of_an_unbounded_mean_are_quantiles_of_seeded_resamples(n: int) -> None:
+    scores, generator, held = np.random.default_rng(n).normal(size=n), np.random.default_rng(0), 2**22 // n
+    means = [
+        scores[generator.integers(0, n, (min(held, 2000 - start), n))].mean(axis=1) for start in range(0, 2000, held)
+    ]
+    expected = np.quantile(np.concatenate(means), [0.025, 0.975])
+    assert ends(mean_interval(scores)) == pytest.approx(expected, abs=1e-12)
+    assert ends(mean_interval(scores, scale=3.0)) == pytest.approx(3 * expected, abs=1e-12)
+
+
+def test_a_figure_of_image_numbers_has_500_resamples_and_needs_two_images() -> None:
+    seen: list[np.ndarray] = []
+
+    def figure(index: np.ndarray) -> float:
+        seen.append(index)
+        return float(index.sum())
+
+    found = ends(interval_of(figure, 6))
+    drawn = np.random.default_rng(0).integers(0, 6, (500, 6))
+    np.testing.assert_array_equal(np.stack(seen), drawn)
+    assert found == pytest.approx(np.quantile(drawn.sum(axis=1), [0.025, 0.975]))
+    assert interval_of(figure, 1) is None
+
+
+@pytest.mark.parametrize("percent", [5, 20, 50, 90])
+@pytest.mark.parametrize("n", [1, 6, 10, 29, 73, 400])
+def test_ends_of_a_percentile_are_ranks_of_the_binomial_distribution(n: int, percent: float) -> None:
+    share, ranks = percent / 100, np.arange(1, n + 1)
+    low = max((r for r in ranks if stats.binom.cdf(r - 1, n, share) <= 0.025), default=0)
+    high = min((r for r in ranks if stats.binom.sf(r - 1, n, share) <= 0.025), default=n + 1)
+    found = percentile_interval(np.random.default_rng(1).permutation(n) + 1.0, percent)
+    assert found == (Interval(float(low), float(high)) if low >= 1 and high <= n else None)
+
+
+@pytest.mark.parametrize(("percent", "fewest"), [(5, 72), (1, 368), (10, 36), (50, 6)])
+def test_the_fewest_images_for_a_percentile(percent: float, fewest: int) -> None:
+    assert (1 - percent / 100) ** fewest <= 0.025 < (1 - percent / 100) ** (fewest - 1)
+    assert fewest_for_percentile(percent) == fewest
+
+
+@pytest.mark.parametrize(
+    ("images", "rounded"),
+    [(0, 0), (0.2, 1), (1, 1), (9.2, 10), (10, 10), (99.1, 100), (100.5, 110), (1234, 1300), (1300, 1300)],
+)
+def test_numbers_are_rounded_up_to_two_digits(images: float, rounded: int) -> None:
+    assert rounded_up(images) == rounded
+
+
+def test_the_images_needed_are_those_of_the_formula() -> None:
+    # Unseen images: 3.689 · |1 - 0.9| = 0.3689; a margin of 0.08, a width of 0.1.
+    unseen = -math.log(0.025) * 0.1
+    expected = unseen / 0.08 + (12 - unseen / 0.1) * (0.1 / 0.08) ** 2
+    assert images_needed(12, 0.9, 1.0, 0.98, 1.0) == math.ceil(expected) == 18
+    # All of the width is what no image shows: (0.2 · 3.689) / 0.1.
+    assert images_needed(1, 0.5, 0.9, 0.6, 0.3) == math.ceil(-math.log(0.025) * 0.2 / 0.1)
+    # Without one, (0.5 / 0.2)² times as many: 18.75.
+    assert images_needed(3, 0.2, 0.7, 0.4) == 19
+    assert images_needed(10, 0.5, math.inf, 0.6) is None
+    assert images_needed(10, 0.5, 0.7, 0.5 + 1e-13) is None
 
 
 def test_one_image_has_no_bootstrap_and_nan_is_no_image() -> None:

@@ -21,6 +21,7 @@ from kdedge_export.validate import Gates, metrics, predict
 from kdedge_export.validate.baselines import centre_maps, edge_maps, random_maps, upsampled
 from kdedge_export.validate.faithfulness import STEPS, areas, faithfulness
 from kdedge_export.validate.gates import check_sanity
+from kdedge_export.validate.intervals import mean_interval
 from kdedge_export.validate.localisation import localise, localise_all
 from kdedge_export.validate.robustness import DISTURBANCES, disturbed, robustness
 from kdedge_export.validate.sanity import _alike, _head_weight, sanity
@@ -99,6 +100,16 @@ class TestLocalisation:
     def test_a_map_without_evidence_finds_nothing(self) -> None:
         nothing = {"none": np.full((24, 8, 8), -1.0, dtype=np.float32) * np.arange(1, 65).reshape(8, 8)}
         assert localise_all(nothing, IMAGES, [self.MASK] * 24, {})["none"].energy_inside == 0.0
+
+    def test_each_figure_has_the_interval_of_a_share(self) -> None:
+        maps = np.random.default_rng(5).normal(size=(24, 8, 8)).astype(np.float32)
+        hits, energies = localise(maps, [self.MASK] * 24)
+        found = localise_all({"fp32": maps}, IMAGES, [self.MASK] * 24)["fp32"]
+        assert (found.pointing, found.energy_inside) == pytest.approx((hits.mean(), energies.mean()))
+        assert found.intervals == {
+            "pointing": mean_interval(hits, (0.0, 1.0)),
+            "energy_inside": mean_interval(energies, (0.0, 1.0)),
+        }
 
     def test_the_baselines_stand_beside_the_models(self) -> None:
         on_it = np.zeros((24, 8, 8), dtype=np.float32)

@@ -103,7 +103,7 @@ class TestFromOnnx:
         assert done.code == 0, done.err
         assert done.out == ""
         assert "[✓] its own outputs are the original's" in done.err
-        assert "map: Grad-CAM, agrees with differences of the logits" in done.err
+        assert "map: HiResCAM, agrees with differences of the logits" in done.err
         assert "8 × 8 cells, GAP+Linear head" in done.err
         assert re.search(
             r"the map costs 1\.\d+ × the MACs and, measured here on one thread, ([1-9]\d*\.\d+ × the|no) time", done.err
@@ -141,7 +141,7 @@ class TestFromOnnx:
         assert command("export", "--from-onnx", theirs, "-o", first).code == 0
         done = command("export", "--from-onnx", first, "-o", second, "--mean", "0.5", "--std", "0.5")
         assert done.code == 0, done.err
-        assert "map: Grad-CAM, as it was" in done.err
+        assert "map: HiResCAM, as it was" in done.err
         assert Model.load(second).has_map
 
     @pytest.mark.parametrize(

@@ -2,8 +2,9 @@
 
 import inspect
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from kdedge.distill.losses import TERMS
 from kdedge.distill.losses.distance import at_common_size, pearson
 from kdedge.distill.losses.lesson import Answer, Lesson
 from kdedge.distill.losses.mapall import MOST_PROBABLE
+from kdedge.distill.losses.objective import Objective
+from kdedge.distill.machine.group import Group
 
 MAP_TERMS = [name for name, term in TERMS.items() if term.map_classes]
 FOLLOWS = {"ls": "code", "dkd": "paper", "dist": "code", "at": "code", "cat": "code", "e2": "paper"}
@@ -218,6 +221,11 @@ class TestDecoupledSoftLabels:
         lesson = random_lesson(temperature=temperature)
         assert term("dkd", lesson, others=others).item() == pytest.approx(self.by_hand(lesson, others), rel=1e-4)
 
+    def test_the_last_classes_may_be_the_right_ones_of_no_image(self) -> None:
+        lesson = random_lesson()
+        lesson = replace(lesson, targets=torch.eye(5)[[0, 2, 0]])
+        assert term("dkd", lesson).item() == pytest.approx(self.by_hand(lesson, 8.0), rel=1e-4)
+
     def test_it_is_kd_when_the_others_weigh_what_the_teacher_leaves_them(self) -> None:
         """Zhao et al. 2022, eq. 5: KD = TCKD + (1 - p_T(y)) NCKD."""
         lesson = random_lesson(batch=1)
@@ -349,6 +357,13 @@ class TestRectifiedMap:
             expected.append(1 - ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs))
         assert term("e2", lesson).item() == pytest.approx(np.mean(expected), abs=1e-5)
 
+    @pytest.mark.parametrize("scale", [1e-3, 1e3])
+    def test_it_is_blind_to_the_scale_of_either_map(self, scale: float) -> None:
+        student, teacher = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(3))
+        expected = term("e2", lesson_of_maps(student, teacher, torch.zeros(3))).item()
+        assert term("e2", lesson_of_maps(scale * student, teacher, torch.zeros(3))).item() == pytest.approx(expected)
+        assert term("e2", lesson_of_maps(student, scale * teacher, torch.zeros(3))).item() == pytest.approx(expected)
+
     def test_a_map_that_is_nowhere_positive_costs_1_and_learns_nothing(self) -> None:
         """The hole that `map` has not."""
         student = -torch.rand(2, 6, 6) - 0.1
@@ -434,8 +449,13 @@ class TestAnyMapTerm:
         assert student.grad is not None and student.grad.isfinite().all()
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", sorted(TERMS))
 class TestAnyTerm:
+    def test_its_defaults_are_the_settings_of_the_table(self, name: str) -> None:
+        lesson = random_lesson(9)
+        assert term(name, lesson).item() == term(name, lesson, **TERMS[name].settings).item()
+
     def test_it_is_a_finite_number_that_teaches_the_student(self, name: str) -> None:
         lesson = random_lesson()
         student = lesson.student
@@ -506,9 +526,65 @@ class TestDistance:
         pearson(constant, torch.randn(2, 49)).sum().backward()
         assert constant.grad is not None and constant.grad.isfinite().all()
 
+    def test_rows_do_not_depend_on_each_other(self) -> None:
+        constants = [torch.full((49,), value) for value in (0.1, 0.7, 3.3, 1000.1)]
+        small, large = 1e-3 * torch.linspace(-1, 1, 49), 1e6 * torch.randn(49)
+        a, b = torch.stack([*constants, small, large]), torch.stack([*[small] * 4, small, large])
+        assert pearson(a, b).tolist() == pytest.approx([0, 0, 0, 0, 1, 1], abs=1e-6)
+        assert pearson(b, a).tolist() == pytest.approx([0, 0, 0, 0, 1, 1], abs=1e-6)
+        # Rounding leaves each of them the same small number in all cells, which would correlate.
+        a, b = torch.stack([*constants[1:], large]), torch.stack([*constants[2:], constants[1], large])
+        assert pearson(a, b).tolist() == pytest.approx([0, 0, 0, 1], abs=1e-6)
+
     def test_maps_of_one_size_stay_as_they_are(self) -> None:
         a, b = torch.randn(2, 3, 5, 5), torch.randn(2, 3, 5, 5)
         assert all(x is y for x, y in zip(at_common_size(a, b), (a, b), strict=True))
+
+
+@pytest.mark.parametrize("name", ["at", "hint"])
+def test_a_layer_without_a_partner_is_an_error(name: str) -> None:
+    lesson = random_lesson()
+    fewer = replace(lesson.taught, features=lesson.taught.features[:1])
+    with pytest.raises(ValueError, match="zip"):
+        term(name, replace(lesson, teacher=fewer))
+
+
+@dataclass(frozen=True)
+class WithPartner(Group):
+    """Two processes, of which the other one holds the second half of a batch."""
+
+    size: int = 2
+    others: tuple[Tensor, ...] = ()
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The rows of both, whichever answer they are of."""
+        (partner,) = (whole[len(rows) :] for whole in self.others if torch.equal(whole[: len(rows)], rows))
+        return torch.cat([rows, partner])
+
+
+class TestObjective:
+    SETTINGS: ClassVar = {"ce": {}, "dkd": {"others": 2.0}, "dist": {}, "map": {}, "kd": {}}
+
+    def test_its_values_are_those_of_its_terms_in_order(self) -> None:
+        lesson = random_lesson(6)
+        values = Objective(self.SETTINGS).values(lesson, Group())
+        expected = [term(name, lesson, **settings).item() for name, settings in self.SETTINGS.items()]
+        assert values.tolist() == pytest.approx(expected, rel=1e-6)
+        assert values.dtype == torch.float32
+
+    def test_terms_of_the_whole_batch_gather_logits_and_others_do_not(self) -> None:
+        whole = random_lesson(6, batch=8)
+
+        def half(answer: Answer) -> Answer:
+            return Answer(answer.logits[:4], answer.classes[:4], answer.maps[:4], tuple(f[:4] for f in answer.features))
+
+        mine = replace(whole, student=half(whole.student), teacher=half(whole.taught), targets=whole.targets[:4])
+        group = WithPartner(others=(whole.student.logits, whole.taught.logits))
+        values = Objective(self.SETTINGS).values(mine, group)
+        expected = [
+            term(name, whole if name == "dist" else mine, **settings).item() for name, settings in self.SETTINGS.items()
+        ]
+        assert values.tolist() == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_projection_learns_what_a_hint_says() -> None:

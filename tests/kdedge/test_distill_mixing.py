@@ -105,6 +105,29 @@ def test_cutmix_boxes_have_uniform_areas_and_centres_for_alpha_one() -> None:
     assert abs((tall * wide).mean() - (1 / 2 - 1 / 5 + 1 / 48)) < 0.01
 
 
+def test_boxes_of_cutmix_end_at_the_edges_of_the_image() -> None:
+    """Small boxes and large ones, with centres anywhere: every edge cuts some off."""
+    boxes = draw_mixing(Augmentation(cutmix=0.1), 5000, 8, 12, seeded(10)).boxes
+    assert boxes.dtype == torch.int64
+    assert boxes.amin(dim=0).tolist() == [0, 0, 0, 0] and boxes.amax(dim=0).tolist() == [8, 12, 8, 12]
+
+
+@pytest.mark.parametrize("augmentation", [MIXUP, CUTMIX, Augmentation(mixup=1.0, cutmix=1.0)])
+def test_a_mixture_is_boxes_of_whole_pixels_and_float32_weights(augmentation: Augmentation) -> None:
+    mixing = draw_mixing(augmentation, 50, 8, 12, seeded(11))
+    assert (mixing.boxes.dtype, mixing.weight.dtype) == (torch.int64, torch.float32)
+    images, _ = blend(ring(pictures(50, 8, 12)), ring(distributions(50, 3)), mixing)
+    assert images.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("augmentation", [MIXUP, CUTMIX, Augmentation(mixup=1.0, cutmix=1.0)])
+def test_a_mixture_lies_on_the_device_of_its_generator(augmentation: Augmentation) -> None:
+    """The default device is another one, on which drawing with this generator fails."""
+    with torch.device("meta"):
+        mixing = draw_mixing(augmentation, 5, 8, 12, seeded(12))
+    assert mixing.boxes.device.type == mixing.weight.device.type == "cpu"
+
+
 def test_when_both_are_asked_for_each_image_has_either() -> None:
     mixing = draw_mixing(Augmentation(mixup=1.0, cutmix=1.0), 2000, 16, 16, seeded(7))
     is_cut = mixing.weight == 1

@@ -19,6 +19,19 @@ def test_a_box_covers_the_pixels_whose_centres_it_holds() -> None:
     assert box_mask(narrower, 4, 6)[0, 1].tolist() == [False, False, False, True, True, False]
 
 
+def test_a_centre_on_the_edge_belongs_to_the_box_to_its_right_and_below() -> None:
+    """So that boxes side by side share no pixel and leave none out."""
+    left_above, right_below = np.array([[0.0, 0.0, 2.5, 1.5], [2.5, 1.5, 6.0, 4.0]], dtype=np.float32)
+    first, second = box_mask(np.stack([left_above, right_below]), 4, 6)
+    assert np.argwhere(first).tolist() == [[0, 0], [0, 1]]
+    assert np.argwhere(second)[0].tolist() == [1, 2] and second.sum() == 3 * 4
+
+
+def test_boxes_are_float32() -> None:
+    spec = ImageInput(48, 48, (0.5,) * 3, (0.5,) * 3)
+    assert boxes_at_input(BOXES.astype(np.float64), 200, 320, spec).dtype == np.float32
+
+
 @pytest.mark.parametrize("rule", [{}, {"resize": "squash"}, {"crop_fraction": 0.8}, {"resize": "letterbox"}])
 def test_a_box_lies_where_the_models_picture_of_it_does(rule: dict[str, object]) -> None:
     """Paint the box, bring the picture to size as the device does, and look where it went."""

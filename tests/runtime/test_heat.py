@@ -23,6 +23,22 @@ def test_only_positive_evidence_is_shown_and_nothing_exceeds_full_heat() -> None
     np.testing.assert_array_equal(heat, [[0, 0], [0.5, 1]])
 
 
+def test_heat_by_a_small_scale_is_full_and_by_none_is_cold() -> None:
+    weak = np.array([[0.0, 0.25], [0.5, -1.0]])
+    np.testing.assert_array_equal(rectified(weak, 0.5), [[0, 0.5], [1, 0]])
+    for scale in (0.0, -1.0):
+        cold = rectified(weak, scale)
+        assert cold.dtype == np.float32 and cold.shape == (2, 2) and not cold.any()
+
+
+def test_the_mean_of_a_contrast_is_summed_in_float64() -> None:
+    """The mean of a float16 map would be a float16."""
+    large = np.full((1, 1000), 0.1, np.float16)
+    large[0, 0] = 1.0
+    expected = 1.0 - float(large.astype(np.float64).mean())
+    assert contrast(large) == pytest.approx(expected, abs=1e-6)
+
+
 def test_a_map_without_evidence_stays_cold() -> None:
     cold = np.full((3, 3), -1.0, dtype=np.float32)
     assert peak(cold) == 0.0
@@ -50,6 +66,40 @@ def test_the_center_follows_the_displacement_and_stays_inside() -> None:
     stats = heat_stats(_map(c13=2.0), WHOLE, 50, 100, shift=(-0.5, 0.25))
     assert (stats.cx, stats.cy) == pytest.approx((3 / 4, 1.75 / 4))
     assert heat_stats(_map(c13=2.0), WHOLE, 50, 100, shift=(1.0, 0.0)).cx == 1.0
+
+
+@pytest.mark.parametrize(("place", "shift", "edge"), [("c00", (-2.0, -3.0), 0.0), ("c33", (2.0, 3.0), 1.0)])
+def test_a_displaced_cell_stays_at_the_edge_of_what_the_model_saw(
+    place: str, shift: tuple[float, float], edge: float
+) -> None:
+    """The model saw the middle of the frame; heat beyond it would be on what it did not see."""
+    stats = heat_stats(_map(**{place: 2.0}), (20.0, 10.0, 80.0, 40.0), 50, 100, shift)
+    assert (stats.cx, stats.cy) == pytest.approx((0.2 + 0.6 * edge, 0.2 + 0.6 * edge))
+
+
+def test_heat_beside_a_tall_frame_lies_at_its_edge() -> None:
+    letterbox = (-140.0, 0.0, 500.0, 640.0)  # of a frame of 360 × 640
+    assert heat_stats(_map(c00=1.0), letterbox, 640, 360).cx == 0.0
+    assert heat_stats(_map(c33=1.0), letterbox, 640, 360).cx == 1.0
+
+
+def test_the_area_is_of_cells_above_half_of_the_maximum() -> None:
+    assert heat_stats(_map(c00=4.0, c01=2.0, c02=1.9, c03=2.1), WHOLE, 50, 100).area_frac == 2 / 16
+
+
+@pytest.mark.parametrize(("cells", "entropy"), [((1.0, 1.0), 1.0), ((3.0, 0.0), 0.0), ((3.0, 1.0), 0.811278)])
+def test_the_entropy_of_two_cells_is_that_of_a_coin(cells: tuple[float, float], entropy: float) -> None:
+    assert heat_stats(np.array([cells], np.float32), WHOLE, 50, 100).entropy == pytest.approx(entropy, abs=1e-6)
+
+
+@pytest.mark.parametrize("side", range(2, 40))
+def test_entropy_never_leaves_its_range_by_rounding(side: int) -> None:
+    stats = heat_stats(np.full((side, side + 1), 0.1, np.float32), WHOLE, 50, 100)
+    assert stats.entropy is not None and stats.entropy <= 1
+
+
+def test_the_steady_scale_begins_at_the_first_peak() -> None:
+    assert SteadyScale().update(0.25, 0.0) == 0.25
 
 
 def test_one_hot_cell_is_where_it_is() -> None:

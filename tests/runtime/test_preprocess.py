@@ -91,6 +91,20 @@ class TestLetterbox:
         assert top + rows[0] * down == pytest.approx(0, abs=1e-9)
         assert top + (rows[-1] + 1) * down == pytest.approx(shape[0])
 
+    def test_an_odd_border_is_wider_on_the_right(self) -> None:
+        spec = ImageInput(64, 64, resize="letterbox", **PLAIN)
+        # 37 columns and 27 that are black, 13 of them on the left.
+        left, top, right, bottom = visible_box(640, 370, spec)
+        assert (left, right, top, bottom) == pytest.approx((-130, 510, 0, 640))
+        left, top, right, bottom = visible_box(370, 640, spec)
+        assert (left, right, top, bottom) == pytest.approx((0, 640, -130, 510))
+
+    @pytest.mark.parametrize(("shape", "columns"), [((1000, 3), 1), ((3, 1000), 64)])
+    def test_no_side_vanishes(self, shape: tuple[int, int], columns: int) -> None:
+        fitted = fit(np.full((*shape, 3), 200, np.uint8), ImageInput(64, 64, resize="letterbox", **PLAIN))
+        assert fitted.dtype == np.uint8
+        assert fitted.any((0, 2)).sum() == columns and fitted.any((1, 2)).sum() == 65 - columns
+
 
 def _triangle_resampled(line: np.ndarray, start: float, stop: float, count: int) -> np.ndarray:
     """Antialiased bilinear resampling of one line, written from its definition in float64."""
@@ -102,11 +116,12 @@ def _triangle_resampled(line: np.ndarray, start: float, stop: float, count: int)
     return (weights / weights.sum(axis=1, keepdims=True)) @ line
 
 
+@pytest.mark.parametrize("shape", [(90, 160), (160, 90)])
 @pytest.mark.parametrize("resize", ["crop", "squash"])
-def test_fit_is_antialiased_bilinear_resampling_of_the_visible_box(resize: str) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (90, 160, 3), dtype=np.uint8)
+def test_fit_is_antialiased_bilinear_resampling_of_the_visible_box(resize: str, shape: tuple[int, int]) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     spec = ImageInput(32, 32, resize=resize, **PLAIN)
-    left, top, right, bottom = visible_box(90, 160, spec)
+    left, top, right, bottom = visible_box(*shape, spec)
     # The filter reaches over the edge of the crop, as it does when the whole picture is scaled and then cut.
     columns = np.apply_along_axis(_triangle_resampled, 1, picture.astype(np.float64), left, right, 32)
     expected = np.apply_along_axis(_triangle_resampled, 0, columns, top, bottom, 32)

@@ -1,0 +1,73 @@
+"""Hold a model in Chromium against the same model in Python, on the same pixels.
+
+```
+make web-assets                                # once; and apt install chromium
+python tests/benchmarks/in_browser.py lite0.onnx PHOTOS
+```
+
+Prints the largest difference of a logit and of a map's cell over the photos, beside the largest value of each.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))
+from browser import browser, open_page  # type: ignore[import-not-found]
+
+from kdedge_runtime.model import Model
+from kdedge_runtime.serving import Address, Door
+from kdedge_runtime.web.server import WebServer
+
+LATEST = """async () => {
+    const { latest } = await import("/app.js");
+    return latest && { ms: latest.ms, pixels: Array.from(latest.pixels), logits: Array.from(latest.logits),
+                       map: Array.from(latest.map.data) };
+}"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("--count", type=int, default=20, help="photos, evenly spread over the folder")
+    options = parser.parse_args()
+    model = Model.load(options.model)
+    files = sorted(options.photos.iterdir())
+    server = WebServer(Door.at(Address("127.0.0.1", 0)), model)
+    server.start("web")
+    figures = {"logits error": 0.0, "map error": 0.0, "largest logit": 0.0, "largest cell": 0.0}
+    try:
+        with browser() as chromium:
+            page = open_page(chromium, server.url)
+            page.wait_for_selector("#camera:enabled")
+            last = None
+            for file in files[:: max(len(files) // options.count, 1)][: options.count]:
+                with page.expect_file_chooser() as chooser:
+                    page.click("#file")
+                chooser.value.set_files(file)
+                while (found := page.evaluate(LATEST)) is None or found["ms"] == last:
+                    page.wait_for_timeout(50)
+                last = found["ms"]
+                spec = model.metadata.input
+                pixels = np.array(found["pixels"], np.uint8).reshape(1, spec.height, spec.width, 3)
+                expected = model.predict(pixels)
+                assert expected.saliency_map is not None, f"{options.model} makes no map"
+                for name, key, here in (
+                    ("logits error", "logits", expected.logits),
+                    ("map error", "map", expected.saliency_map),
+                ):
+                    difference = np.abs(np.array(found[key]) - here.ravel()).max()
+                    figures[name] = max(figures[name], float(difference))
+                figures["largest logit"] = max(figures["largest logit"], float(np.abs(expected.logits).max()))
+                figures["largest cell"] = max(figures["largest cell"], float(np.abs(expected.saliency_map).max()))
+    finally:
+        server.close()
+    print(json.dumps({name: float(f"{value:.2g}") for name, value in figures.items()}))
+
+
+if __name__ == "__main__":
+    main()
