@@ -18,6 +18,7 @@ from onnx_toys import CLASSES, SIDE, body, head, node, tensorflow_like, weights,
 
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.surgery import PixelInput, explain_file, read_labels
+from kdedge_export.surgery.view import Probe
 from kdedge_runtime import Model
 from kdedge_runtime.errors import KdedgeError, ModelFileError, UsageError
 from kdedge_runtime.golden import Golden
@@ -572,6 +573,23 @@ def test_the_display_of_its_maps_is_measured(tmp_path: Path, later: bool) -> Non
     assert display.shift == pytest.approx((-0.5 + 1 / 16,) * 2, abs=0.12)
     assert display.typical_contrast is not None and display.typical_contrast > 0
     assert done.outputs.display == display and done.metadata is not None and done.metadata.outputs == done.outputs
+
+
+def test_a_probe_runs_only_what_leads_to_the_wanted_tensors(tmp_path: Path) -> None:
+    """onnxruntime runs all of a graph, whatever is asked of it."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["wanted"]),
+        helper.make_node("Reshape", ["x", "shape"], ["impossible"]),
+        helper.make_node("Add", ["impossible", "wanted"], ["y"]),
+    ]
+    ports = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3])] for name in ("x", "y")]
+    constants = [numpy_helper.from_array(np.array([4]), "shape")]
+    model = helper.make_model(helper.make_graph(nodes, "net", *ports, constants))
+    x = np.array([[-1, 2, -3], [4, -5, 6]], np.float32)
+    assert np.array_equal(Probe(model, ["wanted"], "net")({"x": x})["wanted"], np.maximum(x, 0))
+    with pytest.raises(ModelFileError):
+        Probe(model, ["y"], "net")({"x": x})
+    assert len(model.graph.node) == 3 and len(model.graph.initializer) == 1
 
 
 def test_it_needs_no_torch(tmp_path: Path) -> None:

@@ -172,6 +172,26 @@ def session_of(model: onnx.ModelProto, name: str, threads: int | None = None) ->
         ) from error
 
 
+def _prune(model: onnx.ModelProto, wanted: Iterable[str]) -> None:
+    """Take out all nodes and constants that do not lead to the wanted tensors: onnxruntime would run them.
+
+    A quantized graph stays whole: all that takes a result decides which kernel computes it.
+    """
+    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+        return
+    view, needed = GraphView(model), set(wanted)
+    nodes, constants = model.graph.node, model.graph.initializer
+    for at in reversed(range(len(nodes))):
+        if needed.intersection(nodes[at].output):
+            needed.update(view.taken(nodes[at]))
+        else:
+            del nodes[at]
+    needed.update(value.name for value in model.graph.input)  # a constant of an input's name is its default
+    for at in reversed(range(len(constants))):
+        if constants[at].name not in needed:
+            del constants[at]
+
+
 class Probe:
     """A graph ready to give any of its tensors, inner ones too."""
 
@@ -183,6 +203,7 @@ class Probe:
         kept = [known.get(item, onnx.ValueInfoProto(name=item)) for item in self._names]
         del probed.graph.output[:]
         probed.graph.output.extend(kept)
+        _prune(probed, self._names)
         self._session = session_of(probed, name)
 
     def __call__(self, feed: Mapping[str, Array]) -> dict[str, Array]:
