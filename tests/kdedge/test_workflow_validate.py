@@ -590,7 +590,9 @@ def test_a_pretrained_model_keeps_answer_and_reason_in_int8(tmp_path: Path) -> N
     result = export_model(
         "timm:tf_efficientnet_lite0", weights=LITE0, output=output, with_int8=True, data=data, profile=profile
     )
-    assert result.metadata.outputs == Outputs("hirescam", "bn2", "GAP+Linear", 7, 7)
+    display = result.metadata.outputs.display
+    assert result.metadata.outputs == Outputs("hirescam", "bn2", "GAP+Linear", 7, 7, display)
+    assert max(map(abs, display.shift)) < 0.3, "as mirrored photos show"
     assert len(result.metadata.labels) == 1000
     report = validate_model(str(output), data=data, weights=LITE0).report
     # A dozen photos are too few to show every bound, and none may be broken.
