@@ -8,7 +8,7 @@ same classes write the metadata at export, so that both sides cannot disagree.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from kdedge_runtime.errors import ModelFileError
@@ -59,6 +59,10 @@ class Outputs:
     map_height: int | None = None
     map_width: int | None = None
     display: MapDisplay = UNMEASURED
+
+    def explains_like(self, other: "Outputs") -> bool:
+        """Return whether two files compute their maps alike; the measured display depends on the machine's rounding."""
+        return replace(self, display=UNMEASURED) == replace(other, display=UNMEASURED)
 
 
 @dataclass(frozen=True)
