@@ -90,10 +90,20 @@ def accept(manifest: Manifest, public_key: bytes, device: str) -> None:
 
 
 def _state_file() -> Path:
-    """Of systemd's StateDirectory, or of the user."""
+    """Return the file of accepted versions, in systemd's StateDirectory or in the user's state folder.
+
+    Raises:
+        BundleError: this user has no home folder, and nothing names another one.
+    """
     if folder := os.environ.get("STATE_DIRECTORY"):
         return Path(folder.partition(":")[0]) / "bundle-versions.json"
-    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    try:
+        home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    except RuntimeError as error:
+        raise BundleError(
+            "The bundle's version cannot be compared with earlier ones: this user has no home folder to keep them in. "
+            "Name a folder: XDG_STATE_HOME=FOLDER."
+        ) from error
     return Path(home) / "kdedge" / "bundle-versions.json"
 
 
