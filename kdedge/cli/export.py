@@ -128,7 +128,7 @@ def export(
     if from_onnx is not None:
         not_of_files = {"SOURCE": source, "--weights": weights, "--qat": qat}
         for option in _given(not_of_files):
-            raise UsageError(f"--from-onnx {from_onnx} is all there is to export. Leave {option} out.")
+            raise UsageError(f"{option} is for runs and PyTorch models, not for --from-onnx. Leave {option} out.")
         asked = None if method is None else method.value
         export_onnx_file(
             OnnxExport(

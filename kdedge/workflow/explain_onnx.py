@@ -102,7 +102,7 @@ def explain_onnx(
 def _cost(source: Path, output: Path, side_px: int | None) -> MapCost:
     before, after = load_file(source), load_file(output)
     without_map = _without_map(after)
-    has_front = image_port(GraphView(after), str(output)).name != image_port(GraphView(before), str(source)).name
+    has_front = image_port(GraphView(after), str(output)) != image_port(GraphView(before), str(source))
     graphs = [after, without_map, *([before] if has_front else [])]
     calls: list[Callable[[], object]] = []
     for graph in graphs:
