@@ -35,7 +35,7 @@ class MapCost:
     front_latency: float | None = None
     """Latency with the front over that of the file's own input; None where there is no front."""
     is_busy: bool = False
-    """Whether other programs took part of the machine meanwhile, so that the latencies are rough."""
+    """True where other programs used the machine meanwhile, so that the latencies are rough."""
 
 
 @dataclass(frozen=True)

@@ -199,7 +199,7 @@ def _told(point: TradeoffPoint) -> dict[str, Any]:
 
 
 def _is_of_another_model(path: Path, metadata: Metadata) -> bool:
-    """Whether the int8 file there, if any, was made of another model than this one, or explains in another way."""
+    """Return whether an int8 file exists that was made of another model or explains in another way."""
     if not path.is_file():
         return False
     try:

@@ -24,7 +24,7 @@ class ExportedFiles:
     fp32: Model
     int8: Model | None
     student: TrainedModel | None
-    """With the weights that the files were exported from; None for a file of another framework."""
+    """PyTorch model with the exported weights; None for a file of another framework."""
     run: Path | None
     """The run folder that holds them; None for a model by name."""
     record: RunRecord | None

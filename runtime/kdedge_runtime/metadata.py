@@ -19,7 +19,7 @@ __all__ = ["MOST_CELLS", "SCHEMA", "ImageInput", "Interpolation", "Metadata", "O
 SCHEMA = 1
 PREFIX = "kdedge."
 MOST_CELLS = 4_000_000
-"""Of a saliency map."""
+"""Largest number of cells of a saliency map."""
 _LONGEST_REASON = 200
 Resize = Literal["crop", "squash", "letterbox"]
 Interpolation = Literal["bilinear", "bicubic"]

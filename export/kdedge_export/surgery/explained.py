@@ -55,7 +55,7 @@ class ExplainedFile:
 
     @property
     def is_map_confirmed(self) -> bool:
-        """Whether the logits confirm the map: above a relative error of 5e-3 they are too coarse to."""
+        """Return whether the map is confirmed: above a relative error of 5e-3 the logits are too coarse to tell."""
         return self.map_error is not None and self.map_error <= CONFIRMED
 
 

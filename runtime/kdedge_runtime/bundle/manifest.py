@@ -1,4 +1,4 @@
-"""What a bundle is: its version, and the device that it is for; an older one never replaces a newer one."""
+"""Version and device of a bundle; an older one never replaces a newer one."""
 
 import json
 import logging
@@ -24,7 +24,7 @@ class Manifest:
     """The content of `bundle.json`."""
 
     version: int = 0
-    """Of one maker's bundles for one device, from 1 up; 0 for a bundle without `bundle.json`."""
+    """Version among one maker's bundles, from 1; 0 for a bundle without `bundle.json`."""
     device: str | None = None
     """The device profile; None for any."""
 

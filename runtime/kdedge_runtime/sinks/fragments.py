@@ -1,4 +1,4 @@
-"""A fragmented MP4 (ISO/IEC 14496-12, section 8.8), made of short whole ones: what is written plays, whatever comes.
+"""Write a fragmented MP4 (ISO/IEC 14496-12, section 8.8) from short whole ones: it plays wherever it is cut off.
 
 OpenCV does not pass FFmpeg's `movflags` on, and its own films cannot be read before their index is written at the end.
 """
@@ -149,7 +149,7 @@ def _read(film: bytes) -> _Film:
 
 
 def _initialization(film: _Film) -> bytes:
-    """What precedes the fragments: the codec's settings and empty tables."""
+    """Return the boxes before the fragments: the codec's settings and empty tables."""
     extends = _box(
         b"mvex",
         _full(b"mehd", 0, struct.pack(">Q", 0), version=1),  # 32 bits of milliseconds are 49 days

@@ -22,7 +22,7 @@ __all__ = ["VideoFile"]
 _log = logging.getLogger(__name__)
 _FALLBACK_FPS = 25.0
 _FRAGMENT_S = 2.0
-"""Of film; what a power cut or `kill -9` costs at most, besides what the system has not written yet."""
+"""Length of a fragment: the most that a power cut or `kill -9` costs, besides data not yet on the disk."""
 _RESERVE_BYTES = 16 * 2**20
 """Room that is left on the disk for everybody else."""
 _LOOK_EVERY_S = 1.0
