@@ -109,7 +109,9 @@ def _moved(maps: Floats, distance: float, axis: int) -> Floats:
 
 
 def _best(agreement: NDArray[np.float64]) -> tuple[float, float]:
-    """Return half of the distance with the largest mean correlation, and that correlation."""
-    means = np.nan_to_num(np.nanmean(agreement, axis=1), nan=-1.0)
+    """Return half of the distance with the largest mean correlation, and that correlation; 0 and -1 for flat maps."""
+    if np.isnan(agreement).all(axis=1).any():
+        return 0.0, -1.0
+    means = np.nanmean(agreement, axis=1)
     at = int(means.argmax())
     return float(_SEARCHED[at] / 2), float(means[at])

@@ -19,9 +19,13 @@ def bundle(
         Path | None, typer.Option(metavar="KEY", help="Sign with this Ed25519 key (PEM), which devices can require.")
     ] = None,
     version: Annotated[
-        int, typer.Option(min=1, help="Devices that require the signature refuse a lower version than they have run.")
+        int,
+        typer.Option(
+            min=1,
+            help="Signed version; a device that requires signatures refuses lower ones than it has run.",
+        ),
     ] = 1,
-    device: Annotated[str | None, typer.Option(help="Device profile that it is for. [default: any]")] = None,
+    device: Annotated[str | None, typer.Option(help="Device profile that the bundle is for. [default: any]")] = None,
 ) -> None:
     """Pack the models for a device, with checksums and a signature."""
     from kdedge.report.bundle import print_bundle

@@ -32,7 +32,7 @@ class Method(StrEnum):
 
 
 class Resize(StrEnum):
-    """How pictures become the input's size."""
+    """Resizing of images to the input's size."""
 
     CROP = "crop"
     SQUASH = "squash"
@@ -92,17 +92,19 @@ def export(
         typer.Option(help="With --from-onnx: take uint8 pictures; R,G,B or one number, of pixels in [0, 1]."),
     ] = None,
     std: Annotated[str | None, typer.Option(help="With --mean; such as 0.229,0.224,0.225 or 1/255.")] = None,
-    bgr: Annotated[bool, typer.Option("--bgr", help="With --mean: the model wants blue first.")] = False,
+    bgr: Annotated[bool, typer.Option("--bgr", help="With --mean: the model takes BGR channel order.")] = False,
     size: Annotated[int | None, typer.Option(min=16, help="With --from-onnx: input side in px, if open.")] = None,
     resize: Annotated[
         Resize | None,
-        typer.Option(help="With --from-onnx: cut the centre, stretch, or fit between black borders. [default: crop]"),
+        typer.Option(help="With --from-onnx: crop the center, stretch, or add black borders. [default: crop]"),
     ] = None,
     crop_fraction: Annotated[
-        float | None, typer.Option(metavar="SHARE", help="With --resize crop: share of the shorter side. [default: 1]")
+        float | None,
+        typer.Option(metavar="SHARE", help="With --resize crop: share of the side to keep. [default: 1]"),
     ] = None,
     head: Annotated[
-        str | None, typer.Option(metavar="NAME", help="With --from-onnx: output to explain, of several.")
+        str | None,
+        typer.Option(metavar="NAME", help="With --from-onnx: output to explain, if there are several."),
     ] = None,
     trust_code: TrustCode = None,
 ) -> None:
@@ -128,7 +130,7 @@ def export(
     if from_onnx is not None:
         not_of_files = {"SOURCE": source, "--weights": weights, "--qat": qat}
         for option in _given(not_of_files):
-            raise UsageError(f"--from-onnx {from_onnx} is all there is to export. Leave {option} out.")
+            raise UsageError(f"{option} is for runs and PyTorch models, not for --from-onnx. Leave {option} out.")
         asked = None if method is None else method.value
         export_onnx_file(
             OnnxExport(

@@ -76,7 +76,7 @@ class OnnxExport:
         return PixelInput(mean, std, self.bgr)
 
     def geometry(self) -> "Geometry | None":
-        """How pictures become the model's size; None where nobody says.
+        """Return the resizing of images to the model's size; None where no option names it.
 
         Raises:
             UsageError: there is no such geometry.

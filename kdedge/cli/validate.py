@@ -21,7 +21,9 @@ def validate(
     ] = None,
     weights: Annotated[
         Path | None,
-        typer.Option(help="Of a file from a model by name: its weights. [default: by their name, beside it or here]"),
+        typer.Option(
+            help="Weights that a file of a model by name was exported from. [default: by name, beside it or here]"
+        ),
     ] = None,
     model: Annotated[
         str | None,

@@ -1,7 +1,8 @@
 """Permission to run the Python files that build networks.
 
 A run folder records the file that built its network, and archives carry both from machine to machine. Such a file runs
-only if the user typed its name in this command, or allowed its content by its SHA-256.
+only if the user typed its name in this command, or allowed its content by its SHA-256. Modules in its folder that
+it imports run with it.
 """
 
 import re
@@ -51,5 +52,6 @@ def require_allowed(name: str) -> None:
     if not any(sha256.startswith(digest) for digest in _digests):
         raise UsageError(
             f"{path} builds this network, and a run folder names it, not this command. Loading the network runs that "
-            f"file. Read it, and if you trust it, add --trust-code {sha256[:_FEWEST_DIGITS]}."
+            f"file and the modules in its folder that it imports. Read them, and if you trust them, add --trust-code "
+            f"{sha256[:_FEWEST_DIGITS]}."
         )

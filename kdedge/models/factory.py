@@ -13,8 +13,9 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 import torch
@@ -130,19 +131,31 @@ def _factory(name: str) -> Callable[..., Any]:
     return found
 
 
+class _SourceLoader(SourceFileLoader):
+    """Compiles the text of a file, never its cached bytecode, which can hold other code than the file."""
+
+    def __init__(self, name: str, path: Path, content: bytes) -> None:
+        super().__init__(name, str(path))
+        self._content = content
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self._content, self.path)
+
+
 def _module(path: Path) -> ModuleType:
     """Load a file once, under a name that no other module can have; compilers look modules up by name."""
     content = path.read_bytes()
     name = "kdedge_factory_" + hashlib.sha256(bytes(path) + content).hexdigest()[:16]
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None, "the name ends in .py"
+    loader = _SourceLoader(name, path, content)
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
+    assert spec is not None, "a loader is given"
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     with _importable(path.parent):
         try:
-            spec.loader.exec_module(module)
+            loader.exec_module(module)
         except BaseException as error:  # also SystemExit: a script without a main guard
             del sys.modules[name]
             if isinstance(error, KeyboardInterrupt):

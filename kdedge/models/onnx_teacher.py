@@ -22,6 +22,7 @@ from kdedge.models.zoo import IMAGENET_MEAN, IMAGENET_SIZE, IMAGENET_STD
 from kdedge_export.normalise import Normalise
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.metadata import ImageInput, Metadata
+from kdedge_runtime.session import first_line
 
 __all__ = ["OnnxTeacher", "file_sha256"]
 
@@ -211,7 +212,7 @@ def _session(path: Path, provider: str) -> ort.InferenceSession:
         return ort.InferenceSession(path, options, providers=providers)
     except Exception as error:  # onnxruntime raises its own types without a common, public base
         raise ModelFileError(
-            f"onnxruntime {ort.__version__} cannot load {path}: {_first_line(error)} Export or copy it again."
+            f"onnxruntime {ort.__version__} cannot load {path}: {first_line(error)} Export or copy it again."
         ) from error
 
 
@@ -269,7 +270,7 @@ def _run(
             parts.append(session.run(names, {port.name: chunk, **others}))
         except Exception as error:  # as above
             raise ModelFileError(
-                f"{path} fails on images {chunk.shape}: {_first_line(error)} Export it for that batch and size, with a "
+                f"{path} fails on images {chunk.shape}: {first_line(error)} Export it for that batch and size, with a "
                 "dynamic batch if possible."
             ) from error
     whole = [np.concatenate(values) if values[0].ndim else values[0] for values in zip(*parts, strict=True)]
@@ -291,7 +292,3 @@ def _logits_output(path: Path, answers: _Arrays) -> str:
             f"float32 [{PROBE_IMAGES}, classes], or one of several named {LOGITS}."
         )
     return flat[0]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

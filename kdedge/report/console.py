@@ -11,7 +11,7 @@ from kdedge_runtime.printable import printable_lines
 __all__ = ["BUSY", "PrintableConsole", "flagged", "stderr_console"]
 
 BUSY = "other programs kept the machine busy meanwhile: the times above are rough, measure again when it is idle"
-"""What stands beside times that were disturbed."""
+"""Note on times that other programs disturbed."""
 _LOG_COLUMNS = 120
 
 

@@ -45,7 +45,7 @@ class TakesPictures(Protocol):
 
     @property
     def input(self) -> ImageInput:
-        """How pictures become its input."""
+        """Geometry and normalization of its input."""
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ class MapCost:
     front_latency: float | None = None
     """Latency with the front over that of the file's own input; None where there is no front."""
     is_busy: bool = False
-    """Whether other programs took part of the machine meanwhile, so that the latencies are rough."""
+    """True where other programs used the machine meanwhile, so that the latencies are rough."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def explain_onnx(
 def _cost(source: Path, output: Path, side_px: int | None) -> MapCost:
     before, after = load_file(source), load_file(output)
     without_map = _without_map(after)
-    has_front = image_port(GraphView(after), str(output)).name != image_port(GraphView(before), str(source)).name
+    has_front = image_port(GraphView(after), str(output)) != image_port(GraphView(before), str(source))
     graphs = [after, without_map, *([before] if has_front else [])]
     calls: list[Callable[[], object]] = []
     for graph in graphs:

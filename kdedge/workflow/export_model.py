@@ -26,8 +26,8 @@ from kdedge_runtime.files import staged
 
 __all__ = ["ExportResult", "Progress", "export_model"]
 
-_SHARED = ("labels", "input", "outputs", "lineage", "temperature")
-"""What the metadata of an fp32 file and of the int8 file made of it have in common."""
+_SHARED = ("labels", "input", "lineage", "temperature")
+"""Fields that are equal in the metadata of an fp32 file and of the int8 file made of it, besides its outputs."""
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much is done, and how much there is."""
 
@@ -199,7 +199,7 @@ def _told(point: TradeoffPoint) -> dict[str, Any]:
 
 
 def _is_of_another_model(path: Path, metadata: Metadata) -> bool:
-    """Whether the int8 file there, if any, was made of another model than this one, or explains in another way."""
+    """Return whether an int8 file exists that was made of another model or explains in another way."""
     if not path.is_file():
         return False
     try:
@@ -207,7 +207,8 @@ def _is_of_another_model(path: Path, metadata: Metadata) -> bool:
     except KdedgeError:
         return True
     written = Metadata.from_props(metadata.to_props())  # with lists for tuples, as in a file
-    return any(getattr(found, name) != getattr(written, name) for name in _SHARED)
+    is_alike = all(getattr(found, name) == getattr(written, name) for name in _SHARED)
+    return not (is_alike and found.outputs.explains_like(written.outputs))
 
 
 def _removed(path: Path) -> Path | None:

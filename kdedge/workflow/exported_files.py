@@ -24,7 +24,7 @@ class ExportedFiles:
     fp32: Model
     int8: Model | None
     student: TrainedModel | None
-    """With the weights that the files were exported from; None for a file of another framework."""
+    """PyTorch model with the exported weights; None for a file of another framework."""
     run: Path | None
     """The run folder that holds them; None for a model by name."""
     record: RunRecord | None
@@ -62,7 +62,7 @@ def open_files(source: str, weights: Path | None = None, model: str | None = Non
     spec = fp32.metadata.input if student is None else student.input
     if int8 is not None and int8.metadata.lineage != lineage:
         raise UsageError(f"{int8_path} was exported from another model than {fp32_path}. Export both again.")
-    if int8 is not None and int8.metadata.outputs != fp32.metadata.outputs:
+    if int8 is not None and not int8.metadata.outputs.explains_like(fp32.metadata.outputs):
         raise UsageError(
             f"{int8_path} was exported with another --method or --target-layer than {fp32_path}. Export both again."
         )

@@ -1,4 +1,4 @@
-"""From a runnable file of another framework to int8, held against that file itself."""
+"""Quantize a runnable file of another framework, judged against that file itself."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from kdedge_export.surgery import ExplainedFile
 from kdedge_runtime.devices import DeviceProfile
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.metadata import Metadata
+from kdedge_runtime.session import first_line
 
 __all__ = ["quantize_onnx"]
 
@@ -93,7 +94,7 @@ def _graph_of(path: Path, metadata: Metadata) -> ExportedGraph:
         except Exception as error:  # the converter raises RuntimeError and types of its own
             raise ModelFileError(
                 f"{path} is written in opset {opset}, and int8 needs {_OPSET_OF_CHANNELS}, to which it cannot be "
-                f"converted: {str(error).partition(chr(10))[0]} Export the model in a later opset."
+                f"converted: {first_line(error)} Export the model in a later opset."
             ) from error
     names: set[str] = set()
     for number, node in enumerate(model.graph.node):  # some tools give no names, or the same to several nodes

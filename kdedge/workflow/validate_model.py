@@ -208,7 +208,7 @@ def _parameters(files: ExportedFiles) -> int:
 
 
 def _made_for(int8: Model | None, notes: list[str]) -> DeviceProfile | None:
-    """The device that an int8 file was made for; None where there is no file, or no budgets for it."""
+    """Return the device of an int8 file; None where there is no file, or no budgets for it."""
     name = (int8.metadata.quantization or {}).get("device") if int8 is not None else None
     if name is None:
         return None

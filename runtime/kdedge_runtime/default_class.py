@@ -23,7 +23,7 @@ class DefaultClass:
     """Result of running a model without naming a class."""
 
     images: int
-    """That were run."""
+    """Number of images that were run."""
     kept: int
     """Images with the map of their own top class."""
     fault: str | None

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.leftovers import mark_as_ours, remove_abandoned
+from kdedge_runtime.leftovers import HAS_LOCKS, mark_as_ours, remove_abandoned
 from kdedge_runtime.printable import printable
 
 __all__ = [
@@ -52,6 +52,8 @@ def staged(path: Path, *, durable: bool = True) -> Iterator[Path]:
     if durable:
         remove_abandoned(path.parent.glob(f"{_STAGED}*{glob.escape(path.suffix)}"))
     handle, temporary = _made(path)
+    if not HAS_LOCKS:
+        os.close(handle)
     try:
         yield temporary
         if durable:
@@ -65,7 +67,8 @@ def staged(path: Path, *, durable: bool = True) -> Iterator[Path]:
         if durable:
             sync_folder(path.parent)
     finally:
-        os.close(handle)
+        if HAS_LOCKS:
+            os.close(handle)
         temporary.unlink(missing_ok=True)
 
 

@@ -32,7 +32,7 @@ _FRAMES = 4
 _BYTES = 45_000
 """At most, before base64: with very many classes there are fewer frames."""
 MOST_ROUNDING = 0.1
-"""Of the outputs' range; a file that claims more would switch its own self-test off."""
+"""Largest rounding, as a share of the outputs' range; a file that claims more would disable its own self-test."""
 _CELLS = (3, 9, 27)
 """Cells a side of the layers of a picture."""
 _LEAST_RANGE = 1e-3

@@ -56,7 +56,7 @@ class MapDisplay:
     Kernels, strides and paddings shift features: cell (i, j) of a map shows the image at `(j + 1/2 + shift_x) / width`.
     """
     shift_y: float = 0.0
-    """Likewise, positive downward."""
+    """Displacement of the content in cells, positive downward."""
     typical_contrast: float | None = None
     """`contrast` of a typical map; None where it is unknown."""
 

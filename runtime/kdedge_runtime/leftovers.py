@@ -7,8 +7,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["abandoned", "mark_as_ours", "remove_abandoned", "scratch_folder"]
+__all__ = ["HAS_LOCKS", "abandoned", "mark_as_ours", "remove_abandoned", "scratch_folder"]
 
+HAS_LOCKS = os.name == "posix"
+"""Whether open files can be locked; Windows lets no open file be renamed or removed either."""
 _LOCK = "lock"
 
 

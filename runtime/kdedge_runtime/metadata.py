@@ -8,18 +8,18 @@ same classes write the metadata at export, so that both sides cannot disagree.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.heat import UNMEASURED, MapDisplay
 
-__all__ = ["MOST_CELLS", "SCHEMA", "ImageInput", "Interpolation", "Metadata", "Outputs", "Resize", "outputs_of"]
+__all__ = ["MOST_CELLS", "SCHEMA", "ImageInput", "Interpolation", "Metadata", "Outputs", "Resize"]
 
 SCHEMA = 1
 PREFIX = "kdedge."
 MOST_CELLS = 4_000_000
-"""Of a saliency map."""
+"""Largest number of cells of a saliency map."""
 _LONGEST_REASON = 200
 Resize = Literal["crop", "squash", "letterbox"]
 Interpolation = Literal["bilinear", "bicubic"]
@@ -59,6 +59,22 @@ class Outputs:
     map_height: int | None = None
     map_width: int | None = None
     display: MapDisplay = UNMEASURED
+
+    @classmethod
+    def from_json(cls, text: str) -> "Outputs":
+        """Read the entry `kdedge.outputs` of a file's metadata.
+
+        Raises:
+            ModelFileError: it is damaged.
+        """
+        try:
+            return _outputs(_checked(_parse(PREFIX + "outputs", text), dict))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise _damaged(error) from error
+
+    def explains_like(self, other: "Outputs") -> bool:
+        """Return whether two files compute their maps alike; the measured display depends on the machine's rounding."""
+        return replace(self, display=UNMEASURED) == replace(other, display=UNMEASURED)
 
 
 @dataclass(frozen=True)
@@ -108,7 +124,7 @@ class Metadata:
         try:
             values["labels"] = _labels(_checked(values["labels"], list))
             values["input"] = _image_input(_checked(values["input"], dict))
-            values["outputs"] = outputs_of(_checked(values["outputs"], dict))
+            values["outputs"] = _outputs(_checked(values["outputs"], dict))
             if values.get("task", "classify") != "classify":
                 raise ValueError(f"unknown task {values['task']!r}")
             metadata = cls(**values)
@@ -118,11 +134,15 @@ class Metadata:
                 if value is not None:
                     _checked(value, dict)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            reason = str(error)[:_LONGEST_REASON]
-            raise ModelFileError(
-                f"The model file's metadata is damaged ({type(error).__name__}: {reason}). Export the model again."
-            ) from error
+            raise _damaged(error) from error
         return metadata
+
+
+def _damaged(error: Exception) -> ModelFileError:
+    reason = str(error)[:_LONGEST_REASON]
+    return ModelFileError(
+        f"The model file's metadata is damaged ({type(error).__name__}: {reason}). Export the model again."
+    )
 
 
 def _parse(key: str, text: str) -> Any:
@@ -168,16 +188,13 @@ def _image_input(values: dict[str, Any]) -> ImageInput:
     return spec
 
 
-def outputs_of(values: dict[str, Any]) -> Outputs:
-    """Read the outputs from their metadata entry.
-
-    Raises:
-        TypeError: a value is of another type.
-        ValueError: a value is impossible.
-    """
+def _outputs(values: dict[str, Any]) -> Outputs:
     display = MapDisplay(**_known(MapDisplay, _checked(values.get("display", {}), dict)))
     outputs = Outputs(**_known(Outputs, values) | {"display": display})
     _checked(outputs.method, str)
+    for name in (outputs.target_layer, outputs.head):
+        if name is not None:
+            _checked(name, str)
     sides = (outputs.map_height, outputs.map_width)
     is_sound = all(side is None or (isinstance(side, int) and side > 0) for side in sides)
     if not is_sound or math.prod(side or 1 for side in sides) > MOST_CELLS:

@@ -16,7 +16,7 @@ from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.files import utf8_path
 from kdedge_runtime.heat import UNMEASURED, MapDisplay
 from kdedge_runtime.metadata import MOST_CELLS, Metadata
-from kdedge_runtime.session import check_outputs, run_session
+from kdedge_runtime.session import check_outputs, first_line, run_session
 
 __all__ = ["Explanation", "Model", "available_providers", "is_bundle", "refuse_bundle", "softmax"]
 
@@ -122,9 +122,8 @@ class Model:
             # Its fallback would try other providers, and tell of it on standard output.
             session = ort.InferenceSession(name, options, providers=[wanted], enable_fallback=0)
         except Exception as error:  # onnxruntime raises its own types without a common, public base
-            reason = str(error).strip().partition("\n")[0]
             raise ModelFileError(
-                f"onnxruntime {ort.__version__} cannot read {path}: {reason} "
+                f"onnxruntime {ort.__version__} cannot read {path}: {first_line(error)} "
                 "Expected a model file written by `kdedge export`; copy or export it again."
             ) from error
         if session.get_providers()[0] != wanted:

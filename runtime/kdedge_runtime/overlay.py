@@ -15,7 +15,7 @@ __all__ = ["OPACITY", "draw_overlay"]
 
 _SMALLEST_SIDE_PX = 240
 _LONGEST_JPEG_PX = 65_500
-"""Of a side, in libjpeg."""
+"""Longest side that libjpeg writes."""
 _MOST_ENLARGED_PX = 16_000_000
 _SEEN_OUTLINE = (255, 255, 255, 150)
 _SEEN_OUTLINE_SHADE = (0, 0, 0, 110)

@@ -38,9 +38,9 @@ PICTURE_SUFFIXES = (
 """Lower-case suffixes of files that are meant as pictures, whether or not Pillow can decode them here."""
 
 MOST_PIXELS = 50_000_000
-"""Of a picture that is decoded: 150 MB as RGB."""
+"""Largest number of pixels that is decoded: 150 MB as RGB."""
 LONGEST_SIDE_PX = 20_000
-"""Of a picture that is decoded."""
+"""Longest side that is decoded."""
 
 Fault: TypeAlias = Literal["unreadable", "empty", "not an image", "truncated", "too large", "of unsupported pixel type"]
 
@@ -114,7 +114,7 @@ def _files_below(start: Path, seen: set[tuple[int, int]], links: list[Path]) -> 
 
 
 def _is_new(folder: Path, seen: set[tuple[int, int]]) -> bool:
-    """Whether a folder was not seen before; it is from now on."""
+    """Add a folder to those seen; return whether it is new."""
     try:
         status = folder.stat()
     except OSError:  # a link to nothing

@@ -1,4 +1,4 @@
-"""Text of strangers (labels, node names, file names, visitors' words) as terminals, logs and JSON may hold it."""
+"""Escape control characters in untrusted text: labels, node names, file names and feedback."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""One pass of a graph that a stranger may have made: errors are sentences, outputs are what was promised."""
+"""Run a graph from an untrusted file: refuse errors of onnxruntime and outputs of other shapes and types."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ import onnxruntime as ort
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.metadata import MOST_CELLS
 
-__all__ = ["check_outputs", "run_session"]
+__all__ = ["check_outputs", "first_line", "run_session"]
 
 
 def run_session(
@@ -39,17 +39,21 @@ def run_session(
     try:
         return list(session.run(outputs, feed, options))
     except Exception as error:  # onnxruntime raises its own types without a common, public base
-        reason = str(error).strip().partition("\n")[0]
         raise ModelFileError(
-            f"onnxruntime {ort.__version__} cannot run {path}: {reason} Expected a graph that `kdedge export` wrote; "
-            "copy or export it again."
+            f"onnxruntime {ort.__version__} cannot run {path}: {first_line(error)} Expected a graph that "
+            "`kdedge export` wrote; copy or export it again."
         ) from error
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message; onnxruntime's and protobuf's have a trace after it."""
+    return str(error).strip().partition("\n")[0]
 
 
 def check_outputs(
     path: Path, shape: tuple[int, int], logits: Any, saliency_map: Any = None, explained_class: Any = None
 ) -> None:
-    """Hold a graph's outputs against its promise.
+    """Check a graph's outputs against the shapes, types and ranges of its metadata.
 
     Args:
         path: of the model file, for the message.

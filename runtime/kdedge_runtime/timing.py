@@ -15,7 +15,7 @@ WINDOW = 2048
 """Percentiles are those of this many most recent samples; means are of all."""
 _WARM_UPS = 5
 _LEAST_SHARE = 0.9
-"""Of one core, for a measurement on a machine that has nothing else to do."""
+"""Least share of one core that a measurement gets on an idle machine."""
 
 
 def latencies_ms(*calls: Callable[[], object], runs: int = 30) -> tuple[float, ...]:
@@ -52,7 +52,7 @@ class CpuShare:
     """Watches over a block that computes without a pause, on one thread or more, for programs that disturb it."""
 
     is_busy: bool = False
-    """Whether the block had less than nine tenths of one core, or more programs ran than there are cores."""
+    """True where the block had less than nine tenths of one core, or more programs ran than there are cores."""
     _started: tuple[float, float] = (0.0, 0.0)
 
     def __enter__(self) -> "CpuShare":

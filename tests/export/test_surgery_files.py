@@ -95,6 +95,19 @@ class TestWhatItKeeps:
         assert second.outputs == first.outputs
         assert second.path.read_bytes() == first.path.read_bytes()
 
+    @pytest.mark.parametrize("pixels", [None, HALF], ids=["map only", "with a front"])
+    @pytest.mark.parametrize("stated", ["nonsense", "[]", "{}", '{"method": 1}', '{"method": "x", "target_layer": []}'])
+    def test_a_map_that_is_described_by_damage_is_refused(
+        self, tmp_path: Path, stated: str, pixels: PixelInput | None
+    ) -> None:
+        done = explain_file(write(tmp_path / "theirs.onnx", body() + head()), tmp_path / "explained.onnx")
+        model = onnx.load(done.path)
+        helper.set_model_props(model, {"kdedge.outputs": stated})
+        onnx.save(model, done.path)
+        with pytest.raises(ModelFileError, match="damaged"):
+            explain_file(done.path, tmp_path / "again.onnx", pixels=pixels)
+        assert not (tmp_path / "again.onnx").exists()
+
     def test_a_front_can_be_added_later(self, tmp_path: Path) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head())
         explained = explain_file(path, tmp_path / "explained.onnx")

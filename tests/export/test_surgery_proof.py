@@ -117,6 +117,22 @@ class TestMap:
         assert done.map_error is not None and done.map_error <= CONFIRMED
         assert done.is_map_confirmed
 
+    @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize("pixels", [None, PixelInput((0.0,) * 3, (1.0,) * 3)])
+    def test_the_map_of_dead_features_is_confirmed(self, tmp_path: Path, pixels: PixelInput | None) -> None:
+        """Features that are zero everywhere have no spread to take steps of, and maps of zeros do not correlate."""
+        path = dense_head(tmp_path / "theirs.onnx")
+        model = onnx.load(path)
+        (makes,) = (item for item in model.graph.node if "features" in item.output)
+        makes.output[:], makes.name = ["alive"], "alive"
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(1, np.float32), "zero"))
+        at = list(model.graph.node).index(makes) + 1
+        model.graph.node.insert(at, node("Mul", ["alive", "zero"], "features"))
+        onnx.save_model(model, path)
+        done = explain_file(path, tmp_path / "ours.onnx", target="features", pixels=pixels)
+        assert done.is_map_confirmed
+        assert done.outputs.display.shift == (0.0, 0.0)
+
     @pytest.mark.parametrize(("error", "is_ticked"), [(CONFIRMED, True), (1.1 * CONFIRMED, False), (1e-2, False)])
     def test_a_tick_stands_for_a_confirmed_map_only(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], error: float, is_ticked: bool

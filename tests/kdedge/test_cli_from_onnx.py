@@ -418,6 +418,18 @@ class TestTimes:
         assert ("machine busy" in listed.err) == (waiting > 0)
         assert ("while it was busy" in page.read_text()) == (waiting > 0)
 
+    def test_a_front_is_measured_whatever_the_files_own_input_is_called(
+        self, command: Command, tmp_path: Path, theirs: Path
+    ) -> None:
+        model = onnx.load(theirs)
+        (own,) = (value.name for value in model.graph.input)
+        model.graph.input[0].name = "image"
+        for item in model.graph.node:
+            item.input[:] = ["image" if name == own else name for name in item.input]
+        onnx.save(model, tmp_path / "image.onnx")
+        done = command("export", "--from-onnx", tmp_path / "image.onnx", "--mean", "0.5", "--std", "0.5")
+        assert "uint8 pixels as input cost" in done.err
+
     def test_a_file_without_a_front_has_no_cost_of_one(self, command: Command, tmp_path: Path, theirs: Path) -> None:
         assert "uint8 pixels" not in command("export", "--from-onnx", theirs, "-o", tmp_path / "o.onnx").err
 

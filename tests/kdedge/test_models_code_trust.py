@@ -1,6 +1,8 @@
 """Python files that data names: they run only if the user typed them or allowed their content."""
 
+import importlib.util
 import json
+import marshal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from training_toys import Outcome, metrics_of, write_flattening, write_scenes
 
 from kdedge.models.code_trust import allow_content
+from kdedge.models.factory import make
 from kdedge.models.run_folder import BEST, LAST
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.files import file_sha256
@@ -122,6 +125,20 @@ class TestModelFile:
         validated = command("validate", output, "--data", data / "val", "--quick", "--model", typed)
         assert validated.code in (0, 4), "few images may not show every bound"
         assert list(tmp_path.rglob("report.json"))
+
+
+def test_cached_bytecode_is_not_run_in_place_of_an_allowed_file(tmp_path: Path) -> None:
+    """An archive can bring any `__pycache__`, whose unchecked kind is valid beside any source."""
+    mark, nets = tmp_path / "MARK", tmp_path / "nets.py"
+    nets.write_text("from torch import nn\n\ndef make_model():\n    return nn.Identity()\n")
+    evil = compile(f"from pathlib import Path\nPath({str(mark)!r}).touch()\n{nets.read_text()}", nets, "exec")
+    cached = Path(importlib.util.cache_from_source(str(nets)))
+    cached.parent.mkdir()
+    unchecked = (0b01).to_bytes(4, "little") + bytes(8)  # PEP 552
+    cached.write_bytes(importlib.util.MAGIC_NUMBER + unchecked + marshal.dumps(evil))
+    allow_content(file_sha256(nets))
+    make(f"{nets}:make_model")
+    assert not mark.exists()
 
 
 @pytest.mark.parametrize("digest", ["", "abc", "g" * 12, "AB" * 8, "0" * 65])

@@ -73,3 +73,17 @@ def test_a_damaged_state_is_refused(state: Path, content: str) -> None:
     state.write_text(content)
     with pytest.raises(BundleError, match="Remove it"):
         accept(Manifest(1), KEY, "auto")
+
+
+def test_a_user_without_a_home_folder_is_told_how_to_name_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("STATE_DIRECTORY")
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(BundleError, match="XDG_STATE_HOME"):
+        accept(Manifest(1), KEY, "auto")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    accept(Manifest(1), KEY, "auto")
+    assert (tmp_path / "kdedge" / "bundle-versions.json").is_file()

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kdedge_runtime import files
 from kdedge_runtime.cli import main
 from kdedge_runtime.files import staged, write_whole
 from kdedge_runtime.leftovers import scratch_folder
@@ -101,10 +102,24 @@ def test_what_is_no_film_is_not_appended(tmp_path: Path) -> None:
         writer = FragmentWriter(file)
         writer.append(whole)
         end = file.tell()
-        for content in (b"", b"nonsense", whole[:-10], whole[: len(whole) // 2]):
+        damaged = [whole.replace(kind, b"xxxx", 1) for kind in (b"mdia", b"stbl", b"stts")]
+        for content in (b"", b"nonsense", whole[:-10], whole[: len(whole) // 2], *damaged):
             with pytest.raises(ValueError):  # whatever is wrong with it
                 writer.append(content)
         assert file.tell() == end
+
+
+def test_a_recording_of_months_has_its_duration(tmp_path: Path) -> None:
+    """Its milliseconds do not fit into 32 bits after 49 days."""
+    month = film(tmp_path / "part.mp4", [0, 40])
+    at = month.index(b"stts") + 16
+    assert month[at - 4 : at] == (2).to_bytes(4, "big"), "one run of two frames"
+    month = month[:at] + (2**32 - 1).to_bytes(4, "big") + month[at + 4 :]
+    with (tmp_path / "all.mp4").open("wb", buffering=0) as file:
+        writer = FragmentWriter(file)
+        for _ in range(8):
+            assert writer.append(month) == 2
+    assert len(frames_of(tmp_path / "all.mp4")) == 16
 
 
 @pytest.fixture
@@ -189,3 +204,13 @@ def test_half_written_exports_are_removed_and_those_of_others_are_not(tmp_path: 
         write_whole(tmp_path / "third.onnx", b"third")
         assert temporary.exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.onnx", "third.onnx"]
+
+
+def test_files_without_locks_are_staged_with_no_handle_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows renames no file that is open."""
+    monkeypatch.setattr(files, "HAS_LOCKS", False)
+    before = len(list(Path("/dev/fd").iterdir()))
+    with staged(tmp_path / "model.onnx") as temporary:
+        temporary.write_bytes(b"model")
+        assert len(list(Path("/dev/fd").iterdir())) == before
+    assert (tmp_path / "model.onnx").read_bytes() == b"model"

@@ -205,6 +205,17 @@ def test_a_disk_that_is_full_at_the_start_costs_no_earlier_film(
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
 
 
+def test_a_film_plays_to_where_no_encoder_could_be_opened(tmp_path: Path, progress: Progress) -> None:
+    pytest.importorskip("cv2")
+    with pytest.raises(KdedgeError, match="cannot write"), VideoFile(tmp_path / "out.mp4", 10.0, live=False) as sink:
+        for index in range(20):
+            sink.write(_answer(index), progress)
+        shutil.rmtree(sink._segment.parent)
+        sink.write(_answer(20), progress)
+    assert len(_frames_of(tmp_path / "out.mp4")[0]) == 20
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+
+
 def test_a_run_without_frames_leaves_an_earlier_film(tmp_path: Path) -> None:
     pytest.importorskip("cv2")
     (tmp_path / "out.mp4").write_bytes(b"an earlier film")

@@ -208,6 +208,29 @@ def test_fifty_viewers_are_served_by_one_encoding_of_each_picture(
         assert sum(thread.name == "kdedge-stream" for thread in threading.enumerate()) == 1
 
 
+def test_a_picture_that_cannot_be_encoded_ends_its_stream_only(
+    view: LiveView, progress: Progress, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def out_of_memory(picture: np.ndarray, quality: int) -> bytes:
+        monkeypatch.setattr("kdedge_runtime.view.board.jpeg", jpeg)
+        raise MemoryError
+
+    monkeypatch.setattr("kdedge_runtime.view.board.jpeg", out_of_memory)
+    host, port = authority(view).split(":")
+    ends = []
+    with Run(view, progress):
+        for _ in range(2):
+            with socket.create_connection((host, int(port)), timeout=5) as viewer:
+                viewer.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                seen = b""
+                while b"Content-Type: image/jpeg" not in seen and (received := viewer.recv(65536)):
+                    seen += received
+                ends.append(seen)
+    assert b"Content-Type: image/jpeg" not in ends[0], "the server has closed it"
+    assert b"Content-Type: image/jpeg" in ends[1]
+    assert any("The stream of pictures has ended" in message for message in caplog.messages)
+
+
 def test_pictures_for_viewers_are_fewer_than_frames(view: LiveView, progress: Progress) -> None:
     host, port = authority(view).split(":")
     with Run(view, progress) as run, socket.create_connection((host, int(port)), timeout=5) as viewer:

@@ -33,7 +33,7 @@ class LayerTimes:
     whole_ms: float
     """The fastest whole run, profiling included."""
     is_busy: bool
-    """Whether other programs took part of the machine meanwhile, so that the times are rough."""
+    """True where other programs used the machine meanwhile, so that the times are rough."""
 
 
 def time_layers(model: onnx.ModelProto, feed: Mapping[str, Array], structure: Structure) -> LayerTimes:

@@ -21,7 +21,7 @@ RESHAPING = {"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Cast", "
 ROUNDING = {"QuantizeLinear", "DequantizeLinear"}
 _TWO_CLASSES = "kdedge/two_classes"
 _FEWEST_BOXES = 100
-"""That a detector gives for a picture."""
+"""Fewest boxes of a detector for one image."""
 _BOXES_PER_VALUE = 20
 """Fewest boxes for each value of a box; a transformer's tokens are fewer for each of their channels."""
 
@@ -141,7 +141,7 @@ def _answers(view: GraphView, feed: Mapping[str, Array], name: str) -> tuple[dic
 
 
 def _detects(view: GraphView, outputs: Mapping[str, Array]) -> bool:
-    """Whether a graph finds boxes: it suppresses some, its file or outputs name them, or it gives many short rows.
+    """Return whether a graph detects objects: by NonMaxSuppression, names of its task or outputs, or many short rows.
 
     YOLO gives `[N, 4 + classes, boxes]` or `[N, boxes, 5 + classes]`, DETR `[N, boxes, 4]`, and models with
     suppression inside `[N, boxes, 6]`.
@@ -171,7 +171,7 @@ def _answer(view: GraphView, tensor: str, value: Array, images: int) -> Answer |
 
 
 def _before(view: GraphView, output: str, ends: Iterable[str]) -> str | None:
-    """What goes into an operator at the end; None where there is none of these."""
+    """Return the input of an operator at the end of the graph; None where it ends with none of these."""
     tensor = output
     while (node := view.maker(tensor)) is not None:
         if node.op_type in ends:

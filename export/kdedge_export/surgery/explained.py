@@ -29,7 +29,7 @@ from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.files import file_sha256, staged
 from kdedge_runtime.golden import record
 from kdedge_runtime.heat import MapDisplay
-from kdedge_runtime.metadata import ImageInput, Metadata, Outputs, outputs_of
+from kdedge_runtime.metadata import ImageInput, Metadata, Outputs
 
 __all__ = ["ExplainedFile", "explain_file"]
 
@@ -55,7 +55,7 @@ class ExplainedFile:
 
     @property
     def is_map_confirmed(self) -> bool:
-        """Whether the logits confirm the map: above a relative error of 5e-3 they are too coarse to."""
+        """Return whether the map is confirmed: above a relative error of 5e-3 the logits are too coarse to tell."""
         return self.map_error is not None and self.map_error <= CONFIRMED
 
 
@@ -105,7 +105,7 @@ def explain_file(
         return _copied(source, output, props)
     original, logits = _with_logits(original, str(source), had_map, head, side_px)
     view = GraphView(original)
-    looked_at = outputs_of(json.loads(props[OUTPUTS])).target_layer if had_map else target
+    looked_at = Outputs.from_json(props[OUTPUTS]).target_layer if had_map else target
 
     def find(is_cut: bool) -> Anatomy:
         return dissect(view, str(source), logits, target=looked_at, side_px=side_px, is_cut=is_cut)
@@ -119,7 +119,7 @@ def explain_file(
         raise UsageError(f"{source} takes pictures of {width} × {height} px and no others. Leave --size out.")
     map_error, no_derivative_of = None, None
     if saliency is None:
-        outputs = outputs_of(json.loads(props[OUTPUTS]))
+        outputs = Outputs.from_json(props[OUTPUTS])
     else:
         builder.write(model)
         _declare(model, parts)
@@ -182,10 +182,11 @@ def _with_logits(
 
 
 def _copied(source: Path, output: Path, props: dict[str, str]) -> ExplainedFile:
+    outputs = Outputs.from_json(props[OUTPUTS])
+    metadata = Metadata.from_props(props) if "kdedge.schema" in props else None
     with staged(output) as temporary:
         shutil.copyfile(source, temporary)
-    metadata = Metadata.from_props(props) if "kdedge.schema" in props else None
-    return ExplainedFile(output, outputs_of(json.loads(props[OUTPUTS])), was_explained=True, metadata=metadata)
+    return ExplainedFile(output, outputs, was_explained=True, metadata=metadata)
 
 
 def _checked_map(

@@ -38,7 +38,7 @@ class PixelInput:
 
 @dataclass(frozen=True)
 class Geometry:
-    """How pictures of any size become the size of the graph's input."""
+    """Resizing of images to the size of the graph's input."""
 
     resize: Resize = "crop"
     """See `kdedge_runtime.metadata.ImageInput`."""

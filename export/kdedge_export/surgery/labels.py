@@ -12,7 +12,7 @@ from kdedge_runtime.errors import UsageError
 __all__ = ["labels_of_props", "read_labels"]
 
 _KEYS = ("names", "labels", "classes", "class_names", "kdedge.labels", "character")
-"""Of `metadata_props`; `names` is Ultralytics's, `character` RapidOCR's, a line a class."""
+"""Keys of `metadata_props` that hold class names: Ultralytics's `names`, RapidOCR's `character` with a line each."""
 _NUMBERED = re.compile(r"(\d+)\s*[:,\t]\s*(.*\S)")
 """A line such as `0: tench`."""
 

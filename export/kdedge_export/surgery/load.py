@@ -7,9 +7,10 @@ import onnx
 from onnx import inliner, version_converter
 
 from kdedge_export.surgery.port import example_feed, image_port
-from kdedge_export.surgery.view import GraphView, first_line, run_graph
+from kdedge_export.surgery.view import GraphView, run_graph
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.model import refuse_bundle
+from kdedge_runtime.session import first_line
 
 __all__ = ["load_file", "unread_inputs"]
 

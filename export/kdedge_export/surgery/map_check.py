@@ -180,7 +180,8 @@ class _LookedAt:
 
 def _against_differences(gradient: NDArray[np.float64], looked_at: _LookedAt, dtype: str) -> float:
     """The gradient against what the logit does when features move at random; one for all cells moves all alike."""
-    rng, spread = np.random.default_rng(0), float(looked_at.features.std())
+    rng = np.random.default_rng(0)
+    spread = float(looked_at.features.std()) or 1.0  # of dead features, which any step moves
     steps = [share * spread for share in _STEPS[dtype]]
     slopes = looked_at.over_features(gradient)
     directions = np.concatenate([looked_at.over_features(rng.normal(size=gradient.shape)) for _ in range(_DIRECTIONS)])

@@ -34,11 +34,11 @@ ReciproCAM takes its place where an operator has no derivative.
 """
 _FLOAT32 = np.dtype(np.float32)
 _LEAST_SHARE = 1e-3
-"""Of the two terms of Grad-CAM++'s denominator that it must keep: nearer to 0, rounding decides the weight."""
+"""Least share of its two terms that Grad-CAM++'s denominator keeps; nearer to 0, rounding decides the weight."""
 _EPSILON = 1e-7
-"""Of XGrad-CAM, as in pytorch-grad-cam; for channels that are zero everywhere."""
+"""Added to XGrad-CAM's denominator, as in pytorch-grad-cam, for channels that are zero everywhere."""
 _SQUARINGS = 12
-"""Of Eigen-CAM's covariance: the second component is left with (λ₂/λ₁)^4096 of its share."""
+"""Squarings of Eigen-CAM's covariance, which leave (λ₂/λ₁)^4096 of the second component's share."""
 
 
 def as_method(name: str) -> Method:

@@ -12,6 +12,7 @@ from onnx import numpy_helper
 
 from kdedge_export.onnx_node import attributes
 from kdedge_runtime.errors import ModelFileError
+from kdedge_runtime.session import first_line
 
 __all__ = ["FLOATS", "Array", "GraphView", "Probe", "run_graph", "session_of", "shapes_of", "subgraphs"]
 
@@ -244,8 +245,3 @@ def shapes_of(
     probed.graph.node.extend(onnx.helper.make_node("Shape", [tensor], [told]) for tensor, told in tellers.items())
     told = run_graph(probed, tellers.values(), feed, name)
     return {tensor: tuple(map(int, told[teller])) for tensor, teller in tellers.items()}
-
-
-def first_line(error: Exception) -> str:
-    """What an error of onnxruntime says, without its trace."""
-    return str(error).strip().partition("\n")[0]

@@ -80,7 +80,7 @@ class Comparison:
     maps: MapComparison | None
     """None where one of the two has no map."""
     lost_map: bool
-    """Whether the reference has maps and the candidate has none."""
+    """True where the reference has maps and the candidate has none."""
     intervals: Mapping[str, Interval | None]
     """Of the accuracies, their difference (of pairs of answers), the agreement, both KLs and the distance, by their
     names."""

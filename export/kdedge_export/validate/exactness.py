@@ -16,7 +16,7 @@ from kdedge_runtime.arrays import Integers, Pixels
 __all__ = ["AlignedImage", "Bounds", "Exactness", "measure_exactness"]
 
 DOUBTED_IMAGES = 16
-"""What float32 costs PyTorch itself is measured on so many at a time, until an error is larger."""
+"""Images in each step of measuring PyTorch's own rounding, until an error exceeds it."""
 Scores = NDArray[np.float64]
 
 
@@ -43,9 +43,9 @@ class AlignedImage:
     moved: int
     """Units that were moved, each within its own rounding."""
     raw_error: float
-    """Of the file's map against PyTorch's as it is, in units of its range."""
+    """Error of the file's map against PyTorch's as it is, in units of its range."""
     error: float
-    """Against PyTorch's with the units moved."""
+    """Error against PyTorch's map with the units moved."""
     raw_pearson: float
     """Correlation of the maps as they are."""
     pearson: float
@@ -53,7 +53,7 @@ class AlignedImage:
 
 @dataclass(frozen=True)
 class Exactness:
-    """Of each kind of error, the image that decides."""
+    """The deciding image of each kind of error."""
 
     logits: Hardest
     kl: Hardest
@@ -93,7 +93,7 @@ def measure_exactness(
 
 
 class _Roundings:
-    """What float32 costs PyTorch on each image, measured when it is first asked for."""
+    """PyTorch's own rounding on each image, measured on first use."""
 
     def __init__(self, student: TorchModel, images: Pixels, classes: Integers) -> None:
         self._student, self._images, self._classes = student, images, classes
@@ -102,7 +102,7 @@ class _Roundings:
         self._known = np.zeros(len(images), np.bool_)
 
     def of(self, numbers: Integers) -> Rounding:
-        """Of some images, by their numbers."""
+        """Return the rounding of images by their numbers."""
         missing = numbers[~self._known[numbers]]
         if len(missing):
             found = spread_of_rounding(self._student, self._images[missing], self._classes[missing])

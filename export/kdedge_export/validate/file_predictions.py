@@ -1,4 +1,4 @@
-"""Predictions of a model file, without PyTorch, and how they are put together from batches."""
+"""Predictions of a model file, computed in batches without PyTorch."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ __all__ = ["Batch", "Predictions", "batch_size", "batches", "gather", "run_file"
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of every image."""
+    """Logits and maps of a model for every image."""
 
     logits: Floats
     """`[N, K]`."""

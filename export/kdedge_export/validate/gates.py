@@ -53,7 +53,7 @@ class Gates:
     fp32_kl: float = 1e-4
     """Largest KL divergence of any image's softmax from the student's, in nats."""
     fp32_rounding: float = CEILING
-    """Where float32 itself costs an image's logits or map more, the error that this explains, up to here."""
+    """Largest error that float32 rounding of an image's logits or map may explain."""
     int8_top1_drop_points: float = 1.0
     """Accuracy that int8 may cost, in percentage points."""
     int8_agreement: float = 0.90
@@ -130,7 +130,7 @@ def check_sanity(row: Sanity, images: int, method: str, gates: Gates) -> Check:
 
 
 def check_unchanged(role: Role, test: Literal["class", "picture"], gates: Gates) -> Check:
-    """What to say of a change that could not be made, since there is one class, or one picture, only."""
+    """Return the check of a change that could not be made, since there is only one class or one image."""
     key, name = _named(role, test)
     if test == "class":
         return judge(key, name, None, "<=", gates.map_stays, "correlation", "there is no other class")

@@ -113,7 +113,7 @@ def _check_fp32(comparison: Comparison, gates: Gates, exact: Exactness | None, t
 
 
 def _lost(key: str, name: str, comparison: Comparison, bound: float) -> Check | None:
-    """What becomes of a file without a map: a failure where the student has one."""
+    """Return the check of a file without a map, which fails where the reference has one; None for a file with one."""
     if comparison.maps is not None:
         return None
     if not comparison.lost_map:

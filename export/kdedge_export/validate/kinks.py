@@ -38,7 +38,7 @@ MOST_MOVED = 1e-3
 _ULPS = 4.0
 """Rounding of a unit is at least so many steps of float32 at its channel's usual size."""
 _MEDIANS = 2.5
-"""Of a channel's rounding. Two draws of a normal error differ by more than ten medians in two of a million units."""
+"""Usual rounding, in medians of a channel's. Of a million units with normal errors, two differ by over ten medians."""
 _LOGITS = 1e-5
 """Share of their range by which moved units may move the logits, or four times their own rounding."""
 _POINTWISE = {"Relu", "Clip", "HardSwish", "HardSigmoid", "LeakyRelu"}
@@ -171,7 +171,7 @@ def _on_their_sides(
 
 
 def _rounding(single: Tensor, double: Tensor) -> Tensor:
-    """How much each unit is rounded: itself, or as its channel usually is, whichever is more.
+    """Return the rounding of each unit: its own or the usual one of its channel, whichever is larger.
 
     A unit's own error may be small by luck, and that of the largest unit of a tensor says nothing of the others:
     channels may lie octaves apart. Units without places are compared with all units of the layer.

@@ -100,7 +100,7 @@ class ValidationReport:
     labelled: bool
     models: Mapping[Role, ModelFacts]
     comparisons: Mapping[Role, Comparison]
-    """By candidate, against `kdedge_export.validate.roles.reference`."""
+    """Comparisons by candidate, each against `kdedge_export.validate.roles.reference`."""
     checks: tuple[Check, ...]
     aligned: tuple[AlignedImage, ...] = ()
     """Images whose fp32 map error is of a map with units moved; the comparison is of the maps as they are."""
@@ -132,7 +132,7 @@ class ValidationReport:
 
     @property
     def complete(self) -> bool:
-        """Whether every check that applies could be measured."""
+        """Return whether every check that applies was measured."""
         return all(check.passed is not None for check in applicable(self.checks))
 
     @property

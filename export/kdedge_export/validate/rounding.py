@@ -71,7 +71,7 @@ def hardest(
 
 @dataclass(frozen=True)
 class Rounding:
-    """What rounding alone explains of a file's distance from PyTorch, `[N]` each."""
+    """Errors of a file against PyTorch that rounding alone explains, `[N]` each."""
 
     logits: Scores
     """Largest error in units of the logits' range."""

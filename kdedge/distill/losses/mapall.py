@@ -8,7 +8,7 @@ from kdedge.distill.losses.lesson import Lesson
 __all__ = ["MOST_PROBABLE", "all_class_maps"]
 
 MOST_PROBABLE = 32
-"""How many of the teacher's classes are compared. Four give less accuracy than 22 (tests/benchmarks/README.md)."""
+"""Number of the teacher's classes that are compared. Four give less accuracy than 22 (tests/benchmarks/README.md)."""
 
 
 def all_class_maps(lesson: Lesson, *, classes: int = MOST_PROBABLE) -> Tensor:

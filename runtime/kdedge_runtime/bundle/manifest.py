@@ -1,4 +1,4 @@
-"""What a bundle is: its version, and the device that it is for; an older one never replaces a newer one."""
+"""Version and device of a bundle; an older one never replaces a newer one."""
 
 import json
 import logging
@@ -24,7 +24,7 @@ class Manifest:
     """The content of `bundle.json`."""
 
     version: int = 0
-    """Of one maker's bundles for one device, from 1 up; 0 for a bundle without `bundle.json`."""
+    """Version among one maker's bundles, from 1; 0 for a bundle without `bundle.json`."""
     device: str | None = None
     """The device profile; None for any."""
 
@@ -90,10 +90,20 @@ def accept(manifest: Manifest, public_key: bytes, device: str) -> None:
 
 
 def _state_file() -> Path:
-    """Of systemd's StateDirectory, or of the user."""
+    """Return the file of accepted versions, in systemd's StateDirectory or in the user's state folder.
+
+    Raises:
+        BundleError: this user has no home folder, and nothing names another one.
+    """
     if folder := os.environ.get("STATE_DIRECTORY"):
         return Path(folder.partition(":")[0]) / "bundle-versions.json"
-    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    try:
+        home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    except RuntimeError as error:
+        raise BundleError(
+            "The bundle's version cannot be compared with earlier ones: this user has no home folder to keep them in. "
+            "Name a folder: XDG_STATE_HOME=FOLDER."
+        ) from error
     return Path(home) / "kdedge" / "bundle-versions.json"
 
 

@@ -35,7 +35,7 @@ class Door:
     token: str | None
     """What a client has to show; None asks for nothing, and is for this machine only."""
     is_printed: bool = True
-    """Whether the token is part of the address that is printed."""
+    """True where the printed address contains the token."""
 
     @classmethod
     def at(cls, address: Address, token: str | None = None, *, is_printed: bool = True) -> Self:

@@ -9,19 +9,19 @@ __all__ = ["Guesses"]
 
 _log = logging.getLogger(__name__)
 PAUSE_S = 1.0
-"""For each wrong token, in the client's own thread; an address has eight of these at most."""
+"""Delay of each wrong token, in the client's own thread; an address has eight of these at most."""
 _MOST_ADDRESSES = 256
 
 
 class Guesses:
-    """Counts wrong tokens by address, for the addresses of late."""
+    """Counts wrong tokens of the most recent addresses."""
 
     def __init__(self) -> None:
         self._counts: OrderedDict[str, int] = OrderedDict()
         self._lock = threading.Lock()
 
     def slow(self, host: str) -> None:
-        """Take in a wrong token; returns after a pause. The 1st, 2nd, 4th, 8th, … of an address is logged."""
+        """Count a wrong token and return after a pause; the 1st, 2nd, 4th, 8th, … of an address is logged."""
         with self._lock:
             count = self._counts.pop(host, 0) + 1
             self._counts[host] = count

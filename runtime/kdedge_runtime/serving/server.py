@@ -100,7 +100,7 @@ class Server(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where the page is, with the token where one is asked for and may be printed."""
+        """Address of the page, with the token where one is needed and may be printed."""
         url = self.door.address.url(self.server_address[1], self._scheme)
         return f"{url}?token={self.door.token}" if self.door.token and self.door.is_printed else url
 

@@ -1,4 +1,4 @@
-"""A fragmented MP4 (ISO/IEC 14496-12, section 8.8), made of short whole ones: what is written plays, whatever comes.
+"""Write a fragmented MP4 (ISO/IEC 14496-12, section 8.8) from short whole ones: it plays wherever it is cut off.
 
 OpenCV does not pass FFmpeg's `movflags` on, and its own films cannot be read before their index is written at the end.
 """
@@ -61,7 +61,10 @@ class FragmentWriter:
             ValueError: it is no whole MP4 of one video track.
             OSError: it cannot be written; the file ends with the fragment before.
         """
-        track = _read(film)
+        try:
+            track = _read(film)
+        except (KeyError, IndexError, struct.error) as error:
+            raise ValueError("its index is damaged") from error
         end = self._file.tell()
         head = b"" if self._sequence else _initialization(track)
         fragment = _fragment(track, self._sequence + 1, self._ticks)
@@ -78,7 +81,7 @@ class FragmentWriter:
             self._duration_at = head.index(b"mehd") + 8
         self._sequence += 1
         self._ticks += sum(track.durations)
-        self._write_at(self._duration_at, struct.pack(">I", self._ticks * _MOVIE_TIMESCALE // self._timescale))
+        self._write_at(self._duration_at, struct.pack(">Q", self._ticks * _MOVIE_TIMESCALE // self._timescale))
         return len(track.sizes)
 
     def _write_at(self, place: int, content: bytes) -> None:
@@ -146,10 +149,10 @@ def _read(film: bytes) -> _Film:
 
 
 def _initialization(film: _Film) -> bytes:
-    """What precedes the fragments: the codec's settings and empty tables."""
+    """Return the boxes before the fragments: the codec's settings and empty tables."""
     extends = _box(
         b"mvex",
-        _full(b"mehd", 0, struct.pack(">I", 0)),
+        _full(b"mehd", 0, struct.pack(">Q", 0), version=1),  # 32 bits of milliseconds are 49 days
         _full(b"trex", 0, struct.pack(">IIIII", 1, 1, 0, 0, 0)),
     )
     kind = _box(b"ftyp", b"isom", struct.pack(">I", 512), b"isomiso5iso6mp41")

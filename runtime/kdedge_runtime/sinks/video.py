@@ -22,7 +22,7 @@ __all__ = ["VideoFile"]
 _log = logging.getLogger(__name__)
 _FALLBACK_FPS = 25.0
 _FRAGMENT_S = 2.0
-"""Of film; what a power cut or `kill -9` costs at most, besides what the system has not written yet."""
+"""Length of a fragment: the most that a power cut or `kill -9` costs, besides data not yet on the disk."""
 _RESERVE_BYTES = 16 * 2**20
 """Room that is left on the disk for everybody else."""
 _LOOK_EVERY_S = 1.0
@@ -79,8 +79,11 @@ class VideoFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        if self._file is not None:
-            self._finish()
+        try:
+            if self._file is not None:
+                self._finish()
+        finally:
+            self._stack.close()
 
     def write(self, answer: Answer, progress: Progress) -> None:
         """Append one frame, as often as its time asks for."""
@@ -134,7 +137,6 @@ class VideoFile:
         codec = self._cv2.VideoWriter_fourcc(*"mp4v")
         writer = self._cv2.VideoWriter(utf8_path(self._segment, "OpenCV"), codec, self._fps, self._size)
         if not writer.isOpened():
-            self._stack.close()
             raise KdedgeError(
                 f"This OpenCV cannot write {self._path} ({width} × {height} at {self._fps:.3g} fps, MPEG-4). "
                 "Expected an OpenCV built with FFmpeg: `pip install opencv-python-headless`."
@@ -182,8 +184,7 @@ class VideoFile:
         """Give the film its name, if it has a frame."""
         if self._waiting:
             self._append()
-        if self._file is None:  # the last fragment could not be written
-            return
+        assert self._file is not None
         os.fsync(self._file.fileno())
         is_empty = not self._file.tell()
         self._file = None

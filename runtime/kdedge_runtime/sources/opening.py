@@ -1,4 +1,4 @@
-"""Opens a source beside the main thread, which alone can take signals: a driver or server may keep it for ever."""
+"""Open a source in another thread: a driver may block for ever, and only the main thread receives signals."""
 
 import threading
 from collections.abc import Iterator

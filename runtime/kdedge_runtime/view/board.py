@@ -21,7 +21,7 @@ _JPEG_QUALITY = 80
 _FASTEST_S = 1 / 15
 """Between pictures: an eye needs no more, and drawing them takes processor time from the model."""
 _MOST_SHARE = 0.02
-"""Of a core, for encoding and sending pictures; with many viewers they come less often."""
+"""Largest share of a core for encoding and sending pictures; with many viewers they come less often."""
 _LEASE_S = 1.0
 """A page that asks for picture after picture is watching in between as well."""
 
@@ -81,7 +81,7 @@ class Board:
 
     @property
     def is_due(self) -> bool:
-        """Whether the next answer should carry its overlay."""
+        """True where the next answer should carry its overlay."""
         return self.is_watched and self._clock() >= self._due_at
 
     def note_cost(self, sending_s: float) -> None:

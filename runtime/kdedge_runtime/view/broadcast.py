@@ -1,5 +1,6 @@
 """One thread sends each picture to all viewers of the stream: it is encoded once, and nobody waits for anybody."""
 
+import logging
 import socket
 import ssl
 import threading
@@ -13,6 +14,7 @@ from kdedge_runtime.view.board import Board
 __all__ = ["BOUNDARY", "Broadcast"]
 
 BOUNDARY = "kdedge-frame"
+_log = logging.getLogger(__name__)
 _WOULD_WAIT = (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError)
 
 
@@ -60,11 +62,19 @@ class Broadcast:
         with self._lock:
             self._viewers.add(viewer)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._send_pictures, name="kdedge-stream", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="kdedge-stream", daemon=True)
                 self._thread.start()
         viewer.has_left.wait()
         with suppress(OSError):  # it is closed
             connection.settimeout(PATIENCE_S)
+
+    def _run(self) -> None:
+        try:
+            self._send_pictures()
+        except Exception:  # a picture that cannot be encoded, say: viewers would wait for ever
+            _log.error("The stream of pictures has ended; the run goes on.", exc_info=True)
+            while not self._ended(self._viewers.copy()):  # somebody may join meanwhile
+                pass
 
     def _send_pictures(self) -> None:
         serial = 0

@@ -97,7 +97,7 @@ class LiveView:
 
     @property
     def wants_overlay(self) -> bool:
-        """Whether anybody watches, and the next picture is due."""
+        """True where a client watches and the next picture is due."""
         return self._site.board.is_due
 
     @property
