@@ -12,14 +12,14 @@ $(VENV)/installed: pyproject.toml export/pyproject.toml runtime/pyproject.toml
 	$(BIN)/pip install --quiet -e './runtime[camera]' -e ./export -e '.[dev]'
 	touch $@
 
-.PHONY: help install demo test test-models test-arm64 mutants claims check format wheels web-assets clean
+.PHONY: help install demo test test-models test-arm64 fuzz mutants claims check format wheels web-assets clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(VENV)/installed  ## Create .venv with the three packages and the tools
 
-demo: install  ## Distill, export, validate and run on pictures rendered here: about four minutes
+demo: install  ## Distill, export, validate and run on pictures rendered here: 3 to 11 minutes of CPU time
 	$(BIN)/kdedge demo
 
 test: install  ## Run the tests: about ten minutes on two cores
@@ -30,6 +30,9 @@ test-models: install  ## Export every classifier of torchvision and timm's famil
 
 test-arm64: install  ## Run the runtime's tests on emulated 64-bit ARM: root, debootstrap, qemu; ten minutes
 	PIP=$(BIN)/pip tests/arm64/run.sh
+
+fuzz: install  ## Mutate model files, images, run folders, bundles and requests for a minute (FUZZ_SECONDS=60)
+	PYTHONPATH=tests/runtime OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzz.py --seconds $${FUZZ_SECONDS:-60}
 
 mutants: install  ## Plant one defect at a time in the numerical core and count what the tests notice: an hour
 	$(BIN)/python tests/mutation/run.py

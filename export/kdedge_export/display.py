@@ -10,17 +10,17 @@ same displacements were found (tests/benchmarks/README.md).
 import numpy as np
 from numpy.typing import NDArray
 
+from kdedge_export.validate.file_predictions import gather, run_file
 from kdedge_export.validate.metrics import map_pearson
-from kdedge_export.validate.predictions import predict
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Floats, Pixels
 from kdedge_runtime.heat import UNMEASURED, MapDisplay, contrast
 from kdedge_runtime.preprocess import fit
 from kdedge_runtime.sources.scenes import LABELS, render_scene
 
-__all__ = ["displacement", "measure_display"]
+__all__ = ["SCENES", "displacement", "measure_display"]
 
-_SCENES = 48
+SCENES = 48
 _SEARCHED = np.arange(-1.5, 1.501, 0.05)
 """Distances between the two maps, in cells."""
 _LARGEST = 0.75
@@ -30,21 +30,26 @@ _SPREAD = 0.25
 """Largest difference between the displacements that two halves of the images give, in cells."""
 
 
-def measure_display(model: Model) -> MapDisplay:
+def measure_display(model: Model, *, scenes: int = SCENES, at_once: int = 1) -> MapDisplay:
     """Measure where a model file's maps lie on images and how strong they typically are.
 
     A displacement that the images do not show reliably is 0.
 
     Args:
         model: a model file whose map explains a class.
+        scenes: drawn images, each of which is run three times; on fewer than 24 a displacement is often unreliable.
+        at_once: images in a batch; methods that average over many copies of an image take much memory for each.
     """
-    images = _scenes(model)
-    upright = predict(model, images)
-    if upright.maps is None:
+    if not model.has_map:
         return UNMEASURED
+    images = _scenes(model, scenes)
+    top = np.full(len(images), -1, dtype=np.int64)
+    upright = gather(run_file(model, images, top, at_once), len(images))
+    assert upright.maps is not None
     shifts = []
     for axis in (2, 1):
-        mirrored = predict(model, np.ascontiguousarray(np.flip(images, axis)), upright.explained_class).maps
+        flipped = np.ascontiguousarray(np.flip(images, axis))
+        mirrored = gather(run_file(model, flipped, upright.explained_class, at_once), len(images)).maps
         assert mirrored is not None
         shifts.append(displacement(upright.maps, np.flip(mirrored, axis), axis))
     typical = float(np.median([contrast(saliency_map) for saliency_map in upright.maps]))
@@ -75,10 +80,10 @@ def displacement(maps: Floats, mirrored: Floats, axis: int) -> float:
     return round(half, 3) if is_reliable else 0.0
 
 
-def _scenes(model: Model) -> Pixels:
+def _scenes(model: Model, count: int) -> Pixels:
     rng, spec = np.random.default_rng(0), model.metadata.input
     side = max(spec.height, spec.width)
-    return np.stack([fit(render_scene(LABELS[at % len(LABELS)], rng, side).image, spec) for at in range(_SCENES)])
+    return np.stack([fit(render_scene(LABELS[at % len(LABELS)], rng, side).image, spec) for at in range(count)])
 
 
 def _agreement(maps: Floats, mirrored: Floats, axis: int, distance: float) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ __all__ = ["demo"]
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path("runs/demo"),
 ) -> None:
-    """Go the whole way on pictures rendered here. No download, about four minutes on two cores."""
+    """Go the whole way on pictures rendered here. No download, 3 to 11 minutes of CPU time."""
     from kdedge.report.console import stderr_console
     from kdedge.report.demo import print_demo
     from kdedge.report.training import Screen

@@ -61,7 +61,8 @@ def export(
         Method | None,
         typer.Option(
             help="Saliency map, or none for the plain graph. "
-            "[default: gradcam; with --from-onnx reciprocam where an operator has no derivative]"
+            "[default: hirescam; behind class tokens gradient-attention; with --from-onnx reciprocam where an operator "
+            "has no derivative]"
         ),
     ] = None,
     target_layer: Annotated[
@@ -155,7 +156,7 @@ def export(
         raise UsageError(f"{option} goes with --from-onnx MODEL.onnx. Leave it out.")
     if source is None:
         raise UsageError("There is nothing to export. Name a run folder or a model, or --from-onnx MODEL.onnx.")
-    asked = (method or Method.GRADCAM).value
+    asked = None if method is None else method.value
     export_model_file(
         ModelExport(source, output, asked, target_layer, weights, quantize, keep_heatmaps, max_drop, qat, data, device)
     )

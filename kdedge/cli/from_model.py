@@ -15,7 +15,7 @@ class ModelExport:
     source: str
     """A run folder, or a model's name."""
     output: Path | None
-    method: str
+    method: str | None
     target_layer: str | None
     weights: Path | None
     quantize: bool

@@ -35,7 +35,10 @@ def validate(
     out: Annotated[Path | None, typer.Option(help="Folder of the report. [default: report/ in the run]")] = None,
     trust_code: TrustCode = None,
 ) -> None:
-    """Prove that neither answers nor maps were lost on the way. Ends with 4 unless every bound is shown to be kept."""
+    """Prove that neither answers nor maps were lost on the way. Ends with 4 unless every bound is shown to be kept.
+
+    A file by `kdedge export --from-onnx` is judged by itself, and the int8 file beside it against it.
+    """
     from kdedge.data.sources import require_data
     from kdedge.models.source import require_weights
     from kdedge.workflow.model_files import fp32_file

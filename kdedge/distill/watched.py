@@ -10,13 +10,16 @@ from kdedge.distill.machine.compute import Compute
 from kdedge.distill.machine.layout import memory_format
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.normalise import Normalise
-from kdedge_export.saliency import ByCells, ExplainedModel, Tail, explain
+from kdedge_export.saliency import ByAttention, ByCells, ExplainedModel, Head, explain
 from kdedge_export.saliency.explained import map_size
 from kdedge_export.saliency.find import example_input
 from kdedge_export.saliency.trace import evaluating
 from kdedge_runtime.metadata import ImageInput
 
 __all__ = ["Watched"]
+
+_MOST_BY_ATTENTION = 4
+"""Classes whose maps are taken at once: each is a backward pass through all blocks."""
 
 
 class Watched(nn.Module):
@@ -39,7 +42,8 @@ class Watched(nn.Module):
         except HeadNotSupported as error:
             self.unexplained = str(error)
         else:
-            if compute.compiled and isinstance(explained, ByCells) and isinstance(explained.head, Tail):
+            closed = isinstance(explained, ByCells) and isinstance(explained.head, Head)
+            if compute.compiled and not closed:
                 self.unexplained = (
                     f"{type(model).__name__} is differentiated to be explained ({explained.how}), which compiled steps "
                     "cannot be. Leave --compile out."
@@ -74,10 +78,14 @@ class Watched(nn.Module):
             return Answer(logits, features=self._caught())
         look = self.explained(x)
         logits, features = look.logits.float(), self._caught()
-        classes = logits.topk(min(wanted, logits.shape[1]), dim=1).indices if isinstance(wanted, int) else wanted
+        classes = self._most_probable(logits, wanted) if isinstance(wanted, int) else wanted
         with torch.autocast(images.device.type, enabled=False):
             maps = self.explained.class_maps(look, classes)
         return Answer(logits, classes, maps, features)
+
+    def _most_probable(self, logits: Tensor, count: int) -> Tensor:
+        most = _MOST_BY_ATTENTION if isinstance(self.explained, ByAttention) else logits.shape[1]
+        return logits.topk(min(count, most, logits.shape[1]), dim=1).indices
 
     def _caught(self) -> tuple[Tensor, ...]:
         return tuple(feature.float() for feature in self._features if feature is not None)

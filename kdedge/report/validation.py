@@ -99,7 +99,7 @@ def _robustness(report: ValidationReport) -> Table | None:
             table.add_row(
                 row.disturbance,
                 "–" if row.top1 is None else f"{100 * row.top1:.1f} %",
-                f"{100 * row.agreement:.1f} %",
+                "–" if row.agreement is None else f"{100 * row.agreement:.1f} %",
                 "" if row.map_pearson is None else correlation(row.map_pearson),
                 f"{100 * row.answer_kept:.1f} %",
                 "" if row.map_kept is None else correlation(row.map_kept),
@@ -120,7 +120,7 @@ def _classes(report: ValidationReport) -> Table | None:
             row.label,
             str(row.n),
             f"{100 * row.top1[role]:.1f} %" if role in row.top1 else "–",
-            f"{100 * row.agreement[role]:.1f} %",
+            f"{100 * row.agreement[role]:.1f} %" if role in row.agreement else "–",
             "" if pearson is None else correlation(pearson),
         )
     return table
@@ -141,7 +141,11 @@ def _print_meaning(console: Console, report: ValidationReport) -> None:
         console.print(f"int8 is judged with {int8.arithmetic}, and timed with the kernels of this machine.")
     if report.quick:
         console.print("--quick: faithfulness and robustness were left out.")
-    if report.comparisons[report.shipped].agreement == 1.0:
+    if report.origin == "fp32":
+        held = ", and the int8 file against it" if "int8" in report.models else ""
+        console.print(f"There is no PyTorch model: the fp32 file is judged by itself{held}.")
+    compared = report.comparisons.get(report.shipped)
+    if compared is not None and compared.agreement == 1.0:
         share = 100 * unseen_share(report.images)
         console.print(
             f"No answer changed on {report.images:,} images: changes on up to {share:.3g} % of pictures may be unseen."

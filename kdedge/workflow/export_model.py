@@ -18,7 +18,7 @@ from kdedge_export.graph import Deployed, ExportedGraph, Plain, deploy, export_g
 from kdedge_export.quantize import Goal, Quantized, Recipe, Tradeoff, TradeoffPoint, quantize
 from kdedge_export.quantize.ranges import Range
 from kdedge_export.quantize.steps import rounded_by
-from kdedge_export.saliency import DEFAULT_METHOD
+from kdedge_export.validate.predictions import at_once
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.devices import DeviceProfile
 from kdedge_runtime.errors import KdedgeError, UsageError
@@ -64,7 +64,7 @@ def export_model(
     *,
     weights: Path | None = None,
     output: Path | None = None,
-    method: str = DEFAULT_METHOD,
+    method: str | None = None,
     target_layer: str | None = None,
     with_int8: bool = False,
     goal: Goal | None = None,
@@ -82,7 +82,8 @@ def export_model(
         source: a run folder, or a model's name.
         weights: for a name, its trained weights.
         output: the fp32 file; None writes into the run folder, or names the file after the model.
-        method: how the graph explains, one of `kdedge_export.saliency.METHODS`, or `none`.
+        method: how the graph explains, one of `kdedge_export.saliency.METHODS`, or `none`; None takes the default of
+            the head.
         target_layer: module path of the layer whose activations the map shows; None finds it.
         with_int8: whether to quantize.
         goal: what quantization must keep; None takes plain int8 as it is.
@@ -137,7 +138,8 @@ def export_model(
             noted = metadata.metrics | {"temperature_images": fit.images}
             metadata = replace(metadata, temperature=fit.temperature, metrics=noted)
         if explained:
-            metadata = replace(metadata, outputs=replace(metadata.outputs, display=measure_display(model)))
+            display = measure_display(model, at_once=at_once(model))
+            metadata = replace(metadata, outputs=replace(metadata.outputs, display=display))
         save_model(graph.model, metadata, temporary)
     progress("exporting", 1, 1)
     int8_path = output.with_suffix(".int8.onnx")

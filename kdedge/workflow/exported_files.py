@@ -1,4 +1,4 @@
-"""Which files a validation is about, and the PyTorch model that they came from."""
+"""Files that a validation is about, and the PyTorch model that they came from, if any."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from kdedge.models.trained import TrainedModel, load_trained
 from kdedge.workflow.model_files import fp32_file
 from kdedge_runtime import Model
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.metadata import ImageInput
 
 __all__ = ["ExportedFiles", "open_files"]
 
@@ -22,19 +23,25 @@ class ExportedFiles:
 
     fp32: Model
     int8: Model | None
-    student: TrainedModel
-    """With the weights that the files were exported from."""
+    student: TrainedModel | None
+    """With the weights that the files were exported from; None for a file of another framework."""
     run: Path | None
     """The run folder that holds them; None for a model by name."""
     record: RunRecord | None
     """Of that run."""
+
+    @property
+    def input(self) -> ImageInput:
+        """The input that the student was trained with; the fp32 file's where there is no student."""
+        return self.fp32.metadata.input if self.student is None else self.student.input
 
 
 def open_files(source: str, weights: Path | None = None, model: str | None = None) -> ExportedFiles:
     """Open the exported files of a run, or one model file and the int8 one beside it.
 
     Args:
-        source: a run folder with exported files, a file in one, or a `.onnx` file from a model by name.
+        source: a run folder with exported files, a file in one, or a `.onnx` file from a model by name or of
+            another framework.
         weights: of a file from a model by name, the weights that it was exported from; None looks for them by their
             name, beside the file and in the current folder.
         model: of a file that was exported from a Python file's network, that network; the name in the model file is
@@ -52,6 +59,7 @@ def open_files(source: str, weights: Path | None = None, model: str | None = Non
     lineage = fp32.metadata.lineage
     run = fp32_path.parent if "model" in lineage and is_run(fp32_path.parent) else None
     student = _same_weights(run, fp32_path, lineage, weights, model)
+    spec = fp32.metadata.input if student is None else student.input
     if int8 is not None and int8.metadata.lineage != lineage:
         raise UsageError(f"{int8_path} was exported from another model than {fp32_path}. Export both again.")
     if int8 is not None and int8.metadata.outputs != fp32.metadata.outputs:
@@ -60,19 +68,23 @@ def open_files(source: str, weights: Path | None = None, model: str | None = Non
         )
     if not fp32.has_map:
         raise UsageError(f"{fp32_path} was exported with --method none and has no map to validate.")
-    _require_one_size(student, fp32, int8)
+    _require_one_size((spec.height, spec.width), fp32, int8)
     return ExportedFiles(fp32, int8, student, run, None if run is None else read_run(run))
 
 
 def _same_weights(
     run: Path | None, path: Path, lineage: dict[str, Any], weights: Path | None, model: str | None
-) -> TrainedModel:
-    """The PyTorch model that the file was exported from: of the run that holds the file, or by name."""
+) -> TrainedModel | None:
+    """Load the PyTorch model that a file was exported from: of the run that holds the file, or by name.
+
+    None for a file of another framework.
+    """
     if "file" in lineage:
-        raise UsageError(
-            f"{path} was made of {lineage['file']['name']}, not of a PyTorch model that it could be held against. "
-            "`kdedge export --from-onnx` has compared it with that file."
-        )
+        for option, value in (("--weights", weights), ("--model", model)):
+            if value is not None:
+                made_of = lineage["file"]["name"]
+                raise UsageError(f"{path} was made of {made_of}, not of a PyTorch model. Leave {option} {value} out.")
+        return None
     origin = lineage.get("student", {})
     if origin.get("weights") is None:
         raise UsageError(
@@ -138,12 +150,11 @@ def _weights_file(path: Path, name: str, weights: Path | None) -> Path:
     return nearby[0]
 
 
-def _require_one_size(student: TrainedModel, *files: Model | None) -> None:
-    size = student.input.height, student.input.width
+def _require_one_size(size: tuple[int, int], *files: Model | None) -> None:
     for file in files:
         if file is not None and (file.metadata.input.height, file.metadata.input.width) != size:
             spec = file.metadata.input
             raise UsageError(
-                f"{file.path} takes {spec.width} × {spec.height} px, and its model was trained at "
+                f"{file.path} takes {spec.width} × {spec.height} px, and its model takes "
                 f"{size[1]} × {size[0]}. Export it again."
             )

@@ -66,9 +66,11 @@ def as_model_classes(targets: Integers, labels: tuple[str, ...], known: tuple[st
         return targets
     unknown = [label for label in labels if label not in known]
     if unknown:
+        numbered = known == tuple(map(str, range(len(known))))  # a file of another framework, exported without names
         raise DataError(
             f"{source} has class folders that the model does not know: {', '.join(unknown[:6])}. "
             f"Expected folders named after the model's {len(known)} labels ({', '.join(known[:6])}, …)."
+            + (" To name its classes, export it again with --labels FILE." if numbered else "")
         )
     mapped: Integers = np.array([known.index(label) for label in labels], dtype=np.int64)[targets]
     return mapped

@@ -9,6 +9,7 @@ from kdedge.workflow.origins import load_origin
 from kdedge.workflow.teacher_file import TeacherFile
 from kdedge_export.errors import GraphNotSupported, HeadNotSupported
 from kdedge_export.graph import Deployed, Plain, deploy
+from kdedge_export.saliency import DEFAULT_METHODS
 from kdedge_export.validate import Origin, Predictions, ValidationSet, predict
 from kdedge_runtime.errors import KdedgeError, UsageError
 
@@ -60,7 +61,8 @@ def find_teacher(
 def _explained(trained: TrainedModel, method: str) -> tuple[Deployed | Plain, str | None]:
     """The teacher with its map; without one, why not."""
     try:
-        return deploy(trained.model, trained.input, method), None
+        # By default each network is explained as its own head is best explained, here as in training.
+        return deploy(trained.model, trained.input, None if method in DEFAULT_METHODS else method), None
     except (GraphNotSupported, HeadNotSupported) as error:
         return Plain(trained.model.eval(), trained.input), str(error)
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from kdedge.data import Collection, Decoded, scan
 from kdedge.data.collection import Divider
 from kdedge.data.objects import boxes_beside, object_masks
 from kdedge.models.run_folder import RunRecord, is_run
-from kdedge.models.trained import TrainedModel
 from kdedge.workflow.calibrate import fitting_half
 from kdedge.workflow.exported_files import ExportedFiles, open_files
 from kdedge.workflow.footprints import measure_footprints
@@ -19,6 +19,7 @@ from kdedge.workflow.origins import as_model_classes, pictures_of
 from kdedge.workflow.taught_by import find_teacher
 from kdedge.workflow.validation_side import read_validation_side
 from kdedge_export.graph import deploy
+from kdedge_export.inspect.structure import structure_of
 from kdedge_export.validate import (
     Data,
     Deployment,
@@ -30,13 +31,14 @@ from kdedge_export.validate import (
     validate,
     write_report,
 )
-from kdedge_export.validate.check import not_shown
+from kdedge_export.validate.check import applicable, not_shown
 from kdedge_export.validate.roles import Role
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Integers, evenly_spaced
 from kdedge_runtime.devices import Budgets, DeviceProfile, load_profile
 from kdedge_runtime.devices.detect import machine_name
 from kdedge_runtime.errors import DataError, UsageError, ValidationFailed
+from kdedge_runtime.metadata import ImageInput
 
 __all__ = ["Validation", "validate_model"]
 
@@ -72,7 +74,7 @@ class Validation:
         """
         if self.report.passed:
             return
-        checks = self.report.checks
+        checks = applicable(self.report.checks)
         failed = sum(check.outcome == "failed" for check in checks)
         few, undecided = not_shown(checks)
         faults = [f"{failed} of {len(checks)} checks failed"] if failed or not (few or undecided) else []
@@ -106,8 +108,11 @@ def validate_model(
 ) -> Validation:
     """Hold the exported files of a run (or one model file) against PyTorch, and write the report.
 
+    A file of another framework has no PyTorch model: it is judged by itself, and the int8 file beside it against it.
+
     Args:
-        source: a run folder with exported files, a file in one, or a `.onnx` file from a model by name.
+        source: a run folder with exported files, a file in one, or a `.onnx` file from a model by name or of
+            another framework.
         data: pictures; None takes those that the run was trained with.
         boxes: where the objects are (see `kdedge.data.objects`); None takes `boxes.csv` of the data, if it has one.
         weights: of a file from a model by name, the weights that it was exported from; None looks for them by their
@@ -149,6 +154,8 @@ def validate_model(
 
 def _models(files: ExportedFiles, pictures: ValidationSet, notes: list[str]) -> Models:
     student, outputs = files.student, files.fp32.metadata.outputs
+    if student is None:
+        return Models(student=None, fp32=files.fp32, int8=files.int8, trained_input=files.input)
     taught_by = None if files.record is None else files.record.teacher
     teacher, origin = find_teacher(taught_by, outputs.method, pictures, notes)
     return Models(
@@ -164,9 +171,8 @@ def _models(files: ExportedFiles, pictures: ValidationSet, notes: list[str]) -> 
 def _validation_set(
     files: ExportedFiles, collection: Collection, boxes: Path | None, notes: list[str], progress: Progress
 ) -> ValidationSet:
-    student = files.student
     # As in training, and not as the file says: a file that says otherwise is found out by it.
-    decoded, part = read_validation_side(collection, student.input, progress)
+    decoded, part = read_validation_side(collection, files.input, progress)
     notes += [str(told) for told in (part, decoded.problems) if told]
     labels = _labels(files)
     return ValidationSet(
@@ -175,7 +181,7 @@ def _validation_set(
         targets=_targets(collection, decoded.targets, labels),
         names=[sample.name for sample in decoded.samples],
         held_out=_held_out(collection, decoded, files),
-        masks=_masks(boxes, collection, decoded, student, notes, progress),
+        masks=_masks(boxes, collection, decoded, files.input, notes, progress),
         source=Data(
             f"{collection.name}, validation side ({_DIVIDED[collection.split]})",
             collection.fingerprint,
@@ -189,12 +195,16 @@ def _deployment(files: ExportedFiles, profile: DeviceProfile | None, notes: list
     if files.int8 is not None:
         measured["int8"] = files.int8
     threads = 1 if profile is None or profile.threads is None else profile.threads
-    footprints = measure_footprints(measured, files.student.parameters, threads)
+    footprints = measure_footprints(measured, _parameters(files), threads)
     if profile is None:
         return Deployment(footprints=footprints)
     where = f"on this machine ({machine_name()})"
     notes.append(f"latency and memory were measured {where}; {profile.name} is {profile.description}")
     return Deployment(profile.name, profile.budgets, footprints)
+
+
+def _parameters(files: ExportedFiles) -> int:
+    return structure_of(onnx.load(files.fp32.path)).parameters if files.student is None else files.student.parameters
 
 
 def _made_for(int8: Model | None, notes: list[str]) -> DeviceProfile | None:
@@ -214,7 +224,9 @@ def _made_for(int8: Model | None, notes: list[str]) -> DeviceProfile | None:
 
 
 def _labels(files: ExportedFiles) -> tuple[str, ...]:
-    """The class names to expect in the files: those of training, or the file's own where nobody else names them."""
+    """Return the class names to expect in the files: those of training, or the file's own where none are known."""
+    if files.student is None:
+        return files.fp32.metadata.labels
     trained = files.student.labels
     unnamed = trained == tuple(str(index) for index in range(len(trained)))
     return files.fp32.metadata.labels if files.run is None and unnamed else trained
@@ -239,7 +251,7 @@ def _masks(
     boxes: Path | None,
     collection: Collection,
     decoded: Decoded,
-    student: TrainedModel,
+    spec: ImageInput,
     notes: list[str],
     progress: Progress,
 ) -> list[Flags | None] | None:
@@ -250,7 +262,7 @@ def _masks(
     chosen = evenly_spaced(len(decoded), LOCATED_IMAGES).tolist()
     samples = [decoded.samples[index] for index in chosen]
     try:
-        found = object_masks(where, samples, student.input, lambda done, of: progress("reading boxes", done, of))
+        found = object_masks(where, samples, spec, lambda done, of: progress("reading boxes", done, of))
     except DataError as error:
         if boxes is not None:
             raise

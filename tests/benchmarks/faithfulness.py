@@ -27,6 +27,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
+from kdedge.models.code_trust import allow_content
 from kdedge.models.trained import TrainedModel, load_trained
 from kdedge_export.errors import GraphNotSupported, HeadNotSupported
 from kdedge_export.graph import Plain, deploy, export_graph, save_model
@@ -40,11 +41,15 @@ from kdedge_runtime import Metadata, Model
 from kdedge_runtime.arrays import Floats, Integers, Pixels
 from kdedge_runtime.blackbox.occlusion import occlusion
 from kdedge_runtime.blackbox.probe import Probe
+from kdedge_runtime.files import file_sha256
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.pictures import picture_files, read_picture
 from kdedge_runtime.preprocess import fit
 
-METHODS = ("gradcam", "hirescam", "layercam", "xgradcam", "gradcam++", "eigencam")
+METHODS = (
+    *("gradcam", "hirescam", "layercam", "xgradcam", "gradcam++", "eigencam"),
+    *("attention-rollout", "gradient-attention"),
+)
 _DRAWS = 4
 _RESAMPLES = 2000
 
@@ -75,6 +80,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
+    allow_content(file_sha256(Path(__file__).with_name("heads.py")))
     trained = load_trained(asked.model, weights=asked.weights)
     images = chosen_images(asked.data, trained.input, asked.images)
     print(

@@ -138,7 +138,7 @@ def _smallest(name: str) -> Deployed:
         model = build(ModelSpec(name, CLASSES), side)
         try:
             make_lively(model, side)
-            return deploy(model, ImageInput(side, side, (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)))
+            return deploy(model, ImageInput(side, side, (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)), "gradcam")
         except (RuntimeError, AssertionError, ValueError, HeadNotSupported, GraphNotSupported):
             if side == native:
                 raise

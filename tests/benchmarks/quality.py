@@ -182,7 +182,7 @@ def judge(run: str, weights: Path | None, teacher: str, teacher_weights: Path | 
         images, known = held_out.images[named], [mask for mask in masks if mask is not None]
         maps = predict(learner, images, held_out.targets[named]).maps
         assert maps is not None
-        found = localise_all({"run": maps}, images, known)
+        found = localise_all({"run": maps}, images, known, {})
         figures["pointing"] = 100 * found["run"].pointing
         figures["pointing_centre"] = 100 * found["centre"].pointing
     return figures

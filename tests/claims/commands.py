@@ -1,8 +1,10 @@
 """Find commands in Markdown, and hold them against the real command line, the scripts and the Makefile."""
 
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import typer.main
 
@@ -25,20 +27,26 @@ def commands(page: str) -> Iterator[tuple[str, str]]:
         yield from _COMMAND.findall(code)
 
 
-def options_of(command: str) -> set[str]:
+@functools.cache
+def options_of(command: str) -> frozenset[str]:
     """Return all option names that a command takes."""
     if command in ("kdedge-run", "kdedge run"):
-        return {name for action in build_parser()._actions for name in action.option_strings}
-    found = typer.main.get_command(app)
+        return frozenset(name for action in build_parser()._actions for name in action.option_strings)
+    found = _kdedge()
     for word in command.split()[1:]:
         found = getattr(found, "commands", {}).get(word, found)
-    return {name for parameter in found.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    return frozenset(name for parameter in found.params for name in (*parameter.opts, *parameter.secondary_opts))
+
+
+@functools.cache
+def _kdedge() -> Any:
+    """Build kdedge's command line once, which takes long."""
+    return typer.main.get_command(app)
 
 
 def objections(command: str, rest: str) -> list[str]:
     """Return what is wrong with a kdedge command: its verb, or options that it does not take."""
-    verbs = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-    if command != "kdedge-run" and command.split()[1] not in verbs:
+    if command != "kdedge-run" and command.split()[1] not in getattr(_kdedge(), "commands", {}):
         return [f"{command} is no command"]
     unknown = _options(rest) - options_of(command)
     return [f"{command} does not take {', '.join(sorted(unknown))}"] if unknown else []

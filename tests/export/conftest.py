@@ -30,7 +30,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export]:
         if name not in made:
             torch.manual_seed(0)
             model = randomised((NETS | TAILS)["linear" if name == "plain" else name]())
-            module = Plain(model, SPEC) if name == "plain" else deploy(model, SPEC)
+            module = Plain(model, SPEC) if name == "plain" else deploy(model, SPEC, "hirescam")
             graph = export_graph(module)
             metadata = Metadata(LABELS, SPEC, module.outputs, lineage={"student": "Grüße"}, temperature=1.5)
             path = folder / f"{name}.onnx"

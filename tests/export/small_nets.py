@@ -269,7 +269,7 @@ def inputs(n: int, seed: int, side: int = SIDE) -> Tensor:
     return F.interpolate(coarse, side, mode="bilinear") + 0.3 * grain
 
 
-def grad_cam(
+def hires_cam(
     model: nn.Module,
     layer: nn.Module,
     x: Tensor,
@@ -278,10 +278,10 @@ def grad_cam(
     of_input: bool = False,
     planes: Callable[[Tensor], Tensor] = lambda activations: activations,
 ) -> Tensor:
-    """Grad-CAM before its ReLU, `[N, h, w]`, by its definition: the gradient's mean over the cells weighs a channel.
+    """Compute HiResCAM by its definition, `[N, h, w]`: gradient times activation, summed over the channels.
 
-    Selvaraju et al., ICCV 2017, eq. 1 and 2, at the output (or input) of a layer, for one class an image; `planes` lays
-    activations out as `[N, C, h, w]`.
+    Draelos and Carin, 2020, eq. 4, at the output (or input) of a layer, for one class an image; `planes` lays
+    activations out as `[N, C, h, w]`. Behind global average pooling it is Grad-CAM before its ReLU.
     """
     seen: list[Tensor] = []
     if of_input:
@@ -293,8 +293,7 @@ def grad_cam(
     (activations,) = seen
     (gradient,) = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), activations)
     gradient, activations = planes(gradient), planes(activations)
-    weights = gradient.mean(dim=(2, 3), keepdim=True)
-    return (weights * activations).sum(dim=1).detach()
+    return (gradient * activations).sum(dim=1).detach()
 
 
 def relative_error(measured: Tensor, expected: Tensor) -> float:

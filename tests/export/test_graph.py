@@ -20,7 +20,7 @@ from small_nets import (
     TAILS,
     Export,
     HeadNet,
-    grad_cam,
+    hires_cam,
     inputs,
     randomised,
     relative_error,
@@ -65,8 +65,8 @@ def by_autograd(module: Deployed, images: np.ndarray, classes: np.ndarray) -> Te
     assert isinstance(explained, ByCells)
     layer, classes = explained.model.get_submodule(explained.head.target_layer), torch.from_numpy(classes)
     if isinstance(explained.head, Tail):
-        return grad_cam(explained.model, layer, x, classes, planes=explained.head.layout.channels_first)
-    return grad_cam(explained.model, layer, x, classes, of_input=explained.head.takes_input)
+        return hires_cam(explained.model, layer, x, classes, planes=explained.head.layout.channels_first)
+    return hires_cam(explained.model, layer, x, classes, of_input=explained.head.takes_input)
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -156,7 +156,7 @@ def test_the_file_says_nothing_of_the_machine_that_exported_it(explained: Export
 
 def test_metadata_survives_the_file(linear: Export, plain: Export) -> None:
     assert replace(linear.model.metadata, golden=None) == linear.metadata
-    assert linear.model.metadata.outputs == Outputs("gradcam", "features", "GAP+Linear", CELLS, CELLS)
+    assert linear.model.metadata.outputs == Outputs("hirescam", "features", "GAP+Linear", CELLS, CELLS)
     assert linear.model.metadata.lineage == {"student": "Grüße"}
     assert plain.model.metadata.outputs == Outputs("none")
 

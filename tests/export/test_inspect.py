@@ -12,6 +12,7 @@ from test_surgery_maps import to_onnx
 from torch import Tensor, nn
 
 from kdedge_export.inspect.decision import decide
+from kdedge_export.inspect.read_cells import read_cells
 from kdedge_export.inspect.structure import structure_of
 from kdedge_export.inspect.timing import time_layers
 from kdedge_export.inspect.weights import class_weights
@@ -48,6 +49,79 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Staged, Path]:
     torch.manual_seed(0)
     model = randomised(Staged())
     return model, to_onnx(model, tmp_path_factory.mktemp("inspect") / "staged.onnx")
+
+
+class Bottleneck(nn.Module):
+    """As in Caffe's ResNets: the first 1 × 1 convolution has the stride, so that one cell of four is read."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, 6, 1, stride=stride),
+            nn.ReLU(),
+            nn.Conv2d(6, 6, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(6, outputs, 1),
+        )
+        self.shortcut = nn.Conv2d(inputs, outputs, 1, stride=stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.body(x) + self.shortcut(x))
+
+
+class CaffeStyle(nn.Module):
+    """Two stages and a strided stem, with a stride in the first convolution of the second stage."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), Bottleneck(8, 8, 1))
+        self.second = nn.Sequential(Bottleneck(8, CHANNELS, stride), Bottleneck(CHANNELS, CHANNELS, 1))
+        self.fc = nn.Linear(CHANNELS, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.second(self.first(x)).mean((2, 3)))
+
+
+class TestSkippedCells:
+    """A stride in a 1 × 1 convolution leaves cells unread, which are no cells without evidence."""
+
+    @pytest.mark.parametrize("stride", [2, 3])
+    def test_a_map_has_the_cells_that_are_read(self, tmp_path: Path, stride: int) -> None:
+        torch.manual_seed(0)
+        model, x = randomised(CaffeStyle(stride)).eval(), inputs(1, 3)
+        found = decide(onnx.load(to_onnx(model, tmp_path / "net.onnx")), {"input": x.numpy()}, "net")
+        second, first = found.stages
+        features = model.first(x).detach().requires_grad_()
+        logit = model.fc(model.second(features).mean((2, 3)))[0, found.explained_class]
+        (gradient,) = torch.autograd.grad(logit, features)
+        evidence = (gradient * features)[0].detach()
+        height, width = evidence.shape[1:]
+        assert first.cells == (height, width)
+        _assert_close(first.evidence.saliency_map, evidence.sum(0)[::stride, ::stride])
+        assert (evidence != 0).sum() == (evidence[:, ::stride, ::stride] != 0).sum()  # nothing is lost
+        by_channel = evidence.sum((1, 2))
+        channel = first.evidence.channels[0]
+        assert channel.evidence == pytest.approx(float(by_channel[channel.index]), rel=1e-4)
+        _assert_close(channel.saliency_map, evidence[channel.index, ::stride, ::stride])
+        assert second.evidence.saliency_map.shape == second.cells and second.evidence.shift == (0.0, 0.0)
+
+    @pytest.mark.parametrize(
+        ("size", "offset", "step"), [(8, 0, 2), (8, 1, 2), (9, 0, 2), (9, 2, 3), (7, 0, 2)], ids=str
+    )
+    def test_they_are_drawn_where_they_lie(self, size: int, offset: int, step: int) -> None:
+        slope = np.zeros((2, size, 8))
+        slope[1, offset::step] = 1
+        found = read_cells(slope)
+        assert found.rows.tolist() == list(range(offset, size, step)) and found.columns.tolist() == list(range(8))
+        places = (np.arange(len(found.rows)) + 0.5 + found.shift[1]) / len(found.rows)
+        assert places.mean() == pytest.approx(((found.rows + 0.5) / size).mean()) and found.shift[0] == 0.0
+
+    @pytest.mark.parametrize("read", [[0, 1, 2, 4, 6], [1, 4], [3], []], ids=str)
+    def test_cells_without_a_regular_lattice_stay(self, read: list[int]) -> None:
+        slope = np.zeros((1, 8, 8))
+        slope[0, read] = 1
+        found = read_cells(slope)
+        assert len(found.rows) == len(found.columns) == 8 and found.shift == (0.0, 0.0)
 
 
 class TestStructure:

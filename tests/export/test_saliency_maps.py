@@ -16,7 +16,7 @@ from small_nets import (
     RectifiesInPlace,
     SharesItsReLU,
     every_activation,
-    grad_cam,
+    hires_cam,
     inputs,
     randomised,
     relative_error,
@@ -70,7 +70,7 @@ def assert_is_grad_cam(model: nn.Module) -> None:
     previous: Tensor | None = None
     for seed in (1, 2):
         x, classes = inputs(4, seed), torch.tensor([0, 3, 7, 9])
-        expected = grad_cam(model, layer_of(explained), x, classes, of_input=explained.head.takes_input)
+        expected = hires_cam(model, layer_of(explained), x, classes, of_input=explained.head.takes_input)
         maps = closed_form(explained, x, classes)
         assert maps.shape == (4, CELLS, CELLS)
         assert relative_error(maps, expected) <= TOLERANCE
@@ -155,7 +155,7 @@ def test_torchvision_equals_automatic_differentiation(architecture: tuple[str, B
     assert (explained.head.target_layer, explained.head.name) == ARCHITECTURES[name]
     for seed in (1, 2):
         x, classes = inputs(2, seed, 64), torch.tensor([2, 8])
-        expected = grad_cam(explained.model, layer_of(explained), x, classes)
+        expected = hires_cam(explained.model, layer_of(explained), x, classes)
         assert relative_error(closed_form(explained, x, classes), expected) <= TOLERANCE
 
 

@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 import torchvision
-from small_nets import CELLS, CHANNELS, CLASSES, TAILS, Flattens, HeadNet, body, grad_cam, inputs, randomised
+from small_nets import CELLS, CHANNELS, CLASSES, TAILS, Flattens, HeadNet, body, hires_cam, inputs, randomised
 from small_nets import relative_error as error_of
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,7 +27,7 @@ def seeded() -> None:
 
 def by_tail(model: nn.Module, tail: Tail | None = None) -> ByCells:
     """Explained by differentiating, also where there is a closed form."""
-    explained = explain(model, inputs(1, 99), target_layer=None if tail is None else tail.target_layer)
+    explained = explain(model, inputs(1, 99), "hirescam", None if tail is None else tail.target_layer)
     assert isinstance(explained, ByCells)
     assert isinstance(explained.head, Tail)
     return explained
@@ -100,7 +100,7 @@ def test_maps_are_those_of_automatic_differentiation(name: str) -> None:
             maps = explained.class_maps(look, classes[:, None])[:, 0]
             torch.testing.assert_close(look.logits, net(x))
         assert maps.shape == (4, CELLS, CELLS) and not maps.requires_grad and not look.logits.requires_grad
-        assert error_of(maps, grad_cam(net, layer, x, classes, planes=layout.channels_first)) <= TOLERANCE
+        assert error_of(maps, hires_cam(net, layer, x, classes, planes=layout.channels_first)) <= TOLERANCE
         assert previous is None or error_of(maps, previous) > 0.1, "the maps do not depend on the input"
         previous = maps
 
@@ -142,7 +142,7 @@ def test_a_loss_on_maps_trains_body_and_head(name: str) -> None:
     for column in range(2):
         chosen = logits.gather(1, classes[:, column : column + 1]).sum()
         (gradient,) = torch.autograd.grad(chosen, seen[0], create_graph=True)
-        loss = loss + (planes(gradient).mean((2, 3), keepdim=True) * planes(seen[0])).sum(1).square().sum()
+        loss = loss + (planes(gradient) * planes(seen[0])).sum(1).square().sum()
     loss.backward()
     for key, parameter in reference.named_parameters():
         if parameter.grad is None:
@@ -188,7 +188,7 @@ class TestNamedLayer:
         with torch.no_grad():
             maps = explained.class_maps(explained(x), classes[:, None])[:, 0]
         assert maps.shape == (3, 16, 16)
-        assert error_of(maps, grad_cam(net, net.features[2], x, classes)) <= TOLERANCE
+        assert error_of(maps, hires_cam(net, net.features[2], x, classes)) <= TOLERANCE
 
     def test_the_layer_of_the_closed_form_keeps_it(self) -> None:
         assert explain(HeadNet(), inputs(1, 0), target_layer="features").how == "GAP+Linear"
@@ -275,3 +275,32 @@ def test_a_loss_on_maps_goes_through_hard_sigmoids() -> None:
     explained = explain(gated, inputs(1, 99), "gradcam", "0")
     explained.class_maps(explained(inputs(2, 3)), torch.tensor([[1], [2]])).square().sum().backward()
     assert gated[0].weight.grad is not None and gated[0].weight.grad.any()
+
+
+class TestDefault:
+    """The most faithful class-specific method of each head (export/README.md, Choosing a method)."""
+
+    @pytest.mark.parametrize("name", [name for name in TAILS if "class token" not in name])
+    def test_heads_on_cells_take_hirescam(self, name: str) -> None:
+        net = randomised(TAILS[name]())
+        assert explain(net, inputs(1, 99)).method == "hirescam"
+
+    def test_a_class_token_takes_gradient_attention(self) -> None:
+        net = randomised(TAILS["class token"]())
+        explained, x, classes = explain(net, inputs(1, 99)), inputs(2, 3), torch.tensor([[1, 5], [8, 2]])
+        assert (explained.method, explained.target_layer) == ("gradient-attention", None)
+        named = explain(net, inputs(1, 99), "gradient-attention")
+        with torch.no_grad():
+            torch.testing.assert_close(explained.class_maps(explained(x), classes), named.class_maps(named(x), classes))
+
+    def test_a_named_layer_is_explained_by_its_cells(self) -> None:
+        net = randomised(TAILS["class token"]())
+        named = explain(net, inputs(1, 99), target_layer="encoder.layers.encoder_layer_1.ln_1")
+        assert named.method == "hirescam"
+
+    def test_tokens_whose_mean_is_classified_take_hirescam(self) -> None:
+        options = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 5}
+        mean = timm.models.VisionTransformer(**options, global_pool="avg", class_token=False, reg_tokens=2)
+        assert explain(randomised(mean), inputs(1, 99)).method == "hirescam"
+        token = timm.models.VisionTransformer(**options, global_pool="token", reg_tokens=2)
+        assert explain(randomised(token), inputs(1, 99)).method == "gradient-attention"

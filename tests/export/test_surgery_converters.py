@@ -32,7 +32,7 @@ def error(measured: np.ndarray, expected: np.ndarray) -> float:
 
 @both
 def test_the_map_is_the_frameworks_own_grad_cam(tmp_path: Path, path: Path, pixels: PixelInput) -> None:
-    done = explain_file(path, tmp_path / "ours.onnx", pixels=pixels)
+    done = explain_file(path, tmp_path / "ours.onnx", pixels=pixels, method="gradcam")
     expected = known(path)
     found = Model.load(done.path).predict(expected["images"])
     assert done.outputs.method == "gradcam"

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +77,7 @@ class TestWhatItKeeps:
         props = {item.key: item.value for item in onnx.load(done.path).metadata_props}
         assert props["author"] == "somebody"
         assert json.loads(props["kdedge.outputs"]) == {
-            "method": "gradcam",
+            "method": "hirescam",
             "target_layer": "features",
             "head": "GAP+Linear",
             "map_height": 8,
@@ -207,7 +208,7 @@ class TestFormsOfFiles:
         kinds = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
         quantize_static(path, quantized, Pictures(), quant_format=QuantFormat.QDQ, per_channel=True, **kinds)
         done = explain_file(quantized, tmp_path / "ours.onnx")
-        assert done.outputs.method == "gradcam"
+        assert done.outputs.method == "hirescam"
         assert {"QuantizeLinear", "DequantizeLinear"} <= {item.op_type for item in onnx.load(quantized).graph.node}
         feed = {"x": pictures(3, 9)}
         whole = explain_file(path, tmp_path / "float.onnx")
@@ -263,7 +264,7 @@ class TestFront:
         metadata = Model.load(explain_file(path, tmp_path / "ours.onnx", pixels=HALF, labels=labels).path).metadata
         assert metadata.labels == labels
         assert (metadata.input.height, metadata.input.width, metadata.input.mean) == (SIDE, SIDE, HALF.mean)
-        assert metadata.outputs.method == "gradcam"
+        assert metadata.outputs.method == "hirescam"
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         assert metadata.lineage == {"file": {"name": "theirs.onnx", "sha256": digest}}
 
@@ -347,7 +348,7 @@ class TestOldOpsets:
         constants = dense | last | zero
         path = write(tmp_path / "theirs.onnx", nodes, constants, opset=opset, ir=ir, lists_constants=True)
         done = explain_file(path, tmp_path / "ours.onnx")
-        assert done.outputs.method == "gradcam" and done.is_map_confirmed
+        assert done.outputs.method == "hirescam" and done.is_map_confirmed
         x = pictures(3, 0)
         found = answers(done.path, {"x": x})
         assert_close(found["logits"], answers(path, {"x": x})["logits"], 1e-6)
@@ -360,7 +361,7 @@ class TestOldOpsets:
         logits = hidden @ torch.from_numpy(held["two"]) + torch.from_numpy(held["fc_bias"])
         top = torch.from_numpy(found["explained_class"])
         (slope,) = torch.autograd.grad(logits.gather(1, top[:, None]).sum(), features)
-        expected = (slope.mean((2, 3), keepdim=True) * features).sum(1).detach().numpy()
+        expected = (slope * features).sum(1).detach().numpy()
         assert_close(found["saliency_map"], expected, 1e-4)
 
     def test_a_graph_that_does_not_run_with_its_map_names_the_cause(
@@ -372,7 +373,7 @@ class TestOldOpsets:
         nodes = [*body(), *head()[:2], node("Relu", ["flat"], "lively")]
         nodes += [node("Gemm", ["lively", "fc", "fc_bias"], "logits", transB=1)]
         path = write(tmp_path / "theirs.onnx", nodes)
-        with pytest.raises(HeadNotSupported, match=r"with its gradcam map does not run: .*Missing"):
+        with pytest.raises(HeadNotSupported, match=r"with its hirescam map does not run: .*Missing"):
             explain_file(path, tmp_path / "ours.onnx")
 
 
@@ -537,6 +538,40 @@ class TestLabels:
         (tmp_path / name).write_text(text)
         with pytest.raises(UsageError, match=r"a\.(txt|json)"):
             read_labels(tmp_path / name)
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "to a file with a map"])
+def test_the_display_of_its_maps_is_measured(tmp_path: Path, later: bool) -> None:
+    """Three strided convolutions with odd kernels and padding displace by half a cell less a sixteenth."""
+    path, rng = tmp_path / "theirs.onnx", np.random.default_rng(0)
+    bump, sizes = np.outer([1, 2, 1], [1, 2, 1]) / 16, (3, 8, 8, 8)
+    nodes, constants, last = [], {"fc": rng.normal(size=(8, 4))}, "x"
+    for number, (inputs, outputs) in enumerate(pairwise(sizes)):
+        constants[f"kernel{number}"] = rng.normal(size=(outputs, inputs, 1, 1)) * bump
+        nodes.append(
+            helper.make_node("Conv", [last, f"kernel{number}"], [f"conv{number}"], strides=[2, 2], pads=[1, 1, 1, 1])
+        )
+        nodes.append(helper.make_node("Relu", [f"conv{number}"], [f"relu{number}"]))
+        last = f"relu{number}"
+    nodes += [
+        helper.make_node("GlobalAveragePool", [last], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "fc"], ["logits"]),
+    ]
+    ports = [
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)]
+        for name, shape in (("x", ["N", 3, 64, 64]), ("logits", ["N", 4]))
+    ]
+    stored = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()]
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save_model(helper.make_model(helper.make_graph(nodes, "net", *ports, stored), opset_imports=opset), path)
+    if later:
+        path = explain_file(path, tmp_path / "explained.onnx").path
+    done = explain_file(path, tmp_path / "ours.onnx", pixels=HALF)
+    display = Model.load(done.path).metadata.outputs.display
+    assert display.shift == pytest.approx((-0.5 + 1 / 16,) * 2, abs=0.12)
+    assert display.typical_contrast is not None and display.typical_contrast > 0
+    assert done.outputs.display == display and done.metadata is not None and done.metadata.outputs == done.outputs
 
 
 def test_it_needs_no_torch(tmp_path: Path) -> None:

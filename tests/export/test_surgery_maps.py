@@ -11,7 +11,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from small_nets import CHANNELS, CLASSES, NETS, SIDE, HeadNet, body, grad_cam, inputs, randomised, relative_error
+from small_nets import CHANNELS, CLASSES, NETS, SIDE, HeadNet, body, hires_cam, inputs, randomised, relative_error
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -66,11 +66,11 @@ def assert_explains(done: ExplainedFile, model: nn.Module, target: nn.Module, si
         found = run(done.path, x)
         assert (found["output"] - logits).abs().max() <= 1e-5 * logits.abs().max().clamp_min(1)
         assert torch.equal(found["explained_class"], logits.argmax(1))
-        expected = grad_cam(model, target, x, logits.argmax(1))
+        expected = hires_cam(model, target, x, logits.argmax(1))
         assert relative_error(found["saliency_map"], expected) <= TOLERANCE
         asked = run(done.path, x, class_index=np.array([3]))
         assert asked["explained_class"].tolist() == [3] * count
-        expected = grad_cam(model, target, x, torch.full((count,), 3))
+        expected = hires_cam(model, target, x, torch.full((count,), 3))
         assert relative_error(asked["saliency_map"], expected) <= TOLERANCE
 
 
@@ -179,7 +179,7 @@ class TestGradCam:
         model = randomised(SMALL[net]())
         path = to_onnx(model, tmp_path / "theirs.onnx", dynamo=dynamo)
         done = explain_file(path, tmp_path / "ours.onnx")
-        assert done.outputs.method == "gradcam"
+        assert done.outputs.method == "hirescam"
         assert_explains(done, model, model.get_submodule("features"))
 
     def test_a_fixed_batch_stays_fixed(self, tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ class TestGradCam:
         graph = onnx.load(path).graph
         side = next(node for node in graph.node if node.op_type == "Conv" and "side" in node.input[1])
         done = explain_file(path, tmp_path / "ours.onnx", target=side.input[0])
-        assert done.outputs.method == "gradcam"
+        assert done.outputs.method == "hirescam"
         assert_explains(done, model, model.features)
 
     def test_a_tensor_beside_the_main_way(self, tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ class TestGradCam:
         model = real_network(name)
         target = _Rectified(model) if layer is None else model
         done = explain_file(to_onnx(model, tmp_path / "theirs.onnx", 224, dynamo=dynamo), tmp_path / "ours.onnx")
-        assert done.outputs.method == "gradcam"
+        assert done.outputs.method == "hirescam"
         assert_explains(done, target, target.get_submodule(layer or "relu"), 224, count=2)
 
 

@@ -17,7 +17,7 @@ from kdedge_export.layout import Layout
 from kdedge_export.saliency import METHODS, explain
 from kdedge_export.surgery import explain_file
 from kdedge_export.surgery.definitions import map_by_definition
-from kdedge_export.surgery.methods import DEFAULTS, TITLES, Method, as_method
+from kdedge_export.surgery.methods import TITLES, Method, as_method
 from kdedge_runtime.errors import UsageError
 
 TOLERANCE = 1e-4
@@ -98,15 +98,14 @@ def test_the_command_line_takes_them_all() -> None:
         as_method("smoothgrad")
 
 
-@pytest.mark.parametrize(
-    ("net", "head"), [("pooled", "pooled"), ("flattened", "planes"), ("class token", "class token")]
-)
-def test_each_head_has_its_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, net: str, head: str) -> None:
+@pytest.mark.parametrize("net", ["pooled", "flattened", "class token"])
+def test_the_default_is_the_signed_map_of_each_cells_own_gradient(tmp_path: Path, net: str) -> None:
     torch.manual_seed(0)
     path = to_onnx(randomised(MODELS[net]()), tmp_path / "theirs.onnx")
-    assert explain_file(path, tmp_path / "first.onnx").outputs.method == DEFAULTS[head]  # type: ignore[index]
-    monkeypatch.setitem(DEFAULTS, head, "layercam")  # type: ignore[arg-type]
-    assert explain_file(path, tmp_path / "second.onnx").outputs.method == "layercam"
+    done = explain_file(path, tmp_path / "ours.onnx")
+    named = explain_file(path, tmp_path / "named.onnx", method="hirescam")
+    assert done.outputs == named.outputs
+    assert done.outputs.method == "hirescam"
 
 
 def test_eigencam_needs_no_derivative(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pytest
 import torch
 import torchvision
-from small_nets import CLASSES, SIDE, grad_cam, inputs, relative_error
+from small_nets import CLASSES, SIDE, hires_cam, inputs, relative_error
 from test_surgery_maps import TOLERANCE, run, to_onnx
 from torch import Tensor, nn
 
@@ -257,7 +257,7 @@ def assert_explains(
             found = run(done.path, x, **feed)
             assert (found["output"] - logits).abs().max() <= 1e-5 * logits.abs().max().clamp_min(1)
             assert torch.equal(found["explained_class"], logits.argmax(1) if not feed else asked)
-            expected = grad_cam(model, model.get_submodule(layer), x, found["explained_class"], planes=how)
+            expected = hires_cam(model, model.get_submodule(layer), x, found["explained_class"], planes=how)
             assert relative_error(found["saliency_map"], expected) <= TOLERANCE
 
 
@@ -274,7 +274,7 @@ class TestGradCam:
         make, layer, how = NETS[net]
         model = random(make)
         done = explain_file(to_onnx(model, tmp_path / "theirs.onnx", dynamo=dynamo), tmp_path / "ours.onnx")
-        assert done.outputs.method == "gradcam"
+        assert done.outputs.method == "hirescam"
         assert_explains(done, model, layer, how)
         assert done.outputs.map_height == run(done.path, inputs(1, 1))["saliency_map"].shape[1]
 
@@ -296,7 +296,7 @@ class TestGradCam:
 
         model = random(torchvision_vit)
         done = explain_file(to_onnx(model, tmp_path / "theirs.onnx", dynamo=dynamo), tmp_path / "ours.onnx")
-        explained = explain(model, inputs(1, 0))
+        explained = explain(model, inputs(1, 0), "hirescam")
         found = run(done.path, x := inputs(3, 1))
         expected = explained.class_maps(explained(x), found["explained_class"][:, None])[:, 0].detach()
         assert relative_error(found["saliency_map"], expected) <= TOLERANCE
@@ -368,7 +368,7 @@ class TestGradCam:
         done = explain_file(path, tmp_path / "ours.onnx", side_px=SIDE)
         wide = inputs(2, 3, SIDE + 2 * PATCH)[:, :, : SIDE + PATCH]
         found = run(done.path, wide)
-        expected = grad_cam(model, model.norm, wide, found["explained_class"], planes=planes(0, CELLS + 1))
+        expected = hires_cam(model, model.norm, wide, found["explained_class"], planes=planes(0, CELLS + 1))
         assert found["saliency_map"].shape[1:] == (CELLS + 1, CELLS + 2)
         assert relative_error(found["saliency_map"], expected) <= TOLERANCE
 
@@ -397,7 +397,7 @@ class TestGradCam:
         done, x = explain_file(path, tmp_path / "ours.onnx"), inputs(3, 1)
         found = run(done.path, x.half())
         assert found["saliency_map"].dtype == torch.float32
-        expected = grad_cam(model, model.get_submodule(layer), x, found["explained_class"], planes=how)
+        expected = hires_cam(model, model.get_submodule(layer), x, found["explained_class"], planes=how)
         assert relative_error(found["saliency_map"], expected) <= 2e-2
 
     @pytest.mark.parametrize("net", ["class token", "torchvision's"])
@@ -418,13 +418,13 @@ class TestGradCam:
         done = explain_file(tmp_path / "int8.onnx", tmp_path / "ours.onnx")
         whole = explain_file(path, tmp_path / "float.onnx")
         x, asked = inputs(3, 9), np.array([2])
-        assert done.outputs.method == "gradcam" and done.output_error == 0
+        assert done.outputs.method == "hirescam" and done.output_error == 0
         assert torch.equal(run(done.path, x)["output"], run(tmp_path / "int8.onnx", x)["output"])
         maps = (
             run(item.path, x, exact_int8=True, class_index=asked)["saliency_map"].flatten(1) for item in (done, whole)
         )
         for ours, expected in zip(*maps, strict=True):
-            assert torch.corrcoef(torch.stack([ours, expected]))[0, 1] >= 0.95
+            assert torch.corrcoef(torch.stack([ours, expected]))[0, 1] >= 0.9
 
     def test_named_tokens(self, tmp_path: Path) -> None:
         model = random(NETS["class token"][0])
@@ -466,7 +466,7 @@ class TestRealNetworks:
         model = random(lambda: make(plain, num_classes=CLASSES), std=None)
         path = to_onnx(model, tmp_path / "theirs.onnx", side, dynamo=dynamo)
         done = explain_file(path, tmp_path / "ours.onnx")
-        assert done.outputs.method == "gradcam"
+        assert done.outputs.method == "hirescam"
         assert_explains(done, model, layer, how, count=2, side=side)
 
 

@@ -92,7 +92,7 @@ def test_a_map_that_only_the_file_lacks_fails(role: str) -> None:
     lost = replace(compared(correlations=None), lost_map=True)
     checks = [check for check in check_comparison(role, lost, Gates()) if "map" in check.key]  # type: ignore[arg-type]
     assert checks and {check.outcome for check in checks} == {"failed"}
-    assert all("the student gives one" in (check.reason or "") for check in checks)
+    assert all("its reference gives one" in (check.reason or "") for check in checks)
 
 
 class TestConstantMaps:

@@ -48,6 +48,17 @@ class TestBaselines:
         maps = random_maps(2, 7, 7)
         assert (maps == random_maps(2, 7, 7)).all() and (maps[0] != maps[1]).all()
 
+    def test_a_shift_moves_the_content_to_the_right_and_down(self) -> None:
+        bump = np.exp(-((np.arange(8) - 3.0) ** 2) / 2)
+        maps = np.outer(bump, bump)[None].astype(np.float32)
+        row, column = np.unravel_index(upsampled(maps, 64, 64, (0.5, -0.25)).argmax(), (64, 64))
+        assert (row + 0.5) / 8 == pytest.approx(3.5 - 0.25, abs=0.1)
+        assert (column + 0.5) / 8 == pytest.approx(3.5 + 0.5, abs=0.1)
+        there = upsampled(maps, 64, 64, (0.0, 0.0))
+        assert upsampled(maps, 64, 64, (1e-9, 0.0))[0, 16:-16, 16:-16] == pytest.approx(
+            there[0, 16:-16, 16:-16], abs=1e-4
+        )
+
     def test_a_constant_map_stays_exactly_constant_when_it_grows(self) -> None:
         grown = upsampled(np.full((1, 7, 7), 0.1, dtype=np.float32), 224, 224)
         assert np.unique(grown).size == 1
@@ -72,13 +83,23 @@ class TestLocalisation:
 
     def test_a_constant_map_scores_what_a_random_guess_would(self) -> None:
         flat = {"flat": np.full((24, 8, 8), 0.3, dtype=np.float32)}
-        found = localise_all(flat, IMAGES, [self.MASK] * 24)
+        found = localise_all(flat, IMAGES, [self.MASK] * 24, {})
         assert found["flat"].pointing == pytest.approx(self.MASK.mean())
         assert found["flat"].energy_inside == pytest.approx(self.MASK.mean())
 
+    def test_maps_of_a_model_are_moved_by_its_displacement(self) -> None:
+        maps = np.zeros((24, 8, 8), dtype=np.float32)
+        maps[:, 4, 4] = 1
+        mask = np.zeros((TOY_SIDE, TOY_SIDE), dtype=np.bool_)
+        mask[14:17, 14:17] = True  # at the left and upper edge of the cell
+        moved = {"moved": (-0.5, -0.5)}
+        found = localise_all({"as it lies": maps, "moved": maps}, IMAGES, [mask] * 24, moved)
+        assert found["as it lies"].pointing == 0.0 and found["moved"].pointing == 1.0
+        assert found["moved"].energy_inside > 1.5 * found["as it lies"].energy_inside
+
     def test_a_map_without_evidence_finds_nothing(self) -> None:
         nothing = {"none": np.full((24, 8, 8), -1.0, dtype=np.float32) * np.arange(1, 65).reshape(8, 8)}
-        assert localise_all(nothing, IMAGES, [self.MASK] * 24)["none"].energy_inside == 0.0
+        assert localise_all(nothing, IMAGES, [self.MASK] * 24, {})["none"].energy_inside == 0.0
 
     def test_each_figure_has_the_interval_of_a_share(self) -> None:
         maps = np.random.default_rng(5).normal(size=(24, 8, 8)).astype(np.float32)
@@ -93,7 +114,7 @@ class TestLocalisation:
     def test_the_baselines_stand_beside_the_models(self) -> None:
         on_it = np.zeros((24, 8, 8), dtype=np.float32)
         on_it[:, 1:3, 2:6] = 1
-        found = localise_all({"fp32": on_it}, IMAGES, [self.MASK] * 24)
+        found = localise_all({"fp32": on_it}, IMAGES, [self.MASK] * 24, {})
         assert list(found) == ["fp32", "centre", "random", "edges"]
         assert found["fp32"].pointing == 1.0 and found["centre"].pointing == 0.0
         assert 0.0 <= found["random"].pointing < 0.5

@@ -228,7 +228,7 @@ def test_what_no_number_of_images_shows_is_not_said_to_need_more(
         assert headline in read(render_page(replace(report, checks=checks), evidence)).text
 
 
-@pytest.mark.parametrize(("labelled", "whose"), [(True, "right class"), (False, "student’s answer")])
+@pytest.mark.parametrize(("labelled", "whose"), [(True, "right class"), (False, "PyTorch student’s answer")])
 def test_maps_that_point_at_objects_say_of_which_class_they_are(
     validated: tuple[ValidationReport, Evidence], labelled: bool, whose: str
 ) -> None:

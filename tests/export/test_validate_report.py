@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,11 @@ from kdedge_export.validate import (
     validate,
     write_report,
 )
+from kdedge_export.validate.page import render_page
 from kdedge_runtime import Model
 from kdedge_runtime.devices import Budgets
 from kdedge_runtime.errors import DataError
+from kdedge_runtime.heat import MapDisplay
 from kdedge_runtime.metadata import Outputs
 
 IMAGES = pictures(400)
@@ -251,6 +254,33 @@ def test_data_that_does_not_fit_is_refused(tmp_path: Path, changes: dict[str, ob
         run(tmp_path, **changes)
 
 
+def test_maps_are_held_against_objects_and_drawn_where_the_file_places_them(tmp_path: Path) -> None:
+    """Content of the toy's maps lies in its cells; a stated displacement moves all but the teacher's."""
+    masks = [np.eye(SIDE, dtype=np.bool_) for _ in IMAGES]
+    found = {}
+    for shift in (0.0, 0.75):
+        outputs = replace(METADATA.outputs, display=MapDisplay(shift, -shift))
+        files = {
+            role: model_file(STUDENT, tmp_path / f"{role}.onnx", metadata=replace(METADATA, outputs=outputs))
+            for role in ("fp32", "int8")
+        }
+        teacher = Toy(seed=7, stride=2)
+        report, evidence = run(tmp_path, teacher=teacher, masks=masks, quick=True, **files)
+        assert report.localisation is not None
+        found[shift] = (
+            {role: report.localisation.rows[role].energy_inside for role in ROLES},
+            render_page(report, evidence),
+        )
+    (still, page), (moved, moved_page) = found.values()
+    assert moved["teacher"] == still["teacher"]
+    assert all(moved[role] != still[role] for role in ("student", "fp32", "int8"))
+    assert moved["student"] == pytest.approx(moved["fp32"], abs=1e-4)
+    drawn, moved_drawn = (set(re.findall(r'src="(data:[^"]+)"', text)) for text in (page, moved_page))
+    rows = page.count('<div class="row">')
+    assert len(drawn & moved_drawn) == 2 * rows  # images and the teacher's maps
+    assert len(drawn - moved_drawn) >= rows
+
+
 class TestJson:
     def test_it_keeps_to_its_published_schema(self, tmp_path: Path) -> None:
         masks = [np.eye(SIDE, dtype=np.bool_) if number % 2 else None for number in range(len(IMAGES))]
@@ -270,7 +300,7 @@ class TestJson:
         Draft202012Validator.check_schema(schema)
         faults = [fault.message for fault in Draft202012Validator(schema).iter_errors(document)]
         assert faults == []
-        assert (document["schema"], document["passed"], document["images"]) == (3, True, 400)
+        assert (document["schema"], document["passed"], document["images"]) == (4, True, 400)
         assert document["comparisons"]["student"]["reference"] == "teacher"
         assert document["comparisons"]["int8"]["reference"] == "student"
         assert list(document["localisation"]["rows"]) == [*ROLES, "centre", "random", "edges"]

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import nn
 from training_toys import Outcome
+from typer.testing import CliRunner
 
 from kdedge_runtime import Model, timing
 from kdedge_runtime.sources.scenes import render_scene
@@ -76,6 +77,20 @@ def runnable(theirs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory, theirs: Path, scenes: Path) -> Path:
+    """The fp32 file with labels, and an int8 file beside it; tests must not change them."""
+    from kdedge.cli.app import app
+
+    folder = tmp_path_factory.mktemp("pair")
+    labels = folder / "labels.txt"
+    labels.write_text("\n".join(sorted(path.name for path in (scenes / "val").iterdir())))
+    words = ["export", "--from-onnx", theirs, "-o", folder / "ours.onnx", "--mean", "0.5", "--std", "0.5"]
+    words += ["--labels", labels, "--quantize", "--data", scenes]
+    assert CliRunner().invoke(app, [str(word) for word in words]).exit_code == 0
+    return folder / "ours.onnx"
+
+
 class TestFromOnnx:
     def test_from_somebody_elses_file_to_a_running_model(
         self, command: Command, tmp_path: Path, theirs: Path, photo: Path
@@ -88,7 +103,7 @@ class TestFromOnnx:
         assert done.code == 0, done.err
         assert done.out == ""
         assert "[✓] its own outputs are the original's" in done.err
-        assert "map: Grad-CAM, agrees with differences of the logits" in done.err
+        assert "map: HiResCAM, agrees with differences of the logits" in done.err
         assert "8 × 8 cells, GAP+Linear head" in done.err
         assert re.search(
             r"the map costs 1\.\d+ × the MACs and, measured here on one thread, ([1-9]\d*\.\d+ × the|no) time", done.err
@@ -126,7 +141,7 @@ class TestFromOnnx:
         assert command("export", "--from-onnx", theirs, "-o", first).code == 0
         done = command("export", "--from-onnx", first, "-o", second, "--mean", "0.5", "--std", "0.5")
         assert done.code == 0, done.err
-        assert "map: Grad-CAM, as it was" in done.err
+        assert "map: HiResCAM, as it was" in done.err
         assert Model.load(second).has_map
 
     @pytest.mark.parametrize(
@@ -255,10 +270,67 @@ class TestFromOnnx:
         assert done.code == 2
         assert complaint in done.err
 
-    def test_validate_says_why_it_cannot(self, command: Command, runnable: Path, scenes: Path) -> None:
-        done = command("validate", runnable, "--data", scenes)
-        assert done.code == 2
-        assert "was made of net.onnx" in done.err
+
+class TestValidate:
+    """The gate on a file of another framework, without the PyTorch model that it came from."""
+
+    def test_the_int8_file_is_held_against_the_fp32_file(self, command: Command, pair: Path, scenes: Path) -> None:
+        done = command("validate", pair, "--data", scenes, "--out", pair.parent / "report")
+        assert done.code in (0, 4), done.err  # few images show little
+        report = json.loads((pair.parent / "report" / "report.json").read_text("utf-8"))
+        assert set(report["models"]) == {"fp32", "int8"} and report["labelled"]
+        assert report["comparisons"]["int8"]["reference"] == "fp32"
+        assert report["comparisons"]["int8"]["agreement"] > 0.9
+        assert report["comparisons"]["int8"]["maps"]["pearson_mean"] > 0.98
+        outcomes = {check["key"]: check["outcome"] for check in report["checks"]}
+        assert outcomes["fp32_agreement"] == outcomes["fp32_map_error"] == "not applicable"
+        assert outcomes["int8_input"] == outcomes["int8_labels"] == outcomes["fp32_default_class"] == "passed"
+        assert report["calibration"].keys() == {"fp32", "int8"} and report["robustness"]["rows"]
+        network = sum(parameter.numel() for parameter in Small().parameters())
+        assert network <= report["footprints"]["fp32"]["parameters"] <= network + 10  # mean and std of the front
+        assert "There is no PyTorch model" in done.err and "[ ] fp32 top-1 agreement" in done.out
+        assert (pair.parent / "report" / "report.html").is_file()
+
+    def test_images_without_classes(self, command: Command, pair: Path, scenes: Path, tmp_path: Path) -> None:
+        for number, picture in enumerate(sorted((scenes / "val").rglob("*.png"))):
+            (tmp_path / "flat").mkdir(exist_ok=True)
+            (tmp_path / "flat" / f"{number}.png").write_bytes(picture.read_bytes())
+        command("validate", pair, "--data", tmp_path / "flat", "--quick", "--out", tmp_path / "report")
+        report = json.loads((tmp_path / "report" / "report.json").read_text("utf-8"))
+        assert not report["labelled"] and report["models"]["fp32"]["top1"] is None
+        assert any(check["key"] == "int8_agreement" for check in report["checks"])
+
+    @pytest.mark.parametrize(
+        ("options", "complaint"),
+        [
+            ((), "its pictures are unknown. Name them: --data DIR"),
+            (("--data", "SCENES", "--weights", "WEIGHTS"), "not of a PyTorch model. Leave --weights"),
+            (("--data", "SCENES", "--model", "net.py:make"), "not of a PyTorch model. Leave --model"),
+        ],
+        ids=["no data", "weights", "model"],
+    )
+    def test_what_does_not_fit(
+        self,
+        command: Command,
+        tmp_path: Path,
+        runnable: Path,
+        scenes: Path,
+        options: tuple[str, ...],
+        complaint: str,
+    ) -> None:
+        weights = tmp_path / "weights.safetensors"
+        weights.write_bytes(b"")
+        named = {"SCENES": scenes, "WEIGHTS": weights}
+        done = command("validate", runnable, *(named.get(word, word) for word in options))
+        assert done.code == 2 and complaint in done.err
+
+    def test_classes_that_the_file_does_not_name(
+        self, command: Command, tmp_path: Path, theirs: Path, scenes: Path
+    ) -> None:
+        numbered = tmp_path / "numbered.onnx"
+        assert command("export", "--from-onnx", theirs, "-o", numbered, "--mean", "0.5", "--std", "0.5").code == 0
+        done = command("validate", numbered, "--data", scenes)
+        assert done.code == 2 and "--labels FILE" in done.err
 
 
 class TestQuantize:
@@ -300,6 +372,14 @@ class TestQuantize:
         assert done.code == 0, done.err
         note = Model.load(tmp_path / "ours.int8.onnx").metadata.quantization
         assert note is not None and note["device"] == "raspberry-pi-5" and note["held_out"]["map_pearson"] > 0.98
+        labels = tmp_path / "labels.txt"
+        labels.write_text("\n".join(sorted(path.name for path in (scenes / "val").iterdir())))
+        ours = tmp_path / "named.onnx"
+        assert command("export", "--from-onnx", path, "-o", ours, *self.FRONT, "--labels", labels).code == 0
+        done = command("validate", ours, "--data", scenes, "--out", tmp_path / "report")
+        assert done.code in (0, 4), done.err
+        report = json.loads((tmp_path / "report" / "report.json").read_text("utf-8"))
+        assert report["faithfulness"] is not None and report["robustness"] is not None
 
     def test_a_goal_that_is_missed_leaves_no_file(
         self, command: Command, tmp_path: Path, theirs: Path, scenes: Path

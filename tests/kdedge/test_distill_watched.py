@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from training_toys import CLASSES, SIDE, Listener, write_flattening
 
@@ -11,6 +12,7 @@ from kdedge.distill.machine.compute import choose_compute
 from kdedge.distill.run import Request, start_run
 from kdedge.distill.teacher.teacher import NetworkTeacher
 from kdedge.distill.watched import Watched
+from kdedge.models.code_trust import allow_typed
 from kdedge.models.spec import ModelSpec
 from kdedge.models.zoo import build
 from kdedge_export.graph import deploy
@@ -23,7 +25,9 @@ CPU = choose_compute("cpu")
 @pytest.fixture
 def network(tmp_path: Path) -> torch.nn.Module:
     torch.manual_seed(0)
-    return build(ModelSpec(write_flattening(tmp_path / "nets.py"), len(CLASSES)), SIDE)
+    name = write_flattening(tmp_path / "nets.py")
+    allow_typed(name)
+    return build(ModelSpec(name, len(CLASSES)), SIDE)
 
 
 @pytest.fixture
@@ -88,3 +92,18 @@ def test_such_a_student_learns_where_its_teacher_looks(scenes: Path, teacher_run
     record = start_run(request, tmp_path / "run", Listener(), "cpu")
     assert record.result is not None
     assert 0 < record.result["last"]["val_map_pearson"] <= 1
+
+
+def test_a_class_token_is_watched_by_its_attention_and_for_few_classes(images: torch.Tensor) -> None:
+    """Each class is a backward pass through all blocks, for training and for the exported file alike."""
+    torch.manual_seed(0)
+    options = {"img_size": SIDE, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 7}
+    network = timm.models.VisionTransformer(**options)
+    torch.nn.init.normal_(network.head.weight)
+    answer = Watched(network.eval(), SPEC, CPU)(images, 32)
+    assert answer.maps.shape == (4, 4, SIDE // 8, SIDE // 8)
+    deployed = deploy(network, SPEC)
+    assert deployed.outputs.method == "gradient-attention"
+    for column in range(4):
+        _, maps, _ = deployed(images, answer.classes[:, column])
+        torch.testing.assert_close(answer.maps[:, column], maps, rtol=1e-4, atol=1e-7)

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kdedge.report.page.decision_figure import decision_drawing
 from kdedge.report.page.drawing import Arrow, Cells, Drawing, Item, Picture, Words
+from kdedge.workflow.inspect_model import Seen
+from kdedge_export.inspect.decision import Decision, Stage
+from kdedge_export.inspect.evidence import Evidence
+from kdedge_runtime.arrays import Pixels
 from kdedge_runtime.typeface import typeface_of
 
 MARGIN = 24
@@ -82,3 +87,22 @@ def test_only_a_drawing_by_itself_has_a_ground() -> None:
         for alone in (True, False)
     ]
     assert grounds == [1, 0]
+
+
+def test_a_decision_names_the_cells_that_are_read_and_draws_them_where_they_lie() -> None:
+    saliency_map = np.zeros((4, 4), np.float32)
+    saliency_map[1:3, 1:3] = 1.0
+
+    def drawn(shift: tuple[float, float]) -> tuple[list[Words], Pixels]:
+        evidence = Evidence(saliency_map, (), np.ones(1), None, shift)
+        decision = Decision(0, ((0, 1.0),), (Stage("features", (8, 8), evidence),), {})
+        items = decision_drawing(Seen("a.png", np.full((64, 64, 3), 128, np.uint8), decision, ("a",))).items
+        _, picture = (item.pixels for item in items if isinstance(item, Picture))
+        return [item for item in items if isinstance(item, Words)], picture
+
+    words, moved = drawn((-0.25, -0.25))
+    assert any(item.text == "8 × 8 cells" and "4 × 4 are read" in item.after for item in words)
+    _, still = drawn((0.0, 0.0))
+    heat = [np.abs(picture.astype(int) - 128).sum(axis=2) for picture in (still, moved)]
+    centers = [float((one.sum(axis=0) * np.arange(one.shape[1])).sum() / one.sum()) for one in heat]
+    assert centers[1] == pytest.approx(centers[0] - 0.25 / 4 * moved.shape[1], rel=0.05)

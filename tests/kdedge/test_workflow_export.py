@@ -82,7 +82,8 @@ def test_a_run_gives_a_file_that_answers_and_explains_as_pytorch_does(exported_r
 
 def test_the_file_names_all_teachers_of_several(exported_run: Path, tmp_path: Path) -> None:
     run = shutil.copytree(exported_run, tmp_path / "student")
-    members = [{"source": f"/somewhere/{name}", "weights": None, "weights_sha256": name} for name in ("wide", "deep")]
+    hashes = {"wide": "a" * 64, "deep": "b" * 64}
+    members = [{"source": f"/somewhere/{name}", "weights": None, "weights_sha256": hashes[name]} for name in hashes]
     sources = {"source": "/somewhere/wide + /somewhere/deep", "weights": None, "weights_sha256": None}
     write_run(run, replace(read_run(run), teacher=sources | {"members": members}))
     exported = export_model(str(run), profile=GENERIC)
@@ -93,7 +94,9 @@ def test_the_file_says_where_it_comes_from(exported_run: Path, teacher_run: Path
     metadata, record = Model.load(exported_run / "model.onnx").metadata, read_run(exported_run)
     assert metadata.labels == tuple(sorted(CLASSES))
     assert metadata.input == record.input
-    assert metadata.outputs == Outputs("gradcam", "layer3", "GAP+Linear", 8, 8)
+    display = metadata.outputs.display
+    assert metadata.outputs == Outputs("hirescam", "layer3", "GAP+Linear", 8, 8, display)
+    assert display.typical_contrast is not None and display.typical_contrast > 0
     assert metadata.quantization is None
     best = exported_run / BEST
     assert metadata.lineage["student"] == {

@@ -562,7 +562,7 @@ class TestVerdict:
     def test_a_file_of_another_size_is_refused(self, run: Path, named_file: Path, scenes: Path, tmp_path: Path) -> None:
         spec = replace(read_run(run).input, height=40, width=40)
         write_run(run, replace(read_run(run), input=spec))
-        with pytest.raises(UsageError, match=r"takes 32 × 32 px, and its model was trained at 40 × 40"):
+        with pytest.raises(UsageError, match=r"takes 32 × 32 px, and its model takes 40 × 40"):
             validate_model(str(run))
 
     def test_checkpoints_and_data_are_named_by_their_hashes(self, run: Path) -> None:
@@ -590,7 +590,7 @@ def test_a_pretrained_model_keeps_answer_and_reason_in_int8(tmp_path: Path) -> N
     result = export_model(
         "timm:tf_efficientnet_lite0", weights=LITE0, output=output, with_int8=True, data=data, profile=profile
     )
-    assert result.metadata.outputs == Outputs("gradcam", "bn2", "GAP+Linear", 7, 7)
+    assert result.metadata.outputs == Outputs("hirescam", "bn2", "GAP+Linear", 7, 7)
     assert len(result.metadata.labels) == 1000
     report = validate_model(str(output), data=data, weights=LITE0).report
     # A dozen photos are too few to show every bound, and none may be broken.

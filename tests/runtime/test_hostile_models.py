@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from conftest import SIDE, write_colour_model
+from colour_model import SIDE, write_colour_model
 from golden_files import with_golden
 from onnx import TensorProto, helper, numpy_helper
 

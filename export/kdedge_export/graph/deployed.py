@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.graph.refusal import told_refusals
 from kdedge_export.normalise import Normalise
-from kdedge_export.saliency import DEFAULT_METHOD, ExplainedModel, Look, explain
+from kdedge_export.saliency import ExplainedModel, Look, explain
 from kdedge_export.saliency.explained import LEAST_CELLS, map_size
 from kdedge_export.saliency.find import example_input
 from kdedge_runtime.metadata import ImageInput, Outputs
@@ -77,15 +77,13 @@ class Plain(nn.Module):
         return Outputs("none")
 
 
-def deploy(
-    model: nn.Module, spec: ImageInput, method: str = DEFAULT_METHOD, target_layer: str | None = None
-) -> Deployed:
+def deploy(model: nn.Module, spec: ImageInput, method: str | None = None, target_layer: str | None = None) -> Deployed:
     """Wrap a trained classifier for export or validation, in evaluation mode and without gradients.
 
     Args:
         model: the classifier.
         spec: its input.
-        method: one of `kdedge_export.saliency.METHODS`.
+        method: one of `kdedge_export.saliency.METHODS`; None takes the default of the head.
         target_layer: module path of the layer whose activations the map shows; None finds it.
 
     Raises:

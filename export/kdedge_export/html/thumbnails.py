@@ -24,12 +24,12 @@ def picture_uri(picture: Pixels) -> str:
     return _encoded(_comfortable(picture))
 
 
-def overlay_uri(picture: Pixels, saliency_map: Floats) -> str:
+def overlay_uri(picture: Pixels, saliency_map: Floats, shift: tuple[float, float] = (0.0, 0.0)) -> str:
     """A picture with its map on it as a `data:` URI; see `overlaid`."""
-    return _encoded(overlaid(picture, saliency_map))
+    return _encoded(overlaid(picture, saliency_map, shift))
 
 
-def overlaid(picture: Pixels, saliency_map: Floats) -> Pixels:
+def overlaid(picture: Pixels, saliency_map: Floats, shift: tuple[float, float] = (0.0, 0.0)) -> Pixels:
     """A picture with its map on it, uint8 RGB, at a comfortable size.
 
     The heat is the map's positive part on the map's own scale: it shows where a model looked, not how strongly
@@ -38,13 +38,14 @@ def overlaid(picture: Pixels, saliency_map: Floats) -> Pixels:
     Args:
         picture: uint8 RGB `[H, W, 3]`, all of which the model saw.
         saliency_map: raw and signed, `[h, w]`.
+        shift: displacement of its content, in cells (`kdedge_runtime.heat.MapDisplay.shift`).
     """
     canvas = _comfortable(picture)
     height, width = canvas.shape[:2]
     whole = (0.0, 0.0, float(width), float(height))
     finite = np.nan_to_num(saliency_map, nan=0.0, posinf=0.0, neginf=0.0)
     heat = rectified(finite, peak(finite))
-    return draw_overlay(canvas, heat, whole)
+    return draw_overlay(canvas, heat, whole, shift=shift)
 
 
 def _comfortable(picture: Pixels) -> Pixels:

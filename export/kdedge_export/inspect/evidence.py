@@ -1,12 +1,13 @@
 """The evidence at one stage of a network: by cell, and by channel."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kdedge_export.inspect.read_cells import read_cells
 from kdedge_export.surgery.cells.grid import Grid
 from kdedge_export.surgery.view import Array
 from kdedge_runtime.arrays import Floats
@@ -34,7 +35,7 @@ class Channel:
     share: float
     """`|c_k| / Σ_j |c_j|` over the stage's channels; of blanking, over those that were blanked."""
     saliency_map: Floats
-    """`[h, w]`, its evidence by cell; of blanking, its activations with the sign of its evidence."""
+    """`[h, w]`, its evidence by cell that is read; of blanking, its activations with the sign of its evidence."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Evidence:
     """What a stage holds for a class."""
 
     saliency_map: Floats
-    """`[h, w]`, signed: positive cells speak for the class. Of blanking, a cell a block, which is coarser."""
+    """`[h, w]`, signed: positive cells speak for the class. Of a gradient without the rows and columns that nothing
+    reads (`read_cells`); of blanking, a cell a block, which is coarser."""
     channels: tuple[Channel, ...]
     """Those with the largest shares, largest first."""
     shares: NDArray[np.float64]
@@ -50,6 +52,8 @@ class Evidence:
     beside: float | None
     """Share of the evidence in tokens that are of no cell, such as a class token: `Σ |e|` over them and over all. None
     where there are none, and of blanking."""
+    shift: tuple[float, float] = (0.0, 0.0)
+    """Displacement of the map's content to the right and down, in its cells; see `read_cells`."""
 
     def channels_for(self, share: float) -> int:
         """How many channels carry this much of the evidence."""
@@ -64,12 +68,14 @@ def by_gradient(grid: Grid, activations: Array, slope: Array) -> Evidence:
         activations: of one picture.
         slope: the derivative of the class's logit with respect to them.
     """
-    evidence = grid.planes(activations) * grid.planes(slope)
+    slopes = grid.planes(slope)
+    read = read_cells(slopes)
+    evidence = read.of(grid.planes(activations) * slopes)
     by_cell = evidence.sum(axis=0)
     by_token = (grid.beside(activations) * grid.beside(slope)).sum(axis=0)
     held, apart = (float(np.abs(values).sum()) for values in (by_cell, by_token))
     beside = apart / ((held + apart) or 1.0) if by_token.size else None
-    return _ranked(by_cell, evidence.sum(axis=(1, 2)), evidence, beside)
+    return replace(_ranked(by_cell, evidence.sum(axis=(1, 2)), evidence, beside), shift=read.shift)
 
 
 def is_blind(grid: Grid, activations: Array, slope: Array) -> bool:

@@ -54,6 +54,8 @@ class ByAttention(ExplainedModel):
         self.how = "attention"
         assert moved is not None
         classified = moved[0].any(dim=0).any(dim=-1).float()
+        self.classifies_prefix = bool(classified[: layout.prefix].any() and not classified[layout.prefix :].any())
+        """Only tokens beside those of the picture are classified, such as a class token."""
         self.register_buffer("_classified", classified / classified.sum(), persistent=False)
 
     def forward(self, x: Tensor) -> Look:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from kdedge_export.display import measure_display
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.surgery.anatomy import Anatomy, dissect
 from kdedge_export.surgery.answer import find_answer, with_two_classes
@@ -23,9 +24,11 @@ from kdedge_export.surgery.port import example_feed, image_port
 from kdedge_export.surgery.refusals import OUTPUTS, has_map, require_fit, require_use
 from kdedge_export.surgery.saliency import TOP_CLASS, Saliency, add_saliency, explained_logits
 from kdedge_export.surgery.view import GraphView
+from kdedge_runtime import Model
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.files import file_sha256, staged
 from kdedge_runtime.golden import record
+from kdedge_runtime.heat import MapDisplay
 from kdedge_runtime.metadata import ImageInput, Metadata, Outputs, outputs_of
 
 __all__ = ["ExplainedFile", "explain_file"]
@@ -146,8 +149,10 @@ def explain_file(
     onnx.checker.check_model(model)
     with staged(output) as temporary:
         onnx.save_model(model, temporary)
-        if metadata is not None:  # one that `kdedge-run --self-test` can hold against itself
-            metadata = replace(metadata, golden=record(temporary))
+        if metadata is not None:
+            outputs = replace(outputs, display=_measured_display(Model.load(temporary)))
+            # Golden frames make it one that `kdedge-run --self-test` can hold against itself.
+            metadata = replace(metadata, outputs=outputs, golden=record(temporary))
             helper.set_model_props(model, props | metadata.to_props())
             onnx.save_model(model, temporary)
     return ExplainedFile(
@@ -224,6 +229,12 @@ def _declare(model: onnx.ModelProto, parts: Anatomy) -> None:
 def _outputs(parts: Anatomy, saliency: Saliency) -> Outputs:
     height, width = parts.cells if parts.has_fixed_size else (None, None)
     return Outputs(saliency.method, parts.target, parts.head, height, width)
+
+
+def _measured_display(model: Model) -> MapDisplay:
+    # ReciproCAM runs what follows the features once a cell, which takes long.
+    is_slow = model.metadata.outputs.method == RECIPROCAM
+    return measure_display(model, scenes=24, at_once=1) if is_slow else measure_display(model, at_once=8)
 
 
 def _runnable_input(

@@ -1,7 +1,7 @@
 """Saliency methods as ONNX nodes: each is a function of the features' cells and the logit's gradient there.
 
-Their definitions and sources are those of `kdedge_export.saliency.methods`, which needs torch. `DEFAULTS` holds the one
-that each kind of head takes unless another is named.
+Their definitions and sources are those of `kdedge_export.saliency.methods`, which needs torch. `DEFAULT` is the
+one that is taken unless another is named.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,11 +11,10 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 
 from kdedge_export.layout import Layout
-from kdedge_export.surgery.anatomy import Anatomy
 from kdedge_export.surgery.builder import Builder
 from kdedge_runtime.errors import UsageError
 
-__all__ = ["DEFAULTS", "RECIPROCAM", "TITLES", "Cells", "Method", "add_cells", "as_method", "default_method"]
+__all__ = ["DEFAULT", "RECIPROCAM", "TITLES", "Cells", "Method", "add_cells", "as_method"]
 
 Method: TypeAlias = Literal["gradcam", "gradcam++", "hirescam", "layercam", "xgradcam", "eigencam", "reciprocam"]
 RECIPROCAM: Method = "reciprocam"
@@ -28,14 +27,11 @@ TITLES: Mapping[Method, str] = {
     "eigencam": "Eigen-CAM",
     "reciprocam": "ReciproCAM",
 }
-Head: TypeAlias = Literal["pooled", "planes", "tokens", "class token"]
-DEFAULTS: Mapping[Head, Method] = {
-    "pooled": "gradcam",
-    "planes": "gradcam",
-    "tokens": "gradcam",
-    "class token": "gradcam",
-}
-"""The method of each kind of head; ReciproCAM takes its place where an operator has no derivative."""
+DEFAULT: Method = "hirescam"
+"""The most faithful signed method behind every kind of head, as measured; Grad-CAM's map behind global pooling.
+
+ReciproCAM takes its place where an operator has no derivative.
+"""
 _FLOAT32 = np.dtype(np.float32)
 _LEAST_SHARE = 1e-3
 """Of the two terms of Grad-CAM++'s denominator that it must keep: nearer to 0, rounding decides the weight."""
@@ -57,16 +53,6 @@ def as_method(name: str) -> Method:
             f"An .onnx file is explained by {', '.join(get_args(Method))}, not by {name}. Choose one of these."
         )
     return found  # type: ignore[no-any-return]
-
-
-def default_method(parts: Anatomy) -> Method:
-    """Return the method that a file takes unless another is named, by its head.
-
-    Pooled is a mean over all cells before anything else; planes are any other head behind a convolution.
-    """
-    if parts.layout.kind == "tokens":
-        return DEFAULTS["class token" if parts.layout.prefix else "tokens"]
-    return DEFAULTS["planes" if parts.pooled is None else "pooled"]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from kdedge_export.onnx_node import attributes
 from kdedge_export.surgery.anatomy import Anatomy
 from kdedge_export.surgery.builder import Builder
 from kdedge_export.surgery.derivative import CannotDifferentiate, gradients
-from kdedge_export.surgery.methods import RECIPROCAM, TITLES, Cells, Method, add_cells, default_method
+from kdedge_export.surgery.methods import DEFAULT, RECIPROCAM, TITLES, Cells, Method, add_cells
 from kdedge_export.surgery.reciprocam import reciprocam
 from kdedge_export.surgery.view import GraphView
 
@@ -55,7 +55,7 @@ def add_saliency(
         builder: takes the nodes.
         view: the graph.
         find: gives the parts of the graph; with True, so that all of the answer goes through the features.
-        method: None takes the head's default where every operator of the tail has a derivative here, else ReciproCAM.
+        method: None takes HiResCAM where every operator of the tail has a derivative here, else ReciproCAM.
 
     Raises:
         HeadNotSupported: the method cannot explain this tail.
@@ -84,9 +84,7 @@ def _added(builder: Builder, view: GraphView, find: Callable[[bool], Anatomy], n
     if named == RECIPROCAM:
         return _by_reciprocam(builder, view, find(True))
     parts, kept = find(False), len(builder.nodes)
-    method = named or default_method(parts)
-    if method == RECIPROCAM:
-        return _by_reciprocam(builder, view, parts if parts.is_cut else find(True))
+    method = named or DEFAULT
     try:
         return _by_cells(builder, view, parts, method)
     except CannotDifferentiate as error:

@@ -44,14 +44,27 @@ def centre_maps(n: int, height: int, width: int) -> Floats:
     return np.broadcast_to(np.outer(down, across).astype(np.float32), (n, height, width))
 
 
-def upsampled(maps: Floats, height: int, width: int) -> Floats:
-    """Maps `[N, h, w]` at a picture's size, bicubic; a constant map stays exactly constant."""
-    flat = is_constant(maps)
+def upsampled(maps: Floats, height: int, width: int, shift: tuple[float, float] = (0.0, 0.0)) -> Floats:
+    """Return maps at a picture's size, bicubic; a constant map stays exactly constant.
+
+    Args:
+        maps: `[N, h, w]`.
+        height: of the picture, in pixels.
+        width: of the picture, in pixels.
+        shift: displacement of the maps' content to the right and down, in cells, each in [-1, 1]
+            (`kdedge_runtime.heat.MapDisplay`).
+    """
+    flat, (across, down), (rows, columns) = is_constant(maps), shift, maps.shape[1:]
+    border = 0 if shift == (0.0, 0.0) else 1  # repeated cells fill what the shift uncovers
+    window = border - across, border - down, border - across + columns, border - down + rows
     grown = [
         np.full((height, width), item.mean(), dtype=np.float32)
         if constant
         else np.asarray(
-            Image.fromarray(item.astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32
+            Image.fromarray(np.pad(item.astype(np.float32), border, mode="edge")).resize(
+                (width, height), Image.Resampling.BICUBIC, box=window
+            ),
+            dtype=np.float32,
         )
         for item, constant in zip(maps, flat, strict=True)
     ]

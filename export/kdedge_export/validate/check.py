@@ -6,15 +6,26 @@ from typing import Literal
 
 from kdedge_export.validate.intervals import Interval, images_needed, rounded_up
 
-__all__ = ["Check", "Outcome", "Relation", "Sample", "Unit", "judge", "judge_sample", "not_shown", "verdict"]
+__all__ = [
+    "Check",
+    "Outcome",
+    "Relation",
+    "Sample",
+    "Unit",
+    "applicable",
+    "judge",
+    "judge_sample",
+    "not_shown",
+    "verdict",
+]
 
 Unit = Literal["share", "points", "correlation", "error", "area", "nats", "count", "MB", "ms"]
 """How a number is meant: a share in [0, 1], percentage points, a Pearson correlation, a relative error, a
 difference of areas under curves of probabilities, a divergence in nats, a number of things, a size of 10^6 bytes,
 milliseconds."""
-Outcome = Literal["passed", "failed", "not shown", "not measured"]
+Outcome = Literal["passed", "failed", "not shown", "not measured", "not applicable"]
 """`failed`: the figure itself breaks the bound. `not shown`: it keeps the bound, but its interval's end does not;
-or what breaks it may be rounding, and may be not."""
+or what breaks it may be rounding, and may be not. `not applicable`: nobody asks it of these models."""
 Relation = Literal[">=", "<="]
 
 
@@ -39,12 +50,12 @@ class Check:
     """About how many images would show it, if the figure stayed as it is; None where it is shown, or no number would.
     """
     reason: str | None = None
-    """Why it was not measured, was not shown or failed, where more can be said than the figure does."""
+    """Why it does not apply, was not measured, was not shown or failed, where more can be said than the figure does."""
 
     @property
     def passed(self) -> bool | None:
         """Whether it is shown that the bound is kept; None where nothing was measured."""
-        return None if self.outcome == "not measured" else self.outcome == "passed"
+        return None if self.outcome in ("not measured", "not applicable") else self.outcome == "passed"
 
 
 @dataclass(frozen=True)
@@ -101,6 +112,11 @@ def judge_sample(
         return Check(key, name, measured, relation, bound, unit, "passed", interval)
     needed, why = _what_would_show(sample, measured, end, bound)
     return Check(key, name, measured, relation, bound, unit, "not shown", interval, needed, why)
+
+
+def applicable(checks: Sequence[Check]) -> list[Check]:
+    """Return the checks that apply to the models."""
+    return [check for check in checks if check.outcome != "not applicable"]
 
 
 def not_shown(checks: Sequence[Check]) -> tuple[int, int]:

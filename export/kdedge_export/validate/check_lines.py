@@ -8,17 +8,24 @@ from kdedge_export.validate.check import Check, Outcome, Unit
 
 __all__ = ["asked_for", "checklist", "found", "outcome_words", "plain_speed", "spread"]
 
-_MARKS: dict[Outcome, str] = {"passed": "[✓]", "failed": "[✗]", "not shown": "[?]", "not measured": "[-]"}
+_MARKS: dict[Outcome, str] = {
+    "passed": "[✓]",
+    "failed": "[✗]",
+    "not shown": "[?]",
+    "not measured": "[-]",
+    "not applicable": "[ ]",
+}
 
 
 def checklist(checks: Sequence[Check]) -> list[str]:
-    """One line a check: `[✓]` kept, `[✗]` broken, `[?]` not shown, `[-]` not measured.
+    """One line a check: `[✓]` kept, `[✗]` broken, `[?]` not shown, `[-]` not measured, `[ ]` not applicable.
 
     ```
     [✓] fp32 top-1 agreement               100.00 %                        (>= 100 %)
     [✗] int8 map Pearson, 5th percentile   0.871        [0.862, 0.880]     (>= 0.9)    FAILED
     [?] int8 top-1 drop                    0.26 points  [-0.51, 1.28]      (<= 1 points)  NOT SHOWN with 390 images; …
     [-] int8 top-1 drop                    not measured: the images have no labels
+    [ ] fp32 top-1 agreement               not applicable: there is no PyTorch model to compare with
     ```
     """
     measured = [check for check in checks if check.passed is not None]
@@ -33,7 +40,7 @@ def checklist(checks: Sequence[Check]) -> list[str]:
 def found(check: Check) -> str:
     """What was measured, with as many digits as it takes not to contradict the bound, or to be 1, by rounding."""
     if check.measured is None:
-        return f"not measured: {check.reason}" if check.outcome == "not measured" else "no figure"
+        return f"{check.outcome}: {check.reason}" if check.passed is None else "no figure"
     return _as_precise(check.measured, check) + _SUFFIXES[check.unit]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdedge_export.validate.predictions import Predictions
-from kdedge_export.validate.roles import Role, shipped
+from kdedge_export.validate.roles import Role, origin, shipped
 from kdedge_runtime.arrays import Floats, Integers, Pixels
 
 __all__ = ["Evidence"]
@@ -32,10 +32,18 @@ class Evidence:
     """Of each candidate's maps with its reference's, `[N]` (see `kdedge_export.validate.comparison.pair_pearson`);
     candidates without a map are missing."""
 
+    shifts: Mapping[Role, tuple[float, float]]
+    """Displacement of the maps, in cells (`kdedge_runtime.heat.MapDisplay.shift`); missing where it is not known."""
+
     @property
     def explained_class(self) -> Integers:
-        """`[N]`, the class that all maps were asked about: the student's top class."""
-        return self.predictions["student"].explained_class
+        """`[N]`, the class that all maps were asked about: the origin's top class."""
+        return self.predictions[self.origin].explained_class
+
+    @property
+    def origin(self) -> Role:
+        """The model that all maps explain the answers of: the PyTorch student, else the fp32 file."""
+        return origin(self.predictions)
 
     @property
     def shipped(self) -> Role:

@@ -24,6 +24,7 @@ from kdedge_runtime.devices import Budgets
 from kdedge_runtime.metadata import ImageInput
 
 __all__ = [
+    "NO_STUDENT",
     "Gates",
     "check_budgets",
     "check_faithfulness",
@@ -33,12 +34,14 @@ __all__ = [
     "check_unchanged",
 ]
 
+NO_STUDENT = "there is no PyTorch model to compare with"
+"""Reason of the checks that do not apply to a file of another framework."""
 _TESTS: dict[Test, str] = {"class": "another class", "picture": "another picture", "head": "a random head"}
 
 
 @dataclass(frozen=True)
 class Gates:
-    """The least that an exported model must keep of the PyTorch student."""
+    """The least that an exported model must keep of its reference (`kdedge_export.validate.roles.reference`)."""
 
     fp32_agreement: float = 1.0
     """Share of images in [0, 1] on which the fp32 file gives the student's answer, up to ties by rounding: an export
@@ -73,36 +76,41 @@ class Gates:
     models up to 0.91 stays (Grad-CAM++ and LayerCAM under random heads); of a spot under 2 % of noise, 0.995."""
 
 
-def check_labels(role: Role, expected: Sequence[str], labels: Sequence[str]) -> Check:
+def check_labels(role: Role, expected: Sequence[str] | None, labels: Sequence[str]) -> Check:
     """Judge the class names inside a model file: each at its place, or right answers get wrong names.
 
     Args:
         role: of the file.
-        expected: names in the order of the student's logits.
+        expected: names in the order of the reference's logits; None where there is no reference.
         labels: names in the order of the file's.
     """
+    key, name = f"{role}_labels", f"{role} labels in their places"
+    if expected is None:
+        return Check(key, name, None, ">=", 1.0, "share", "not applicable", reason=NO_STUDENT)
     pairs = list(zip_longest(expected, labels))
     odd = next((f"class {place} is {b!r}, trained as {a!r}" for place, (a, b) in enumerate(pairs) if a != b), None)
     share = sum(a == b for a, b in pairs) / max(len(pairs), 1)
-    return judge(f"{role}_labels", f"{role} labels in their places", share, ">=", 1.0, "share", odd)
+    return judge(key, name, share, ">=", 1.0, "share", odd)
 
 
-def check_input(role: Role, expected: ImageInput, stated: ImageInput) -> Check:
+def check_input(role: Role, expected: ImageInput | None, stated: ImageInput) -> Check:
     """Judge what a model file says of its input: the size, resizing and normalising that the student was trained with.
 
     A device brings pictures to size as the file says. Another rule than in training costs accuracy without an error.
 
     Args:
         role: of the file.
-        expected: the student's input.
+        expected: the reference's input; None where there is no reference.
         stated: the file's.
     """
+    key, name = f"{role}_input", f"{role} input described as expected"
+    if expected is None:
+        return Check(key, name, None, ">=", 1.0, "share", "not applicable", reason=NO_STUDENT)
     trained, found = vars(expected), vars(stated)
     odd = [
         f"{name} is {found[name]!r}, trained with {value!r}" for name, value in trained.items() if found[name] != value
     ]
-    share, name = 1 - len(odd) / len(trained), f"{role} input described as trained"
-    return judge(f"{role}_input", name, share, ">=", 1.0, "share", "; ".join(odd) or None)
+    return judge(key, name, 1 - len(odd) / len(trained), ">=", 1.0, "share", "; ".join(odd) or None)
 
 
 def check_sanity(row: Sanity, images: int, method: str, gates: Gates) -> Check:

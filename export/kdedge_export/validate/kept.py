@@ -3,27 +3,35 @@
 from kdedge_export.validate.check import Check, Outcome, Relation, Sample, Unit, judge, judge_sample
 from kdedge_export.validate.comparison import Comparison, MapComparison
 from kdedge_export.validate.exactness import Exactness
-from kdedge_export.validate.gates import Gates
+from kdedge_export.validate.gates import NO_STUDENT, Gates
 from kdedge_export.validate.intervals import fewest_for_percentile
 from kdedge_export.validate.other_classes import OtherClasses
 from kdedge_export.validate.roles import Role
 from kdedge_export.validate.rounding import Hardest
 from kdedge_runtime.default_class import DefaultClass
 
-__all__ = ["check_comparison", "check_default_class", "check_other_classes"]
+__all__ = ["check_comparison", "check_default_class", "check_other_classes", "unasked_of_fp32"]
 
 _NO_MAP = "no saliency map in the model file"
+_LOST_MAP = f"{_NO_MAP}, and its reference gives one"
+_FP32_NAMES: tuple[tuple[str, str, Unit], ...] = (
+    ("fp32_logits_error", "fp32 logits error", "error"),
+    ("fp32_kl", "fp32 KL divergence", "nats"),
+    ("fp32_map_error", "fp32 map error", "error"),
+)
+_AGREEMENT = "fp32_agreement", "fp32 top-1 agreement"
+_OTHER_CLASSES = "fp32_other_map_error", "fp32 map error, other classes"
 _MAP_UNITS: tuple[tuple[Relation, Unit], ...] = ((">=", "correlation"), (">=", "correlation"), ("<=", "share"))
 
 
 def check_comparison(
     role: Role, comparison: Comparison, gates: Gates, exact: Exactness | None = None, ties: int = 0
 ) -> tuple[Check, ...]:
-    """Judge a model file by its comparison with the PyTorch student.
+    """Judge a model file by its comparison with its reference.
 
     Args:
         role: `fp32` or `int8`; other models are compared for information and face no gate.
-        comparison: the file held against the student.
+        comparison: the file held against its reference.
         gates: the bounds.
         exact: of the fp32 file, the images that decide, where rounding was measured; None requires all to keep the
             bounds without.
@@ -34,6 +42,22 @@ def check_comparison(
     if role == "int8":
         return (*_check_int8_answers(comparison, gates), *_check_int8_maps(comparison, gates))
     return ()
+
+
+def unasked_of_fp32(gates: Gates) -> tuple[Check, ...]:
+    """Return the comparisons with PyTorch, none of which applies to a file of another framework.
+
+    Args:
+        gates: the bounds that they would have.
+    """
+    bounds = gates.fp32_logits_error, gates.fp32_kl, gates.fp32_map_error
+    asked: list[tuple[str, str, Relation, float, Unit]] = [(*_AGREEMENT, ">=", gates.fp32_agreement, "share")]
+    asked += [(key, name, "<=", bound, unit) for (key, name, unit), bound in zip(_FP32_NAMES, bounds, strict=True)]
+    asked += [(*_OTHER_CLASSES, "<=", gates.fp32_map_error, "error")]
+    return tuple(
+        Check(key, name, None, relation, bound, unit, "not applicable", reason=NO_STUDENT)
+        for key, name, relation, bound, unit in asked
+    )
 
 
 def check_default_class(role: Role, found: DefaultClass | None) -> Check:
@@ -61,7 +85,7 @@ def check_other_classes(role: Role, found: OtherClasses | None, gates: Gates, wh
         why_not: why there is none.
     """
     if role == "fp32":
-        key, name = "fp32_other_map_error", "fp32 map error, other classes"
+        key, name = _OTHER_CLASSES
         if found is None or found.fp32_error is None:
             return judge(key, name, None, "<=", gates.fp32_map_error, "error", why_not)
         return _check_hardest(key, name, found.fp32_error)
@@ -74,16 +98,11 @@ def _check_fp32(comparison: Comparison, gates: Gates, exact: Exactness | None, t
     agreement, maps = comparison.agreement, comparison.maps
     if ties:
         agreement = (round(agreement * comparison.n) + ties) / comparison.n
-    named: tuple[tuple[str, str, Unit], ...] = (
-        ("fp32_logits_error", "fp32 logits error", "error"),
-        ("fp32_kl", "fp32 KL divergence", "nats"),
-        ("fp32_map_error", "fp32 map error", "error"),
-    )
     bounds = gates.fp32_logits_error, gates.fp32_kl, gates.fp32_map_error
     plain = comparison.logits_error, comparison.kl, None if maps is None else maps.error_relative
     decisive = (None,) * 3 if exact is None else (exact.logits, exact.kl, exact.maps)
-    checks = [judge("fp32_agreement", "fp32 top-1 agreement", agreement, ">=", gates.fp32_agreement, "share")]
-    for (key, name, unit), bound, figure, image in zip(named, bounds, plain, decisive, strict=True):
+    checks = [judge(*_AGREEMENT, agreement, ">=", gates.fp32_agreement, "share")]
+    for (key, name, unit), bound, figure, image in zip(_FP32_NAMES, bounds, plain, decisive, strict=True):
         if key == "fp32_map_error" and (lost := _lost(key, name, comparison, bound)) is not None:
             checks.append(lost)
         elif image is None:
@@ -99,7 +118,7 @@ def _lost(key: str, name: str, comparison: Comparison, bound: float) -> Check | 
         return None
     if not comparison.lost_map:
         return judge(key, name, None, "<=", bound, "error", _NO_MAP)
-    return Check(key, name, None, "<=", bound, "error", "failed", reason=f"{_NO_MAP}, and the student gives one")
+    return Check(key, name, None, "<=", bound, "error", "failed", reason=_LOST_MAP)
 
 
 def _check_hardest(key: str, name: str, decisive: Hardest, unit: Unit = "error") -> Check:
@@ -139,7 +158,7 @@ def _check_int8_maps(comparison: Comparison, gates: Gates) -> list[Check]:
     )
     bounds = gates.int8_map_pearson_mean, gates.int8_map_pearson_p5, gates.int8_map_scale_error
     if maps is None:
-        reason = f"{_NO_MAP}, and the student gives one" if comparison.lost_map else _NO_MAP
+        reason = _LOST_MAP if comparison.lost_map else _NO_MAP
         outcome: Outcome = "failed" if comparison.lost_map else "not measured"
         return [
             Check(key, name, None, relation, bound, unit, outcome, reason=reason)

@@ -30,23 +30,31 @@ class Localisation:
     """Of the two."""
 
 
-def localise(maps: Floats, masks: Sequence[Flags]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def localise(
+    maps: Floats, masks: Sequence[Flags], shift: tuple[float, float] = (0.0, 0.0)
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Pointing game and energy inside of each image, `[N]` each (see `kdedge_export.validate.metrics`).
 
     Args:
         maps: `[N, h, w]`, raw and signed, of any size.
         masks: bool `[H, W]` of each image, True on the object, at the size of the model's input.
+        shift: displacement of the maps' content, in cells (`kdedge_runtime.heat.MapDisplay.shift`).
     """
     hits, energies = [], []
     for start in range(0, len(maps), _CHUNK):
         some = np.stack(masks[start : start + _CHUNK])
-        large = upsampled(maps[start : start + _CHUNK], *some.shape[1:])
+        large = upsampled(maps[start : start + _CHUNK], some.shape[1], some.shape[2], shift)
         hits.append(metrics.pointing_game(large, some))
         energies.append(metrics.energy_inside(large, some))
     return np.concatenate(hits), np.concatenate(energies)
 
 
-def localise_all(maps: Mapping[str, Floats], images: Pixels, masks: Sequence[Flags]) -> dict[str, Localisation]:
+def localise_all(
+    maps: Mapping[str, Floats],
+    images: Pixels,
+    masks: Sequence[Flags],
+    shifts: Mapping[str, tuple[float, float]],
+) -> dict[str, Localisation]:
     """Models' maps of the same images beside a guess at the centre, random maps and the pictures' edges.
 
     The baselines have as many cells as the last of the maps.
@@ -55,6 +63,7 @@ def localise_all(maps: Mapping[str, Floats], images: Pixels, masks: Sequence[Fla
         maps: `[N, h, w]`, raw and signed, by the name of their model.
         images: uint8 RGB `[N, H, W, 3]`.
         masks: bool `[H, W]` of each image, True on the object.
+        shifts: displacement of the maps' content, in cells, by the name of their model; no displacement where left out.
     """
     n, height, width = list(maps.values())[-1].shape
     baselines = {
@@ -62,7 +71,10 @@ def localise_all(maps: Mapping[str, Floats], images: Pixels, masks: Sequence[Fla
         "random": random_maps(n, height, width),
         "edges": edge_maps(images, height, width),
     }
-    return {name: _summed_up(*localise(some, masks)) for name, some in (dict(maps) | baselines).items()}
+    return {
+        name: _summed_up(*localise(some, masks, shifts.get(name, (0.0, 0.0))))
+        for name, some in (dict(maps) | baselines).items()
+    }
 
 
 def _summed_up(hits: NDArray[np.float64], energies: NDArray[np.float64]) -> Localisation:

@@ -22,11 +22,11 @@ OTHER_CLASS_IMAGES = 32
 
 @dataclass(frozen=True)
 class OtherClasses:
-    """Maps of one other class of each image, against PyTorch's."""
+    """Maps of one other class of each image, against the reference's."""
 
     images: int
     fp32_error: Hardest | None
-    """None where the maps cannot be compared."""
+    """None where the maps cannot be compared, and where the fp32 file is the reference."""
     int8_pearson: float | None
     """Mean correlation of the int8 file's; None without an int8 file, or without a map."""
 
@@ -42,22 +42,29 @@ def other_classes(top: Integers, count: int) -> Integers:
 
 
 def compare_other_classes(
-    student: TorchModel, files: Mapping[Role, Model], images: Pixels, top: Integers, count: int, bounds: Bounds
+    reference: TorchModel | Model,
+    files: Mapping[Role, Model],
+    images: Pixels,
+    top: Integers,
+    count: int,
+    bounds: Bounds,
 ) -> OtherClasses:
     """Compare maps of other classes.
 
     Args:
-        student: the exported module, with a map.
+        reference: the exported module, with a map; or the fp32 file itself.
         files: the fp32 file, and the int8 one where there is one.
         images: uint8 RGB `[N, H, W, 3]`.
-        top: int64 `[N]`, the student's answers.
+        top: int64 `[N]`, the reference's answers.
         count: of classes, 2 or more.
         bounds: of the fp32 file's errors.
     """
     asked = other_classes(top, count)
-    ours = predict(student, images, asked)
-    exact = measure_exactness(student, files["fp32"], images, ours, predict(files["fp32"], images, asked), bounds)
+    ours, error = predict(reference, images, asked), None
+    if not isinstance(reference, Model):
+        theirs = predict(files["fp32"], images, asked)
+        error = measure_exactness(reference, files["fp32"], images, ours, theirs, bounds).maps
     pearson = None
     if "int8" in files and (scores := pair_pearson(ours, predict(files["int8"], images, asked))) is not None:
         pearson = None if np.isnan(scores).all() else metrics.mean(scores)
-    return OtherClasses(len(images), exact.maps, pearson)
+    return OtherClasses(len(images), error, pearson)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from kdedge_export.validate import metrics
 from kdedge_export.validate.intervals import CORRELATION, SHARE, Interval, mean_interval
 from kdedge_export.validate.predictions import Predictions
-from kdedge_export.validate.roles import Role
+from kdedge_export.validate.roles import Role, origin
 from kdedge_runtime.arrays import Integers
 
 __all__ = ["ClassRow", "class_rows"]
@@ -46,11 +46,11 @@ def class_rows(
         predictions: of every model.
         pairs: reference and candidate, by candidate.
         pearson: of the candidates' maps, `[N]`.
-        targets: int64 `[N]`, the right classes; None takes the student's answers as the classes.
+        targets: int64 `[N]`, the right classes; None takes the origin's answers as the classes.
         labels: class names.
         shipped: the file that ships.
     """
-    classes = metrics.top1(predictions["student"].logits) if targets is None else targets
+    classes = metrics.top1(predictions[origin(predictions)].logits) if targets is None else targets
     right = {} if targets is None else {role: metrics.top1(p.logits) == targets for role, p in predictions.items()}
     agrees = {role: metrics.agrees(a.logits, b.logits) for role, (a, b) in pairs.items()}
     scores: dict[str, Mapping[Role, NDArray[np.float64]]] = {

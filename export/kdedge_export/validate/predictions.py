@@ -1,8 +1,7 @@
-"""Ask a PyTorch module or a model file for answers and maps, image by image for a given class."""
+"""Predictions of a PyTorch module or a model file, each image's map for a given class."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -12,8 +11,9 @@ from torch import nn
 from kdedge_export.graph.deployed import TOP_CLASS, Deployed, Plain
 from kdedge_export.saliency.methods import METHODS, PixelMethod
 from kdedge_export.saliency.trace import evaluating
+from kdedge_export.validate.file_predictions import Batch, Predictions, batch_size, batches, gather, run_file
 from kdedge_runtime import Model
-from kdedge_runtime.arrays import Floats, Integers, Pixels
+from kdedge_runtime.arrays import Integers, Pixels
 
 __all__ = ["Predictions", "TorchModel", "at_once", "predict", "weight_bytes"]
 
@@ -26,18 +26,6 @@ See `kdedge_export.graph.deployed.Deployed` for shapes; its map-less sibling `Pl
 MAX_BATCH, MOST_DIFFERENTIATED = 64, 16
 """Pictures in a batch; and of those that are differentiated down to the pixels, for which all that the network computes
 is kept (35 MB each in a ResNet-18 of 224 px)."""
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What a model says of every image."""
-
-    logits: Floats
-    """`[N, K]`."""
-    maps: Floats | None
-    """`[N, h, w]`, raw and signed; None when the model file has no map."""
-    explained_class: Integers
-    """`[N]`, the class that each map explains, as the model itself reports it."""
 
 
 def predict(
@@ -57,9 +45,9 @@ def predict(
     """
     asked = np.full(len(images), TOP_CLASS, dtype=np.int64) if classes is None else classes
     if isinstance(model, Model):
-        return _gather(_run_file(model, images, asked), len(images), progress)
+        return gather(run_file(model, images, asked, at_once(model)), len(images), progress)
     with evaluating(model), _exact_float32(), torch.no_grad():
-        return _gather(_run_module(model, images, asked), len(images), progress)
+        return gather(_run_module(model, images, asked), len(images), progress)
 
 
 def at_once(model: TorchModel | Model) -> int:
@@ -68,7 +56,8 @@ def at_once(model: TorchModel | Model) -> int:
     if isinstance(model, Deployed):
         name = model.explained.method
     method = METHODS.get(name or "")
-    return max(1, MOST_DIFFERENTIATED // method.count) if isinstance(method, PixelMethod) else MAX_BATCH
+    most = max(1, MOST_DIFFERENTIATED // method.count) if isinstance(method, PixelMethod) else MAX_BATCH
+    return batch_size(model, most) if isinstance(model, Model) else most
 
 
 def weight_bytes(model: TorchModel) -> int:
@@ -77,23 +66,10 @@ def weight_bytes(model: TorchModel) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-_Batch: TypeAlias = tuple[Integers, Floats, Floats | None, Integers]
-"""Image numbers `[n]`, their logits, maps and explained classes."""
-
-
-def _run_file(model: Model, images: Pixels, classes: Integers) -> Iterator[_Batch]:
-    # A model file explains one class a batch, so images that ask for the same class go together.
-    for asked in np.unique(classes):
-        of_this_class = np.flatnonzero(classes == asked)
-        for batch in _batches(of_this_class, at_once(model)):
-            result = model.predict(images[batch], class_index=None if asked < 0 else int(asked))
-            yield batch, result.logits, result.saliency_map, result.explained_class
-
-
-def _run_module(model: TorchModel, images: Pixels, classes: Integers) -> Iterator[_Batch]:
+def _run_module(model: TorchModel, images: Pixels, classes: Integers) -> Iterator[Batch]:
     weights = next(iter([*model.parameters(), *model.buffers()]), None)
     device = torch.device("cpu") if weights is None else weights.device
-    for batch in _batches(np.arange(len(images)), at_once(model)):
+    for batch in batches(np.arange(len(images)), at_once(model)):
         pictures = torch.from_numpy(images[batch]).to(device)
         if isinstance(model, Plain):
             logits = model(pictures).cpu().numpy()
@@ -101,31 +77,6 @@ def _run_module(model: TorchModel, images: Pixels, classes: Integers) -> Iterato
             continue
         logits, maps, explained = model(pictures, torch.from_numpy(classes[batch]).to(device))
         yield batch, logits.cpu().numpy(), maps.cpu().numpy(), explained.cpu().numpy()
-
-
-def _batches(numbers: Integers, size: int) -> Iterator[Integers]:
-    for start in range(0, len(numbers), size):
-        yield numbers[start : start + size]
-
-
-def _gather(batches: Iterator[_Batch], n: int, progress: Callable[[int], None] | None) -> Predictions:
-    numbers, logits, maps, explained = [], [], [], []
-    done = 0
-    for batch in batches:
-        numbers.append(batch[0])
-        logits.append(batch[1])
-        if batch[2] is not None:
-            maps.append(batch[2])
-        explained.append(batch[3])
-        done += len(batch[0])
-        if progress is not None:
-            progress(done)
-    order = np.argsort(np.concatenate(numbers))
-    return Predictions(
-        np.concatenate(logits)[order],
-        np.concatenate(maps)[order] if maps else None,
-        np.concatenate(explained)[order],
-    )
 
 
 @contextmanager

@@ -6,7 +6,8 @@ accuracies are in [0, 1]; an interval is `{low, high}`, 95 %, or null.
 
 A later kdedge may add keys under the same schema number; a key that changes its meaning raises the number. Schema 2 (of
 schema 1: `passed` of a check said what the figure said, without its interval); 3 (of 2: maps followed a change by the
-share of images that `changed`, now by how `alike` they stay).
+share of images that `changed`, now by how `alike` they stay); 4 (of 3: the PyTorch student may be missing, and then
+checks may be `not applicable` and int8's reference is the fp32 file).
 """
 
 import json
@@ -24,7 +25,7 @@ import onnxruntime
 
 import kdedge_export
 from kdedge_export.validate.calibration import Calibration
-from kdedge_export.validate.check import Check, verdict
+from kdedge_export.validate.check import Check, applicable, verdict
 from kdedge_export.validate.comparison import Comparison
 from kdedge_export.validate.exactness import AlignedImage
 from kdedge_export.validate.faithfulness import Faithfulness
@@ -33,7 +34,7 @@ from kdedge_export.validate.intervals import Interval
 from kdedge_export.validate.localisation import Localisation
 from kdedge_export.validate.per_class import ClassRow
 from kdedge_export.validate.robustness import Robustness
-from kdedge_export.validate.roles import REFERENCE, Role, shipped
+from kdedge_export.validate.roles import Role, origin, reference, shipped
 from kdedge_export.validate.sanity import Sanity
 from kdedge_export.validate.studies import Sampled
 from kdedge_runtime.arithmetic import Arithmetic
@@ -42,7 +43,7 @@ from kdedge_runtime.files import file_sha256, write_whole
 
 __all__ = ["SCHEMA", "Data", "ModelFacts", "ValidationReport", "file_facts", "json_schema", "write_json"]
 
-SCHEMA = 3
+SCHEMA = 4
 
 
 def _versions() -> dict[str, str]:
@@ -99,7 +100,7 @@ class ValidationReport:
     labelled: bool
     models: Mapping[Role, ModelFacts]
     comparisons: Mapping[Role, Comparison]
-    """By candidate; its reference is `kdedge_export.validate.roles.REFERENCE[candidate]`."""
+    """By candidate, against `kdedge_export.validate.roles.reference`."""
     checks: tuple[Check, ...]
     aligned: tuple[AlignedImage, ...] = ()
     """Images whose fp32 map error is of a map with units moved; the comparison is of the maps as they are."""
@@ -131,8 +132,13 @@ class ValidationReport:
 
     @property
     def complete(self) -> bool:
-        """Whether every check could be measured."""
-        return all(check.passed is not None for check in self.checks)
+        """Whether every check that applies could be measured."""
+        return all(check.passed is not None for check in applicable(self.checks))
+
+    @property
+    def origin(self) -> Role:
+        """The model that all maps explain the answers of: the PyTorch student, else the fp32 file."""
+        return origin(self.models)
 
     @property
     def shipped(self) -> Role:
@@ -143,7 +149,8 @@ class ValidationReport:
         """The report as plain values for JSON, as `report.schema.json` describes them."""
         values = {"schema": SCHEMA, "passed": self.passed} | asdict(self)
         values["comparisons"] = {
-            role: {"reference": REFERENCE[role]} | asdict(compared) for role, compared in self.comparisons.items()
+            role: {"reference": reference(role, self.models)} | asdict(compared)
+            for role, compared in self.comparisons.items()
         }
         values["checks"] = [{"passed": check.passed} | asdict(check) for check in self.checks]
         finite: dict[str, Any] = _finite(values)

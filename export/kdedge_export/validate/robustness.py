@@ -29,10 +29,10 @@ class Robustness:
     role: Role
     top1: float | None
     """Share of right answers in [0, 1]; None without labels."""
-    agreement: float
-    """Share of images in [0, 1] with the PyTorch student's answer to the same disturbed picture."""
+    agreement: float | None
+    """Share of images in [0, 1] with the reference's answer to the same disturbed picture; None without a reference."""
     map_pearson: float | None
-    """Mean correlation with the student's map of the same disturbed picture; None without maps."""
+    """Mean correlation with the reference's map of the same disturbed picture; None without maps or a reference."""
     answer_kept: float
     """Share of images in [0, 1] with the file's own answer to the undisturbed picture."""
     map_kept: float | None
@@ -86,43 +86,49 @@ def disturbed(images: Pixels, disturbance: str) -> Pixels:
 
 
 def robustness(
-    student: TorchModel,
+    origin: TorchModel | Model,
     files: Mapping[Role, Model],
     images: Pixels,
     targets: Integers | None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[Robustness, ...]:
-    """Hold model files against the PyTorch student, and against themselves, on disturbed pictures.
+    """Hold model files against their reference, and against themselves, on disturbed pictures.
 
-    All maps of a picture explain the student's answer to the undisturbed one.
+    All maps of a picture explain the reference's answer to the undisturbed one.
 
     Args:
-        student: what was exported.
-        files: what came of it.
+        origin: the PyTorch student, or the fp32 file, which then has no reference itself.
+        files: the fp32 file, and the int8 one where there is one.
         images: uint8 RGB `[N, H, W, 3]` at the model's size.
         targets: int64 `[N]`, the right classes; None for images without labels.
         progress: called with the number of disturbances done.
     """
-    classes = predict(student, images).explained_class
+    classes = predict(origin, images).explained_class
     clean = {role: predict(model, images, classes) for role, model in files.items()}
     rows = []
     for number, name in enumerate(DISTURBANCES):
         pictures = disturbed(images, name)
-        reference = predict(student, pictures, classes)
+        answers = predict(origin, pictures, classes)
         for role, model in files.items():
-            rows.append(_row(name, role, reference, predict(model, pictures, classes), clean[role], targets))
+            mine, against = (answers, None) if model is origin else (predict(model, pictures, classes), answers)
+            rows.append(_row(name, role, against, mine, clean[role], targets))
         progress(number + 1)
     return tuple(rows)
 
 
 def _row(
-    name: str, role: Role, reference: Predictions, answers: Predictions, clean: Predictions, targets: Integers | None
+    name: str,
+    role: Role,
+    reference: Predictions | None,
+    answers: Predictions,
+    clean: Predictions,
+    targets: Integers | None,
 ) -> Robustness:
     chosen = metrics.top1(answers.logits)
     scores = {
         "top1": None if targets is None else (chosen == targets).astype(np.float64),
-        "agreement": metrics.agrees(reference.logits, answers.logits),
-        "map_pearson": pair_pearson(reference, answers),
+        "agreement": None if reference is None else metrics.agrees(reference.logits, answers.logits),
+        "map_pearson": None if reference is None else pair_pearson(reference, answers),
         "answer_kept": metrics.agrees(clean.logits, answers.logits),
         "map_kept": pair_pearson(clean, answers),
     }

@@ -14,7 +14,7 @@ from kdedge_export.validate.localisation import Localisation, localise_all
 from kdedge_export.validate.other_classes import OTHER_CLASS_IMAGES, OtherClasses, compare_other_classes
 from kdedge_export.validate.predictions import Predictions, TorchModel, predict
 from kdedge_export.validate.robustness import DISTURBANCES, Robustness, robustness
-from kdedge_export.validate.roles import Role
+from kdedge_export.validate.roles import Role, origin
 from kdedge_export.validate.sanity import SANE_IMAGES, Sanity, sanity
 from kdedge_runtime import Model
 from kdedge_runtime.arrays import Floats, Integers, Pixels, evenly_spaced
@@ -56,9 +56,20 @@ class Subject:
         return {role: model for role, model in self.models.items() if role != "teacher" and isinstance(model, Model)}
 
     @property
+    def origin(self) -> Role:
+        """The model that all maps explain the answers of: the PyTorch student, else the fp32 file."""
+        return origin(self.models)
+
+    @property
     def shipped_file(self) -> Model:
         """The file that goes to the device."""
         return self.files[self.shipped]
+
+    @property
+    def shifts(self) -> dict[Role, tuple[float, float]]:
+        """Displacement of each model's maps, in cells, as its file states it; a teacher's is not known."""
+        of_files = {role: file.metadata.outputs.display.shift for role, file in self.files.items()}
+        return {role: of_files.get(role, of_files["fp32"]) for role in self.models if role != "teacher"}
 
     def sample(self, most: int) -> Integers:
         """Numbers of at most so many images, evenly spaced."""
@@ -93,22 +104,21 @@ def sane(subject: Subject) -> Sampled[tuple[Sanity, ...]] | None:
     chosen = subject.sample(SANE_IMAGES)
     if subject.predictions[subject.shipped].maps is None:
         return None
-    asked = subject.predictions["student"].explained_class[chosen]
+    asked = subject.predictions[subject.origin].explained_class[chosen]
     told = subject.told("sanity of the maps", len(models))
     return Sampled(len(chosen), sanity(models, subject.images[chosen], asked, told))
 
 
 def other_maps(subject: Subject, bounds: Bounds) -> OtherClasses | None:
-    """Files' maps of another class than the top one, against the student's; None without another class or a map."""
-    student, answers = subject.models["student"], subject.predictions["student"]
+    """Files' maps of another class than the top one, against the origin's; None without another class or a map."""
+    reference, answers = subject.models[subject.origin], subject.predictions[subject.origin]
     count = answers.logits.shape[1]
     if count < 2 or answers.maps is None or subject.predictions["fp32"].maps is None:
         return None
     chosen = subject.sample(OTHER_CLASS_IMAGES)
     told = subject.told("maps of other classes", 1)
     top = answers.logits[chosen].argmax(axis=1)
-    assert not isinstance(student, Model)
-    found = compare_other_classes(student, subject.files, subject.images[chosen], top, count, bounds)
+    found = compare_other_classes(reference, subject.files, subject.images[chosen], top, count, bounds)
     told(1)
     return found
 
@@ -116,7 +126,7 @@ def other_maps(subject: Subject, bounds: Bounds) -> OtherClasses | None:
 def places(subject: Subject, masks: Sequence[Flags | None]) -> Sampled[dict[str, Localisation]] | None:
     """Whether all models' maps of the right class find the object; None where no image tells where it is.
 
-    Without labels the maps are of the student's answer.
+    Without labels the maps are of the origin's answer.
     """
     chosen = np.array([number for number, mask in enumerate(masks) if mask is not None and mask.any()], dtype=np.int64)
     with_maps = {role: answers for role, answers in subject.predictions.items() if answers.maps is not None}
@@ -128,7 +138,8 @@ def places(subject: Subject, masks: Sequence[Flags | None]) -> Sampled[dict[str,
         maps[role] = _maps_of_the_right_class(subject, role, answers, chosen)
         told(done)
     known = [mask for mask in masks if mask is not None and mask.any()]
-    return Sampled(len(chosen), localise_all(maps, subject.images[chosen], known))
+    shifts = {str(role): shift for role, shift in subject.shifts.items()}
+    return Sampled(len(chosen), localise_all(maps, subject.images[chosen], known, shifts))
 
 
 def faith(subject: Subject) -> Sampled[dict[str, Faithfulness]] | None:
@@ -142,7 +153,7 @@ def faith(subject: Subject) -> Sampled[dict[str, Faithfulness]] | None:
         return None
     chosen = subject.sample(FAITH_IMAGES)
     told = subject.told("faithfulness", (len(maps) + 2) * 2 * len(chosen))
-    classes = subject.predictions["student"].explained_class[chosen]
+    classes = subject.predictions[subject.origin].explained_class[chosen]
     some = {str(role): of_all[chosen] for role, of_all in maps.items()}
     return Sampled(len(chosen), faithfulness(subject.shipped_file, some, subject.images[chosen], classes, told))
 
@@ -152,7 +163,7 @@ def disturbed_answers(subject: Subject) -> Sampled[tuple[Robustness, ...]]:
     chosen = subject.sample(DISTURBED_IMAGES)
     targets = None if subject.targets is None else subject.targets[chosen]
     told = subject.told("robustness", len(DISTURBANCES))
-    rows = robustness(subject.models["student"], subject.files, subject.images[chosen], targets, told)  # type: ignore[arg-type]
+    rows = robustness(subject.models[subject.origin], subject.files, subject.images[chosen], targets, told)
     return Sampled(len(chosen), rows)
 
 

@@ -33,8 +33,8 @@ class Origin:
 class Models:
     """Who takes part."""
 
-    student: TorchModel
-    """The PyTorch graph that was exported (`kdedge_export.graph.deploy`)."""
+    student: TorchModel | None
+    """The PyTorch graph that was exported (`kdedge_export.graph.deploy`); None for a file of another framework."""
     fp32: Model
     int8: Model | None = None
     teacher: TorchModel | Model | None = None

@@ -1,4 +1,4 @@
-"""Hold the exported files against the PyTorch student they came from, and the student against its teacher."""
+"""Hold model files against the PyTorch student they came from, if there is one, and the student against its teacher."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -21,12 +21,12 @@ from kdedge_export.validate.gates import (
     check_unchanged,
 )
 from kdedge_export.validate.intervals import SHARE, mean_interval
-from kdedge_export.validate.kept import check_comparison, check_default_class, check_other_classes
+from kdedge_export.validate.kept import check_comparison, check_default_class, check_other_classes, unasked_of_fp32
 from kdedge_export.validate.page import write_page
 from kdedge_export.validate.per_class import class_rows
 from kdedge_export.validate.predictions import Predictions, TorchModel, predict, weight_bytes
 from kdedge_export.validate.report import ModelFacts, ValidationReport, file_facts, write_json
-from kdedge_export.validate.roles import REFERENCE, TITLES, Role, shipped
+from kdedge_export.validate.roles import TITLES, Role, origin, reference, shipped
 from kdedge_export.validate.rounding import tied_by_rounding
 from kdedge_export.validate.sanity import Sanity
 from kdedge_export.validate.studies import (
@@ -69,7 +69,8 @@ def validate(
     """Measure whether the answer and the reason came through export and quantization.
 
     Every model sees the same pixels and explains the same class of each image, the PyTorch student's top class;
-    their raw maps are compared.
+    their raw maps are compared. Without a student, as of a file of another framework, it is the fp32 file's top class,
+    the int8 file is held against the fp32 file, and comparisons with PyTorch do not apply.
 
     Args:
         models: who takes part.
@@ -87,26 +88,29 @@ def validate(
         DataError: a model has other classes than the data.
     """
     gates, deployment = gates or Gates(), deployment or Deployment()
-    images, targets, labels, student, fp32 = data.images, data.targets, data.labels, models.student, models.fp32
+    images, targets, labels, fp32 = data.images, data.targets, data.labels, models.fp32
     asked = models.by_role
     predictions = _ask_all(asked, images, labels, progress)
     pairs = {
-        role: (predictions[REFERENCE[role]], answers)
+        role: (predictions[against], answers)
         for role, answers in predictions.items()
-        if role in REFERENCE and REFERENCE[role] in predictions
+        if (against := reference(role, predictions)) is not None
     }
     bounds = Bounds(gates.fp32_logits_error, gates.fp32_kl, gates.fp32_map_error, gates.fp32_rounding)
-    ours, theirs = predictions["student"], predictions["fp32"]
-    exact = measure_exactness(student, fp32, images, ours, theirs, bounds)
-    ties = tied_by_rounding(student, images, ours, theirs, gates.fp32_rounding)
-    comparisons = {role: compare(reference, candidate, targets) for role, (reference, candidate) in pairs.items()}
+    exact, ties = None, 0
+    if models.student is not None:
+        ours, theirs = pairs["fp32"]
+        exact = measure_exactness(models.student, fp32, images, ours, theirs, bounds)
+        ties = tied_by_rounding(models.student, images, ours, theirs, gates.fp32_rounding)
+    aligned = () if exact is None else exact.aligned
+    comparisons = {role: compare(against, candidate, targets) for role, (against, candidate) in pairs.items()}
     pearson = {role: scores for role, pair in pairs.items() if (scores := pair_pearson(*pair)) is not None}
     temperatures = {role: _temperature(role, model, fp32) for role, model in asked.items()}
     subject = Subject(asked, predictions, images, targets, shipped(asked), progress)
     sound, faithful = sane(subject), None if quick else faith(subject)
     ships = subject.shipped
     checks = [
-        *_checks(subject.files, comparisons, labels, models.trained_input, gates, exact, ties),
+        *_checks(subject, comparisons, labels, models.trained_input, gates, exact, ties),
         *_class_checks(subject, bounds, gates),
         *([] if sound is None else _sanity_checks(sound, predictions, fp32.metadata.outputs.method, gates)),
         *([] if faithful is None else check_faithfulness(ships, faithful.rows[ships], faithful.images, gates)),
@@ -135,8 +139,8 @@ def validate(
         footprints=deployment.footprints,
         device=deployment.device,
         quick=quick,
-        aligned=exact.aligned,
-        notes=(*notes, *_told(ties, exact.aligned, data, models.int8)),
+        aligned=aligned,
+        notes=(*notes, *_told(ties, aligned, data, models.int8)),
     )
     evidence = Evidence(
         images=images,
@@ -146,6 +150,7 @@ def validate(
         predictions=predictions,
         probabilities={role: softmax(answers.logits / temperatures[role]) for role, answers in predictions.items()},
         pearson=pearson,
+        shifts=subject.shifts,
     )
     return report, evidence
 
@@ -183,7 +188,7 @@ def _told(ties: int, aligned: Sequence[AlignedImage], data: ValidationSet, int8:
 def _ask_all(
     models: Mapping[Role, TorchModel | Model], images: Pixels, labels: Sequence[str], progress: Progress
 ) -> dict[Role, Predictions]:
-    """Every model's predictions in the order of `models`, all about the student's top classes."""
+    """Every model's predictions in the order of `models`, all about the origin's top classes."""
 
     def ask(role: Role, classes: Integers | None) -> Predictions:
         told = partial(progress, TITLES[role], len(images))
@@ -196,25 +201,27 @@ def _ask_all(
             )
         return answers
 
-    student = ask("student", None)
-    return {role: student if role == "student" else ask(role, student.explained_class) for role in models}
+    first = origin(models)
+    answers = ask(first, None)
+    return {role: answers if role == first else ask(role, answers.explained_class) for role in models}
 
 
 def _checks(
-    files: Mapping[Role, Model],
+    subject: Subject,
     comparisons: Mapping[Role, Comparison],
     labels: Sequence[str],
     spec: ImageInput | None,
     gates: Gates,
-    exact: Exactness,
+    exact: Exactness | None,
     ties: int,
 ) -> list[Check]:
     checks: list[Check] = []
-    for role, model in files.items():
-        checks += check_comparison(role, comparisons[role], gates, exact, ties)
-        checks.append(check_labels(role, labels, model.metadata.labels))
+    for role, model in subject.files.items():
+        is_origin = role == subject.origin  # it would be held against itself
+        checks += unasked_of_fp32(gates) if is_origin else check_comparison(role, comparisons[role], gates, exact, ties)
+        checks.append(check_labels(role, None if is_origin else labels, model.metadata.labels))
         if spec is not None:
-            checks.append(check_input(role, spec, model.metadata.input))
+            checks.append(check_input(role, None if is_origin else spec, model.metadata.input))
     return checks
 
 
@@ -228,9 +235,10 @@ def _class_checks(subject: Subject, bounds: Bounds, gates: Gates) -> list[Check]
         checks.append(check_default_class(role, run_without_class(file, subject.images[chosen])))
         told(done)
     found = other_maps(subject, bounds)
-    count = len(subject.predictions["student"].logits[0])
+    count = len(subject.predictions["fp32"].logits[0])
     why_not = "there is no other class" if count < 2 else "there are no two maps to compare"
-    return checks + [check_other_classes(role, found, gates, why_not) for role in with_map]
+    compared = [role for role in with_map if role != subject.origin]
+    return checks + [check_other_classes(role, found, gates, why_not) for role in compared]
 
 
 def _sanity_checks(

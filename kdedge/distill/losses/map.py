@@ -16,6 +16,6 @@ def top_class_map(lesson: Lesson) -> Tensor:
 
     Source: this project; see `disagreement`.
 
-    Default weight: 20, the low end of what was measured to do equally well (20 to 60).
+    Default weight: 20, that of `mapall`.
     """
     return disagreement(lesson, 1)[:, 0].mean()

@@ -48,7 +48,8 @@ def _picture(seen: Seen) -> list[Item]:
 def _stage(stage: Stage, pixels: Pixels, x: int, words: int) -> list[Item]:
     (height, width), evidence, y = stage.cells, stage.evidence, _TOP + _COLUMN
     rows, columns = evidence.saliency_map.shape
-    how = "" if stage.why_blanked is None else f" · {columns} × {rows} blanks"
+    how = "" if (rows, columns) == stage.cells else f" · {columns} × {rows} are read"
+    how = how if stage.why_blanked is None else f" · {columns} × {rows} blanks"
     reader = "" if stage.attention is None else f" · attention {stage.attention[0]} of {stage.attention[1]}"
     notes = [Words(x, y + 38, _fit(stage.tensor, 34), "note", hint=stage.tensor)]
     if evidence.beside is not None:
@@ -56,7 +57,7 @@ def _stage(stage: Stage, pixels: Pixels, x: int, words: int) -> list[Item]:
         notes = [Words(x, y + 38, share, "note"), Words(x, y + 56, notes[0].text, "note", hint=stage.tensor)]
     items: list[Item] = [
         Words(x, 14, f"{width} × {height} cells", "title", after=reader + how),
-        Picture(x, _TOP, _COLUMN, overlaid(pixels, _readable(evidence.saliency_map))),
+        Picture(x, _TOP, _COLUMN, overlaid(pixels, _readable(evidence.saliency_map), evidence.shift)),
         Words(x, y + 20, f"{evidence.channels_for(0.5)} of {len(evidence.shares)} channels carry half of it"),
         *notes,
     ]

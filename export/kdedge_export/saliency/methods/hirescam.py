@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from kdedge_export.saliency.methods.cells import everywhere
+from kdedge_export.saliency.methods.cells import weighted_sum
 
 __all__ = ["hirescam"]
 
@@ -19,4 +19,6 @@ def hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
     Returns:
         `[N, k, h, w]`, signed.
     """
-    return (everywhere(gradients, activations) * activations[:, None]).sum(dim=2)
+    if gradients.shape[3:] == (1, 1):  # as Grad-CAM's map, by one matrix product
+        return weighted_sum(activations, gradients.flatten(2))
+    return (gradients * activations[:, None]).sum(dim=2)

@@ -14,7 +14,10 @@ from kdedge_export.saliency.methods.method import AttentionMethod, CellMethod, M
 from kdedge_export.saliency.methods.smoothgrad import SAMPLES, field, noisy, smoothgrad
 from kdedge_export.saliency.methods.xgradcam import xgradcam
 
-__all__ = ["METHODS"]
+__all__ = ["GRADIENT_ATTENTION", "HIRESCAM", "METHODS"]
+
+HIRESCAM = CellMethod("hirescam", hirescam)
+GRADIENT_ATTENTION = AttentionMethod("gradient-attention", gradient_attention, by_gradients=True)
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -22,7 +25,7 @@ METHODS: dict[str, Method] = {
         CellMethod("cam", cam, one_dense_layer=True),
         CellMethod("gradcam", gradcam),
         CellMethod("gradcam++", gradcam_plus_plus),
-        CellMethod("hirescam", hirescam),
+        HIRESCAM,
         CellMethod("layercam", layercam),
         CellMethod("xgradcam", xgradcam),
         CellMethod("eigencam", eigencam),
@@ -30,7 +33,7 @@ METHODS: dict[str, Method] = {
         PixelMethod("integrated-gradients", path, integrated_gradients, STEPS + 1),
         PixelMethod("smoothgrad", noisy, smoothgrad, SAMPLES + 1, field),
         AttentionMethod("attention-rollout", attention_rollout, by_gradients=False),
-        AttentionMethod("gradient-attention", gradient_attention, by_gradients=True),
+        GRADIENT_ATTENTION,
     )
 }
 """By the name that `--method` takes."""

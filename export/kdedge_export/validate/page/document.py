@@ -7,7 +7,7 @@ from string import Template
 
 from kdedge_export.html.shell import shell
 from kdedge_export.html.text import correlation, escape, megabytes, percent, points
-from kdedge_export.validate.check import Check, Outcome, not_shown
+from kdedge_export.validate.check import Check, Outcome, applicable, not_shown
 from kdedge_export.validate.check_lines import asked_for, found, spread
 from kdedge_export.validate.evidence import Evidence
 from kdedge_export.validate.intervals import unseen_share
@@ -19,7 +19,7 @@ from kdedge_export.validate.page.rows import gallery
 from kdedge_export.validate.page.studies import studies
 from kdedge_export.validate.page.table import model_table
 from kdedge_export.validate.report import ValidationReport
-from kdedge_export.validate.roles import REFERENCE, TITLES, WORDS, Role
+from kdedge_export.validate.roles import TITLES, WORDS, Role, reference
 from kdedge_runtime.files import write_whole
 
 __all__ = ["render_page", "write_page"]
@@ -29,7 +29,13 @@ _OUTCOMES: dict[Outcome, tuple[str, str]] = {
     "failed": ("failed", "✕"),
     "not shown": ("unknown", "?"),
     "not measured": ("unknown", "–"),
+    "not applicable": ("unasked", ""),
 }
+_HISTOGRAMS_LEAD = (
+    '<p class="lead">Pearson correlation of each image’s raw map with its reference’s, for the same class. The ticks '
+    "under the axis are the 24 images that agree least. Maps of different images, shuffled, show what chance and a "
+    "common centre reach.</p>"
+)
 _RELATIONS = {">=": "≥", "<=": "≤"}
 
 
@@ -45,6 +51,7 @@ def render_page(report: ValidationReport, evidence: Evidence) -> str:
         data=escape(report.data.description or "unnamed data"),
         images=f"{report.images} image{'' if report.images == 1 else 's'}",
         created=escape(report.created.replace("T", " ").replace("+00:00", " UTC")),
+        origin_of_maps=WORDS[evidence.origin],
         checks="".join(_check(check) for check in sorted(report.checks, key=_urgency)),
         table=model_table(report, evidence),
         studies=studies(report) + quantization(report),
@@ -63,7 +70,7 @@ def write_page(report: ValidationReport, evidence: Evidence, path: Path) -> None
 
 
 def _verdict(report: ValidationReport) -> tuple[str, str]:
-    outcomes = [check.outcome for check in report.checks]
+    outcomes = [check.outcome for check in applicable(report.checks)]
     failed, unmeasured = outcomes.count("failed"), outcomes.count("not measured")
     few, undecided = not_shown(report.checks)
     if failed:
@@ -74,12 +81,14 @@ def _verdict(report: ValidationReport) -> tuple[str, str]:
         return "failed", "Nothing could be measured"
     if unmeasured:
         return "unknown", f"Passed, but {unmeasured} of {len(outcomes)} checks could not be measured"
-    return "passed", f"Passed all {len(outcomes)} checks"
+    return "passed", f"Passed all {len(outcomes)} checks" + (
+        " that apply" if len(outcomes) < len(report.checks) else ""
+    )
 
 
 def _unshown(few: int, undecided: int, report: ValidationReport) -> str:
     """What would show the checks that are not shown: more images, or none."""
-    of = f"of {len(report.checks)} checks"
+    of = f"of {len(applicable(report.checks))} checks"
     more = f"need{'s' if few == 1 else ''} more than {report.images:,} image{'' if report.images == 1 else 's'}"
     if not undecided:
         return f"{few} {of} {more}"
@@ -91,7 +100,8 @@ def _notes(report: ValidationReport) -> list[str]:
     notes = list(report.notes)
     if report.quick:
         notes.append("faithfulness and robustness were left out (--quick)")
-    if report.comparisons[report.shipped].agreement == 1.0:
+    compared = report.comparisons.get(report.shipped)
+    if compared is not None and compared.agreement == 1.0:
         unseen = f"changes on up to {100 * unseen_share(report.images):.3g} % of pictures may be unseen"
         notes.append(f"no answer changed on {report.images:,} images: {unseen}")
     return notes
@@ -99,10 +109,12 @@ def _notes(report: ValidationReport) -> list[str]:
 
 def _summary(report: ValidationReport, shipped: Role) -> str:
     """The result in two sentences: what became of the answer, and of the reason."""
-    comparison = report.comparisons[shipped]
-    answer = (
-        f"The {WORDS[shipped]} gives the PyTorch student’s answer on <b>{percent(comparison.agreement)}</b> of images"
-    )
+    comparison, first = report.comparisons.get(shipped), WORDS[report.origin]
+    if comparison is None:
+        top1 = report.models[shipped].top1
+        right = "" if top1 is None else f"is right on <b>{percent(top1)}</b> of images and "
+        return f"The {WORDS[shipped]} {right}is judged by itself: there is nothing to compare it with."
+    answer = f"The {WORDS[shipped]} gives the {first}’s answer on <b>{percent(comparison.agreement)}</b> of images"
     if comparison.top1_drop_points is not None:
         change = points(-comparison.top1_drop_points)
         answer += f" and is right on <b>{percent(comparison.top1_candidate)}</b> ({change} points)"
@@ -112,7 +124,7 @@ def _summary(report: ValidationReport, shipped: Role) -> str:
         return f"{answer}. It gives no saliency map, so nothing is known of its reasons."
     maps = comparison.maps
     return (
-        f"{answer}. Its maps agree with the student’s at r = <b>{correlation(maps.pearson_mean)}</b> in the mean and "
+        f"{answer}. Its maps agree with the {first}’s at r = <b>{correlation(maps.pearson_mean)}</b> in the mean and "
         f"<b>{correlation(maps.pearson_p5)}</b> at the 5th percentile; maps of different images agree at "
         f"{correlation(maps.floor_pearson)}."
     )
@@ -120,7 +132,7 @@ def _summary(report: ValidationReport, shipped: Role) -> str:
 
 def _urgency(check: Check) -> int:
     """What did not pass comes first."""
-    return {"failed": 0, "not shown": 1}.get(check.outcome, 2)
+    return {"failed": 0, "not shown": 1, "not applicable": 3}.get(check.outcome, 2)
 
 
 def _check(check: Check) -> str:
@@ -149,14 +161,19 @@ def _histograms(report: ValidationReport, evidence: Evidence) -> str:
         for role, scores in evidence.pearson.items()
         if (comparison := report.comparisons[role]).maps is not None
     ]
+    if not report.comparisons:
+        return ""
+    head = f"<h2>Agreement of the maps, image by image</h2>{_HISTOGRAMS_LEAD}"
     if not shown:
-        return '<p class="none">The model files give no saliency maps.</p>'
+        return f'{head}<p class="none">The model files give no saliency maps.</p>'
     low = lower_end([value for _, scores, floor in shown for value in (*scores, floor)])
-    return "".join(
-        f"<figure><figcaption>{TITLES[role]} <small>with {WORDS[REFERENCE[role]]}</small>"
-        f"</figcaption>{histogram(scores, floor, low)}</figure>"
+    figures = "".join(
+        f"<figure><figcaption>{TITLES[role]} <small>with {WORDS[against]}</small></figcaption>"
+        f"{histogram(scores, floor, low)}</figure>"
         for role, scores, floor in shown
+        if (against := reference(role, report.models)) is not None
     )
+    return f'{head}<div class="histograms">{figures}</div>'
 
 
 def _origin(report: ValidationReport) -> str:

@@ -8,7 +8,7 @@ from kdedge_export.html.thumbnails import overlay_uri, picture_uri
 from kdedge_export.validate import metrics
 from kdedge_export.validate.evidence import Evidence
 from kdedge_export.validate.page.choice import Section
-from kdedge_export.validate.roles import REFERENCE, TITLES, WORDS, Role
+from kdedge_export.validate.roles import TITLES, WORDS, Role, reference
 
 __all__ = ["gallery"]
 
@@ -55,14 +55,16 @@ def _cell(role: Role, number: int, evidence: Evidence) -> str:
         tags.append('<em class="wrong">wrong</em>')
     sure = "" if answer < 0 else percent(float(probabilities[answer]), 0)
     lines = [" ".join([f"<b>{escape(label)}</b>", sure, *tags])]
-    if role in evidence.pearson:
-        lines.append(f'<span class="r">{_agreement(role, float(evidence.pearson[role][number]))}</span>')
-    uri = None if answers.maps is None else overlay_uri(evidence.images[number], answers.maps[number])
+    against = reference(role, evidence.predictions)
+    if against is not None and role in evidence.pearson:
+        lines.append(f'<span class="r">{_agreement(against, float(evidence.pearson[role][number]))}</span>')
+    shift = evidence.shifts.get(role, (0.0, 0.0))
+    uri = None if answers.maps is None else overlay_uri(evidence.images[number], answers.maps[number], shift)
     return figure(TITLES[role], uri, f"Map of {TITLES[role]} for {evidence.names[number]}", "<br>".join(lines))
 
 
-def _agreement(role: Role, score: float) -> str:
+def _agreement(against: Role, score: float) -> str:
     if math.isnan(score):
         return "both maps constant"
     bar = f'<i style="--r:{max(score, 0.0):.3f}"></i>'
-    return f'{bar}r = {correlation(score)} <span class="with">with {WORDS[REFERENCE[role]]}</span>'
+    return f'{bar}r = {correlation(score)} <span class="with">with {WORDS[against]}</span>'

@@ -35,7 +35,7 @@ def _maps(report: ValidationReport) -> str:
             ("On the object", "share of images whose map has its maximum on the object; a constant map scores chance"),
             ("Energy inside", "mean share of the map’s positive part that lies on the object"),
         ]
-        whose = "right class" if report.labelled else "student’s answer"
+        whose = "right class" if report.labelled else f"{WORDS[report.origin]}’s answer"
         leads.append(f"{places.images:,} images say where the object is; maps are of the {whose}.")
     if faith is not None:
         heads += [
@@ -71,13 +71,16 @@ def _sanity(report: ValidationReport) -> str:
     found = {(row.role, row.test): row for row in report.sanity.rows}
     roles = dict.fromkeys(row.role for row in report.sanity.rows)
     heads = [("Maps of", "whose maps")]
-    for change in _TESTS.values():
-        heads.append((f"{change}:<br>alike", "how much of a map’s shape stays, mean; 1 is the same map, scaled or not"))
+    tests = [test for test in _TESTS if any(row.test == test for row in report.sanity.rows)]
+    for test in tests:
+        heads.append(
+            (f"{_TESTS[test]}:<br>alike", "how much of a map’s shape stays, mean; 1 is the same map, scaled or not")
+        )
         heads.append(("Pearson", "mean correlation of the maps before and after"))
     rows = []
     for role in roles:
         cells = [TITLES[role]]
-        for test in _TESTS:
+        for test in tests:
             row = found.get((role, test))
             cells += (
                 [correlation(None)] * 2
@@ -90,38 +93,43 @@ def _sanity(report: ValidationReport) -> str:
         rows.append(cells)
     lead = (
         f"A map must be about the class, the picture and the model. On {report.sanity.images} images each was changed: "
-        "a map of the same shape explains nothing, however it is scaled. The head can be changed in PyTorch only."
+        "a map of the same shape explains nothing, however it is scaled. The head can be changed in PyTorch only"
     )
+    lead += "." if "student" in report.models else ", and there is no PyTorch model."
     return _section("Do the maps depend on anything", lead, grid(heads, rows))
 
 
 def _robustness(report: ValidationReport) -> str:
     if report.robustness is None:
         return ""
-    heads = (
+    first, shown = WORDS[report.origin], [row for row in report.robustness.rows if row.role == report.shipped]
+    heads = [
         ("Disturbance", "what was done to the pictures, at the model’s size"),
         ("Top-1", "share of right answers"),
-        ("Agreement", "share of images with the PyTorch student’s answer to the same disturbed picture"),
-        ("Pearson", "mean correlation with the student’s map of the same disturbed picture"),
         ("Own answer kept", "share of images with the file’s own answer to the undisturbed picture"),
         ("Own map kept", "mean correlation with the file’s own map of the undisturbed picture"),
-    )
+    ]
     rows = [
         [
             row.disturbance,
             percent_cell(row.top1, row.intervals.get("top1")),
-            percent_cell(row.agreement, row.intervals["agreement"]),
-            correlation_cell(row.map_pearson, row.intervals.get("map_pearson")),
             percent_cell(row.answer_kept, row.intervals["answer_kept"]),
             correlation_cell(row.map_kept, row.intervals.get("map_kept")),
         ]
-        for row in report.robustness.rows
-        if row.role == report.shipped
+        for row in shown
     ]
-    lead = (
-        f"The {WORDS[report.shipped]} on {report.robustness.images} images, each made worse in eight ways. Agreement "
-        "and Pearson hold it against the PyTorch student on the same worse picture."
-    )
+    lead = f"The {WORDS[report.shipped]} on {report.robustness.images} images, each made worse in eight ways."
+    if report.shipped != report.origin:
+        lead += f" Agreement and Pearson hold it against the {first} on the same worse picture."
+        heads[2:2] = [
+            ("Agreement", f"share of images with the {first}’s answer to the same disturbed picture"),
+            ("Pearson", f"mean correlation with the {first}’s map of the same disturbed picture"),
+        ]
+        for cells, row in zip(rows, shown, strict=True):
+            cells[2:2] = [
+                percent_cell(row.agreement, row.intervals["agreement"]),
+                correlation_cell(row.map_pearson, row.intervals.get("map_pearson")),
+            ]
     return _section("On worse pictures", lead, grid(heads, rows))
 
 
@@ -161,11 +169,12 @@ def _calibration(report: ValidationReport) -> str:
 def _classes(report: ValidationReport) -> str:
     if len(report.classes) < 2:
         return ""
+    first = WORDS[report.origin]
     tops: list[Role] = [role for role in report.models if role in report.classes[0].top1]
     files: list[Role] = [role for role in report.comparisons if role != "student"]
     heads = [("Class", "worst first"), ("Images", "")]
     heads += [(f"Top-1<br>{WORDS[role]}", f"share of right answers of the {WORDS[role]}") for role in tops]
-    heads += [(f"Agreement<br>{WORDS[role]}", "share of images with the student’s answer") for role in files]
+    heads += [(f"Agreement<br>{WORDS[role]}", f"share of images with the {first}’s answer") for role in files]
     heads += [
         (f"Pearson<br>{WORDS[role]}", "mean correlation with the reference’s maps") for role in report.comparisons
     ]
@@ -183,7 +192,7 @@ def _classes(report: ValidationReport) -> str:
     if len(rows) > _CLASSES_SHOWN:
         more = f"{len(rows) - _CLASSES_SHOWN} more classes"
         table += f"<details><summary>{more}</summary>{grid(heads, rows[_CLASSES_SHOWN:])}</details>"
-    what = "" if report.labelled else " The images have no labels: a class is what the student answers."
+    what = "" if report.labelled else f" The images have no labels: a class is what the {first} answers."
     return _section("Class by class", f"Worst first, by the {WORDS[report.shipped]}.{what}", table)
 
 

@@ -5,7 +5,7 @@ from kdedge_export.validate import metrics
 from kdedge_export.validate.evidence import Evidence
 from kdedge_export.validate.page.grid import correlation_cell, percent_cell, with_interval
 from kdedge_export.validate.report import ValidationReport
-from kdedge_export.validate.roles import REFERENCE, TITLES, WORDS, Role
+from kdedge_export.validate.roles import TITLES, WORDS, Role, reference
 
 __all__ = ["model_table"]
 
@@ -38,7 +38,8 @@ def model_table(report: ValidationReport, evidence: Evidence) -> str:
 
 def _row(role: Role, report: ValidationReport, evidence: Evidence) -> str:
     facts = report.models[role]
-    against = f" against {WORDS[REFERENCE[role]]}" if role in report.comparisons else ""
+    held = reference(role, report.models)
+    against = "" if held is None else f" against {WORDS[held]}"
     answers = [_top1(role, report), *_answers(role, report)]
     cells = [megabytes(facts.bytes), *answers, *_maps(role, report), _constant(role, evidence)]
     name = f'{TITLES[role]}<br><span class="soft">{escape(facts.name)}{against}</span>'

@@ -1,0 +1,72 @@
+"""Maps against objects' boxes, as they lie and moved by their measured displacement.
+
+    python tests/benchmarks/displacement.py DATA MODEL.onnx…
+
+DATA is a folder of images with `boxes.csv`; the maps are of the right class where the file knows the folder's classes,
+else of its answers. Prints a row of the table in export/README.md for each file. The offset is the mean distance of the
+map's center of mass from that of the boxes, to the right and down, in cells.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from kdedge.data import decode, scan
+from kdedge.data.objects import boxes_beside, object_masks
+from kdedge_export.validate import predict
+from kdedge_export.validate.baselines import upsampled
+from kdedge_export.validate.localisation import localise_all
+from kdedge_runtime import Model
+
+
+def main(data: str, *files: str) -> None:
+    collection = scan(data)
+    boxes = boxes_beside(collection.source)
+    if boxes is None:
+        raise SystemExit(f"{data} has no boxes.csv.")
+    print("| file | map | cells | displacement | offset | moved | on the object | moved | energy inside | moved |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for file in files:
+        model = Model.load(file)
+        decoded = decode(collection.val, model.metadata.input)
+        masks = object_masks(boxes, decoded.samples, model.metadata.input)
+        known = [index for index, mask in enumerate(masks) if mask is not None and mask.any()]
+        images = decoded.images[known]
+        objects = [mask for mask in masks if mask is not None and mask.any()]
+        targets = decoded.targets[known] if collection.labels == model.metadata.labels else None
+        maps = predict(model, images, targets).maps
+        assert maps is not None
+        outputs = model.metadata.outputs
+        across, down = outputs.display.shift
+        found = localise_all({"as it lies": maps, "moved": maps}, images, objects, {"moved": (across, down)})
+        before, after = found["as it lies"], found["moved"]
+        height, width = images.shape[1:3]
+        raw, moved = (
+            _offset(upsampled(maps, height, width, shift), np.stack(objects), maps)
+            for shift in ((0.0, 0.0), (across, down))
+        )
+        cells = f"{maps.shape[1]} × {maps.shape[2]}"
+        print(
+            f"| {Path(file).stem} | {outputs.method} | {cells} | {across:+.2f}, {down:+.2f} | {raw} | {moved} "
+            f"| {100 * before.pointing:.1f} % | {100 * after.pointing:.1f} % "
+            f"| {100 * before.energy_inside:.1f} % | {100 * after.energy_inside:.1f} % |",
+            flush=True,
+        )
+
+
+def _offset(large: np.ndarray, masks: np.ndarray, maps: np.ndarray) -> str:
+    between = (_center(np.maximum(large, 0)) - _center(masks.astype(float))) * maps.shape[1:] / large.shape[1:]
+    down, across = np.nanmean(between, axis=0)
+    return f"{across:+.2f}, {down:+.2f}"
+
+
+def _center(weights: np.ndarray) -> np.ndarray:
+    """Center of mass in pixels, down and across, `[N, 2]`."""
+    total = weights.sum(axis=(1, 2))
+    sides = ((weights.sum(axis=3 - axis) * np.arange(weights.shape[axis])).sum(axis=1) for axis in (1, 2))
+    return np.stack([side / total for side in sides], axis=1)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
