@@ -108,3 +108,10 @@ def test_a_file_without_a_map_has_no_display(tmp_path: Path) -> None:
     model = exported(blurring_network(2, 0), tmp_path / "model.onnx")
     bare = Metadata(LABELS, SPEC, Outputs("none"))
     assert measure_display(Model(model.path, bare, model.session)) == UNMEASURED
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("images", [1, 6])
+def test_flat_maps_and_a_single_image_show_no_displacement(images: int) -> None:
+    flat = np.zeros((images, 7, 7), dtype=np.float32)
+    assert displacement(flat, flat, 2) == 0.0
