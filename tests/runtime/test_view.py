@@ -208,6 +208,28 @@ def test_fifty_viewers_are_served_by_one_encoding_of_each_picture(
         assert sum(thread.name == "kdedge-stream" for thread in threading.enumerate()) == 1
 
 
+def test_a_viewer_that_joins_while_the_source_stands_still_sees_its_last_picture(
+    view: LiveView, progress: Progress
+) -> None:
+    host, port = authority(view).split(":")
+    request = b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+    def first_picture(viewer: socket.socket) -> bytes:
+        viewer.sendall(request)
+        seen = b""
+        while not seen.endswith(b"--kdedge-frame\r\n") or b"image/jpeg" not in seen:
+            seen += viewer.recv(65536)
+        return seen.partition(b"\r\n\r\n--")[2]
+
+    with socket.create_connection((host, int(port)), timeout=5) as early:
+        with Run(view, progress):
+            first_picture(early)
+        time.sleep(0.2)
+        with socket.create_connection((host, int(port)), timeout=5) as late:
+            late.settimeout(3)
+            assert b"\xff\xd8" in first_picture(late)
+
+
 def test_a_picture_that_cannot_be_encoded_ends_its_stream_only(
     view: LiveView, progress: Progress, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

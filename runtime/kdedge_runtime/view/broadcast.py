@@ -54,12 +54,15 @@ class Broadcast:
         self._viewers: set[_Viewer] = set()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._last = b""
+        """The picture that is shown now, for viewers that join while the source stands still."""
 
     def serve(self, connection: socket.socket) -> None:
         """Send pictures, as parts of `multipart/x-mixed-replace`, until the viewer leaves or the run ends."""
         connection.setblocking(False)
-        viewer = _Viewer(connection, memoryview(f"--{BOUNDARY}\r\n".encode()))
         with self._lock:
+            viewer = _Viewer(connection, memoryview(f"--{BOUNDARY}\r\n".encode() + self._last))
+            viewer.take(b"")
             self._viewers.add(viewer)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="kdedge-stream", daemon=True)
@@ -90,7 +93,7 @@ class Broadcast:
                 # The next boundary comes with the picture: browsers show a part only once it has ended.
                 part = head + picture.jpeg + f"\r\n--{BOUNDARY}\r\n".encode()
                 with self._lock:
-                    viewers = self._viewers.copy()
+                    self._last, viewers = part, self._viewers.copy()
                 left = {viewer for viewer in viewers if not viewer.take(part)}
                 self._board.note_cost(time.thread_time() - started)
                 if self._ended(left):
@@ -102,7 +105,7 @@ class Broadcast:
             self._viewers -= left
             is_over = not self._viewers
             if is_over:
-                self._thread = None
+                self._thread, self._last = None, b""
         for viewer in left:
             viewer.has_left.set()
         return is_over
