@@ -1,6 +1,6 @@
 """A teacher's `.onnx` file, asked as validation asks the files of students."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ class TeacherFile(Model):
         metadata = teacher.metadata
         if metadata is None:
             numbers = tuple(str(index) for index in range(teacher.classes))
-            metadata = Metadata(numbers, teacher.input, Outputs("none"))
+            metadata = Metadata(numbers, replace(teacher.input, name=teacher.port.name), Outputs("none"))
         return cls(teacher.path, metadata, teacher.sessions["CPUExecutionProvider"], teacher)
 
     def predict(self, images: Pixels, class_index: int | None = None, *, explained: bool = True) -> Explanation:

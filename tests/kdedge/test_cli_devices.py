@@ -46,7 +46,7 @@ def test_an_exported_model_tests_itself_and_is_measured(
 ) -> None:
     for name in ("model.onnx", "model.int8.onnx"):
         told = same_on_the_device(capfd, str(exported_run / name), "--self-test", "--device", "generic")
-        assert told.count("[✓]") == 4 and "[✗]" not in told
+        assert told.count("[✓]") == 5 and "[✗]" not in told
 
     outcome = command("bench", str(exported_run / "model.int8.onnx"), "--threads", "1", "--json")
     assert outcome.code == 0, outcome.err
