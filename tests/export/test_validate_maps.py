@@ -104,7 +104,7 @@ class TestLocalisation:
     def test_each_figure_has_the_interval_of_a_share(self) -> None:
         maps = np.random.default_rng(5).normal(size=(24, 8, 8)).astype(np.float32)
         hits, energies = localise(maps, [self.MASK] * 24)
-        found = localise_all({"fp32": maps}, IMAGES, [self.MASK] * 24)["fp32"]
+        found = localise_all({"fp32": maps}, IMAGES, [self.MASK] * 24, {})["fp32"]
         assert (found.pointing, found.energy_inside) == pytest.approx((hits.mean(), energies.mean()))
         assert found.intervals == {
             "pointing": mean_interval(hits, (0.0, 1.0)),
