@@ -10,6 +10,7 @@ from kdedge_export.validate import Check, Comparison, Footprint, Gates, Interval
 from kdedge_export.validate.check import verdict
 from kdedge_export.validate.faithfulness import Faithfulness
 from kdedge_export.validate.gates import (
+    NO_STUDENT,
     check_budgets,
     check_faithfulness,
     check_input,
@@ -215,6 +216,13 @@ def test_labels_and_input_are_shares_that_must_be_whole() -> None:
         "fp32_input", (fields - 1) / fields, ">=", 1.0, "share",
     )  # fmt: skip
     assert stated.name.startswith("fp32 input")
+
+
+def test_without_a_reference_labels_and_input_are_not_judged() -> None:
+    stated = ImageInput(32, 32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    for found, key in ((check_labels("int8", None, ("a",)), "labels"), (check_input("int8", None, stated), "input")):
+        assert found == Check(f"int8_{key}", found.name, None, ">=", 1.0, "share", "not applicable", reason=NO_STUDENT)
+        assert found.name.startswith(f"int8 {key}")
 
 
 def test_labels_of_no_class_keep_nothing() -> None:
