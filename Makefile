@@ -34,7 +34,7 @@ test-arm64: install  ## Run the runtime's tests on emulated 64-bit ARM: root, de
 fuzz: install  ## Mutate model files, images, run folders, bundles and requests for a minute (FUZZ_SECONDS=60)
 	PYTHONPATH=tests/runtime OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzz.py --seconds $${FUZZ_SECONDS:-60}
 
-mutants: install  ## Plant one defect at a time in the numerical core and count what the tests notice: an hour
+mutants: install  ## Plant one defect at a time in the numerical core and count what the tests notice: eleven minutes
 	$(BIN)/python tests/mutation/run.py
 
 claims: install  ## List each figure of the READMEs with the command that makes it; fail on one without

@@ -176,6 +176,19 @@ def test_a_gradient_of_one_output_goes_back_as_its_row(sign: int) -> None:
     np.testing.assert_allclose(back, sign * 2.5 * row, rtol=1e-5, atol=1e-9)
 
 
+def test_gradients_of_several_classes_are_brought_to_bytes_one_by_one() -> None:
+    """The range of `[N, k, out]` is along the last axis, as each class of each image has its own."""
+    graph = layer()
+    quantize_dense(graph, {"dense": REACH}, Recipe(False))
+    (alone,) = open_session(graph.model, exact_int8=True).run(["back"], {"x": X, "v": V, "picked": np.array([0])})
+    for value in (*graph.graph.input, *graph.graph.output):
+        if value.name in ("v", "back"):
+            value.type.tensor_type.shape.dim.insert(1, onnx.TensorShapeProto.Dimension(dim_param="k"))
+    session = open_session(graph.model, exact_int8=True)
+    (together,) = session.run(["back"], {"x": X, "v": V[None], "picked": np.array([0])})
+    np.testing.assert_allclose(together[0], alone, rtol=1e-5)
+
+
 def test_no_range_is_zero() -> None:
     graph = layer()
     quantize_dense(graph, {"dense": REACH}, Recipe(False))

@@ -113,6 +113,7 @@ def test_the_divergence_is_that_of_plain_loops(first: int, last: int) -> None:
     [
         (-2.0, 2, 6),  # the larger of its neighbors, 4 and 6
         (-3.0, 3, 8),  # of 5 and 8
+        (-1.0, 1, 90),  # of 90, in the first bin, and 50
         (0.0, 0, 5),  # the first bin has one
         (-2047.0, 2047, 7),  # and the last
         (1.0, None, None),

@@ -81,6 +81,17 @@ class TestLocalisation:
             positive = np.where(large > 0, large, 0)
             assert energies[number] == pytest.approx(positive[masks[number]].sum() / positive.sum())
 
+    @pytest.mark.parametrize(("height", "width"), [(12, 20), (20, 12)])
+    def test_images_need_not_be_square(self, height: int, width: int) -> None:
+        maps = np.random.default_rng(0).normal(size=(3, 5, 7)).astype(np.float32)
+        masks = [np.random.default_rng(i).random((height, width)) < 0.3 for i in range(3)]
+        large = np.stack(
+            [np.asarray(Image.fromarray(one).resize((width, height), Image.Resampling.BICUBIC)) for one in maps]
+        )
+        hits, energies = localise(maps, masks)
+        np.testing.assert_array_equal(hits, metrics.pointing_game(large, np.stack(masks)))
+        np.testing.assert_allclose(energies, metrics.energy_inside(large, np.stack(masks)), rtol=1e-5)
+
     def test_a_constant_map_scores_what_a_random_guess_would(self) -> None:
         flat = {"flat": np.full((24, 8, 8), 0.3, dtype=np.float32)}
         found = localise_all(flat, IMAGES, [self.MASK] * 24, {})

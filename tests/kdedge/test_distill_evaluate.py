@@ -124,3 +124,20 @@ def test_test_figures_are_those_of_the_pictures_that_are_given(scenes: Path) -> 
     answers = examiner.ask_teacher(examiner.val)
     assert examiner.test(examiner.val, answers) == {f"test_{name[4:]}": value for name, value in validated.items()}
     assert set(examiner.test(examiner.val, None)) == {"test_top1", "test_loss"}
+
+
+def test_each_image_is_compared_by_the_map_of_its_own_class(scenes: Path) -> None:
+    """The teacher's top classes differ from image to image."""
+    trainer = tiny_trainer(scenes, Recipe(epochs=1, batch_size=16, learning_rate=0.05, loss={"ce": 1.0}))
+    images, student = trainer.examiner.val, trainer.learner.student.eval()
+    assert isinstance(images, OnDevice)
+    classes = torch.arange(len(images)) % len(CLASSES)
+    with torch.no_grad():
+        every = student(images.pixels, torch.arange(len(CLASSES)).expand(len(images), -1)).maps
+    assert every is not None
+    ours = every[torch.arange(len(images)), classes].flatten(1).numpy()
+    theirs = torch.rand(len(images), *every.shape[2:], generator=torch.Generator().manual_seed(0))
+    found = trainer.examiner.test(images, Beliefs(torch.eye(len(CLASSES))[classes], theirs))
+    pairs = zip(ours, theirs.flatten(1).numpy(), strict=True)
+    expected = float(np.mean([np.corrcoef(one, other)[0, 1] for one, other in pairs]))
+    assert found["test_map_pearson"] == pytest.approx(expected, abs=1e-5)
