@@ -22,7 +22,7 @@ install: $(VENV)/installed  ## Create .venv with the three packages and the tool
 demo: install  ## Distill, export, validate and run on pictures rendered here: 3 to 11 minutes of CPU time
 	$(BIN)/kdedge demo
 
-test: install  ## Run the tests: about twelve minutes on two cores
+test: install  ## Run the tests: about 12 minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 test-models: install  ## Export every classifier of torchvision and timm's families: hours, goes on where it stopped
