@@ -130,7 +130,8 @@ def export_model(
     )
     graph = export_graph(module)
     with staged(output) as temporary:  # a file that fails the check does not replace one that passed it
-        save_model(graph.model, metadata, temporary)
+        written = metadata
+        save_model(graph.model, written, temporary)
         model = Model.load(temporary)
         logits_error, map_error = check_against_torch(module, model)
         fit = fit_run(source, model)
@@ -140,7 +141,8 @@ def export_model(
         if explained:
             display = measure_display(model, at_once=at_once(model))
             metadata = replace(metadata, outputs=replace(metadata.outputs, display=display))
-        save_model(graph.model, metadata, temporary)
+        if metadata is not written:  # a plain graph of a model by name has nothing to add
+            save_model(graph.model, metadata, temporary)
     progress("exporting", 1, 1)
     int8_path = output.with_suffix(".int8.onnx")
     removed = _removed(int8_path) if _is_of_another_model(int8_path, metadata) else None

@@ -75,14 +75,21 @@ def write(
     return path
 
 
-def tensorflow_like(path: Path) -> Path:
-    """Channels last: `[N, H, W, 3]` in, a mean over axes 1 and 2, MatMul and Add, softmax, as tf2onnx writes it."""
-    nodes = [
+def tensorflow_body() -> list[onnx.NodeProto]:
+    """Channels last: `x` `[N, H, W, 3]` to `features` and to `pooled`, their mean over axes 1 and 2."""
+    return [
         node("Transpose", ["x"], "x_first", perm=[0, 3, 1, 2]),
         node("Conv", ["x_first", "w", "b"], "conv", strides=[4, 4]),
         node("Transpose", ["conv"], "conv_last", perm=[0, 2, 3, 1]),
         node("Relu", ["conv_last"], "features"),
         node("ReduceMean", ["features"], "pooled", axes=[1, 2], keepdims=0),
+    ]
+
+
+def tensorflow_like(path: Path) -> Path:
+    """Channels last: `[N, H, W, 3]` in, a mean over axes 1 and 2, MatMul and Add, softmax, as tf2onnx writes it."""
+    nodes = [
+        *tensorflow_body(),
         node("MatMul", ["pooled", "one"], "product"),
         node("Add", ["product", "hidden_bias"], "hidden"),
         node("Sigmoid", ["hidden"], "gate"),

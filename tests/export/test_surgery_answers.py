@@ -7,7 +7,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
-from onnx_toys import CHANNELS, SIDE, body, head, node, weights, write
+from onnx_toys import CHANNELS, SIDE, body, head, node, tensorflow_body, weights, write
 from PIL import Image
 
 from kdedge.workflow import inspect_model
@@ -35,11 +35,7 @@ def color(count: int, seed: int = 0) -> np.ndarray:
 def keras_binary(path: Path, end: str = "Sigmoid") -> Path:
     """Channels last, a mean over axes 1 and 2, MatMul and Add to one value, sigmoid, as tf2onnx writes it."""
     nodes = [
-        node("Transpose", ["x"], "x_first", perm=[0, 3, 1, 2]),
-        node("Conv", ["x_first", "w", "b"], "conv", strides=[4, 4]),
-        node("Transpose", ["conv"], "conv_last", perm=[0, 2, 3, 1]),
-        node("Relu", ["conv_last"], "features"),
-        node("ReduceMean", ["features"], "pooled", axes=[1, 2], keepdims=0),
+        *tensorflow_body(),
         node("MatMul", ["pooled", "row"], "product"),
         node("Add", ["product", "bias"], "dense"),
         node(end, ["dense"], "probability"),

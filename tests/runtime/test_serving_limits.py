@@ -48,16 +48,21 @@ def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
     return True
 
 
+def assert_cut_off(slow: socket.socket, part: bytes) -> None:
+    """Send a part every tenth of a second until the server closes the connection, within two seconds."""
+    started = time.monotonic()
+    with pytest.raises(OSError):  # the server closed it
+        while time.monotonic() - started < 4:
+            slow.sendall(part)
+            time.sleep(0.1)
+    assert time.monotonic() - started < 2
+
+
 def test_a_head_has_one_deadline_however_often_bytes_come(view: LiveView, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdedge_runtime.serving.server.PATIENCE_S", 0.6)
     with connect(view) as slow:
         slow.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n")
-        started = time.monotonic()
-        with pytest.raises(OSError):  # the server closed it
-            while time.monotonic() - started < 4:
-                slow.sendall(b"X: y\r\n")
-                time.sleep(0.1)
-        assert time.monotonic() - started < 2
+        assert_cut_off(slow, b"X: y\r\n")
 
 
 def test_a_body_has_one_deadline_too(view: LiveView, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,12 +70,7 @@ def test_a_body_has_one_deadline_too(view: LiveView, monkeypatch: pytest.MonkeyP
     head = b"POST /controls HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n"
     with connect(view) as slow:
         slow.sendall(head)
-        started = time.monotonic()
-        with pytest.raises(OSError):  # the server closed it
-            while time.monotonic() - started < 4:
-                slow.sendall(b" ")
-                time.sleep(0.1)
-        assert time.monotonic() - started < 2
+        assert_cut_off(slow, b" ")
 
 
 def test_a_head_of_more_than_16_kb_is_refused_before_it_is_parsed(view: LiveView) -> None:
