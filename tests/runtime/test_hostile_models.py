@@ -263,3 +263,11 @@ def test_escapes_keep_all_other_characters() -> None:
     text = "é\x85\x9b\u202e猫\n"
     assert json.loads(printable_json({"a": text})) == {"a": text}
     assert printable_json("é\x9b") == '"é\\u009b"'
+
+
+def test_a_message_of_onnxruntime_is_escaped(tmp_path: Path) -> None:
+    """Quote a node's unknown operator without its control characters."""
+    path = write_graph(tmp_path / "model.onnx", [helper.make_node("Un\x02known", [], [*SOUND])], {})
+    with pytest.raises(ModelFileError, match=r"Un\\x02known") as caught:
+        Model.load(path)
+    assert not STEERING.search(str(caught.value))
