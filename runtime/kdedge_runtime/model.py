@@ -133,7 +133,8 @@ class Model:
             )
         try:
             props = session.get_modelmeta().custom_metadata_map
-            inputs, outputs = session.get_inputs(), session.get_outputs()
+            inputs = {item.name: item for item in session.get_inputs()}
+            outputs = {item.name: item for item in session.get_outputs()}
         except UnicodeDecodeError as error:
             raise ModelFileError(f"{path} is damaged: its texts are no UTF-8. Copy or export it again.") from error
         metadata = Metadata.from_props(props)
@@ -252,8 +253,9 @@ def softmax(logits: Floats) -> Floats:
     return result
 
 
-def _check_graph(path: Path, given: list[ort.NodeArg], gives: list[ort.NodeArg], metadata: Metadata) -> None:
-    inputs, outputs = ({item.name: item for item in side} for side in (given, gives))
+def _check_graph(
+    path: Path, inputs: dict[str, ort.NodeArg], outputs: dict[str, ort.NodeArg], metadata: Metadata
+) -> None:
     spec = metadata.input
     needed = {"logits"} if metadata.outputs.method == "none" else {"logits", "saliency_map", "explained_class"}
     faults = [f"no output {name}" for name in sorted(needed - outputs.keys())]

@@ -10,7 +10,6 @@ import onnxruntime as ort
 
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.metadata import MOST_CELLS
-from kdedge_runtime.printable import printable
 
 __all__ = ["check_outputs", "first_line", "run_session"]
 
@@ -47,11 +46,8 @@ def run_session(
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, with control characters escaped.
-
-    Messages of onnxruntime and protobuf continue with a trace, and quote node names of the file as they are.
-    """
-    return printable(str(error).strip().partition("\n")[0])
+    """Return the first line of an error's message; onnxruntime's and protobuf's continue with a trace."""
+    return str(error).strip().partition("\n")[0]
 
 
 def check_outputs(

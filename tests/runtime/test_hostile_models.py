@@ -271,3 +271,14 @@ def test_a_message_of_onnxruntime_is_escaped(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=r"Un\\x02known") as caught:
         Model.load(path)
     assert not STEERING.search(str(caught.value))
+
+
+def test_an_error_escapes_its_message() -> None:
+    assert str(ModelFileError("a\x1b[2J\r\nb")) == r"a\x1b[2J\r\nb"
+
+
+def test_a_tensor_name_without_utf8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(write_constants(path).read_bytes().replace(b"image", b"im\xb3ge"))
+    with pytest.raises(ModelFileError):
+        Model.load(path)
