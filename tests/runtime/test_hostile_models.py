@@ -279,6 +279,6 @@ def test_an_error_escapes_its_message() -> None:
 
 def test_a_tensor_name_without_utf8_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
-    path.write_bytes(write_constants(path).read_bytes().replace(b"image", b"im\xb3ge"))
+    path.write_bytes(write_constants(path).read_bytes().replace(b"logits", b"log\xb3ts"))
     with pytest.raises(ModelFileError):
         Model.load(path)
