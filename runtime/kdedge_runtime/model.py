@@ -135,10 +135,10 @@ class Model:
             props = session.get_modelmeta().custom_metadata_map
             inputs = {item.name: item for item in session.get_inputs()}
             outputs = {item.name: item for item in session.get_outputs()}
-        except UnicodeDecodeError as error:
+            metadata = Metadata.from_props(props)
+            _check_graph(path, inputs, outputs, metadata)
+        except UnicodeDecodeError as error:  # onnxruntime decodes names and symbolic shapes when they are read
             raise ModelFileError(f"{path} is damaged: its texts are no UTF-8. Copy or export it again.") from error
-        metadata = Metadata.from_props(props)
-        _check_graph(path, inputs, outputs, metadata)
         model = cls(path, metadata, session)
         model._try()
         return model

@@ -277,8 +277,10 @@ def test_an_error_escapes_its_message() -> None:
     assert str(ModelFileError("a\x1b[2J\r\nb")) == r"a\x1b[2J\r\nb"
 
 
-def test_a_tensor_name_without_utf8_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "damaged"), [(b"logits", b"log\xb3ts"), (b"\x01K", b"\x01\xce")])
+def test_a_name_without_utf8_is_refused(name: bytes, damaged: bytes, tmp_path: Path) -> None:
+    """Refuse tensors and symbolic dimensions whose names are not UTF-8."""
     path = tmp_path / "model.onnx"
-    path.write_bytes(write_constants(path).read_bytes().replace(b"logits", b"log\xb3ts"))
+    path.write_bytes(write_constants(path).read_bytes().replace(name, damaged))
     with pytest.raises(ModelFileError):
         Model.load(path)
