@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
+from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay
 from kdedge_runtime.errors import ModelFileError
-from kdedge_runtime.heat import UNMEASURED, MapDisplay
 
 __all__ = ["MOST_CELLS", "SCHEMA", "ImageInput", "Interpolation", "Metadata", "Outputs", "Resize"]
 
@@ -91,7 +91,7 @@ class Metadata:
     temperature: float = 1.0
     """Calibration temperature: probabilities are `softmax(logits / temperature)`."""
     golden: dict[str, Any] | None = None
-    """What the model has to say of the golden frames; see `kdedge_runtime.golden`."""
+    """What the model has to say of the golden frames; see `kdedge_runtime.diagnostics.reference_frames`."""
     task: Literal["classify"] = "classify"
 
     def to_props(self) -> dict[str, str]:

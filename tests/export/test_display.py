@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from kdedge_export.display import displacement, measure_display
-from kdedge_export.graph import deploy, export_graph, save_model
+from kdedge_export.metrics.map_displacement import displacement, measure_display
+from kdedge_export.torch_export import deploy, export_graph, save_model
 from kdedge_runtime import Metadata, Model
-from kdedge_runtime.heat import UNMEASURED, contrast
+from kdedge_runtime.drawing.heatmap import UNMEASURED, contrast
 from kdedge_runtime.metadata import ImageInput, Outputs
 
 SPEC = ImageInput(64, 64, (0.5,) * 3, (0.25,) * 3)

@@ -29,11 +29,11 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as T
 
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.graph import Deployed, deploy, export_graph, save_model
-from kdedge_export.normalise import Normalise
 from kdedge_export.saliency import ByCells, Tail
+from kdedge_export.torch_export import Deployed, deploy, export_graph, save_model
+from kdedge_export.torch_export.normalization import Normalise
 from kdedge_runtime import Metadata, Model
-from kdedge_runtime.golden import Golden, mean_error
+from kdedge_runtime.diagnostics.reference_frames import Golden, mean_error
 from kdedge_runtime.metadata import ImageInput, Outputs
 
 TOLERANCE = 1e-4

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
-from kdedge_export.graph.backward import DECOMPOSITIONS
+from kdedge_export.torch_export.decompositions import DECOMPOSITIONS
 
 Function = Callable[[Tensor], Tensor]
 

@@ -6,8 +6,8 @@ import torch
 from small_nets import CELLS, CLASSES, SIDE, SPEC, TAILS, HeadNet, randomised, relative_error
 from test_graph import Draw
 
-from kdedge_export.graph import deploy, export_graph, save_model
 from kdedge_export.saliency import METHODS
+from kdedge_export.torch_export import deploy, export_graph, save_model
 from kdedge_runtime import Metadata, Model
 
 CLASSLESS = {"eigencam", "attention-rollout"}

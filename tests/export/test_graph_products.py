@@ -10,8 +10,8 @@ from small_nets import CHANNELS, CLASSES, Export
 from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from kdedge_export.graph import Deployed
-from kdedge_export.graph.products import read_weights_as_stored
+from kdedge_export.torch_export import Deployed
+from kdedge_export.torch_export.weight_folding import read_weights_as_stored
 
 aten = torch.ops.aten
 

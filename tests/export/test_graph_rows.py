@@ -9,10 +9,10 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
-from kdedge_export.graph import Deployed
-from kdedge_export.graph.backward import DECOMPOSITIONS
-from kdedge_export.graph.rows import KEEP_ROWS, OnlyRows
-from kdedge_export.graph.traced import traced
+from kdedge_export.torch_export import Deployed
+from kdedge_export.torch_export.autograd_trace import traced
+from kdedge_export.torch_export.decompositions import DECOMPOSITIONS
+from kdedge_export.torch_export.sparse_rows import KEEP_ROWS, OnlyRows
 
 aten = torch.ops.aten
 TOKENS, CHANNELS = 7, 6

@@ -11,12 +11,12 @@ from small_nets import CHANNELS, CLASSES, inputs, randomised
 from test_surgery_maps import to_onnx
 from torch import Tensor, nn
 
-from kdedge_export.inspect.decision import decide
-from kdedge_export.inspect.read_cells import read_cells
+from kdedge_export.inspect.class_weights import class_weights
+from kdedge_export.inspect.layer_attribution import decide
+from kdedge_export.inspect.layer_timing import time_layers
+from kdedge_export.inspect.sampled_positions import read_cells
 from kdedge_export.inspect.structure import structure_of
-from kdedge_export.inspect.timing import time_layers
-from kdedge_export.inspect.weights import class_weights
-from kdedge_export.surgery import explain_file
+from kdedge_export.onnx_import import explain_file
 
 
 class Staged(nn.Module):
@@ -204,7 +204,7 @@ class TestDecision:
             np.testing.assert_array_equal(ours.evidence.saliency_map, theirs.evidence.saliency_map)
 
     def test_the_last_stage_is_the_map_in_the_file(self, staged: tuple[Staged, Path], tmp_path: Path) -> None:
-        from kdedge_export.surgery.view import run_graph
+        from kdedge_export.onnx_graph.graph_index import run_graph
 
         done = explain_file(staged[1], tmp_path / "ours.onnx")
         model, feed = onnx.load(done.path), {"input": inputs(1, 3).numpy()}

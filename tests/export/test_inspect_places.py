@@ -9,11 +9,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx_toys import node
 
-from kdedge_export.layout import Layout
-from kdedge_export.surgery.cells.grid import grid_of
-from kdedge_export.surgery.cells.places import Places, follow_places
-from kdedge_export.surgery.port import image_port
-from kdedge_export.surgery.view import Array, GraphView, run_graph
+from kdedge_export.onnx_graph.graph_index import Array, GraphView, run_graph
+from kdedge_export.onnx_graph.spatial.coordinates import Places, follow_places
+from kdedge_export.onnx_graph.spatial.spatial_grid import grid_of
+from kdedge_export.onnx_import.graph_input import image_port
+from kdedge_export.saliency.spatial_layout import Layout
 
 SIDE, CHANNELS = 8, 4
 RNG = np.random.default_rng(0)

@@ -13,7 +13,7 @@ from small_nets import CLASSES, SIDE, inputs, randomised
 from test_surgery_maps import to_onnx
 from torch import Tensor, nn
 
-from kdedge_export.inspect.decision import decide, last_layer
+from kdedge_export.inspect.layer_attribution import decide, last_layer
 
 Planes = Callable[[Tensor], Tensor]
 """From what a layer gives, of one picture, to `[C, h, w]`."""

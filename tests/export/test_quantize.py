@@ -12,10 +12,10 @@ from onnx import numpy_helper
 from small_nets import CHANNELS, CLASSES, SPEC, Export
 from torch import nn
 
-from kdedge_export.graph import deploy, export_graph, save_model
+from kdedge_export.metrics.agreement import agreement, map_pearson
 from kdedge_export.quantize import Quantized, Recipe, quantize
-from kdedge_export.quantize.ranges import METHODS
-from kdedge_export.validate.metrics import agreement, map_pearson
+from kdedge_export.quantize.calibration_ranges import METHODS
+from kdedge_export.torch_export import deploy, export_graph, save_model
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.errors import UsageError
 

@@ -9,13 +9,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from small_nets import Export
 
-from kdedge_export.graph import session as sessions
-from kdedge_export.graph.session import open_session
-from kdedge_export.quantize import Goal, Recipe, fidelity, quantize, search, static
-from kdedge_export.validate.arithmetic_note import saturation_note
+from kdedge_export.onnx_graph import session as sessions
+from kdedge_export.onnx_graph.session import open_session
+from kdedge_export.quantize import Goal, Recipe, fidelity, mixed_precision, quantize, static
+from kdedge_export.validate.saturation_note import saturation_note
 from kdedge_runtime import Model
-from kdedge_runtime.arithmetic import arithmetic_of, kernels_saturate
-from kdedge_runtime.devices.detect import Machine
+from kdedge_runtime.devices.detection import Machine
+from kdedge_runtime.int8_arithmetic import arithmetic_of, kernels_saturate
 
 Draw = Callable[[int, int], np.ndarray]
 EIGHT_BITS, SEVEN_BITS = {"reduce_range": False, "device": "raspberry-pi-5"}, {"reduce_range": True}
@@ -86,7 +86,7 @@ def test_fidelity_is_of_exact_sums_and_latency_of_the_kernels(
         return sessions.paired_latency_ms(of, image, 1)
 
     monkeypatch.setattr(fidelity, "open_session", opened)
-    for module in (search, static):
+    for module in (mixed_precision, static):
         monkeypatch.setattr(module, "paired_latency_ms", latencies)
     goal = Goal(keep_heatmaps=0.999999)
     found = quantize(export("linear").graph, pictures(8, 1), pictures(8, 2), Recipe(False), goal=goal)

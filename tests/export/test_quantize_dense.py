@@ -12,15 +12,15 @@ from small_nets import CELLS, CHANNELS, SPEC, HeadNet, randomised
 from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
-from kdedge_export.graph import Deployed, Plain, deploy, export_graph, save_model
-from kdedge_export.inspect.weights import class_weights
+from kdedge_export.inspect.class_weights import class_weights
+from kdedge_export.metrics.agreement import agreement, map_pearson, scale_error
+from kdedge_export.onnx_graph.editor import GraphEditor
 from kdedge_export.quantize import Quantized, Recipe, quantize
-from kdedge_export.quantize.dense import dense_layers
-from kdedge_export.quantize.editor import GraphEditor
-from kdedge_export.quantize.layers import layers_of
-from kdedge_export.quantize.rewrite import rewrite
-from kdedge_export.quantize.search import Goal
-from kdedge_export.validate.metrics import agreement, map_pearson, scale_error
+from kdedge_export.quantize.dense_weights import dense_layers
+from kdedge_export.quantize.mixed_precision import Goal
+from kdedge_export.quantize.prepare import rewrite
+from kdedge_export.quantize.quantizable_layers import layers_of
+from kdedge_export.torch_export import Deployed, Plain, deploy, export_graph, save_model
 from kdedge_runtime import Metadata, Model
 
 Draw = Callable[[int, int], np.ndarray]

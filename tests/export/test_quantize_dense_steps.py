@@ -7,10 +7,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from kdedge_export.graph.session import open_session
+from kdedge_export.onnx_graph.editor import GraphEditor
+from kdedge_export.onnx_graph.session import open_session
 from kdedge_export.quantize import Recipe
-from kdedge_export.quantize.dense import dense_layers, quantize_dense
-from kdedge_export.quantize.editor import GraphEditor
+from kdedge_export.quantize.dense_weights import dense_layers, quantize_dense
 
 OUTPUTS, INPUTS, IMAGES = 260, 256, 5
 ZEROS, BIASED = 3, 4

@@ -8,11 +8,11 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from kdedge_export.graph.session import open_session
-from kdedge_export.quantize import fidelity, ranges
+from kdedge_export.metrics.confidence import DIFFERENCE, mean_interval
+from kdedge_export.onnx_graph.session import open_session
+from kdedge_export.quantize import calibration_ranges, fidelity
 from kdedge_export.quantize.fidelity import Fidelity, Judge
-from kdedge_export.validate.intervals import DIFFERENCE, mean_interval
-from kdedge_runtime.arithmetic import arithmetic_of
+from kdedge_runtime.int8_arithmetic import arithmetic_of
 
 CLASSES = 4
 IMAGES = np.random.default_rng(0).integers(0, 256, (9, 2, 2, 3), dtype=np.uint8)
@@ -178,11 +178,11 @@ def test_graphs_are_judged_and_observed_with_exact_sums(monkeypatch: pytest.Monk
         opened.append(arithmetic_of(session))
         return session
 
-    for module in (fidelity, ranges):
+    for module in (fidelity, calibration_ranges):
         monkeypatch.setattr(module, "open_session", noted)
     model = classifier(WEIGHTS)
     Judge(model, IMAGES).judge(model)
-    ranges.observe(model, ["logits"], IMAGES, lambda _: None)
+    calibration_ranges.observe(model, ["logits"], IMAGES, lambda _: None)
     assert opened == ["exact sums"] * 4
 
 

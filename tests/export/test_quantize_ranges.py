@@ -7,10 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from kdedge_export.graph import ExportedGraph
 from kdedge_export.quantize import Quantized, Recipe
-from kdedge_export.quantize.fidelity import Fidelity
-from kdedge_export.quantize.ranges import (
+from kdedge_export.quantize.calibration_ranges import (
     METHODS,
     Histogram,
     _divergence,
@@ -19,8 +17,10 @@ from kdedge_export.quantize.ranges import (
     observe,
     values_of,
 )
-from kdedge_export.quantize.search import Goal, Tradeoff, TradeoffPoint
-from kdedge_export.quantize.steps import Steps, rounded_by
+from kdedge_export.quantize.fidelity import Fidelity
+from kdedge_export.quantize.mixed_precision import Goal, Tradeoff, TradeoffPoint
+from kdedge_export.quantize.qat_scales import Steps, rounded_by
+from kdedge_export.torch_export import ExportedGraph
 
 
 def histogram(values: np.ndarray) -> Histogram:

@@ -10,12 +10,12 @@ import torch
 from small_nets import CLASSES, NETS, SIDE, SPEC, randomised
 from torch import nn
 
-from kdedge_export.graph import Plain, deploy, export_graph
-from kdedge_export.graph.session import feed, open_session
+from kdedge_export.onnx_graph.session import feed, open_session
 from kdedge_export.quantize import Recipe, quantize
-from kdedge_export.quantize.insert import quantizable_nodes
-from kdedge_export.quantize.layers import layers_of
-from kdedge_export.quantize.rewrite import rewrite
+from kdedge_export.quantize.prepare import rewrite
+from kdedge_export.quantize.qdq import quantizable_nodes
+from kdedge_export.quantize.quantizable_layers import layers_of
+from kdedge_export.torch_export import Plain, deploy, export_graph
 from kdedge_runtime.metadata import ImageInput
 
 EVEN = ImageInput(SIDE, SIDE, mean=(102 / 255, 80 / 255, 153 / 255), std=(0.25, 0.2, 0.3))

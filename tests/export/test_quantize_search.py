@@ -11,13 +11,13 @@ from onnx import helper, numpy_helper
 from small_nets import CHANNELS, CLASSES, SPEC, Export, randomised
 from torch import nn
 
-from kdedge_export.graph import deploy, export_graph
-from kdedge_export.graph.onnx_graph import ExportedGraph
+from kdedge_export.metrics.confidence import unseen_share
 from kdedge_export.quantize import Goal, Quantized, Recipe, quantize
 from kdedge_export.quantize.fidelity import Fidelity, Judge
-from kdedge_export.quantize.layers import Layer
-from kdedge_export.quantize.search import search
-from kdedge_export.validate.intervals import unseen_share
+from kdedge_export.quantize.mixed_precision import search
+from kdedge_export.quantize.quantizable_layers import Layer
+from kdedge_export.torch_export import deploy, export_graph
+from kdedge_export.torch_export.exporter import ExportedGraph
 from kdedge_runtime.errors import UsageError
 
 Draw = Callable[[int, int], np.ndarray]

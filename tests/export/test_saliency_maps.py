@@ -25,7 +25,7 @@ from small_nets import (
 from torch import Tensor, nn
 
 from kdedge_export.saliency import ByCells, explain, find_head
-from kdedge_export.saliency.head import ACTIVATIONS
+from kdedge_export.saliency.closed_form_head import ACTIVATIONS
 
 TOLERANCE = 1e-5
 MODULES = {

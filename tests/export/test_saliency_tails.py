@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.layout import Layout, grids_below, layout_of
 from kdedge_export.saliency import ByCells, Tail, explain, find_tail, named_tail
+from kdedge_export.saliency.spatial_layout import Layout, grids_below, layout_of
 from kdedge_runtime.errors import UsageError
 
 TOLERANCE = 1e-5

@@ -10,8 +10,8 @@ from onnx import TensorProto, helper
 from onnx_toys import CHANNELS, SIDE, body, head, node, tensorflow_body, weights, write
 from PIL import Image
 
-from kdedge.workflow import inspect_model
-from kdedge_export.surgery import Geometry, PixelInput, explain_file
+from kdedge.pipelines import model_inspection
+from kdedge_export.onnx_import import Geometry, PixelInput, explain_file
 from kdedge_runtime import Model
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.preprocess import fit
@@ -175,9 +175,9 @@ class TestDetectors:
     @pytest.mark.parametrize("kind", ["many rows", "tokens"])
     def test_inspect_refuses_before_it_times(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
         steps: list[str] = []
-        monkeypatch.setattr(inspect_model, "time_layers", lambda *_: pytest.fail("timed"))
+        monkeypatch.setattr(model_inspection, "time_layers", lambda *_: pytest.fail("timed"))
         with pytest.raises(ModelFileError, match="is a detector" if kind == "many rows" else "is no classifier"):
-            inspect_model.inspect_model(
+            model_inspection.inspect_model(
                 str(detector(tmp_path / "theirs.onnx", kind)), progress=lambda step, *_: steps.append(step)
             )
         assert steps == []

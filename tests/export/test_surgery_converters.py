@@ -7,9 +7,9 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from kdedge.report.explaining import print_explained
-from kdedge.workflow.explain_onnx import explain_onnx
-from kdedge_export.surgery import PixelInput, explain_file
+from kdedge.cli.import_summary import print_explained
+from kdedge.pipelines.onnx_explanation import explain_onnx
+from kdedge_export.onnx_import import PixelInput, explain_file
 from kdedge_runtime import Model
 
 FILES = Path(__file__).parent / "files"

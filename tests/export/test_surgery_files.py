@@ -17,11 +17,11 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_toys import CLASSES, SIDE, body, head, node, tensorflow_like, weights, write
 
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.surgery import PixelInput, explain_file, read_labels
-from kdedge_export.surgery.view import Probe
+from kdedge_export.onnx_graph.graph_index import Probe
+from kdedge_export.onnx_import import PixelInput, explain_file, read_labels
 from kdedge_runtime import Model
+from kdedge_runtime.diagnostics.reference_frames import Golden
 from kdedge_runtime.errors import KdedgeError, ModelFileError, UsageError
-from kdedge_runtime.golden import Golden
 
 HALF = PixelInput((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -138,9 +138,9 @@ class TestWhatItKeeps:
         assert_close(said.saliency_map, golden.saliency_map)
 
     def test_a_failed_check_writes_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from kdedge_export.surgery.derivative import gradient
+        from kdedge_export.onnx_graph.autodiff import reverse_mode
 
-        monkeypatch.setitem(gradient._RULES, "Gemm", lambda step: {step.node.input[0]: step.node.input[0]})
+        monkeypatch.setitem(reverse_mode._RULES, "Gemm", lambda step: {step.node.input[0]: step.node.input[0]})
         path = write(tmp_path / "theirs.onnx", body() + head())
         with pytest.raises(KdedgeError, match="not what its logits do"):
             explain_file(path, tmp_path / "ours.onnx")
@@ -381,9 +381,9 @@ class TestOldOpsets:
     def test_a_graph_that_does_not_run_with_its_map_names_the_cause(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from kdedge_export.surgery.derivative import gradient
+        from kdedge_export.onnx_graph.autodiff import reverse_mode
 
-        monkeypatch.setitem(gradient._RULES, "Relu", lambda s: {s.node.input[0]: s.builder.add("Missing", s.grad)})
+        monkeypatch.setitem(reverse_mode._RULES, "Relu", lambda s: {s.node.input[0]: s.builder.add("Missing", s.grad)})
         nodes = [*body(), *head()[:2], node("Relu", ["flat"], "lively")]
         nodes += [node("Gemm", ["lively", "fc", "fc_bias"], "logits", transB=1)]
         path = write(tmp_path / "theirs.onnx", nodes)

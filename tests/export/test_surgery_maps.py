@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.surgery import ExplainedFile, explain_file
-from kdedge_runtime.arithmetic import sum_exactly
+from kdedge_export.onnx_import import ExplainedFile, explain_file
+from kdedge_runtime.int8_arithmetic import sum_exactly
 
 TOLERANCE = 1e-4
 WEIGHTS = Path(__file__).parents[2] / ".." / "shared" / "data" / "weights"

@@ -13,11 +13,11 @@ from test_surgery_maps import AveragesTheLargest, FlattensItsMap, NormalisesTheP
 from torch import Tensor, nn
 
 from kdedge.cli.export import Method as Choice
-from kdedge_export.layout import Layout
+from kdedge_export.onnx_import import explain_file
+from kdedge_export.onnx_import.graph_methods import TITLES, Method, as_method
+from kdedge_export.onnx_import.numpy_methods import map_by_definition
 from kdedge_export.saliency import METHODS, explain
-from kdedge_export.surgery import explain_file
-from kdedge_export.surgery.definitions import map_by_definition
-from kdedge_export.surgery.methods import TITLES, Method, as_method
+from kdedge_export.saliency.spatial_layout import Layout
 from kdedge_runtime.errors import UsageError
 
 TOLERANCE = 1e-4

@@ -10,12 +10,12 @@ import onnx
 import pytest
 from onnx_toys import CLASSES, body, head, node, tensorflow_like, write
 
-from kdedge.report.explaining import print_explained
-from kdedge.workflow.explain_onnx import explain_onnx
-from kdedge_export.surgery import PixelInput, explain_file, explained, front, map_check
-from kdedge_export.surgery.builder import Builder
-from kdedge_export.surgery.map_check import CONFIRMED
-from kdedge_export.surgery.port import Port
+from kdedge.cli.import_summary import print_explained
+from kdedge.pipelines.onnx_explanation import explain_onnx
+from kdedge_export.onnx_graph.builder import Builder
+from kdedge_export.onnx_import import PixelInput, explain_file, import_model, map_check, preprocessing
+from kdedge_export.onnx_import.graph_input import Port
+from kdedge_export.onnx_import.map_check import CONFIRMED
 from kdedge_runtime.errors import KdedgeError
 
 CELLS = 8
@@ -149,7 +149,7 @@ class TestMap:
 class TestOutputs:
     def test_other_answers_are_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The head is changed by a thousandth after its map was checked."""
-        declare = explained._declare
+        declare = import_model._declare
 
         def declare_and_change(model: onnx.ModelProto, *others: object) -> None:
             declare(model, *others)
@@ -157,19 +157,19 @@ class TestOutputs:
             values = onnx.numpy_helper.to_array(bias) + np.float32(1e-3) * np.arange(CLASSES, dtype=np.float32)
             bias.CopyFrom(onnx.numpy_helper.from_array(values, "fc_bias"))
 
-        monkeypatch.setattr(explained, "_declare", declare_and_change)
+        monkeypatch.setattr(import_model, "_declare", declare_and_change)
         path = write(tmp_path / "theirs.onnx", body() + head())
         with pytest.raises(KdedgeError, match="gives other answers"):
             explain_file(path, tmp_path / "ours.onnx")
         assert not (tmp_path / "ours.onnx").exists()
 
     def test_a_wrong_front_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        right = front._front
+        right = preprocessing._front
 
         def exchanged(builder: Builder, port: Port, pixels: PixelInput, *rest: Any) -> list[onnx.NodeProto]:
             return right(builder, port, PixelInput(pixels.std, pixels.mean), *rest)
 
-        monkeypatch.setattr(front, "_front", exchanged)
+        monkeypatch.setattr(preprocessing, "_front", exchanged)
         path = write(tmp_path / "theirs.onnx", body() + head())
         pixels = PixelInput((0.4, 0.5, 0.6), (0.2, 0.3, 0.1))
         with pytest.raises(KdedgeError, match="gives other answers"):

@@ -13,10 +13,10 @@ from onnx_toys import node
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdedge_export.surgery.builder import Builder
-from kdedge_export.surgery.cells.candidates import has_weights
-from kdedge_export.surgery.derivative import CannotDifferentiate, gradients
-from kdedge_export.surgery.view import GraphView, run_graph
+from kdedge_export.onnx_graph.autodiff import CannotDifferentiate, gradients
+from kdedge_export.onnx_graph.builder import Builder
+from kdedge_export.onnx_graph.graph_index import GraphView, run_graph
+from kdedge_export.onnx_graph.spatial.target_candidates import has_weights
 
 IMAGES, CLASSES = 2, 3
 SHAPE, PLANES = (IMAGES, 4, 6), (IMAGES, 3, 7, 6)

@@ -14,9 +14,9 @@ from test_surgery_maps import TOLERANCE, run, to_onnx
 from torch import Tensor, nn
 
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.inspect.decision import decide
-from kdedge_export.surgery import ExplainedFile, PixelInput, explain_file
-from kdedge_export.surgery.view import shapes_of
+from kdedge_export.inspect.layer_attribution import decide
+from kdedge_export.onnx_graph.graph_index import shapes_of
+from kdedge_export.onnx_import import ExplainedFile, PixelInput, explain_file
 from kdedge_runtime import Model
 
 WIDTH, HEADS, PATCH = 24, 2, 8

@@ -8,10 +8,10 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from scipy.stats import foldnorm
 
-from kdedge_export.validate.calibration import (
+from kdedge_export.metrics.calibration import (
     _SIMULATIONS as SIMULATIONS,
 )
-from kdedge_export.validate.calibration import (
+from kdedge_export.metrics.calibration import (
     BINS,
     HIGHEST,
     LOWEST,
@@ -19,7 +19,7 @@ from kdedge_export.validate.calibration import (
     expected_calibration_error,
     fit_temperature,
 )
-from kdedge_export.validate.intervals import interval_of, mean_interval
+from kdedge_export.metrics.confidence import interval_of, mean_interval
 
 
 def answers(n: int, seed: int, sharpness: float = 1.0, classes: int = 6) -> tuple[np.ndarray, np.ndarray]:

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from kdedge_export.validate import Predictions
-from kdedge_export.validate.comparison import pair_pearson
-from kdedge_export.validate.per_class import ClassRow, class_rows
+from kdedge_export.metrics.comparison import pair_pearson
+from kdedge_export.metrics.per_class import ClassRow, class_rows
+from kdedge_export.metrics.torch_predictions import Predictions
 
 N, CLASSES = 90, 3
 RNG = np.random.default_rng(0)

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from kdedge_export.validate import Predictions, compare
-from kdedge_export.validate.comparison import pair_pearson
+from kdedge_export.metrics.comparison import compare, pair_pearson
+from kdedge_export.metrics.torch_predictions import Predictions
 
 N = 100
 RNG = np.random.default_rng(0)

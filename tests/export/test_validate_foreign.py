@@ -9,6 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from validate_toys import LABELS, METADATA, Toy, model_file, pictures
 
+from kdedge_export.metrics.torch_predictions import predict
 from kdedge_export.validate import (
     Check,
     Evidence,
@@ -17,11 +18,10 @@ from kdedge_export.validate import (
     ValidationSet,
     checklist,
     json_schema,
-    predict,
     validate,
     write_report,
 )
-from kdedge_export.validate.roles import reference
+from kdedge_export.validate.candidates import reference
 from kdedge_runtime import Model
 
 IMAGES = pictures(400)

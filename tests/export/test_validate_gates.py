@@ -6,9 +6,13 @@ from dataclasses import replace
 import pytest
 from validate_toys import compared
 
-from kdedge_export.validate import Check, Comparison, Footprint, Gates, Interval, checklist
+from kdedge_export.metrics.comparison import Comparison
+from kdedge_export.metrics.confidence import Interval
+from kdedge_export.metrics.faithfulness import Faithfulness
+from kdedge_export.metrics.sanity import Sanity
+from kdedge_export.validate import Check, Footprint, Gates, checklist
 from kdedge_export.validate.check import verdict
-from kdedge_export.validate.faithfulness import Faithfulness
+from kdedge_export.validate.fidelity_checks import check_comparison
 from kdedge_export.validate.gates import (
     NO_STUDENT,
     check_budgets,
@@ -18,8 +22,6 @@ from kdedge_export.validate.gates import (
     check_sanity,
     check_unchanged,
 )
-from kdedge_export.validate.kept import check_comparison
-from kdedge_export.validate.sanity import Sanity
 from kdedge_runtime.devices import Budgets
 from kdedge_runtime.metadata import ImageInput
 

@@ -8,10 +8,8 @@ import pytest
 from scipy import stats
 from validate_toys import compared
 
-from kdedge_export.validate import Comparison, Gates
-from kdedge_export.validate.faithfulness import FAITH_IMAGES, _summed_up
-from kdedge_export.validate.gates import check_faithfulness
-from kdedge_export.validate.intervals import (
+from kdedge_export.metrics.comparison import Comparison
+from kdedge_export.metrics.confidence import (
     DIFFERENCE,
     SHARE,
     Interval,
@@ -23,7 +21,10 @@ from kdedge_export.validate.intervals import (
     rounded_up,
     unseen_share,
 )
-from kdedge_export.validate.kept import check_comparison
+from kdedge_export.metrics.faithfulness import FAITH_IMAGES, _summed_up
+from kdedge_export.validate import Gates
+from kdedge_export.validate.fidelity_checks import check_comparison
+from kdedge_export.validate.gates import check_faithfulness
 
 SCORES = np.random.default_rng(0).gamma(2.0, 1.0, 300)
 

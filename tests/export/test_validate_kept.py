@@ -7,9 +7,9 @@ import pytest
 from test_validate_report import failed, run
 from validate_toys import LABELS, Toy, model_file, pictures
 
-from kdedge_export.validate import metrics
-from kdedge_export.validate.other_classes import other_classes
-from kdedge_runtime.default_class import run_without_class
+from kdedge_export.metrics import agreement
+from kdedge_export.metrics.other_classes import other_classes
+from kdedge_runtime.diagnostics.default_class import run_without_class
 
 STUDENT = Toy()
 
@@ -55,15 +55,15 @@ def test_other_classes_are_never_the_top_one_and_all_come_up(count: int) -> None
 def test_the_distance_of_logits_sees_their_scale_and_no_offset() -> None:
     logits = np.random.default_rng(0).normal(size=(5, len(LABELS)))
     centred = logits - logits.mean(axis=1, keepdims=True)
-    assert metrics.distance(logits, logits + 3) == pytest.approx(0, abs=1e-12)
-    assert metrics.distance(logits, 3 * centred) == pytest.approx(0.5)
-    assert metrics.distance(logits, 0.1 * centred) == pytest.approx(0.9 / 1.1)
-    assert metrics.distance(logits, np.full_like(logits, np.nan)) == pytest.approx(1)
-    assert metrics.distance(np.zeros((1, 3)), np.zeros((1, 3))) == pytest.approx(0)
+    assert agreement.distance(logits, logits + 3) == pytest.approx(0, abs=1e-12)
+    assert agreement.distance(logits, 3 * centred) == pytest.approx(0.5)
+    assert agreement.distance(logits, 0.1 * centred) == pytest.approx(0.9 / 1.1)
+    assert agreement.distance(logits, np.full_like(logits, np.nan)) == pytest.approx(1)
+    assert agreement.distance(np.zeros((1, 3)), np.zeros((1, 3))) == pytest.approx(0)
 
 
 def test_the_scale_error_is_the_share_that_the_smaller_map_lacks() -> None:
     maps = np.random.default_rng(0).normal(size=(5, 4, 4))
     for factor, expected in ((1.0, 0.0), (2.0, 0.5), (0.5, 0.5), (-1.0, 0.0), (0.0, 1.0), (np.nan, 1.0)):
-        assert metrics.scale_error(maps, factor * maps) == pytest.approx(expected)
-    assert metrics.scale_error(np.zeros((1, 2, 2)), np.zeros((1, 2, 2))) == pytest.approx(0)
+        assert agreement.scale_error(maps, factor * maps) == pytest.approx(expected)
+    assert agreement.scale_error(np.zeros((1, 2, 2)), np.zeros((1, 2, 2))) == pytest.approx(0)

@@ -13,11 +13,12 @@ from test_graph import Draw
 from torch import nn
 from torch.nn import functional as F
 
-from kdedge_export.graph import Deployed, deploy, export_graph, save_model
-from kdedge_export.validate import Models, ValidationSet, metrics, validate
-from kdedge_export.validate.kinked import Call, KinkedCalls, Unit
-from kdedge_export.validate.kinks import at_the_same_kinks, has_kinks
-from kdedge_export.validate.predictions import predict
+from kdedge_export.metrics import agreement
+from kdedge_export.metrics.torch_predictions import predict
+from kdedge_export.torch_export import Deployed, deploy, export_graph, save_model
+from kdedge_export.validate import Models, ValidationSet, validate
+from kdedge_export.validate.activation_boundaries import Call, KinkedCalls, Unit
+from kdedge_export.validate.aligned_maps import at_the_same_kinks, has_kinks
 from kdedge_runtime import Metadata, Model
 
 LABELS = tuple(map(str, range(CLASSES)))
@@ -75,10 +76,10 @@ def test_a_graph_may_have_units_on_other_sides_of_their_kinks(method: str, pictu
     ours = predict(module, image)
     theirs = model.predict(image).saliency_map
     if method == "input-gradient":
-        raw = metrics.map_error(ours.maps, theirs).max()
+        raw = agreement.map_error(ours.maps, theirs).max()
         assert raw > 10 * TOLERANCE, "the network does not show what it was made for"
     alike = at_the_same_kinks(module, model, image, ours.explained_class)
-    assert metrics.map_error(alike.maps, theirs).max() <= TOLERANCE
+    assert agreement.map_error(alike.maps, theirs).max() <= TOLERANCE
     check = map_check(module, model, image)
     assert check.passed and check.bound == TOLERANCE
 
@@ -147,7 +148,7 @@ def test_a_channel_in_other_units_excuses_no_other_channel(
         bias.CopyFrom(numpy_helper.from_array(wrong, bias.name))
 
     wrong, ours = changed(sound, move_biases, tmp_path), predict(module, image)
-    true_error = metrics.map_error(ours.maps, predict(wrong, image, ours.explained_class).maps).max()
+    true_error = agreement.map_error(ours.maps, predict(wrong, image, ours.explained_class).maps).max()
     check = map_check(module, wrong, image)
     if true_error > TOLERANCE:
         assert check.outcome == "failed" and check.measured >= 0.5 * true_error

@@ -15,16 +15,18 @@ from validate_toys import CLASSES, Toy, model_file
 from validate_toys import SIDE as TOY_SIDE
 from validate_toys import pictures as toy_pictures
 
-from kdedge_export.graph import Deployed, deploy
-from kdedge_export.saliency.explained import ExplainedModel, Look
-from kdedge_export.validate import Gates, metrics, predict
-from kdedge_export.validate.baselines import centre_maps, edge_maps, random_maps, upsampled
-from kdedge_export.validate.faithfulness import STEPS, areas, faithfulness
+from kdedge_export.metrics import agreement
+from kdedge_export.metrics.baseline_maps import centre_maps, edge_maps, random_maps, upsampled
+from kdedge_export.metrics.confidence import mean_interval
+from kdedge_export.metrics.faithfulness import STEPS, areas, faithfulness
+from kdedge_export.metrics.localization import localise, localise_all
+from kdedge_export.metrics.robustness import DISTURBANCES, disturbed, robustness
+from kdedge_export.metrics.sanity import _alike, _head_weight, sanity
+from kdedge_export.metrics.torch_predictions import predict
+from kdedge_export.saliency.explained_model import ExplainedModel, Look
+from kdedge_export.torch_export import Deployed, deploy
+from kdedge_export.validate import Gates
 from kdedge_export.validate.gates import check_sanity
-from kdedge_export.validate.intervals import mean_interval
-from kdedge_export.validate.localisation import localise, localise_all
-from kdedge_export.validate.robustness import DISTURBANCES, disturbed, robustness
-from kdedge_export.validate.sanity import _alike, _head_weight, sanity
 from kdedge_runtime import Model
 
 IMAGES = toy_pictures(24)
@@ -89,8 +91,8 @@ class TestLocalisation:
             [np.asarray(Image.fromarray(one).resize((width, height), Image.Resampling.BICUBIC)) for one in maps]
         )
         hits, energies = localise(maps, masks)
-        np.testing.assert_array_equal(hits, metrics.pointing_game(large, np.stack(masks)))
-        np.testing.assert_allclose(energies, metrics.energy_inside(large, np.stack(masks)), rtol=1e-5)
+        np.testing.assert_array_equal(hits, agreement.pointing_game(large, np.stack(masks)))
+        np.testing.assert_allclose(energies, agreement.energy_inside(large, np.stack(masks)), rtol=1e-5)
 
     def test_a_constant_map_scores_what_a_random_guess_would(self) -> None:
         flat = {"flat": np.full((24, 8, 8), 0.3, dtype=np.float32)}
@@ -133,7 +135,7 @@ class TestLocalisation:
     def test_the_centre_points_at_the_middle(self) -> None:
         middle = np.zeros((1, 31, 31), dtype=np.bool_)
         middle[0, 15, 15] = True
-        assert metrics.pointing_game(centre_maps(1, 31, 31), middle) == 1.0
+        assert agreement.pointing_game(centre_maps(1, 31, 31), middle) == 1.0
 
 
 class TestFaithfulness:

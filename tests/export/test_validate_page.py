@@ -10,25 +10,16 @@ import numpy as np
 import pytest
 from validate_toys import LABELS, METADATA, Toy, model_file, pictures
 
-from kdedge_export.validate import (
-    Check,
-    Data,
-    Evidence,
-    Footprint,
-    Interval,
-    Models,
-    ValidationReport,
-    ValidationSet,
-    validate,
-)
+from kdedge_export.metrics.confidence import Interval
+from kdedge_export.metrics.localization import Localisation
+from kdedge_export.validate import Check, Data, Evidence, Footprint, Models, ValidationReport, ValidationSet, validate
+from kdedge_export.validate.candidates import Role
 from kdedge_export.validate.check import judge
-from kdedge_export.validate.localisation import Localisation
 from kdedge_export.validate.page import render_page
-from kdedge_export.validate.page.choice import choose
 from kdedge_export.validate.page.histogram import histogram, lower_end
-from kdedge_export.validate.page.pairs import lost_and_kept
-from kdedge_export.validate.roles import Role
-from kdedge_export.validate.studies import Sampled
+from kdedge_export.validate.page.image_choice import choose
+from kdedge_export.validate.page.map_pairs import lost_and_kept
+from kdedge_export.validate.sampled_metrics import Sampled
 
 IMAGES = pictures(80)
 STUDENT = Toy()

@@ -9,10 +9,9 @@ import torch
 from torch import nn
 from validate_toys import CLASSES, METADATA, Toy, model_file, pictures
 
-from kdedge_export.graph import deploy
-from kdedge_export.validate import Predictions, predict
-from kdedge_export.validate.faithfulness import areas
-from kdedge_export.validate.predictions import weight_bytes
+from kdedge_export.metrics.faithfulness import areas
+from kdedge_export.metrics.torch_predictions import Predictions, predict, weight_bytes
+from kdedge_export.torch_export import deploy
 from kdedge_runtime import Explanation, Model
 
 IMAGES = pictures(150)

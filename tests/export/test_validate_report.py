@@ -15,7 +15,8 @@ from jsonschema import Draft202012Validator
 from torch import Tensor, nn
 from validate_toys import LABELS, METADATA, SIDE, Toy, model_file, pictures
 
-from kdedge_export.graph import Plain, deploy, export_graph, save_model
+from kdedge_export.metrics.torch_predictions import predict
+from kdedge_export.torch_export import Plain, deploy, export_graph, save_model
 from kdedge_export.validate import (
     Data,
     Deployment,
@@ -28,15 +29,14 @@ from kdedge_export.validate import (
     ValidationSet,
     checklist,
     json_schema,
-    predict,
     validate,
     write_report,
 )
 from kdedge_export.validate.page import render_page
 from kdedge_runtime import Model
 from kdedge_runtime.devices import Budgets
+from kdedge_runtime.drawing.heatmap import MapDisplay
 from kdedge_runtime.errors import DataError
-from kdedge_runtime.heat import MapDisplay
 from kdedge_runtime.metadata import Outputs
 
 IMAGES = pictures(400)

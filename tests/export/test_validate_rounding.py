@@ -11,11 +11,13 @@ from small_nets import CLASSES, SPEC, HeadNet, randomised
 from test_graph import Draw
 from test_validate_kinks import changed, map_check
 
-from kdedge_export.graph import Deployed, deploy, export_graph, save_model
-from kdedge_export.validate import Gates, compare, metrics
-from kdedge_export.validate.kept import check_comparison
-from kdedge_export.validate.predictions import predict
-from kdedge_export.validate.rounding import CEILING, hardest, spread_of_rounding, tied_by_rounding
+from kdedge_export.metrics import agreement
+from kdedge_export.metrics.comparison import compare
+from kdedge_export.metrics.torch_predictions import predict
+from kdedge_export.torch_export import Deployed, deploy, export_graph, save_model
+from kdedge_export.validate import Gates
+from kdedge_export.validate.fidelity_checks import check_comparison
+from kdedge_export.validate.float_tolerance import CEILING, hardest, spread_of_rounding, tied_by_rounding
 from kdedge_runtime import Metadata, Model
 
 LABELS = tuple(map(str, range(CLASSES)))
@@ -44,13 +46,13 @@ def test_a_file_may_differ_as_float32_does(method: str, pictures: Draw, tmp_path
     with torch.no_grad():
         logits, maps, classes = module(torch.from_numpy(images), torch.tensor([-1]))
         _, others, _ = module(torch.from_numpy(images), (classes + 1) % CLASSES)
-    errors = metrics.map_error(maps.numpy(), answer.saliency_map)
+    errors = agreement.map_error(maps.numpy(), answer.saliency_map)
     assert errors.max() > 1e-4, "the network does not show what it was made for"
     rounding = spread_of_rounding(module, images, classes.numpy())
     of_logits, of_maps = rounding.logits, rounding.maps
     assert (errors <= of_maps).all()
     assert (np.abs(answer.logits - logits.numpy()).max(axis=1) / np.ptp(logits.numpy(), axis=1) <= of_logits).all()
-    assert (metrics.map_error(maps.numpy(), others.numpy()) > 10 * of_maps).all()
+    assert (agreement.map_error(maps.numpy(), others.numpy()) > 10 * of_maps).all()
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     assert map_check(module, model, images).passed
 
@@ -136,7 +138,7 @@ def test_no_picture_is_excused_by_the_rounding_of_another_one(tmp_path) -> None:
     sound = Model.load(tmp_path / "model.onnx", threads=1)
     wrong = changed(sound, explain_the_next_class, tmp_path)
     ours = predict(module, images)
-    wrong_errors = metrics.map_error(ours.maps, predict(wrong, images, ours.explained_class).maps)
+    wrong_errors = agreement.map_error(ours.maps, predict(wrong, images, ours.explained_class).maps)
     of_maps = spread_of_rounding(module, images, ours.explained_class).maps
     assert of_maps.max() > wrong_errors[:40].max(), "the network does not show what it was made for"
     assert map_check(module, wrong, images).outcome == "failed"

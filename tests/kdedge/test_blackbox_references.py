@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from kdedge.workflow.export_model import export_model
-from kdedge_runtime.blackbox.kernel_shap import kernel_shap, shapley_values
-from kdedge_runtime.blackbox.lime import lime, local_model
-from kdedge_runtime.blackbox.occlusion import occlusion
-from kdedge_runtime.blackbox.probe import Probe
-from kdedge_runtime.blackbox.score_cam import score_cam
-from kdedge_runtime.blackbox.superpixels import superpixels
+from kdedge.pipelines.model_export import export_model
 from kdedge_runtime.devices import load_profile
+from kdedge_runtime.explainers.kernel_shap import kernel_shap, shapley_values
+from kdedge_runtime.explainers.lime import lime, local_model
+from kdedge_runtime.explainers.masked_scorer import Probe
+from kdedge_runtime.explainers.occlusion import occlusion
+from kdedge_runtime.explainers.score_cam import score_cam
+from kdedge_runtime.explainers.superpixels import superpixels
 from kdedge_runtime.model import Model
 from kdedge_runtime.preprocess import fit
 

@@ -13,7 +13,7 @@ from PIL import Image
 from training_toys import Outcome
 
 from kdedge.cli.app import app
-from kdedge_runtime import verbs_of_model
+from kdedge_runtime.cli import model_commands
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +179,7 @@ def test_where_one_model_file_is_needed_a_bundle_is_called_one(
 def test_the_benchmark_requires_a_signature_as_the_runner_does(
     command: Callable[..., Outcome], run_folder: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verbs_of_model, "bench", partial(verbs_of_model.bench, runs=2))
+    monkeypatch.setattr(model_commands, "bench", partial(model_commands.bench, runs=2))
     required = ("--require-signature", str(key.with_suffix(".pub")))
     command("bundle", str(run_folder), "-o", str(tmp_path / "unsigned.zip"))
     command("bundle", str(run_folder), "-o", str(tmp_path / "signed.zip"), "--sign", str(key))

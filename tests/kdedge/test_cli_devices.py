@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from training_toys import Outcome
 
-from kdedge_runtime.cli import main as on_the_device
+from kdedge_runtime.cli.main import main as on_the_device
 from kdedge_runtime.devices import profile_names, profile_text
 
 

@@ -17,8 +17,9 @@ from torch import nn
 from training_toys import Outcome
 from typer.testing import CliRunner
 
-from kdedge_runtime import Model, timing
+from kdedge_runtime import Model
 from kdedge_runtime.sources.scenes import render_scene
+from kdedge_runtime.util import timing
 
 SIDE, CLASSES = 32, 3
 Command = Callable[..., Outcome]
@@ -69,7 +70,7 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def runnable(theirs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with its map and a front, as `kdedge run` takes it."""
-    from kdedge_export.surgery import PixelInput, explain_file
+    from kdedge_export.onnx_import import PixelInput, explain_file
 
     path = tmp_path_factory.mktemp("runnable") / "ours.onnx"
     pixels = PixelInput((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -13,9 +13,9 @@ from torch import Tensor
 from training_toys import Outcome
 
 from kdedge.models.code_trust import allow_typed
-from kdedge.models.spec import ModelSpec
-from kdedge.models.trained import load_trained
-from kdedge.models.zoo import build
+from kdedge.models.model_registry import build
+from kdedge.models.model_spec import ModelSpec
+from kdedge.models.trained_model import load_trained
 from kdedge_runtime import Model
 
 SIDE, CLASSES = 32, 3

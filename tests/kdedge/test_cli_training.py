@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from training_toys import CLASSES, ONE_THREAD, Outcome, kdedge, kdedge_command, metrics_of, write_scenes
 
 from kdedge.cli.train import _following
+from kdedge.models.model_registry import build
+from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import BEST, LAST, METRICS, RECORD, is_run, read_run
-from kdedge.models.spec import ModelSpec
-from kdedge.models.zoo import build
 
 TRAIN = ("--model", "small:resnet8", "--device", "cpu")
 

@@ -15,11 +15,11 @@ from onnx import numpy_helper
 from PIL import Image
 from training_toys import CLASSES, VAL, Outcome, write_foreign_file, write_scenes
 
-from kdedge.distill.machine.compute import Compute
-from kdedge.distill.teacher.cache import AnswerCache
 from kdedge.models.run_folder import ANSWERS, BEST
-from kdedge.models.trained import load_trained
-from kdedge.workflow.compare_runs import compare_runs
+from kdedge.models.trained_model import load_trained
+from kdedge.pipelines.run_comparison import compare_runs
+from kdedge.training.compute_device import Compute
+from kdedge.training.teachers.teacher_cache import AnswerCache
 
 
 @pytest.fixture

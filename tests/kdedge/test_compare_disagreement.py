@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from kdedge.workflow.disagreement import class_accuracy, disagreement, most_telling
+from kdedge.pipelines.disagreement import class_accuracy, disagreement, most_telling
 
 RNG = np.random.default_rng(0)
 

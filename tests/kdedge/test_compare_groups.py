@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from compare_toys import epoch_line, make_run
 
-from kdedge.distill.settings.request import Request
-from kdedge.report.run_figures import Column, group_figure, written, written_spread
-from kdedge.workflow.run_history import RunHistory, read_histories
-from kdedge.workflow.seed_groups import Spread, doubts, seed_groups, spread
+from kdedge.config.train_config import Request
+from kdedge.pipelines.run_history import RunHistory, read_histories
+from kdedge.pipelines.seed_groups import Spread, doubts, seed_groups, spread
+from kdedge.reports.run_figures import Column, group_figure, written, written_spread
 
 KD = {"ce": 0.1, "kd": 0.9}
 

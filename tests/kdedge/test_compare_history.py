@@ -8,7 +8,7 @@ import pytest
 from compare_toys import epoch_line, make_run, taught_line
 
 from kdedge.models.run_folder import METRICS
-from kdedge.workflow.run_history import read_epochs, read_histories, unique_tails
+from kdedge.pipelines.run_history import read_epochs, read_histories, unique_tails
 from kdedge_runtime.errors import UsageError
 
 

@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 from compare_toys import epoch_line, make_run, taught_line
 
-from kdedge.report.page.axis import linear_axis, log_axis
-from kdedge.report.page.classes import class_table
-from kdedge.report.page.document import render_page
-from kdedge.report.page.gallery import gallery
-from kdedge.report.page.labels import Box, free_place
-from kdedge.report.page.looks import Look, looks_of
-from kdedge.report.page.scatter import Scatter, scatter
-from kdedge.report.run_settings import run_settings
-from kdedge.workflow.compare_runs import Comparison
-from kdedge.workflow.run_answers import Answers, Pictures
-from kdedge.workflow.run_history import read_histories
-from kdedge.workflow.seed_groups import SeedGroup, doubts, seed_groups
-from kdedge_export.validate import Predictions
+from kdedge.pipelines.run_comparison import Comparison
+from kdedge.pipelines.run_history import read_histories
+from kdedge.pipelines.run_predictions import Answers, Pictures
+from kdedge.pipelines.seed_groups import SeedGroup, doubts, seed_groups
+from kdedge.reports.pages.axis import linear_axis, log_axis
+from kdedge.reports.pages.class_table import class_table
+from kdedge.reports.pages.comparison_page import render_page
+from kdedge.reports.pages.disagreement_gallery import gallery
+from kdedge.reports.pages.point_labels import Box, free_place
+from kdedge.reports.pages.run_styles import Look, looks_of
+from kdedge.reports.pages.scatter import Scatter, scatter
+from kdedge.reports.run_settings import run_settings
+from kdedge_export.metrics.torch_predictions import Predictions
 
 LABELS = ("bird", "cat", "dog")
 LOOKS = {"a": Look(0, 0), "b": Look(1, 0)}

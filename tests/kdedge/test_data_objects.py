@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from kdedge.data import FileSample
-from kdedge.data.objects import boxes_beside, object_masks, read_boxes
+from kdedge.data.annotations import boxes_beside, object_masks, read_boxes
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.metadata import ImageInput
 

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from kdedge.data import Split, decode, scan
-from kdedge.data.stream import Stream, fits
+from kdedge.data.streaming import Stream, fits
 from kdedge_runtime.errors import DataError, KdedgeError
 from kdedge_runtime.metadata import ImageInput
 
@@ -159,7 +159,7 @@ def test_a_worker_that_is_killed_ends_training_with_a_sentence(split: Split) -> 
 TRAINING = """
 import sys, threading, time
 from kdedge.data import scan
-from kdedge.data.stream import Stream
+from kdedge.data.streaming import Stream
 from kdedge_runtime.metadata import ImageInput
 
 def name_workers(stream):  # as soon as they are there: the signals come while some have hardly begun

@@ -10,8 +10,8 @@ from PIL import Image
 from kdedge.data import FileSample, Problems, Skipped, Split, decode, load, scan, typical_size
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.pictures import read_picture
 from kdedge_runtime.preprocess import fit
+from kdedge_runtime.util.images import read_picture
 
 SPEC = ImageInput(height=8, width=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 

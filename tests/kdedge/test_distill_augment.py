@@ -12,9 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as reference
 
-from kdedge.distill.augment import Augmentation, View, blend, draw_mixing, draw_view, transform
-from kdedge.distill.augment.erase import draw_erasures, erase
-from kdedge.distill.augment.geometry import draw_warps, move, move_and_warp
+from kdedge.training.augmentation import Augmentation, View, blend, draw_mixing, draw_view, transform
+from kdedge.training.augmentation.erasing import draw_erasures, erase
+from kdedge.training.augmentation.geometry import draw_warps, move, move_and_warp
 from kdedge_runtime.errors import UsageError
 
 EVERYTHING = Augmentation(geometry=1.0, erase=0.5, mixup=0.2, cutmix=1.0)

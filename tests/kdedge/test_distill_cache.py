@@ -16,13 +16,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 from training_toys import Listener, metrics_of, write_scenes
 
-from kdedge.distill.losses.lesson import Answer
-from kdedge.distill.run import Request, continue_run, start_run
-from kdedge.distill.teacher import cache as cache_module
-from kdedge.distill.teacher import guidance
-from kdedge.distill.teacher.cache import AnswerCache, compact
-from kdedge.distill.teacher.teacher import NetworkTeacher
+from kdedge.losses.loss_inputs import Answer
 from kdedge.models.run_folder import LAST
+from kdedge.training.teachers import targets
+from kdedge.training.teachers import teacher_cache as cache_module
+from kdedge.training.teachers.teacher import NetworkTeacher
+from kdedge.training.teachers.teacher_cache import AnswerCache, compact
+from kdedge.training.training_run import Request, continue_run, start_run
 from kdedge_runtime.errors import KdedgeError, UsageError
 
 KEY = {"teacher": "abc", "views": 2}
@@ -190,7 +190,7 @@ class TestRun:
     def test_asking_can_be_stopped(
         self, request_with_cache: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(guidance, "_BATCH", 16)
+        monkeypatch.setattr(targets, "_BATCH", 16)
         listener = StopsAsking()
         assert start_run(request_with_cache, tmp_path / "run", listener, "cpu").result is None
         assert (listener.asked, listener.epochs) == (1, [])

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim import SGD
 
-from kdedge.distill.loop import checkpoint
-from kdedge.distill.loop.checkpoint import restore, save_checkpoint, save_weights
-from kdedge.models.weights import read_state
+from kdedge.models.weight_files import read_state
+from kdedge.training import checkpoint
+from kdedge.training.checkpoint import restore, save_checkpoint, save_weights
 from kdedge_runtime.errors import KdedgeError, UsageError
 
 NONE = nn.ModuleList()

@@ -9,19 +9,19 @@ import torch
 from torch import Tensor
 from training_toys import CLASSES, SIDE, Listener, tiny_trainer
 
-from kdedge.distill.layers import stages
-from kdedge.distill.loop.learner import Learner
-from kdedge.distill.losses import TERMS
-from kdedge.distill.losses.objective import Objective
-from kdedge.distill.machine.compute import choose_compute
-from kdedge.distill.machine.group import Group
-from kdedge.distill.run import Request, start_run
-from kdedge.distill.settings.recipe import Recipe
-from kdedge.distill.teacher.guidance import AskTeacher
-from kdedge.distill.teacher.teacher import NetworkTeacher
-from kdedge.distill.watched import Watched
-from kdedge.models.spec import ModelSpec
-from kdedge.models.zoo import build
+from kdedge.config.training_recipe import Recipe
+from kdedge.losses import TERMS
+from kdedge.losses.objective import Objective
+from kdedge.models.model_registry import build
+from kdedge.models.model_spec import ModelSpec
+from kdedge.training.compute_device import choose_compute
+from kdedge.training.distributed import Group
+from kdedge.training.instrumented_model import Watched
+from kdedge.training.layer_pairs import stages
+from kdedge.training.step import Learner
+from kdedge.training.teachers.targets import AskTeacher
+from kdedge.training.teachers.teacher import NetworkTeacher
+from kdedge.training.training_run import Request, start_run
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.metadata import ImageInput
 

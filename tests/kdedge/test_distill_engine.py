@@ -14,15 +14,15 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from training_toys import CLASSES, SIDE, TRAIN, Listener, tiny_trainer
 
-from kdedge.distill.augment import Augmentation
-from kdedge.distill.loop import checkpoint, engine, evaluate, measure
-from kdedge.distill.loop.epoch import Position, train_epoch
-from kdedge.distill.losses import TERMS
-from kdedge.distill.losses.lesson import Lesson
-from kdedge.distill.settings.recipe import Recipe
+from kdedge.config.training_recipe import Recipe
+from kdedge.losses import TERMS
+from kdedge.losses.loss_inputs import Lesson
+from kdedge.models.model_registry import build
+from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import BEST, LAST, METRICS
-from kdedge.models.spec import ModelSpec
-from kdedge.models.zoo import build
+from kdedge.training import checkpoint, evaluator, measurements, trainer
+from kdedge.training.augmentation import Augmentation
+from kdedge.training.epoch import Position, train_epoch
 from kdedge_runtime.errors import KdedgeError
 
 STILL = Augmentation(shift=0.0, flip=False)
@@ -120,7 +120,7 @@ class TestEpochs:
     ) -> None:
         equal = {"val_top1": 0.5, "val_agreement": 0.5, "val_map_pearson": 0.5, "val_loss": 1.0}
         script = iter(figures)
-        monkeypatch.setattr(evaluate.Examiner, "validate", lambda *_: equal | next(script))
+        monkeypatch.setattr(evaluator.Examiner, "validate", lambda *_: equal | next(script))
         weights = []
 
         class Keeper(Listener):
@@ -228,7 +228,7 @@ class TestMeasurement:
             before = snapshot(trainer.learner.student.model)
             random_state = torch.get_rng_state()
             if measured:
-                assert measure.seconds_per_epoch(trainer, steps=2) > 0
+                assert measurements.seconds_per_epoch(trainer, steps=2) > 0
                 assert not differing(before, trainer.learner.student.model.state_dict())
                 assert torch.equal(random_state, torch.get_rng_state())
                 assert all(parameter.grad is None for parameter in trainer.learner.student.model.parameters())
@@ -244,7 +244,7 @@ class TestMeasurement:
         growing = replace(TERMS["kd"], compute=lambda lesson: 0 * lesson.student.logits.sum() + next(sizes))
         monkeypatch.setitem(TERMS, "kd", growing)
         trainer = tiny_trainer(scenes, taught("kd", batch_size=8), teacher=a_teacher())
-        assert measure.measured_terms(trainer) == [4.0]
+        assert measurements.measured_terms(trainer) == [4.0]
 
     @pytest.mark.parametrize("batches", [4, 1])
     def test_it_is_the_time_of_a_step_times_their_number_and_blind_to_a_slow_start(
@@ -253,16 +253,16 @@ class TestMeasurement:
         """Small sets have one batch an epoch, and the first waits for the teacher's answers where they are kept."""
         trainer = tiny_trainer(scenes, replace(RECIPE, batch_size=48 // batches))
         clock = iter([0.0, 60.0, *(100.0 * step + end for step in range(1, 6) for end in (0.0, 2.0))])
-        monkeypatch.setattr(measure.time, "perf_counter", lambda: next(clock))
-        assert measure.seconds_per_epoch(trainer) == batches * 2.0
+        monkeypatch.setattr(measurements.time, "perf_counter", lambda: next(clock))
+        assert measurements.seconds_per_epoch(trainer) == batches * 2.0
 
     def test_the_largest_rate_that_lowers_the_loss_is_kept_and_the_trials_leave_no_trace(self, scenes: Path) -> None:
         trainer = tiny_trainer(scenes, replace(RECIPE, batch_size=48, augmentation=STILL))
         before = snapshot(trainer.learner.student.model)
-        rate = measure.steady_rate(trainer, RECIPE.loss, 5.0)
+        rate = measurements.steady_rate(trainer, RECIPE.loss, 5.0)
         assert rate in [5 / 4**trial for trial in range(1, 6)], "a rate of 5 lowers nothing"
-        assert measure.steady_rate(trainer, RECIPE.loss, rate) == rate
-        assert measure.steady_rate(trainer, RECIPE.loss, rate / 2) == rate / 2, "nor is it made larger"
+        assert measurements.steady_rate(trainer, RECIPE.loss, rate) == rate
+        assert measurements.steady_rate(trainer, RECIPE.loss, rate / 2) == rate / 2, "nor is it made larger"
         assert not differing(before, trainer.learner.student.model.state_dict())
         assert not trainer.learner.optimizer.state
 
@@ -346,7 +346,7 @@ def test_a_line_of_figures_that_does_not_fit_is_named(scenes: Path, tmp_path: Pa
 def test_a_finished_run_does_nothing_more(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = tiny_trainer(scenes, RECIPE).run(tmp_path, Listener(), resume=False)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    monkeypatch.setattr(engine, "train_epoch", None)
+    monkeypatch.setattr(trainer, "train_epoch", None)
     again, listener = tiny_trainer(scenes, RECIPE, seed=1), Listener()
     assert again.run(tmp_path, listener, resume=True) == result
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

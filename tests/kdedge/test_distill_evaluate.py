@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 from training_toys import CLASSES, SIDE, tiny_trainer
 
-from kdedge.distill.loop.evaluate import Beliefs, agreement_metrics, examine
-from kdedge.distill.loop.images import OnDevice
-from kdedge.distill.losses.lesson import Answer
-from kdedge.distill.machine.group import Group
-from kdedge.distill.settings.recipe import Recipe
-from kdedge.models.spec import ModelSpec
-from kdedge.models.zoo import build
-from kdedge_export.validate import Predictions, compare
+from kdedge.config.training_recipe import Recipe
+from kdedge.losses.loss_inputs import Answer
+from kdedge.models.model_registry import build
+from kdedge.models.model_spec import ModelSpec
+from kdedge.training.distributed import Group
+from kdedge.training.evaluator import Beliefs, agreement_metrics, examine
+from kdedge.training.image_store import OnDevice
+from kdedge_export.metrics.comparison import compare
+from kdedge_export.metrics.torch_predictions import Predictions
 
 TARGETS = torch.arange(12) % 4
 

@@ -8,15 +8,15 @@ import pytest
 import torch
 from training_toys import CLASSES, ONE_THREAD, Listener, metrics_of, tiny_trainer
 
-from kdedge.distill.augment import Augmentation
-from kdedge.distill.augment.views import Views
-from kdedge.distill.loop.batches import Batch, Batches
-from kdedge.distill.machine.group import Group, join_group
-from kdedge.distill.run import Request, start_run
-from kdedge.distill.settings.recipe import Recipe
-from kdedge.distill.teacher.guidance import NoTeacher
+from kdedge.config.training_recipe import Recipe
 from kdedge.models.run_folder import BEST, LAST, read_run
-from kdedge.models.weights import read_state
+from kdedge.models.weight_files import read_state
+from kdedge.training.augmentation import Augmentation
+from kdedge.training.augmentation.augmentation_plan import Views
+from kdedge.training.batches import Batch, Batches
+from kdedge.training.distributed import Group, join_group
+from kdedge.training.teachers.targets import NoTeacher
+from kdedge.training.training_run import Request, start_run
 from kdedge_runtime.errors import UsageError
 
 EPOCHS, BATCH_SIZE = 2, 16
@@ -127,7 +127,7 @@ def test_a_batch_that_cannot_be_divided_is_refused(
     processes: int,
     told: str,
 ) -> None:
-    monkeypatch.setattr("kdedge.distill.run.join_group", lambda _device: Unmet(0, processes))
+    monkeypatch.setattr("kdedge.training.training_run.join_group", lambda _device: Unmet(0, processes))
     request = Request(str(scenes), "small:resnet8", teacher=(str(teacher_run),), epochs=EPOCHS, batch_size=asked)
     with pytest.raises(UsageError, match=told):
         start_run(request, tmp_path / "run", Listener(), "cpu")

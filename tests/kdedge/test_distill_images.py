@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 from training_toys import CLASSES, SIDE, Listener, metrics_of, write_scenes
 
 from kdedge.data import scan
-from kdedge.distill.loop import images as module
-from kdedge.distill.loop.images import OnDevice, Streamed, images_for_testing, training_images
-from kdedge.distill.machine.compute import Compute, choose_compute
-from kdedge.distill.machine.group import Group
-from kdedge.distill.run import Request, start_run
 from kdedge.models.run_folder import LAST, METRICS
+from kdedge.training import image_store as module
+from kdedge.training.compute_device import Compute, choose_compute
+from kdedge.training.distributed import Group
+from kdedge.training.image_store import OnDevice, Streamed, images_for_testing, training_images
+from kdedge.training.training_run import Request, start_run
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.metadata import ImageInput
 

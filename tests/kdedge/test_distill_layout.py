@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from kdedge.distill.machine.compute import choose_compute
-from kdedge.distill.machine.layout import memory_format
-from kdedge.distill.watched import Watched
-from kdedge.models.spec import ModelSpec
-from kdedge.models.zoo import build
+from kdedge.models.model_registry import build
+from kdedge.models.model_spec import ModelSpec
+from kdedge.training.compute_device import choose_compute
+from kdedge.training.instrumented_model import Watched
+from kdedge.training.memory_format import memory_format
 from kdedge_runtime.metadata import ImageInput
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

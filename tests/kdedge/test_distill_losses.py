@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdedge.distill.losses import TERMS
-from kdedge.distill.losses.distance import at_common_size, pearson
-from kdedge.distill.losses.lesson import Answer, Lesson
-from kdedge.distill.losses.mapall import MOST_PROBABLE
-from kdedge.distill.losses.objective import Objective
-from kdedge.distill.machine.group import Group
+from kdedge.losses import TERMS
+from kdedge.losses.all_class_maps import MOST_PROBABLE
+from kdedge.losses.loss_inputs import Answer, Lesson
+from kdedge.losses.map_distance import at_common_size, pearson
+from kdedge.losses.objective import Objective
+from kdedge.training.distributed import Group
 
 MAP_TERMS = [name for name, term in TERMS.items() if term.map_classes]
 FOLLOWS = {"ls": "code", "dkd": "paper", "dist": "code", "at": "code", "cat": "code", "e2": "paper"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kdedge.distill.loop.measure import balanced_weights
+from kdedge.training.measurements import balanced_weights
 
 
 def test_a_term_without_a_weight_becomes_as_large_as_the_others_together() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdedge.distill.augment import Augmentation, Mixing, blend, draw_mixing
+from kdedge.training.augmentation import Augmentation, Mixing, blend, draw_mixing
 
 CUTMIX = Augmentation(cutmix=1.0)
 MIXUP = Augmentation(mixup=0.2)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kdedge.distill.settings.plan import (
+from kdedge.config.defaults import (
     SIZES,
     check_map_size,
     choose_batch_size,
@@ -12,9 +12,9 @@ from kdedge.distill.settings.plan import (
     requested_stride_factor,
     stride_factor,
 )
-from kdedge.models.spec import ModelSpec
-from kdedge.models.stride import output_strides
-from kdedge.models.zoo import build
+from kdedge.models.model_registry import build
+from kdedge.models.model_spec import ModelSpec
+from kdedge.models.stem import output_strides
 from kdedge_runtime.errors import UsageError
 
 

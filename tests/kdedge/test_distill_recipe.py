@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from kdedge.cli import options
-from kdedge.distill.augment import Augmentation
-from kdedge.distill.losses import TERMS
-from kdedge.distill.settings.file import load_settings, recipe_text, shipped_recipes
-from kdedge.distill.settings.loss_text import Loss, parse_loss
-from kdedge.distill.settings.plan import FEW_IMAGES
-from kdedge.distill.settings.recipe import Recipe
-from kdedge.distill.settings.request import Request, plan_for
+from kdedge.config.defaults import FEW_IMAGES
+from kdedge.config.loss_spec import Loss, parse_loss
+from kdedge.config.recipe_file import load_settings, recipe_text, shipped_recipes
+from kdedge.config.train_config import Request, plan_for
+from kdedge.config.training_recipe import Recipe
+from kdedge.losses import TERMS
+from kdedge.training.augmentation import Augmentation
 from kdedge_runtime.errors import UsageError
 
 ROOT = Path(__file__).parents[2]

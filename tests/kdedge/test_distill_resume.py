@@ -23,11 +23,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from training_toys import ONE_THREAD, Listener, Outcome, kdedge_command, metrics_of, without_time, write_scenes
 
-from kdedge.distill.loop import checkpoint
-from kdedge.distill.run import Request, continue_run, start_run
 from kdedge.models.run_folder import BEST, LAST, METRICS, RECORD, is_run, lock_run, read_run, write_run
+from kdedge.training import checkpoint
+from kdedge.training.training_run import Request, continue_run, start_run
 from kdedge_runtime.errors import DataError, UsageError
-from kdedge_runtime.files import staged
+from kdedge_runtime.util.files import staged
 
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["torchvision", "training_toys"])
@@ -219,7 +219,7 @@ def content(folder: Path) -> dict[str, bytes]:
 class TestFinished:
     def test_it_does_nothing_and_says_so(self, plain: Reference, monkeypatch: pytest.MonkeyPatch) -> None:
         before, listener = content(plain.folder), Listener()
-        monkeypatch.setattr("kdedge.distill.run._Desk", None)
+        monkeypatch.setattr("kdedge.training.training_run._Desk", None)
         record = continue_run(plain.request, plain.folder, listener, "cpu")
         assert record == read_run(plain.folder)
         assert content(plain.folder) == before

@@ -10,10 +10,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from training_toys import CLASSES, Listener, write_scenes, write_unexplainable
 
-from kdedge.distill.run import Request, start_run
+from kdedge.models.model_registry import build
+from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import BEST, LAST, METRICS, read_run
-from kdedge.models.spec import ModelSpec
-from kdedge.models.zoo import build
+from kdedge.training.training_run import Request, start_run
 from kdedge_runtime.errors import DataError, UsageError
 
 SMALL = "small:resnet8"
@@ -78,7 +78,7 @@ class TestPlan:
     def test_epochs_that_are_not_asked_for_fit_the_machine(
         self, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("kdedge.distill.decide.seconds_per_epoch", lambda _: 300.0)
+        monkeypatch.setattr("kdedge.config.resolution.seconds_per_epoch", lambda _: 300.0)
         listener = Listener()
         record = start_run(Request(str(tiny), SMALL), tmp_path / "run", listener, "cpu")
         assert record.recipe["epochs"] == 3

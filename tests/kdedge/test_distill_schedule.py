@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from kdedge.distill.loop.schedule import learning_rate
+from kdedge.training.schedule import learning_rate
 
 
 @pytest.mark.parametrize(("total", "warmup_fraction"), [(100, 0.1), (37, 0.3), (1000, 0.05)])

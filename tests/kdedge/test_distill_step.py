@@ -15,20 +15,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from training_toys import CLASSES, SIDE, Listener, tiny_trainer, write_scenes
 
+from kdedge.config.training_recipe import Recipe
 from kdedge.data import load, scan
-from kdedge.distill.augment import Augmentation
-from kdedge.distill.augment.views import seed_of
-from kdedge.distill.loop import evaluate
-from kdedge.distill.loop.epoch import Position, train_epoch
-from kdedge.distill.loop.schedule import learning_rate
-from kdedge.distill.losses import TERMS
-from kdedge.distill.losses.lesson import Answer, Lesson
-from kdedge.distill.machine.group import Group
-from kdedge.distill.run import Request, start_run
-from kdedge.distill.settings.recipe import Recipe
+from kdedge.losses import TERMS
+from kdedge.losses.loss_inputs import Answer, Lesson
+from kdedge.models.model_registry import build
+from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import BEST, LAST
-from kdedge.models.spec import ModelSpec
-from kdedge.models.zoo import build
+from kdedge.training import evaluator
+from kdedge.training.augmentation import Augmentation
+from kdedge.training.augmentation.augmentation_plan import seed_of
+from kdedge.training.distributed import Group
+from kdedge.training.epoch import Position, train_epoch
+from kdedge.training.schedule import learning_rate
+from kdedge.training.training_run import Request, start_run
 from kdedge_runtime.errors import KdedgeError
 
 RECIPE = Recipe(epochs=3, batch_size=16, learning_rate=0.05, loss={"ce": 1.0})
@@ -117,7 +117,7 @@ def test_an_epoch_that_was_broken_off_goes_on_as_if_it_had_not_been(
     """With the same sums and the same random numbers, as dropout draws them; its seconds add up."""
     recipe = replace(RECIPE, batch_size=8, loss={"ce": 0.5, "kd": 2.0})
     clock = iter(range(0, 10_000, 10))
-    monkeypatch.setattr("kdedge.distill.loop.epoch.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("kdedge.training.epoch.time.monotonic", lambda: float(next(clock)))
 
     def train(stops: tuple[int, ...]) -> tuple[dict[str, Any], list[float], list[tuple[int, ...]], list[Position]]:
         trainer, drawn, heard = tiny_trainer(scenes, recipe, teacher=a_teacher()), [], []
@@ -339,7 +339,7 @@ def test_test_figures_are_those_of_the_weights_they_are_named_after(
     data = write_scenes(tmp_path / "data", train=8, val=4)
     shutil.copytree(data / "val", data / "test")
     losses = iter((0.1, 0.2, 0.3))
-    monkeypatch.setattr(evaluate.Examiner, "validate", lambda _: {"val_loss": next(losses)})
+    monkeypatch.setattr(evaluator.Examiner, "validate", lambda _: {"val_loss": next(losses)})
     request = Request(str(data), "small:resnet8", epochs=3, batch_size=8)
     record = start_run(request, tmp_path / "run", Listener(), "cpu")
     assert record.result is not None and record.result["best"]["epoch"] == 1

@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from training_toys import CLASSES, SIDE, Listener, write_foreign_file, write_scenes
 
 from kdedge.data import FileSample, scan
-from kdedge.distill.layers import channels, pair_layers, stages
-from kdedge.distill.losses.distance import pearson
-from kdedge.distill.losses.lesson import Answer
-from kdedge.distill.machine.compute import choose_compute
-from kdedge.distill.run import Request, continue_run, start_run
-from kdedge.distill.teacher.teacher import NetworkTeacher, SeveralTeachers
-from kdedge.distill.watched import Watched
+from kdedge.losses.loss_inputs import Answer
+from kdedge.losses.map_distance import pearson
+from kdedge.models.model_registry import build
+from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import read_run, write_run
-from kdedge.models.spec import ModelSpec
-from kdedge.models.zoo import build
+from kdedge.training.compute_device import choose_compute
+from kdedge.training.instrumented_model import Watched
+from kdedge.training.layer_pairs import channels, pair_layers, stages
+from kdedge.training.teachers.teacher import NetworkTeacher, SeveralTeachers
+from kdedge.training.training_run import Request, continue_run, start_run
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.metadata import ImageInput
 

@@ -8,14 +8,14 @@ import timm
 import torch
 from training_toys import CLASSES, SIDE, Listener, write_flattening
 
-from kdedge.distill.machine.compute import choose_compute
-from kdedge.distill.run import Request, start_run
-from kdedge.distill.teacher.teacher import NetworkTeacher
-from kdedge.distill.watched import Watched
 from kdedge.models.code_trust import allow_typed
-from kdedge.models.spec import ModelSpec
-from kdedge.models.zoo import build
-from kdedge_export.graph import deploy
+from kdedge.models.model_registry import build
+from kdedge.models.model_spec import ModelSpec
+from kdedge.training.compute_device import choose_compute
+from kdedge.training.instrumented_model import Watched
+from kdedge.training.teachers.teacher import NetworkTeacher
+from kdedge.training.training_run import Request, start_run
+from kdedge_export.torch_export import deploy
 from kdedge_runtime.metadata import ImageInput
 
 SPEC = ImageInput(SIDE, SIDE, (0.5, 0.4, 0.3), (0.25, 0.2, 0.3))

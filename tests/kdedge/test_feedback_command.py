@@ -16,7 +16,7 @@ from training_toys import Outcome
 from kdedge.data import scan
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.feedback import FeedbackStore, Verdict, write_folder
-from kdedge_runtime.pictures import jpeg, read_picture
+from kdedge_runtime.util.images import jpeg, read_picture
 
 
 def verdict(grey: int, label: str = "bolt", **changes: object) -> Verdict:

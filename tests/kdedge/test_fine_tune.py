@@ -16,20 +16,20 @@ from torch.nn import functional as F
 from training_toys import rewrite
 
 from kdedge.data import Collection, Sample, scan
-from kdedge.distill.fake_quantization import fake_quantized
 from kdedge.models.run_folder import BEST, read_run
-from kdedge.models.trained import load_trained
-from kdedge.workflow.export_model import export_model
-from kdedge.workflow.fine_tune import fine_tune
-from kdedge_export.graph import deploy, export_graph
-from kdedge_export.graph.session import feed, open_session
+from kdedge.models.trained_model import load_trained
+from kdedge.pipelines.model_export import export_model
+from kdedge.pipelines.qat import fine_tune
+from kdedge.training.fake_quantization import fake_quantized
+from kdedge_export.onnx_graph.session import feed, open_session
 from kdedge_export.quantize import Recipe, quantize
-from kdedge_export.quantize.steps import Rounded, Steps, rounded_by
+from kdedge_export.quantize.qat_scales import Rounded, Steps, rounded_by
+from kdedge_export.torch_export import deploy, export_graph
 from kdedge_runtime import Model
-from kdedge_runtime.arrays import Pixels
 from kdedge_runtime.devices import load_profile
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.util.arrays import Pixels
 
 VNNI = load_profile("laptop-x86-vnni")
 OCTAVES = 3
@@ -280,7 +280,7 @@ def test_pictures_that_judge_are_not_trained_on_but_where_they_are_all_of_a_clas
         trained_on.extend(collection.train.samples)
         raise InterruptedError
 
-    monkeypatch.setattr("kdedge.workflow.fine_tune.training_images", note)
+    monkeypatch.setattr("kdedge.pipelines.qat.training_images", note)
     blank = Rounded((), 127, {}, np.zeros((1, 1, 1, 3), np.uint8), {})
     with pytest.raises(InterruptedError):
         fine_tune(exported_run, blank, aside={*all_of_one, another}, progress=lambda *_: None)

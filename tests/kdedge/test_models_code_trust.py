@@ -11,10 +11,10 @@ import pytest
 from training_toys import Outcome, metrics_of, write_flattening, write_scenes
 
 from kdedge.models.code_trust import allow_content
-from kdedge.models.factory import make
+from kdedge.models.custom import make
 from kdedge.models.run_folder import BEST, LAST
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.files import file_sha256
+from kdedge_runtime.util.files import file_sha256
 
 Command = Callable[..., Outcome]
 

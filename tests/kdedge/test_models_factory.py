@@ -9,15 +9,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kdedge.distill.loop.checkpoint import save_weights
-from kdedge.distill.settings.recipe import Recipe
+from kdedge.config.training_recipe import Recipe
 from kdedge.models.code_trust import allow_typed
-from kdedge.models.names import canonical_name
+from kdedge.models.model_names import canonical_name
+from kdedge.models.model_registry import build, head_tensors, pretrained_input, specify
 from kdedge.models.run_folder import BEST, RunRecord, read_run, write_run
-from kdedge.models.trained import load_trained
-from kdedge.models.weights import load_state
-from kdedge.models.zoo import build, head_tensors, pretrained_input, specify
-from kdedge.workflow.export_model import export_model
+from kdedge.models.trained_model import load_trained
+from kdedge.models.weight_files import load_state
+from kdedge.pipelines.model_export import export_model
+from kdedge.training.checkpoint import save_weights
 from kdedge_runtime import Model
 from kdedge_runtime.devices import load_profile
 from kdedge_runtime.errors import UsageError

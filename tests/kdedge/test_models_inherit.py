@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdedge.models.inherit import Inherited, inherit, select
-from kdedge.models.spec import ModelSpec
-from kdedge.models.zoo import build
+from kdedge.models.init_from_teacher import Inherited, inherit, select
+from kdedge.models.model_registry import build
+from kdedge.models.model_spec import ModelSpec
 from kdedge_runtime.errors import UsageError
 
 
@@ -200,7 +200,7 @@ def test_a_real_teachers_first_layers_see_what_the_teachers_see() -> None:
     file = Path(__file__).parents[2].parent / "shared" / "data" / "weights" / "cifar10_resnet56.safetensors"
     if not file.is_file():
         pytest.skip(f"the reference weights {file.name} are not beside the checkout")
-    from kdedge.models.trained import load_trained
+    from kdedge.models.trained_model import load_trained
 
     teacher = load_trained("small:resnet56", weights=file).model.eval()
     student = network("small:resnet20", classes=10).eval()

@@ -14,12 +14,12 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdedge.models.onnx_teacher import OnnxTeacher
-from kdedge.models.spec import ModelSpec
-from kdedge.models.zoo import build
-from kdedge_export.graph import deploy, export_graph, save_model
-from kdedge_export.normalise import Normalise
-from kdedge_export.surgery import PixelInput, explain_file
+from kdedge.models.model_registry import build
+from kdedge.models.model_spec import ModelSpec
+from kdedge.models.onnx_model import OnnxTeacher
+from kdedge_export.onnx_import import PixelInput, explain_file
+from kdedge_export.torch_export import deploy, export_graph, save_model
+from kdedge_export.torch_export.normalization import Normalise
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.metadata import ImageInput, Metadata
 

@@ -10,12 +10,12 @@ from safetensors.torch import save_file
 from torchvision.models import get_model_weights
 from training_toys import Outcome
 
-from kdedge.models import published as module
-from kdedge.models.names import canonical_name, networks_of
-from kdedge.models.published import assumed_input, published_name, torchvision_tags
-from kdedge.models.spec import ModelSpec
-from kdedge.models.trained import load_trained
-from kdedge.models.zoo import build, pretrained_input
+from kdedge.models import pretrained as module
+from kdedge.models.model_names import canonical_name, networks_of
+from kdedge.models.model_registry import build, pretrained_input
+from kdedge.models.model_spec import ModelSpec
+from kdedge.models.pretrained import assumed_input, published_name, torchvision_tags
+from kdedge.models.trained_model import load_trained
 from kdedge_runtime import Model
 from kdedge_runtime.errors import UsageError
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from kdedge.data.collection import source_name
-from kdedge.distill.settings.recipe import Recipe
+from kdedge.config.training_recipe import Recipe
+from kdedge.data.dataset_index import source_name
+from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import RunRecord, is_run, lock_run, read_run, require_free, write_run
-from kdedge.models.spec import ModelSpec
 from kdedge_runtime.errors import KdedgeError, UsageError
 from kdedge_runtime.metadata import ImageInput
 

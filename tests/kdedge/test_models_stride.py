@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdedge.models.spec import ModelSpec
-from kdedge.models.stride import output_strides, reduce_stride
-from kdedge.models.weights import load_state
-from kdedge.models.zoo import build
+from kdedge.models.model_registry import build
+from kdedge.models.model_spec import ModelSpec
+from kdedge.models.stem import output_strides, reduce_stride
+from kdedge.models.weight_files import load_state
 from kdedge_runtime.errors import UsageError
 
 NETWORKS = ("resnet18", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "shufflenet_v2_x0_5")

@@ -3,9 +3,9 @@
 import pytest
 from torch import nn
 
-from kdedge.models.spec import ModelSpec
-from kdedge.models.students import smaller_student
-from kdedge.models.zoo import build
+from kdedge.models.model_registry import build
+from kdedge.models.model_spec import ModelSpec
+from kdedge.models.student_choice import smaller_student
 
 
 @pytest.mark.parametrize(

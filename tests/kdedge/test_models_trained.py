@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from kdedge.models.model_registry import build
+from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import BEST, LAST, read_run, write_run
-from kdedge.models.spec import ModelSpec
-from kdedge.models.trained import load_trained
-from kdedge.models.zoo import build
+from kdedge.models.trained_model import load_trained
 from kdedge_runtime.errors import UsageError
 
 

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from kdedge.distill.loop.checkpoint import save_checkpoint, save_weights
-from kdedge.models.weights import load_state, read_state
+from kdedge.models.weight_files import load_state, read_state
+from kdedge.training.checkpoint import save_checkpoint, save_weights
 from kdedge_runtime.errors import UsageError
 
 

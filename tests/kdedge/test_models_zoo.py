@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdedge.models.layouts import RESNETS
-from kdedge.models.names import canonical_name, networks_of
-from kdedge.models.spec import ModelSpec
-from kdedge.models.weights import load_state, read_state
-from kdedge.models.zoo import build, head_tensors, pretrained_input, pretrained_labels
+from kdedge.models.model_names import canonical_name, networks_of
+from kdedge.models.model_registry import build, head_tensors, pretrained_input, pretrained_labels
+from kdedge.models.model_spec import ModelSpec
+from kdedge.models.resnet_layouts import RESNETS
+from kdedge.models.weight_files import load_state, read_state
 from kdedge_runtime.errors import MissingDependency, UsageError
 
 WEIGHTS = Path(__file__).parents[2].parent / "shared" / "data" / "weights"

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdedge.report.page.decision_figure import decision_drawing
-from kdedge.report.page.drawing import Arrow, Cells, Drawing, Item, Picture, Words
-from kdedge.workflow.inspect_model import Seen
-from kdedge_export.inspect.decision import Decision, Stage
-from kdedge_export.inspect.evidence import Evidence
-from kdedge_runtime.arrays import Pixels
-from kdedge_runtime.typeface import typeface_of
+from kdedge.pipelines.model_inspection import Seen
+from kdedge.reports.pages.decision_figure import decision_drawing
+from kdedge.reports.pages.vector_drawing import Arrow, Cells, Drawing, Item, Picture, Words
+from kdedge_export.inspect.attribution import Evidence
+from kdedge_export.inspect.layer_attribution import Decision, Stage
+from kdedge_runtime.drawing.fonts import typeface_of
+from kdedge_runtime.util.arrays import Pixels
 
 MARGIN = 24
 RED = np.full((4, 4, 3), (200, 30, 30), np.uint8)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from training_toys import Outcome
 
-from kdedge.report.progress import step_progress
+from kdedge.cli.progress_bar import step_progress
 
 
 class Terminal(io.StringIO):

@@ -11,10 +11,10 @@ import pytest
 from onnx import helper, numpy_helper
 from training_toys import Listener, write_squares
 
-from kdedge.distill.run import Request, start_run
-from kdedge.workflow.export_model import export_model
-from kdedge.workflow.validate_model import validate_model
-from kdedge_export.graph import save_model
+from kdedge.pipelines.model_export import export_model
+from kdedge.pipelines.model_validation import validate_model
+from kdedge.training.training_run import Request, start_run
+from kdedge_export.torch_export import save_model
 from kdedge_export.validate import ValidationReport
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.devices import load_profile

@@ -12,13 +12,15 @@ import pytest
 from training_toys import Outcome
 
 from kdedge_runtime.errors import MissingDependency
-from kdedge_runtime.web import assets
+from kdedge_runtime.server.browser import web_runtime
 
 
 def test_without_onnxruntime_web_it_ends_with_3_and_says_how_to_get_it(
     command: Callable[..., Outcome], exported_run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("kdedge_runtime.web.server.onnxruntime_web", lambda: assets.onnxruntime_web(tmp_path))
+    monkeypatch.setattr(
+        "kdedge_runtime.server.browser.page_server.onnxruntime_web", lambda: web_runtime.onnxruntime_web(tmp_path)
+    )
     done = command("web", exported_run / "model.int8.onnx", "--listen", "0")
     assert done.code == 3
     assert "make web-assets" in done.err
@@ -43,7 +45,7 @@ def test_wrong_words_are_a_usage_error(
 
 def test_it_serves_until_it_is_stopped(exported_run: Path) -> None:
     try:
-        assets.onnxruntime_web()
+        web_runtime.onnxruntime_web()
     except MissingDependency:
         pytest.skip("onnxruntime-web is not here: make web-assets")
     model = exported_run / "model.onnx"

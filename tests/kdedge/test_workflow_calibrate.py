@@ -11,12 +11,12 @@ import pytest
 from training_toys import CLASSES, Listener, write_scenes
 
 from kdedge.data import decode, scan
-from kdedge.distill.run import Request, start_run
-from kdedge.workflow.calibrate import FEWEST_IMAGES, fit_run, fitting_half
-from kdedge.workflow.export_model import export_model
-from kdedge.workflow.validate_model import validate_model
-from kdedge_export.validate import Predictions, predict
-from kdedge_export.validate.calibration import fit_temperature
+from kdedge.pipelines.model_export import export_model
+from kdedge.pipelines.model_validation import validate_model
+from kdedge.pipelines.temperature_fit import FEWEST_IMAGES, fit_run, fitting_half
+from kdedge.training.training_run import Request, start_run
+from kdedge_export.metrics.calibration import fit_temperature
+from kdedge_export.metrics.torch_predictions import Predictions, predict
 from kdedge_runtime import Model
 from kdedge_runtime.devices import load_profile
 from kdedge_runtime.metadata import Metadata
@@ -112,7 +112,7 @@ def test_why_no_temperature_was_found_is_told(
     half = fitting_half(scan(calibrated_run.parent / "scenes").val)
     targets = decode(half, model.metadata.input).targets
     said = Predictions(logits(targets).astype(np.float32), None, targets)
-    monkeypatch.setattr("kdedge.workflow.calibrate.predict", lambda *_: said)
+    monkeypatch.setattr("kdedge.pipelines.temperature_fit.predict", lambda *_: said)
     fit = fit_run(str(calibrated_run), model)
     assert fit is not None and (fit.temperature, fit.images) == (1.0, 0)
     assert fit.why_not is not None and re.match(why, fit.why_not.replace("the best one is ", "")), fit.why_not

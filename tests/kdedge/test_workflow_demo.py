@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from training_toys import Listener
 
-from kdedge.workflow import demo
+from kdedge.demo import demo_run
 from kdedge_runtime.errors import KdedgeError
 
 
@@ -19,10 +19,10 @@ def test_a_demo_that_is_told_to_stop_does_not_go_on_with_what_is_half_trained(
         trained.append(out)
         return SimpleNamespace(result=None)  # as SIGTERM leaves it
 
-    monkeypatch.setattr(demo, "start_run", stopped)
-    monkeypatch.setattr(demo, "_render", lambda *_, **__: {})
+    monkeypatch.setattr(demo_run, "start_run", stopped)
+    monkeypatch.setattr(demo_run, "_render", lambda *_, **__: {})
     said: list[str] = []
     with pytest.raises(KdedgeError, match="SIGTERM has stopped the demo"):
-        demo.run_demo(tmp_path / "demo", Listener(), said.append)
+        demo_run.run_demo(tmp_path / "demo", Listener(), said.append)
     assert trained == [tmp_path / "demo" / "teacher"]
     assert said[-1].startswith("2/6")

@@ -17,22 +17,22 @@ from safetensors.torch import save_file
 from torch import nn
 from training_toys import CLASSES, SIDE
 
+from kdedge.cli.export_summary import require_goal
 from kdedge.data import decode, scan
+from kdedge.models.model_registry import build
+from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import BEST, read_run, write_run
-from kdedge.models.spec import ModelSpec
-from kdedge.models.trained import TrainedModel, load_trained
-from kdedge.models.zoo import build
-from kdedge.report.exporting import require_goal
-from kdedge.report.tradeoff import picture_path, tradeoff_table, write_picture
-from kdedge.workflow import export_model as workflow
-from kdedge.workflow.calibration_pictures import calibration_pictures
-from kdedge.workflow.export_check import TOLERANCE
-from kdedge.workflow.export_model import export_model
+from kdedge.models.trained_model import TrainedModel, load_trained
+from kdedge.pipelines import model_export as workflow
+from kdedge.pipelines.calibration_images import calibration_pictures
+from kdedge.pipelines.export_check import TOLERANCE
+from kdedge.pipelines.model_export import export_model
+from kdedge.reports.tradeoff import picture_path, tradeoff_table, write_picture
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.graph import Deployed, ExportedGraph, deploy, export_graph
+from kdedge_export.metrics.agreement import map_pearson
 from kdedge_export.quantize import Goal, Quantized, Tradeoff, TradeoffPoint
 from kdedge_export.quantize.fidelity import Fidelity
-from kdedge_export.validate.metrics import map_pearson
+from kdedge_export.torch_export import Deployed, ExportedGraph, deploy, export_graph
 from kdedge_runtime import Model
 from kdedge_runtime.devices import load_profile
 from kdedge_runtime.errors import KdedgeError, UsageError, ValidationFailed

@@ -20,17 +20,18 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from training_toys import SIDE, VAL, Outcome, rewrite, write_foreign_file, write_scenes, write_unexplainable
 
-from kdedge.distill.machine.compute import Compute
 from kdedge.models.code_trust import allow_typed
+from kdedge.models.model_registry import build
+from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import BEST, read_run, write_run
-from kdedge.models.spec import ModelSpec
-from kdedge.models.trained import load_trained
-from kdedge.models.zoo import build
-from kdedge.workflow.export_model import export_model
-from kdedge.workflow.footprints import measure_footprints
-from kdedge.workflow.validate_model import Validation, validate_model
-from kdedge_export.graph import deploy, export_graph, save_model
-from kdedge_export.validate import Check, predict
+from kdedge.models.trained_model import load_trained
+from kdedge.pipelines.footprints import measure_footprints
+from kdedge.pipelines.model_export import export_model
+from kdedge.pipelines.model_validation import Validation, validate_model
+from kdedge.training.compute_device import Compute
+from kdedge_export.metrics.torch_predictions import predict
+from kdedge_export.torch_export import deploy, export_graph, save_model
+from kdedge_export.validate import Check
 from kdedge_runtime import Model
 from kdedge_runtime.devices import Budgets, load_profile
 from kdedge_runtime.errors import DataError, UsageError, ValidationFailed

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdedge_runtime.answer import read_answer
+from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay, heat_stats
 from kdedge_runtime.errors import ModelFileError
-from kdedge_runtime.heat import UNMEASURED, MapDisplay, heat_stats
 from kdedge_runtime.model import Explanation, Model
+from kdedge_runtime.prediction import read_answer
 from kdedge_runtime.preprocess import visible_box
-from kdedge_runtime.sources.frame import Frame
+from kdedge_runtime.sources.source import Frame
 
 FRAME = Frame(7, np.zeros((90, 160, 3), np.uint8), captured_at=100.25, name="a frame")
 MAP = np.random.default_rng(0).normal(size=(1, 8, 8)).astype(np.float32)

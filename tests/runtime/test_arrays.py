@@ -2,7 +2,7 @@
 
 import pytest
 
-from kdedge_runtime.arrays import evenly_spaced
+from kdedge_runtime.util.arrays import evenly_spaced
 
 
 @pytest.mark.parametrize(

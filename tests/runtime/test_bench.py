@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from kdedge_runtime import verbs_of_model
-from kdedge_runtime.bench import Bench, Timing, bench, companion
-from kdedge_runtime.board import BoardState, read_board
-from kdedge_runtime.cli import main
+from kdedge_runtime.cli import model_commands
+from kdedge_runtime.cli.main import main
+from kdedge_runtime.cli.model_commands import int8_verdict
 from kdedge_runtime.devices import load_profile
+from kdedge_runtime.diagnostics.benchmark import Bench, Timing, bench, companion
+from kdedge_runtime.diagnostics.system_state import BoardState, read_board
 from kdedge_runtime.model import Model
-from kdedge_runtime.verbs_of_model import int8_verdict
 
 CALM = BoardState(50.0, 1500.0, 1500.0, (), (), None)
 
@@ -42,7 +42,7 @@ def test_a_graph_that_cannot_lose_its_map_is_measured_with_it(
     def refuse(content: bytes, name: str) -> bytes:
         raise ValueError("a node holds a graph of its own")
 
-    monkeypatch.setattr("kdedge_runtime.bench.keep_output", refuse)
+    monkeypatch.setattr("kdedge_runtime.diagnostics.benchmark.keep_output", refuse)
     measured = bench({"fp32": model}, runs=2, look=lambda: CALM)
     assert [timing.name for timing in measured.timings] == ["fp32"]
     assert "cannot be measured without its map: a node holds a graph of its own" in caplog.text
@@ -127,7 +127,7 @@ def test_the_command_prints_a_table_or_json(
     tmp_path: Path, model_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(model_path, tmp_path / "model.onnx")
-    monkeypatch.setattr(verbs_of_model, "bench", partial(bench, runs=2))
+    monkeypatch.setattr(model_commands, "bench", partial(bench, runs=2))
     assert main([str(tmp_path / "model.onnx"), "--bench", "--threads", "1", "--device", "generic"]) == 0
     told = capsys.readouterr().out
     assert told.startswith("model.onnx\ngeneric, onnxruntime ") and "1 thread, one image a run" in told
@@ -145,7 +145,7 @@ def test_the_command_refuses_figures_of_a_throttled_board(
     def on_the_fake_board(models: dict[str, Model], **settings: object) -> Bench:
         return bench(models, runs=2, look=lambda: read_board(tmp_path))
 
-    monkeypatch.setattr(verbs_of_model, "bench", on_the_fake_board)
+    monkeypatch.setattr(model_commands, "bench", on_the_fake_board)
     assert main([str(model_path), "--bench"]) == 1
     told = capsys.readouterr()
     assert told.out == ""

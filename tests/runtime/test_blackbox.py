@@ -10,16 +10,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from kdedge_runtime.blackbox import METHODS, Estimate, make_explainer
-from kdedge_runtime.blackbox.grid import cell_edges, cell_means, enlarge
-from kdedge_runtime.blackbox.kernel_shap import kernel_shap
-from kdedge_runtime.blackbox.lime import lime
-from kdedge_runtime.blackbox.occlusion import occlusion
-from kdedge_runtime.blackbox.probe import Probe
-from kdedge_runtime.blackbox.rise import draw_masks, rise
-from kdedge_runtime.blackbox.score_cam import score_cam
-from kdedge_runtime.blackbox.superpixels import superpixels
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.explainers import METHODS, Estimate, make_explainer
+from kdedge_runtime.explainers.image_grid import cell_edges, cell_means, enlarge
+from kdedge_runtime.explainers.kernel_shap import kernel_shap
+from kdedge_runtime.explainers.lime import lime
+from kdedge_runtime.explainers.masked_scorer import Probe
+from kdedge_runtime.explainers.occlusion import occlusion
+from kdedge_runtime.explainers.rise import draw_masks, rise
+from kdedge_runtime.explainers.score_cam import score_cam
+from kdedge_runtime.explainers.superpixels import superpixels
 from kdedge_runtime.model import Model
 
 SIDE = 28
@@ -277,7 +277,7 @@ class TestErrors:
 
     def test_too_few_evaluations_tell_no_error(self) -> None:
         shown, scores = np.ones((3, 8), bool), np.arange(3.0)
-        from kdedge_runtime.blackbox.lime import local_model
+        from kdedge_runtime.explainers.lime import local_model
 
         assert np.isinf(local_model(shown, scores)[1]).all()
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kdedge_runtime.board import Throttling, read_board
+from kdedge_runtime.diagnostics.system_state import Throttling, read_board
 
 
 def write(root: Path, files: dict[str, str]) -> Path:

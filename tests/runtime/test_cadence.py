@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from kdedge_runtime.cadence import ALWAYS, Cadence, FrameBudget, Thinning
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.stream.schedule import ALWAYS, Cadence, FrameBudget, Thinning
 
 
 def test_what_users_type_is_read() -> None:

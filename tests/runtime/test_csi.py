@@ -14,7 +14,7 @@ import pytest
 
 from kdedge_runtime.errors import MissingDependency, SourceError
 from kdedge_runtime.sources import csi, open_source
-from kdedge_runtime.sources.live import Backoff
+from kdedge_runtime.sources.live_source import Backoff
 
 needs_posix = pytest.mark.skipif(os.name != "posix", reason="programs in the PATH are scripts here")
 
@@ -103,7 +103,7 @@ def test_a_program_that_hangs_does_not_outlive_the_run(tmp_path: Path, model_pat
         "time.sleep(300)\n"
     )
     program.chmod(0o755)
-    code = "import sys; sys.modules['picamera2'] = None; from kdedge_runtime.cli import main; sys.exit(main())"
+    code = "import sys; sys.modules['picamera2'] = None; from kdedge_runtime.cli.main import main; sys.exit(main())"
     command = [sys.executable, "-c", code, str(model_path), "--source", "csi:0", "--jsonl", "-"]
     environment = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:

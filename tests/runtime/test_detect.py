@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kdedge_runtime.devices import load_profile, profile_names
-from kdedge_runtime.devices.detect import Machine, detect_machine, machine_name, profile_for
+from kdedge_runtime.devices.detection import Machine, detect_machine, machine_name, profile_for
 from kdedge_runtime.errors import KdedgeError
 
 ARM_V80 = "fp asimd evtstrm crc32 cpuid"
@@ -122,7 +122,7 @@ def test_a_system_that_does_not_answer_has_a_name_all_the_same(monkeypatch: pyte
         raise KdedgeError("macOS does not answer")
 
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
-    monkeypatch.setattr("kdedge_runtime.devices.detect._sysctl", no_answer)
+    monkeypatch.setattr("kdedge_runtime.devices.detection._sysctl", no_answer)
     assert machine_name().startswith(f"unknown, {platform.machine()}, ")
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from kdedge_runtime.board import BoardState
-from kdedge_runtime.cli import main
+from kdedge_runtime.cli.main import main
 from kdedge_runtime.devices import load_profile
-from kdedge_runtime.devices.detect import Machine
-from kdedge_runtime.doctor import Diagnosis, OnnxRuntimeTrial, diagnose, try_onnxruntime
+from kdedge_runtime.devices.detection import Machine
+from kdedge_runtime.diagnostics.environment import Diagnosis, OnnxRuntimeTrial, diagnose, try_onnxruntime
+from kdedge_runtime.diagnostics.system_state import BoardState
 
 CALM = BoardState(50.0, 1500.0, 1500.0, (), (), None)
 SOUND = Diagnosis(
@@ -129,7 +129,7 @@ def test_cameras_are_listed_with_what_forbids_them(tmp_path: Path) -> None:
 
 def test_advice_goes_to_stderr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     ill = replace(SOUND, board=replace(CALM, throttled=("throttled",)))
-    monkeypatch.setattr("kdedge_runtime.doctor.diagnose", lambda: ill)
+    monkeypatch.setattr("kdedge_runtime.diagnostics.environment.diagnose", lambda: ill)
     assert main(["--doctor"]) == 0
     told = capsys.readouterr()
     assert "advice" not in told.out and told.err.startswith("advice: The board holds itself back")

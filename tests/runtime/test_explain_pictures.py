@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdedge_runtime.blackbox import make_explainer
 from kdedge_runtime.errors import SourceError, UsageError
-from kdedge_runtime.explain import explain
+from kdedge_runtime.explainers import make_explainer
+from kdedge_runtime.explainers.image_files import explain
 from kdedge_runtime.model import Model
 
 GAP = 6

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdedge_runtime.answer import read_answer
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.feedback import FeedbackError, FeedbackStore, Verdict
 from kdedge_runtime.model import Model
-from kdedge_runtime.pictures import decode_picture, open_picture
-from kdedge_runtime.sources.frame import Frame
+from kdedge_runtime.prediction import read_answer
+from kdedge_runtime.sources.source import Frame
+from kdedge_runtime.util.images import decode_picture, open_picture
 
 SHA = "ab" * 32
 

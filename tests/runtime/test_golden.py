@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from golden_files import reference_of_saturating_model, saturating_model, wide_model, with_golden, with_metadata
 
+from kdedge_runtime.diagnostics.reference_frames import Golden, draw_frame, mean_error, record
 from kdedge_runtime.errors import ModelFileError
-from kdedge_runtime.golden import Golden, draw_frame, mean_error, record
 from kdedge_runtime.model import Model
 
 FIRST_FRAME_SHA256 = "1a12f859405a12941bf21f6488f2ed039f0ac105cbd798ef0e7a5f5fdce25db4"

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from kdedge_runtime.heat import HeatStats, SteadyScale, contrast, display_heat, heat_stats, peak, rectified
+from kdedge_runtime.drawing.heatmap import HeatStats, SteadyScale, contrast, display_heat, heat_stats, peak, rectified
 
 WHOLE = (0.0, 0.0, 100.0, 50.0)
 

@@ -14,12 +14,12 @@ from colour_model import SIDE, write_colour_model
 from golden_files import with_golden
 from onnx import TensorProto, helper, numpy_helper
 
-from kdedge_runtime.cli import main
+from kdedge_runtime.cli.main import main
+from kdedge_runtime.diagnostics.reference_frames import MOST_ROUNDING
 from kdedge_runtime.errors import ModelFileError
-from kdedge_runtime.golden import MOST_ROUNDING
 from kdedge_runtime.metadata import ImageInput, Metadata, Outputs
 from kdedge_runtime.model import Model
-from kdedge_runtime.printable import printable, printable_json, printable_lines
+from kdedge_runtime.util.printable import printable, printable_json, printable_lines
 
 SPEC = ImageInput(SIDE, SIDE, (0.0,) * 3, (1.0,) * 3)
 HUGE = "1" + "0" * 400

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from kdedge_runtime.errors import SourceError
-from kdedge_runtime.sources.frame import Frame
-from kdedge_runtime.sources.latest import LatestFrames
-from kdedge_runtime.sources.video import VideoSource
+from kdedge_runtime.sources.latest_frames import LatestFrames
+from kdedge_runtime.sources.source import Frame
+from kdedge_runtime.sources.video_source import VideoSource
 
 PICTURE = np.zeros((2, 2, 3), np.uint8)
 

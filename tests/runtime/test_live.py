@@ -17,8 +17,8 @@ from PIL import Image
 from kdedge_runtime.errors import SourceError
 from kdedge_runtime.sources import open_source
 from kdedge_runtime.sources.camera import OpenCVConnection
-from kdedge_runtime.sources.latest import LatestFrames
-from kdedge_runtime.sources.live import Backoff, LiveSource
+from kdedge_runtime.sources.latest_frames import LatestFrames
+from kdedge_runtime.sources.live_source import Backoff, LiveSource
 
 QUICK = Backoff(first_s=0.01, longest_s=0.05, patience_s=5)
 
@@ -130,7 +130,7 @@ def test_a_wait_for_a_lost_camera_can_be_stopped(latest: bool) -> None:
 
 
 def test_a_camera_that_hangs_is_released_by_whoever_reads_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdedge_runtime.sources.live._GOODBYE_S", 0.1)
+    monkeypatch.setattr("kdedge_runtime.sources.live_source._GOODBYE_S", 0.1)
     plug, released = Plug(), threading.Event()
 
     class Hanging(PluggedCamera):

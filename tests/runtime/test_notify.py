@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kdedge_runtime.notify import SystemdNotifier
+from kdedge_runtime.sinks.systemd import SystemdNotifier
 
 
 @dataclass
@@ -121,7 +121,7 @@ def test_without_systemd_there_is_no_notifier() -> None:
 
 
 def test_a_real_run_tells_systemd(listener: Listener, model_path: Path) -> None:
-    command = [sys.executable, "-c", "import sys; from kdedge_runtime.cli import main; sys.exit(main())"]
+    command = [sys.executable, "-c", "import sys; from kdedge_runtime.cli.main import main; sys.exit(main())"]
     environment = os.environ | {"NOTIFY_SOCKET": listener.address, "WATCHDOG_USEC": "2000000"}
     ran = subprocess.run(
         [*command, model_path, "--source", "synthetic:", "--max-frames", "40"],
@@ -140,7 +140,7 @@ def test_a_real_run_tells_systemd(listener: Listener, model_path: Path) -> None:
 def test_a_source_that_gives_nothing_is_not_ready(listener: Listener, model_path: Path, tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/1.png").write_bytes(b"no picture")
-    command = [sys.executable, "-c", "import sys; from kdedge_runtime.cli import main; sys.exit(main())"]
+    command = [sys.executable, "-c", "import sys; from kdedge_runtime.cli.main import main; sys.exit(main())"]
     ran = subprocess.run(
         [*command, model_path, "--source", tmp_path / "broken"],
         env=os.environ | {"NOTIFY_SOCKET": listener.address},

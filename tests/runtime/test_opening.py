@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from kdedge_runtime.errors import SourceError
-from kdedge_runtime.sources.opening import opened
+from kdedge_runtime.sources.timed_opening import opened
 
 pytest.importorskip("cv2", reason="videos and streams need OpenCV")
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and named pipes are POSIX's")
-RUN = [sys.executable, "-c", "import sys; from kdedge_runtime.cli import main; sys.exit(main())"]
+RUN = [sys.executable, "-c", "import sys; from kdedge_runtime.cli.main import main; sys.exit(main())"]
 
 
 @pytest.mark.parametrize("kind", ["pipe", "http", "rtsp"])

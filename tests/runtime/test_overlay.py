@@ -5,9 +5,9 @@ import time
 import numpy as np
 import pytest
 
-from kdedge_runtime.caption import Caption
-from kdedge_runtime.colours import heat_ramp
-from kdedge_runtime.overlay import draw_overlay
+from kdedge_runtime.drawing.caption import Caption
+from kdedge_runtime.drawing.colormap import heat_ramp
+from kdedge_runtime.drawing.overlay import draw_overlay
 
 CROP = (140.0, 0.0, 500.0, 360.0)
 GROUND = np.random.default_rng(0).integers(0, 256, (360, 640, 3), dtype=np.uint8)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from kdedge_runtime.errors import SourceError
-from kdedge_runtime.pictures import (
+from kdedge_runtime.util.images import (
     UnreadablePicture,
     decode_picture,
     load_picture,
@@ -304,8 +304,8 @@ def test_a_picture_beyond_the_memory_is_one_skipped_file(tmp_path: Path) -> None
     program = (
         "import resource, sys\n"
         "from pathlib import Path\n"
-        "from kdedge_runtime.process import memory_mb\n"
-        "from kdedge_runtime.sources.picture import PictureSource\n"
+        "from kdedge_runtime.util.process import memory_mb\n"
+        "from kdedge_runtime.sources.image_source import PictureSource\n"
         "pages = int(Path('/proc/self/statm').read_text().split()[0])\n"
         "resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + 100 * 2**20,) * 2)\n"
         "with PictureSource(Path(sys.argv[1])) as source:\n"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kdedge_runtime.pipeline import Ahead
+from kdedge_runtime.stream.prefetch import Ahead
 
 
 def test_items_keep_their_order_and_an_error_comes_after_the_last() -> None:

@@ -9,8 +9,8 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
-from kdedge_runtime.golden import draw_frame
-from kdedge_runtime.plain_graph import keep_output
+from kdedge_runtime.diagnostics.plain_model import keep_output
+from kdedge_runtime.diagnostics.reference_frames import draw_frame
 
 
 def test_logits_stay_and_the_map_is_gone(model_path: Path) -> None:

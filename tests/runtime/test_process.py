@@ -7,12 +7,12 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from kdedge_runtime.process import open_files
+from kdedge_runtime.util.process import open_files
 
 _TAKE_AND_GIVE_BACK = """
 import json
 import numpy as np
-from kdedge_runtime.process import memory_mb, peak_memory_mb
+from kdedge_runtime.util.process import memory_mb, peak_memory_mb
 
 before = memory_mb()
 held = np.ones(50_000_000, dtype=np.uint8)

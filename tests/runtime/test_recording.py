@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdedge_runtime import files
-from kdedge_runtime.cli import main
-from kdedge_runtime.files import staged, write_whole
-from kdedge_runtime.leftovers import scratch_folder
-from kdedge_runtime.sinks.fragments import FragmentWriter
+from kdedge_runtime.cli.main import main
+from kdedge_runtime.sinks.fragmented_mp4 import FragmentWriter
+from kdedge_runtime.util import files
+from kdedge_runtime.util.files import staged, write_whole
+from kdedge_runtime.util.temporary_files import scratch_folder
 
 cv2 = pytest.importorskip("cv2", reason="videos need OpenCV")
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and locks are POSIX's")
-RUN = [sys.executable, "-c", "import sys; from kdedge_runtime.cli import main; sys.exit(main())"]
+RUN = [sys.executable, "-c", "import sys; from kdedge_runtime.cli.main import main; sys.exit(main())"]
 
 
 def frames_of(path: Path) -> list[float]:
@@ -166,7 +166,7 @@ def killed_within(program: str, *arguments: object) -> None:
 
 def test_scratch_of_killed_processes_is_removed_and_that_of_others_is_not(scratch: Path) -> None:
     killed_within(
-        "from kdedge_runtime.leftovers import scratch_folder\n"
+        "from kdedge_runtime.util.temporary_files import scratch_folder\n"
         "with scratch_folder('bundle') as folder:\n"
         "    (folder / 'model.onnx').write_bytes(bytes(1000))\n"
         "    print('ready', flush=True)\n"
@@ -191,7 +191,7 @@ def test_scratch_of_killed_processes_is_removed_and_that_of_others_is_not(scratc
 
 def test_half_written_exports_are_removed_and_those_of_others_are_not(tmp_path: Path) -> None:
     killed_within(
-        "from kdedge_runtime.files import staged\n"
+        "from kdedge_runtime.util.files import staged\n"
         "with staged(Path(sys.argv[1])) as temporary:\n"
         "    temporary.write_bytes(bytes(1000))\n"
         "    print('ready', flush=True)\n"

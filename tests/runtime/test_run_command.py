@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from kdedge_runtime import __version__
-from kdedge_runtime.cli import build_parser, main
+from kdedge_runtime.cli.main import build_parser, main
 
-COMMAND = [sys.executable, "-c", "import sys; from kdedge_runtime.cli import main; sys.exit(main())"]
+COMMAND = [sys.executable, "-c", "import sys; from kdedge_runtime.cli.main import main; sys.exit(main())"]
 
 
 def _lines(path: Path) -> list[dict]:
@@ -188,7 +188,7 @@ def test_a_source_that_gives_out_keeps_what_came_and_exits_5(
     model_path: Path, video: Path, tmp_path: Path, capfd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from kdedge_runtime.errors import SourceError
-    from kdedge_runtime.sources.video import VideoSource
+    from kdedge_runtime.sources.video_source import VideoSource
 
     whole = VideoSource.__iter__
 

@@ -13,19 +13,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdedge_runtime.answer import Answer, read_answer
-from kdedge_runtime.blackbox import Estimate
-from kdedge_runtime.cadence import Cadence
 from kdedge_runtime.errors import KdedgeError, SourceError
+from kdedge_runtime.explainers import Estimate
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.model import Model
-from kdedge_runtime.progress import Progress
-from kdedge_runtime.runner import RunSettings, run, stopped_by_signals
-from kdedge_runtime.sources.frame import Frame
-from kdedge_runtime.sources.latest import LatestFrames
-from kdedge_runtime.sources.picture import PictureSource
+from kdedge_runtime.prediction import Answer, read_answer
+from kdedge_runtime.sources.image_source import PictureSource
+from kdedge_runtime.sources.latest_frames import LatestFrames
+from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.sources.synthetic import SyntheticSource
-from kdedge_runtime.sources.video import VideoSource
+from kdedge_runtime.sources.video_source import VideoSource
+from kdedge_runtime.stream.runner import RunSettings, run, stopped_by_signals
+from kdedge_runtime.stream.schedule import Cadence
+from kdedge_runtime.stream.statistics import Progress
 
 
 class Collector:
@@ -166,7 +166,9 @@ def test_words_speak_of_heat_only_where_there_is_some(
     write_model: Callable[..., Path], red_spot: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[tuple[str, ...]] = []
-    monkeypatch.setattr("kdedge_runtime.overlay.draw_caption", lambda _, caption: written.append(caption.details))
+    monkeypatch.setattr(
+        "kdedge_runtime.drawing.overlay.draw_caption", lambda _, caption: written.append(caption.details)
+    )
     for model in (write_model("a.onnx"), write_model("b.onnx", method="none")):
         run(Model.load(model), Frames(red_spot), [Collector(wants_overlay=True)], RunSettings(class_index=2))
     assert [details[:-1] for details in written] == [("heat: blue",), ()]

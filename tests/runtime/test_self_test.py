@@ -15,15 +15,15 @@ import onnx
 import pytest
 from golden_files import saturating_model, with_golden, with_metadata
 
-from kdedge_runtime import self_test as module
-from kdedge_runtime.board import BoardState
-from kdedge_runtime.checks import Check, bounded, checklist
-from kdedge_runtime.cli import main
+from kdedge_runtime.cli.main import main
 from kdedge_runtime.devices import Budgets, DeviceProfile, load_profile
-from kdedge_runtime.devices.detect import detect_machine
-from kdedge_runtime.golden import record
+from kdedge_runtime.devices.detection import detect_machine
+from kdedge_runtime.diagnostics import self_test as module
+from kdedge_runtime.diagnostics.checklist import Check, bounded, checklist
+from kdedge_runtime.diagnostics.reference_frames import record
+from kdedge_runtime.diagnostics.self_test import advice, self_test
+from kdedge_runtime.diagnostics.system_state import BoardState
 from kdedge_runtime.model import Model
-from kdedge_runtime.self_test import advice, self_test
 
 QEMU = shutil.which("qemu-x86_64") or shutil.which("qemu-x86_64-static")
 CALM = BoardState(50.0, 1500.0, 1500.0, (), (), None)
@@ -196,7 +196,7 @@ def test_a_core_that_saturates_is_caught(tmp_path: Path) -> None:
     path = with_golden(
         with_metadata(saturating_model(tmp_path / "m.onnx"), quantization={"weights": "int8", "reduce_range": False})
     )
-    program = "import sys; from kdedge_runtime.cli import main; sys.exit(main())"
+    program = "import sys; from kdedge_runtime.cli.main import main; sys.exit(main())"
     command = [sys.executable, "-c", program, str(path), "--self-test", "--device", "generic", "--json"]
     done = subprocess.run([str(QEMU), "-cpu", "Haswell", *command], capture_output=True, text=True, check=False)
     assert done.returncode == 4, done.stderr

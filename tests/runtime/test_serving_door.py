@@ -6,7 +6,7 @@ from email.message import Message
 import pytest
 
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.serving import Address, Door
+from kdedge_runtime.server import Address, Door
 
 
 def _headers(**values: str) -> Message:

@@ -11,10 +11,10 @@ from contextlib import ExitStack
 import pytest
 from view_client import ABOUT, HERE, Run, authority, get
 
-from kdedge_runtime.progress import Progress
-from kdedge_runtime.serving import Address, Door
-from kdedge_runtime.serving.places import MOST_PLACES, Places
-from kdedge_runtime.view import Controls, LiveView
+from kdedge_runtime.server import Address, Door
+from kdedge_runtime.server.connection_limits import MOST_PLACES, Places
+from kdedge_runtime.server.live_view import Controls, LiveView
+from kdedge_runtime.stream.statistics import Progress
 
 
 @pytest.fixture
@@ -59,14 +59,14 @@ def assert_cut_off(slow: socket.socket, part: bytes) -> None:
 
 
 def test_a_head_has_one_deadline_however_often_bytes_come(view: LiveView, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdedge_runtime.serving.server.PATIENCE_S", 0.6)
+    monkeypatch.setattr("kdedge_runtime.server.http_server.PATIENCE_S", 0.6)
     with connect(view) as slow:
         slow.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n")
         assert_cut_off(slow, b"X: y\r\n")
 
 
 def test_a_body_has_one_deadline_too(view: LiveView, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdedge_runtime.serving.server.PATIENCE_S", 0.6)
+    monkeypatch.setattr("kdedge_runtime.server.http_server.PATIENCE_S", 0.6)
     head = b"POST /controls HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n"
     with connect(view) as slow:
         slow.sendall(head)

@@ -17,18 +17,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdedge_runtime.answer import Answer
+from kdedge_runtime.drawing.heatmap import HeatStats
 from kdedge_runtime.errors import KdedgeError, MissingDependency, SourceError, UsageError
-from kdedge_runtime.files import UniqueNames, written
-from kdedge_runtime.heat import HeatStats
-from kdedge_runtime.progress import Progress
-from kdedge_runtime.sinks.folder import PictureFolder
-from kdedge_runtime.sinks.jsonl import JsonLines, record
-from kdedge_runtime.sinks.terminal import StatusLine
-from kdedge_runtime.sinks.video import VideoFile
+from kdedge_runtime.prediction import Answer
+from kdedge_runtime.sinks.image_folder import PictureFolder
+from kdedge_runtime.sinks.json_lines import JsonLines, record
+from kdedge_runtime.sinks.status_line import StatusLine
+from kdedge_runtime.sinks.video_file import VideoFile
 from kdedge_runtime.sinks.window import Window
-from kdedge_runtime.sources.frame import Frame, Truth
-from kdedge_runtime.sources.picture import PictureSource
+from kdedge_runtime.sources.image_source import PictureSource
+from kdedge_runtime.sources.source import Frame, Truth
+from kdedge_runtime.stream.statistics import Progress
+from kdedge_runtime.util.files import UniqueNames, written
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -255,7 +255,7 @@ def test_a_restart_on_a_full_disk_keeps_the_film(tmp_path: Path, video: Path, mo
     try:
         (disk / "seen.mp4").write_bytes(video.read_bytes())
         (disk / "filling").write_bytes(bytes(2 * 2**20))
-        program = "from kdedge_runtime.cli import main; raise SystemExit(main())"
+        program = "from kdedge_runtime.cli.main import main; raise SystemExit(main())"
         arguments = [model_path, "--source", video, "-o", disk / "seen.mp4"]
         done = subprocess.run([sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True)
         assert done.returncode == 1

@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdedge_runtime.answer import Answer
-from kdedge_runtime.board import BoardState
-from kdedge_runtime.checks import Check
-from kdedge_runtime.cli import main
+from kdedge_runtime.cli.main import main
+from kdedge_runtime.diagnostics.checklist import Check
+from kdedge_runtime.diagnostics.soak import Sample, Soak, judge, theil_sen
+from kdedge_runtime.diagnostics.system_state import BoardState
 from kdedge_runtime.model import Model
-from kdedge_runtime.process import memory_mb
-from kdedge_runtime.progress import Progress
-from kdedge_runtime.runner import run
-from kdedge_runtime.soak import Sample, Soak, judge, theil_sen
+from kdedge_runtime.prediction import Answer
 from kdedge_runtime.sources import open_source
+from kdedge_runtime.stream.runner import run
+from kdedge_runtime.stream.statistics import Progress
+from kdedge_runtime.util.process import memory_mb
 
 HOUR_S = 3600.0
 CALM = BoardState(50.0, 1500.0, 1500.0, (), (), None)
@@ -149,7 +149,7 @@ def test_a_real_run_that_leaks_fails(model: Model, monkeypatch: pytest.MonkeyPat
     # As in a process of its own: of what other tests have left in this one, the leak may be a small share.
     held_mb = memory_mb()
     if held_mb is not None:
-        monkeypatch.setattr("kdedge_runtime.soak.memory_mb", lambda: 100 + (memory_mb() or 0.0) - held_mb)
+        monkeypatch.setattr("kdedge_runtime.diagnostics.soak.memory_mb", lambda: 100 + (memory_mb() or 0.0) - held_mb)
     assert of in failed(soaked(model, Leak(of=of)))
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from kdedge_runtime.errors import SourceError, UsageError
 from kdedge_runtime.sources import open_source
 from kdedge_runtime.sources.grammar import parse_source
-from kdedge_runtime.sources.loop import Looped
+from kdedge_runtime.sources.looped import Looped
 
 
 @pytest.mark.parametrize(

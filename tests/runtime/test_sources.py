@@ -18,10 +18,10 @@ from PIL import Image
 from kdedge_runtime.errors import SourceError, UsageError
 from kdedge_runtime.sources import open_source
 from kdedge_runtime.sources.camera import without_password
-from kdedge_runtime.sources.latest import LatestFrames
-from kdedge_runtime.sources.live import LiveSource
-from kdedge_runtime.sources.picture import PictureSource
-from kdedge_runtime.sources.video import VideoSource
+from kdedge_runtime.sources.image_source import PictureSource
+from kdedge_runtime.sources.latest_frames import LatestFrames
+from kdedge_runtime.sources.live_source import LiveSource
+from kdedge_runtime.sources.video_source import VideoSource
 
 REFERENCE_VIDEO = Path(__file__).parents[2].parent / "shared" / "data" / "camera-bottles-640x360.mp4"
 
@@ -156,7 +156,7 @@ def test_what_a_damaged_video_lost_is_counted_and_said_in_one_line(tmp_path: Pat
     (tmp_path / "damaged.mp4").write_bytes(content)
     program = (
         "from pathlib import Path\n"
-        "from kdedge_runtime.sources.video import VideoSource\n"
+        "from kdedge_runtime.sources.video_source import VideoSource\n"
         "with VideoSource(Path('damaged.mp4')) as source:\n"
         "    print(len(list(source)), source.unreadable, source.expected)"
     )

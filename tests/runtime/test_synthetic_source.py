@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.sources.frame import Source
 from kdedge_runtime.sources.icons import LABELS
+from kdedge_runtime.sources.source import Source
 from kdedge_runtime.sources.synthetic import SyntheticSource
 
 

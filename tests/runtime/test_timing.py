@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from kdedge_runtime import timing
-from kdedge_runtime.timing import WINDOW, CpuShare, StageTimer, Stopwatch, Tally, fastest_ms, latencies_ms
+from kdedge_runtime.util import timing
+from kdedge_runtime.util.timing import WINDOW, CpuShare, StageTimer, Stopwatch, Tally, fastest_ms, latencies_ms
 
 
 def test_figures_of_known_durations() -> None:
@@ -54,7 +54,7 @@ def test_a_block_that_raises_is_no_sample() -> None:
 
 def test_a_stopwatch_keeps_each_lap(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter([1.0, 1.5, 4.0, 4.25])
-    monkeypatch.setattr("kdedge_runtime.timing.time.perf_counter", lambda: next(seconds))
+    monkeypatch.setattr("kdedge_runtime.util.timing.time.perf_counter", lambda: next(seconds))
     watch = Stopwatch()
     for _ in range(2):
         with watch:

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from kdedge_runtime import typeface
-from kdedge_runtime.caption import Caption
-from kdedge_runtime.overlay import draw_overlay
-from kdedge_runtime.typeface import font, typeface_of
+from kdedge_runtime.drawing import fonts
+from kdedge_runtime.drawing.caption import Caption
+from kdedge_runtime.drawing.fonts import font, typeface_of
+from kdedge_runtime.drawing.overlay import draw_overlay
 
 BEYOND_ASCII = ["Größe", "кошка", "猫"]
-CACHES = (typeface._typeface_beyond_ascii, typeface._is_usable, typeface._tell_once)
+CACHES = (fonts._typeface_beyond_ascii, fonts._is_usable, fonts._tell_once)
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def _fresh() -> Iterator[None]:
 
 
 def notes(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "kdedge_runtime.typeface"]
+    return [record.getMessage() for record in caplog.records if record.name == "kdedge_runtime.drawing.fonts"]
 
 
 def drawn(name: str | None, text: str) -> bytes:
@@ -34,7 +34,7 @@ def drawn(name: str | None, text: str) -> bytes:
 
 @pytest.fixture
 def no_system_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(typeface, "_SYSTEM_FONTS", ("no-such-font-anywhere.ttf",))
+    monkeypatch.setattr(fonts, "_SYSTEM_FONTS", ("no-such-font-anywhere.ttf",))
 
 
 @pytest.mark.parametrize("label", BEYOND_ASCII)
@@ -65,7 +65,7 @@ def test_ascii_asks_for_no_font_of_the_system(monkeypatch: pytest.MonkeyPatch) -
     def refuse(*_: object) -> None:
         raise AssertionError("a font was looked for")
 
-    monkeypatch.setattr(typeface, "_typeface_beyond_ascii", refuse)
+    monkeypatch.setattr(fonts, "_typeface_beyond_ascii", refuse)
     draw_overlay(np.zeros((360, 640, 3), np.uint8), None, (0, 0, 640, 360), Caption("stop", 0.5, ("12 ms old",)))
 
 
@@ -87,17 +87,17 @@ def test_signs_without_a_shape_are_not_missed(caplog: pytest.LogCaptureFixture) 
 
 
 def test_a_font_without_the_letters_beside_a_name_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(typeface, "_SYSTEM_FONTS", ("thai.ttf", "both.ttf"))
-    monkeypatch.setattr(typeface, "font", lambda *_: None)
-    monkeypatch.setattr(typeface, "_has", lambda name, sign: name == "both.ttf" or (name == "thai.ttf" and sign > "~"))
+    monkeypatch.setattr(fonts, "_SYSTEM_FONTS", ("thai.ttf", "both.ttf"))
+    monkeypatch.setattr(fonts, "font", lambda *_: None)
+    monkeypatch.setattr(fonts, "_has", lambda name, sign: name == "both.ttf" or (name == "thai.ttf" and sign > "~"))
     assert typeface_of("แมว") == "both.ttf", "thai.ttf would write boxes for heat: and 50 %"
 
 
 def test_the_font_that_lacks_fewest_is_taken(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     has = {None: "", "one.ttf": "é", "two.ttf": "éß", "three.ttf": "猫"}
-    monkeypatch.setattr(typeface, "_SYSTEM_FONTS", ("one.ttf", "missing.ttf", "two.ttf", "three.ttf"))
-    monkeypatch.setattr(typeface, "_is_usable", has.__contains__)
-    monkeypatch.setattr(typeface, "_has", lambda name, character: character in has[name])
+    monkeypatch.setattr(fonts, "_SYSTEM_FONTS", ("one.ttf", "missing.ttf", "two.ttf", "three.ttf"))
+    monkeypatch.setattr(fonts, "_is_usable", has.__contains__)
+    monkeypatch.setattr(fonts, "_has", lambda name, character: character in has[name])
     assert typeface_of("é") == "one.ttf"
     assert not notes(caplog)
     assert typeface_of("éß猫") == "two.ttf"

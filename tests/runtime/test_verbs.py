@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kdedge_runtime.cli import main
+from kdedge_runtime.cli.main import main
 from kdedge_runtime.devices import load_profile, profile_names, profile_text
 
 
@@ -84,7 +84,7 @@ def test_auto_is_the_device_at_hand(model_path: Path, capsys: pytest.CaptureFixt
 def test_doctor_and_devices_do_not_load_onnxruntime() -> None:
     # It may be what is broken.
     code = (
-        "import sys; from kdedge_runtime.cli import main; main(['--devices']); main(['--devices', 'detect']); "
+        "import sys; from kdedge_runtime.cli.main import main; main(['--devices']); main(['--devices', 'detect']); "
         "main(['--doctor']); assert 'onnxruntime' not in sys.modules and 'numpy' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from golden_files import with_golden, with_metadata
 
-from kdedge_runtime import verbs_of_model
-from kdedge_runtime.bench import bench
 from kdedge_runtime.bundle import format_sums
-from kdedge_runtime.cli import main
+from kdedge_runtime.cli import model_commands
+from kdedge_runtime.cli.main import main
+from kdedge_runtime.diagnostics.benchmark import bench
 
 KEY = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
 """Some public key: that of the first vector of RFC 8032."""
@@ -47,7 +47,7 @@ def test_the_model_that_would_run_is_tested(bundle: Path, capsys: pytest.Capture
 def test_both_models_are_measured(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(verbs_of_model, "bench", partial(bench, runs=2))
+    monkeypatch.setattr(model_commands, "bench", partial(bench, runs=2))
     assert main([str(bundle), "--bench", "--json"]) == 0
     names = {timing["name"] for timing in json.loads(capsys.readouterr().out)["timings"]}
     assert names == {"fp32", "fp32 without map", "int8", "int8 without map"}

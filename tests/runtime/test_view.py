@@ -18,17 +18,17 @@ import pytest
 from PIL import Image
 from view_client import ABOUT, HERE, Run, an_answer, authority, get, post, shown_now
 
-from kdedge_runtime.answer import Answer
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.model import Model
-from kdedge_runtime.pictures import jpeg
-from kdedge_runtime.progress import Progress
-from kdedge_runtime.runner import RunSettings, run
-from kdedge_runtime.serving import Address, Door
-from kdedge_runtime.sources.picture import PictureSource
-from kdedge_runtime.view import Controls, LiveView
-from kdedge_runtime.view.board import Board
-from kdedge_runtime.view.history import History
+from kdedge_runtime.prediction import Answer
+from kdedge_runtime.server import Address, Door
+from kdedge_runtime.server.live_view import Controls, LiveView
+from kdedge_runtime.server.live_view.history import History
+from kdedge_runtime.server.live_view.latest_frame import Board
+from kdedge_runtime.sources.image_source import PictureSource
+from kdedge_runtime.stream.runner import RunSettings, run
+from kdedge_runtime.stream.statistics import Progress
+from kdedge_runtime.util.images import jpeg
 
 
 def test_the_page_loads_nothing_from_elsewhere_and_runs_no_script_but_its_own(view: LiveView) -> None:
@@ -191,7 +191,7 @@ def test_fifty_viewers_are_served_by_one_encoding_of_each_picture(
         encoded.append(quality)
         return jpeg(picture, quality)
 
-    monkeypatch.setattr("kdedge_runtime.view.board.jpeg", counted)
+    monkeypatch.setattr("kdedge_runtime.server.live_view.latest_frame.jpeg", counted)
     host, port = authority(view).split(":")
     with Run(view, progress) as run, ExitStack() as stack:
         viewers = []
@@ -234,10 +234,10 @@ def test_a_picture_that_cannot_be_encoded_ends_its_stream_only(
     view: LiveView, progress: Progress, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def out_of_memory(picture: np.ndarray, quality: int) -> bytes:
-        monkeypatch.setattr("kdedge_runtime.view.board.jpeg", jpeg)
+        monkeypatch.setattr("kdedge_runtime.server.live_view.latest_frame.jpeg", jpeg)
         raise MemoryError
 
-    monkeypatch.setattr("kdedge_runtime.view.board.jpeg", out_of_memory)
+    monkeypatch.setattr("kdedge_runtime.server.live_view.latest_frame.jpeg", out_of_memory)
     host, port = authority(view).split(":")
     ends = []
     with Run(view, progress):
@@ -287,7 +287,7 @@ def test_health_follows_the_answers() -> None:
 def test_health_is_served(view: LiveView, monkeypatch: pytest.MonkeyPatch) -> None:
     response, body = get(view, "/health")
     assert (response.status, json.loads(body)["status"]) == (200, "ok")
-    monkeypatch.setattr("kdedge_runtime.view.board.FRESH_S", 0.0)
+    monkeypatch.setattr("kdedge_runtime.server.live_view.latest_frame.FRESH_S", 0.0)
     response, body = get(view, "/health")
     assert (response.status, json.loads(body)["status"]) == (503, "stalled")
 
@@ -300,7 +300,7 @@ def test_a_fault_of_our_own_is_logged_and_a_client_that_goes_away_is_not(
         def fail(*_: object, fault: Exception = fault) -> None:
             raise fault
 
-        monkeypatch.setattr("kdedge_runtime.view.server._Site.metrics", fail)
+        monkeypatch.setattr("kdedge_runtime.server.live_view.view_server._Site.metrics", fail)
         with pytest.raises(http.client.RemoteDisconnected):
             get(view, "/metrics.json")
         assert ("A request was not answered" in caplog.text and "a fault" in caplog.text) == told

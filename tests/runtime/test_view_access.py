@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from view_client import ABOUT, ask, authority, get, post
 
-from kdedge_runtime.cli import main
-from kdedge_runtime.serving import Address, Door
-from kdedge_runtime.view import Controls, LiveView
+from kdedge_runtime.cli.main import main
+from kdedge_runtime.server import Address, Door
+from kdedge_runtime.server.live_view import Controls, LiveView
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_what_a_question_carries_is_not_taken_for_the_next_one(view: LiveView) -
 @pytest.fixture
 def exposed(controls: Controls, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveView]:
     """A view with a token; it listens here only, so that a test opens nothing to the network."""
-    monkeypatch.setattr("kdedge_runtime.serving.guesses.PAUSE_S", 0.0)
+    monkeypatch.setattr("kdedge_runtime.server.failed_logins.PAUSE_S", 0.0)
     with LiveView(Door(Address("127.0.0.1", 0), "t" * 24), ABOUT, controls) as opened:
         yield opened
 
@@ -121,7 +121,7 @@ def test_the_cookie_lives_for_a_day(exposed: LiveView) -> None:
 def test_wrong_tokens_are_slowed_and_logged_and_no_token_is_not(
     exposed: LiveView, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("kdedge_runtime.serving.guesses.PAUSE_S", 0.3)
+    monkeypatch.setattr("kdedge_runtime.server.failed_logins.PAUSE_S", 0.3)
     started = time.monotonic()
     assert get(exposed, "/metrics.json")[0].status == 401
     assert time.monotonic() - started < 0.3

@@ -17,11 +17,11 @@ from view_client import ABOUT, HERE, an_answer
 
 from kdedge_runtime.feedback import FeedbackStore
 from kdedge_runtime.model import Model
-from kdedge_runtime.progress import Progress
-from kdedge_runtime.runner import run
-from kdedge_runtime.serving import Address, Door
-from kdedge_runtime.sources.frame import Frame
-from kdedge_runtime.view import Controls, Feedback, LiveView
+from kdedge_runtime.server import Address, Door
+from kdedge_runtime.server.live_view import Controls, Feedback, LiveView
+from kdedge_runtime.sources.source import Frame
+from kdedge_runtime.stream.runner import run
+from kdedge_runtime.stream.statistics import Progress
 
 DESK = {"viewport": {"width": 1280, "height": 860}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
@@ -284,7 +284,7 @@ def test_a_picture_that_stays_for_long_can_still_be_judged(
     chromium: Any, controls: Controls, store: FeedbackStore, progress: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As with `--cadence on-change` while nothing changes: all frames are answered, none is drawn."""
-    monkeypatch.setattr("kdedge_runtime.view.server.PATIENCE_S", 0.3)
+    monkeypatch.setattr("kdedge_runtime.server.live_view.view_server.PATIENCE_S", 0.3)
     ended, drawn = threading.Event(), []
     with LiveView(HERE, ABOUT, controls, Feedback(store, "cd" * 32)) as view:
 

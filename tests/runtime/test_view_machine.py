@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from kdedge_runtime.board import BoardState
-from kdedge_runtime.view.machine import Machine
+from kdedge_runtime.diagnostics.system_state import BoardState
+from kdedge_runtime.server.live_view.machine_state import Machine
 
 COOL, HOT = BoardState(40.0, None, None, (), (), None), BoardState(85.0, 600.0, 2400.0, ("throttled",), (), 3)
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 from view_client import Run, an_answer, get
 
-from kdedge_runtime.board import BoardState
-from kdedge_runtime.progress import Progress
-from kdedge_runtime.view import LiveView
-from kdedge_runtime.view.machine import MachineState
-from kdedge_runtime.view.prometheus import exposition
+from kdedge_runtime.diagnostics.system_state import BoardState
+from kdedge_runtime.server.live_view import LiveView
+from kdedge_runtime.server.live_view.machine_state import MachineState
+from kdedge_runtime.server.live_view.prometheus import exposition
+from kdedge_runtime.stream.statistics import Progress
 
 parser = pytest.importorskip("prometheus_client.parser", reason="the format is checked with prometheus_client")
 

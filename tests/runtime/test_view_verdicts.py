@@ -12,10 +12,10 @@ from PIL import Image
 from view_client import ABOUT, HERE, MAP, Run, an_answer, get, post, shown_now
 
 from kdedge_runtime.feedback import FeedbackStore
-from kdedge_runtime.progress import Progress
-from kdedge_runtime.sources.frame import Frame
-from kdedge_runtime.view import Controls, Feedback, LiveView
-from kdedge_runtime.view.shown import Shown
+from kdedge_runtime.server.live_view import Controls, Feedback, LiveView
+from kdedge_runtime.server.live_view.sent_frames import Shown
+from kdedge_runtime.sources.source import Frame
+from kdedge_runtime.stream.statistics import Progress
 
 
 def test_a_verdict_is_about_the_frame_that_was_on_the_screen(

@@ -17,12 +17,12 @@ import pytest
 
 from kdedge_runtime.errors import MissingDependency, ModelFileError, UsageError
 from kdedge_runtime.model import Model
-from kdedge_runtime.serving import Address, Door
-from kdedge_runtime.serving.tls import certified, self_signed
-from kdedge_runtime.web import assets
-from kdedge_runtime.web.assets import onnxruntime_web, unpack
-from kdedge_runtime.web.required import with_required_input
-from kdedge_runtime.web.server import WebServer, about_model
+from kdedge_runtime.server import Address, Door
+from kdedge_runtime.server.browser import web_runtime
+from kdedge_runtime.server.browser.page_server import WebServer, about_model
+from kdedge_runtime.server.browser.required_input import with_required_input
+from kdedge_runtime.server.browser.web_runtime import onnxruntime_web, unpack
+from kdedge_runtime.server.tls import certified, self_signed
 
 WASM = b"\0asm" + bytes(2000)
 
@@ -34,7 +34,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "ort.wasm.bundle.min.mjs").write_text("export {};")
     (folder / "ort-wasm-simd-threaded.wasm.gz").write_bytes(gzip.compress(WASM))
-    monkeypatch.setattr("kdedge_runtime.web.server.onnxruntime_web", lambda: onnxruntime_web(folder))
+    monkeypatch.setattr("kdedge_runtime.server.browser.page_server.onnxruntime_web", lambda: onnxruntime_web(folder))
     return folder
 
 
@@ -140,7 +140,7 @@ def test_only_the_very_package_is_unpacked(tmp_path: Path) -> None:
 
 def test_the_make_target_and_the_module_name_the_same_package() -> None:
     makefile = (Path(__file__).parents[2] / "Makefile").read_text()
-    assert f"npm pack --silent {assets.PACKAGE} " in makefile
+    assert f"npm pack --silent {web_runtime.PACKAGE} " in makefile
 
 
 def test_a_certificate_is_made_for_other_machines(stand_in: Path, model: Model) -> None:
@@ -184,4 +184,4 @@ def test_the_wheel_holds_the_pages_and_stays_small_unless_onnxruntime_web_is_pac
     assert {"view/page.html", "view/view.js", "web/app.js", "serving/theme.css"} <= sizes.keys()
     packed = {name for name in sizes if name.startswith("web/ort/")}
     assert sum(size for name, size in sizes.items() if name not in packed) < 2_000_000
-    assert ("web/ort/ort.wasm.bundle.min.mjs" in packed) == (assets.FOLDER / "ort.wasm.bundle.min.mjs").is_file()
+    assert ("web/ort/ort.wasm.bundle.min.mjs" in packed) == (web_runtime.FOLDER / "ort.wasm.bundle.min.mjs").is_file()

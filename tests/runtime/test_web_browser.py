@@ -12,17 +12,17 @@ import pytest
 from browser import browser, open_page
 from PIL import Image, PngImagePlugin
 
-from kdedge_runtime.colours import heat_ramp
+from kdedge_runtime.drawing.colormap import heat_ramp
+from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay, SteadyScale, display_heat, peak
+from kdedge_runtime.drawing.overlay import draw_overlay
 from kdedge_runtime.errors import MissingDependency
-from kdedge_runtime.heat import UNMEASURED, MapDisplay, SteadyScale, display_heat, peak
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.model import Model
-from kdedge_runtime.overlay import draw_overlay
-from kdedge_runtime.pictures import read_picture
 from kdedge_runtime.preprocess import fit
-from kdedge_runtime.serving import Address, Door
-from kdedge_runtime.web.assets import onnxruntime_web
-from kdedge_runtime.web.server import WebServer
+from kdedge_runtime.server import Address, Door
+from kdedge_runtime.server.browser.page_server import WebServer
+from kdedge_runtime.server.browser.web_runtime import onnxruntime_web
+from kdedge_runtime.util.images import read_picture
 
 FILM = Path(__file__).parents[3] / "shared" / "data" / "camera-bottles-640x360.mp4"
 LATEST = """async () => {
