@@ -45,8 +45,8 @@ def add_saliency(
 ) -> Saliency:
     """Add `class_index` (int64 `[1]`, -1: the top class), `explained_class` (int64 `[N]`) and `saliency_map`.
 
-    The map is float32 `[N, h, w]`, raw; `kdedge_export.onnx_import.graph_methods` names its methods. ReciproCAM runs the
-    tail on the features of one map position at a time (Byun and Lee, CVPR workshops 2024, eq. 1). The logit of no
+    The map is float32 `[N, h, w]`, raw; `kdedge_export.onnx_import.graph_methods` names its methods. ReciproCAM runs
+    the tail on the features of one map position at a time (Byun and Lee, CVPR workshops 2024, eq. 1). The logit of no
     features at all is subtracted, so that the sign is meaningful. For pooling and one dense layer it equals Grad-CAM.
     Tokens outside the image grid, such as a class token, are in every run (Byun and Lee, 2023, arXiv:2310.02588).
 
