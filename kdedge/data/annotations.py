@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kdedge.data.samples import Sample
+from kdedge_runtime.boxes import box_mask, boxes_at_input
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.preprocess import fit
-from kdedge_runtime.util.boxes import box_mask, boxes_at_input
 from kdedge_runtime.util.images import PICTURE_SUFFIXES, open_picture, upright_size
 
 __all__ = ["BOXES", "boxes_beside", "object_masks", "read_boxes"]

@@ -17,9 +17,9 @@ from kdedge.models.trained_model import load_trained
 from kdedge.pipelines.model_export import export_model
 from kdedge.pipelines.model_validation import Validation, validate_model
 from kdedge.training.training_run import Audience, Request, start_run
+from kdedge_export.candidates import TITLES, Role
 from kdedge_export.metrics import agreement
 from kdedge_export.torch_export import deploy
-from kdedge_export.validate.candidates import TITLES, Role
 from kdedge_runtime import Model
 from kdedge_runtime.devices import load_profile
 from kdedge_runtime.errors import KdedgeError, UsageError

@@ -5,7 +5,7 @@ import numpy as np
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.inspect.layer_attribution import last_layer
 from kdedge_export.onnx_graph.graph_index import GraphView, Probe
-from kdedge_export.onnx_import.graph_input import example_feed, image_port
+from kdedge_export.onnx_graph.graph_input import example_feed, image_port
 from kdedge_export.onnx_import.model_loading import load_file
 from kdedge_runtime import Model
 from kdedge_runtime.errors import UsageError

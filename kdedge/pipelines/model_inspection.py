@@ -13,7 +13,7 @@ from kdedge_export.inspect.layer_attribution import Decision, decide
 from kdedge_export.inspect.layer_timing import LayerTimes, time_layers
 from kdedge_export.inspect.structure import Structure, structure_of
 from kdedge_export.onnx_graph.graph_index import Array, GraphView
-from kdedge_export.onnx_import.graph_input import example_feed, image_port
+from kdedge_export.onnx_graph.graph_input import example_feed, image_port
 from kdedge_export.onnx_import.logits_output import count_classes
 from kdedge_export.onnx_import.model_loading import load_file
 from kdedge_runtime import Model

@@ -18,6 +18,7 @@ from kdedge.pipelines.origins import as_model_classes, pictures_of
 from kdedge.pipelines.run_teacher import find_teacher
 from kdedge.pipelines.temperature_fit import fitting_half
 from kdedge.pipelines.validation_images import read_validation_side
+from kdedge_export.candidates import Role
 from kdedge_export.inspect.structure import structure_of
 from kdedge_export.torch_export import deploy
 from kdedge_export.validate import (
@@ -31,7 +32,6 @@ from kdedge_export.validate import (
     validate,
     write_report,
 )
-from kdedge_export.validate.candidates import Role
 from kdedge_export.validate.check import applicable, not_shown
 from kdedge_runtime import Model
 from kdedge_runtime.devices import Budgets, DeviceProfile, load_profile

@@ -9,8 +9,8 @@ import onnx
 
 from kdedge_export.inspect.structure import structure_of
 from kdedge_export.onnx_graph.graph_index import GraphView, session_of
+from kdedge_export.onnx_graph.graph_input import example_feed, image_port
 from kdedge_export.onnx_import import ExplainedFile, Geometry, PixelInput, explain_file, read_labels
-from kdedge_export.onnx_import.graph_input import example_feed, image_port
 from kdedge_export.onnx_import.graph_methods import Method
 from kdedge_export.onnx_import.model_loading import load_file, unread_inputs
 from kdedge_runtime.errors import UsageError

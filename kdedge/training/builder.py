@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from kdedge.config.training_recipe import Recipe
-from kdedge.losses.objective import Objective
 from kdedge.models.init_from_teacher import Inherited, inherit
 from kdedge.models.model_registry import build, head_tensors
 from kdedge.models.model_spec import ModelSpec
@@ -21,6 +20,7 @@ from kdedge.training.evaluator import Examiner
 from kdedge.training.image_store import Images
 from kdedge.training.instrumented_model import Watched
 from kdedge.training.layer_pairs import channels, pair_layers
+from kdedge.training.objective import Objective
 from kdedge.training.step import Learner
 from kdedge.training.sync_batch_norm import synchronise
 from kdedge.training.teachers.targets import AskTeacher, Guidance, NoTeacher, Remembered, classes_to_keep

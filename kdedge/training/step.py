@@ -8,12 +8,12 @@ from torch.optim import SGD
 
 from kdedge.config.training_recipe import Recipe
 from kdedge.losses.loss_inputs import Answer, Lesson
-from kdedge.losses.objective import Objective
 from kdedge.training.compute_device import Compute
 from kdedge.training.cuda_graphs import Replayed
 from kdedge.training.distributed import Group
 from kdedge.training.instrumented_model import Watched
 from kdedge.training.layer_pairs import projections
+from kdedge.training.objective import Objective
 
 __all__ = ["Learner"]
 

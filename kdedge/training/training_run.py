@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Protocol
 
 from kdedge.config.defaults import check_map_size
-from kdedge.config.plan_summary import describe
-from kdedge.config.resolution import choose_network, draft_recipe, settle_recipe
 from kdedge.config.train_config import Request, plan_for
 from kdedge.config.training_recipe import Recipe
 from kdedge.data import Collection, scan, subset
@@ -32,6 +30,8 @@ from kdedge.training.compute_device import Compute, choose_compute
 from kdedge.training.distributed import Group, join_group
 from kdedge.training.image_store import Images, images_for_testing, training_images
 from kdedge.training.interruption import stop_requests
+from kdedge.training.plan_summary import describe
+from kdedge.training.resolution import choose_network, draft_recipe, settle_recipe
 from kdedge.training.teachers.teacher_cache import AnswerCache
 from kdedge.training.teachers.teacher_loading import (
     as_teacher,

@@ -14,10 +14,12 @@ from typing import Any, Literal, get_args
 from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay
 from kdedge_runtime.errors import ModelFileError
 
-__all__ = ["MOST_CELLS", "SCHEMA", "ImageInput", "Interpolation", "Metadata", "Outputs", "Resize"]
+__all__ = ["MOST_CELLS", "SCHEMA", "TOP_CLASS", "ImageInput", "Interpolation", "Metadata", "Outputs", "Resize"]
 
 SCHEMA = 1
 PREFIX = "kdedge."
+TOP_CLASS = -1
+"""Default of the graph input `class_index`: explain the top class of each sample."""
 MOST_CELLS = 4_000_000
 """Largest number of cells of a saliency map."""
 _LONGEST_REASON = 200

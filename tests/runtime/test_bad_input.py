@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_recording import frames_of
+from video_frames import frames_of
 
 from kdedge_runtime.cli.main import main
 from kdedge_runtime.errors import KdedgeError

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from kdedge_runtime.boxes import box_mask, boxes_at_input
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.preprocess import fit
-from kdedge_runtime.util.boxes import box_mask, boxes_at_input
 
 BOXES = np.array([[2.0, 1.0, 5.0, 3.0]], dtype=np.float32)
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kdedge_export.onnx_graph.graph_index import Array, GraphView
+from kdedge_export.onnx_graph.graph_input import Port
 from kdedge_export.onnx_graph.spatial.coordinates import follow_places
 from kdedge_export.onnx_graph.spatial.spatial_grid import Grid, grid_of
 from kdedge_export.onnx_graph.spatial.target_candidates import find_candidates, has_weights
-from kdedge_export.onnx_import.graph_input import Port
 
 __all__ = ["Layer", "chosen", "layers_with_cells"]
 

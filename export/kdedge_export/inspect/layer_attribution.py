@@ -23,9 +23,9 @@ from kdedge_export.inspect.max_pool_gradient import max_pool
 from kdedge_export.onnx_graph.autodiff import CannotDifferentiate, gradients
 from kdedge_export.onnx_graph.builder import PREFIX, Builder
 from kdedge_export.onnx_graph.graph_index import Array, GraphView, Probe, run_graph
+from kdedge_export.onnx_graph.graph_input import image_port
 from kdedge_export.onnx_graph.spatial.target_candidates import attentions
 from kdedge_export.onnx_import.feature_edit import DELTA, FEATURES, MASK, with_edited_features
-from kdedge_export.onnx_import.graph_input import image_port
 from kdedge_export.onnx_import.logits_output import find_answer
 
 __all__ = ["Channel", "Decision", "Stage", "Way", "decide", "last_layer"]

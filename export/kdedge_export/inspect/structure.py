@@ -8,8 +8,8 @@ import onnx
 from onnx import shape_inference
 
 from kdedge_export.onnx_graph.graph_index import GraphView, run_graph
+from kdedge_export.onnx_graph.graph_input import example_feed, image_port
 from kdedge_export.onnx_graph.node_attributes import attributes
-from kdedge_export.onnx_import.graph_input import example_feed, image_port
 
 __all__ = ["Layer", "Structure", "structure_of"]
 

@@ -235,7 +235,7 @@ def pointing_game(maps: Floats, masks: Flags) -> Scores:
 
     Args:
         maps: `[N, H, W]`, upsampled to the picture.
-        masks: bool `[N, H, W]`, True on the object (see `kdedge_runtime.util.boxes`).
+        masks: bool `[N, H, W]`, True on the object (see `kdedge_runtime.boxes`).
     """
     peaks = maps == maps.max(axis=(1, 2), keepdims=True)
     return _share((peaks & masks).sum(axis=(1, 2)), peaks.sum(axis=(1, 2)))

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kdedge_export.candidates import Role, origin
 from kdedge_export.metrics import agreement
 from kdedge_export.metrics.confidence import CORRELATION, SHARE, Interval, mean_interval
 from kdedge_export.metrics.torch_predictions import Predictions
-from kdedge_export.validate.candidates import Role, origin
 from kdedge_runtime.util.arrays import Integers
 
 __all__ = ["ClassRow", "class_rows"]

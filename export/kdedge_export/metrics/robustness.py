@@ -9,11 +9,11 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image, ImageFilter
 
+from kdedge_export.candidates import Role
 from kdedge_export.metrics import agreement
 from kdedge_export.metrics.comparison import pair_pearson
 from kdedge_export.metrics.confidence import CORRELATION, SHARE, Interval, mean_interval
 from kdedge_export.metrics.torch_predictions import Predictions, TorchModel, predict
-from kdedge_export.validate.candidates import Role
 from kdedge_runtime import Model
 from kdedge_runtime.util.arrays import Integers, Pixels
 

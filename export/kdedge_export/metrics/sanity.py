@@ -18,13 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kdedge_export.candidates import Role
 from kdedge_export.metrics import agreement
 from kdedge_export.metrics.confidence import SHARE, Interval, mean_interval
 from kdedge_export.metrics.torch_predictions import TorchModel, predict
 from kdedge_export.saliency import ByCells, Dense, Head
 from kdedge_export.saliency.tracing import trace
 from kdedge_export.torch_export.wrappers import Deployed
-from kdedge_export.validate.candidates import Role
 from kdedge_runtime import Model
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 

@@ -11,8 +11,9 @@ from torch import nn
 from kdedge_export.metrics.file_predictions import Batch, Predictions, batch_size, batches, gather, run_file
 from kdedge_export.saliency.methods import METHODS, PixelMethod
 from kdedge_export.saliency.tracing import evaluating
-from kdedge_export.torch_export.wrappers import TOP_CLASS, Deployed, Plain
+from kdedge_export.torch_export.wrappers import Deployed, Plain
 from kdedge_runtime import Model
+from kdedge_runtime.metadata import TOP_CLASS
 from kdedge_runtime.util.arrays import Integers, Pixels
 
 __all__ = ["Predictions", "TorchModel", "at_once", "predict", "weight_bytes"]

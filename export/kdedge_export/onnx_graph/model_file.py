@@ -8,9 +8,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from kdedge_export import __version__
-from kdedge_export.torch_export.wrappers import TOP_CLASS
 from kdedge_runtime.diagnostics.reference_frames import record
-from kdedge_runtime.metadata import Metadata
+from kdedge_runtime.metadata import TOP_CLASS, Metadata
 from kdedge_runtime.util.files import staged
 
 __all__ = ["save_model"]

@@ -9,8 +9,8 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from kdedge_export.torch_export.wrappers import TOP_CLASS
 from kdedge_runtime.int8_arithmetic import sum_exactly
+from kdedge_runtime.metadata import TOP_CLASS
 from kdedge_runtime.util.arrays import Pixels
 from kdedge_runtime.util.timing import latencies_ms
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.onnx_graph.graph_index import Array, GraphView, run_graph, subgraphs
+from kdedge_export.onnx_graph.graph_input import Port, example_feed, image_port
+from kdedge_export.onnx_graph.pooling import pooled_axes
 from kdedge_export.onnx_graph.spatial.feature_tensors import find_features, named_features
-from kdedge_export.onnx_import.graph_input import Port, example_feed, image_port
 from kdedge_export.onnx_import.logits_output import RESHAPING, ROUNDING
-from kdedge_export.onnx_import.pooling import pooled_axes
-from kdedge_export.saliency.spatial_layout import Layout
+from kdedge_export.spatial_layout import Layout
 
 __all__ = ["Anatomy", "dissect"]
 

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 
 from kdedge_export.onnx_graph.builder import Builder
-from kdedge_export.saliency.spatial_layout import Layout
+from kdedge_export.spatial_layout import Layout
 from kdedge_runtime.errors import UsageError
 
 __all__ = ["DEFAULT", "RECIPROCAM", "TITLES", "Cells", "Method", "add_cells", "as_method"]

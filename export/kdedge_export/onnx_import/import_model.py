@@ -13,8 +13,8 @@ from kdedge_export.errors import HeadNotSupported
 from kdedge_export.metrics.map_displacement import measure_display
 from kdedge_export.onnx_graph.builder import Builder
 from kdedge_export.onnx_graph.graph_index import GraphView
+from kdedge_export.onnx_graph.graph_input import example_feed, image_port
 from kdedge_export.onnx_import.classifier_graph import Anatomy, dissect
-from kdedge_export.onnx_import.graph_input import example_feed, image_port
 from kdedge_export.onnx_import.graph_methods import RECIPROCAM, Method
 from kdedge_export.onnx_import.label_names import labels_of_props
 from kdedge_export.onnx_import.logits_output import find_answer, with_two_classes
@@ -22,13 +22,13 @@ from kdedge_export.onnx_import.map_check import CONFIRMED, check_map
 from kdedge_export.onnx_import.model_loading import load_file
 from kdedge_export.onnx_import.output_check import check_other_size, check_outputs
 from kdedge_export.onnx_import.preprocessing import Geometry, PixelInput, add_logits, image_input, put_front
-from kdedge_export.onnx_import.saliency_nodes import TOP_CLASS, Saliency, add_saliency, explained_logits
+from kdedge_export.onnx_import.saliency_nodes import Saliency, add_saliency, explained_logits
 from kdedge_export.onnx_import.usage_checks import OUTPUTS, has_map, require_fit, require_use
 from kdedge_runtime import Model
 from kdedge_runtime.diagnostics.reference_frames import record
 from kdedge_runtime.drawing.heatmap import MapDisplay
 from kdedge_runtime.errors import ModelFileError, UsageError
-from kdedge_runtime.metadata import ImageInput, Metadata, Outputs
+from kdedge_runtime.metadata import TOP_CLASS, ImageInput, Metadata, Outputs
 from kdedge_runtime.util.files import file_sha256, staged
 
 __all__ = ["ExplainedFile", "explain_file"]

@@ -14,9 +14,9 @@ import onnx
 from numpy.typing import NDArray
 
 from kdedge_export.onnx_graph.graph_index import Array, Probe
+from kdedge_export.onnx_graph.graph_input import example_feed
 from kdedge_export.onnx_import.classifier_graph import Anatomy
 from kdedge_export.onnx_import.feature_edit import DELTA, FEATURES, MASK, with_edited_features
-from kdedge_export.onnx_import.graph_input import example_feed
 from kdedge_export.onnx_import.graph_methods import RECIPROCAM
 from kdedge_export.onnx_import.numpy_methods import map_by_definition
 from kdedge_export.onnx_import.saliency_nodes import Saliency

@@ -7,7 +7,7 @@ import onnx
 from onnx import inliner, version_converter
 
 from kdedge_export.onnx_graph.graph_index import GraphView, run_graph
-from kdedge_export.onnx_import.graph_input import example_feed, image_port
+from kdedge_export.onnx_graph.graph_input import example_feed, image_port
 from kdedge_runtime.errors import ModelFileError
 from kdedge_runtime.model import refuse_bundle
 from kdedge_runtime.onnx_session import first_line

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdedge_export.onnx_graph.graph_index import Array
-from kdedge_export.saliency.spatial_layout import Layout
+from kdedge_export.spatial_layout import Layout
 
 __all__ = ["map_by_definition"]
 

@@ -7,8 +7,8 @@ import onnx
 
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.onnx_graph.graph_index import Array, Probe
+from kdedge_export.onnx_graph.graph_input import example_feed
 from kdedge_export.onnx_import.classifier_graph import Anatomy
-from kdedge_export.onnx_import.graph_input import example_feed
 from kdedge_export.onnx_import.preprocessing import PixelInput, normalised
 from kdedge_runtime.errors import KdedgeError, ModelFileError
 from kdedge_runtime.metadata import ImageInput

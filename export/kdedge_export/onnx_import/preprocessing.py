@@ -11,9 +11,9 @@ from onnx import TensorProto, helper
 
 from kdedge_export.onnx_graph.builder import Builder
 from kdedge_export.onnx_graph.graph_index import Array, subgraphs
+from kdedge_export.onnx_graph.graph_input import Port
 from kdedge_export.onnx_graph.node_attributes import attributes
 from kdedge_export.onnx_import.classifier_graph import Anatomy
-from kdedge_export.onnx_import.graph_input import Port
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.metadata import ImageInput, Resize
 from kdedge_runtime.util.arrays import Pixels

@@ -5,8 +5,8 @@ import numpy as np
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.onnx_graph.builder import PREFIX, Builder
 from kdedge_export.onnx_graph.graph_index import GraphView, shapes_of
+from kdedge_export.onnx_graph.graph_input import example_feed
 from kdedge_export.onnx_import.classifier_graph import Anatomy
-from kdedge_export.onnx_import.graph_input import example_feed
 
 __all__ = ["reciprocam"]
 

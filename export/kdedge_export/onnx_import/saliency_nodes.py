@@ -14,12 +14,9 @@ from kdedge_export.onnx_graph.node_attributes import attributes
 from kdedge_export.onnx_import.classifier_graph import Anatomy
 from kdedge_export.onnx_import.graph_methods import DEFAULT, RECIPROCAM, TITLES, Cells, Method, add_cells
 from kdedge_export.onnx_import.reciprocam import reciprocam
-from kdedge_export.saliency.spatial_layout import Layout
+from kdedge_export.spatial_layout import Layout
 
-__all__ = ["TOP_CLASS", "Saliency", "add_saliency", "explained_logits"]
-
-TOP_CLASS = -1
-"""The class index that stands for each image's top class."""
+__all__ = ["Saliency", "add_saliency", "explained_logits"]
 
 
 @dataclass(frozen=True)

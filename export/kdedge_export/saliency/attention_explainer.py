@@ -11,9 +11,9 @@ from kdedge_export.errors import HeadNotSupported
 from kdedge_export.saliency.autograd_head import grids_of, nothing_zero
 from kdedge_export.saliency.explained_model import ExplainedModel, Look, gradients
 from kdedge_export.saliency.methods import AttentionMethod
-from kdedge_export.saliency.spatial_layout import Layout, layout_of
 from kdedge_export.saliency.tracing import evaluating, trace
 from kdedge_export.saliency.unfused_attention import plain_attention
+from kdedge_export.spatial_layout import Layout, layout_of
 
 __all__ = ["ByAttention"]
 

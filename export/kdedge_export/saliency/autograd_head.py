@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.saliency.spatial_layout import Layout, grids_below, layout_of
 from kdedge_export.saliency.tracing import Trace, evaluating, trace
+from kdedge_export.spatial_layout import Layout, grids_below, layout_of
 from kdedge_runtime.errors import UsageError
 
 __all__ = ["Tail", "find_tail", "grids_of", "named_tail", "nothing_zero"]

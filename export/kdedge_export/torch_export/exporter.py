@@ -20,7 +20,8 @@ from kdedge_export.onnx_graph.head_nodes import downstream, last_layer_and_map
 from kdedge_export.saliency import ByCells, Head
 from kdedge_export.torch_export.autograd_trace import traced
 from kdedge_export.torch_export.export_errors import told_refusals
-from kdedge_export.torch_export.wrappers import TOP_CLASS, Deployed, Plain
+from kdedge_export.torch_export.wrappers import Deployed, Plain
+from kdedge_runtime.metadata import TOP_CLASS
 
 __all__ = ["ExportedGraph", "export_graph"]
 

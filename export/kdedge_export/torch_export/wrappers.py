@@ -11,10 +11,7 @@ from kdedge_export.torch_export.export_errors import told_refusals
 from kdedge_export.torch_export.normalization import Normalise
 from kdedge_runtime.metadata import ImageInput, Outputs
 
-__all__ = ["TOP_CLASS", "Deployed", "Plain", "deploy"]
-
-TOP_CLASS = -1
-"""The class index that stands for each image's top class."""
+__all__ = ["Deployed", "Plain", "deploy"]
 
 
 class Deployed(nn.Module):

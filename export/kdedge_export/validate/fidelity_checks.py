@@ -1,13 +1,13 @@
 """Checks of what a file keeps of the student: its answers, its probabilities, and its maps of every class."""
 
+from kdedge_export.candidates import Role
 from kdedge_export.metrics.comparison import Comparison, MapComparison
 from kdedge_export.metrics.confidence import fewest_for_percentile
-from kdedge_export.metrics.other_classes import OtherClasses
-from kdedge_export.validate.candidates import Role
 from kdedge_export.validate.check import Check, Outcome, Relation, Sample, Unit, judge, judge_sample
 from kdedge_export.validate.exactness import Exactness
 from kdedge_export.validate.float_tolerance import Hardest
 from kdedge_export.validate.gates import NO_STUDENT, Gates
+from kdedge_export.validate.other_classes import OtherClasses
 from kdedge_runtime.diagnostics.default_class import DefaultClass
 
 __all__ = ["check_comparison", "check_default_class", "check_other_classes", "unasked_of_fp32"]

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from kdedge_export.candidates import Role
 from kdedge_export.metrics.torch_predictions import TorchModel
-from kdedge_export.validate.candidates import Role
 from kdedge_export.validate.footprint import Footprint
 from kdedge_export.validate.report import Data
 from kdedge_runtime import Model

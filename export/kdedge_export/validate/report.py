@@ -24,6 +24,7 @@ from typing import Any
 import onnxruntime
 
 import kdedge_export
+from kdedge_export.candidates import Role, origin, reference, shipped
 from kdedge_export.metrics.calibration import Calibration
 from kdedge_export.metrics.comparison import Comparison
 from kdedge_export.metrics.confidence import Interval
@@ -32,7 +33,6 @@ from kdedge_export.metrics.localization import Localisation
 from kdedge_export.metrics.per_class import ClassRow
 from kdedge_export.metrics.robustness import Robustness
 from kdedge_export.metrics.sanity import Sanity
-from kdedge_export.validate.candidates import Role, origin, reference, shipped
 from kdedge_export.validate.check import Check, applicable, verdict
 from kdedge_export.validate.exactness import AlignedImage
 from kdedge_export.validate.footprint import Footprint
@@ -100,7 +100,7 @@ class ValidationReport:
     labelled: bool
     models: Mapping[Role, ModelFacts]
     comparisons: Mapping[Role, Comparison]
-    """Comparisons by candidate, each against `kdedge_export.validate.candidates.reference`."""
+    """Comparisons by candidate, each against `kdedge_export.candidates.reference`."""
     checks: tuple[Check, ...]
     aligned: tuple[AlignedImage, ...] = ()
     """Images whose fp32 map error is of a map with units moved; the comparison is of the maps as they are."""

@@ -7,15 +7,15 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from kdedge_export.candidates import Role, origin
 from kdedge_export.metrics.calibration import Calibration, calibration
 from kdedge_export.metrics.faithfulness import FAITH_IMAGES, Faithfulness, faithfulness
 from kdedge_export.metrics.localization import Localisation, localise_all
-from kdedge_export.metrics.other_classes import OTHER_CLASS_IMAGES, OtherClasses, compare_other_classes
 from kdedge_export.metrics.robustness import DISTURBANCES, Robustness, robustness
 from kdedge_export.metrics.sanity import SANE_IMAGES, Sanity, sanity
 from kdedge_export.metrics.torch_predictions import Predictions, TorchModel, predict
-from kdedge_export.validate.candidates import Role, origin
 from kdedge_export.validate.exactness import Bounds
+from kdedge_export.validate.other_classes import OTHER_CLASS_IMAGES, OtherClasses, compare_other_classes
 from kdedge_runtime import Model
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels, evenly_spaced
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kdedge_export.candidates import Role, origin, shipped
 from kdedge_export.metrics.torch_predictions import Predictions
-from kdedge_export.validate.candidates import Role, origin, shipped
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 
 __all__ = ["Evidence"]

@@ -5,13 +5,13 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from kdedge_export.candidates import TITLES, Role, origin, reference, shipped
 from kdedge_export.metrics import agreement
 from kdedge_export.metrics.comparison import Comparison, compare, pair_pearson
 from kdedge_export.metrics.confidence import SHARE, mean_interval
 from kdedge_export.metrics.per_class import class_rows
 from kdedge_export.metrics.sanity import Sanity
 from kdedge_export.metrics.torch_predictions import Predictions, TorchModel, predict, weight_bytes
-from kdedge_export.validate.candidates import TITLES, Role, origin, reference, shipped
 from kdedge_export.validate.check import Check
 from kdedge_export.validate.exactness import AlignedImage, Bounds, Exactness, measure_exactness
 from kdedge_export.validate.fidelity_checks import (

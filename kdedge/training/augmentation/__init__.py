@@ -5,7 +5,7 @@ Drawing and doing are apart. What is random is drawn from a generator as tensors
 Nothing waits for the device or has a shape that depends on data, so all of it can be captured in a CUDA graph.
 """
 
-from kdedge.training.augmentation.augmentation_settings import Augmentation
+from kdedge.config.augmentation_settings import Augmentation
 from kdedge.training.augmentation.mixing import Mixing, blend, draw_mixing
 from kdedge.training.augmentation.transforms import View, draw_view, transform
 

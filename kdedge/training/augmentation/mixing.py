@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kdedge.training.augmentation.augmentation_settings import Augmentation
+from kdedge.config.augmentation_settings import Augmentation
 from kdedge.training.augmentation.box_bounds import inside
 
 __all__ = ["Mixing", "blend", "draw_mixing"]

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kdedge.training.augmentation.augmentation_settings import Augmentation
+from kdedge.config.augmentation_settings import Augmentation
 from kdedge.training.augmentation.erasing import draw_erasures, erase
 from kdedge.training.augmentation.geometry import draw_warps, move, move_and_warp
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kdedge_runtime.drawing.heatmap import OPACITY, UNMEASURED
-from kdedge_runtime.drawing.renderer import Painter
 from kdedge_runtime.errors import SourceError
 from kdedge_runtime.model import Explanation, Model
 from kdedge_runtime.prediction import Answer, read_answer
@@ -23,6 +22,7 @@ from kdedge_runtime.sinks.sink import Sink
 from kdedge_runtime.sources.latest_frames import LatestFrames
 from kdedge_runtime.sources.source import Frame, Source, stands_still
 from kdedge_runtime.stream.prefetch import Ahead
+from kdedge_runtime.stream.renderer import Painter
 from kdedge_runtime.stream.schedule import ALWAYS, Cadence, FrameBudget, Reason, Thinning
 from kdedge_runtime.stream.statistics import Progress, RunSummary
 from kdedge_runtime.util.arrays import Pixels

@@ -15,7 +15,7 @@ from kdedge_export.onnx_graph.autodiff.context import Values
 from kdedge_export.onnx_graph.builder import Builder
 from kdedge_export.onnx_graph.graph_index import Array, GraphView
 from kdedge_export.onnx_graph.node_attributes import attributes
-from kdedge_export.onnx_import.pooling import reduced_axes
+from kdedge_export.onnx_graph.pooling import reduced_axes
 
 __all__ = ["Row", "only_row"]
 

@@ -4,7 +4,7 @@ from functools import reduce
 
 from kdedge_export.onnx_graph.autodiff.context import CannotDifferentiate, Rule, Step
 from kdedge_export.onnx_graph.node_attributes import attributes
-from kdedge_export.onnx_import.pooling import reduced_axes
+from kdedge_export.onnx_graph.pooling import reduced_axes
 
 __all__ = ["EXTREMES"]
 

@@ -1,7 +1,7 @@
 """Derivatives of sums and lengths over axes."""
 
 from kdedge_export.onnx_graph.autodiff.context import CannotDifferentiate, Rule, Step
-from kdedge_export.onnx_import.pooling import reduced_axes
+from kdedge_export.onnx_graph.pooling import reduced_axes
 
 __all__ = ["REDUCTIONS"]
 

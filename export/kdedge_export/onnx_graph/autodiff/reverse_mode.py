@@ -26,7 +26,7 @@ from kdedge_export.onnx_graph.autodiff.shape_ops import MOVES, put_back
 from kdedge_export.onnx_graph.builder import Builder
 from kdedge_export.onnx_graph.graph_index import Array, GraphView
 from kdedge_export.onnx_graph.node_attributes import attributes
-from kdedge_export.onnx_import.pooling import pooled_axes
+from kdedge_export.onnx_graph.pooling import pooled_axes
 
 __all__ = ["gradients"]
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
 from kdedge_export.onnx_graph.graph_index import Array, GraphView
+from kdedge_export.onnx_graph.graph_input import Port
 from kdedge_export.onnx_graph.node_attributes import attributes
-from kdedge_export.onnx_import.graph_input import Port
 
 __all__ = ["Places", "follow_places"]
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.onnx_graph.graph_index import FLOATS, Array, GraphView, run_graph
+from kdedge_export.onnx_graph.graph_input import Port
 from kdedge_export.onnx_graph.spatial.influence import moves_logits
 from kdedge_export.onnx_graph.spatial.target_candidates import attentions, find_candidates
 from kdedge_export.onnx_graph.spatial.tracker import Followed, follow
-from kdedge_export.onnx_import.graph_input import Port
-from kdedge_export.saliency.spatial_layout import Layout
+from kdedge_export.spatial_layout import Layout
 
 __all__ = ["Features", "find_features", "named_features"]
 

@@ -7,7 +7,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from kdedge_export.onnx_graph.graph_index import FLOATS, Array, GraphView, Probe, run_graph
-from kdedge_export.saliency.spatial_layout import Layout
+from kdedge_export.spatial_layout import Layout
 
 __all__ = ["moves_logits"]
 

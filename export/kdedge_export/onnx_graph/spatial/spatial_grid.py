@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from kdedge_export.onnx_graph.graph_index import Array
 from kdedge_export.onnx_graph.spatial.coordinates import Coordinates, Places
-from kdedge_export.saliency.spatial_layout import Layout
+from kdedge_export.spatial_layout import Layout
 
 __all__ = ["Grid", "grid_of"]
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdedge_export.onnx_graph.graph_index import Array, GraphView, run_graph, shapes_of, subgraphs
+from kdedge_export.onnx_graph.graph_input import Port
 from kdedge_export.onnx_graph.spatial.coordinates import Places, follow_places
 from kdedge_export.onnx_graph.spatial.spatial_grid import Grid, grid_of
-from kdedge_export.onnx_import.graph_input import Port
-from kdedge_export.saliency.spatial_layout import Layout
+from kdedge_export.spatial_layout import Layout
 
 __all__ = ["Followed", "follow"]
 

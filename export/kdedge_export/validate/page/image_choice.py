@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kdedge_export.candidates import WORDS, Role, reference
 from kdedge_export.metrics import agreement
-from kdedge_export.validate.candidates import WORDS, Role, reference
 from kdedge_export.validate.samples import Evidence
 from kdedge_runtime.util.arrays import Integers, evenly_spaced
 

@@ -2,11 +2,11 @@
 
 import math
 
+from kdedge_export.candidates import TITLES, WORDS, Role, reference
 from kdedge_export.html.figure import figure
 from kdedge_export.html.text import correlation, escape, percent, short
 from kdedge_export.html.thumbnails import overlay_uri, picture_uri
 from kdedge_export.metrics import agreement
-from kdedge_export.validate.candidates import TITLES, WORDS, Role, reference
 from kdedge_export.validate.page.image_choice import Section
 from kdedge_export.validate.samples import Evidence
 

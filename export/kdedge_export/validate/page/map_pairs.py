@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from kdedge_export.candidates import WORDS, Role
 from kdedge_export.html.text import correlation, short
 from kdedge_export.html.thumbnails import overlay_uri
-from kdedge_export.validate.candidates import WORDS, Role
 from kdedge_export.validate.samples import Evidence
 
 __all__ = ["lost_and_kept"]

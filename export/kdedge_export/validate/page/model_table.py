@@ -1,8 +1,8 @@
 """The models side by side, as an HTML table."""
 
+from kdedge_export.candidates import TITLES, WORDS, Role, reference
 from kdedge_export.html.text import correlation, escape, megabytes, points, quantity
 from kdedge_export.metrics import agreement
-from kdedge_export.validate.candidates import TITLES, WORDS, Role, reference
 from kdedge_export.validate.page.html_table import correlation_cell, percent_cell, with_interval
 from kdedge_export.validate.report import ValidationReport
 from kdedge_export.validate.samples import Evidence

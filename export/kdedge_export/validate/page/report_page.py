@@ -5,10 +5,10 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+from kdedge_export.candidates import TITLES, WORDS, Role, reference
 from kdedge_export.html.shell import shell
 from kdedge_export.html.text import correlation, escape, megabytes, percent, points
 from kdedge_export.metrics.confidence import unseen_share
-from kdedge_export.validate.candidates import TITLES, WORDS, Role, reference
 from kdedge_export.validate.check import Check, Outcome, applicable, not_shown
 from kdedge_export.validate.page.histogram import histogram, lower_end
 from kdedge_export.validate.page.image_choice import choose

@@ -1,8 +1,8 @@
 """What is measured beyond answers and maps of all images: the page's tables of it."""
 
+from kdedge_export.candidates import TITLES, WORDS, Role
 from kdedge_export.html.text import correlation, escape
 from kdedge_export.metrics.sanity import Test
-from kdedge_export.validate.candidates import TITLES, WORDS, Role
 from kdedge_export.validate.page.html_table import correlation_cell, grid, percent_cell
 from kdedge_export.validate.report import ValidationReport
 from kdedge_export.validate.text_report import plain_speed
