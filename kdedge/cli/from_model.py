@@ -72,7 +72,7 @@ def export_model_file(asked: ModelExport) -> None:
     from kdedge.cli.export_summary import print_export, require_goal
     from kdedge.cli.progress_bar import step_progress
     from kdedge.pipelines.model_export import export_model
-    from kdedge_export.quantize import Goal
+    from kdedge_export.quantization import Goal
 
     with step_progress() as progress:
         result = export_model(

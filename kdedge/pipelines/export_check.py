@@ -7,9 +7,9 @@ import numpy as np
 from kdedge_export.metrics import agreement
 from kdedge_export.metrics.torch_predictions import Predictions, predict
 from kdedge_export.torch_export import Deployed, Plain
-from kdedge_export.validate.exactness import Bounds, Exactness, measure_exactness
-from kdedge_export.validate.float_tolerance import CEILING, Hardest
-from kdedge_export.validate.other_classes import other_classes
+from kdedge_export.validation.exactness import Bounds, Exactness, measure_exactness
+from kdedge_export.validation.float_tolerance import CEILING, Hardest
+from kdedge_export.validation.other_classes import other_classes
 from kdedge_runtime import Model
 from kdedge_runtime.diagnostics.default_class import run_without_class
 from kdedge_runtime.errors import KdedgeError

@@ -15,9 +15,9 @@ from kdedge.pipelines.qat import fine_tune
 from kdedge.pipelines.temperature_fit import Fit, fit_run
 from kdedge_export.metrics.map_displacement import measure_display
 from kdedge_export.metrics.torch_predictions import at_once
-from kdedge_export.quantize import Goal, Quantized, Recipe, Tradeoff, TradeoffPoint, quantize
-from kdedge_export.quantize.calibration_ranges import Range
-from kdedge_export.quantize.qat_scales import rounded_by
+from kdedge_export.quantization import Goal, Quantized, Recipe, Tradeoff, TradeoffPoint, quantize
+from kdedge_export.quantization.calibration_ranges import Range
+from kdedge_export.quantization.qat_scales import rounded_by
 from kdedge_export.torch_export import Deployed, ExportedGraph, Plain, deploy, export_graph, save_model
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.devices import DeviceProfile

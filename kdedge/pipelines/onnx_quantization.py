@@ -10,7 +10,7 @@ from kdedge.pipelines.calibration_images import calibration_pictures
 from kdedge.pipelines.model_export import ExportResult, Progress
 from kdedge_export.onnx_graph.head_nodes import downstream
 from kdedge_export.onnx_import import ExplainedFile
-from kdedge_export.quantize import Goal, Recipe, quantize
+from kdedge_export.quantization import Goal, Recipe, quantize
 from kdedge_export.torch_export import ExportedGraph, save_model
 from kdedge_runtime.devices import DeviceProfile
 from kdedge_runtime.errors import ModelFileError, UsageError
