@@ -93,7 +93,7 @@ def test_a_map_that_only_the_file_lacks_fails(role: str) -> None:
     lost = replace(compared(correlations=None), lost_map=True)
     checks = [check for check in check_comparison(role, lost, Gates()) if "map" in check.key]  # type: ignore[arg-type]
     assert checks and {check.outcome for check in checks} == {"failed"}
-    assert all("its reference gives one" in (check.reason or "") for check in checks)
+    assert all("its reference has one" in (check.reason or "") for check in checks)
 
 
 class TestConstantMaps:
@@ -238,7 +238,7 @@ def test_a_sanity_check_has_the_fields_of_its_bound(test: str, method: str) -> N
     assert (found.key, found.relation, found.bound, found.unit) == (
         f"int8_map_follows_{test}", "<=", 0.7, "correlation",
     )  # fmt: skip
-    words = {"class": "another class", "picture": "another picture", "head": "a random head"}
+    words = {"class": "another class", "picture": "another image", "head": "a random head"}
     assert found.name.startswith("int8 map") and found.name.endswith(words[test])
     if method == "eigencam" and test != "picture":
         assert (found.outcome, found.measured, found.interval) == ("not measured", None, None)
@@ -300,7 +300,7 @@ class TestFaithfulness:
     def test_a_map_must_be_shown_to_be_more_faithful_than_a_random_one(self) -> None:
         (shown,), (broken,) = self.check(32, 0.07, 0.03), self.check(32, -0.01, -0.1)
         assert (shown.key, shown.outcome, broken.outcome) == ("int8_map_margin", "passed", "failed")
-        assert checklist([shown]) == ["[✓] int8 map more faithful than a random one  0.070  [0.030, 0.170]  (>= 0)"]
+        assert checklist([shown]) == ["[✓] int8 map more faithful than a random map  0.070  [0.030, 0.170]  (>= 0)"]
 
     def test_what_the_images_leave_open_is_not_shown_and_more_are_not_run(self) -> None:
         (unsure,) = self.check(64, 0.07, -0.01)

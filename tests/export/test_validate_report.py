@@ -164,12 +164,12 @@ def test_one_picture_does_not_show_that_maps_follow_pictures(tmp_path: Path) -> 
     assert {outcome for key, outcome in outcomes.items() if key.endswith("picture")} == {"not shown"}
     assert not report.passed
     (line,) = (
-        line for line in checklist(report.checks) if line.startswith("[?] fp32 map like that of another picture")
+        line for line in checklist(report.checks) if line.startswith("[?] fp32 map similarity to another image")
     )
-    assert line.endswith("NOT SHOWN with 1 image; it takes 2 at least")
+    assert line.endswith("NOT SHOWN with 1 image; at least 2 are needed")
     page, document = write_report(report, evidence, tmp_path / "report")
     Draft202012Validator(json_schema()).validate(json.loads(document.read_text("utf-8")))
-    assert "with 1 image; it takes 2 at least" in page.read_text("utf-8")
+    assert "with 1 image; at least 2 are needed" in page.read_text("utf-8")
 
 
 def test_with_one_class_there_is_no_other_one_to_ask_for(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_progress_names_each_model(tmp_path: Path) -> None:
     last = {title: (total, done) for title, total, done in told}
     models, studies = (
         ["Student, PyTorch", "ONNX, fp32", "ONNX, int8"],
-        ["sanity of the maps", "faithfulness", "default class", "maps of other classes", "robustness"],
+        ["sanity checks", "faithfulness", "default class", "maps of other classes", "robustness"],
     )
     assert list(last) == models + studies
     assert all(last[title] == (len(IMAGES), len(IMAGES)) for title in models)
