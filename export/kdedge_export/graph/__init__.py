@@ -1,4 +1,4 @@
-"""From a PyTorch classifier to one ONNX graph that gives logits and the reason for them."""
+"""Export of a PyTorch classifier to one ONNX graph with logits and saliency map."""
 
 from kdedge_export.graph.deployed import Deployed, Plain, deploy
 from kdedge_export.graph.onnx_file import save_model

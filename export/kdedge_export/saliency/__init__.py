@@ -1,4 +1,4 @@
-"""The one definition of a saliency map: trained against, exported, and validated."""
+"""Saliency maps: one definition for training, export and validation."""
 
 from kdedge_export.saliency.by_attention import ByAttention
 from kdedge_export.saliency.by_cells import ByCells

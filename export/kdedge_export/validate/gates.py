@@ -85,7 +85,7 @@ def check_labels(role: Role, expected: Sequence[str] | None, labels: Sequence[st
         expected: names in the order of the reference's logits; None without a reference.
         labels: names in the file's order.
     """
-    key, name = f"{role}_labels", f"{role} label order"
+    key, name = f"{role}_labels", f"{role} labels in order"
     if expected is None:
         return Check(key, name, None, ">=", 1.0, "share", "not applicable", reason=NO_STUDENT)
     pairs = list(zip_longest(expected, labels))
