@@ -1,4 +1,4 @@
-"""int8 that keeps the answer and the reason."""
+"""Static int8 quantization that preserves predictions and saliency maps."""
 
 from kdedge_export.quantize.recipe import Recipe
 from kdedge_export.quantize.search import Goal, Tradeoff, TradeoffPoint
