@@ -28,7 +28,7 @@ def bundle(
     device: Annotated[str | None, typer.Option(help="Device profile that the bundle is for. [default: any]")] = None,
 ) -> None:
     """Pack the models for a device, with checksums and a signature."""
-    from kdedge.report.bundle import print_bundle
-    from kdedge.workflow.bundle import write_bundle
+    from kdedge.cli.bundle_summary import print_bundle
+    from kdedge.pipelines.bundle_writer import write_bundle
 
     print_bundle(write_bundle(source, output, sign, version=version, device=device))

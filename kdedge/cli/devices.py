@@ -12,7 +12,7 @@ devices = typer.Typer(help="List device profiles, print one, or detect this mach
 @devices.callback(invoke_without_command=True)
 def _all(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
-        from kdedge_runtime.verbs_of_machine import print_devices
+        from kdedge_runtime.cli.machine_commands import print_devices
 
         print_devices("all")
 
@@ -30,6 +30,6 @@ def show(name: Annotated[str, typer.Argument(metavar="NAME", help="A profile, su
 @devices.command()
 def detect() -> None:
     """Print which machine this is and the profile that fits it."""
-    from kdedge_runtime.verbs_of_machine import print_devices
+    from kdedge_runtime.cli.machine_commands import print_devices
 
     print_devices("detect")

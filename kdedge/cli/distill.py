@@ -78,14 +78,14 @@ def distill(
     trust_code: TrustCode = None,
 ) -> None:
     """Distill a student that answers and looks like its teacher."""
-    from kdedge.cli.training import next_export, require_training
+    from kdedge.cli.training_checks import next_export, require_training
 
     # A run goes on from another working directory, too.
     weights = None if weights is None else str(Path(weights).resolve())
     of_teachers = tuple(teacher_weights or ())
     require_training(data, student, out, weights=weights, resume=resume, teachers=teacher, teacher_weights=of_teachers)
-    from kdedge.distill.run import Request
-    from kdedge.report.training import train_with_progress
+    from kdedge.cli.training_screen import train_with_progress
+    from kdedge.training.training_run import Request
 
     request = Request(
         data=data,

@@ -21,8 +21,8 @@ def export(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write: CLASS/*.jpg and boxes.csv.")],
 ) -> None:
     """Write the judged pictures as class folders, under the labels that people gave."""
-    from kdedge.report.console import stderr_console
-    from kdedge.report.feedback import print_feedback
+    from kdedge.cli.console import stderr_console
+    from kdedge.cli.feedback_summary import print_feedback
     from kdedge_runtime.feedback import FeedbackStore, write_folder
 
     with FeedbackStore.open_to_read(database) as store, stderr_console().status("writing pictures"):

@@ -51,13 +51,13 @@ def train(
     trust_code: TrustCode = None,
 ) -> None:
     """Train a teacher on a folder of labelled pictures."""
-    from kdedge.cli.training import require_training
+    from kdedge.cli.training_checks import require_training
 
     # A run goes on from another working directory, too.
     weights = None if weights is None else str(Path(weights).resolve())
     require_training(data, model, out, weights=weights, resume=resume)
-    from kdedge.distill.run import Request
-    from kdedge.report.training import train_with_progress
+    from kdedge.cli.training_screen import train_with_progress
+    from kdedge.training.training_run import Request
 
     request = Request(
         data=data,
@@ -85,10 +85,10 @@ def train(
 
 def _following(record: "RunRecord", data: str, out: Path, flip: bool | None, images_per_class: int | None) -> str:
     """What to type next: distill into a smaller student, on the same pictures, mirrored alike; or export."""
-    from kdedge.cli.training import next_export
+    from kdedge.cli.training_checks import next_export
     from kdedge.models.run_folder import weights_file
-    from kdedge.models.students import smaller_student
-    from kdedge.models.weights import read_state
+    from kdedge.models.student_choice import smaller_student
+    from kdedge.models.weight_files import read_state
 
     student = smaller_student(read_state(weights_file(out)), len(record.labels))
     if student is None:

@@ -41,9 +41,9 @@ def validate(
 
     A file by `kdedge export --from-onnx` is judged by itself, and the int8 file beside it against it.
     """
-    from kdedge.data.sources import require_data
-    from kdedge.models.source import require_weights
-    from kdedge.workflow.model_files import fp32_file
+    from kdedge.data.readers.reader_choice import require_data
+    from kdedge.models.model_source import require_weights
+    from kdedge.pipelines.model_files import fp32_file
     from kdedge_runtime.devices import load_profile
 
     # Before torch is imported, which takes seconds.
@@ -53,9 +53,9 @@ def validate(
     if weights is not None:
         require_weights(weights)
     profile = None if device is None else load_profile(device)
-    from kdedge.report.progress import step_progress
-    from kdedge.report.validation import print_validation
-    from kdedge.workflow.validate_model import validate_model
+    from kdedge.cli.progress_bar import step_progress
+    from kdedge.cli.validation_summary import print_validation
+    from kdedge.pipelines.model_validation import validate_model
 
     with step_progress() as progress:
         validation = validate_model(

@@ -8,9 +8,9 @@ it imports run with it.
 import re
 from pathlib import Path
 
-from kdedge.models.factory_path import factory_parts, is_factory
+from kdedge.models.custom_path import factory_parts, is_factory
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.files import file_sha256
+from kdedge_runtime.util.files import file_sha256
 
 __all__ = ["allow_content", "allow_typed", "require_allowed"]
 

@@ -13,7 +13,7 @@ KdedgeError            exit 1   something went wrong that the message explains
 Every message says what happened, what was expected and what to type.
 """
 
-from kdedge_runtime.printable import printable
+from kdedge_runtime.util.printable import printable
 
 __all__ = [
     "DataError",

@@ -1,0 +1,116 @@
+"""Who teaches: a network, several of them, or a model file of any framework."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdedge.losses.loss_inputs import Answer
+from kdedge.losses.map_distance import at_common_size
+from kdedge.training.compute_device import Compute
+from kdedge.training.instrumented_model import Watched
+
+if TYPE_CHECKING:
+    from kdedge.models.onnx_model import OnnxTeacher
+
+__all__ = ["FileTeacher", "NetworkTeacher", "SeveralTeachers", "Teacher"]
+
+
+class Teacher(Protocol):
+    """Answers about pictures, without gradients."""
+
+    @property
+    def unexplained(self) -> str | None:
+        """Why the teacher has no maps, or None."""
+
+    @property
+    def most_maps(self) -> int | None:
+        """Of how many classes it can give the maps at once; None without a limit."""
+
+    def __call__(self, images: Tensor, wanted: int | Tensor = 0) -> Answer:
+        """See `Watched.forward`."""
+
+
+class NetworkTeacher:
+    """A frozen PyTorch network."""
+
+    most_maps = None
+
+    def __init__(self, watched: Watched, compute: Compute) -> None:
+        self.watched = watched.eval().requires_grad_(False)
+        self.unexplained = watched.unexplained
+        self._compute = compute
+
+    def __call__(self, images: Tensor, wanted: int | Tensor = 0) -> Answer:
+        """See `Teacher`."""
+        with torch.no_grad():
+            return self.look(images, wanted)
+
+    def look(self, images: Tensor, wanted: int | Tensor) -> Answer:
+        """The forward pass, for compilers that take no context of gradients."""
+        with self._compute.autocast():
+            answer: Answer = self.watched(images, wanted)
+        return answer
+
+
+class FileTeacher:
+    """An `.onnx` file; it gives the map of its top class, if it has one."""
+
+    most_maps = 1
+
+    def __init__(self, model: "OnnxTeacher", name: str) -> None:
+        self._model = model
+        self.unexplained = None
+        if not model.has_map:
+            self.unexplained = (
+                f"{name} has no output saliency_map; kdedge export --from-onnx {name} -o explained.onnx adds one, "
+                "for the term map (--loss ce:0.1,kd:0.9,map:20)."
+            )
+
+    def __call__(self, images: Tensor, wanted: int | Tensor = 0) -> Answer:
+        """See `Teacher`; `wanted` is 0 or 1."""
+        logits, maps = self._model(images)
+        if wanted == 0 or maps is None:
+            return Answer(logits)
+        return Answer(logits, logits.argmax(dim=1, keepdim=True), maps[:, None])
+
+
+class SeveralTeachers:
+    """The mean of the probabilities of several teachers, and of their maps.
+
+    Each map is divided by its L2 norm before, since networks differ in the size of their activations.
+    """
+
+    def __init__(self, teachers: Sequence[Teacher]) -> None:
+        self._teachers = teachers
+        self.unexplained = next((teacher.unexplained for teacher in teachers if teacher.unexplained), None)
+        if self.unexplained is None and any(teacher.most_maps is not None for teacher in teachers):
+            self.unexplained = (
+                "Among several teachers an .onnx file cannot give the maps of the classes that all chose."
+            )
+        self.most_maps = None
+
+    def __call__(self, images: Tensor, wanted: int | Tensor = 0) -> Answer:
+        """See `Teacher`."""
+        if isinstance(wanted, int):
+            logits = _mean_of_probabilities([teacher(images).logits for teacher in self._teachers])
+            if wanted == 0 or self.unexplained is not None:
+                return Answer(logits)
+            wanted = logits.topk(min(wanted, logits.shape[1]), dim=1).indices
+        answers = [teacher(images, wanted) for teacher in self._teachers]
+        logits = _mean_of_probabilities([answer.logits for answer in answers])
+        total: Tensor | None = None
+        for answer in answers:
+            assert answer.maps is not None
+            unit = F.normalize(answer.maps.flatten(2), dim=2).reshape(answer.maps.shape)
+            total = unit if total is None else torch.add(*at_common_size(total, unit))
+        assert total is not None
+        return Answer(logits, wanted, total / len(answers))
+
+
+def _mean_of_probabilities(logits: Sequence[Tensor]) -> Tensor:
+    """Logits `[N, K]` whose softmax is the mean of the softmaxes."""
+    together = torch.stack([F.log_softmax(one, dim=1) for one in logits])
+    return together.logsumexp(dim=0) - torch.log(torch.tensor(float(len(logits)), device=together.device))
