@@ -1,4 +1,4 @@
-"""Explain, export, quantize and validate PyTorch classifiers."""
+"""Export, explain, quantize and validate PyTorch classifiers."""
 
 import kdedge_runtime  # noqa: F401  # turns onnxruntime's telemetry off, before any import of it here
 

@@ -14,7 +14,7 @@ STUDENT = Toy()
 
 
 def run(folder: Path, **changes: object) -> tuple[ValidationReport, Evidence]:
-    """Validate an intact toy, or one with changed arguments."""
+    """Validate an intact toy model, or with changed arguments."""
     settings: dict[str, object] = {
         "student": STUDENT,
         "fp32": model_file(STUDENT, folder / "model.onnx"),

@@ -1,1 +1,1 @@
-"""Look into a model file: its layers and their cost, and how it came to an answer. Nothing here needs torch."""
+"""Inspection of a model file: layers, cost and layer attribution. It does not import torch."""

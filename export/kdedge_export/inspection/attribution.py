@@ -1,4 +1,4 @@
-"""The evidence at one stage of a network: by cell, and by channel."""
+"""Attribution at one stage of a network, by position and by channel."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,57 +16,58 @@ __all__ = ["Channel", "Evidence", "Way", "by_blanking", "by_gradient", "is_blind
 
 Way: TypeAlias = Literal["gradient × activation", "blanking"]
 KEPT_CHANNELS = 6
-"""Of each stage, with maps of their own."""
+"""Number of channels per stage with their own maps."""
 _CANCELLED = 1e-3
-"""What is left of each cell's evidence where its channels cancel by construction: rounding, and a norm's epsilon."""
+"""Remaining fraction of the evidence if channels cancel by construction, due to rounding and a norm's epsilon."""
 _BLANKED_BLOCKS = 7
-"""Along a side: each is a run of the model."""
+"""Number of blocks per side for ablation; each needs a run of the model."""
 _BLANKED_CHANNELS = 24
-"""Of the most active ones, likewise."""
+"""Number of most active channels for ablation; each needs a run of the model."""
 
 
 @dataclass(frozen=True)
 class Channel:
-    """One channel's part in a decision."""
+    """Attribution to one channel."""
 
     index: int
     evidence: float
-    """Signed, in units of the logit; of blanking, by how much the logit falls without it."""
+    """Signed evidence in units of the logit; for ablation, the drop of the logit without the channel."""
     share: float
-    """`|c_k| / Σ_j |c_j|` over the stage's channels; of blanking, over those that were blanked."""
+    """Fraction `|c_k| / Σ_j |c_j|` over the stage's channels; for ablation, over the ablated ones."""
     saliency_map: Floats
-    """`[h, w]`, its evidence by cell that is read; of blanking, its activations with the sign of its evidence."""
+    """Map `[h, w]` of its evidence at the read positions; for ablation, its activations with the sign of its
+    evidence."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a stage holds for a class."""
+    """Attribution of a class at one stage."""
 
     saliency_map: Floats
-    """`[h, w]`, signed: positive cells speak for the class. Of a gradient without the rows and columns that nothing
-    reads (`read_cells`); of blanking, a cell a block, which is coarser."""
+    """Signed map `[h, w]`; positive values are evidence for the class. For gradients without unread rows and columns
+    (`read_cells`); for ablation with one coarser position per block."""
     channels: tuple[Channel, ...]
-    """Those with the largest shares, largest first."""
+    """Channels with the largest shares, largest first."""
     shares: NDArray[np.float64]
-    """Of all channels, largest first; they add up to 1, or to 0 where there is no evidence."""
+    """Shares of all channels, largest first; they sum to 1, or to 0 without evidence."""
     beside: float | None
-    """Share of the evidence in tokens that are of no cell, such as a class token: `Σ |e|` over them and over all. None
-    where there are none, and of blanking."""
+    """Share of the evidence in tokens without a position, such as a class token: `Σ |e|` over them and over all.
+    None without such tokens, and for ablation."""
     shift: tuple[float, float] = (0.0, 0.0)
-    """Displacement of the map's content to the right and down, in its cells; see `read_cells`."""
+    """Displacement of the map's content to the right and down, in map positions; see `read_cells`."""
 
     def channels_for(self, share: float) -> int:
-        """How many channels carry this much of the evidence."""
+        """Return the number of channels that carry this share of the evidence."""
         return min(int(np.searchsorted(np.cumsum(self.shares), share - 1e-9)) + 1, len(self.shares))
 
 
 def by_gradient(grid: Grid, activations: Array, slope: Array) -> Evidence:
-    """Gradient times activation.
+    """Compute gradient × activation.
 
     Args:
-        grid: of the activations.
-        activations: of one picture.
-        slope: the derivative of the class's logit with respect to them.
+        grid: grid of the activations.
+        activations: activations for one image.
+        slope: derivative of the class's logit with respect to them.
     """
     slopes = grid.planes(slope)
     read = read_cells(slopes)
@@ -79,23 +80,24 @@ def by_gradient(grid: Grid, activations: Array, slope: Array) -> Evidence:
 
 
 def is_blind(grid: Grid, activations: Array, slope: Array) -> bool:
-    """Whether gradient times activation is zero in every cell whatever the picture shows.
+    """Return True if gradient × activation is zero at every position by construction.
 
-    So it is where cells do not move the logit: behind the last attention to them only a class token counts. And so it
-    is before each cell is normalised by itself: what follows does not depend on the scale of its activations, so that
-    `Σ_k (∂z/∂A_kij) · A_kij`, the derivative with respect to that scale, is zero (Euler). Behind the norm it is not.
+    This is the case if the positions do not affect the logit: after the last attention only a class token does. It is
+    also the case before each position is normalized separately. The following layers then do not depend on the scale of
+    its activations, so that `Σ_k (∂z/∂A_kij) · A_kij`, the derivative with respect to that scale, is zero (Euler).
+    After the normalization it is not.
     """
     evidence = grid.planes(activations) * grid.planes(slope)
     return bool(np.abs(evidence.sum(axis=0)).sum() <= _CANCELLED * np.abs(evidence).sum())
 
 
 def by_blanking(grid: Grid, activations: Array, logit: Callable[[Array], float]) -> Evidence:
-    """By how much the logit falls when blocks of cells, or channels, are set to zero.
+    """Measure the drop of the logit when blocks of positions, or channels, are set to zero.
 
     Args:
-        grid: of the activations.
-        activations: of one picture.
-        logit: the class's logit when the activations are multiplied by a mask of their shape.
+        grid: grid of the activations.
+        activations: activations for one image.
+        logit: function that returns the class's logit for activations multiplied by a mask of their shape.
     """
     held = grid.planes(activations)
     everything = np.ones(len(held))

@@ -1,4 +1,4 @@
-"""The tensors of a graph that are stages of a decision: they lie over the picture, and the answer goes through them."""
+"""Selection of the stages shown in a layer attribution."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,32 +13,32 @@ __all__ = ["Layer", "chosen", "layers_with_cells"]
 
 MOST_STAGES = 5
 FINEST_CELLS = 60
-"""Along the longer side of the finest stage that is shown, where there are coarser ones."""
+"""Maximum resolution of the longer side for a stage, unless all stages are finer."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A tensor whose values lie over the picture."""
+    """Tensor with spatial positions."""
 
     tensor: str
     grid: Grid
     reader: int | None = None
-    """Which attention reads it, counted from 1; None of a tensor that all of the answer goes through."""
+    """Number of the attention that reads it, from 1; None for a tensor on every path to the logits."""
 
 
 def layers_with_cells(
     view: GraphView, port: Port, logits: str, path: list[int], values: Mapping[str, Array]
 ) -> tuple[Layer, ...]:
-    """All between the first weights and the last that are not too fine to look at, from the image on.
+    """Return the layers between the first and the last weights, in order, except those of too fine a resolution.
 
-    They are what all of the answer goes through, and what attentions read, behind their norm.
+    These are the tensors on every path to the logits, and the normalized inputs of attentions.
 
     Args:
         view: the graph.
-        port: the image.
-        logits: the tensor of the answer.
+        port: the image input.
+        logits: the logits tensor.
         path: the nodes between both.
-        values: what the tensors of the path held for one picture.
+        values: values of the path's tensors for one image.
     """
     candidates = find_candidates(view, view.cuts(port.name, logits), path)
     wanted = {
@@ -61,7 +61,7 @@ def layers_with_cells(
 
 
 def _goes_on(view: GraphView, tensor: str, found: Mapping[str, Layer], path: list[int]) -> bool:
-    """Whether all that takes a tensor is one operator without weights, which leaves its cells as they are."""
+    """Return True if the only consumer of a tensor is an operator without weights that keeps its grid."""
     takers = set(view.takers[tensor]).intersection(path)
     if len(takers) != 1:
         return False
@@ -71,10 +71,10 @@ def _goes_on(view: GraphView, tensor: str, found: Mapping[str, Layer], path: lis
 
 
 def chosen(layers: Sequence[Layer]) -> tuple[Layer, ...]:
-    """At most five stages, from coarse to fine; the last layer is one.
+    """Select at most five stages, from coarse to fine, including the last layer.
 
-    Of every resolution the last layer. Where there is only one, as in a vision transformer, layers at even distances:
-    what attentions read, if there are any, and the last.
+    These are the last layers of each resolution. With a single resolution, as in a vision transformer, they are evenly
+    spaced layers: the inputs of attentions, if there are any, and the last layer.
     """
     last = layers[-1]
     shown = [layer for layer in layers if min(layer.grid.size) >= min(last.grid.size)]

@@ -1,4 +1,4 @@
-"""What a linear classifier weighs, without any picture."""
+"""Class weights of a linear classifier, independent of any image."""
 
 from dataclasses import dataclass
 
@@ -14,23 +14,23 @@ __all__ = ["ClassWeights", "class_weights"]
 
 @dataclass(frozen=True)
 class ClassWeights:
-    """The last dense layer of a classifier."""
+    """Last dense layer of a classifier."""
 
     layer: str
     shares: NDArray[np.float64]
-    """`[K, C]`, `|w_ci| / Σ_j |w_cj|`: how much of a class's weight is on each feature; rows add up to 1."""
+    """Share `[K, C]` of each feature in a class's weight, `|w_ci| / Σ_j |w_cj|`; rows sum to 1."""
     weights: NDArray[np.float64]
-    """`[K, C]`, signed."""
+    """Signed weights `[K, C]`."""
 
     def features_for(self, share: float) -> NDArray[np.int64]:
-        """`[K]`, how many features hold this much of a class's weight."""
+        """Return the number of features that hold this share of each class's weight, `[K]`."""
         ordered = np.sort(self.shares, axis=1)[:, ::-1].cumsum(axis=1)
         counted: NDArray[np.int64] = (ordered < share - 1e-9).sum(axis=1) + 1
         return counted
 
 
 def class_weights(model: onnx.ModelProto, classes: int) -> ClassWeights | None:
-    """The last dense layer with one row a class; None where the weights are not plain constants."""
+    """Return the last dense layer with one row per class; None if the weights are not constants."""
     view = GraphView(model)
     for node in reversed(view.nodes):
         if node.op_type not in ("Gemm", "MatMul", "Conv") or node.output[0] not in view.varying:
@@ -50,7 +50,7 @@ def class_weights(model: onnx.ModelProto, classes: int) -> ClassWeights | None:
 
 
 def _constant(view: GraphView, tensor: str) -> Array | None:
-    """What a tensor of weights holds, also where it is stored as bytes."""
+    """Return the values of a weight tensor, dequantized if it is stored as bytes."""
     maker = view.maker(tensor)
     if maker is None or maker.op_type != "DequantizeLinear":
         return view.value(tensor)

@@ -1,12 +1,12 @@
-"""How a model comes to its answer about one picture: the evidence at each stage of the network.
+"""Layer attribution: the evidence for a class at each stage of the network, for one image.
 
-At a stage with activations A and the logit z of the explained class, a cell's evidence is `Σ_k (∂z/∂A_kij) · A_kij`:
-gradient times activation (HiResCAM, Draelos and Carin 2020). Summed over the cells instead it is a channel's part
-`c_k`; at the last stage before a global pooling, with weights w and pooled features a, that is `c_k = w_k · a_k`. Of
-a transformer, cells are the tokens of patches, at stages that are what an attention reads; what tokens beside them
-hold, such as a class token, is told apart. The gradient is written into a copy of the file's own graph. Where an
-operator on the way has no derivative here, blocks of cells and channels are blanked instead (set to zero), and the
-fall of the logit is their evidence.
+At a stage with activations A and the logit z of the explained class, the evidence at a position is `Σ_k (∂z/∂A_kij) ·
+A_kij`: gradient × activation (HiResCAM, Draelos and Carin 2020). Its sum over positions instead of channels is the
+evidence `c_k` of a channel. At the last stage before global pooling, with weights w and pooled features a, it is `c_k =
+w_k · a_k`. In a transformer, positions are patch tokens at the inputs of attentions; the evidence of other tokens, such
+as a class token, is reported separately. The gradient is added to a copy of the file's own graph. If an operator has no
+derivative, blocks of positions and channels are ablated instead (set to zero), and the drop of the logit is their
+evidence.
 """
 
 from collections.abc import Callable, Mapping
@@ -36,34 +36,34 @@ _RANKED = 5
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage of the network knows of the decision."""
+    """Attribution at one stage of the network."""
 
     tensor: str
     cells: tuple[int, int]
     """Height and width of the stage's activations."""
     evidence: Evidence
     attention: tuple[int, int] | None = None
-    """Which attention reads it, counted from 1, and how many there are; None where all of the answer goes through."""
+    """Number of the attention that reads it, from 1, and the total; None for a tensor on every path to the logits."""
     why_blanked: str | None = None
-    """The operator without a derivative, where blanking took the place of the gradient."""
+    """Operator without a derivative, if ablation replaced the gradient."""
 
     @property
     def way(self) -> Way:
-        """How the evidence was found."""
+        """Attribution method."""
         return "gradient × activation" if self.why_blanked is None else "blanking"
 
 
 @dataclass(frozen=True)
 class Decision:
-    """An answer and how the model came to it."""
+    """Prediction with its layer attribution."""
 
     explained_class: int
     ranking: tuple[tuple[int, float], ...]
-    """The classes with the largest logits and their softmax, largest first."""
+    """Classes with the largest logits and their softmax, largest first."""
     stages: tuple[Stage, ...]
-    """From coarse to fine: the last stage of the network first."""
+    """Stages from coarse to fine: the last stage of the network first."""
     features_by_class: Mapping[int, tuple[Channel, ...]]
-    """For each class of the ranking, the last stage's channels with the largest shares."""
+    """Channels of the last stage with the largest shares, for each class of the ranking."""
 
 
 def decide(
@@ -76,21 +76,21 @@ def decide(
     temperature: float = 1.0,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Decision:
-    """Follow one picture through a classifier.
+    """Compute the layer attribution of a classifier for one image.
 
     Args:
-        model: any classifier with one image input; explained files are fine.
-        feed: the picture, as the graph wants it, in a batch of one.
-        name: what messages call the model.
-        class_index: the class to explain; None takes the most probable one.
-        logits: `[K]` or `[1, K]`, what the model says of the picture as it is run. Here the graph runs as it is
-            written, and ONNX Runtime's integer kernels round elsewhere. None takes what it says here.
-        temperature: of the softmax that ranks the classes.
-        progress: called with how many stages are done and how many there are.
+        model: any classifier with one image input, with or without a map.
+        feed: the image in the graph's format, in a batch of one.
+        name: name used in messages.
+        class_index: the class to explain; None uses the top-1 class.
+        logits: logits `[K]` or `[1, K]` of the deployed model. The graph runs unoptimized here, while ONNX Runtime's
+            integer kernels round differently. None uses the logits computed here.
+        temperature: softmax temperature for the ranking.
+        progress: called with the number of stages done and their total.
 
     Raises:
-        ModelFileError: it is no classifier of pictures.
-        HeadNotSupported: nothing that all of the answer goes through lies over the picture.
+        ModelFileError: the model is not an image classifier.
+        HeadNotSupported: no tensor on every path to the logits has spatial positions.
     """
     run = _Run.of(_with_batch_of_one(model), feed, name)
     layers = layers_with_cells(run.view, image_port(run.view, name), run.logits, run.path, run.values)
@@ -132,16 +132,16 @@ def decide(
 
 
 def last_layer(model: onnx.ModelProto, feed: Mapping[str, Array], name: str) -> Layer:
-    """The last that lies over a picture, has weights after it and moves the most probable class: the first stage.
+    """Return the last layer with spatial positions that is followed by weights and affects the top-1 class.
 
     Args:
         model: any classifier with one image input.
-        feed: a picture, as the graph wants it, in a batch of one.
-        name: what messages call the model.
+        feed: an image in the graph's format, in a batch of one.
+        name: name used in messages.
 
     Raises:
-        ModelFileError: it is no classifier of pictures.
-        HeadNotSupported: there is none.
+        ModelFileError: the model is not an image classifier.
+        HeadNotSupported: there is no such layer.
     """
     run = _Run.of(_with_batch_of_one(model), feed, name)
     layers = layers_with_cells(run.view, image_port(run.view, name), run.logits, run.path, run.values)
@@ -152,7 +152,7 @@ def last_layer(model: onnx.ModelProto, feed: Mapping[str, Array], name: str) -> 
 
 @dataclass(frozen=True)
 class _Run:
-    """A model, one picture, and what its tensors held."""
+    """Model, image, and the values of its tensors."""
 
     model: onnx.ModelProto
     view: GraphView
@@ -160,9 +160,9 @@ class _Run:
     feed: Mapping[str, Array]
     logits: str
     path: list[int]
-    """The nodes from the image to the logits."""
+    """Nodes from the image to the logits."""
     values: Mapping[str, Array]
-    """All that the path reads and makes."""
+    """Values of all tensors read or produced on the path."""
 
     @classmethod
     def of(cls, model: onnx.ModelProto, feed: Mapping[str, Array], name: str) -> "_Run":
@@ -176,7 +176,7 @@ class _Run:
 
     @property
     def attentions(self) -> int:
-        """How many are on the path."""
+        """Number of attentions on the path."""
         return len(attentions(self.view, self.path))
 
 
@@ -192,7 +192,7 @@ def _with_batch_of_one(model: onnx.ModelProto) -> onnx.ModelProto:
 
 @dataclass(frozen=True)
 class _Slopes:
-    """The derivatives of a logit with respect to layers, by the layer's tensor."""
+    """Derivatives of a logit with respect to layers, by the layer's tensor."""
 
     probe: Probe
     feed: Mapping[str, Array]
@@ -201,7 +201,7 @@ class _Slopes:
     """Zeros in the shape and type of the logits."""
 
     def of_class(self, index: int) -> dict[str, Array]:
-        """Of that class's logit."""
+        """Return the derivatives of the logit of one class."""
         one_hot = self.no_class.copy()
         one_hot.reshape(-1)[index] = 1
         found = self.probe(dict(self.feed) | {_CLASS: np.array([index]), _ONE_HOT: one_hot})
@@ -209,7 +209,7 @@ class _Slopes:
 
 
 def _slopes(run: _Run, layers: tuple[Layer, ...]) -> tuple[_Slopes | None, str]:
-    """Of all layers behind the last operator without a derivative; and that operator, empty where there is none."""
+    """Return the derivatives of all layers after the last operator without a derivative, and that operator or ""."""
     why = ""
     for first, layer in enumerate(layers):
         builder, rules = Builder(run.view), {"MaxPool": max_pool}
@@ -233,7 +233,7 @@ def _slopes(run: _Run, layers: tuple[Layer, ...]) -> tuple[_Slopes | None, str]:
 
 
 def _that_tell(run: _Run, layers: tuple[Layer, ...], slopes: Mapping[str, Array]) -> tuple[Layer, ...]:
-    """Without those whose evidence is zero by construction."""
+    """Exclude layers whose evidence is zero by construction."""
     telling = tuple(
         layer
         for layer in layers
@@ -242,9 +242,9 @@ def _that_tell(run: _Run, layers: tuple[Layer, ...], slopes: Mapping[str, Array]
     if telling:
         return telling
     raise HeadNotSupported(
-        f"how {run.name} decides cannot be followed: that takes activations that all of the answer goes through and "
-        "that lie over the picture, as cells or as tokens of patches, and its graph has none. "
-        "Its answers, its own map and its layers are told all the same."
+        f"the layer attribution of {run.name} cannot be computed: it needs activations with spatial positions, as "
+        "planes or patch tokens, on every path to the logits, and its graph has none. Its predictions, its own map "
+        "and its layers are reported nevertheless."
     )
 
 

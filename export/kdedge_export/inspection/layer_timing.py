@@ -1,4 +1,4 @@
-"""How long each layer takes on this machine, by onnxruntime's own profiler."""
+"""Latency of each layer on this machine, from onnxruntime's profiler."""
 
 import json
 import tempfile
@@ -21,26 +21,27 @@ _RUNS = 15
 
 @dataclass(frozen=True)
 class LayerTimes:
-    """Times of one image on one thread."""
+    """Layer latencies of one image with one thread."""
 
     by_layer_ms: Mapping[str, float]
-    """The fastest of 15 runs by node name, which other programs disturb least.
+    """Fastest of 15 runs in milliseconds by node name, the least disturbed by other programs.
 
-    onnxruntime fuses layers: a convolution's time holds its activation's, which has none of its own.
+    onnxruntime fuses layers: a convolution's time includes its activation, which then has no time of its own.
     """
     other_ms: float
-    """What onnxruntime put in itself: changes of memory layout, casts, fused operators of no single layer."""
+    """Time of operators added by onnxruntime, in milliseconds: layout changes, casts, and fused operators of several
+    layers."""
     whole_ms: float
-    """The fastest whole run, profiling included."""
+    """Fastest whole run in milliseconds, including profiling."""
     is_busy: bool
-    """True where other programs used the machine meanwhile, so that the times are rough."""
+    """True if other programs used the machine during the measurement, so that the times are inaccurate."""
 
 
 def time_layers(model: onnx.ModelProto, feed: Mapping[str, Array], structure: Structure) -> LayerTimes:
-    """Run a model on one thread and tell where the time goes.
+    """Measure the latency of each layer with one thread.
 
     Args:
-        model: the model, optimised as it is when it is used.
+        model: the model, optimized as when deployed.
         feed: a batch of one.
         structure: the model's layers.
     """
@@ -80,10 +81,10 @@ def _options() -> ort.SessionOptions:
 
 
 def _layer_of(kernel: str, layers: Mapping[str, Layer], kernels: set[str]) -> str | None:
-    """The layer that a kernel computes.
+    """Return the layer that a kernel computes.
 
-    Fused kernels are called after one of their layers, or after the tensor that the last of them gives; they are told
-    of the convolution or product among them.
+    Fused kernels are named after one of their layers, or after the output of the last one. They are attributed to their
+    convolution or product.
     """
     for prefix in ("", "fused "):
         for suffix in ("", "_nchwc", "_nhwc", "_quant"):

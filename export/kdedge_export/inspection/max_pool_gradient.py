@@ -1,8 +1,8 @@
-"""The derivative of pooling by maxima, for evidence that is gradient times activation.
+"""Derivative of max-pooling, for gradient × activation.
 
-Where several cells of a window share its maximum, each gets the whole gradient; PyTorch gives it to one. After a ReLU
-such cells are zeros, which hold no evidence, so that the evidence is the same. Channel weights of Grad-CAM would not
-be: maps that are written into files do not go through this rule.
+Positions that share a window's maximum each receive the whole gradient, while PyTorch gives it to one. After a ReLU
+such positions are zero and carry no evidence, so that the evidence is the same. Grad-CAM's channel weights would
+differ, so exported maps do not use this rule.
 """
 
 from typing import Any
@@ -15,22 +15,22 @@ from kdedge_export.onnx_graph.node_attributes import attributes
 __all__ = ["max_pool"]
 
 _FLOATS_CAN_BE_EQUAL_SINCE = 11
-"""The opset whose `Equal` takes floats."""
+"""First opset in which `Equal` accepts floats."""
 
 
 def max_pool(step: Step) -> dict[str, str]:
-    """Each window's gradient goes to the cells that hold its maximum.
+    """Distribute each window's gradient to the positions of its maximum.
 
-    Every offset in the window is a convolution that picks one cell, and a transposed one that puts it back.
+    Every offset in the window is a convolution that selects one position, and a transposed one that restores it.
 
     Args:
-        step: at a MaxPool of `[N, C, H, W]`, whose gradient is that of its output.
+        step: context of a MaxPool on `[N, C, H, W]` with the gradient of its output.
 
     Returns:
-        The name of the gradient of its input, by the input's name.
+        The name of the input's gradient, by the input's name.
 
     Raises:
-        CannotDifferentiate: it is dilated, pads by itself, is not over two axes, or its opset compares no floats.
+        CannotDifferentiate: the pool is dilated, automatically padded or not 2-D, or the opset cannot compare floats.
     """
     given, add = attributes(step.node), step.builder.add
     x, y = step.node.input[0], step.node.output[0]
@@ -54,7 +54,7 @@ def max_pool(step: Step) -> dict[str, str]:
 
 
 def _geometry(step: Step, kernel: tuple[int, ...], given: dict[str, Any]) -> dict[str, Any]:
-    """Strides and pads with which windows cover the input exactly, rounded up or not."""
+    """Return strides and pads whose windows cover the input exactly, with or without ceil_mode."""
     sizes, outputs = (step.shape(name)[2:] for name in (step.node.input[0], step.node.output[0]))
     strides, pads = given.get("strides", [1, 1]), given.get("pads", [0, 0, 0, 0])
     covered = [(outputs[axis] - 1) * strides[axis] + kernel[axis] for axis in (0, 1)]

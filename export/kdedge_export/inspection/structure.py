@@ -1,4 +1,4 @@
-"""The layers of a graph: shapes, parameters and multiply-accumulates (MACs)."""
+"""Structure of a graph: shapes, parameters and multiply-accumulates (MACs) of its layers."""
 
 import math
 from collections.abc import Sequence
@@ -18,20 +18,20 @@ Shape = tuple[int | None, ...]
 
 @dataclass(frozen=True)
 class Layer:
-    """A node that computes something of the input, for a batch of one."""
+    """Node that depends on the input, for a batch of one."""
 
     name: str
     op_type: str
     inputs: tuple[str, ...]
-    """The tensors that vary with the input."""
+    """Input tensors that depend on the model's input."""
     output: str
     shape: Shape
-    """Of the output; None for what cannot be inferred."""
+    """Output shape, with None for unknown sizes."""
     dtype: str
     parameters: int
-    """Weights that this layer is the first to use."""
+    """Number of weights that this layer is the first to use."""
     macs: int
-    """Multiply-accumulates of convolutions and matrix products; other operators count none."""
+    """Multiply-accumulates of convolutions and matrix products; 0 for other operators."""
 
 
 @dataclass(frozen=True)
@@ -40,26 +40,26 @@ class Structure:
 
     layers: tuple[Layer, ...]
     inputs: tuple[tuple[str, str, Shape], ...]
-    """Name, type and shape, as the graph declares them."""
+    """Name, type and shape, as declared by the graph."""
     outputs: tuple[tuple[str, str, Shape], ...]
 
     @property
     def parameters(self) -> int:
-        """Of all layers."""
+        """Total number of parameters."""
         return sum(layer.parameters for layer in self.layers)
 
     @property
     def macs(self) -> int:
-        """Of all layers, for one image."""
+        """Total multiply-accumulates for one image."""
         return sum(layer.macs for layer in self.layers)
 
 
 def structure_of(model: onnx.ModelProto, side_px: int = 224) -> Structure:
-    """Read a graph's layers.
+    """Analyze a graph's layers.
 
     Args:
         model: any ONNX model.
-        side_px: what stands for an open height or width.
+        side_px: value for a dynamic height or width, in pixels.
     """
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
@@ -68,7 +68,7 @@ def structure_of(model: onnx.ModelProto, side_px: int = 224) -> Structure:
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
             if dim.dim_value <= 0:
                 dim.dim_value = 1 if axis == 0 else side_px
-    del fixed.graph.value_info[:]  # of the open sizes
+    del fixed.graph.value_info[:]  # those of dynamic sizes
     for value in fixed.graph.output:
         value.type.tensor_type.ClearField("shape")
     inferred = shape_inference.infer_shapes(fixed, data_prop=True)
@@ -84,7 +84,7 @@ def structure_of(model: onnx.ModelProto, side_px: int = 224) -> Structure:
         for name in node.output
         if name in view.varying and not _known(shapes.get(name, ("", ()))[1]) and shapes.get(name, ("", None))[1] != ()
     ]
-    if unknown:  # what depends on computed constants is told by a run
+    if unknown:  # shapes that depend on computed constants need a run
         port = image_port(GraphView(model), "The model")
         for name, value in run_graph(model, unknown, example_feed(port, side_px, images=1), "The model").items():
             shapes[name] = (value.dtype.name, value.shape)
@@ -114,7 +114,7 @@ def _port(value: onnx.ValueInfoProto) -> tuple[str, str, Shape]:
 
 
 def _weights_of(view: GraphView, node: onnx.NodeProto) -> list[str]:
-    """The initializers behind a node's constant inputs, through what unpacks them (Transpose, DequantizeLinear, …)."""
+    """Return the initializers behind a node's constant inputs, through nodes such as DequantizeLinear."""
     found, waiting = [], [name for name in node.input if name and name not in view.varying]
     while waiting:
         name = waiting.pop()
@@ -127,7 +127,7 @@ def _weights_of(view: GraphView, node: onnx.NodeProto) -> list[str]:
 
 
 def _is_setting(node: onnx.NodeProto, name: str) -> bool:
-    """Whether a constant says how to compute, such as a shape or a scale, rather than what was learnt."""
+    """Return True for constants that are settings, such as a shape or a scale, and not learned."""
     learns = {"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "LayerNormalization", "PRelu"}
     learns |= {"Add", "Mul", "InstanceNormalization", "GroupNormalization"}
     return node.op_type not in learns or name.endswith(("_scale", "_zero_point"))

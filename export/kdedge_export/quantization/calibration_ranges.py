@@ -1,4 +1,4 @@
-"""Which values each tensor takes on calibration images, and which range of them 256 levels should cover."""
+"""Calibration: value distributions of tensors on calibration images, and the ranges to quantize."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,21 +23,21 @@ _LEVELS = 255
 
 @dataclass(frozen=True)
 class Histogram:
-    """How often a tensor took which values."""
+    """Distribution of a tensor's values."""
 
     low: float
     high: float
     counts: NDArray[np.float64]
-    """Of equal bins from `low` to `high`."""
+    """Counts of equal bins from `low` to `high`."""
 
 
 def observe(
     model: onnx.ModelProto, tensors: list[str], images: Pixels, progress: Callable[[int], None]
 ) -> dict[str, Histogram]:
-    """Run a float graph twice over all images: for the extremes, then for the histograms between them.
+    """Run an fp32 graph twice over all images: for the extremes, then for the histograms.
 
     Args:
-        model: the float graph.
+        model: the fp32 graph.
         tensors: names of float tensors in it.
         images: uint8 RGB `[N, H, W, 3]`.
         progress: called with 1 after each image of each of the two passes.
@@ -58,10 +58,10 @@ def observe(
 
 
 def clipped_range(histogram: Histogram, method: Method) -> Range:
-    """The part of a tensor's range that is kept; what lies outside is rounded to its ends.
+    """Compute the range of a tensor to quantize; values outside are clipped to its ends.
 
-    - `minmax`: all of it;
-    - `percentile-P`: the two tails hold 100 - P percent together;
+    - `minmax`: the full range;
+    - `percentile-P`: the two tails contain 100 - P percent together;
     - `entropy`: the threshold on absolute values at which the quantized distribution diverges least from the true one
       (Migacz, "8-bit inference with TensorRT", GTC 2017).
     """
@@ -93,7 +93,7 @@ def _least_divergence(histogram: Histogram, edges: NDArray[np.float64]) -> Range
 
 
 def _without_zeros(histogram: Histogram, edges: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The counts without the peak that rectifiers leave at 0, which every quantization represents exactly."""
+    """Remove the peak that ReLUs leave at 0, which every quantization represents exactly."""
     counts = histogram.counts.copy()
     zero = int(np.searchsorted(edges, 0.0, side="right")) - 1
     if 0 <= zero < _BINS:
@@ -102,7 +102,7 @@ def _without_zeros(histogram: Histogram, edges: NDArray[np.float64]) -> NDArray[
 
 
 def _divergence(counts: NDArray[np.float64], first: int, last: int) -> float:
-    """KL divergence of a clipped histogram from the one that its quantized values give."""
+    """Compute the KL divergence of a clipped histogram from that of its quantized values."""
     inside = counts[first:last]
     clipped = inside.copy()
     clipped[0] += counts[:first].sum()
@@ -112,7 +112,7 @@ def _divergence(counts: NDArray[np.float64], first: int, last: int) -> float:
     mass = np.bincount(level, inside, _LEVELS)
     share = np.bincount(level, filled, _LEVELS)
     spread = np.where(filled, (mass / np.maximum(share, 1))[level], 0)
-    smallest = 1e-4  # of a count, where all mass of a level lies outside: finite, but costly
+    smallest = 1e-4  # of a count, for levels whose mass is all outside: finite, but costly
     p = clipped / clipped.sum()
     q = np.maximum(spread, smallest) / np.maximum(spread, smallest).sum()
     return float((p[filled] * np.log(p[filled] / q[filled])).sum())
@@ -121,7 +121,7 @@ def _divergence(counts: NDArray[np.float64], first: int, last: int) -> float:
 def values_of(
     model: onnx.ModelProto, tensors: list[str], images: Pixels, progress: Callable[[int], None]
 ) -> Iterator[Mapping[str, NDArray[Any]]]:
-    """The tensors' values on one image after another.
+    """Yield the tensors' values for one image after another.
 
     Args:
         model: a graph.

@@ -1,12 +1,12 @@
-"""Large dense layers with int8 weights, which the answer and the map read alike.
+"""Quantization of large dense layers whose int8 weights are shared by logits and map.
 
-A classifier of a thousand classes is a tenth of what a small network computes and half of its int8 file. Its weights
-are rounded once, a scale for each of its outputs, and stored once:
+A classifier of a thousand classes is a tenth of a small network's computation and half of its int8 file. Its weights
+are quantized once, with one scale per output, and stored once:
 
-- the logits are an integer product whose result stays float, so that they do not tie;
-- the map gathers a class's row of bytes, and multiplies it with that row's scale;
-- a gradient that goes back through a hidden layer is brought to bytes image by image, after the layer's scales have
-  gone into it. Its range is its own largest value, so that no image's map depends on the others of a batch.
+- the logits are an integer product with a float result, so that they do not tie;
+- the map gathers a class's row of bytes and multiplies it by the row's scale;
+- a gradient through a hidden layer is quantized per image, after multiplication by the layer's scales. Its range is its
+  own largest value, so that no image's map depends on others in the batch.
 """
 
 from collections.abc import Collection, Mapping
@@ -25,15 +25,15 @@ from kdedge_export.quantization.recipe import Recipe
 __all__ = ["dense_layers", "quantize_dense"]
 
 _LEAST_WEIGHTS = 1 << 16
-"""Below, the operations around the bytes take longer than the smaller weights save."""
+"""Minimum number of weights; below it, the additional operations take longer than the smaller weights save."""
 _LARGEST_BIAS = float(1 << 30)
-"""In steps of the product's 32-bit sums."""
+"""Largest bias in steps of the product's 32-bit sums."""
 
 
 def dense_layers(graph: GraphEditor, left_alone: Collection[str]) -> list[str]:
-    """Names of the large dense layers among nodes that the quantizer leaves alone, or whose weight one of them reads.
+    """Return the names of large dense layers excluded from the quantizer, or whose weight an excluded node reads.
 
-    They are `Gemm`s, and nothing reads their `[out, in]` weight in a way that is not known here.
+    They are `Gemm`s whose `[out, in]` weight is read only in supported ways.
     """
     return [
         node.name
@@ -45,12 +45,12 @@ def dense_layers(graph: GraphEditor, left_alone: Collection[str]) -> list[str]:
 
 
 def quantize_dense(graph: GraphEditor, layers: Mapping[str, Range], recipe: Recipe) -> None:
-    """Give dense layers int8 weights.
+    """Quantize the weights of dense layers to int8.
 
     Args:
-        graph: is changed.
-        layers: names of some of `dense_layers`, with the ranges of what they multiply.
-        recipe: how to quantize.
+        graph: modified in place.
+        layers: names of some of `dense_layers`, with the ranges of their inputs.
+        recipe: quantization recipe.
     """
     for node in [node for node in graph.graph.node if node.name in layers]:
         weight = _weight(graph, node)
@@ -85,7 +85,7 @@ def _is_way_back(node: onnx.NodeProto, weight: str) -> bool:
 
 
 class _Layer:
-    """One dense layer on its way to bytes."""
+    """Dense layer being quantized."""
 
     def __init__(
         self, graph: GraphEditor, node: onnx.NodeProto, weight: NDArray[np.float32], reach: Range, recipe: Recipe
@@ -100,7 +100,7 @@ class _Layer:
         assert bias is not None
         self.bias: NDArray[np.float32] = bias
         scale = np.abs(weight).max(axis=1) / recipe.largest
-        # A row of zeros has a scale too, and one with a large bias none so small that the bias overflows.
+        # Rows of zeros need a scale too, and rows with a large bias one for which the bias does not overflow.
         least = np.maximum(np.abs(self.bias) / (self.step * _LARGEST_BIAS), np.finfo(np.float32).tiny)
         self.scale: NDArray[np.float32] = np.maximum(scale, least).astype(np.float32)
         self.bytes = np.clip(np.rint(weight / self.scale[:, None]), -recipe.largest, recipe.largest).astype(np.int8)
@@ -121,7 +121,7 @@ class _Layer:
         step = graph.add_constant(f"{name}_input_scale", np.array(self.step))
         zero = graph.add_constant(f"{name}_input_zero_point", np.array(self.zero, self.kind))
         scale = graph.add_constant(f"{self.name}_scale", self.scale)
-        # Zero points of 0 say nothing, but onnxruntime looks for them before it takes its integer kernel.
+        # onnxruntime selects its integer kernel only if zero points are present, even if they are 0.
         none = graph.add_constant(f"{self.name}_zero_point", np.zeros(len(self.bytes), np.int8))
         none32 = graph.add_constant(f"{name}_bias_zero_point", np.zeros(len(self.bytes), np.int32))
         steps = self.scale.astype(np.float64) * self.step
@@ -137,7 +137,7 @@ class _Layer:
         self._replace(node, parts)
 
     def _row(self, gather: onnx.NodeProto) -> None:
-        """`W[c]` is `bytes[c] · scale[c]`."""
+        """Rewrite `W[c]` as `bytes[c] · scale[c]`."""
         name = gather.output[0]
         scales = self.graph.add_constant(f"{self.name}_row_scale", self.scale[:, None])
         parts = [
@@ -149,7 +149,7 @@ class _Layer:
         self._replace(gather, parts)
 
     def _way_back(self, product: onnx.NodeProto) -> None:
-        """`v · W` is `(v · scale) · bytes`, and `v · scale` is brought to bytes by its own largest value."""
+        """Rewrite `v · W` as `(v · scale) · bytes`, with `v · scale` quantized by its own largest value."""
         name, graph = product.output[0], self.graph
         scale = graph.add_constant(f"{self.name}_scale", self.scale)
         zero = graph.add_constant(f"{name}_zero_point", np.array(self.least + 128, self.kind))

@@ -1,4 +1,4 @@
-"""How much of the answer and of the reason a quantized graph keeps."""
+"""Fidelity of a quantized graph: agreement of predictions and maps with the fp32 graph."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,41 +21,41 @@ _ARITHMETIC: Arithmetic = "exact sums"
 
 @dataclass(frozen=True)
 class Fidelity:
-    """One graph held against the float one on the same images."""
+    """Agreement of a graph with the fp32 graph on the same images."""
 
     agreement: float
-    """Share of images in [0, 1] with the same top class."""
+    """Fraction of images in [0, 1] with the same top-1 class."""
     top1: float | None
-    """Share of right answers in [0, 1]; None without labels."""
+    """Top-1 accuracy in [0, 1]; None without labels."""
     drop_points: float
-    """Percentage points of top-1 accuracy that are lost; without labels, of images whose answer changed."""
+    """Drop of top-1 accuracy in percentage points; without labels, of images whose prediction changed."""
     most_drop_points: float
-    """The unfavourable end of its 95 % interval: what so many images do not exclude."""
+    """Unfavorable end of the drop's 95 % interval."""
     logits_error: float
-    """Mean squared error of the logits, less their mean, in units of their variance; the mean over images."""
+    """Mean over images of the squared error of the centered logits, relative to their variance."""
     map_pearson: float | None
-    """Mean correlation of the maps of the float graph's top class; None where the graph gives no map."""
+    """Mean correlation of the maps of the fp32 graph's top-1 class; None without a map."""
 
     @property
     def loss(self) -> float:
-        """What is lost of both: for small errors, the error of the logits is twice a lost correlation."""
+        """Combined loss of both; for small errors, the logits error is twice the loss of correlation."""
         return self.logits_error / 2 + (0.0 if self.map_pearson is None else 1 - self.map_pearson)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all figures with the loss and the arithmetic that they were made with, as plain values for JSON."""
+        """Return all fields, the loss and the arithmetic used, as plain JSON values."""
         return asdict(self) | {"loss": self.loss, "arithmetic": _ARITHMETIC}
 
 
 class Judge:
-    """The float graph's answers on some images, to hold others against."""
+    """Evaluator of graphs against the fp32 graph's results on fixed images."""
 
     def __init__(self, model: onnx.ModelProto, images: Pixels, targets: Integers | None = None) -> None:
-        """Ask the float graph.
+        """Run the fp32 graph.
 
         Args:
-            model: the float graph.
-            images: uint8 RGB `[N, H, W, 3]`, N ≥ 1; neither calibrated nor validated on.
-            targets: int64 `[N]`, the right classes; None for images without labels.
+            model: the fp32 graph.
+            images: uint8 RGB `[N, H, W, 3]`, N ≥ 1; used neither for calibration nor for validation.
+            targets: int64 `[N]`, the target classes; None for unlabeled images.
         """
         self._images, self._targets = images, targets
         self._classes: NDArray[np.int64] = np.full(len(images), -1)
@@ -68,11 +68,11 @@ class Judge:
 
     @property
     def itself(self) -> Fidelity:
-        """Of the float graph: nothing is lost."""
+        """Fidelity of the fp32 graph itself, without losses."""
         return self._compare(self._logits, self._maps, self._every)
 
     def judge(self, model: onnx.ModelProto, images: int | None = None) -> Fidelity:
-        """Ask another graph; about so many images only if that is enough, from all over them: classes lie in order."""
+        """Evaluate another graph, on `images` evenly spaced images if given, since classes are in order."""
         numbers = self._every if images is None else evenly_spaced(len(self._images), images)
         return self._compare(*self._ask(model, numbers), numbers)
 
@@ -97,7 +97,7 @@ class Judge:
         pearson = None
         if maps is not None and self._maps is not None:
             told = ~is_constant(self._maps[numbers])
-            # A map that became constant, or no number, keeps nothing.
+            # A map that became constant or non-finite scores 0.
             scores = np.nan_to_num(map_pearson(self._maps[numbers], maps), nan=0.0)[told]
             pearson = float(scores.mean()) if told.any() else 1.0
         interval = mean_interval(lost, DIFFERENCE, scale=100)

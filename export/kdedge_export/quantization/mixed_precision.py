@@ -1,4 +1,4 @@
-"""Find few layers whose staying in float keeps the answer and the reason: greedily, so that fewer may do."""
+"""Mixed-precision search: find a small set of layers to keep in fp32, greedily and therefore not always minimal."""
 
 import math
 from collections.abc import Callable, Collection
@@ -15,24 +15,24 @@ from kdedge_runtime.util.arrays import Pixels
 __all__ = ["Goal", "Tradeoff", "TradeoffPoint", "search"]
 
 _RANKED_ON = 64
-"""Images on which single layers are ranked, at most; what is decided is decided on all."""
+"""Maximum number of images for ranking single layers; final decisions use all images."""
 
 Build = Callable[[Collection[str]], onnx.ModelProto]
-"""From the names of the nodes to leave in float, the quantized graph."""
+"""Function from the names of fp32 nodes to the quantized graph."""
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What quantization must keep, on images that it is not calibrated on."""
+    """Target of quantization, on images not used for calibration."""
 
     keep_heatmaps: float | None = None
-    """Least mean Pearson correlation of the maps with those of the float graph, in [-1, 1]."""
+    """Minimum mean Pearson correlation with the maps of the fp32 graph, in [-1, 1]."""
     max_drop: float | None = None
-    """Most percentage points of top-1 accuracy to lose, or of answers to change where there are no labels."""
+    """Maximum drop of top-1 accuracy in percentage points; without labels, of changed predictions."""
 
     def missed(self, found: Fidelity) -> tuple[float, float]:
-        """How much too much is lost of maps and answers, relative to what may be; at most 1 is kept."""
+        """Return the losses of maps and predictions relative to their limits; values up to 1 meet the target."""
         maps = drop = 0.0
         if self.keep_heatmaps is not None:
             lost = math.inf if found.map_pearson is None else 1 - found.map_pearson
@@ -42,52 +42,52 @@ class Goal:
         return maps, drop
 
     def kept(self, found: Fidelity) -> bool:
-        """Whether neither is missed."""
-        return all(part <= 1 for part in self.missed(found))  # not what is no number
+        """Return True if both targets are met."""
+        return all(part <= 1 for part in self.missed(found))  # False for NaN
 
 
 @dataclass(frozen=True)
 class TradeoffPoint:
-    """One way to divide the layers, measured."""
+    """Measured selection of fp32 layers."""
 
     float_layers: tuple[str, ...]
     bytes: int
-    """Of the file."""
+    """File size in bytes."""
     latency_ms: float
-    """Median on this machine, one image, one thread."""
+    """Median latency of one image on this machine, with one thread."""
     fp32_latency_ms: float
-    """Of the float graph, measured in turn with it."""
+    """Median latency of the fp32 graph, measured interleaved."""
     fidelity: Fidelity
 
     @property
     def speedup(self) -> float:
-        """How many times as fast as the float graph."""
+        """Speed relative to the fp32 graph."""
         return self.fp32_latency_ms / self.latency_ms
 
 
 @dataclass(frozen=True)
 class Tradeoff:
-    """What was tried."""
+    """Results of the search."""
 
     points: tuple[TradeoffPoint, ...]
-    """In the order of trying; the first has all layers in int8."""
+    """Selections in the order they were measured; the first has all layers in int8."""
     chosen: TradeoffPoint
-    """With the fewest layers in float of those tried that keep the goal; the one nearest to it where none does."""
+    """Selection that meets the target with the fewest fp32 layers of those tried; the closest one if none does."""
     fp32: TradeoffPoint
     images: int
-    """On which fidelity was measured."""
+    """Number of images used to measure the fidelity."""
     goal: Goal
     layers: int
-    """That could be quantized."""
+    """Number of quantizable layers."""
 
     @property
     def met(self) -> bool:
-        """Whether the goal is kept with at least one layer in int8."""
+        """True if the target is met with at least one layer in int8."""
         return self.goal.kept(self.chosen.fidelity)
 
     @property
     def efficient(self) -> tuple[TradeoffPoint, ...]:
-        """The points that no other one beats in both speed and what is kept, fastest first."""
+        """Pareto-optimal selections in speed and fidelity, fastest first."""
         ordered = sorted(self.points, key=lambda point: (1 / point.speedup, point.fidelity.loss))
         front: list[TradeoffPoint] = []
         for point in ordered:
@@ -105,26 +105,26 @@ def search(
     goal: Goal,
     progress: Progress,
 ) -> Tradeoff:
-    """Take layers out of int8 until the goal is kept, then put back those that it is kept without.
+    """Keep layers in fp32 until the target is met, then quantize those that turn out not to be needed.
 
-    Each layer is first quantized alone, the rest in float: what it costs by itself. Of what is missed most, maps or
-    answers, the layer that costs most of it is the next to stay in float.
+    Each layer is first quantized alone, with the rest in fp32, to measure its effect. The next layer to keep in fp32 is
+    the one with the largest effect on the target missed by more: maps or predictions.
 
     Args:
-        fp32: the float graph.
-        build: makes the quantized one.
-        layers: that may stay in float.
-        judge: the float graph's answers on held-out images.
-        image: uint8 `[1, H, W, 3]` to time with.
-        goal: what to keep; an empty one is kept by plain int8.
-        progress: told while single layers and then sets of them are measured.
+        fp32: the fp32 graph.
+        build: builds the quantized graph.
+        layers: layers that may be kept in fp32.
+        judge: evaluator with the fp32 graph's results on held-out images.
+        image: uint8 `[1, H, W, 3]` for timing.
+        goal: the target; an empty one is met by plain int8.
+        progress: called while single layers and then sets of layers are measured.
 
     Raises:
-        UsageError: maps are to be kept, and the graph gives none.
+        UsageError: a map target is set, but the graph has no map.
     """
     if goal.keep_heatmaps is not None and judge.itself.map_pearson is None:
         raise UsageError(
-            "There are no heatmaps to keep: the model gives no map. Export it with one, or leave that out."
+            "The model has no map, so there are no heatmaps to keep. Export it with a map, or omit --keep-heatmaps."
         )
     reference = open_session(fp32, exact_int8=False)
 
@@ -157,12 +157,12 @@ def search(
     by_maps = sorted(range(len(layers)), key=lambda index: alone[index].map_pearson or 0.0)
     by_answers = sorted(range(len(layers)), key=lambda index: -alone[index].logits_error)
     floats: list[int] = []
-    progress("keeping layers in float", 0, len(layers))
+    progress("keeping layers in fp32", 0, len(layers))
     while not goal.kept(points[-1].fidelity) and len(floats) < len(layers) - 1:
         maps, answers = goal.missed(points[-1].fidelity)
         floats.append(next(index for index in (by_maps if maps > answers else by_answers) if index not in floats))
         points.append(measure([layers[index] for index in floats]))
-        progress("keeping layers in float", len(floats), len(layers))
+        progress("keeping layers in fp32", len(floats), len(layers))
     if not goal.kept(points[-1].fidelity):
         return result(min(points, key=lambda point: max(goal.missed(point.fidelity))))
     best = points[-1]

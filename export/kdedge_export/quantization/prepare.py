@@ -1,7 +1,7 @@
-"""Write a graph's float operations as ones that have integer kernels, before anything is quantized.
+"""Preparation of a graph: replace float operations by ones with integer kernels, before quantization.
 
-onnxruntime has no integer kernel of HardSwish, and of ReduceMean only one that is slower than pooling; each would be a
-round trip through float. The functions computed stay the same (see `pixels` for the one exception, the border).
+onnxruntime has no integer kernel for HardSwish, and for ReduceMean only one that is slower than pooling. Each would
+need a conversion to float and back. The computed functions stay the same (see `pixels` for the exception, the border).
 """
 
 from dataclasses import dataclass
@@ -22,27 +22,28 @@ _GATES = {"Sigmoid", "HardSigmoid"}
 
 @dataclass(frozen=True)
 class Rewritten:
-    """A float graph that is ready to be quantized, with the shapes of its tensors."""
+    """Prepared fp32 graph with the shapes of its tensors."""
 
     model: onnx.ModelProto
     head_nodes: frozenset[str]
     always_float: frozenset[str]
-    """Names of further nodes that gain nothing from integers: on pooled values, and the last function of the body."""
+    """Nodes left in fp32 because quantizing them saves no time: those on pooled values, and the body's last
+    activation."""
     pixel_zero: int | None
-    """Zero point of the image's bytes where the first convolution reads them; None where they are normalised before."""
+    """Zero point of the image bytes if the first convolution reads them; None if they are normalized before."""
 
     @property
     def left_alone(self) -> frozenset[str]:
-        """Names of all nodes that are not onnxruntime's quantizer's; of these, `dense` takes the large layers."""
+        """Names of all nodes excluded from onnxruntime's quantizer; `dense` quantizes the large layers among them."""
         return self.head_nodes | self.always_float
 
 
 def rewrite(graph: ExportedGraph, *, bytes_in: bool) -> Rewritten:
-    """Prepare a graph.
+    """Prepare a graph for quantization.
 
     Args:
-        graph: from `export_graph`; it is not changed.
-        bytes_in: let the first convolution read the image's bytes, which takes uint8 activations.
+        graph: result of `export_graph`; it is not modified.
+        bytes_in: let the first convolution read the image bytes, which requires uint8 activations.
     """
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
@@ -58,7 +59,7 @@ def rewrite(graph: ExportedGraph, *, bytes_in: bool) -> Rewritten:
             _pool(editor, node)
     editor.drop_unused()
     editor.infer_shapes()
-    # Squeeze and excitation: a handful of values an image, whose int8 loses much and gains nothing, but where it is
+    # Squeeze-and-excitation: a few values per image, whose quantization loses much and gains nothing unless it is
     # large.
     pooled = flatten_pooled(editor, graph.head_nodes)
     editor.infer_shapes()
@@ -66,7 +67,7 @@ def rewrite(graph: ExportedGraph, *, bytes_in: bool) -> Rewritten:
 
 
 def _split_hard_swish(graph: GraphEditor, node: onnx.NodeProto) -> None:
-    """`x · hardsigmoid(x)`, by the definition of the operator."""
+    """Split HardSwish into `x · hardsigmoid(x)`, its definition."""
     gate = f"{node.output[0]}_gate"
     parts = [
         helper.make_node("HardSigmoid", [node.input[0]], [gate], f"{node.name}_gate", alpha=1 / 6, beta=0.5),
@@ -76,7 +77,7 @@ def _split_hard_swish(graph: GraphEditor, node: onnx.NodeProto) -> None:
 
 
 def _pool(graph: GraphEditor, node: onnx.NodeProto) -> None:
-    """A mean over rows and columns that keeps them is pooling."""
+    """Replace a mean over rows and columns that keeps them by pooling."""
     axes, shape = graph.constant(node.input[1]) if len(node.input) > 1 else None, graph.shape(node.input[0])
     if axes is None or shape is None or len(shape) != 4:
         return
@@ -88,7 +89,7 @@ def _pool(graph: GraphEditor, node: onnx.NodeProto) -> None:
 
 
 def _last_product(graph: GraphEditor, head: frozenset[str]) -> frozenset[str]:
-    """The gated activation that the map weighs: rounding it after its input would cost the map, and gain little."""
+    """Return the gated activation used by the map; quantizing its output would degrade the map and gain little."""
     names = set()
     for node in graph.graph.node:
         readers = graph.consumers(node.output[0])

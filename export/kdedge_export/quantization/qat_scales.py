@@ -1,4 +1,4 @@
-"""What an int8 file rounds, read from the file itself."""
+"""Quantization scales of an int8 file, read from the file itself, for QAT."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ __all__ = ["Rounded", "Steps", "rounded_by"]
 
 @dataclass(frozen=True)
 class Steps:
-    """The values `scale · (q - zero)` of the whole numbers `q` from `least` to `most`."""
+    """Quantization grid: the values `scale · (q - zero)` for integers `q` from `least` to `most`."""
 
     scale: float
     zero: int
@@ -29,40 +29,41 @@ class Steps:
 
 @dataclass(frozen=True)
 class Rounded:
-    """All that an int8 file rounds, and how its tensors can be recognised elsewhere."""
+    """All quantized weights and activations of an int8 file, with values to identify its tensors."""
 
     layers: tuple[str, ...]
-    """Paths of the modules whose weights are rounded, each output channel to whole multiples of a step of its own."""
+    """Paths of the modules with quantized weights; each output channel has its own scale."""
     largest: int
-    """So many steps are a channel's largest weight."""
+    """Largest quantized weight of a channel."""
     steps: Mapping[str, Steps]
-    """Of every rounded tensor that the float graph has too, by its name there."""
+    """Quantization grid of every quantized tensor that exists in the fp32 graph, by its name there."""
     picture: Pixels
-    """uint8 RGB `[1, H, W, 3]`."""
+    """Example image, uint8 RGB `[1, H, W, 3]`."""
     values: Mapping[str, NDArray[np.float32]]
-    """What these tensors are for the picture in the float graph, by the same names."""
+    """Values of these tensors for the image in the fp32 graph, by the same names."""
 
 
 def rounded_by(quantized: Quantized, graph: ExportedGraph, recipe: Recipe, picture: Pixels) -> Rounded:
-    """Read what is rounded, and ask the float graph for these tensors.
+    """Read the quantization grids, and the values of these tensors in the fp32 graph.
 
-    Tensors that only the int8 graph has are left out: they are the same bytes as others, or come from a finer product.
+    Tensors that exist only in the int8 graph are left out: they equal the bytes of others, or are results of a finer
+    product.
 
     Args:
         quantized: the int8 file.
-        graph: the float graph that it was made from.
-        recipe: how.
-        picture: uint8 RGB `[1, H, W, 3]`.
+        graph: the fp32 graph it was made from.
+        recipe: quantization recipe.
+        picture: example image, uint8 RGB `[1, H, W, 3]`.
     """
     known = {name for node in graph.model.graph.node for name in node.output}
-    found = {name.removesuffix("_flat"): steps for name, steps in _steps(quantized.model).items()}  # `flatten_pooled`
+    found = {name.removesuffix("_flat"): steps for name, steps in _steps(quantized.model).items()}
     steps = {name: found[name] for name in found if name in known}
     (values,) = values_of(graph.model, list(steps), picture, lambda _images: None)
     return Rounded(quantized.int8_layers, recipe.largest, steps, picture, values)
 
 
 def _steps(model: onnx.ModelProto) -> dict[str, Steps]:
-    """Of every tensor that is brought to bytes in steps that are the same for all pictures."""
+    """Return the grid of every tensor quantized with a fixed scale."""
     graph, found = GraphEditor(model), dict[str, Steps]()
     for node in model.graph.node:
         if node.op_type != "QuantizeLinear":

@@ -1,4 +1,4 @@
-"""Put quantization into a prepared graph: pairs of QuantizeLinear and DequantizeLinear at chosen nodes."""
+"""Insertion of QuantizeLinear and DequantizeLinear pairs at chosen nodes of a prepared graph."""
 
 import contextlib
 import logging
@@ -39,14 +39,14 @@ _OP_TYPES = {
     "LeakyRelu",
     "HardSigmoid",
 }
-"""What has an int8 kernel, or is written as something that has one. Everything else would be a round trip through float
-with quantized ends."""
+"""Operators with an int8 kernel, or rewritten to one. Quantizing any other operator would add conversions to float
+and back."""
 _COARSEST = 1.5
-"""Steps of a HardSwish's input may be so many times as wide as its own range asks for."""
+"""Maximum step size of a HardSwish input, relative to the step size of its own range."""
 
 
 def quantizable_nodes(rewritten: Rewritten) -> list[str]:
-    """Names of the nodes that can be quantized, in the order of the graph."""
+    """Return the names of quantizable nodes, in graph order."""
     nodes = rewritten.model.graph.node
     first = next((index for index, node in enumerate(nodes) if node.op_type in WEIGHTED), 0)
     graph = GraphEditor(rewritten.model)
@@ -60,13 +60,13 @@ def quantizable_nodes(rewritten: Rewritten) -> list[str]:
         and node.name not in excluded
         and (node.op_type != "HardSigmoid" or gated_product(graph, node) is not None)
     ]
-    # Turning groups of pixels back into positions: done on bytes.
+    # Nodes that convert pixel groups back to positions operate on bytes.
     moved = [node.name for node in nodes if node.output[0] in {"grouped_positions", "positions", "ungrouped"}]
     return [*names, *moved, *dense]
 
 
 def _between_weights(graph: GraphEditor, dense: Collection[str]) -> set[str]:
-    """What follows dense layers, whose results are float, up to the next layer: a few values an image."""
+    """Return the dense layers, whose outputs are float, and the nodes after them up to the next layer."""
     names, tensors = set[str](), set[str]()
     for node in graph.graph.node:
         if node.name in dense or (tensors.intersection(node.input) and node.op_type not in WEIGHTED):
@@ -76,7 +76,7 @@ def _between_weights(graph: GraphEditor, dense: Collection[str]) -> set[str]:
 
 
 def observed_tensors(rewritten: Rewritten) -> list[str]:
-    """Names of the tensors whose ranges quantization needs."""
+    """Return the names of the tensors whose ranges are needed."""
     graph, names = GraphEditor(rewritten.model), set(quantizable_nodes(rewritten))
     constants = {tensor.name for tensor in graph.graph.initializer}
     types = {value.name: value.type.tensor_type.elem_type for value in graph.graph.value_info}
@@ -93,13 +93,13 @@ def observed_tensors(rewritten: Rewritten) -> list[str]:
 def insert_quantization(
     rewritten: Rewritten, ranges: Mapping[str, Range], recipe: Recipe, float_nodes: Collection[str] = ()
 ) -> onnx.ModelProto:
-    """Quantize all that can be, but for some nodes.
+    """Quantize all quantizable nodes except some.
 
     Args:
-        rewritten: from `rewrite`.
-        ranges: of every tensor of `observed_tensors`.
-        recipe: how to quantize.
-        float_nodes: names of nodes to leave as they are.
+        rewritten: result of `rewrite`.
+        ranges: range of every tensor of `observed_tensors`.
+        recipe: quantization recipe.
+        float_nodes: names of nodes to keep in fp32.
     """
     model = onnx.ModelProto()
     model.CopyFrom(rewritten.model)
@@ -125,7 +125,7 @@ def insert_quantization(
     if rewritten.pixel_zero is not None:
         narrowed[CENTRED] = (-float(rewritten.pixel_zero), 255.0 - rewritten.pixel_zero)
         fixed[CENTRED] = [_parameters(1.0, rewritten.pixel_zero, np.uint8)]
-    # To the quantizer, no names mean all nodes.
+    # The quantizer treats an empty list as all nodes.
     if body:
         model = _quantize(model, body, narrowed, fixed, kind, recipe)
     graph = GraphEditor(model)
@@ -166,7 +166,7 @@ def _quantize(
 
 
 def _gates_that_never_close(graph: GraphEditor, ranges: Mapping[str, Range]) -> set[str]:
-    """HardSwishes, gate and product, for whose small inputs a range down to where the gate closes is too coarse."""
+    """Return HardSwish gates and products whose inputs are too small for a range down to the closing point."""
     names = set[str]()
     for node in graph.graph.node:
         product = gated_product(graph, node) if node.op_type == "HardSigmoid" else None
@@ -179,10 +179,10 @@ def _gates_that_never_close(graph: GraphEditor, ranges: Mapping[str, Range]) -> 
 
 
 def _gate_steps(gate: onnx.NodeProto, high: float) -> tuple[float, int]:
-    """Scale of what goes into a HardSwish, and how many steps its lowest value lies below 0.
+    """Return the scale of a HardSwish input, and the number of steps its lowest value lies below 0.
 
-    The lowest value is the one at which the gate closes, -3: what is below becomes 0 as well. It must be a whole number
-    of steps, so that the gate can be read from the same bytes.
+    The lowest value is -3, where the gate closes, since all values below give 0 as well. It must be a whole number of
+    steps, so that the gate can use the same bytes.
     """
     settings = attributes(gate)
     closed = settings.get("beta", 0.5) / settings.get("alpha", 0.2)
@@ -191,7 +191,7 @@ def _gate_steps(gate: onnx.NodeProto, high: float) -> tuple[float, int]:
 
 
 def _without_tail(span: Range, product: Range) -> Range:
-    """A SiLU's input without the values so low that its output, rounded to its own steps, is 0."""
+    """Exclude SiLU inputs so low that the output, rounded to its own step size, is 0."""
     step = (max(product[1], 0.0) - min(product[0], 0.0)) / 255
     values = np.linspace(-20, -1.3, 500)
     small = values[-values / (1 + np.exp(-values)) <= step / 2]
@@ -199,17 +199,17 @@ def _without_tail(span: Range, product: Range) -> Range:
 
 
 def _take_bytes(graph: GraphEditor) -> None:
-    """Pixels are what centring and quantizing them gives."""
+    """Use the pixels directly, which equal the result of centering and quantizing them."""
     quantize = next((node for node in graph.consumers(CENTRED) if node.op_type == "QuantizeLinear"), None)
     if quantize is not None:
         graph.redirect(quantize.output[0], "pixels")
 
 
 def _clip_bytes(graph: GraphEditor, node: onnx.NodeProto, least: int) -> None:
-    """A hard sigmoid of quantized values is the same bytes, clipped, at another scale and zero point.
+    """Compute a hard sigmoid of quantized values by clipping the bytes, with another scale and zero point.
 
-    `clip(αx + β, 0, 1)` is `α · (x - closed)` between where it closes and where it is open. `_gate_steps` lets the
-    smallest byte stand for where it closes, so bytes are clipped where it is open, and read in steps of α times theirs.
+    `clip(αx + β, 0, 1)` is `α · (x - closed)` between its closing and opening point. `_gate_steps` assigns the smallest
+    byte to the closing point. Bytes are therefore clipped at the opening point, and scaled by α.
     """
     settings = attributes(node)
     alpha = settings.get("alpha", 0.2)
@@ -250,7 +250,7 @@ def _tensor_data(span: Range) -> TensorData:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The quantizer logs advice about steps that have been taken already, to the root logger."""
+    """Suppress the quantizer's advice on the root logger about steps already taken."""
     level = logging.getLogger().level
     logging.getLogger().setLevel(logging.ERROR)
     try:

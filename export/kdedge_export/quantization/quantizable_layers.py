@@ -1,4 +1,4 @@
-"""The layers of a graph that can be quantized or left in float, one by one."""
+"""Layers of a graph that can be quantized or kept in fp32 individually."""
 
 from dataclasses import dataclass
 
@@ -11,15 +11,15 @@ __all__ = ["Layer", "layers_of"]
 
 @dataclass(frozen=True)
 class Layer:
-    """A module's convolution or product with all that follows it up to the next one, wherever the module is used."""
+    """Convolution or product of a module with all following nodes up to the next one, wherever the module is used."""
 
     name: str
-    """Of its weight in the PyTorch model, such as `layer1.0.conv2`; no two layers have the same."""
+    """Path of its weight in the PyTorch model, such as `layer1.0.conv2`; unique."""
     nodes: frozenset[str]
 
 
 def layers_of(rewritten: Rewritten) -> tuple[Layer, ...]:
-    """The layers in the order of the graph; every node that can be quantized belongs to one."""
+    """Return the layers in graph order; every quantizable node belongs to one."""
     quantizable = set(quantizable_nodes(rewritten))
     layers: dict[str, set[str]] = {}
     made_by: dict[str, str] = {}
@@ -39,8 +39,8 @@ def layers_of(rewritten: Rewritten) -> tuple[Layer, ...]:
 
 
 def _module(weight: str) -> str:
-    """A weight's module, without the wrappers that exporting puts around the model."""
-    name = weight.removesuffix("_matrix").removesuffix(".weight")  # `flatten_pooled` writes matrices
+    """Return a weight's module path, without the wrappers added by export."""
+    name = weight.removesuffix("_matrix").removesuffix(".weight")  # `flatten_pooled` stores matrices
     for wrapper in ("deployed.", "explained.", "model."):
         name = name.removeprefix(wrapper)
     return name

@@ -1,4 +1,4 @@
-"""How to quantize, as a device profile gives it."""
+"""Quantization recipe, as stored in a device profile."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,15 +8,15 @@ __all__ = ["Recipe"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """What suits a device's integer kernels."""
+    """Settings for a device's integer kernels."""
 
     reduce_range: bool = True
-    """7-bit weights. Without it, x86 cores that have no VNNI saturate (uint8 × int8 pairs are summed in 16 bits),
-    and what was validated on one core is not what another computes. ARM and VNNI cores do not need it."""
+    """True for 7-bit weights. With 8 bits, x86 cores without VNNI saturate (uint8 × int8 pairs are summed in 16
+    bits), so that results differ between cores. ARM and VNNI cores do not need it."""
     activations: Literal["uint8", "int8"] = "uint8"
-    """uint8 is up to twice as fast on x86, and the image's bytes are uint8 already."""
+    """Type of the activations. uint8 is up to twice as fast on x86, and image bytes are already uint8."""
 
     @property
     def largest(self) -> int:
-        """The byte of a channel's largest weight. Twice 64 · 255 is still a sum of 16 bits."""
+        """Largest quantized weight of a channel. Two products of 64 · 255 still fit into 16 bits."""
         return 64 if self.reduce_range else 127

@@ -1,4 +1,4 @@
-"""Squeeze and excitation as products of matrices: on one value a channel, convolutions only add overhead."""
+"""Squeeze-and-excitation as matrix products, since convolutions on one value per channel only add overhead."""
 
 import numpy as np
 import onnx
@@ -13,16 +13,16 @@ _POINTWISE = {"Relu", "Clip", "HardSigmoid", "Sigmoid", "HardSwish", "Mul", "Add
 
 
 def _is_pooled(graph: GraphEditor, tensor: str) -> bool:
-    """Whether a tensor has one value a channel, `[N, C, 1, 1]`."""
+    """Return True if a tensor has one value per channel, `[N, C, 1, 1]`."""
     shape = graph.shape(tensor)
     return shape is not None and len(shape) == 4 and shape[2:] == (1, 1)
 
 
 def flatten_pooled(graph: GraphEditor, head: frozenset[str]) -> frozenset[str]:
-    """Let what is computed on pooled values be computed on matrices `[N, C]`.
+    """Rewrite operations on pooled values to matrices `[N, C]`.
 
     Returns:
-        The names of the nodes that do so.
+        The names of these nodes.
     """
     region = {
         node.name
@@ -59,7 +59,7 @@ def flatten_pooled(graph: GraphEditor, head: frozenset[str]) -> frozenset[str]:
 
 
 def _is_flat(graph: GraphEditor, node: onnx.NodeProto) -> bool:
-    """Whether a node computes the same on a matrix: a 1 × 1 convolution, or a function of each value."""
+    """Return True if a node computes the same on a matrix: a 1 × 1 convolution, or an elementwise function."""
     if node.op_type == "Conv":
         weight = graph.constant(node.input[1])
         settings = attributes(node)

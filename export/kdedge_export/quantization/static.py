@@ -1,4 +1,4 @@
-"""Static quantization to int8 in QDQ form: the body and large dense layers in int8, logits and map in float."""
+"""Static QDQ quantization: the body and large dense layers in int8, logits and map in fp32."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -24,31 +24,31 @@ from kdedge_runtime.util.arrays import Integers, Pixels
 __all__ = ["Quantized", "quantize"]
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much is done, and how much there is."""
+"""Called with the name of the current step, the number done, and the total."""
 _AS_TRAINED = "trained"
-"""How a note calls ranges that the network was trained in, beside the methods of calibration."""
+"""Name of trained ranges in the metadata, in addition to the calibration methods."""
 _TIMED_RUNS = 50
 _RANGES_CHOSEN_ON = 128
-"""Held-out images at most: four files are compared, of which the one that is chosen is judged on all."""
+"""Maximum number of held-out images for choosing ranges; the chosen file is evaluated on all."""
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """A quantized graph and what is known of it."""
+    """Quantized graph with its metadata and measurements."""
 
     model: onnx.ModelProto
     note: dict[str, Any]
-    """For its metadata; JSON values."""
+    """Quantization entry of the metadata; JSON values."""
     tradeoff: Tradeoff
-    """What was tried to get there, and how it did."""
+    """Search results."""
     int8_layers: tuple[str, ...]
-    """The layers in int8, by their modules' paths."""
+    """Layers in int8, by module path."""
     ranges: Mapping[str, Range]
-    """That were chosen, of all tensors that could be rounded."""
+    """Calibrated range of every quantizable tensor."""
 
     @property
     def latency_ms(self) -> tuple[float, float]:
-        """Median of fp32 and int8 on this machine, one image, one thread, measured in turn."""
+        """Median latency of fp32 and int8 on this machine for one image, with one thread, measured interleaved."""
         latency = self.note["latency_ms"]
         return latency["fp32"], latency["int8"]
 
@@ -67,27 +67,30 @@ def quantize(
 ) -> Quantized:
     """Quantize a graph: integer activations, int8 weights per channel.
 
-    The map and what is small in the head stay float: they are less than one percent of the work. Logits are float, as
-    int8 ones tie. Large dense layers are quantized by `dense`: onnxruntime's quantizer crashes where the map shares
-    their weights. How ranges are clipped is chosen by what the answers and maps lose by it on held-out images.
+    The map and small layers of the head stay in fp32, since they are less than one percent of the work. Logits are
+    float, since int8 logits tie. Large dense layers are quantized by `dense`, since onnxruntime's quantizer crashes if
+    the map shares their weights. The calibration method is the one with the smallest loss of predictions and maps on
+    held-out images.
 
     Args:
-        graph: from `export_graph`.
-        calibration: uint8 RGB `[N, H, W, 3]` at the model's size, from the training side.
-        held_out: the same, of other images of the training side.
+        graph: result of `export_graph`.
+        calibration: uint8 RGB `[N, H, W, 3]` at the model's size, from the training split.
+        held_out: other images of the training split.
         recipe: the device's settings.
-        targets: int64, the right classes of the held-out images; None without labels.
-        goal: what must be kept; None keeps nothing in float.
-        reference: the float graph whose answers and maps are to be kept; None takes the one that is quantized.
-        trained_in: ranges of all tensors that the network has learned to be rounded in; they are tried too. Training
-            that clips makes the values beyond a range mean nothing, and calibration would make room for them.
-        progress: told while long steps go on.
+        targets: int64, the target classes of the held-out images; None without labels.
+        goal: target to meet; None keeps no layer in fp32.
+        reference: fp32 graph whose predictions and maps to preserve; None uses the quantized one.
+        trained_in: trained ranges of all tensors (QAT), which are tried as well. Training with clipping makes values
+            beyond a range irrelevant, but calibration would extend the range to include them.
+        progress: called during long steps.
 
     Raises:
         UsageError: there are no images.
     """
     if len(calibration) == 0 or len(held_out) == 0:
-        raise UsageError("Quantization needs calibration images and got none. Name a folder of pictures: --data DIR.")
+        raise UsageError(
+            "Quantization needs calibration images, but there are none. Name a folder with images: --data DIR."
+        )
     rewritten = rewrite(graph, bytes_in=recipe.activations == "uint8")
     judge = Judge(reference or graph.model, held_out, targets)
     method, losses, ranges = _choose_ranges(rewritten, calibration, judge, recipe, trained_in, progress)
@@ -124,7 +127,7 @@ def _choose_ranges(
     trained_in: Mapping[str, Range] | None,
     progress: Progress,
 ) -> tuple[str, dict[str, float], Mapping[str, Range]]:
-    """The best way, what each loses with all layers in int8, and the ranges by the best."""
+    """Return the best method, the loss of each method with all layers in int8, and the best ranges."""
     done = 0
 
     def count(images: int) -> None:

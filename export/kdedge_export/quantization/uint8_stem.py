@@ -1,12 +1,12 @@
-"""Let the first convolution read the image's bytes as they are: they are quantized already.
+"""uint8 stem: the first convolution reads the image bytes directly, since they are already quantized.
 
-A pixel `u` is a uint8 whose scale is 1 and whose zero point `z` is free, so that casting, subtracting the mean and
-multiplying need not run at all: the scale goes into the weights, and the mean into the bias. What is left is a first
-convolution without quantization error at its input.
+A pixel `u` is a uint8 with scale 1 and a free zero point `z`. Casting, subtracting the mean and multiplying can
+therefore be removed: the scale is folded into the weights, and the mean into the bias. The first convolution then has
+no quantization error at its input.
 
-Three channels are the slowest case of the integer kernels: each tap copies three bytes. Where the width allows, four
-neighbouring pixels are therefore taken for one position of twelve channels, which is a reshape without copying, and
-the outputs at these positions for channels, again a reshape. Weights outside the original window are 0 and stay 0.
+Three channels are the slowest case of the integer kernels, since each tap copies three bytes. If the width allows, four
+adjacent pixels are therefore treated as one position of twelve channels, by a reshape without copying. Their outputs
+are treated as channels, again by a reshape. Weights outside the original window are 0 and stay 0.
 """
 
 from dataclasses import dataclass
@@ -23,34 +23,35 @@ from kdedge_export.onnx_graph.node_attributes import attributes
 __all__ = ["CENTRED", "read_pixels"]
 
 CENTRED = "centred_pixels"
-"""The tensor that holds pixels less their zero point: uint8 quantization at scale 1 gives the pixels themselves."""
+"""Name of the tensor of pixels minus their zero point; its uint8 quantization at scale 1 equals the pixels."""
 _GROUP = 4
-"""Pixels a position; 12 channels fit the kernels' blocks of four bytes. Measured on a VNNI core at 224 px: 0.20 ms
-against 0.36 ms for 32 channels of 3 × 3, 1.00 against 1.18 for 64 of 7 × 7; 2 and 8 pixels are slower."""
+"""Pixels per position; 12 channels fit the kernels' blocks of four bytes. Measured on a VNNI core at 224 px: 0.20
+vs. 0.36 ms for 32 channels of 3 × 3, 1.00 vs. 1.18 ms for 64 of 7 × 7; 2 and 8 pixels are slower."""
 
 _ROUNDING = 0.5
-"""Of a pixel value: a border that is not off by more is padded with the zero point."""
+"""Largest error of a border, in pixel values, that is padded with the zero point."""
 
 
 @dataclass(frozen=True)
 class _Front:
-    """What stands between the image and the first convolution's result."""
+    """Nodes between the image and the result of the first convolution."""
 
     nodes: tuple[onnx.NodeProto, ...]
     mean: NDArray[np.float64]
-    """In pixel values, `[3]`."""
+    """Mean in pixel values, `[3]`."""
     scale: NDArray[np.float64]
     conv: onnx.NodeProto
 
 
 def read_pixels(graph: GraphEditor) -> int | None:
-    """Rewrite the front of a float graph so that its first convolution takes pixels less a zero point.
+    """Rewrite a graph so that its first convolution takes pixels minus a zero point.
 
-    A border was padded with the mean colour. One zero point cannot be three means, so where they differ the border is
-    put around the image's bytes, rounded to whole pixel values; it is all that the rewritten graph computes otherwise.
+    The border was padded with the mean color. One zero point cannot represent three different means. If they differ,
+    the border is added around the image bytes, rounded to whole pixel values. This is the only change of the computed
+    function.
 
     Returns:
-        The zero point `z`, or None where the front is not the one that `Normalise` exports, which is then left alone.
+        The zero point `z`, or None if the preprocessing is not that of `Normalise`, in which case it is unchanged.
     """
     front = _front(graph)
     if front is None:
@@ -104,7 +105,7 @@ def read_pixels(graph: GraphEditor) -> int | None:
 def _frame(
     graph: GraphEditor, tensor: str, size: tuple[int, int], colour: NDArray[np.uint8], settings: dict[str, Any]
 ) -> tuple[list[onnx.NodeProto], str]:
-    """Put a border of one colour around `tensor`, uint8 `[N, *size, len(colour)]`, as wide as a convolution needs."""
+    """Add a border of one color around `tensor`, uint8 `[N, *size, len(colour)]`, as wide as a convolution needs."""
     nodes = [helper.make_node("Shape", ["image"], ["batch"], start=0, end=1)]
     for axis, side in ((2, "columns"), (1, "rows")):
         before, after = settings["pads"][axis - 1], settings["pads"][axis + 1]
@@ -136,7 +137,7 @@ def _frame(
 
 
 def _front(graph: GraphEditor) -> _Front | None:
-    """`image` → Transpose → Cast → Sub(mean) → Mul(scale) → Conv, and nothing else reads what is between."""
+    """Match `image` → Transpose → Cast → Sub(mean) → Mul(scale) → Conv without other readers, else None."""
     tensor, nodes = "image", []
     for operation in ("Transpose", "Cast", "Sub", "Mul", "Conv"):
         readers = graph.consumers(tensor)
@@ -156,9 +157,9 @@ def _front(graph: GraphEditor) -> _Front | None:
 def _grouped(
     kernel: NDArray[np.float64], settings: dict[str, Any], width: int
 ) -> tuple[NDArray[np.float64], dict[str, Any], int] | None:
-    """The same convolution on groups of pixels: its kernel, its settings and how many outputs a group gives.
+    """Return the kernel, settings and outputs per group of the same convolution on groups of pixels.
 
-    None where it does not come out even, or where a group gives so many outputs that more is computed than saved.
+    Returns None if the sizes do not divide, or if a group has so many outputs that the cost exceeds the savings.
     """
     filters, channels, rows, columns = kernel.shape
     strides, pads = settings.get("strides", [1, 1]), settings.get("pads", [0, 0, 0, 0])
@@ -189,7 +190,7 @@ def _grouped(
 
 
 def _ungroup(graph: GraphEditor, conv: onnx.NodeProto, filters: int, size: tuple[int, int]) -> None:
-    """Behind the convolution and its activation, turn outputs in a group back into positions."""
+    """Convert grouped outputs back to positions after the convolution and its activation."""
     tensor = _after_activation(graph, conv.output[0])
     readers = graph.consumers(tensor)
     shape = graph.add_constant("pixel_positions", np.array([0, *size, filters]))
@@ -207,7 +208,7 @@ def _ungroup(graph: GraphEditor, conv: onnx.NodeProto, filters: int, size: tuple
 
 
 def _after_activation(graph: GraphEditor, tensor: str) -> str:
-    """The result of the elementwise function that alone reads a tensor, if there is one; SiLU is one."""
+    """Return the result of the elementwise function that is a tensor's only reader, if any, including SiLU."""
     readers = graph.consumers(tensor)
     kinds = sorted(node.op_type for node in readers)
     if kinds in (["Relu"], ["Clip"], ["HardSwish"], ["LeakyRelu"], ["Sigmoid"]):

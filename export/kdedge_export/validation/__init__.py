@@ -1,4 +1,4 @@
-"""Proof that neither the answer nor the reason was lost on the way from PyTorch to the device.
+"""Validation that an exported model keeps the student's predictions and saliency maps.
 
 ```python
 models = Models(student=deployed, fp32=model, int8=small)
@@ -60,7 +60,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded on first use, so that what needs no PyTorch, such as `metrics`, does without.
+    # Loaded on first use, so that modules without PyTorch, such as `metrics`, import without it.
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,4 +1,7 @@
-"""Functions with kinks, as PyTorch models call them: what goes in is watched, and single values are taken across."""
+"""Interception of piecewise-linear activations and max-pooling.
+
+Their inputs are recorded, and selected units are optionally moved across the kink.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,54 +18,54 @@ __all__ = ["Call", "KinkedCalls", "Unit"]
 
 @dataclass(frozen=True)
 class Unit:
-    """A value that goes into a function with a kink, and what takes it to the kink's other side."""
+    """Input value of a piecewise-linear function, with the offset that moves it across the kink."""
 
     call: int
-    """Which of the functions with kinks of a forward pass, counted from 0."""
+    """Index of the intercepted call within a forward pass, from 0."""
     index: int
-    """Of the value in its flattened tensor."""
+    """Index of the value in its flattened tensor."""
     push: float
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a function with kinks."""
+    """One call of a piecewise-linear function."""
 
     number: int
     x: Tensor
-    """What goes in."""
+    """Input of the function."""
     pools: bool
-    """Whether the function is max pooling; the others work on each value."""
+    """True for max-pooling; the others are elementwise."""
     shown: Tensor
-    """What tells on which side a value lies: the function's results, or what goes into a pool."""
+    """Tensor that determines the side of each value: the output of an elementwise function, or the input of a pool."""
     turned: Callable[[Tensor, Tensor, Tensor], list[tuple[int, float]]]
-    """See `_turned` and `_overtaken`: indices and pushes of values near a kink that another run has on its other side.
-    """
+    """Function that returns the indices and offsets of values near a kink that lie on its other side in another run
+    (see `_turned` and `_overtaken`)."""
 
 
 @dataclass(frozen=True)
 class _Kink:
     at: float | Tensor
-    """A tensor where each value has its own."""
+    """Position of the kink; a tensor if it differs by value."""
     value: float | Tensor
-    """Of the function there."""
+    """Function value at the kink."""
     flat: int
-    """Whether the function has that very value below (-1) or above (1) as well, or goes on to both sides (0)."""
+    """Side on which the function is constant: below (-1), above (1), or neither (0)."""
 
 
 _ZERO = _Kink(0, 0, -1)
 _INPLACE: dict[Any, int] = {F.relu: 0, F.relu6: 0, F.hardtanh: 2, F.hardswish: 0, F.hardsigmoid: 0, F.leaky_relu: 1}
-"""Functions with an `inplace`, and its place behind the input."""
+"""Functions with an `inplace` argument, and its position after the input."""
 
 
 def _turned(kinks: Sequence[_Kink], x: Tensor, results: Tensor, reach: Tensor) -> list[tuple[int, float]]:
-    """Values on different sides of a kink in two runs.
+    """Return the values that lie on different sides of a kink in two runs.
 
     Args:
-        kinks: of the function.
-        x: what went into it in one run.
-        results: what came out in the other one, of the same shape: the value that it is flat at only from there.
-        reach: how far from the kink each value may lie, of the shape of `x`.
+        kinks: kinks of the function.
+        x: input of one run.
+        results: output of the other run, of the same shape; it equals the flat value exactly on the flat side.
+        reach: largest distance of each value from the kink, of the shape of `x`.
     """
     found: list[tuple[int, float]] = []
     for kink in kinks:
@@ -79,14 +82,14 @@ def _turned(kinks: Sequence[_Kink], x: Tensor, results: Tensor, reach: Tensor) -
 def _overtaken(
     args: tuple[Any, ...], options: dict[str, Any], x: Tensor, theirs: Tensor, reach: Tensor
 ) -> list[tuple[int, float]]:
-    """The second largest values of windows of max pooling that are the larger ones of the two in another run.
+    """Return the runner-up values of max-pooling windows that exceed the maximum in another run.
 
     Args:
-        args: positional arguments of the function behind its input.
-        options: its other arguments.
-        x: what went into it in one run.
-        theirs: what went in in the other one.
-        reach: how much smaller the second may be, as much as the larger of both values' reach; of the shape of `x`.
+        args: positional arguments of the function after its input.
+        options: its keyword arguments.
+        x: input of one run.
+        theirs: input of the other run.
+        reach: largest difference of both values, taken as the larger reach of the two; of the shape of `x`.
     """
     places = torch.arange(x.numel(), device=x.device, dtype=torch.float64).reshape(x.shape)
     order = _windows(places, -1.0, *args, **options).long()
@@ -94,7 +97,7 @@ def _overtaken(
     (first, second), ranked = values.topk(2, dim=1).values.T, values.topk(2, dim=1).indices
     best, next_best = order.gather(1, ranked).T
     others, flat = theirs.flatten(), reach.flatten()
-    # Outside the picture there is no second; its index of -1 only has to be one that can be looked up.
+    # A window outside the image has no runner-up; its index of -1 is only a valid placeholder.
     near = (next_best >= 0) & (first - second <= torch.maximum(flat[best], flat[next_best]))
     near[near.clone()] = others[next_best[near]] > others[best[near]]
     gaps = (first - second)[near].tolist()
@@ -105,7 +108,7 @@ def _overtaken(
 
 
 def _step(value: Tensor, *, up: bool) -> float:
-    """The difference to the next float32 number above or below."""
+    """Return the difference to the next float32 number above or below."""
     single = value.float()
     return float(torch.nextafter(single, torch.tensor(float("inf" if up else "-inf")).to(single)) - single)
 
@@ -120,11 +123,11 @@ def _windows(
     ceil_mode: bool = False,
     **_options: Any,
 ) -> Tensor:
-    """The values under each window of max pooling, `[windows, values]`, with `outside` for the border."""
+    """Return the values under each max-pooling window, `[windows, values]`, with `outside` as padding."""
     size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
     steps = (stride or size,) * 2 if isinstance(stride or size, int) else tuple(stride or size)
     top, left = (padding, padding) if isinstance(padding, int) else tuple(padding)
-    # A window over the end that rounding up adds finds only the border there.
+    # The additional window of `ceil_mode` covers only padding there.
     bottom, right = (top + steps[0] - 1, left + steps[1] - 1) if ceil_mode else (top, left)
     padded = F.pad(x, (left, right, top, bottom), value=outside)
     return F.unfold(padded.flatten(0, 1)[:, None], size, dilation, 0, steps).transpose(1, 2).flatten(0, 1)
@@ -136,7 +139,7 @@ def _between(least: float | Tensor | None = None, most: float | Tensor | None = 
 
 
 def _kinks(func: Any, args: tuple[Any, ...], options: dict[str, Any]) -> list[_Kink] | None:
-    """Of a function of each value; None for any other."""
+    """Return the kinks of an elementwise function; None for any other."""
     if func in (F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_):
         return [_ZERO]
     if func is F.relu6:
@@ -157,7 +160,7 @@ def _kinks(func: Any, args: tuple[Any, ...], options: dict[str, Any]) -> list[_K
 
 
 def _in_place(func: Any, args: tuple[Any, ...], options: dict[str, Any]) -> bool:
-    """Whether a function changes its first argument, given what else it is called with."""
+    """Return True if a function modifies its first argument, given its other arguments."""
     place = _INPLACE.get(func)
     if place is None:
         return bool(func.__name__.endswith("_"))
@@ -165,20 +168,20 @@ def _in_place(func: Any, args: tuple[Any, ...], options: dict[str, Any]) -> bool
 
 
 class KinkedCalls(TorchFunctionMode):
-    """Inside the block, calls of functions with kinks are watched, and some of their values moved."""
+    """Record calls of piecewise-linear functions inside the block, and move selected inputs."""
 
     def __init__(self, watch: Callable[[Call], None] | None = None, pushed: Sequence[Unit] = ()) -> None:
-        """Prepare; a new one for every forward pass.
+        """Prepare one forward pass; each needs a new instance.
 
         Args:
-            watch: told of each call.
-            pushed: what to move.
+            watch: called with each recorded call.
+            pushed: units to move.
         """
         super().__init__()
         self._calls, self._watch, self._pushed = 0, watch, pushed
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call `func`, after what goes into it was moved."""
+        """Call `func` after moving the selected inputs."""
         options = dict(kwargs or {})
         if not (args and isinstance(args[0], Tensor) and args[0].is_floating_point()):
             return func(*args, **options)

@@ -1,12 +1,12 @@
-"""Compare differentiated maps under one pattern of activation: at a kink, rounding decides a side.
+"""Compare gradient maps under the same activation pattern, since rounding decides the side of a kink.
 
-A ReLU passes a gradient or stops it by the sign of its input, and max pooling sends it to the largest of its window.
-PyTorch and ONNX Runtime add in another order. Of the millions of units that a gradient at the pixels passes, some lie
-within rounding of their kink and fall on the other side; both maps are then right, and differ by those units' share,
-which can be percents of the range. How much they may differ is not estimated. The graph shows on which side each unit
-lies. Those that lie on another side in PyTorch, and within their own rounding of their kink, are taken there, and
-PyTorch's map is computed again: it must now be the graph's. They are few, the logits stay, and the report names the
-pictures with both figures.
+A ReLU passes or blocks a gradient by the sign of its input, and max-pooling routes it to the window's largest value.
+PyTorch and ONNX Runtime sum in different orders. Among the millions of units between logits and pixels, some lie within
+rounding error of their kink and fall on the other side. Both maps are then correct, and differ by the contribution of
+those units, which can reach percents of the range. This difference is not estimated but removed. The exported graph
+gives the side of each unit. Units within their own rounding error of a kink are moved to that side, and PyTorch's map
+is recomputed; it must then equal the graph's. The moved units are few and leave the logits unchanged. The report lists
+the images with both errors.
 """
 
 from collections.abc import Iterator
@@ -32,20 +32,22 @@ from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 __all__ = ["Aligned", "at_the_same_kinks", "has_kinks", "in_float64", "sides_of_float64"]
 
 NEAR = 4.0
-"""A unit is at its kink within so many times its rounding: the graph's is another draw of the same size."""
+"""Units within this multiple of their rounding error count as near a kink, since the graph's rounding is an independent
+draw."""
 MOST_MOVED = 1e-3
-"""Share of a network's units that may be moved on one picture; where rounding moves more, it is no rounding."""
+"""Largest fraction of a network's units that may be moved on one image; rounding cannot explain more."""
 _ULPS = 4.0
-"""Rounding of a unit is at least so many steps of float32 at its channel's usual size."""
+"""Minimum rounding error of a unit, in float32 steps at its channel's median magnitude."""
 _MEDIANS = 2.5
-"""Usual rounding, in medians of a channel's. Of a million units with normal errors, two differ by over ten medians."""
+"""Typical rounding error, in medians of the channel's. Of a million units with normal errors, two differ by over ten
+medians."""
 _LOGITS = 1e-5
-"""Share of their range by which moved units may move the logits, or four times their own rounding."""
+"""Fraction of their range by which moved units may change the logits, or four times their own rounding error."""
 _POINTWISE = {"Relu", "Clip", "HardSwish", "HardSigmoid", "LeakyRelu"}
 
 
 def has_kinks(module: nn.Module) -> TypeGuard[Deployed]:
-    """Whether a map is differentiated, so that it can jump; a closed form is continuous."""
+    """Return True if a map is computed by differentiation, so that it can jump; a closed form is continuous."""
     if not isinstance(module, Deployed):
         return False
     return not (isinstance(module.explained, ByCells) and isinstance(module.explained.head, Head))
@@ -53,26 +55,26 @@ def has_kinks(module: nn.Module) -> TypeGuard[Deployed]:
 
 @dataclass(frozen=True)
 class Aligned:
-    """PyTorch's own maps, with units at their kinks on the sides where an exported graph has them."""
+    """PyTorch's maps with units on the exported graph's sides of their kinks."""
 
     maps: Floats
-    """`[N, h, w]`."""
+    """Maps `[N, h, w]`."""
     moved: Integers
-    """Units that were moved, int64 `[N]`; 0 where the map is PyTorch's as it is."""
+    """Number of moved units, int64 `[N]`; 0 if the map is unmodified."""
 
 
 def at_the_same_kinks(module: Deployed, model: Model, images: Pixels, classes: Integers) -> Aligned:
-    """Compute PyTorch's maps with units at their kinks on the sides where an exported graph has them.
+    """Compute PyTorch's maps with units on the exported graph's sides of their kinks.
 
-    Only units within their own rounding of a kink are moved, each by that little: a map that is wrong in any other way
-    keeps its error. So do maps of a graph whose functions with kinks are not those of the module, one by one, maps
-    for which more than `MOST_MOVED` of the units would be moved, and those whose logits the moving would change.
+    Only units within their own rounding error of a kink are moved, by no more than that. A map that is wrong for
+    another reason keeps its error. A map stays unmodified if the graph's piecewise-linear functions differ from the
+    module's. It also does if more than `MOST_MOVED` of the units would move, or if moving them changes the logits.
 
     Args:
-        module: its maps are differentiated (`has_kinks`).
+        module: module whose maps are differentiated (`has_kinks`).
         model: its exported graph.
         images: uint8 RGB `[N, H, W, 3]`.
-        classes: int64 `[N]`, explained.
+        classes: int64 `[N]`, the explained classes.
     """
     graph = _Shown(model)
     rows = []
@@ -83,9 +85,9 @@ def at_the_same_kinks(module: Deployed, model: Model, images: Pixels, classes: I
 
 
 class _Shown:
-    """A graph that also gives what its functions with kinks work on: results of those of each value, inputs of pools.
+    """Exported graph with extra outputs: results of elementwise piecewise-linear functions and inputs of pools.
 
-    Both can be had without another kernel being chosen for what comes before.
+    Neither changes the kernel selection of preceding nodes.
     """
 
     def __init__(self, model: Model) -> None:
@@ -103,7 +105,7 @@ class _Shown:
         self._session = open_session(shown, exact_int8=True)
 
     def values(self, image: Pixels, picked: int) -> list[tuple[bool, Tensor]]:
-        """Of each such function in the order of the graph, whether it is a pool, and the tensor."""
+        """Return, for each such function in graph order, True for a pool, and its tensor."""
         if not self._names:
             return []
         found = self._session.run(self._names, feed(self._session, image, picked))
@@ -111,15 +113,15 @@ class _Shown:
 
 
 def sides_of_float64(module: Deployed, images: Pixels, classes: Integers) -> Floats:
-    """PyTorch's own maps in float32, with every unit on the side of its kink where float64 has it.
+    """Compute PyTorch's float32 maps with every unit on its float64 side of the kink.
 
     Args:
-        module: its maps are differentiated (`has_kinks`).
+        module: module whose maps are differentiated (`has_kinks`).
         images: uint8 RGB `[N, H, W, 3]`.
-        classes: int64 `[N]`, explained.
+        classes: int64 `[N]`, the explained classes.
 
     Returns:
-        `[N, h, w]`.
+        Maps `[N, h, w]`.
     """
     rows = []
     for image, picked in zip(images, classes, strict=True):
@@ -145,7 +147,7 @@ def sides_of_float64(module: Deployed, images: Pixels, classes: Integers) -> Flo
 def _on_their_sides(
     module: Deployed, image: Pixels, picked: Integers, theirs: list[tuple[bool, Tensor]]
 ) -> tuple[Floats, int]:
-    """The map of one image, and how many units were moved for it."""
+    """Return the map of one image, and the number of units moved for it."""
     single: list[tuple[bool, Tensor]] = []
     units: list[Unit] = []
 
@@ -171,14 +173,14 @@ def _on_their_sides(
 
 
 def _rounding(single: Tensor, double: Tensor) -> Tensor:
-    """Return the rounding of each unit: its own or the usual one of its channel, whichever is larger.
+    """Return the rounding error of each unit: its own or its channel's typical one, whichever is larger.
 
-    A unit's own error may be small by luck, and that of the largest unit of a tensor says nothing of the others:
-    channels may lie octaves apart. Units without places are compared with all units of the layer.
+    A unit's own error may be small by chance. The error of the largest unit does not bound the others, since channels
+    may differ by octaves. Units without spatial positions are compared with all units of the layer.
 
     Args:
-        single: `[N, C, …]` as float32 computes it.
-        double: likewise in float64.
+        single: float32 values `[N, C, …]`.
+        double: the same in float64.
     """
     own = (double - single).abs()
     rows = (single.transpose(0, 1) if single.dim() > 2 else single[None]).flatten(1)
@@ -195,7 +197,7 @@ def _run(module: Deployed, image: Pixels, picked: Integers, calls: KinkedCalls) 
 
 @contextmanager
 def in_float64(module: nn.Module) -> Iterator[None]:
-    """The same weights in more digits; rounded back they are what they were."""
+    """Convert a module's weights to float64 inside the block; converting back is lossless."""
     module.double()
     try:
         yield

@@ -1,4 +1,4 @@
-"""One bound, how a model stands to it, and how to judge a figure: by itself, or by its interval."""
+"""Checks: a bound, the measured value and the outcome, for exact values and for values with an interval."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,61 +20,64 @@ __all__ = [
 ]
 
 Unit = Literal["share", "points", "correlation", "error", "area", "nats", "count", "MB", "ms"]
-"""How a number is meant: a share in [0, 1], percentage points, a Pearson correlation, a relative error, a
-difference of areas under curves of probabilities, a divergence in nats, a number of things, a size of 10^6 bytes,
-milliseconds."""
+"""Unit of a measured value: a fraction in [0, 1], percentage points, a Pearson correlation, a relative error, a
+difference of areas under probability curves, a divergence in nats, a count, a size in 10^6 bytes, milliseconds."""
 Outcome = Literal["passed", "failed", "not shown", "not measured", "not applicable"]
-"""`failed`: the figure itself breaks the bound. `not shown`: it keeps the bound, but its interval's end does not;
-or what breaks it may be rounding, and may be not. `not applicable`: nobody asks it of these models."""
+"""Outcome of a check.
+
+`failed`: the measured value violates the bound. `not shown` (inconclusive): the bound holds for the estimate but not
+for its confidence interval, or the violation is within numerical error. `not applicable`: the check does not apply to
+these models.
+"""
 Relation = Literal[">=", "<="]
 
 
 @dataclass(frozen=True)
 class Check:
-    """One bound and how the model stands to it."""
+    """Outcome of one bound on a measured value."""
 
     key: str
-    """Stable name for programs; the field of `Gates` that holds the bound, where there is one."""
+    """Stable identifier; the name of the `Gates` field that holds the bound, if there is one."""
     name: str
-    """Name for people."""
+    """Human-readable name."""
     measured: float | None
-    """None where it could not be measured."""
+    """Measured value, or None if it could not be measured."""
     relation: Relation
-    """`measured relation bound` is what is asked."""
+    """Comparison operator: the check requires `measured relation bound`."""
     bound: float
     unit: Unit
     outcome: Outcome
     interval: Interval | None = None
-    """None for a figure that is judged by itself, and where so few images allow none."""
+    """95 % interval; None for exact values and if there are too few images."""
     images_needed: int | None = None
-    """About how many images would show it, if the figure stayed as it is; None where it is shown, or no number would.
-    """
+    """Approximate number of images that would make the check conclusive at this estimate; None if it already is or no
+    number would."""
     reason: str | None = None
-    """Why it does not apply, was not measured, was not shown or failed, where more can be said than the figure does."""
+    """Explanation of the outcome, if there is more to add than the measured value."""
 
     @property
     def passed(self) -> bool | None:
-        """Whether it is shown that the bound is kept; None where nothing was measured."""
+        """True if the check passed, False if not; None if nothing was measured."""
         return None if self.outcome in ("not measured", "not applicable") else self.outcome == "passed"
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A figure that stands for all pictures, and was measured on some."""
+    """Estimate of a population value, measured on a sample of images."""
 
     measured: float | None
-    """None where it could not be measured."""
+    """Estimate, or None if it could not be measured."""
     interval: Interval | None
     n: int
-    """Images that it was measured on."""
+    """Number of images measured."""
     of: int
-    """Images that were given; on the others the figure is not defined."""
+    """Number of images given; the value is undefined on the others."""
     worst: float | None = None
-    """What the interval takes a picture unlike all of these to score; None where it counts none."""
+    """Worst score of an unseen image, assumed by the interval; None if the interval assumes none."""
     fewest: int = 1
-    """Images on which there is an interval at all."""
+    """Minimum number of images for an interval."""
     most: int | None = None
-    """The figure is never measured on more images; None for no such limit."""
+    """Maximum number of images this value is ever measured on; None for no limit."""
 
 
 def judge(
@@ -86,7 +89,7 @@ def judge(
     unit: Unit,
     reason: str | None = None,
 ) -> Check:
-    """A figure judged by itself; the reason is told where it is not measured or fails."""
+    """Check an exact value against its bound; `reason` is kept only if it was not measured or fails."""
     if measured is None:
         return Check(key, name, None, relation, bound, unit, "not measured", reason=reason)
     if _kept(measured, relation, bound):
@@ -103,7 +106,10 @@ def judge_sample(
     unit: Unit,
     reason: str | None = None,
 ) -> Check:
-    """A figure judged by the unfavourable end of its interval; the reason is told where it is not measured or fails."""
+    """Check the unfavorable end of a confidence interval against its bound.
+
+    `reason` is kept only if the value was not measured or fails.
+    """
     measured, interval = sample.measured, sample.interval
     if measured is None or not _kept(measured, relation, bound):
         return replace(judge(key, name, measured, relation, bound, unit, reason), interval=interval)
@@ -120,27 +126,27 @@ def applicable(checks: Sequence[Check]) -> list[Check]:
 
 
 def not_shown(checks: Sequence[Check]) -> tuple[int, int]:
-    """How many checks more images would show, and how many not shown ones they would not."""
+    """Count the inconclusive checks that more images would settle, and those they would not."""
     unshown = [check.images_needed is not None for check in checks if check.outcome == "not shown"]
     return sum(unshown), len(unshown) - sum(unshown)
 
 
 def verdict(checks: Sequence[Check]) -> bool:
-    """Whether nothing failed, everything that was measured is shown, and something was measured at all."""
+    """Return True if no measured check failed or is inconclusive, and at least one passed."""
     return all(check.passed is not False for check in checks) and any(check.passed for check in checks)
 
 
 def _what_would_show(sample: Sample, measured: float, end: float | None, bound: float) -> tuple[int | None, str]:
-    """How many images would show it, None where no number would, and the same in words."""
+    """Return the number of images that would settle a check, or None, and an explanation."""
     n, of = sample.n, sample.of
     images = f"with {n:,} image{'' if n == 1 else 's'}"
     if sample.most is not None and n >= sample.most:
-        return None, f"{images}, and it is asked on no more"
+        return None, f"{images}, the maximum for this check"
     if n < of:
         images += f" of {of:,}, since the other maps are constant"
     needed = sample.fewest if end is None else images_needed(n, measured, end, bound, sample.worst)
     if needed is None:
-        return None, f"{images} it lies on the bound, which no number of images shows"
+        return None, f"{images} the estimate equals the bound, which no number of images settles"
     needed = max(needed, sample.fewest)
     if n < of:
         needed = rounded_up(needed * of / n)
@@ -148,5 +154,5 @@ def _what_would_show(sample: Sample, measured: float, end: float | None, bound: 
 
 
 def _kept(value: float, relation: Relation, bound: float) -> bool:
-    # A NaN compares as False in both directions, so it is never kept.
+    # Comparisons with NaN are False, so NaN never satisfies a bound.
     return value >= bound if relation == ">=" else value <= bound

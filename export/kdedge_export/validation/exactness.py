@@ -1,4 +1,4 @@
-"""Errors of the fp32 file against PyTorch, each image's judged by what float32 costs on that image."""
+"""Error of the fp32 file relative to PyTorch, compared with the float32 rounding error of each image."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,65 +16,65 @@ from kdedge_runtime.util.arrays import Integers, Pixels
 __all__ = ["AlignedImage", "Bounds", "Exactness", "measure_exactness"]
 
 DOUBTED_IMAGES = 16
-"""Images in each step of measuring PyTorch's own rounding, until an error exceeds it."""
+"""Batch size for measuring PyTorch's rounding error, repeated until an error exceeds it."""
 Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """The largest errors that need no explanation."""
+    """Largest errors accepted without measuring the rounding error."""
 
     logits: float
-    """In units of the range of the image's logits."""
+    """Bound on the logits error, relative to the range of the image's logits."""
     kl: float
-    """In nats."""
+    """Bound on the KL divergence, in nats."""
     maps: float
-    """In units of the range of the image's map."""
+    """Bound on the map error, relative to the range of the image's map."""
     ceiling: float
-    """The most of each that rounding may explain."""
+    """Largest error of each kind that rounding may explain."""
 
 
 @dataclass(frozen=True)
 class AlignedImage:
-    """An image whose map is held against PyTorch's with units on the file's sides of their kinks."""
+    """Image whose map was compared with PyTorch's after moving units to the file's side of their kinks."""
 
     image: int
-    """Its number."""
+    """Image index."""
     moved: int
-    """Units that were moved, each within its own rounding."""
+    """Number of units moved, each within its own rounding error."""
     raw_error: float
-    """Error of the file's map against PyTorch's as it is, in units of its range."""
+    """Error of the file's map relative to PyTorch's unmodified map, in units of its range."""
     error: float
-    """Error against PyTorch's map with the units moved."""
+    """Error relative to PyTorch's map with the units moved."""
     raw_pearson: float
-    """Correlation of the maps as they are."""
+    """Correlation with PyTorch's unmodified map."""
     pearson: float
 
 
 @dataclass(frozen=True)
 class Exactness:
-    """The deciding image of each kind of error."""
+    """Decisive image for each kind of error."""
 
     logits: Hardest
     kl: Hardest
     maps: Hardest | None
-    """None where the maps cannot be compared."""
+    """Map error; None if the maps cannot be compared."""
     aligned: tuple[AlignedImage, ...] = ()
-    """Images on which PyTorch's map was computed again with units on the file's sides of their kinks."""
+    """Images whose PyTorch map was recomputed with units on the file's sides of their kinks."""
 
 
 def measure_exactness(
     student: TorchModel, fp32: Model, images: Pixels, ours: Predictions, theirs: Predictions, bounds: Bounds
 ) -> Exactness:
-    """Hold the fp32 file's logits and maps against PyTorch's.
+    """Compare the fp32 file's logits and maps with PyTorch's.
 
     Args:
         student: the exported module.
-        fp32: its file.
+        fp32: its model file.
         images: uint8 RGB `[N, H, W, 3]`.
-        ours: the student's predictions of them.
-        theirs: the file's, for the same classes.
-        bounds: of the errors.
+        ours: the student's predictions.
+        theirs: the file's predictions for the same classes.
+        bounds: bounds on the errors.
     """
     rounding = _Roundings(student, images, ours.explained_class)
     reference, aligned = _at_the_same_kinks(student, fp32, images, ours, theirs, bounds.maps)
@@ -93,7 +93,7 @@ def measure_exactness(
 
 
 class _Roundings:
-    """PyTorch's own rounding on each image, measured on first use."""
+    """Cache of PyTorch's rounding error per image."""
 
     def __init__(self, student: TorchModel, images: Pixels, classes: Integers) -> None:
         self._student, self._images, self._classes = student, images, classes
@@ -102,7 +102,7 @@ class _Roundings:
         self._known = np.zeros(len(images), np.bool_)
 
     def of(self, numbers: Integers) -> Rounding:
-        """Return the rounding of images by their numbers."""
+        """Return the rounding errors of images by index."""
         missing = numbers[~self._known[numbers]]
         if len(missing):
             found = spread_of_rounding(self._student, self._images[missing], self._classes[missing])
@@ -113,14 +113,14 @@ class _Roundings:
 
 
 def _decide(errors: Scores, bound: float, ceiling: float, rounding_of: Callable[[Integers], Scores]) -> Hardest:
-    """Judge each error by its own image's rounding, worst first."""
+    """Compare each error with the rounding error of its own image, worst first."""
     rounding = np.zeros_like(errors)
     doubted = np.flatnonzero(~(errors <= bound))
     doubted = doubted[np.argsort(-np.nan_to_num(errors[doubted], nan=np.inf), kind="stable")]
     for start in range(0, len(doubted), DOUBTED_IMAGES):
         some = doubted[start : start + DOUBTED_IMAGES]
         rounding[some] = rounding_of(some)
-        if not (errors[some] <= rounding[some]).all():  # the others change nothing
+        if not (errors[some] <= rounding[some]).all():  # decisive: the remaining images cannot change the outcome
             return hardest(errors[some], rounding[some], bound, ceiling)
     return hardest(errors, rounding, bound, ceiling)
 
@@ -128,7 +128,7 @@ def _decide(errors: Scores, bound: float, ceiling: float, rounding_of: Callable[
 def _at_the_same_kinks(
     student: TorchModel, fp32: Model, images: Pixels, ours: Predictions, theirs: Predictions, tolerance: float
 ) -> tuple[Predictions, tuple[AlignedImage, ...]]:
-    """The student's predictions to hold the file against: differing maps with units at kinks on the file's sides."""
+    """Return the student's predictions, with units of differing maps moved to the file's sides of their kinks."""
     if not has_kinks(student) or ours.maps is None or theirs.maps is None or ours.maps.shape != theirs.maps.shape:
         return ours, ()
     errors = agreement.map_error(ours.maps, theirs.maps)

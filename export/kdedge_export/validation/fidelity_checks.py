@@ -1,4 +1,4 @@
-"""Checks of what a file keeps of the student: its answers, its probabilities, and its maps of every class."""
+"""Checks of a model file against the student: predictions, probabilities, and saliency maps of every class."""
 
 from kdedge_export.candidates import Role
 from kdedge_export.metrics.comparison import Comparison, MapComparison
@@ -13,7 +13,7 @@ from kdedge_runtime.diagnostics.default_class import DefaultClass
 __all__ = ["check_comparison", "check_default_class", "check_other_classes", "unasked_of_fp32"]
 
 _NO_MAP = "no saliency map in the model file"
-_LOST_MAP = f"{_NO_MAP}, and its reference gives one"
+_LOST_MAP = f"{_NO_MAP}, but its reference has one"
 _FP32_NAMES: tuple[tuple[str, str, Unit], ...] = (
     ("fp32_logits_error", "fp32 logits error", "error"),
     ("fp32_kl", "fp32 KL divergence", "nats"),
@@ -27,15 +27,14 @@ _MAP_UNITS: tuple[tuple[Relation, Unit], ...] = ((">=", "correlation"), (">=", "
 def check_comparison(
     role: Role, comparison: Comparison, gates: Gates, exact: Exactness | None = None, ties: int = 0
 ) -> tuple[Check, ...]:
-    """Judge a model file by its comparison with its reference.
+    """Check a model file by its comparison with its reference.
 
     Args:
-        role: `fp32` or `int8`; other models are compared for information and face no gate.
-        comparison: the file held against its reference.
+        role: `fp32` or `int8`; other models have no checks.
+        comparison: comparison of the file with its reference.
         gates: the bounds.
-        exact: of the fp32 file, the images that decide, where rounding was measured; None requires all to keep the
-            bounds without.
-        ties: images on which the fp32 file answers otherwise by rounding alone: that is no disagreement.
+        exact: decisive images of the fp32 file, if the rounding error was measured; None checks the comparison alone.
+        ties: number of images on which the fp32 prediction differs by rounding alone, which count as agreement.
     """
     if role == "fp32":
         return _check_fp32(comparison, gates, exact, ties)
@@ -45,10 +44,10 @@ def check_comparison(
 
 
 def unasked_of_fp32(gates: Gates) -> tuple[Check, ...]:
-    """Return the comparisons with PyTorch, none of which applies to a file of another framework.
+    """Return the comparisons with PyTorch as not applicable, for model files from other frameworks.
 
     Args:
-        gates: the bounds that they would have.
+        gates: the bounds of these checks.
     """
     bounds = gates.fp32_logits_error, gates.fp32_kl, gates.fp32_map_error
     asked: list[tuple[str, str, Relation, float, Unit]] = [(*_AGREEMENT, ">=", gates.fp32_agreement, "share")]
@@ -61,28 +60,28 @@ def unasked_of_fp32(gates: Gates) -> tuple[Check, ...]:
 
 
 def check_default_class(role: Role, found: DefaultClass | None) -> Check:
-    """Judge the map that a file gives where no class is asked for, as on a device.
+    """Check the map returned when no class is requested, the default on a device.
 
     Args:
-        role: of the file.
-        found: what came of it; None for a file without a map.
+        role: role of the file.
+        found: measured result; None for a file without a map.
     """
-    key, name = f"{role}_default_class", f"{role} explains its top class by default"
+    key, name = f"{role}_default_class", f"{role} explains its top-1 class by default"
     if found is None:
         return judge(key, name, None, ">=", 1.0, "share", _NO_MAP)
     return judge(key, name, found.kept / found.images, ">=", 1.0, "share", found.fault)
 
 
 def check_other_classes(role: Role, found: OtherClasses | None, gates: Gates, why_not: str) -> Check:
-    """Judge a file's maps of other classes than the top one.
+    """Check a file's maps of classes other than the top-1 class.
 
-    It is the graph that is tested, not what rounding costs on unseen pictures, so the figure is judged by itself.
+    This tests the graph and not the rounding error on unseen images, so the value is checked without an interval.
 
     Args:
         role: `fp32` or `int8`.
-        found: the comparison; None where there is none.
+        found: the comparison; None if there is none.
         gates: the bounds.
-        why_not: why there is none.
+        why_not: reason why there is none.
     """
     if role == "fp32":
         key, name = _OTHER_CLASSES
@@ -113,7 +112,7 @@ def _check_fp32(comparison: Comparison, gates: Gates, exact: Exactness | None, t
 
 
 def _lost(key: str, name: str, comparison: Comparison, bound: float) -> Check | None:
-    """Return the check of a file without a map, which fails where the reference has one; None for a file with one."""
+    """Return the check of a file without a map, which fails if the reference has one; None for a file with a map."""
     if comparison.maps is not None:
         return None
     if not comparison.lost_map:
@@ -125,7 +124,7 @@ def _check_hardest(key: str, name: str, decisive: Hardest, unit: Unit = "error")
     reason = None
     if decisive.outcome == "not shown":
         reason = (
-            f"since float32 alone explains up to {decisive.rounding:.0e} on this picture: the network is "
+            f"since float32 alone explains up to {decisive.rounding:.0e} on this image: the network is "
             "ill-conditioned there"
         )
     return Check(key, name, decisive.error, "<=", decisive.bound, unit, decisive.outcome, reason=reason)

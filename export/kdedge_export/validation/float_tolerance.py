@@ -1,10 +1,10 @@
-"""What float32 costs a network: how far PyTorch's own answers lie from what it computes in float64.
+"""Float32 rounding error of a network: the deviation of PyTorch's float32 results from float64.
 
-Rounding grows on its way through a network that is ill-conditioned, as a deep one is on pictures unlike those that its
-batch statistics are of. PyTorch and ONNX Runtime add in another order and approximate exponentials differently; there,
-both may lie further from what the weights say than a bound for sound networks, and from each other. How far differs
-from picture to picture, so that each is judged by its own; and where rounding may change a map visibly, agreement
-within it says nothing.
+Rounding errors grow in an ill-conditioned network, such as a deep one on images unlike those of its batch statistics.
+PyTorch and ONNX Runtime sum in different orders and approximate exponentials differently. Both may then deviate from
+the exact result, and from each other, by more than a bound for well-conditioned networks. The deviation differs between
+images, so each image is compared with its own. If rounding could change a map visibly, agreement within it is
+inconclusive.
 """
 
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ from kdedge_runtime.util.arrays import Integers, Pixels
 __all__ = ["CEILING", "Hardest", "Rounding", "hardest", "spread_of_rounding", "tied_by_rounding"]
 
 CEILING = 1e-2
-"""The most of a range that rounding may explain: an error that can be seen is never taken for one."""
+"""Largest error, relative to the range, that rounding may explain; visible errors are never attributed to rounding."""
 _TIMES = 4
-"""A file may lose two bits more than PyTorch: of two unlucky sums the worse is worth about one."""
+"""Safety factor: a file may lose two bits more than PyTorch; the worse of two unfavorable sums costs about one."""
 _AT_A_TIME = 16
-"""Images that are asked about, while some of the last ones were ties."""
+"""Batch size; the search continues while the last batch contained ties."""
 
 
 Scores = NDArray[np.float64]
@@ -33,32 +33,32 @@ Scores = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Hardest:
-    """Of some images, the one that decides."""
+    """Decisive image among several."""
 
     error: float
-    """Of the file against PyTorch, in units of the image's range."""
+    """Error of the file relative to PyTorch, in units of the image's range."""
     bound: float
-    """What this image's may be."""
+    """Bound for this image."""
     rounding: float
-    """What float32 would explain of it."""
+    """Error that float32 rounding would explain."""
     outcome: Literal["passed", "failed", "not shown"]
-    """`not shown`: float32 would explain the error, and more than may be explained by it."""
+    """Outcome; `not shown` if rounding explains the error but exceeds the ceiling."""
 
 
 def hardest(
     errors: NDArray[np.float64], rounding: NDArray[np.float64], tolerance: float, ceiling: float = CEILING
 ) -> Hardest:
-    """Judge errors, each by the rounding of its own image.
+    """Compare errors with the rounding error of their own images and return the decisive one.
 
     Args:
-        errors: `[N]`, N ≥ 1, in units of each image's range; one that is not finite fails.
+        errors: `[N]`, N ≥ 1, in units of each image's range; non-finite errors fail.
         rounding: `[N]`, of the same images (see `spread_of_rounding`).
-        tolerance: what needs no explanation.
-        ceiling: what no rounding excuses.
+        tolerance: error accepted without explanation.
+        ceiling: largest error that rounding may explain.
     """
     allowed = np.maximum(tolerance, np.nan_to_num(rounding, nan=0.0))
     bounds = np.minimum(allowed, max(tolerance, ceiling))
-    broken = ~(errors <= allowed)  # so that a NaN is
+    broken = ~(errors <= allowed)  # negated so that NaN fails
     unshown = ~broken & (errors > bounds)
     outcome: Literal["passed", "failed", "not shown"] = (
         "failed" if broken.any() else "not shown" if unshown.any() else "passed"
@@ -71,29 +71,29 @@ def hardest(
 
 @dataclass(frozen=True)
 class Rounding:
-    """Errors of a file against PyTorch that rounding alone explains, `[N]` each."""
+    """Errors of a file relative to PyTorch that rounding alone explains, `[N]` each."""
 
     logits: Scores
-    """Largest error in units of the logits' range."""
+    """Largest logits error, relative to the logits' range."""
     kl: Scores
-    """KL divergence of the softmax in nats."""
+    """KL divergence of the softmax, in nats."""
     maps: Scores
-    """Largest error in units of the map's range; 0 without maps."""
+    """Largest map error, relative to the map's range; 0 without maps."""
 
 
 def spread_of_rounding(module: TorchModel, images: Pixels, classes: Integers) -> Rounding:
-    """Measure how far rounding alone may take a file's logits and maps from PyTorch's.
+    """Measure how far rounding alone may move a file's logits and maps from PyTorch's.
 
-    What rounding does not explain stays as visible as before: in a sound network it is worth some 1e-6.
+    In a well-conditioned network this is about 1e-6, so other errors stay visible.
 
     Args:
-        module: in float32; `Deployed`, or `Plain` without maps.
+        module: float32 module: `Deployed`, or `Plain` without maps.
         images: uint8 RGB `[N, H, W, 3]`.
-        classes: int64 `[N]`, explained.
+        classes: int64 `[N]`, the explained classes.
 
     Returns:
-        Four times the largest error in float32 against float64, and 16 times the divergence, which grows with its
-        square.
+        Four times the largest float32 error relative to float64, and 16 times the divergence, which grows
+            quadratically.
     """
     single = predict(module, images, classes)
     with in_float64(module):
@@ -102,7 +102,7 @@ def spread_of_rounding(module: TorchModel, images: Pixels, classes: Integers) ->
     kl = _TIMES**2 * agreement.kl_divergence(double.logits, single.logits)
     if single.maps is None or double.maps is None:
         return Rounding(logits, kl, np.zeros_like(logits))
-    # A unit that rounding takes across its kink is no measure of what rounding costs elsewhere (see `kinks`).
+    # A unit that crosses its kink by rounding does not reflect the rounding error elsewhere (see `kinks`).
     maps = sides_of_float64(module, images, classes) if has_kinks(module) else single.maps
     return Rounding(logits, kl, _TIMES * agreement.map_error(double.maps, maps))
 
@@ -110,14 +110,14 @@ def spread_of_rounding(module: TorchModel, images: Pixels, classes: Integers) ->
 def tied_by_rounding(
     module: TorchModel, images: Pixels, ours: Predictions, theirs: Predictions, ceiling: float = CEILING
 ) -> int:
-    """Images on which a file answers otherwise only since two logits are the same but for rounding.
+    """Count images whose prediction differs only because two logits are tied within rounding error.
 
     Args:
-        module: in float32, as for `spread_of_rounding`.
+        module: float32 module, as for `spread_of_rounding`.
         images: uint8 RGB `[N, H, W, 3]`.
-        ours: what the module says of them.
-        theirs: what the file says.
-        ceiling: the most of the logits' range that rounding may explain.
+        ours: the module's predictions.
+        theirs: the file's predictions.
+        ceiling: largest error, relative to the logits' range, that rounding may explain.
     """
     first, other = agreement.top1(ours.logits), agreement.top1(theirs.logits)
     differing = np.flatnonzero((first != other) & (first >= 0) & (other >= 0))
@@ -130,7 +130,7 @@ def tied_by_rounding(
         chosen = order[start : start + _AT_A_TIME]
         doubted = differing[chosen]
         rounding = spread_of_rounding(module, images[doubted], ours.explained_class[doubted]).logits
-        # Each of the two logits may be off by as much.
+        # Each of the two logits may be off by that much.
         tied = int((gaps[chosen] <= 2 * np.minimum(np.nan_to_num(rounding), ceiling)).sum())
         if not tied:
             break

@@ -1,4 +1,4 @@
-"""What a model file takes."""
+"""Size and latency of a model file."""
 
 from dataclasses import dataclass
 
@@ -7,16 +7,16 @@ __all__ = ["Footprint"]
 
 @dataclass(frozen=True)
 class Footprint:
-    """Size and cost of one model file, where it is validated."""
+    """Size, latency and memory of one model file on the validating machine."""
 
     parameters: int
-    """Weights of the network, without buffers."""
+    """Number of parameters, without buffers."""
     file_mb: float
-    """In 10^6 bytes."""
+    """File size in 10^6 bytes."""
     latency_ms: float
-    """Median of one image."""
+    """Median latency of one image, in milliseconds."""
     threads: int
-    """Of that one inference."""
+    """Number of threads used for the latency."""
     peak_memory_mb: float | None
-    """Of a process that loads the runtime and the file and answers once, in 10^6 bytes; None where the system does not
-    tell."""
+    """Peak memory of a process that loads the runtime and the file and predicts once, in 10^6 bytes. None if the
+    operating system does not report it."""

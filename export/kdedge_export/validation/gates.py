@@ -1,12 +1,11 @@
-"""Bounds that an exported model must keep, and the verdict on each.
+"""Bounds for exported models and their checks.
 
-The burden of proof is the model's. A figure that stands for all pictures but was measured on some has an interval, and
-a bound is kept where the interval's unfavourable end keeps it: then it is *shown*. Where the figure keeps the bound and
-the end does not, these images are too few to tell: that is *not shown*, and does not pass. Of models that break a bound
-at most 1 in 40 is shown to keep it (see `intervals`), in one validation: changing a model and validating again until it
-passes finds a lucky draw more often. What must be exactly so on every image (an export changes
-nothing) or says something of the model and not of pictures (a file's size) is judged by itself. What a file keeps of
-the student's answers and maps is judged in `kept`.
+A value estimated on a sample of images has a confidence interval. Its check passes only if the unfavorable end of the
+interval satisfies the bound. If the estimate satisfies the bound but the end does not, the check is inconclusive (`not
+shown`) and does not pass. At most 1 in 40 models that violate a bound passes its check (see `intervals`). This holds
+for one validation: repeated validation of changed models until one passes raises that rate. Values that must hold
+exactly on every image (export equivalence), or that describe the model (file size), are checked without an interval.
+Checks of predictions and maps against the student are in `kept`.
 """
 
 from collections.abc import Sequence
@@ -35,56 +34,58 @@ __all__ = [
 ]
 
 NO_STUDENT = "there is no PyTorch model to compare with"
-"""Reason of the checks that do not apply to a file of another framework."""
-_TESTS: dict[Test, str] = {"class": "another class", "picture": "another picture", "head": "a random head"}
+"""Reason of checks that do not apply to model files from other frameworks."""
+_TESTS: dict[Test, str] = {"class": "another class", "picture": "another image", "head": "a random head"}
 
 
 @dataclass(frozen=True)
 class Gates:
-    """The least that an exported model must keep of its reference (`kdedge_export.candidates.reference`)."""
+    """Bounds on an exported model relative to its reference (`kdedge_export.candidates.reference`)."""
 
     fp32_agreement: float = 1.0
-    """Share of images in [0, 1] on which the fp32 file gives the student's answer, up to ties by rounding: an export
-    changes nothing."""
+    """Minimum fraction of images in [0, 1] on which the fp32 file predicts the student's class, except for rounding
+    ties."""
     fp32_map_error: float = 1e-4
-    """Largest error of any map cell, in units of the range of that image's map."""
+    """Largest map error at any position, relative to the range of that image's map."""
     fp32_logits_error: float = 1e-4
-    """Largest error of any logit, in units of the range of that image's logits."""
+    """Largest logits error, relative to the range of that image's logits."""
     fp32_kl: float = 1e-4
     """Largest KL divergence of any image's softmax from the student's, in nats."""
     fp32_rounding: float = CEILING
-    """Largest error that float32 rounding of an image's logits or map may explain."""
+    """Largest error of an image's logits or map that float32 rounding may explain."""
     int8_top1_drop_points: float = 1.0
-    """Accuracy that int8 may cost, in percentage points."""
+    """Largest accuracy drop of int8, in percentage points."""
     int8_agreement: float = 0.90
-    """Share of images in [0, 1] with the student's answer; asked only where no labels tell the accuracy."""
+    """Minimum fraction of images in [0, 1] with the student's prediction; checked only without labels."""
     int8_kl: float = 0.1
-    """Mean KL divergence of the softmax from the student's, in nats; an image counts at most 1."""
+    """Largest mean KL divergence of the softmax from the student's, in nats, each image capped at 1."""
     int8_logits_distance: float = 0.15
-    """Mean distance of the logits from the student's (`metrics.distance`): 0.15 is an error of 35 % of their size."""
+    """Largest mean distance of the logits from the student's (`metrics.distance`); 0.15 is an error of 35 % of their
+    norm."""
     int8_map_pearson_mean: float = 0.98
     int8_map_pearson_p5: float = 0.90
-    """The 5th percentile over images: a good mean may not hide a bad tail."""
+    """Minimum 5th percentile of the map correlation, since a good mean may hide a bad tail."""
     int8_map_scale_error: float = 0.1
-    """Mean share in [0, 1] by which a map is too small or too large (`metrics.scale_error`)."""
+    """Largest mean scale error of the maps, in [0, 1] (`metrics.scale_error`)."""
     int8_other_map_pearson: float = 0.9
-    """Mean correlation of maps of other classes than the top one; a graph that mixes classes up is far below."""
+    """Minimum mean correlation of maps of classes other than the top-1 class; a graph that mixes up classes scores far
+    lower."""
     map_margin: float = 0.0
-    """By how much what a map points at must move the answer more than a random map's does (`Faithfulness.margin`)."""
+    """Minimum faithfulness margin over random maps (`Faithfulness.margin`)."""
     map_stays: float = 0.98
-    """How much of a map's shape, in [0, 1], may stay when the class, the picture or the head's weights change. Of sound
-    models up to 0.91 stays (Grad-CAM++ and LayerCAM under random heads); of a spot under 2 % of noise, 0.995."""
+    """Largest similarity, in [0, 1], of a map before and after its class, image or head weights change. Sound models
+    reach up to 0.91 (Grad-CAM++ and LayerCAM with random heads); a fixed spot with 2 % noise scores 0.995."""
 
 
 def check_labels(role: Role, expected: Sequence[str] | None, labels: Sequence[str]) -> Check:
-    """Judge the class names inside a model file: each at its place, or right answers get wrong names.
+    """Check the order of class names in a model file; wrong order gives correct predictions wrong names.
 
     Args:
-        role: of the file.
-        expected: names in the order of the reference's logits; None where there is no reference.
-        labels: names in the order of the file's.
+        role: role of the file.
+        expected: names in the order of the reference's logits; None without a reference.
+        labels: names in the file's order.
     """
-    key, name = f"{role}_labels", f"{role} labels in their places"
+    key, name = f"{role}_labels", f"{role} labels in order"
     if expected is None:
         return Check(key, name, None, ">=", 1.0, "share", "not applicable", reason=NO_STUDENT)
     pairs = list(zip_longest(expected, labels))
@@ -94,16 +95,17 @@ def check_labels(role: Role, expected: Sequence[str] | None, labels: Sequence[st
 
 
 def check_input(role: Role, expected: ImageInput | None, stated: ImageInput) -> Check:
-    """Judge what a model file says of its input: the size, resizing and normalising that the student was trained with.
+    """Check the input specification in a model file: size, resizing and normalization as in training.
 
-    A device brings pictures to size as the file says. Another rule than in training costs accuracy without an error.
+    The device preprocesses images as the file specifies. Preprocessing that differs from training lowers accuracy
+    silently.
 
     Args:
-        role: of the file.
-        expected: the reference's input; None where there is no reference.
-        stated: the file's.
+        role: role of the file.
+        expected: the reference's input; None without a reference.
+        stated: the file's input.
     """
-    key, name = f"{role}_input", f"{role} input described as expected"
+    key, name = f"{role}_input", f"{role} input specification"
     if expected is None:
         return Check(key, name, None, ">=", 1.0, "share", "not applicable", reason=NO_STUDENT)
     trained, found = vars(expected), vars(stated)
@@ -114,56 +116,57 @@ def check_input(role: Role, expected: ImageInput | None, stated: ImageInput) -> 
 
 
 def check_sanity(row: Sanity, images: int, method: str, gates: Gates) -> Check:
-    """Judge whether a model's maps, made by this method, follow a change.
+    """Check that a model's maps change with the class, the image or the head (sanity check).
 
     Args:
-        row: what the change did.
-        images: on so many.
-        method: one of `kdedge_export.saliency.METHODS`; some explain no class, and are held against pictures only.
+        row: similarity of the maps before and after the change.
+        images: number of images measured.
+        method: one of `kdedge_export.saliency.METHODS`; class-agnostic methods are checked with another image only.
         gates: the bounds.
     """
     key, name = _named(row.role, row.test)
     if method in WITHOUT_CLASS and row.test != "picture":
-        return judge(key, name, None, "<=", gates.map_stays, "correlation", f"{method} explains no class in particular")
+        return judge(key, name, None, "<=", gates.map_stays, "correlation", f"{method} is class-agnostic")
     alike = Sample(row.alike, row.intervals["alike"], images, images, worst=1.0, most=SANE_IMAGES)
     return judge_sample(key, name, alike, "<=", gates.map_stays, "correlation")
 
 
 def check_unchanged(role: Role, test: Literal["class", "picture"], gates: Gates) -> Check:
-    """Return the check of a change that could not be made, since there is only one class or one image."""
+    """Return the check of a change that is impossible with a single class or a single image."""
     key, name = _named(role, test)
     if test == "class":
         return judge(key, name, None, "<=", gates.map_stays, "correlation", "there is no other class")
-    reason = "with 1 image; it takes 2 at least"
+    reason = "with 1 image; at least 2 are needed"
     return Check(key, name, None, "<=", gates.map_stays, "correlation", "not shown", images_needed=2, reason=reason)
 
 
 def check_faithfulness(role: Role, margin: Faithfulness, images: int, gates: Gates) -> tuple[Check, ...]:
-    """Judge whether the shipped file's answer rests on what its map points at; nothing to judge by on few images.
+    """Check that the deployed file's maps are more faithful than random maps; empty with too few images.
 
-    A map that is wrong before the export is kept by it, and every comparison with the student passes.
+    An export preserves a wrong map, so that every comparison with the student passes. This check does not depend on the
+    student.
 
     Args:
-        role: of the file that ships.
-        margin: of its maps.
-        images: on so many.
+        role: role of the deployed file.
+        margin: faithfulness of its maps.
+        images: number of images measured.
         gates: the bounds.
     """
     if images < FEWEST_FAITH_IMAGES:
         return ()
     interval = margin.intervals["margin"]
     sample = Sample(margin.margin, interval, images, images, worst=-MOST_MARGIN, most=FAITH_IMAGES)
-    name = f"{role} map more faithful than a random one"
+    name = f"{role} map more faithful than a random map"
     return (judge_sample(f"{role}_map_margin", name, sample, ">=", gates.map_margin, "area"),)
 
 
 def check_budgets(role: Role, footprint: Footprint, budgets: Budgets) -> tuple[Check, ...]:
-    """Judge what a model file takes by what its device allows; only what the device limits.
+    """Check a model file against its device's budgets; unlimited quantities give no check.
 
     Args:
-        role: of the file.
-        footprint: what it takes: 10^6 bytes, parameters, milliseconds.
-        budgets: the most it may take, in the same units; None for what is not limited.
+        role: role of the file.
+        footprint: measured size and cost: 10^6 bytes, parameters, milliseconds.
+        budgets: limits in the same units; None if unlimited.
     """
     figures: tuple[tuple[str, str, float | None, float | None, Unit], ...] = (
         ("file_mb", "file size", footprint.file_mb, budgets.file_mb, "MB"),
@@ -179,4 +182,4 @@ def check_budgets(role: Role, footprint: Footprint, budgets: Budgets) -> tuple[C
 
 
 def _named(role: Role, test: Test) -> tuple[str, str]:
-    return f"{role}_map_follows_{test}", f"{role} map like that of {_TESTS[test]}"
+    return f"{role}_map_follows_{test}", f"{role} map similarity to {_TESTS[test]}"

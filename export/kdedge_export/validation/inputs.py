@@ -1,4 +1,4 @@
-"""What a validation is given: the models, the images, and the device."""
+"""Inputs of a validation: models, images and device."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,31 +21,31 @@ __all__ = ["Deployment", "Models", "Origin", "ValidationSet"]
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the weights of a PyTorch model are from, for the report."""
+    """Source of a PyTorch model's weights, for the report."""
 
     name: str = ""
-    """Such as its architecture."""
+    """Name, such as the architecture."""
     sha256: str | None = None
-    """Of its weights, where it is known."""
+    """SHA-256 of the weights, if known."""
 
 
 @dataclass(frozen=True)
 class Models:
-    """Who takes part."""
+    """Models to validate."""
 
     student: TorchModel | None
-    """Exported PyTorch module (`kdedge_export.torch_export.deploy`); None for a file of another framework."""
+    """Exported PyTorch module (`kdedge_export.torch_export.deploy`); None for a model file from another framework."""
     fp32: Model
     int8: Model | None = None
     teacher: TorchModel | Model | None = None
-    """What the student learned from, if it is at hand; it takes the same pixels."""
+    """Teacher of the student, if available; it takes the same pixels."""
     trained_input: ImageInput | None = None
-    """The input that the student was trained with, which the files must state; None leaves that unchecked."""
+    """Input specification from training, which the files must match; None skips the check."""
     origins: Mapping[Role, Origin] = field(default_factory=dict)
 
     @property
     def by_role(self) -> dict[Role, TorchModel | Model]:
-        """Those that there are, in the order in which the model travels."""
+        """Models that are present, from teacher to int8."""
         roles: dict[Role, TorchModel | Model | None] = {
             "teacher": self.teacher,
             "student": self.student,
@@ -57,49 +57,49 @@ class Models:
 
 @dataclass(frozen=True)
 class ValidationSet:
-    """The images that every model is asked about.
+    """Images to validate on.
 
     Raises:
-        DataError: no images, or targets, names or classes that do not fit.
+        DataError: there are no images, or targets, names or classes do not match.
     """
 
     images: Pixels
-    """uint8 RGB `[N, H, W, 3]` at the model's size, brought there as in training."""
+    """uint8 RGB `[N, H, W, 3]` at the model's size, preprocessed as in training."""
     labels: Sequence[str]
     """Class names in the order of the student's logits."""
     targets: Integers | None = None
-    """int64 `[N]`, the right classes; None for images without labels."""
+    """int64 `[N]`, the target classes; None for unlabeled images."""
     names: Sequence[str] | None = None
-    """What to call each image, such as its path; numbers where left out."""
+    """Name of each image, such as its path; numbers if None."""
     held_out: NDArray[np.bool_] | None = None
-    """bool `[N]`, the images that did not fit the files' temperature; None for all."""
+    """bool `[N]`, images not used to fit the files' temperature; None for all."""
     masks: Sequence[NDArray[np.bool_] | None] | None = None
-    """bool `[H, W]` of each image, True on the object, or None where it is unknown."""
+    """bool `[H, W]` per image, True on the object; None if unknown."""
     source: Data = field(default_factory=Data)
-    """What they are, for the report."""
+    """Description of the data for the report."""
 
     def __post_init__(self) -> None:
         n = len(self.images)
         if n == 0:
-            raise DataError("There are no images to validate on. Name a folder that has some: `--data DATA`.")
+            raise DataError("There are no images to validate on. Name a folder that contains images: `--data DATA`.")
         per_image = {"targets": self.targets, "names": self.names, "flags": self.held_out, "masks": self.masks}
         for what, values in per_image.items():
             if values is not None and len(values) != n:
-                raise DataError(f"There are {n} images and {len(values)} {what}. Expected one for every image.")
+                raise DataError(f"Found {n} images but {len(values)} {what}. Expected one per image.")
         if self.targets is not None and not ((self.targets >= 0) & (self.targets < len(self.labels))).all():
             raise DataError(
                 f"A target is outside the {len(self.labels)} labels (found {self.targets.min()} to "
-                f"{self.targets.max()}). Expected indices into the model's labels; validate on the classes that the "
+                f"{self.targets.max()}). Expected indices into the model's labels. Validate on the classes that the "
                 "model was trained on."
             )
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """The device that the files are for, and what they take."""
+    """Target device of the files, and their measured size and cost."""
 
     device: str | None = None
     budgets: Budgets = field(default_factory=Budgets)
-    """What a file may take there."""
+    """Limits of the device."""
     footprints: Mapping[Role, Footprint] = field(default_factory=dict)
-    """What the files do take."""
+    """Measured size and cost of the files."""

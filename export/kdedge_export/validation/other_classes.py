@@ -1,4 +1,4 @@
-"""Maps of other classes than the top one, which a user may ask for and no other measurement compares."""
+"""Comparison of maps for classes other than the top-1 class."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,26 +17,26 @@ from kdedge_runtime.util.arrays import Integers, Pixels
 __all__ = ["OTHER_CLASS_IMAGES", "OtherClasses", "compare_other_classes", "other_classes"]
 
 OTHER_CLASS_IMAGES = 32
-"""Images whose map of another class is compared, at most."""
+"""Maximum number of images for this comparison."""
 
 
 @dataclass(frozen=True)
 class OtherClasses:
-    """Maps of one other class of each image, against the reference's."""
+    """Agreement of maps of one other class per image with the reference's."""
 
     images: int
     fp32_error: Hardest | None
-    """None where the maps cannot be compared, and where the fp32 file is the reference."""
+    """Map error of the fp32 file; None if the maps cannot be compared or the fp32 file is the reference."""
     int8_pearson: float | None
-    """Mean correlation of the int8 file's; None without an int8 file, or without a map."""
+    """Mean map correlation of the int8 file; None without an int8 file or a map."""
 
 
 def other_classes(top: Integers, count: int) -> Integers:
-    """Return a class for each image that is not its top one; over the images all classes come up.
+    """Return a class per image other than its top-1 class, cycling through all classes.
 
     Args:
-        top: int64 `[N]`.
-        count: of classes, 2 or more.
+        top: int64 `[N]`, the top-1 classes.
+        count: number of classes, 2 or more.
     """
     return (top + 1 + np.arange(len(top)) % (count - 1)) % count
 
@@ -49,15 +49,15 @@ def compare_other_classes(
     count: int,
     bounds: Bounds,
 ) -> OtherClasses:
-    """Compare maps of other classes.
+    """Compare maps of classes other than the top-1 class.
 
     Args:
         reference: the exported module, with a map; or the fp32 file itself.
-        files: the fp32 file, and the int8 one where there is one.
+        files: the fp32 file, and the int8 file if there is one.
         images: uint8 RGB `[N, H, W, 3]`.
-        top: int64 `[N]`, the reference's answers.
-        count: of classes, 2 or more.
-        bounds: of the fp32 file's errors.
+        top: int64 `[N]`, the reference's predictions.
+        count: number of classes, 2 or more.
+        bounds: bounds on the fp32 file's errors.
     """
     asked = other_classes(top, count)
     ours, error = predict(reference, images, asked), None

@@ -1,13 +1,13 @@
-"""The result of a validation as one JSON document with a stable schema.
+"""Validation results as one JSON document with a stable schema.
 
-`report.json` is described by `report.schema.json` beside this module (JSON Schema, draft 2020-12), which ships with the
-package: `kdedge_export.validation.json_schema()`. Numbers that do not exist or are not finite are null; shares and
-accuracies are in [0, 1]; an interval is `{low, high}`, 95 %, or null.
+`report.json` is described by `report.schema.json` next to this module (JSON Schema, draft 2020-12), which ships with
+the package: `kdedge_export.validation.json_schema()`. Missing and non-finite numbers are null. Fractions and accuracies
+are in [0, 1]. An interval is `{low, high}`, 95 %, or null.
 
-A later kdedge may add keys under the same schema number; a key that changes its meaning raises the number. Schema 2 (of
-schema 1: `passed` of a check said what the figure said, without its interval); 3 (of 2: maps followed a change by the
-share of images that `changed`, now by how `alike` they stay); 4 (of 3: the PyTorch student may be missing, and then
-checks may be `not applicable` and int8's reference is the fp32 file).
+Later versions may add keys under the same schema number; a key that changes its meaning increments it. Schema 2:
+`passed` of a check accounts for its interval. Schema 3: sanity checks report how `alike` maps stay, instead of the
+fraction of images that `changed`. Schema 4: the PyTorch student may be missing; checks may then be `not applicable`,
+and the int8 reference is the fp32 file.
 """
 
 import json
@@ -62,91 +62,91 @@ def _now() -> str:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """One model that took part."""
+    """Description of one validated model."""
 
     name: str
-    """The file's name, or the class of a PyTorch module."""
+    """File name, or the class name of a PyTorch module."""
     bytes: int
-    """Of the file; of parameters and buffers for a PyTorch module."""
+    """File size; for a PyTorch module the size of its parameters and buffers."""
     sha256: str | None
-    """Of the file; of the checkpoint for a PyTorch module, where it is known."""
+    """SHA-256 of the file; for a PyTorch module of its checkpoint, if known."""
     top1: float | None
-    """Share of right answers in [0, 1]; None without labels."""
+    """Top-1 accuracy in [0, 1]; None without labels."""
     top1_interval: Interval | None = None
     quantization: Mapping[str, Any] | None = None
-    """What the file's metadata says of it; None for one that is not quantized."""
+    """Quantization entry of the file's metadata; None if not quantized."""
     arithmetic: Arithmetic | None = None
-    """The arithmetic that all its figures but time and memory were made with; None for one that is not quantized."""
+    """Integer arithmetic used for all results except latency and memory; None if not quantized."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """What was validated on."""
+    """Validation data."""
 
     description: str = ""
-    """In words."""
+    """Human-readable description."""
     fingerprint: str | None = None
-    """sha256 over what tells two data sets apart, as training noted it; None where nobody knows."""
+    """SHA-256 fingerprint of the dataset, as recorded in training; None if unknown."""
     chose_epoch: bool = False
-    """Whether the student's best epoch was chosen by these images: new ones it answers somewhat less often right."""
+    """True if the student's best epoch was selected on these images, which biases its accuracy upwards."""
 
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """What a validation found."""
+    """Results of one validation."""
 
     data: Data
     images: int
     labelled: bool
     models: Mapping[Role, ModelFacts]
     comparisons: Mapping[Role, Comparison]
-    """Comparisons by candidate, each against `kdedge_export.candidates.reference`."""
+    """Comparisons by candidate, each with `kdedge_export.candidates.reference`."""
     checks: tuple[Check, ...]
     aligned: tuple[AlignedImage, ...] = ()
-    """Images whose fp32 map error is of a map with units moved; the comparison is of the maps as they are."""
+    """Images whose fp32 map error was computed with moved units; `comparisons` use the unmodified maps."""
     classes: tuple[ClassRow, ...] = ()
-    """Worst first."""
+    """Per-class results, worst first."""
     calibration: Mapping[Role, Calibration] = field(default_factory=dict)
-    """Empty without labels."""
+    """Calibration by role; empty without labels."""
     sanity: Sampled[tuple[Sanity, ...]] | None = None
     localisation: Sampled[dict[str, Localisation]] | None = None
-    """By role or baseline; None where nobody says where the objects are."""
+    """Localization by role or baseline; None without known object regions."""
     faithfulness: Sampled[dict[str, Faithfulness]] | None = None
-    """By role or baseline; None where it was left out, or without maps."""
+    """Faithfulness by role or baseline; None if skipped or without maps."""
     robustness: Sampled[tuple[Robustness, ...]] | None = None
-    """None where it was left out."""
+    """Robustness; None if skipped."""
     footprints: Mapping[Role, Footprint] = field(default_factory=dict)
     device: str | None = None
-    """The device profile whose budgets were asked for."""
+    """Name of the device profile whose budgets were checked."""
     quick: bool = False
-    """Whether faithfulness and robustness were left out."""
+    """True if faithfulness and robustness were skipped."""
     notes: tuple[str, ...] = ()
-    """What else was left out, and why."""
+    """Notes on skipped measurements and their reasons."""
     versions: Mapping[str, str] = field(default_factory=_versions)
     created: str = field(default_factory=_now)
 
     @property
     def passed(self) -> bool:
-        """Whether nothing failed, all that was measured is shown, and something was measured."""
+        """True if no measured check failed or is inconclusive, and at least one passed."""
         return verdict(self.checks)
 
     @property
     def complete(self) -> bool:
-        """Return whether every check that applies was measured."""
+        """True if every applicable check was measured."""
         return all(check.passed is not None for check in applicable(self.checks))
 
     @property
     def origin(self) -> Role:
-        """The model that all maps explain the answers of: the PyTorch student, else the fp32 file."""
+        """Role whose predictions all maps explain: the PyTorch student, or the fp32 file without one."""
         return origin(self.models)
 
     @property
     def shipped(self) -> Role:
-        """The file that goes to the device: int8 where there is one."""
+        """Role of the deployed file: int8 if present, else fp32."""
         return shipped(self.models)
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain values for JSON, as `report.schema.json` describes them."""
+        """Return the report as plain JSON values, as described by `report.schema.json`."""
         values = {"schema": SCHEMA, "passed": self.passed} | asdict(self)
         values["comparisons"] = {
             role: {"reference": reference(role, self.models)} | asdict(compared)
@@ -158,7 +158,7 @@ class ValidationReport:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema that every `report.json` keeps to."""
+    """Return the JSON Schema of `report.json`."""
     schema: dict[str, Any] = json.loads(
         files("kdedge_export.validation").joinpath("report.schema.json").read_text(encoding="utf-8")
     )
@@ -166,12 +166,12 @@ def json_schema() -> dict[str, Any]:
 
 
 def file_facts(path: Path, **facts: Any) -> ModelFacts:
-    """Size and checksum of a model file, with what else is known of it."""
+    """Describe a model file by its size, checksum and further facts."""
     return ModelFacts(path.name, path.stat().st_size, file_sha256(path), **facts)
 
 
 def write_json(report: ValidationReport, path: Path) -> None:
-    """Write `report.json`, whole or not at all."""
+    """Write `report.json` atomically."""
     text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
     write_whole(path, text + "\n")
 

@@ -1,4 +1,4 @@
-"""What is measured beyond answers and maps on all images: on a sample of them, since each image is asked many times."""
+"""Measurements on a sample of the images, since each needs many forward passes per image."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ from kdedge_runtime.util.arrays import Floats, Integers, Pixels, evenly_spaced
 __all__ = ["Progress", "Sampled", "Subject", "calibrated", "disturbed_answers", "faith", "other_maps", "places", "sane"]
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much there is of it, and how much is done."""
+"""Called with the name of the current step, its total, and the number done."""
 DISTURBED_IMAGES = 96
-"""Images that are disturbed, at most."""
+"""Maximum number of images to corrupt."""
 
 Rows = TypeVar("Rows")
 Flags = NDArray[np.bool_]
@@ -32,16 +32,16 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Sampled(Generic[Rows]):
-    """What was found on some of the images."""
+    """Results measured on a sample of the images."""
 
     images: int
-    """How many, evenly spaced among all."""
+    """Sample size; the images are evenly spaced among all."""
     rows: Rows
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Models and images under validation, and what the models said of all images."""
+    """Models and images under validation, with the models' predictions for all images."""
 
     models: Mapping[Role, TorchModel | Model]
     predictions: Mapping[Role, Predictions]
@@ -52,37 +52,37 @@ class Subject:
 
     @property
     def files(self) -> dict[Role, Model]:
-        """The models that are files."""
+        """Models that are files."""
         return {role: model for role, model in self.models.items() if role != "teacher" and isinstance(model, Model)}
 
     @property
     def origin(self) -> Role:
-        """The model that all maps explain the answers of: the PyTorch student, else the fp32 file."""
+        """Role whose predictions all maps explain: the PyTorch student, or the fp32 file without one."""
         return origin(self.models)
 
     @property
     def shipped_file(self) -> Model:
-        """The file that goes to the device."""
+        """Deployed model file."""
         return self.files[self.shipped]
 
     @property
     def shifts(self) -> dict[Role, tuple[float, float]]:
-        """Displacement of each model's maps, in cells, as its file states it; a teacher's is not known."""
+        """Displacement of each model's maps from its file's metadata, in map positions; unknown for a teacher."""
         of_files = {role: file.metadata.outputs.display.shift for role, file in self.files.items()}
         return {role: of_files.get(role, of_files["fp32"]) for role in self.models if role != "teacher"}
 
     def sample(self, most: int) -> Integers:
-        """Numbers of at most so many images, evenly spaced."""
+        """Return at most `most` evenly spaced image indices."""
         return evenly_spaced(len(self.images), most)
 
     def told(self, what: str, total: int) -> Callable[[int], None]:
-        """A listener to one study, which begins."""
+        """Report the start of a step and return its progress callback."""
         self.progress(what, total, 0)
         return lambda done: self.progress(what, total, done)
 
 
 def calibrated(subject: Subject, held_out: Flags | None, temperatures: Mapping[Role, float]) -> dict[Role, Calibration]:
-    """The calibration of every model on images that have not fitted the temperature; empty without labels."""
+    """Compute every model's calibration on images not used to fit the temperature; empty without labels."""
     if subject.targets is None:
         return {}
     chosen = np.flatnonzero(np.ones(len(subject.images), dtype=np.bool_) if held_out is None else held_out)
@@ -95,7 +95,7 @@ def calibrated(subject: Subject, held_out: Flags | None, temperatures: Mapping[R
 
 
 def sane(subject: Subject) -> Sampled[tuple[Sanity, ...]] | None:
-    """Whether student's and files' maps follow class, picture and head; None where the shipped file has none."""
+    """Run the sanity checks on the student's and the files' maps; None if the deployed file has none."""
     models: dict[Role, TorchModel | Model] = {
         role: model
         for role, model in subject.models.items()
@@ -105,12 +105,12 @@ def sane(subject: Subject) -> Sampled[tuple[Sanity, ...]] | None:
     if subject.predictions[subject.shipped].maps is None:
         return None
     asked = subject.predictions[subject.origin].explained_class[chosen]
-    told = subject.told("sanity of the maps", len(models))
+    told = subject.told("sanity checks", len(models))
     return Sampled(len(chosen), sanity(models, subject.images[chosen], asked, told))
 
 
 def other_maps(subject: Subject, bounds: Bounds) -> OtherClasses | None:
-    """Files' maps of another class than the top one, against the origin's; None without another class or a map."""
+    """Compare the files' maps of another class with the reference; None without another class or a map."""
     reference, answers = subject.models[subject.origin], subject.predictions[subject.origin]
     count = answers.logits.shape[1]
     if count < 2 or answers.maps is None or subject.predictions["fp32"].maps is None:
@@ -124,15 +124,15 @@ def other_maps(subject: Subject, bounds: Bounds) -> OtherClasses | None:
 
 
 def places(subject: Subject, masks: Sequence[Flags | None]) -> Sampled[dict[str, Localisation]] | None:
-    """Whether all models' maps of the right class find the object; None where no image tells where it is.
+    """Measure how well all models' maps of the target class localize the object; None without known regions.
 
-    Without labels the maps are of the origin's answer.
+    Without labels the maps explain the prediction of the student or fp32 file.
     """
     chosen = np.array([number for number, mask in enumerate(masks) if mask is not None and mask.any()], dtype=np.int64)
     with_maps = {role: answers for role, answers in subject.predictions.items() if answers.maps is not None}
     if not len(chosen) or not with_maps:
         return None
-    told = subject.told("pointing at objects", len(with_maps))
+    told = subject.told("localization", len(with_maps))
     maps: dict[str, Floats] = {}
     for done, (role, answers) in enumerate(with_maps.items(), 1):
         maps[role] = _maps_of_the_right_class(subject, role, answers, chosen)
@@ -143,11 +143,11 @@ def places(subject: Subject, masks: Sequence[Flags | None]) -> Sampled[dict[str,
 
 
 def faith(subject: Subject) -> Sampled[dict[str, Faithfulness]] | None:
-    """How much the shipped file's answer rests on what teacher, student's file and its own maps point at."""
+    """Measure the faithfulness of the teacher's, the fp32 file's and the deployed file's maps."""
     maps = {
         role: answers.maps
         for role, answers in subject.predictions.items()
-        if role != "student" and answers.maps is not None  # the fp32 file's are the same
+        if role != "student" and answers.maps is not None  # the fp32 file's maps are the same
     }
     if subject.predictions[subject.shipped].maps is None:
         return None
@@ -159,7 +159,7 @@ def faith(subject: Subject) -> Sampled[dict[str, Faithfulness]] | None:
 
 
 def disturbed_answers(subject: Subject) -> Sampled[tuple[Robustness, ...]]:
-    """Answers and maps on disturbed pictures."""
+    """Measure predictions and maps on corrupted images."""
     chosen = subject.sample(DISTURBED_IMAGES)
     targets = None if subject.targets is None else subject.targets[chosen]
     told = subject.told("robustness", len(DISTURBANCES))
@@ -172,7 +172,7 @@ def _maps_of_the_right_class(subject: Subject, role: Role, answers: Predictions,
     maps = answers.maps[chosen].copy()
     if subject.targets is None:
         return maps
-    # Most maps are of the right class already.
+    # Most maps already explain the target class.
     wrong = np.flatnonzero(answers.explained_class[chosen] != subject.targets[chosen])
     if len(wrong):
         again = predict(subject.models[role], subject.images[chosen[wrong]], subject.targets[chosen[wrong]]).maps

@@ -1,4 +1,4 @@
-"""What the report's page shows image by image; it is not part of `report.json`."""
+"""Per-image data shown in the report page; not part of `report.json`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,37 +15,37 @@ __all__ = ["Evidence"]
 
 @dataclass(frozen=True)
 class Evidence:
-    """Pictures, answers and maps of one validation."""
+    """Images, predictions and saliency maps of one validation."""
 
     images: Pixels
-    """uint8 RGB `[N, H, W, 3]` at the model's size."""
+    """uint8 RGB `[N, H, W, 3]` at the model's input size."""
     targets: Integers | None
-    """`[N]`, the right classes; None for images without labels."""
+    """int64 `[N]`, the target classes; None for unlabeled images."""
     labels: tuple[str, ...]
     names: tuple[str, ...]
-    """What each image is called: a path relative to the data."""
+    """Name of each image: a path relative to the dataset."""
     predictions: Mapping[Role, Predictions]
-    """In the order in which the model travels: teacher, student, fp32, int8, as far as there are any."""
+    """Predictions by role, in the order teacher, student, fp32, int8, as far as present."""
     probabilities: Mapping[Role, Floats]
-    """`[N, K]` of each model, at the temperature that its file states."""
+    """Probabilities `[N, K]` of each model, at the temperature stored in its file."""
     pearson: Mapping[Role, NDArray[np.float64]]
-    """Of each candidate's maps with its reference's, `[N]` (see `kdedge_export.metrics.comparison.pair_pearson`);
-    candidates without a map are missing."""
+    """Correlation of each candidate's maps with its reference's, `[N]` (see
+    `kdedge_export.metrics.comparison.pair_pearson`). Candidates without a map are missing."""
 
     shifts: Mapping[Role, tuple[float, float]]
-    """Displacement of each model's maps, in map positions (`MapDisplay.shift`); absent if unknown."""
+    """Displacement of the maps, in map positions (`kdedge_runtime.drawing.heatmap.MapDisplay.shift`); missing if unknown."""
 
     @property
     def explained_class(self) -> Integers:
-        """`[N]`, the class that all maps were asked about: the origin's top class."""
+        """`[N]`, the class that all maps explain: the top-1 class of `origin`."""
         return self.predictions[self.origin].explained_class
 
     @property
     def origin(self) -> Role:
-        """The model that all maps explain the answers of: the PyTorch student, else the fp32 file."""
+        """Role whose predictions all maps explain: the PyTorch student, or the fp32 file without one."""
         return origin(self.predictions)
 
     @property
     def shipped(self) -> Role:
-        """The file that goes to the device: int8 where there is one."""
+        """Role of the deployed file: int8 if present, else fp32."""
         return shipped(self.predictions)

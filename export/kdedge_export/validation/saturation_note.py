@@ -1,4 +1,4 @@
-"""The warning that a machine's own int8 kernels saturate where those of the device do not."""
+"""Note on int8 kernels that saturate on this machine but not on the target device."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,20 +13,20 @@ __all__ = ["saturation_note"]
 def saturation_note(
     quantization: Mapping[str, Any] | None, machine: Callable[[], Machine] = detect_machine
 ) -> str | None:
-    """Return one sentence where this machine's kernels saturate on a file's weights; None elsewhere.
+    """Return a note if this machine's int8 kernels saturate on a file's weights, else None.
 
     Args:
-        quantization: what the file's metadata states; None for a float file.
-        machine: detects this machine.
+        quantization: quantization entry of the file's metadata; None for an fp32 file.
+        machine: function that detects this machine.
     """
     try:
         instructions = machine().instructions
-    except KdedgeError:  # a machine that states nothing of itself
+    except KdedgeError:  # the machine reports no instruction sets
         return None
     if not kernels_saturate(instructions, quantization):
         return None
     device = (quantization or {}).get("device", "the device")
     return (
-        f"this machine has no VNNI, and its int8 kernels saturate on 8-bit weights; those of {device} do not. "
-        "Judged with exact sums; do not run this file here"
+        f"this machine has no VNNI, and its int8 kernels saturate on 8-bit weights; the kernels of {device} do not. "
+        "The file was validated with exact sums. Do not run it on this machine"
     )

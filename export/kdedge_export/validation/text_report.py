@@ -1,4 +1,4 @@
-"""The verdict as plain text, for a terminal or a log."""
+"""Validation checks as plain text for terminals and logs."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _MARKS: dict[Outcome, str] = {
 
 
 def checklist(checks: Sequence[Check]) -> list[str]:
-    """One line a check: `[✓]` kept, `[✗]` broken, `[?]` not shown, `[-]` not measured, `[ ]` not applicable.
+    """Format checks, one per line: `[✓]` passed, `[✗]` failed, `[?]` not shown, `[-]` not measured, `[ ]` inapplicable.
 
     ```
     [✓] fp32 top-1 agreement               100.00 %                        (>= 100 %)
@@ -38,39 +38,39 @@ def checklist(checks: Sequence[Check]) -> list[str]:
 
 
 def found(check: Check) -> str:
-    """What was measured, with as many digits as it takes not to contradict the bound, or to be 1, by rounding."""
+    """Format the measured value, with enough digits not to contradict the bound, or to be 1, by rounding."""
     if check.measured is None:
-        return f"{check.outcome}: {check.reason}" if check.passed is None else "no figure"
+        return f"{check.outcome}: {check.reason}" if check.passed is None else "no value"
     return _as_precise(check.measured, check) + _SUFFIXES[check.unit]
 
 
 def spread(check: Check) -> str:
-    """The 95 % interval, `[low, high]`, with as many digits as it takes; nothing for a figure without one."""
+    """Format the 95 % interval as `[low, high]`, with enough digits; empty without an interval."""
     if check.interval is None:
         return ""
     return f"[{_as_precise(check.interval.low, check)}, {_as_precise(check.interval.high, check)}]"
 
 
 def asked_for(check: Check) -> str:
-    """The bound, with its relation: `>= 0.98`."""
+    """Format the bound with its relation: `>= 0.98`."""
     return f"{check.relation} {_bound(check.bound, check.unit)}"
 
 
 def outcome_words(check: Check) -> str:
-    """What to say beside a check that did not pass; nothing beside one that did."""
+    """Return the outcome in words for a check that did not pass; empty for one that did."""
     if check.outcome == "failed":
         return "FAILED" + ("" if check.reason is None else f": {check.reason}")
     return f"NOT SHOWN {check.reason}" if check.outcome == "not shown" else ""
 
 
 def plain_speed(fp32_ms: float, int8_ms: float, where: str) -> str:
-    """One sentence on what int8 gains, such as `int8 is 1.50 times as fast as fp32 here (2.00 against 3.00 ms)`."""
-    ratio, figures = fp32_ms / int8_ms, f"({int8_ms:.2f} against {fp32_ms:.2f} ms)"
+    """Describe the int8 speedup, such as `int8 is 1.50 times as fast as fp32 here (2.00 vs 3.00 ms)`."""
+    ratio, figures = fp32_ms / int8_ms, f"({int8_ms:.2f} vs {fp32_ms:.2f} ms)"
     if ratio >= 1.05:
         return f"int8 is {ratio:.2f} times as fast as fp32 {where} {figures}."
     if ratio > 0.95:
         return f"int8 is not faster than fp32 {where} {figures}: it saves space, not time."
-    return f"int8 is not faster but slower than fp32 {where} {figures}: run the fp32 file there."
+    return f"int8 is slower than fp32 {where} {figures}: run the fp32 file there."
 
 
 _FEWEST_DIGITS: dict[Unit, int] = {
@@ -107,7 +107,7 @@ def _line(check: Check, name_width: int, found_width: int, spread_width: int) ->
 
 
 def _as_precise(value: float, check: Check) -> str:
-    """A number with the fewest digits that put it on its own side of the bound."""
+    """Format a number with the fewest digits that keep it on the same side of the bound."""
     fewest = _FEWEST_DIGITS[check.unit]
     texts = [_format(value, check.unit, digits) for digits in range(fewest, _MOST_DIGITS)]
     return next((text for text in texts if _same_side(text, value, check)), texts[-1])

@@ -1,4 +1,4 @@
-"""Hold model files against the PyTorch student they came from, if there is one, and the student against its teacher."""
+"""Compare model files with the PyTorch student, if there is one, and the student with its teacher."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -56,9 +56,9 @@ from kdedge_runtime.util.arrays import Integers, Pixels
 __all__ = ["validate", "write_report"]
 
 NAMED_IMAGES = 5
-"""In a note, at most; `report.json` holds all."""
+"""Maximum number of images listed in a note; `report.json` lists all."""
 DEFAULT_CLASS_IMAGES = 32
-"""Images that files are run on without naming a class, at most."""
+"""Maximum number of images for the default-class check."""
 
 
 def validate(
@@ -71,23 +71,23 @@ def validate(
     notes: Sequence[str] = (),
     progress: Progress = lambda *_: None,
 ) -> tuple[ValidationReport, Evidence]:
-    """Measure whether the answer and the reason came through export and quantization.
+    """Measure whether predictions and saliency maps survive export and quantization.
 
-    Every model sees the same pixels and explains the same class of each image, the PyTorch student's top class;
-    their raw maps are compared. Without a student, as of a file of another framework, it is the fp32 file's top class,
-    the int8 file is held against the fp32 file, and comparisons with PyTorch do not apply.
+    Every model sees the same pixels and explains the same class of each image, the PyTorch student's top-1 class; the
+    raw maps are compared. Without a student, as for a model file from another framework, it is the fp32 file's top-1
+    class. The int8 file is then compared with the fp32 file, and comparisons with PyTorch do not apply.
 
     Args:
-        models: who takes part.
-        data: the images.
-        deployment: the device, and what the files take; None asks for no budget.
+        models: models to validate.
+        data: images to validate on.
+        deployment: target device, and the files' size and cost; None checks no budgets.
         gates: the bounds; None for the defaults.
-        quick: leave out what asks about every image many times: faithfulness and robustness.
-        notes: what was left out before, for the report.
-        progress: told after every batch.
+        quick: skip measurements with many forward passes per image: faithfulness and robustness.
+        notes: notes on skipped measurements, for the report.
+        progress: called after every batch.
 
     Returns:
-        The report, and the evidence that its page shows.
+        The report, and the per-image data shown in its page.
 
     Raises:
         DataError: a model has other classes than the data.
@@ -161,7 +161,7 @@ def validate(
 
 
 def write_report(report: ValidationReport, evidence: Evidence, folder: Path) -> tuple[Path, Path]:
-    """Write `report.html` and `report.json` into a folder and return their paths; each appears whole or not at all."""
+    """Write `report.html` and `report.json` atomically into a folder and return their paths."""
     page, document = folder / "report.html", folder / "report.json"
     write_page(report, evidence, page)
     write_json(report, document)
@@ -169,21 +169,21 @@ def write_report(report: ValidationReport, evidence: Evidence, folder: Path) -> 
 
 
 def _told(ties: int, aligned: Sequence[AlignedImage], data: ValidationSet, int8: Model | None) -> list[str]:
-    """Notes on answers and maps that differ and count as the same, and on kernels that saturate."""
+    """Return notes on differences caused only by rounding, and on kernels that saturate."""
     notes = []
     if ties:
         images = f"{ties:,} image{'' if ties == 1 else 's'}"
-        notes.append(f"on {images} the fp32 file answers otherwise by rounding alone: two classes are tied there")
+        notes.append(f"on {images} the fp32 file's prediction differs by rounding alone: two classes are tied")
     if aligned:
         worst = max(aligned, key=lambda one: one.raw_error)
         names = [data.names[one.image] if data.names else f"image {one.image}" for one in aligned[:NAMED_IMAGES]]
         more = f" and {len(aligned) - len(names):,} more" if len(aligned) > len(names) else ""
         moved = max(one.moved for one in aligned)
         notes.append(
-            f"the fp32 map error of {', '.join(names)}{more} is of maps with units on the file's side of their kink: "
-            f"at most {moved:,} units, each within its own rounding. As they are, these maps differ by up to "
-            f"{worst.raw_error:.1e} of their range (Pearson {worst.raw_pearson:.6f}); so, by {worst.error:.1e} "
-            f"({worst.pearson:.6f})"
+            f"the fp32 map error of {', '.join(names)}{more} was computed with units moved to the file's side of "
+            f"their kink: at most {moved:,} units, each within its own rounding error. Unmodified, these maps differ "
+            f"by up to {worst.raw_error:.1e} of their range (Pearson {worst.raw_pearson:.6f}); with moved units by "
+            f"{worst.error:.1e} ({worst.pearson:.6f})"
         )
     if int8 is not None and (saturated := saturation_note(int8.metadata.quantization)):
         notes.append(saturated)
@@ -193,7 +193,7 @@ def _told(ties: int, aligned: Sequence[AlignedImage], data: ValidationSet, int8:
 def _ask_all(
     models: Mapping[Role, TorchModel | Model], images: Pixels, labels: Sequence[str], progress: Progress
 ) -> dict[Role, Predictions]:
-    """Every model's predictions in the order of `models`, all about the origin's top classes."""
+    """Predict with every model in the order of `models`, explaining the source model's top-1 classes."""
 
     def ask(role: Role, classes: Integers | None) -> Predictions:
         told = partial(progress, TITLES[role], len(images))
@@ -201,7 +201,7 @@ def _ask_all(
         answers = predict(models[role], images, classes, progress=told)
         if answers.logits.shape[1] != len(labels):
             raise DataError(
-                f"{TITLES[role]} has {answers.logits.shape[1]} classes and the data has {len(labels)} labels. "
+                f"{TITLES[role]} has {answers.logits.shape[1]} classes but the data has {len(labels)} labels. "
                 "Validate on data with the classes that the model was trained on: `kdedge validate RUN --data DATA`."
             )
         return answers
@@ -222,7 +222,7 @@ def _checks(
 ) -> list[Check]:
     checks: list[Check] = []
     for role, model in subject.files.items():
-        is_origin = role == subject.origin  # it would be held against itself
+        is_origin = role == subject.origin  # a comparison with itself
         checks += unasked_of_fp32(gates) if is_origin else check_comparison(role, comparisons[role], gates, exact, ties)
         checks.append(check_labels(role, None if is_origin else labels, model.metadata.labels))
         if spec is not None:
@@ -231,7 +231,7 @@ def _checks(
 
 
 def _class_checks(subject: Subject, bounds: Bounds, gates: Gates) -> list[Check]:
-    """On the class that is explained by default, and on the maps of other classes."""
+    """Return checks of the class explained by default, and of the maps of other classes."""
     checks = []
     chosen = subject.sample(DEFAULT_CLASS_IMAGES)
     with_map = {role: file for role, file in subject.files.items() if subject.predictions[role].maps is not None}
@@ -249,7 +249,7 @@ def _class_checks(subject: Subject, bounds: Bounds, gates: Gates) -> list[Check]
 def _sanity_checks(
     sound: Sampled[tuple[Sanity, ...]], predictions: Mapping[Role, Predictions], method: str, gates: Gates
 ) -> list[Check]:
-    """On every change that was made, and on those that could not be."""
+    """Return checks of every change that was made, and of those that were impossible."""
     made = {(row.role, row.test) for row in sound.rows}
     tests: tuple[Literal["class", "picture"], ...] = ("class", "picture")
     return [check_sanity(row, sound.images, method, gates) for row in sound.rows] + [
@@ -273,5 +273,5 @@ def _facts(model: TorchModel | Model, origin: Origin, answers: Predictions, targ
 def _temperature(role: Role, model: TorchModel | Model, fp32: Model) -> float:
     if isinstance(model, Model):
         return model.metadata.temperature
-    # A module carries no temperature; the student's was written into its file.
+    # A module stores no temperature; the student's is stored in its file.
     return fp32.metadata.temperature if role == "student" else 1.0

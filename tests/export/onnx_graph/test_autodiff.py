@@ -324,24 +324,27 @@ def test_a_derivative_equals_autograd(name: str) -> None:
             one("Gather", lambda x: x, "at", axis=1, constants={"at": [1, 1]}, opset=15),
         ),
         (
-            "Gather that takes values of the first axis twice",
+            "Gather with repeated values on the first axis",
             one("Gather", lambda x: x, "at", constants={"at": [1, 1]}),
         ),
         (
             "GatherND at varying positions",
             one("GatherND", lambda x: x, "at", batch_dims=1, constants={"at": [[1], [1]]}),
         ),
-        ("Einsum of this kind", one("Einsum", lambda x: x, equation="bij->bi")),
+        ("Einsum of this form", one("Einsum", lambda x: x, equation="bij->bi")),
         (
-            "Einsum that sums one operand by itself",
+            "Einsum that sums one operand alone",
             one("Einsum", lambda x: x, "m", equation="bij,ki->bk", constants={"m": MATRIX}),
         ),
-        ("Attention that looks back only", one("Attention", lambda x: x, "x", "x", is_causal=1, shape=HEADS)),
-        ("Attention with its heads together", one("Attention", lambda x: x, "x", "x", q_num_heads=2, kv_num_heads=2)),
+        ("Attention with a causal mask", one("Attention", lambda x: x, "x", "x", is_causal=1, shape=HEADS)),
+        (
+            "Attention with merged or shared heads",
+            one("Attention", lambda x: x, "x", "x", q_num_heads=2, kv_num_heads=2),
+        ),
         ("Gather of the batch", one("Gather", lambda x: x, "at", axis=0, constants={"at": [1, 0]})),
         ("MaxPool over windows", one("MaxPool", lambda x: x, kernel_shape=[2, 2], shape=PLANES)),
         ("ReduceMax over the batch", one("ReduceMax", lambda x: x, axes=[0])),
-        ("PRelu of a varying slope", one("PRelu", lambda x: x, "x")),
+        ("PRelu with a varying slope", one("PRelu", lambda x: x, "x")),
         ("Softmax over several axes", one("Softmax", lambda x: x, axis=1, opset=11)),
     ],
 )

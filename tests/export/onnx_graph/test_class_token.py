@@ -535,8 +535,8 @@ class TestRefusals:
         path = to_onnx(random(lambda: Drops(1)), tmp_path / "theirs.onnx")
         with pytest.raises(
             HeadNotSupported,
-            match=r"no tokens \[N, T, C\] whose T are cells of the picture row by row \(there are .*\[N, 15, 24\].* "
-            r"The last that lie over the picture are \S+, 4 × 4 cells, and behind them 2 attentions",
+            match=r"no tokens \[N, T, C\] in row-major order \(found .*\[N, 15, 24\].* "
+            r"The last spatial features are \S+, 4 × 4 positions, and 2 attentions after them",
         ):
             explain_file(path, tmp_path / "ours.onnx")
 

@@ -142,7 +142,7 @@ class TestWhatItKeeps:
 
         monkeypatch.setitem(reverse_mode._RULES, "Gemm", lambda step: {step.node.input[0]: step.node.input[0]})
         path = write(tmp_path / "theirs.onnx", body() + head())
-        with pytest.raises(KdedgeError, match="not what its logits do"):
+        with pytest.raises(KdedgeError, match="does not match the behavior of its logits"):
             explain_file(path, tmp_path / "ours.onnx")
         assert sorted(item.name for item in tmp_path.iterdir()) == ["theirs.onnx"]
 
@@ -339,7 +339,7 @@ class TestFront:
         images = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), dtype=np.uint8)
         found = Model.load(done.path).predict(images)
         assert_close(found.saliency_map, cam(done.path, {"x": images}, weights()["fc"]))
-        with pytest.raises(UsageError, match="normalises them itself"):
+        with pytest.raises(UsageError, match="normalizes them itself"):
             explain_file(path, tmp_path / "again.onnx", pixels=HALF)
 
 
@@ -465,14 +465,14 @@ class TestRefusals:
     def test_no_classes(self, tmp_path: Path) -> None:
         values = [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", 12, 8, 8])]
         path = write(tmp_path / "theirs.onnx", body(), outputs=values)
-        with pytest.raises(ModelFileError, match="no classifier that can be explained"):
+        with pytest.raises(ModelFileError, match="not a classifier that can be explained"):
             explain_file(path, tmp_path / "ours.onnx")
 
     def test_no_map_of_features(self, tmp_path: Path) -> None:
         nodes = [node("Flatten", ["x"], "flat"), node("MatMul", ["flat", "dense"], "logits")]
         dense = np.random.default_rng(0).normal(size=(3 * SIDE * SIDE, CLASSES)).astype(np.float32)
         path = write(tmp_path / "theirs.onnx", nodes, {"dense": dense})
-        with pytest.raises(HeadNotSupported, match="no features with weights after them"):
+        with pytest.raises(HeadNotSupported, match="no spatial features that are followed by weights"):
             explain_file(path, tmp_path / "ours.onnx")
 
     def test_a_target_that_is_not_there(self, tmp_path: Path) -> None:

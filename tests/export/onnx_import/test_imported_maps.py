@@ -119,7 +119,7 @@ class TestGradCam:
         name = next(item for item in _tensors(path) if item.startswith("/side/"))
         done = explain_file(path, tmp_path / "ours.onnx", target=name)
         assert_explains(done, model, model.side)
-        with pytest.raises(HeadNotSupported, match="depends on the image in other ways"):
+        with pytest.raises(HeadNotSupported, match="also depend on the image in other ways"):
             explain_file(path, tmp_path / "again.onnx", target=name, method="reciprocam")
 
     @pytest.mark.slow

@@ -78,7 +78,7 @@ class TestOneSigmoid:
 
     def test_one_value_without_a_sigmoid_may_be_anything(self, tmp_path: Path) -> None:
         path = keras_binary(tmp_path / "theirs.onnx", end="Relu")
-        with pytest.raises(ModelFileError, match=r"\[2, 1\] behind a Sigmoid"):
+        with pytest.raises(ModelFileError, match=r"\[2, 1\] after a Sigmoid"):
             explain_file(path, tmp_path / "ours.onnx")
 
 
@@ -101,7 +101,7 @@ class TestHeads:
         path = two_heads(tmp_path / "theirs.onnx")
         with pytest.raises(ModelFileError, match=r"several heads: .* Choose one of own, more: --head own\."):
             explain_file(path, tmp_path / "ours.onnx")
-        with pytest.raises(UsageError, match=r"no head 'less' .* It has: own, more, single\."):
+        with pytest.raises(UsageError, match=r"no classification head 'less'. Its heads are: own, more, single\."):
             explain_file(path, tmp_path / "ours.onnx", head="less")
 
     @pytest.mark.parametrize("name", ["own", "more", "single"])
@@ -169,14 +169,14 @@ class TestDetectors:
 
     def test_tokens_are_no_boxes(self, tmp_path: Path) -> None:
         path = detector(tmp_path / "encoder.onnx", "tokens")
-        with pytest.raises(ModelFileError, match="is no classifier"):
+        with pytest.raises(ModelFileError, match="is not a classifier"):
             explain_file(path, tmp_path / "ours.onnx")
 
     @pytest.mark.parametrize("kind", ["many rows", "tokens"])
     def test_inspect_refuses_before_it_times(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
         steps: list[str] = []
         monkeypatch.setattr(model_inspection, "time_layers", lambda *_: pytest.fail("timed"))
-        with pytest.raises(ModelFileError, match="is a detector" if kind == "many rows" else "is no classifier"):
+        with pytest.raises(ModelFileError, match="is a detector" if kind == "many rows" else "is not a classifier"):
             model_inspection.inspect_model(
                 str(detector(tmp_path / "theirs.onnx", kind)), progress=lambda step, *_: steps.append(step)
             )
@@ -211,7 +211,7 @@ class TestGrey:
     def test_colors_mean_nothing_to_it(self, tmp_path: Path, pixels: PixelInput) -> None:
         shape = ("N", 1, SIDE, SIDE)
         path = write(tmp_path / "theirs.onnx", [*body(), *head()], {"w": weights()["w"][:, :1].copy()}, shape=shape)
-        with pytest.raises(UsageError, match="grey pictures, which have one channel"):
+        with pytest.raises(UsageError, match="grayscale images, which have one channel"):
             explain_file(path, tmp_path / "ours.onnx", pixels=pixels)
 
     def test_a_file_of_grey_pictures_leaves_its_channels_open(self, tmp_path: Path) -> None:

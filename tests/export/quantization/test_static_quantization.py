@@ -244,7 +244,7 @@ def test_a_graph_without_a_map_is_quantized_up_to_its_last_layer(
 def test_without_calibration_images_nothing_is_quantized(
     export: Callable[[str], Export], calibration: np.ndarray
 ) -> None:
-    with pytest.raises(UsageError, match=r"needs calibration images and got none.*--data DIR"):
+    with pytest.raises(UsageError, match=r"needs calibration images, but there are none.*--data DIR"):
         quantize(export("linear").graph, calibration[:0], calibration, Recipe())
 
 

@@ -200,9 +200,9 @@ class TestNamedLayer:
     @pytest.mark.parametrize(
         ("make", "path", "why"),
         [
-            (Flattens, "head.0", r"gives a tensor \[1, 24\], which has no cells"),
+            (Flattens, "head.0", r"returns a tensor \[1, 24\], which has no spatial positions"),
             (TAILS["class token"], "encoder.ln", "that the logits do not depend on"),
-            (TAILS["class token"], "encoder.layers.encoder_layer_0.self_attention", "does not give a tensor"),
+            (TAILS["class token"], "encoder.layers.encoder_layer_0.self_attention", "does not return a tensor"),
         ],
     )
     def test_a_layer_that_explains_nothing_is_refused(self, make: Callable[[], nn.Module], path: str, why: str) -> None:

@@ -321,7 +321,7 @@ class TestAttention:
 
 @pytest.mark.parametrize("method", ["input-gradient", "attention-rollout"])
 def test_a_target_layer_is_refused_where_none_is_looked_at(method: str) -> None:
-    with pytest.raises(UsageError, match=f"--method {method} looks at no single layer"):
+    with pytest.raises(UsageError, match=f"--method {method} uses no target layer"):
         explain(TAILS["class token"](), inputs(1, 9), method, "encoder.ln")
 
 

@@ -246,7 +246,7 @@ def test_normalising_is_that_of_torchvision() -> None:
 
 
 def test_deploying_refuses_a_head_without_a_map() -> None:
-    with pytest.raises(HeadNotSupported, match="none of its layers has activations that lie over the picture"):
+    with pytest.raises(HeadNotSupported, match="none of its layers has spatial activations"):
         deploy(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 4)), SPEC)
 
 

@@ -1,4 +1,4 @@
-"""A unit within rounding of its kink may lie on either side; a map that is wrong otherwise keeps its error."""
+"""Units near a kink may fall on either side; maps that are wrong for another reason keep their error."""
 
 import sys
 
@@ -24,24 +24,24 @@ LABELS = tuple(map(str, range(CLASSES)))
 TOLERANCE = 1e-4
 CHANNELS = (0, 1)
 MARGIN = 5e-7
-"""Of values of about 1: more than other sums of the same products differ by, and less than four roundings."""
+"""For values of about 1: more than sums in different orders differ, but less than four roundings."""
 
 
 def at_its_kinks(image: np.ndarray) -> torch.nn.Module:
-    """A network of which one unit of some channels is below zero for this picture, by less than rounding."""
+    """Return a network in which one unit of some channels is below zero for this image, by less than rounding."""
     torch.manual_seed(0)
     network = randomised(HeadNet())
     x = deploy(network, SPEC).normalise(torch.from_numpy(image))
     convolution, norm = network.features[0], network.features[1]
-    channels = torch.tensor(CHANNELS)  # each elsewhere in the picture
+    channels = torch.tensor(CHANNELS)  # each at a different position of the image
     with torch.no_grad():
-        for _ in range(3):  # the first time leaves the rounding of a large bias
+        for _ in range(3):  # the first iteration leaves the rounding of a large bias
             norm.bias[channels] -= norm(convolution(x))[0, channels, channels + 3, 2 * channels] + MARGIN
     return network
 
 
 def exported(image: np.ndarray, method: str, folder) -> tuple[Deployed, Model]:
-    """The network and its graph, which has these units above zero by as little, as other sums may."""
+    """Return the network and its graph, in which these units are slightly above zero."""
     module = deploy(at_its_kinks(image), SPEC, method)
     save_model(export_graph(module).model, Metadata(LABELS, SPEC, module.outputs), folder / "model.onnx")
     channels = np.isin(np.arange(8), CHANNELS)
@@ -56,14 +56,14 @@ def exported(image: np.ndarray, method: str, folder) -> tuple[Deployed, Model]:
 
 
 @pytest.mark.parametrize("method", ["input-gradient", "integrated-gradients", "smoothgrad"])
-def test_a_graph_may_have_units_on_other_sides_of_their_kinks(method: str, pictures: Draw, tmp_path) -> None:
+def test_graph_units_may_fall_on_other_sides_of_their_kinks(method: str, pictures: Draw, tmp_path) -> None:
     image = pictures(1, 1)
     module, model = exported(image, method, tmp_path)
     ours = predict(module, image)
     theirs = model.predict(image).saliency_map
     if method == "input-gradient":
         raw = agreement.map_error(ours.maps, theirs).max()
-        assert raw > 10 * TOLERANCE, "the network does not show what it was made for"
+        assert raw > 10 * TOLERANCE, "the network does not reproduce the effect"
     alike = at_the_same_kinks(module, model, image, ours.explained_class)
     assert agreement.map_error(alike.maps, theirs).max() <= TOLERANCE
     check = map_check(module, model, image)
@@ -71,9 +71,7 @@ def test_a_graph_may_have_units_on_other_sides_of_their_kinks(method: str, pictu
 
 
 @pytest.mark.parametrize("method", ["input-gradient", "smoothgrad"])
-def test_one_percent_in_one_region_is_an_error_though_units_at_kinks_move_more(
-    method, pictures: Draw, tmp_path
-) -> None:
+def test_local_error_of_one_percent_is_detected_despite_moved_units(method, pictures: Draw, tmp_path) -> None:
     image = pictures(1, 1)
     module, model = exported(image, method, tmp_path)
     reach = np.ptp(model.predict(image).saliency_map)
@@ -90,8 +88,8 @@ def test_one_percent_in_one_region_is_an_error_though_units_at_kinks_move_more(
     assert check.passed is False and check.measured == pytest.approx(0.01, rel=0.05)
 
 
-def test_what_rounding_does_not_turn_keeps_its_error(pictures: Draw, tmp_path) -> None:
-    """Biases a thousandth larger turn units, too, but not by rounding."""
+def test_error_not_due_to_rounding_is_kept(pictures: Draw, tmp_path) -> None:
+    """Biases increased by 0.001 also flip units, but not by rounding."""
     image = pictures(1, 1)
     module, model = exported(image, "input-gradient", tmp_path)
     before = {name: value.clone() for name, value in module.state_dict().items()}
@@ -104,15 +102,15 @@ def test_what_rounding_does_not_turn_keeps_its_error(pictures: Draw, tmp_path) -
     check = map_check(module, changed(model, raise_biases, tmp_path), image)
     assert check.passed is False and check.measured > 100 * TOLERANCE
     for name, value in module.state_dict().items():
-        assert value.dtype == before[name].dtype, "asking in double precision has left a trace"
+        assert value.dtype == before[name].dtype, "the float64 run changed the module"
         torch.testing.assert_close(value, before[name], atol=0, rtol=0)
 
 
 @pytest.mark.parametrize(("scale", "off_by"), [(1e6, 0.3), (1e6, 0.1), (1e5, 0.01), (1e4, 0.001), (1e3, 0.001)])
-def test_a_channel_in_other_units_excuses_no_other_channel(
+def test_channel_of_large_scale_does_not_excuse_other_channels(
     scale: float, off_by: float, pictures: Draw, tmp_path
 ) -> None:
-    """The large channel is rounded by as much as the others are wrong, and the function is the same."""
+    """The large channel's rounding error equals the error of the others, and the function is the same."""
     image = pictures(4, 1)
     torch.manual_seed(0)
     network = randomised(HeadNet())
@@ -141,7 +139,7 @@ def test_a_channel_in_other_units_excuses_no_other_channel(
     assert true_error > TOLERANCE or off_by <= 0.001
 
 
-def test_moved_units_are_few_named_and_told_with_both_figures(pictures: Draw, tmp_path) -> None:
+def test_moved_units_are_reported_with_both_errors(pictures: Draw, tmp_path) -> None:
     image = pictures(1, 1)
     module, model = exported(image, "input-gradient", tmp_path)
     data = ValidationSet(image, LABELS, names=["bottle/7.png"])
@@ -156,7 +154,7 @@ def test_moved_units_are_few_named_and_told_with_both_figures(pictures: Draw, tm
     assert "bottle/7.png" in note and f"{aligned.raw_error:.1e}" in note
 
 
-def test_where_too_many_units_would_be_moved_none_is(pictures: Draw, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_unit_is_moved_if_too_many_would_be(pictures: Draw, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = pictures(1, 1)
     monkeypatch.setattr(sys.modules[__name__], "CHANNELS", tuple(range(8)))
     module, model = exported(image, "input-gradient", tmp_path)
@@ -166,7 +164,7 @@ def test_where_too_many_units_would_be_moved_none_is(pictures: Draw, tmp_path, m
     np.testing.assert_array_equal(alike.maps, ours.maps)
 
 
-def test_a_closed_form_has_no_kinks_and_a_smooth_network_no_units_at_them(pictures: Draw, tmp_path) -> None:
+def test_closed_form_has_no_kinks_and_smooth_network_no_moved_units(pictures: Draw, tmp_path) -> None:
     image = pictures(1, 1)
     torch.manual_seed(0)
     network = randomised(HeadNet())
@@ -210,7 +208,7 @@ def test_a_closed_form_has_no_kinks_and_a_smooth_network_no_units_at_them(pictur
         "between tensors",
     ],
 )
-def test_a_unit_is_taken_to_the_side_where_the_other_run_has_it_and_no_other_is(function, kinks: list[float]) -> None:
+def test_unit_is_moved_to_its_side_in_the_other_run(function, kinks: list[float]) -> None:
     step = 2.0**-16
     here = torch.tensor([kink + side * step for kink in kinks for side in (-1, 1)] + [0.5, 2.5, -5.0])
     there = torch.tensor([kink - side * step for kink in kinks for side in (-1, 1)] + [0.4, 2.6, -5.1])
@@ -248,7 +246,7 @@ def test_a_unit_is_taken_to_the_side_where_the_other_run_has_it_and_no_other_is(
     ],
     ids=["clamp", "hardtanh", "leaky", "hardtanh in place", "relu6 in place", "clamp_"],
 )
-def test_only_what_is_changed_in_place_is_moved_in_place(function, in_place: bool) -> None:
+def test_in_place_functions_are_moved_in_place(function, in_place: bool) -> None:
     x = torch.tensor([0.25, 0.5])
     with KinkedCalls(pushed=[Unit(0, 1, 0.125)]):
         result = function(x)
@@ -256,7 +254,7 @@ def test_only_what_is_changed_in_place_is_moved_in_place(function, in_place: boo
     assert x.tolist() == ([0.25, 0.625] if in_place else [0.25, 0.5])
 
 
-def test_pooling_with_the_border_rounded_up_is_not_in_place() -> None:
+def test_pooling_with_ceil_mode_is_not_in_place() -> None:
     x = torch.arange(25.0).reshape(1, 1, 5, 5)
     with KinkedCalls(pushed=[Unit(0, 24, 1.0)]):
         F.max_pool2d(x, 2, 2, 0, 1, True)
@@ -266,7 +264,7 @@ def test_pooling_with_the_border_rounded_up_is_not_in_place() -> None:
 @pytest.mark.parametrize(
     ("kernel", "padding", "ceil_mode", "columns"), [(2, 0, False, (2, 3)), (4, 1, False, (1, 2)), (4, 0, True, (4, 5))]
 )
-def test_the_runner_up_of_a_window_wins_where_it_is_larger_in_the_other_run(
+def test_runner_up_of_a_window_wins_if_larger_in_the_other_run(
     kernel: int, padding: int, ceil_mode: bool, columns: tuple[int, int]
 ) -> None:
     here = torch.arange(72.0).reshape(1, 2, 6, 6)

@@ -1,4 +1,4 @@
-"""Where float32 itself is far from the weights' meaning, a file may be as far; a wrong file is further."""
+"""Rounding error: a file may differ from PyTorch as much as float32 from float64; a wrong file differs more."""
 
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ LABELS = tuple(map(str, range(CLASSES)))
 
 
 def cancelling(method: str) -> Deployed:
-    """Features that lie close together, far from zero, until the second normalisation takes the offset away."""
+    """Return a network whose features lie close together, far from zero, until a normalization removes the offset."""
     torch.manual_seed(0)
     network = randomised(HeadNet())
     norm, convolution, second = network.features[1], network.features[3], network.features[4]
@@ -31,12 +31,12 @@ def cancelling(method: str) -> Deployed:
     with torch.no_grad():
         norm.bias += 3e3
         second.running_mean += 3e3 * convolution.weight.sum(dim=(1, 2, 3))
-    convolution.padding = (0, 0)  # a border of zeros would have no offset
+    convolution.padding = (0, 0)  # zero padding would have no offset
     return deploy(network, SPEC, method)
 
 
 @pytest.mark.parametrize("method", ["gradcam", "input-gradient"])
-def test_a_file_may_differ_as_float32_does(method: str, pictures: Draw, tmp_path) -> None:
+def test_file_may_differ_by_the_float32_error(method: str, pictures: Draw, tmp_path) -> None:
     images, module = pictures(2, 1), cancelling(method)
     before = {name: value.clone() for name, value in module.state_dict().items()}
     save_model(export_graph(module).model, Metadata(LABELS, SPEC, module.outputs), tmp_path / "model.onnx")
@@ -46,7 +46,7 @@ def test_a_file_may_differ_as_float32_does(method: str, pictures: Draw, tmp_path
         logits, maps, classes = module(torch.from_numpy(images), torch.tensor([-1]))
         _, others, _ = module(torch.from_numpy(images), (classes + 1) % CLASSES)
     errors = agreement.map_error(maps.numpy(), answer.saliency_map)
-    assert errors.max() > 1e-4, "the network does not show what it was made for"
+    assert errors.max() > 1e-4, "the network does not reproduce the effect"
     rounding = spread_of_rounding(module, images, classes.numpy())
     of_logits, of_maps = rounding.logits, rounding.maps
     assert (errors <= of_maps).all()
@@ -57,7 +57,7 @@ def test_a_file_may_differ_as_float32_does(method: str, pictures: Draw, tmp_path
 
 
 def tied(image: np.ndarray, by: float) -> Deployed:
-    """A network that puts two classes of this picture so far from each other, as a share of the logits' range."""
+    """Return a network whose two top logits for this image differ by this fraction of the logits' range."""
     torch.manual_seed(0)
     module = deploy(randomised(HeadNet()), SPEC)
     head = module.explained.model.get_parameter(module.explained.head.layers[-1].bias)  # type: ignore[union-attr]
@@ -70,7 +70,7 @@ def tied(image: np.ndarray, by: float) -> Deployed:
 
 
 @pytest.mark.parametrize(("by", "ties"), [(1e-7, 1), (1e-5, 0), (1e-3, 0)])
-def test_two_classes_that_rounding_ties_are_no_disagreement(by: float, ties: int, pictures: Draw) -> None:
+def test_classes_tied_by_rounding_count_as_agreement(by: float, ties: int, pictures: Draw) -> None:
     images = pictures(3, 1)
     module = tied(images[:1], by)
     ours = predict(module, images)
@@ -84,7 +84,7 @@ def test_two_classes_that_rounding_ties_are_no_disagreement(by: float, ties: int
     assert compared.agreement < 1.0 and agreement.passed is bool(ties)
 
 
-def test_an_answer_that_is_not_finite_is_no_tie(pictures: Draw) -> None:
+def test_non_finite_prediction_is_no_tie(pictures: Draw) -> None:
     images = pictures(2, 1)
     module = tied(images[:1], 1e-7)
     ours = predict(module, images)
@@ -93,7 +93,7 @@ def test_an_answer_that_is_not_finite_is_no_tie(pictures: Draw) -> None:
 
 
 @pytest.mark.parametrize("method", ["gradcam", "input-gradient"])
-def test_in_a_sound_network_it_is_below_the_bound(method: str, pictures: Draw) -> None:
+def test_rounding_error_of_a_sound_network_is_below_the_bound(method: str, pictures: Draw) -> None:
     images = pictures(2, 1)
     torch.manual_seed(0)
     module = deploy(randomised(HeadNet()), SPEC, method)
@@ -106,7 +106,7 @@ def test_in_a_sound_network_it_is_below_the_bound(method: str, pictures: Draw) -
 
 
 def dazzled() -> Deployed:
-    """Light lifts all features alike, by so much that rounding eats them, before the second layer takes it away."""
+    """Return a network in which brightness shifts all features by so much that rounding dominates."""
     torch.manual_seed(0)
     network = randomised(HeadNet())
     first, norm, second = network.features[0], network.features[1], network.features[3]
@@ -128,8 +128,8 @@ def explain_the_next_class(graph: onnx.ModelProto) -> None:
     graph.graph.node.insert(maker + 1, helper.make_node("Add", ["explained_class", "one"], ["shifted_class"]))
 
 
-def test_no_picture_is_excused_by_the_rounding_of_another_one(tmp_path) -> None:
-    """A bright picture's map is noise; that a dark one's is of the wrong class shows all the same."""
+def test_rounding_error_of_one_image_does_not_excuse_another(tmp_path) -> None:
+    """The map of a bright image is noise; a wrong-class map of a dark image must still be detected."""
     draw, module = np.random.default_rng(0), dazzled()
     dark, bright = draw.integers(0, 3, (40, 32, 32, 3)), draw.integers(150, 256, (2, 32, 32, 3))
     images = np.concatenate([dark, bright]).astype(np.uint8)
@@ -139,11 +139,11 @@ def test_no_picture_is_excused_by_the_rounding_of_another_one(tmp_path) -> None:
     ours = predict(module, images)
     wrong_errors = agreement.map_error(ours.maps, predict(wrong, images, ours.explained_class).maps)
     of_maps = spread_of_rounding(module, images, ours.explained_class).maps
-    assert of_maps.max() > wrong_errors[:40].max(), "the network does not show what it was made for"
+    assert of_maps.max() > wrong_errors[:40].max(), "the network does not reproduce the effect"
     assert map_check(module, wrong, images).outcome == "failed"
 
 
-def test_beyond_one_percent_agreement_within_rounding_shows_nothing(tmp_path) -> None:
+def test_agreement_within_rounding_above_one_percent_is_inconclusive(tmp_path) -> None:
     images, module = np.random.default_rng(0).integers(150, 256, (2, 32, 32, 3)).astype(np.uint8), dazzled()
     save_model(export_graph(module).model, Metadata(LABELS, module.spec, module.outputs), tmp_path / "model.onnx")
     sound = Model.load(tmp_path / "model.onnx", threads=1)
@@ -166,6 +166,6 @@ def test_beyond_one_percent_agreement_within_rounding_shows_nothing(tmp_path) ->
         ([2e-2, np.inf], [1, 1], ("failed", np.inf, 1e-2)),
     ],
 )
-def test_each_error_is_judged_by_its_own_rounding(errors: list[float], rounding: list[float], expected) -> None:
+def test_each_error_is_compared_with_its_own_rounding(errors: list[float], rounding: list[float], expected) -> None:
     found = hardest(np.array(errors), np.array(rounding), 1e-4)
     np.testing.assert_equal((found.outcome, found.error, found.bound), expected)

@@ -1,4 +1,4 @@
-"""Validation of a file of another framework: there is no PyTorch student to hold it against."""
+"""Validation of a model file from another framework, without a PyTorch student."""
 
 import json
 from dataclasses import replace
@@ -36,7 +36,7 @@ COMPARED_WITH_PYTORCH = {
 def run(
     fp32: Model, int8: Model | None = None, targets: np.ndarray | None = ANSWERS, quick: bool = True
 ) -> tuple[ValidationReport, Evidence]:
-    """Validate files without a student, as `kdedge validate` does for those of `export --from-onnx`."""
+    """Validate files without a student, as `kdedge validate` does after `export --from-onnx`."""
     models = Models(student=None, fp32=fp32, int8=int8, trained_input=fp32.metadata.input)
     return validate(models, ValidationSet(IMAGES, fp32.metadata.labels, targets), quick=quick)
 
@@ -54,7 +54,7 @@ def fp32(tmp_path: Path) -> Model:
     return model_file(TOY, tmp_path / "model.onnx")
 
 
-def test_int8_answers_to_the_fp32_file_where_there_is_no_student() -> None:
+def test_reference_of_int8_is_the_fp32_file_without_a_student() -> None:
     assert reference("int8", ["fp32", "int8"]) == "fp32"
     assert reference("int8", ["student", "fp32", "int8"]) == "student"
     assert reference("fp32", ["fp32", "int8"]) is None
@@ -62,7 +62,7 @@ def test_int8_answers_to_the_fp32_file_where_there_is_no_student() -> None:
     assert reference("student", ["teacher", "student", "fp32"]) == "teacher"
 
 
-def test_comparisons_with_pytorch_do_not_apply_and_all_others_are_measured(fp32: Model, tmp_path: Path) -> None:
+def test_comparisons_with_pytorch_do_not_apply_but_others_are_measured(fp32: Model, tmp_path: Path) -> None:
     report, evidence = run(fp32, model_file(TOY, tmp_path / "model.int8.onnx", noise=0.005), quick=False)
     assert report.passed and report.complete
     unasked = {check.key for check in report.checks if check.outcome == "not applicable"}
@@ -83,7 +83,7 @@ def test_comparisons_with_pytorch_do_not_apply_and_all_others_are_measured(fp32:
     assert (evidence.explained_class == evidence.predictions["fp32"].logits.argmax(axis=1)).all()
 
 
-def test_one_file_by_itself_passes_only_by_what_is_measured_of_it(fp32: Model) -> None:
+def test_single_file_passes_only_by_measured_checks(fp32: Model) -> None:
     report, _ = run(fp32, quick=False)
     assert report.passed and report.comparisons == {}
     assert {check.key for check in report.checks if check.passed} == {
@@ -91,7 +91,7 @@ def test_one_file_by_itself_passes_only_by_what_is_measured_of_it(fp32: Model) -
     }
 
 
-def test_checks_that_do_not_apply_are_no_evidence(tmp_path: Path) -> None:
+def test_inapplicable_checks_are_no_evidence(tmp_path: Path) -> None:
     nothing, _ = run(model_file(TOY, tmp_path / "model.onnx", without_map=True))
     assert not nothing.passed and not any(check.passed for check in nothing.checks)
 
@@ -105,7 +105,7 @@ def test_checks_that_do_not_apply_are_no_evidence(tmp_path: Path) -> None:
     ],
     ids=["constant map", "default class", "negative map"],
 )
-def test_a_broken_fp32_file_fails_by_itself(tmp_path: Path, fault: dict[str, bool], broken: set[str]) -> None:
+def test_broken_fp32_file_fails_without_a_reference(tmp_path: Path, fault: dict[str, bool], broken: set[str]) -> None:
     report, _ = run(model_file(TOY, tmp_path / "model.onnx", **fault), quick=False)  # type: ignore[arg-type]
     assert broken <= failed(report)
 
@@ -123,14 +123,14 @@ def test_a_broken_fp32_file_fails_by_itself(tmp_path: Path, fault: dict[str, boo
     ],
     ids=["answers", "logits", "size of the maps", "other classes", "no map", "labels", "input"],
 )
-def test_a_broken_int8_file_fails_against_the_fp32_file(
+def test_broken_int8_file_fails_against_the_fp32_file(
     fp32: Model, tmp_path: Path, fault: dict[str, object], broken: set[str]
 ) -> None:
     report, _ = run(fp32, model_file(TOY, tmp_path / "model.int8.onnx", **fault))  # type: ignore[arg-type]
     assert broken <= failed(report)
 
 
-def test_images_without_classes(fp32: Model, tmp_path: Path) -> None:
+def test_unlabeled_images_are_supported(fp32: Model, tmp_path: Path) -> None:
     report, _ = run(fp32, model_file(TOY, tmp_path / "model.int8.onnx", noise=0.005), targets=None)
     assert report.passed and not report.complete
     assert by_key(report)["int8_top1_drop_points"].outcome == "not measured"
@@ -139,7 +139,7 @@ def test_images_without_classes(fp32: Model, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("with_int8", [True, False], ids=["int8", "fp32 only"])
-def test_reports_name_what_does_not_apply_and_no_student(fp32: Model, tmp_path: Path, with_int8: bool) -> None:
+def test_reports_list_inapplicable_checks_and_no_student(fp32: Model, tmp_path: Path, with_int8: bool) -> None:
     int8 = model_file(TOY, tmp_path / "model.int8.onnx", noise=0.005) if with_int8 else None
     targets = np.where(np.arange(len(ANSWERS)) % 50, ANSWERS, (ANSWERS + 1) % len(LABELS))
     report, evidence = run(fp32, int8, targets=targets, quick=False)
@@ -158,7 +158,7 @@ def test_reports_name_what_does_not_apply_and_no_student(fp32: Model, tmp_path: 
     assert len(lines) == len(unasked) and all(line.startswith("[ ] fp32") for line in lines)
     if with_int8:
         assert values["comparisons"]["int8"]["reference"] == "fp32"
-        assert "against fp32 file" in page and "Worst maps" in page
+        assert "vs. fp32 file" in page and "Worst maps" in page
     else:
-        assert "Agreement of the maps" not in page and "Lost and kept maps" not in page
-        assert "Wrong answers" in page and 8 < page.count('<div class="row">') <= 8 + 6
+        assert "Agreement of the maps" not in page and "lowest and highest agreement" not in page
+        assert "Wrong predictions" in page and 8 < page.count('<div class="row">') <= 8 + 6

@@ -1,4 +1,4 @@
-"""The page says what the report says, shows the worst first, and needs nothing but itself."""
+"""Report page: complete, worst images first, and self-contained."""
 
 import re
 from dataclasses import replace
@@ -46,7 +46,7 @@ def validated(tmp_path_factory: pytest.TempPathFactory) -> tuple[ValidationRepor
 
 
 class Reader(HTMLParser):
-    """Collects tags and checks that they are closed in order."""
+    """Collect tags and check that they are closed in order."""
 
     VOID = ("meta", "img", "br")
 
@@ -78,7 +78,7 @@ def read(page: str) -> Reader:
     return reader
 
 
-def test_it_is_whole_and_loads_nothing(validated: tuple[ValidationReport, Evidence]) -> None:
+def test_page_is_well_formed_and_self_contained(validated: tuple[ValidationReport, Evidence]) -> None:
     page = render_page(*validated)
     reader = read(page)
     assert not {tag for tag, _ in reader.tags} & {"script", "link", "iframe", "object"}
@@ -89,7 +89,7 @@ def test_it_is_whole_and_loads_nothing(validated: tuple[ValidationReport, Eviden
     assert len(page.encode()) < 6_000_000
 
 
-def test_it_shows_the_verdict_and_every_check(validated: tuple[ValidationReport, Evidence]) -> None:
+def test_page_shows_the_verdict_and_every_check(validated: tuple[ValidationReport, Evidence]) -> None:
     report, evidence = validated
     text = read(render_page(report, evidence)).text
     failed = sum(check.passed is False for check in report.checks)
@@ -97,16 +97,16 @@ def test_it_shows_the_verdict_and_every_check(validated: tuple[ValidationReport,
     assert all(check.name in text for check in report.checks)
 
 
-def test_top1_says_that_its_images_chose_the_epoch(validated: tuple[ValidationReport, Evidence]) -> None:
+def test_page_marks_accuracy_on_images_that_selected_the_epoch(validated: tuple[ValidationReport, Evidence]) -> None:
     report, evidence = validated
     chosen = replace(report, data=replace(report.data, chose_epoch=True))
     text = read(render_page(chosen, evidence)).text
-    assert text.count("of images that chose the epoch") == 3, "student, fp32 and int8"
-    assert "points), on images that chose the student’s epoch. Its maps" in text
-    assert "chose the" not in read(render_page(report, evidence)).text
+    assert text.count("on images that selected the epoch") == 3, "student, fp32 and int8"
+    assert "points), on images used to select the student’s epoch. The maps" in text
+    assert "epoch" not in read(render_page(report, evidence)).text
 
 
-def test_it_shows_every_study_and_what_was_left_out(validated: tuple[ValidationReport, Evidence]) -> None:
+def test_page_shows_every_section_and_the_notes(validated: tuple[ValidationReport, Evidence]) -> None:
     report, evidence = validated
     footprints: dict[Role, Footprint] = {
         "fp32": Footprint(parameters=76_070, file_mb=0.3, latency_ms=2.0, threads=1, peak_memory_mb=70.0),
@@ -114,14 +114,20 @@ def test_it_shows_every_study_and_what_was_left_out(validated: tuple[ValidationR
     }
     noted = {"latency_ms": {"fp32": 4.0, "int8": 2.0, "machine": "a workbench"}}
     models = dict(report.models) | {"int8": replace(report.models["int8"], quantization=noted)}
-    shown = replace(report, footprints=footprints, models=models, notes=("the teacher is left out: gone",))
+    shown = replace(report, footprints=footprints, models=models, notes=("the teacher is skipped: missing",))
     text = read(render_page(shown, evidence)).text
-    titles = ("What the maps are worth", "Do the maps depend on anything", "On worse pictures")
-    for title in (*titles, "Are the probabilities true", "Class by class", "What it takes", "Lost and kept maps"):
+    titles = ("Localization and faithfulness", "Sanity checks", "Robustness")
+    for title in (
+        *titles,
+        "Calibration",
+        "Results by class",
+        "Size, latency and memory",
+        "Maps with the lowest and highest agreement",
+    ):
         assert title in text
-    assert "the teacher is left out: gone" in text
-    assert "int8 is not faster but slower than fp32 here (3.00 against 2.00 ms): run the fp32 file there." in text
-    assert "int8 is 2.00 times as fast as fp32 at export, on a workbench (2.00 against 4.00 ms)." in text
+    assert "the teacher is skipped: missing" in text
+    assert "int8 is slower than fp32 here (3.00 vs 2.00 ms)" in text
+    assert "int8 is 2.00 times as fast as fp32 at export, on a workbench (2.00 vs 4.00 ms)." in text
     assert all(facts.sha256 in text for facts in shown.models.values() if facts.sha256 is not None)
     assert "fingerprint 5e5e" in text
     assert "--quick" not in text and "--quick" in read(render_page(replace(shown, quick=True), evidence)).text
@@ -143,7 +149,7 @@ NOTE = {
 }
 
 
-def test_how_it_was_quantized_is_told_in_words(validated: tuple[ValidationReport, Evidence]) -> None:
+def test_quantization_section_describes_the_metadata(validated: tuple[ValidationReport, Evidence]) -> None:
     report, evidence = validated
 
     def page(**more: object) -> str:
@@ -151,22 +157,22 @@ def test_how_it_was_quantized_is_told_in_words(validated: tuple[ValidationReport
         return read(render_page(replace(report, models=dict(report.models) | {"int8": facts}), evidence)).text
 
     text = page()
-    assert "int8 of 7 bits, so that processors without VNNI compute the same; a scale for each output channel" in text
-    assert "by least relative entropy, on 171 training images" in text
-    assert "by least relative entropy0.0125chosen" in text and "smallest to the largest value seen0.0600" in text
+    assert "7 bits" in text
+    assert ", on 171 training images" in text
+    assert "0.0125chosen" in text and "0.0600" in text
     assert "and 2 layers: layer1.0.conv1, <b>" in text
-    assert "maps that correlate at 0.98 or more and at most 0.5 points of top-1 lost" in text
+    assert "map correlation of 0.98 or more and top-1 drop of at most 0.5 points" in text
     assert "this file292.5\u00a0%98.0\u00a0%0.9880.0200" in text
     assert "raspberry-pi-5" in text and "sha256 c0ffee" in text
-    assert "Judged withexact sums" in text
+    assert "exact sums" in text
     assert '{"' not in text and "calibration_loss" not in text, "raw JSON"
     qat = {"epochs": 3, "taken": True, "before": NOTE["held_out"] | {"agreement": 0.9, "float_layers": 4}}
     tuned = page(qat=qat | {"after": NOTE["held_out"] | {"float_layers": 2}})
-    assert "for 3 epochs with int8’s errors (--qat): it keeps more, and is this file" in tuned
-    assert "as it was492.5\u00a0%90.0" in tuned and "errors (this file)292.5\u00a0%98.0" in tuned
+    assert "3 epochs with simulated int8" in tuned
+    assert "post-training492.5\u00a0%90.0" in tuned and "training (this file)292.5\u00a0%98.0" in tuned
 
 
-def test_what_a_files_metadata_says_is_text_and_never_part_of_the_page(
+def test_metadata_values_are_escaped_in_the_page(
     validated: tuple[ValidationReport, Evidence],
 ) -> None:
     report, evidence = validated
@@ -182,17 +188,17 @@ def test_what_a_files_metadata_says_is_text_and_never_part_of_the_page(
         assert escape(evil) in page
 
 
-def test_a_file_that_tells_little_of_its_quantization_has_a_page_all_the_same(
+def test_page_renders_with_incomplete_quantization_metadata(
     validated: tuple[ValidationReport, Evidence],
 ) -> None:
     report, evidence = validated
     for note, told in (({}, False), ({"device": "a board"}, True)):
         facts = replace(report.models["int8"], quantization=note)
         text = read(render_page(replace(report, models=dict(report.models) | {"int8": facts}), evidence)).text
-        assert ("How it was quantized" in text) is told
+        assert ("Target device" in text) is told
 
 
-def test_what_is_not_shown_is_neither_a_pass_nor_a_failure(validated: tuple[ValidationReport, Evidence]) -> None:
+def test_inconclusive_check_is_neither_passed_nor_failed(validated: tuple[ValidationReport, Evidence]) -> None:
     report, evidence = validated
     shown = Check("a", "some check", 0.99, ">=", 0.98, "correlation", "passed", Interval(0.985, 0.995))
     reason = "with 80 images; about 900 would show it"
@@ -204,7 +210,7 @@ def test_what_is_not_shown_is_neither_a_pass_nor_a_failure(validated: tuple[Vali
     assert '<header class="unknown">' in page
 
 
-def test_what_no_number_of_images_shows_is_not_said_to_need_more(
+def test_headline_asks_for_more_images_only_if_they_would_help(
     validated: tuple[ValidationReport, Evidence],
 ) -> None:
     report, evidence = validated
@@ -212,25 +218,25 @@ def test_what_no_number_of_images_shows_is_not_said_to_need_more(
     ill = replace(shown, outcome="not shown", interval=None, reason="since float32 alone explains up to 4e-02")
     few = replace(ill, images_needed=900)
     for checks, headline in (
-        ((shown, ill), "Not shown: 1 of 2 checks, which more images would not change"),
-        ((ill, few, few), "Not shown: 1 of 3 checks, which more images would not change; 2 need more than 80 images"),
+        ((shown, ill), "Not shown: 1 of 2 checks would not be settled by more images"),
+        ((ill, few, few), "Not shown: 1 of 3 checks would not be settled by more images; 2 need more than 80 images"),
         ((shown, few, few), "Not shown: 2 of 3 checks need more than 80 images"),
     ):
         assert headline in read(render_page(replace(report, checks=checks), evidence)).text
 
 
-@pytest.mark.parametrize(("labelled", "whose"), [(True, "right class"), (False, "PyTorch student’s answer")])
-def test_maps_that_point_at_objects_say_of_which_class_they_are(
+@pytest.mark.parametrize(("labelled", "whose"), [(True, "target class"), (False, "PyTorch student’s prediction")])
+def test_localization_section_names_the_explained_class(
     validated: tuple[ValidationReport, Evidence], labelled: bool, whose: str
 ) -> None:
     report, evidence = validated
     place = Localisation(0.8, 0.7, {"pointing": None, "energy_inside": None})
     located = replace(report, labelled=labelled, localisation=Sampled(40, {"int8": place}))
     text = read(render_page(located, evidence)).text
-    assert f"40 images say where the object is; maps are of the {whose}." in text
+    assert f"Maps explain the {whose}." in text
 
 
-def test_lost_and_kept_maps_stand_side_by_side(validated: tuple[ValidationReport, Evidence]) -> None:
+def test_lowest_and_highest_agreement_are_shown_side_by_side(validated: tuple[ValidationReport, Evidence]) -> None:
     _, evidence = validated
     scores = evidence.pearson["int8"]
     found = [float(value) for value in re.findall(r"r = ([−\d.]+)", lost_and_kept(evidence).replace("−", "-"))]
@@ -239,7 +245,7 @@ def test_lost_and_kept_maps_stand_side_by_side(validated: tuple[ValidationReport
     assert lost_and_kept(replace(evidence, pearson={})) == ""
 
 
-def test_what_was_not_measured_is_not_called_a_pass(tmp_path: Path) -> None:
+def test_unmeasured_check_is_not_reported_as_passed(tmp_path: Path) -> None:
     fp32 = model_file(STUDENT, tmp_path / "model.onnx")
     report, evidence = validate(Models(STUDENT, fp32), ValidationSet(IMAGES, LABELS))
     kept = [check for check in report.checks if check.passed][:2]
@@ -249,7 +255,7 @@ def test_what_was_not_measured_is_not_called_a_pass(tmp_path: Path) -> None:
     assert "not measured: there is none" in text
 
 
-def test_names_cannot_break_out_of_the_page(tmp_path: Path) -> None:
+def test_names_are_escaped_in_the_page(tmp_path: Path) -> None:
     evil = '<script>alert("x")</script>'
     fp32 = model_file(STUDENT, tmp_path / "model.onnx", metadata=replace(METADATA, labels=(evil, *LABELS[1:])))
     report, evidence = validate(
@@ -262,25 +268,23 @@ def test_names_cannot_break_out_of_the_page(tmp_path: Path) -> None:
 
 
 class TestChoice:
-    def test_the_worst_maps_come_first_and_changed_answers_next(
-        self, validated: tuple[ValidationReport, Evidence]
-    ) -> None:
+    def test_worst_maps_come_first_then_changed_predictions(self, validated: tuple[ValidationReport, Evidence]) -> None:
         _, evidence = validated
         sections = {section.title: section.rows for section in choose(evidence)}
-        assert list(sections) == ["Worst maps", "Changed answers", "Farthest from the teacher", "Typical images"]
+        assert list(sections) == ["Worst maps", "Changed predictions", "Farthest from the teacher", "Typical images"]
         student, int8 = (evidence.predictions[role].logits.argmax(axis=1) for role in ("student", "int8"))
-        assert all(student[row] != int8[row] for row in sections["Changed answers"])
+        assert all(student[row] != int8[row] for row in sections["Changed predictions"])
         scores = evidence.pearson["int8"]
         worst = [scores[row] for row in sections["Worst maps"]]
         assert worst == sorted(worst)
         others = set(range(len(IMAGES))) - set(sections["Worst maps"])
         assert max(worst) <= min(scores[row] for row in others)
 
-    def test_no_image_is_shown_twice(self, validated: tuple[ValidationReport, Evidence]) -> None:
+    def test_no_image_appears_twice(self, validated: tuple[ValidationReport, Evidence]) -> None:
         rows = [row for section in choose(validated[1]) for row in section.rows]
         assert len(rows) == len(set(rows))
 
-    def test_without_maps_there_are_still_pictures(self, tmp_path: Path) -> None:
+    def test_gallery_shows_images_without_maps(self, tmp_path: Path) -> None:
         fp32 = model_file(STUDENT, tmp_path / "model.onnx", without_map=True)
         _, evidence = validate(Models(STUDENT, fp32), ValidationSet(IMAGES, LABELS))
         assert [section.title for section in choose(evidence)] == ["Typical images"]
@@ -292,14 +296,14 @@ class TestHistogram:
         counts = re.findall(r": (\d+)</title>", histogram(scores, 0.1, -1.0))
         assert sum(map(int, counts)) == 500
 
-    def test_the_floor_is_marked_where_it_is_known(self) -> None:
+    def test_chance_level_is_marked_only_if_known(self) -> None:
         scores = np.linspace(0.5, 1.0, 20)
         assert "shuffled 0.250" in histogram(scores, 0.25, 0.0)
         assert "shuffled" not in histogram(scores, float("nan"), 0.0)
 
-    def test_without_scores_it_says_so(self) -> None:
+    def test_empty_scores_render_a_message(self) -> None:
         assert "No pair of maps" in histogram(np.array([np.nan]), 0.1, 0.0)
 
     @pytest.mark.parametrize(("values", "low"), [([0.3, 0.9], 0.0), ([-0.1], -0.25), ([-1.0], -1.0), ([np.nan], 0.0)])
-    def test_the_axis_shows_everything_and_zero(self, values: list[float], low: float) -> None:
+    def test_axis_covers_all_values_and_zero(self, values: list[float], low: float) -> None:
         assert lower_end(values) == low

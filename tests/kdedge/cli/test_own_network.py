@@ -121,7 +121,7 @@ _CAUSAL = """tokens = features.flatten(2).transpose(1, 2)
 @pytest.mark.parametrize(
     ("before", "after", "told"),
     [
-        ("", _BRANCHES, ("at Peak, nets.py line 14", "depends on values", "torch.where in the place of if")),
+        ("", _BRANCHES, ("at Peak, nets.py line 14", "depends on values", "torch.where instead of if")),
         ("x = torch.linalg.qr(x)[0]", "", ("no ONNX for the operation aten.linalg_qr", "--method none")),
         ("", _NO_DERIVATIVE, ("does not require grad", "--method none")),
         ("", _CAUSAL, ("scaled_dot_product_attention with is_causal=True", "attn_mask", "--method none")),
@@ -171,7 +171,7 @@ def test_a_network_that_fixes_the_number_of_pictures_is_refused(command: Command
     done = command("export", f"{tmp_path / 'tokens.py'}:make_model", "-o", tmp_path / "tokens.onnx")
     assert done.code == 2 and not (tmp_path / "tokens.onnx").exists()
     error = done.err.splitlines()[-1]
-    assert error.startswith("error: Tokens cannot be exported") and "x.shape[0] or -1 in place of len(x)" in error
+    assert error.startswith("error: Tokens cannot be exported") and "x.shape[0] or -1 instead of len(x)" in error
 
 
 def test_a_picture_is_followed_through_a_transformer(command: Command, photo: Path, tmp_path: Path) -> None:
@@ -209,5 +209,5 @@ def test_the_layers_are_shown_where_a_picture_cannot_be_followed(command: Comman
     explained = command("explain", model, photo, "-o", tmp_path / "out")
     assert explained.code == 0 and (tmp_path / "out" / "noise.png").is_file(), explained.err
     for said in (inspected.err, explained.err):
-        assert "cannot be followed" in said and "lie over the picture" in said
+        assert "cannot be computed" in said and "spatial positions" in said
         assert "--target-layer" not in said, "neither command has it"

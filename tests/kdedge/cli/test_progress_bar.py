@@ -57,5 +57,5 @@ def test_export_and_validate_tell_a_log_of_each_long_step(
     steps = ["measuring speed and memory …", "reading pictures …", "Student, PyTorch …"]
     lines = validated.err.splitlines()
     assert lines[: len(steps)] == steps
-    for step in ("ONNX, fp32 …", "ONNX, int8 …", "sanity of the maps …", "faithfulness …", "robustness …"):
+    for step in ("ONNX, fp32 …", "ONNX, int8 …", "sanity checks …", "faithfulness …", "robustness …"):
         assert lines.count(step) == 1

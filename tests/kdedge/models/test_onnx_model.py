@@ -282,7 +282,7 @@ class TestRefused:
                 {"x": (TensorProto.FLOAT, ["n", 1, 28, 28])},
                 {"y": ["n", 784]},
                 flatten("y"),
-                r"no image classifier .*\['n', 1, 28, 28\]",
+                r"not an image classifier .*\['n', 1, 28, 28\]",
             ),
             (
                 {"x": (TensorProto.FLOAT, ["n", 3, 8, 8]), "mask": (TensorProto.FLOAT, ["n"])},

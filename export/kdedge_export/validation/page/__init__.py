@@ -1,4 +1,4 @@
-"""The report as one self-contained page for people."""
+"""Validation report as one self-contained HTML page."""
 
 from kdedge_export.validation.page.report_page import render_page, write_page
 

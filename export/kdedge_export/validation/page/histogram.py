@@ -1,4 +1,4 @@
-"""How the images' map correlations are spread, as inline SVG."""
+"""Histogram of per-image map correlations as inline SVG."""
 
 import math
 
@@ -14,18 +14,18 @@ _RUG = 24
 
 
 def lower_end(values: list[float]) -> float:
-    """The left end of an axis that shows all values and 0, at a multiple of a quarter."""
+    """Return the left end of an axis that covers all values and 0, as a multiple of 0.25."""
     finite = [value for value in values if math.isfinite(value)]
     return max(-1.0, math.floor(min([0.0, *finite]) * 4) / 4)
 
 
 def histogram(scores: NDArray[np.float64], floor: float, low: float) -> str:
-    """A histogram of correlations between `low` and 1, with its mean, its tail and the floor that chance reaches.
+    """Render a histogram of correlations from `low` to 1, with its mean, lowest values and chance level.
 
     Args:
-        scores: `[N]` in [-1, 1]; NaN is left out.
-        floor: mean correlation of the maps of different pictures; not drawn where NaN.
-        low: left end of the axis (see `lower_end`); shared by histograms that are to be compared.
+        scores: `[N]` in [-1, 1]; NaN values are ignored.
+        floor: mean correlation of the maps of different images; not drawn if NaN.
+        low: left end of the axis (see `lower_end`), shared by histograms to be compared.
     """
     defined = scores[~np.isnan(scores)]
     if not defined.size:
@@ -35,7 +35,7 @@ def histogram(scores: NDArray[np.float64], floor: float, low: float) -> str:
     bars = []
     for count, start, end in zip(counts, edges[:-1], edges[1:], strict=True):
         if count:
-            # Half a pixel at least, so that a single image is not lost beside hundreds.
+            # At least half a pixel, so that a single image stays visible among hundreds.
             height = max(0.5, room * count / counts.max())
             left, right = _x(start, low) + 0.5, _x(end, low) - 0.5
             shape = f'x="{left:.1f}" y="{base - height:.1f}" width="{right - left:.1f}" height="{height:.1f}"'
@@ -65,7 +65,7 @@ def _axis(low: float, base: int) -> str:
 
 
 def _mark(value: float, low: float, word: str, kind: str) -> str:
-    """A vertical line with a word at its head, which leans to the side where there is room."""
+    """Render a labeled vertical line; the label is on the side with more space."""
     x, base = _x(value, low), _HEIGHT - _BOTTOM
     leans_left = x > _WIDTH / 2
     anchor, shift = ("end", -5) if leans_left else ("start", 5)

@@ -1,4 +1,4 @@
-"""A table of figures as HTML."""
+"""HTML tables of results."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,12 +9,12 @@ __all__ = ["correlation_cell", "grid", "percent_cell", "with_interval"]
 
 
 def grid(heads: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]], kind: str = "") -> str:
-    """A table that scrolls sideways by itself.
+    """Render a horizontally scrolling table.
 
     Args:
-        heads: title and meaning of each column.
-        rows: HTML of the cells; the first is the row's head.
-        kind: class of the table.
+        heads: title and description of each column.
+        rows: HTML of the cells; the first one is the row header.
+        kind: CSS class of the table.
     """
     head = "".join(f'<th scope="col" title="{escape(meaning)}">{title}</th>' for title, meaning in heads)
     body = "".join(
@@ -27,12 +27,12 @@ def grid(heads: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]], kind: 
 
 
 def with_interval(figure: str, low: str, high: str) -> str:
-    """A figure, and below it where it lies with 95 % confidence."""
+    """Render a value with its 95 % interval below it."""
     return f'{figure}<br><span class="ci">{low} – {high}</span>'
 
 
 def percent_cell(share: float | None, interval: Interval | None, digits: int = 1) -> str:
-    """A share in [0, 1] in percent, with its interval."""
+    """Render a fraction in [0, 1] in percent, with its interval."""
     if share is None or interval is None:
         return percent(share, digits)
     ends = (f"{100 * end:.{digits}f}" for end in (interval.low, interval.high))
@@ -40,7 +40,7 @@ def percent_cell(share: float | None, interval: Interval | None, digits: int = 1
 
 
 def correlation_cell(value: float | None, interval: Interval | None) -> str:
-    """A correlation, an overlap, an area or nats with its interval."""
+    """Render a correlation, an overlap, an area or a value in nats, with its interval."""
     if value is None or interval is None:
         return correlation(value)
     return with_interval(correlation(value), correlation(interval.low), correlation(interval.high))

@@ -1,4 +1,4 @@
-"""Which images a person should see: the worst first, then what is usual."""
+"""Selection of the images shown in the report: the worst first, then typical ones."""
 
 from dataclasses import dataclass
 
@@ -20,22 +20,21 @@ TYPICAL_ROWS = 6
 
 @dataclass(frozen=True)
 class Section:
-    """Images shown together."""
+    """Group of images shown together."""
 
     title: str
     note: str
-    """What they have in common, in one sentence."""
+    """What the images have in common, in one sentence."""
     rows: tuple[int, ...]
-    """Image numbers, in the order in which they are shown."""
+    """Image indices in display order."""
 
 
 def choose(evidence: Evidence) -> list[Section]:
-    """The sections of the gallery; no image appears twice, and a section without images is left out.
+    """Select the gallery sections; no image appears twice, and empty sections are left out.
 
-    First the pairs of maps that agree least between the origin and the file that ships, worst first; then the
-    images whose answer changed on the way to the device, the origin's surest first; those that agree least between
-    student and teacher; and last those around the median. A file that is held against nothing has its wrong answers,
-    the surest first, and some images evenly spaced.
+    The sections are: the lowest map agreement between the source model and the deployed file, worst first; predictions
+    changed by export, most confident first; the lowest map agreement between student and teacher; and images around the
+    median. A file without a reference has its most confident wrong predictions, and evenly spaced images.
     """
     shipped = evidence.shipped
     if reference(shipped, evidence.predictions) is None:
@@ -44,23 +43,23 @@ def choose(evidence: Evidence) -> list[Section]:
     sections = [
         Section(
             "Worst maps",
-            f"The least agreement between the maps of the {WORDS[shipped]} and the {first}, worst first.",
+            f"Lowest agreement between the maps of the {WORDS[shipped]} and the {first}, worst first.",
             _take(_by_pearson(evidence, shipped), WORST_ROWS, seen),
         ),
         Section(
-            "Changed answers",
-            f"The {WORDS[shipped]} gives another answer than the {first}, beyond those above; "
-            f"the {first}’s surest answers first.",
+            "Changed predictions",
+            f"Images on which the {WORDS[shipped]} and the {first} predict different classes, not listed above. The "
+            f"{first}’s most confident predictions come first.",
             _take(_changed(evidence, shipped), CHANGED_ROWS, seen),
         ),
         Section(
             "Farthest from the teacher",
-            "The least agreement between the maps of student and teacher, worst first.",
+            "Lowest agreement between the maps of student and teacher, worst first.",
             _take(_by_pearson(evidence, "student"), FARTHEST_ROWS, seen),
         ),
         Section(
             "Typical images",
-            f"Around the median agreement of the {WORDS[shipped]} with the {first}.",
+            f"Images around the median agreement of the {WORDS[shipped]} with the {first}.",
             _take(_around_median(evidence, shipped), TYPICAL_ROWS, seen),
         ),
     ]
@@ -72,10 +71,10 @@ def _of_one_file(evidence: Evidence, role: Role) -> list[Section]:
     sections = []
     if evidence.targets is not None:
         wrong = _surest(evidence, role, np.flatnonzero(answers != evidence.targets))
-        note = f"The {WORDS[role]}’s surest wrong answers first."
-        sections.append(Section("Wrong answers", note, _take(wrong, WRONG_ROWS, seen)))
+        note = f"The {WORDS[role]}’s most confident wrong predictions first."
+        sections.append(Section("Wrong predictions", note, _take(wrong, WRONG_ROWS, seen)))
     spaced = evenly_spaced(len(answers), TYPICAL_ROWS).tolist()
-    sections.append(Section("Any images", "Evenly spaced among all.", _take(spaced, TYPICAL_ROWS, seen)))
+    sections.append(Section("Sample images", "Evenly spaced among all images.", _take(spaced, TYPICAL_ROWS, seen)))
     return [section for section in sections if section.rows]
 
 

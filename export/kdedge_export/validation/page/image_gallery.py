@@ -1,4 +1,4 @@
-"""The gallery: one image a row, every model's answer and reason beside it."""
+"""Gallery of images with the prediction and saliency map of every model."""
 
 import math
 
@@ -14,7 +14,7 @@ __all__ = ["gallery"]
 
 
 def gallery(sections: list[Section], evidence: Evidence) -> str:
-    """All sections as HTML, with their pictures embedded."""
+    """Render all sections as HTML with embedded images."""
     return "".join(_section(section, evidence) for section in sections)
 
 
@@ -36,7 +36,7 @@ def _row(number: int, evidence: Evidence) -> str:
 def _original(number: int, evidence: Evidence) -> str:
     name = evidence.names[number]
     explained = evidence.labels[evidence.explained_class[number]]
-    truth = "" if evidence.targets is None else f"truth <b>{escape(evidence.labels[evidence.targets[number]])}</b>"
+    truth = "" if evidence.targets is None else f"target <b>{escape(evidence.labels[evidence.targets[number]])}</b>"
     lines = [f'<span class="name">{short(name)}</span>', truth, f"maps for <b>{escape(explained)}</b>"]
     caption = "<br>".join(line for line in lines if line)
     return figure("Image", picture_uri(evidence.images[number]), name, caption)
@@ -46,8 +46,8 @@ def _cell(role: Role, number: int, evidence: Evidence) -> str:
     answers = evidence.predictions[role]
     probabilities = evidence.probabilities[role][number]
     answer = int(agreement.top1(answers.logits[number : number + 1])[0])
-    label = "no answer" if answer < 0 else evidence.labels[answer]
-    # Words, not only colours, so that it survives grey printing and every eye.
+    label = "no prediction" if answer < 0 else evidence.labels[answer]
+    # Text, not only color, so that it is readable in grayscale and for color-blind users.
     tags = []
     if answer != evidence.explained_class[number]:
         tags.append(f'<em class="changed">{"differs" if role == "teacher" else "changed"}</em>')

@@ -1,4 +1,4 @@
-"""Lost and kept maps, side by side: the two ends of what the agreement of maps means."""
+"""Side-by-side maps with the lowest and the highest agreement."""
 
 import numpy as np
 
@@ -13,16 +13,19 @@ _PAIRS = 3
 
 
 def lost_and_kept(evidence: Evidence) -> str:
-    """Show the images whose maps agree least between the origin and the shipped file, and most; "" without maps."""
+    """Render the images with the lowest and highest map agreement with the source model; "" without maps."""
     role = evidence.shipped
     scores = evidence.pearson.get(role, np.array([]))
     ranked = [int(row) for row in np.argsort(scores, kind="stable") if not np.isnan(scores[row])]
     if len(ranked) < 2 * _PAIRS:
         return ""
-    halves = ("Agree least", ranked[:_PAIRS]), ("Agree most", ranked[: -_PAIRS - 1 : -1])
-    lead = f"The images whose maps by the {WORDS[evidence.origin]} and by the file that ships agree least, and most."
+    halves = ("Lowest agreement", ranked[:_PAIRS]), ("Highest agreement", ranked[: -_PAIRS - 1 : -1])
+    lead = f"Images on which the maps of the {WORDS[evidence.origin]} and the deployed file agree least and most."
     shown = "".join(_half(title, rows, role, evidence) for title, rows in halves)
-    return f'<h2>Lost and kept maps</h2><p class="lead">{lead}</p><div class="halves">{shown}</div>'
+    return (
+        f'<h2>Maps with the lowest and highest agreement</h2><p class="lead">{lead}</p><div '
+        f'class="halves">{shown}</div>'
+    )
 
 
 def _half(title: str, rows: list[int], role: Role, evidence: Evidence) -> str:

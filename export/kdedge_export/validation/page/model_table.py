@@ -1,4 +1,4 @@
-"""The models side by side, as an HTML table."""
+"""HTML table that compares the models."""
 
 from kdedge_export.candidates import TITLES, WORDS, Role, reference
 from kdedge_export.html.text import correlation, escape, megabytes, points, quantity
@@ -9,24 +9,24 @@ from kdedge_export.validation.samples import Evidence
 
 __all__ = ["model_table"]
 
-_GROUPS = (("", 2), ("answers", 3), ("maps", 6))
+_GROUPS = (("", 2), ("predictions", 3), ("maps", 6))
 _COLUMNS = (
-    ("Model", "who is measured, and against whom"),
-    ("Size", "of the file; of the weights for a PyTorch module"),
-    ("Top-1", "share of right answers, and the difference to the reference in points"),
-    ("Agreement", "share of images with the reference's answer"),
+    ("Model", "measured model and its reference"),
+    ("Size", "size of the file; of the weights for a PyTorch module"),
+    ("Top-1", "accuracy, and the difference to the reference in points"),
+    ("Agreement", "fraction of images with the reference's prediction"),
     ("KL", "mean KL divergence of the softmax from the reference's, in nats"),
     ("Pearson", "mean correlation of the maps with the reference's"),
-    ("p5", "5th percentile of the correlation: one map in twenty agrees less"),
+    ("p5", "5th percentile of the correlation: 5 % of maps agree less"),
     ("p1", "1st percentile of the correlation"),
-    ("IoU", "overlap of the 20 % of cells that speak most for the class; 0.11 by chance"),
-    ("Shuffled", "correlation with the maps of other images: what chance and centre bias reach"),
-    ("Constant", "images whose map says nothing about where"),
+    ("IoU", "overlap of the 20 % of positions with the largest values; 0.11 by chance"),
+    ("Shuffled", "correlation with the maps of other images: the level of chance and center bias"),
+    ("Constant", "number of images whose map is constant"),
 )
 
 
 def model_table(report: ValidationReport, evidence: Evidence) -> str:
-    """A row a model: teacher, student, fp32, int8, as far as they took part."""
+    """Render one row per model: teacher, student, fp32, int8, as far as present."""
     groups = "".join(f'<th colspan="{span}" scope="colgroup"><span>{title}</span></th>' for title, span in _GROUPS)
     heads = "".join(f'<th scope="col" title="{escape(meaning)}">{name}</th>' for name, meaning in _COLUMNS)
     rows = "".join(_row(role, report, evidence) for role in report.models)
@@ -39,7 +39,7 @@ def model_table(report: ValidationReport, evidence: Evidence) -> str:
 def _row(role: Role, report: ValidationReport, evidence: Evidence) -> str:
     facts = report.models[role]
     held = reference(role, report.models)
-    against = "" if held is None else f" against {WORDS[held]}"
+    against = "" if held is None else f" vs. {WORDS[held]}"
     answers = [_top1(role, report), *_answers(role, report)]
     cells = [megabytes(facts.bytes), *answers, *_maps(role, report), _constant(role, evidence)]
     name = f'{TITLES[role]}<br><span class="soft">{escape(facts.name)}{against}</span>'
@@ -51,7 +51,8 @@ def _top1(role: Role, report: ValidationReport) -> str:
     shown = percent_cell(facts.top1, facts.top1_interval)
     if report.data.chose_epoch and role != "teacher" and facts.top1 is not None:
         shown += (
-            '<br><span class="soft" title="the interval does not allow for that">of images that chose the epoch</span>'
+            '<br><span class="soft" title="the interval does not account for this selection">on images that selected '
+            "the epoch</span>"
         )
     comparison = report.comparisons.get(role)
     if comparison is None or comparison.top1_drop_points is None:

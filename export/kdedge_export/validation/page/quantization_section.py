@@ -1,4 +1,4 @@
-"""How the int8 file was made and what it kept at that, as its metadata tells: in words and tables."""
+"""Tables on how the int8 file was quantized and what it preserved, from its metadata."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -12,28 +12,28 @@ from kdedge_runtime.int8_arithmetic import Arithmetic
 __all__ = ["quantization"]
 
 _LEAD = (
-    "At export, on training images that were not calibrated on. Loss is half the relative squared error of the logits, "
-    "and what the maps’ correlation lacks of 1."
+    "Measured at export, on training images not used for calibration. Loss is half the relative squared error of the "
+    "logits, plus one minus the maps’ correlation."
 )
 _WAYS = {
-    "minmax": "from the smallest to the largest value seen",
-    "percentile-99.999": "around 99.999 % of the values seen",
-    "percentile-99.99": "around 99.99 % of the values seen",
-    "entropy": "by least relative entropy",
-    "trained": "those that it was trained in",
+    "minmax": "from the smallest to the largest observed value",
+    "percentile-99.999": "covering 99.999 % of the observed values",
+    "percentile-99.99": "covering 99.99 % of the observed values",
+    "entropy": "by minimum relative entropy",
+    "trained": "from quantization-aware training",
 }
 _KEPT_HEADS = (
-    ("On held-out images", "training images that were not calibrated on"),
-    ("Layers in float", "of the network’s body"),
-    ("Top-1", "share of right answers"),
-    ("Agreement", "share of images with the fp32 file’s answer"),
+    ("On held-out images", "training images not used for calibration"),
+    ("Layers in fp32", "number of layers of the network’s body"),
+    ("Top-1", "accuracy"),
+    ("Agreement", "fraction of images with the fp32 file’s prediction"),
     ("Pearson", "mean correlation of the maps with the fp32 file’s"),
-    ("Loss", "half the relative squared error of the logits, and what the maps’ correlation lacks of 1"),
+    ("Loss", "half the relative squared error of the logits, plus one minus the maps’ correlation"),
 )
 
 
 def quantization(report: ValidationReport) -> str:
-    """The section on the int8 file; nothing where there is none, or where its metadata tells nothing."""
+    """Render the section on the int8 file; empty without one or without metadata."""
     facts = report.models.get("int8")
     if facts is None or not facts.quantization:
         return ""
@@ -42,20 +42,20 @@ def quantization(report: ValidationReport) -> str:
     rows = "".join(f'<tr><th scope="row">{name}</th><td>{words}</td></tr>' for name, words in facts_of_note)
     kept = "".join((_ways(note), _kept(note)))
     lead = f'<p class="lead">{_LEAD}</p>' if kept else ""
-    return f'<section><h2>How it was quantized</h2><table class="facts">{rows}</table>{lead}{kept}</section>'
+    return f'<section><h2>Quantization</h2><table class="facts">{rows}</table>{lead}{kept}</section>'
 
 
 def _facts(note: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Name and HTML of all that the metadata says."""
+    """Yield name and HTML of each metadata entry."""
     if "activations" in note:
-        yield "Activations", f"{escape(str(note['activations']))}, a range for each tensor"
+        yield "Activations", f"{escape(str(note['activations']))}, one range per tensor"
     if "reduce_range" in note:
         bits = (
-            "7 bits, so that processors without VNNI compute the same"
+            "7 bits, for identical results on processors without VNNI"
             if note["reduce_range"]
             else "8 bits, for processors whose integer kernels do not saturate"
         )
-        each = "a scale for each output channel" if note.get("per_channel") else "a scale for each layer"
+        each = "one scale per output channel" if note.get("per_channel") else "one scale per layer"
         yield "Weights", f"{escape(str(note.get('weights', 'int8')))} of {bits}; {each}"
     if "calibration" in note:
         way, images = str(note["calibration"]), escape(str(note.get("calibration_images", "?")))
@@ -63,43 +63,46 @@ def _facts(note: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if "float_layers" in note:
         layers = note["float_layers"]
         names = ", ".join(f"<code>{escape(str(name))}</code>" for name in layers)
-        yield "In float", "the map and small dense layers" + (f", and {len(layers)} layers: {names}" if layers else "")
+        yield "In fp32", "the map and small dense layers" + (f", and {len(layers)} layers: {names}" if layers else "")
     if asked := _goal(note.get("goal") or {}):
-        yield "Asked for", asked
+        yield "Target", asked
     if note.get("qat"):
-        yield "Trained on", _training(note["qat"])
+        yield "Quantization-aware training", _training(note["qat"])
     if "device" in note:
-        yield "Made for", escape(str(note["device"]))
+        yield "Target device", escape(str(note["device"]))
 
 
 def _arithmetic(found: Arithmetic | None) -> Iterator[tuple[str, str]]:
-    """The arithmetic of all figures on this page but latency and memory."""
+    """Yield the arithmetic of all results on this page except latency and memory."""
     if found == "exact sums":
-        yield "Judged with", "exact sums, as kernels that do not saturate compute; timed with those of this machine"
+        yield (
+            "Evaluated with",
+            "exact sums, as computed by kernels that do not saturate; latency measured with this machine’s kernels",
+        )
     elif found == "machine kernels":
-        yield "Judged with", "the integer kernels of this machine"
+        yield "Evaluated with", "the integer kernels of this machine"
 
 
 def _goal(goal: Mapping[str, Any]) -> str:
     asked = []
     if goal.get("keep_heatmaps") is not None:
-        asked.append(f"maps that correlate at {goal['keep_heatmaps']:g} or more")
+        asked.append(f"map correlation of {goal['keep_heatmaps']:g} or more")
     if goal.get("max_drop") is not None:
-        asked.append(f"at most {goal['max_drop']:g} points of top-1 lost")
+        asked.append(f"top-1 drop of at most {goal['max_drop']:g} points")
     return " and ".join(asked)
 
 
 def _training(qat: Mapping[str, Any]) -> str:
     came = (
-        "it keeps more, and is this file"
+        "used in this file, since it preserves more"
         if qat.get("taken")
-        else "it keeps less, so this file is of the weights as they were"
+        else "not used in this file, since it preserves less"
     )
-    return f"for {escape(str(qat.get('epochs', '?')))} epochs with int8’s errors (--qat): {came}"
+    return f"{escape(str(qat.get('epochs', '?')))} epochs with simulated int8 (--qat): {came}"
 
 
 def _ways(note: Mapping[str, Any]) -> str:
-    """What each way of choosing ranges loses with all layers in int8."""
+    """Render the loss of each calibration method with all layers in int8."""
     losses = note.get("calibration_loss")
     if not losses:
         return ""
@@ -107,15 +110,15 @@ def _ways(note: Mapping[str, Any]) -> str:
         [escape(_WAYS.get(way, way)), quantity(float(loss), 4), "chosen" if way == note.get("calibration") else ""]
         for way, loss in sorted(losses.items(), key=lambda item: float(item[1]))
     ]
-    heads = (("Range of a tensor", "values beyond it are clipped"), _KEPT_HEADS[-1], ("", ""))
+    heads = (("Activation range", "values beyond it are clipped"), _KEPT_HEADS[-1], ("", ""))
     return grid(heads, rows, "narrow")
 
 
 def _kept(note: Mapping[str, Any]) -> str:
-    """What is kept on held-out images: of this file, or before and after it was trained on."""
+    """Render the results on held-out images: of this file, or before and after QAT."""
     qat, held_out = note.get("qat") or {}, note.get("held_out") or {}
     if qat.get("before") and qat.get("after"):
-        names = ("as it was", "trained on with int8’s errors")
+        names = ("post-training", "after quantization-aware training")
         marks = ("", " (this file)") if qat.get("taken") else (" (this file)", "")
         rows = [
             _row(f"{name}{mark}", qat[key], qat[key].get("float_layers"))

@@ -1,4 +1,4 @@
-"""Puts the page together from its parts and the template."""
+"""Assembly of the report page from its parts and the template."""
 
 import re
 from importlib.resources import files
@@ -33,14 +33,14 @@ _OUTCOMES: dict[Outcome, tuple[str, str]] = {
 }
 _HISTOGRAMS_LEAD = (
     '<p class="lead">Pearson correlation of each image’s raw map with its reference’s, for the same class. The ticks '
-    "under the axis are the 24 images that agree least. Maps of different images, shuffled, show what chance and a "
-    "common centre reach.</p>"
+    "under the axis mark the 24 images with the lowest agreement. Shuffled maps of different images give the level "
+    "of chance and center bias.</p>"
 )
 _RELATIONS = {">=": "≥", "<=": "≤"}
 
 
 def render_page(report: ValidationReport, evidence: Evidence) -> str:
-    """The whole page as HTML: no script, nothing loaded from anywhere, below about 6 MB."""
+    """Render the page as self-contained HTML without scripts, below about 6 MB."""
     outcome, headline = _verdict(report)
     template = Template(files("kdedge_export.validation.page").joinpath("report.html.tmpl").read_text("utf-8"))
     body = template.substitute(
@@ -65,7 +65,7 @@ def render_page(report: ValidationReport, evidence: Evidence) -> str:
 
 
 def write_page(report: ValidationReport, evidence: Evidence, path: Path) -> None:
-    """Write `report.html`, whole or not at all."""
+    """Write `report.html` atomically."""
     write_whole(path, render_page(report, evidence))
 
 
@@ -87,51 +87,54 @@ def _verdict(report: ValidationReport) -> tuple[str, str]:
 
 
 def _unshown(few: int, undecided: int, report: ValidationReport) -> str:
-    """What would show the checks that are not shown: more images, or none."""
+    """Describe what would settle the inconclusive checks: more images, or none."""
     of = f"of {len(applicable(report.checks))} checks"
     more = f"need{'s' if few == 1 else ''} more than {report.images:,} image{'' if report.images == 1 else 's'}"
     if not undecided:
         return f"{few} {of} {more}"
-    others = f"{undecided} {of}, which more images would not change"
+    others = f"{undecided} {of} would not be settled by more images"
     return f"{others}; {few} {more}" if few else others
 
 
 def _notes(report: ValidationReport) -> list[str]:
     notes = list(report.notes)
     if report.quick:
-        notes.append("faithfulness and robustness were left out (--quick)")
+        notes.append("faithfulness and robustness were skipped (--quick)")
     compared = report.comparisons.get(report.shipped)
     if compared is not None and compared.agreement == 1.0:
-        unseen = f"changes on up to {100 * unseen_share(report.images):.3g} % of pictures may be unseen"
-        notes.append(f"no answer changed on {report.images:,} images: {unseen}")
+        unseen = f"changes on up to {100 * unseen_share(report.images):.3g} % of unseen images cannot be excluded"
+        notes.append(f"no prediction changed on {report.images:,} images: {unseen}")
     return notes
 
 
 def _summary(report: ValidationReport, shipped: Role) -> str:
-    """The result in two sentences: what became of the answer, and of the reason."""
+    """Summarize the result in two sentences: predictions and saliency maps."""
     comparison, first = report.comparisons.get(shipped), WORDS[report.origin]
     if comparison is None:
         top1 = report.models[shipped].top1
-        right = "" if top1 is None else f"is right on <b>{percent(top1)}</b> of images and "
-        return f"The {WORDS[shipped]} {right}is judged by itself: there is nothing to compare it with."
-    answer = f"The {WORDS[shipped]} gives the {first}’s answer on <b>{percent(comparison.agreement)}</b> of images"
+        right = "" if top1 is None else f"has a top-1 accuracy of <b>{percent(top1)}</b> and "
+        return f"The {WORDS[shipped]} {right}has no reference to compare it with."
+    answer = (
+        f"The {WORDS[shipped]} and the {first} predict the same class on <b>{percent(comparison.agreement)}</b> of "
+        "images"
+    )
     if comparison.top1_drop_points is not None:
         change = points(-comparison.top1_drop_points)
-        answer += f" and is right on <b>{percent(comparison.top1_candidate)}</b> ({change} points)"
+        answer += f". Its top-1 accuracy is <b>{percent(comparison.top1_candidate)}</b> ({change} points)"
         if report.data.chose_epoch:
-            answer += ", on images that chose the student’s epoch"
+            answer += ", on images used to select the student’s epoch"
     if comparison.maps is None:
-        return f"{answer}. It gives no saliency map, so nothing is known of its reasons."
+        return f"{answer}. It has no saliency map."
     maps = comparison.maps
     return (
-        f"{answer}. Its maps agree with the {first}’s at r = <b>{correlation(maps.pearson_mean)}</b> in the mean and "
-        f"<b>{correlation(maps.pearson_p5)}</b> at the 5th percentile; maps of different images agree at "
+        f"{answer}. The maps of both correlate at r = <b>{correlation(maps.pearson_mean)}</b> on average and at "
+        f"<b>{correlation(maps.pearson_p5)}</b> at the 5th percentile; maps of different images correlate at "
         f"{correlation(maps.floor_pearson)}."
     )
 
 
 def _urgency(check: Check) -> int:
-    """What did not pass comes first."""
+    """Return the sort key of a check; those that did not pass come first."""
     return {"failed": 0, "not shown": 1, "not applicable": 3}.get(check.outcome, 2)
 
 
@@ -151,7 +154,7 @@ def _check(check: Check) -> str:
 
 
 def _minus(figures: str) -> str:
-    """Figures of the checklist, which a terminal shows as well, with true minus signs."""
+    """Replace hyphens in the figures of the checklist, which a terminal shows as well, by minus signs."""
     return re.sub(r"-(?=\d)", "−", figures)
 
 
@@ -163,9 +166,9 @@ def _histograms(report: ValidationReport, evidence: Evidence) -> str:
     ]
     if not report.comparisons:
         return ""
-    head = f"<h2>Agreement of the maps, image by image</h2>{_HISTOGRAMS_LEAD}"
+    head = f"<h2>Agreement of the maps by image</h2>{_HISTOGRAMS_LEAD}"
     if not shown:
-        return f'{head}<p class="none">The model files give no saliency maps.</p>'
+        return f'{head}<p class="none">The model files have no saliency maps.</p>'
     low = lower_end([value for _, scores, floor in shown for value in (*scores, floor)])
     figures = "".join(
         f"<figure><figcaption>{TITLES[role]} <small>with {WORDS[against]}</small></figcaption>"
@@ -177,7 +180,7 @@ def _histograms(report: ValidationReport, evidence: Evidence) -> str:
 
 
 def _origin(report: ValidationReport) -> str:
-    """What was judged, so that nobody can take it for something else."""
+    """Render the provenance table: names, sizes and checksums of models and data."""
     rows = [
         (f"{TITLES[role]}: {escape(facts.name)}", f"{megabytes(facts.bytes)}", f"sha256 {facts.sha256}")
         for role, facts in report.models.items()

@@ -1,4 +1,4 @@
-"""What is measured beyond answers and maps of all images: the page's tables of it."""
+"""Report tables of measurements beyond predictions and maps on all images."""
 
 from kdedge_export.candidates import TITLES, WORDS, Role
 from kdedge_export.html.text import correlation, escape
@@ -9,13 +9,13 @@ from kdedge_export.validation.text_report import plain_speed
 
 __all__ = ["studies"]
 
-_BASELINES = {"centre": "A guess at the centre", "random": "Random maps", "edges": "The picture’s edges (Sobel)"}
-_TESTS: dict[Test, str] = {"class": "Another class", "picture": "Another picture", "head": "A random head"}
+_BASELINES = {"centre": "Center prior", "random": "Random maps", "edges": "Edge maps (Sobel)"}
+_TESTS: dict[Test, str] = {"class": "Another class", "picture": "Another image", "head": "A random head"}
 _CLASSES_SHOWN = 12
 
 
 def studies(report: ValidationReport) -> str:
-    """All that was measured, as sections."""
+    """Render all measurements as sections."""
     parts = (_maps(report), _sanity(report), _robustness(report), _calibration(report), _classes(report), _cost(report))
     return "".join(parts)
 
@@ -29,23 +29,23 @@ def _maps(report: ValidationReport) -> str:
     if places is None and faith is None:
         return ""
     names = dict.fromkeys([*(places.rows if places else {}), *(faith.rows if faith else {})])
-    heads, leads = [("Maps of", "whose maps, or which baseline")], []
+    heads, leads = [("Maps of", "model or baseline that produced the maps")], []
     if places is not None:
         heads += [
-            ("On the object", "share of images whose map has its maximum on the object; a constant map scores chance"),
-            ("Energy inside", "mean share of the map’s positive part that lies on the object"),
+            ("On the object", "fraction of images whose map maximum lies on the object; a constant map scores chance"),
+            ("Energy inside", "mean fraction of the map’s positive part that lies on the object"),
         ]
-        whose = "right class" if report.labelled else f"{WORDS[report.origin]}’s answer"
-        leads.append(f"{places.images:,} images say where the object is; maps are of the {whose}.")
+        whose = "target class" if report.labelled else f"{WORDS[report.origin]}’s prediction"
+        leads.append(f"Object regions are known for {places.images:,} images. Maps explain the {whose}.")
     if faith is not None:
         heads += [
-            ("Deletion ↓", "mean area under the probability while the most important pixels are painted over"),
-            ("Insertion ↑", "mean area under the probability while the most important pixels are brought back"),
-            ("Better than random", "insertion less deletion, less the same of a random map"),
+            ("Deletion ↓", "mean area under the probability curve while the most important pixels are painted over"),
+            ("Insertion ↑", "mean area under the probability curve while the most important pixels are restored"),
+            ("Margin over random", "insertion minus deletion, minus the same for a random map"),
         ]
         leads.append(
-            f"Deletion and insertion on {faith.images} images: what the {WORDS[report.shipped]}’s answer rests on, "
-            "by the order in which each map ranks the pixels."
+            f"Deletion and insertion on {faith.images} images: effect on the {WORDS[report.shipped]}’s prediction of "
+            "removing or restoring pixels in the order of each map."
         )
     rows = []
     for name in names:
@@ -62,7 +62,7 @@ def _maps(report: ValidationReport) -> str:
                 for key in ("deletion", "insertion", "margin")
             ]
         rows.append(row)
-    return _section("What the maps are worth", " ".join(leads), grid(heads, rows, "baselines"))
+    return _section("Localization and faithfulness of the maps", " ".join(leads), grid(heads, rows, "baselines"))
 
 
 def _sanity(report: ValidationReport) -> str:
@@ -70,11 +70,14 @@ def _sanity(report: ValidationReport) -> str:
         return ""
     found = {(row.role, row.test): row for row in report.sanity.rows}
     roles = dict.fromkeys(row.role for row in report.sanity.rows)
-    heads = [("Maps of", "whose maps")]
+    heads = [("Maps of", "model that produced the maps")]
     tests = [test for test in _TESTS if any(row.test == test for row in report.sanity.rows)]
     for test in tests:
         heads.append(
-            (f"{_TESTS[test]}:<br>alike", "how much of a map’s shape stays, mean; 1 is the same map, scaled or not")
+            (
+                f"{_TESTS[test]}:<br>alike",
+                "mean similarity of the map’s shape before and after; 1 is the same map up to scale",
+            )
         )
         heads.append(("Pearson", "mean correlation of the maps before and after"))
     rows = []
@@ -92,11 +95,11 @@ def _sanity(report: ValidationReport) -> str:
             )
         rows.append(cells)
     lead = (
-        f"A map must be about the class, the picture and the model. On {report.sanity.images} images each was changed: "
-        "a map of the same shape explains nothing, however it is scaled. The head can be changed in PyTorch only"
+        f"A map must depend on the class, the image and the model. Each was changed on {report.sanity.images} images. "
+        "A map that keeps its shape explains nothing, at any scale. The head can be changed in PyTorch only"
     )
     lead += "." if "student" in report.models else ", and there is no PyTorch model."
-    return _section("Do the maps depend on anything", lead, grid(heads, rows))
+    return _section("Sanity checks of the maps", lead, grid(heads, rows))
 
 
 def _robustness(report: ValidationReport) -> str:
@@ -104,10 +107,10 @@ def _robustness(report: ValidationReport) -> str:
         return ""
     first, shown = WORDS[report.origin], [row for row in report.robustness.rows if row.role == report.shipped]
     heads = [
-        ("Disturbance", "what was done to the pictures, at the model’s size"),
-        ("Top-1", "share of right answers"),
-        ("Own answer kept", "share of images with the file’s own answer to the undisturbed picture"),
-        ("Own map kept", "mean correlation with the file’s own map of the undisturbed picture"),
+        ("Disturbance", "corruption of the images, at the model’s input size"),
+        ("Top-1", "accuracy"),
+        ("Own prediction kept", "fraction of images with the file’s own prediction for the clean image"),
+        ("Own map kept", "mean correlation with the file’s own map of the clean image"),
     ]
     rows = [
         [
@@ -118,19 +121,19 @@ def _robustness(report: ValidationReport) -> str:
         ]
         for row in shown
     ]
-    lead = f"The {WORDS[report.shipped]} on {report.robustness.images} images, each made worse in eight ways."
+    lead = f"Results of the {WORDS[report.shipped]} on {report.robustness.images} images, each corrupted in eight ways."
     if report.shipped != report.origin:
-        lead += f" Agreement and Pearson hold it against the {first} on the same worse picture."
+        lead += f" Agreement and Pearson compare it with the {first} on the same corrupted image."
         heads[2:2] = [
-            ("Agreement", f"share of images with the {first}’s answer to the same disturbed picture"),
-            ("Pearson", f"mean correlation with the {first}’s map of the same disturbed picture"),
+            ("Agreement", f"fraction of images with the {first}’s prediction for the same corrupted image"),
+            ("Pearson", f"mean correlation with the {first}’s map of the same corrupted image"),
         ]
         for cells, row in zip(rows, shown, strict=True):
             cells[2:2] = [
                 percent_cell(row.agreement, row.intervals["agreement"]),
                 correlation_cell(row.map_pearson, row.intervals.get("map_pearson")),
             ]
-    return _section("On worse pictures", lead, grid(heads, rows))
+    return _section("Robustness to image corruptions", lead, grid(heads, rows))
 
 
 def _calibration(report: ValidationReport) -> str:
@@ -138,12 +141,12 @@ def _calibration(report: ValidationReport) -> str:
         return ""
     heads = (
         ("Model", ""),
-        ("Temperature", "what the logits are divided by"),
+        ("Temperature", "softmax temperature: divides the logits"),
         ("ECE at 1", "expected calibration error of the softmax at temperature 1"),
-        ("ECE", "the same at the file’s temperature, as the device shows it"),
-        ("By chance", "what true probabilities would have on so many images"),
-        ("NLL at 1", "mean negative log-likelihood of the right class, in nats"),
-        ("NLL", "the same at the file’s temperature"),
+        ("ECE", "expected calibration error at the file’s temperature, as used on the device"),
+        ("By chance", "expected calibration error of a perfectly calibrated model on as many images"),
+        ("NLL at 1", "mean negative log-likelihood of the target class, in nats"),
+        ("NLL", "negative log-likelihood at the file’s temperature"),
     )
     rows = [
         [
@@ -158,12 +161,15 @@ def _calibration(report: ValidationReport) -> str:
         for role, found in report.calibration.items()
     ]
     images = next(iter(report.calibration.values())).n
-    others = f"; the other {report.images - images:,} have fitted the temperature" if images < report.images else ""
-    lead = (
-        "Is a probability of 80 % right in 8 of 10 cases? Expected calibration error over bins of equally many images, "
-        f"debiased, on {images:,} images{others}. Few images have an error by chance even where probabilities are true."
+    others = (
+        f"; the other {report.images - images:,} were used to fit the temperature" if images < report.images else ""
     )
-    return _section("Are the probabilities true", lead, grid(heads, rows))
+    lead = (
+        f"Expected calibration error over bins of equally many images, debiased, on {images:,} images{others}. In a "
+        "calibrated model, predictions with a probability of 80 % are correct in 8 of 10 cases. With few images even "
+        "a calibrated model has a nonzero error by chance."
+    )
+    return _section("Calibration", lead, grid(heads, rows))
 
 
 def _classes(report: ValidationReport) -> str:
@@ -173,8 +179,8 @@ def _classes(report: ValidationReport) -> str:
     tops: list[Role] = [role for role in report.models if role in report.classes[0].top1]
     files: list[Role] = [role for role in report.comparisons if role != "student"]
     heads = [("Class", "worst first"), ("Images", "")]
-    heads += [(f"Top-1<br>{WORDS[role]}", f"share of right answers of the {WORDS[role]}") for role in tops]
-    heads += [(f"Agreement<br>{WORDS[role]}", f"share of images with the {first}’s answer") for role in files]
+    heads += [(f"Top-1<br>{WORDS[role]}", f"accuracy of the {WORDS[role]}") for role in tops]
+    heads += [(f"Agreement<br>{WORDS[role]}", f"fraction of images with the {first}’s prediction") for role in files]
     heads += [
         (f"Pearson<br>{WORDS[role]}", "mean correlation with the reference’s maps") for role in report.comparisons
     ]
@@ -192,8 +198,8 @@ def _classes(report: ValidationReport) -> str:
     if len(rows) > _CLASSES_SHOWN:
         more = f"{len(rows) - _CLASSES_SHOWN} more classes"
         table += f"<details><summary>{more}</summary>{grid(heads, rows[_CLASSES_SHOWN:])}</details>"
-    what = "" if report.labelled else f" The images have no labels: a class is what the {first} answers."
-    return _section("Class by class", f"Worst first, by the {WORDS[report.shipped]}.{what}", table)
+    what = "" if report.labelled else f" The images have no labels: classes are the {first}’s predictions."
+    return _section("Results by class", f"Worst first, by the {WORDS[report.shipped]}.{what}", table)
 
 
 def _cost(report: ValidationReport) -> str:
@@ -201,10 +207,13 @@ def _cost(report: ValidationReport) -> str:
         return ""
     heads = (
         ("File", ""),
-        ("Parameters", "weights of the network"),
-        ("Size", "of the file"),
-        ("One image", "median latency, measured here"),
-        ("Peak memory", "of a process that loads the runtime and the file and answers once, measured here"),
+        ("Parameters", "parameters of the network"),
+        ("Size", "file size"),
+        ("One image", "median latency, measured on this machine"),
+        (
+            "Peak memory",
+            "peak memory of a process that loads the runtime and the file and predicts once, measured on this machine",
+        ),
     )
     rows = [
         [
@@ -218,16 +227,16 @@ def _cost(report: ValidationReport) -> str:
     ]
     threads = next(iter(report.footprints.values())).threads
     lead = (
-        f"Measured on the machine that validated ({escape(report.versions['machine'])}), on {threads} "
+        f"Measured on the validating machine ({escape(report.versions['machine'])}) with {threads} "
         f"thread{'' if threads == 1 else 's'}, not on the device. {escape(' '.join(_speeds(report)))}"
     )
     if report.device is not None:
-        lead += f" Budgets are those of {escape(report.device)}."
-    return _section("What it takes", lead, grid(heads, rows))
+        lead += f" Budgets are those of the device {escape(report.device)}."
+    return _section("Size, latency and memory", lead, grid(heads, rows))
 
 
 def _speeds(report: ValidationReport) -> list[str]:
-    """What int8 gains here, and what it gained where it was exported, if the file says so."""
+    """Describe the int8 speedup on this machine, and at export if the file records it."""
     if not {"fp32", "int8"} <= report.footprints.keys():
         return []
     fp32, int8 = report.footprints["fp32"], report.footprints["int8"]
