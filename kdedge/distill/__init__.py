@@ -1,1 +1,1 @@
-"""Train a teacher, distill a student: one engine, a weighted sum of terms, checkpoints that survive anything."""
+"""Training and distillation: one training loop, a weighted sum of loss terms, and resumable checkpoints."""

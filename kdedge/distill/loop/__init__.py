@@ -1,1 +1,1 @@
-"""The training loop: epochs, steps, validation, checkpoints."""
+"""Training loop: epochs, steps, validation and checkpoints."""

@@ -1,1 +1,1 @@
-"""Where a run computes: device, precision, processes."""
+"""Compute environment of a run: device, precision and processes."""

@@ -1,1 +1,1 @@
-"""What a run does with its data: asked for by the user, kept in recipe files, planned from the data."""
+"""Settings of a run: user options, recipe files, and defaults from the data."""
