@@ -22,7 +22,7 @@ from kdedge.cli.validate import validate
 from kdedge.cli.web import web
 from kdedge.models.code_trust import allow_typed
 from kdedge_runtime.errors import KdedgeError
-from kdedge_runtime.printable import printable, printable_lines
+from kdedge_runtime.util.printable import printable, printable_lines
 
 __all__ = ["app", "main"]
 

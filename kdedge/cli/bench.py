@@ -29,7 +29,7 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
     """Benchmark a model on this machine: with and without its map, fp32 and int8, layer by layer."""
-    from kdedge_runtime.verbs_of_model import Trial, print_bench
+    from kdedge_runtime.cli.model_commands import Trial, print_bench
 
     print_bench(
         Trial(model, device=device, threads=threads, provider=provider, signer=require_signature, as_json=as_json)

@@ -33,7 +33,7 @@ def bundle(
     device: Annotated[str | None, typer.Option(help="Device profile of the target device. [default: any]")] = None,
 ) -> None:
     """Bundle model files for a device, with checksums and an optional signature."""
-    from kdedge.report.bundle import print_bundle
-    from kdedge.workflow.bundle import write_bundle
+    from kdedge.cli.bundle_summary import print_bundle
+    from kdedge.pipelines.bundle_writer import write_bundle
 
     print_bundle(write_bundle(source, output, sign, version=version, device=device))

@@ -29,10 +29,10 @@ def compare(
     runs = [run for run in runs if run.name != ANSWERS] or runs  # `runs/*/` also matches the cache of teacher outputs
     for run in runs:  # before torch is imported, which takes seconds
         read_run(run)
-    from kdedge.report.comparison import json_lines, print_remarks, print_tables
-    from kdedge.report.page.document import write_page
-    from kdedge.report.progress import step_progress
-    from kdedge.workflow.compare_runs import compare_runs
+    from kdedge.cli.comparison_tables import json_lines, print_remarks, print_tables
+    from kdedge.cli.progress_bar import step_progress
+    from kdedge.pipelines.run_comparison import compare_runs
+    from kdedge.reports.pages.comparison_page import write_page
 
     with step_progress() as progress:
         comparison = compare_runs(runs, data=data, progress=progress)

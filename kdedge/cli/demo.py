@@ -12,10 +12,10 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for all files the demo writes.")] = Path("runs/demo"),
 ) -> None:
     """Run the whole pipeline on rendered images. No download, 3 to 11 minutes of CPU time."""
-    from kdedge.report.console import stderr_console
-    from kdedge.report.demo import print_demo
-    from kdedge.report.training import Screen
-    from kdedge.workflow.demo import run_demo
+    from kdedge.cli.console import stderr_console
+    from kdedge.cli.demo_summary import print_demo
+    from kdedge.cli.training_screen import Screen
+    from kdedge.demo.demo_run import run_demo
 
     console = stderr_console()
     with Screen(console) as screen:

@@ -14,7 +14,7 @@ devices = typer.Typer(
 @devices.callback(invoke_without_command=True)
 def _all(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
-        from kdedge_runtime.verbs_of_machine import print_devices
+        from kdedge_runtime.cli.machine_commands import print_devices
 
         print_devices("all")
 
@@ -34,6 +34,6 @@ def show(
 @devices.command()
 def detect() -> None:
     """Print the detected machine and the profile that fits it."""
-    from kdedge_runtime.verbs_of_machine import print_devices
+    from kdedge_runtime.cli.machine_commands import print_devices
 
     print_devices("detect")

@@ -85,14 +85,14 @@ def distill(
     trust_code: TrustCode = None,
 ) -> None:
     """Distill a student that matches its teacher's predictions and saliency maps."""
-    from kdedge.cli.training import next_export, require_training
+    from kdedge.cli.training_checks import next_export, require_training
 
     # Absolute, so that a run can be resumed from another working directory.
     weights = None if weights is None else str(Path(weights).resolve())
     of_teachers = tuple(teacher_weights or ())
     require_training(data, student, out, weights=weights, resume=resume, teachers=teacher, teacher_weights=of_teachers)
-    from kdedge.distill.run import Request
-    from kdedge.report.training import train_with_progress
+    from kdedge.cli.training_screen import train_with_progress
+    from kdedge.training.training_run import Request
 
     request = Request(
         data=data,

@@ -7,8 +7,8 @@ import typer
 
 if TYPE_CHECKING:
     from kdedge_runtime import Model
-    from kdedge_runtime.blackbox import Explainer
-    from kdedge_runtime.explain import Explained
+    from kdedge_runtime.explainers import Explainer
+    from kdedge_runtime.explainers.image_files import Explained
 
 __all__ = ["explain"]
 
@@ -44,11 +44,11 @@ def explain(
     ] = None,
 ) -> None:
     """Draw the saliency maps of images as overlays."""
-    from kdedge.report.progress import step_progress
+    from kdedge.cli.progress_bar import step_progress
     from kdedge_runtime import Model
+    from kdedge_runtime.bundle.model_source import opened_model
     from kdedge_runtime.errors import UsageError
-    from kdedge_runtime.explain import explain as explain_pictures
-    from kdedge_runtime.opened_model import opened_model
+    from kdedge_runtime.explainers.image_files import explain as explain_pictures
 
     for option, value in (("--budget-ms", budget_ms), ("--parts", parts)):
         if value is not None and method is None:
@@ -72,18 +72,18 @@ def explain(
 
 
 def _explainer(model: "Model", method: str, budget_ms: float | None, parts: int | None) -> "Explainer":
-    from kdedge_runtime.blackbox import make_explainer
-    from kdedge_runtime.blackbox.activations import target_activations
+    from kdedge_runtime.explainers import make_explainer
+    from kdedge_runtime.explainers.target_activations import target_activations
 
     if method == "scorecam":
-        from kdedge.workflow.layer_activations import layer_activations as activations_of
+        from kdedge.pipelines.layer_activations import layer_activations as activations_of
     else:
         activations_of = target_activations
     return make_explainer(model, method, budget_ms=budget_ms, parts=parts, activations_of=activations_of)
 
 
 def _print_answer(explained: "Explained", budget_ms: float | None) -> None:
-    from kdedge_runtime.printable import printable
+    from kdedge_runtime.util.printable import printable
 
     answer, estimate = explained.answer, explained.estimate
     account = "" if estimate is None else f"  {estimate.evaluations:,} evaluations, {estimate.elapsed_ms:,.0f} ms"
@@ -93,10 +93,10 @@ def _print_answer(explained: "Explained", budget_ms: float | None) -> None:
 
 
 def _write_pages(model: "Model", pictures: list[tuple[Path, Path]], class_name: str | None, *, is_wanted: bool) -> None:
-    from kdedge.report.decisions import write_decisions
-    from kdedge.report.progress import step_progress
+    from kdedge.cli.progress_bar import step_progress
+    from kdedge.reports.decision_files import write_decisions
     from kdedge_runtime.errors import UsageError
-    from kdedge_runtime.printable import printable
+    from kdedge_runtime.util.printable import printable
 
     try:
         with step_progress() as progress:

@@ -21,8 +21,8 @@ def export(
     output: Annotated[Path, typer.Option("-o", "--output", help="Output folder: CLASS/*.jpg and boxes.csv.")],
 ) -> None:
     """Export reviewed images as class folders, with the labels that users gave."""
-    from kdedge.report.console import stderr_console
-    from kdedge.report.feedback import print_feedback
+    from kdedge.cli.console import stderr_console
+    from kdedge.cli.feedback_summary import print_feedback
     from kdedge_runtime.feedback import FeedbackStore, write_folder
 
     with FeedbackStore.open_to_read(database) as store, stderr_console().status("writing images"):

@@ -66,8 +66,8 @@ def export_model_file(asked: ModelExport) -> None:
     Raises:
         ValidationFailed: Quantization missed its goal. The fp32 file is written.
     """
-    from kdedge.data.sources import require_data
-    from kdedge.models.source import require_model
+    from kdedge.data.readers.reader_choice import require_data
+    from kdedge.models.model_source import require_model
     from kdedge_runtime.devices import load_profile
 
     # Checked before torch is imported, which takes seconds.
@@ -75,9 +75,9 @@ def export_model_file(asked: ModelExport) -> None:
     require_model(asked.source, asked.weights)
     if asked.data is not None:
         require_data(asked.data)
-    from kdedge.report.exporting import print_export, require_goal
-    from kdedge.report.progress import step_progress
-    from kdedge.workflow.export_model import export_model
+    from kdedge.cli.export_summary import print_export, require_goal
+    from kdedge.cli.progress_bar import step_progress
+    from kdedge.pipelines.model_export import export_model
     from kdedge_export.quantize import Goal
 
     with step_progress() as progress:

@@ -10,7 +10,7 @@ from kdedge_runtime.devices import DeviceProfile, load_profile
 from kdedge_runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from kdedge_export.surgery import ExplainedFile, Geometry, PixelInput
+    from kdedge_export.onnx_import import ExplainedFile, Geometry, PixelInput
     from kdedge_runtime.metadata import Resize
 
 __all__ = ["OnnxExport", "export_onnx_file"]
@@ -64,7 +64,7 @@ class OnnxExport:
         Raises:
             UsageError: `--mean` or `--std` is not one number per channel, or not for pixels in [0, 1].
         """
-        from kdedge_export.surgery import PixelInput
+        from kdedge_export.onnx_import import PixelInput
 
         if self.mean is None or self.std is None:
             return None
@@ -83,7 +83,7 @@ class OnnxExport:
         Raises:
             UsageError: The combination of rule and crop fraction is invalid.
         """
-        from kdedge_export.surgery import Geometry
+        from kdedge_export.onnx_import import Geometry
 
         if self.resize is None and self.crop_fraction is None:
             return None
@@ -94,13 +94,13 @@ def export_onnx_file(asked: OnnxExport) -> None:
     """Write the file with its saliency map and print a summary."""
     profile = load_profile(asked.device or "generic")
     if asked.data is not None:
-        from kdedge.data.sources import require_data
+        from kdedge.data.readers.reader_choice import require_data
 
         require_data(asked.data)
-    from kdedge.report.explaining import print_explained
-    from kdedge.report.progress import step_progress
-    from kdedge.workflow.explain_onnx import explain_onnx
-    from kdedge_export.surgery.methods import as_method
+    from kdedge.cli.import_summary import print_explained
+    from kdedge.cli.progress_bar import step_progress
+    from kdedge.pipelines.onnx_explanation import explain_onnx
+    from kdedge_export.onnx_import.graph_methods import as_method
 
     with step_progress() as progress:
         result = explain_onnx(
@@ -121,10 +121,10 @@ def export_onnx_file(asked: OnnxExport) -> None:
 
 
 def _quantize(asked: OnnxExport, file: "ExplainedFile", profile: DeviceProfile) -> None:
-    from kdedge.report.console import flagged, stderr_console
-    from kdedge.report.exporting import print_int8, require_goal
-    from kdedge.report.progress import step_progress
-    from kdedge.workflow.quantize_onnx import quantize_onnx
+    from kdedge.cli.console import flagged, stderr_console
+    from kdedge.cli.export_summary import print_int8, require_goal
+    from kdedge.cli.progress_bar import step_progress
+    from kdedge.pipelines.onnx_quantization import quantize_onnx
     from kdedge_export.quantize import Goal
 
     goal = Goal(asked.keep_heatmaps, asked.max_drop)

@@ -17,10 +17,10 @@ def inspect(
     output: Annotated[Path, typer.Option("-o", "--output", help="HTML page to write.")] = Path("inspect.html"),
 ) -> None:
     """Show a model's layers, their cost, and their contribution to a prediction."""
-    from kdedge.report.inspecting import print_inspected
-    from kdedge.report.page.inspection import write_inspection
-    from kdedge.report.progress import step_progress
-    from kdedge.workflow.inspect_model import inspect_model
+    from kdedge.cli.layer_table import print_inspected
+    from kdedge.cli.progress_bar import step_progress
+    from kdedge.pipelines.model_inspection import inspect_model
+    from kdedge.reports.pages.inspection_page import write_inspection
     from kdedge_runtime.errors import UsageError
 
     if output.suffix != ".html":

@@ -7,6 +7,6 @@ __all__ = ["run"]
 
 def run(context: typer.Context) -> None:
     """Run a model file on a camera, a video or images."""
-    from kdedge_runtime.cli import main
+    from kdedge_runtime.cli.main import main
 
     raise typer.Exit(main(context.args, prog="kdedge run"))

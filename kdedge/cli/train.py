@@ -53,13 +53,13 @@ def train(
     trust_code: TrustCode = None,
 ) -> None:
     """Train a teacher on a folder of labeled images."""
-    from kdedge.cli.training import require_training
+    from kdedge.cli.training_checks import require_training
 
     # Absolute, so that a run can be resumed from another working directory.
     weights = None if weights is None else str(Path(weights).resolve())
     require_training(data, model, out, weights=weights, resume=resume)
-    from kdedge.distill.run import Request
-    from kdedge.report.training import train_with_progress
+    from kdedge.cli.training_screen import train_with_progress
+    from kdedge.training.training_run import Request
 
     request = Request(
         data=data,
@@ -87,10 +87,10 @@ def train(
 
 def _following(record: "RunRecord", data: str, out: Path, flip: bool | None, images_per_class: int | None) -> str:
     """Return the next command: distillation into a smaller student with the same data options, or export."""
-    from kdedge.cli.training import next_export
+    from kdedge.cli.training_checks import next_export
     from kdedge.models.run_folder import weights_file
-    from kdedge.models.students import smaller_student
-    from kdedge.models.weights import read_state
+    from kdedge.models.student_choice import smaller_student
+    from kdedge.models.weight_files import read_state
 
     student = smaller_student(read_state(weights_file(out)), len(record.labels))
     if student is None:

@@ -54,9 +54,9 @@ def validate(
     A file from `kdedge export --from-onnx` has no PyTorch reference. It is validated alone, and its int8 file against
     it.
     """
-    from kdedge.data.sources import require_data
-    from kdedge.models.source import require_weights
-    from kdedge.workflow.model_files import fp32_file
+    from kdedge.data.readers.reader_choice import require_data
+    from kdedge.models.model_source import require_weights
+    from kdedge.pipelines.model_files import fp32_file
     from kdedge_runtime.devices import load_profile
 
     # Checked before torch is imported, which takes seconds.
@@ -66,9 +66,9 @@ def validate(
     if weights is not None:
         require_weights(weights)
     profile = None if device is None else load_profile(device)
-    from kdedge.report.progress import step_progress
-    from kdedge.report.validation import print_validation
-    from kdedge.workflow.validate_model import validate_model
+    from kdedge.cli.progress_bar import step_progress
+    from kdedge.cli.validation_summary import print_validation
+    from kdedge.pipelines.model_validation import validate_model
 
     with step_progress() as progress:
         validation = validate_model(

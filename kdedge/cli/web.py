@@ -33,10 +33,10 @@ def web(
     import threading
 
     from kdedge_runtime.model import Model
-    from kdedge_runtime.runner import stopped_by_signals
-    from kdedge_runtime.serving import Address, Door
-    from kdedge_runtime.serving.tls import certified, self_signed
-    from kdedge_runtime.web.server import WebServer
+    from kdedge_runtime.server import Address, Door
+    from kdedge_runtime.server.browser.page_server import WebServer
+    from kdedge_runtime.server.tls import certified, self_signed
+    from kdedge_runtime.stream.runner import stopped_by_signals
 
     loaded = Model.load(model)
     door = Door.at(Address.parse(listen, "--listen"), token, is_printed=token != os.environ.get("KDEDGE_TOKEN"))

@@ -7,13 +7,13 @@ Stream      batches in any order from worker processes otherwise               I
 ```
 """
 
-from kdedge.data.collection import Collection, subset
 from kdedge.data.dataset import Dataset, load, load_validation, typical_size
+from kdedge.data.dataset_index import Collection, subset
 from kdedge.data.decoding import Decoded, decode
-from kdedge.data.problems import Problems, Skipped
-from kdedge.data.sample import FileSample, Sample
-from kdedge.data.sources import scan
-from kdedge.data.split import UNLABELLED, Split
+from kdedge.data.readers.reader_choice import scan
+from kdedge.data.samples import FileSample, Sample
+from kdedge.data.splits import UNLABELLED, Split
+from kdedge.data.unreadable_files import Problems, Skipped
 
 __all__ = [
     "UNLABELLED",

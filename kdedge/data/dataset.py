@@ -4,13 +4,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
-from kdedge.data.collection import Collection
+from kdedge.data.dataset_index import Collection
 from kdedge.data.decoding import Decoded, Progress, decode, readable
-from kdedge.data.problems import Problems
-from kdedge.data.split import Split
+from kdedge.data.splits import Split
+from kdedge.data.unreadable_files import Problems
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.pictures import UnreadablePicture
+from kdedge_runtime.util.images import UnreadablePicture
 
 __all__ = ["Dataset", "load", "load_validation", "readable_validation", "typical_size"]
 

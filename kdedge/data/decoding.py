@@ -8,13 +8,13 @@ from typing import TypeAlias
 
 import numpy as np
 
-from kdedge.data.problems import Problems, Skipped
-from kdedge.data.sample import Sample
-from kdedge.data.split import Split
-from kdedge_runtime.arrays import Integers, Pixels
+from kdedge.data.samples import Sample
+from kdedge.data.splits import Split
+from kdedge.data.unreadable_files import Problems, Skipped
 from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.pictures import UnreadablePicture
 from kdedge_runtime.preprocess import fit
+from kdedge_runtime.util.arrays import Integers, Pixels
+from kdedge_runtime.util.images import UnreadablePicture
 
 __all__ = ["Decoded", "Progress", "decode", "readable"]
 

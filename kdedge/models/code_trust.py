@@ -1,18 +1,16 @@
 """Permission to execute Python files that build models.
 
 A run folder records the file that built its model, and archives carry both between machines. Such a file is executed
-only
-if the user gave its name in this command, or allowed its content by SHA-256. Modules that it imports from its folder
-are
-executed with it.
+only if the user gave its name in this command, or allowed its content by SHA-256. Modules that it imports from its
+folder are executed with it.
 """
 
 import re
 from pathlib import Path
 
-from kdedge.models.factory_path import factory_parts, is_factory
+from kdedge.models.custom_path import factory_parts, is_factory
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.files import file_sha256
+from kdedge_runtime.util.files import file_sha256
 
 __all__ = ["allow_content", "allow_typed", "require_allowed"]
 

@@ -3,7 +3,7 @@
 from functools import lru_cache
 from pathlib import Path
 
-from kdedge_runtime.files import file_sha256
+from kdedge_runtime.util.files import file_sha256
 
 __all__ = ["sha256_of"]
 

@@ -23,10 +23,10 @@ from typing import Any, Literal
 
 from safetensors import SafetensorError
 
-from kdedge.models.spec import ModelSpec
+from kdedge.models.model_spec import ModelSpec
 from kdedge_runtime.errors import KdedgeError, UsageError
-from kdedge_runtime.files import remove_staged, write_whole
 from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.util.files import remove_staged, write_whole
 
 __all__ = [
     "ANSWERS",
@@ -61,7 +61,7 @@ class RunRecord:
     data: dict[str, Any]
     """Dataset record: `source`, `fingerprint`, `split`, `train`, `val`, `images_per_class`."""
     recipe: dict[str, Any]
-    """Resolved settings, see `kdedge.distill.settings.recipe.Recipe`."""
+    """Resolved settings, see `kdedge.config.training_recipe.Recipe`."""
     request: dict[str, Any]
     """Explicit options of the user; a resumed run must have the same."""
     device: str

@@ -13,6 +13,8 @@ KdedgeError            exit 1   something went wrong that the message explains
 Every message says what happened, what was expected and what to type.
 """
 
+from kdedge_runtime.util.printable import printable
+
 __all__ = [
     "DataError",
     "KdedgeError",
@@ -25,9 +27,16 @@ __all__ = [
 
 
 class KdedgeError(Exception):
-    """Base of every error that kdedge raises on purpose."""
+    """Base of every error that kdedge raises on purpose.
+
+    Args:
+        message: one line; control characters are escaped, since it may quote a damaged or hostile file.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class UsageError(KdedgeError):

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from kdedge_runtime.arithmetic import Arithmetic, arithmetic_of, sum_exactly
-from kdedge_runtime.arrays import Floats, Integers, Pixels
+from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay
 from kdedge_runtime.errors import ModelFileError, UsageError
-from kdedge_runtime.files import utf8_path
-from kdedge_runtime.heat import UNMEASURED, MapDisplay
+from kdedge_runtime.int8_arithmetic import Arithmetic, arithmetic_of, sum_exactly
 from kdedge_runtime.metadata import MOST_CELLS, Metadata
-from kdedge_runtime.session import check_outputs, first_line, run_session
+from kdedge_runtime.onnx_session import check_outputs, first_line, run_session
+from kdedge_runtime.util.arrays import Floats, Integers, Pixels
+from kdedge_runtime.util.files import utf8_path
 
 __all__ = ["Explanation", "Model", "available_providers", "is_bundle", "refuse_bundle", "softmax"]
 
@@ -91,7 +91,7 @@ class Model:
                 or refused, never silently replaced.
             spinning: let idle threads wait actively. That takes a core from the camera and heats a small board.
             exact_int8: compute quantized operations with exact sums, which is slower, in place of this machine's
-                integer kernels, which may saturate (`kdedge_runtime.arithmetic`).
+                integer kernels, which may saturate (`kdedge_runtime.int8_arithmetic`).
 
         Raises:
             ModelFileError: the file is missing, damaged, was not written by kdedge, or its graph is not the one
@@ -133,11 +133,12 @@ class Model:
             )
         try:
             props = session.get_modelmeta().custom_metadata_map
-            inputs, outputs = session.get_inputs(), session.get_outputs()
-        except UnicodeDecodeError as error:
+            inputs = {item.name: item for item in session.get_inputs()}
+            outputs = {item.name: item for item in session.get_outputs()}
+            metadata = Metadata.from_props(props)
+            _check_graph(path, inputs, outputs, metadata)
+        except UnicodeDecodeError as error:  # onnxruntime decodes names and symbolic shapes when they are read
             raise ModelFileError(f"{path} is damaged: its texts are no UTF-8. Copy or export it again.") from error
-        metadata = Metadata.from_props(props)
-        _check_graph(path, inputs, outputs, metadata)
         model = cls(path, metadata, session)
         model._try()
         return model
@@ -252,8 +253,9 @@ def softmax(logits: Floats) -> Floats:
     return result
 
 
-def _check_graph(path: Path, given: list[ort.NodeArg], gives: list[ort.NodeArg], metadata: Metadata) -> None:
-    inputs, outputs = ({item.name: item for item in side} for side in (given, gives))
+def _check_graph(
+    path: Path, inputs: dict[str, ort.NodeArg], outputs: dict[str, ort.NodeArg], metadata: Metadata
+) -> None:
     spec = metadata.input
     needed = {"logits"} if metadata.outputs.method == "none" else {"logits", "saliency_map", "explained_class"}
     faults = [f"no output {name}" for name in sorted(needed - outputs.keys())]

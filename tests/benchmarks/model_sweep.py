@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdedge.models.spec import ModelSpec
-from kdedge.models.zoo import build, pretrained_input
+from kdedge.models.model_registry import build, pretrained_input
+from kdedge.models.model_spec import ModelSpec
 from kdedge_export.errors import GraphNotSupported, HeadNotSupported
-from kdedge_export.graph import Deployed, deploy, export_graph, save_model
 from kdedge_export.saliency import ByCells, Head, Tail
+from kdedge_export.torch_export import Deployed, deploy, export_graph, save_model
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.metadata import ImageInput, Outputs
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from small_nets import CLASSES, NETS, SIDE, SPEC, TAILS, Export, randomised
 
-from kdedge_export.graph import Plain, deploy, export_graph, save_model
+from kdedge_export.torch_export import Plain, deploy, export_graph, save_model
 from kdedge_runtime import Metadata, Model
 
 LABELS = tuple(f"class {index}" for index in range(CLASSES))

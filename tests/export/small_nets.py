@@ -8,7 +8,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdedge_export.graph import Deployed, ExportedGraph, Plain
+from kdedge_export.torch_export import Deployed, ExportedGraph, Plain
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.metadata import ImageInput
 

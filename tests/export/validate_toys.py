@@ -10,7 +10,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from kdedge_export.validate import Comparison, Predictions, compare
+from kdedge_export.metrics.comparison import Comparison, compare
+from kdedge_export.metrics.torch_predictions import Predictions
 from kdedge_runtime import Model
 from kdedge_runtime.metadata import ImageInput, Metadata, Outputs
 

@@ -6,9 +6,9 @@ import io
 import numpy as np
 from PIL import Image
 
-from kdedge_runtime.arrays import Floats, Pixels
-from kdedge_runtime.heat import peak, rectified
-from kdedge_runtime.overlay import draw_overlay
+from kdedge_runtime.drawing.heatmap import peak, rectified
+from kdedge_runtime.drawing.overlay import draw_overlay
+from kdedge_runtime.util.arrays import Floats, Pixels
 
 __all__ = ["overlaid", "overlay_uri", "picture_uri"]
 
@@ -38,7 +38,7 @@ def overlaid(picture: Pixels, saliency_map: Floats, shift: tuple[float, float] =
     Args:
         picture: uint8 RGB `[H, W, 3]`, all of which the model saw.
         saliency_map: raw and signed, `[h, w]`.
-        shift: displacement of its content, in cells (`kdedge_runtime.heat.MapDisplay.shift`).
+        shift: displacement of its content, in cells (`kdedge_runtime.drawing.heatmap.MapDisplay.shift`).
     """
     canvas = _comfortable(picture)
     height, width = canvas.shape[:2]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import onnx
 from onnx import shape_inference
 
-from kdedge_export.onnx_node import attributes
-from kdedge_export.surgery.port import example_feed, image_port
-from kdedge_export.surgery.view import GraphView, run_graph
+from kdedge_export.onnx_graph.graph_index import GraphView, run_graph
+from kdedge_export.onnx_graph.graph_input import example_feed, image_port
+from kdedge_export.onnx_graph.node_attributes import attributes
 
 __all__ = ["Layer", "Structure", "structure_of"]
 

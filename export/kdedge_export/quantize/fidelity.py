@@ -7,11 +7,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from kdedge_export.graph.session import feed, open_session
-from kdedge_export.validate.intervals import DIFFERENCE, mean_interval
-from kdedge_export.validate.metrics import agreement, agrees, is_constant, is_right, map_pearson, points_lost
-from kdedge_runtime.arithmetic import Arithmetic
-from kdedge_runtime.arrays import Floats, Integers, Pixels, evenly_spaced
+from kdedge_export.metrics.agreement import agreement, agrees, is_constant, is_right, map_pearson, points_lost
+from kdedge_export.metrics.confidence import DIFFERENCE, mean_interval
+from kdedge_export.onnx_graph.session import feed, open_session
+from kdedge_runtime.int8_arithmetic import Arithmetic
+from kdedge_runtime.util.arrays import Floats, Integers, Pixels, evenly_spaced
 
 __all__ = ["Fidelity", "Judge"]
 

@@ -8,18 +8,18 @@ from typing import Any
 
 import onnx
 
-from kdedge_export.graph.onnx_graph import ExportedGraph
-from kdedge_export.graph.session import open_session, paired_latency_ms
+from kdedge_export.onnx_graph.session import open_session, paired_latency_ms
+from kdedge_export.quantize.calibration_ranges import METHODS, Range, clipped_range, observe
 from kdedge_export.quantize.fidelity import Judge
-from kdedge_export.quantize.insert import insert_quantization, observed_tensors
-from kdedge_export.quantize.layers import layers_of
-from kdedge_export.quantize.ranges import METHODS, Range, clipped_range, observe
+from kdedge_export.quantize.mixed_precision import Goal, Tradeoff, search
+from kdedge_export.quantize.prepare import Rewritten, rewrite
+from kdedge_export.quantize.qdq import insert_quantization, observed_tensors
+from kdedge_export.quantize.quantizable_layers import layers_of
 from kdedge_export.quantize.recipe import Recipe
-from kdedge_export.quantize.rewrite import Rewritten, rewrite
-from kdedge_export.quantize.search import Goal, Tradeoff, search
-from kdedge_runtime.arrays import Integers, Pixels
-from kdedge_runtime.devices.detect import machine_name
+from kdedge_export.torch_export.exporter import ExportedGraph
+from kdedge_runtime.devices.detection import machine_name
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.util.arrays import Integers, Pixels
 
 __all__ = ["Quantized", "quantize"]
 

@@ -14,61 +14,46 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kdedge_export.validate.check import Check
-    from kdedge_export.validate.check_lines import checklist
-    from kdedge_export.validate.comparison import Comparison, MapComparison, compare
-    from kdedge_export.validate.evidence import Evidence
     from kdedge_export.validate.footprint import Footprint
     from kdedge_export.validate.gates import Gates
-    from kdedge_export.validate.intervals import Interval
-    from kdedge_export.validate.predictions import Predictions, predict
+    from kdedge_export.validate.inputs import Deployment, Models, Origin, ValidationSet
     from kdedge_export.validate.report import Data, ModelFacts, ValidationReport, json_schema
-    from kdedge_export.validate.subjects import Deployment, Models, Origin, ValidationSet
+    from kdedge_export.validate.samples import Evidence
+    from kdedge_export.validate.text_report import checklist
     from kdedge_export.validate.validation import validate, write_report
 
 __all__ = [
     "Check",
-    "Comparison",
     "Data",
     "Deployment",
     "Evidence",
     "Footprint",
     "Gates",
-    "Interval",
-    "MapComparison",
     "ModelFacts",
     "Models",
     "Origin",
-    "Predictions",
     "ValidationReport",
     "ValidationSet",
     "checklist",
-    "compare",
     "json_schema",
-    "predict",
     "validate",
     "write_report",
 ]
 
 _HOMES = {
     "Check": "check",
-    "Comparison": "comparison",
     "Data": "report",
-    "Deployment": "subjects",
-    "Evidence": "evidence",
+    "Deployment": "inputs",
+    "Evidence": "samples",
     "Footprint": "footprint",
     "Gates": "gates",
-    "Interval": "intervals",
-    "MapComparison": "comparison",
     "ModelFacts": "report",
-    "Models": "subjects",
-    "Origin": "subjects",
-    "Predictions": "predictions",
+    "Models": "inputs",
+    "Origin": "inputs",
     "ValidationReport": "report",
-    "ValidationSet": "subjects",
-    "checklist": "check_lines",
-    "compare": "comparison",
+    "ValidationSet": "inputs",
+    "checklist": "text_report",
     "json_schema": "report",
-    "predict": "predictions",
     "validate": "validation",
     "write_report": "validation",
 }

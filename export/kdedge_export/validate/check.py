@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from kdedge_export.validate.intervals import Interval, images_needed, rounded_up
+from kdedge_export.metrics.confidence import Interval, images_needed, rounded_up
 
 __all__ = [
     "Check",

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from kdedge_export.validate import metrics
-from kdedge_export.validate.kinks import at_the_same_kinks, has_kinks
-from kdedge_export.validate.predictions import Predictions, TorchModel
-from kdedge_export.validate.rounding import Hardest, Rounding, hardest, spread_of_rounding
+from kdedge_export.metrics import agreement
+from kdedge_export.metrics.torch_predictions import Predictions, TorchModel
+from kdedge_export.validate.aligned_maps import at_the_same_kinks, has_kinks
+from kdedge_export.validate.float_tolerance import Hardest, Rounding, hardest, spread_of_rounding
 from kdedge_runtime import Model
-from kdedge_runtime.arrays import Integers, Pixels
+from kdedge_runtime.util.arrays import Integers, Pixels
 
 __all__ = ["AlignedImage", "Bounds", "Exactness", "measure_exactness"]
 
@@ -82,12 +82,12 @@ def measure_exactness(
     def decide(errors: Scores, bound: float, kind: Callable[[Rounding], Scores]) -> Hardest:
         return _decide(errors, bound, bounds.ceiling, lambda numbers: kind(rounding.of(numbers)))
 
-    logits = decide(metrics.logits_error(ours.logits, theirs.logits), bounds.logits, lambda found: found.logits)
-    kl = decide(metrics.kl_divergence(ours.logits, theirs.logits), bounds.kl, lambda found: found.kl)
+    logits = decide(agreement.logits_error(ours.logits, theirs.logits), bounds.logits, lambda found: found.logits)
+    kl = decide(agreement.kl_divergence(ours.logits, theirs.logits), bounds.kl, lambda found: found.kl)
     maps = None
     if reference.maps is not None and theirs.maps is not None and reference.maps.shape == theirs.maps.shape:
         wrong = ours.explained_class != theirs.explained_class
-        errors = np.where(wrong, np.inf, metrics.map_error(reference.maps, theirs.maps))
+        errors = np.where(wrong, np.inf, agreement.map_error(reference.maps, theirs.maps))
         maps = decide(errors, bounds.maps, lambda found: found.maps)
     return Exactness(logits, kl, maps, aligned)
 
@@ -131,15 +131,15 @@ def _at_the_same_kinks(
     """The student's predictions to hold the file against: differing maps with units at kinks on the file's sides."""
     if not has_kinks(student) or ours.maps is None or theirs.maps is None or ours.maps.shape != theirs.maps.shape:
         return ours, ()
-    errors = metrics.map_error(ours.maps, theirs.maps)
+    errors = agreement.map_error(ours.maps, theirs.maps)
     differing = np.flatnonzero(errors > tolerance)
     if not len(differing):
         return ours, ()
     found = at_the_same_kinks(student, fp32, images[differing], ours.explained_class[differing])
     maps = ours.maps.copy()
     maps[differing] = found.maps
-    after, before = (metrics.map_pearson(some, theirs.maps) for some in (maps, ours.maps))
-    now = metrics.map_error(maps, theirs.maps)
+    after, before = (agreement.map_pearson(some, theirs.maps) for some in (maps, ours.maps))
+    now = agreement.map_error(maps, theirs.maps)
     aligned = tuple(
         AlignedImage(int(image), int(moved), *(float(some[image]) for some in (errors, now, before, after)))
         for image, moved in zip(differing, found.moved, strict=True)

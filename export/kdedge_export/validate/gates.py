@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Literal
 
+from kdedge_export.candidates import Role
+from kdedge_export.metrics.faithfulness import FAITH_IMAGES, FEWEST_FAITH_IMAGES, MOST_MARGIN, Faithfulness
+from kdedge_export.metrics.sanity import SANE_IMAGES, WITHOUT_CLASS, Sanity, Test
 from kdedge_export.validate.check import Check, Sample, Unit, judge, judge_sample
-from kdedge_export.validate.faithfulness import FAITH_IMAGES, FEWEST_FAITH_IMAGES, MOST_MARGIN, Faithfulness
+from kdedge_export.validate.float_tolerance import CEILING
 from kdedge_export.validate.footprint import Footprint
-from kdedge_export.validate.roles import Role
-from kdedge_export.validate.rounding import CEILING
-from kdedge_export.validate.sanity import SANE_IMAGES, WITHOUT_CLASS, Sanity, Test
 from kdedge_runtime.devices import Budgets
 from kdedge_runtime.metadata import ImageInput
 
@@ -41,7 +41,7 @@ _TESTS: dict[Test, str] = {"class": "another class", "picture": "another picture
 
 @dataclass(frozen=True)
 class Gates:
-    """The least that an exported model must keep of its reference (`kdedge_export.validate.roles.reference`)."""
+    """The least that an exported model must keep of its reference (`kdedge_export.candidates.reference`)."""
 
     fp32_agreement: float = 1.0
     """Share of images in [0, 1] on which the fp32 file gives the student's answer, up to ties by rounding: an export

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdedge_export.validate import metrics
-from kdedge_export.validate.comparison import pair_pearson
+from kdedge_export.candidates import Role
+from kdedge_export.metrics import agreement
+from kdedge_export.metrics.comparison import pair_pearson
+from kdedge_export.metrics.torch_predictions import TorchModel, predict
 from kdedge_export.validate.exactness import Bounds, measure_exactness
-from kdedge_export.validate.predictions import TorchModel, predict
-from kdedge_export.validate.roles import Role
-from kdedge_export.validate.rounding import Hardest
+from kdedge_export.validate.float_tolerance import Hardest
 from kdedge_runtime import Model
-from kdedge_runtime.arrays import Integers, Pixels
+from kdedge_runtime.util.arrays import Integers, Pixels
 
 __all__ = ["OTHER_CLASS_IMAGES", "OtherClasses", "compare_other_classes", "other_classes"]
 
@@ -66,5 +66,5 @@ def compare_other_classes(
         error = measure_exactness(reference, files["fp32"], images, ours, theirs, bounds).maps
     pearson = None
     if "int8" in files and (scores := pair_pearson(ours, predict(files["int8"], images, asked))) is not None:
-        pearson = None if np.isnan(scores).all() else metrics.mean(scores)
+        pearson = None if np.isnan(scores).all() else agreement.mean(scores)
     return OtherClasses(len(images), error, pearson)

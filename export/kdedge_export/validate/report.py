@@ -24,22 +24,22 @@ from typing import Any
 import onnxruntime
 
 import kdedge_export
-from kdedge_export.validate.calibration import Calibration
+from kdedge_export.candidates import Role, origin, reference, shipped
+from kdedge_export.metrics.calibration import Calibration
+from kdedge_export.metrics.comparison import Comparison
+from kdedge_export.metrics.confidence import Interval
+from kdedge_export.metrics.faithfulness import Faithfulness
+from kdedge_export.metrics.localization import Localisation
+from kdedge_export.metrics.per_class import ClassRow
+from kdedge_export.metrics.robustness import Robustness
+from kdedge_export.metrics.sanity import Sanity
 from kdedge_export.validate.check import Check, applicable, verdict
-from kdedge_export.validate.comparison import Comparison
 from kdedge_export.validate.exactness import AlignedImage
-from kdedge_export.validate.faithfulness import Faithfulness
 from kdedge_export.validate.footprint import Footprint
-from kdedge_export.validate.intervals import Interval
-from kdedge_export.validate.localisation import Localisation
-from kdedge_export.validate.per_class import ClassRow
-from kdedge_export.validate.robustness import Robustness
-from kdedge_export.validate.roles import Role, origin, reference, shipped
-from kdedge_export.validate.sanity import Sanity
-from kdedge_export.validate.studies import Sampled
-from kdedge_runtime.arithmetic import Arithmetic
-from kdedge_runtime.devices.detect import machine_name
-from kdedge_runtime.files import file_sha256, write_whole
+from kdedge_export.validate.sampled_metrics import Sampled
+from kdedge_runtime.devices.detection import machine_name
+from kdedge_runtime.int8_arithmetic import Arithmetic
+from kdedge_runtime.util.files import file_sha256, write_whole
 
 __all__ = ["SCHEMA", "Data", "ModelFacts", "ValidationReport", "file_facts", "json_schema", "write_json"]
 
@@ -100,7 +100,7 @@ class ValidationReport:
     labelled: bool
     models: Mapping[Role, ModelFacts]
     comparisons: Mapping[Role, Comparison]
-    """Comparisons by candidate, each against `kdedge_export.validate.roles.reference`."""
+    """Comparisons by candidate, each against `kdedge_export.candidates.reference`."""
     checks: tuple[Check, ...]
     aligned: tuple[AlignedImage, ...] = ()
     """Images whose fp32 map error is of a map with units moved; the comparison is of the maps as they are."""

@@ -5,12 +5,22 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from kdedge_export.validate import metrics
-from kdedge_export.validate.arithmetic_note import saturation_note
+from kdedge_export.candidates import TITLES, Role, origin, reference, shipped
+from kdedge_export.metrics import agreement
+from kdedge_export.metrics.comparison import Comparison, compare, pair_pearson
+from kdedge_export.metrics.confidence import SHARE, mean_interval
+from kdedge_export.metrics.per_class import class_rows
+from kdedge_export.metrics.sanity import Sanity
+from kdedge_export.metrics.torch_predictions import Predictions, TorchModel, predict, weight_bytes
 from kdedge_export.validate.check import Check
-from kdedge_export.validate.comparison import Comparison, compare, pair_pearson
-from kdedge_export.validate.evidence import Evidence
 from kdedge_export.validate.exactness import AlignedImage, Bounds, Exactness, measure_exactness
+from kdedge_export.validate.fidelity_checks import (
+    check_comparison,
+    check_default_class,
+    check_other_classes,
+    unasked_of_fp32,
+)
+from kdedge_export.validate.float_tolerance import tied_by_rounding
 from kdedge_export.validate.gates import (
     Gates,
     check_budgets,
@@ -20,16 +30,10 @@ from kdedge_export.validate.gates import (
     check_sanity,
     check_unchanged,
 )
-from kdedge_export.validate.intervals import SHARE, mean_interval
-from kdedge_export.validate.kept import check_comparison, check_default_class, check_other_classes, unasked_of_fp32
+from kdedge_export.validate.inputs import Deployment, Models, Origin, ValidationSet
 from kdedge_export.validate.page import write_page
-from kdedge_export.validate.per_class import class_rows
-from kdedge_export.validate.predictions import Predictions, TorchModel, predict, weight_bytes
 from kdedge_export.validate.report import ModelFacts, ValidationReport, file_facts, write_json
-from kdedge_export.validate.roles import TITLES, Role, origin, reference, shipped
-from kdedge_export.validate.rounding import tied_by_rounding
-from kdedge_export.validate.sanity import Sanity
-from kdedge_export.validate.studies import (
+from kdedge_export.validate.sampled_metrics import (
     Progress,
     Sampled,
     Subject,
@@ -40,13 +44,14 @@ from kdedge_export.validate.studies import (
     places,
     sane,
 )
-from kdedge_export.validate.subjects import Deployment, Models, Origin, ValidationSet
+from kdedge_export.validate.samples import Evidence
+from kdedge_export.validate.saturation_note import saturation_note
 from kdedge_runtime import Model
-from kdedge_runtime.arrays import Integers, Pixels
-from kdedge_runtime.default_class import run_without_class
+from kdedge_runtime.diagnostics.default_class import run_without_class
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.model import softmax
+from kdedge_runtime.util.arrays import Integers, Pixels
 
 __all__ = ["validate", "write_report"]
 
@@ -256,7 +261,7 @@ def _sanity_checks(
 
 
 def _facts(model: TorchModel | Model, origin: Origin, answers: Predictions, targets: Integers | None) -> ModelFacts:
-    right = None if targets is None else metrics.is_right(answers.logits, targets)
+    right = None if targets is None else agreement.is_right(answers.logits, targets)
     top1 = None if right is None else float(right.mean())
     interval = None if right is None else mean_interval(right, SHARE)
     if isinstance(model, Model):

@@ -7,7 +7,7 @@ write_folder     verdicts as class folders, ready to train on
 ```
 """
 
-from kdedge_runtime.feedback.folder import Written, write_folder
+from kdedge_runtime.feedback.class_folders import Written, write_folder
 from kdedge_runtime.feedback.store import FeedbackError, FeedbackStore
 from kdedge_runtime.feedback.verdict import Judgement, Verdict
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from kdedge_export.saliency.methods.cells import everywhere, weighted_sum
+from kdedge_export.saliency.methods.spatial_sums import everywhere, weighted_sum
 
 __all__ = ["gradcam_plus_plus"]
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from kdedge_export.saliency.methods.cells import everywhere
+from kdedge_export.saliency.methods.spatial_sums import everywhere
 
 __all__ = ["layercam"]
 

@@ -1,1 +1,0 @@
-"""Training loop: epochs, steps, validation and checkpoints."""

@@ -1,1 +1,0 @@
-"""Compute environment of a run: device, precision and processes."""

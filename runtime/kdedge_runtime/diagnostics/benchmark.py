@@ -1,0 +1,206 @@
+"""What a model costs on this machine: plain against explained, fp32 against int8, layer by layer."""
+
+import json
+import logging
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from kdedge_runtime.diagnostics.plain_model import keep_output
+from kdedge_runtime.diagnostics.reference_frames import draw_frame
+from kdedge_runtime.diagnostics.system_state import BoardState, Throttling, read_board
+from kdedge_runtime.errors import KdedgeError
+from kdedge_runtime.model import Model
+from kdedge_runtime.onnx_session import run_session
+from kdedge_runtime.util.timing import Stopwatch
+
+__all__ = ["Bench", "Layer", "Timing", "bench", "companion", "refusal"]
+
+_log = logging.getLogger(__name__)
+WARM_UPS = 5
+RUNS = 50
+_LOOK_EVERY_S = 0.5
+_SPINNING = "session.intra_op.allow_spinning"
+_PROFILED_RUNS = 10
+_LAYERS_SHOWN = 12
+_KERNEL = "_kernel_time"
+"""The end of an event's name in the profile, after the node's."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What one variant of a model took, one image a run."""
+
+    name: str
+    p50_ms: float
+    p25_ms: float
+    p75_ms: float
+    ratio: float
+    """Median over rounds of its time to that of the first variant in the same round."""
+    ratio_p25: float
+    ratio_p75: float
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One node of the graph that onnxruntime really runs, which fuses those of the file."""
+
+    name: str
+    operator: str
+    mean_ms: float
+    share: float
+    """Of the time of all nodes, in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Everything that was measured. A board that held itself back has no figures."""
+
+    throttling: tuple[str, ...]
+    before: BoardState
+    after: BoardState
+    timings: tuple[Timing, ...] = ()
+    layers: tuple[Layer, ...] = ()
+    """Of the first variant, the slowest first."""
+
+    def to_json(self) -> str:
+        """One JSON object."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    def table(self) -> str:
+        """The figures for a terminal."""
+        lines = [f"board before: {self.before}", f"board after:  {self.after}", ""]
+        width = max(len(timing.name) for timing in self.timings)
+        first = self.timings[0].name
+        lines.append(f"{'':{width}}  median ms  25 to 75 %       times {first}")
+        for timing in self.timings:
+            spread = f"{timing.p25_ms:.2f} to {timing.p75_ms:.2f}"
+            ratio = f"{timing.ratio:.3f}  ({timing.ratio_p25:.3f} to {timing.ratio_p75:.3f})"
+            lines.append(f"{timing.name:{width}}  {timing.p50_ms:9.2f}  {spread:14}  {ratio}")
+        lines += ["", f"layers of {first}: mean ms, share"]
+        for layer in self.layers[:_LAYERS_SHOWN]:
+            lines.append(f"{layer.mean_ms:9.3f} {layer.share:6.1%}  {layer.operator:18} {layer.name}")
+        left = self.layers[_LAYERS_SHOWN:]
+        if left:
+            together = sum(layer.mean_ms for layer in left)
+            lines.append(f"{together:9.3f} {sum(layer.share for layer in left):6.1%}  {len(left)} more")
+        return "\n".join(lines)
+
+
+def companion(path: Path) -> Path | None:
+    """The int8 file beside an fp32 one or the other way round, as `kdedge export` names them; None if there is none."""
+    stem = path.name.removesuffix(".onnx")
+    other = path.with_name(f"{stem.removesuffix('.int8')}.onnx" if stem.endswith(".int8") else f"{stem}.int8.onnx")
+    return other if other.is_file() else None
+
+
+def bench(
+    models: Mapping[str, Model],
+    *,
+    runs: int = RUNS,
+    look: Callable[[], BoardState] = read_board,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> Bench:
+    """Measure models in turn: each with and, where it gives a map, without the map.
+
+    In a round every variant runs once, in an order that turns, so that a machine that slows down slows all; ratios are
+    of the same round. The first rounds do not count. The board is looked at twice a second.
+
+    Args:
+        models: by the name to show; the others are held against the first.
+        runs: rounds that count.
+        look: reads the state of the board.
+        progress: called with rounds done and all rounds.
+
+    Returns:
+        The figures; none if the board held itself back meanwhile.
+    """
+    variants = {name: call for key, model in models.items() for name, call in _variants(key, model).items()}
+    names = list(variants)
+    watches = {name: Stopwatch() for name in names}
+    before = look()
+    throttling = Throttling(before)
+    next_look_s = 0.0
+    for number in range(WARM_UPS + runs):
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
+            with watches[name]:
+                variants[name]()
+        if time.monotonic() >= next_look_s:  # not every round: it asks a process of the firmware's
+            throttling.look(look())
+            next_look_s = time.monotonic() + _LOOK_EVERY_S
+        progress(number + 1, WARM_UPS + runs)
+    after = look()
+    throttling.look(after)
+    if throttling.reasons:
+        return Bench(throttling.reasons, before, after)
+    taken = {name: np.array(watch.laps_ms[WARM_UPS:]) for name, watch in watches.items()}
+    timings = tuple(_timing(name, taken[name], taken[names[0]]) for name in names)
+    return Bench((), before, after, timings, _layers(next(iter(models.values()))))
+
+
+def refusal(throttling: Sequence[str]) -> KdedgeError:
+    """The error of a board that held itself back: a figure of it would say nothing of the model."""
+    return KdedgeError(
+        f"The board held itself back while it was measured ({', '.join(throttling)}), so there are no figures. "
+        "Give it a better supply or more cooling, let it rest, and run this again."
+    )
+
+
+def _variants(key: str, model: Model) -> dict[str, Callable[[], object]]:
+    spec = model.metadata.input
+    feed = {spec.name: draw_frame(0, spec.height, spec.width)[None]}
+    calls: dict[str, Callable[[], object]] = {key: lambda: run_session(model.session, None, feed, model.path)}
+    if model.has_map:
+        try:
+            plain = _like(model, keep_output(model.path.read_bytes(), "logits"))
+        except ValueError as error:
+            _log.warning("%s cannot be measured without its map: %s.", model.path.name, error)
+        else:
+            calls[f"{key} without map"] = lambda: run_session(plain, None, feed, model.path)
+    return calls
+
+
+def _like(model: Model, content: bytes, profile: Path | None = None) -> ort.InferenceSession:
+    """A session of other content with the settings of a model's; with a profile it writes down what nodes take."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    of_model = model.session.get_session_options()
+    options.intra_op_num_threads = of_model.intra_op_num_threads
+    options.add_session_config_entry(_SPINNING, of_model.get_session_config_entry(_SPINNING))
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+    return ort.InferenceSession(content, options, providers=[model.provider])
+
+
+def _timing(name: str, taken_ms: np.ndarray[Any, Any], first_ms: np.ndarray[Any, Any]) -> Timing:
+    p25, p50, p75 = np.percentile(taken_ms, [25, 50, 75])
+    low, middle, high = np.percentile(taken_ms / first_ms, [25, 50, 75])
+    return Timing(name, *(float(value) for value in (p50, p25, p75, middle, low, high)))
+
+
+def _layers(model: Model) -> tuple[Layer, ...]:
+    """Time by node, from onnxruntime's own profile; in a session of its own, since profiling slows it down."""
+    spec = model.metadata.input
+    feed = {spec.name: draw_frame(0, spec.height, spec.width)[None]}
+    with tempfile.TemporaryDirectory() as folder:
+        session = _like(model, model.path.read_bytes(), Path(folder) / "profile")
+        for _ in range(WARM_UPS + _PROFILED_RUNS):
+            run_session(session, None, feed, model.path)
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    taken: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for event in events:
+        if event["cat"] == "Node" and event["name"].endswith(_KERNEL):
+            taken[event["name"].removesuffix(_KERNEL), event["args"]["op_name"]].append(event["dur"] / 1e3)
+    means = {node: sum(times[WARM_UPS:]) / _PROFILED_RUNS for node, times in taken.items()}
+    total = sum(means.values())
+    layers = [Layer(name, operator, mean, mean / total) for (name, operator), mean in means.items()]
+    return tuple(sorted(layers, key=lambda layer: -layer.mean_ms))

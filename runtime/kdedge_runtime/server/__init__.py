@@ -1,0 +1,8 @@
+"""A small web server that is safe to leave running: who may ask, how much, and what browsers may do with the answer."""
+
+from kdedge_runtime.server.access import Door
+from kdedge_runtime.server.address import Address
+from kdedge_runtime.server.http_server import Handler, Server
+from kdedge_runtime.server.static_files import Asset, read_assets, shared_assets
+
+__all__ = ["Address", "Asset", "Door", "Handler", "Server", "read_assets", "shared_assets"]

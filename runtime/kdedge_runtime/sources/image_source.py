@@ -1,0 +1,80 @@
+"""A picture file, or a folder of them."""
+
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from kdedge_runtime.errors import SourceError
+from kdedge_runtime.sources.source import Frame
+from kdedge_runtime.util.files import written
+from kdedge_runtime.util.images import PICTURE_SUFFIXES, picture_files, read_picture
+
+__all__ = ["PictureSource"]
+
+_log = logging.getLogger(__name__)
+
+
+class PictureSource:
+    """One picture, some, or all pictures below a folder in the order of their names.
+
+    Among several a file that cannot be read is logged by name, counted and skipped; a single picture that cannot be
+    read is an error.
+    """
+
+    live = False
+    fps: float | None = None
+    dropped = 0
+    reconnects = 0
+
+    def __init__(self, path: Path, files: tuple[Path, ...] = ()) -> None:
+        """Name what is read on entering.
+
+        Args:
+            path: a picture, a folder, or a pattern of names.
+            files: what the pattern stands for.
+        """
+        self.name = written(str(path))
+        self.unreadable = 0
+        self.expected: int | None = None
+        self._path = path
+        self._named = files
+        self._files: list[Path] = []
+        self._told: set[Path] = set()
+
+    def __enter__(self) -> Self:
+        is_folder = self._path.is_dir()
+        self._files = list(self._named) or (picture_files(self._path) if is_folder else [self._path])
+        if not self._files:
+            raise SourceError(
+                f"The folder {self._path} holds no pictures. Expected files named "
+                f"*{', *'.join(PICTURE_SUFFIXES)} in it or below it."
+            )
+        self.expected = len(self._files)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self._files = []
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index, file in enumerate(self._files):
+            yield from self._read(index, file)
+
+    def _read(self, index: int, file: Path) -> list[Frame]:
+        """The frame of a file; none if it is skipped."""
+        try:
+            rgb = read_picture(file)
+        except SourceError as error:
+            if len(self._files) == 1 and not self._path.is_dir():
+                raise
+            self.unreadable += 1
+            if file not in self._told:  # and not in every round of a loop
+                self._told.add(file)
+                _log.warning("skipped: %s", error)
+            return []
+        name = file.relative_to(self._path) if self._path.is_dir() else Path(file.name)
+        return [Frame(index, rgb, time.monotonic(), written(name.as_posix()))]

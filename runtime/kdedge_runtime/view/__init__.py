@@ -1,6 +1,0 @@
-"""The run in a browser: a small web server with the live overlay and the figures, which can be talked back to."""
-
-from kdedge_runtime.view.controls import Controls
-from kdedge_runtime.view.server import Feedback, LiveView
-
-__all__ = ["Controls", "Feedback", "LiveView"]

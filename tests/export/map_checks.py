@@ -1,0 +1,29 @@
+"""The check of a graph's maps against PyTorch's, and graphs that were changed."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+from small_nets import CLASSES
+
+from kdedge_export.torch_export import Deployed
+from kdedge_export.validate import Models, ValidationSet, validate
+from kdedge_export.validate.check import Check
+from kdedge_runtime import Model
+
+LABELS = tuple(map(str, range(CLASSES)))
+Draw = Callable[[int, int], np.ndarray]
+
+
+def map_check(module: Deployed, model: Model, image: np.ndarray) -> Check:
+    report, _ = validate(Models(module, model), ValidationSet(image, LABELS), quick=True)
+    (check,) = [check for check in report.checks if check.key == "fp32_map_error"]
+    return check
+
+
+def changed(model: Model, change: Callable[[onnx.ModelProto], None], folder: Path) -> Model:
+    graph = onnx.load(model.path)
+    change(graph)
+    onnx.save(graph, folder / "changed.onnx")
+    return Model.load(folder / "changed.onnx", threads=1)

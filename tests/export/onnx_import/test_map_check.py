@@ -1,0 +1,177 @@
+"""The checks that come before a file is written: a wrong map and wrong outputs are refused."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx_toys import CLASSES, body, head, node, tensorflow_like, write
+
+from kdedge.cli.import_summary import print_explained
+from kdedge.pipelines.onnx_explanation import explain_onnx
+from kdedge_export.onnx_graph.builder import Builder
+from kdedge_export.onnx_graph.graph_input import Port
+from kdedge_export.onnx_import import PixelInput, explain_file, import_model, map_check, preprocessing
+from kdedge_export.onnx_import.map_check import CONFIRMED
+from kdedge_runtime.errors import KdedgeError
+
+CELLS = 8
+
+
+def dense_head(path: Path) -> Path:
+    """A dense layer on all cells: its gradient differs from cell to cell."""
+    dense = np.random.default_rng(3).normal(size=(12 * CELLS * CELLS, CLASSES)).astype(np.float32)
+    nodes = [*body(), node("Flatten", ["features"], "flat"), node("MatMul", ["flat", "dense"], "logits")]
+    return write(path, nodes, {"dense": dense})
+
+
+def tokens(path: Path) -> Path:
+    """Cells as tokens, averaged, as transformers have them."""
+    nodes = [
+        *body(),
+        node("Reshape", ["features", "shape"], "rows"),
+        node("Transpose", ["rows"], "tokens", perm=[0, 2, 1]),
+        node("MatMul", ["tokens", "mixing"], "mixed"),
+        node("Tanh", ["mixed"], "lively"),
+        node("ReduceMean", ["lively"], "flat", axes=[1], keepdims=0),
+        node("Gemm", ["flat", "fc", "fc_bias"], "logits", transB=1),
+    ]
+    mixing = np.random.default_rng(4).normal(size=(12, 12)).astype(np.float32)
+    return write(path, nodes, {"shape": np.array([0, 12, CELLS * CELLS]), "mixing": mixing})
+
+
+FILES: dict[str, Callable[[Path], Path]] = {
+    "pooled": lambda path: write(path, body() + head()),
+    "channels last": tensorflow_like,
+    "dense layer on all cells": dense_head,
+    "tokens": tokens,
+}
+
+
+def negated(model: onnx.ModelProto, name: str) -> list[onnx.NodeProto]:
+    return [node("Neg", [name], "saliency_map")]
+
+
+def transposed(model: onnx.ModelProto, name: str) -> list[onnx.NodeProto]:
+    return [node("Transpose", [name], "saliency_map", perm=[0, 2, 1])]
+
+
+def shifted(model: onnx.ModelProto, name: str) -> list[onnx.NodeProto]:
+    """Each row in the place of the next, which keeps the map's sum."""
+    order = onnx.numpy_helper.from_array(np.roll(np.arange(CELLS), 1), "order")
+    model.graph.initializer.append(order)
+    return [node("Gather", [name, "order"], "saliency_map", axis=1)]
+
+
+def test_changes_of_the_features_are_run_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dense layer of hundreds of megabytes is read once a run, not once a change."""
+    sizes: list[int] = []
+
+    class Counted(map_check.Probe):
+        def __call__(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            if map_check.DELTA in feed:
+                sizes.append(len(feed[map_check.DELTA]))
+            return super().__call__(feed)
+
+    monkeypatch.setattr(map_check, "Probe", Counted)
+    explain_file(dense_head(tmp_path / "theirs.onnx"), tmp_path / "ours.onnx")
+    assert sizes[0] == 12 and 12 in sizes[1:]  # six directions, and six cells, each there and back
+    assert len(sizes) <= 14  # a run for each step at most
+
+
+class TestMap:
+    @pytest.mark.parametrize("method", ["gradcam", "reciprocam"])
+    @pytest.mark.parametrize("change", [negated, transposed, shifted])
+    @pytest.mark.parametrize("file", FILES)
+    def test_a_wrong_map_is_refused(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        file: str,
+        change: Callable[[onnx.ModelProto, str], list[onnx.NodeProto]],
+        method: str,
+    ) -> None:
+        """The gradient is right, and so are the outputs: only the map itself tells."""
+        write_nodes = Builder.write
+
+        def write_and_change(builder: Builder, model: onnx.ModelProto) -> None:
+            write_nodes(builder, model)
+            for item in model.graph.node:
+                if "saliency_map" in item.output:
+                    item.output[:] = ["right"]
+                    model.graph.node.extend(change(model, "right"))
+                    return
+
+        monkeypatch.setattr(Builder, "write", write_and_change)
+        path = FILES[file](tmp_path / "theirs.onnx")
+        with pytest.raises(KdedgeError, match="not what its logits do"):
+            explain_file(path, tmp_path / "ours.onnx", method=method)
+        assert not (tmp_path / "ours.onnx").exists()
+
+    @pytest.mark.parametrize("file", FILES)
+    def test_a_right_map_is_confirmed(self, tmp_path: Path, file: str) -> None:
+        done = explain_file(FILES[file](tmp_path / "theirs.onnx"), tmp_path / "ours.onnx")
+        assert done.map_error is not None and done.map_error <= CONFIRMED
+        assert done.is_map_confirmed
+
+    @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize("pixels", [None, PixelInput((0.0,) * 3, (1.0,) * 3)])
+    def test_the_map_of_dead_features_is_confirmed(self, tmp_path: Path, pixels: PixelInput | None) -> None:
+        """Features that are zero everywhere have no spread to take steps of, and maps of zeros do not correlate."""
+        path = dense_head(tmp_path / "theirs.onnx")
+        model = onnx.load(path)
+        (makes,) = (item for item in model.graph.node if "features" in item.output)
+        makes.output[:], makes.name = ["alive"], "alive"
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(1, np.float32), "zero"))
+        at = list(model.graph.node).index(makes) + 1
+        model.graph.node.insert(at, node("Mul", ["alive", "zero"], "features"))
+        onnx.save_model(model, path)
+        done = explain_file(path, tmp_path / "ours.onnx", target="features", pixels=pixels)
+        assert done.is_map_confirmed
+        assert done.outputs.display.shift == (0.0, 0.0)
+
+    @pytest.mark.parametrize(("error", "is_ticked"), [(CONFIRMED, True), (1.1 * CONFIRMED, False), (1e-2, False)])
+    def test_a_tick_stands_for_a_confirmed_map_only(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], error: float, is_ticked: bool
+    ) -> None:
+        path = write(tmp_path / "theirs.onnx", body() + head())
+        result = explain_onnx(path, output=tmp_path / "ours.onnx")
+        print_explained(replace(result, file=replace(result.file, map_error=error)), path)
+        told = capsys.readouterr().err
+        assert ("[✓] map" in told) == is_ticked
+        assert ("too coarse to confirm the map" in told) != is_ticked
+        assert f"relative error {error:.0e}" in told
+
+
+class TestOutputs:
+    def test_other_answers_are_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The head is changed by a thousandth after its map was checked."""
+        declare = import_model._declare
+
+        def declare_and_change(model: onnx.ModelProto, *others: object) -> None:
+            declare(model, *others)
+            (bias,) = (tensor for tensor in model.graph.initializer if tensor.name == "fc_bias")
+            values = onnx.numpy_helper.to_array(bias) + np.float32(1e-3) * np.arange(CLASSES, dtype=np.float32)
+            bias.CopyFrom(onnx.numpy_helper.from_array(values, "fc_bias"))
+
+        monkeypatch.setattr(import_model, "_declare", declare_and_change)
+        path = write(tmp_path / "theirs.onnx", body() + head())
+        with pytest.raises(KdedgeError, match="gives other answers"):
+            explain_file(path, tmp_path / "ours.onnx")
+        assert not (tmp_path / "ours.onnx").exists()
+
+    def test_a_wrong_front_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        right = preprocessing._front
+
+        def exchanged(builder: Builder, port: Port, pixels: PixelInput, *rest: Any) -> list[onnx.NodeProto]:
+            return right(builder, port, PixelInput(pixels.std, pixels.mean), *rest)
+
+        monkeypatch.setattr(preprocessing, "_front", exchanged)
+        path = write(tmp_path / "theirs.onnx", body() + head())
+        pixels = PixelInput((0.4, 0.5, 0.6), (0.2, 0.3, 0.1))
+        with pytest.raises(KdedgeError, match="gives other answers"):
+            explain_file(path, tmp_path / "ours.onnx", pixels=pixels)
+        assert not (tmp_path / "ours.onnx").exists()

@@ -1,0 +1,405 @@
+"""Gates say passed, failed or not measured, and never more than was measured."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from validate_toys import compared
+
+from kdedge_export.metrics.comparison import Comparison
+from kdedge_export.metrics.confidence import Interval
+from kdedge_export.metrics.faithfulness import Faithfulness
+from kdedge_export.metrics.sanity import Sanity
+from kdedge_export.validate import Check, Footprint, Gates, checklist
+from kdedge_export.validate.check import verdict
+from kdedge_export.validate.fidelity_checks import check_comparison
+from kdedge_export.validate.gates import (
+    NO_STUDENT,
+    check_budgets,
+    check_faithfulness,
+    check_input,
+    check_labels,
+    check_sanity,
+    check_unchanged,
+)
+from kdedge_runtime.devices import Budgets
+from kdedge_runtime.metadata import ImageInput
+
+GOOD = compared(1000, correlations=[0.999] * 40)
+"""Every answer kept, and every map but for a little."""
+
+
+def outcomes(role: str, comparison: Comparison, gates: Gates | None = None) -> dict[str, bool | None]:
+    checks = check_comparison(role, comparison, gates or Gates())  # type: ignore[arg-type]
+    return {check.key: check.passed for check in checks}
+
+
+def test_a_good_export_passes_everything() -> None:
+    fp32, int8 = outcomes("fp32", compared()), outcomes("int8", GOOD)
+    assert set(fp32) == {"fp32_agreement", "fp32_logits_error", "fp32_kl", "fp32_map_error"}
+    of_answers = {"int8_top1_drop_points", "int8_kl", "int8_logits_distance"}
+    assert set(int8) == of_answers | {"int8_map_pearson_mean", "int8_map_pearson_p5", "int8_map_scale_error"}
+    assert all(fp32.values()) and all(int8.values())
+
+
+@pytest.mark.parametrize(
+    ("role", "broken", "key"),
+    [
+        ("fp32", replace(compared(), agreement=0.999), "fp32_agreement"),
+        ("fp32", replace(compared(), logits_error=2e-4), "fp32_logits_error"),
+        ("fp32", replace(compared(), kl=2e-4), "fp32_kl"),
+        ("fp32", compared(correlations=[0.99999]), "fp32_map_error"),
+        ("int8", compared(lost=range(11)), "int8_top1_drop_points"),
+        ("int8", compared(labelled=False, lost=range(101)), "int8_agreement"),
+        ("int8", replace(compared(), kl_capped=0.2), "int8_kl"),
+        ("int8", replace(compared(), logits_distance=0.2), "int8_logits_distance"),
+        ("int8", replace(compared(), maps=replace(compared().maps, scale_error=0.2)), "int8_map_scale_error"),
+        ("int8", compared(correlations=[0.97] * 700), "int8_map_pearson_mean"),
+        ("int8", compared(correlations=[0.89] * 51), "int8_map_pearson_p5"),
+    ],
+)
+def test_each_gate_fails_alone(role: str, broken: Comparison, key: str) -> None:
+    checks = check_comparison(role, broken, Gates())  # type: ignore[arg-type]
+    assert [check.key for check in checks if check.outcome == "failed"] == [key]
+
+
+def test_bounds_can_be_moved() -> None:
+    lossy = compared(lost=range(15))
+    assert outcomes("int8", lossy)["int8_top1_drop_points"] is False
+    assert outcomes("int8", lossy, Gates(int8_top1_drop_points=3.0))["int8_top1_drop_points"]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_a_number_never_passes(value: float) -> None:
+    maps = replace(GOOD.maps, error_relative=value, pearson_mean=-value)  # type: ignore[type-var]
+    broken = replace(GOOD, agreement=-value, logits_error=value, kl=value, maps=maps)
+    assert set(outcomes("fp32", broken).values()) == {False}
+    assert outcomes("int8", broken)["int8_map_pearson_mean"] is False
+
+
+def test_without_labels_accuracy_is_not_measured_and_agreement_stands_in() -> None:
+    unlabelled = compared(labelled=False, lost=range(500))
+    result = outcomes("int8", unlabelled)
+    assert result["int8_top1_drop_points"] is None
+    assert result["int8_agreement"] is False
+
+
+def test_without_a_map_on_either_side_the_maps_are_not_measured() -> None:
+    without = compared(correlations=None)
+    assert outcomes("fp32", without)["fp32_map_error"] is None
+    assert outcomes("int8", without)["int8_map_pearson_p5"] is None
+
+
+@pytest.mark.parametrize("role", ["fp32", "int8"])
+def test_a_map_that_only_the_file_lacks_fails(role: str) -> None:
+    lost = replace(compared(correlations=None), lost_map=True)
+    checks = [check for check in check_comparison(role, lost, Gates()) if "map" in check.key]  # type: ignore[arg-type]
+    assert checks and {check.outcome for check in checks} == {"failed"}
+    assert all("its reference gives one" in (check.reason or "") for check in checks)
+
+
+class TestConstantMaps:
+    """A pair of constant maps says nothing of how maps are kept, and counts as no image."""
+
+    def test_the_images_that_count_are_those_with_a_map_that_is_not_constant(self) -> None:
+        mostly = check_comparison("int8", compared(1000, constant=997), Gates())
+        of_maps = {check.key: check for check in mostly if "pearson" in check.key}
+        assert {check.outcome for check in of_maps.values()} == {"not shown"}
+        p5 = of_maps["int8_map_pearson_p5"]
+        # 72 of them are needed, and 3 of 1,000 images are such.
+        assert p5.images_needed == 24_000
+        assert p5.reason == "with 3 images of 1,000, since the other maps are constant; about 24,000 would show it"
+
+    def test_enough_others_show_it(self) -> None:
+        assert all(outcomes("int8", compared(1000, constant=500)).values())
+
+    def test_that_every_map_is_constant_is_a_reason_of_its_own(self) -> None:
+        checks = check_comparison("int8", compared(400, constant=400), Gates())
+        of_maps = [check for check in checks if "pearson" in check.key]
+        assert [check.outcome for check in of_maps] == ["failed", "failed"]
+        assert {check.reason for check in of_maps} == {"every map is constant"}
+
+
+def test_teacher_and_student_face_no_gate() -> None:
+    assert outcomes("student", GOOD) == {}
+
+
+@pytest.mark.parametrize("labels", [("a", "c", "b"), ("a", "b"), ("a", "b", "c", "d"), ()])
+def test_labels_must_all_be_in_their_places(labels: tuple[str, ...]) -> None:
+    assert check_labels("int8", ("a", "b", "c"), labels).passed is False
+    assert check_labels("int8", ("a", "b", "c"), ("a", "b", "c")).passed is True
+
+
+def test_what_differs_is_named() -> None:
+    swapped = check_labels("fp32", ("a", "b", "c"), ("a", "c", "b"))
+    assert swapped.reason == "class 1 is 'c', trained as 'b'"
+    assert checklist([swapped])[0].endswith("FAILED: class 1 is 'c', trained as 'b'")
+    trained = ImageInput(32, 32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    odd = check_input("fp32", trained, replace(trained, resize="squash", crop_fraction=0.9))
+    assert odd.reason == "resize is 'squash', trained with 'crop'; crop_fraction is 0.9, trained with 1.0"
+    assert check_input("fp32", trained, trained).reason is None
+
+
+class TestTheInterval:
+    def drop(self, n: int, lost: int, gained: int = 0) -> Check:
+        comparison = compared(n, lost=range(lost), gained=range(n - gained, n))
+        return check_comparison("int8", comparison, Gates())[0]
+
+    def test_a_bound_is_kept_where_the_unfavourable_end_keeps_it(self) -> None:
+        assert self.drop(370, 0).outcome == "passed"
+        assert self.drop(360, 0).outcome == "not shown"
+        assert self.drop(1000, 2).outcome == "passed"
+        assert self.drop(500, 2).outcome == "not shown"
+
+    def test_what_breaks_the_bound_itself_fails_however_wide_the_interval(self) -> None:
+        failed = self.drop(20, 1)
+        assert failed.outcome == "failed" and failed.reason is None
+        assert failed.interval is not None and failed.interval.low < 1.0
+
+    def test_gained_answers_make_up_for_lost_ones(self) -> None:
+        assert self.drop(1000, 6).outcome == "not shown"
+        assert self.drop(1000, 6, gained=6).outcome == "passed"
+
+    def test_what_is_not_shown_does_not_pass(self) -> None:
+        unshown = self.drop(500, 2)
+        assert unshown.passed is False
+        assert not verdict([unshown])
+
+    @pytest.mark.parametrize("n", [1, 2, 30, 100])
+    def test_images_that_all_are_the_same_say_how_many_of_them_it_takes(self, n: int) -> None:
+        unshown = self.drop(n, 0)
+        assert (unshown.outcome, unshown.images_needed) == ("not shown", 370)
+        assert unshown.reason == f"with {n} image{'' if n == 1 else 's'}; about 370 would show it"
+
+    def test_so_few_images_have_no_5th_percentile(self) -> None:
+        def percentile(n: int) -> Check:
+            return next(check for check in check_comparison("int8", compared(n), Gates()) if check.key.endswith("p5"))
+
+        p5 = percentile(71)
+        assert (p5.outcome, p5.interval, p5.images_needed) == ("not shown", None, 72)
+        assert p5.reason == "with 71 images; about 72 would show it"
+        assert percentile(72).passed
+
+    def test_on_the_bound_no_number_of_images_is_enough(self) -> None:
+        on_it = self.drop(100, 1)
+        assert (on_it.outcome, on_it.images_needed) == ("not shown", None)
+        assert on_it.reason is not None and "no number of images" in on_it.reason
+
+    def test_correlations_are_judged_by_their_lower_end(self) -> None:
+        unsure = compared(1000, correlations=[0.0] * 15)
+        assert outcomes("int8", unsure)["int8_map_pearson_mean"] is False
+        assert unsure.maps is not None and unsure.maps.pearson_mean > 0.98
+
+    def test_an_export_is_judged_image_by_image_without_one(self) -> None:
+        exact = check_comparison("fp32", compared(), Gates())
+        assert all(check.interval is None and check.passed for check in exact)
+
+
+def test_another_input_than_in_training_fails() -> None:
+    trained = ImageInput(32, 32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    assert check_input("fp32", trained, trained).passed
+    changes = {"resize": "squash", "mean": (0.4, 0.5, 0.5), "crop_fraction": 0.9, "interpolation": "bicubic"}
+    for name, value in changes.items():
+        stated = replace(trained, **{name: value})  # type: ignore[arg-type]
+        assert check_input("fp32", trained, stated).outcome == "failed"
+
+
+def test_labels_and_input_are_shares_that_must_be_whole() -> None:
+    labels = check_labels("int8", ("a", "b", "c", "d"), ("a", "c", "b", "d"))
+    assert (labels.key, labels.measured, labels.relation, labels.bound, labels.unit) == (
+        "int8_labels", 0.5, ">=", 1.0, "share",
+    )  # fmt: skip
+    assert labels.name.startswith("int8 labels")
+    assert check_labels("int8", ("a",), ("a",)).measured == 1
+    trained = ImageInput(32, 32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    stated = check_input("fp32", trained, replace(trained, resize="squash"))
+    fields = len(vars(trained))
+    assert (stated.key, stated.measured, stated.relation, stated.bound, stated.unit) == (
+        "fp32_input", (fields - 1) / fields, ">=", 1.0, "share",
+    )  # fmt: skip
+    assert stated.name.startswith("fp32 input")
+
+
+def test_without_a_reference_labels_and_input_are_not_judged() -> None:
+    stated = ImageInput(32, 32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    for found, key in ((check_labels("int8", None, ("a",)), "labels"), (check_input("int8", None, stated), "input")):
+        assert found == Check(f"int8_{key}", found.name, None, ">=", 1.0, "share", "not applicable", reason=NO_STUDENT)
+        assert found.name.startswith(f"int8 {key}")
+
+
+def test_labels_of_no_class_keep_nothing() -> None:
+    assert check_labels("fp32", (), ()).measured == 0
+
+
+@pytest.mark.parametrize("test", ["class", "picture", "head"])
+@pytest.mark.parametrize("method", ["gradcam", "eigencam"])
+def test_a_sanity_check_has_the_fields_of_its_bound(test: str, method: str) -> None:
+    ends = Interval(0.2, 0.5)
+    row = Sanity(test, "int8", 0.3, 0.3, {"alike": ends, "pearson": None})  # type: ignore[arg-type]
+    found = check_sanity(row, 12, method, Gates(map_stays=0.7))
+    assert (found.key, found.relation, found.bound, found.unit) == (
+        f"int8_map_follows_{test}", "<=", 0.7, "correlation",
+    )  # fmt: skip
+    words = {"class": "another class", "picture": "another picture", "head": "a random head"}
+    assert found.name.startswith("int8 map") and found.name.endswith(words[test])
+    if method == "eigencam" and test != "picture":
+        assert (found.outcome, found.measured, found.interval) == ("not measured", None, None)
+    else:
+        assert (found.outcome, found.measured, found.interval) == ("passed", 0.3, ends)
+
+
+def test_the_images_that_sanity_needs_count_one_map_that_stays_as_it_is() -> None:
+    unsure = Sanity("class", "int8", 0.9, 0.9, {"alike": Interval(0.8, 1.0), "pearson": None})
+    found = check_sanity(unsure, 12, "gradcam", Gates())
+    # See `intervals.images_needed`: an unseen picture scores 1.
+    unseen = -math.log(0.025) * 0.1
+    assert found.images_needed == math.ceil(unseen / 0.08 + (12 - unseen / 0.1) * (0.1 / 0.08) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("test", "outcome", "needed", "token"),
+    [("class", "not measured", None, "no other class"), ("picture", "not shown", 2, "1 image")],
+)
+def test_a_change_that_cannot_be_made_is_no_proof(test: str, outcome: str, needed: int | None, token: str) -> None:
+    found = check_unchanged("fp32", test, Gates(map_stays=0.7))  # type: ignore[arg-type]
+    bound = (found.key, found.name, found.measured, found.relation, found.bound, found.unit)
+    assert bound == (
+        f"fp32_map_follows_{test}", f"fp32 map like that of another {test}", None, "<=", 0.7, "correlation",
+    )  # fmt: skip
+    assert (found.outcome, found.images_needed) == (outcome, needed)
+    assert token in (found.reason or "")
+
+
+def test_maps_that_follow_nothing_fail() -> None:
+    follows = Sanity("class", "int8", 0.3, 0.3, {"alike": Interval(0.2, 0.5), "pearson": None})
+    assert check_sanity(follows, 12, "gradcam", Gates()).passed
+    assert check_sanity(replace(follows, alike=0.99), 12, "gradcam", Gates()).outcome == "failed"
+
+
+def test_whether_maps_follow_is_judged_by_the_interval_too() -> None:
+    unsure = Sanity("picture", "int8", 0.5, 0.5, {"alike": Interval(0.1, 0.99), "pearson": None})
+    few = check_sanity(unsure, 3, "gradcam", Gates())
+    assert (few.outcome, few.images_needed) == ("not shown", 4)
+    # More images than are asked would not change it.
+    most = check_sanity(unsure, 64, "gradcam", Gates())
+    assert (most.outcome, most.images_needed) == ("not shown", None)
+    assert most.reason == "with 64 images, and it is asked on no more"
+
+
+def test_a_method_without_classes_is_held_against_pictures_only() -> None:
+    still = Sanity("class", "int8", 1.0, 1.0, {"alike": Interval(0.9, 1.0), "pearson": None})
+    unmeasured = check_sanity(still, 64, "eigencam", Gates())
+    assert unmeasured.outcome == "not measured"
+    assert unmeasured.reason == "eigencam explains no class in particular"
+    assert check_sanity(replace(still, test="picture"), 64, "eigencam", Gates()).outcome == "failed"
+
+
+class TestFaithfulness:
+    def check(self, images: int, margin: float, low: float) -> tuple[Check, ...]:
+        found = Faithfulness(0.2, 0.5, margin, {"margin": Interval(low, margin + 0.1)})
+        return check_faithfulness("int8", found, images, Gates())
+
+    def test_a_map_must_be_shown_to_be_more_faithful_than_a_random_one(self) -> None:
+        (shown,), (broken,) = self.check(32, 0.07, 0.03), self.check(32, -0.01, -0.1)
+        assert (shown.key, shown.outcome, broken.outcome) == ("int8_map_margin", "passed", "failed")
+        assert checklist([shown]) == ["[✓] int8 map more faithful than a random one  0.070  [0.030, 0.170]  (>= 0)"]
+
+    def test_what_the_images_leave_open_is_not_shown_and_more_are_not_run(self) -> None:
+        (unsure,) = self.check(64, 0.07, -0.01)
+        assert (unsure.outcome, unsure.images_needed) == ("not shown", None)
+        (fewer,) = self.check(30, 0.07, -0.01)
+        # See `intervals.images_needed`: an unseen picture has the worst margin, -0.5, as the images are few.
+        unseen = -math.log(0.025) * 0.57
+        assert fewer.outcome == "not shown"
+        assert fewer.images_needed == math.ceil(unseen / 0.07 + (30 - unseen / 0.08) * (0.08 / 0.07) ** 2)
+
+    def test_so_few_images_judge_nothing(self) -> None:
+        assert self.check(29, 0.07, 0.03) == ()
+
+
+class TestBudgets:
+    FOOTPRINT = Footprint(parameters=1_000_000, file_mb=4.0, latency_ms=10.0, threads=1, peak_memory_mb=100.0)
+
+    def test_only_what_the_device_limits_is_asked(self) -> None:
+        assert check_budgets("int8", self.FOOTPRINT, Budgets()) == ()
+        checks = check_budgets("int8", self.FOOTPRINT, Budgets(file_mb=4.0, parameters=999_999))
+        assert {check.key: check.passed for check in checks} == {"int8_file_mb": True, "int8_parameters": False}
+
+    def test_each_budget_is_a_check_of_its_figure(self) -> None:
+        budgets = Budgets(file_mb=5.0, parameters=2_000_000, latency_ms=9.0, peak_memory_mb=128.0)
+        checks = check_budgets("fp32", self.FOOTPRINT, budgets)
+        assert [(check.key, check.measured, check.relation, check.bound, check.unit) for check in checks] == [
+            ("fp32_file_mb", 4.0, "<=", 5.0, "MB"),
+            ("fp32_parameters", 1_000_000, "<=", 2_000_000, "count"),
+            ("fp32_peak_memory_mb", 100.0, "<=", 128.0, "MB"),
+            ("fp32_latency_ms", 10.0, "<=", 9.0, "ms"),
+        ]
+        assert checks[1].name == "fp32 parameters"
+
+    def test_what_was_measured_here_says_so(self) -> None:
+        checks = check_budgets("int8", self.FOOTPRINT, Budgets(latency_ms=9.0, peak_memory_mb=128))
+        assert checklist(checks) == [
+            "[✓] int8 peak memory, measured here  100.00 MB  (<= 128 MB)",
+            "[✗] int8 latency, measured here      10.00 ms   (<= 9 ms)  FAILED",
+        ]
+
+    def test_memory_that_cannot_be_told_is_not_measured(self) -> None:
+        unknown = replace(self.FOOTPRINT, peak_memory_mb=None)
+        (check,) = check_budgets("int8", unknown, Budgets(peak_memory_mb=128))
+        assert check.outcome == "not measured"
+
+
+def check(measured: float | None, bound: float, passed: bool | None, **changes: object) -> Check:
+    outcome = "not measured" if passed is None else "passed" if passed else "failed"
+    made = Check("key", "some check", measured, ">=", bound, "correlation", outcome)  # type: ignore[arg-type]
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def test_the_verdict_needs_a_measurement_and_no_failure() -> None:
+    good, bad, unknown = check(1.0, 0.9, True), check(0.1, 0.9, False), check(None, 0.9, None)
+    assert verdict([good]) and verdict([good, unknown])
+    assert not verdict([good, bad]) and not verdict([unknown]) and not verdict([])
+
+
+class TestChecklist:
+    def test_lines_read_like_a_list_that_was_ticked(self) -> None:
+        unlabelled = check_comparison("int8", compared(100, labelled=False, lost=range(50)), Gates())
+        wanted = {"int8_top1_drop_points", "int8_agreement", "int8_map_pearson_mean", "int8_map_pearson_p5"}
+        checks = [
+            *check_comparison("fp32", compared(), Gates())[1:3],
+            *(check for check in unlabelled if check.key in wanted),
+        ]
+        assert checklist(checks) == [
+            "[✓] fp32 logits error                 0.0e+00                      (<= 0.0001)",
+            "[✓] fp32 KL divergence                0.0000 nats                  (<= 0.0001 nats)",
+            "[-] int8 top-1 drop                   not measured: the images have no labels",
+            "[✗] int8 top-1 agreement              50.00 %      [39.79, 60.12]  (>= 90 %)  FAILED",
+            "[?] int8 map Pearson, mean            1.000        [0.927, 1.000]  (>= 0.98)  NOT SHOWN with 100 images; "
+            "about 370 would show it",
+            "[✓] int8 map Pearson, 5th percentile  1.000        [1.000, 1.000]  (>= 0.9)",
+        ]
+
+    @pytest.mark.parametrize(
+        ("failed", "shown"),
+        [
+            (check(0.97996, 0.98, False), "0.97996"),
+            (check(0.99999, 1.0, False, unit="share"), "99.999 %"),
+            (check(1.004, 1.0, False, unit="points", relation="<="), "1.004 points"),
+            (check(1.0004e-4, 1e-4, False, unit="error", relation="<="), "1.0004e-04"),
+            (check(0.99972, 0.98, True), "0.9997"),
+            (check(0.9999999, 0.98, True), "1.000"),
+            (check(math.nan, 0.98, False), "not a number"),
+            (check(math.inf, 1e-4, False, unit="error", relation="<="), "infinite"),
+        ],
+    )
+    def test_rounding_never_contradicts_the_verdict(self, failed: Check, shown: str) -> None:
+        assert f"  {shown}  (" in checklist([failed])[0]
+
+    def test_what_is_not_shown_says_what_would_show_it(self) -> None:
+        ends = Interval(0.9799, 1.0)
+        unshown = check(0.99, 0.98, True, outcome="not shown", interval=ends, reason="with 9 images; …")
+        (line,) = checklist([unshown])
+        assert line == "[?] some check  0.990  [0.9799, 1.000]  (>= 0.98)  NOT SHOWN with 9 images; …"
+
+    def test_nothing_to_check_is_an_empty_list(self) -> None:
+        assert checklist([]) == []
