@@ -1,4 +1,4 @@
-"""int8 that keeps the answer and the reason."""
+"""Static int8 quantization that preserves predictions and saliency maps."""
 
 from kdedge_export.quantization.mixed_precision import Goal, Tradeoff, TradeoffPoint
 from kdedge_export.quantization.recipe import Recipe
