@@ -2,9 +2,10 @@
 
 A value estimated on a sample of images has a confidence interval. Its check passes only if the unfavorable end of the
 interval satisfies the bound. If the estimate satisfies the bound but the end does not, the check is inconclusive (`not
-shown`) and does not pass. At most 1 in 40 models that violate a bound passes its check (see `metrics.confidence`). This holds
-for one validation: repeated validation of changed models until one passes raises that rate. Values that must hold
-exactly on every image (export equivalence), or that describe the model (file size), are checked without an interval.
+shown`) and does not pass. At most 1 in 40 models that violate a bound passes its check (see `metrics.confidence`). This
+holds for one validation: repeated validation of changed models until one passes raises that rate. Values that must
+hold exactly on every image (export equivalence), or that describe the model (file size), are checked without an
+interval.
 Checks of predictions and maps against the student are in `fidelity_checks`.
 """
 
