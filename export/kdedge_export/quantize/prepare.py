@@ -34,7 +34,7 @@ class Rewritten:
 
     @property
     def left_alone(self) -> frozenset[str]:
-        """Names of all nodes excluded from onnxruntime's quantizer; `dense_weights` quantizes large layers among them."""
+        """Names of nodes excluded from onnxruntime's quantizer; `dense_weights` quantizes large ones among them."""
         return self.head_nodes | self.always_float
 
 
