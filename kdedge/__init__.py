@@ -1,4 +1,4 @@
-"""Distill a small classifier that looks where its teacher looks, and ship it with its explanation."""
+"""Distill small image classifiers with saliency-map supervision and export them with their explanation."""
 
 import kdedge_runtime  # noqa: F401  # turns onnxruntime's telemetry off, before any import of it here
 

@@ -1,4 +1,4 @@
-"""What was packed, for a terminal."""
+"""Terminal summary of a bundle."""
 
 import shlex
 
@@ -9,10 +9,10 @@ __all__ = ["print_bundle"]
 
 
 def print_bundle(packed: Packed) -> None:
-    """Name the bundle, what is in it, and the command that runs it."""
+    """Print the bundle path, its contents, and the command to run it."""
     console = stderr_console()
     signed = "not signed" if packed.public_key is None else f"signed, public key {packed.public_key}"
-    place = ", in place of an earlier bundle" if packed.replaced else ""
+    place = ", replacing an earlier bundle" if packed.replaced else ""
     console.print(f"{packed.path}  {', '.join(packed.models)}; {signed}{place}", soft_wrap=True)
     required = [] if packed.public_key is None else ["--require-signature", packed.public_key]
     command = shlex.join(["kdedge-run", str(packed.path), *required])

@@ -1,4 +1,4 @@
-"""What `kdedge compare` says: runs as a table on the terminal, or as JSON lines."""
+"""Output of `kdedge compare`: tables for the terminal, or JSON lines."""
 
 import json
 import sys
@@ -25,11 +25,11 @@ from kdedge.reports.run_settings import duration, run_settings
 __all__ = ["json_lines", "print_remarks", "print_tables"]
 
 _NO_LIMIT = 10_000
-"""Columns of an output that is no terminal."""
+"""Console width in columns if the output is not a terminal."""
 
 
 def print_remarks(comparison: Comparison) -> None:
-    """Print what keeps figures from being compared, and what was left out, on stderr."""
+    """Print comparability warnings and notes on excluded data to stderr."""
     console = stderr_console()
     for doubt in comparison.doubts:
         console.print(flagged("warning", doubt), soft_wrap=True)
@@ -38,10 +38,9 @@ def print_remarks(comparison: Comparison) -> None:
 
 
 def print_tables(comparison: Comparison) -> None:
-    """Print a row a run on stdout, and a row a group where runs differ in their seed only.
+    """Print one row per run to stdout, and one row per group of runs that differ only in their seed.
 
-    A setting that all runs share is said once. Where the terminal is too narrow, settings are left out, the least
-    telling ones first.
+    Settings shared by all runs are printed once. On narrow terminals the least informative settings are omitted.
     """
     console = PrintableConsole(
         highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else _NO_LIMIT
@@ -59,11 +58,11 @@ def print_tables(comparison: Comparison) -> None:
     for table in tables:
         console.print(table)
     if dropped:
-        console.print(f"The terminal is too narrow for: {', '.join(dropped)}.")
+        console.print(f"Omitted, because the terminal is too narrow: {', '.join(dropped)}.")
 
 
 def json_lines(comparison: Comparison) -> Iterator[str]:
-    """One JSON object a run: what was asked for, and its figures as in `run.json` and `metrics.jsonl`."""
+    """Yield one JSON object per run: its request, and its metrics as in `run.json` and `metrics.jsonl`."""
     for run in comparison.runs:
         record = run.record
         yield json.dumps(
@@ -101,10 +100,10 @@ def _runs_table(comparison: Comparison, columns: list[Column], settings: Mapping
 
 
 def _groups_tables(comparison: Comparison, columns: list[Column]) -> list[Table]:
-    """The table of the groups, where there is a group of more than one run."""
+    """Return the table of groups, or an empty list if no group has more than one run."""
     if all(len(group.runs) == 1 for group in comparison.groups):
         return []
-    table = _table(["mean ± deviation\nover seeds"], ["n", *map(_heading, columns)])
+    table = _table(["mean ± std\nover seeds"], ["n", *map(_heading, columns)])
     for group in comparison.groups:
         figures = (written_spread(column.key, group_figure(group, column)) for column in columns)
         table.add_row(group.name, str(len(group.runs)), *figures)

@@ -1,4 +1,4 @@
-"""What `kdedge demo` says at its end."""
+"""Final summary of `kdedge demo`."""
 
 import shlex
 
@@ -7,18 +7,18 @@ from rich.table import Table
 
 from kdedge.demo.demo_run import DemoResult
 from kdedge_export.html.text import correlation
-from kdedge_export.validate import checklist
+from kdedge_export.validation import checklist
 
 __all__ = ["print_demo"]
 
 
 def print_demo(console: Console, result: DemoResult) -> None:
-    """Print the checklist, the table and where to look next."""
+    """Print the checklist, the results table and the next command."""
     console.print()
     for line in checklist(result.validation.report.checks):
         console.print(line, soft_wrap=True)
     table = Table(title=f"\nkdedge demo, {result.seconds / 60:.1f} minutes", title_justify="left")
-    for title in ("", "size", "top-1", "agreement", "map Pearson", "heat on object", "one image"):
+    for title in ("", "size", "top-1", "agreement", "map Pearson", "map on object", "latency"):
         table.add_column(title, justify="right" if title else "left")
     for row in result.rows:
         table.add_row(
@@ -32,15 +32,18 @@ def print_demo(console: Console, result: DemoResult) -> None:
         )
     console.print(table)
     console.print(
-        "Agreement and map Pearson: the student's with its teacher, the files' with the PyTorch student. "
-        f"Heat on object: share of the map on the object's exact mask; a map spread evenly has "
-        f"{100 * result.object_share:.0f} %. Latency: one thread, PyTorch or onnxruntime.",
+        (
+            "Agreement and map Pearson compare the student with its teacher, and the exported files with the PyTorch "
+            "student. Map on object is the share of the map inside the exact object mask; a uniform map has "
+            f"{100 * result.object_share:.0f} %. Latency is per image on one thread, in PyTorch or onnxruntime."
+        ),
     )
     console.print(
-        f"camera   {result.camera_frames} frames of a synthetic camera, {100 * result.camera_right:.0f} % named right",
+        f"camera   {result.camera_frames} frames of a synthetic camera, {100 * result.camera_right:.0f} % "
+        "classified correctly",
     )
-    console.print(f"film     {result.validation.model.parent.parent / 'camera.mp4'}", soft_wrap=True)
+    console.print(f"video    {result.validation.model.parent.parent / 'camera.mp4'}", soft_wrap=True)
     console.print(f"report   {result.validation.page}", soft_wrap=True)
     command = ["kdedge", "run", str(result.validation.model), "--source", "synthetic:", "--view", "8080"]
     console.print(f"\nNext: {shlex.join(command)}", soft_wrap=True)
-    console.print("With pictures of your own: kdedge train DATA --model resnet18", soft_wrap=True)
+    console.print("With your own images: kdedge train DATA --model resnet18", soft_wrap=True)

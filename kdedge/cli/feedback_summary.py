@@ -1,4 +1,4 @@
-"""What came out of the feedback, for a terminal."""
+"""Terminal summary of exported user feedback."""
 
 import shlex
 from pathlib import Path
@@ -10,20 +10,22 @@ __all__ = ["print_feedback"]
 
 
 def print_feedback(written: Written, folder: Path) -> None:
-    """Say how many pictures each class got, what was left out, and what to type next."""
+    """Print the images per class, the excluded entries, and the next step."""
     console = stderr_console()
     count = sum(written.pictures.values())
-    console.print(f"{folder}: {count:,} pictures of {len(written.pictures):,} classes, {written.boxes:,} with a box")
+    console.print(f"{folder}: {count:,} images of {len(written.pictures):,} classes, {written.boxes:,} with a box")
     for label, pictures in written.pictures.items():
         console.print(f"  {pictures:6,}  {label}")
     if written.unlabelled:
-        console.print(f"left out: {written.unlabelled:,} that are only known to be answered wrongly")
+        console.print(f"excluded: {written.unlabelled:,} marked as wrong without a correct label")
     if written.superseded:
-        console.print(f"left out: {written.superseded:,} verdicts on pictures that were judged again later")
+        console.print(f"excluded: {written.superseded:,} reviews replaced by a later review of the same image")
     if written.pictures:
         added = shlex.join(["cp", "-rn", f"{folder}/.", "DATA/train"])
         console.print(
-            f"\nNext: add them to the pictures that the model was trained on ({added}; DATA where it has no train/) "
-            "and distill again.",
+            (
+                f"\nNext: add them to the training images of the model ({added}; DATA if it has no train/) "
+                "and distill again."
+            ),
             soft_wrap=True,
         )

@@ -1,4 +1,4 @@
-"""What `kdedge inspect` says: the layers as a table on stdout, words on stderr."""
+"""Output of `kdedge inspect`: a table of layers on stdout, a summary on stderr."""
 
 from pathlib import Path
 
@@ -13,14 +13,14 @@ __all__ = ["print_inspected"]
 
 
 def print_inspected(inspected: Inspected, page: Path) -> None:
-    """Print a line a layer (on stdout), the sums, the decision, and where the page is (on stderr)."""
+    """Print one line per layer to stdout; print totals, layer attribution and the page path to stderr."""
     structure, times = inspected.structure, inspected.times
     rows = [("layer", "operator", "output", "parameters", "MMACs", "ms")]
     for layer in structure.layers:
         taken = times.by_layer_ms.get(layer.name)
         rows.append(
             (
-                printable(layer.name),  # in full: what --target-layer takes
+                printable(layer.name),  # in full, as --target-layer expects it
                 printable(layer.op_type),
                 "×".join("?" if size is None else str(size) for size in layer.shape),
                 f"{layer.parameters:,}" if layer.parameters else "",
@@ -40,7 +40,7 @@ def print_inspected(inspected: Inspected, page: Path) -> None:
 
     say(
         f"{inspected.path}  {inspected.bytes / 1e6:.2f} MB, {large(structure.parameters)} parameters, "
-        f"{large(structure.macs)} MACs an image; on one thread here {times.whole_ms:.2f} ms, profiled"
+        f"{large(structure.macs)} MACs per image; {times.whole_ms:.2f} ms here on one thread (profiled)"
     )
     if times.is_busy:
         console.print(flagged("note", BUSY), soft_wrap=True)
@@ -52,14 +52,14 @@ def print_inspected(inspected: Inspected, page: Path) -> None:
             height, width = stage.cells
             evidence = stage.evidence
             reader = (
-                "" if stage.attention is None else f", read by attention {stage.attention[0]} of {stage.attention[1]}"
+                "" if stage.attention is None else f", input of attention {stage.attention[0]} of {stage.attention[1]}"
             )
             first = ", ".join(f"{item.index} ({100 * item.share:.0f} %)" for item in evidence.channels[:3])
-            beside = "" if evidence.beside is None else f"; {100 * evidence.beside:.0f} % in tokens beside the patches"
+            beside = "" if evidence.beside is None else f"; {100 * evidence.beside:.0f} % in non-patch tokens"
             say(
-                f"  {width} × {height}{reader}  {stage.way}: half of the evidence in {evidence.channels_for(0.5)} of "
-                f"{len(evidence.shares)} channels; {first}{beside}  {stage.tensor}"
+                f"  {width} × {height}{reader}  {stage.way}: half of the attribution in {evidence.channels_for(0.5)} "
+                f"of {len(evidence.shares)} channels; {first}{beside}  {stage.tensor}"
             )
     if inspected.why_not_seen is not None:
         console.print(flagged("note", inspected.why_not_seen), soft_wrap=True)
-    say(f"\nThe page: {page}")
+    say(f"\npage: {page}")

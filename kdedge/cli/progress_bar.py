@@ -1,4 +1,4 @@
-"""How work that has steps goes on: a bar on a terminal, a line a kind of work in a log."""
+"""Progress of multi-step work: bars on a terminal, lines in a log."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,9 +12,9 @@ __all__ = ["step_progress"]
 
 @contextmanager
 def step_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a function of (what, done, total) that tells of it on stderr.
+    """Yield a callback (step name, done, total) that reports progress on stderr.
 
-    On a terminal it draws one bar a kind of work, which is gone afterwards; elsewhere it writes a line as each begins.
+    On a terminal it draws one transient bar per step. Otherwise it prints a line when each step begins.
     """
     console = stderr_console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

@@ -1,4 +1,4 @@
-"""What `kdedge train` and `kdedge distill` look up before they import torch, which takes seconds, and what follows."""
+"""Argument checks of `kdedge train` and `kdedge distill` before the slow torch import, and their next command."""
 
 import shlex
 from collections.abc import Sequence
@@ -23,20 +23,20 @@ def require_training(
     teachers: Sequence[str] = (),
     teacher_weights: Sequence[str] = (),
 ) -> None:
-    """Raise where what was typed leads nowhere.
+    """Validate the arguments of a training command.
 
     Args:
-        data: the pictures.
-        model: the network to train.
-        out: the run folder.
-        weights: the file of its first weights.
-        resume: whether to go on with a run, which has noted all else.
-        teachers: run folders, `.onnx` files or networks.
-        teacher_weights: files of the networks' weights.
+        data: Dataset location.
+        model: Name of the model to train.
+        out: Run folder.
+        weights: File of the initial weights.
+        resume: True to resume an existing run, which has recorded all other options.
+        teachers: Run folders, `.onnx` files or model names.
+        teacher_weights: Weights files of teachers given by name.
 
     Raises:
-        UsageError: there is no such network, run or file, or `out` is in the way.
-        DataError: there is no such folder of pictures; where `out` is in the way, also that it cannot train.
+        UsageError: A model, run or file does not exist, or `out` is not free.
+        DataError: The dataset does not exist. Also raised for an unusable dataset if `out` is not free.
     """
     if resume and is_run(out):
         read_run(out)
@@ -52,10 +52,10 @@ def require_training(
     for file in filter(None, (weights, *teacher_weights)):
         require_weights(Path(file))
     if is_run(out):
-        scan(data)  # what is wrong with the pictures comes first: whoever mistyped them is not helped by another --out
+        scan(data)  # report dataset errors first: another --out would not fix them
     require_free(out)
 
 
 def next_export(run: Path) -> str:
-    """What to type after a network that is to be shipped."""
+    """Return the export command as the next step for a trained student."""
     return f"Next: {shlex.join(['kdedge', 'export', str(run), '--quantize'])}"

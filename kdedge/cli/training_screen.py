@@ -1,4 +1,4 @@
-"""How a training run looks on the terminal."""
+"""Terminal output of training runs."""
 
 import os
 import shlex
@@ -27,39 +27,39 @@ _TESTED = {key.replace("val", "test"): f"test {title}" for key, title in _SHOWN.
 def train_with_progress(
     request: Request, out: Path, device: str, *, compiled: bool, resume: bool, following: Callable[[RunRecord], str]
 ) -> None:
-    """Run a training from start to end, or the rest of one, and print how it went (on stderr).
+    """Run or resume a training and print its progress to stderr.
 
     Args:
-        request: what the user asked for.
-        out: the run folder.
-        device: see `choose_compute`.
-        compiled: see `choose_compute`.
-        resume: whether to go on with a run.
-        following: says of the finished run what to type next.
+        request: Training options.
+        out: Run folder.
+        device: Device name; see `choose_compute`.
+        compiled: True to compile the models; see `choose_compute`.
+        resume: True to resume an existing run.
+        following: Returns the next command for a finished run.
     """
-    # Of several processes that train together, one speaks.
+    # With several training processes, only rank 0 prints.
     console = stderr_console(quiet=os.environ.get("RANK", "0") != "0")
     try:
         with Screen(console) as screen:
-            # A run that ended before its record was written begins anew.
+            # A run killed before its record was written starts over.
             begin = continue_run if resume and is_run(out) else start_run
             record = begin(request, out, screen, device, compiled=compiled)
     except KeyboardInterrupt:
         if is_run(out):
-            console.print("\nStopped by Ctrl-C. To go on from the last checkpoint:", soft_wrap=True)
+            console.print("\nStopped by Ctrl-C. To resume from the last checkpoint:", soft_wrap=True)
             console.print(_going_on(), soft_wrap=True)
         raise
     if record.result is None:
-        console.print("\nStopped by SIGTERM; a checkpoint is written. To go on exactly there:", soft_wrap=True)
+        console.print("\nStopped by SIGTERM after writing a checkpoint. To resume:", soft_wrap=True)
         console.print(_going_on(), soft_wrap=True)
         return
     _print_result(console, record, out)
-    if not console.quiet:  # the others may not see the run folder
+    if not console.quiet:  # other ranks may not have access to the run folder
         console.print(f"\n{following(record)}", soft_wrap=True)
 
 
 def _going_on() -> str:
-    """The command that continues this one."""
+    """Return the command that resumes this run."""
     command = [arg for arg in sys.argv[1:] if arg != "--resume"]
     processes = os.environ.get("LOCAL_WORLD_SIZE")
     start = ["kdedge"] if processes is None else ["torchrun", "--nproc-per-node", processes, "-m", "kdedge"]
@@ -67,7 +67,7 @@ def _going_on() -> str:
 
 
 class Screen(Audience):
-    """A live bar on a terminal; a line an epoch everywhere."""
+    """Training callback with a live progress bar on a terminal, and one line per epoch everywhere."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -101,25 +101,25 @@ class Screen(Audience):
         self._console.print(flagged("warning", warning), soft_wrap=True)
 
     def on_decode(self, done: int, total: int) -> None:
-        """Move the bar of the pictures that are read."""
+        """Update the progress bar of image decoding."""
         if self._decoding is None:
-            self._decoding = self._progress.add_task("reading pictures", total=total, note="")
+            self._decoding = self._progress.add_task("reading images", total=total, note="")
         self._progress.update(self._decoding, completed=done)
         if done == total:
             self._progress.remove_task(self._decoding)
             self._decoding = None
 
     def on_ask(self, done: int, total: int) -> None:
-        """Move the bar of the pictures that the teacher has answered about."""
+        """Update the progress bar of the teacher cache."""
         if self._asking is None:
-            self._asking = self._progress.add_task("asking the teacher", total=total, note="")
+            self._asking = self._progress.add_task("evaluating the teacher", total=total, note="")
         self._progress.update(self._asking, completed=done)
         if done == total:
             self._progress.remove_task(self._asking)
             self._asking = None
 
     def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int) -> None:
-        """Print what was decided, a line each."""
+        """Print the resolved plan, one line per setting."""
         if self._training is not None:  # the demo trains twice
             self._progress.remove_task(self._training)
         self._training, self._validation = None, ""
@@ -128,9 +128,9 @@ class Screen(Audience):
             self._console.print(f"{name:>9}  {value}", soft_wrap=True)
 
     def on_step(self, epoch: int, step: int, steps: int, parts: Tensor) -> None:
-        """Move the bar, with the epoch's mean losses so far."""
+        """Update the progress bar with the mean losses of the epoch."""
         if self._progress.disable or time.monotonic() - self._last_refresh < _REFRESH_S:
-            return  # reading the losses would wait for the device
+            return  # reading the losses would synchronize with the device
         self._last_refresh = time.monotonic()
         if self._training is None:
             self._training = self._progress.add_task("", total=steps * self._epochs, note="")
@@ -144,7 +144,7 @@ class Screen(Audience):
         )
 
     def on_epoch(self, metrics: dict[str, Any]) -> None:
-        """Print the epoch's line."""
+        """Print the summary line of the epoch."""
         self._validation = _figures(metrics)
         losses = "  ".join(f"{term} {metrics[f'loss_{term}']:.3f}" for term in self._terms)
         self._console.print(
@@ -172,13 +172,13 @@ def _print_result(console: Console, record: RunRecord, out: Path) -> None:
     for which, name in (("best", "best by validation"), ("last", "last")):
         metrics = rows[which]
         table.add_row(name, str(metrics["epoch"]), *(_figure(key, metrics.get(key)) for key in columns))
-    # Not the table's title: that would be broken into lines as short as the table.
+    # Not the table title, which would wrap at the table width.
     console.print(f"\n{out}, after {record.result['seconds'] / 60:.1f} minutes", soft_wrap=True)
     console.print(table)
 
 
 def _figure(key: str, value: float | None) -> str:
-    """A figure in its unit; a dash where an epoch has none, such as a correlation of maps that are all constant."""
+    """Format a metric with its unit, or a dash if it is undefined, such as the correlation of constant maps."""
     if value is None:
         return "–"
     return f"{value:.3f}" if key.endswith("pearson") else f"{100 * value:.2f} %"

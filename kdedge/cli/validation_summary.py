@@ -1,4 +1,4 @@
-"""What `kdedge validate` says at its end."""
+"""Summary of `kdedge validate`."""
 
 import shlex
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from kdedge_export.candidates import TITLES
 from kdedge_export.html.text import correlation
 from kdedge_export.metrics.calibration import Calibration
 from kdedge_export.metrics.confidence import Interval, unseen_share
-from kdedge_export.validate import ValidationReport, checklist
+from kdedge_export.validation import ValidationReport, checklist
 from kdedge_runtime.util.printable import printable
 
 __all__ = ["print_validation"]
@@ -22,7 +22,7 @@ WORST_CLASSES = 5
 
 
 def print_validation(validation: Validation) -> None:
-    """Print the tables, the checklist and where the report lies (the verdict on stdout, the rest on stderr)."""
+    """Print the checklist to stdout; print tables and the report path to stderr."""
     console = stderr_console()
     report = validation.report
     for note in report.notes:
@@ -44,7 +44,7 @@ def print_validation(validation: Validation) -> None:
 
 def _models(report: ValidationReport) -> Table:
     table = _table(f"{report.images:,} images: {report.data.description}", "size", "top-1", "agreement", "KL")
-    for title in ("map Pearson", "5th pct", "IoU", "ECE", "one image"):
+    for title in ("map Pearson", "5th pct", "IoU", "ECE", "latency"):
         table.add_column(title, justify="right")
     for role, facts in report.models.items():
         compared, calibrated = report.comparisons.get(role), report.calibration.get(role)
@@ -66,7 +66,7 @@ def _models(report: ValidationReport) -> Table:
 
 
 def _maps(report: ValidationReport) -> Table | None:
-    """What the maps are worth beside maps that know nothing of the model."""
+    """Build a table of the maps' localization and faithfulness, next to model-independent baselines."""
     places, faith = report.localisation, report.faithfulness
     if places is None and faith is None:
         return None
@@ -90,9 +90,12 @@ def _robustness(report: ValidationReport) -> Table | None:
     if report.robustness is None:
         return None
     table = _table(
-        f"{TITLES[report.shipped]}, on {report.robustness.images} disturbed images", "top-1", "agreement", "map Pearson"
+        f"{TITLES[report.shipped]}, robustness on {report.robustness.images} images",
+        "top-1",
+        "agreement",
+        "map Pearson",
     )
-    for title in ("own answer kept", "own map kept"):
+    for title in ("prediction unchanged", "map Pearson with clean"):
         table.add_column(title, justify="right")
     for row in report.robustness.rows:
         if row.role == report.shipped:
@@ -112,7 +115,7 @@ def _classes(report: ValidationReport) -> Table | None:
         return None
     role = report.shipped
     shown = report.classes[:WORST_CLASSES]
-    table = _table(f"{TITLES[role]}, the worst of {len(report.classes)} classes", "images", "top-1", "agreement")
+    table = _table(f"{TITLES[role]}, worst of {len(report.classes)} classes", "images", "top-1", "agreement")
     table.add_column("map Pearson", justify="right")
     for row in shown:
         pearson = row.map_pearson.get(role)
@@ -127,33 +130,36 @@ def _classes(report: ValidationReport) -> Table | None:
 
 
 def _print_meaning(console: Console, report: ValidationReport) -> None:
-    """What the figures do and do not say."""
-    console.print("[…]: 95 % interval over images; a bound is kept where its unfavourable end keeps it.")
+    """Print notes on how to interpret the figures."""
+    console.print(
+        "[…]: 95 % confidence interval over images. A bound holds if the unfavorable end of the interval keeps it."
+    )
     right = {role: facts.top1 for role, facts in report.models.items() if facts.top1 is not None}
     if "student" in right:
-        beside = f", its teacher on {100 * right['teacher']:.1f} %" if "teacher" in right else ""
+        beside = f", its teacher {100 * right['teacher']:.1f} %" if "teacher" in right else ""
         console.print(
-            "The checks are on what export and int8 keep of the student, "
-            f"which is right on {100 * right['student']:.1f} %{beside}."
+            "The checks compare the exported files with the student, whose accuracy is "
+            f"{100 * right['student']:.1f} %{beside}."
         )
     int8 = report.models.get("int8")
     if int8 is not None and int8.arithmetic is not None:
-        console.print(f"int8 is judged with {int8.arithmetic}, and timed with the kernels of this machine.")
+        console.print(f"int8 is evaluated with {int8.arithmetic}, and timed with the kernels of this machine.")
     if report.quick:
-        console.print("--quick: faithfulness and robustness were left out.")
+        console.print("--quick: faithfulness and robustness were skipped.")
     if report.origin == "fp32":
-        held = ", and the int8 file against it" if "int8" in report.models else ""
-        console.print(f"There is no PyTorch model: the fp32 file is judged by itself{held}.")
+        held = ", and the int8 file is compared with it" if "int8" in report.models else ""
+        console.print(f"There is no PyTorch model: the fp32 file is validated alone{held}.")
     compared = report.comparisons.get(report.shipped)
     if compared is not None and compared.agreement == 1.0:
         share = 100 * unseen_share(report.images)
         console.print(
-            f"No answer changed on {report.images:,} images: changes on up to {share:.3g} % of pictures may be unseen."
+            f"No prediction changed on {report.images:,} images. Changes on up to {share:.3g} % of images "
+            "may go unseen (95 %)."
         )
 
 
 def _calibrated(found: Calibration) -> str:
-    """Before and after the temperature, where there is one."""
+    """Format the calibration error before and after temperature scaling."""
     before = "" if found.temperature == 1.0 else f"{100 * found.ece_before:.1f}→"
     return f"{before}{100 * found.ece:.1f} %"
 
@@ -170,7 +176,7 @@ def _in_order(*of_names: Iterable[str]) -> list[str]:
 
 
 def _title(name: str) -> str:
-    titles: dict[str, str] = {"centre": "a guess at the centre", "random": "random maps", "edges": "edges (Sobel)"}
+    titles: dict[str, str] = {"centre": "guess at the center", "random": "random maps", "edges": "edges (Sobel)"}
     roles: dict[str, str] = {str(role): title for role, title in TITLES.items()}
     return titles.get(name) or roles[name]
 

@@ -1,4 +1,4 @@
-"""The settings of augmentation."""
+"""Augmentation settings."""
 
 from dataclasses import dataclass
 
@@ -6,32 +6,32 @@ from kdedge_runtime.errors import UsageError
 
 __all__ = ["Augmentation"]
 
-_LARGEST_ALPHA = 100  # where all pairs are mixed nearly half and half
+_LARGEST_ALPHA = 100  # at this value nearly all pairs are mixed half and half
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training images are varied; 0 or False leaves a part out.
+    """Augmentation of training images; 0 or False disables a part.
 
     Raises:
-        UsageError: a setting is outside its range.
+        UsageError: A setting is out of range.
     """
 
     shift: float = 0.125
-    """Largest shift along each axis, as a share of that side, 0 to 0.5; edges are filled with their mirror image."""
+    """Maximum shift along each axis as a fraction of that side, 0 to 0.5; padding is by reflection."""
     flip: bool = True
-    """Mirror half of the images; off where left and right differ, as on traffic signs."""
+    """Flip images horizontally with probability 0.5; disable it if left and right differ, as on traffic signs."""
     geometry: float = 0.0
-    """Strength of rotation, shear or zoom, 0 to 1: at 1, up to 30°, 0.3, or a factor of 1.3."""
+    """Strength of rotation, shear or zoom, 0 to 1; at 1 up to 30°, 0.3, or a factor of 1.3."""
     erase: float = 0.0
-    """Probability that a box of an image is replaced by noise, 0 to 1; 0.25 is usual."""
+    """Probability of Random Erasing, 0 to 1; typically 0.25."""
     mixup: float = 0.0
-    """Alpha of the Beta distribution of mixup's weights, 0 to 100; 0.2 is usual."""
+    """Alpha of the Beta distribution of mixup weights, 0 to 100; typically 0.2."""
     cutmix: float = 0.0
-    """Alpha of the Beta distribution of cutmix's areas, 0 to 100; 1 is usual."""
+    """Alpha of the Beta distribution of CutMix areas, 0 to 100; typically 1."""
 
     def __post_init__(self) -> None:
-        _require("shift", self.shift, 0.5, "a share of the image's side from 0 to 0.5", usual=0.125)
+        _require("shift", self.shift, 0.5, "a fraction of the image side from 0 to 0.5", usual=0.125)
         _require("geometry", self.geometry, 1.0, "a strength from 0 to 1", usual=0.5)
         _require("erase", self.erase, 1.0, "a probability from 0 to 1", usual=0.25)
         alpha = f"a Beta distribution's alpha from 0 to {_LARGEST_ALPHA}"
@@ -40,13 +40,13 @@ class Augmentation:
 
     @property
     def mixes(self) -> bool:
-        """Whether the images of a batch are mixed, and their targets with them."""
+        """True if mixup or CutMix is enabled."""
         return self.mixup > 0 or self.cutmix > 0
 
 
 def _require(name: str, value: float, largest: float, expected: str, *, usual: float) -> None:
-    if not 0 <= value <= largest:  # catches NaN too
+    if not 0 <= value <= largest:  # also catches NaN
         raise UsageError(
-            f"The augmentation's {name} is {value:g}. Expected {expected}. "
-            f"Write {name} = {usual:g}, or {name} = 0 to leave it out."
+            f"The augmentation setting {name} is {value:g}. Expected {expected}. "
+            f"Write {name} = {usual:g}, or {name} = 0 to disable it."
         )

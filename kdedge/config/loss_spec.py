@@ -1,4 +1,4 @@
-"""A loss as users write it: `ce:0.1,kd:0.9,mapall:20` on the command line, a table in a TOML file."""
+"""Syntax of losses: `ce:0.1,kd:0.9,mapall:20` on the command line, a table in a recipe file."""
 
 import difflib
 from dataclasses import dataclass, field
@@ -16,39 +16,39 @@ LARGEST = 1e9
 
 @dataclass(frozen=True)
 class Loss:
-    """A weighted sum of terms."""
+    """Weighted sum of loss terms."""
 
     weights: dict[str, float | None]
-    """Term name to weight; None for one that is measured before training."""
+    """Mapping from term name to weight; None for a weight that is measured before training."""
     settings: dict[str, dict[str, float | int]] = field(default_factory=dict)
-    """What is set of a term besides its weight."""
+    """Settings of terms besides their weights."""
 
 
 def parse_loss(text: str) -> Loss:
-    """Read a weighted sum such as `ce:0.1,kd:0.9,mapall:20`; a term without a weight has its usual one.
+    """Parse a weighted sum such as `ce:0.1,kd:0.9,mapall:20`; a term without a weight gets its default.
 
     Raises:
-        UsageError: a term is unknown or named twice, or a weight is not a number above zero.
+        UsageError: A term is unknown or repeated, or a weight is not a number above zero.
     """
     weights: dict[str, float | None] = {}
     for part in text.split(","):
         name, _, weight = (piece.strip() for piece in part.partition(":"))
         _require_term(name, repr(text))
         if name in weights:
-            raise UsageError(f"The loss {text!r} names {name!r} twice. Expected every term once.")
+            raise UsageError(f"The loss {text!r} contains {name!r} twice. Expected every term once.")
         weights[name] = _weight(weight, name, repr(text)) if weight else TERMS[name].weight
     return Loss(weights)
 
 
 def read_loss(table: Any, where: str) -> Loss:
-    """Read the table `[loss]` of a recipe file: `kd = 0.9`, or `mapall = { weight = 20, classes = 16 }`.
+    """Read the table `[loss]` of a recipe: `kd = 0.9`, or `mapall = { weight = 20, classes = 16 }`.
 
     Args:
-        table: as it comes out of TOML.
-        where: what to call it in an error.
+        table: Value from the TOML file.
+        where: Location for error messages.
 
     Raises:
-        UsageError: a term or setting is unknown, or a value is not a number above zero.
+        UsageError: A term or setting is unknown, or a value is not a number above zero.
     """
     if not isinstance(table, dict) or not table:
         raise UsageError(f"{where} must be a table of terms, such as ce = 0.1 and kd = 0.9.")
@@ -65,13 +65,13 @@ def read_loss(table: Any, where: str) -> Loss:
                 near = difflib.get_close_matches(option, [*defaults, "weight"], n=1)
                 hint = f" Did you mean {near[0]}?" if near else ""
                 raise UsageError(
-                    f"{where}: term {name!r} has no setting {option!r}.{hint} It has: "
+                    f"{where}: term {name!r} has no setting {option!r}.{hint} Valid settings: "
                     f"{', '.join(['weight', *defaults])}."
                 )
             kind = type(defaults[option])
             if not _is_number(number) or not 0 < number < LARGEST or kind(number) != number:
                 whole = "a whole number" if kind is int else "a number"
-                raise UsageError(f"{where}: {option} of term {name!r} must be {whole} above zero, got {number!r}.")
+                raise UsageError(f"{where}: {option} of term {name!r} must be {whole} above zero; got {number!r}.")
             settings.setdefault(name, {})[option] = kind(number)
     return Loss(weights, settings)
 
@@ -80,7 +80,7 @@ def _require_term(name: str, where: str) -> None:
     if name not in TERMS:
         near = difflib.get_close_matches(name, TERMS, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise UsageError(f"Unknown loss term {name!r} in {where}.{hint} The terms are: {', '.join(TERMS)}.")
+        raise UsageError(f"Unknown loss term {name!r} in {where}.{hint} Valid terms: {', '.join(TERMS)}.")
 
 
 def _weight(value: Any, name: str, where: str) -> float:

@@ -1,4 +1,4 @@
-"""Recipe files: the settings of a run that are worth keeping, in TOML.
+"""Recipe files: reusable training settings in TOML.
 
 ```toml
 steps = 4000            # or epochs = 240
@@ -34,11 +34,11 @@ __all__ = ["Settings", "load_settings", "recipe_text", "shipped_recipes"]
 
 @dataclass(frozen=True)
 class Settings:
-    """What a recipe file says; None leaves the choice to the data and the device."""
+    """Contents of a recipe file; None means chosen from the data and the device."""
 
     loss: Loss
     steps: int | None = None
-    """How long to train, where `epochs` is not given."""
+    """Training length in steps, if `epochs` is not set."""
     epochs: int | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
@@ -62,15 +62,15 @@ _MAY_BE_ZERO = ("weight_decay", "warmup_fraction")
 
 
 def shipped_recipes() -> list[str]:
-    """The names of the recipes that come with the package."""
+    """Return the names of the bundled recipes."""
     return sorted(path.name.removesuffix(".toml") for path in _shipped().iterdir() if path.name.endswith(".toml"))
 
 
 def recipe_text(name: str) -> str:
-    """A recipe that comes with the package, by name, or a file, as it is written.
+    """Return the text of a bundled recipe, by name, or of a recipe file.
 
     Raises:
-        UsageError: there is no such recipe.
+        UsageError: The recipe does not exist.
     """
     if name.endswith(".toml"):
         try:
@@ -86,10 +86,10 @@ def recipe_text(name: str) -> str:
 
 
 def load_settings(name: str) -> Settings:
-    """Read a recipe, see `recipe_text`.
+    """Read a recipe by name or path; see `recipe_text`.
 
     Raises:
-        UsageError: there is no such recipe, or it holds something unknown or impossible.
+        UsageError: The recipe does not exist, or has unknown keys or invalid values.
     """
     text = recipe_text(name)
     try:
@@ -105,7 +105,7 @@ def _settings(values: dict[str, Any], name: str) -> Settings:
         raise UsageError(f"The recipe {name} has no table [loss]. Expected one, such as ce = 0.1 and kd = 0.9.")
     numbers = {key: _number(values[key], key, kind, name) for key, kind in _KINDS.items() if key in values}
     if "steps" in numbers and "epochs" in numbers:
-        raise UsageError(f"The recipe {name} gives both steps and epochs. Expected one of them.")
+        raise UsageError(f"The recipe {name} sets both steps and epochs. Expected one of them.")
     return Settings(
         loss=read_loss(values["loss"], f"[loss] of the recipe {name}"),
         layers=_layers(values.get("layers", {}), name),
@@ -139,7 +139,7 @@ def _number(value: Any, key: str, kind: type, name: str) -> Any:
     if not fits:
         above = "of zero or more" if key in _MAY_BE_ZERO else "above zero"
         raise UsageError(
-            f"The recipe {name} says {key} = {value!r}. Expected {'a whole' if kind is int else 'a'} number "
+            f"The recipe {name} has {key} = {value!r}. Expected {'a whole' if kind is int else 'a'} number "
             f"{above} and below {most:g}."
         )
     return kind(value)
@@ -150,7 +150,7 @@ def _require_known(values: Mapping[str, Any], known: list[str], where: str) -> N
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
-            raise UsageError(f"{where} has an unknown key {key!r}.{hint} It may hold: {', '.join(known)}.")
+            raise UsageError(f"{where} has an unknown key {key!r}.{hint} Valid keys: {', '.join(known)}.")
 
 
 def _shipped() -> Any:

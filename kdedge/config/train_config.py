@@ -1,4 +1,4 @@
-"""What the user asked for, and the recipe that follows from it."""
+"""Training options and the plan derived from them."""
 
 import dataclasses
 import hashlib
@@ -13,24 +13,24 @@ from kdedge_runtime.errors import UsageError
 __all__ = ["Plan", "Request", "plan_for"]
 
 DEFAULT_STEPS = 4000
-"""Of a recipe that says nothing."""
+"""Training length of a recipe that sets none, in steps."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for; None leaves the choice to the data and the device.
+    """Training options; None means chosen from the data and the device.
 
     Raises:
-        UsageError: options contradict each other, or a number is none.
+        UsageError: Options contradict each other, or a number is out of range.
     """
 
     data: str
     model: str
-    """The network to train: the teacher in `kdedge train`, the student in `kdedge distill`."""
+    """Model to train: the teacher in `kdedge train`, the student in `kdedge distill`."""
     teacher: tuple[str, ...] = ()
-    """Run folders, `.onnx` files, or networks with weights; several teach together."""
+    """Run folders, `.onnx` files, or model names with weights; several form an ensemble."""
     teacher_weights: tuple[str, ...] = ()
-    """Of the teachers that are networks, in their order."""
+    """Weights files of the teachers given by model name, in their order."""
     weights: str | None = None
     init: Literal["teacher"] | None = None
     recipe: str | None = None
@@ -48,28 +48,31 @@ class Request:
 
     def __post_init__(self) -> None:
         for option, value, usual in (("lr", self.lr, 0.05), ("temperature", self.temperature, 4)):
-            if value is not None and not 0 < value < LARGEST:  # catches NaN too
+            if value is not None and not 0 < value < LARGEST:  # also catches NaN
                 raise UsageError(
                     f"--{option} is {value:g}. Expected a number above zero and below {LARGEST:g}, such as {usual:g}."
                 )
         if self.weights is not None and self.init is not None:
-            raise UsageError(f"The student cannot start both from {self.weights} and from its teacher. Leave one out.")
+            raise UsageError(
+                f"The student cannot be initialized from both {self.weights} and its teacher. Remove --weights "
+                "or --init."
+            )
 
     @classmethod
     def from_record(cls, given: dict[str, Any]) -> "Request":
-        """The request that `given` turned into JSON values."""
+        """Restore a request from the JSON values of `given`."""
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
         values.pop("recipe_sha256", None)
         return cls(**values)
 
     @property
     def kind(self) -> Literal["train", "distill"]:
-        """The verb."""
+        """Name of the command."""
         return "distill" if self.teacher else "train"
 
     @property
     def given(self) -> dict[str, Any]:
-        """The options that are not left open, as JSON values; of a recipe what it says, as a hash."""
+        """Explicit options as JSON values, with a hash of the recipe's text."""
         values: dict[str, Any] = {
             name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
         }
@@ -80,32 +83,32 @@ class Request:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is settled before the pictures are read; the length of training and some weights may follow."""
+    """Settings resolved before images are read; training length and measured weights may follow."""
 
     recipe: str
-    """Name or file of the settings."""
+    """Name or file of the recipe."""
     settings: Settings
-    """With the user's own options in place."""
+    """Settings with the user's options applied."""
     loss: Loss
     batch_size: int
     learning_rate: float
 
     @property
     def steps(self) -> int:
-        """How long to train, where no epochs are asked for."""
+        """Training length in steps, if no epochs are set."""
         return self.settings.steps or DEFAULT_STEPS
 
 
 def plan_for(request: Request, images: int, classes: int) -> Plan:
-    """The settings of a run on so many training pictures of so many classes.
+    """Resolve the settings of a run for the given number of training images and classes.
 
     Raises:
-        UsageError: the recipe or the loss cannot be read.
+        UsageError: The recipe or the loss cannot be read.
     """
     name = request.recipe or ("labels" if request.kind == "train" else choose_recipe(images / classes))
     settings = load_settings(name)
     batch_size = min(request.batch_size or settings.batch_size or choose_batch_size(images), images)
-    # Trained weights are adapted gently; random ones take the literature's rate, scaled with the batch.
+    # Pretrained weights are fine-tuned gently; random ones use the literature's rate, scaled with the batch size.
     rate = (0.01 if request.weights else 0.1) * batch_size / 128
     augmentation = settings.augmentation
     if request.flip is not None:

@@ -1,4 +1,4 @@
-"""The settings of a training run."""
+"""Resolved settings of a training run."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,32 +10,32 @@ __all__ = ["Recipe"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what a run does with its data."""
+    """All settings that determine the result of a run on its data."""
 
     epochs: int
     batch_size: int
-    """Pictures a step, over all processes."""
+    """Images per step, over all processes."""
     learning_rate: float
-    """Peak, of SGD with Nesterov momentum 0.9, after a linear warm-up and before a cosine down to zero."""
+    """Peak learning rate of SGD with Nesterov momentum 0.9, with linear warmup and cosine decay to zero."""
     loss: dict[str, float]
-    """Term name to weight, see `kdedge.losses.TERMS`."""
+    """Mapping from term name to weight, see `kdedge.losses.TERMS`."""
     settings: dict[str, dict[str, float | int]] = field(default_factory=dict)
-    """What is set of a term besides its weight."""
+    """Settings of terms besides their weights."""
     measured: tuple[str, ...] = ()
-    """Terms whose weights were found by measurement: another seed finds others."""
+    """Terms whose weights were measured; they vary with the seed."""
     layers: dict[str, str] = field(default_factory=dict)
-    """The layers that `at` and `hint` compare: the student's module path to the teacher's; empty: found."""
+    """Layers compared by `at` and `hint`, student module path to teacher module path; empty to find them."""
     temperature: float = 4.0
     weight_decay: float = 5e-4
     warmup_fraction: float = 0.1
-    """Share of all steps in which the learning rate rises."""
+    """Fraction of all steps with a rising learning rate."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     cached_views: int = 0
-    """How many views of a picture the teacher is asked about, once for all runs; 0: about a new one every epoch."""
+    """Number of cached views per image for the teacher; 0 evaluates the teacher in every epoch."""
     seed: int = 0
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> "Recipe":
-        """The recipe that `dataclasses.asdict` turned into JSON values."""
+        """Restore a recipe from the JSON values of `dataclasses.asdict`."""
         augmentation, measured = Augmentation(**record["augmentation"]), tuple(record["measured"])
         return cls(**record | {"augmentation": augmentation, "measured": measured})

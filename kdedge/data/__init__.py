@@ -1,9 +1,9 @@
-"""From labelled pictures, wherever they are stored, to arrays.
+"""Datasets of labeled images in any storage, loaded as arrays.
 
 ```
-scan(DATA)  what there is: a folder, a data set of torchvision, or shards      Collection of Samples
-load        all of it in memory, where it fits                                 Dataset
-Stream      batches in any order from worker processes, where it does not      Iterator[Tensor]
+scan(DATA)  index of a folder, a torchvision dataset, or shards                Collection of Samples
+load        the whole dataset in memory, if it fits                            Dataset
+Stream      batches in any order from worker processes otherwise               Iterator[Tensor]
 ```
 """
 

@@ -1,8 +1,8 @@
-"""Where the object is in each picture: boxes from a table, or masks from a folder of pictures.
+"""Object annotations: boxes from a table, or masks from a folder of images.
 
 ```
-boxes.csv       file,x1,y1,x2,y2    a line a box, in px of the upright picture; `file` as in reports: val/cat/1.jpg
-masks/          val/cat/1.png       a picture for each picture, not black on the object
+boxes.csv       file,x1,y1,x2,y2    one box per line, in px of the upright image; `file` as in reports: val/cat/1.jpg
+masks/          val/cat/1.png       one mask per image, not black on the object
 ```
 """
 
@@ -24,27 +24,26 @@ from kdedge_runtime.util.images import PICTURE_SUFFIXES, open_picture, upright_s
 __all__ = ["BOXES", "boxes_beside", "object_masks", "read_boxes"]
 
 BOXES = "boxes.csv"
-"""The table's name where it lies in the data set's folder."""
+"""Name of the box table in the dataset folder."""
 _COLUMNS = ("file", "x1", "y1", "x2", "y2")
 
 Mask = NDArray[np.bool_]
 
 
 def boxes_beside(source: str) -> Path | None:
-    """The table of boxes that a data set brings along: in its folder, or in the one around it."""
+    """Return the box table in the dataset folder or its parent, if it exists."""
     folder = Path(source)
     places = (folder / BOXES, folder.parent / BOXES) if folder.is_dir() else ()
     return next((place for place in places if place.is_file()), None)
 
 
 def read_boxes(path: Path) -> dict[str, list[tuple[float, float, float, float]]]:
-    """Boxes as left, top, right, bottom in px, by the name of their picture.
+    """Read boxes as (left, top, right, bottom) in px, by image name.
 
-    Published tables hold boxes that rounding has left without any height or width: nothing can point there, so they are
-    left out.
+    Boxes without height or width, which rounding leaves in published tables, are skipped.
 
     Raises:
-        DataError: a column is missing, or a line holds no box.
+        DataError: A column is missing, or a line is not a box.
     """
     boxes: dict[str, list[tuple[float, float, float, float]]] = {}
     with path.open(newline="", encoding="utf-8-sig") as lines:
@@ -63,7 +62,7 @@ def read_boxes(path: Path) -> dict[str, list[tuple[float, float, float, float]]]
                 ) from error
             if not (left <= right and top <= bottom):
                 raise DataError(
-                    f"{path}, line {table.line_num}: a box that ends before it begins. "
+                    f"{path}, line {table.line_num}: the box ends before it begins. "
                     "Expected x1 < x2 and y1 < y2, in px."
                 )
             if left < right and top < bottom:
@@ -74,20 +73,20 @@ def read_boxes(path: Path) -> dict[str, list[tuple[float, float, float, float]]]
 def object_masks(
     where: Path, samples: Sequence[Sample], spec: ImageInput, progress: Callable[[int, int], None] = lambda *_: None
 ) -> list[Mask | None]:
-    """The object of each picture as the model sees it: bool `[H, W]` at the model's size, None where it is unknown.
+    """Return the object mask of each image at the model's input size, bool `[H, W]`, or None if unknown.
 
     Args:
-        where: a table of boxes or a folder of masks, as above.
-        samples: the pictures.
-        spec: the model's input.
-        progress: told after every picture.
+        where: Table of boxes or folder of masks, as above.
+        samples: Images.
+        spec: Input of the model.
+        progress: Called after every image.
 
     Raises:
-        DataError: the table is damaged, or nothing is known of any of the pictures.
+        DataError: The table is damaged, or none of the images is annotated.
     """
     if not where.exists():
         raise DataError(
-            f"There is no {where}. Expected a table {','.join(_COLUMNS)} or a folder of masks: --boxes FILE."
+            f"{where} does not exist. Expected a table {','.join(_COLUMNS)} or a folder of masks: --boxes FILE."
         )
     masks: list[Mask | None] = []
     boxes = {} if where.is_dir() else read_boxes(where)
@@ -96,8 +95,8 @@ def object_masks(
         progress(done, len(samples))
     if all(mask is None for mask in masks):
         raise DataError(
-            f"{where} knows none of the {len(samples):,} pictures, {samples[0].name} for one. "
-            "Expected the names of pictures as they lie in the data set, such as that."
+            f"{where} has annotations for none of the {len(samples):,} images, such as {samples[0].name}. "
+            "Expected image names relative to the dataset, as in this example."
         )
     return masks
 
@@ -118,7 +117,7 @@ def _painted(folder: Path, sample: Sample, spec: ImageInput) -> Mask | None:
     if path is None:
         return None
     with open_picture(str(path)) as opened:
-        # The numbers of a palette are classes; 0 is none of them.
+        # Palette indices are classes; 0 is the background.
         values = np.asarray(opened if opened.mode == "P" else opened.convert("RGB"))
     painted = (values if values.ndim == 2 else values.max(axis=2)) > 0
     rgb = np.asarray(Image.fromarray(painted).convert("RGB"))

@@ -1,4 +1,4 @@
-"""One picture of a data set, wherever it is stored."""
+"""Image of a dataset, independent of its storage."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -14,29 +14,31 @@ __all__ = ["FileSample", "Sample", "file_stamp"]
 
 @dataclass(frozen=True, slots=True)
 class Sample(ABC):
-    """A picture that can be opened again and again, from any thread or process."""
+    """Image that can be opened repeatedly, from any thread or process."""
 
     name: str
-    """Where it is in its data set, such as `train/cat/1.jpg`: unique there, and the same on every machine. Sides are
-    divided and subsets drawn by it, and reports show it. `str(sample)` says where it is on this machine."""
+    """Path within the dataset, such as `train/cat/1.jpg`, unique and equal on every machine.
+
+    It determines splits and subsets, and is shown in reports. `str(sample)` is the location on this machine.
+    """
 
     @abstractmethod
     def open(self) -> Image.Image:
-        """Read the header; pixels may follow later.
+        """Open the image and read its header; pixels may be read later.
 
         Raises:
-            UnreadablePicture: there is no picture.
+            UnreadablePicture: The image does not exist or is not an image.
         """
 
     @abstractmethod
     def stamp(self) -> str:
-        """What changes when the stored picture does, as far as can be told without reading it."""
+        """Return a string that changes with the stored image, as far as possible without reading it."""
 
     def read(self) -> Picture:
-        """Decode the picture.
+        """Decode the image.
 
         Raises:
-            UnreadablePicture: there is no picture, or it is damaged.
+            UnreadablePicture: The image does not exist or is damaged.
         """
         with self.open() as opened:
             return decode_picture(opened, str(self))
@@ -44,29 +46,29 @@ class Sample(ABC):
 
 @dataclass(frozen=True, slots=True)
 class FileSample(Sample):
-    """A picture in a file of its own."""
+    """Image stored as a file."""
 
     path: str
 
     @classmethod
     def below(cls, root: Path, path: Path) -> "FileSample":
-        """The sample at `path`, named after its place below `root`."""
+        """Create a sample for `path`, named relative to `root`."""
         return cls(written(path.relative_to(root).as_posix()), str(path))
 
     def __str__(self) -> str:
         return self.path
 
     def open(self) -> Image.Image:
-        """See `Sample.open`."""
+        """Open the image; see `Sample.open`."""
         return open_picture(self.path)
 
     def stamp(self) -> str:
-        """See `Sample.stamp`."""
+        """Return size and modification time; see `Sample.stamp`."""
         return file_stamp(self.path)
 
 
 def file_stamp(path: str) -> str:
-    """Size and time of change of a file; nothing for one that is not there."""
+    """Return size and modification time of a file, or an empty string if it does not exist."""
     try:
         stat = Path(path).stat()
     except OSError:

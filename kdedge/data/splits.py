@@ -1,4 +1,4 @@
-"""Choosing pictures by a hash of their names: equal on every machine, stable when files are added."""
+"""Splits and subsets by a hash of image names: equal on every machine, stable when files are added."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,16 +9,16 @@ from kdedge.data.samples import Sample
 __all__ = ["UNLABELLED", "Split", "hashed_halves", "lowest_ranked"]
 
 UNLABELLED = -1
-"""The target of a picture whose class is unknown."""
+"""Target of an image whose class is unknown."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Pictures and their classes, aligned."""
+    """Images with their classes."""
 
     samples: tuple[Sample, ...] = ()
     targets: tuple[int, ...] = ()
-    """Index into the labels, or `UNLABELLED`."""
+    """Class indices, or `UNLABELLED`."""
 
     def __post_init__(self) -> None:
         if len(self.samples) != len(self.targets):
@@ -28,20 +28,20 @@ class Split:
         return len(self.samples)
 
     def pairs(self) -> Iterator[tuple[Sample, int]]:
-        """Each picture with its class."""
+        """Iterate over pairs of image and class."""
         return zip(self.samples, self.targets, strict=True)
 
     def take(self, indices: Iterable[int]) -> "Split":
-        """The pictures at these places, in this order."""
+        """Select the images at these indices, in this order."""
         chosen = list(indices)
         return Split(tuple(self.samples[i] for i in chosen), tuple(self.targets[i] for i in chosen))
 
 
 def hashed_halves(split: Split, *, val_fraction: float, seed: int) -> tuple[Split, Split]:
-    """Divide pictures into training and validation by a hash of each name, both in the order that they come in.
+    """Split images into training and validation by a hash of each name, both in the original order.
 
-    A picture's side depends on its own name only, so adding files never moves the others; the exception is a
-    class so small that one side would stay empty, which then gets the picture nearest to the border.
+    An image's split depends only on its name, so adding files never moves the others. The exception is a class so small
+    that one split would be empty: it receives the image closest to the threshold.
     """
     ranks = _ranks(split, seed)
     train: list[int] = []
@@ -63,7 +63,7 @@ def hashed_halves(split: Split, *, val_fraction: float, seed: int) -> tuple[Spli
 
 
 def lowest_ranked(split: Split, *, per_class: int, seed: int) -> Split:
-    """At most so many pictures of each class, drawn by a hash of their names; a small draw is part of a larger one."""
+    """Select at most `per_class` images of each class by a hash of their names; smaller selections are nested."""
     ranks = _ranks(split, seed)
     drawn = [index for members in _by_target(split) for index in sorted(members, key=ranks.__getitem__)[:per_class]]
     return split.take(sorted(drawn))
@@ -81,5 +81,5 @@ def _ranks(split: Split, seed: int) -> Sequence[float]:
 
 
 def _rank(name: str) -> float:
-    """A number in [0, 1) that looks random."""
+    """Hash a name to a uniform number in [0, 1)."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48

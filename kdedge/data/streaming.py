@@ -1,4 +1,4 @@
-"""Pictures that do not fit in memory, decoded by worker processes in the order that training asks for."""
+"""Streaming of images that do not fit in memory, decoded by worker processes in training order."""
 
 import atexit
 import hashlib
@@ -28,40 +28,39 @@ from kdedge_runtime.util.images import UnreadablePicture
 __all__ = ["Stream", "cores", "fits", "most_that_fit"]
 
 _SHARE_OF_MEMORY = 0.5
-"""The other half is for the model, its activations and everybody else."""
+"""Fraction of the memory for images; the rest is for the model, its activations and other processes."""
 _LEFT_TO_MAIN = (signal.SIGINT, signal.SIGTERM)
-"""Ctrl-C and service managers signal the whole process group."""
+"""Signals left to the main process; Ctrl-C and service managers signal the whole process group."""
 
 
 def most_that_fit(spec: ImageInput, memory_bytes: int) -> int:
-    """How many pictures, decoded at the model's size, take at most half of the memory."""
+    """Return the number of images at the model's input size that fit in half of the memory."""
     return int(_SHARE_OF_MEMORY * memory_bytes) // (spec.height * spec.width * 3)
 
 
 def fits(count: int, spec: ImageInput, memory_bytes: int) -> bool:
-    """Whether so many pictures, decoded at the model's size, take at most half of the memory."""
+    """Return True if this number of images at the model's input size fits in half of the memory."""
     return count <= most_that_fit(spec, memory_bytes)
 
 
 class Stream:
-    """The pictures of a split, decoded anew whenever they are asked for, as `kdedge.data.decoding` would.
+    """Images of a split, decoded on every access exactly as by `kdedge.data.decoding`.
 
-    Worker processes start with the first batch and stay for the next epochs, until the stream is closed or the program
-    ends.
+    Worker processes start with the first batch and persist over epochs, until the stream is closed or the program ends.
     """
 
     def __init__(self, split: Split, spec: ImageInput, *, workers: int | None = None) -> None:
-        """Prepare to read; nothing is opened yet.
+        """Initialize the stream; nothing is opened yet.
 
         Args:
-            split: the pictures and their classes.
-            spec: the model's input.
-            workers: decoding processes; None takes one for each core that this process may use.
+            split: Images and their classes.
+            spec: Input of the model.
+            workers: Number of decoding processes; None takes one per available core.
         """
         self.targets: Integers = np.array(split.targets, dtype=np.int64)
-        """`[N]`, index into the labels."""
+        """Class indices `[N]`."""
         self.side = (spec.height, spec.width)
-        """In px."""
+        """Height and width in px."""
         self._order = _Order(split)
         self._spec = spec
         self._workers = workers or cores()
@@ -72,7 +71,7 @@ class Stream:
 
     @property
     def sha256(self) -> str:
-        """Of how pictures are cut and scaled, and of the names, sizes and times of the files, in their order."""
+        """SHA-256 of the resizing rule and of the names, sizes and modification times of the files, in order."""
         spec = self._spec
         digest = hashlib.sha256(f"{self.side} {spec.resize} {spec.crop_fraction} {spec.interpolation}\n".encode())
         for sample in self._order.split.samples:
@@ -81,45 +80,44 @@ class Stream:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What reports call the pictures."""
+        """Names of the images in reports."""
         return tuple(sample.name for sample in self._order.split.samples)
 
     def batches(self, order: Sequence[Sequence[int]]) -> Iterator[Tensor]:
-        """Decode batches of pictures, ahead of their use and in exactly this order; one such iteration at a time.
+        """Decode batches of images ahead of time, in exactly this order; only one iteration may be active.
 
         Args:
-            order: the indices of each batch. A picture may come several times, or not at all.
+            order: Image indices of each batch. An image may occur several times or not at all.
 
         Yields:
-            uint8 RGB `[n, H, W, 3]` on the CPU, in pinned memory where there is CUDA.
+            uint8 RGB `[n, H, W, 3]` on the CPU, in pinned memory if CUDA is available.
 
         Raises:
-            DataError: a picture cannot be read.
-            KdedgeError: a worker is gone.
+            DataError: An image cannot be read.
+            KdedgeError: A worker process has died.
         """
         self._order.batches = order
         try:
             for batch in self._begun():
                 if isinstance(batch, str):
-                    raise DataError(
-                        f"{batch} Put the same file back and go on with --resume, or start again without it."
-                    )
+                    raise DataError(f"{batch} Restore the file and continue with --resume, or start again without it.")
                 yield batch
-        except (RuntimeError, OSError, EOFError) as error:  # torch has no type of its own for a worker that is gone
+        except (RuntimeError, OSError, EOFError) as error:  # torch has no exception type for a dead worker
             self.close()
             raise KdedgeError(
-                f"A process that decodes pictures has ended ({error}). Most often memory has run out, /dev/shm in "
-                "containers: give more of it (docker run --shm-size=8g), or use smaller batches."
+                f"A decoding process has died ({error}). The usual cause is lack of memory, or of /dev/shm in "
+                "containers: increase it (docker run --shm-size=8g), or use smaller batches."
             ) from error
         except DataError:
             self.close()
             raise
 
     def close(self) -> None:
-        """End the workers; more batches would start others."""
+        """Stop the workers; further batches start new ones."""
         loader, self._loader = self._loader, None
         if loader is not None and loader._iterator is not None:
-            # Dropping it would do, but for reference cycles: then torch waits five seconds for each worker.
+            # Dropping the iterator would suffice without reference cycles; with them torch waits five seconds per
+            # worker.
             loader._iterator._shutdown_workers()  # type: ignore[attr-defined]
 
     def _begun(self) -> Iterator[Tensor | str]:
@@ -127,23 +125,23 @@ class Stream:
             return iter(self._loader)
         self._loader = DataLoader(
             _Decoder(self._spec),
-            batch_size=None,  # an item is a batch already
+            batch_size=None,  # an item is already a batch
             sampler=self._order,
             num_workers=self._workers,
             multiprocessing_context=_context(),
             worker_init_fn=_begin_worker,
             persistent_workers=True,
             pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # the global one, which training draws from, stays as it is
+            generator=torch.Generator(),  # keeps the global generator, which training uses, unchanged
         )
         iterator = iter(self._loader)
-        # What torch has registered to be done at exit, just now, would wait for each worker as well.
+        # Registered after torch's own exit handler, which would wait for each worker as well.
         atexit.register(_close, weakref.ref(self))
         return iterator
 
 
 class _Order:
-    """What the workers are to decode next. They get samples and not indices, so that none has to hold all names."""
+    """Sampler of the next batches. It yields samples instead of indices, so that workers need not hold all names."""
 
     def __init__(self, split: Split) -> None:
         self.split = split
@@ -155,13 +153,13 @@ class _Order:
 
 
 class _Decoder(Dataset[Tensor | str]):
-    """What a worker does."""
+    """Dataset that decodes batches in a worker."""
 
     def __init__(self, spec: ImageInput) -> None:
         self.spec = spec
 
     def __getitem__(self, samples: Sequence[Sample]) -> Tensor | str:
-        """A batch, or what is wrong with a picture: of an exception torch would show the worker's traceback."""
+        """Return a batch, or an error message: for an exception torch would print the worker's traceback."""
         images = np.empty((len(samples), self.spec.height, self.spec.width, 3), dtype=np.uint8)
         for row, sample in enumerate(samples):
             try:
@@ -172,10 +170,10 @@ class _Decoder(Dataset[Tensor | str]):
 
 
 def _begin_worker(_: int) -> None:
-    """Leave it to the main process when to end, but do not outlive it."""
+    """Ignore signals that the main process handles, and exit when it dies."""
     for number in _LEFT_TO_MAIN:
         signal.signal(number, signal.SIG_IGN)
-    # torch's own watch takes the server that forks the workers for the main process.
+    # torch's own watchdog mistakes the fork server for the main process.
     threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
 
 
@@ -190,13 +188,13 @@ def _close(stream: Callable[[], Stream | None]) -> None:
 
 
 def _context() -> BaseContext:
-    """Processes that do not begin as a copy of this one, whose threads may hold locks at that moment."""
+    """Return a multiprocessing context without plain fork, which could copy locks held by threads."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # torch is imported once, not by every worker
-    resource_tracker.ensure_running()  # started by the server's start, it would let the signals through again
-    # Workers inherit what is blocked: ignoring it in their first line, a Ctrl-C could come before.
+    context.set_forkserver_preload([__name__])  # imports torch once instead of in every worker
+    resource_tracker.ensure_running()  # if the fork server started it, it would unblock the signals
+    # Workers inherit the blocked signals; ignoring them only on startup would leave a gap.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_MAIN)
     try:
         forkserver.ensure_running()
@@ -206,5 +204,5 @@ def _context() -> BaseContext:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return the number of cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

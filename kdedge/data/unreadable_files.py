@@ -1,4 +1,4 @@
-"""Everything that is wrong with the files of a data set, gathered into one warning."""
+"""Report of all unusable files of a dataset, as one warning."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,22 +15,22 @@ _NAMES_SHOWN = 2
 
 
 class Skipped(NamedTuple):
-    """A file that takes no part, and why."""
+    """Skipped file with the reason."""
 
     name: str
-    """As `Sample.name`."""
+    """Name as in `Sample.name`."""
     reason: Reason
 
 
 @dataclass(frozen=True)
 class Problems:
-    """What to tell the user about the files; two of them add up."""
+    """Unusable files of a dataset; reports can be added."""
 
     checked: int = 0
-    """Files looked at, sound ones included."""
+    """Number of files checked, including readable ones."""
     skipped: tuple[Skipped, ...] = ()
     grey: tuple[str, ...] = ()
-    """Names of pictures with a single grey channel: kept, with R = G = B."""
+    """Names of single-channel grayscale images, which are kept with R = G = B."""
 
     def __add__(self, other: "Problems") -> "Problems":
         return Problems(self.checked + other.checked, self.skipped + other.skipped, self.grey + other.grey)
@@ -39,9 +39,9 @@ class Problems:
         return bool(self.skipped or self.grey)
 
     def __str__(self) -> str:
-        """One line: `2 of 90 files: 1 truncated (a.jpg), skipped; 1 greyscale, read as grey RGB`."""
+        """Format as one line: `2 of 90 files: 1 truncated (a.jpg), skipped; 1 grayscale, read as RGB`."""
         if not self:
-            return f"{self.checked:,} files, all sound"
+            return f"{self.checked:,} files, all readable"
         by_reason: dict[Reason, list[str]] = {}
         for name, reason in self.skipped:
             by_reason.setdefault(reason, []).append(name)
@@ -51,7 +51,7 @@ class Problems:
         ]
         parts = [f"{', '.join(counts)}, skipped"] if counts else []
         if self.grey:
-            parts.append(f"{len(self.grey):,} greyscale, read as grey RGB")
+            parts.append(f"{len(self.grey):,} grayscale, read as RGB")
         return f"{len(self.skipped) + len(self.grey):,} of {self.checked:,} files: {'; '.join(parts)}"
 
 

@@ -1,4 +1,4 @@
-"""The whole way on pictures that are rendered here, with the truth about where to look."""
+"""The complete pipeline on rendered scenes with exact object masks."""
 
 import json
 import shutil
@@ -36,8 +36,10 @@ __all__ = ["DemoResult", "Row", "run_demo"]
 
 SIZE_PX = 56
 TRAIN_SCENES, VAL_SCENES, UNSEEN_SCENES = 300, 40, 400
-"""Of each class: to train on, to choose the epoch on, and to validate on. On 3,200 a bound of one point is shown though
-int8 changes a few dozen answers."""
+"""Scenes per class for training, epoch selection and validation.
+
+With 3,200 validation images a one-point bound is significant even if int8 changes a few dozen predictions.
+"""
 TEACHER, TEACHER_EPOCHS = "small:resnet10w16", 10
 STUDENT, STUDENT_EPOCHS = "small:resnet10w8", 10
 CAMERA_FRAMES = 240
@@ -49,67 +51,67 @@ Masks = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Row:
-    """One model in the demo's table."""
+    """One model in the demo's results table."""
 
     title: str
     megabytes: float
     top1: float
-    """Share of right answers in [0, 1]."""
+    """Top-1 accuracy in [0, 1]."""
     agreement: float | None
-    """With the model that it was made from."""
+    """Top-1 agreement in [0, 1] with the model it was derived from, or None."""
     map_pearson: float | None
-    """Mean over images, with the maps of the model that it was made from."""
+    """Mean map correlation over images with the model it was derived from, or None."""
     energy_inside: float
-    """Share of the map's positive part that lies on the object, in [0, 1], mean over images."""
+    """Fraction of the map's positive part inside the object mask in [0, 1], mean over images."""
     latency_ms: float
-    """One image on one thread: PyTorch for the modules, onnxruntime for the files."""
+    """Latency per image in ms on one thread: PyTorch for modules, onnxruntime for files."""
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo made."""
+    """Results of the demo."""
 
     rows: tuple[Row, ...]
     object_share: float
-    """What a map spread evenly would have inside the object: the objects' mean share of the pictures."""
+    """Mean object area as a fraction of the image, which is the score of a uniform map."""
     validation: Validation
     camera_right: float
-    """Share of the synthetic camera's frames that were named right."""
+    """Top-1 accuracy on the frames of the synthetic camera, in [0, 1]."""
     camera_frames: int
     seconds: float
 
 
 def run_demo(out: Path, audience: Audience, say: Say) -> DemoResult:
-    """Render scenes, train a teacher, distill, export, quantize, validate, and watch a synthetic camera.
+    """Render scenes, train a teacher, distill, export, quantize, validate, and run on a synthetic camera.
 
     Args:
-        out: folder for everything; an earlier demo there is replaced.
-        audience: who is told how training goes.
-        say: prints a heading.
+        out: Output folder; an earlier demo in it is replaced.
+        audience: Training callback.
+        say: Prints a heading.
 
     Raises:
-        UsageError: `out` holds something that is not an earlier demo.
-        KdedgeError: SIGTERM came while it trained.
+        UsageError: `out` holds something other than an earlier demo.
+        KdedgeError: Training was interrupted by SIGTERM.
     """
     started = time.monotonic()
     _clear(out)
     scenes = TRAIN_SCENES + VAL_SCENES + UNSEEN_SCENES
-    say(f"1/6  Render {len(LABELS) * scenes:,} scenes of {len(LABELS)} things")
+    say(f"1/6  Render {len(LABELS) * scenes:,} scenes of {len(LABELS)} classes")
     data, unseen = out / "scenes", out / "unseen"
     _render(data, TRAIN_SCENES, VAL_SCENES, seed=0)
-    masks = _render(unseen, 1, UNSEEN_SCENES, seed=1)  # a data set has a training side
+    masks = _render(unseen, 1, UNSEEN_SCENES, seed=1)  # a dataset needs a training split
     say("2/6  Train a teacher")
     plan = Request(str(data), TEACHER, size=SIZE_PX, batch_size=64)
     teacher, student = str(out / "teacher"), str(out / "student")
     _train(replace(plan, epochs=TEACHER_EPOCHS), Path(teacher), audience)
-    say("3/6  Distill a student that looks where the teacher looks")
+    say("3/6  Distill a student with saliency-map supervision")
     plan = replace(plan, model=STUDENT, teacher=(teacher,), epochs=STUDENT_EPOCHS)
     _train(plan, Path(student), audience)
     say("4/6  Export to ONNX, fp32 and int8")
     exported = export_model(student, with_int8=True, profile=load_profile("generic"))
-    say("5/6  Validate answers and maps")
+    say("5/6  Validate predictions and maps")
     validation = validate_model(student, data=str(unseen))
-    say(f"6/6  Watch a synthetic camera for {CAMERA_FRAMES} frames")
+    say(f"6/6  Run on a synthetic camera for {CAMERA_FRAMES} frames")
     right = _watch(validation.model, out)
     assert exported.int8 is not None
     latencies = {"fp32": _file_latency(exported.fp32), "int8": _file_latency(exported.int8)}
@@ -126,18 +128,18 @@ def run_demo(out: Path, audience: Audience, say: Say) -> DemoResult:
 
 def _train(plan: Request, out: Path, audience: Audience) -> None:
     if start_run(plan, out, audience, "cpu").result is None:
-        raise KdedgeError("SIGTERM has stopped the demo. Type it again: it begins anew.")
+        raise KdedgeError("The demo was stopped by SIGTERM. Run the command again to restart it.")
 
 
 def _clear(out: Path) -> None:
     if out.exists() and any(out.iterdir()) and not (out / _MARKER).is_file():
-        raise UsageError(f"{out} is not empty and no earlier demo. Choose another folder: --out DIR.")
+        raise UsageError(f"{out} is not empty and not an earlier demo. Choose another folder: --out DIR.")
     shutil.rmtree(out, ignore_errors=True)
     write_whole(out / _MARKER, json.dumps({"made_by": "kdedge demo"}))
 
 
 def _render(root: Path, train: int, val: int, seed: int) -> dict[str, Masks]:
-    """Write so many scenes a class as a data set, and return the validation masks by relative name."""
+    """Write the given number of scenes per class as a dataset, and return the validation masks by relative name."""
     masks: dict[str, Masks] = {}
     for side, count in (("train", train), ("val", val)):
         for number, label in enumerate(LABELS):
@@ -153,7 +155,7 @@ def _render(root: Path, train: int, val: int, seed: int) -> dict[str, Masks]:
 
 
 def _watch(model_path: Path, out: Path) -> float:
-    """Run the model on a square synthetic camera; the share of its answers that were right."""
+    """Run the model on a square synthetic camera and return its accuracy."""
     log = out / "camera.jsonl"
     camera = SyntheticSource(height=384, width=384, frames=CAMERA_FRAMES, seed=7)
     with (

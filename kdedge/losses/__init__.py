@@ -1,4 +1,4 @@
-"""The terms of a distillation loss. Each is a pure function of a `Lesson`; a run minimises their weighted sum."""
+"""Loss terms for distillation, as pure functions of a `Lesson`; a run minimizes their weighted sum."""
 
 import inspect
 from collections.abc import Callable
@@ -21,31 +21,31 @@ from kdedge.losses.top_class_map import top_class_map
 __all__ = ["ALL_CLASSES", "TERMS", "Term"]
 
 ALL_CLASSES = 1 << 20
-"""More classes than any classifier has."""
+"""Stands for all classes: larger than any number of classes."""
 
 
 @dataclass(frozen=True)
 class Term:
-    """A term, and what it needs."""
+    """Loss term and its requirements."""
 
     compute: Callable[..., Tensor]
-    """From a `Lesson`, and settings by keyword, to a scalar."""
+    """Function from a `Lesson` and keyword settings to a scalar."""
     weight: float | None
-    """When the user gives none; None for a term whose published weights span orders of magnitude: it is measured."""
+    """Default weight; None if published weights span orders of magnitude, so that it is measured."""
     taught: bool = True
-    """Whether it asks the teacher."""
+    """True if the term needs a teacher."""
     softened: bool = False
-    """Whether it depends on the run's temperature."""
+    """True if the term depends on the temperature."""
     map_classes: int = 0
-    """Of how many of the teacher's most probable classes it compares the maps."""
+    """Number of the teacher's most probable classes whose maps are compared; 0 for none."""
     features: bool = False
-    """Whether it compares inner layers."""
+    """True if the term compares intermediate layers."""
     whole_batch: bool = False
-    """Whether it compares images with each other: it must see the batches of all processes at once."""
+    """True if the term compares images with each other and needs the batches of all processes."""
 
     @property
     def settings(self) -> dict[str, float | int]:
-        """What can be set besides the weight, with the defaults."""
+        """Settings besides the weight, with their defaults."""
         parameters = list(inspect.signature(self.compute).parameters.values())[1:]
         return {parameter.name: parameter.default for parameter in parameters}
 
@@ -63,4 +63,4 @@ TERMS: dict[str, Term] = {
     "map": Term(top_class_map, 20.0, map_classes=1),
     "mapall": Term(all_class_maps, 20.0, softened=True, map_classes=MOST_PROBABLE),
 }
-"""Term name, as `--loss` takes it, to the term."""
+"""Mapping from term names of `--loss` to terms."""

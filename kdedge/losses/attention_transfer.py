@@ -1,4 +1,4 @@
-"""Where the layers of both networks are active, whatever the class."""
+"""Attention transfer on spatial activation maps (Zagoruyko and Komodakis, ICLR 2017)."""
 
 import torch
 from torch import Tensor
@@ -11,13 +11,11 @@ __all__ = ["attention_transfer"]
 
 
 def attention_transfer(lesson: Lesson) -> Tensor:
-    """`sum_l mean (Q_S^l - Q_T^l)²`, `Q` the mean square over channels, flattened and divided by its L2 norm.
+    """Compute `sum_l mean (Q_S^l - Q_T^l)²`, where `Q` is the L2-normalized mean square over channels.
 
-    Shapes: features of each compared layer `[N, C_S, h, w]` and `[N, C_T, h', w']`; the larger is averaged down.
-
-    Source: Zagoruyko and Komodakis, Paying More Attention to Attention, ICLR 2017. Their paper (eq. 2) takes the L2
-    norm of the difference, their code its mean square: this follows the code, as the published weight of 1000 does.
-
+    Shapes: features of each compared layer `[N, C_S, h, w]` and `[N, C_T, h', w']`; the larger is average-pooled.
+    Source: Zagoruyko and Komodakis, Paying More Attention to Attention, ICLR 2017. The paper (eq. 2) uses the L2 norm
+    of the difference, the code its mean square. This follows the code, as does the published weight of 1000.
     Default weight: measured.
     """
     distances = []

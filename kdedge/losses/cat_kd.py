@@ -1,4 +1,4 @@
-"""All classes' maps by squared error."""
+"""Class attention transfer: squared error of the maps of all classes (Guo et al., CVPR 2023)."""
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -10,24 +10,22 @@ __all__ = ["class_attention_transfer"]
 
 
 def class_attention_transfer(lesson: Lesson, *, cells: int = 2) -> Tensor:
-    """`mean (N(A_r M_S) - N(A_r M_T))²` over images, all classes and cells.
+    """Compute `mean (N(A_r M_S) - N(A_r M_T))²` over images, all classes and positions.
 
-    `A_r` averages a map to `r × r` cells, `N` divides each class's map by its L2 norm.
+    `A_r` average-pools a map to `r × r`; `N` divides each class's map by its L2 norm.
 
-    Shapes: maps of all classes of both `[N, K, h, w]` and `[N, K, h', w']`; the larger is averaged down.
-
-    Source: Guo et al., Class Attention Transfer Based Knowledge Distillation, CVPR 2023, eq. 4. Their code leaves N
-    out between networks of one family: this follows the code for networks of different families. The authors use no
-    soft labels beside it.
-
-    Default weight: measured; the authors take 0.5 to 600.
+    Shapes: maps of all classes `[N, K, h, w]` and `[N, K, h', w']`; the larger is average-pooled.
+    Source: Guo et al., Class Attention Transfer Based Knowledge Distillation, CVPR 2023, eq. 4. The code omits N for
+    models of the same family; this follows the code for different families. The authors do not combine it with soft
+    labels.
+    Default weight: measured; the authors use 0.5 to 600.
 
     Args:
-        lesson: the batch.
-        cells: r, by default 2; the authors take 4 for ShuffleNet and ImageNet. Maps that are smaller are not pooled.
+        lesson: Loss inputs of the batch.
+        cells: Map resolution r, default 2; the authors use 4 for ShuffleNet and ImageNet. Smaller maps are not pooled.
     """
     student, teacher = lesson.student.maps, lesson.taught.maps
-    assert student is not None and teacher is not None, "map terms are refused before training"
+    assert student is not None and teacher is not None, "validated before training"
     student, teacher = at_common_size(student, teacher)
     return F.mse_loss(_unit(student, cells), _unit(teacher, cells))
 

@@ -1,4 +1,4 @@
-"""Hard labels."""
+"""Cross-entropy with the ground-truth labels."""
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -9,12 +9,10 @@ __all__ = ["cross_entropy"]
 
 
 def cross_entropy(lesson: Lesson) -> Tensor:
-    """`-sum_c y_c log p_S(c)`, mean over the batch.
+    """Compute `-sum_c y_c log p_S(c)`, mean over the batch.
 
-    Shapes: student's logits and targets `[N, K]`; a mixed picture's target is its mixture of both labels.
-
-    Source: the log-likelihood of the labels; of mixed ones as in mixup (Zhang et al., ICLR 2018).
-
+    Shapes: student logits and targets `[N, K]`; the target of a mixed image is the mixture of both labels.
+    Source: negative log-likelihood of the labels; for mixed labels as in mixup (Zhang et al., ICLR 2018).
     Default weight: 1.
     """
     return F.cross_entropy(lesson.student.logits, lesson.targets)

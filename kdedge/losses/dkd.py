@@ -1,4 +1,4 @@
-"""Soft labels in two parts: how sure the teacher is of the right class, and how it ranks the others."""
+"""Decoupled knowledge distillation: target-class and non-target-class terms (Zhao et al., CVPR 2022)."""
 
 import torch
 from torch import Tensor
@@ -10,23 +10,21 @@ __all__ = ["decoupled_soft_labels"]
 
 
 def decoupled_soft_labels(lesson: Lesson, *, others: float = 8.0) -> Tensor:
-    """`T² · [KL(b_T || b_S) + β KL(p̂_T || p̂_S)]`, summed over classes and mean over the batch.
+    """Compute `T² · [KL(b_T || b_S) + β KL(p̂_T || p̂_S)]`, summed over classes and mean over the batch.
 
-    `b = [p_y, 1 - p_y]` is the softened probability of the right class (of mixed labels the larger), `p̂` the
-    distribution over the others.
+    `b = [p_y, 1 - p_y]` is the softened probability of the ground-truth class (the larger one for mixed labels), `p̂`
+    the distribution over the other classes.
 
     Shapes: logits of both and targets `[N, K]`.
-
-    Source: Zhao et al., Decoupled Knowledge Distillation, CVPR 2022, eq. 7 with α = 1. Their code pushes the right
-    class out of `p̂` by subtracting 1000 from its logit, the paper leaves it out: this follows the paper. Their warm-up
-    of this term over 20 epochs is left to the warm-up of the learning rate.
-
-    Default weight: 1, the authors' α, beside hard labels of 1.
+    Source: Zhao et al., Decoupled Knowledge Distillation, CVPR 2022, eq. 7 with α = 1. The code suppresses the
+    ground-truth class in `p̂` by subtracting 1000 from its logit, the paper excludes it; this follows the paper. The
+    20-epoch warmup of this term is replaced by the learning rate warmup.
+    Default weight: 1, the authors' α, with cross-entropy of weight 1.
 
     Args:
-        lesson: the batch.
-        others: β, by default 8, as the authors take for CIFAR-100 in general; 2 to 8 by pair, and 0.5 to 2 for ImageNet
-            at T = 1.
+        lesson: Loss inputs of the batch.
+        others: Weight β of the non-target term, default 8, the authors' general choice for CIFAR-100; 2 to 8 depending
+            on the pair, and 0.5 to 2 for ImageNet at T = 1.
     """
     temperature = lesson.temperature
     student, teacher = lesson.student.logits / temperature, lesson.taught.logits / temperature
@@ -37,7 +35,7 @@ def decoupled_soft_labels(lesson: Lesson, *, others: float = 8.0) -> Tensor:
 
 
 def _binary(logits: Tensor, right: Tensor) -> Tensor:
-    """Log-probabilities `[N, 2]` of the right class and of all others together."""
+    """Return log-probabilities `[N, 2]` of the ground-truth class and of all other classes combined."""
     log_p = F.log_softmax(logits, dim=1)
     of_right = (log_p * right).sum(dim=1)
     of_others = log_p.masked_fill(right, -torch.inf).logsumexp(dim=1)
@@ -45,7 +43,7 @@ def _binary(logits: Tensor, right: Tensor) -> Tensor:
 
 
 def _without(logits: Tensor, right: Tensor) -> Tensor:
-    """Log-probabilities `[N, K]` of the other classes among themselves; 0 for the right one, which drops out."""
+    """Return log-probabilities `[N, K]` over the other classes; 0 for the ground-truth class, which has no effect."""
     return F.log_softmax(logits.masked_fill(right, -torch.inf), dim=1).masked_fill(right, 0.0)
 
 

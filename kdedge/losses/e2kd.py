@@ -1,4 +1,4 @@
-"""Rectified maps of the teacher's top class by cosine."""
+"""e²KD: cosine similarity of rectified maps of the teacher's top class (Parchami-Araghi et al., ECCV 2024)."""
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -10,20 +10,17 @@ __all__ = ["rectified_map"]
 
 
 def rectified_map(lesson: Lesson) -> Tensor:
-    """`1 - cos(relu M_S, relu M_T)` of the maps of the teacher's top class, mean over the batch.
+    """Compute `1 - cos(relu M_S, relu M_T)` of the maps of the teacher's top class, mean over the batch.
 
-    A student's map that is nowhere positive costs 1 and has no gradient; `map` has no such hole.
+    A student's map without positive values has loss 1 and no gradient; `map` does not have this problem.
 
-    Shapes: maps of both `[N, k, h, w]` and `[N, k, h', w']`, the teacher's top class first; the larger is averaged
-    down.
-
-    Source: Parchami-Araghi et al., Good Teachers Explain (e²KD), ECCV 2024, eq. 3 with Grad-CAM. Their code enlarges
-    the maps to the size of the image first, the equation compares them as they are: this follows the paper.
-    Their loss has soft labels of weight 1 beside it and no hard ones: `kd:1,e2:5`.
-
+    Shapes: maps `[N, k, h, w]` and `[N, k, h', w']`, the teacher's top class first; the larger is average-pooled.
+    Source: Parchami-Araghi et al., Good Teachers Explain (e²KD), ECCV 2024, eq. 3 with Grad-CAM. The code upsamples the
+    maps to the image size first, the equation compares them directly; this follows the paper. Their loss adds soft
+    labels of weight 1 and no cross-entropy: `kd:1,e2:5`.
     Default weight: 5.
     """
     student, teacher = lesson.student.maps, lesson.taught.maps
-    assert student is not None and teacher is not None, "map terms are refused before training"
+    assert student is not None and teacher is not None, "validated before training"
     student, teacher = at_common_size(student[:, 0].relu(), teacher[:, 0].relu())
     return (1 - F.cosine_similarity(student.flatten(1), teacher.flatten(1), eps=1e-8)).mean()

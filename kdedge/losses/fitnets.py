@@ -1,4 +1,4 @@
-"""Have the features that the teacher has, up to a learned projection."""
+"""FitNets: hints from intermediate features through a learned projection (Romero et al., ICLR 2015)."""
 
 import torch
 from torch import Tensor
@@ -11,15 +11,13 @@ __all__ = ["hints"]
 
 
 def hints(lesson: Lesson) -> Tensor:
-    """`mean (P(F_S) - F_T)²`, mean over the compared layers; `P` is a 1×1 convolution that learns with the student.
+    """Compute `mean (P(F_S) - F_T)²`, mean over the compared layers; `P` is a 1×1 convolution trained with the student.
 
     Shapes: projected features of each compared layer `[N, C_T, h, w]`, the teacher's `[N, C_T, h', w']`; the larger is
-    averaged down.
-
-    Source: Romero et al., FitNets: Hints for Thin Deep Nets, ICLR 2015, eq. 3. They train towards the hint first and
-    for the labels afterwards; here, as in the field's later comparisons, both are learned at once.
-
-    Default weight: measured; those comparisons take 100.
+    average-pooled.
+    Source: Romero et al., FitNets: Hints for Thin Deep Nets, ICLR 2015, eq. 3. They train with the hint first and with
+    labels afterwards. Here both are trained jointly, as in later comparisons.
+    Default weight: measured; those comparisons use 100.
     """
     pairs = zip(lesson.projected, lesson.taught.features, strict=True)
     return torch.stack([F.mse_loss(*at_common_size(*pair)) for pair in pairs]).mean()

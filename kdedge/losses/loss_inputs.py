@@ -1,4 +1,4 @@
-"""What one batch teaches: everything that a loss term may look at."""
+"""Inputs of the loss terms for one batch."""
 
 from dataclasses import dataclass
 
@@ -9,35 +9,37 @@ __all__ = ["Answer", "Lesson"]
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says of a batch, and why."""
+    """Outputs of a model on a batch."""
 
     logits: Tensor
-    """float32 `[N, K]`."""
+    """Logits, float32 `[N, K]`."""
     classes: Tensor | None = None
-    """int64 `[N, k]`: the classes whose maps were taken; None, as are the maps, where none were asked for."""
+    """Explained classes, int64 `[N, k]`; None, like the maps, if no maps were requested."""
     maps: Tensor | None = None
-    """float32 `[N, k, h, w]`, raw and signed saliency maps of those classes."""
+    """Raw signed saliency maps of those classes, float32 `[N, k, h, w]`."""
     features: tuple[Tensor, ...] = ()
-    """float32 `[N, C, h, w]` of each layer that is compared."""
+    """Features of each compared layer, float32 `[N, C, h, w]`."""
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """A batch as student and teacher see it."""
+    """Outputs of student and teacher on a batch, with the targets."""
 
     student: Answer
     teacher: Answer | None
-    """None when a model learns from labels alone. Its maps are those of its most probable classes, in their order, and
-    the student's are of the same ones."""
+    """Teacher outputs, or None when training on labels only.
+
+    The maps are those of its most probable classes, in that order; the student's maps are for the same classes.
+    """
     targets: Tensor
-    """float32 `[N, K]`: the hard labels as distributions over the classes; mixed where pictures are mixed."""
+    """Labels as class distributions, float32 `[N, K]`; mixed labels for mixed images."""
     temperature: float
-    """Softens both distributions of soft labels."""
+    """Softmax temperature for student and teacher distributions."""
     projected: tuple[Tensor, ...] = ()
-    """The student's features after the learned projections, `[N, C_teacher, h, w]` each; for `hint` only."""
+    """Student features after the learned projections, `[N, C_teacher, h, w]` each; for `hint` only."""
 
     @property
     def taught(self) -> Answer:
-        """The teacher's answer; terms that need it are refused before training when there is no teacher."""
+        """Teacher outputs; terms that need them are rejected before training if there is no teacher."""
         assert self.teacher is not None
         return self.teacher

@@ -1,4 +1,4 @@
-"""Look where the teacher looks: the centred, unrectified map of its top class."""
+"""Saliency-map loss: correlation of centered, unrectified maps of the teacher's top class."""
 
 from torch import Tensor
 
@@ -9,13 +9,10 @@ __all__ = ["top_class_map"]
 
 
 def top_class_map(lesson: Lesson) -> Tensor:
-    """`1 - Pearson(M_S, M_T)` of the maps of the teacher's top class, mean over the batch.
+    """Compute `1 - Pearson(M_S, M_T)` of the maps of the teacher's top class, mean over the batch.
 
-    Shapes: maps of both `[N, k, h, w]` and `[N, k, h', w']`, the teacher's top class first; the larger is averaged
-    down.
-
+    Shapes: maps `[N, k, h, w]` and `[N, k, h', w']`, the teacher's top class first; the larger is average-pooled.
     Source: this project; see `disagreement`.
-
-    Default weight: 20, that of `mapall`.
+    Default weight: 20, as for `mapall`.
     """
     return disagreement(lesson, 1)[:, 0].mean()

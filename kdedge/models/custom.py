@@ -1,10 +1,10 @@
-"""Networks from the user's own Python file, named `path/to/file.py:make_model`.
+"""Models from the user's own Python file, named `path/to/file.py:make_model`.
 
-A factory is called as `make_model(num_classes=K)` if it takes such an argument, else as `make_model()`, and returns an
-`nn.Module` from float `[N, 3, H, W]` to logits `[N, K]`. It only builds: trained weights come from a file of their
-own. A module with another input than ImageNet's says so in its attribute `pretrained_cfg`, as timm's modules do.
+A factory is called as `make_model(num_classes=K)` if it takes this argument, otherwise as `make_model()`. It returns an
+`nn.Module` from float `[N, 3, H, W]` to logits `[N, K]`. It only builds the model: trained weights come from a separate
+file. A module whose input differs from ImageNet's declares it in `pretrained_cfg`, like timm's modules.
 
-Loading a factory runs the file's code, which needs permission: see `kdedge.models.code_trust`.
+Loading a factory executes the file, which needs permission: see `kdedge.models.code_trust`.
 """
 
 import hashlib
@@ -31,14 +31,14 @@ from kdedge_runtime.util.files import file_sha256
 __all__ = ["code_sha256", "count_classes", "factory_name", "make", "require_unchanged"]
 
 CLASSES = "num_classes"
-"""The argument of a factory, as torchvision and timm call it."""
+"""Name of the argument for the number of classes, as in torchvision and timm."""
 
 
 def factory_name(name: str) -> str:
-    """A factory's name from any folder: `/home/me/nets.py:make_model`.
+    """Return the absolute name of a factory: `/home/me/nets.py:make_model`.
 
     Raises:
-        UsageError: there is no such file or function, or the file may not run or cannot be loaded.
+        UsageError: The file or function does not exist, or the file is not trusted or cannot be loaded.
     """
     path, function = factory_parts(name)
     _factory(name)
@@ -46,21 +46,21 @@ def factory_name(name: str) -> str:
 
 
 def code_sha256(name: str) -> str:
-    """The hash of a factory's file; what the file imports is not in it."""
+    """Return the hash of a factory's file, without the files it imports."""
     return file_sha256(factory_parts(name)[0])
 
 
 def require_unchanged(name: str, sha256: str) -> None:
-    """Raise unless a factory's file is the one with this hash.
+    """Raise unless a factory's file has this hash.
 
     Raises:
-        UsageError: it is not.
+        UsageError: The hash differs.
     """
     found = code_sha256(name)
     if found != sha256:
         raise UsageError(
             f"{factory_parts(name)[0]} has changed since the model was trained: its sha256 is {found[:12]}…, expected "
-            f"{sha256[:12]}…. Put the file back as it was, or train the model again."
+            f"{sha256[:12]}…. Restore the file, or train the model again."
         )
 
 
@@ -68,11 +68,11 @@ def make(name: str, classes: int | None = None) -> nn.Module:
     """Call a factory.
 
     Args:
-        name: of the factory.
-        classes: what to tell it, if it takes a number of classes; None leaves it to the factory's default.
+        name: Name of the factory.
+        classes: Number of classes to pass, if it takes one; None uses the factory's default.
 
     Raises:
-        UsageError: it may not run, fails, returns no module, or has no default.
+        UsageError: The factory is not trusted, fails, does not return a module, or has no default.
     """
     path, function = factory_parts(name)
     factory = _factory(name)
@@ -83,38 +83,38 @@ def make(name: str, classes: int | None = None) -> nn.Module:
             arguments[CLASSES] = classes
         elif CLASSES in parameters and parameters[CLASSES].default is inspect.Parameter.empty:
             raise UsageError(
-                f"{name} must be told the number of its classes, and no weights show it. "
-                "Expected weights trained with this network: --weights FILE."
+                f"{name} requires the number of classes, which no weights provide. "
+                "Expected weights trained with this model: --weights FILE."
             )
     with _importable(path.parent):
         try:
             model = factory(**arguments)
-        except Exception as error:  # it is the user's code
+        except Exception as error:  # user code
             called = ", ".join(f"{key}={value}" for key, value in arguments.items())
             raise UsageError(f"{name} failed when called as {function}({called}): {_said(error)}") from error
     if not isinstance(model, nn.Module):
-        raise UsageError(f"{name} returned {type(model).__name__}. Expected a torch.nn.Module that gives logits.")
+        raise UsageError(f"{name} returned {type(model).__name__}. Expected a torch.nn.Module that returns logits.")
     return model
 
 
 def count_classes(name: str, model: nn.Module, height: int, width: int) -> int:
-    """How many logits a factory's model gives, found by running it once.
+    """Return the number of logits of a factory's model, determined by running it once.
 
     Raises:
-        UsageError: it cannot take a picture of this size (in px), or does not give logits `[N, K]`.
+        UsageError: The model does not accept an image of this size (in px), or does not return logits `[N, K]`.
     """
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     try:
         with evaluating(model), torch.no_grad():
             logits = model(example_input(height, width).to(device))
-    except Exception as error:  # it is the user's code
+    except Exception as error:  # user code
         raise UsageError(
-            f"The model of {name} cannot take pictures of {height} × {width} px: {_said(error)}. Choose another "
+            f"The model of {name} does not accept images of {height} × {width} px: {_said(error)}. Choose another "
             'size, or set model.pretrained_cfg = {"input_size": (3, HEIGHT, WIDTH)} in the factory.'
         ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         found = f"a tensor {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise UsageError(f"The model of {name} gives {found} for one picture. Expected logits [1, K].")
+        raise UsageError(f"The model of {name} returns {found} for one image. Expected logits [1, K].")
     return logits.shape[1]
 
 
@@ -132,7 +132,7 @@ def _factory(name: str) -> Callable[..., Any]:
 
 
 class _SourceLoader(SourceFileLoader):
-    """Compiles the text of a file, never its cached bytecode, which can hold other code than the file."""
+    """Compiles the source of a file, never its cached bytecode, which may differ from the file."""
 
     def __init__(self, name: str, path: Path, content: bytes) -> None:
         super().__init__(name, str(path))
@@ -143,7 +143,7 @@ class _SourceLoader(SourceFileLoader):
 
 
 def _module(path: Path) -> ModuleType:
-    """Load a file once, under a name that no other module can have; compilers look modules up by name."""
+    """Load a file once under a unique module name; compilers look modules up by name."""
     content = path.read_bytes()
     name = "kdedge_factory_" + hashlib.sha256(bytes(path) + content).hexdigest()[:16]
     if name in sys.modules:
@@ -156,7 +156,7 @@ def _module(path: Path) -> ModuleType:
     with _importable(path.parent):
         try:
             loader.exec_module(module)
-        except BaseException as error:  # also SystemExit: a script without a main guard
+        except BaseException as error:  # includes SystemExit: a script without a main guard
             del sys.modules[name]
             if isinstance(error, KeyboardInterrupt):
                 raise
@@ -166,7 +166,7 @@ def _module(path: Path) -> ModuleType:
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """Inside the block, imports find the folder's modules first, even where one of that name is loaded already."""
+    """Let imports find the folder's modules first inside the block, even if one of that name is already loaded."""
     neighbours = {path.stem for path in folder.glob("*.py")} | {
         path.parent.name for path in folder.glob("*/__init__.py")
     }

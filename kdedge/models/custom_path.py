@@ -1,4 +1,4 @@
-"""What a factory of networks is called: `path/to/file.py:make_model`. Nothing here runs the file."""
+"""Names of model factories: `path/to/file.py:make_model`. This module does not execute the file."""
 
 import re
 from pathlib import Path
@@ -9,19 +9,19 @@ __all__ = ["factory_parts", "is_factory"]
 
 
 def is_factory(name: str) -> bool:
-    """Whether a model's name is meant as that of a factory in a Python file."""
+    """Return True if a model name refers to a factory in a Python file."""
     return re.search(r"\.py(:[^:]*)?$", name) is not None
 
 
 def factory_parts(name: str) -> tuple[Path, str]:
-    """The absolute path of a factory's file, and the function's name.
+    """Return the absolute path of a factory's file and the name of the function.
 
     Raises:
-        UsageError: no function is named, or there is no such file.
+        UsageError: The function is missing from the name, or the file does not exist.
     """
     file, _, function = name.rpartition(":") if not name.endswith(".py") else (name, "", "")
     if not function.isidentifier():
-        raise UsageError(f"{name} names no function. Expected FILE.py:FUNCTION, such as {file}:make_model.")
+        raise UsageError(f"{name} has no function name. Expected FILE.py:FUNCTION, such as {file}:make_model.")
     path = Path(file).resolve()
     if not path.is_file():
         raise UsageError(f"There is no file {path}. Expected a Python file with a function {function}.")

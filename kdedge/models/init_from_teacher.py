@@ -1,10 +1,10 @@
-"""Start a student from a selection of its teacher's weights instead of from random ones.
+"""Initialization of a student by weight selection from its teacher.
 
-Weight selection of Xu et al., Initializing Models with Larger Ones, ICLR 2024 (§3.2): of every tensor that both have,
-along every dimension, evenly spaced elements. Which ones depends only on the two sizes, so that the channels that one
-layer gives are those that the next layer takes. Layers are found by their names, which gives the first layers of each
-stage. The authors take the first element of each of `n` equal parts, here it is the middle one: channels are as good as
-one another, and a smaller convolution kernel stays centred.
+Weight selection of Xu et al., Initializing Models with Larger Ones, ICLR 2024 (§3.2): evenly spaced elements along
+every dimension of every shared tensor. The selection depends only on the two sizes, so consecutive layers select the
+same channels. Layers are matched by name, which selects the first layers of each stage. The authors take the first
+element of each of `n` equal parts; this takes the middle one. Channels are interchangeable, and a smaller convolution
+kernel stays centered.
 """
 
 from dataclasses import dataclass
@@ -21,16 +21,16 @@ _Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 @dataclass(frozen=True)
 class Inherited:
-    """Which of a student's weights and statistics are its teacher's; scalars such as batch counters are left out."""
+    """Summary of weight selection: tensors of the student that were copied or kept; scalars are omitted."""
 
     names: tuple[str, ...]
-    """Of the tensors that were copied."""
+    """Names of copied tensors."""
     kept: tuple[str, ...]
-    """Of those that kept their random start."""
+    """Names of tensors with their random initialization."""
 
     @property
     def copied(self) -> int:
-        """Number of tensors that were copied."""
+        """Number of copied tensors."""
         return len(self.names)
 
     @property
@@ -40,19 +40,18 @@ class Inherited:
 
 
 def inherit(student: nn.Module, teacher: nn.Module) -> Inherited:
-    """Give a student a selection of its teacher's weights and batch statistics, in place.
+    """Copy a selection of the teacher's weights and batch statistics to a student, in place.
 
-    A tensor keeps its random start when the teacher has none of its name, or has one that is smaller along some
-    dimension. Both should know the same classes in the same order: with fewer, the student would get the answers to
-    other classes.
+    A tensor keeps its random initialization if the teacher has no tensor of that name, or a smaller one in any
+    dimension. Both models should have the same classes in the same order, otherwise classes are mixed up.
 
     Raises:
-        UsageError: there is nothing that could be copied.
+        UsageError: No tensor can be copied.
     """
     source = teacher.state_dict()
     names: list[str] = []
     kept: list[str] = []
-    for name, value in student.state_dict().items():  # the module's own memory
+    for name, value in student.state_dict().items():  # references to the module's own storage
         fits = name in source and _is_within(value, source[name]) and _same_grouping(name, student, teacher)
         if fits:
             value.copy_(select(source[name], value.shape))
@@ -60,19 +59,19 @@ def inherit(student: nn.Module, teacher: nn.Module) -> Inherited:
             (names if fits else kept).append(name)
     if not names:
         raise UsageError(
-            f"{type(student).__name__} can inherit nothing from {type(teacher).__name__}: no layer of the same name is "
-            "at least as large there. Choose a student of the teacher's family, such as resnet18 for resnet34, or "
-            "leave --init out."
+            f"{type(student).__name__} can inherit no weights from {type(teacher).__name__}: no layer of the same "
+            "name is at least as large there. Choose a student of the teacher's family, such as resnet18 for "
+            "resnet34, or remove --init."
         )
     return Inherited(tuple(names), tuple(kept))
 
 
 def select(tensor: Tensor, shape: torch.Size) -> Tensor:
-    """Evenly spaced elements along every dimension.
+    """Select evenly spaced elements along every dimension.
 
     Args:
-        tensor: of any type.
-        shape: of the result; no dimension larger than the tensor's.
+        tensor: Tensor of any dtype.
+        shape: Shape of the result, in no dimension larger than the tensor.
     """
     for dim, size in enumerate(shape):
         if size != tensor.shape[dim]:
@@ -86,9 +85,9 @@ def _is_within(small: Tensor, large: Tensor) -> bool:
 
 
 def _same_grouping(name: str, student: nn.Module, teacher: nn.Module) -> bool:
-    """Whether each kernel of a convolution looks at the channels that correspond.
+    """Return True if the convolution kernels of both models apply to corresponding channels.
 
-    With as many groups on both sides, groups correspond; depthwise kernels have one channel each.
+    Groups correspond if both have the same number; depthwise kernels have one channel each.
     """
     layers = [model.get_submodule(name.rpartition(".")[0]) for model in (student, teacher)]
     convolutions = [layer for layer in layers if isinstance(layer, _Convolution)]

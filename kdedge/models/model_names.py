@@ -1,4 +1,4 @@
-"""What networks are called. Nothing here imports torch, which takes seconds: a mistyped name is told at once."""
+"""Model names. This module does not import torch, which takes seconds, so that typos are reported immediately."""
 
 import difflib
 import re
@@ -17,26 +17,26 @@ from kdedge_runtime.errors import MissingDependency, UsageError
 __all__ = ["canonical_name", "import_timm", "networks_of"]
 
 _REGISTERED = re.compile(r"^@register_model(?:\(.*\))?\n(?:@.*\n)*def (\w+)", re.MULTILINE)
-"""How torchvision and timm alike enter a function that builds a network in their lists."""
+"""Registration of model builders in the sources of torchvision and timm."""
 
 
 def canonical_name(name: str) -> str:
-    """A model's name with its library: bare names are looked up in torchvision, then among the small networks.
+    """Return a model's name with its library; bare names are looked up in torchvision, then among the small networks.
 
-    The name of a factory gets the absolute path of its file, which is loaded.
+    The file of a factory is made absolute and loaded.
 
     Raises:
-        UsageError: no such model; the message names the nearest ones.
-        MissingDependency: a timm name without timm.
+        UsageError: The model does not exist; the message suggests similar names.
+        MissingDependency: A timm name is given without timm.
     """
     if is_factory(name):
-        from kdedge.models.custom import factory_name  # runs the file, which needs torch
+        from kdedge.models.custom import factory_name  # executes the file, which needs torch
 
         return factory_name(name)
     if "hf-hub:" in name or "hf_hub:" in name:
         raise UsageError(
-            f"{name} is on the Hugging Face hub, and kdedge downloads nothing. Download its weights, and name the "
-            "network itself: timm:NAME --weights FILE (--teacher-weights FILE for a teacher)."
+            f"{name} is on the Hugging Face hub, but kdedge does not download models. Download its weights, and use "
+            "timm:NAME --weights FILE (--teacher-weights FILE for a teacher)."
         )
     library, _, bare = name.rpartition(":")
     libraries: dict[str, Callable[[str], list[str]]] = {
@@ -55,7 +55,7 @@ def canonical_name(name: str) -> str:
             return f"{candidate}:{bare}"
     if is_run(Path(name)):
         raise UsageError(
-            f"{name} is a run, and here the name of a network is expected, such as that run's. "
+            f"{name} is a run folder, but a model name is expected, such as that run's. "
             f"To start from its weights: --weights {Path(name) / BEST}."
         )
     elsewhere = [f"timm:{bare}"] if not library and bare in networks_of("timm") else []
@@ -69,22 +69,22 @@ def canonical_name(name: str) -> str:
 
 
 def networks_of(library: str) -> tuple[str, ...]:
-    """The names of the networks of `torchvision` or `timm`, read from its source; none where it is not installed."""
+    """Return the model names of `torchvision` or `timm`, read from its source; empty if it is not installed."""
     found = find_spec(library)
     return () if found is None or found.origin is None else _registered(Path(found.origin).parent / "models")
 
 
 def import_timm() -> Any:
-    """The package timm.
+    """Import timm.
 
     Raises:
-        MissingDependency: it is not installed.
+        MissingDependency: timm is not installed.
     """
     try:
         import timm
     except ImportError as error:
         raise MissingDependency(
-            "Models named timm:… need the timm package, which is not installed. Type: pip install timm"
+            "Models named timm:… require the timm package, which is not installed. Install it: pip install timm"
         ) from error
     return timm
 
@@ -96,7 +96,7 @@ def _registered(folder: Path) -> tuple[str, ...]:
 
 
 def _torchvision_names(asked: str) -> list[str]:
-    """Networks, and where a tag is asked for those with the tag of their weights: `resnet50.IMAGENET1K_V1`."""
+    """Return model names, with the tags of published weights if a tag is given: `resnet50.IMAGENET1K_V1`."""
     networks = networks_of("torchvision")
     network, dot, _ = asked.partition(".")
     tagged = [f"{network}.{tag}" for tag in torchvision_tags(network)] if dot and network in networks else []
@@ -104,7 +104,7 @@ def _torchvision_names(asked: str) -> list[str]:
 
 
 def _timm_names(asked: str) -> list[str]:
-    """Networks, and where a tag is asked for those with the tag of their weights: `resnet18.a1_in1k`."""
+    """Return model names, with the tags of published weights if a tag is given: `resnet18.a1_in1k`."""
     if "." in asked or not (networks := networks_of("timm")):
         timm = import_timm()
         return [*timm.list_models(), *timm.list_models(include_tags=True)]

@@ -1,4 +1,4 @@
-"""Build a model by its name."""
+"""Model construction by name."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -32,25 +32,25 @@ __all__ = [
 
 IMAGENET_CLASSES = 1000
 IMAGENET_SIZE = 224
-"""Side of the input of most of its networks, in px."""
+"""Input size of most ImageNet models in px."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def specify(name: str, classes: int, *, fresh_stem: bool = True) -> ModelSpec:
-    """A network as it is today: that of a factory with the hash of its file."""
+    """Specify a model as it is now; for a factory with the hash of its file."""
     return ModelSpec(name, classes, fresh_stem=fresh_stem, code_sha256=code_sha256(name) if is_factory(name) else None)
 
 
 def build(spec: ModelSpec, size: int) -> nn.Module:
-    """A network with random weights.
+    """Build a model with random weights.
 
     Args:
-        spec: what to build.
-        size: side of its square input, in px.
+        spec: Model specification.
+        size: Size of its square input in px.
 
     Raises:
-        UsageError: a factory's file has changed, or its model has another number of classes.
+        UsageError: A factory's file has changed, or its model has another number of classes.
     """
     if is_factory(spec.name):
         return _build_own(spec, size)
@@ -65,7 +65,7 @@ def build(spec: ModelSpec, size: int) -> nn.Module:
         # The auxiliary classifiers of GoogLeNet and Inception return more than logits.
         network, _, tag = bare.partition(".")
         extra: dict[str, Any] = {"aux_logits": False} if network in {"googlenet", "inception_v3"} else {}
-        if tag and network.startswith("vit_"):  # whose weights know the places in a picture of one size
+        if tag and network.startswith("vit_"):  # position embeddings are specific to one image size
             extra["image_size"] = torchvision_input(bare).height
         model = cast(nn.Module, get_model(network, weights=None, num_classes=spec.classes, **extra))
     reduce_stride(model, spec.stride_factor, size, fresh=spec.fresh_stem)
@@ -80,15 +80,15 @@ def _build_own(spec: ModelSpec, size: int) -> nn.Module:
     found = count_classes(spec.name, model, size, size)
     if found != spec.classes:
         raise UsageError(
-            f"The model of {spec.name} gives {found} logits, expected {spec.classes}, one a class. "
-            "Let the factory take num_classes, and give its last layer that many outputs."
+            f"The model of {spec.name} returns {found} logits, expected {spec.classes}, one per class. "
+            "The factory should take num_classes and use it for its last layer."
         )
     return model
 
 
 def head_tensors(name: str, size: int) -> tuple[str, ...]:
-    """The tensors of a network whose first dimension is the number of classes, found by building it for two numbers."""
-    if is_factory(name):  # in earnest: the user's code may compute with its tensors
+    """Return the tensors whose first dimension is the number of classes, found by building two models."""
+    if is_factory(name):  # on a real device: user code may compute with its tensors
         few, more = (make(name, classes).state_dict() for classes in (2, 3))
     else:
         with torch.device("meta"):
@@ -97,10 +97,10 @@ def head_tensors(name: str, size: int) -> tuple[str, ...]:
 
 
 def own_classes(name: str, spec_input: ImageInput) -> int:
-    """For how many classes a network is built when nobody says.
+    """Return the default number of classes of a model.
 
     Raises:
-        UsageError: a factory has no default.
+        UsageError: A factory has no default.
     """
     if is_factory(name):
         return count_classes(name, make(name), spec_input.height, spec_input.width)
@@ -108,10 +108,10 @@ def own_classes(name: str, spec_input: ImageInput) -> int:
 
 
 def pretrained_input(name: str) -> ImageInput:
-    """The input that the trained weights of this model expect; those of its tag where its name has one.
+    """Return the input that a model's pretrained weights expect; those of the tag if the name has one.
 
     Raises:
-        UsageError: a factory describes it in a way that cannot be read.
+        UsageError: A factory's description cannot be read.
     """
     library, _, bare = name.partition(":")
     if is_factory(name):
@@ -124,7 +124,7 @@ def pretrained_input(name: str) -> ImageInput:
 
 
 def pretrained_labels(name: str, classes: int) -> tuple[str, ...]:
-    """ImageNet's class names when the model has its thousand classes, else numbers."""
+    """Return ImageNet's class names for a model with 1000 classes, otherwise class indices."""
     if classes == IMAGENET_CLASSES:
         from torchvision.models import ResNet18_Weights
 
@@ -133,7 +133,7 @@ def pretrained_labels(name: str, classes: int) -> tuple[str, ...]:
 
 
 def _timm_input(name: str, config: Mapping[str, Any]) -> ImageInput:
-    """From timm's description; what it leaves out is as ImageNet's models have it."""
+    """Convert timm's description; missing values are those of ImageNet models."""
     try:
         _, height, width = config.get("input_size", (3, IMAGENET_SIZE, IMAGENET_SIZE))
         (red, green, blue), (red_std, green_std, blue_std) = (
@@ -149,7 +149,7 @@ def _timm_input(name: str, config: Mapping[str, Any]) -> ImageInput:
         )
     except (AttributeError, TypeError, ValueError) as error:
         raise UsageError(
-            f"The model of {name} has a pretrained_cfg that cannot be read ({error}). Expected a dict such as "
+            f"The model of {name} has an unreadable pretrained_cfg ({error}). Expected a dict such as "
             '{"input_size": (3, 224, 224), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "crop_pct": 0.875}.'
         ) from error
 

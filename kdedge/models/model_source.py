@@ -1,6 +1,6 @@
-"""A model as the user names it: a run folder, or a network and a file with its weights.
+"""Models named by the user: a run folder, or a model name with a weights file.
 
-Nothing here imports torch, which takes seconds: what leads nowhere is told at once.
+This module does not import torch, which takes seconds, so that errors are reported immediately.
 """
 
 from pathlib import Path
@@ -14,15 +14,15 @@ __all__ = ["network_name", "require_model", "require_own_weights", "require_weig
 
 
 def require_model(source: str, weights: Path | None = None) -> None:
-    """Raise unless there is such a model.
+    """Raise unless the model exists.
 
     Args:
-        source: a run folder, a name such as `torchvision:resnet18`, or a factory such as `nets.py:make_model`.
-        weights: the file of a network's weights.
+        source: Run folder, model name such as `torchvision:resnet18`, or factory such as `nets.py:make_model`.
+        weights: Weights file of a named model.
 
     Raises:
-        UsageError: there is no such run, network or file.
-        MissingDependency: a timm name without timm.
+        UsageError: The run, model or file does not exist.
+        MissingDependency: A timm name is given without timm.
     """
     if is_run(Path(source)):
         require_own_weights(source, weights)
@@ -30,7 +30,7 @@ def require_model(source: str, weights: Path | None = None) -> None:
         weights_file(Path(source))
         return
     if is_factory(source):
-        factory_parts(source)  # what is in the file shows when it is loaded
+        factory_parts(source)  # the contents are checked when the file is loaded
     else:
         network_name(source)
     if weights is not None:
@@ -38,35 +38,35 @@ def require_model(source: str, weights: Path | None = None) -> None:
 
 
 def network_name(source: str) -> str:
-    """The canonical name of a network: of a path it is said that no run is there.
+    """Return the canonical name of a model, with a specific error for a path that is not a run.
 
     Raises:
-        UsageError: there is no such network.
-        MissingDependency: a timm name without timm.
+        UsageError: The model does not exist.
+        MissingDependency: A timm name is given without timm.
     """
     folder = Path(source)
-    named = is_factory(source) or source.startswith("timm:")  # whose slashes are not those of a run folder
+    named = is_factory(source) or source.startswith("timm:")  # its slashes are not those of a path
     if not named and (folder.exists() or len(folder.parts) > 1 or source.endswith("/")):
-        found = "is no run folder" if folder.exists() else "does not exist"
-        raise UsageError(f"{source} {found}. Expected a run of kdedge train or distill, or the name of a model.")
+        found = "is not a run folder" if folder.exists() else "does not exist"
+        raise UsageError(f"{source} {found}. Expected a run folder of kdedge train or distill, or a model name.")
     return canonical_name(source)
 
 
 def require_own_weights(run: str, weights: Path | None) -> None:
-    """Raise where weights are named for a run.
+    """Raise if weights are given for a run.
 
     Raises:
-        UsageError: they are.
+        UsageError: Weights are given.
     """
     if weights is not None:
-        raise UsageError(f"{run} is a run folder and has its own weights; leave those in {weights} out.")
+        raise UsageError(f"{run} is a run folder with its own weights. Remove the weights {weights}.")
 
 
 def require_weights(path: Path) -> None:
-    """Raise unless a file of weights is there.
+    """Raise unless the weights file exists.
 
     Raises:
-        UsageError: it is not.
+        UsageError: The file does not exist.
     """
     if not path.is_file():
         raise UsageError(f"There is no weights file {path}. Expected a .safetensors or .pth file.")

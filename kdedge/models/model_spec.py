@@ -1,4 +1,4 @@
-"""What run folders keep of a network."""
+"""Model specification stored in run folders."""
 
 from dataclasses import dataclass
 
@@ -7,17 +7,17 @@ __all__ = ["ModelSpec"]
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What it takes to build the same network again."""
+    """Everything needed to build the same model again."""
 
     name: str
-    """With its library (`torchvision:resnet18`, `timm:resnet18.a1_in1k`, `small:resnet20`) or file (`/n.py:make`).
+    """Name with its library (`torchvision:resnet18`, `timm:resnet18.a1_in1k`, `small:resnet20`) or file (`/n.py:make`).
 
-    Behind a dot stands the tag of published weights, where these are known.
+    The tag of published weights follows after a dot, if known.
     """
     classes: int
     stride_factor: int = 1
-    """How many times finer the resolution is than the network's own, see `kdedge.models.stem.reduce_stride`."""
+    """Factor by which the output stride is reduced, see `kdedge.models.stem.reduce_stride`."""
     fresh_stem: bool = True
-    """Whether the stem was adapted as that of an untrained network."""
+    """True if the stem was adapted as for an untrained model."""
     code_sha256: str | None = None
-    """Of a factory's file; it must still be that one when the network is built. None for a library's network."""
+    """Hash of a factory's file, which must be unchanged when the model is built; None for library models."""

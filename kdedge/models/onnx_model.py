@@ -1,7 +1,7 @@
-"""A teacher from an `.onnx` file, run by onnxruntime: any framework's classifier can teach.
+"""Teachers from ONNX files of any framework, run by onnxruntime.
 
-A file by `kdedge export` says all there is to know about itself. Of any other file the graph must be a classifier with
-one image input: float32 (normalised) or uint8 (raw pixels in [0, 255]), `[N, 3, H, W]` or `[N, H, W, 3]`, RGB.
+A file from `kdedge export` is fully described by its metadata. Any other file must be a classifier with one image
+input: float32 (normalized) or uint8 (raw pixels in [0, 255]), `[N, 3, H, W]` or `[N, H, W, 3]`, RGB.
 """
 
 import hashlib
@@ -28,74 +28,74 @@ __all__ = ["OnnxTeacher", "file_sha256"]
 
 LOGITS, MAP, CLASS = "logits", "saliency_map", "class_index"
 PROBE_IMAGES = 2
-"""More than one: a batch of one would not show a graph that mixes up its images."""
+"""More than one image, so that a graph that mixes up its batch is detected."""
 _Arrays = dict[str, np.ndarray[Any, Any]]
 
 
 @dataclass(frozen=True)
 class _Port:
-    """How a graph wants its images."""
+    """Image input of a graph."""
 
     name: str
     is_raw: bool
-    """uint8 pixels rather than normalised float32."""
+    """True for uint8 pixels, False for normalized float32."""
     channels_last: bool
     batch: int | None
-    """The one batch size that it takes; None for any."""
+    """Fixed batch size, or None for any."""
     height: int | None
     width: int | None
-    """In px; None when the graph leaves it open."""
+    """Width in px, like the height; None if dynamic."""
 
 
 @dataclass(frozen=True, eq=False)
 class OnnxTeacher:
-    """A classifier in a file. Calling it gives logits and, where the file has them, maps."""
+    """Classifier in an ONNX file. Calling it returns logits and, if available, maps."""
 
     path: Path
     sha256: str
-    """Of the file, and of those that hold its weights when they are apart."""
+    """Hash of the file and its external weights."""
     input: ImageInput
-    """The pictures it wants. Mean and std have no effect on a graph that takes raw pixels."""
+    """Input of the model. Mean and std have no effect on a graph with raw pixels."""
     metadata: Metadata | None
-    """What a file by kdedge says of itself; None of any other."""
+    """Metadata of a file from kdedge; None for other files."""
     classes: int
     has_map: bool
-    """Whether the file gives the saliency map of its top class: an output `saliency_map`, float `[N, h, w]`."""
+    """True if the file has an output `saliency_map`, float `[N, h, w]`, for its top class."""
     explains_any: bool
-    """Whether it explains any class that it is asked about, as files by kdedge do."""
+    """True if any class can be explained, as in files from kdedge."""
     port: _Port
     logits_output: str
     gives_probabilities: bool
-    """Whether the graph ends in a softmax, which is undone: a temperature needs logits."""
+    """True if the graph ends in a softmax, which is inverted, since a temperature needs logits."""
     normalise: Normalise
     sessions: dict[str, ort.InferenceSession] = field(default_factory=dict)
-    """By execution provider; each is made when it is first needed."""
+    """Sessions by execution provider, created on first use."""
 
     @property
     def fed(self) -> str | None:
-        """How pixels become what a file of another framework is fed, and how to say otherwise; None by kdedge."""
+        """Preprocessing assumed for a file of another framework, with advice on changing it; None for kdedge files."""
         if self.metadata is not None or self.port.is_raw:
             return None
         mean, std = (",".join(f"{value:g}" for value in values) for values in (self.input.mean, self.input.std))
         return (
-            f"(pixel / 255 − mean) / std with mean {mean} and std {std}, as nothing says otherwise; if that is not "
-            f"what {self.path.name} was trained with: kdedge export --from-onnx {self.path} --mean MEAN --std STD "
-            "-o TEACHER.onnx, and let that teach"
+            f"(pixel / 255 − mean) / std with mean {mean} and std {std}, the default; if "
+            f"{self.path.name} was trained differently: kdedge export --from-onnx {self.path} --mean MEAN --std STD "
+            "-o TEACHER.onnx, and use that as the teacher"
         )
 
     @classmethod
     def load(cls, path: str | Path, input: ImageInput | None = None) -> "OnnxTeacher":
-        """Open a file and look at what it answers to two random pictures.
+        """Open a file and probe its outputs with two random images.
 
         Args:
-            path: the `.onnx` file; weights that it keeps in other files must lie beside it.
-            input: mean and std of the model's training, and the size where the graph leaves it open. None takes
-                ImageNet's mean and std, and 224 px. A float graph that wants pixels in [0, 255] has mean 0 and std
-                1/255. A file by kdedge has its own and takes none.
+            path: The `.onnx` file; external weights must be next to it.
+            input: Mean and std of the training, and the size if it is dynamic. None takes ImageNet's mean and std, and
+                224 px. A float graph for pixels in [0, 255] has mean 0 and std 1/255. Must be None for a file from
+                kdedge.
 
         Raises:
-            ModelFileError: the file is missing or damaged, or it is no image classifier.
-            UsageError: `input` is given for a file by kdedge.
+            ModelFileError: The file is missing, damaged, or not an image classifier.
+            UsageError: `input` is given for a file from kdedge.
         """
         path = Path(path)
         sha256 = file_sha256(path)
@@ -103,7 +103,9 @@ class OnnxTeacher:
         props = session.get_modelmeta().custom_metadata_map
         metadata = Metadata.from_props(props) if "kdedge.schema" in props else None
         if metadata is not None and input is not None:
-            raise UsageError(f"{path} was exported by kdedge and says itself which input it wants. Leave that out.")
+            raise UsageError(
+                f"{path} was exported by kdedge and contains its preprocessing. Do not give another input."
+            )
         port = _image_port(path, session)
         if metadata is not None:
             spec = metadata.input
@@ -119,7 +121,7 @@ class OnnxTeacher:
         logits = answers[logits_output]
         if metadata is not None and logits.shape[1] != len(metadata.labels):
             raise ModelFileError(
-                f"{path} is not what its metadata says: it gives {logits.shape[1]} logits for {len(metadata.labels)} "
+                f"{path} does not match its metadata: it has {logits.shape[1]} logits for {len(metadata.labels)} "
                 "labels. Export it again."
             )
         has_map = MAP in answers and answers[MAP].ndim == 3 and answers[MAP].dtype == np.float32
@@ -141,21 +143,21 @@ class OnnxTeacher:
 
     @property
     def labels(self) -> tuple[str, ...] | None:
-        """None when the file does not name its classes."""
+        """Class names, or None if the file has none."""
         return None if self.metadata is None else self.metadata.labels
 
     def __call__(self, images: Tensor, class_index: int | None = None) -> tuple[Tensor, Tensor | None]:
         """Classify and explain a batch.
 
-        It runs on the GPU when the images are there and onnxruntime has its CUDA provider, else on the CPU.
+        It runs on the GPU if the images are there and onnxruntime has its CUDA provider, otherwise on the CPU.
 
         Args:
-            images: uint8 RGB `[N, H, W, 3]` on any device; those of another size than the model's are resampled.
-            class_index: the class to explain in all of them; None explains each one's top class.
+            images: uint8 RGB `[N, H, W, 3]` on any device; images of another size are resampled.
+            class_index: Class to explain in all images; None explains each image's top class.
 
         Returns:
-            logits float32 `[N, K]`, of a graph that ends in a softmax log-probabilities; and the raw, signed map of
-            that class, float32 `[N, h, w]`, or None where the file does not give it. Both on the images' device.
+            Logits float32 `[N, K]` (log-probabilities for a graph with softmax), and the raw signed map of the class,
+            float32 `[N, h, w]`, or None if the file has no such map. Both are on the images' device.
         """
         feed = _feed(images, self.port, self.normalise.to(images.device))
         has_map = self.has_map if class_index is None else self.explains_any
@@ -176,23 +178,23 @@ class OnnxTeacher:
 
 
 def file_sha256(path: Path) -> str:
-    """Of an `.onnx` file and the files in which it keeps its weights.
+    """Hash an `.onnx` file and its external weights.
 
     Raises:
-        ModelFileError: it is missing or no ONNX model, or weights are not beside it.
+        ModelFileError: The file is missing or not an ONNX model, or external weights are missing.
     """
     if not path.is_file():
         raise ModelFileError(f"There is no model file {path}. Expected an .onnx file with a classifier.")
     try:
         graph = onnx.load(path, load_external_data=False).graph
-    except Exception as error:  # protobuf's own types, without a common base
+    except Exception as error:  # protobuf's own types have no common base
         raise ModelFileError(f"{path} is not an ONNX model: {error}. Export or copy it again.") from error
     beside = {entry.value for tensor in graph.initializer for entry in tensor.external_data if entry.key == "location"}
     digest = hashlib.sha256()
     for part in (path, *(path.parent / name for name in sorted(beside))):
         if not part.is_file():
             raise ModelFileError(
-                f"{path} keeps its weights in another file, {part.name}, which is not beside it. Copy that file too, "
+                f"{path} has external weights in {part.name}, which is not next to it. Copy that file too, "
                 "or save the model in one file: onnx.save(model, FILE, save_as_external_data=False)."
             )
         with part.open("rb") as file:
@@ -204,24 +206,24 @@ def file_sha256(path: Path) -> str:
 def _session(path: Path, provider: str) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    # It takes turns with PyTorch: as many threads as that, and none that spin meanwhile.
+    # onnxruntime alternates with PyTorch: use as many threads, without spinning.
     options.intra_op_num_threads = torch.get_num_threads()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers = list(dict.fromkeys([provider, "CPUExecutionProvider"]))
     try:
         return ort.InferenceSession(path, options, providers=providers)
-    except Exception as error:  # onnxruntime raises its own types without a common, public base
+    except Exception as error:  # onnxruntime's own types have no common, public base
         raise ModelFileError(
             f"onnxruntime {ort.__version__} cannot load {path}: {first_line(error)} Export or copy it again."
         ) from error
 
 
 def _image_port(path: Path, session: ort.InferenceSession) -> _Port:
-    inputs = session.get_inputs()  # those with a default value are not among them
+    inputs = session.get_inputs()  # inputs with a default value are not included
     shown = ", ".join(f"{item.name} {item.type} {item.shape}" for item in inputs)
     refusal = ModelFileError(
-        f"{path} is no image classifier that can teach: its inputs are {shown}. Expected one input, float32 or uint8, "
-        "[N, 3, H, W] or [N, H, W, 3]."
+        f"{path} is not an image classifier usable as a teacher: its inputs are {shown}. Expected one input, float32 "
+        "or uint8, [N, 3, H, W] or [N, H, W, 3]."
     )
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in ("tensor(float)", "tensor(uint8)"):
         raise refusal
@@ -236,13 +238,13 @@ def _image_port(path: Path, session: ort.InferenceSession) -> _Port:
 
 
 def _feed(images: Tensor, port: _Port, normalise: Normalise) -> np.ndarray[Any, Any]:
-    """What the graph wants of uint8 images `[N, H, W, 3]`."""
+    """Convert uint8 images `[N, H, W, 3]` to the input of the graph."""
     with torch.no_grad():
         if not port.is_raw:
             x = normalise(images)
         else:
             x = images.permute(0, 3, 1, 2)
-            if tuple(x.shape[2:]) != normalise.size:  # as `Normalise` resamples, but in whole pixel values
+            if tuple(x.shape[2:]) != normalise.size:  # resample like `Normalise`, but in whole pixel values
                 x = F.interpolate(x.float(), normalise.size, mode="bilinear", antialias=True)
                 x = x.round().clamp(0, 255).to(torch.uint8)
         if port.channels_last:
@@ -258,7 +260,7 @@ def _run(
     x: np.ndarray[Any, Any],
     others: Mapping[str, np.ndarray[Any, Any]] = MappingProxyType({}),
 ) -> _Arrays:
-    """Outputs by name, of a batch of any size; `others` are inputs besides the images."""
+    """Run a batch of any size and return outputs by name; `others` are additional inputs."""
     step = port.batch or len(x)
     parts: list[Sequence[np.ndarray[Any, Any]]] = []
     for start in range(0, len(x), step):
@@ -268,10 +270,10 @@ def _run(
             chunk = np.concatenate([chunk, np.repeat(chunk[-1:], short, axis=0)])
         try:
             parts.append(session.run(names, {port.name: chunk, **others}))
-        except Exception as error:  # as above
+        except Exception as error:  # see above
             raise ModelFileError(
-                f"{path} fails on images {chunk.shape}: {first_line(error)} Export it for that batch and size, with a "
-                "dynamic batch if possible."
+                f"{path} fails on images {chunk.shape}: {first_line(error)} Export it for that batch and size, "
+                "preferably with a dynamic batch."
             ) from error
     whole = [np.concatenate(values) if values[0].ndim else values[0] for values in zip(*parts, strict=True)]
     return {name: value[: len(x)] if value.ndim else value for name, value in zip(names, whole, strict=True)}
@@ -288,7 +290,7 @@ def _logits_output(path: Path, answers: _Arrays) -> str:
     if len(flat) != 1:
         shown = ", ".join(f"{name} {value.dtype} {list(value.shape)}" for name, value in answers.items())
         raise ModelFileError(
-            f"{path} is no classifier that can teach: for {PROBE_IMAGES} images it gives {shown}. Expected one output "
-            f"float32 [{PROBE_IMAGES}, classes], or one of several named {LOGITS}."
+            f"{path} is not a classifier usable as a teacher: for {PROBE_IMAGES} images it returns {shown}. Expected "
+            f"one output float32 [{PROBE_IMAGES}, classes], or one of several named {LOGITS}."
         )
     return flat[0]

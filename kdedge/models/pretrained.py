@@ -1,8 +1,8 @@
-"""torchvision's published weights: a network may have several, each trained on pictures prepared in its own way.
+"""Published torchvision weights; a model may have several, each with its own preprocessing.
 
-The files are told apart by their hash, which torchvision writes into their names: `resnet50-0676ba61.pth` starts its
-SHA-256 with 0676ba61. Whoever has another file says whose preparation it wants by a tag behind the network's name, as
-timm has them: `torchvision:resnet50.IMAGENET1K_V1`.
+The files are identified by the hash in their names: the SHA-256 of `resnet50-0676ba61.pth` begins with 0676ba61. For
+other files the preprocessing is selected by a tag after the model name, as in timm:
+`torchvision:resnet50.IMAGENET1K_V1`.
 """
 
 import re
@@ -18,22 +18,22 @@ _LIBRARY = "torchvision:"
 
 
 def torchvision_tags(network: str) -> list[str]:
-    """The tags of a network's published weights: `IMAGENET1K_V1`."""
+    """Return the tags of a model's published weights, such as `IMAGENET1K_V1`."""
     return list(_published(network))
 
 
 def torchvision_input(name: str) -> ImageInput:
-    """The input of a network's published weights: of those that the tag names, without one of `_likeliest`."""
+    """Return the input of a model's published weights: of the tag, or of `_likeliest` without one."""
     network, _, tag = name.partition(".")
     return _input(_published(network)[tag or _likeliest(network)])
 
 
 def published_name(name: str, weights: Path | None) -> str:
-    """A network's canonical name with the tag of its published weights, if that is what the file holds.
+    """Return a model's canonical name with the tag of its published weights, if the file holds them.
 
     Args:
-        name: of any library; one that has a tag, or is not torchvision's, is returned as it is.
-        weights: the file; recognised by its hash, or once it was converted by the one that its name keeps.
+        name: Model name of any library; returned unchanged if it has a tag or is not from torchvision.
+        weights: Weights file, recognized by its hash, or after conversion by the hash in its name.
     """
     if weights is None or not name.startswith(_LIBRARY) or "." in name or not weights.is_file():
         return name
@@ -46,13 +46,13 @@ def published_name(name: str, weights: Path | None) -> str:
 
 
 def assumed_input(name: str) -> str | None:
-    """For weights that nobody knows: which preparation was assumed, and how to say another.
+    """Describe the assumed preprocessing of unrecognized weights and how to change it.
 
     Args:
-        name: from `published_name`.
+        name: Model name from `published_name`.
 
     Returns:
-        A sentence for the user; None where the name has a tag, or where all published weights want the same.
+        A sentence for the user; None if the name has a tag, or if all published weights use the same preprocessing.
     """
     network = name.removeprefix(_LIBRARY)
     if not name.startswith(_LIBRARY) or "." in network:
@@ -62,7 +62,10 @@ def assumed_input(name: str) -> str | None:
     others = [f"{name}.{tag} for {_rule(rule)}" for tag, rule in rules.items() if rule != rules[assumed]]
     if not others:
         return None
-    return f"assumed as {assumed} has it, {_rule(rules[assumed])}; say otherwise by the name: {', '.join(others)}"
+    return (
+        f"assumed as for {assumed}, {_rule(rules[assumed])}; to change it, use a model name with tag: "
+        f"{', '.join(others)}"
+    )
 
 
 def _published(network: str) -> dict[str, Any]:
@@ -72,9 +75,9 @@ def _published(network: str) -> dict[str, Any]:
 
 
 def _likeliest(network: str) -> str:
-    """The tag of torchvision's default, or of the last ones, among those for the smallest pictures.
+    """Return the tag of torchvision's default, or of the last weights, among those with the smallest input.
 
-    Larger ones are those of weights that were tuned on, and of a vision transformer that is built in another way.
+    Larger inputs belong to fine-tuned weights, and to a vision transformer with a different architecture.
     """
     from torchvision.models import get_model_weights
 

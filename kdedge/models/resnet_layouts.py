@@ -1,8 +1,8 @@
-"""The small residual networks by name: those of the distillation literature, and narrow ones for small machines.
+"""Layouts of small residual networks: those of the distillation literature, and narrow ones for small devices.
 
 - `resnet8` … `resnet110`: He et al., Deep Residual Learning, CVPR 2016, §4.2, with parameter-free shortcuts (option A).
 - `resnet8x4`, `resnet32x4`: the wide pair of CRD (Tian et al., ICLR 2020), with projection shortcuts.
-- `resnet10w16`, `resnet10w8`: one block a stage at a quarter and an eighth of ResNet-18's width; 0.31 M and 0.08 M
+- `resnet10w16`, `resnet10w8`: one block per stage at a quarter and an eighth of ResNet-18's width; 0.31 M and 0.08 M
   parameters, output stride 8.
 """
 
@@ -14,12 +14,12 @@ __all__ = ["RESNETS", "Layout"]
 
 @dataclass(frozen=True)
 class Layout:
-    """What a small residual network is made of."""
+    """Layout of a small residual network."""
 
     stem: int
     widths: tuple[int, ...]
     blocks: int
-    """Residual blocks a stage."""
+    """Residual blocks per stage."""
     shortcut: Literal["pad", "project"]
 
 

@@ -1,4 +1,4 @@
-"""Residual networks for small images, in the layouts of `kdedge.models.resnet_layouts`."""
+"""Residual networks for small images, with the layouts of `kdedge.models.resnet_layouts`."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -36,7 +36,7 @@ class _Block(nn.Module):
 
 
 class SmallResNet(nn.Module):
-    """A residual network with a 3×3 stem of stride 1; each stage after the first halves the resolution."""
+    """Residual network with a 3×3 stem of stride 1; each stage after the first halves the resolution."""
 
     def __init__(self, layout: Layout, classes: int) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class SmallResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits `[N, K]` of normalised images `[N, 3, H, W]`."""
+        """Compute logits `[N, K]` of normalized images `[N, 3, H, W]`."""
         x = F.relu(self.bn1(self.conv1(x)))
         for stage in self.stages:
             x = self.get_submodule(stage)(x)

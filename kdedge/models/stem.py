@@ -1,8 +1,7 @@
-"""Give a network for large photos a stem that suits small images.
+"""Stem adaptation of models for large photos to small images.
 
-A network that divides the resolution by 32 leaves 2×2 cells of a 64 px image: too coarse for a map that points at
-something. Taking strides out of the first layers keeps the resolution; it costs time, and for small images it gains
-accuracy as well.
+A model with output stride 32 leaves 2×2 positions for a 64 px image, too coarse for a useful map. Removing strides from
+the first layers keeps the resolution. It increases latency, and for small images also accuracy.
 """
 
 import math
@@ -20,20 +19,20 @@ _Strided = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
 
 
 def reduce_stride(model: nn.Module, factor: int, size: int, *, fresh: bool) -> int:
-    """Take early strides out of a model, in place, until its resolution is `factor` times finer.
+    """Remove early strides from a model in place, until its output stride is reduced by `factor`.
 
     Args:
-        model: any convolutional classifier.
-        factor: a power of two; 1 changes nothing.
-        size: side of the square input, in px, that the model will be used with.
-        fresh: whether the model has no trained weights yet; then a stem kernel wider than 3×3 becomes 3×3 (without
-            its stride it would cover too much of a small image) and a pooling layer without stride is dropped.
+        model: Any convolutional classifier.
+        factor: Power of two; 1 changes nothing.
+        size: Size of the square input in px.
+        fresh: True for an untrained model. A stem kernel wider than 3×3 then becomes 3×3, as it would cover too much of
+            a small image, and a pooling layer without stride is removed.
 
     Returns:
-        The factor that was reached; smaller than asked for when the model has too few strided layers.
+        The factor reached; smaller than requested if the model has too few strided layers.
 
     Raises:
-        UsageError: the model cannot take an input of this size.
+        UsageError: The model does not accept an input of this size.
     """
     reached = 1
     while reached < factor:
@@ -48,14 +47,14 @@ def reduce_stride(model: nn.Module, factor: int, size: int, *, fresh: bool) -> i
 
 
 def output_strides(model: nn.Module, size: int) -> tuple[int, ...]:
-    """By how much the model divides the resolution through strided layers, and by how much it can be made to.
+    """Return the output stride of the model and the smaller ones it can be reduced to.
 
     Returns:
-        Its own stride, then what is left of it as early strides are taken out, one level after the other: 32, 16, … for
-        most networks, but 32, 8, 4, … for one that begins with patches of 4 px.
+        Output strides in descending order as early strides are removed level by level: 32, 16, … for most models,
+            but 32, 8, 4, … for a model with 4 px patches.
 
     Raises:
-        UsageError: the model cannot take an input of this size.
+        UsageError: The model does not accept an input of this size.
     """
     levels = _strided_levels(model, size)
     early_first = [levels[side].stride for side in sorted(levels, reverse=True)]
@@ -64,14 +63,14 @@ def output_strides(model: nn.Module, size: int) -> tuple[int, ...]:
 
 @dataclass
 class _Level:
-    """The strided layers that work at one resolution: one on the main path, perhaps others on shortcuts."""
+    """Strided layers at one resolution: one on the main path, possibly others on shortcuts."""
 
     stride: int
     paths: list[str] = field(default_factory=list)
 
 
 def _strided_levels(model: nn.Module, size: int) -> dict[int, _Level]:
-    """The layers with a stride, by the side of their input."""
+    """Return the strided layers by the side of their input."""
     levels: dict[int, _Level] = {}
 
     def note(path: str, layer: _Strided, inputs: tuple[Tensor, ...]) -> None:
@@ -88,8 +87,8 @@ def _strided_levels(model: nn.Module, size: int) -> dict[int, _Level]:
             model(torch.zeros(1, 3, size, size, device=device))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise UsageError(
-            f"{type(model).__name__} cannot take pictures of {size} × {size} px: {error}. "
-            "Choose another --size (such as 224) or another network."
+            f"{type(model).__name__} does not accept images of {size} × {size} px: {error}. "
+            "Choose another --size (such as 224) or another model."
         ) from error
     finally:
         for handle in handles:

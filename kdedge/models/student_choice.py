@@ -1,4 +1,4 @@
-"""Which of the small networks to distill a trained one into."""
+"""Selection of a small student for a trained model."""
 
 from collections.abc import Mapping
 
@@ -11,17 +11,17 @@ from kdedge.models.small_resnet import SmallResNet
 __all__ = ["smaller_student"]
 
 _STUDENTS = ("resnet10w16", "resnet8")
-"""From the largest to the smallest; the others are no smaller, or too deep to be fast."""
+"""Candidates from the largest to the smallest; other models are not smaller, or too deep to be fast."""
 _TIMES_SMALLER = 2
-"""A student that saves less is hardly worth its training."""
+"""Minimum reduction in size for a worthwhile student."""
 
 
 def smaller_student(teacher: Mapping[str, Tensor], classes: int) -> str | None:
-    """The name of the largest student with at most half of the teacher's numbers; None where there is none.
+    """Return the largest student with at most half of the teacher's parameters, or None.
 
     Args:
-        teacher: its weights: of a network of the user's own nothing else is known without running his file.
-        classes: how many both tell apart.
+        teacher: Weights of the teacher, which suffice without executing a user's model file.
+        classes: Number of classes.
     """
     most = _numbers(teacher) / _TIMES_SMALLER
     with torch.device("meta"):

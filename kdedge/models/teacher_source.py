@@ -1,4 +1,4 @@
-"""A teacher from wherever the user has it: a run folder, a network with its weights, or an `.onnx` file."""
+"""Loading of teachers: a run folder, a named model with weights, or an `.onnx` file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,22 +16,22 @@ __all__ = ["LoadedTeacher", "load_teacher"]
 
 @dataclass(frozen=True)
 class LoadedTeacher:
-    """A teacher that is ready to be asked."""
+    """Loaded teacher with its record."""
 
     name: str
     model: "TrainedModel | OnnxTeacher"
     record: dict[str, str | None]
-    """`source` and `weights`, to find it again from any folder.
+    """`source` and `weights` to reload it from any folder, with hashes to verify it.
 
-    `weights_sha256`, and of a factory `code_sha256`, to know that it is the same.
+    The hashes are `weights_sha256`, and `code_sha256` for a factory.
     """
     labels: tuple[str, ...] | None
-    """Class names, where the teacher knows them for certain."""
+    """Class names, or None if they are not known for certain."""
     classes: int
 
     @property
     def input(self) -> ImageInput:
-        """What it looks at."""
+        """Input of the teacher."""
         return self.model.input
 
 
@@ -39,16 +39,16 @@ def load_teacher(source: str, weights: str | None) -> LoadedTeacher:
     """Load a teacher.
 
     Args:
-        source: a run folder, an `.onnx` file of any framework, or the name of a network.
-        weights: the file of a network's weights.
+        source: Run folder, `.onnx` file of any framework, or model name.
+        weights: Weights file of a named model.
 
     Raises:
-        UsageError: there is no such run or model, or the weights do not fit.
-        ModelFileError: the file is missing or damaged, or it is no image classifier.
+        UsageError: The run or model does not exist, or the weights do not fit.
+        ModelFileError: The file is missing, damaged, or not an image classifier.
     """
     path = Path(source)
     if path.suffix == ".onnx":
-        from kdedge.models.onnx_model import OnnxTeacher  # training needs no onnxruntime otherwise
+        from kdedge.models.onnx_model import OnnxTeacher  # training does not need onnxruntime otherwise
 
         file = OnnxTeacher.load(path)
         record = {"source": str(path.resolve()), "weights": None, "weights_sha256": file.sha256}

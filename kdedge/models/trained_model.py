@@ -1,4 +1,4 @@
-"""A model with its weights, from wherever the user has it."""
+"""Models with their weights, from run folders or by name."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,37 +21,37 @@ __all__ = ["TrainedModel", "load_trained"]
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A classifier that is ready to teach, to be exported or to be validated."""
+    """Classifier with weights, ready for teaching, export or validation."""
 
     model: nn.Module
     spec: ModelSpec
     input: ImageInput
     labels: tuple[str, ...]
     origin: dict[str, Any]
-    """Where it came from, for the model file's lineage: `source`, `weights`, `weights_sha256`.
+    """Origin for the lineage of model files: `source`, `weights`, `weights_sha256`.
 
-    Of a factory also `code_sha256`.
+    A factory adds `code_sha256`.
     """
     assumed_input: str | None = None
-    """Where its weights do not tell which input they want: what was assumed, and how to say another."""
+    """Assumption about preprocessing, if the weights do not specify it, with advice on changing it; None otherwise."""
 
     @property
     def parameters(self) -> int:
-        """Number of weights, without buffers."""
+        """Number of parameters, without buffers."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
 
 def load_trained(source: str, *, weights: Path | None = None, which: Literal["best", "last"] = "best") -> TrainedModel:
-    """Load a run folder, or a model by name with weights from a file.
+    """Load a run folder, or a named model with weights from a file.
 
     Args:
-        source: a run folder, a name such as `torchvision:resnet18` or `timm:tf_efficientnet_lite0.in1k`, or a factory
+        source: Run folder, model name such as `torchvision:resnet18` or `timm:tf_efficientnet_lite0.in1k`, or factory
             such as `nets.py:make_model`.
-        weights: `.safetensors` or `.pth` file for a name; without one its weights are random.
-        which: the epoch of a run.
+        weights: `.safetensors` or `.pth` file for a named model; without one its weights are random.
+        which: Epoch of a run.
 
     Raises:
-        UsageError: there is no such run or model, or the weights do not fit.
+        UsageError: The run or model does not exist, or the weights do not fit.
     """
     folder = Path(source)
     if is_run(folder):
@@ -69,14 +69,14 @@ def load_trained(source: str, *, weights: Path | None = None, which: Literal["be
     if weights is not None:
         load_state(model, state, str(weights))
     origin = _origin(name, weights)
-    if spec.code_sha256 is not None:  # the file as the user named it: model files travel, folders do not
+    if spec.code_sha256 is not None:  # the name as given by the user: model files are moved between machines
         origin |= {"source": source, "code_sha256": spec.code_sha256}
     assumed = None if weights is None else assumed_input(name)
     return TrainedModel(model, spec, spec_input, pretrained_labels(name, classes), origin, assumed)
 
 
 def _classes(name: str, spec: ImageInput, state: Mapping[str, Tensor]) -> int:
-    """For how many classes a network's weights were trained."""
+    """Return the number of classes that a model's weights were trained for."""
     rows = [state[tensor].shape[0] for tensor in head_tensors(name, spec.height) if tensor in state]
     return rows[0] if rows else own_classes(name, spec)
 

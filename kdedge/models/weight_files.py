@@ -1,4 +1,4 @@
-"""Read and load trained weights without running code from the file."""
+"""Loading of trained weights without executing code from the file."""
 
 import pickle
 import zipfile
@@ -15,18 +15,18 @@ from kdedge_runtime.errors import UsageError
 __all__ = ["MODEL_PREFIX", "NOTE", "TRAINING_PREFIX", "load_state", "read_state"]
 
 MODEL_PREFIX, TRAINING_PREFIX = "model.", "training."
-"""What the tensors of a kdedge checkpoint are called after: those of the model, and what only training needs."""
+"""Tensor name prefixes in a kdedge checkpoint: model tensors, and tensors needed only for training."""
 NOTE = "kdedge"
-"""Where the metadata of such a checkpoint holds what there is to say of it, as JSON."""
+"""Metadata key of a checkpoint's JSON note."""
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors` file, or of a `.pt`/`.pth` file that holds nothing but tensors.
+    """Read the tensors of a `.safetensors` file, or of a `.pt`/`.pth` file with only tensors.
 
-    Of a checkpoint in a run folder these are the model's, under their own names.
+    For a checkpoint in a run folder these are the model's tensors, without prefix.
 
     Raises:
-        UsageError: the file is missing, damaged, or is a pickle that would have to run code.
+        UsageError: The file is missing, damaged, or a pickle that would execute code.
     """
     require_weights(path)
     try:
@@ -34,15 +34,15 @@ def read_state(path: Path) -> dict[str, Tensor]:
             return _read_safetensors(path)
         _require_stored(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # its text is about running the code in it, which nobody should
+    except pickle.UnpicklingError as error:  # its message advises executing the code, which is unsafe
         raise UsageError(
-            f"{path} holds no plain weights: it is damaged, of another kind, or a whole pickled model, which would run "
-            "code when it is read. Expected .safetensors, or a .pth of torch.save(model.state_dict(), FILE)."
+            f"{path} does not contain plain weights: it is damaged, of another type, or a whole pickled model, which "
+            "would execute code when read. Expected .safetensors, or a .pth from torch.save(model.state_dict(), FILE)."
         ) from error
-    except Exception as error:  # damaged or foreign bytes raise whatever their parser raises
+    except Exception as error:  # damaged or foreign bytes can raise any exception in their parser
         why = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(
-            f"Cannot read weights from {path}: {why} Expected .safetensors, or a .pth that holds a plain state_dict."
+            f"Cannot read weights from {path}: {why} Expected .safetensors, or a .pth with a plain state_dict."
         ) from error
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
@@ -50,15 +50,17 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
     ):
-        raise UsageError(f"{path} holds no plain state_dict. Save it with torch.save(model.state_dict(), FILE).")
+        raise UsageError(
+            f"{path} does not contain a plain state_dict. Save it with torch.save(model.state_dict(), FILE)."
+        )
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
 def _require_stored(path: Path) -> None:
-    """Raise where an archive's members are compressed: torch.save stores them, and a bomb unpacks to gigabytes.
+    """Raise if an archive's members are compressed: torch.save never compresses, and a zip bomb expands to gigabytes.
 
     Raises:
-        ValueError: they are.
+        ValueError: A member is compressed.
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -67,7 +69,7 @@ def _require_stored(path: Path) -> None:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    """All tensors; of a kdedge checkpoint, which its note tells from others, the model's under their own names."""
+    """Read all tensors; for a kdedge checkpoint, recognized by its note, the model's tensors without prefix."""
     with safe_open(path, "pt") as file:
         names: list[str] = file.keys()
         if NOTE in (file.metadata() or {}):
@@ -80,13 +82,13 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str, *, re
     """Load weights into a model, in place.
 
     Args:
-        model: the model.
-        state: its tensors by name.
-        source: what to call them in an error.
-        replaced: names of tensors (those of the classifier) that the model keeps as they are where their shape differs.
+        model: Model.
+        state: Tensors by name.
+        source: Location for error messages.
+        replaced: Names of classifier tensors that keep their values if the shape differs.
 
     Raises:
-        UsageError: names or shapes do not fit.
+        UsageError: Names or shapes do not fit.
     """
     own = model.state_dict()
     differing = [name for name in own if name in state and own[name].shape != state[name].shape]
@@ -96,11 +98,11 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: str, *, re
     if missing or unknown or odd:
         parts = [
             f"{len(names)} {what} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
-            for names, what in ((missing, "missing"), (unknown, "unknown"), (odd, "of another shape"))
+            for names, what in ((missing, "missing"), (unknown, "unknown"), (odd, "with another shape"))
             if names
         ]
         raise UsageError(
             f"The weights in {source} do not fit {type(model).__name__}: tensors {'; '.join(parts)}. "
-            "Expected the weights of this very model; check --model and --weights."
+            "Expected the weights of exactly this model; check --model and --weights."
         )
     model.load_state_dict({name: value for name, value in state.items() if name not in differing}, strict=False)

@@ -1,1 +1,1 @@
-"""What the verbs do: export, validate and demonstrate, put together from the libraries."""
+"""Implementation of the commands: training, export, validation, comparison and the demo."""

@@ -1,4 +1,4 @@
-"""What a device runs, packed into one folder or file that it can check."""
+"""Bundles: the model files for a device with a manifest, checksums and an optional signature."""
 
 import hashlib
 import zipfile
@@ -14,19 +14,19 @@ from kdedge_runtime.util.files import staged, write_whole
 __all__ = ["Packed", "write_bundle"]
 
 _EARLIEST = (1980, 1, 1, 0, 0, 0)
-"""The time of every file, so that the same models make the same .zip."""
+"""Timestamp of every file in the archive, so that bundling is reproducible."""
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A bundle on the disk."""
+    """Bundle written to disk."""
 
     path: Path
     models: tuple[str, ...]
     public_key: str | None
-    """Hexadecimal; of the key that it was signed with."""
+    """Public key of the signature, hexadecimal; None for an unsigned bundle."""
     replaced: bool
-    """Whether an earlier bundle lay there."""
+    """True if an earlier bundle was replaced."""
 
 
 def write_bundle(
@@ -37,20 +37,20 @@ def write_bundle(
     version: int = 1,
     device: str | None = None,
 ) -> Packed:
-    """Pack `model.onnx` and `model.int8.onnx` of a folder, or one model file.
+    """Bundle `model.onnx` and `model.int8.onnx` of a folder, or one model file.
 
     Args:
-        source: a run folder with exported files, any other folder with them, or a model file.
-        target: a .zip, which takes the place of an earlier bundle only, or a folder to make; None for `bundle.zip`
-            beside the models.
+        source: Run folder or other folder with exported files, or a model file.
+        target: Output .zip file, which may only replace an earlier bundle, or a new folder. None writes `bundle.zip`
+            next to the models.
         private_key: PEM file of an Ed25519 key to sign with.
-        version: from 1; a device that requires the signature refuses a lower one than it has run.
-        device: the device profile that the bundle is for; None for any.
+        version: Version number, at least 1. A device that requires signatures rejects a lower version than it has run.
+        device: Device profile of the target device; None for any device.
 
     Raises:
-        UsageError: there is no such device or no model, the target is in the way, or the key is none.
-        ModelFileError: a model cannot be run.
-        MissingDependency: there is a key, but not the package that signs.
+        UsageError: The device, model or key does not exist, or the target is not free.
+        ModelFileError: A model cannot be run.
+        MissingDependency: A key is given, but the package for signing is not installed.
     """
     if device is not None:
         load_profile(device)
@@ -76,7 +76,7 @@ def write_bundle(
 
 
 def _require_free(target: Path) -> bool:
-    """Raise where something else would be lost; tell whether a bundle is replaced."""
+    """Return whether a bundle will be replaced; raise if the target holds anything else."""
     if target.suffix.lower() == ".zip":
         if not target.exists():
             return False
@@ -84,9 +84,9 @@ def _require_free(target: Path) -> bool:
             with zipfile.ZipFile(target) as archive:
                 if SUMS in archive.namelist():
                     return True
-        raise UsageError(f"{target} exists already and is no bundle. Name another: -o FILE.zip.")
+        raise UsageError(f"{target} already exists and is not a bundle. Choose another file: -o FILE.zip.")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"{target} exists already. Name a .zip, or a new folder: -o FILE.")
+        raise UsageError(f"{target} already exists. Choose a .zip file or a new folder: -o FILE.")
     return False
 
 
@@ -96,7 +96,7 @@ def _models(source: Path) -> dict[str, Path]:
         return {MODELS[model.metadata.quantization is not None]: source}
     found = {name: source / name for name in MODELS if (source / name).is_file()}
     if not found:
-        raise UsageError(f"{source} has no {MODELS[0]}. Write it with `kdedge export {source} --quantize`.")
+        raise UsageError(f"{source} has no {MODELS[0]}. Export it first: `kdedge export {source} --quantize`.")
     labels = {Model.load(path, threads=1).metadata.labels for path in found.values()}
     if len(labels) > 1:
         raise UsageError(f"The models in {source} have different classes. Export them again: `kdedge export {source}`.")
@@ -109,19 +109,17 @@ def _signed(message: bytes, private_key: Path) -> tuple[bytes, str]:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     except ImportError as error:
         raise MissingDependency(
-            "Signing needs the package cryptography. Install it: `pip install cryptography`."
+            "Signing requires the package cryptography. Install it: `pip install cryptography`."
         ) from error
     if not private_key.is_file():
         raise UsageError(
-            f"There is no key {private_key}. Make one with `openssl genpkey -algorithm ed25519 -out {private_key}`, "
-            "and keep it where no device has it."
+            f"The key file {private_key} does not exist. Create one with `openssl genpkey -algorithm ed25519 -out "
+            f"{private_key}`, and do not copy it to devices."
         )
     try:
         key = serialization.load_pem_private_key(private_key.read_bytes(), password=None)
-    except (ValueError, TypeError) as error:  # TypeError: it wants a password
-        raise UsageError(f"{private_key} is no private key in PEM without a password ({error}).") from error
+    except (ValueError, TypeError) as error:  # TypeError: a password is required
+        raise UsageError(f"{private_key} is not an unencrypted private key in PEM format ({error}).") from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise UsageError(
-            f"{private_key} is a key of another kind. Expected Ed25519: `openssl genpkey -algorithm ed25519`."
-        )
+        raise UsageError(f"{private_key} is not an Ed25519 key. Create one with `openssl genpkey -algorithm ed25519`.")
     return key.sign(message), key.public_key().public_bytes_raw().hex()

@@ -1,4 +1,4 @@
-"""The pictures that int8 is calibrated on, and those that are held out to measure what it loses."""
+"""Images for int8 calibration, and held-out images to measure the quantization loss."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,35 +17,38 @@ from kdedge_runtime.util.arrays import Integers, Pixels, evenly_spaced
 __all__ = ["CalibrationPictures", "calibration_pictures"]
 
 CALIBRATION_IMAGES = 256
-"""At most; activation ranges of more differ little."""
+"""Maximum number of calibration images; more images hardly change the activation ranges."""
 HELD_OUT_IMAGES = 512
-"""At most, and at most a third: of the training side too, but not calibrated on. What quantization loses is measured on
-them where something is chosen by it; what validation measures stays untouched."""
+"""Maximum number of held-out images, at most a third of the sample.
+
+They come from the training split, but are not used for calibration. Choices during quantization are measured on them,
+so the validation split stays untouched.
+"""
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class CalibrationPictures:
-    """Training images at the model's size."""
+    """Training images at the model's input size."""
 
     calibration: Pixels
-    """uint8 RGB `[N, H, W, 3]`."""
+    """Calibration images, uint8 RGB `[N, H, W, 3]`."""
     held_out: Pixels
-    """uint8 RGB `[M, H, W, 3]`, not calibrated on."""
+    """Held-out images, uint8 RGB `[M, H, W, 3]`."""
     held_out_samples: tuple[Sample, ...]
-    """The files of these."""
+    """Files of the held-out images."""
     targets: Integers | None
-    """Right classes of the held-out ones, as the model counts them; None where they are not known."""
+    """Ground-truth class indices of the held-out images in the model's order, or None if unknown."""
     problems: str | None
-    """What is wrong with the files, if anything."""
+    """Description of unreadable files, or None."""
 
 
 class TakesPictures(Protocol):
-    """A model or a file's metadata."""
+    """Protocol of a model or file metadata with an image input."""
 
     @property
     def input(self) -> ImageInput:
-        """Geometry and normalization of its input."""
+        """Input size, resizing rule and normalization."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -55,30 +58,30 @@ class TakesPictures(Protocol):
 def calibration_pictures(
     source: str, trained: TakesPictures, data: str | None, progress: Progress
 ) -> CalibrationPictures:
-    """Evenly spaced training images; never those that the model is validated on.
+    """Select evenly spaced training images; validation images are never used.
 
     Args:
-        source: a run folder, a model's name, or a model file.
-        trained: that model.
-        data: pictures; None takes the run's training side.
-        progress: told while pictures are read.
+        source: Run folder, model name, or model file.
+        trained: The model or its metadata.
+        data: Dataset location; None takes the run's training split.
+        progress: Called while images are read.
 
     Raises:
-        UsageError: nobody says where the pictures are.
+        UsageError: No dataset is given or recorded.
     """
     if data is None and not is_run(Path(source)):
         raise UsageError(
-            "Quantization needs pictures to calibrate on, and a model without a run has none. "
-            "Name a folder of pictures such as the model will see: --data DIR."
+            "Quantization needs images to calibrate on, and a model without a run has none recorded. Give "
+            "a folder of images similar to those seen in use: --data DIR."
         )
     collection = scan(data or pictures_of(read_run(Path(source)), source), unlabelled_ok=True)
     split = collection.train
     held_out = min(HELD_OUT_IMAGES, len(split) // 3)
     chosen = split.take(evenly_spaced(len(split), CALIBRATION_IMAGES + held_out).tolist())
     count = len(chosen)
-    decoded = decode(chosen, trained.input, progress=lambda done, total: progress("reading pictures", done, total))
-    aside = np.diff(np.arange(len(decoded) + 1) * held_out // count) > 0  # spread evenly too
-    if not aside.any():  # one or two pictures: measured on what it is calibrated on
+    decoded = decode(chosen, trained.input, progress=lambda done, total: progress("reading images", done, total))
+    aside = np.diff(np.arange(len(decoded) + 1) * held_out // count) > 0  # also evenly spaced
+    if not aside.any():  # with one or two images, measure on the calibration images
         aside = np.ones(len(decoded), dtype=bool)
     calibration = decoded.images[~aside] if not aside.all() else decoded.images
     targets = _known_classes(decoded.targets, collection.labels, trained.labels, collection.source)
@@ -93,7 +96,7 @@ def calibration_pictures(
 
 
 def _known_classes(targets: Integers, labels: tuple[str, ...], known: tuple[str, ...], source: str) -> Integers | None:
-    """The right classes; None for pictures in no folders, or in folders that are not the model's classes."""
+    """Map targets to the model's classes; None if the images have no class folders or the classes do not match."""
     try:
         return as_model_classes(targets, labels, known, source) if labels else None
     except DataError:

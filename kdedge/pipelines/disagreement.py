@@ -1,4 +1,4 @@
-"""Where models differ: pure functions on answers and maps."""
+"""Disagreement between models: pure functions on predictions and maps."""
 
 from collections.abc import Sequence
 
@@ -16,12 +16,12 @@ Flags = NDArray[np.bool_]
 
 
 def class_accuracy(right: Flags, targets: Integers, classes: int) -> Scores:
-    """Share of right answers among the images of each class, `[classes]` in [0, 1]; NaN for one without images.
+    """Compute the accuracy per class, `[classes]` in [0, 1]; NaN for a class without images.
 
     Args:
-        right: bool `[N]`, whether the answer to an image is right.
-        targets: int64 `[N]`, the class of each image.
-        classes: how many there are.
+        right: bool `[N]`, True for correct predictions.
+        targets: int64 `[N]`, ground-truth class of each image.
+        classes: Number of classes.
     """
     images = np.bincount(targets, minlength=classes)
     hits = np.bincount(targets[right], minlength=classes)
@@ -29,15 +29,15 @@ def class_accuracy(right: Flags, targets: Integers, classes: int) -> Scores:
 
 
 def disagreement(answers: Sequence[Integers], maps: Sequence[Floats]) -> Scores:
-    """How much models differ on each image, `[N]` in [0, 2].
+    """Compute the disagreement of models on each image, `[N]` in [0, 2].
 
-    The share of pairs of models with different answers, plus half of `1 - r` in the mean over pairs of maps (see
-    `agreement.map_pearson`; with a constant map r is 0).
+    It is the fraction of model pairs with different predictions, plus the mean of `(1 - r) / 2` over pairs of maps (see
+    `metrics.map_pearson`; r is 0 for a constant map).
 
     Args:
-        answers: int64 `[N]` of each of two or more models.
-        maps: raw and signed `[N, h, w]` of those that have any, all explaining the same class of an image; compared
-            at the smallest of their sizes.
+        answers: int64 `[N]` predictions of each of two or more models.
+        maps: Raw signed maps `[N, h, w]` of models that have them, all for the same class of an image. They are
+            compared at their smallest size.
     """
     stack = np.stack(answers)
     count = len(stack)
@@ -47,7 +47,7 @@ def disagreement(answers: Sequence[Integers], maps: Sequence[Floats]) -> Scores:
 
 
 def most_telling(scores: Scores, targets: Integers, count: int) -> list[int]:
-    """The numbers of at most `count` images, highest score first, spread over the classes as evenly as it goes."""
+    """Return the indices of at most `count` images with the highest scores, spread evenly over the classes."""
     classes = len(np.unique(targets))
     each = -(-count // classes)
     taken: dict[int, int] = {}
@@ -61,7 +61,7 @@ def most_telling(scores: Scores, targets: Integers, count: int) -> list[int]:
 
 
 def _mean_correlation(maps: Sequence[Floats]) -> Scores:
-    """The mean of r over all pairs of maps of each image, `[N]`."""
+    """Compute the mean of r over all pairs of maps of each image, `[N]`."""
     height, width = (min(stack.shape[axis] for stack in maps) for axis in (1, 2))
     images, count = len(maps[0]), len(maps)
     total, lengths = np.zeros((images, height * width)), np.zeros(images)
@@ -74,5 +74,5 @@ def _mean_correlation(maps: Sequence[Floats]) -> Scores:
         unit = np.divide(cells, norm, out=np.zeros_like(cells), where=~flat)
         total += unit
         lengths += (unit * unit).sum(axis=1)
-    # The squared length of a sum of unit vectors is their number plus twice the sum of all products of two.
+    # The squared length of a sum of unit vectors is their number plus twice the sum of all pairwise products.
     return np.asarray(((total * total).sum(axis=1) - lengths) / (count * (count - 1)))

@@ -1,4 +1,4 @@
-"""Run a module and its exported graph on the same images before the file is kept."""
+"""Compare an exported graph with its PyTorch module before the file is kept."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,9 @@ import numpy as np
 from kdedge_export.metrics import agreement
 from kdedge_export.metrics.torch_predictions import Predictions, predict
 from kdedge_export.torch_export import Deployed, Plain
-from kdedge_export.validate.exactness import Bounds, Exactness, measure_exactness
-from kdedge_export.validate.float_tolerance import CEILING, Hardest
-from kdedge_export.validate.other_classes import other_classes
+from kdedge_export.validation.exactness import Bounds, Exactness, measure_exactness
+from kdedge_export.validation.float_tolerance import CEILING, Hardest
+from kdedge_export.validation.other_classes import other_classes
 from kdedge_runtime import Model
 from kdedge_runtime.diagnostics.default_class import run_without_class
 from kdedge_runtime.errors import KdedgeError
@@ -18,9 +18,12 @@ from kdedge_runtime.util.arrays import Integers, Pixels
 __all__ = ["TOLERANCE", "check_against_torch"]
 
 TOLERANCE = 1e-4
-"""Largest error of logits and maps against PyTorch, relative to their range: float32 sums in another order.
-Both may lie as far from PyTorch's as float32 explains on that image, held against float64, up to 1 % of the range; a
-map that is differentiated is held against PyTorch's with the units at their kinks on the same sides."""
+"""Maximum error of logits and maps against PyTorch, relative to their range.
+
+It allows for a different order of float32 sums. Errors may also reach PyTorch's own float32 error on that image,
+measured against float64, up to 1 % of the range. A differentiated map is compared with units at activation boundaries
+kept on the same side.
+"""
 _BOUNDS = Bounds(TOLERANCE, TOLERANCE, TOLERANCE, CEILING)
 
 
@@ -32,20 +35,21 @@ class _Measured:
 
 
 def check_against_torch(module: Deployed | Plain, model: Model) -> tuple[float, float | None]:
-    """Run both on two different batches, of one and of three images: exported constants would show.
+    """Compare module and file on two batches of different content and size (one and three images).
 
-    Each batch is run for its top classes, which the file finds by itself, and for other ones.
+    Different inputs reveal values exported as constants. Each batch is run for its top classes, found by the file
+    itself, and for other classes.
 
     Args:
-        module: the exported module.
-        model: its file.
+        module: Exported module.
+        model: Its model file.
 
     Returns:
-        The largest errors of logits and of maps, relative to their range; None for the maps of a file without one.
+        Maximum errors of logits and maps, relative to their range; None for the maps of a file without maps.
 
     Raises:
-        KdedgeError: the graph does not compute what PyTorch computes, explains another class than its top one by
-            default, or rounding hides whether it does.
+        KdedgeError: The graph does not match PyTorch, does not explain its top class by default, or the match is hidden
+            by rounding.
     """
     spec, generator = module.spec, np.random.default_rng(0)
     measured = []
@@ -89,14 +93,14 @@ def _require_exact(found: list[Exactness]) -> None:
     if "failed" in outcomes:
         bounds = ", ".join(f"{worst.bound:.0e}" for worst in decisive.values())
         raise KdedgeError(
-            f"The exported graph does not compute what PyTorch computes: relative errors {figures}, expected at most "
+            f"The exported graph does not match PyTorch: relative errors {figures}, expected at most "
             f"{bounds}. Please report this model."
         )
     if "not shown" in outcomes:
         raise KdedgeError(
-            f"Whether the exported graph computes what PyTorch computes cannot be shown: relative errors {figures}, "
-            f"expected at most {CEILING:.0e}, and on the same pictures PyTorch in float32 lies about as far from "
-            "float64. The network is ill-conditioned; export weights that were trained, or further."
+            f"It cannot be shown that the exported graph matches PyTorch: relative errors {figures}, expected at most "
+            f"{CEILING:.0e}, and PyTorch's own float32 error against float64 is similar on these images. The model is "
+            "ill-conditioned; export weights that are trained, or trained longer."
         )
 
 

@@ -1,4 +1,4 @@
-"""Files that a validation is about, and the PyTorch model that they came from, if any."""
+"""Files under validation and the PyTorch model they were exported from."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,41 +19,40 @@ __all__ = ["ExportedFiles", "open_files"]
 
 @dataclass(frozen=True)
 class ExportedFiles:
-    """Files of one model, and the model."""
+    """Exported files of one model, with the model itself."""
 
     fp32: Model
     int8: Model | None
     student: TrainedModel | None
     """PyTorch model with the exported weights; None for a file of another framework."""
     run: Path | None
-    """The run folder that holds them; None for a model by name."""
+    """Run folder that holds the files; None for a named model."""
     record: RunRecord | None
-    """Of that run."""
+    """Record of that run, or None."""
 
     @property
     def input(self) -> ImageInput:
-        """The input that the student was trained with; the fp32 file's where there is no student."""
+        """Input the student was trained with, or the fp32 file's input without a student."""
         return self.fp32.metadata.input if self.student is None else self.student.input
 
 
 def open_files(source: str, weights: Path | None = None, model: str | None = None) -> ExportedFiles:
-    """Open the exported files of a run, or one model file and the int8 one beside it.
+    """Open the exported files of a run, or a model file with the int8 file next to it.
 
     Args:
-        source: a run folder with exported files, a file in one, or a `.onnx` file from a model by name or of
-            another framework.
-        weights: of a file from a model by name, the weights that it was exported from; None looks for them by their
-            name, beside the file and in the current folder.
-        model: of a file that was exported from a Python file's network, that network; the name in the model file is
+        source: Run folder with exported files, a file in one, or an `.onnx` file of a named model or another framework.
+        weights: Weights that the file of a named model was exported from. None searches by name, next to the file and
+            in the current folder.
+        model: Function that builds the model, for a file exported from a Python file. The name in the model file is
             never loaded.
 
     Raises:
-        UsageError: there is no file with a map, the two differ, or its weights are not found or are others.
+        UsageError: No file with a map exists, the two files differ, or the weights are missing or different.
     """
     fp32_path = fp32_file(source)
     fp32 = Model.load(fp32_path)
     if fp32.metadata.quantization is not None:
-        raise UsageError(f"{fp32_path} is quantized. Name the fp32 file: the int8 one beside it is validated with it.")
+        raise UsageError(f"{fp32_path} is quantized. Give the fp32 file; the int8 file next to it is validated too.")
     int8_path = fp32_path.with_suffix(".int8.onnx")
     int8 = Model.load(int8_path, exact_int8=True) if int8_path.is_file() else None
     lineage = fp32.metadata.lineage
@@ -75,62 +74,62 @@ def open_files(source: str, weights: Path | None = None, model: str | None = Non
 def _same_weights(
     run: Path | None, path: Path, lineage: dict[str, Any], weights: Path | None, model: str | None
 ) -> TrainedModel | None:
-    """Load the PyTorch model that a file was exported from: of the run that holds the file, or by name.
-
-    None for a file of another framework.
-    """
+    """Load the PyTorch model that a file was exported from; None for a file of another framework."""
     if "file" in lineage:
         for option, value in (("--weights", weights), ("--model", model)):
             if value is not None:
                 made_of = lineage["file"]["name"]
-                raise UsageError(f"{path} was made of {made_of}, not of a PyTorch model. Leave {option} {value} out.")
+                raise UsageError(f"{path} was made from {made_of}, not from a PyTorch model. Remove {option} {value}.")
         return None
     origin = lineage.get("student", {})
     if origin.get("weights") is None:
         raise UsageError(
-            f"{path} was exported with random weights, which cannot be had again to compare with. "
+            f"{path} was exported with random weights, which cannot be reproduced for comparison. "
             "Export it with --weights FILE, or from a run."
         )
     if weights is not None and "model" in lineage:
-        raise UsageError(f"{path} was exported from a run, which has its own weights. Leave --weights {weights} out.")
+        raise UsageError(f"{path} was exported from a run, which has its own weights. Remove --weights {weights}.")
     if run is not None:
         trained = load_trained(str(run))
     elif "model" in lineage:
         raise UsageError(
-            f"{path} was exported from the run {origin['source']}, which is not around it. Validate the run itself: "
+            f"{path} was exported from the run {origin['source']}, but is not in its folder. Validate the run itself: "
             f"kdedge validate {origin['source']}"
         )
     else:
         name = _network(path, origin, model)
         trained = load_trained(name, weights=_weights_file(path, origin["weights"], weights))
     if trained.origin["weights_sha256"] != origin["weights_sha256"]:
-        or_named = "" if run is not None else ", or name the file that it was made of: --weights FILE"
+        or_named = "" if run is not None else ", or give the original weights: --weights FILE"
         raise UsageError(
-            f"{path} was exported from other weights than {trained.origin['weights']} holds. Export it again{or_named}."
+            f"{path} was exported from other weights than those in {trained.origin['weights']}. Export it "
+            f"again{or_named}."
         )
     return trained
 
 
 def _network(path: Path, origin: dict[str, Any], model: str | None) -> str:
-    """Return the name of a file's network; of a Python file's, the one that the user typed.
+    """Return the model name of a file; for a model from a Python file, the name given on the command line.
 
     Raises:
-        UsageError: the user typed none, typed one for nothing, or its file is another one.
+        UsageError: The name is missing, is not needed, or refers to a different Python file.
     """
     recorded = str(origin["source"])
     if not is_factory(recorded):
         if model is not None:
-            raise UsageError(f"{path} was exported from {recorded}, which needs no file. Leave --model {model} out.")
+            raise UsageError(
+                f"{path} was exported from {recorded}, which needs no Python file. Remove --model {model}."
+            )
         return recorded
     if model is None:
         raise UsageError(
-            f"{path} was exported from the network {recorded}. Code that a model file names is never run: type the "
-            "network yourself, --model FILE.py:FUNCTION."
+            f"{path} was exported from {recorded}. Code named by a model file is never executed: give the function "
+            "explicitly with --model FILE.py:FUNCTION."
         )
     found = code_sha256(model)
     if found != origin.get("code_sha256"):
         raise UsageError(
-            f"{path} was exported from another {recorded} than {model}: its SHA-256 is {found[:12]}…, expected "
+            f"{path} was exported from a different {recorded} than {model}: its SHA-256 is {found[:12]}…, expected "
             f"{str(origin.get('code_sha256'))[:12]}…."
         )
     allow_typed(model)
@@ -138,14 +137,14 @@ def _network(path: Path, origin: dict[str, Any], model: str | None) -> str:
 
 
 def _weights_file(path: Path, name: str, weights: Path | None) -> Path:
-    """The file of weights that a model file was exported from: the one that is named, or one of its name nearby."""
+    """Return the weights a model file was exported from: the given file, or one with the recorded name nearby."""
     if weights is not None:
         return weights
     nearby = [file for file in (path.parent / name, Path(name)) if file.is_file()]
     if not nearby:
         raise UsageError(
-            f"{path} was exported from the weights {name}, which are neither beside it nor in the current folder. "
-            "Say where they are: --weights FILE."
+            f"{path} was exported from the weights {name}, which are neither next to it nor in the current folder. "
+            "Give their location: --weights FILE."
         )
     return nearby[0]
 
@@ -155,6 +154,6 @@ def _require_one_size(size: tuple[int, int], *files: Model | None) -> None:
         if file is not None and (file.metadata.input.height, file.metadata.input.width) != size:
             spec = file.metadata.input
             raise UsageError(
-                f"{file.path} takes {spec.width} × {spec.height} px, and its model takes "
+                f"{file.path} takes {spec.width} × {spec.height} px, but its model takes "
                 f"{size[1]} × {size[0]}. Export it again."
             )

@@ -1,4 +1,4 @@
-"""Measure what model files take on this machine."""
+"""Measure size, latency and memory of model files on this machine."""
 
 import os
 import subprocess
@@ -8,14 +8,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from kdedge_export.candidates import Role
-from kdedge_export.validate import Footprint
+from kdedge_export.validation import Footprint
 from kdedge_runtime import Model
 from kdedge_runtime.errors import KdedgeError
 from kdedge_runtime.util.timing import latencies_ms
 
 __all__ = ["measure_footprints"]
 
-# Linux keeps the largest size of whoever started a process in `ru_maxrss`, but not in `VmHWM`.
+# On Linux `ru_maxrss` includes the peak memory of the parent process, `VmHWM` does not.
 _PROBE = """
 import sys
 import numpy as np
@@ -33,15 +33,15 @@ else:
 
 
 def measure_footprints(files: Mapping[Role, Model], parameters: int, threads: int = 1) -> dict[Role, Footprint]:
-    """Size, latency and memory of model files; latencies are taken in turn.
+    """Measure size, latency and memory of model files; latencies are measured alternately.
 
     Args:
-        files: all of one network.
-        parameters: of that network.
-        threads: for one inference.
+        files: Files of the same model.
+        parameters: Parameter count of the model.
+        threads: Threads per inference.
 
     Raises:
-        KdedgeError: a file does not run in a process of its own.
+        KdedgeError: A file cannot be run in a separate process.
     """
     opened = [Model.load(model.path, threads=threads) for model in files.values()]
     spec = opened[0].metadata.input
@@ -70,5 +70,5 @@ def _peak_memory_mb(model: Model, threads: int) -> float | None:
         env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
     )
     if done.returncode:
-        raise KdedgeError(f"{model.path} does not run in a process of its own: {done.stderr.strip()[-300:]}")
+        raise KdedgeError(f"{model.path} cannot be run in a separate process: {done.stderr.strip()[-300:]}")
     return int(done.stdout) / 1e6

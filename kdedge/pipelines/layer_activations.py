@@ -1,9 +1,9 @@
-"""The activations that Score-CAM masks with, also of files that do not name their target layer."""
+"""Activations for Score-CAM, including files that do not name their target layer."""
 
 import numpy as np
 
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.inspect.layer_attribution import last_layer
+from kdedge_export.inspection.layer_attribution import last_layer
 from kdedge_export.onnx_graph.graph_index import GraphView, Probe
 from kdedge_export.onnx_graph.graph_input import example_feed, image_port
 from kdedge_export.onnx_import.model_loading import load_file
@@ -16,13 +16,14 @@ __all__ = ["layer_activations"]
 
 
 def layer_activations(model: Model) -> Activations:
-    """The target layer's where the file names it, as those with a closed form do; else the last layer's.
+    """Return the activations of the target layer named in the file (closed-form heads), or else of the last layer.
 
-    The last layer is the last that lies over the picture and moves the answer, which is what a differentiated map looks
-    at too: of a vision transformer, what its last attention reads of the patches.
+    The last layer is the last one with spatial positions that affects the logits, as for a differentiated map. In a
+    vision transformer it is the patch input of the last attention.
 
     Raises:
-        UsageError: there is none, or it has other cells than the map in the file, which looks at another layer then.
+        UsageError: There is no such layer, or its resolution differs from the map in the file, which has another
+            target.
     """
     try:
         return target_activations(model)

@@ -1,4 +1,4 @@
-"""From a run or a named model to model files."""
+"""Export a run or a named model to model files."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -15,9 +15,9 @@ from kdedge.pipelines.qat import fine_tune
 from kdedge.pipelines.temperature_fit import Fit, fit_run
 from kdedge_export.metrics.map_displacement import measure_display
 from kdedge_export.metrics.torch_predictions import at_once
-from kdedge_export.quantize import Goal, Quantized, Recipe, Tradeoff, TradeoffPoint, quantize
-from kdedge_export.quantize.calibration_ranges import Range
-from kdedge_export.quantize.qat_scales import rounded_by
+from kdedge_export.quantization import Goal, Quantized, Recipe, Tradeoff, TradeoffPoint, quantize
+from kdedge_export.quantization.calibration_ranges import Range
+from kdedge_export.quantization.qat_scales import rounded_by
 from kdedge_export.torch_export import Deployed, ExportedGraph, Plain, deploy, export_graph, save_model
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.devices import DeviceProfile
@@ -27,36 +27,36 @@ from kdedge_runtime.util.files import staged
 __all__ = ["ExportResult", "Progress", "export_model"]
 
 _SHARED = ("labels", "input", "lineage", "temperature")
-"""Fields that are equal in the metadata of an fp32 file and of the int8 file made of it, besides its outputs."""
+"""Metadata fields, besides the outputs, that an fp32 file shares with its int8 file."""
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much is done, and how much there is."""
+"""Callback with (step name, done, total)."""
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """The files that were written and what is known of them."""
+    """Written files with the results of their checks."""
 
     fp32: Path
     metadata: Metadata
     logits_error: float
-    """Largest error against PyTorch over two inputs, relative to the range."""
+    """Maximum error of the logits against PyTorch over two inputs, relative to their range."""
     map_error: float | None
     assumed_input: str | None = None
-    """What was assumed of the input that the weights want, where they do not tell."""
+    """Assumption about preprocessing, if the weights do not specify it; None otherwise."""
     fit: Fit | None = None
-    """Of the temperature; None for a model without a run."""
+    """Temperature scaling; None for a model without a run."""
     int8: Path | None = None
-    """None where it was not asked for, or where the goal is missed."""
+    """int8 file; None if it was not requested or the goal was missed."""
     removed: Path | None = None
-    """The int8 file of an earlier export, where it was of another model, or where the goal is missed."""
+    """Removed int8 file of an earlier export, if it belonged to another model or the goal was missed."""
     int8_note: dict[str, Any] | None = None
-    """What the int8 file's metadata says of its quantization."""
+    """Quantization note in the metadata of the int8 file."""
     tradeoff: Tradeoff | None = None
-    """What was tried to keep the goal."""
+    """Candidates evaluated for the quantization goal."""
     qat_needless: bool = False
-    """Whether training with int8's errors was asked for and left out, since the goal is kept without it."""
+    """True if QAT was requested but skipped, since the goal was met without it."""
     problems: str | None = None
-    """What is wrong with the calibration pictures, if anything."""
+    """Description of unreadable calibration images, or None."""
 
 
 def export_model(
@@ -73,44 +73,44 @@ def export_model(
     profile: DeviceProfile,
     progress: Progress = lambda *_: None,
 ) -> ExportResult:
-    """Write the fp32 model file and, if asked for, the int8 one beside it (`model.onnx`, `model.int8.onnx`).
+    """Write the fp32 model file and optionally its int8 file (`model.onnx`, `model.int8.onnx`).
 
-    An int8 file of an earlier export is removed where it is of another model than the new fp32 file, and where the new
-    one misses the goal: whoever asks for a goal must not find a file beside the model that was never held against it.
+    The int8 file of an earlier export is removed if it belongs to another model than the new fp32 file, or if the new
+    one misses the goal. Otherwise a file that was never checked against the goal would stay next to the model.
 
     Args:
-        source: a run folder, or a model's name.
-        weights: for a name, its trained weights.
-        output: the fp32 file; None writes into the run folder, or names the file after the model.
-        method: how the graph explains, one of `kdedge_export.saliency.METHODS`, or `none`; None takes the default of
-            the head.
-        target_layer: module path of the layer whose activations the map shows; None finds it.
-        with_int8: whether to quantize.
-        goal: what quantization must keep; None takes plain int8 as it is.
-        with_qat: whether to train the student of a run on with int8's errors, where quantization alone misses the goal
-            (or there is none), and to take that if it keeps more.
-        data: pictures to calibrate on; None takes the run's training set.
-        profile: the device that the int8 file is for.
-        progress: told while long steps go on.
+        source: Run folder or model name.
+        weights: Trained weights of a model given by name.
+        output: The fp32 file; None writes into the run folder, or names the file after the model.
+        method: Saliency method, one of `kdedge_export.saliency.METHODS`, or `none`; None takes the default of the head.
+        target_layer: Module path of the target layer; None finds it automatically.
+        with_int8: True to quantize.
+        goal: Quantization goal; None accepts plain int8.
+        with_qat: True to fine-tune the student of a run with QAT if quantization misses the goal (or there is none).
+            The result is used if it keeps more.
+        data: Images to calibrate on; None takes the run's training split.
+        profile: Device profile of the int8 file.
+        progress: Called during long steps.
 
     Raises:
-        HeadNotSupported: the model does not allow this method.
-        GraphNotSupported: PyTorch cannot write it as a graph.
-        UsageError: there are no calibration images, the source is unusable, or no run where one is needed.
-        KdedgeError: the exported graph does not compute what PyTorch computes, or rounding hides whether it does.
+        HeadNotSupported: The model does not support this method.
+        GraphNotSupported: PyTorch cannot export the model as a graph.
+        UsageError: Calibration images are missing, the source is unusable, or a run folder is required.
+        KdedgeError: The exported graph does not match PyTorch, or the match is hidden by rounding.
     """
     if with_qat and not is_run(Path(source)):
         raise UsageError(
-            f"--qat trains a run's student on, and {source} is not a run folder. Name one, or leave --qat out."
+            f"--qat fine-tunes the student of a run, but {source} is not a run folder. Give a run folder, "
+            "or remove --qat."
         )
     allow_typed(source)
     trained = load_trained(source, weights=weights)
     explained = method != "none"
     if not explained and target_layer is not None:
-        raise UsageError(f"--method none gives no map. Leave --target-layer {target_layer} out.")
+        raise UsageError(f"--method none exports no saliency map. Remove --target-layer {target_layer}.")
     output = output or _default_output(source, trained, explained)
     if output.suffix != ".onnx":
-        raise UsageError(f"The model file must end in .onnx, got {output}.")
+        raise UsageError(f"The model file must end in .onnx; got {output}.")
     if with_int8:
         pictures = calibration_pictures(source, trained, data, progress)
     progress("exporting", 0, 1)
@@ -129,7 +129,7 @@ def export_model(
         metrics=_run_metrics(source),
     )
     graph = export_graph(module)
-    with staged(output) as temporary:  # a file that fails the check does not replace one that passed it
+    with staged(output) as temporary:  # a file that fails the check must not replace one that passed
         written = metadata
         save_model(graph.model, written, temporary)
         model = Model.load(temporary)
@@ -141,7 +141,7 @@ def export_model(
         if explained:
             display = measure_display(model, at_once=at_once(model))
             metadata = replace(metadata, outputs=replace(metadata.outputs, display=display))
-        if metadata is not written:  # a plain graph of a model by name has nothing to add
+        if metadata is not written:  # a plain graph of a named model has nothing to add
             save_model(graph.model, metadata, temporary)
     progress("exporting", 1, 1)
     int8_path = output.with_suffix(".int8.onnx")
@@ -187,7 +187,7 @@ def export_model(
 
 
 def _better(plain: Quantized, trained_on: Quantized, training: dict[str, Any]) -> Quantized:
-    """Whichever keeps more of what the float student says, with a note of the training and what came of it."""
+    """Return the candidate that preserves the fp32 student better, with a note on the QAT."""
     before, after = plain.tradeoff.chosen, trained_on.tradeoff.chosen
     taken = (trained_on.tradeoff.met, -after.fidelity.loss) > (plain.tradeoff.met, -before.fidelity.loss)
     chosen = trained_on if taken else plain
@@ -196,25 +196,25 @@ def _better(plain: Quantized, trained_on: Quantized, training: dict[str, Any]) -
 
 
 def _told(point: TradeoffPoint) -> dict[str, Any]:
-    """What a file keeps on held-out images, and with how many layers in float."""
+    """Summarize the fidelity of a file on held-out images and its number of fp32 layers."""
     return point.fidelity.to_dict() | {"float_layers": len(point.float_layers)}
 
 
 def _is_of_another_model(path: Path, metadata: Metadata) -> bool:
-    """Return whether an int8 file exists that was made of another model or explains in another way."""
+    """Return True if the int8 file exists but belongs to another model or uses another explanation."""
     if not path.is_file():
         return False
     try:
         found = Model.load(path).metadata
     except KdedgeError:
         return True
-    written = Metadata.from_props(metadata.to_props())  # with lists for tuples, as in a file
+    written = Metadata.from_props(metadata.to_props())  # with lists instead of tuples, as read from a file
     is_alike = all(getattr(found, name) == getattr(written, name) for name in _SHARED)
     return not (is_alike and found.outputs.explains_like(written.outputs))
 
 
 def _removed(path: Path) -> Path | None:
-    """Remove a file; None where there was none."""
+    """Remove a file and return its path; None if it does not exist."""
     if not path.is_file():
         return None
     path.unlink()
@@ -229,7 +229,7 @@ def _default_output(source: str, trained: TrainedModel, explained: bool) -> Path
 
 
 def _lineage(source: str, trained: TrainedModel) -> dict[str, Any]:
-    """Where the model comes from, by names and hashes, since the file travels and the paths do not."""
+    """Describe the model's origin by names and hashes, without paths, since the file is moved between machines."""
     weights = trained.origin["weights"]
     student = trained.origin | {"weights": None if weights is None else Path(weights).name}
     if not is_run(Path(source)):
@@ -246,13 +246,13 @@ def _lineage(source: str, trained: TrainedModel) -> dict[str, Any]:
 
 
 def _taught_by(teacher: dict[str, Any]) -> dict[str, Any]:
-    """The name of a run's teacher and the hash of its weights; of several, which have none in common, all names."""
+    """Return the name of a run's teacher and its weights hash; for an ensemble all names, without a hash."""
     names = [Path(member["source"]).name for member in teacher.get("members", [teacher])]
     return {"name": " + ".join(names), "weights_sha256": teacher.get("weights_sha256")}
 
 
 def _run_metrics(source: str) -> dict[str, Any]:
-    """The validation figures of the exported epoch, the best one, and of what they are: of no exported file."""
+    """Return the validation metrics of the exported (best) epoch, with a note that they belong to the PyTorch model."""
     record = read_run(Path(source)) if is_run(Path(source)) else None
     if record is None or record.result is None:
         return {}
@@ -262,5 +262,5 @@ def _run_metrics(source: str) -> dict[str, Any]:
 
 
 def _legible(value: float) -> float:
-    """Six decimals of a figure that was computed in float32: the others are noise."""
+    """Round a float32 metric to six decimals."""
     return round(value, 6) if isinstance(value, float) else value

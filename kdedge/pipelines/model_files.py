@@ -1,4 +1,4 @@
-"""Which model file a user means by a run folder or a file. Nothing here imports torch, which takes seconds."""
+"""Locate model files from a run folder or path. This module does not import torch, which takes seconds."""
 
 from pathlib import Path
 
@@ -9,19 +9,19 @@ __all__ = ["fp32_file"]
 
 
 def fp32_file(source: str) -> Path:
-    """The fp32 file of a run, or the file itself.
+    """Return the fp32 file of a run, or the file itself.
 
     Raises:
-        UsageError: there is neither.
+        UsageError: Neither exists.
     """
     path = Path(source) / "model.onnx" if is_run(Path(source)) else Path(source)
     if path.is_file():
         return path
     if is_run(Path(source)):
-        raise UsageError(f"{source} has no model file yet. Write it first: kdedge export {source} --quantize")
+        raise UsageError(f"{source} has no model file yet. Export it first: kdedge export {source} --quantize")
     if path.suffix == ".onnx":
-        raise UsageError(f"There is no model file {path}. Write it first: kdedge export MODEL -o {path}")
+        raise UsageError(f"There is no model file {path}. Export it first: kdedge export MODEL -o {path}")
     raise UsageError(
-        f"There is no run folder {source}. Make it first: kdedge distill DATA --teacher TEACHER --student STUDENT "
+        f"There is no run folder {source}. Create it first: kdedge distill DATA --teacher TEACHER --student STUDENT "
         f"--out {source}"
     )

@@ -1,4 +1,4 @@
-"""Look into a model: its layers and what they cost, and how it decides about one picture. Nothing here needs torch."""
+"""Inspect a model: layers, cost, and the attribution of one prediction. This module does not import torch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.inspect.class_weights import ClassWeights, class_weights
-from kdedge_export.inspect.layer_attribution import Decision, decide
-from kdedge_export.inspect.layer_timing import LayerTimes, time_layers
-from kdedge_export.inspect.structure import Structure, structure_of
+from kdedge_export.inspection.class_weights import ClassWeights, class_weights
+from kdedge_export.inspection.layer_attribution import Decision, decide
+from kdedge_export.inspection.layer_timing import LayerTimes, time_layers
+from kdedge_export.inspection.structure import Structure, structure_of
 from kdedge_export.onnx_graph.graph_index import Array, GraphView
 from kdedge_export.onnx_graph.graph_input import example_feed, image_port
 from kdedge_export.onnx_import.logits_output import count_classes
@@ -30,61 +30,61 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Seen:
-    """One picture as the model saw it, and how it decided."""
+    """Image at the model's input size, with its layer attribution."""
 
     name: str
     pixels: Pixels
-    """uint8 RGB `[H, W, 3]` at the model's size."""
+    """Input pixels, uint8 RGB `[H, W, 3]`."""
     decision: Decision
     labels: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Inspected:
-    """What there is to see in a model file."""
+    """Inspection results of a model file."""
 
     path: Path
     structure: Structure
     times: LayerTimes
     weights: ClassWeights | None
-    """None where the last layer's weights are not plain constants, as in a quantized head."""
+    """Weights of the last layer; None if they are not plain constants, as in a quantized head."""
     labels: tuple[str, ...]
-    """Numbers where the file names no classes."""
+    """Class names; class indices if the file has none."""
     seen: Seen | None
     why_not_seen: str | None = None
-    """Why the picture could not be followed, if there was one."""
+    """Reason for a missing attribution, if an image was given."""
 
     @property
     def bytes(self) -> int:
-        """Size of the file."""
+        """Size of the file in bytes."""
         return self.path.stat().st_size
 
 
 def inspect_model(
     source: str, picture: Path | None = None, *, class_name: str | None = None, progress: Progress = lambda *_: None
 ) -> Inspected:
-    """Read a model's structure, time its layers, and follow a picture through it.
+    """Read a model's structure, time its layers, and attribute its prediction for an image.
 
     Args:
-        source: a run folder with an exported file, or an `.onnx` file, by kdedge or not.
-        picture: a picture to follow; the file must be one that `kdedge run` takes.
-        class_name: the class to explain, by name or number; None explains the top class.
-        progress: told while long steps go on.
+        source: Run folder with an exported file, or an `.onnx` file from kdedge or elsewhere.
+        picture: Image to trace; the file must be usable with `kdedge run`.
+        class_name: Class to explain, by name or index; None explains the top class.
+        progress: Called during long steps.
 
     Raises:
-        UsageError: there is no file, or pictures cannot become its input.
-        ModelFileError: it is no image classifier.
+        UsageError: The file does not exist, or has no preprocessing for images.
+        ModelFileError: The file is not an image classifier.
     """
     path = _model_file(source)
     model = load_file(path)
     explained = any(item.key == "kdedge.schema" for item in model.metadata_props)
     if (picture is not None or class_name is not None) and not explained:
         raise UsageError(
-            f"{path} does not say how a picture becomes its input. Say it with kdedge export --from-onnx {path} "
-            "--mean MEAN --std STD, and inspect the file that this writes."
+            f"{path} has no preprocessing for images. Add it with kdedge export --from-onnx {path} --mean "
+            "MEAN --std STD, and inspect the exported file."
         )
     if class_name is not None and picture is None:
-        raise UsageError("--class names what to explain in a picture. Name a picture too, or leave --class out.")
+        raise UsageError("--class selects the class to explain in an image. Give an image too, or remove --class.")
     view = GraphView(model)
     port = image_port(view, str(path))
     classes = count_classes(view, example_feed(port, None), str(path))
@@ -98,7 +98,7 @@ def inspect_model(
     if loaded is not None and picture is not None:
         try:
             seen = see_picture(model, loaded, picture, class_name=class_name, progress=progress)
-        except HeadNotSupported as error:  # the layers are there to see all the same
+        except HeadNotSupported as error:  # the layers are still shown
             why_not_seen = str(error)
     weights = class_weights(model, classes)
     names = labels or tuple(map(str, range(classes)))
@@ -113,19 +113,19 @@ def see_picture(
     class_name: str | None = None,
     progress: Progress = lambda *_: None,
 ) -> Seen:
-    """Follow one picture through a model file by kdedge.
+    """Attribute the prediction of a kdedge model file for one image.
 
     Args:
-        model: the file's graph.
-        loaded: the same file in the runtime.
-        picture: the picture's file.
-        class_name: the class to explain, by name or number.
-        progress: told while long steps go on.
+        model: Graph of the file.
+        loaded: The same file in the runtime.
+        picture: Image file.
+        class_name: Class to explain, by name or index.
+        progress: Called during long steps.
 
     Raises:
-        SourceError: the picture cannot be read.
-        UsageError: there is no such class.
-        HeadNotSupported: the graph has no maps of features to follow it by.
+        SourceError: The image cannot be read.
+        UsageError: The class does not exist.
+        HeadNotSupported: The graph has no spatial feature maps.
     """
     class_index = None if class_name is None else loaded.class_index(class_name)
     pixels = fit(read_picture(picture), loaded.metadata.input)
@@ -137,7 +137,7 @@ def see_picture(
         class_index=class_index,
         logits=loaded.predict(pixels[None]).logits,
         temperature=loaded.metadata.temperature,
-        progress=lambda done, total: progress("following the picture", done, total),
+        progress=lambda done, total: progress("tracing the image", done, total),
     )
     return Seen(written(picture.name), pixels, decision, loaded.metadata.labels)
 
@@ -147,5 +147,5 @@ def _model_file(source: str) -> Path:
     if path.is_dir():
         path = path / "model.onnx"
         if not path.is_file():
-            raise UsageError(f"There is no model file {path}. Write it first: kdedge export {source}")
+            raise UsageError(f"There is no model file {path}. Export it first: kdedge export {source}")
     return path

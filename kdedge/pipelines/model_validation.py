@@ -1,4 +1,4 @@
-"""From a run or a model file to the report."""
+"""Validate a run or a model file and write the report."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ from kdedge.pipelines.run_teacher import find_teacher
 from kdedge.pipelines.temperature_fit import fitting_half
 from kdedge.pipelines.validation_images import read_validation_side
 from kdedge_export.candidates import Role
-from kdedge_export.inspect.structure import structure_of
+from kdedge_export.inspection.structure import structure_of
 from kdedge_export.torch_export import deploy
-from kdedge_export.validate import (
+from kdedge_export.validation import (
     Data,
     Deployment,
     Evidence,
@@ -32,7 +32,7 @@ from kdedge_export.validate import (
     validate,
     write_report,
 )
-from kdedge_export.validate.check import applicable, not_shown
+from kdedge_export.validation.check import applicable, not_shown
 from kdedge_runtime import Model
 from kdedge_runtime.devices import Budgets, DeviceProfile, load_profile
 from kdedge_runtime.devices.detection import machine_name
@@ -45,32 +45,32 @@ __all__ = ["Validation", "validate_model"]
 Progress = Callable[[str, int, int], None]
 Flags = NDArray[np.bool_]
 LOCATED_IMAGES = 1000
-"""Whose objects are looked up, at most."""
+"""Maximum number of images whose object annotations are read."""
 _DIVIDED: dict[Divider, str] = {
-    "folders": "as the folders divide it",
-    "shards": "as the shards divide it",
-    "official": "as published",
-    "hashed": "divided by file name",
+    "folders": "split by folder",
+    "shards": "split by shard",
+    "official": "official split",
+    "hashed": "split by file name hash",
 }
 
 
 @dataclass(frozen=True)
 class Validation:
-    """What came of it, and where it is written."""
+    """Validation results and the paths of the report."""
 
     report: ValidationReport
     evidence: Evidence
     page: Path
     document: Path
     model: Path
-    """The file to run: the int8 one when there is one."""
+    """Recommended file: int8 if it exists, otherwise fp32."""
     fp32: Path
 
     def require_passed(self) -> None:
-        """Raise unless every gate is shown to be kept.
+        """Raise unless every gate is passed.
 
         Raises:
-            ValidationFailed: naming how many are not, and where to read of it.
+            ValidationFailed: With the number of failed gates and the path of the report.
         """
         if self.report.passed:
             return
@@ -82,12 +82,12 @@ class Validation:
             needed = max(check.images_needed or 0 for check in checks)
             images = f"{self.report.images:,} image{'' if self.report.images == 1 else 's'}"
             enough = f"(about {needed:,} would show {'it' if few == 1 else 'them'})"
-            faults.append(f"{few} of {len(checks)} checks {_is(few)} not shown with {images} {enough}")
+            faults.append(f"{few} of {len(checks)} checks {_is(few)} inconclusive with {images} {enough}")
         if undecided:
             faults.append(
-                f"{undecided} of {len(checks)} checks {_is(undecided)} not shown, which more images would not change"
+                f"{undecided} of {len(checks)} checks {_is(undecided)} inconclusive regardless of the number of images"
             )
-        raise ValidationFailed(f"{' and '.join(faults)}, see {self.page}")
+        raise ValidationFailed(f"{' and '.join(faults)}; see {self.page}")
 
 
 def _is(count: int) -> str:
@@ -106,38 +106,37 @@ def validate_model(
     out: Path | None = None,
     progress: Progress = lambda *_: None,
 ) -> Validation:
-    """Hold the exported files of a run (or one model file) against PyTorch, and write the report.
+    """Compare the exported files of a run (or one model file) with PyTorch, and write the report.
 
-    A file of another framework has no PyTorch model: it is judged by itself, and the int8 file beside it against it.
+    A file of another framework has no PyTorch model. It is validated alone, and its int8 file against it.
 
     Args:
-        source: a run folder with exported files, a file in one, or a `.onnx` file from a model by name or of
-            another framework.
-        data: pictures; None takes those that the run was trained with.
-        boxes: where the objects are (see `kdedge.data.annotations`); None takes `boxes.csv` of the data, if it has one.
-        weights: of a file from a model by name, the weights that it was exported from; None looks for them by their
-            name, beside the file and in the current folder.
-        model: of a file that was exported from a Python file's network, that network, `FILE.py:FUNCTION`.
-        profile: the device whose budgets must be kept; None takes the one that the int8 file was made for, if any.
-        quick: leave out what asks about every image many times.
-        out: folder of the report; None takes `report/` in the run, or beside the model file.
-        progress: told while pictures are read and models run.
+        source: Run folder with exported files, a file in one, or an `.onnx` file of a named model or another framework.
+        data: Images; None takes the dataset that the run was trained with.
+        boxes: Object annotations (see `kdedge.data.annotations`); None takes `boxes.csv` of the dataset, if it exists.
+        weights: Weights that the file of a named model was exported from. None searches by name, next to the file and
+            in the current folder.
+        model: Function that builds the model, `FILE.py:FUNCTION`, for a file exported from a Python file.
+        profile: Device whose budgets are checked; None takes the one that the int8 file was made for, if any.
+        quick: True to skip checks with many forward passes per image.
+        out: Folder of the report; None takes `report/` in the run, or next to the model file.
+        progress: Called while images are read and models are run.
 
     Raises:
-        UsageError: there is nothing to validate, its weights are not found, or it was exported from others.
-        DataError: the pictures do not fit the model.
+        UsageError: There is nothing to validate, or the weights are missing or different.
+        DataError: The images do not fit the model.
     """
     files = open_files(source, weights, model)
     root = data or (None if files.record is None else pictures_of(files.record, source))
     if root is None:
         raise UsageError(
-            f"{files.fp32.path} does not come from a run, so its pictures are unknown. Name them: --data DIR."
+            f"{files.fp32.path} does not belong to a run, so its images are unknown. Give them: --data DIR."
         )
     collection = scan(root, unlabelled_ok=True)
     notes: list[str] = []
-    progress("measuring speed and memory", 0, 1)
+    progress("measuring latency and memory", 0, 1)
     deployment = _deployment(files, profile or _made_for(files.int8, notes), notes)
-    progress("measuring speed and memory", 1, 1)
+    progress("measuring latency and memory", 1, 1)
     pictures = _validation_set(files, collection, boxes, notes, progress)
     report, evidence = validate(
         _models(files, pictures, notes),
@@ -171,7 +170,7 @@ def _models(files: ExportedFiles, pictures: ValidationSet, notes: list[str]) -> 
 def _validation_set(
     files: ExportedFiles, collection: Collection, boxes: Path | None, notes: list[str], progress: Progress
 ) -> ValidationSet:
-    # As in training, and not as the file says: a file that says otherwise is found out by it.
+    # Decoded for the trained input, not the file's input, so that a wrong input in the file is detected.
     decoded, part = read_validation_side(collection, files.input, progress)
     notes += [str(told) for told in (part, decoded.problems) if told]
     labels = _labels(files)
@@ -183,7 +182,7 @@ def _validation_set(
         held_out=_held_out(collection, decoded, files),
         masks=_masks(boxes, collection, decoded, files.input, notes, progress),
         source=Data(
-            f"{collection.name}, validation side ({_DIVIDED[collection.split]})",
+            f"{collection.name}, validation split ({_DIVIDED[collection.split]})",
             collection.fingerprint,
             chose_epoch=_are_the_runs(collection, files.record),
         ),
@@ -208,23 +207,23 @@ def _parameters(files: ExportedFiles) -> int:
 
 
 def _made_for(int8: Model | None, notes: list[str]) -> DeviceProfile | None:
-    """Return the device of an int8 file; None where there is no file, or no budgets for it."""
+    """Return the device profile of an int8 file, or None without a file or budgets."""
     name = (int8.metadata.quantization or {}).get("device") if int8 is not None else None
     if name is None:
         return None
     try:
         profile = load_profile(name)
     except UsageError as error:
-        notes.append(f"no budgets are asked for: {error}")
+        notes.append(f"budgets are not checked: {error}")
         return None
     if profile.budgets == Budgets():
         return None
-    notes.append(f"the budgets are those of {name}, which the int8 file was made for; others: --device NAME")
+    notes.append(f"the budgets are those of {name}, which the int8 file was made for; to use others: --device NAME")
     return profile
 
 
 def _labels(files: ExportedFiles) -> tuple[str, ...]:
-    """Return the class names to expect in the files: those of training, or the file's own where none are known."""
+    """Return the expected class names: those of training, or the file's own if they are unknown."""
     if files.student is None:
         return files.fp32.metadata.labels
     trained = files.student.labels
@@ -233,14 +232,14 @@ def _labels(files: ExportedFiles) -> tuple[str, ...]:
 
 
 def _are_the_runs(collection: Collection, record: RunRecord | None) -> bool:
-    """Whether these are the pictures that a run was trained with, wherever they lie now."""
+    """Return True if these are the images that the run was trained with, in any location."""
     if record is None:
         return False
     return bool(collection.source == record.data["source"] or collection.fingerprint == record.data["fingerprint"])
 
 
 def _held_out(collection: Collection, decoded: Decoded, files: ExportedFiles) -> Flags | None:
-    """Which pictures did not fit the file's temperature; None where it was fitted on none of them."""
+    """Return a mask of images not used to fit the temperature, or None if none were used."""
     if not _are_the_runs(collection, files.record) or "temperature_images" not in files.fp32.metadata.metrics:
         return None
     fitted = {sample.name for sample in fitting_half(collection.val).samples}
@@ -255,7 +254,7 @@ def _masks(
     notes: list[str],
     progress: Progress,
 ) -> list[Flags | None] | None:
-    """Where the objects are, in evenly spaced pictures; None where nobody says."""
+    """Return object masks for evenly spaced images, or None without annotations."""
     where = boxes or boxes_beside(collection.source)
     if where is None or not len(decoded):
         return None
@@ -266,7 +265,7 @@ def _masks(
     except DataError as error:
         if boxes is not None:
             raise
-        notes.append(f"the maps are not held against objects: {error}")  # the user has not asked for it
+        notes.append(f"localization is not evaluated: {error}")  # annotations were not requested explicitly
         return None
     masks: list[Flags | None] = [None] * len(decoded)
     for index, mask in zip(chosen, found, strict=True):
@@ -275,7 +274,7 @@ def _masks(
 
 
 def _targets(collection: Collection, targets: Integers, labels: tuple[str, ...]) -> Integers | None:
-    """The data set's classes as indices into the model's labels; None for pictures without classes."""
+    """Map the dataset's classes to the model's labels; None for images without classes."""
     if not collection.labels:
         return None
     return as_model_classes(targets, collection.labels, labels, collection.source)

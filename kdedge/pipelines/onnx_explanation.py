@@ -1,4 +1,4 @@
-"""From somebody else's `.onnx` file to one that explains itself, with what that costs. Nothing here needs torch."""
+"""Add saliency maps to ONNX files of other frameworks and measure the overhead. This module does not import torch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 
-from kdedge_export.inspect.structure import structure_of
+from kdedge_export.inspection.structure import structure_of
 from kdedge_export.onnx_graph.graph_index import GraphView, session_of
 from kdedge_export.onnx_graph.graph_input import example_feed, image_port
 from kdedge_export.onnx_import import ExplainedFile, Geometry, PixelInput, explain_file, read_labels
@@ -23,30 +23,30 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class MapCost:
-    """Cost of the map and of the pixel front on top of the answer, for one image.
+    """Overhead of the map and of the preprocessing for one image.
 
-    Latencies are the fastest of 30 runs each, measured here in turn on one thread.
+    Latencies are the fastest of 30 runs each, measured alternately on one thread of this machine.
     """
 
     macs: float
-    """Multiply-accumulates with the map over those without."""
+    """MACs with the map, relative to those without."""
     latency: float
-    """Latency with the map over that without, both behind the same front."""
+    """Latency with the map, relative to that without, both with preprocessing in the graph."""
     front_latency: float | None = None
-    """Latency with the front over that of the file's own input; None where there is no front."""
+    """Latency with preprocessing in the graph, relative to the file's own input; None without preprocessing."""
     is_busy: bool = False
-    """True where other programs used the machine meanwhile, so that the latencies are rough."""
+    """True if other programs used the machine during the measurement, so that latencies are approximate."""
 
 
 @dataclass(frozen=True)
 class ExplainedOnnx:
-    """The file that was written and what it costs."""
+    """Exported file and its overhead."""
 
     file: ExplainedFile
     cost: MapCost | None
-    """None where the file was explained already."""
+    """Overhead of the map; None if the source already had one."""
     left_out: tuple[str, ...] = ()
-    """The file's inputs that nothing in it reads, which ours does not ask for."""
+    """Unused inputs of the source that were removed."""
 
 
 def explain_onnx(
@@ -62,25 +62,25 @@ def explain_onnx(
     head: str | None = None,
     progress: Progress = lambda *_: None,
 ) -> ExplainedOnnx:
-    """Write `MODEL.explained.onnx` beside a file, or `output`; see `kdedge_export.onnx_import.explain_file`.
+    """Write `MODEL.explained.onnx` next to a file, or `output`; see `kdedge_export.onnx_import.explain_file`.
 
     Args:
-        source: the `.onnx` file.
-        output: the file to write.
-        target: the tensor that the map looks at.
-        method: None takes the default of its head where it can be had, else ReciproCAM.
-        pixels: how pixels become its input, which makes it a file that `kdedge run` takes.
-        geometry: how pictures become its size.
-        labels: a file of class names.
-        side_px: side of the input where the graph leaves it open.
-        head: the output to explain, where the file has several that rank classes.
-        progress: told while long steps go on.
+        source: The `.onnx` file.
+        output: File to write.
+        target: Target tensor of the map.
+        method: Saliency method; None takes the default of the head if it is differentiable, else ReciproCAM.
+        pixels: Preprocessing of pixels, which makes the file usable with `kdedge run`.
+        geometry: Resizing rule for images.
+        labels: File of class names.
+        side_px: Input size if it is dynamic in the graph.
+        head: Output to explain, if the file has several classification outputs.
+        progress: Called during long steps.
     """
     output = output or source.with_suffix(".explained.onnx")
     if output.suffix != ".onnx":
-        raise UsageError(f"The model file must end in .onnx, got {output}.")
+        raise UsageError(f"The model file must end in .onnx; got {output}.")
     names = None if labels is None else read_labels(labels)
-    progress("operating and checking", 0, 1)
+    progress("adding the map and checking it", 0, 1)
     file = explain_file(
         source,
         output,
@@ -92,7 +92,7 @@ def explain_onnx(
         side_px=side_px,
         head=head,
     )
-    progress("operating and checking", 1, 1)
+    progress("adding the map and checking it", 1, 1)
     if file.was_explained:
         return ExplainedOnnx(file, None)
     left_out = unread_inputs(onnx.load(source, load_external_data=False))
@@ -117,7 +117,7 @@ def _cost(source: Path, output: Path, side_px: int | None) -> MapCost:
 
 
 def _without_map(explained: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph without the outputs that explain, whose nodes onnxruntime then leaves out."""
+    """Copy the graph without the explanation outputs, so that onnxruntime prunes their nodes."""
     plain = onnx.ModelProto()
     plain.CopyFrom(explained)
     kept = [value for value in plain.graph.output if value.name not in ("saliency_map", "explained_class")]

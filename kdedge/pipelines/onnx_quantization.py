@@ -1,4 +1,4 @@
-"""Quantize a runnable file of another framework, judged against that file itself."""
+"""Quantize an explained file of another framework; its fp32 file is the reference."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from kdedge.pipelines.calibration_images import calibration_pictures
 from kdedge.pipelines.model_export import ExportResult, Progress
 from kdedge_export.onnx_graph.head_nodes import downstream
 from kdedge_export.onnx_import import ExplainedFile
-from kdedge_export.quantize import Goal, Recipe, quantize
+from kdedge_export.quantization import Goal, Recipe, quantize
 from kdedge_export.torch_export import ExportedGraph, save_model
 from kdedge_runtime.devices import DeviceProfile
 from kdedge_runtime.errors import ModelFileError, UsageError
@@ -20,33 +20,33 @@ from kdedge_runtime.onnx_session import first_line
 __all__ = ["quantize_onnx"]
 
 _OPSET_OF_CHANNELS = 13
-"""The first whose DequantizeLinear has a scale for each channel."""
+"""First opset whose DequantizeLinear supports per-channel scales."""
 
 
 def quantize_onnx(
     file: ExplainedFile, *, data: str | None, goal: Goal, profile: DeviceProfile, progress: Progress
 ) -> ExportResult:
-    """Write `FILE.int8.onnx` beside an explained file: its body in int8, the head and the map in float.
+    """Write `FILE.int8.onnx` next to an explained file: backbone in int8, head and map in fp32.
 
     Args:
-        file: from `explain_onnx`, with a front.
-        data: pictures to calibrate on.
-        goal: what quantization must keep of the file's own answers and maps.
-        profile: the device that the int8 file is for.
-        progress: called while long steps go on.
+        file: Result of `explain_onnx`, with preprocessing.
+        data: Images to calibrate on.
+        goal: Quantization goal relative to the file's own predictions and maps.
+        profile: Device profile of the int8 file.
+        progress: Called during long steps.
 
     Returns:
-        The result, with `int8` None where the goal is missed; the fp32 file's own errors are in `file`.
+        The result, with `int8` None if the goal is missed. The fp32 file's own errors are in `file`.
 
     Raises:
-        UsageError: the file takes no pictures, or there are none to calibrate on.
-        ModelFileError: the file is quantized already, or cannot be converted to an opset that has int8.
+        UsageError: The file has no preprocessing, or there are no calibration images.
+        ModelFileError: The file is already quantized, or cannot be converted to an opset with int8 support.
     """
     metadata = file.metadata
     if metadata is None:
         raise UsageError(
-            f"int8 is calibrated on pictures, and {file.path} does not hold how they become its input. "
-            "Add --mean MEAN --std STD, or leave --quantize out."
+            f"int8 calibration needs images, but {file.path} has no preprocessing for them. Add --mean MEAN "
+            "--std STD, or remove --quantize."
         )
     graph = _graph_of(file.path, metadata)
     pictures = calibration_pictures(str(file.path), metadata, data, progress)
@@ -72,7 +72,7 @@ def quantize_onnx(
         problems=pictures.problems,
     )
     if not quantized.tradeoff.met:
-        removed = path if path.is_file() else None  # of an earlier export: it was not made for this goal
+        removed = path if path.is_file() else None  # from an earlier export, made for another goal
         path.unlink(missing_ok=True)
         return replace(result, removed=removed)
     save_model(quantized.model, replace(metadata, quantization=note, golden=None), path)
@@ -80,10 +80,10 @@ def quantize_onnx(
 
 
 def _graph_of(path: Path, metadata: Metadata) -> ExportedGraph:
-    """The file's graph with a name for each node, and the class to explain as an input without a default."""
+    """Load the file's graph with unique node names, and make the class index an input without a default."""
     model = onnx.load(path)
     if any(node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear") for node in model.graph.node):
-        raise ModelFileError(f"{path} is quantized already. Leave --quantize out, or explain the file it was made of.")
+        raise ModelFileError(f"{path} is already quantized. Remove --quantize, or give the original fp32 file.")
     kept = [tensor for tensor in model.graph.initializer if tensor.name != "class_index"]
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)
@@ -91,13 +91,13 @@ def _graph_of(path: Path, metadata: Metadata) -> ExportedGraph:
     if opset < _OPSET_OF_CHANNELS:
         try:
             model = version_converter.convert_version(model, _OPSET_OF_CHANNELS)
-        except Exception as error:  # the converter raises RuntimeError and types of its own
+        except Exception as error:  # the converter raises RuntimeError and its own types
             raise ModelFileError(
-                f"{path} is written in opset {opset}, and int8 needs {_OPSET_OF_CHANNELS}, to which it cannot be "
-                f"converted: {first_line(error)} Export the model in a later opset."
+                f"{path} uses opset {opset}, but int8 needs opset {_OPSET_OF_CHANNELS}, and the conversion failed: "
+                f"{first_line(error)} Export the model with a later opset."
             ) from error
     names: set[str] = set()
-    for number, node in enumerate(model.graph.node):  # some tools give no names, or the same to several nodes
+    for number, node in enumerate(model.graph.node):  # some exporters leave names empty or duplicate
         if not node.name or node.name in names:
             node.name = f"{node.name or node.op_type}#{number}"
         names.add(node.name)

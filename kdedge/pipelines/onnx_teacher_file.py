@@ -1,4 +1,4 @@
-"""A teacher's `.onnx` file, asked as validation asks the files of students."""
+"""A teacher's `.onnx` file as a model for validation."""
 
 from dataclasses import dataclass, replace
 
@@ -16,13 +16,13 @@ __all__ = ["TeacherFile"]
 
 @dataclass(frozen=True)
 class TeacherFile(Model):
-    """A model file that takes pictures of any size, as it did when it taught; it may be of any framework."""
+    """Teacher file of any framework that accepts images of any size, as in training."""
 
     teacher: OnnxTeacher
 
     @classmethod
     def of(cls, teacher: OnnxTeacher) -> "TeacherFile":
-        """Wrap a teacher; of a foreign one only what was found by asking it is told, and its classes are numbers."""
+        """Wrap a teacher. A file of another framework has only probed metadata, and class indices as labels."""
         metadata = teacher.metadata
         if metadata is None:
             numbers = tuple(str(index) for index in range(teacher.classes))
@@ -30,10 +30,10 @@ class TeacherFile(Model):
         return cls(teacher.path, metadata, teacher.sessions["CPUExecutionProvider"], teacher)
 
     def predict(self, images: Pixels, class_index: int | None = None, *, explained: bool = True) -> Explanation:
-        """See `Model.predict`; images of another size are resampled, and maps may be missing for a given class.
+        """Predict as `Model.predict`; images of another size are resampled, and maps may be missing for a given class.
 
         Raises:
-            ModelFileError: the file cannot be run on them.
+            ModelFileError: The file cannot be run on the images.
         """
         answers, maps = self.teacher(torch.from_numpy(images), class_index)
         logits = answers.numpy()

@@ -1,4 +1,4 @@
-"""What a run came from, found again: its teacher, its pictures, and their classes."""
+"""Recover the inputs of a recorded run: its teacher, its images, and their classes."""
 
 from pathlib import Path
 
@@ -15,60 +15,61 @@ __all__ = ["as_model_classes", "load_origin", "pictures_of"]
 
 
 def load_origin(source: str, weights: str | None, weights_sha256: str | None) -> LoadedTeacher:
-    """A teacher, from where its run found it.
+    """Load a teacher from the location recorded by its run.
 
     Args:
-        source: a run folder, the name of a network, or an `.onnx` file.
-        weights: the file of a network's weights.
-        weights_sha256: of what taught; None where it was not noted.
+        source: Run folder, model name, or `.onnx` file.
+        weights: Weights file of a named model.
+        weights_sha256: Recorded hash of the teacher's weights; None if it was not recorded.
 
     Raises:
-        KdedgeError: the teacher is gone, cannot be loaded, or has changed.
+        KdedgeError: The teacher is missing, cannot be loaded, or has changed.
     """
     teacher = load_teacher(source, weights)
     if weights_sha256 not in (None, teacher.record["weights_sha256"]):
-        raise UsageError(f"{source} has other weights than when it taught.")
+        raise UsageError(f"The weights of {source} have changed since it was used as a teacher.")
     return teacher
 
 
 def pictures_of(record: RunRecord, run: str) -> str:
-    """The data that a run was trained with.
+    """Return the dataset location that a run was trained with.
 
     Args:
-        record: of the run.
-        run: its folder.
+        record: Record of the run.
+        run: Run folder, for the error message.
 
     Raises:
-        DataError: it was a folder which is not there any more.
+        DataError: The dataset folder no longer exists.
     """
     source = str(record.data["source"])
     if not source.startswith(TORCHVISION) and not is_shards(source) and not Path(source).exists():
         raise DataError(
-            f"{run} was trained with the pictures in {source}, which are not there any more. Say where they are now: "
-            "--data DIR"
+            f"{run} was trained with the images in {source}, which no longer exist. Give their location: --data DIR"
         )
     return source
 
 
 def as_model_classes(targets: Integers, labels: tuple[str, ...], known: tuple[str, ...], source: str) -> Integers:
-    """Classes as the model counts them.
+    """Map class indices of a dataset to those of a model.
 
     Args:
-        targets: `[N]`, index into the data's labels.
-        labels: the data's.
-        known: the model's.
-        source: what to call the data in an error.
+        targets: `[N]`, indices into the dataset's labels.
+        labels: Labels of the dataset.
+        known: Labels of the model.
+        source: Name of the dataset for error messages.
 
     Raises:
-        DataError: the data has classes that the model does not know.
+        DataError: The dataset has classes that the model lacks.
     """
     if labels == known:  # two classes may have the same name, such as ImageNet's cranes
         return targets
     unknown = [label for label in labels if label not in known]
     if unknown:
-        numbered = known == tuple(map(str, range(len(known))))  # a file of another framework, exported without names
+        numbered = known == tuple(
+            map(str, range(len(known)))
+        )  # a file of another framework, exported without class names
         raise DataError(
-            f"{source} has class folders that the model does not know: {', '.join(unknown[:6])}. "
+            f"{source} has class folders that the model lacks: {', '.join(unknown[:6])}. "
             f"Expected folders named after the model's {len(known)} labels ({', '.join(known[:6])}, …)."
             + (" To name its classes, export it again with --labels FILE." if numbered else "")
         )

@@ -1,4 +1,4 @@
-"""Quantization-aware training: a student learns to say with the errors of int8 what it said without them."""
+"""Quantization-aware training: fine-tune a student with simulated int8 to match its own fp32 outputs."""
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -22,18 +22,21 @@ from kdedge.training.image_store import training_images
 from kdedge.training.instrumented_model import Watched
 from kdedge.training.measurements import steady_rate
 from kdedge.training.teachers.teacher import NetworkTeacher
-from kdedge_export.quantize.qat_scales import Rounded
+from kdedge_export.quantization.qat_scales import Rounded
 from kdedge_runtime.errors import DataError
 
 __all__ = ["fine_tune"]
 
 _RATE = 0.05
-"""Of the run's learning rate, to begin with: the student is trained, and what it says must not change."""
+"""Initial learning rate as a fraction of the run's; low, because the student is already trained."""
 _LOSS = {"kd": 1.0, "mapall": 20.0}
-"""The teacher is the float student itself, in answers and maps. With the run's own teacher the student would go on
-learning, into another one than the float file holds, and what is validated is whether int8 keeps that."""
+"""Loss weights. The teacher is the fp32 student itself, for predictions and maps.
+
+With the run's own teacher the student would continue to learn and diverge from the fp32 file. Validation measures
+whether int8 preserves the fp32 file.
+"""
 _SHARE, _LEAST_EPOCHS = 0.1, 3
-"""Of the run's epochs, and at least."""
+"""Number of epochs as a fraction of the run's, and its minimum."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -41,32 +44,32 @@ Progress = Callable[[str, int, int], None]
 def fine_tune(
     run: Path, file: Rounded, *, aside: Collection[Sample] = (), progress: Progress
 ) -> tuple[TrainedModel, dict[str, Any]]:
-    """Train a run's student on, on the run's pictures as its recipe augments them, but rounded to int8.
+    """Fine-tune a run's student with simulated int8, on the run's images with its augmentation.
 
     Args:
-        run: the run folder.
-        file: what the int8 file rounds that the student shall make up for.
-        aside: pictures to leave out, since they will judge what comes of it.
-        progress: told after every step.
+        run: Run folder.
+        file: Quantization points of the int8 file that the student should compensate for.
+        aside: Images to exclude, because they are used to evaluate the result.
+        progress: Called after every step.
 
     Returns:
-        The student, and what to note of its further training.
+        The student, and a note on its fine-tuning for the metadata.
 
     Raises:
-        DataError: the pictures have changed.
-        KdedgeError: the loss is no longer a number.
+        DataError: The images have changed.
+        KdedgeError: The loss is not finite.
     """
     record, trained = read_run(run), load_trained(str(run))
     collection = scan(record.data["source"])
     if record.data["images_per_class"] is not None:
         collection = subset(collection, record.data["images_per_class"])
     if collection.fingerprint != record.data["fingerprint"]:
-        raise DataError(f"The pictures in {collection.source} have changed since {run} was trained on them.")
+        raise DataError(f"The images in {collection.source} have changed since {run} was trained on them.")
     collection = _without(collection, set(aside))
-    compute = replace(choose_compute("auto"), bf16=False)  # whose own errors are as large as int8's
+    compute = replace(choose_compute("auto"), bf16=False)  # bf16 errors are as large as those of int8
     group = join_group(compute.device)
     images, val, _ = training_images(
-        collection, trained.input, compute, group, lambda done, total: progress("reading pictures", done, total)
+        collection, trained.input, compute, group, lambda done, total: progress("reading images", done, total)
     )
     before = Recipe.from_record(record.recipe)
     epochs = max(_LEAST_EPOCHS, round(_SHARE * before.epochs))
@@ -100,7 +103,7 @@ def fine_tune(
         history: tuple[dict[str, Any], ...] = ()
 
         def on_step(epoch: int, step: int, steps: int, _sums: Tensor) -> None:
-            progress("training with int8's errors", epoch * steps + step, epochs * steps)
+            progress("fine-tuning with simulated int8", epoch * steps + step, epochs * steps)
 
         try:
             on_step(0, 0, trainer.batches.per_epoch, torch.empty(0))
@@ -112,7 +115,7 @@ def fine_tune(
         finally:
             images.close()
             val.close()
-    # A model as it is loaded, without the hooks that training hangs on it.
+    # Reload the model, without the hooks added for training.
     tuned = load_trained(str(run))
     tuned.model.load_state_dict({name: value.cpu() for name, value in student.model.state_dict().items()})
     note = {"epochs": epochs, "learning_rate": recipe.learning_rate, "loss": dict(recipe.loss)}
@@ -120,7 +123,7 @@ def fine_tune(
 
 
 def _without(collection: Pictures, aside: set[Sample]) -> Pictures:
-    """Leave pictures out of the training side, but those of classes of which nothing would be left."""
+    """Exclude images from the training split, except for classes that would become empty."""
     pairs = list(collection.train.pairs())
     known = {target for sample, target in pairs if sample not in aside}
     chosen = (index for index, (sample, target) in enumerate(pairs) if sample not in aside or target not in known)

@@ -1,4 +1,4 @@
-"""From run folders to everything that a comparison shows."""
+"""Comparison of training runs: metrics, predictions and maps on shared images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,37 +17,37 @@ __all__ = ["Comparison", "compare_runs"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs side by side."""
+    """Runs with everything that the comparison shows."""
 
     runs: tuple[RunHistory, ...]
-    """In the order in which they were named; the first one is the baseline."""
+    """Runs in the order given; the first is the baseline."""
     groups: tuple[SeedGroup, ...]
     parameters: Mapping[str, int]
-    """Number of weights of each run's model, by the run's name; missing where its weights cannot be loaded."""
+    """Mapping from run name to parameter count; missing if the weights cannot be loaded."""
     answers: tuple[Answers, ...]
-    """Of each run's best epoch, in the order of the runs; all to the same pictures."""
+    """Predictions at each run's best epoch, in the order of the runs, all on the same images."""
     teachers: tuple[Answers, ...]
-    """Of the teachers that are not among these runs, to the same pictures."""
+    """Predictions of teachers that are not among the runs, on the same images."""
     doubts: tuple[str, ...]
-    """Why some figures cannot be held against each other."""
+    """Warnings about figures that are not comparable."""
     notes: tuple[str, ...]
-    """What was left out, and why."""
+    """Notes on excluded data, with reasons."""
 
 
 def compare_runs(
     folders: Sequence[Path], *, data: str | None = None, progress: Progress = lambda *_: None
 ) -> Comparison:
-    """Read runs, and ask the best epoch of each about its validation pictures.
+    """Read runs and evaluate the best epoch of each on its validation images.
 
-    Runs whose weights or pictures are gone keep their recorded figures.
+    Runs whose weights or images are missing keep their recorded metrics.
 
     Args:
-        folders: run folders, the baseline first.
-        data: pictures to ask about; None takes those that each run was trained with.
-        progress: told while pictures are read and models are asked.
+        folders: Run folders, the baseline first.
+        data: Images to evaluate on; None takes the dataset of each run.
+        progress: Called while images are read and models are evaluated.
 
     Raises:
-        UsageError: a folder is no run, its files are damaged, or no run has finished an epoch.
+        UsageError: A folder is not a run, its files are damaged, or no run has completed an epoch.
     """
     runs = read_histories(folders)
     groups = seed_groups(runs)
@@ -56,22 +56,22 @@ def compare_runs(
     answers: list[Answers] = []
     for run in runs:
         if run.last is None:
-            notes.add("no epoch is finished yet", run.name)
+            notes.add("no epoch is complete yet", run.name)
             continue
         try:
             trained = load_trained(str(run.folder))
             parameters[run.name] = trained.parameters
             answer = questions.ask(run.name, trained, run)
         except KdedgeError as error:
-            notes.add(f"no answers to pictures, only recorded figures. {error}", run.name)
+            notes.add(f"only recorded metrics are shown, no predictions. {error}", run.name)
             continue
         if answers and not _same_pictures(answer, answers[0]):
-            notes.add(f"left out of classes and pictures, which are those of {answers[0].title}", run.name)
+            notes.add(f"excluded from classes and images, which are those of {answers[0].title}", run.name)
             continue
         if data is None and answer.pictures.fingerprint != run.record.data["fingerprint"]:
-            notes.add(f"the pictures in {answer.pictures.source} have changed since it was trained", run.name)
+            notes.add(f"the images in {answer.pictures.source} have changed since training", run.name)
         if answer.pictures.part is not None:
-            notes.add(f"classes and pictures are of {answer.pictures.part}", run.name)
+            notes.add(f"classes and images cover {answer.pictures.part}", run.name)
         answers.append(answer)
     asked = {answer.title for answer in answers}
     teachers = []
@@ -82,14 +82,14 @@ def compare_runs(
             asked_model = teacher if isinstance(teacher, TrainedModel) else TeacherFile.of(teacher)
             teachers.append(questions.ask(title, asked_model, run))
         except KdedgeError as error:
-            notes.add(f"left out of the pictures. {error}", f"the teacher {origin.name}")
+            notes.add(f"excluded from the images. {error}", f"teacher {origin.name}")
     return Comparison(
         runs, groups, parameters, tuple(answers), tuple(teachers), tuple(doubts(runs, groups)), tuple(notes.lines())
     )
 
 
 class _Notes:
-    """Reasons, each with all that it holds for: a folder that is gone is one line, not one a run."""
+    """Notes grouped by reason, so that a missing folder gives one line instead of one per run."""
 
     def __init__(self) -> None:
         self._whom: dict[str, list[str]] = {}
@@ -107,7 +107,7 @@ def _same_pictures(one: Answers, other: Answers) -> bool:
 
 
 def _absent_teachers(runs: Sequence[RunHistory]) -> dict[str, tuple[TeacherOrigin, RunHistory]]:
-    """Each teacher that is not one of these runs, with the first run that it taught, by identity."""
+    """Return the teachers that are not among the runs, by identity, each with the first run that it taught."""
     known = {str(run.folder) for run in runs}
     lessons = [(origin, run) for run in reversed(runs) for origin in run.teachers if origin.source not in known]
     return {origin.identity: (origin, run) for origin, run in reversed(lessons)}

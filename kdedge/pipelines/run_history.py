@@ -1,4 +1,4 @@
-"""A run folder as a comparison reads it: what was asked for, and every epoch so far."""
+"""History of a run folder for comparison: its request and the metrics of every epoch."""
 
 import json
 from collections.abc import Sequence
@@ -14,38 +14,38 @@ __all__ = ["RunHistory", "TeacherOrigin", "read_epochs", "read_histories", "uniq
 
 @dataclass(frozen=True)
 class TeacherOrigin:
-    """Where a run found a teacher."""
+    """Recorded location of a run's teacher."""
 
     name: str
-    """As `RunHistory.name`, where it has a folder or file; the name of its network otherwise."""
+    """Short unique name of its folder or file (as `RunHistory.name`), or the model name."""
     source: str
     weights: str | None
-    """File of a teacher that is neither a run nor a model file."""
+    """Weights file of a named model; None for a run or a model file."""
     sha256: str | None
-    """Of its weights; runs of early versions do not tell."""
+    """Hash of its weights; None for runs of early versions."""
 
     @property
     def identity(self) -> str:
-        """What tells one teacher from another."""
+        """Key that distinguishes teachers."""
         return self.sha256 or self.source
 
 
 @dataclass(frozen=True)
 class RunHistory:
-    """One run, finished or not."""
+    """One run, complete or not."""
 
     name: str
-    """The shortest tail of its folder's path that no other folder of the comparison shares."""
+    """Shortest suffix of its folder's path that is unique in the comparison."""
     folder: Path
     record: RunRecord
     epochs: tuple[dict[str, Any], ...]
-    """The lines of `metrics.jsonl`."""
+    """Lines of `metrics.jsonl`."""
     teachers: tuple[TeacherOrigin, ...]
-    """Several teach with the mean of their probabilities; none for a run of `kdedge train`."""
+    """Teachers of the run; several form an ensemble, `kdedge train` has none."""
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """The best epoch by validation; None before the first one is done."""
+        """Metrics of the best epoch by validation, or None before the first epoch is complete."""
         if self.record.result is not None:
             best: dict[str, Any] = self.record.result["best"]
             return best
@@ -53,7 +53,7 @@ class RunHistory:
 
     @property
     def last(self) -> dict[str, Any] | None:
-        """The last epoch so far; None before the first one is done."""
+        """Metrics of the last epoch, or None before the first epoch is complete."""
         if self.record.result is not None:
             last: dict[str, Any] = self.record.result["last"]
             return last
@@ -61,44 +61,44 @@ class RunHistory:
 
     @property
     def test(self) -> dict[str, dict[str, Any]]:
-        """Figures on the test pictures of the `best` and the `last` epoch; empty where none were taken."""
+        """Test metrics of the `best` and `last` epoch; empty if the run has no test split."""
         figures: dict[str, dict[str, Any]] = (self.record.result or {}).get("test") or {}
         return figures
 
     @property
     def taught_by(self) -> tuple[str, ...]:
-        """What tells its teachers from those of other runs."""
+        """Identities of its teachers."""
         return tuple(teacher.identity for teacher in self.teachers)
 
     @property
     def epochs_done(self) -> int:
-        """How many epochs are complete."""
+        """Number of completed epochs."""
         return 0 if self.last is None else int(self.last["epoch"])
 
     @property
     def seconds(self) -> float:
-        """Time that all epochs took."""
+        """Total training time in seconds."""
         if self.record.result is not None:
             return float(self.record.result["seconds"])
         return sum(float(epoch["seconds"]) for epoch in self.epochs)
 
     @property
     def data(self) -> str:
-        """Where its pictures are; runs of early versions know folders only."""
+        """Dataset location; runs of early versions record a folder only."""
         return str(self.record.data.get("source") or self.record.data["root"])
 
     @property
     def pictures(self) -> tuple[str, str, int]:
-        """What tells one set of validation pictures from another."""
+        """Key that distinguishes validation sets: fingerprint, split rule and size."""
         data = self.record.data
         return str(data["fingerprint"]), str(data["split"]), int(data["val"])
 
 
 def read_histories(folders: Sequence[Path]) -> tuple[RunHistory, ...]:
-    """Read runs, in the order given; a folder that is named twice counts once.
+    """Read runs in the order given; duplicate folders are merged.
 
     Raises:
-        UsageError: a folder is no run, its files are damaged, or no run has finished an epoch.
+        UsageError: A folder is not a run, its files are damaged, or no run has completed an epoch.
     """
     records = {folder.resolve(): read_run(folder) for folder in folders}
     origins = {folder: _origins(record) for folder, record in records.items()}
@@ -119,19 +119,19 @@ def read_histories(folders: Sequence[Path]) -> tuple[RunHistory, ...]:
     if all(run.last is None for run in runs):
         shown = ", ".join(run.name for run in runs[:5])
         raise UsageError(
-            f"There is nothing to compare yet: no epoch is finished in {shown}. Wait for the first one, or continue "
+            f"There is nothing to compare yet: no epoch is complete in {shown}. Wait for the first epoch, or continue "
             "a stopped run with --resume."
         )
     return runs
 
 
 def read_epochs(path: Path) -> tuple[dict[str, Any], ...]:
-    """The lines of `metrics.jsonl`; none where the file is missing, and without a last line that was cut short.
+    """Read the lines of `metrics.jsonl`; empty if the file is missing. A truncated last line is ignored.
 
-    An epoch that was repeated after a kill counts once.
+    If an epoch was repeated after a kill, its last entry is used.
 
     Raises:
-        UsageError: a line before the last is damaged.
+        UsageError: A line before the last one is damaged.
     """
     if not path.is_file():
         return ()
@@ -141,20 +141,20 @@ def read_epochs(path: Path) -> tuple[dict[str, Any], ...]:
         try:
             epoch = json.loads(line)
             if not {"epoch", "val_top1", "seconds"} <= epoch.keys():
-                raise ValueError("not the figures of an epoch")
+                raise ValueError("not the metrics of an epoch")
         except (ValueError, AttributeError) as error:
-            if number == len(lines):  # copied or killed in the middle of a write
+            if number == len(lines):  # copied or killed during a write
                 break
             raise UsageError(
-                f"{path} is damaged in line {number}: {error}. Expected a JSON object an epoch. Leave this run out, or "
-                "train it again."
+                f"{path} is damaged in line {number}: {error}. Expected one JSON object per epoch. Exclude this run, "
+                "or train it again."
             ) from error
         epochs[epoch["epoch"]] = epoch
     return tuple(epochs.values())
 
 
 def _origins(record: RunRecord) -> list[dict[str, Any]]:
-    """Where each teacher was found."""
+    """Return the recorded location of each teacher."""
     if record.teacher is None:
         return []
     members: list[dict[str, Any]] = record.teacher.get("members", [record.teacher])
@@ -162,7 +162,7 @@ def _origins(record: RunRecord) -> list[dict[str, Any]]:
 
 
 def unique_tails(paths: Sequence[Path]) -> list[str]:
-    """For each of several distinct absolute paths the fewest last parts that no other path ends in."""
+    """Return the shortest unique path suffix of each of several distinct absolute paths."""
     return [
         next(
             tail.as_posix()

@@ -1,4 +1,4 @@
-"""What runs and their teachers say of the validation pictures, and why."""
+"""Predictions and maps of runs and their teachers on the validation images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,60 +24,60 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Pictures:
-    """The validation pictures of a data set at a model's size."""
+    """Validation images of a dataset at a model's input size."""
 
     source: str
     labels: tuple[str, ...]
     fingerprint: str
     images: Pixels
-    """uint8 RGB `[N, H, W, 3]`."""
+    """Images, uint8 RGB `[N, H, W, 3]`."""
     targets: Integers
-    """int64 `[N]`, index into the labels."""
+    """Ground-truth classes, int64 `[N]`, as indices into the labels."""
     names: tuple[str, ...]
-    """Of each, unique in the data set."""
+    """Name of each image, unique in the dataset."""
     part: str | None = None
-    """Where they are not all, which."""
+    """Description of the subset if not all images are used, or None."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """A model's answers to pictures, with maps of the right class of each."""
+    """Predictions of a model, with maps for the ground-truth class of each image."""
 
     title: str
-    """The run's name, or the teacher's."""
+    """Name of the run or teacher."""
     pictures: Pictures
     labels: tuple[str, ...]
-    """Of the model."""
+    """Labels of the model."""
     predictions: Predictions
 
     @property
     def right(self) -> Integers:
-        """int64 `[N]`, the right classes as indices into the model's labels."""
+        """Ground-truth classes, int64 `[N]`, as indices into the model's labels."""
         return _right(self.pictures, self.labels)
 
 
 @dataclass
 class Questions:
-    """Asks models about pictures; every folder is read once a size."""
+    """Evaluates models on images; each dataset is read once per input size."""
 
     data: str | None
-    """Pictures for all runs; None asks each about its own."""
+    """Images for all runs; None uses each run's own dataset."""
     models: int
-    """How many will be asked, for the progress."""
+    """Number of models to evaluate, for the progress."""
     progress: Progress
     _asked: int = field(default=0, init=False)
     _read: dict[tuple[str, ImageInput], Pictures] = field(default_factory=dict, init=False)
 
     def ask(self, title: str, trained: TrainedModel | Model, run: RunHistory) -> Answers:
-        """Have a model classify the validation pictures and explain the right class of each.
+        """Predict the validation images and explain the ground-truth class of each.
 
         Args:
-            title: what to call the model.
-            trained: the model, or a teacher's file; one whose head has no closed-form map only answers.
-            run: the one that the model comes from or has taught: it says which pictures, and what the classes are.
+            title: Display name of the model.
+            trained: Model, or a teacher's file. Without a closed-form head there are predictions, but no maps.
+            run: Run that the model belongs to or has taught; it determines the images and the class order.
 
         Raises:
-            DataError: the pictures are gone, cannot be read, or are of classes that the model does not know.
+            DataError: The images are missing, cannot be read, or have classes that the model lacks.
         """
         spec = trained.metadata.input if isinstance(trained, Model) else trained.input
         pictures = self._pictures(self.data or run.data, spec)
@@ -87,7 +87,7 @@ class Questions:
             trained if isinstance(trained, Model) else _module(trained),
             pictures.images,
             right,
-            progress=lambda done: self.progress("asking models", before + done, all_models),
+            progress=lambda done: self.progress("evaluating models", before + done, all_models),
         )
         self._asked += 1
         return Answers(title, pictures, run.record.labels, predictions)
@@ -97,7 +97,7 @@ class Questions:
             collection = scan(source)
             decoded, part = read_validation_side(collection, spec, self.progress)
             if not len(decoded):
-                raise DataError(f"{source} has no validation picture that can be read. Name others with --data.")
+                raise DataError(f"{source} has no readable validation images. Give other images with --data.")
             self._read[source, spec] = Pictures(
                 source=collection.source,
                 labels=collection.labels,
@@ -118,5 +118,5 @@ def _module(trained: TrainedModel) -> Deployed | Plain:
 
 
 def _right(pictures: Pictures, labels: tuple[str, ...]) -> Integers:
-    """The right classes, counted as the model counts them."""
+    """Return the ground-truth classes as indices into the model's labels."""
     return as_model_classes(pictures.targets, pictures.labels, labels, pictures.source)

@@ -1,4 +1,4 @@
-"""Runs that differ in nothing but their seed, and what keeps runs from being comparable."""
+"""Group runs that differ only in their seed, and detect runs that are not comparable."""
 
 import json
 import re
@@ -13,12 +13,12 @@ __all__ = ["SeedGroup", "Spread", "doubts", "seed_groups", "spread"]
 
 _NAMES_SHOWN = 4
 _PARTS = re.compile(r"\d+|[^\W\d_]+|[\W_]")
-"""Numbers, words, and what stands between them."""
+"""Splits names into numbers, words and separators."""
 _TOLD_ELSEWHERE = frozenset(
     {"data", "model", "teacher", "teacher_weights", "size", "output_stride", "images_per_class"}
     | {"recipe", "recipe_sha256", "epochs", "batch_size", "lr", "loss", "temperature", "flip", "cache_teacher", "seed"}
 )
-"""Options whose effect is in the rest of the record, whether they were given or left to their default."""
+"""Options whose effect is recorded elsewhere, whether set explicitly or by default."""
 
 
 @dataclass(frozen=True)
@@ -26,23 +26,23 @@ class SeedGroup:
     """Runs with the same settings and different seeds."""
 
     name: str
-    """What their names have in common: `kd-{0,1,2}`."""
+    """Pattern of the run names, such as `kd-{0,1,2}`."""
     runs: tuple[RunHistory, ...]
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure over the runs of a group."""
+    """Mean and deviation of a metric over the runs of a group."""
 
     mean: float
     deviation: float | None
-    """Sample standard deviation (of n - 1); None for a single run."""
+    """Sample standard deviation (n - 1); None for a single run."""
 
 
 def seed_groups(runs: Sequence[RunHistory]) -> tuple[SeedGroup, ...]:
-    """Put runs that differ only in their seed together, in the order of the first of each.
+    """Group runs that differ only in their seed, in order of first appearance.
 
-    A run that is not finished stays alone: its figures will still change.
+    An incomplete run forms its own group, since its metrics may still change.
     """
     members: dict[str, list[RunHistory]] = {}
     for run in runs:
@@ -51,7 +51,7 @@ def seed_groups(runs: Sequence[RunHistory]) -> tuple[SeedGroup, ...]:
 
 
 def spread(values: Sequence[float | None]) -> Spread | None:
-    """Mean and standard deviation; None where a run lacks the figure."""
+    """Return mean and standard deviation, or None if a run lacks the metric."""
     defined = [value for value in values if value is not None]
     if not defined or len(defined) < len(values):
         return None
@@ -59,16 +59,16 @@ def spread(values: Sequence[float | None]) -> Spread | None:
 
 
 def doubts(runs: Sequence[RunHistory], groups: Sequence[SeedGroup]) -> list[str]:
-    """Why some figures cannot be held against each other, a sentence each."""
+    """Return warnings about figures that are not comparable, one sentence each."""
     found = []
     on_pictures = _by([(run.pictures, run) for run in runs])
     if len(on_pictures) > 1:
         sets = "; ".join(
-            f"{pictures[2]:,} pictures of {members[0].data}: {_names(members)}"
+            f"{pictures[2]:,} images of {members[0].data}: {_names(members)}"
             for pictures, members in on_pictures.items()
         )
         found.append(
-            f"The runs were not validated on the same pictures, so figures cannot be compared across these: {sets}."
+            f"The runs were validated on different images, so figures are not comparable across these: {sets}."
         )
     by_teacher = _by([(run.taught_by, run) for run in runs if run.teachers])
     if len(by_teacher) > 1:
@@ -77,15 +77,15 @@ def doubts(runs: Sequence[RunHistory], groups: Sequence[SeedGroup]) -> list[str]
             for members in by_teacher.values()
         )
         found.append(
-            "The runs had different teachers; agreement and map Pearson are with a run's own teacher and cannot be "
-            f"compared across these: {sets}."
+            "The runs had different teachers. Agreement and map Pearson refer to a run's own teacher and are not "
+            f"comparable across these: {sets}."
         )
     for group in groups:
         seeds = [run.record.recipe["seed"] for run in group.runs]
         if len(set(seeds)) < len(seeds):
             found.append(
                 f"Some of {_names(group.runs)} have the same settings and the same seed, so the deviation of "
-                f"{group.name} is not that of different seeds."
+                f"{group.name} is not a deviation over seeds."
             )
     return found
 
@@ -98,12 +98,12 @@ def _by(pairs: Sequence[tuple[Any, RunHistory]]) -> dict[Any, list[RunHistory]]:
 
 
 def _settings(run: RunHistory) -> str:
-    """Everything but the seed that decides what a run becomes, as a key; unique for a run that is not finished."""
+    """Return a key of all settings except the seed; unique for an incomplete run."""
     record = run.record
     if record.result is None:
         return str(run.folder)
     recipe = {name: value for name, value in record.recipe.items() if name != "seed"}
-    # Weights that are measured come out a little different every time.
+    # Measured loss weights differ slightly between runs.
     measured = recipe.get("measured", ())
     recipe["loss"] = {name: None if name in measured else weight for name, weight in recipe["loss"].items()}
     options = {name: value for name, value in record.request.items() if name not in _TOLD_ELSEWHERE}
@@ -124,7 +124,7 @@ def _common_name(names: list[str]) -> str:
 
 
 def _shared(sequences: list[list[str]]) -> int:
-    """How many first parts all of them have in common."""
+    """Return the length of the common prefix."""
     columns = zip(*sequences, strict=False)
     return next((index for index, column in enumerate(columns) if len(set(column)) > 1), min(map(len, sequences)))
 

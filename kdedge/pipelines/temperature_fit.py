@@ -1,8 +1,8 @@
-"""The temperature of a run's probabilities: fitted on one half of the validation side, judged on the other.
+"""Temperature scaling: fitted on one half of the validation split, evaluated on the other.
 
-Nobody may judge a temperature by the pictures that it was fitted on. A hash of each picture's name sends it to one
-half, on every machine and for ever, so that `kdedge validate` finds the other without asking. Both halves have chosen
-the best epoch, which makes a model look somewhat surer of right answers than it is on new pictures.
+A temperature must not be evaluated on the images it was fitted on. A hash of each image's name assigns it to a half, on
+every machine, so `kdedge validate` can reproduce the split. Both halves selected the best epoch. A model is therefore
+slightly more confident of correct predictions there than on new images.
 """
 
 from dataclasses import dataclass
@@ -23,49 +23,49 @@ from kdedge_runtime.util.arrays import evenly_spaced
 __all__ = ["Fit", "fit_run", "fitting_half"]
 
 FEWEST_IMAGES, MOST_IMAGES = 30, 2000
-"""A temperature of fewer is left at 1; more than the most change it little."""
+"""Below the minimum the temperature stays at 1; more images than the maximum change it little."""
 _SEED = 1
-"""Not that by which validation was cut from training: its ranks are all low."""
+"""Differs from the seed of the train/val split, whose ranks are all low on the validation split."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What came of fitting a temperature."""
+    """Result of fitting a temperature."""
 
     temperature: float
-    """1.0 where none could be fitted."""
+    """Fitted temperature; 1.0 if none could be fitted."""
     images: int
-    """It was fitted on."""
+    """Number of images it was fitted on."""
     why_not: str | None = None
-    """Why it was left at 1."""
+    """Reason for leaving the temperature at 1, or None."""
 
 
 def fitting_half(side: Split) -> Split:
-    """The pictures of a validation side that temperatures are fitted on."""
+    """Return the half of the validation split used for temperature scaling."""
     return hashed_halves(side, val_fraction=0.5, seed=_SEED)[1]
 
 
 def fit_run(source: str, model: Model) -> Fit | None:
-    """Fit the temperature of a run's exported file; None for a model without a run, whose pictures are unknown.
+    """Fit the temperature of a run's exported model; None for a model without a run, which has no known images.
 
     Args:
-        source: as given to `kdedge export`.
-        model: the fp32 file, at temperature 1.
+        source: Source as given to `kdedge export`.
+        model: fp32 model file at temperature 1.
     """
     if not is_run(Path(source)):
         return None
     try:
         collection = scan(read_run(Path(source)).data["source"])
         return _fit(collection, model)
-    except KdedgeError as error:  # an export needs no pictures
-        return Fit(1.0, 0, f"its pictures cannot be read: {error}")
+    except KdedgeError as error:  # an export does not require the images
+        return Fit(1.0, 0, f"its images cannot be read: {error}")
 
 
 def _fit(collection: Collection, model: Model) -> Fit:
     half = fitting_half(collection.val)
     decoded = decode(half.take(evenly_spaced(len(half), MOST_IMAGES).tolist()), model.metadata.input)
     if len(decoded) < FEWEST_IMAGES:
-        return Fit(1.0, 0, f"{len(decoded)} pictures are too few, {FEWEST_IMAGES} are needed")
+        return Fit(1.0, 0, f"{len(decoded)} images are too few, {FEWEST_IMAGES} are needed")
     targets = as_model_classes(decoded.targets, collection.labels, model.metadata.labels, collection.source)
     logits = predict(model, decoded.images).logits
     temperature = fit_temperature(logits, np.asarray(targets))
@@ -74,14 +74,14 @@ def _fit(collection: Collection, model: Model) -> Fit:
 
 
 def _why_none(temperature: float, wrong: int, images: int) -> str | None:
-    """Why the fitted temperature is none, an end of the range."""
+    """Explain a temperature at an end of its range, which is not a valid fit; None for a valid one."""
     if temperature == LOWEST:
         if not wrong:
-            return f"no answer of {images} is wrong, so there is no best one"
-        return f"the best one is below {LOWEST:g}, as the logits of {images} pictures hardly differ"
+            return f"all {images} predictions are correct, so the optimum is unbounded"
+        return f"the optimum is below {LOWEST:g}, since the logits of {images} images hardly differ"
     if temperature == HIGHEST:
         return (
-            f"{wrong} answers of {images} are wrong and the right classes score no higher than others, so none makes "
-            "the answers likely"
+            f"{wrong} of {images} predictions are wrong and ground-truth classes score no higher than others, so no "
+            "temperature fits"
         )
     return None

@@ -1,4 +1,4 @@
-"""The validation pictures that models are asked about, as many as memory holds."""
+"""Validation images, limited to the available memory."""
 
 from collections.abc import Callable
 
@@ -14,20 +14,20 @@ __all__ = ["read_validation_side"]
 def read_validation_side(
     collection: Collection, spec: ImageInput, progress: Callable[[str, int, int], None]
 ) -> tuple[Decoded, str | None]:
-    """Read the validation pictures, or an evenly spaced part where all do not fit in half of the memory.
+    """Read the validation images, or an evenly spaced subset if they exceed half of the memory.
 
     Args:
-        collection: the pictures.
-        spec: the model's input.
-        progress: told after every picture.
+        collection: Dataset index.
+        spec: Input of the model.
+        progress: Called after every image.
 
     Returns:
-        The pictures that could be read; and where they are a part, which.
+        The readable images, and a description of the subset, or None if all are used.
     """
     side = collection.val
     most = most_that_fit(spec, choose_compute("cpu").memory_bytes)
     part = None
     if len(side) > most:
-        part = f"{most:,} of {len(side):,} validation pictures, evenly spaced: more do not fit in half of the memory"
+        part = f"{most:,} of {len(side):,} validation images, evenly spaced: more do not fit in half of the memory"
         side = side.take(evenly_spaced(len(side), most).tolist())
-    return decode(side, spec, progress=lambda done, total: progress("reading pictures", done, total)), part
+    return decode(side, spec, progress=lambda done, total: progress("reading images", done, total)), part

@@ -1,1 +1,1 @@
-"""What the user sees: progress, tables."""
+"""Terminal output and HTML pages: progress, tables, charts."""

@@ -1,4 +1,4 @@
-"""The decision about each picture as files: a page of its own, and its drawing as SVG and PNG."""
+"""Layer attributions of images as files: an HTML page, and the figure as SVG and PNG."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -20,16 +20,16 @@ def write_decisions(
     class_name: str | None = None,
     progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Iterator[Path]:
-    """Write `NAME.html`, `NAME.svg` and `NAME.decision.png` beside each explained picture, and tell their paths.
+    """Write `NAME.html`, `NAME.svg` and `NAME.decision.png` next to each explained image, and yield their paths.
 
     Args:
-        model: a model file by kdedge.
-        pictures: each picture with the file that its explanation is in.
-        class_name: the class to explain, by name or number; None explains the top class.
-        progress: told while long steps go on.
+        model: Model file exported by kdedge.
+        pictures: Pairs of an image file and its overlay file.
+        class_name: Class to explain, by name or index; None explains the top class.
+        progress: Called with (step, done, total) during long steps.
 
     Raises:
-        HeadNotSupported: the model has no maps of features.
+        HeadNotSupported: The model has no spatial feature maps.
     """
     graph = load_file(model.path)
     for picture, written in pictures:

@@ -1,4 +1,4 @@
-"""The figures by which runs are compared, and how they are written."""
+"""Metrics by which runs are compared, and their formatting."""
 
 import math
 from collections.abc import Sequence
@@ -10,50 +10,50 @@ from kdedge.pipelines.seed_groups import SeedGroup, Spread, spread
 __all__ = ["FIGURES", "Column", "columns_of", "figure_of", "group_figure", "written", "written_spread"]
 
 FIGURES = {"top1": "top-1 %", "agreement": "agreement %", "map_pearson": "map Pearson"}
-"""Key, as after `val_` in `metrics.jsonl`, and heading with its unit."""
+"""Metric key (after `val_` in `metrics.jsonl`) to column heading with unit."""
 
 
 class Column(NamedTuple):
-    """One figure of one epoch on one set of pictures."""
+    """One metric of one epoch on one split."""
 
     side: Literal["val", "test"]
     which: Literal["best", "last"]
-    """The best epoch by validation, or the last one."""
+    """Epoch: the best by validation, or the last."""
     key: str
 
     @property
     def group(self) -> str:
-        """The heading over the columns of one epoch."""
+        """Heading that groups the columns of one epoch."""
         return f"{'best by validation' if self.which == 'best' else 'last epoch'}{', test' * (self.side == 'test')}"
 
 
 def columns_of(runs: Sequence[RunHistory]) -> list[Column]:
-    """The figures that at least one run has."""
+    """Return the columns for which at least one run has a value."""
     every = [Column(side, which, key) for side in ("val", "test") for which in ("best", "last") for key in FIGURES]
     return [column for column in every if any(figure_of(run, column) is not None for run in runs)]
 
 
 def figure_of(run: RunHistory, column: Column) -> float | None:
-    """A run's figure; None where it has none, or one that is no number."""
+    """Return the metric of a run, or None if it is missing or not finite."""
     epochs = run.test if column.side == "test" else {"best": run.best or {}, "last": run.last or {}}
     value = epochs.get(column.which, {}).get(f"{column.side}_{column.key}")
     return float(value) if value is not None and math.isfinite(value) else None
 
 
 def group_figure(group: SeedGroup, column: Column) -> Spread | None:
-    """Mean and deviation of a group's figures; None where one of its runs lacks it."""
+    """Return mean and deviation of a group's metric, or None if a run lacks it."""
     return spread([figure_of(run, column) for run in group.runs])
 
 
 def written(key: str, value: float | None) -> str:
-    """A figure in the unit of its heading, with a true minus sign; empty where there is none."""
+    """Format a metric in the unit of its heading, with a typographic minus sign; empty for None."""
     if value is None:
         return ""
     return (f"{value:.3f}" if key == "map_pearson" else f"{100 * value:.1f}").replace("-", "−")
 
 
 def written_spread(key: str, value: Spread | None) -> str:
-    """A mean with its standard deviation: `57.3 ± 6.1`; the mean alone for a single run."""
+    """Format a mean with its standard deviation (`57.3 ± 6.1`), or the mean alone for a single run."""
     if value is None:
         return ""
     mean = written(key, value.mean)

@@ -1,4 +1,4 @@
-"""The settings of runs in words: what they have in common, and what sets them apart."""
+"""Settings of runs as text: shared by all, or differing between runs."""
 
 import json
 from collections.abc import Mapping
@@ -11,22 +11,22 @@ from kdedge.pipelines.run_history import RunHistory
 __all__ = ["RunSettings", "duration", "run_settings", "shown_loss"]
 
 _SHOWN_ELSEWHERE = frozenset({"epochs", "loss", "seed"})
-_ORDER = ("loss", "model", "teacher", "images", "seed", "parameters", "input", "stem", "first weights", "device")
-"""The settings that a reader looks for first; those of the recipe follow."""
+_ORDER = ("loss", "model", "teacher", "images", "seed", "parameters", "input", "stem", "initial weights", "device")
+"""Order of the most important settings; settings of the recipe follow."""
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Settings as text, divided by whether all runs share them."""
+    """Settings as text, split into shared and differing ones."""
 
     shared: Mapping[str, str]
-    """Name to value."""
+    """Mapping from name to value."""
     differing: Mapping[str, tuple[str, ...]]
-    """Name to a value a run, in the order of the runs; empty text where a run has no such setting."""
+    """Mapping from name to one value per run, in order; empty string if a run lacks the setting."""
 
 
 def run_settings(comparison: Comparison) -> RunSettings:
-    """Divide the settings of the runs by whether all share them."""
+    """Split the settings of runs into shared and differing ones."""
     of_runs = [_settings(run, comparison.parameters.get(run.name)) for run in comparison.runs]
     names = dict.fromkeys([*_ORDER, *(name for settings in of_runs for name in settings)])
     values = {name: tuple(settings.get(name, "") for settings in of_runs) for name in names}
@@ -37,12 +37,12 @@ def run_settings(comparison: Comparison) -> RunSettings:
 
 
 def shown_loss(loss: Mapping[str, Any]) -> str:
-    """A loss as `kdedge distill --loss` takes it."""
+    """Format a loss in the syntax of `kdedge distill --loss`."""
     return ",".join(f"{name}:{_text(weight)}" for name, weight in loss.items())
 
 
 def duration(seconds: float) -> str:
-    """A time in the unit that suits it."""
+    """Format a duration with a suitable unit."""
     if seconds < 100:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
@@ -57,12 +57,12 @@ def _settings(run: RunHistory, parameters: int | None) -> dict[str, str]:
         "parameters": "" if parameters is None else f"{parameters / 1e6:.2f} M",
         "teacher": " + ".join(teacher.name for teacher in run.teachers) or "none",
         "loss": shown_loss(record.recipe["loss"]),
-        "images": f"all {images:,}" if limit is None else f"{limit} a class",
+        "images": f"all {images:,}" if limit is None else f"{limit} per class",
         "seed": str(record.recipe["seed"]),
         "device": record.device,
         "input": f"{record.input.width} × {record.input.height} px",
-        "stem": "as it is" if factor == 1 else f"{factor}× finer",
-        "first weights": str(record.request.get("weights") or record.request.get("init") or "random"),
+        "stem": "unchanged" if factor == 1 else f"{factor}× finer",
+        "initial weights": str(record.request.get("weights") or record.request.get("init") or "random"),
     }
     for name, value in record.recipe.items():
         if name not in _SHOWN_ELSEWHERE:
@@ -71,7 +71,7 @@ def _settings(run: RunHistory, parameters: int | None) -> dict[str, str]:
 
 
 def _flat(name: str, value: Any) -> dict[str, str]:
-    """A setting as text; what it consists of becomes settings of their own."""
+    """Convert a setting to text; the members of a nested setting become separate settings."""
     if not isinstance(value, dict):
         return {name: _text(value)}
     parts = (_flat(f"{name} {part.replace('_', ' ')}", own) for part, own in value.items())

@@ -1,4 +1,4 @@
-"""What keeping layers in float buys: a table for the terminal, and a picture beside the model."""
+"""Mixed-precision tradeoff: a table for the terminal, and a chart next to the model file."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from rich.table import Table
 from kdedge.reports.pages.axis import linear_axis
 from kdedge.reports.pages.plot_frame import Plot
 from kdedge_export.html.text import escape
-from kdedge_export.quantize import Tradeoff, TradeoffPoint
+from kdedge_export.quantization import Tradeoff, TradeoffPoint
 from kdedge_runtime.util.files import write_whole
 
 __all__ = ["picture_path", "tradeoff_table", "write_picture"]
@@ -22,14 +22,14 @@ _STYLE = """svg { font: 12px system-ui, sans-serif; background: #fff; }
 
 
 def tradeoff_table(tradeoff: Tradeoff) -> Table:
-    """Fp32, and of what was tried all that nothing beats in both speed and what is kept; the chosen one is marked."""
+    """Build a table of the Pareto-optimal mixed-precision candidates and fp32; the chosen one is marked."""
     labelled = tradeoff.fp32.fidelity.top1 is not None
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("")
-    for heading in ("layers in float", "size MB", "latency ms", "speed ×", "top-1 %" if labelled else "agreement %"):
+    for heading in ("fp32 layers", "size MB", "latency ms", "speed ×", "top-1 %" if labelled else "agreement %"):
         table.add_column(heading, justify="right")
     table.add_column("map Pearson", justify="right")
-    table.add_column("in float")
+    table.add_column("kept in fp32")
     rows = sorted({*tradeoff.efficient, tradeoff.points[0], tradeoff.chosen}, key=lambda point: -point.speedup)
     for point in [*rows, tradeoff.fp32]:
         chosen = point == tradeoff.chosen
@@ -53,12 +53,12 @@ def _cells(point: TradeoffPoint, labelled: bool) -> list[str]:
 
 
 def picture_path(model: Path) -> Path:
-    """Where the picture of a model file lies: beside it."""
+    """Return the path of the chart, next to the model file."""
     return model.with_suffix(".tradeoff.svg")
 
 
 def write_picture(tradeoff: Tradeoff, path: Path) -> None:
-    """Write maps and answers over latency as one SVG, without scripts and with its own styles."""
+    """Write maps and predictions over latency as one SVG with embedded styles and no scripts."""
     charts = []
     if tradeoff.fp32.fidelity.map_pearson is not None:
         maps = {point: point.fidelity.map_pearson or 0.0 for point in (*tradeoff.points, tradeoff.fp32)}
@@ -82,7 +82,7 @@ def write_picture(tradeoff: Tradeoff, path: Path) -> None:
 
 
 def _chart(tradeoff: Tradeoff, heading: str, values: dict[TradeoffPoint, float], least: float | None) -> str:
-    """One quantity over latency relative to fp32, which is what travels to other machines of the kind."""
+    """Plot one quantity over latency relative to fp32, which transfers to similar machines."""
     across = {point: 1.0 / point.speedup for point in values}
     plot = Plot(
         linear_axis([0.0, *across.values()], ticks=8),
@@ -93,7 +93,7 @@ def _chart(tradeoff: Tradeoff, heading: str, values: dict[TradeoffPoint, float],
 
     def dot(point: TradeoffPoint, kind: str, radius: float) -> str:
         x, y = plot.place(across[point], values[point])
-        told = f"{len(point.float_layers)} layers in float: {', '.join(point.float_layers)}; {values[point]:.4f}"
+        told = f"{len(point.float_layers)} fp32 layers: {', '.join(point.float_layers)}; {values[point]:.4f}"
         title = f"<title>{escape(told)}</title>"
         return f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}">{title}</circle>'
 
@@ -103,13 +103,13 @@ def _chart(tradeoff: Tradeoff, heading: str, values: dict[TradeoffPoint, float],
     content += [dot(point, "best", 4) for point in tradeoff.efficient]
     content += [dot(tradeoff.fp32, "best", 4), dot(tradeoff.chosen, "chosen", 6)]
     chosen = f"chosen: {len(tradeoff.chosen.float_layers)}"
-    # On different sides of their points, which may lie close together.
+    # Labels go on opposite sides of their points, which may be close together.
     for point, name, anchor, dx in ((tradeoff.fp32, "fp32", "end", -9), (tradeoff.chosen, chosen, "start", 9)):
         x, y = plot.place(across[point], values[point])
         content.append(f'<text class="named" x="{x + dx:.1f}" y="{y + 14:.1f}" text-anchor="{anchor}">{name}</text>')
     if least is not None:
         (left, y), (right, _) = plot.place(plot.x.low, least), plot.place(plot.x.high, least)
         content.append(f'<path class="goal" d="M{left:.1f} {y:.1f}H{right:.1f}"/>')
-    drawn = plot.drawn("".join(content), heading, "latency in units of fp32's, measured in turn with it")
+    drawn = plot.drawn("".join(content), heading, "latency relative to fp32, measured alternately")
     sized = drawn.replace("<svg ", f'<svg y="20" width="{_WIDTH}" height="{_HEIGHT}" ', 1)
     return f'<text class="heading" x="8" y="14">{escape(heading)}</text>{sized}'

@@ -1,4 +1,4 @@
-"""The batches of an epoch: order, augmentation, labels, the teacher's answers."""
+"""Batches of an epoch: order, augmentation, labels and teacher outputs."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,48 +24,48 @@ _ORDER, _MIX = 0, 3
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step sees."""
+    """Inputs of one training step."""
 
     images: Tensor
-    """uint8 RGB `[n, H, W, 3]`, augmented; this process's part."""
+    """Augmented images of this process, uint8 RGB `[n, H, W, 3]`."""
     targets: Tensor
-    """float32 `[n, K]`."""
+    """Target distributions, float32 `[n, K]`."""
     taught: Answer | None
 
 
 class Batches:
-    """Training pictures, batch by batch.
+    """Iterable over training batches.
 
-    Everything random is drawn from generators seeded by the run's seed and the epoch, so that an epoch is the same
-    whether training came to it in one go or was resumed before it, and whatever the number of processes.
+    All random numbers come from generators seeded by the run's seed and the epoch. An epoch is therefore identical
+    whether training was resumed or not, and for any number of processes.
     """
 
     def __init__(
         self, images: Images, views: Views, guidance: Guidance, recipe: Recipe, classes: int, group: Group
     ) -> None:
-        """Put the parts together.
+        """Initialize the batches.
 
         Args:
-            images: the pictures.
-            views: how they are augmented.
-            guidance: the teacher's answers.
-            recipe: for the size of batches, the seed and mixing.
-            classes: their number, K.
-            group: the processes that share every batch.
+            images: Training images.
+            views: Augmentation schedule.
+            guidance: Source of teacher outputs.
+            recipe: Recipe with batch size, seed and mixing.
+            classes: Number of classes, K.
+            group: Processes that share every batch.
         """
         self.images, self.classes = images, classes
         self._views, self._guidance, self._recipe, self._group = views, guidance, recipe, group
 
     @property
     def per_epoch(self) -> int:
-        """Full batches in the training set; a last, smaller one is left out where there is another."""
+        """Number of full batches per epoch; a smaller last batch is dropped unless it is the only one."""
         return max(1, len(self.images) // self._recipe.batch_size)
 
     def of(self, epoch: int, start: int = 0, must_stop: Callable[[], bool] = never) -> Iterator[Batch]:
-        """This process's part of every batch of an epoch, from a step on.
+        """Yield this process's part of every batch of an epoch, starting at a step.
 
         Raises:
-            StopRequested: `must_stop` said yes before the first of them was ready.
+            StopRequested: `must_stop` returned True before the first batch was ready.
         """
         recipe, group, device = self._recipe, self._group, self.images.targets.device
         generator = torch.Generator().manual_seed(seed_of(recipe.seed, epoch, _ORDER))
@@ -84,12 +84,12 @@ class Batches:
             yield Batch(images, targets, self._guidance.answer(index, images))
 
     def _mixing(self, step: int, count: int) -> Mixing:
-        """How this process's part of a batch of so many pictures is mixed, drawn with those of all others."""
+        """Draw the mixing parameters of a batch and return the part of this process."""
         generator = torch.Generator(self.images.targets.device).manual_seed(seed_of(self._recipe.seed, step, _MIX))
         drawn = draw_mixing(self._recipe.augmentation, count, *self.images.side, generator)
         return Mixing(*map(self._group.share, drawn))
 
 
 def _with_partner(batch: Tensor, group: Group) -> Tensor:
-    """This process's part of a batch, and in front of it the row before, which its first row is mixed with."""
+    """Return this process's part of a batch, preceded by the partner of its first row."""
     return torch.cat((group.share(batch.roll(1))[:1], group.share(batch)))

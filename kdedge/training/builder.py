@@ -1,4 +1,4 @@
-"""From settings and data to a trainer that is ready for its first step."""
+"""Assemble a trainer from settings and data."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -33,7 +33,7 @@ from kdedge_runtime.metadata import ImageInput
 __all__ = ["assemble", "cache_key", "first_student", "objective_of"]
 
 ANSWERS_FORMAT = 1
-"""To be raised when pictures are augmented in another way from the same numbers: older answers do not fit any more."""
+"""Format version of the teacher cache. Increase it when augmentation changes for the same random numbers."""
 
 
 def first_student(
@@ -46,12 +46,12 @@ def first_student(
     weights: str | None = None,
     heir_of: torch.nn.Module | None = None,
 ) -> tuple[Watched, Inherited | None]:
-    """The student before its first step: random, or from trained weights, or from its teacher's (and from which).
+    """Build the student with random weights, pretrained weights, or weights selected from its teacher.
 
     Raises:
-        UsageError: the weights do not fit, or nothing of the teacher does.
+        UsageError: The weights do not fit, or no layer of the teacher does.
     """
-    torch.manual_seed(seed)  # first weights are the same whether the run starts, or starts again
+    torch.manual_seed(seed)  # initial weights are the same when a run is restarted
     model = build(spec, spec_input.height)
     if weights is not None:
         load_state(model, read_state(Path(weights)), weights, replaced=head_tensors(spec.name, spec_input.height))
@@ -73,28 +73,30 @@ def assemble(
     cache: AnswerCache | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Trainer:
-    """Put a trainer together.
+    """Build the trainer of a run.
 
     Args:
-        student: at its beginning.
-        teacher: None to learn from labels alone.
-        images: pictures to train on.
-        val: pictures to choose the best epoch on.
-        recipe: see `Recipe`.
-        group: the processes that share every batch.
-        compute: where and in which precision.
-        classes: their number, K.
-        cache: where the teacher's answers are kept, if they are.
-        progress: hears (done, total) pictures while the teacher is asked for answers to keep.
+        student: Student with initial weights.
+        teacher: Teacher, or None to train on labels only.
+        images: Training images.
+        val: Validation images, which select the best epoch.
+        recipe: Training settings; see `Recipe`.
+        group: Processes that share every batch.
+        compute: Device and precision.
+        classes: Number of classes, K.
+        cache: Cache of teacher outputs, or None.
+        progress: Called with (done, total) images while the cache is filled.
 
     Raises:
-        UsageError: the loss needs what student or teacher cannot give.
+        UsageError: The student or teacher lacks an output that the loss needs.
     """
     if recipe.batch_size % group.size:
-        divisible = recipe.batch_size // group.size * group.size  # not the next above: there may be no more pictures
-        expected = f"Expected a --batch-size such as {divisible}." if divisible else "Start fewer processes."
+        divisible = (
+            recipe.batch_size // group.size * group.size
+        )  # not the next multiple above: there may be no more images
+        expected = f"Use a divisible --batch-size such as {divisible}." if divisible else "Start fewer processes."
         raise UsageError(
-            f"A batch of {recipe.batch_size} pictures cannot be divided among {group.size} processes. {expected}"
+            f"A batch of {recipe.batch_size} images cannot be divided among {group.size} processes. {expected}"
         )
     objective = objective_of(recipe)
     hinted = _watch_layers(student, teacher, recipe, objective)
@@ -117,7 +119,7 @@ def assemble(
 
 
 def objective_of(recipe: Recipe) -> Objective:
-    """The terms of a recipe with their settings."""
+    """Return the loss terms of a recipe with their settings."""
     return Objective({name: recipe.settings.get(name, {}) for name in recipe.loss})
 
 
@@ -130,16 +132,16 @@ def cache_key(
     compute: Compute,
     classes: int,
 ) -> dict[str, Any]:
-    """Everything that a teacher's answers to pictures depend on, as JSON values.
+    """Return everything that a teacher's outputs depend on, as JSON values.
 
     Args:
-        record: the teacher's, with the hash of its weights.
-        teacher: the teacher.
-        images: the training pictures as they are decoded.
-        val: the validation pictures.
-        recipe: for the augmentation and the number of views.
-        compute: bfloat16 rounds.
-        classes: their number, K.
+        record: Record of the teacher, with the hash of its weights.
+        teacher: The teacher.
+        images: Decoded training images.
+        val: Decoded validation images.
+        recipe: Recipe with the augmentation and the number of views.
+        compute: Device and precision; bfloat16 changes the outputs.
+        classes: Number of classes, K.
     """
     return {
         "format": ANSWERS_FORMAT,
@@ -156,23 +158,23 @@ def cache_key(
 def _watch_layers(
     student: Watched, teacher: Teacher | None, recipe: Recipe, objective: Objective
 ) -> list[tuple[int, int]]:
-    """Have the layers that are compared given as features; channels of those that are projected."""
+    """Capture the features of compared layers, and return the channels of projected ones."""
     if not objective.compares_layers:
         if recipe.layers:
             raise UsageError(
-                f"[layers] of the recipe says what at and hint compare, but {','.join(recipe.loss)} has neither. "
-                "Leave it out, or add such a term."
+                f"[layers] in the recipe sets the layers for at and hint, but the loss {','.join(recipe.loss)} has "
+                "neither term. Remove the table, or add one of the terms."
             )
         return []
     names = " and ".join(name for name in ("at", "hint") if name in recipe.loss)
     if not isinstance(teacher, NetworkTeacher):
         raise UsageError(
-            f"The loss term {names} compares inner layers, so it needs one teacher that is a PyTorch network. "
-            "Expected a run folder, a network with weights, or a loss without it."
+            f"The loss term {names} compares intermediate layers, so it needs a single PyTorch teacher. "
+            "Expected a run folder, a model name with weights, or a loss without this term."
         )
     if recipe.cached_views:
         raise UsageError(
-            f"The loss term {names} compares inner layers, which are too large to keep. Leave --cache-teacher out."
+            f"The loss term {names} compares intermediate layers, which are too large to cache. Remove --cache-teacher."
         )
     pairs = pair_layers(student, teacher.watched, recipe.layers)
     ours, theirs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
@@ -195,16 +197,16 @@ def _require_possible(student: Watched, teacher: Teacher | None, recipe: Recipe,
             )
     if terms and teacher is not None and teacher.most_maps is not None and objective.map_classes > teacher.most_maps:
         raise UsageError(
-            f"An .onnx file gives the map of its top class only, but the loss term {terms} compares those of several. "
-            "Use --loss ce:0.1,kd:0.9,map:20."
+            f"An .onnx teacher has a map of its top class only, but the loss term {terms} compares maps of several "
+            "classes. Use --loss ce:0.1,kd:0.9,map:20."
         )
     if recipe.cached_views and not objective.taught:
         raise UsageError(
-            f"No term of the loss {','.join(recipe.loss)} asks the teacher, so there are no answers to keep. Leave "
-            "--cache-teacher out, or add a term that asks: --loss ce:0.1,kd:0.9."
+            f"No term of the loss {','.join(recipe.loss)} uses the teacher, so there are no outputs to cache. Remove "
+            "--cache-teacher, or add such a term: --loss ce:0.1,kd:0.9."
         )
     if recipe.cached_views and recipe.augmentation.mixes:
         raise UsageError(
-            "Mixed pictures are others in every batch, so that the teacher's answers to them cannot be kept. "
-            "Leave --cache-teacher out, or take a recipe without mixup and cutmix: --recipe default."
+            "Mixed images differ in every batch, so the teacher's outputs cannot be cached. "
+            "Remove --cache-teacher, or use a recipe without mixup and cutmix: --recipe default."
         )

@@ -1,4 +1,4 @@
-"""Weights and the state of training on the disk: safetensors with a JSON note, whole or not at all, never a pickle."""
+"""Checkpoints as safetensors with a JSON note, written atomically and without pickle."""
 
 import json
 from pathlib import Path
@@ -21,10 +21,10 @@ _MOMENTUM, _PROJECTION, _STATE = (TRAINING_PREFIX + part for part in ("momentum.
 
 
 def save_weights(path: Path, model: nn.Module, note: dict[str, Any]) -> None:
-    """Write a model's weights and a JSON note about them.
+    """Write a model's weights with a JSON note.
 
     Raises:
-        KdedgeError: the file cannot be written; one that was there before is intact.
+        KdedgeError: The file cannot be written; an existing file is kept.
     """
     _write(path, _state(MODEL_PREFIX, model), note)
 
@@ -37,18 +37,18 @@ def save_checkpoint(
     note: dict[str, Any],
     state: dict[str, Tensor],
 ) -> None:
-    """Write all that training needs to go on exactly.
+    """Write the complete training state, so that training can be resumed exactly.
 
     Args:
-        path: the file.
-        model: the student.
-        projections: the layers that learn beside it and are dropped afterwards.
+        path: File to write.
+        model: Student model.
+        projections: Auxiliary layers that are trained with the student and discarded afterwards.
         optimizer: SGD over the parameters of both.
         note: JSON values.
-        state: other tensors, such as those of random number generators.
+        state: Other tensors, such as states of random number generators.
 
     Raises:
-        KdedgeError: the file cannot be written; one that was there before is intact.
+        KdedgeError: The file cannot be written; an existing file is kept.
     """
     tensors = _state(MODEL_PREFIX, model) | _state(_PROJECTION, projections)
     for name, parameter in _parameters(model, projections).items():
@@ -61,10 +61,10 @@ def save_checkpoint(
 def restore(
     path: Path, model: nn.Module, projections: nn.Module, optimizer: Optimizer
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Load a checkpoint in place and return its note and its other tensors.
+    """Load a checkpoint in place and return its note and other tensors.
 
     Raises:
-        UsageError: the file is damaged, is no checkpoint, or is one of another model.
+        UsageError: The file is damaged, is not a checkpoint, or belongs to another model.
     """
     tensors, note = _read(path)
     load_state(model, _part(tensors, MODEL_PREFIX), str(path))
@@ -72,7 +72,7 @@ def restore(
     momentum = _part(tensors, _MOMENTUM)
     for name, parameter in _parameters(model, projections).items():
         if name in momentum:
-            # Keep the parameter's own memory layout: another one would change the order of sums.
+            # Keep the parameter's memory layout: another one would change the order of summation.
             optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum[name])
     return note, _part(tensors, _STATE)
 
@@ -95,7 +95,7 @@ def _write(path: Path, tensors: dict[str, Tensor], note: dict[str, Any]) -> None
 
 
 def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors on the CPU, each in memory of its own: layers that share their weights have them under two names."""
+    """Copy tensors to the CPU into separate storage, since tied weights appear under two names."""
     apart: dict[str, Tensor] = {}
     taken: set[int] = set()
     for name, value in tensors.items():
@@ -111,5 +111,5 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, "pt") as file:
             note = json.loads((file.metadata() or {}).get(NOTE, "{}"))
             return {name: file.get_tensor(name) for name in file.keys()}, note  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError) as error:  # the note may be no JSON
+    except (OSError, SafetensorError, ValueError) as error:  # the note may not be valid JSON
         raise UsageError(f"Cannot read the checkpoint {path}: {error}. Expected a file written by kdedge.") from error

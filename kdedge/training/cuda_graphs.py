@@ -1,6 +1,6 @@
-"""The same work again and again on a GPU: compiled, and replayed as a CUDA graph.
+"""CUDA graph capture of repeated work on a GPU.
 
-A small network is bound by the launches of its many short kernels. A graph launches all of them at once.
+Small models are bound by the launch overhead of many short kernels. A graph launches all of them at once.
 """
 
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from torch import Tensor
 __all__ = ["Replayed"]
 
 _WARM_UP = 3
-"""Calls that run as they are before one is captured: they compile, choose algorithms, make the optimizer's state."""
+"""Number of eager calls before capture, which compile, select algorithms and initialize the optimizer state."""
 
 
 class Replayed:
-    """A function of tensors, captured after its first calls and replayed from then on.
+    """Function of tensors that is captured after its first calls and replayed afterwards.
 
-    It may change other tensors, such as weights, as long as they stay where they are in memory. Inputs are copied to
-    fixed places, and outputs are overwritten by the next call.
+    It may modify other tensors, such as weights, if their memory addresses stay the same. Inputs are copied to static
+    buffers, and outputs are overwritten by the next call.
     """
 
     def __init__(self, function: Callable[..., tuple[Tensor, ...]]) -> None:
@@ -36,7 +36,7 @@ class Replayed:
         if self._graph is None:
             self._inputs = tuple(None if value is None else value.clone() for value in inputs)
             self._graph = torch.cuda.CUDAGraph()
-            # Recorded, not done. Other threads, such as one that pins memory, may go on meanwhile.
+            # Recorded, not executed. Other threads, such as one that pins memory, may continue to use CUDA.
             with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
                 self._outputs = self._function(*self._inputs)
         for place, value in zip(self._inputs, inputs, strict=True):
@@ -46,7 +46,7 @@ class Replayed:
         return self._outputs
 
     def _aside(self, inputs: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
-        """On a stream of its own, as what is to be captured must run before."""
+        """Run on a side stream, as required before capture."""
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):

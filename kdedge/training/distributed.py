@@ -1,4 +1,4 @@
-"""The processes of one training: a single one, or those that `torchrun` started."""
+"""Process group of a training run: a single process, or those started by `torchrun`."""
 
 import os
 from collections.abc import Iterable
@@ -15,44 +15,44 @@ from kdedge_runtime.errors import UsageError
 __all__ = ["Group", "join_group"]
 
 PATIENCE = timedelta(hours=12)
-"""How long processes wait for each other: the leader may ask a teacher about a whole data set, or read it."""
+"""Timeout for communication; the main process may evaluate a teacher on a whole dataset, or read it."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """This process among those that train one student on different parts of every batch."""
+    """Process group that trains one student on different parts of every batch."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes files and talks to the user."""
+        """True for the main process, which writes files and prints."""
         return self.rank == 0
 
     def share(self, rows: Tensor) -> Tensor:
-        """This process's part of `[..., n, *]` rows along dimension 0, whose number the group divides."""
+        """Return this process's part of rows `[..., n, *]` along dimension 0, whose length the group size divides."""
         part = len(rows) // self.size
         return rows[self.rank * part : (self.rank + 1) * part]
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The rows of all processes, in the order of their ranks; gradients flow back to their owners."""
+        """Gather the rows of all processes in rank order; gradients flow back to their owners."""
         if self.size == 1:
             return rows
         gathered: Tensor = _Gather.apply(rows.contiguous(), self.rank, self.size)  # type: ignore[no-untyped-call]
         return gathered
 
     def total(self, value: Tensor) -> Tensor:
-        """The sum of a tensor over the processes; gradients flow back to all of them."""
+        """Sum a tensor over the processes; gradients flow back to all of them."""
         if self.size == 1:
             return value
         total: Tensor = _Sum.apply(value)  # type: ignore[no-untyped-call]
         return total
 
     def average(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace every gradient by its mean over the processes, in one exchange.
+        """Replace every gradient by its mean over the processes, in one reduction.
 
-        Students are small: one flat reduction costs less than a hook on each parameter.
+        Students are small: one flat reduction costs less than a hook per parameter.
         """
         if self.size == 1:
             return
@@ -64,13 +64,13 @@ class Group:
             gradient.copy_(mean.view_as(gradient))
 
     def mean(self, value: Tensor) -> None:
-        """Replace a tensor by its mean over the processes, in place."""
+        """Average a tensor over the processes in place."""
         if self.size > 1:
             dist.all_reduce(value)
             value /= self.size
 
     def agree(self, values: list[float]) -> list[float]:
-        """The leader's values: measurements differ from process to process."""
+        """Broadcast the main process's values, since measurements differ between processes."""
         if self.size == 1:
             return values
         said: list[object] = [values]
@@ -79,7 +79,7 @@ class Group:
         return agreed
 
     def stack(self, value: Tensor) -> Tensor:
-        """The tensors of all processes on the CPU, `[processes, *]`."""
+        """Stack the tensors of all processes on the CPU, `[processes, *]`."""
         if self.size == 1:
             return value[None]
         values: list[Tensor] = [value] * self.size
@@ -87,7 +87,7 @@ class Group:
         return torch.stack(values)
 
     def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether the flag is up in any process."""
+        """Return True if the flag is set in any process."""
         if self.size == 1:
             return flag
         raised = torch.tensor(float(flag), device=device)
@@ -95,7 +95,7 @@ class Group:
         return bool(raised > 0)
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait for all processes."""
         if self.size > 1:
             dist.barrier()
 
@@ -109,7 +109,7 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> Tensor:
-        """Every process's loss depends on every process's value."""
+        """Sum the gradients, since every process's loss depends on every process's value."""
         total = gradient.clone()
         dist.all_reduce(total)
         return total
@@ -125,17 +125,17 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        """Every process's loss depends on every process's rows."""
+        """Sum the gradients, since every process's loss depends on every process's rows."""
         total = gradient.clone()
         dist.all_reduce(total)
         return total[context.place], None, None
 
 
 def join_group(device: torch.device) -> Group:
-    """The group that `torchrun` announces in the environment, over NCCL for CUDA and gloo for the CPU.
+    """Join the group that `torchrun` defines in the environment, with NCCL for CUDA and gloo for the CPU.
 
     Raises:
-        UsageError: the environment is incomplete.
+        UsageError: The environment is incomplete.
     """
     if "WORLD_SIZE" not in os.environ:
         return Group()
@@ -144,7 +144,7 @@ def join_group(device: torch.device) -> Group:
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
         except (ValueError, RuntimeError) as error:
             raise UsageError(
-                f"WORLD_SIZE is set, but the processes do not find each other: {error}. "
+                f"WORLD_SIZE is set, but the processes cannot connect: {error}. "
                 "Start with torchrun --nproc-per-node N -m kdedge distill …, or unset WORLD_SIZE."
             ) from error
     return Group(dist.get_rank(), dist.get_world_size())

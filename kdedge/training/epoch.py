@@ -1,4 +1,4 @@
-"""One pass over the training pictures."""
+"""One epoch of training."""
 
 import math
 import time
@@ -20,23 +20,23 @@ from kdedge_runtime.errors import KdedgeError
 __all__ = ["Position", "train_epoch"]
 
 STOP_EVERY = 16
-"""Of several processes, how often they agree whether to stop: asking the others waits for them."""
+"""Interval in steps at which several processes agree on stopping; each agreement synchronizes them."""
 _MODEL = 1
-"""A use of random numbers, see `seed_of`."""
+"""Use of random numbers, see `seed_of`."""
 
 
 @dataclass(frozen=True)
 class Position:
-    """How far a run has come."""
+    """Progress of a run."""
 
     history: tuple[dict[str, Any], ...] = ()
-    """The figures of every complete epoch."""
+    """Metrics of every complete epoch."""
     step: int = 0
-    """Steps done of the epoch after those."""
+    """Number of completed steps of the current epoch."""
     seconds: float = 0.0
-    """How long they took."""
+    """Duration of these steps in seconds."""
     state: dict[str, Tensor] = field(default_factory=dict)
-    """The loss sums and the random numbers after them."""
+    """Loss sums and random states after these steps."""
 
 
 def train_epoch(
@@ -47,21 +47,21 @@ def train_epoch(
     on_step: Callable[[int, int, int, Tensor], None] = lambda *_: None,
     must_stop: Callable[[], bool] = never,
 ) -> dict[str, Any] | Position:
-    """Train the epoch after those that are complete, or what is left of it.
+    """Train the next epoch, or the rest of an interrupted one.
 
     Args:
-        learner: the student and its optimizer.
-        batches: what it learns from.
-        recipe: see `Recipe`.
-        at: how far the run has come.
-        on_step: hears (epoch, steps done, steps, loss sums `[terms]` on the device) after every step.
-        must_stop: asked after every step.
+        learner: Student and optimizer.
+        batches: Training batches.
+        recipe: Training settings; see `Recipe`.
+        at: Progress of the run.
+        on_step: Called with (epoch, completed steps, steps, loss sums `[terms]` on the device) after every step.
+        must_stop: Polled after every step.
 
     Returns:
-        The epoch's mean losses and its last learning rate; or, where it was broken off, how far it came.
+        Mean losses and the last learning rate of the epoch, or the progress if it was interrupted.
 
     Raises:
-        KdedgeError: the loss is no longer a number.
+        KdedgeError: The loss is not finite.
     """
     steps, epoch, device, group = batches.per_epoch, len(at.history), learner.compute.device, learner.group
     started = time.monotonic()
@@ -72,7 +72,7 @@ def train_epoch(
         _set_random_state(at.state, learner)
     else:
         sums = torch.zeros(len(recipe.loss), device=device)
-        # Dropout and stochastic depth draw from here, in every process something else.
+        # Dropout and stochastic depth use this generator, which differs between processes.
         torch.manual_seed(seed_of(recipe.seed, epoch * group.size + group.rank, _MODEL))
     rate, step = 0.0, at.step
     try:
@@ -98,24 +98,24 @@ def train_epoch(
 
 
 def _means(sums: Tensor, steps: int, learner: Learner, recipe: Recipe, epoch: int, rate: float) -> list[float]:
-    """The mean of each term over all processes, which share their sums; what follows may be kept.
+    """Compute the mean of each term over all processes; the sums are reduced in place.
 
     Raises:
-        KdedgeError: the loss, a weight or a statistic is no longer a number.
+        KdedgeError: The loss, a weight or a statistic is not finite.
     """
     learner.group.mean(sums)
     means: list[float] = (sums / steps).tolist()
     if learner.group.any(not (all(map(math.isfinite, means)) and learner.is_finite), learner.compute.device):
         raise KdedgeError(
-            f"The loss is not a number any more in epoch {epoch + 1} (learning rate {rate:.3g}). The last good "
-            "checkpoint is intact. Start again in another --out with a smaller rate, such as "
+            f"The loss is not finite in epoch {epoch + 1} (learning rate {rate:.3g}). The last good checkpoint is "
+            "kept. Start again in another --out with a smaller learning rate, such as "
             f"--lr {recipe.learning_rate / 4:.3g}."
         )
     return means
 
 
 def _random_state(learner: Learner) -> dict[str, Tensor]:
-    """The random numbers of every process, `[processes, bytes]` a generator."""
+    """Collect the random states of all processes, `[processes, bytes]` per generator."""
     device, group = learner.compute.device, learner.group
     state = {"random_cpu": group.stack(torch.get_rng_state())}
     return state | ({"random_cuda": group.stack(torch.cuda.get_rng_state(device))} if device.type == "cuda" else {})
@@ -123,7 +123,7 @@ def _random_state(learner: Learner) -> dict[str, Tensor]:
 
 def _set_random_state(state: dict[str, Tensor], learner: Learner) -> None:
     device, rank = learner.compute.device, learner.group.rank
-    # Another number of processes than before cannot draw the same numbers.
+    # A different number of processes cannot reproduce the same random numbers.
     torch.set_rng_state(state["random_cpu"][rank % len(state["random_cpu"])])
     if device.type == "cuda" and "random_cuda" in state:
         torch.cuda.set_rng_state(state["random_cuda"][rank % len(state["random_cuda"])], device)

@@ -1,4 +1,4 @@
-"""How well a student does on held-out pictures, and how much it thinks like its teacher."""
+"""Evaluation of the student on held-out images, and its agreement with the teacher."""
 
 import math
 from collections.abc import Callable
@@ -25,27 +25,27 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class Beliefs:
-    """What a model says of every picture, and why."""
+    """Outputs of a model on every image of a split."""
 
     logits: Tensor
-    """float32 `[N, K]`."""
+    """Logits, float32 `[N, K]`."""
     maps: Tensor | None
-    """float32 `[N, h, w]`, raw, of the asked classes; None for a model without maps."""
+    """Raw saliency maps of the requested classes, float32 `[N, h, w]`; None for a model without maps."""
 
 
 def examine(
     look: Callable[[Tensor, int | Tensor], Answer], pictures: Images, wanted: int | Tensor, group: Group
 ) -> Beliefs:
-    """Show pictures to a model in evaluation mode, and gather its answers from all processes.
+    """Evaluate a model on images and gather the outputs of all processes.
 
     Args:
-        look: the model, see `Teacher`.
-        pictures: N of them.
-        wanted: int64 `[N, 1]`, whose maps to take; 1 takes each picture's top class.
-        group: each process looks at its share.
+        look: Forward function, see `Teacher`.
+        pictures: N images.
+        wanted: Classes to explain, int64 `[N, 1]`; 1 explains each image's top class.
+        group: Processes; each evaluates its share.
     """
     count = len(pictures)
-    # Every process needs equally many to gather them: the last picture fills up.
+    # Gathering needs equal counts in all processes: pad with the last image.
     places = torch.arange(-(-count // group.size) * group.size, device=pictures.targets.device).clamp_max_(count - 1)
     answers = [
         look(images, wanted if isinstance(wanted, int) else wanted[index])
@@ -60,10 +60,10 @@ def examine(
 
 
 def agreement_metrics(student: Beliefs, targets: Tensor, teacher: Beliefs | None) -> dict[str, float]:
-    """`top1`, `loss` (cross-entropy), and with a teacher `agreement` and `map_pearson`.
+    """Compute `top1`, `loss` (cross-entropy), and with a teacher `agreement` and `map_pearson`.
 
-    Both sides' maps must be of the teacher's top class. They are compared as in `kdedge validate`'s report; without
-    `map_pearson` where all of them are constant.
+    The maps of both models must be for the teacher's top class. They are compared as in the report of `kdedge
+    validate`. `map_pearson` is omitted if all maps are constant.
     """
     chosen = student.logits.argmax(dim=1)
     metrics = {"top1": _share(chosen == targets), "loss": float(F.cross_entropy(student.logits, targets))}
@@ -82,23 +82,23 @@ def _share(hits: Tensor) -> float:
 
 
 class Examiner:
-    """Holds a student in training against the labels and against its teacher."""
+    """Evaluates a student during training against the labels and the teacher."""
 
     def __init__(self, learner: Learner, val: Images, teacher: Teacher | None, cache: AnswerCache | None) -> None:
-        """Prepare.
+        """Initialize the evaluator.
 
         Args:
-            learner: the student.
-            val: pictures to choose the best epoch on.
-            teacher: None for a student that has none.
-            cache: where the teacher's answers are kept, if they are.
+            learner: Student in training.
+            val: Validation images, which select the best epoch.
+            teacher: Teacher, or None.
+            cache: Cache of teacher outputs, or None.
         """
         self.val = val
         self._learner, self._teacher, self._cache = learner, teacher, cache
 
     @cached_property
     def teacher_beliefs(self) -> Beliefs | None:
-        """What the teacher says of the validation pictures, and why; None without a teacher."""
+        """Outputs of the teacher on the validation images, or None without a teacher."""
         if self._teacher is None or self._cache is None:
             return self.ask_teacher(self.val)
         if self._cache.read("val") is None:
@@ -115,25 +115,25 @@ class Examiner:
 
     @property
     def teacher_top1(self) -> float | None:
-        """The teacher's share of right answers on the validation pictures; None without a teacher."""
+        """Top-1 accuracy of the teacher on the validation images, or None without a teacher."""
         beliefs = self.teacher_beliefs
         return None if beliefs is None else agreement_metrics(beliefs, self.val.targets, None)["top1"]
 
     def validate(self) -> dict[str, float]:
-        """`val_top1`, `val_loss` and so on: the student's figures on the validation pictures."""
+        """Return the student's metrics on the validation images: `val_top1`, `val_loss` and so on."""
         return {f"val_{name}": value for name, value in self._figures(self.val, self.teacher_beliefs).items()}
 
     def test(self, pictures: Images, teacher: Beliefs | None) -> dict[str, float]:
-        """`test_top1`, `test_loss` and so on: the student's figures on pictures that decided nothing.
+        """Return the student's metrics on test images: `test_top1`, `test_loss` and so on.
 
         Args:
-            pictures: the pictures.
-            teacher: what the teacher says of them, see `ask_teacher`.
+            pictures: Test images.
+            teacher: Teacher outputs on them, see `ask_teacher`.
         """
         return {f"test_{name}": value for name, value in self._figures(pictures, teacher).items()}
 
     def ask_teacher(self, pictures: Images) -> Beliefs | None:
-        """What the teacher says of pictures, and why; None without a teacher."""
+        """Evaluate the teacher on images; None without a teacher."""
         return None if self._teacher is None else examine(self._teacher, pictures, 1, self._learner.group)
 
     def _figures(self, pictures: Images, teacher: Beliefs | None) -> dict[str, float]:

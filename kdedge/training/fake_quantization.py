@@ -1,12 +1,12 @@
-"""Let a student train with the errors that an int8 file makes, through rounding that gradients pass straight.
+"""Simulated int8 quantization for quantization-aware training, with straight-through gradients.
 
 Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018;
-the straight-through estimator is that of Bengio et al., 2013.
+the straight-through estimator is from Bengio et al., 2013.
 
-What is rounded is what the file rounds, where it rounds it and in its steps: inputs of layers alone are not all, and
-errors made elsewhere are others, which a student that has learned to make up for them has the file's besides. The
-file's tensors are recognised among the results of the student's function calls by their values on one picture, so that
-they may come from modules, functions or operators.
+The quantization points and scales are those of the int8 file, not only layer inputs. Errors at other points would
+differ from the file's, and the student would learn to compensate for the wrong ones. The file's tensors are matched to
+results of the student's function calls by their values on one image, whether they come from modules, functions or
+operators.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -18,32 +18,32 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from kdedge_export.quantize.qat_scales import Rounded, Steps
+from kdedge_export.quantization.qat_scales import Rounded, Steps
 
 __all__ = ["fake_quantized"]
 
 _SAME = 1e-3
-"""Largest difference, relative to the largest value, between a tensor in the file's float graph and in PyTorch."""
+"""Maximum difference between a tensor in the fp32 graph and in PyTorch, relative to the largest value."""
 
 
 class _Calls(TorchFunctionMode):
-    """One forward pass, with the results of its calls numbered and given away to be exchanged."""
+    """Numbers the results of function calls in one forward pass, and allows replacing them."""
 
     def __init__(
         self, weights: Mapping[int, Callable[[Tensor], Tensor]], result: Callable[[int, Tensor], Tensor]
     ) -> None:
-        """Prepare; a new one for every forward pass.
+        """Initialize the mode; a new instance is needed for every forward pass.
 
         Args:
-            weights: what to do with parameters, by their `id`, wherever they go into a call.
-            result: takes the number and the result of a call, and gives what is computed on with.
+            weights: Transformations of parameters by `id`, applied to arguments of calls.
+            result: Receives the number and the result of a call, and returns the result to use.
         """
         super().__init__()
         self._weights, self._result, self._number = weights, result, 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call `func`."""
-        if func is F.silu:  # two operations in a file
+        """Call `func` with replaced arguments and result."""
+        if func is F.silu:  # two operations in the exported graph
             return self._call(torch.mul, args[0], self._call(torch.sigmoid, args[0]))
         return self._call(func, *args, **(kwargs or {}))
 
@@ -64,20 +64,19 @@ class _Calls(TorchFunctionMode):
 
 @contextmanager
 def fake_quantized(student: nn.Module, model: nn.Module, file: Rounded, look: Callable[[], object]) -> Iterator[int]:
-    """Round in every forward pass of the student what the int8 file rounds, while the context lasts.
+    """Simulate the int8 file's quantization in every forward pass of the student while the context is active.
 
-    Meanwhile the student computes as in evaluation even when it is trained: statistics of batches would be a larger
-    error than the one it shall learn to make up for. Afterwards it is as before but for what it learned.
+    The student runs in evaluation mode even when it is trained: batch statistics would cause a larger error than
+    quantization. After the context only its weights have changed.
 
     Args:
-        student: what is called.
-        model: the classifier in it, whose modules the file names.
-        file: what to round.
-        look: calls the student on the file's picture, in the way that it will be called.
+        student: Module that is called.
+        model: Classifier inside it, whose modules the file names.
+        file: Quantization points and scales.
+        look: Calls the student on the file's image, in the way it will be called.
 
-    Returns:
-        How many of the file's tensors are not recognised, such as those within an operation that PyTorch has as one;
-        they are not rounded.
+    Yields:
+        Number of file tensors without a match, such as those inside a fused PyTorch operation. They are not quantized.
     """
     forward = student.forward
     rounded: dict[int, Callable[[Tensor], Tensor]] = {}
@@ -102,20 +101,21 @@ def fake_quantized(student: nn.Module, model: nn.Module, file: Rounded, look: Ca
         )
         yield len(file.steps) - len(recognised.numbers)
     finally:
-        del student.forward  # the class's own is behind it
+        del student.forward  # restores the method of the class
 
 
 class _Recognised:
-    """The calls whose results are the file's tensors."""
+    """Matches function calls to tensors of the file."""
 
     def __init__(self, file: Rounded) -> None:
         self._values = {name: torch.from_numpy(value).flatten() for name, value in file.values.items()}
         self._errors = dict.fromkeys(file.values, _SAME)
         self.numbers: dict[str, int] = {}
-        """Of the call that is nearest to each tensor, the first of several: what follows gets its rounded values."""
+        """Index of the closest call for each tensor; the first of equal ones, so that later calls use rounded "
+        "values."""
 
     def note(self, number: int, result: Tensor) -> Tensor:
-        """Compare a call's result with all tensors of its size."""
+        """Compare the result of a call with all tensors of its size."""
         found = result.detach().flatten().cpu()
         for name, value in self._values.items():
             if value.shape == found.shape:
@@ -130,7 +130,7 @@ def _rounding(steps: Steps) -> Callable[[Tensor], Tensor]:
 
 
 def _rounded_weight(weight: Tensor, largest: int) -> Tensor:
-    """int8 per output channel, symmetric. Batch normalisation only scales channels, so it may be folded in later."""
+    """Quantize weights to symmetric int8 per output channel; batch norm can still be folded."""
     reach = weight.detach().abs().flatten(1).amax(dim=1).clamp(min=1e-8)
     zero = torch.zeros(len(reach), dtype=torch.int32, device=weight.device)
     return torch.fake_quantize_per_channel_affine(weight, reach / largest, zero, 0, -largest, largest)

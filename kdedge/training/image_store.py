@@ -1,4 +1,4 @@
-"""Where pictures are while they are needed: on the device, or streamed to it."""
+"""Image storage during training: in device memory, or streamed to it."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -21,14 +21,14 @@ from kdedge_runtime.util.arrays import Integers, Pixels
 __all__ = ["Images", "OnDevice", "Streamed", "images_for_testing", "training_images"]
 
 LEAST_VAL = 2000
-"""So many validation pictures are always looked at, if there are."""
+"""Minimum number of validation images to use, if available."""
 
 
 class Images(Protocol):
-    """Labelled pictures that come in batches."""
+    """Labeled images, served in batches."""
 
     targets: Tensor
-    """int64 `[N]` on the device."""
+    """Class indices, int64 `[N]` on the device."""
     side: tuple[int, int]
     """Height and width in px."""
 
@@ -36,17 +36,17 @@ class Images(Protocol):
 
     @property
     def sha256(self) -> str:
-        """What tells these pictures, in this order, from others."""
+        """Hash that identifies the images and their order."""
 
     def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """The pictures of each batch of indices int64 `[n]`, as (indices, uint8 RGB `[n, H, W, 3]`) on the device."""
+        """Yield each batch of indices int64 `[n]` as (indices, uint8 RGB `[n, H, W, 3]`) on the device."""
 
     def close(self) -> None:
-        """End what reads in the background."""
+        """Stop background workers."""
 
 
 class OnDevice:
-    """All pictures in the device's memory."""
+    """Images held in device memory."""
 
     def __init__(self, images: Pixels, targets: Integers, device: torch.device) -> None:
         self.pixels = torch.from_numpy(images).to(device)
@@ -58,20 +58,20 @@ class OnDevice:
 
     @property
     def sha256(self) -> str:
-        """See `Images`: of the pixels themselves."""
+        """Hash of the pixels; see `Images`."""
         return hashlib.sha256(self.pixels.cpu().numpy().data).hexdigest()
 
     def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `Images`."""
+        """Yield batches; see `Images`."""
         for index in order:
             yield index, self.pixels[index]
 
     def close(self) -> None:
-        """See `Images`."""
+        """Do nothing; see `Images`."""
 
 
 class Streamed:
-    """Pictures that are read from files while the device computes."""
+    """Images read from files by background workers during training."""
 
     def __init__(self, stream: Stream, device: torch.device) -> None:
         self._stream = stream
@@ -83,32 +83,32 @@ class Streamed:
 
     @property
     def sha256(self) -> str:
-        """See `Images`: of the names, of the sizes and times of the files, and of how they are read."""
+        """Hash of names, file sizes, modification times and decoding settings; see `Images`."""
         return self._stream.sha256
 
     def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `Images`."""
+        """Yield batches; see `Images`."""
         pictures = self._stream.batches([index.tolist() for index in order])
         for index, images in zip(order, pictures, strict=True):
             yield index, images.to(self.targets.device, non_blocking=True)
 
     def close(self) -> None:
-        """See `Images`."""
+        """Stop background workers; see `Images`."""
         self._stream.close()
 
 
 def training_images(
     collection: Collection, spec: ImageInput, compute: Compute, group: Group, progress: Progress
 ) -> tuple[Images, Images, Problems]:
-    """The pictures to train on and those to validate on, in memory where they fit and streamed where not.
+    """Load training and validation images into memory if they fit, otherwise stream them.
 
-    Validating on many more pictures than are trained on would take longer than training: a part of each class does.
+    If the validation split is much larger than the training split, a part of each class is used, to limit its cost.
 
     Returns:
-        Both, and what is wrong with the files that were opened.
+        Training images, validation images, and a report of unreadable files.
 
     Raises:
-        DataError: no readable picture is left of a class, or none at all for validation.
+        DataError: A class has no readable images, or the validation split has none.
     """
     per_class = max(1, max(LEAST_VAL, len(collection.train)) // max(1, len(collection.labels)))
     if len(collection.val) > per_class * len(collection.labels):
@@ -128,26 +128,26 @@ def training_images(
 def images_for_testing(
     split: Split, spec: ImageInput, compute: Compute, group: Group, progress: Progress, *, beside: Sequence[Images]
 ) -> tuple[Images, Problems]:
-    """The pictures to test with, in memory where they fit and streamed where not.
+    """Load test images into memory if they fit, otherwise stream them.
 
     Args:
-        split: the pictures and their classes.
-        spec: the model's input.
-        compute: whose memory counts.
-        group: the processes that test together.
-        progress: told after every picture.
-        beside: what may be in memory already.
+        split: Images and their classes.
+        spec: Input of the model.
+        compute: Device with its memory limit.
+        group: Processes that test together.
+        progress: Called after every image.
+        beside: Image sets that may already be in memory.
     """
     held = sum(len(images) for images in beside if isinstance(images, OnDevice))
     if not _all_fit(held + len(split), spec, compute, group):
-        sound, problems = readable(split, progress=progress)  # a damaged one must not end a run that is trained
+        sound, problems = readable(split, progress=progress)  # a damaged file must not end a run after training
         return _streamed(sound, spec, compute), problems
     decoded = decode(split, spec, progress=progress)
     return _on_device(decoded, compute), decoded.problems
 
 
 def _all_fit(count: int, spec: ImageInput, compute: Compute, group: Group) -> bool:
-    """All processes must decide alike: one that leaves out damaged files would count others than one that does not."""
+    """Return whether the images fit in memory; all processes agree, as only in-memory loading drops damaged files."""
     (fit,) = group.agree([float(fits(count, spec, compute.memory_bytes))])
     return bool(fit)
 

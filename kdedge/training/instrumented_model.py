@@ -1,4 +1,4 @@
-"""A model as training looks at it: raw pixels in, logits, maps and inner features out."""
+"""Instrumented model for training: raw pixels in; logits, maps and intermediate features out."""
 
 from collections.abc import Sequence
 
@@ -19,13 +19,13 @@ from kdedge_runtime.metadata import ImageInput
 __all__ = ["Watched"]
 
 _MOST_BY_ATTENTION = 4
-"""Classes whose maps are taken at once: each is a backward pass through all blocks."""
+"""Maximum number of classes explained at once; each needs a backward pass through all blocks."""
 
 
 class Watched(nn.Module):
-    """A classifier with its own normalisation, whose saliency maps can be taken when its head allows it.
+    """Classifier with its normalization, and saliency maps if its head supports them.
 
-    The model itself is not edited: inner layers are caught by hooks.
+    The model itself is not modified: intermediate features are captured by hooks.
     """
 
     def __init__(self, model: nn.Module, spec: ImageInput, compute: Compute) -> None:
@@ -33,7 +33,7 @@ class Watched(nn.Module):
         self.spec = spec
         self.normalise = Normalise(spec)
         self.unexplained: str | None = None
-        """Why the model has no maps, or None."""
+        """Reason why the model has no maps, or None."""
         self.model = model
         self.explained: ExplainedModel | None = None
         self._features: list[Tensor | None] = []
@@ -45,8 +45,8 @@ class Watched(nn.Module):
             closed = isinstance(explained, ByCells) and isinstance(explained.head, Head)
             if compute.compiled and not closed:
                 self.unexplained = (
-                    f"{type(model).__name__} is differentiated to be explained ({explained.how}), which compiled steps "
-                    "cannot be. Leave --compile out."
+                    f"{type(model).__name__} needs differentiation for its maps ({explained.how}), which compiled "
+                    "steps do not support. Remove --compile."
                 )
             else:
                 self.explained = explained
@@ -55,7 +55,7 @@ class Watched(nn.Module):
         self.to(memory_format=self._memory_format)  # type: ignore[call-overload]  # unknown to the type stubs
 
     def watch(self, layers: Sequence[str]) -> None:
-        """From now on give the outputs of these layers (module paths) as features, in this order."""
+        """Capture the outputs of these layers (module paths) as features, in this order."""
         self._features = [None] * len(layers)
 
         def catch(index: int, output: Tensor) -> None:
@@ -66,11 +66,11 @@ class Watched(nn.Module):
             layer.register_forward_hook(lambda _module, _args, output, index=index: catch(index, output))
 
     def forward(self, images: Tensor, wanted: int | Tensor = 0) -> Answer:
-        """Look at pictures.
+        """Run the model.
 
         Args:
-            images: uint8 RGB `[N, H, W, 3]`; those of another size than the model's are resampled.
-            wanted: the classes whose maps to take, int64 `[N, k]`, or how many of the most probable ones.
+            images: uint8 RGB `[N, H, W, 3]`; images of another size are resampled.
+            wanted: Classes to explain, int64 `[N, k]`, or the number of most probable classes.
         """
         x = self.normalise(images).contiguous(memory_format=self._memory_format)
         if self.explained is None or (isinstance(wanted, int) and wanted == 0):
@@ -92,7 +92,7 @@ class Watched(nn.Module):
 
     @property
     def map_size(self) -> tuple[int, int] | None:
-        """Height and width of the model's map in cells, or None when it has none."""
+        """Height and width of the model's map, or None without maps."""
         if self.explained is None:
             return None
         example = example_input(self.spec.height, self.spec.width).to(self.normalise.mean.device)

@@ -1,4 +1,4 @@
-"""Being asked to stop, by a scheduler, by a machine that shuts down, or by Ctrl-C."""
+"""Graceful stop on SIGTERM or Ctrl-C."""
 
 import signal
 import threading
@@ -11,26 +11,26 @@ __all__ = ["Stop", "StopRequested", "never", "stop_requests"]
 
 
 class StopRequested(Exception):
-    """Work that takes a while was broken off, because the run must stop."""
+    """Raised when a longer operation is aborted because the run must stop."""
 
 
 @dataclass
 class Stop:
-    """Tells, when it is called, whether somebody has asked to stop."""
+    """Callable that returns True once a stop was requested."""
 
     signal: int | None = None
-    """That asked first; None while nobody has."""
+    """First signal received, or None."""
 
     def __call__(self) -> bool:
-        """Whether."""
+        """Return True if a stop was requested."""
         return self.signal is not None
 
 
 @contextmanager
 def stop_requests() -> Iterator[Stop]:
-    """Inside the block SIGTERM and the first Ctrl-C do not end the process, but ask for a stop; the second Ctrl-C does.
+    """Turn SIGTERM and the first Ctrl-C into stop requests inside the block; the second Ctrl-C ends the process.
 
-    In a thread other than the main one, where signals cannot be caught, they keep their meaning.
+    Outside the main thread signals cannot be caught and keep their default behavior.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -50,5 +50,5 @@ def stop_requests() -> Iterator[Stop]:
 
 
 def never() -> bool:
-    """No."""
+    """Return False: never stop."""
     return False

@@ -1,4 +1,4 @@
-"""Which inner layers of two networks stand for the same stage."""
+"""Pairing of intermediate layers of student and teacher."""
 
 from collections.abc import Sequence
 
@@ -13,20 +13,20 @@ from kdedge_runtime.errors import UsageError
 __all__ = ["channels", "pair_layers", "projections", "stages"]
 
 MOST_PAIRS = 3
-"""AT and FitNets compare three stages of the networks they were published with."""
+"""Maximum number of layer pairs; AT and FitNets compare three stages in their papers."""
 
 
 def pair_layers(student: Watched, teacher: Watched, given: dict[str, str]) -> tuple[tuple[str, str], ...]:
-    """The layers that `at` and `hint` compare, as (student's path, teacher's path).
+    """Return the layers that `at` and `hint` compare, as (student path, teacher path).
 
     Args:
-        student: the student.
-        teacher: the teacher.
-        given: the user's own choice; without one the last layers of the three coarsest resolutions of each network are
-            paired, from the coarsest on.
+        student: Student model.
+        teacher: Teacher model.
+        given: Layers chosen by the user. If empty, the last layers of the three coarsest resolutions are paired,
+            starting from the coarsest.
 
     Raises:
-        UsageError: a path names no layer, or one that has no `[N, C, h, w]` output; or there are none to compare.
+        UsageError: A path is not a layer with an output `[N, C, h, w]`, or there are no layers to compare.
     """
     theirs, ours = _shapes(teacher)[1], _shapes(student)[1]
     for path, outputs, who in (
@@ -40,20 +40,22 @@ def pair_layers(student: Watched, teacher: Watched, given: dict[str, str]) -> tu
             )
     if given:
         return tuple(given.items())
-    from_coarse = tuple(zip(reversed(stages(student)), reversed(stages(teacher)), strict=False))  # one may have fewer
+    from_coarse = tuple(
+        zip(reversed(stages(student)), reversed(stages(teacher)), strict=False)
+    )  # one model may have fewer stages
     if not from_coarse:
         raise UsageError(
-            "Student and teacher have no layers that could be compared: one of them has none with an output of "
-            "[N, C, h, w]. Leave the terms at and hint out."
+            "Student and teacher have no comparable layers: one of them has no layer with an output of "
+            "[N, C, h, w]. Remove the terms at and hint."
         )
     return from_coarse[:MOST_PAIRS][::-1]
 
 
 def stages(watched: Watched) -> list[str]:
-    """The last layer of each resolution, from fine to coarse, by module path.
+    """Return the module path of the last layer of each resolution, from fine to coarse.
 
-    A layer inside of a block that lowers the resolution belongs to the stage that the block begins, even where its own
-    output is still as fine as that of the stage before.
+    A layer inside a downsampling block belongs to the stage that the block starts, even if its own output still has the
+    resolution of the previous stage.
     """
     inputs, outputs = _shapes(watched)
     last: dict[tuple[int, int], str] = {}
@@ -67,18 +69,18 @@ def stages(watched: Watched) -> list[str]:
 
 
 def channels(watched: Watched, layers: Sequence[str]) -> list[int]:
-    """The number of channels of each layer's output."""
+    """Return the number of output channels of each layer."""
     _, outputs = _shapes(watched)
     return [outputs[path][1] for path in layers]
 
 
 def projections(hinted: Sequence[tuple[int, int]]) -> nn.ModuleList:
-    """A 1×1 convolution a pair of layers, from the student's channels to the teacher's."""
+    """Build a 1×1 convolution per layer pair, from the student's channels to the teacher's."""
     return nn.ModuleList(nn.Conv2d(inputs, outputs, 1) for inputs, outputs in hinted)
 
 
 def _shapes(watched: Watched) -> tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int, int, int]]]:
-    """Height and width that go into each layer, and the `[N, C, h, w]` that come out, in the order of their ends."""
+    """Return the input size and the output shape `[N, C, h, w]` of each layer, in execution order."""
     inputs: dict[str, tuple[int, int]] = {}
     outputs: dict[str, tuple[int, int, int, int]] = {}
 

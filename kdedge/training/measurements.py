@@ -1,4 +1,4 @@
-"""What a few batches tell before training: how long an epoch takes, how large each term is, how large a step may be."""
+"""Measurements on a few batches before training: time per epoch, scale of loss terms, and learning rate."""
 
 import itertools
 import statistics
@@ -15,27 +15,27 @@ from kdedge.training.trainer import Trainer
 __all__ = ["balanced_weights", "measured_terms", "seconds_per_epoch", "steady_rate"]
 
 _TRIED_ON, _TRIALS = 8, 6
-"""Batches that a learning rate is tried on, and how many rates are, each a quarter of the one before."""
+"""Number of batches per tested learning rate, and number of rates, each a quarter of the previous."""
 
 
 def seconds_per_epoch(trainer: Trainer, steps: int = 6) -> float:
-    """Measure a few steps on the CPU, of the first epoch over again where it has fewer."""
+    """Estimate the seconds per epoch on a CPU from a few steps, repeating the first epoch if it is shorter."""
     times = []
     with _without_a_trace(trainer.learner):
         batches = itertools.chain.from_iterable(map(trainer.batches.of, itertools.repeat(0)))
         for _ in range(steps):
             started = time.perf_counter()
-            batch = next(batches)  # the teacher's forward pass belongs to the step
+            batch = next(batches)  # the teacher's forward pass is part of the step
             terms = trainer.learner.terms(batch.images, batch.targets, batch.taught)
             torch.autograd.backward(terms.sum())
             trainer.learner.optimizer.zero_grad(set_to_none=True)
             times.append(time.perf_counter() - started)
-    # The first step sets things up, such as the teacher's answers that are kept, and any can be held up by others.
+    # The first step includes setup such as filling the teacher cache, and any step may be delayed: use the median.
     return statistics.median(times) * trainer.batches.per_epoch
 
 
 def measured_terms(trainer: Trainer, steps: int = 4) -> list[float]:
-    """The mean of each unweighted term over the first batches, with the student as it is."""
+    """Compute the mean of each unweighted term over the first batches, without updating the student."""
     with _without_a_trace(trainer.learner), torch.no_grad():
         terms = [
             trainer.learner.terms(batch.images, batch.targets, batch.taught) for batch in _first_batches(trainer, steps)
@@ -47,13 +47,13 @@ def measured_terms(trainer: Trainer, steps: int = 4) -> list[float]:
 
 
 def balanced_weights(loss: dict[str, float | None], sizes: list[float]) -> dict[str, float]:
-    """Give every term without a weight one that makes it as large, at first, as those with one are together.
+    """Set each missing weight so that the term initially equals the sum of the weighted terms.
 
-    Where no term has a weight, each is made 1.
+    If no term has a weight, each term is scaled to 1.
 
     Args:
-        loss: term name to weight, or None for one to be found.
-        sizes: the measured mean of each term.
+        loss: Mapping from term name to weight, or None for a weight to be determined.
+        sizes: Measured mean of each term.
     """
     given = sum(weight * size for weight, size in zip(loss.values(), sizes, strict=True) if weight is not None)
     aim = given if given > 0 else 1.0
@@ -64,17 +64,17 @@ def balanced_weights(loss: dict[str, float | None], sizes: list[float]) -> dict[
 
 
 def steady_rate(trainer: Trainer, loss: Mapping[str, float], rate: float) -> float:
-    """The largest of a learning rate, a quarter of it and so on whose first steps lower the loss.
+    """Find the largest learning rate among `rate`, `rate` / 4, … whose first steps lower the loss.
 
-    How large a step a trained network bears differs by orders of magnitude where statistics of batches do not bound it.
+    The stable rate for a trained model varies by orders of magnitude if batch statistics do not bound it.
 
     Args:
-        trainer: is left as it was.
-        loss: weights of the terms.
-        rate: to begin with.
+        trainer: Trainer, restored afterwards.
+        loss: Weights of the terms.
+        rate: Largest rate to test.
 
     Returns:
-        The rate; the smallest that is tried where none lowers the loss.
+        The learning rate; the smallest one tested if none lowers the loss.
     """
     learner = trainer.learner
     weights = torch.tensor(list(loss.values()), device=learner.compute.device)
@@ -85,22 +85,22 @@ def steady_rate(trainer: Trainer, loss: Mapping[str, float], rate: float) -> flo
                 learner.learn(batch.images, batch.targets, batch.taught, weights, rate)
                 for batch in _first_batches(trainer, _TRIED_ON)
             ]
-        learner.optimizer.state.clear()  # the steps' momentum
+        learner.optimizer.state.clear()  # momentum of the trial steps
         after = torch.stack(terms).mean(dim=0) @ weights
         learner.group.mean(after)
-        if float(after) < before:  # which no number that is not finite is
+        if float(after) < before:  # False for a non-finite loss
             break
     return rate
 
 
 def _first_batches(trainer: Trainer, steps: int) -> Iterator[Batch]:
-    """Those of the first epochs, until there are so many."""
+    """Yield batches from the first epochs, up to the given number."""
     return itertools.islice(itertools.chain.from_iterable(map(trainer.batches.of, itertools.count())), steps)
 
 
 @contextmanager
 def _without_a_trace(learner: Learner) -> Iterator[None]:
-    """Training mode inside; weights, buffers and random numbers as before afterwards."""
+    """Enter training mode, and restore weights, buffers and random states afterwards."""
     model = learner.student.model
     before = {name: value.clone() for name, value in model.state_dict().items()}
     devices = [learner.compute.device] if learner.compute.device.type == "cuda" else []

@@ -1,4 +1,4 @@
-"""How the numbers of an image lie in memory: what is fast, and what is broken."""
+"""Memory format of image tensors, with a workaround for a oneDNN bug."""
 
 import torch
 from torch import nn
@@ -6,14 +6,14 @@ from torch import nn
 __all__ = ["memory_format"]
 
 _ONEDNN_BLOCK = 16
-"""Channels that oneDNN takes at a time with AVX-512; 8 with AVX2."""
+"""Channels per oneDNN block with AVX-512; 8 with AVX2."""
 
 
 def memory_format(model: nn.Module, device: torch.device) -> torch.memory_format:
-    """Channels last, which tensor cores and oneDNN prefer, but for networks that crash so on a CPU.
+    """Return channels-last, which tensor cores and oneDNN prefer, except for models that crash with it on a CPU.
 
-    oneDNN writes past its workspace in the backward pass of a strided 1×1 convolution over fewer channels than it takes
-    at a time: a crash, or wrong gradients (uxlfoundation/oneDNN issue 6035). `resnet10w8` has such a layer.
+    oneDNN writes past its workspace in the backward pass of a strided 1×1 convolution with fewer channels than a block:
+    a crash, or wrong gradients (uxlfoundation/oneDNN issue 6035). `resnet10w8` has such a layer.
     """
     broken = device.type == "cpu" and any(_is_broken(layer) for layer in model.modules())
     return torch.contiguous_format if broken else torch.channels_last

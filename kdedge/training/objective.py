@@ -1,4 +1,4 @@
-"""The weighted sum of terms that a run minimises."""
+"""Weighted sum of loss terms."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,10 +15,10 @@ __all__ = ["Objective"]
 
 @dataclass(frozen=True)
 class Objective:
-    """Which terms, with which settings."""
+    """Loss terms with their settings."""
 
     settings: Mapping[str, Mapping[str, float | int]]
-    """Of every term by its name; those that are left out have their defaults."""
+    """Mapping from term name to settings; missing settings have their defaults."""
 
     @property
     def _terms(self) -> list[Term]:
@@ -26,26 +26,26 @@ class Objective:
 
     @property
     def taught(self) -> bool:
-        """Whether any term asks the teacher."""
+        """True if any term needs a teacher."""
         return any(term.taught for term in self._terms)
 
     @property
     def compares_layers(self) -> bool:
-        """Whether any term needs inner features."""
+        """True if any term compares intermediate layers."""
         return any(term.features for term in self._terms)
 
     @property
     def map_terms(self) -> list[str]:
-        """The terms that look at saliency maps."""
+        """Names of the terms that compare saliency maps."""
         return [name for name in self.settings if TERMS[name].map_classes]
 
     @property
     def map_classes(self) -> int:
-        """Of how many of the teacher's most probable classes maps are needed."""
+        """Number of the teacher's most probable classes whose maps are needed."""
         return max(int(self.settings[name].get("classes", TERMS[name].map_classes)) for name in self.settings)
 
     def values(self, lesson: Lesson, group: Group) -> Tensor:
-        """The unweighted terms, float32 `[terms]`, in float32 whatever the precision of the forward pass."""
+        """Compute the unweighted terms, float32 `[terms]`, in float32 even under autocast."""
         whole: Lesson | None = None
         values = []
         with torch.autocast(lesson.targets.device.type, enabled=False):
@@ -60,7 +60,7 @@ class Objective:
 
 
 def _of_all_processes(lesson: Lesson, group: Group) -> Lesson:
-    """The logits of the whole batch, as the terms that compare images with each other need them."""
+    """Gather the logits of the whole batch for terms that compare images with each other."""
     return replace(
         lesson,
         student=replace(lesson.student, logits=group.gather(lesson.student.logits)),

@@ -1,4 +1,4 @@
-"""A run's plan in words."""
+"""Summary of a resolved training plan."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -28,10 +28,10 @@ def describe(
     recipe: Recipe,
     inherited: Inherited | None,
 ) -> list[tuple[str, str]]:
-    """What was decided for a run, as (name, value and reason), for the user to read before the first step."""
+    """Return the resolved plan as (name, value with its reason), printed before training."""
 
     def said(option: Any, why: str) -> str:
-        return "as asked" if option is not None else why
+        return "as requested" if option is not None else why
 
     learner, batches, examiner = trainer.learner, trainer.batches, trainer.examiner
     val = examiner.val
@@ -39,38 +39,40 @@ def describe(
     lines = [
         (
             "images",
-            f"{len(batches.images):,} to train on, {len(val):,} to validate, {batches.classes} classes",
+            f"{len(batches.images):,} for training, {len(val):,} for validation, {batches.classes} classes",
         ),
         ("model", f"{spec.name}, {parameters / 1e6:.2f} M parameters"),
         *_teachers(teachers, parameters, examiner.teacher_top1),
     ]
     size, cells = learner.student.spec.height, learner.student.map_size
-    why_size = "as the teacher's" if teachers else "from the pictures and the device"
+    why_size = "as the teacher's" if teachers else "from the image sizes and the device"
     lines.append(("input", f"{size} × {size} px ({said(request.size, why_size)})"))
     assumed = _assumed_input(request, teachers, spec.name)
     if assumed is not None:
         lines.append(("prepared", assumed))
     if cells is not None:
-        stem = f"early strides removed, {spec.stride_factor} times finer" if spec.stride_factor > 1 else "stem as it is"
-        lines.append(("map", f"{cells[0]} × {cells[1]} cells ({said(request.output_stride, stem)})"))
+        stem = (
+            f"early strides removed, {spec.stride_factor} times finer" if spec.stride_factor > 1 else "stem unchanged"
+        )
+        lines.append(("map", f"{cells[0]} × {cells[1]} ({said(request.output_stride, stem)})"))
     if inherited is not None:
-        lines.append(("start", f"{inherited.copied} of {inherited.total} tensors from the teacher, the others random"))
-    why_recipe = "from the number of pictures" if teachers else "without a teacher"
+        lines.append(("start", f"{inherited.copied} of {inherited.total} tensors from the teacher, others random"))
+    why_recipe = "from the number of images" if teachers else "without a teacher"
     lines += [
         ("recipe", f"{plan.recipe} ({said(request.recipe, why_recipe)})"),
         ("loss", _loss(recipe)),
         ("pictures", _augmentation(recipe.augmentation)),
     ]
     if recipe.cached_views:
-        lines.append(("cache", f"the teacher is asked once about {recipe.cached_views} views of each picture"))
-    why_epochs = "as asked" if request.epochs is not None else "from recipe, data and device"
+        lines.append(("cache", f"teacher outputs are cached for {recipe.cached_views} views of each image"))
+    why_epochs = "as requested" if request.epochs is not None else "from recipe, data and device"
     processes = learner.group.size
     return [
         *lines,
         (
             "schedule",
             f"{recipe.epochs} epochs ({why_epochs}), "
-            f"batches of {recipe.batch_size}, learning rate {recipe.learning_rate:g}",
+            f"batch size {recipe.batch_size}, learning rate {recipe.learning_rate:g}",
         ),
         (
             "device",
@@ -83,16 +85,19 @@ def describe(
 def _teachers(teachers: Sequence[LoadedTeacher], parameters: int, top1: float | None) -> list[tuple[str, str]]:
     if not teachers or top1 is None:
         return []
-    right = f"{100 * top1:.1f} % right here"
+    right = f"{100 * top1:.1f} % top-1 here"
     if len(teachers) > 1:
-        return [("teachers", f"{' + '.join(teacher.name for teacher in teachers)}, together {right}")]
+        return [("teachers", f"{' + '.join(teacher.name for teacher in teachers)}, ensemble {right}")]
     (teacher,) = teachers
     if not isinstance(teacher.model, TrainedModel):
         fed = teacher.model.fed
         return [("teacher", f"{teacher.name}, {right}"), *([] if fed is None else [("shown", fed)])]
     count = teacher.model.parameters
     return [
-        ("teacher", f"{teacher.name}, {count / 1e6:.2f} M parameters, {_times(count / parameters)} as many, {right}")
+        (
+            "teacher",
+            f"{teacher.name}, {count / 1e6:.2f} M parameters ({_times(count / parameters)} the student's), {right}",
+        )
     ]
 
 
@@ -101,7 +106,7 @@ def _times(ratio: float) -> str:
 
 
 def _assumed_input(request: Request, teachers: Sequence[LoadedTeacher], name: str) -> str | None:
-    """What was assumed of how pictures are prepared, where the weights that decide it do not tell."""
+    """Return the assumption about preprocessing, if the weights do not specify it; None otherwise."""
     if teachers:
         model = teachers[0].model
         return model.assumed_input if isinstance(model, TrainedModel) else None
@@ -120,4 +125,4 @@ def _loss(recipe: Recipe) -> str:
 
 def _augmentation(augmentation: Augmentation) -> str:
     parts = [name if value is True else f"{name} {value:g}" for name, value in asdict(augmentation).items() if value]
-    return ", ".join(parts) or "as they are"
+    return ", ".join(parts) or "none"

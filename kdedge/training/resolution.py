@@ -1,4 +1,4 @@
-"""What a request leaves open: the network's input and map, the weights of the terms, and the length."""
+"""Choose what a request leaves open: input size, map resolution, loss weights and training length."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -34,22 +34,22 @@ __all__ = ["choose_network", "draft_recipe", "settle_recipe"]
 def choose_network(
     request: Request, teachers: list[LoadedTeacher], collection: Collection, *, on_cpu: bool
 ) -> tuple[ModelSpec, ImageInput]:
-    """The network to train and its input: the size of the teacher's or of the pictures, and cells for the map.
+    """Choose the model and its input: size from the teacher or the images, and the map resolution.
 
     Args:
-        request: what the user asked for.
-        teachers: the first gives the geometry of the pictures.
-        collection: the pictures.
-        on_cpu: smaller pictures where nothing says how large.
+        request: Training options.
+        teachers: Teachers; the first one determines the resizing rule.
+        collection: Dataset index.
+        on_cpu: True to choose a smaller default size.
     """
     name = canonical_name(request.model)
     natural = pretrained_input(published_name(name, None if request.weights is None else Path(request.weights)))
     if teachers:
-        # The teacher must see the pictures as it was trained to, so the student gets its geometry.
+        # The teacher needs the images resized as in its own training, so the student uses the same rule.
         geometry = teachers[0].input
         size = request.size or geometry.height
     else:
-        # Trained weights know pictures by their centre; a network that learns from scratch sees all of them.
+        # Pretrained weights expect a center crop; a model trained from scratch uses the whole image.
         geometry = natural if request.weights else replace(natural, crop_fraction=1.0)
         size = request.size or choose_size(typical_size(collection.train), on_cpu=on_cpu)
     spec_input = replace(geometry, height=size, width=size, mean=natural.mean, std=natural.std)
@@ -67,15 +67,15 @@ def choose_network(
 
 
 def draft_recipe(plan: Plan, request: Request) -> Recipe:
-    """The recipe, but for its length and the weights that are measured.
+    """Build the recipe, except for its length and the measured weights.
 
     Raises:
-        UsageError: a temperature for a loss that has none.
+        UsageError: A temperature is given, but no loss term uses it.
     """
     settings, weights = plan.settings, plan.loss.weights
     softened = [name for name, term in TERMS.items() if term.softened]
     if request.temperature is not None and not set(softened) & set(weights):
-        raise UsageError(f"--temperature softens the terms {', '.join(softened)}; the loss has none of them.")
+        raise UsageError(f"--temperature applies to the terms {', '.join(softened)}, but the loss has none of them.")
     return Recipe(
         epochs=1,
         batch_size=plan.batch_size,
@@ -94,7 +94,7 @@ def draft_recipe(plan: Plan, request: Request) -> Recipe:
 
 
 def settle_recipe(trainer: Trainer, plan: Plan, group: Group, *, on_cpu: bool, warn: Callable[[str], None]) -> Recipe:
-    """Measure what the draft has left open: weights of terms, and on a CPU the length."""
+    """Complete the recipe by measurement: loss weights, and on a CPU the number of epochs."""
     recipe = trainer.recipe
     if recipe.measured:
         sizes = group.agree(measured_terms(trainer))
@@ -105,7 +105,8 @@ def settle_recipe(trainer: Trainer, plan: Plan, group: Group, *, on_cpu: bool, w
     epochs = choose_epochs(plan.steps, trainer.batches.per_epoch, seconds, on_cpu=on_cpu)
     if epochs < FEW_EPOCHS:
         warn(
-            f"Only {epochs} epochs fit a quarter of an hour on this CPU, too few to learn well. Better: a GPU, a "
-            f"smaller network such as small:resnet8, or --epochs 30 (about {30 * seconds / 60:.0f} minutes)."
+            f"Only {epochs} epochs fit into the default limit of 15 minutes on this CPU, which is too few to train "
+            "well. Use a GPU, a smaller model such as small:resnet8, or "
+            f"--epochs 30 (about {30 * seconds / 60:.0f} minutes)."
         )
     return replace(recipe, epochs=epochs)

@@ -1,4 +1,4 @@
-"""The learning rate over a run."""
+"""Learning rate schedule."""
 
 import math
 
@@ -6,13 +6,15 @@ __all__ = ["learning_rate"]
 
 
 def learning_rate(step: int, total: int, peak: float, warmup_fraction: float) -> float:
-    """Linear warm-up to `peak`, then half a cosine down to zero (Loshchilov and Hutter, SGDR, 2017, without restarts).
+    """Return the rate of a linear warmup to `peak` and a cosine decay to zero (SGDR without restarts).
+
+    Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, ICLR 2017.
 
     Args:
-        step: from 0 to `total` - 1.
-        total: steps of the whole run.
-        peak: the largest learning rate.
-        warmup_fraction: share of the run in which it rises.
+        step: Step from 0 to `total` - 1.
+        total: Number of steps of the whole run.
+        peak: Maximum learning rate.
+        warmup_fraction: Fraction of the run for the warmup.
     """
     warmup = max(1, round(total * warmup_fraction))
     if step < warmup:

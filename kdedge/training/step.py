@@ -1,4 +1,4 @@
-"""The student, what learns beside it, and what they minimise."""
+"""The student, its auxiliary layers, and the training step."""
 
 from collections.abc import Callable, Sequence
 
@@ -19,7 +19,7 @@ __all__ = ["Learner"]
 
 
 class Learner:
-    """A student in training."""
+    """Student in training with its optimizer."""
 
     def __init__(
         self,
@@ -30,21 +30,21 @@ class Learner:
         group: Group,
         hinted: Sequence[tuple[int, int]] = (),
     ) -> None:
-        """Make the optimizer.
+        """Build the optimizer.
 
         Args:
-            student: the network, which gives the features of the compared layers.
-            objective: the terms.
-            recipe: their temperature, and the optimizer's settings.
-            compute: where and in which precision.
-            group: the processes that share every batch.
-            hinted: channels of the student and of the teacher in each layer that is projected.
+            student: Student, which captures the features of compared layers.
+            objective: Loss terms.
+            recipe: Temperature and optimizer settings.
+            compute: Device and precision.
+            group: Processes that share every batch.
+            hinted: Student and teacher channels of each projected layer.
         """
         self.student, self.objective, self.compute, self.group = student, objective, compute, group
         self.projections = projections(hinted).to(compute.device)
         self.temperature = recipe.temperature
         self.parameters = [*student.model.parameters(), *self.projections.parameters()]
-        # As a tensor, so that a captured step reads the rate of the day.
+        # A tensor, so that the CUDA graph reads the current learning rate.
         self._rate = torch.tensor(recipe.learning_rate, device=compute.device)
         self.optimizer = SGD(
             self.parameters,
@@ -58,16 +58,16 @@ class Learner:
         self._step: Callable[..., tuple[Tensor, ...]] = self._one_step
         if compute.compiled:
             self._values = torch.compile(self.terms, fullgraph=True, dynamic=False)
-            if group.size == 1:  # an exchange between processes is not captured
+            if group.size == 1:  # communication between processes cannot be captured
                 self._step = Replayed(self._one_step)
 
     def terms(self, images: Tensor, targets: Tensor, taught: Answer | None) -> Tensor:
-        """The unweighted terms on this process's part of a batch, float32 `[terms]`.
+        """Compute the unweighted terms on this process's part of a batch, float32 `[terms]`.
 
         Args:
-            images: augmented uint8 RGB `[n, H, W, 3]`.
+            images: Augmented uint8 RGB `[n, H, W, 3]`.
             targets: float32 `[n, K]`.
-            taught: the teacher's answer to these pictures.
+            taught: Teacher outputs on these images.
         """
         with self.compute.autocast():
             wanted = 0 if taught is None or taught.classes is None else taught.classes
@@ -78,7 +78,7 @@ class Learner:
         return self.objective.values(lesson, self.group)
 
     def learn(self, images: Tensor, targets: Tensor, taught: Answer | None, weights: Tensor, rate: float) -> Tensor:
-        """One step down the weighted sum of the terms; gives the terms, detached."""
+        """Take one optimization step on the weighted sum of the terms, and return the detached terms."""
         if self.compute.compiled:
             self._rate.fill_(rate)
         else:
@@ -101,7 +101,7 @@ class Learner:
         return (terms.detach(),)
 
     def look(self, images: Tensor, wanted: int | Tensor) -> Answer:
-        """The student's answer in evaluation mode, without gradients; see `Watched.forward`."""
+        """Run the student in evaluation mode without gradients; see `Watched.forward`."""
         self.student.eval()
         with torch.no_grad(), self.compute.autocast():
             answer: Answer = self.student(images, wanted)
@@ -109,7 +109,7 @@ class Learner:
 
     @property
     def is_finite(self) -> bool:
-        """Whether all weights and statistics are numbers: the last step of an epoch can spoil them after its loss."""
+        """True if all weights and statistics are finite; the last step of an epoch can break them after its loss."""
         state = [*self.student.model.state_dict().values(), *self.projections.state_dict().values()]
         values = [value.isfinite().all() for value in state if value.is_floating_point()]
         return bool(torch.stack(values).all())

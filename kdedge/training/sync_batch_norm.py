@@ -1,4 +1,4 @@
-"""Batch statistics over all processes, so that a divided batch trains as a whole one does."""
+"""Batch normalization synchronized over processes, so that a divided batch trains like a whole one."""
 
 import torch
 from torch import Tensor, nn
@@ -11,20 +11,20 @@ __all__ = ["synchronise"]
 
 
 class _Synchronised(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` whose mean and variance in training are those of the whole batch; on any device.
+    """`nn.BatchNorm2d` with statistics of the whole batch during training, on any device.
 
-    PyTorch's own `SyncBatchNorm` needs CUDA.
+    PyTorch's `SyncBatchNorm` requires CUDA.
     """
 
     group: Group
     following: list[nn.Module]
-    """What timm's kind does after normalising; in a plain list, so that names stay what they are."""
+    """Layers applied after normalization in timm's variant; a plain list keeps the parameter names unchanged."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return self._go_on(super().forward(input))
         x = input.float()
-        # In two exchanges: the difference of a mean square and a squared mean would lose digits.
+        # Two exchanges: the difference of mean square and squared mean would lose precision.
         mean = self.group.total(x.mean(dim=(0, 2, 3))) / self.group.size
         centred = x - mean[:, None, None]
         variance = self.group.total(centred.square().mean(dim=(0, 2, 3))) / self.group.size
@@ -49,10 +49,10 @@ class _Synchronised(nn.BatchNorm2d):
 
 
 def synchronise(model: nn.Module, group: Group) -> None:
-    """Give every batch normalisation of a model the statistics of all processes; names and tensors stay what they are.
+    """Replace every batch norm of a model by a synchronized one; module and tensor names are kept.
 
     Raises:
-        UsageError: the model has a kind of batch normalisation that is not known here.
+        UsageError: The model has an unsupported type of batch normalization.
     """
     if group.size == 1:
         return
@@ -62,12 +62,12 @@ def synchronise(model: nn.Module, group: Group) -> None:
 
 
 def _synchronised(path: str, layer: _BatchNorm, group: Group) -> _Synchronised:
-    # timm's BatchNormAct2d goes on with dropping out and an activation.
+    # timm's BatchNormAct2d applies dropout and an activation afterwards.
     goes_on = [part for name in ("drop", "act") if isinstance(part := getattr(layer, name, None), nn.Module)]
     if not isinstance(layer, nn.BatchNorm2d) or (type(layer) is not nn.BatchNorm2d and len(goes_on) != 2):
         raise UsageError(
-            f"The layer {path} is a {type(layer).__name__}, whose statistics cannot be shared between processes. "
-            "Train this network in one process."
+            f"The layer {path} is a {type(layer).__name__}, whose statistics cannot be synchronized between processes. "
+            "Train this model in one process."
         )
     synchronised = _Synchronised(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
     synchronised.load_state_dict(layer.state_dict())

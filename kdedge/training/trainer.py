@@ -1,4 +1,4 @@
-"""Training from epoch to epoch."""
+"""Training loop over epochs."""
 
 import json
 import time
@@ -25,17 +25,17 @@ __all__ = ["Observer", "Trainer"]
 
 
 class Observer(Protocol):
-    """Who is told how training goes."""
+    """Receives progress events during training."""
 
     def on_step(self, epoch: int, step: int, steps: int, parts: Tensor) -> None:
-        """After every step; `parts` `[terms]` on the device are the epoch's loss sums so far (reading them waits)."""
+        """Called after every step with the epoch's loss sums `[terms]` on the device; reading them synchronizes."""
 
     def on_epoch(self, metrics: dict[str, Any]) -> None:
-        """After every epoch, with the line that went into `metrics.jsonl`."""
+        """Called after every epoch with the metrics written to `metrics.jsonl`."""
 
 
 class Trainer:
-    """One run: a learner, what it learns from, whom it is held against, a recipe."""
+    """Training run: train step, batches, evaluator and recipe."""
 
     def __init__(self, learner: Learner, batches: Batches, examiner: Examiner, recipe: Recipe) -> None:
         self.learner, self.batches, self.examiner, self.recipe = learner, batches, examiner, recipe
@@ -43,21 +43,21 @@ class Trainer:
     def run(
         self, folder: Path, observer: Observer, *, resume: bool, must_stop: Callable[[], bool] = never
     ) -> dict[str, Any] | None:
-        """Train to the last epoch of the recipe.
+        """Train until the last epoch of the recipe.
 
         Args:
-            folder: the run folder; after every epoch it holds all that is needed to go on.
-            observer: who is told.
-            resume: go on from the folder's checkpoint, if it has one.
-            must_stop: asked after every step; once it says yes, a checkpoint is written and training ends.
+            folder: Run folder; after every epoch it holds everything needed to resume.
+            observer: Receives progress events.
+            resume: True to continue from the folder's checkpoint, if it exists.
+            must_stop: Polled after every step; once it returns True, a checkpoint is written and training ends.
 
         Returns:
-            The `best` epoch by validation and the `last` one, as in `metrics.jsonl`, and the `seconds` of all epochs;
-            None when it was stopped before.
+            The `best` epoch by validation and the `last` one, as in `metrics.jsonl`, and the total `seconds`; None if
+            training was stopped early.
 
         Raises:
-            KdedgeError: the loss is no longer a number, or a file of the run cannot be written.
-            UsageError: the checkpoint is none.
+            KdedgeError: The loss is not finite, or a file of the run cannot be written.
+            UsageError: The checkpoint is invalid.
         """
         group, device = self.learner.group, self.learner.compute.device
         at = self._restore(folder) if resume and (folder / LAST).is_file() else Position()
@@ -78,7 +78,7 @@ class Trainer:
                 with writing(folder / METRICS), (folder / METRICS).open("a", encoding="utf-8") as lines:
                     lines.write(json.dumps(metrics) + "\n")
             at = Position((*at.history, metrics))
-            # The checkpoint comes last: a run killed before it repeats the epoch, and writes the same files again.
+            # The checkpoint is written last: a run killed before it repeats the epoch and writes the same files again.
             self._save(folder, at)
             observer.on_epoch(metrics)
             if len(at.history) < self.recipe.epochs and group.any(must_stop(), device):
@@ -87,14 +87,14 @@ class Trainer:
         return {"best": max(at.history, key=merit), "last": at.history[-1], "seconds": seconds}
 
     def test(self, weights: Mapping[str, Path], pictures: Images) -> dict[str, dict[str, float]]:
-        """The figures of several saved weights on the test pictures, which the teacher is asked about once.
+        """Evaluate saved weights on the test images; the teacher is evaluated once.
 
         Args:
-            weights: files by the name that their figures get.
-            pictures: that decided nothing.
+            weights: Mapping from result name to weights file.
+            pictures: Test images, not used for any decision.
 
         Returns:
-            `test_top1`, `test_loss` and so on, see `Examiner.test`, under each name.
+            `test_top1`, `test_loss` and so on under each name, see `Examiner.test`.
         """
         beliefs, figures = self.examiner.ask_teacher(pictures), {}
         for name, file in weights.items():
@@ -116,6 +116,6 @@ class Trainer:
             return Position(tuple(note["history"]), note["step"], note["seconds"], state)
         except KeyError as error:
             raise UsageError(
-                f"{folder / LAST} holds weights alone, such as those of the best epoch, and not how far training was. "
-                "Start again in another --out, from these weights if you like: --weights FILE."
+                f"{folder / LAST} holds only weights, such as those of the best epoch, and no training state. "
+                "Start a new run in another --out, optionally from these weights: --weights FILE."
             ) from error

@@ -1,4 +1,4 @@
-"""From what the user asked for to a finished run folder."""
+"""Training runs: from a request to a finished run folder."""
 
 import signal
 from contextlib import nullcontext
@@ -47,23 +47,23 @@ from kdedge_runtime.metadata import ImageInput
 __all__ = ["Audience", "Request", "continue_run", "start_run"]
 
 ABOUT_CHANCE = 1.5
-"""A teacher with fewer right answers than this many times chance may have its classes in another order."""
+"""Factor of chance accuracy below which a teacher's classes may be in another order."""
 
 
 class Audience(Observer, Protocol):
-    """Who is told what was decided and how it goes."""
+    """Callbacks for a training run: the resolved plan, warnings, decoding and caching progress."""
 
     def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int) -> None:
-        """Before training: what was decided, as (name, value and reason), the loss terms and the length."""
+        """Called before training with the plan as (name, value with its reason), the loss terms and the epochs."""
 
     def on_warning(self, warning: str) -> None:
-        """What the user should know, such as what is wrong with the files."""
+        """Called with a warning for the user, such as a report of unreadable files."""
 
     def on_decode(self, done: int, total: int) -> None:
-        """While pictures are read."""
+        """Called while images are decoded."""
 
     def on_ask(self, done: int, total: int) -> None:
-        """While the teacher is asked about pictures, for its answers to be kept."""
+        """Called while the cache of teacher outputs is filled."""
 
 
 def start_run(
@@ -72,24 +72,24 @@ def start_run(
     """Train a model from the beginning.
 
     Args:
-        request: what the user asked for.
-        out: the run folder to write.
-        audience: who is told.
-        device: see `choose_compute`.
-        compiled: see `choose_compute`.
+        request: Training options.
+        out: Run folder to write.
+        audience: Training callback.
+        device: Device name; see `choose_compute`.
+        compiled: True to compile; see `choose_compute`.
 
     Returns:
-        The record; its `result` is None when SIGTERM ended training before the last epoch.
+        The record; its `result` is None if SIGTERM ended training before the last epoch.
 
     Raises:
-        UsageError: the request cannot be met, or `out` holds a run already.
-        DataError: the pictures cannot train a classifier, or those for testing are gone when it is trained.
+        UsageError: The request cannot be fulfilled, or `out` already holds a run.
+        DataError: The images cannot train a classifier, or the test images disappeared during training.
     """
     require_free(out)
     _allow_own_code(request)
     compute = choose_compute(device, compiled=compiled)
     group = join_group(compute.device)
-    group.wait()  # nobody may find the folder that another process of this run has made already
+    group.wait()  # another process of this run must not create the folder before all have checked it
     collection = _collection(request.data, request.images_per_class)
     teachers = load_teachers(request, collection)
     on_cpu = compute.device.type == "cpu"
@@ -124,7 +124,7 @@ def start_run(
     with lock_run(out) if group.leads else nullcontext():
         if group.leads:
             require_free(out)  # planning takes a while
-            for left in (METRICS, BEST, LAST):  # by a run whose record is gone: --resume would go on with its weights
+            for left in (METRICS, BEST, LAST):  # left by a run whose record is gone: --resume would use its weights
                 (out / left).unlink(missing_ok=True)
             write_run(out, record)
         return desk.finish(trainer, record, resume=False)
@@ -133,18 +133,18 @@ def start_run(
 def continue_run(
     request: Request, out: Path, audience: Audience, device: str = "auto", *, compiled: bool = False
 ) -> RunRecord:
-    """Go on with a run exactly where it ended; one that is complete stays as it is.
+    """Resume a run exactly where it stopped; a complete run is left unchanged.
 
     Args:
-        request: as for `start_run`; options that are given must be those that the run was started with.
-        out: the run folder.
-        audience: who is told.
-        device: see `choose_compute`.
-        compiled: see `choose_compute`.
+        request: As for `start_run`; explicit options must equal those of the run.
+        out: Run folder.
+        audience: Training callback.
+        device: Device name; see `choose_compute`.
+        compiled: True to compile; see `choose_compute`.
 
     Raises:
-        UsageError: there is no run, it was started with other options, or its teacher has changed.
-        DataError: the pictures are not those that the run was started with.
+        UsageError: There is no run, it was started with other options, or its teacher has changed.
+        DataError: The images are not those that the run was started with.
     """
     record = read_run(out)
     _allow_own_code(request)
@@ -156,8 +156,8 @@ def continue_run(
     collection = _collection(record.data["source"], record.data["images_per_class"])
     if collection.fingerprint != record.data["fingerprint"]:
         raise DataError(
-            f"The pictures in {collection.source} have changed since {out} was started, so it cannot continue exactly. "
-            "Start another run with another --out."
+            f"The images in {collection.source} have changed since {out} was started, so it cannot be resumed exactly. "
+            "Start a new run with another --out."
         )
     compute = choose_compute(device, compiled=compiled)
     teachers = reload_teachers(record.teacher, out)
@@ -167,11 +167,11 @@ def continue_run(
     counts = {"train": len(trainer.batches.images), "val": len(trainer.examiner.val)}
     if any(record.data[side] != count for side, count in counts.items()):
         raise DataError(
-            f"{out} was started with {record.data['train']:,} pictures to train on and {record.data['val']:,} to "
-            f"validate, but {counts['train']:,} and {counts['val']:,} can be read now, so it cannot continue exactly. "
-            "Mend the files, or start another run with another --out."
+            f"{out} was started with {record.data['train']:,} images for training and {record.data['val']:,} for "
+            f"validation, but {counts['train']:,} and {counts['val']:,} are readable now, so it cannot be resumed "
+            "exactly. Restore the files, or start a new run with another --out."
         )
-    plan = [("resume", f"{out}, {recipe.epochs} epochs in all"), ("device", compute.name)]
+    plan = [("resume", f"{out}, {recipe.epochs} epochs in total"), ("device", compute.name)]
     audience.on_plan(plan, list(recipe.loss), recipe.epochs)
     with lock_run(out) if desk.group.leads else nullcontext():
         return desk.finish(trainer, record, resume=True)
@@ -179,7 +179,7 @@ def continue_run(
 
 @dataclass(frozen=True)
 class _Desk:
-    """What a run works with, once it is settled."""
+    """Objects of a training run after the plan is resolved."""
 
     collection: Collection
     teachers: list[LoadedTeacher]
@@ -191,7 +191,7 @@ class _Desk:
     audience: Audience
 
     def trainer(self, recipe: Recipe, beginning: Request | None) -> tuple[Trainer, Inherited | None]:
-        """A trainer whose student begins as the request says (and what it has of its teacher); None: as restored."""
+        """Build a trainer with an initial student according to the request, or one to be restored if it is None."""
         images, val = self._decoded()
         student, inherited = first_student(
             self.spec,
@@ -221,26 +221,26 @@ class _Desk:
         return trainer, inherited
 
     def warn_of_stretching(self) -> None:
-        """Tell of teachers that must look at pictures of another shape than they were trained on."""
+        """Warn about teachers with a non-square input."""
         for teacher in self.teachers:
             height, width = teacher.input.height, teacher.input.width
             if height != width:
                 self.audience.on_warning(
-                    f"The teacher {teacher.name} takes pictures of {width} × {height} px, and students take square "
-                    "ones: it is shown the middle of each picture, stretched. How often it is right then is said below."
+                    f"The teacher {teacher.name} takes images of {width} × {height} px, but students take square "
+                    "images: it receives a stretched center crop of each image. Its accuracy on these is printed below."
                 )
 
     def warn_of_a_stranger(self, trainer: Trainer) -> None:
-        """Tell of a teacher that does no better than chance."""
+        """Warn about a teacher whose accuracy is at chance level."""
         labels, top1 = self.collection.labels, trainer.examiner.teacher_top1
         if top1 is not None and top1 < ABOUT_CHANCE / len(labels):
             self.audience.on_warning(
-                f"The teacher is right on {100 * top1:.1f} % of the validation images, about chance. "
-                f"Are its classes in the order of the folders ({', '.join(labels[:3])}, …)?"
+                f"The teacher's top-1 is {100 * top1:.1f} % on the validation images, about chance. "
+                f"Check that its classes are in the order of the folders ({', '.join(labels[:3])}, …)."
             )
 
     def finish(self, trainer: Trainer, record: RunRecord, *, resume: bool) -> RunRecord:
-        """Train, read the test pictures, and complete the record."""
+        """Train, evaluate on the test images, and complete the record."""
         try:
             with stop_requests() as must_stop:
                 result = trainer.run(self.out, self.audience, resume=resume, must_stop=must_stop)
@@ -249,7 +249,7 @@ class _Desk:
             trainer.examiner.val.close()
         if result is None:
             if must_stop.signal == signal.SIGINT:
-                raise KeyboardInterrupt  # what Ctrl-C means everywhere; but a checkpoint is written
+                raise KeyboardInterrupt  # the usual behavior of Ctrl-C, but after writing a checkpoint
             return record
         if self.collection.test is not None:
             result["test"] = self._test(trainer)
@@ -267,10 +267,10 @@ class _Desk:
         return images, val
 
     def _test(self, trainer: Trainer) -> dict[str, dict[str, float]]:
-        """The figures of the best and of the last epoch on pictures that no decision has looked at.
+        """Compute the metrics of the best and last epoch on test images, which no decision has used.
 
         Raises:
-            DataError: none of them can be read any more.
+            DataError: None of the test images is readable.
         """
         assert self.collection.test is not None
         pictures, problems = images_for_testing(
@@ -283,11 +283,11 @@ class _Desk:
         )
         if not len(pictures):
             raise DataError(
-                f"No picture for testing in {self.collection.source} can be read ({problems}). All epochs are "
-                "done: put the files back and go on with --resume."
+                f"No test image in {self.collection.source} is readable ({problems}). All epochs are "
+                "done: restore the files and continue with --resume."
             )
         if problems:
-            self.audience.on_warning(f"Of the pictures for testing, {problems}")
+            self.audience.on_warning(f"Test images: {problems}")
         try:
             return trainer.test({"best": self.out / BEST, "last": self.out / LAST}, pictures)
         finally:
@@ -295,7 +295,7 @@ class _Desk:
 
 
 def _allow_own_code(request: Request) -> None:
-    """Allow the Python files that the request itself names."""
+    """Allow the execution of Python files that the request itself names."""
     for name in (request.model, *request.teacher):
         allow_typed(name)
 
@@ -307,16 +307,16 @@ def _collection(data: str, images_per_class: int | None) -> Collection:
 
 def _require_same_request(request: Request, record: RunRecord, out: Path) -> None:
     if record.kind != request.kind:
-        raise UsageError(f"{out} was made by kdedge {record.kind}. Continue it with kdedge {record.kind} --resume.")
+        raise UsageError(f"{out} was created by kdedge {record.kind}. Continue it with kdedge {record.kind} --resume.")
     if request.recipe is not None and request.given["recipe_sha256"] != record.request.get("recipe_sha256"):
         raise UsageError(
-            f"The recipe {request.recipe} has changed since {out} was started, or another one was given then. "
-            "Leave --recipe out to go on as before, or start another run with another --out."
+            f"The recipe {request.recipe} differs from the one that {out} was started with. "
+            "Remove --recipe to resume with the recorded recipe, or start a new run with another --out."
         )
     for option, value in request.given.items():
         if record.request.get(option) != value:
             shown = option.replace("_", "-")
             raise UsageError(
                 f"{out} was started with {shown} {record.request.get(option, 'left to its default')!r}, not {value!r}. "
-                "Resume with the same options, or start another run with another --out."
+                "Resume with the same options, or start a new run with another --out."
             )

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 MEASURED, PAGE = ROOT / "build" / "models.jsonl", ROOT / "export" / "MODELS.md"
 NAMES = [*(f"torchvision:{name}" for name in torchvision_names()), *(f"timm:{name}" for name in TIMM)]
 ROUNDINGS = 4
-"""Errors of PyTorch in float32 that an error may be, as in `kdedge_export.validate.float_tolerance`."""
+"""Errors of PyTorch in float32 that an error may be, as in `kdedge_export.validation.float_tolerance`."""
 LIMIT_S = 1500
 """For one network; the largest take about five minutes where nothing else runs."""
 INTRODUCTION = f"""\

@@ -8,8 +8,8 @@ import onnx
 from small_nets import CLASSES
 
 from kdedge_export.torch_export import Deployed
-from kdedge_export.validate import Models, ValidationSet, validate
-from kdedge_export.validate.check import Check
+from kdedge_export.validation import Models, ValidationSet, validate
+from kdedge_export.validation.check import Check
 from kdedge_runtime import Model
 
 LABELS = tuple(map(str, range(CLASSES)))

@@ -7,7 +7,7 @@ import numpy as np
 from validate_toys import LABELS, Toy, model_file, pictures
 
 from kdedge_export.metrics.torch_predictions import predict
-from kdedge_export.validate import Deployment, Evidence, Models, ValidationReport, ValidationSet, validate
+from kdedge_export.validation import Deployment, Evidence, Models, ValidationReport, ValidationSet, validate
 
 IMAGES = pictures(400)
 STUDENT = Toy()

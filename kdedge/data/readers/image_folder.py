@@ -1,15 +1,15 @@
-"""What a folder of labelled pictures holds, found without opening a picture.
+"""Index of a folder of labeled images, without opening images.
 
 Layouts:
 
 ```
-DATA/train/CLASS/*.jpg  DATA/val/CLASS/*.jpg  DATA/test/CLASS/*.jpg   `val` or `test` may be missing, not both
-DATA/CLASS/*.jpg                                                      not divided
+DATA/train/CLASS/*.jpg  DATA/val/CLASS/*.jpg  DATA/test/CLASS/*.jpg   one of `val` and `test` may be missing
+DATA/CLASS/*.jpg                                                      no splits
 DATA/*.jpg                                                            no classes: only with `unlabelled_ok`
 ```
 
-`val` may also be called `valid` or `validation`. A class folder may have folders of its own. Hidden files, tables and
-texts are left alone.
+`val` may also be named `valid` or `validation`. A class folder may have subfolders. Hidden files, tables and texts are
+ignored.
 """
 
 from collections.abc import Iterable, Mapping
@@ -33,7 +33,7 @@ _SIDE_NAMES: Mapping[_Side, tuple[str, ...]] = {
     "val": ("val", "valid", "validation"),
     "test": ("test",),
 }
-"""Names of the folders, in the order of preference where there are several."""
+"""Folder names of the splits, in order of preference."""
 _SIDE_WORDS: Mapping[_Side, str] = {"train": "training", "val": "validation", "test": "test"}
 _COMPANION_SUFFIXES = frozenset(
     {".csv", ".db", ".html", ".ini", ".json", ".jsonl", ".log", ".md", ".npy", ".npz", ".parquet", ".pdf"}
@@ -41,12 +41,12 @@ _COMPANION_SUFFIXES = frozenset(
 )
 _COMPANION_NAMES = frozenset({"license", "licence", "readme", "notice", "copying", "makefile"})
 _ARCHIVE_COMMANDS = {".zip": "unzip {0}", ".tar": "tar -xf {0}", ".tgz": "tar -xf {0}", ".gz": "tar -xf {0}"}
-_EXPECTED = "Expected one folder of pictures a class, or train/ and val/ with such folders inside."
+_EXPECTED = "Expected one subfolder of images per class, or train/ and val/ with such subfolders."
 
 
 @dataclass(frozen=True)
 class _Listing:
-    """The pictures directly in a folder and those in each of its class folders."""
+    """Images directly in a folder and in each of its class folders."""
 
     folder: Path
     classes: dict[str, list[Path]]
@@ -62,7 +62,7 @@ class _Listing:
         return bool(self.loose) and not any(self.classes.values())
 
     def split(self, labels: tuple[str, ...], root: Path) -> Split:
-        """Pictures by class, in the order of the labels; without labels all are `UNLABELLED`."""
+        """Return the images by class, in the order of the labels; without labels all are `UNLABELLED`."""
         by_target = {index: self.classes[name] for index, name in enumerate(labels)} or {UNLABELLED: self.loose}
         return Split(
             tuple(FileSample.below(root, path) for paths in by_target.values() for path in paths),
@@ -71,17 +71,17 @@ class _Listing:
 
 
 def list_folder(root: Path, *, unlabelled_ok: bool) -> Collection:
-    """List a folder; `val` stays empty where the user has not set pictures aside for it.
+    """Index a folder; `val` is empty if the user has not set images aside.
 
-    A `test/` folder with none of the classes has no labels to test against (many contests are shipped so): its
-    pictures are reported as skipped.
+    A `test/` folder with none of the classes has no labels to test against, as in many competitions. Its images are
+    reported as skipped.
 
     Args:
-        root: the folder, in one of the layouts above.
-        unlabelled_ok: accept pictures without class folders; their targets are `UNLABELLED`.
+        root: Folder in one of the layouts above.
+        unlabelled_ok: True to accept images without class folders; their targets are `UNLABELLED`.
 
     Raises:
-        DataError: there is no such folder, it holds no pictures, or its classes cannot train a classifier.
+        DataError: The folder does not exist, has no images, or its classes cannot train a classifier.
     """
     require_folder(root)
     listings = {side: _list(folder) for side, folder in _side_folders(root).items()}
@@ -93,7 +93,7 @@ def list_folder(root: Path, *, unlabelled_ok: bool) -> Collection:
             raise DataError(f"{listing.folder} has no images (JPEG, PNG, WebP, …). {_EXPECTED}")
     flat = all(listing.is_flat for listing in listings.values())
     if flat and not unlabelled_ok:
-        raise DataError(f"{root} has {len(listings['train'].loose):,} pictures but no class folders. {_EXPECTED}")
+        raise DataError(f"{root} has {len(listings['train'].loose):,} images but no class folders. {_EXPECTED}")
     labels = () if flat else _labels(listings)
     splits = {side: listing.split(labels, root) for side, listing in listings.items()}
     pictures = (FileSample.below(root, path) for listing in listings.values() for path in listing.pictures)
@@ -114,22 +114,22 @@ def list_folder(root: Path, *, unlabelled_ok: bool) -> Collection:
 
 
 def require_folder(root: Path) -> None:
-    """Raise unless there is a folder.
+    """Raise unless the folder exists.
 
     Raises:
-        DataError: there is nothing of that name, or a file.
+        DataError: The path does not exist, or is a file.
     """
     if root.is_dir():
         return
     if not root.exists():
         raise DataError(f"There is no folder {root}. {_EXPECTED}")
     if (command := _ARCHIVE_COMMANDS.get(root.suffix.lower())) is not None:
-        raise DataError(f"{root} is an archive: unpack it with `{command.format(root)}` and give the folder.")
+        raise DataError(f"{root} is an archive: extract it with `{command.format(root)}` and give the folder.")
     raise DataError(f"{root} is a file, not a folder. {_EXPECTED}")
 
 
 def _side_folders(root: Path) -> dict[_Side, Path]:
-    """The folders that the user has divided the pictures into; all are for training where there are none."""
+    """Return the split folders created by the user; without any, the whole folder is for training."""
     below = {path.name.lower(): path for path in _visible(root) if path.is_dir()}
     found = {
         side: below[next(name for name in names if name in below)]
@@ -139,12 +139,11 @@ def _side_folders(root: Path) -> dict[_Side, Path]:
     train = found.get("train")
     if train is not None and len(found) > 1:
         return found
-    # A folder `train` may also be a class, beside `bus` and `car`: then it holds pictures itself.
+    # A folder `train` may also be a class next to `bus` and `car`: then it contains images directly.
     if train is not None and any(path.is_dir() for path in _visible(train)) and not _list(train).loose:
         raise DataError(
-            f"{root} has {train.name}/ but no validation folder. Expected val/, valid/ or validation/ beside it "
-            f"(with test/ alone, a part of {train.name}/ is kept for validation); or give {train}, and a part of it "
-            "is kept for validation."
+            f"{root} has {train.name}/ but no validation folder. Expected val/, valid/ or validation/ next to it. "
+            f"With test/ alone, or if {train} is given directly, a part of {train.name}/ is used for validation."
         )
     return {"train": root}
 
@@ -187,7 +186,7 @@ def _labels(listings: Mapping[_Side, _Listing]) -> tuple[str, ...]:
         if differences:
             raise DataError(
                 f"The classes of training and {_SIDE_WORDS[side]} differ: {'; '.join(differences)}. "
-                "Expected the same class folders on both sides."
+                "Expected the same class folders in both splits."
             )
     if len(train.classes) == 1:
         (only,) = train.classes
@@ -203,7 +202,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _sorted_out(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """Pictures, and files that are neither pictures nor known companions of them."""
+    """Separate images from files that are neither images nor known companion files."""
     pictures: list[Path] = []
     unknown: list[Path] = []
     for path in sorted(paths):
@@ -217,7 +216,7 @@ def _sorted_out(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
 def _size_bytes(path: str) -> int:
     try:
         return Path(path).stat().st_size
-    except OSError:  # a link to nowhere; `decode` reports it
+    except OSError:  # a broken link; `decode` reports it
         return 0
 
 

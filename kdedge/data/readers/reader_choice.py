@@ -1,4 +1,4 @@
-"""What DATA may be, and who reads it."""
+"""Dataset locations and their readers."""
 
 from pathlib import Path
 
@@ -11,26 +11,26 @@ __all__ = ["require_data", "scan"]
 
 
 def scan(data: str | Path, *, val_fraction: float = 0.2, seed: int = 0, unlabelled_ok: bool = False) -> Collection:
-    """List a data set; no picture is opened.
+    """Index a dataset without opening images.
 
-    Where nobody has set pictures aside for validation, the hash of its name sends each to one side. Frames of one
-    video then land on both sides and make validation look better than it is: divide those by hand.
+    Without a validation split, a hash of each name assigns images to the splits. Frames of one video then fall into
+    both splits, and validation becomes too optimistic: split such data manually.
 
     Args:
-        data: a folder (`kdedge.data.readers.image_folder` has the layouts), a data set of torchvision on disk
+        data: Folder (see `kdedge.data.readers.image_folder` for layouts), torchvision dataset on disk
             (`torchvision:NAME:ROOT`, see `kdedge.data.readers.torchvision_datasets`), or WebDataset shards
             (`kdedge.data.readers.webdataset`).
-        val_fraction: share of each class that the hash keeps for validation, in (0, 1).
-        seed: another seed divides differently.
-        unlabelled_ok: accept pictures without classes; their targets are `UNLABELLED`.
+        val_fraction: Fraction of each class used for validation by the hash, in (0, 1).
+        seed: Seed of the hash.
+        unlabelled_ok: True to accept images without classes; their targets are `UNLABELLED`.
 
     Raises:
-        DataError: there is no such data set, it holds no pictures, or its classes cannot train a classifier.
+        DataError: The dataset does not exist, has no images, or its classes cannot train a classifier.
         UsageError: `val_fraction` is out of range.
-        MissingDependency: torchvision needs another package to read this data set.
+        MissingDependency: torchvision needs another package to read the dataset.
     """
     if not 0 < val_fraction < 1:
-        raise UsageError(f"The validation fraction must lie between 0 and 1, such as 0.2, got {val_fraction}.")
+        raise UsageError(f"The validation fraction must be between 0 and 1, such as 0.2; got {val_fraction}.")
     text = str(data)
     if text.startswith(TORCHVISION):
         from kdedge.data.readers.torchvision_datasets import (
@@ -48,10 +48,10 @@ def scan(data: str | Path, *, val_fraction: float = 0.2, seed: int = 0, unlabell
 
 
 def require_data(data: str) -> None:
-    """Raise where a folder of pictures is named that is not there; nothing is listed.
+    """Raise if the dataset folder does not exist; nothing is indexed.
 
     Raises:
-        DataError: it is not.
+        DataError: The folder does not exist.
     """
     if not data.startswith(TORCHVISION) and (Path(data).is_dir() or not is_shards(data)):
         require_folder(Path(data))

@@ -1,4 +1,4 @@
-"""The samples in one tar file, found by its headers; pictures are read by their offset, nothing is unpacked."""
+"""Samples of a tar file, located by its headers; images are read by offset without extraction."""
 
 import re
 import tarfile
@@ -16,12 +16,12 @@ from kdedge_runtime.util.images import PICTURE_SUFFIXES, UnreadablePicture, open
 __all__ = ["TarSample", "list_tar"]
 
 _KEY_AND_SUFFIX = re.compile(r"((?:.*/)?[^./][^./]*)(\.[^/]*)")
-"""As in WebDataset, the key ends at the first dot of the file's name: `a.seg.png` is the `.seg.png` of `a`."""
+"""As in WebDataset, the key ends at the first dot of the file name: `a.seg.png` is the `.seg.png` of `a`."""
 
 
 @dataclass(frozen=True, slots=True)
 class TarSample(Sample):
-    """A picture inside a tar file."""
+    """Image inside a tar file."""
 
     tar: str
     offset: int
@@ -31,7 +31,7 @@ class TarSample(Sample):
         return f"{self.name} in {self.tar}"
 
     def open(self) -> Image.Image:
-        """See `Sample.open`."""
+        """Open the image; see `Sample.open`."""
         try:
             with Path(self.tar).open("rb") as file:
                 file.seek(self.offset)
@@ -41,22 +41,22 @@ class TarSample(Sample):
         return open_picture(str(self), content)
 
     def stamp(self) -> str:
-        """See `Sample.stamp`."""
+        """Return the stamp of the tar file with offset and size; see `Sample.stamp`."""
         return f"{file_stamp(self.tar)} {self.offset} {self.size_bytes}"
 
 
 def list_tar(path: Path, name: str) -> list[tuple[TarSample, int]]:
-    """Find the pictures in a tar file and the class of each.
+    """Locate the images in a tar file and their classes.
 
     Args:
-        path: the file, not compressed.
-        name: what the names of its samples begin with.
+        path: Uncompressed tar file.
+        name: Prefix of the sample names.
 
     Returns:
-        The samples in their order in the file, each with the integer in its `.cls`, or `UNLABELLED` without one.
+        The samples in file order, each with the integer from its `.cls`, or `UNLABELLED` without one.
 
     Raises:
-        DataError: the file cannot be read as tar, or a `.cls` holds no index.
+        DataError: The file is not a readable tar file, or a `.cls` is not an index.
     """
     pictures: dict[str, TarSample] = {}
     targets: dict[str, int] = {}
@@ -74,11 +74,11 @@ def list_tar(path: Path, name: str) -> list[tuple[TarSample, int]]:
                     raw.seek(member.offset_data)
                     targets[key] = _target(raw.read(member.size), f"{member.name} in {path}")
     except FileNotFoundError as error:
-        raise DataError(f"There is no shard {path}. Check the pattern, or get the missing file.") from error
+        raise DataError(f"There is no shard {path}. Check the pattern, or add the missing file.") from error
     except (OSError, tarfile.TarError) as error:
         raise DataError(
-            f"{path} cannot be read as a tar file ({error}). Copy it again; compressed shards have to be "
-            "decompressed first, with gunzip, say."
+            f"{path} cannot be read as a tar file ({error}). Copy it again; compressed shards must be "
+            "decompressed first, for example with gunzip."
         ) from error
     return [(sample, targets.get(key, UNLABELLED)) for key, sample in pictures.items()]
 
@@ -86,5 +86,5 @@ def list_tar(path: Path, name: str) -> list[tuple[TarSample, int]]:
 def _target(content: bytes, name: str) -> int:
     text = content.decode("utf-8", "replace").strip()
     if not text.isdecimal():
-        raise DataError(f"{name} holds {text[:20]!r}. Expected the index of a class as text, such as 3.")
+        raise DataError(f"{name} contains {text[:20]!r}. Expected a class index as text, such as 3.")
     return int(text)

@@ -1,7 +1,8 @@
-"""Data sets that torchvision knows by name, read from a folder where they lie already; nothing is downloaded.
+"""Torchvision datasets, read from a folder on disk without downloading.
 
-DATA is `torchvision:NAME:ROOT`, such as `torchvision:CIFAR10:/data`: any class of `torchvision.datasets` that needs no
-more than its root and gives pairs of a picture and an integer. The sides are those of its publisher.
+DATA is `torchvision:NAME:ROOT`, such as `torchvision:CIFAR10:/data`. Supported are all classes of
+`torchvision.datasets` that require only a root and return pairs of an image and an integer. The splits are the official
+ones.
 """
 
 import difflib
@@ -27,21 +28,21 @@ from kdedge_runtime.util.images import UnreadablePicture
 __all__ = ["TorchvisionSample", "list_torchvision"]
 
 _SPLITS = {"train": ("train",), "val": ("val", "valid"), "test": ("test",)}
-"""What the classes call their sides, where they have a parameter `split`."""
+"""Names of the splits in classes with a parameter `split`."""
 _TARGET_ATTRIBUTES = ("targets", "labels", "_labels", "y")
 _PAIR_ATTRIBUTES = ("samples", "_samples")
-"""Where the classes keep their targets, alone or in pairs with files."""
+"""Attributes that may hold the targets, alone or in pairs with files."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Side:
-    """One side of a data set, open. Other processes get its description and open it themselves."""
+    """One open split of a dataset. Other processes receive its description and open it themselves."""
 
     kind: Any
-    """Class of `torchvision.datasets`."""
+    """Class from `torchvision.datasets`."""
     root: Path
     choice: Mapping[str, Any]
-    """The argument that chooses the side, if there are any."""
+    """Argument that selects the split; empty if there is none."""
     dataset: Any
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -50,7 +51,7 @@ class _Side:
 
 @dataclass(frozen=True, slots=True)
 class TorchvisionSample(Sample):
-    """One item of a data set of torchvision."""
+    """Item of a torchvision dataset."""
 
     side: _Side
     index: int
@@ -59,37 +60,37 @@ class TorchvisionSample(Sample):
         return f"{self.name} of {self.side.kind.__name__} in {self.side.root}"
 
     def open(self) -> Image.Image:
-        """See `Sample.open`."""
+        """Open the image; see `Sample.open`."""
         try:
             picture: Image.Image = self.side.dataset[self.index][0]
-        except Exception as error:  # every class reads its files in its own way
+        except Exception as error:  # every class reads its files differently
             raise UnreadablePicture(f"{self} cannot be read: {error}.", "unreadable") from error
         return picture
 
     def stamp(self) -> str:
-        """See `Sample.stamp`: what is published does not change."""
+        """Return an empty stamp, since published data does not change; see `Sample.stamp`."""
         return ""
 
 
 def list_torchvision(data: str) -> Collection:
-    """List a data set; `val` stays empty where its publisher has none.
+    """List a torchvision dataset; `val` is empty without an official validation split.
 
     Args:
-        data: see above. Labels are the class names, or numbers where the data set has none.
+        data: Dataset location, see above. Labels are the class names, or indices if the dataset has none.
 
     Raises:
-        DataError: torchvision has no such data set, it is not for classifiers, or it is not in that folder.
+        DataError: The dataset is unknown to torchvision, not for classification, or not in that folder.
         MissingDependency: torchvision needs another package to read it.
     """
     name, _, folder = data.removeprefix(TORCHVISION).partition(":")
     if not folder:
-        raise DataError(f"{data} names no folder. Expected {TORCHVISION}NAME:ROOT, such as {TORCHVISION}CIFAR10:/data.")
+        raise DataError(f"{data} has no folder. Expected {TORCHVISION}NAME:ROOT, such as {TORCHVISION}CIFAR10:/data.")
     kind, root = _class(name), Path(folder).expanduser().resolve()
     sides = _sides(kind, root)
     splits = {side_name: split for side_name, side in sides.items() if (split := _split(side_name, side)) is not None}
     if "train" not in splits:
         raise DataError(
-            f"torchvision's {name} is not for classifiers: its items are no pairs of a picture and a number."
+            f"torchvision's {name} is not for classification: its items are not pairs of an image and a class index."
         )
     largest = max(target for split in splits.values() for target in split.targets)
     return Collection(
@@ -119,8 +120,8 @@ def _class(name: str) -> Any:
     by_lower = {each.lower(): each for each in usable}
     near = [by_lower[each] for each in difflib.get_close_matches(name.lower(), by_lower)]
     raise DataError(
-        f"torchvision has no data set {name!r} that can be read from a folder alone. "
-        + (f"Nearest: {', '.join(near)}." if near else "Expected a name such as CIFAR10, Food101 or EuroSAT.")
+        f"torchvision has no dataset {name!r} that can be read from a folder alone. "
+        + (f"Did you mean {', '.join(near)}?" if near else "Expected a name such as CIFAR10, Food101 or EuroSAT.")
     )
 
 
@@ -131,7 +132,7 @@ def _sides(kind: Any, root: Path) -> dict[str, _Side]:
         choices = {"train": [{"train": True}], "test": [{"train": False}]}
     elif "split" in parameters:
         choices = {side: [{"split": name} for name in names] for side, names in _SPLITS.items()}
-        choices["train"].append({})  # what some call `trainval` or `train-standard` is what they give by themselves
+        choices["train"].append({})  # the default of some classes is a split such as `trainval` or `train-standard`
     sides: dict[str, _Side] = {}
     for name, alternatives in choices.items():
         for choice in alternatives:
@@ -141,7 +142,7 @@ def _sides(kind: Any, root: Path) -> dict[str, _Side]:
 
 
 def _opened(kind: Any, root: Path, choice: Mapping[str, Any]) -> _Side | None:
-    """One side of a data set; None if it has no such side."""
+    """Open one split of a dataset; None if it does not exist."""
     name, can_download = kind.__name__, "download" in inspect.signature(kind).parameters
     try:
         if not root.is_dir():
@@ -149,8 +150,10 @@ def _opened(kind: Any, root: Path, choice: Mapping[str, Any]) -> _Side | None:
         dataset = kind(root, **choice, **({"download": False} if can_download else {}))  # some download by default
     except ImportError as error:
         package = str(error.name).partition(".")[0]
-        raise MissingDependency(f"torchvision needs {package} to read {name}. Type: pip install {package}") from error
-    except Exception as error:  # every class reads its files in its own way
+        raise MissingDependency(
+            f"torchvision needs {package} to read {name}. Install it: pip install {package}"
+        ) from error
+    except Exception as error:  # every class reads its files differently
         if isinstance(error, ValueError) and str(error).startswith("Unknown value"):
             return None
         arguments = "".join(f", {key}={value!r}" for key, value in choice.items())
@@ -158,7 +161,7 @@ def _opened(kind: Any, root: Path, choice: Mapping[str, Any]) -> _Side | None:
             f'To download it: python -c "from torchvision.datasets import {name}; '
             f'{name}({str(root)!r}{arguments}, download=True)"'
             if can_download
-            else f"It has to be downloaded by hand, see python -c \"help('torchvision.datasets.{name}')\""
+            else f"It must be downloaded manually, see python -c \"help('torchvision.datasets.{name}')\""
         )
         raise DataError(f"torchvision's {name}{arguments} cannot be read from {root} ({error}). {advice}") from error
     return _Side(kind, root, choice, dataset)
@@ -166,12 +169,12 @@ def _opened(kind: Any, root: Path, choice: Mapping[str, Any]) -> _Side | None:
 
 @functools.lru_cache(maxsize=len(_SPLITS))
 def _reopened(kind: Any, root: Path, *choice: tuple[str, Any]) -> _Side | None:
-    """A side that another process has opened before."""
+    """Reopen a split in another process."""
     return _opened(kind, root, dict(choice))
 
 
 def _split(name: str, side: _Side) -> Split | None:
-    """The items of a side; None without classes, as some test sides are published."""
+    """Return the items of a split; None if it has no classes, like some published test splits."""
     targets = _targets(side)
     if targets is None:
         return None
@@ -179,7 +182,7 @@ def _split(name: str, side: _Side) -> Split | None:
 
 
 def _targets(side: _Side) -> tuple[int, ...] | None:
-    """The class of every item, without decoding pictures where the data set keeps the classes apart from them."""
+    """Return the class of every item, without decoding images if the dataset stores classes separately."""
     count = len(side.dataset)
     probes = {index: _item(side, index) for index in (0, count // 2, count - 1)} if count else {}
     if not probes or not all(map(_is_labelled, probes.values())):
@@ -196,10 +199,10 @@ def _targets(side: _Side) -> tuple[int, ...] | None:
 def _item(side: _Side, index: int) -> Any:
     try:
         return side.dataset[index]
-    except Exception as error:  # every class reads its files in its own way
+    except Exception as error:  # every class reads its files differently
         raise DataError(
             f"Item {index} of torchvision's {side.kind.__name__} in {side.root} cannot be read ({error}). "
-            "Download the data set again."
+            "Download the dataset again."
         ) from error
 
 
@@ -212,11 +215,13 @@ def _labels(dataset: Any, largest: int) -> tuple[str, ...]:
     names = getattr(dataset, "classes", None) or getattr(dataset, "categories", None) or ()
     if len(names) <= largest:
         return tuple(str(index) for index in range(largest + 1))
-    return tuple(name if isinstance(name, str) else name[0] for name in names)  # ImageNet's are tuples of synonyms
+    return tuple(
+        name if isinstance(name, str) else name[0] for name in names
+    )  # ImageNet's labels are tuples of synonyms
 
 
 def _pixel_hash(dataset: Any) -> str:
-    """sha256 of the pixels where they are in memory; published files do not change, home-made ones may."""
+    """Hash in-memory pixels with SHA-256; published files do not change, but custom ones may."""
     pixels = getattr(dataset, "data", None)
     if not isinstance(pixels, np.ndarray | torch.Tensor):
         return ""

@@ -1,9 +1,9 @@
-"""Labelled pictures in WebDataset shards: plain tar files, which are never unpacked.
+"""Labeled images in WebDataset shards: plain tar files, which are not extracted.
 
-A sample is `KEY.jpg` (or any other kind of picture) and `KEY.cls`, the index of its class as text; whatever else has
-the same key is left alone. `classes.txt`, `labels.txt` (a name a line) or `classes.json` (a list of names) beside the
-shards names the classes. That is the layout of https://github.com/webdataset/webdataset, which streams shards from
-their beginning; here pictures are found by their offsets, so that order, division and resuming work as with folders.
+A sample is `KEY.jpg` (or another image type) and `KEY.cls`, its class index as text; other files with the same key are
+ignored. `classes.txt`, `labels.txt` (one name per line) or `classes.json` (a list) next to the shards holds the class
+names. This is the layout of https://github.com/webdataset/webdataset, which streams shards sequentially. Here images
+are read by their offsets, so that shuffling, splitting and resuming work as for folders.
 
 DATA is a folder of `.tar` files, or patterns joined by `::`
 
@@ -12,8 +12,8 @@ shards/train-{0000..0099}.tar::shards/val-{0000..0009}.tar    numbers
 shards/{train,val}-*.tar                                      alternatives and wildcards
 ```
 
-`train`, `val` (`valid`, `validation`) or `test` in the name of a shard, or of a folder that shards are divided into,
-says which side it is for; without any of them it is for training.
+`train`, `val` (`valid`, `validation`) or `test` in the name of a shard, or of its folder, selects its split; the
+default is train.
 """
 
 import glob
@@ -37,12 +37,12 @@ _SIDE = re.compile(r"(?<![a-z])(?:(train|training)|(val|valid|validation)|(test)
 _BRACES = re.compile(r"\{([^}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _LABEL_FILES = ("classes.txt", "labels.txt", "classes.json")
-_EXPECTED = "Expected tar files of pairs such as 0001.jpg and 0001.cls, the index of the picture's class."
-_EXPECTED_LABELS = 'Expected a list of class names: a name a line, or as JSON ["cat", "dog"].'
+_EXPECTED = "Expected tar files of pairs such as 0001.jpg and 0001.cls, the class index of the image."
+_EXPECTED_LABELS = 'Expected a list of class names: one name per line, or as JSON ["cat", "dog"].'
 
 
 def is_shards(data: str) -> bool:
-    """Whether DATA means shards: patterns of tar files, or a folder that holds tar files but no pictures."""
+    """Return True if DATA refers to shards: patterns of tar files, or a folder of tar files without images."""
     root = Path(data)
     if root.is_dir():
         return bool(_tars_in(root)) and not any(
@@ -52,15 +52,15 @@ def is_shards(data: str) -> bool:
 
 
 def list_shards(data: str, *, unlabelled_ok: bool) -> Collection:
-    """List the samples of shards; `val` stays empty where no shard is for validation.
+    """List the samples of shards; `val` is empty if no shard is for validation.
 
     Args:
-        data: see above.
-        unlabelled_ok: accept pictures without `.cls`; their targets are `UNLABELLED`.
+        data: Dataset location, see above.
+        unlabelled_ok: True to accept images without `.cls`; their targets are `UNLABELLED`.
 
     Raises:
-        DataError: a shard is missing or damaged, classes cannot be read, or they cannot train a classifier, such as
-            where another side has classes that training has not.
+        DataError: A shard is missing or damaged, or the classes are unreadable or cannot train a classifier. Every
+            class must occur in the training split.
     """
     if Path(data).is_dir():
         root = Path(data).resolve()
@@ -75,16 +75,18 @@ def list_shards(data: str, *, unlabelled_ok: bool) -> Collection:
         found[_side(name)] += list_tar(tar, name)
     if "train" not in found:
         if len(found) > 1:
-            raise DataError(f"None of the shards in {data} is for training, by their names. Add train-*.tar, say.")
+            raise DataError(
+                f"None of the shards in {data} is named as a training shard. Add shards such as train-*.tar."
+            )
         found = {"train": next(iter(found.values()), [])}
     every = [pair for pairs in found.values() for pair in pairs]
     if not every:
-        raise DataError(f"{data} has no pictures. {_EXPECTED}")
+        raise DataError(f"{data} has no images. {_EXPECTED}")
     classes = {target for _, target in every} - {UNLABELLED}
     if not classes and not unlabelled_ok:
         raise DataError(
-            f"{data} has {len(every):,} pictures but no classes. {_EXPECTED} Where the classes are folders in the tar, "
-            "unpack it with `tar -xf` and give the folder."
+            f"{data} has {len(every):,} images but no classes. {_EXPECTED} If the classes are folders in the tar file, "
+            "extract it with `tar -xf` and give the folder."
         )
     if len(classes) == 1:
         raise DataError(f"{data} has only one class, {min(classes)}; a classifier needs two or more.")
@@ -93,8 +95,8 @@ def list_shards(data: str, *, unlabelled_ok: bool) -> Collection:
     unseen = sorted(classes - set(splits["train"].targets))
     if unseen:
         raise DataError(
-            f"{data} has no picture to train on of class {', '.join(map(str, unseen[:6]))}, which shards of another "
-            "side have. Add the missing training shards, or the missing .cls in them."
+            f"{data} has no training images of class {', '.join(map(str, unseen[:6]))}, which occurs in another split. "
+            "Add the missing training shards, or the missing .cls files in them."
         )
     return Collection(
         source=source,
@@ -109,13 +111,13 @@ def list_shards(data: str, *, unlabelled_ok: bool) -> Collection:
 
 
 def _tars_in(root: Path) -> list[Path]:
-    """Tar files in a folder, and in its folders that are named after a side."""
+    """Return the tar files in a folder and in its split subfolders."""
     sides = (path for path in root.iterdir() if _SIDE.fullmatch(path.name.lower()) and path.is_dir())
     return sorted(path for folder in (root, *sides) for path in folder.glob("*.tar") if path.name[0] != ".")
 
 
 def _expanded(patterns: str) -> Iterator[Path]:
-    """The files that patterns mean; one without wildcards may mean a file that is missing."""
+    """Yield the files that match the patterns; a pattern without wildcards may name a missing file."""
     for pattern in patterns.split("::"):
         for name in _without_braces(pattern):
             matches = sorted(glob.glob(name)) if glob.has_magic(name) else [name]  # noqa: PTH207 - absolute patterns
@@ -138,13 +140,15 @@ def _without_braces(pattern: str) -> Iterator[str]:
     else:
         choices = found[1].split(",") if "," in found[1] and "{" not in found[1] else []
     if not choices:
-        raise DataError(f"{found[0]} in {pattern} is no range. Expected one such as {{0000..0099}} or {{train,val}}.")
+        raise DataError(
+            f"{found[0]} in {pattern} is not a range. Expected one such as {{0000..0099}} or {{train,val}}."
+        )
     for choice in choices:
         yield from _without_braces(pattern[: found.start()] + choice + pattern[found.end() :])
 
 
 def _side(name: str) -> str:
-    """The side that a shard's name says last: `train/val-0.tar` is for validation."""
+    """Return the last split named in a shard's path: `train/val-0.tar` is for validation."""
     said = [match.lastindex for match in _SIDE.finditer(name.lower())]
     return {1: "train", 2: "val", 3: "test"}[said[-1] or 1] if said else "train"
 
@@ -155,17 +159,17 @@ def _split(pairs: Iterable[tuple[TarSample, int]], *, labelled: bool) -> Split:
 
 
 def _labels(root: Path, largest: int) -> tuple[str, ...]:
-    """The names beside the shards; numbers where there are none."""
+    """Return the class names next to the shards, or class indices if there are none."""
     path = next((root / name for name in _LABEL_FILES if (root / name).is_file()), None)
     if path is None:
         return tuple(str(index) for index in range(largest + 1))
     try:
         text = path.read_text(encoding="utf-8").strip()
         labels = json.loads(text) if path.suffix == ".json" else [line.strip() for line in text.splitlines()]
-    except ValueError as error:  # of UTF-8 as well
+    except ValueError as error:  # includes UTF-8 errors
         raise DataError(f"{path} cannot be read: {error}. {_EXPECTED_LABELS}") from error
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise DataError(f"{path} holds something else. {_EXPECTED_LABELS}")
+        raise DataError(f"{path} is not a list of names. {_EXPECTED_LABELS}")
     if largest >= len(labels):
-        raise DataError(f"{path} names {len(labels)} classes, but the shards have class {largest} (counted from 0).")
+        raise DataError(f"{path} has {len(labels)} class names, but the shards have class {largest} (counted from 0).")
     return tuple(labels)

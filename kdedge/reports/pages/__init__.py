@@ -1,1 +1,1 @@
-"""Self-contained pages: the comparison of runs (`document`), and what there is to see in a model (`inspection`)."""
+"""Self-contained HTML pages: the comparison of runs (`document`) and the inspection of a model (`inspection`)."""

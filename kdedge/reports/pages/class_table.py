@@ -1,4 +1,4 @@
-"""Which classes a run gains and which it loses, as an HTML table."""
+"""Per-class accuracy changes between runs, as an HTML table."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,24 +15,24 @@ from kdedge_export.metrics import agreement
 __all__ = ["class_table"]
 
 _OPEN_ROWS = 24
-"""Classes that are shown at once; the others unfold."""
+"""Number of classes shown at once; the others are collapsed."""
 _FULL_TINT = 0.5
-"""The change of top-1 at which a cell has its strongest colour."""
+"""Change of top-1 at which a cell has its full color."""
 
 
 @dataclass(frozen=True)
 class _Classes:
     labels: tuple[str, ...]
     images: NDArray[np.int64]
-    """`[K]`, how many pictures there are of each."""
+    """Number of images per class, `[K]`."""
     accuracy: NDArray[np.float64]
-    """`[runs, K]`, the first row the baseline's."""
+    """Top-1 per run and class, `[runs, K]`; the first row is the baseline."""
 
     @property
     def order(self) -> list[int]:
-        """Classes by their largest loss on the baseline, then by their top-1, worst first.
+        """Class indices, sorted by the largest loss against the baseline, then by top-1, worst first.
 
-        Those without pictures are left out.
+        Classes without images are excluded.
         """
         change = (self.accuracy[1:] - self.accuracy[0]).min(axis=0, initial=np.inf)
         rank = np.lexsort((self.accuracy.mean(axis=0), change))
@@ -40,17 +40,17 @@ class _Classes:
 
 
 def class_table(answers: Sequence[Answers], looks: Mapping[str, Look]) -> str:
-    """Top-1 of each class: the baseline's, and what every other run gains or loses, worst first.
+    """Return a table of top-1 per class: the baseline's, and the change of every other run, worst first.
 
     Args:
-        answers: of the runs, to the same pictures; the first one is the baseline.
-        looks: each run's look, by name.
+        answers: Predictions of the runs on the same images; the first run is the baseline.
+        looks: Color and line style of each run, by name.
     """
     classes = _classes(answers)
     heads = "".join(
         f'<th scope="col"><span>{swatch(looks[one.title])} {escape(one.title)}</span></th>' for one in answers
     )
-    head = f'<tr><th scope="col">class</th><th scope="col">pictures</th>{heads}</tr>'
+    head = f'<tr><th scope="col">class</th><th scope="col">images</th>{heads}</tr>'
     total = _row("all", int(classes.images.sum()), [_overall(one) for one in answers])
     rows = [
         _row(escape(classes.labels[index]), int(classes.images[index]), list(classes.accuracy[:, index]))

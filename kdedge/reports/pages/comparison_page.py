@@ -1,4 +1,4 @@
-"""Puts the page together from its parts and the template."""
+"""Assemble the comparison page from its parts and the template."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ __all__ = ["render_page", "write_page"]
 
 
 def render_page(comparison: Comparison) -> str:
-    """The whole page as HTML: no script, nothing loaded from anywhere."""
+    """Render the complete page as HTML, without scripts or external resources."""
     folder = files("kdedge.reports.pages")
     settings, looks = run_settings(comparison), looks_of(comparison.groups)
     count = len(comparison.runs)
@@ -59,46 +59,48 @@ def render_page(comparison: Comparison) -> str:
 
 
 def write_page(comparison: Comparison, path: Path) -> None:
-    """Write the page, whole or not at all."""
+    """Write the page atomically."""
     write_whole(path, render_page(comparison))
 
 
 def _summary(comparison: Comparison) -> str:
-    """Who is ahead, in a sentence; nothing where the figures cannot be held against each other."""
+    """Summarize the leading run in a sentence, if the runs are comparable."""
     runs = [run for run in comparison.runs if run.best is not None]
     if len({run.pictures for run in runs}) > 1:
-        return "These runs were not validated on the same pictures: none of them can be called better than another."
+        return "These runs were validated on different images, so they are not ranked."
     parts = [
-        f"Measured on {runs[0].pictures[2]:,} validation pictures of {escape(runs[0].data)}, by which each run’s best "
-        "epoch was chosen."
+        (
+            f"Measured on {runs[0].pictures[2]:,} validation images of {escape(runs[0].data)}, which also selected "
+            "each run’s best epoch."
+        )
     ]
     taught = [run for run in runs if run.teachers]
     rivals = taught or runs
     if len(rivals) > 1:
         name, value, where = _leader(rivals, "top1")
         whose = " of the students" if taught else ""
-        parts.append(f"Most right answers{whose}{where}: <b>{escape(name)}</b>, {percent(value)}.")
+        parts.append(f"Highest top-1{whose}{where}: <b>{escape(name)}</b>, {percent(value)}.")
     explained = [run for run in taught if figure_of(run, Column("val", "best", "map_pearson")) is not None]
     if len(explained) > 1 and len({run.taught_by for run in explained}) == 1:
         name, value, where = _leader(explained, "map_pearson")
-        parts.append(f"Maps nearest to the teacher’s{where}: <b>{escape(name)}</b>, r = {correlation(value)}.")
+        parts.append(f"Maps closest to the teacher’s{where}: <b>{escape(name)}</b>, r = {correlation(value)}.")
     return " ".join(parts)
 
 
 def _leader(runs: list[RunHistory], key: str) -> tuple[str, float, str]:
-    """The run with the highest figure, that figure, and where it is from: test pictures, if all runs were tested."""
+    """Return the run with the highest figure, the figure, and a suffix if it is on test images (all runs tested)."""
     tested = [figure_of(run, Column("test", "best", key)) for run in runs]
     validated = [figure_of(run, Column("val", "best", key)) for run in runs]
     figures = validated if None in tested else tested
     value, _, name = max(
         (value or 0.0, -place, run.name) for place, (run, value) in enumerate(zip(runs, figures, strict=True))
     )
-    return name, value, "" if figures is validated else ", on the test pictures"
+    return name, value, "" if figures is validated else ", on the test images"
 
 
 def _shared(settings: RunSettings, count: int) -> str:
     texts = ", ".join(f"{name} {text}" for name, text in settings.shared.items())
-    return f"{'The same in all runs' if count > 1 else 'Settings'}: {escape(texts)}." if texts else ""
+    return f"{'Shared by all runs' if count > 1 else 'Settings'}: {escape(texts)}." if texts else ""
 
 
 def _remarks(comparison: Comparison) -> str:
@@ -113,21 +115,22 @@ def _groups(comparison: Comparison, looks: Mapping[str, Look]) -> str:
         return ""
     return (
         "<h3>Mean over seeds</h3>"
-        '<p class="lead">Mean ± standard deviation over finished runs that differ in nothing but their seed.</p>'
-        + table
-    )
+        '<p class="lead">Mean ± standard deviation over complete runs that differ only in their seed.</p>'
+    ) + table
 
 
 def _scatter(comparison: Comparison, looks: Mapping[str, Look]) -> str:
     drawn = scatter(comparison.groups, looks)
     if drawn is None:
         return ""
-    left_out = f" Not drawn, for want of a teacher or maps: {', '.join(drawn.left_out)}." if drawn.left_out else ""
+    left_out = (
+        f" Not shown, because a teacher or maps are missing: {', '.join(drawn.left_out)}." if drawn.left_out else ""
+    )
     return (
         f"<h2>Accuracy against {drawn.over}</h2>"
-        '<p class="lead">A point a run, at its best epoch by validation: further up is more often right, further right '
-        "is more like its teacher. A cross spans one standard deviation to each side of the mean of runs that differ "
-        f"in their seed only.{escape(left_out)}</p>"
+        '<p class="lead">One point per run, at its best epoch by validation. Up is more accurate, right is closer to '
+        "the teacher. A cross spans one standard deviation to each side of the mean of runs that differ only in their "
+        f"seed.{escape(left_out)}</p>"
         f'<figure class="plot">{drawn.svg}</figure>'
     )
 
@@ -140,14 +143,13 @@ def _classes(comparison: Comparison, looks: Mapping[str, Look]) -> str:
     others = (
         ""
         if len(comparison.answers) == 1
-        else " and, in points, what every other run gains or loses on it; the class with the largest loss first"
+        else " and the change of every other run in points; the class with the largest loss comes first"
     )
     return (
         "<h2>Classes</h2>"
-        f'<p class="lead">Top-1 of {escape(first.title)}, the baseline{others}. Best epoch of each run. One picture is '
+        f'<p class="lead">Top-1 of {escape(first.title)}, the baseline{others}. Best epoch of each run. One image is '
         f"{100 / smallest:.1f} points of the smallest class, so small changes may be chance.</p>"
-        + class_table(comparison.answers, looks)
-    )
+    ) + class_table(comparison.answers, looks)
 
 
 def _pictures(comparison: Comparison, looks: Mapping[str, Look]) -> str:
@@ -155,10 +157,10 @@ def _pictures(comparison: Comparison, looks: Mapping[str, Look]) -> str:
     if not rows:
         return ""
     return (
-        "<h2>Pictures</h2>"
-        '<p class="lead">Validation pictures on which the runs differ most, in their answers and in their maps. All '
-        "maps of a row explain the right class, whatever a model answers; heat is the evidence for it, on each map’s "
-        f"own scale: it shows where a model looked, not how strongly.</p>{rows}"
+        "<h2>Images</h2>"
+        '<p class="lead">Validation images on which the predictions and maps of the runs differ most. All maps of a '
+        "row explain the ground-truth class, regardless of the prediction. Each map is scaled by itself: it shows the "
+        f"location of the evidence, not its strength.</p>{rows}"
     )
 
 
@@ -171,7 +173,7 @@ def _folders(comparison: Comparison) -> str:
 
 
 def _alone(count: int) -> str:
-    """Rules that fade all other lines while the reader points at a run's name."""
+    """Return CSS rules that fade all other lines while the pointer is over a run's name."""
     return "".join(
         f'main:has(:is(li, tr)[data-run="{number}"]:hover) .curve:not([data-run="{number}"]) {{ opacity: .12; }}\n'
         for number in range(count)

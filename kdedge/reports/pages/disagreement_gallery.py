@@ -1,4 +1,4 @@
-"""Pictures that models see differently, with every model's answer and map beside them."""
+"""Images on which models differ, with each model's prediction and map."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,16 +18,16 @@ __all__ = ["gallery"]
 _MOST_CELLS = 150
 _FEWEST_ROWS, _MOST_ROWS = 3, 8
 _FEW_MODELS = 5
-"""So many have room for larger pictures beside each other."""
+"""Maximum number of models for which the images are drawn large."""
 
 
 def gallery(runs: Sequence[Answers], teachers: Sequence[Answers], looks: Mapping[str, Look]) -> str:
-    """A row a picture: the picture, then each model's map of the right class; empty for a single model.
+    """Return one row per image: the image, then each model's map of the ground-truth class. Empty for a single model.
 
     Args:
-        runs: the runs' answers, all to the same pictures.
-        teachers: their teachers', to the same pictures.
-        looks: each run's look, by name.
+        runs: Predictions of the runs, all on the same images.
+        teachers: Predictions of their teachers on the same images.
+        looks: Color and line style of each run, by name.
     """
     models = [*teachers, *runs]
     if len(models) < 2:
@@ -56,7 +56,7 @@ def _cell(number: int, image: Pixels, model: Answers, looks: Mapping[str, Look])
     answer = int(agreement.top1(model.predictions.logits[number : number + 1])[0])
     wrong = "" if answer == model.right[number] else ' <em class="wrong">wrong</em>'
     if answer < 0:
-        words = f"no answer{wrong}"
+        words = f"no prediction{wrong}"
     else:
         probability = float(1 / np.exp(logits - logits[answer]).sum())
         words = f"<b>{escape(model.labels[answer])}</b> {percent(probability, 0)}{wrong}"

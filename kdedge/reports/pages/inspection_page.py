@@ -1,4 +1,4 @@
-"""One page about a model: the decision about a picture, what its features weigh, and its layers."""
+"""Model inspection page: the attribution of a prediction, the classifier weights, and the layers."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -11,9 +11,9 @@ from kdedge.reports.pages.decision_figure import decision_drawing
 from kdedge.reports.pages.structure_figure import structure_svg
 from kdedge_export.html.shell import shell
 from kdedge_export.html.text import escape, large, megabytes
-from kdedge_export.inspect.class_weights import ClassWeights
-from kdedge_export.inspect.layer_attribution import Channel
-from kdedge_export.inspect.structure import Layer
+from kdedge_export.inspection.class_weights import ClassWeights
+from kdedge_export.inspection.layer_attribution import Channel
+from kdedge_export.inspection.structure import Layer
 from kdedge_runtime.util.files import write_whole
 
 __all__ = ["decision_page", "inspection_page", "write_inspection"]
@@ -23,12 +23,12 @@ _TOP_FEATURES = 6
 
 
 def write_inspection(inspected: Inspected, path: Path) -> None:
-    """Write the page, whole or not at all."""
+    """Write the page atomically."""
     write_whole(path, inspection_page(inspected))
 
 
 def inspection_page(inspected: Inspected) -> str:
-    """The whole page as HTML: no script, nothing loaded from anywhere."""
+    """Render the complete page as HTML, without scripts or external resources."""
     seen = inspected.seen
     head = _answer(seen, inspected.path.name) if seen is not None else _nameplate(inspected)
     parts = [head, _facts(inspected)]
@@ -39,11 +39,11 @@ def inspection_page(inspected: Inspected) -> str:
 
 
 def decision_page(seen: Seen, model: str) -> str:
-    """The decision about one picture alone, as a page of its own.
+    """Render the attribution of one image's prediction as a separate page.
 
     Args:
-        seen: the picture and the decision.
-        model: the model file's name.
+        seen: Image and its layer attribution.
+        model: Name of the model file.
     """
     return _page(f"{seen.name} – {model}", [_answer(seen, model), _path(seen), _features(seen), _how(seen)])
 
@@ -63,7 +63,7 @@ def _answer(seen: Seen, model: str) -> str:
     return (
         f'<header class="neutral"><p class="meta">{escape(model)} · {escape(seen.name)}</p>'
         f"<h1>{escape(seen.labels[index])}, {100 * share:.1f} %</h1>"
-        f'<p class="summary">Then {others}.{what}</p></header>'
+        f'<p class="summary">Followed by {others}.{what}</p></header>'
     )
 
 
@@ -73,7 +73,7 @@ def _nameplate(inspected: Inspected) -> str:
     return (
         f'<header class="neutral"><p class="meta">{escape(inspected.structure.inputs[0][0])} {shape}</p>'
         f"<h1>{escape(inspected.path.name)}</h1>"
-        f'<p class="summary">A classifier of {len(inspected.labels)} classes in '
+        f'<p class="summary">Classifier with {len(inspected.labels)} classes and '
         f"{len(inspected.structure.layers)} operators.</p></header>"
     )
 
@@ -83,10 +83,11 @@ def _facts(inspected: Inspected) -> str:
     facts = (
         (megabytes(inspected.bytes), "file"),
         (large(structure.parameters), "parameters"),
-        (large(structure.macs), "multiply-accumulates an image"),
+        (large(structure.macs), "multiply-accumulates per image"),
         (
             f"{times.whole_ms:.1f} ms",
-            "an image, one thread of this machine, profiled" + (", while it was busy" if times.is_busy else ""),
+            "per image, one thread of this machine, profiled"
+            + (", while the machine was busy" if times.is_busy else ""),
         ),
     )
     return '<ul class="facts">' + "".join(f"<li><b>{value}</b>{name}</li>" for value, name in facts) + "</ul>"
@@ -98,22 +99,22 @@ def _path(seen: Seen) -> str:
     if blanked:
         named = ", ".join(sorted({str(stage.why_blanked) for stage in blanked}))
         note = (
-            f" Behind the stages that are marked, {escape(named)} has no derivative here: blocks of cells and the most "
-            "active channels were set to zero one at a time, and the fall of the logit is their evidence."
+            f" After the marked stages, {escape(named)} is not differentiable here. Their attribution is the drop of "
+            "the logit when blocks of positions and the most active channels are set to zero, one at a time."
         )
     one_size = len({stage.cells for stage in seen.decision.stages}) == 1
     title, earlier = (
-        ("The decision, from the last layers to the first", "earlier ones, with the same cells")
+        ("Attribution from the last layers to the first", "earlier ones, at the same resolution")
         if one_size
-        else ("The decision, from coarse to fine", "finer ones, which saw the details")
+        else ("Attribution from coarse to fine", "finer ones, with more detail")
     )
     return (
         f"<h2>{title}</h2>"
-        f'<p class="lead">Where each stage of the network holds evidence for '
-        f"<b>{escape(seen.labels[seen.decision.explained_class])}</b>, from the last stage, which decides, back to "
-        f"{earlier}; and below, the channels that carried most of it, each with its share. "
-        '<span class="key"><b class="for">Magenta</b> cells speak for the class, <b class="against">blue</b> ones '
-        f"against.</span>{note}</p>"
+        f'<p class="lead">Attribution to '
+        f"<b>{escape(seen.labels[seen.decision.explained_class])}</b> at each stage, from the last stage back to "
+        f"{earlier}. Below each map are its strongest channels with their shares. "
+        '<span class="key"><b class="for">Magenta</b> positions support the class, <b class="against">blue</b> ones '
+        f"oppose it.</span>{note}</p>"
         f'<div class="wide">{decision_drawing(seen).svg(standalone=False)}</div>'
     )
 
@@ -131,10 +132,10 @@ def _features(seen: Seen) -> str:
         for index, items in decision.features_by_class.items()
     )
     return (
-        "<h2>Which features speak for which class</h2>"
-        '<p class="lead">Channels of the last stage by their share |c<sub>i</sub>| ∕ Σ<sub>j</sub> |c<sub>j</sub>| in '
-        "each class’s logit for this picture. c is gradient times activation; where only a mean and a dense layer "
-        "follow, that is how active the channel is times what it weighs.</p>"
+        "<h2>Channel contributions per class</h2>"
+        '<p class="lead">Channels of the last stage by their share |c<sub>i</sub>| ∕ Σ<sub>j</sub> |c<sub>j</sub>| of '
+        "each class’s logit for this image. c is gradient times activation; with only global average pooling and a "
+        "dense layer after the stage, c is activation times weight.</p>"
         f'<div class="scroll"><table class="features"><tbody>{rows}</tbody></table></div>'
     )
 
@@ -154,10 +155,10 @@ def _percent(share: float | None) -> str:
 def _structure(inspected: Inspected) -> str:
     figure = structure_svg(inspected.structure, inspected.times)
     return (
-        "<h2>Where the work and the time are</h2>"
-        '<p class="lead">Layers from the input to the logits; above the line what each multiplies, below it how long '
-        "it takes: the fastest of 15 runs on one thread of this machine, by onnxruntime’s profiler. An activation that "
-        f'is fused into its convolution takes no time of its own.</p><div class="wide">{figure}</div>'
+        "<h2>Compute and latency per layer</h2>"
+        '<p class="lead">Layers from the input to the logits: multiply-accumulates above the line, latency below it. '
+        "Latency is the fastest of 15 runs on one thread of this machine, from onnxruntime’s profiler. An activation "
+        f'fused into its convolution has no separate latency.</p><div class="wide">{figure}</div>'
     )
 
 
@@ -171,10 +172,10 @@ def _weights(inspected: Inspected) -> str:
     rows = "".join(_weight_row(int(index), int(half[index]), weights, inspected.labels, most) for index in order)
     count = weights.shares.shape[1]
     return (
-        "<h2>What the classes weigh</h2>"
+        "<h2>Classifier weights</h2>"
         f'<p class="lead">Share |w<sub>i</sub>| ∕ Σ<sub>j</sub> |w<sub>j</sub>| of {count} features in each class’s '
-        f"row of {escape(weights.layer)}; the {len(order)} classes whose weight is on the fewest features. The first "
-        "number says how many hold half of it. Name a picture to see what they did in it.</p>"
+        f"row of {escape(weights.layer)}, for the {len(order)} classes with the most concentrated weights. The first "
+        "number is the count of features that hold half of the weight. Pass an image to see their contributions.</p>"
         f'<div class="scroll"><table class="features"><tbody>{rows}</tbody></table></div>'
     )
 
@@ -198,7 +199,7 @@ def _layers(inspected: Inspected) -> str:
     return (
         f"<h2>Layers</h2><details><summary>All {len(inspected.structure.layers)} operators</summary>"
         f'<div class="scroll"><table class="layers"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
-        f"<p>{other:.2f} ms more are spent on what onnxruntime put in by itself, such as changes of memory layout.</p>"
+        f"<p>Operators inserted by onnxruntime, such as memory layout changes, take another {other:.2f} ms.</p>"
         "</details>"
     )
 
@@ -220,24 +221,26 @@ def _how(seen: Seen | None) -> str:
         return ""
     attends = any(stage.attention is not None for stage in seen.decision.stages)
     attention = (
-        "<dt>attention</dt><dd>Of a network whose cells are tokens of patches, a stage is what an attention reads: the "
-        "tokens behind its norm. All that patches tell goes through the last stage; an earlier one holds what its "
-        "attention takes, not what goes around it. Before a norm gradient times activation says nothing: what follows "
-        "does not depend on how large a token is.</dd>"
-        "<dt>tokens beside the patches</dt><dd>A class token, or registers, are of no cell. Their share is that of the "
-        "sum of |evidence| over all tokens; maps and channels are of the patches alone.</dd>"
+        (
+            "<dt>attention</dt><dd>In a vision transformer, a stage is the input of an attention block: the tokens "
+            "after its norm. All information from patches passes through the last stage. An earlier stage covers what "
+            "its attention reads, not the residual path. Before a norm, gradient times activation is uninformative, "
+            "because the norm removes the scale of a token.</dd>"
+            "<dt>non-patch tokens</dt><dd>A class token or register has no spatial position. Its share is relative "
+            "to the sum of |attribution| over all tokens; maps and channels cover the patches only.</dd>"
+        )
         if attends
         else ""
     )
     return (
-        "<h2>How to read this</h2><dl>"
-        "<dt>evidence</dt><dd>Gradient times activation: how much of the logit a cell or a channel accounts for, to "
-        "first order (HiResCAM, Draelos and Carin 2020). It is computed in the file’s own graph, quantized or not; "
-        f"rounding is differentiated straight through.</dd>{attention}"
-        "<dt>the last stage</dt><dd>Where a global mean and dense layers follow, its map is Grad-CAM, the file’s own "
-        "<code>saliency_map</code>.</dd>"
-        "<dt>finer and earlier stages</dt><dd>They are less selective: textures and edges of other things show too, "
-        "and a map of many cells is noisier; cells above the strongest hundredth are drawn like it. Where they agree "
-        "with the last stage, the decision rests on what is drawn there.</dd>"
+        "<h2>How to read this page</h2><dl>"
+        "<dt>attribution</dt><dd>Gradient times activation: the part of the logit that a position or channel accounts "
+        "for, to first order (HiResCAM, Draelos and Carin 2020). It is computed in the file’s own graph, quantized or "
+        f"not, with a straight-through gradient for rounding.</dd>{attention}"
+        "<dt>the last stage</dt><dd>If global average pooling and dense layers follow, its map is Grad-CAM, equal to "
+        "the file’s <code>saliency_map</code>.</dd>"
+        "<dt>finer and earlier stages</dt><dd>They are less selective: textures and edges of other objects appear, and "
+        "high-resolution maps are noisier. Values above the 99th percentile are clipped. Where they agree with the "
+        "last stage, the prediction rests on that region.</dd>"
         "<dt>share</dt><dd>|c| of a channel over the sum of |c| of all channels of its stage.</dd></dl>"
     )

@@ -18,7 +18,7 @@ _WIDTH, _HEIGHT = 560, 290
 @dataclass(frozen=True)
 class _Quantity:
     key: str
-    """In `metrics.jsonl`."""
+    """Key in `metrics.jsonl`."""
     title: str
     note: str
     scale: float = 1.0
@@ -26,17 +26,17 @@ class _Quantity:
 
 
 _QUANTITIES = (
-    _Quantity("val_top1", "Top-1, %", "right answers to the validation pictures", scale=100.0),
-    _Quantity("val_agreement", "Agreement, %", "the same answer as the run’s teacher, right or wrong", scale=100.0),
-    _Quantity("val_map_pearson", "Map Pearson", "correlation of the maps with the teacher’s, 1 at best"),
-    _Quantity("val_loss", "Cross-entropy", "of the validation pictures, in nats; less is better", logarithmic=True),
+    _Quantity("val_top1", "Top-1, %", "share of correct predictions on the validation images", scale=100.0),
+    _Quantity("val_agreement", "Agreement, %", "share of predictions equal to those of the run’s teacher", scale=100.0),
+    _Quantity("val_map_pearson", "Map Pearson", "correlation with the teacher’s maps, at most 1"),
+    _Quantity("val_loss", "Cross-entropy", "on the validation images, in nats; lower is better", logarithmic=True),
 )
 
 
 def learning_curves(runs: Sequence[RunHistory], looks: Mapping[str, Look]) -> str:
-    """A figure for each quantity that any run has recorded: a line a run over its epochs, a dot on its best one.
+    """Draw one chart per recorded quantity: one line per run over its epochs, with a dot at its best epoch.
 
-    The training loss is not among them: sums of different terms cannot be compared.
+    The training loss is omitted, because sums of different terms are not comparable.
     """
     x = linear_axis([1, *(run.epochs_done for run in runs)], ticks=8, least_step=1.0)
     drawn = []
@@ -48,7 +48,7 @@ def learning_curves(runs: Sequence[RunHistory], looks: Mapping[str, Look]) -> st
 
 
 _Points = dict[int, float]
-"""Epoch to value."""
+"""Mapping from epoch to value."""
 
 
 def _points(run: RunHistory, quantity: _Quantity) -> _Points:

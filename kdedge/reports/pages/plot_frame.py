@@ -1,4 +1,4 @@
-"""The ground that a plot stands on, as inline SVG."""
+"""Axes and grid of a plot as inline SVG."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ from kdedge.reports.pages.axis import Axis
 __all__ = ["Plot"]
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 10, 34
-"""Px around the axes; on the left there is room for 0.9995."""
+"""Margins around the axes in px; the left margin fits the label 0.9995."""
 
 
 @dataclass(frozen=True)
 class Plot:
-    """Two axes and the size of the drawing, in px of its own."""
+    """Pair of axes with the size of the drawing in px."""
 
     x: Axis
     y: Axis
@@ -20,19 +20,19 @@ class Plot:
     height: int
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        """Where a point lies, in px from the left and the top."""
+        """Return the position of a point in px from the left and top."""
         return (
             _LEFT + (self.width - _LEFT - _RIGHT) * self.x.share(x),
             self.height - _BOTTOM - (self.height - _TOP - _BOTTOM) * self.y.share(y),
         )
 
     def drawn(self, content: str, title: str, x_title: str) -> str:
-        """The whole drawing.
+        """Render the plot as SVG.
 
         Args:
-            content: SVG inside the axes.
-            title: what it shows, for readers who do not see it.
-            x_title: what the horizontal axis counts.
+            content: SVG elements inside the axes.
+            title: Accessible label for screen readers.
+            x_title: Label of the horizontal axis.
         """
         parts = []
         for tick in self.y.ticks:

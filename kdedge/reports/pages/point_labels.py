@@ -1,25 +1,25 @@
-"""A free place for the label of a point."""
+"""Label placement for the points of a plot."""
 
 from typing import TypeAlias
 
 __all__ = ["Box", "free_place"]
 
 Box: TypeAlias = tuple[float, float, float, float]
-"""Left, top, right, bottom in px."""
+"""Left, top, right and bottom in px."""
 
 _CHARACTER, _LINE = 7.2, 15
-"""Size of bold 12 px text; its mean width is never far from this."""
+"""Approximate mean width of a character and line height of bold 12 px text, in px."""
 _GAPS = (9, 24, 40, 60)
 
 
 def free_place(text: str, around: Box, taken: list[Box], room: Box) -> Box:
-    """Where a text lies beside a box and on nothing else, or on as little as can be.
+    """Return the label position next to a box with the least overlap.
 
     Args:
-        text: to be written at 12 px, bold, on one line.
-        around: what the text names.
-        taken: what it should not cover; the place found is added.
-        room: what it must not leave.
+        text: Label, one line of bold 12 px text.
+        around: Box of the labeled points.
+        taken: Boxes to avoid; the returned box is appended.
+        room: Outer limits for the label.
     """
     places = [place for gap in _GAPS for place in _beside(text, around, gap) if _inside(place, room)]
     best = min(
@@ -30,7 +30,7 @@ def free_place(text: str, around: Box, taken: list[Box], room: Box) -> Box:
 
 
 def _beside(text: str, around: Box, gap: float) -> list[Box]:
-    """Right, left, above and below, then at the corners."""
+    """Return candidate boxes: right, left, above and below, then at the corners."""
     left, top, right, bottom = around
     width, middle = _CHARACTER * len(text), (top + bottom) / 2
     xs = ((left + right - width) / 2, right, left - width)

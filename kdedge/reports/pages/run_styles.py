@@ -1,4 +1,4 @@
-"""How a run is told from the others: one colour for runs that differ only in their seed, a line style for each."""
+"""Visual styles of runs: one color per group of runs that differ only in their seed, one line style per run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,29 +9,29 @@ from kdedge.pipelines.seed_groups import SeedGroup
 __all__ = ["Look", "looks_of", "mark", "swatch"]
 
 _COLOURS = 8
-"""Defined for light and dark in `comparison.css`."""
+"""Number of colors, defined for light and dark mode in `comparison.css`."""
 _DASHES = ("none", "7 4", "2 3", "10 3 2 3", "14 5")
 
 
 @dataclass(frozen=True)
 class Look:
-    """A colour and a line style."""
+    """Color and line style of a run."""
 
     colour: int
     style: int
 
     @property
     def css(self) -> str:
-        """What `comparison.css` draws with: a colour and the dashes of a line."""
+        """CSS variables for the color and dashes, used by `comparison.css`."""
         return f"--run:var(--run-{self.colour});--dashes:{_DASHES[self.style]}"
 
 
 def looks_of(groups: Sequence[SeedGroup]) -> dict[str, Look]:
-    """A look for each run, by name; no two are alike among the first 40."""
+    """Assign a style to each run, by name; the first 40 are distinct."""
     looks: dict[str, Look] = {}
     for number, group in enumerate(groups):
         for run in group.runs:
-            # Its group's colour in any style, then whatever is left; beyond 40 runs, looks come again.
+            # Any style in the group's color, then any free combination. Combinations repeat after 40 runs.
             wanted = [Look(number % _COLOURS, style) for style in range(len(_DASHES))]
             others = [Look(colour, style) for style, colour in product(range(len(_DASHES)), range(_COLOURS))]
             taken = set(looks.values())
@@ -40,13 +40,13 @@ def looks_of(groups: Sequence[SeedGroup]) -> dict[str, Look]:
 
 
 def swatch(look: Look) -> str:
-    """A short piece of the line, for legends and tables."""
+    """Draw a short line sample for legends and tables."""
     line = f'<path class="line" style="{look.css}" d="M1 5H29"/>'
     return f'<svg class="swatch" viewBox="0 0 30 10" aria-hidden="true">{line}</svg>'
 
 
 def mark(look: Look, x: float, y: float, title: str) -> str:
-    """A point of a scatter plot; its shape goes with the line style."""
+    """Draw a point of a scatter plot; its shape depends on the line style."""
     r = 5.0
     shapes = (
         f"M{x - r:.1f} {y:.1f}a{r} {r} 0 1 0 {2 * r} 0a{r} {r} 0 1 0 {-2 * r} 0Z",

@@ -1,4 +1,4 @@
-"""The runs, and their groups, as HTML tables."""
+"""HTML tables of runs and their groups."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
@@ -15,7 +15,7 @@ _NONE = correlation(None)
 
 
 def runs_table(comparison: Comparison, settings: RunSettings, looks: Mapping[str, Look]) -> str:
-    """A row a run: its figures, how long it took, and the settings that not all runs share."""
+    """Return a table with one row per run: metrics, duration, and the settings that differ between runs."""
     columns = columns_of(comparison.runs)
     rows = []
     for number, run in enumerate(comparison.runs):
@@ -29,7 +29,7 @@ def runs_table(comparison: Comparison, settings: RunSettings, looks: Mapping[str
 
 
 def groups_table(comparison: Comparison, looks: Mapping[str, Look]) -> str:
-    """A row a group: mean and standard deviation over its seeds; empty where every run stands alone."""
+    """Return a table with mean and standard deviation per group of seeds; empty if every group has one run."""
     if all(len(group.runs) == 1 for group in comparison.groups):
         return ""
     columns = columns_of(comparison.runs)

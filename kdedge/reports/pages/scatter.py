@@ -1,4 +1,4 @@
-"""Accuracy against how much a run thinks like its teacher, as inline SVG."""
+"""Scatter plot of accuracy against teacher agreement, as inline SVG."""
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
@@ -18,24 +18,25 @@ __all__ = ["Scatter", "scatter"]
 _WIDTH, _HEIGHT = 900, 420
 _TOP1, _MAPS, _AGREEMENT = (Column("val", "best", key) for key in ("top1", "map_pearson", "agreement"))
 _POINT_PX = 7
-"""Half the room of a point."""
+"""Half the size of a point in px."""
 _Point: TypeAlias = tuple[float, float]
-"""Across and up."""
+"""Coordinates (x, y)."""
 
 
 class Scatter(NamedTuple):
-    """The drawing and what its horizontal axis is."""
+    """Scatter plot and the quantity on its horizontal axis."""
 
     svg: str
     over: str
     left_out: tuple[str, ...]
-    """Names of runs without that figure."""
+    """Names of runs without that quantity."""
 
 
 def scatter(groups: Sequence[SeedGroup], looks: Mapping[str, Look]) -> Scatter | None:
-    """A point a run, top-1 over map Pearson; over agreement where fewer than two have maps, None where neither has two.
+    """Plot top-1 over map Pearson, one point per run.
 
-    The runs of a group share a label, and a cross spans a standard deviation to each side of their mean.
+    Agreement replaces map Pearson if fewer than two runs have maps. Returns None if fewer than two have agreement. The
+    runs of a group share a label. A cross spans one standard deviation to each side of their mean.
     """
     runs = [run for group in groups for run in group.runs]
     for over in (_MAPS, _AGREEMENT):

@@ -1,16 +1,16 @@
-"""A network from its input to its logits as one SVG: where its work and its time are."""
+"""Compute and latency per layer, from input to logits, as one SVG."""
 
 from dataclasses import dataclass
 
 from kdedge_export.html.text import escape
-from kdedge_export.inspect.layer_timing import LayerTimes
-from kdedge_export.inspect.structure import Layer, Structure
+from kdedge_export.inspection.layer_timing import LayerTimes
+from kdedge_export.inspection.structure import Layer, Structure
 
 __all__ = ["structure_svg"]
 
 _WIDTH, _HALF, _TOP, _LEFT = 1180, 120, 26, 52
 _LEAST_SHARE = 0.004
-"""Of the time, for a layer without MACs to be drawn."""
+"""Minimum share of the total time for a layer without MACs to be drawn."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class _Bar:
 
 
 def structure_svg(structure: Structure, times: LayerTimes) -> str:
-    """Layers from left to right: multiply-accumulates upwards, milliseconds downwards, bands of equal resolution."""
+    """Draw layers from left to right: MACs upward, milliseconds downward, with bands of equal resolution."""
     total_ms = sum(times.by_layer_ms.values()) or 1.0
     bars = [
         _Bar(layer, layer.macs / 1e6, times.by_layer_ms.get(layer.name, 0.0))

@@ -1,4 +1,4 @@
-"""A drawing of words and pictures, which becomes an SVG or a PNG."""
+"""Drawing primitives for text and images, rendered as SVG or PNG."""
 
 import base64
 import io
@@ -27,50 +27,50 @@ _STYLE = (
 )
 _SHARP = ' style="image-rendering:pixelated"'
 _WITHOUT = str.maketrans({"×": "x", "−": "-", "’": "'", "∕": "/"})
-"""Signs of our own words that Pillow's font lacks; names may need a font of the system, words do not."""
+"""Replacements for characters that Pillow's built-in font lacks. Names may still need a system font."""
 
 
 @dataclass(frozen=True)
 class Words:
-    """One line."""
+    """One line of text."""
 
     x: int
     y: int
-    """Of the line that letters stand on."""
+    """Vertical position of the text baseline."""
     text: str
     style: Style = "plain"
     after: str = ""
-    """What follows in the style of a note."""
+    """Text that follows in the style of a note."""
     hint: str = ""
-    """Shown where a pointer rests on it."""
+    """Tooltip text."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A square."""
+    """Square image."""
 
     x: int
     y: int
     side: int
     pixels: Pixels
-    """uint8 RGB `[h, w, 3]`."""
+    """Image pixels, uint8 RGB `[h, w, 3]`."""
 
 
 @dataclass(frozen=True)
 class Cells:
-    """A square plate with cells that have sharp edges."""
+    """Square raster drawn with sharp pixel edges."""
 
     x: int
     y: int
     side: int
     cells: Pixels
-    """uint8 RGBA `[h, w, 4]`."""
+    """Raster pixels, uint8 RGBA `[h, w, 4]`."""
     hint: str = ""
 
 
 @dataclass(frozen=True)
 class Arrow:
-    """To the right."""
+    """Arrow that points to the right."""
 
     x: int
     y: int
@@ -82,19 +82,19 @@ Item: TypeAlias = Words | Picture | Cells | Arrow
 
 @dataclass(frozen=True)
 class Drawing:
-    """What is drawn, in the order in which it is drawn."""
+    """Figure of items, in drawing order."""
 
     width: int
     height: int
     label: str
-    """What a reader of screens says of it."""
+    """Accessible label for screen readers."""
     items: tuple[Item, ...]
 
     def svg(self, *, standalone: bool) -> str:
-        """As an SVG with its pictures inside, in the colours of the page around it.
+        """Render as SVG with embedded images, in the colors of the surrounding page.
 
         Args:
-            standalone: add a margin and a ground of its own, for a file that is opened by itself.
+            standalone: Add a margin and a background, for a file that is opened separately.
         """
         width, height = self.width + 2 * _MARGIN, self.height + 2 * _MARGIN
         ground = f'<rect x="-{_MARGIN}" y="-{_MARGIN}" width="{width}" height="{height}" fill="{_GROUND}"/>'
@@ -106,7 +106,7 @@ class Drawing:
         )
 
     def png(self) -> bytes:
-        """As a PNG of two pixels a unit, on a light ground."""
+        """Render as PNG at two pixels per unit, on a light background."""
         size = tuple(_SCALE * (side + 2 * _MARGIN) for side in (self.width, self.height))
         canvas = Image.new("RGB", (size[0], size[1]), _GROUND)
         for item in self.items:
@@ -166,6 +166,6 @@ def _paint(canvas: Image.Image, item: Item) -> None:
 
 
 def _set(text: str, style: Style) -> tuple[str, Font]:
-    """Text without the signs that Pillow's own font lacks, and a font that has what is left of it."""
+    """Replace characters missing from Pillow's font, and return the text with a font that covers the rest."""
     plain = text.translate(_WITHOUT)
     return plain, font(typeface_of(plain), _SCALE * _SIZES[style])

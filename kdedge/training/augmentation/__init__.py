@@ -1,8 +1,8 @@
-"""Batched augmentation on the device that holds the images.
+"""Batched image augmentation on the training device.
 
-Drawing and doing are apart. What is random is drawn from a generator as tensors with one row an image; `transform` and
-`blend` are pure functions of images and rows, which can be compiled (a compiled function takes no generator).
-Nothing waits for the device or has a shape that depends on data, so all of it can be captured in a CUDA graph.
+Random numbers are drawn from a generator as tensors with one row per image. `transform` and `blend` are pure functions
+of images and these rows, so they can be compiled (compiled functions take no generator). There are no device
+synchronizations or data-dependent shapes, so all of it can be captured in a CUDA graph.
 """
 
 from kdedge.config.augmentation_settings import Augmentation

@@ -1,4 +1,4 @@
-"""Which augmentation of the pictures an epoch shows."""
+"""Schedule of augmentation parameters over epochs."""
 
 import torch
 
@@ -8,9 +8,9 @@ __all__ = ["Views", "seed_of"]
 
 
 class Views:
-    """A fresh view of every picture for each epoch, or the same few in turn.
+    """Fresh augmentation parameters for each epoch, or a fixed number of views in rotation.
 
-    A view depends on its seed and a picture's place in the data only, never on the order of batches.
+    A view depends only on its seed and an image's index in the dataset, never on the batch order.
     """
 
     def __init__(
@@ -23,32 +23,32 @@ class Views:
         seed: int,
         kept: int,
     ) -> None:
-        """Describe the views.
+        """Initialize the schedule.
 
         Args:
-            augmentation: how pictures are changed.
-            count: number of pictures.
-            side: their height and width in px.
-            device: where they are augmented.
-            seed: the run's.
-            kept: how many views every run shares, whatever its seed; 0 for fresh ones.
+            augmentation: Augmentation settings.
+            count: Number of images.
+            side: Image height and width in px.
+            device: Device for augmentation.
+            seed: Seed of the run.
+            kept: Number of fixed views shared by all runs, independent of the seed; 0 for fresh parameters.
         """
         self._augmentation = augmentation
         self._count, self._side, self._device = count, side, device
         self._seed, self._kept = seed, kept
 
     def number(self, epoch: int) -> int:
-        """Which of the kept views an epoch shows."""
+        """Return the index of the fixed view used in an epoch."""
         return epoch % self._kept
 
     def draw(self, epoch: int) -> View:
-        """The view of all pictures that an epoch shows."""
+        """Draw the augmentation parameters of all images for an epoch."""
         seed = seed_of(0, self.number(epoch), 2) if self._kept else seed_of(self._seed, epoch, 2)
-        # On the CPU: cards of other kinds draw other numbers from the same seed.
+        # Drawn on the CPU: GPU models draw different numbers from the same seed.
         generator = torch.Generator().manual_seed(seed)
         return draw_view(self._augmentation, self._count, *self._side, generator).to(self._device)
 
 
 def seed_of(seed: int, epoch: int, use: int) -> int:
-    """A seed of its own for each epoch and each use of random numbers (0 to 3)."""
+    """Derive a distinct seed for each epoch and each use of random numbers (0 to 3)."""
     return (seed * 1_000_003 + epoch) * 4 + use

@@ -1,4 +1,4 @@
-"""Where a pixel comes from: shifts, mirroring, and the geometric part of RandAugment."""
+"""Geometric augmentation: shift, horizontal flip, and the geometric part of RandAugment."""
 
 import math
 
@@ -10,24 +10,24 @@ __all__ = ["draw_warps", "move", "move_and_warp"]
 
 _ROTATION_RAD = math.radians(30)
 _SHEAR = 0.3
-_ZOOM = 1.3  # moves an edge about as far as the largest shear does
+_ZOOM = 1.3  # moves an edge about as far as the largest shear
 
 
 def draw_warps(strength: float, count: int, generator: torch.Generator) -> Tensor:
-    """One of rotation, shear along x, shear along y, and zoom for every image, each as likely.
+    """Draw one of rotation, x shear, y shear and zoom for every image, with equal probability.
 
-    One operation an image, of uniformly drawn strength and sign, follows TrivialAugment (Müller and Hutter, ICCV
-    2021), which does as well as RandAugment's compositions (Cubuk et al., 2020). The ranges at strength 1 are
-    RandAugment's, but for zoom, which it lacks: uniform in the logarithm of its factor.
+    One operation per image with uniform magnitude and sign follows TrivialAugment (Müller and Hutter, ICCV 2021). It
+    performs as well as the compositions of RandAugment (Cubuk et al., 2020). The ranges at strength 1 are those of
+    RandAugment. It has no zoom; the zoom factor here is log-uniform.
 
     Args:
-        strength: 0 to 1; at 1 rotation reaches 30°, shear 0.3, and zoom a factor of 1.3 either way.
-        count: images.
-        generator: its device is that of the result.
+        strength: Strength from 0 to 1. At 1 the limits are 30° rotation, 0.3 shear, and a zoom of 1.3 in or out.
+        count: Number of images.
+        generator: Random generator; its device is the device of the result.
 
     Returns:
-        float32 `[count, 2, 2]`: matrices that take an offset `(x, y)` from the centre of the result, in px, to
-        the offset from the centre of the image where its pixel is found.
+        Matrices float32 `[count, 2, 2]`. They map an offset `(x, y)` in px from the output center to the offset from
+        the input center.
     """
     device = generator.device
     amount = strength * (2 * torch.rand(count, generator=generator, device=device) - 1)
@@ -41,41 +41,42 @@ def draw_warps(strength: float, count: int, generator: torch.Generator) -> Tenso
 
 
 def move(images: Tensor, shift: Tensor, mirrored: Tensor) -> Tensor:
-    """Mirror left and right where asked, then shift, in one gather: nothing is interpolated, values stay as they are.
+    """Flip horizontally where requested, then shift, in one gather without interpolation.
 
     Args:
         images: uint8 `[n, H, W, 3]`.
-        shift: int64 `[n, 2]`: px down and px right of the window on the mirrored-padded image, less than H and W.
-        mirrored: bool `[n]`.
+        shift: int64 `[n, 2]`, offset of the window in px down and right on the reflection-padded image; less than H and
+            W.
+        mirrored: bool `[n]`, True to flip.
     """
     count, height, width = images.shape[:3]
     rows = _reflect(torch.arange(height, device=images.device) + shift[:, :1], height)
     columns = _reflect(torch.arange(width, device=images.device) + shift[:, 1:], width)
     columns = torch.where(mirrored[:, None], width - 1 - columns, columns)
     rows = rows + height * torch.arange(count, device=images.device)[:, None]
-    # As one index over all pixels, a third of the time that three broadcast indices take on a CPU.
+    # One index over all pixels takes a third of the time of three broadcast indices on a CPU.
     pixels = rows[:, :, None] * width + columns[:, None, :]
     return images.reshape(-1, 3).index_select(0, pixels.flatten()).view_as(images)
 
 
 def move_and_warp(images: Tensor, shift: Tensor, mirrored: Tensor, warps: Tensor) -> Tensor:
-    """Warp, mirror and shift in one bilinear sampling, with mirrored edges; float32 inside.
+    """Warp, flip and shift in one bilinear sampling in float32, with reflection padding.
 
-    Without a warp (the unit matrix) the result is that of `move`.
+    With the identity warp the result equals that of `move`.
 
     Args:
         images: uint8 `[n, H, W, 3]`.
-        shift: as in `move`.
-        mirrored: as in `move`.
+        shift: As in `move`.
+        mirrored: As in `move`.
         warps: float32 `[n, 2, 2]`, see `draw_warps`.
     """
     height, width = images.shape[1:3]
-    # The grid's unit is half the way between the centres of opposite edge pixels, where the mirrors stand as in `move`.
+    # The grid unit is half the distance between the centers of opposite edge pixels, the axes of reflection in `move`.
     half_height, half_width = (height - 1) / 2, (width - 1) / 2
     y = torch.arange(height, device=images.device) - half_height + shift[:, :1]
     x = torch.arange(width, device=images.device) - half_width + shift[:, 1:]
     x = torch.where(mirrored[:, None], -x, x)
-    # Not F.affine_grid: its matrix product would lose sub-pixel positions to TF32 or autocast.
+    # Not F.affine_grid: its matrix product would lose subpixel positions to TF32 or autocast.
     to_grid = torch.stack((warps[:, 0] / max(half_width, 0.5), warps[:, 1] / max(half_height, 0.5)), dim=1)
     along_x, along_y = to_grid[:, None, None].unbind(-1)
     grid = x[:, None, :, None] * along_x + y[:, :, None, None] * along_y

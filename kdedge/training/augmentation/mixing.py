@@ -1,4 +1,4 @@
-"""Mixing pairs of images and their targets: mixup (Zhang et al., ICLR 2018) and cutmix (Yun et al., ICCV 2019)."""
+"""mixup (Zhang et al., ICLR 2018) and CutMix (Yun et al., ICCV 2019) for image pairs and their targets."""
 
 from typing import NamedTuple
 
@@ -12,23 +12,23 @@ __all__ = ["Mixing", "blend", "draw_mixing"]
 
 
 class Mixing(NamedTuple):
-    """How much of its partner each image takes on, and where; a row an image."""
+    """Mixing parameters, one row per image."""
 
     boxes: Tensor
-    """int64 `[n, 4]`: top, left, bottom, right in px, the last two exclusive; the whole image for mixup."""
+    """Boxes int64 `[n, 4]`: top, left, bottom, right in px, bottom and right exclusive; the whole image for mixup."""
     weight: Tensor
-    """float32 `[n]` in [0, 1]: the partner's, inside the box; 1 for cutmix."""
+    """Weight of the partner inside the box, float32 `[n]` in [0, 1]; 1 for CutMix."""
 
 
 def draw_mixing(augmentation: Augmentation, count: int, height: int, width: int, generator: torch.Generator) -> Mixing:
-    """Draw a weight or a box for every image; where mixup and cutmix are both asked for, either is as likely.
+    """Draw a weight or a box for every image; with both mixup and CutMix enabled, each has probability 1/2.
 
     Args:
-        augmentation: the settings, with one of them at least.
-        count: images.
-        height: of the images, in px.
-        width: of the images, in px.
-        generator: its device is that of the result.
+        augmentation: Augmentation settings with at least one of them enabled.
+        count: Number of images.
+        height: Image height in px.
+        width: Image width in px.
+        generator: Random generator; its device is the device of the result.
     """
     if not augmentation.cutmix:
         return _draw_mixup(augmentation.mixup, count, height, width, generator)
@@ -43,19 +43,19 @@ def draw_mixing(augmentation: Augmentation, count: int, height: int, width: int,
 
 
 def blend(images: Tensor, targets: Tensor, mixing: Mixing) -> tuple[Tensor, Tensor]:
-    """Mix every image but the first with the one before it, which is as it was.
+    """Mix every image except the first with its predecessor in the unmixed batch.
 
-    Batches are in random order, so neighbours are random pairs. A whole batch is mixed with its last image in front; a
-    process that has a part of it needs one image more than its own, and nothing of what the others mix.
+    Batches are in random order, so neighbors are random pairs. A whole batch is mixed with its last image in front. A
+    process that holds a part of the batch needs one extra image, and no mixed image of other processes.
 
     Args:
-        images: uint8 RGB `[1 + n, H, W, 3]`; left as they are.
-        targets: float32 `[1 + n, K]`, distributions over the classes.
-        mixing: drawn for n images of this height and width, on their device.
+        images: uint8 RGB `[1 + n, H, W, 3]`, not modified.
+        targets: Class distributions, float32 `[1 + n, K]`.
+        mixing: Parameters drawn for n images of this height and width, on their device.
 
     Returns:
-        Images uint8 `[n, H, W, 3]`, rounded where mixup blends and copied where cutmix pastes; and targets `[n, K]`, in
-        which the partner's share is its box's share of the image's pixels, times its weight there.
+        Images uint8 `[n, H, W, 3]`, rounded for mixup and copied for CutMix, and targets `[n, K]`. The partner's target
+        weight is its fraction of the image area, times its weight there.
     """
     height, width = images.shape[1:3]
     partners, own = images[:-1], images[1:]
@@ -73,7 +73,7 @@ def _draw_mixup(alpha: float, count: int, height: int, width: int, generator: to
 
 
 def _draw_cutmix(alpha: float, count: int, height: int, width: int, generator: torch.Generator) -> Mixing:
-    """Boxes with the images' aspect ratio and a centre anywhere in them, cut off where they reach beyond."""
+    """Draw boxes with the aspect ratio of the image and a uniform center, clipped to the image."""
     device = generator.device
     share_of_side = _draw_beta(alpha, count, generator).sqrt()
 
@@ -87,6 +87,6 @@ def _draw_cutmix(alpha: float, count: int, height: int, width: int, generator: t
 
 
 def _draw_beta(alpha: float, count: int, generator: torch.Generator) -> Tensor:
-    """float32 `[count]` of Beta(alpha, alpha), as `torch.distributions.Beta` draws it, which takes no generator."""
+    """Draw from Beta(alpha, alpha), float32 `[count]`, like `torch.distributions.Beta`, which takes no generator."""
     both = torch.full((count, 2), alpha, dtype=torch.float32, device=generator.device)
     return torch._sample_dirichlet(both, generator)[:, 0]

@@ -1,4 +1,4 @@
-"""Seeded views: what happens to each image of an epoch, drawn at once, and doing it to a batch."""
+"""Augmentation parameters for all images of an epoch, drawn from a seed, and their application to a batch."""
 
 from typing import NamedTuple
 
@@ -13,25 +13,25 @@ __all__ = ["View", "draw_view", "transform"]
 
 
 class View(NamedTuple):
-    """One transformation an image, a row each; parts that the settings leave out are None."""
+    """Augmentation parameters, one row per image; parts that are disabled are None."""
 
     shift: Tensor
-    """int64 `[n, 2]`: px down and px right of the window on the mirrored-padded image."""
+    """Offset of the window on the reflection-padded image, int64 `[n, 2]`, in px down and right."""
     mirrored: Tensor
-    """bool `[n]`: left and right change places, before the shift."""
+    """Horizontal flip before the shift, bool `[n]`."""
     warps: Tensor | None
-    """float32 `[n, 2, 2]`, see `kdedge.training.augmentation.geometry.draw_warps`."""
+    """Warp matrices float32 `[n, 2, 2]`, see `kdedge.training.augmentation.geometry.draw_warps`."""
     boxes: Tensor | None
-    """int64 `[n, 4]`: top, left, bottom, right of what is erased, in px, the last two exclusive; empty for nothing."""
+    """Erased boxes, int64 `[n, 4]`: top, left, bottom, right in px, bottom and right exclusive; empty for none."""
     noise_keys: Tensor | None
-    """int16 `[n]`: what the erased boxes' noise is made from."""
+    """Hash keys of the noise in erased boxes, int16 `[n]`."""
 
     def to(self, device: torch.device) -> "View":
-        """The same view in the memory of a device."""
+        """Copy the parameters to a device."""
         return View(*(None if part is None else part.to(device) for part in self))  # type: ignore[arg-type]
 
     def take(self, index: Tensor) -> "View":
-        """The rows of a batch; `index` is int64 `[n]` on the view's device."""
+        """Select the rows of a batch; `index` is int64 `[n]` on the same device."""
         return View(self.shift[index], self.mirrored[index], *(_rows(part, index) for part in self[2:]))
 
 
@@ -40,17 +40,18 @@ def _rows(part: Tensor | None, index: Tensor) -> Tensor | None:
 
 
 def draw_view(augmentation: Augmentation, count: int, height: int, width: int, generator: torch.Generator) -> View:
-    """Draw the transformation of every image of a data set.
+    """Draw the augmentation parameters of every image of a dataset.
 
-    Row i depends on the arguments and i, whatever batches the rows are taken in. So a teacher's answer about an image
-    in a view can be kept and used again.
+    Row i depends only on the arguments and i, not on the batching. A teacher's output for an augmented image can
+    therefore be cached and reused.
 
     Args:
-        augmentation: the settings.
-        count: images.
-        height: of the images, in px.
-        width: of the images, in px.
-        generator: its device is that of the view; devices draw different numbers from the same seed.
+        augmentation: Augmentation settings.
+        count: Number of images.
+        height: Image height in px.
+        width: Image width in px.
+        generator: Random generator; its device is the device of the result. Devices draw different numbers from the
+            same seed.
     """
     device = generator.device
     down, right = (round(augmentation.shift * side) for side in (height, width))
@@ -67,16 +68,16 @@ def draw_view(augmentation: Augmentation, count: int, height: int, width: int, g
 
 
 def transform(images: Tensor, view: View) -> Tensor:
-    """Show each image as its row of the view says: geometry, mirroring and shift, then erasing.
+    """Augment each image with its row of parameters: geometry, flip and shift, then erasing.
 
     Without geometry pixels are copied, never interpolated.
 
     Args:
-        images: uint8 RGB `[n, H, W, 3]`; left as they are.
-        view: the images' rows, drawn for their height and width, on their device.
+        images: uint8 RGB `[n, H, W, 3]`, not modified.
+        view: Rows for these images, drawn for their height and width, on their device.
 
     Returns:
-        New images of the same shape and type.
+        New images of the same shape and dtype.
     """
     if view.warps is None:
         images = move(images, view.shift, view.mirrored)

@@ -1,1 +1,1 @@
-"""Who teaches, and what is said of each batch: asked anew, or remembered."""
+"""Teacher models and how their targets are obtained: computed online or read from a cache."""

@@ -1,4 +1,4 @@
-"""What the teacher says of a batch: asked anew, or remembered."""
+"""Sources of teacher outputs for a batch: computed online, or read from a cache."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -23,40 +23,40 @@ _BATCH = 256
 
 
 class Guidance(Protocol):
-    """Gives the teacher's answers to the batches of an epoch."""
+    """Source of teacher outputs for the batches of an epoch."""
 
     def begin(self, epoch: int, must_stop: Callable[[], bool]) -> None:
-        """Before the first batch of an epoch, counted from 0.
+        """Prepare an epoch, counted from 0.
 
         Raises:
-            StopRequested: `must_stop` said yes before all was ready.
+            StopRequested: `must_stop` returned True before all outputs were ready.
         """
 
     def answer(self, index: Tensor, images: Tensor) -> Answer | None:
-        """The teacher's answer to augmented pictures, uint8 `[n, H, W, 3]`, at these places int64 `[n]` in the data."""
+        """Return the teacher outputs for augmented images uint8 `[n, H, W, 3]` at dataset indices int64 `[n]`."""
 
 
 class NoTeacher:
-    """Labels only."""
+    """No teacher: training on labels only."""
 
     def begin(self, epoch: int, must_stop: Callable[[], bool]) -> None:
-        """See `Guidance`."""
+        """Do nothing; see `Guidance`."""
 
     def answer(self, index: Tensor, images: Tensor) -> Answer | None:
-        """See `Guidance`."""
+        """Return None; see `Guidance`."""
         return None
 
 
 class AskTeacher:
-    """A forward pass of the teacher for every batch."""
+    """Runs the teacher on every batch."""
 
     def __init__(self, teacher: Teacher, map_classes: int, *, compiled: bool) -> None:
-        """Prepare to ask.
+        """Initialize the teacher's forward function.
 
         Args:
-            teacher: whom to ask.
-            map_classes: of how many classes maps are needed.
-            compiled: see `Compute.compiled`; of no effect for several teachers and for model files.
+            teacher: Teacher.
+            map_classes: Number of classes whose maps are needed.
+            compiled: True to compile; see `Compute.compiled`. No effect for ensembles and model files.
         """
         self._teacher = teacher
         self._map_classes = map_classes
@@ -73,10 +73,10 @@ class AskTeacher:
             self._replayed = Replayed(ask)
 
     def begin(self, epoch: int, must_stop: Callable[[], bool]) -> None:
-        """See `Guidance`."""
+        """Do nothing; see `Guidance`."""
 
     def answer(self, index: Tensor, images: Tensor) -> Answer | None:
-        """See `Guidance`."""
+        """Run the teacher; see `Guidance`."""
         if self._replayed is None:
             return self._teacher(images, self._map_classes)
         logits, *rest = self._replayed(images)
@@ -86,7 +86,7 @@ class AskTeacher:
 
 
 class Remembered:
-    """The teacher is asked once about each view of the pictures; its answers are kept on the disk."""
+    """Runs the teacher once per view of the images and reads its outputs from disk afterwards."""
 
     def __init__(
         self,
@@ -98,16 +98,16 @@ class Remembered:
         group: Group,
         progress: Callable[[int, int], None],
     ) -> None:
-        """Prepare to ask.
+        """Initialize the cached teacher.
 
         Args:
-            teacher: whom to ask.
-            map_classes: of how many classes this run needs the maps.
-            images: the pictures.
-            views: as many as the answers are kept of.
-            cache: where.
-            group: the processes that share the cache; the leader asks.
-            progress: hears (done, total) pictures while the teacher is asked.
+            teacher: Teacher.
+            map_classes: Number of classes whose maps this run needs.
+            images: Training images.
+            views: Schedule with a fixed number of views.
+            cache: Cache of teacher outputs.
+            group: Processes that share the cache; the main process fills it.
+            progress: Called with (done, total) images while the teacher is evaluated.
         """
         self._teacher, self._map_classes = teacher, map_classes
         self._classes_to_keep = classes_to_keep(teacher, map_classes)
@@ -116,7 +116,7 @@ class Remembered:
         self._answer: Answer | None = None
 
     def begin(self, epoch: int, must_stop: Callable[[], bool]) -> None:
-        """Have the answers of the epoch's view at hand; the first time this is a pass of the teacher over the data."""
+        """Load the outputs of the epoch's view; the first time this evaluates the teacher on all images."""
         name = f"view-{self._views.number(epoch)}"
         stopped = False
         if self._cache.read(name) is None and self._group.leads:
@@ -124,7 +124,7 @@ class Remembered:
                 self._cache.write(name, self._ask(epoch, must_stop))
             except StopRequested:
                 stopped = True
-        if self._group.any(stopped, self._images.targets.device):  # the others wait here
+        if self._group.any(stopped, self._images.targets.device):  # the other processes wait here
             raise StopRequested
         answer = self._cache.read(name)
         assert answer is not None
@@ -138,7 +138,7 @@ class Remembered:
             )
 
     def answer(self, index: Tensor, images: Tensor) -> Answer | None:
-        """See `Guidance`."""
+        """Return cached outputs; see `Guidance`."""
         kept = self._answer
         assert kept is not None
         logits = kept.logits[index].float()
@@ -166,7 +166,7 @@ class Remembered:
 
 
 def classes_to_keep(teacher: Teacher, needed: int) -> int:
-    """Of how many classes maps are kept: enough for every method that a later run may try, where that is cheap."""
+    """Return the number of classes whose maps are cached: enough for any loss of later runs, if that is cheap."""
     if teacher.unexplained is not None:
         return 0
     return max(needed, MOST_PROBABLE) if teacher.most_maps is None else teacher.most_maps

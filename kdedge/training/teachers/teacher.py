@@ -1,4 +1,4 @@
-"""Who teaches: a network, several of them, or a model file of any framework."""
+"""Teachers: a PyTorch model, an ensemble, or a model file of any framework."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -19,22 +19,22 @@ __all__ = ["FileTeacher", "NetworkTeacher", "SeveralTeachers", "Teacher"]
 
 
 class Teacher(Protocol):
-    """Answers about pictures, without gradients."""
+    """Model whose outputs are used as targets, without gradients."""
 
     @property
     def unexplained(self) -> str | None:
-        """Why the teacher has no maps, or None."""
+        """Reason why the teacher has no maps, or None."""
 
     @property
     def most_maps(self) -> int | None:
-        """Of how many classes it can give the maps at once; None without a limit."""
+        """Maximum number of classes the teacher can explain in one call, or None if unlimited."""
 
     def __call__(self, images: Tensor, wanted: int | Tensor = 0) -> Answer:
-        """See `Watched.forward`."""
+        """Run the teacher; see `Watched.forward`."""
 
 
 class NetworkTeacher:
-    """A frozen PyTorch network."""
+    """Frozen PyTorch teacher."""
 
     most_maps = None
 
@@ -44,19 +44,19 @@ class NetworkTeacher:
         self._compute = compute
 
     def __call__(self, images: Tensor, wanted: int | Tensor = 0) -> Answer:
-        """See `Teacher`."""
+        """Run the teacher; see `Teacher`."""
         with torch.no_grad():
             return self.look(images, wanted)
 
     def look(self, images: Tensor, wanted: int | Tensor) -> Answer:
-        """The forward pass, for compilers that take no context of gradients."""
+        """Forward pass without a gradient context, for compilation."""
         with self._compute.autocast():
             answer: Answer = self.watched(images, wanted)
         return answer
 
 
 class FileTeacher:
-    """An `.onnx` file; it gives the map of its top class, if it has one."""
+    """ONNX teacher with a map of its top class, if the file has one."""
 
     most_maps = 1
 
@@ -65,12 +65,12 @@ class FileTeacher:
         self.unexplained = None
         if not model.has_map:
             self.unexplained = (
-                f"{name} has no output saliency_map; kdedge export --from-onnx {name} -o explained.onnx adds one, "
-                "for the term map (--loss ce:0.1,kd:0.9,map:20)."
+                f"{name} has no output saliency_map. To add one: kdedge export --from-onnx {name} -o explained.onnx, "
+                "for the loss term map (--loss ce:0.1,kd:0.9,map:20)."
             )
 
     def __call__(self, images: Tensor, wanted: int | Tensor = 0) -> Answer:
-        """See `Teacher`; `wanted` is 0 or 1."""
+        """Run the teacher; see `Teacher`. `wanted` is 0 or 1."""
         logits, maps = self._model(images)
         if wanted == 0 or maps is None:
             return Answer(logits)
@@ -78,22 +78,20 @@ class FileTeacher:
 
 
 class SeveralTeachers:
-    """The mean of the probabilities of several teachers, and of their maps.
+    """Ensemble of teachers with the mean of their probabilities and maps.
 
-    Each map is divided by its L2 norm before, since networks differ in the size of their activations.
+    Each map is first divided by its L2 norm, since models differ in activation magnitude.
     """
 
     def __init__(self, teachers: Sequence[Teacher]) -> None:
         self._teachers = teachers
         self.unexplained = next((teacher.unexplained for teacher in teachers if teacher.unexplained), None)
         if self.unexplained is None and any(teacher.most_maps is not None for teacher in teachers):
-            self.unexplained = (
-                "Among several teachers an .onnx file cannot give the maps of the classes that all chose."
-            )
+            self.unexplained = "An .onnx file in an ensemble cannot compute maps of the classes chosen by the ensemble."
         self.most_maps = None
 
     def __call__(self, images: Tensor, wanted: int | Tensor = 0) -> Answer:
-        """See `Teacher`."""
+        """Run all teachers; see `Teacher`."""
         if isinstance(wanted, int):
             logits = _mean_of_probabilities([teacher(images).logits for teacher in self._teachers])
             if wanted == 0 or self.unexplained is not None:
@@ -111,6 +109,6 @@ class SeveralTeachers:
 
 
 def _mean_of_probabilities(logits: Sequence[Tensor]) -> Tensor:
-    """Logits `[N, K]` whose softmax is the mean of the softmaxes."""
+    """Return logits `[N, K]` whose softmax is the mean of the softmaxes."""
     together = torch.stack([F.log_softmax(one, dim=1) for one in logits])
     return together.logsumexp(dim=0) - torch.log(torch.tensor(float(len(logits)), device=together.device))

@@ -1,13 +1,13 @@
-"""The teacher's answers on the disk: a second seed, method or ablation costs no forward pass of the teacher.
+"""Disk cache of teacher outputs; further seeds, losses or ablations need no forward pass of the teacher.
 
 ```
-FOLDER/KEY/key.json             what the answers depend on
-FOLDER/KEY/view-3.safetensors   of the fourth view of every training picture: logits, classes, maps
-FOLDER/KEY/val.safetensors      of the validation pictures
+FOLDER/KEY/key.json             everything the outputs depend on
+FOLDER/KEY/view-3.safetensors   fourth view of every training image: logits, classes, maps
+FOLDER/KEY/val.safetensors      validation images
 ```
 
-A view is one fixed augmentation of every picture, so that answers to it can be kept. Files appear whole or not at all:
-a run that is killed leaves complete views only.
+A view is one fixed augmentation of every image. Files are written atomically: a run that is killed leaves only complete
+views.
 """
 
 import hashlib
@@ -29,21 +29,21 @@ __all__ = ["AnswerCache", "compact"]
 
 
 class AnswerCache:
-    """A teacher's compact answers to several sets of pictures.
+    """Cached teacher outputs in half precision for several sets of images.
 
-    Maps are divided by their largest magnitude, since raw ones can be too small for half precision, and every term that
-    compares maps is blind to their scale.
+    Maps are divided by their largest magnitude, since raw ones can be too small for half precision. All terms that
+    compare maps are scale-invariant.
     """
 
     def __init__(self, folder: Path, key: dict[str, Any]) -> None:
-        """Open, or start, the answers that belong to a key.
+        """Open or create the cache entry of a key.
 
         Args:
-            folder: where the answers of all keys are.
-            key: everything that the answers depend on (teacher, data, augmentation) as JSON values.
+            folder: Folder of all cache entries.
+            key: Everything that the outputs depend on (teacher, data, augmentation) as JSON values.
 
         Raises:
-            UsageError: what is in the key's place belongs to another one.
+            UsageError: The entry belongs to another key.
         """
         text = json.dumps(key, indent=2, sort_keys=True) + "\n"
         self.folder = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -52,15 +52,15 @@ class AnswerCache:
             write_whole(described, text)
         elif described.read_text(encoding="utf-8") != text:
             raise UsageError(
-                f"The answers in {self.folder} are those of another teacher, to other pictures or with another "
-                "augmentation. Remove that folder; they are computed again."
+                f"The teacher outputs in {self.folder} belong to another teacher, other images or another "
+                "augmentation. Remove that folder; they will be recomputed."
             )
 
     def read(self, name: str) -> Answer | None:
-        """The answers to a set of pictures, memory-mapped and float16, or None where they were not written yet.
+        """Return the outputs for a set of images, memory-mapped and float16, or None if they are not cached.
 
         Raises:
-            UsageError: the file is damaged.
+            UsageError: The file is damaged.
         """
         path = self._path(name)
         if not path.is_file():
@@ -69,40 +69,40 @@ class AnswerCache:
             with safe_open(path, "pt") as file:
                 tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
-            raise UsageError(f"Cannot read the teacher's answers in {path}: {error}. Remove the file.") from error
+            raise UsageError(f"Cannot read the teacher outputs in {path}: {error}. Remove the file.") from error
         return Answer(tensors["logits"], tensors.get("classes"), tensors.get("maps"))
 
     def require_room(self, sample: Answer, count: int) -> None:
-        """Refuse to begin what the disk cannot hold.
+        """Raise if the disk cannot hold the outputs.
 
         Args:
-            sample: compact answers to some of the pictures.
-            count: how many pictures there are.
+            sample: Half-precision outputs for some of the images.
+            count: Total number of images.
 
         Raises:
-            KdedgeError: there is not enough room.
+            KdedgeError: There is not enough free space.
         """
         taken = sum(part.numel() * part.element_size() for part in _parts(sample).values())
         needed, free = taken * count // len(sample.logits), shutil.disk_usage(self.folder).free
         if needed > free:
             raise KdedgeError(
-                f"The teacher's answers to {count:,} pictures take {needed / 1e6:,.1f} MB, but the disk of "
-                f"{self.folder} has {free / 1e6:,.1f} MB left. Make room and go on with --resume, or do without "
+                f"The teacher outputs for {count:,} images need {needed / 1e6:,.1f} MB, but the disk of "
+                f"{self.folder} has {free / 1e6:,.1f} MB free. Free some space and continue with --resume, or remove "
                 "--cache-teacher."
             )
 
     def write(self, name: str, answer: Answer) -> None:
-        """Keep compact answers to a set of pictures.
+        """Write half-precision outputs for a set of images.
 
         Raises:
-            KdedgeError: the disk is full, or the file cannot be written.
+            KdedgeError: The disk is full, or the file cannot be written.
         """
         try:
             with staged(self._path(name)) as temporary:
                 save_file({part: tensor.cpu().contiguous() for part, tensor in _parts(answer).items()}, temporary)
         except (OSError, SafetensorError) as error:
             raise KdedgeError(
-                f"Cannot write {self._path(name)}: {error}. Make room, and go on with --resume."
+                f"Cannot write {self._path(name)}: {error}. Free some space, and continue with --resume."
             ) from error
 
     def _path(self, name: str) -> Path:
@@ -110,7 +110,7 @@ class AnswerCache:
 
 
 def compact(answer: Answer) -> Answer:
-    """Logits and maps in half precision, maps divided by their largest magnitude, on the CPU."""
+    """Convert outputs to half precision on the CPU, with maps divided by their largest magnitude."""
     if answer.maps is None or answer.classes is None:
         return Answer(answer.logits.half().cpu())
     largest = answer.maps.abs().amax(dim=(2, 3), keepdim=True)

@@ -1,4 +1,4 @@
-"""The teachers that a user names: checked against the data, and found again when a run goes on."""
+"""Teachers named by the user: loaded, checked against the data, and reloaded on resume."""
 
 import shlex
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def load_teachers(request: Request, data: Collection) -> list[LoadedTeacher]:
     """Load the teachers of a request.
 
     Raises:
-        UsageError: there is no such teacher, it is untrained, or it knows other classes than the data has.
+        UsageError: A teacher does not exist, is untrained, or has other classes than the data.
     """
     weights = list(request.teacher_weights)
     teachers = []
@@ -35,11 +35,11 @@ def load_teachers(request: Request, data: Collection) -> list[LoadedTeacher]:
             teachers.append(load_teacher(source, weights.pop(0)))
         else:
             name = network_name(source)
-            raise UsageError(f"The teacher {name} has random weights. Give it trained ones: --teacher-weights FILE.")
+            raise UsageError(f"The teacher {name} has random weights. Give trained ones: --teacher-weights FILE.")
     if weights:
         raise UsageError(
             f"There is no teacher for the weights {', '.join(weights)}: run folders and .onnx files have their own. "
-            "Expected one --teacher-weights for each --teacher that is the name of a network."
+            "Expected one --teacher-weights for each --teacher given by model name."
         )
     for teacher in teachers:
         _require_same_classes(teacher, data)
@@ -47,26 +47,26 @@ def load_teachers(request: Request, data: Collection) -> list[LoadedTeacher]:
 
 
 def reload_teachers(record: dict[str, Any] | None, run: Path) -> list[LoadedTeacher]:
-    """The teachers of a run that goes on, from its record.
+    """Reload the teachers of a resumed run from its record.
 
     Raises:
-        UsageError: one of them is not there any more, or has changed.
+        UsageError: A teacher no longer exists, or has changed.
     """
     teachers = []
     for member in () if record is None else record.get("members", [record]):
         teacher = load_teacher(member["source"], member["weights"])
-        # Not its name: of published weights that were not known by their hash yet, it tells more today.
+        # Names are not compared: weights unknown by hash when recorded may have a more specific name now.
         if any(teacher.record.get(what) != member.get(what) for what in ("weights_sha256", "code_sha256")):
             raise UsageError(
-                f"The teacher {member['source']} has changed since {run} was started, so it cannot continue "
-                "exactly. Start another run with another --out."
+                f"The teacher {member['source']} has changed since {run} was started, so the run cannot be resumed "
+                "exactly. Start a new run with another --out."
             )
         teachers.append(teacher)
     return teachers
 
 
 def teacher_record(teachers: Sequence[LoadedTeacher]) -> dict[str, Any] | None:
-    """What `run.json` keeps of the teachers; None without any."""
+    """Return the entry of the teachers in `run.json`, or None without teachers."""
     if len(teachers) == 1:
         return dict(teachers[0].record)
     if not teachers:
@@ -77,7 +77,7 @@ def teacher_record(teachers: Sequence[LoadedTeacher]) -> dict[str, Any] | None:
 
 
 def as_teacher(teachers: Sequence[LoadedTeacher], compute: Compute) -> Teacher | None:
-    """One teacher that speaks for all, on the device; None without any."""
+    """Combine the teachers into one on the device, or return None without teachers."""
     ready: list[Teacher] = []
     for teacher in teachers:
         if isinstance(teacher.model, TrainedModel):
@@ -90,18 +90,18 @@ def as_teacher(teachers: Sequence[LoadedTeacher], compute: Compute) -> Teacher |
 
 
 def heritage(teachers: Sequence[LoadedTeacher]) -> TrainedModel:
-    """The model whose weights a student can inherit: that of the first teacher.
+    """Return the model that a student can inherit weights from: that of the first teacher.
 
     Raises:
-        UsageError: there is no teacher, or it is a model file.
+        UsageError: There is no teacher, or it is a model file.
     """
     if not teachers or not isinstance(teachers[0].model, TrainedModel):
-        raise UsageError("--init teacher needs a first teacher that is a PyTorch network: a run folder, or a name.")
+        raise UsageError("--init teacher needs a first teacher that is a PyTorch model: a run folder, or a model name.")
     return teachers[0].model
 
 
 def _trained_on(teacher: LoadedTeacher, data: Collection) -> str:
-    """How to get one, starting from the weights at hand where they are a network's."""
+    """Return the command that trains such a teacher, from the given weights if possible."""
     name, weights = teacher.record["source"], teacher.record["weights"]
     command = shlex.join(["kdedge", "train", data.source, "--model"])
     return f": {command} " + ("MODEL" if weights is None else shlex.join([str(name), "--weights", weights]))
@@ -110,12 +110,12 @@ def _trained_on(teacher: LoadedTeacher, data: Collection) -> str:
 def _require_same_classes(teacher: LoadedTeacher, data: Collection) -> None:
     if teacher.classes != len(data.labels):
         raise UsageError(
-            f"The teacher {teacher.record['source']} knows {teacher.classes} classes, but {data.source} has "
+            f"The teacher {teacher.record['source']} has {teacher.classes} classes, but {data.source} has "
             f"{len(data.labels)}. Expected a teacher trained on these classes{_trained_on(teacher, data)}."
         )
     if teacher.labels is not None and teacher.labels != data.labels:
         odd = sorted(set(teacher.labels) ^ set(data.labels))
-        difference = f"{', '.join(odd[:6])} are not in both" if odd else "they are in another order"
+        difference = f"{', '.join(odd[:6])} are not in both" if odd else "their order differs"
         raise UsageError(
             f"The teacher {teacher.record['source']} was trained on other classes than those in {data.source} "
             f"({difference}). Expected a teacher trained on these classes."

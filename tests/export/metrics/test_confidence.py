@@ -22,9 +22,9 @@ from kdedge_export.metrics.confidence import (
     unseen_share,
 )
 from kdedge_export.metrics.faithfulness import FAITH_IMAGES, _summed_up
-from kdedge_export.validate import Gates
-from kdedge_export.validate.fidelity_checks import check_comparison
-from kdedge_export.validate.gates import check_faithfulness
+from kdedge_export.validation import Gates
+from kdedge_export.validation.fidelity_checks import check_comparison
+from kdedge_export.validation.gates import check_faithfulness
 
 SCORES = np.random.default_rng(0).gamma(2.0, 1.0, 300)
 

@@ -25,8 +25,8 @@ from kdedge_export.metrics.sanity import _alike, _head_weight, sanity
 from kdedge_export.metrics.torch_predictions import predict
 from kdedge_export.saliency.explained_model import ExplainedModel, Look
 from kdedge_export.torch_export import Deployed, deploy
-from kdedge_export.validate import Gates
-from kdedge_export.validate.gates import check_sanity
+from kdedge_export.validation import Gates
+from kdedge_export.validation.gates import check_sanity
 from kdedge_runtime import Model
 
 IMAGES = toy_pictures(24)

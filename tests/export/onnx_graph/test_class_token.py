@@ -14,7 +14,7 @@ from small_nets import CLASSES, SIDE, hires_cam, inputs, relative_error
 from torch import Tensor, nn
 
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.inspect.layer_attribution import decide
+from kdedge_export.inspection.layer_attribution import decide
 from kdedge_export.onnx_graph.graph_index import shapes_of
 from kdedge_export.onnx_import import ExplainedFile, PixelInput, explain_file
 from kdedge_runtime import Model

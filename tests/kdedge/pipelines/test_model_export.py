@@ -30,8 +30,8 @@ from kdedge.pipelines.model_export import export_model
 from kdedge.reports.tradeoff import picture_path, tradeoff_table, write_picture
 from kdedge_export.errors import HeadNotSupported
 from kdedge_export.metrics.agreement import map_pearson
-from kdedge_export.quantize import Goal, Quantized, Tradeoff, TradeoffPoint
-from kdedge_export.quantize.fidelity import Fidelity
+from kdedge_export.quantization import Goal, Quantized, Tradeoff, TradeoffPoint
+from kdedge_export.quantization.fidelity import Fidelity
 from kdedge_export.torch_export import Deployed, ExportedGraph, deploy, export_graph
 from kdedge_runtime import Model
 from kdedge_runtime.devices import load_profile

@@ -31,7 +31,7 @@ from kdedge.pipelines.model_validation import Validation, validate_model
 from kdedge.training.compute_device import Compute
 from kdedge_export.metrics.torch_predictions import predict
 from kdedge_export.torch_export import deploy, export_graph, save_model
-from kdedge_export.validate import Check
+from kdedge_export.validation import Check
 from kdedge_runtime import Model
 from kdedge_runtime.devices import Budgets, load_profile
 from kdedge_runtime.errors import DataError, UsageError, ValidationFailed

@@ -1,5 +1,0 @@
-"""Validation report as one self-contained HTML page."""
-
-from kdedge_export.validate.page.report_page import render_page, write_page
-
-__all__ = ["render_page", "write_page"]
