@@ -285,7 +285,7 @@ def append_row(path: Path, row: Row) -> None:
 def table(rows: dict[str, Row], names: list[str]) -> str:
     """The rows in Markdown, in the order of the names."""
     lines = [
-        "| model | M parameters | px | cells | target layer | head | how | logits error | map error | cost |",
+        "| model | M parameters | px | map | target layer | head | how | logits error | map error | cost |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in names:

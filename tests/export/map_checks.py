@@ -1,4 +1,4 @@
-"""The check of a graph's maps against PyTorch's, and graphs that were changed."""
+"""Comparison of a graph's maps with PyTorch's, and modified graphs."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -42,12 +42,11 @@ def add_saliency(
 ) -> Saliency:
     """Add `class_index` (int64 `[1]`, -1 for the top-1 class), `explained_class` (int64 `[N]`) and `saliency_map`.
 
-    The map is raw float32 `[N, h, w]`; see `kdedge_export.onnx_import.graph_methods` for the methods. `reciprocam` is
-    each
-    position's own contribution to the logit: the tail runs on the features of one position at a time (Byun and Lee,
-    CVPR workshops 2024, eq. 1). The logit without any features is subtracted, so that the sign is meaningful. For
-    pooling and one dense layer it equals Grad-CAM. Tokens without a spatial position, such as a class token, are kept
-    in every run (Byun and Lee, 2023, arXiv:2310.02588).
+    The map is raw float32 `[N, h, w]`; see `kdedge_export.onnx_import.graph_methods` for the methods. ReciproCAM runs
+    the tail on the features of one position at a time (Byun and Lee, CVPR workshops 2024, eq. 1). The logit without
+    any features is subtracted, so that the sign is meaningful. For pooling and one dense layer it equals Grad-CAM.
+    Tokens without a spatial position, such as a class token, are kept in every run (Byun and Lee, 2023,
+    arXiv:2310.02588).
 
     Args:
         builder: builder for the nodes.

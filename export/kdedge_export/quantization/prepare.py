@@ -1,7 +1,7 @@
 """Preparation of a graph: replace float operations by ones with integer kernels, before quantization.
 
 onnxruntime has no integer kernel for HardSwish, and for ReduceMean only one that is slower than pooling. Each would
-need a conversion to float and back. The computed functions stay the same (see `pixels` for the exception, the border).
+need a conversion to float and back. The computed functions stay the same, except for the border (see `uint8_stem`).
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Rewritten:
 
     @property
     def left_alone(self) -> frozenset[str]:
-        """Names of all nodes excluded from onnxruntime's quantizer; `dense` quantizes the large layers among them."""
+        """Names of nodes excluded from onnxruntime's quantizer; `dense_weights` quantizes large ones among them."""
         return self.head_nodes | self.always_float
 
 

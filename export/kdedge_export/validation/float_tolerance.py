@@ -102,7 +102,7 @@ def spread_of_rounding(module: TorchModel, images: Pixels, classes: Integers) ->
     kl = _TIMES**2 * agreement.kl_divergence(double.logits, single.logits)
     if single.maps is None or double.maps is None:
         return Rounding(logits, kl, np.zeros_like(logits))
-    # A unit that crosses its kink by rounding does not reflect the rounding error elsewhere (see `kinks`).
+    # A unit that crosses its kink by rounding does not reflect the rounding error elsewhere (see `aligned_maps`).
     maps = sides_of_float64(module, images, classes) if has_kinks(module) else single.maps
     return Rounding(logits, kl, _TIMES * agreement.map_error(double.maps, maps))
 

@@ -2,10 +2,11 @@
 
 A value estimated on a sample of images has a confidence interval. Its check passes only if the unfavorable end of the
 interval satisfies the bound. If the estimate satisfies the bound but the end does not, the check is inconclusive (`not
-shown`) and does not pass. At most 1 in 40 models that violate a bound passes its check (see `intervals`). This holds
-for one validation: repeated validation of changed models until one passes raises that rate. Values that must hold
-exactly on every image (export equivalence), or that describe the model (file size), are checked without an interval.
-Checks of predictions and maps against the student are in `kept`.
+shown`) and does not pass. At most 1 in 40 models that violate a bound passes its check (see `metrics.confidence`). This
+holds for one validation: repeated validation of changed models until one passes raises that rate. Values that must
+hold exactly on every image (export equivalence), or that describe the model (file size), are checked without an
+interval.
+Checks of predictions and maps against the student are in `fidelity_checks`.
 """
 
 from collections.abc import Sequence
@@ -60,13 +61,13 @@ class Gates:
     int8_kl: float = 0.1
     """Largest mean KL divergence of the softmax from the student's, in nats, each image capped at 1."""
     int8_logits_distance: float = 0.15
-    """Largest mean distance of the logits from the student's (`metrics.distance`); 0.15 is an error of 35 % of their
+    """Largest mean distance of the logits from the student's (`agreement.distance`); 0.15 is an error of 35 % of their
     norm."""
     int8_map_pearson_mean: float = 0.98
     int8_map_pearson_p5: float = 0.90
     """Minimum 5th percentile of the map correlation, since a good mean may hide a bad tail."""
     int8_map_scale_error: float = 0.1
-    """Largest mean scale error of the maps, in [0, 1] (`metrics.scale_error`)."""
+    """Largest mean scale error of the maps, in [0, 1] (`agreement.scale_error`)."""
     int8_other_map_pearson: float = 0.9
     """Minimum mean correlation of maps of classes other than the top-1 class; a graph that mixes up classes scores far
     lower."""

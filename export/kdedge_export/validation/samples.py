@@ -33,7 +33,7 @@ class Evidence:
     `kdedge_export.metrics.comparison.pair_pearson`). Candidates without a map are missing."""
 
     shifts: Mapping[Role, tuple[float, float]]
-    """Displacement of the maps in map positions (`MapDisplay.shift`); absent where it is unknown."""
+    """Displacement of each model's maps, in map positions (`MapDisplay.shift`); missing if unknown."""
 
     @property
     def explained_class(self) -> Integers:

@@ -1,4 +1,4 @@
-"""The decision of networks that keep their cells as tokens, rows or windows, held against PyTorch."""
+"""Layer attribution of token-based networks, compared with PyTorch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,25 +16,25 @@ from torch import Tensor, nn
 from kdedge_export.inspection.layer_attribution import decide, last_layer
 
 Planes = Callable[[Tensor], Tensor]
-"""From what a layer gives, of one picture, to `[C, h, w]`."""
+"""Function from a layer's output for one image to `[C, h, w]`."""
 TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A layer of which a person would say that it is a stage."""
+    """Expected stage of a network."""
 
     layer: str
     laid_out: Planes
     beside: int = 0
-    """Tokens before those of the patches."""
+    """Number of prefix tokens."""
     attention: int | None = None
-    """The one that reads it."""
+    """Number of the attention that reads it."""
 
 
 @dataclass(frozen=True)
 class Net:
-    """A network and its stages, coarse to fine."""
+    """Network with its expected stages, coarse to fine."""
 
     module: nn.Module
     stages: tuple[Stage, ...]
@@ -49,13 +49,13 @@ def planes(value: Tensor) -> Tensor:
 
 
 def merged(value: Tensor) -> Tensor:
-    """Swin's merged patches: four cells' channels one after the other, first those below each other."""
+    """Rearrange Swin's merged patches: the channels of four positions, column by column."""
     cells = value[0].unflatten(2, (2, 2, -1))  # right, below, channel
     return cells.permute(4, 0, 3, 1, 2).reshape(cells.shape[4], 2 * len(cells), 2 * len(cells))
 
 
 def lively(module: nn.Module) -> nn.Module:
-    """Norms that scale and shift, and a head that is not zero, as training leaves them."""
+    """Set norms with scale and shift, and a nonzero head, as after training."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for layer in module.modules():
@@ -68,7 +68,7 @@ def lively(module: nn.Module) -> nn.Module:
 
 
 def class_token() -> Net:
-    """ViT: behind its last block only the class token counts, so that the last stage is what this block reads."""
+    """Return a ViT; after its last block only the class token counts, so the last stage is the input of this block."""
     net = torchvision.models.VisionTransformer(
         image_size=SIDE, patch_size=4, num_layers=7, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=CLASSES
     )
@@ -79,7 +79,7 @@ def class_token() -> Net:
 
 
 def mean_of_tokens() -> Net:
-    """A mean of all tokens, two of them registers."""
+    """Return a network that averages all tokens, two of them registers."""
     timm = pytest.importorskip("timm")
     net = timm.models.VisionTransformer(
         img_size=SIDE,
@@ -93,12 +93,12 @@ def mean_of_tokens() -> Net:
         reg_tokens=2,
         no_embed_class=True,
     )
-    last = Stage("norm", tokens(8, 2))  # of which the registers are left out
+    last = Stage("norm", tokens(8, 2))  # without the registers
     return Net(net, (last, *(Stage(f"blocks.{at}.norm1", tokens(8, 2), 2, at + 1) for at in (2, 1, 0))))
 
 
 def shifted_windows() -> Net:
-    """Swin: windows of 4 × 4 cells, shifted in every second block, and patches that are merged."""
+    """Return a Swin: windows of 4 × 4 positions, shifted in every second block, and merged patches."""
     net = torchvision.models.SwinTransformer(
         patch_size=[2, 2], embed_dim=8, depths=[2, 2], num_heads=[2, 2], window_size=[4, 4], num_classes=CLASSES
     )
@@ -106,7 +106,7 @@ def shifted_windows() -> Net:
 
 
 def grids_and_blocks() -> Net:
-    """MaxViT: convolutions, attention in blocks and attention along a grid."""
+    """Return a MaxViT: convolutions, block attention and grid attention."""
     net = torchvision.models.MaxVit(
         input_size=(64, 64),
         stem_channels=8,
@@ -121,7 +121,7 @@ def grids_and_blocks() -> Net:
 
 
 class Attends(nn.Module):
-    """Attention behind a norm, added to what it reads."""
+    """Attention on normalized input, with a residual connection."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ class Attends(nn.Module):
 
 
 class Hybrid(nn.Module):
-    """Convolutions, and attention with a class token at their coarsest resolution."""
+    """Convolutions, and attention with a class token at the coarsest resolution."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -150,12 +150,12 @@ class Hybrid(nn.Module):
 
 
 def hybrid() -> Net:
-    """Of the tokens' resolution the last that tells is not the last that all goes through, which is normalised."""
+    """Return the hybrid; its last tokens on every path are normalized, so an earlier tensor is the last stage."""
     return Net(Hybrid(), (Stage("blocks.1.norm", tokens(8, 1), 1, 2), Stage("stem", planes)))
 
 
 class Mixer(nn.Module):
-    """No attention: one dense layer over the tokens of a channel, and one over the channels of a token."""
+    """MLP-Mixer: dense layers over the tokens of a channel, and over the channels of a token."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -173,7 +173,7 @@ class Mixer(nn.Module):
 
 
 def mixer() -> Net:
-    """What `done` gives is normalised token by token: there, gradient times activation is zero."""
+    """Return the mixer; `done` is normalized token by token, so that its gradient × activation is zero."""
     return Net(Mixer(), tuple(Stage(name, tokens(8)) for name in ("norm", "mixed", "embedded")))
 
 
@@ -214,7 +214,7 @@ def test_each_stage_is_gradient_times_activation(tmp_path: Path, name: str) -> N
 
 
 def by_autograd(net: Net, x: Tensor, class_index: int | None) -> list[tuple[Tensor, Tensor]]:
-    """At each stage the evidence `[C, h, w]` of the cells, and of each token beside them."""
+    """Return the evidence `[C, h, w]` of the positions, and of each prefix token, at each stage."""
     held: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[..., None]:

@@ -1,4 +1,4 @@
-"""What is said of a model's layers and of its decisions, held against PyTorch."""
+"""Layer inspection and attribution, compared with PyTorch."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from kdedge_export.onnx_import import explain_file
 
 
 class Staged(nn.Module):
-    """Three resolutions, with what bodies are made of: strides, groups, gates, sums, concatenation, average pooling."""
+    """Three resolutions with typical layers: strides, groups, gates, sums, concatenation, average pooling."""
 
     def __init__(self, *, pool: nn.Module | None = None) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Staged(nn.Module):
         self.fc = nn.Linear(CHANNELS, CLASSES)
 
     def stages(self, x: Tensor) -> list[Tensor]:
-        """Fine to coarse: what the last map of each resolution is."""
+        """Return the last activations of each resolution, fine to coarse."""
         first = self.first(x)
         down = self.down(first)
         down = down + down * self.gate(down)
@@ -52,7 +52,7 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Staged, Path]:
 
 
 class Bottleneck(nn.Module):
-    """As in Caffe's ResNets: the first 1 × 1 convolution has the stride, so that one cell of four is read."""
+    """Caffe-style bottleneck: the first 1 × 1 convolution has the stride, so that one position of four is read."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Bottleneck(nn.Module):
 
 
 class CaffeStyle(nn.Module):
-    """Two stages and a strided stem, with a stride in the first convolution of the second stage."""
+    """Two stages, with a stride in the first convolution of the second one."""
 
     def __init__(self, stride: int) -> None:
         super().__init__()
@@ -83,10 +83,10 @@ class CaffeStyle(nn.Module):
 
 
 class TestSkippedCells:
-    """A stride in a 1 × 1 convolution leaves cells unread, which are no cells without evidence."""
+    """Positions skipped by a strided 1 × 1 convolution are left out of the map."""
 
     @pytest.mark.parametrize("stride", [2, 3])
-    def test_a_map_has_the_cells_that_are_read(self, tmp_path: Path, stride: int) -> None:
+    def test_map_has_only_read_positions(self, tmp_path: Path, stride: int) -> None:
         torch.manual_seed(0)
         model, x = randomised(CaffeStyle(stride)).eval(), inputs(1, 3)
         found = decide(onnx.load(to_onnx(model, tmp_path / "net.onnx")), {"input": x.numpy()}, "net")
@@ -108,7 +108,7 @@ class TestSkippedCells:
     @pytest.mark.parametrize(
         ("size", "offset", "step"), [(8, 0, 2), (8, 1, 2), (9, 0, 2), (9, 2, 3), (7, 0, 2)], ids=str
     )
-    def test_they_are_drawn_where_they_lie(self, size: int, offset: int, step: int) -> None:
+    def test_read_positions_have_the_correct_displacement(self, size: int, offset: int, step: int) -> None:
         slope = np.zeros((2, size, 8))
         slope[1, offset::step] = 1
         found = read_cells(slope)
@@ -117,7 +117,7 @@ class TestSkippedCells:
         assert places.mean() == pytest.approx(((found.rows + 0.5) / size).mean()) and found.shift[0] == 0.0
 
     @pytest.mark.parametrize("read", [[0, 1, 2, 4, 6], [1, 4], [3], []], ids=str)
-    def test_cells_without_a_regular_lattice_stay(self, read: list[int]) -> None:
+    def test_positions_without_a_regular_lattice_are_kept(self, read: list[int]) -> None:
         slope = np.zeros((1, 8, 8))
         slope[0, read] = 1
         found = read_cells(slope)
@@ -125,7 +125,7 @@ class TestSkippedCells:
 
 
 class TestStructure:
-    def test_shapes_parameters_and_macs(self, tmp_path: Path) -> None:
+    def test_shapes_parameters_and_macs_match_a_small_graph(self, tmp_path: Path) -> None:
         path = write(tmp_path / "net.onnx", body() + head())
         found = structure_of(onnx.load(path))
         layers = {layer.output: layer for layer in found.layers}
@@ -140,14 +140,16 @@ class TestStructure:
     @pytest.mark.parametrize(
         ("name", "gmacs", "parameters"), [("resnet18", 1.814, 11.69e6), ("mobilenet_v3_small", 0.057, 2.54e6)]
     )
-    def test_published_figures(self, tmp_path: Path, name: str, gmacs: float, parameters: float) -> None:
-        torchvision = pytest.importorskip("torchvision")  # its table gives both
+    def test_macs_and_parameters_match_published_values(
+        self, tmp_path: Path, name: str, gmacs: float, parameters: float
+    ) -> None:
+        torchvision = pytest.importorskip("torchvision")  # its table lists both
         path = to_onnx(torchvision.models.get_model(name), tmp_path / "net.onnx", 224)
         found = structure_of(onnx.load(path))
         assert found.macs == pytest.approx(gmacs * 1e9, rel=0.02)
         assert found.parameters == pytest.approx(parameters, rel=0.01)
 
-    def test_every_layer_that_works_takes_time(self, staged: tuple[Staged, Path]) -> None:
+    def test_every_layer_with_macs_has_a_time(self, staged: tuple[Staged, Path]) -> None:
         model = onnx.load(staged[1])
         structure = structure_of(model)
         times = time_layers(model, {"input": inputs(1, 0).numpy()}, structure)
@@ -156,7 +158,7 @@ class TestStructure:
         assert all(taken > 0 for taken in (times.whole_ms, *(times.by_layer_ms[name] for name in working)))
 
 
-class TestDecision:
+class TestLayerAttribution:
     @pytest.mark.parametrize("class_index", [None, 4])
     def test_each_stage_is_gradient_times_activation(
         self, staged: tuple[Staged, Path], class_index: int | None
@@ -176,7 +178,7 @@ class TestDecision:
                 _assert_close(stage.evidence.shares, shares.values)
                 _assert_close(stage.evidence.channels[0].saliency_map, evidence[shares.indices[0]])
 
-    def test_the_ranking_and_the_features_of_each_class(self, staged: tuple[Staged, Path]) -> None:
+    def test_ranking_and_features_match_pytorch(self, staged: tuple[Staged, Path]) -> None:
         model, path = staged
         x = inputs(1, 1)
         found = decide(onnx.load(path), {"input": x.numpy()}, "net", temperature=2.0)
@@ -192,8 +194,8 @@ class TestDecision:
             _assert_close(np.array([item.share for item in items]), shares.sort(descending=True).values[:6])
             _assert_close(np.array([item.evidence for item in items]), products[[item.index for item in items]])
 
-    def test_answers_are_those_of_the_model_as_it_is_run(self, staged: tuple[Staged, Path]) -> None:
-        """Evidence stays that of the graph."""
+    def test_given_logits_determine_the_prediction(self, staged: tuple[Staged, Path]) -> None:
+        """The evidence is still that of the graph."""
         model, feed = onnx.load(staged[1]), {"input": inputs(1, 1).numpy()}
         said = np.zeros((1, CLASSES), np.float32)
         said[0, 4] = 1.0
@@ -203,7 +205,7 @@ class TestDecision:
         for ours, theirs in zip(told.stages, alone.stages, strict=True):
             np.testing.assert_array_equal(ours.evidence.saliency_map, theirs.evidence.saliency_map)
 
-    def test_the_last_stage_is_the_map_in_the_file(self, staged: tuple[Staged, Path], tmp_path: Path) -> None:
+    def test_last_stage_equals_the_map_in_the_file(self, staged: tuple[Staged, Path], tmp_path: Path) -> None:
         from kdedge_export.onnx_graph.graph_index import run_graph
 
         done = explain_file(staged[1], tmp_path / "ours.onnx")
@@ -224,7 +226,7 @@ class TestDecision:
         ],
         ids=str,
     )
-    def test_through_pooling_by_maxima(self, tmp_path: Path, pool: nn.Module) -> None:
+    def test_attribution_through_max_pooling_matches_pytorch(self, tmp_path: Path, pool: nn.Module) -> None:
         torch.manual_seed(0)
         model = randomised(Staged(pool=pool))
         x = inputs(1, 1)
@@ -235,7 +237,7 @@ class TestDecision:
             assert stage.way == "gradient × activation"
             _assert_close(stage.evidence.saliency_map, by_cells[stage.cells].sum(0))
 
-    def test_without_a_derivative_cells_and_channels_are_blanked(self, tmp_path: Path) -> None:
+    def test_ablation_replaces_missing_derivatives(self, tmp_path: Path) -> None:
         torch.manual_seed(0)
         model = randomised(Staged(pool=nn.Sequential(nn.AvgPool2d(2), nn.CELU())))
         x = inputs(1, 1)
@@ -261,7 +263,7 @@ class TestDecision:
             masked[:, stage.evidence.channels[0].index] = 0
             assert stage.evidence.channels[0].evidence == pytest.approx(logit(features) - logit(masked), abs=1e-5)
 
-    def test_how_many_channels_carry_a_share(self, staged: tuple[Staged, Path]) -> None:
+    def test_channels_for_returns_the_channels_of_a_share(self, staged: tuple[Staged, Path]) -> None:
         found = decide(onnx.load(staged[1]), {"input": inputs(1, 1).numpy()}, "net").stages[0].evidence
         count = found.channels_for(0.5)
         assert found.shares[:count].sum() >= 0.5 > found.shares[: count - 1].sum()
@@ -270,7 +272,7 @@ class TestDecision:
 
 class TestClassWeights:
     @pytest.mark.parametrize("transposed", [True, False])
-    def test_shares_of_a_linear_layer(self, tmp_path: Path, transposed: bool) -> None:
+    def test_shares_of_a_linear_layer_match_its_weights(self, tmp_path: Path, transposed: bool) -> None:
         matrix = weights()["fc"]
         last = (
             node("Gemm", ["flat", "fc", "fc_bias"], "logits", transB=1)
@@ -284,7 +286,7 @@ class TestClassWeights:
         one = np.sort(found.shares[3])[::-1]
         assert one[: found.features_for(0.5)[3]].sum() >= 0.5 > one[: found.features_for(0.5)[3] - 1].sum()
 
-    def test_none_for_a_head_that_is_no_plain_constant(self, tmp_path: Path) -> None:
+    def test_non_constant_head_has_no_class_weights(self, tmp_path: Path) -> None:
         nodes = [
             *body(),
             *head()[:2],

@@ -1,4 +1,4 @@
-"""Where values are from: of a picture whose values are their own places, what moves values tells where they go."""
+"""Propagated coordinates match the values of an image that contains its own coordinates."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,7 +28,7 @@ CONSTANTS: dict[str, Array] = {
 
 
 def places_of(nodes: Sequence[onnx.NodeProto], constants: dict[str, Any], image: Array | None = None) -> Places:
-    """Of `y`, from an image `x` `[1, 3, 8, 8]`."""
+    """Return the coordinates of `y`, from an image `x` `[1, 3, 8, 8]`."""
     held = CONSTANTS | {
         name: value if isinstance(value, np.ndarray) else np.array(value, np.int64) for name, value in constants.items()
     }
@@ -81,7 +81,7 @@ MOVES = {
 
 
 @pytest.mark.parametrize("name", MOVES)
-def test_places_move_as_values_do(name: str) -> None:
+def test_coordinates_move_like_values(name: str) -> None:
     nodes, constants = MOVES[name]
     found = places_of(nodes, constants)
     centres = (np.arange(SIDE, dtype=np.float32) + 0.5) / SIDE
@@ -118,22 +118,22 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_a_layout_is_told_where_there_is_one(name: str) -> None:
+def test_layout_is_detected(name: str) -> None:
     nodes, constants, expected = LAYOUTS[name]
     grid = grid_of(places_of(nodes, constants))
     assert grid is not None and grid.layout == expected
 
 
 class TestCells:
-    def test_tokens_and_one_beside_them(self) -> None:
-        """What attention gathers is where it is asked for, also without a way around."""
+    def test_attention_with_a_class_token_keeps_positions(self) -> None:
+        """The result of an attention has the position of its query, even without a residual connection."""
         grid = grid_of(places_of(ATTENTION, FLAT))
         assert grid is not None and grid.size == (4, 4) and grid.channels == CHANNELS
         value = RNG.normal(size=(1, 17, CHANNELS))
         np.testing.assert_array_equal(grid.planes(value), value[0, 1:].T.reshape(CHANNELS, 4, 4))
         np.testing.assert_array_equal(grid.beside(value), value[0, :1].T)
 
-    def test_two_tokens_beside_in_planes_of_channels(self) -> None:
+    def test_two_prefix_tokens_with_channels_first(self) -> None:
         nodes = [*EMBEDDED, node("Concat", ["token", "token", "tokens"], "all", axis=1)]
         grid = grid_of(places_of([*nodes, node("Transpose", ["all"], "y", perm=[0, 2, 1])], FLAT))
         assert grid is not None
@@ -141,8 +141,8 @@ class TestCells:
         np.testing.assert_array_equal(grid.planes(value), value[0, :, 2:].reshape(CHANNELS, 4, 4))
         np.testing.assert_array_equal(grid.beside(value), value[0, :, :2])
 
-    def test_patches_cut_by_moving(self) -> None:
-        """A dense layer on each patch's pixels has cells in the middle of the patch."""
+    def test_patches_cut_by_reshaping_have_positions(self) -> None:
+        """A dense layer on a patch's pixels has the position of the patch's center."""
         nodes = [
             node("Reshape", ["x", "split"], "parts"),
             node("Transpose", ["parts"], "turned", perm=[0, 2, 4, 3, 5, 1]),
@@ -154,7 +154,7 @@ class TestCells:
         np.testing.assert_allclose(places.rows[0, :, 0].reshape(4, 4)[:, 0], (np.arange(4) + 0.5) / 4)
         np.testing.assert_allclose(places.columns[0, :, 0].reshape(4, 4)[0], (np.arange(4) + 0.5) / 4)
 
-    def test_merged_patches_are_fine_before_their_weights_and_coarse_behind(self) -> None:
+    def test_merged_patches_are_fine_before_their_weights_and_coarse_after(self) -> None:
         corners = [(0, 0), (1, 0), (0, 1), (1, 1)]
         nodes = [node("Conv", ["x", "patches"], "planes", strides=[2, 2])]
         nodes += [node("Slice", ["planes", f"from{at}", "end", "axes", "two"], f"corner{at}") for at in range(4)]
@@ -171,21 +171,21 @@ class TestCells:
         coarse = grid_of(places_of([*nodes, node("MatMul", ["rows", "merge"], "y")], constants))
         assert coarse is not None and coarse.size == (2, 2)
 
-    def test_a_way_around_keeps_the_places_that_mixing_loses(self) -> None:
+    def test_residual_connection_keeps_positions_lost_by_mixing(self) -> None:
         mixed = [*EMBEDDED, node("Transpose", ["tokens"], "turned", perm=[0, 2, 1])]
         mixed += [node("MatMul", ["turned", "over_tokens"], "all"), node("Transpose", ["all"], "back", perm=[0, 2, 1])]
         assert grid_of(places_of([*mixed, node("Relu", ["back"], "y")], FLAT)) is None
         grid = grid_of(places_of([*mixed, node("Add", ["back", "tokens"], "y")], FLAT))
         assert grid is not None and grid.size == (4, 4)
 
-    def test_channels_that_attend_to_each_other(self) -> None:
-        """As in XCiT: softmax over channels times the tokens' values."""
+    def test_channel_attention_keeps_positions(self) -> None:
+        """As in XCiT: softmax over channels times the token values."""
         nodes = [*EMBEDDED, node("MatMul", ["flattened", "tokens"], "scores"), node("Softmax", ["scores"], "weights")]
         grid = grid_of(places_of([*nodes, node("MatMul", ["weights", "flattened"], "y")], FLAT))
         assert grid is not None and grid.size == (4, 4)
 
-    def test_means(self) -> None:
-        """Over channels cells stay, over all cells none is left."""
+    def test_means_over_channels_keep_positions_but_global_means_do_not(self) -> None:
+        """A mean over channels keeps positions; a mean over all positions has none."""
         nodes = [node("Conv", ["x", "patches"], "planes", strides=[2, 2])]
         over_channels = places_of([*nodes, node("ReduceMean", ["planes", "one"], "y")], {"one": [1]})
         assert over_channels.are_known and grid_of(over_channels) is not None
@@ -194,7 +194,7 @@ class TestCells:
         grid = grid_of(places_of(gate, {}))
         assert grid is not None and grid.size == (4, 4)
 
-    def test_a_convolution_of_what_cannot_be_followed_is_over_the_picture(self) -> None:
+    def test_convolution_restores_positions_after_an_unknown_operator(self) -> None:
         nodes = [
             node("Einsum", ["x"], "moved", equation="ncij->ncij"),
             node("Conv", ["moved", "patches"], "y", strides=[2, 2]),
@@ -202,8 +202,8 @@ class TestCells:
         grid = grid_of(places_of(nodes, {}))
         assert grid is not None and grid.layout == Layout("NCHW", 4, 4)
 
-    def test_what_is_put_together_of_blocks_is_over_the_picture(self) -> None:
-        """As MobileViTV2 folds its patches, by PyTorch's default exporter."""
+    def test_col2im_restores_positions(self) -> None:
+        """As PyTorch's default exporter folds the patches of MobileViTV2."""
         nodes = [
             *EMBEDDED[:1],
             node("Reshape", ["planes", "blocks"], "columns"),
@@ -212,7 +212,7 @@ class TestCells:
         grid = grid_of(places_of(nodes, {"blocks": [1, 4, 16], "size": [8, 8], "block": [2, 2]}))
         assert grid is not None and grid.layout == Layout("NCHW", 8, 8)
 
-    def test_padding_is_of_no_place(self) -> None:
+    def test_padding_has_no_position(self) -> None:
         nodes = [
             node("Conv", ["x", "patches"], "planes", strides=[2, 2]),
             node("Pad", ["planes", "pads"], "y"),

@@ -1,4 +1,4 @@
-"""Derivatives that are written into graphs, operator by operator, held against PyTorch's automatic differentiation."""
+"""Derivative rules of ONNX operators, compared with PyTorch's autograd."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ SHAPE, PLANES = (IMAGES, 4, 6), (IMAGES, 3, 7, 6)
 
 @dataclass(frozen=True)
 class Case:
-    """Nodes from `x` to `y`, and the same in PyTorch."""
+    """Nodes from `x` to `y`, and the same function in PyTorch."""
 
     function: Callable[[Tensor], Tensor]
     nodes: tuple[onnx.NodeProto, ...]
@@ -34,7 +34,7 @@ class Case:
 
 
 def one(op_type: str, function: Callable[[Tensor], Tensor], *inputs: str, **rest: Any) -> Case:
-    """A case of a single node that takes `x` first."""
+    """Return a case of a single node with `x` as its first input."""
     of_case = {name: rest.pop(name) for name in ("constants", "opset", "shape") if name in rest}
     return Case(function, (node(op_type, ["x", *inputs], "y", **rest),), **of_case)
 
@@ -301,7 +301,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_derivative_equals_autograd(name: str) -> None:
+def test_derivative_equals_autograd(name: str) -> None:
     case = CASES[name]
     for seed in (1, 2):
         x = torch.from_numpy(np.random.default_rng(seed).normal(size=case.shape).astype(np.float32)).requires_grad_()
@@ -320,7 +320,7 @@ def test_a_derivative_equals_autograd(name: str) -> None:
     [
         ("Gather at varying positions", one("Gather", lambda x: x, "at", axis=1, constants={"at": [[0, 1], [2, 3]]})),
         (
-            "Gather that takes values twice before operator version 16",
+            "Gather with repeated values before opset 16",
             one("Gather", lambda x: x, "at", axis=1, constants={"at": [1, 1]}, opset=15),
         ),
         (
@@ -348,14 +348,14 @@ def test_a_derivative_equals_autograd(name: str) -> None:
         ("Softmax over several axes", one("Softmax", lambda x: x, axis=1, opset=11)),
     ],
 )
-def test_what_has_no_derivative_is_named(name: str, case: Case) -> None:
+def test_operator_without_a_derivative_is_named(name: str, case: Case) -> None:
     x = np.zeros(case.shape, np.float32)
     with pytest.raises(CannotDifferentiate, match=name):
         _by_graph(case, np.zeros((1, CLASSES), np.float32), x, np.array([0, 0]), runs=False)
 
 
 def _by_graph(case: Case, weights: np.ndarray, x: np.ndarray, classes: np.ndarray, *, runs: bool = True) -> np.ndarray:
-    """The derivative of each image's logit by the nodes that are written."""
+    """Return the derivative of each image's logit computed by the added nodes."""
     tail = [node("Flatten", ["y"], "flat"), node("MatMul", ["flat", "fc"], "logits")]
     held = {
         name: value if isinstance(value, np.ndarray) else np.array(value, np.int64)
@@ -386,7 +386,7 @@ def _shapes_only(names: set[str], case: Case) -> dict[str, np.ndarray]:
     return {name: np.zeros((IMAGES, CLASSES) if name == "logits" else case.shape, np.float32) for name in names}
 
 
-def test_a_bias_makes_no_layer_of_two_activations() -> None:
+def test_bias_does_not_make_a_layer_of_two_activations() -> None:
     nodes = [
         node("Gemm", ["x", "weight", "bias"], "dense", transB=1),
         node("Gemm", ["x", "dense", "bias"], "scores", transB=1),

@@ -251,7 +251,7 @@ def test_sanity_check_has_the_fields_of_its_bound(test: str, method: str) -> Non
 def test_images_needed_for_sanity_assume_one_unchanged_map() -> None:
     unsure = Sanity("class", "int8", 0.9, 0.9, {"alike": Interval(0.8, 1.0), "pearson": None})
     found = check_sanity(unsure, 12, "gradcam", Gates())
-    # See `intervals.images_needed`: an unseen image scores 1.
+    # See `confidence.images_needed`: an unseen image scores 1.
     unseen = -math.log(0.025) * 0.1
     assert found.images_needed == math.ceil(unseen / 0.08 + (12 - unseen / 0.1) * (0.1 / 0.08) ** 2)
 
@@ -308,7 +308,7 @@ class TestFaithfulness:
         (unsure,) = self.check(64, 0.07, -0.01)
         assert (unsure.outcome, unsure.images_needed) == ("not shown", None)
         (fewer,) = self.check(30, 0.07, -0.01)
-        # See `intervals.images_needed`: an unseen image has the worst margin, -0.5, since there are few images.
+        # See `confidence.images_needed`: an unseen image has the worst margin, -0.5, since there are few images.
         unseen = -math.log(0.025) * 0.57
         assert fewer.outcome == "not shown"
         assert fewer.images_needed == math.ceil(unseen / 0.07 + (30 - unseen / 0.08) * (0.08 / 0.07) ** 2)
