@@ -56,6 +56,10 @@ class ExportResult:
     problems: str | None = None
     """Description of unreadable calibration images, or None."""
 
+    def __fspath__(self) -> str:
+        """Return the path of the fp32 file, so that `validate` and `explain` accept the result."""
+        return str(self.fp32)
+
 
 def export_model(
     source: str,
