@@ -82,8 +82,8 @@ def _write_pages(source: Path, pictures: list[tuple[Path, Path]], class_name: st
     from kdedge.cli.progress_bar import step_progress
     from kdedge.reports.decision_files import write_decisions
     from kdedge_runtime import Model
-    from kdedge_runtime.bundle.model_source import opened_model
     from kdedge_runtime.errors import UsageError
+    from kdedge_runtime.model_source import opened_model
     from kdedge_runtime.util.printable import printable
 
     try:

@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kdedge_runtime import Model
-from kdedge_runtime.bundle.model_source import opened_model
 from kdedge_runtime.explainers import make_explainer
 from kdedge_runtime.explainers.image_files import Explained
 from kdedge_runtime.explainers.image_files import explain as explain_files
 from kdedge_runtime.explainers.target_activations import target_activations
+from kdedge_runtime.model_source import opened_model
 from kdedge_runtime.util.files import Location
 
 __all__ = ["explain"]

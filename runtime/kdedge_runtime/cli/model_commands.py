@@ -9,7 +9,6 @@ from pathlib import Path
 import onnxruntime as ort
 
 from kdedge_runtime.bundle import sound_files
-from kdedge_runtime.bundle.model_source import opened_model
 from kdedge_runtime.devices import DeviceProfile
 from kdedge_runtime.devices.detection import detect_machine, find_profile
 from kdedge_runtime.diagnostics.benchmark import Bench, bench, companion, refusal
@@ -17,6 +16,7 @@ from kdedge_runtime.diagnostics.checklist import checklist
 from kdedge_runtime.diagnostics.self_test import advice, self_test
 from kdedge_runtime.errors import ValidationFailed
 from kdedge_runtime.model import Model, available_providers, is_bundle
+from kdedge_runtime.model_source import opened_model
 from kdedge_runtime.util.printable import printable_json, printable_lines
 
 __all__ = ["Trial", "int8_verdict", "print_bench", "print_self_test"]

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import onnxruntime as ort
 
-from kdedge_runtime.bundle.model_source import opened_model
 from kdedge_runtime.drawing.heatmap import OPACITY
 from kdedge_runtime.errors import UsageError, ValidationFailed
 from kdedge_runtime.model import Model, available_providers
+from kdedge_runtime.model_source import opened_model
 from kdedge_runtime.sinks.sink import Sink
 from kdedge_runtime.sources import Source, open_source
 from kdedge_runtime.sources.grammar import Place, parse_source
