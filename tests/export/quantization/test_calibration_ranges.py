@@ -73,12 +73,12 @@ def sparse(low: float, high: float, counts: dict[int, float]) -> Histogram:
 
 
 def test_percentile_range_includes_the_boundary_bins() -> None:
-    # # A tail of 99.99 % is 5 of 100,000: the 6 lowest values reach bin 10, the 6 highest bin 2,000.
+    # A tail of 99.99 % is 5 of 100,000: the 6 lowest values reach bin 10, the 6 highest bin 2,000.
     found = sparse(-2048, 2048, {3: 4, 10: 2, 1000: 99_988, 2000: 2, 2040: 4})
     assert clipped_range(found, "percentile-99.99") == (-2048 + 2 * 10, -2048 + 2 * 2001)
-    # # A tail of 99.999 % is 0.5: the outermost values are kept.
+    # A tail of 99.999 % is 0.5: the outermost values are kept.
     assert clipped_range(found, "percentile-99.999") == (-2048 + 2 * 3, -2048 + 2 * 2041)
-    # # All values in the last bin, and all in the first.
+    # All values in the last bin, and all in the first.
     assert clipped_range(sparse(0, 2048, {2047: 9}), "percentile-99.99") == (2047, 2048)
     assert clipped_range(sparse(0, 2048, {0: 9}), "percentile-99.99") == (0, 1)
 
@@ -111,11 +111,11 @@ def test_divergence_matches_loop_implementation(first: int, last: int) -> None:
 @pytest.mark.parametrize(
     ("low", "place", "expected"),
     [
-        (-2.0, 2, 6),  # # the larger of its neighbors, 4 and 6
-        (-3.0, 3, 8),  # # the larger of 5 and 8
-        (-1.0, 1, 90),  # # the larger of 90, in the first bin, and 50
-        (0.0, 0, 5),  # # the first bin has one neighbor
-        (-2047.0, 2047, 7),  # # the last bin as well
+        (-2.0, 2, 6),  # the larger of its neighbors, 4 and 6
+        (-3.0, 3, 8),  # the larger of 5 and 8
+        (-1.0, 1, 90),  # the larger of 90, in the first bin, and 50
+        (0.0, 0, 5),  # the first bin has one neighbor
+        (-2047.0, 2047, 7),  # the last bin as well
         (1.0, None, None),
         (-2049.0, None, None),
     ],
@@ -198,7 +198,7 @@ def test_bin_counts_match_integer_arithmetic() -> None:
     for name, sign in (("x", 1), ("scaled", -1)):
         expected = np.zeros(2048)
         for value in images.ravel().tolist():
-            # # Rounding cannot move a value to another bin, since only the extreme values are near an edge.
+            # Rounding cannot move a value to another bin, since only the extreme values are near an edge.
             exact = (value - low if sign > 0 else high - value) * 2048 / (high - low)
             assert exact in (0, 2048) or 1e-3 < exact % 1 < 0.999
             expected[min(int(exact), 2047)] += 1

@@ -149,7 +149,7 @@ def test_quantized_layer_matches_numpy(
     shares = np.rint(scaled / ranges * 127) / 127
     expected = (shares @ steps) * ranges
     for image in range(IMAGES):
-        # # A single value may round to the other neighbor.
+        # A single value may round to the other neighbor.
         slack = 1.01 * ranges[image] * largest / 127
         assert np.abs(back[image] - expected[image]).max() <= slack
         assert np.corrcoef(back[image], expected[image])[0, 1] > 0.999

@@ -129,7 +129,7 @@ def test_zero_rows_and_large_biases_are_preserved(pair: Pair, pictures: Draw) ->
 
 def test_batch_matches_single_images(pair: Pair, pictures: Draw) -> None:
     images = pictures(6, 5)
-    images[3] //= 8  # # an image of another range must not affect the others
+    images[3] //= 8  # an image of another range must not affect the others
     together = pair.int8.predict(images, 7)
     for index, image in enumerate(images):
         alone = pair.int8.predict(image[None], 7)

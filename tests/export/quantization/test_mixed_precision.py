@@ -85,7 +85,7 @@ class Mobile(nn.Module):
             nn.Conv2d(12, CHANNELS, 3, 2, 1, bias=False), nn.BatchNorm2d(CHANNELS), nn.Hardswish()
         )
         self.head = nn.Linear(CHANNELS, CLASSES)
-        for module in self.modules():  # # activations as large as trained ones', so that gates open and close
+        for module in self.modules():  # activations as large as trained ones', so that gates open and close
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = None
         self.train()(torch.randn(16, 3, SPEC.height, SPEC.width))
@@ -122,7 +122,7 @@ def test_only_the_outlier_layers_stay_fp32(rescued: Quantized, broken, pictures:
     plain, chosen = tradeoff.points[0], tradeoff.chosen
     assert plain.float_layers == () and plain.fidelity.map_pearson < 0.9, "int8 without fp32 layers is not degraded"
     assert tradeoff.met and chosen.fidelity.map_pearson >= 0.98 and chosen.fidelity.drop_points <= 4
-    # # Only the tensor between them must not be quantized, which requires both layers in fp32.
+    # Only the tensor between them must not be quantized, which requires both layers in fp32.
     assert set(chosen.float_layers) == {"body.3", "body.6"}
     assert rescued.note["float_layers"] == list(chosen.float_layers)
     held = Judge(broken.model, pictures(64, 3)).judge(rescued.model)
@@ -134,12 +134,12 @@ def test_only_the_outlier_layers_stay_fp32(rescued: Quantized, broken, pictures:
 def test_few_fp32_layers_restore_a_mobilenet_with_unequal_channels(pictures: Draw) -> None:
     torch.manual_seed(0)
     graph = export_graph(deploy(Mobile().eval(), SPEC))
-    # # Between 0.888 with one layer in fp32 and 0.995 with two, so that rounding has no influence.
+    # Between 0.888 with one layer in fp32 and 0.995 with two, so that rounding has no influence.
     goal = Goal(keep_heatmaps=0.95)
     quantized = quantize(graph, pictures(32, 1), pictures(48, 2), Recipe(False), goal=goal)
     plain, chosen = quantized.tradeoff.points[0].fidelity, quantized.tradeoff.chosen
     assert plain.map_pearson < 0.9 and plain.agreement < 0.85, "int8 without fp32 layers is not degraded"
-    # # The layer that produces the unequal channels, and the layer that reads them.
+    # The layer that produces the unequal channels, and the layer that reads them.
     assert quantized.tradeoff.met and set(chosen.float_layers) == {"blocks.1.around.0", "blocks.1.narrow.0"}
     assert quantized.tradeoff.layers == 11
     held = Judge(graph.model, pictures(64, 3)).judge(quantized.model)
@@ -196,7 +196,7 @@ def test_drop_is_of_accuracy_with_labels(broken: ExportedGraph, pictures: Draw) 
     sound = graph_of(outlier=False).model
     right = Judge(broken.model, images, answers)
     assert right.itself.top1 == 1.0
-    found = right.judge(sound)  # # the same function
+    found = right.judge(sound)  # the same function
     assert found.agreement >= 0.95 and found.drop_points == pytest.approx(100 * (1 - found.agreement))
     assert free.itself.most_drop_points == pytest.approx(100 * unseen_share(32), rel=0.02), (
         "drop that 32 images cannot exclude"
@@ -258,7 +258,7 @@ class Noted(Judge):
 
     def judge(self, model: onnx.ModelProto, images: int | None = None) -> Fidelity:
         floats = set(model.doc_string.split())
-        if images is not None:  # # a single quantized layer: the first has the largest loss, the last the smallest
+        if images is not None:  # a single quantized layer: the first has the largest loss, the last the smallest
             (alone,) = set("abcd") - floats
             return fidelity({"a": 0.5, "b": 0.6, "c": 0.7, "d": 0.9}[alone], 0.0)
         return fidelity(0.99 if {"b", "c"} <= floats else 0.9, 0.0)

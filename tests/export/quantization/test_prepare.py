@@ -33,9 +33,8 @@ def first_convolution(settings: dict, spec: ImageInput) -> nn.Module:
     return randomised(nn.Sequential(*layers, nn.Linear(96, CLASSES)))
 
 
-@pytest.mark.parametrize(
-    "name", sorted(NETS.keys() - {"every activation"})
-)  # whose derivative has steps: only the head matters
+# "every activation" differs only in its head, and its derivative has steps.
+@pytest.mark.parametrize("name", sorted(NETS.keys() - {"every activation"}))
 def test_bytes_in_graph_computes_the_same(name: str, pictures) -> None:
     torch.manual_seed(0)
     graph = export_graph(deploy(randomised(NETS[name]()), EVEN))
@@ -89,7 +88,7 @@ def test_first_convolution_reads_bytes_at_any_size(settings: dict, height: int, 
     assert any(node.output[0] == "ungrouped" for node in rewritten.model.graph.node)
     images = np.random.default_rng(0).integers(0, 256, (3, height, width, 3), dtype=np.uint8)
     (exact,), (found,) = answers(graph.model, images), answers(rewritten.model, images)
-    atol = 1e-5 if spec.mean == EVEN.mean else 0.02  # # padding is rounded to whole pixel values
+    atol = 1e-5 if spec.mean == EVEN.mean else 0.02  # padding is rounded to whole pixel values
     np.testing.assert_allclose(found, exact, atol=atol * float(np.abs(exact).max()))
 
 
@@ -100,7 +99,7 @@ def test_padding_of_fractional_mean_is_off_by_less_than_half_a_pixel_value(pictu
     images = pictures(8, 9)
     (exact,), (found,) = answers(graph.model, images), answers(rewritten.model, images)
     assert np.abs(found - exact).max() < 5e-3 * np.ptp(exact)
-    centre = Plain(first_convolution({"kernel_size": 3}, spec), spec)  # # without padding nothing is rounded
+    centre = Plain(first_convolution({"kernel_size": 3}, spec), spec)  # without padding nothing is rounded
     graph = export_graph(centre)
     (exact,), (found,) = answers(graph.model, images), answers(rewrite(graph, bytes_in=True).model, images)
     np.testing.assert_allclose(found, exact, atol=2e-5 * float(np.abs(exact).max()))
@@ -126,7 +125,7 @@ def test_gated_activations_use_integer_kernels(name: str, export, pictures, tmp_
     assert "QLinearGlobalAveragePool" in operations
     gates = {"hard swish": "Clip", "swish": "QLinearSigmoid"}
     assert gates[name] in operations
-    # # Only the gate of the excitation, eight values per image, is quantized again.
+    # Only the gate of the excitation, eight values per image, is quantized again.
     assert operations.count("QuantizeLinear") == 1
 
 

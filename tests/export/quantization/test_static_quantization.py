@@ -137,9 +137,9 @@ def test_logits_and_maps_stay_close_to_fp32(pair: Pair, pictures: Draw) -> None:
     exact, coarse = pair.fp32.model.predict(images, 3), pair.int8.predict(images, 3)
     assert agreement(exact.logits, coarse.logits) >= 0.9
     pearson = map_pearson(exact.saliency_map, coarse.saliency_map)
-    # # The median instead of the mean: a map may flip if slopes of a random network change sign.
+    # The median instead of the mean: a map may flip if slopes of a random network change sign.
     assert np.median(pearson) >= 0.99 and np.percentile(pearson, 10) >= 0.9
-    # # Equal values would mean that nothing was quantized.
+    # Equal values would mean that nothing was quantized.
     assert np.abs(exact.saliency_map - coarse.saliency_map).max() > 1e-4 * np.abs(exact.saliency_map).max()
 
 

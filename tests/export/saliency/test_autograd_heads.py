@@ -113,7 +113,7 @@ def test_closed_form_matches_autograd_tail(method: str) -> None:
         closed = explain(net, inputs(1, 99), method)
         assert closed.how == "GAP+Linear+hardswish+Linear"
         expected = closed.class_maps(closed(x), classes)
-        # # The last layer of the body returns the same tensor under another name, which has no closed form.
+        # The last layer of the body returns the same tensor under another name, which has no closed form.
         tail = explain(net, inputs(1, 99), method, "features.5")
         maps = tail.class_maps(tail(x), classes)
     assert isinstance(tail, ByCells) and isinstance(tail.head, Tail)
@@ -136,7 +136,7 @@ def test_map_loss_trains_body_and_head(name: str) -> None:
     reference.get_submodule(explained.head.target_layer).register_forward_hook(
         lambda _module, _args, output: seen.append(output.clone()) or seen[0]
     )
-    with sdpa_kernel(SDPBackend.MATH):  # # fused attention has no second derivative
+    with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
         logits, planes = reference(x.double()), explained.head.layout.channels_first
     loss = torch.zeros((), dtype=torch.float64)
     for column in range(2):
@@ -261,7 +261,7 @@ def test_class_scores_are_not_used_as_features() -> None:
 
 def test_target_layers_of_squeezenet_and_vgg() -> None:
     for name, cells in (("squeezenet1_1", 7), ("vgg11", 4)):
-        with torch.no_grad():  # # vgg11 takes a second to initialize
+        with torch.no_grad():  # vgg11 takes a second to initialize
             model = torchvision.models.get_model(name, weights=None, num_classes=CLASSES)
         tail = find_tail(model, F.interpolate(inputs(1, 0), 128))
         assert (tail.target_layer, tail.layout) == ("features", Layout("NCHW", cells, cells))

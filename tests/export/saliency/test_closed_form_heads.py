@@ -144,7 +144,7 @@ def test_target_layer_takes_its_input_from_a_function() -> None:
 def test_target_layer_is_the_outermost_module() -> None:
     assert find_head(RectifiesInPlace(), inputs(1, 0)).target_layer == "features"
     flat = nn.Sequential(*HeadNet(inplace=True).features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(CHANNELS, 4))
-    # # The last batch normalization (4) returns the same tensor, before the ReLU (5) changes it in place.
+    # The last batch normalization (4) returns the same tensor, before the ReLU (5) changes it in place.
     assert find_head(flat, inputs(1, 0)).target_layer == "5"
 
 

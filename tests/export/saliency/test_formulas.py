@@ -49,7 +49,7 @@ def test_gradcam_plus_plus_skips_small_denominators(rest: float, is_kept: bool) 
 
 def test_xgradcam_includes_epsilon() -> None:
     activations, gradients = EPSILON * torch.ones(1, 1, 2, 3, dtype=torch.float64), drawn(1, 1, 1, 2, 3)
-    weight = gradients.sum() / 7  # # six positions and epsilon
+    weight = gradients.sum() / 7  # six positions and epsilon
     torch.testing.assert_close(xgradcam(activations, gradients), (weight * activations)[:, :1], rtol=1e-6, atol=0)
 
 
@@ -60,7 +60,7 @@ class TestAttention:
         expected = np.stack([np.eye(5)] * 2)
         for matrix in attention:
             expected = (0.5 * matrix.numpy().mean(axis=1) + 0.5 * np.eye(5)) @ expected
-        with torch.device("meta"):  # # tensors are created on the device of the attention
+        with torch.device("meta"):  # tensors are created on the device of the attention
             found = attention_rollout(attention, ())
         assert found.dtype == torch.float64
         np.testing.assert_allclose(found.numpy(), expected)
@@ -75,7 +75,7 @@ class TestPixels:
     def test_path_matches_gauss_legendre(self) -> None:
         """Polynomials are integrated exactly: ∫ (1 + 3a²) da = 2 along the path to each pixel."""
         images = drawn(2, 3, 4, 5)
-        with torch.device("meta"):  # # tensors are created on the device of the images
+        with torch.device("meta"):  # tensors are created on the device of the images
             points = path(images, torch.zeros(0, device="cpu"))
             shares = (points / images)[:, :1, :1, :1, :1]
             found = integrated_gradients(points, (1 + 3 * shares**2).expand_as(points))
@@ -91,7 +91,7 @@ class TestPixels:
         assert points.shape == (SAMPLES + 1, 2, 3, 32, 48)
         torch.testing.assert_close(points[-1], images)
         for sample in range(SAMPLES):
-            down, across = 2 * sample, sample * 21 % 48  # # 32 and 7 · 48 pixels in 16 steps
+            down, across = 2 * sample, sample * 21 % 48  # 32 and 7 · 48 pixels in 16 steps
             for image, point in zip(images, points[sample], strict=True):
                 moved = np.roll(noise.numpy(), (down, across), axis=(1, 2))
                 expected = image.numpy() + NOISE_LEVEL * float(image.max() - image.min()) * moved

@@ -77,7 +77,7 @@ def test_gradcam_plus_plus_matches_the_paper_at_any_scale() -> None:
     torch.manual_seed(0)
     activations, slopes = torch.randn(4, 64, 16, 16).relu(), torch.randn(4, 64, 1, 1) / (8 * 256)
     expected = plus_plus(activations.numpy(), slopes.expand(4, 64, 16, 16).numpy())
-    for scale in (1.0, 1e-3, 1e3):  # # of the logit; the map scales with it as in the paper
+    for scale in (1.0, 1e-3, 1e3):  # of the logit; the map scales with it as in the paper
         maps = gradcam_plus_plus(activations, scale * slopes[:, None])[:, 0].numpy()
         scaled = plus_plus(activations.numpy(), scale * slopes.expand(4, 64, 16, 16).numpy())
         np.testing.assert_allclose(maps, scaled, rtol=1e-4, atol=1e-5 * np.abs(scaled).max())
@@ -89,9 +89,9 @@ def test_gradcam_plus_plus_matches_the_paper_at_any_scale() -> None:
 
 
 def test_gradcam_plus_plus_skips_undefined_weights() -> None:
-    activations = torch.tensor([[[[-1.0, -1.0]], [[1.0, 3.0]]]])  # # sums of -2 and 4
+    activations = torch.tensor([[[[-1.0, -1.0]], [[1.0, 3.0]]]])  # sums of -2 and 4
     slopes = torch.tensor([[[[[1.0, 0.5]], [[1.0, 0.0]]]]])
-    # # 2 + g·sum is 0 and 1 in the first channel, 6 and 2 in the second.
+    # 2 + g·sum is 0 and 1 in the first channel, 6 and 2 in the second.
     expected = 0.5 / 1 * activations[0, 0] + 1 / 6 * activations[0, 1]
     torch.testing.assert_close(gradcam_plus_plus(activations, slopes)[0, 0], expected)
 
@@ -112,7 +112,7 @@ def test_cam_methods_match_pytorch_grad_cam(net: nn.Module, method: str) -> None
                 one[0].numpy()
                 for one in (package.activations_and_grads.activations, package.activations_and_grads.gradients)
             )
-            # # The package's map before ReLU, scaling and resizing.
+            # The package's map before ReLU, scaling and resizing.
             raw = package.get_cam_image(x, layer, targets, activations, slopes, False)
             if method == "gradcam++":
                 raw = plus_plus(activations, slopes)
@@ -168,7 +168,7 @@ def test_integrated_gradients_match_captum(net: nn.Module) -> None:
 
 
 def test_integrated_gradients_are_complete() -> None:
-    net = randomised(TAILS["class token"]())  # # smooth, so that few steps suffice
+    net = randomised(TAILS["class token"]())  # smooth, so that few steps suffice
     x, classes = inputs(3, 1), torch.tensor([1, 4, 7])
     total = maps_of(explain(net, inputs(1, 9), "integrated-gradients"), x, classes).sum(dim=(1, 2))
     with torch.no_grad():

@@ -81,7 +81,7 @@ def assert_is_grad_cam(model: nn.Module) -> None:
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_slopes_match_autograd(name: str) -> None:
     function, slope = ACTIVATIONS[name]
-    # # Off the kinks, where the derivative is not defined.
+    # Off the kinks, where the derivative is not defined.
     x = torch.arange(-8.005, 8, 0.01, dtype=torch.float64).requires_grad_()
     (expected,) = torch.autograd.grad(function(x).sum(), x)
     torch.testing.assert_close(slope(x.detach()), expected, rtol=1e-12, atol=1e-12)
@@ -173,7 +173,7 @@ def test_torchvision_models_match_pytorch_grad_cam(architecture: tuple[str, ByCe
                 package.activations_and_grads.activations,
                 package.activations_and_grads.gradients,
             )
-            # # The package's map before ReLU, scaling and resizing.
+            # The package's map before ReLU, scaling and resizing.
             raw = package.get_cam_image(x, layer, targets, activations.numpy(), gradients.numpy())
         maps = closed_form(explained, x, torch.tensor(classes))
         assert relative_error(maps, torch.from_numpy(raw)) <= TOLERANCE

@@ -268,7 +268,7 @@ def test_images_of_another_size_are_resampled() -> None:
     assert maps.shape == (2, CELLS, CELLS)
 
 
-@pytest.mark.models  # # its components are those of `hard swish` above
+@pytest.mark.models  # its components are those of `hard swish` above
 def test_mobilenet_v3_from_torchvision(tmp_path: Path) -> None:
     torch.manual_seed(0)
     spec = ImageInput(128, 128, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

@@ -121,4 +121,4 @@ def test_weights_are_named_after_modules(export: Callable[[str], Export]) -> Non
     weights = {f"explained.model.{name}" for name, _ in explained.module.explained.model.named_parameters()}
     stored = {tensor.name for tensor in explained.graph.model.graph.initializer}
     folded = {f"explained.model.features.{index}.{kind}" for index in (1, 4) for kind in ("weight", "bias")}
-    assert weights - stored == folded  # # of batch normalization
+    assert weights - stored == folded  # of batch normalization
