@@ -16,6 +16,7 @@ from kdedge_runtime.util.printable import printable
 from kdedge_runtime.util.temporary_files import HAS_LOCKS, mark_as_ours, remove_abandoned
 
 __all__ = [
+    "Location",
     "UniqueNames",
     "file_sha256",
     "number_earlier",
@@ -28,6 +29,8 @@ __all__ = [
     "written",
 ]
 
+Location = str | os.PathLike[str]
+"""Path of a file or folder, or an object that stands for one, such as a run."""
 _STAGED = ".kdedge-"
 """Begins the names of files that are being written: not the path's, which may be as long as there is room for."""
 
