@@ -1,4 +1,4 @@
-"""Ranges are clipped as their names say, and what clips is chosen by what it costs."""
+"""Test calibration ranges: clipping methods, entropy thresholds and collected histograms."""
 
 import math
 
@@ -33,12 +33,12 @@ def normal() -> np.ndarray:
     return np.random.default_rng(0).normal(size=400_000)
 
 
-def test_minmax_keeps_everything(normal: np.ndarray) -> None:
+def test_minmax_covers_all_values(normal: np.ndarray) -> None:
     assert clipped_range(histogram(normal), "minmax") == (normal.min(), normal.max())
 
 
 @pytest.mark.parametrize(("method", "percent"), [("percentile-99.99", 99.99), ("percentile-99.999", 99.999)])
-def test_percentiles_are_numpys(normal: np.ndarray, method, percent: float) -> None:
+def test_percentile_ranges_match_numpy(normal: np.ndarray, method, percent: float) -> None:
     low, high = clipped_range(histogram(normal), method)
     tail = (100 - percent) / 2
     bin_ = np.ptp(normal) / 2048
@@ -46,7 +46,7 @@ def test_percentiles_are_numpys(normal: np.ndarray, method, percent: float) -> N
     assert high == pytest.approx(np.percentile(normal, 100 - tail), abs=1.5 * bin_)
 
 
-def test_entropy_gives_up_a_lonely_outlier_and_nothing_else(normal: np.ndarray) -> None:
+def test_entropy_clips_only_an_isolated_outlier(normal: np.ndarray) -> None:
     low, high = clipped_range(histogram(np.append(normal, 60.0)), "entropy")
     assert 3 < high < 20 and low < -3
     even = np.linspace(-1, 1, 100_001)
@@ -54,37 +54,37 @@ def test_entropy_gives_up_a_lonely_outlier_and_nothing_else(normal: np.ndarray) 
     assert (low, high) == pytest.approx((-1, 1), abs=0.02)
 
 
-def test_the_peak_of_a_rectifier_at_zero_does_not_count(normal: np.ndarray) -> None:
+def test_entropy_ignores_the_zero_peak_of_relu(normal: np.ndarray) -> None:
     rectified = np.maximum(normal, 0)
     low, high = clipped_range(histogram(rectified), "entropy")
     assert low == 0 and high > 3
 
 
 @pytest.mark.parametrize("method", ["minmax", "percentile-99.99", "entropy"])
-def test_a_constant_tensor_has_a_range(method) -> None:
+def test_range_of_a_constant_tensor(method) -> None:
     assert clipped_range(histogram(np.full(100, 2.5)), method) == (2.5, 2.5)
 
 
 def sparse(low: float, high: float, counts: dict[int, float]) -> Histogram:
-    """A histogram of 2,048 bins with these counts, the others empty."""
+    """Return a histogram of 2,048 bins with these counts and 0 elsewhere."""
     full = np.zeros(2048)
     full[list(counts)] = list(counts.values())
     return Histogram(low, high, full)
 
 
-def test_a_percentile_keeps_the_bins_that_the_tails_end_in() -> None:
+def test_percentile_range_includes_the_boundary_bins() -> None:
     # A tail of 99.99 % is 5 of 100,000: the 6 lowest values reach bin 10, the 6 highest bin 2,000.
     found = sparse(-2048, 2048, {3: 4, 10: 2, 1000: 99_988, 2000: 2, 2040: 4})
     assert clipped_range(found, "percentile-99.99") == (-2048 + 2 * 10, -2048 + 2 * 2001)
-    # That of 99.999 % is half of one: the outermost values are kept.
+    # A tail of 99.999 % is 0.5: the outermost values are kept.
     assert clipped_range(found, "percentile-99.999") == (-2048 + 2 * 3, -2048 + 2 * 2041)
-    # All in the last bin and all in the first.
+    # All values in the last bin, and all in the first.
     assert clipped_range(sparse(0, 2048, {2047: 9}), "percentile-99.99") == (2047, 2048)
     assert clipped_range(sparse(0, 2048, {0: 9}), "percentile-99.99") == (0, 1)
 
 
 def divergence_by_hand(counts: list[float], first: int, last: int) -> float:
-    """Clip, merge bins into 255 levels, spread each level over its filled bins, and compare."""
+    """Return the KL divergence after clipping and merging into 255 levels, each spread over its filled bins."""
     inside = counts[first:last]
     clipped = list(inside)
     clipped[0] += sum(counts[:first])
@@ -103,7 +103,7 @@ def divergence_by_hand(counts: list[float], first: int, last: int) -> float:
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 2048), (3, 2000), (900, 1155), (0, 256), (1500, 2048)])
-def test_the_divergence_is_that_of_plain_loops(first: int, last: int) -> None:
+def test_divergence_matches_loop_implementation(first: int, last: int) -> None:
     counts = np.random.default_rng(first).integers(0, 5, 2048).astype(float)
     assert _divergence(counts, first, last) == pytest.approx(divergence_by_hand(counts.tolist(), first, last))
 
@@ -112,15 +112,15 @@ def test_the_divergence_is_that_of_plain_loops(first: int, last: int) -> None:
     ("low", "place", "expected"),
     [
         (-2.0, 2, 6),  # the larger of its neighbors, 4 and 6
-        (-3.0, 3, 8),  # of 5 and 8
-        (-1.0, 1, 90),  # of 90, in the first bin, and 50
-        (0.0, 0, 5),  # the first bin has one
-        (-2047.0, 2047, 7),  # and the last
+        (-3.0, 3, 8),  # the larger of 5 and 8
+        (-1.0, 1, 90),  # the larger of 90, in the first bin, and 50
+        (0.0, 0, 5),  # the first bin has one neighbor
+        (-2047.0, 2047, 7),  # the last bin as well
         (1.0, None, None),
         (-2049.0, None, None),
     ],
 )
-def test_the_peak_at_zero_becomes_its_larger_neighbor(low: float, place: int | None, expected: float | None) -> None:
+def test_zero_peak_is_replaced_by_its_larger_neighbor(low: float, place: int | None, expected: float | None) -> None:
     found = sparse(low, low + 2048, {0: 90, 1: 5, 2: 50, 3: 6, 4: 8, 2046: 7, 2047: 60})
     if place == 2:
         found.counts[1] = 4
@@ -171,7 +171,7 @@ def entropy_by_hand(found: Histogram) -> tuple[float, float]:
     ],
     ids=["few", "outliers", "outlier", "rectified", "negative", "above", "below", "cubed", "even"],
 )
-def test_the_entropy_range_is_that_of_plain_loops(values) -> None:
+def test_entropy_range_matches_loop_implementation(values) -> None:
     found = histogram(values(np.random.default_rng(3)))
     assert clipped_range(found, "entropy") == pytest.approx(entropy_by_hand(found), rel=1e-9, abs=1e-9)
 
@@ -184,7 +184,7 @@ def graph_of(nodes: list[onnx.NodeProto], outputs: list[str], constants: dict[st
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
 
 
-def test_bins_are_counted_as_whole_numbers_say() -> None:
+def test_bin_counts_match_integer_arithmetic() -> None:
     nodes = [
         helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT),
         helper.make_node("Mul", ["x", "factor"], ["scaled"]),
@@ -198,7 +198,7 @@ def test_bins_are_counted_as_whole_numbers_say() -> None:
     for name, sign in (("x", 1), ("scaled", -1)):
         expected = np.zeros(2048)
         for value in images.ravel().tolist():
-            # A tenth of a bin is no room for rounding to matter, and no value lies nearer to an edge but the ends.
+            # Rounding cannot move a value to another bin, since only the extreme values are near an edge.
             exact = (value - low if sign > 0 else high - value) * 2048 / (high - low)
             assert exact in (0, 2048) or 1e-3 < exact % 1 < 0.999
             expected[min(int(exact), 2047)] += 1
@@ -207,7 +207,7 @@ def test_bins_are_counted_as_whole_numbers_say() -> None:
     assert found["flat"].counts[0] == images.size == found["flat"].counts.sum()
 
 
-def test_values_come_image_by_image_under_their_names() -> None:
+def test_values_are_yielded_per_image_by_name() -> None:
     nodes = [helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT), helper.make_node("Neg", ["x"], ["y"])]
     model = graph_of(nodes, ["y"], {})
     before = model.SerializeToString()
@@ -221,8 +221,8 @@ def test_values_come_image_by_image_under_their_names() -> None:
     assert model.SerializeToString() == before
 
 
-def test_what_a_file_rounds_is_read_from_its_constants() -> None:
-    """Tensors with one step each, by the names that they have in the float graph; nothing else."""
+def test_quantization_steps_are_read_from_constants() -> None:
+    """Only tensors with one step, by their names in the fp32 graph."""
     plain = [
         helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT, name="cast"),
         helper.make_node("Neg", ["x"], ["y"], name="neg"),
@@ -251,11 +251,11 @@ def test_what_a_file_rounds_is_read_from_its_constants() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("ends", [(0.0, 0.0), (-1.5, -1.5)])
-def test_a_range_without_a_width_is_kept(method, ends: tuple[float, float]) -> None:
+def test_range_of_zero_width_is_kept(method, ends: tuple[float, float]) -> None:
     assert clipped_range(sparse(*ends, {0: 10}), method) == ends
 
 
-def test_histograms_are_those_of_all_images() -> None:
+def test_histograms_cover_all_images() -> None:
     nodes = [helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT), helper.make_node("Neg", ["x"], ["y"])]
     image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", 2, 2, 3])
     result = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2, 2, 3])

@@ -1,4 +1,4 @@
-"""The bytes, scales and products of a dense layer, recomputed with NumPy from their definitions."""
+"""Test int8 weights, scales and products of a dense layer against NumPy."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from kdedge_export.quantization.dense_weights import dense_layers, quantize_dens
 
 OUTPUTS, INPUTS, IMAGES = 260, 256, 5
 ZEROS, BIASED = 3, 4
-"""Outputs: one without any weight, one whose bias is large beside its weights."""
+"""Outputs with zero weights, and with a bias that is large relative to the weights."""
 RNG = np.random.default_rng(0)
 WEIGHT = (RNG.normal(size=(OUTPUTS, INPUTS)) * RNG.uniform(0.1, 4, (OUTPUTS, 1))).astype(np.float32)
 WEIGHT[ZEROS], WEIGHT[BIASED] = 0, 1e-12
@@ -29,7 +29,7 @@ REACH = (-0.75, 2.5)
 def layer(
     *extra: onnx.NodeProto, weight: np.ndarray | None = WEIGHT, bias: str | None = "bias", **settings: Any
 ) -> GraphEditor:
-    """A dense layer whose weight a row and a way back read too, beside other nodes."""
+    """Return a dense layer whose weight is also read by a row lookup and a backward product, and further nodes."""
     inputs = ["x", "weight", *([] if bias is None else [bias])]
     nodes = [
         helper.make_node("Identity", ["computed_source"], ["computed"], name="source"),
@@ -62,17 +62,17 @@ ODD = {
 }
 
 
-class TestWhatIsALayer:
+class TestEligibleLayers:
     @pytest.mark.parametrize("left_alone", [{"dense"}, {"row"}, {"back", "others"}])
-    def test_a_layer_that_is_left_alone_or_whose_weight_is_read_there(self, left_alone: set[str]) -> None:
+    def test_excluded_layers_and_shared_weights_are_eligible(self, left_alone: set[str]) -> None:
         assert dense_layers(layer(), left_alone) == ["dense"]
         assert dense_layers(layer(alpha=1.0, beta=1.0, transA=0, transB=1, bias=None), left_alone) == ["dense"]
 
-    def test_no_layer_that_the_quantizer_takes_itself(self) -> None:
+    def test_layers_for_the_default_quantizer_are_not_eligible(self) -> None:
         assert dense_layers(layer(), {"others"}) == []
 
     @pytest.mark.parametrize("odd", list(ODD))
-    def test_no_product_of_another_form(self, odd: str) -> None:
+    def test_other_product_forms_are_not_eligible(self, odd: str) -> None:
         assert dense_layers(layer(**ODD[odd]), {"dense"}) == []
 
     @pytest.mark.parametrize(
@@ -85,15 +85,15 @@ class TestWhatIsALayer:
         ],
         ids=["negated", "columns", "indices", "first factor"],
     )
-    def test_no_layer_whose_weight_is_read_in_another_way(self, reader: onnx.NodeProto) -> None:
+    def test_weights_with_other_readers_are_not_eligible(self, reader: onnx.NodeProto) -> None:
         assert dense_layers(layer(reader), {"dense"}) == []
 
-    def test_a_row_on_the_default_axis_is_a_row(self) -> None:
+    def test_row_lookup_on_the_default_axis_is_eligible(self) -> None:
         reader = helper.make_node("Gather", ["weight", "picked"], ["odd"], name="odd")
         assert dense_layers(layer(reader), {"dense"}) == ["dense"]
 
     @pytest.mark.parametrize(("rows", "found"), [(256, ["dense"]), (255, [])])
-    def test_layers_of_65536_weights_and_more(self, rows: int, found: list[str]) -> None:
+    def test_layers_of_at_least_65536_weights_are_eligible(self, rows: int, found: list[str]) -> None:
         assert dense_layers(layer(weight=WEIGHT[:rows].copy()), {"dense"}) == found
 
 
@@ -108,7 +108,7 @@ def constants_of(graph: GraphEditor) -> dict[str, np.ndarray]:
 )
 @pytest.mark.parametrize("reach", [REACH, (0.5, 2.5), (-2.0, -0.5), (0.0, 0.0)])
 @pytest.mark.parametrize("bias", ["bias", None])
-def test_every_figure_is_that_of_numpy(
+def test_quantized_layer_matches_numpy(
     recipe: Recipe, largest: int, least: int, reach: tuple[float, float], bias: str | None
 ) -> None:
     graph = layer(bias=bias)
@@ -149,13 +149,13 @@ def test_every_figure_is_that_of_numpy(
     shares = np.rint(scaled / ranges * 127) / 127
     expected = (shares @ steps) * ranges
     for image in range(IMAGES):
-        # One share may round to its other neighbor.
+        # A single value may round to the other neighbor.
         slack = 1.01 * ranges[image] * largest / 127
         assert np.abs(back[image] - expected[image]).max() <= slack
         assert np.corrcoef(back[image], expected[image])[0, 1] > 0.999
 
 
-def test_a_gradient_of_zeros_goes_back_as_zeros() -> None:
+def test_zero_gradient_stays_zero() -> None:
     graph = layer()
     quantize_dense(graph, {"dense": REACH}, Recipe(False))
     session = open_session(graph.model, exact_int8=True)
@@ -164,8 +164,8 @@ def test_a_gradient_of_zeros_goes_back_as_zeros() -> None:
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_a_gradient_of_one_output_goes_back_as_its_row(sign: int) -> None:
-    """Its only share is the largest one, which must be a whole byte step on either side."""
+def test_gradient_of_one_output_is_its_weight_row(sign: int) -> None:
+    """The only nonzero value is the largest one, so it maps to a whole step of either sign."""
     graph = layer()
     quantize_dense(graph, {"dense": REACH}, Recipe(False))
     session = open_session(graph.model, exact_int8=True)
@@ -176,8 +176,8 @@ def test_a_gradient_of_one_output_goes_back_as_its_row(sign: int) -> None:
     np.testing.assert_allclose(back, sign * 2.5 * row, rtol=1e-5, atol=1e-9)
 
 
-def test_gradients_of_several_classes_are_brought_to_bytes_one_by_one() -> None:
-    """The range of `[N, k, out]` is along the last axis, as each class of each image has its own."""
+def test_gradients_are_quantized_per_class() -> None:
+    """The range of `[N, k, out]` is along the last axis, since each class of each image has its own."""
     graph = layer()
     quantize_dense(graph, {"dense": REACH}, Recipe(False))
     (alone,) = open_session(graph.model, exact_int8=True).run(["back"], {"x": X, "v": V, "picked": np.array([0])})
@@ -189,20 +189,20 @@ def test_gradients_of_several_classes_are_brought_to_bytes_one_by_one() -> None:
     np.testing.assert_allclose(together[0], alone, rtol=1e-5)
 
 
-def test_no_range_is_zero() -> None:
+def test_smallest_range_is_positive() -> None:
     graph = layer()
     quantize_dense(graph, {"dense": REACH}, Recipe(False))
     assert constants_of(graph)["back_tiny"] == np.finfo(np.float32).tiny
 
 
-def test_only_the_layers_that_are_named_change() -> None:
+def test_other_layers_are_unchanged() -> None:
     graph = layer()
     before = graph.model.SerializeToString()
     quantize_dense(graph, {"another": REACH}, Recipe(False))
     assert graph.model.SerializeToString() == before
 
 
-def test_nodes_that_give_what_others_gave_keep_their_names() -> None:
+def test_replacing_nodes_keep_their_names() -> None:
     graph = layer()
     quantize_dense(graph, {"dense": REACH}, Recipe(False))
     assert {graph.producer(output).name for output in ("logits", "row", "back")} == {"dense", "row", "back"}

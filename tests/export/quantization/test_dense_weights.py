@@ -1,4 +1,4 @@
-"""Large dense layers of a head are stored once, as bytes, and serve the answer, the map and the way back to it."""
+"""Test int8 weights of large dense layers, which are stored once for the logits, the map and the backward pass."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,12 +27,12 @@ Draw = Callable[[int, int], np.ndarray]
 CLASSES, HIDDEN, FEATURES = 128, 512, 160
 LAST, FIRST = "head.2", "head.0"
 DEAD, BIASED = 5, 6
-"""Classes: one without any weight, one whose bias is large beside its weights."""
+"""Classes with zero weights, and with a bias that is large relative to the weights."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A graph with two dense layers of 2¹⁶ weights, and its int8 graph."""
+    """Graph with two dense layers of 2¹⁶ weights, and its int8 version."""
 
     fp32: Model
     int8: Model
@@ -54,7 +54,7 @@ def network(*, bias: bool = True) -> nn.Module:
 
 
 class Flat(nn.Module):
-    """Every cell has its own weights, as in VGG: no closed form, so that the map is made on the way back."""
+    """Network with separate weights for each position, as in VGG, whose map needs a backward pass."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,12 +92,12 @@ def pair(request: pytest.FixtureRequest, pictures: Draw, tmp_path_factory: pytes
 
 
 def stored(model: onnx.ModelProto) -> list[np.ndarray]:
-    """All constants of a layer's size."""
+    """Return all constants as large as a layer's weight."""
     values = [numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
     return [value for value in values if value.size >= HIDDEN * CLASSES]
 
 
-def test_each_layer_is_stored_once_and_as_bytes(pair: Pair) -> None:
+def test_each_layer_is_stored_once_in_int8(pair: Pair) -> None:
     found = stored(pair.quantized.model)
     assert sorted(value.shape for value in found) == [(CLASSES, HIDDEN), (HIDDEN, FEATURES)]
     assert {value.dtype for value in found} == {np.dtype(np.int8)}
@@ -105,7 +105,7 @@ def test_each_layer_is_stored_once_and_as_bytes(pair: Pair) -> None:
     assert {int(np.abs(value.astype(int)).max()) for value in found} == {bits}
 
 
-def test_the_answer_and_the_map_stay_close(pair: Pair, pictures: Draw) -> None:
+def test_logits_and_maps_stay_close_to_fp32(pair: Pair, pictures: Draw) -> None:
     images = pictures(64, 3)
     exact, coarse = pair.fp32.predict(images, 3), pair.int8.predict(images, 3)
     assert agreement(exact.logits, coarse.logits) >= 0.85
@@ -119,7 +119,7 @@ def test_logits_do_not_tie(pair: Pair, pictures: Draw) -> None:
         assert len(np.unique(others)) > 0.95 * len(others)
 
 
-def test_rows_of_zeros_and_large_biases_survive(pair: Pair, pictures: Draw) -> None:
+def test_zero_rows_and_large_biases_are_preserved(pair: Pair, pictures: Draw) -> None:
     images = pictures(8, 4)
     exact, coarse = pair.fp32.predict(images, DEAD), pair.int8.predict(images, DEAD)
     np.testing.assert_allclose(coarse.logits[:, DEAD], exact.logits[:, DEAD], atol=1e-4)
@@ -127,9 +127,9 @@ def test_rows_of_zeros_and_large_biases_survive(pair: Pair, pictures: Draw) -> N
     np.testing.assert_array_equal(coarse.saliency_map, 0)
 
 
-def test_a_batch_gives_what_its_images_give_alone(pair: Pair, pictures: Draw) -> None:
+def test_batch_matches_single_images(pair: Pair, pictures: Draw) -> None:
     images = pictures(6, 5)
-    images[3] //= 8  # an image of another reach must not change its neighbours'
+    images[3] //= 8  # an image of another range must not affect the others
     together = pair.int8.predict(images, 7)
     for index, image in enumerate(images):
         alone = pair.int8.predict(image[None], 7)
@@ -138,7 +138,7 @@ def test_a_batch_gives_what_its_images_give_alone(pair: Pair, pictures: Draw) ->
         np.testing.assert_allclose(alone.saliency_map[0], together.saliency_map[index], atol=1e-5 * largest)
 
 
-def test_the_search_may_keep_them_in_float(pictures: Draw) -> None:
+def test_search_may_keep_dense_layers_in_fp32(pictures: Draw) -> None:
     graph = export_graph(deploy(network(), SPEC))
     names = [layer.name for layer in layers_of(rewrite(graph, bytes_in=True))]
     assert names[-2:] == [FIRST, LAST]
@@ -147,9 +147,7 @@ def test_the_search_may_keep_them_in_float(pictures: Draw) -> None:
     assert np.dtype(np.float32) in {value.dtype for value in stored(quantized.model)}
 
 
-def test_hidden_layers_before_the_last_are_stored_once_where_the_map_is_differentiated(
-    pictures: Draw, tmp_path
-) -> None:
+def test_hidden_layers_are_stored_once_with_an_autograd_head(pictures: Draw, tmp_path) -> None:
     torch.manual_seed(2)
     pair = pair_of(deploy(randomised(Flat()), SPEC), Recipe(False), pictures, tmp_path)
     found = [value for value in stored(pair.quantized.model) if value.ndim == 2]
@@ -163,19 +161,19 @@ def test_hidden_layers_before_the_last_are_stored_once_where_the_map_is_differen
     assert np.median(map_pearson(exact.saliency_map, coarse.saliency_map)) >= 0.98
 
 
-def test_a_layer_without_a_bias_and_a_graph_without_a_map(pictures: Draw, tmp_path) -> None:
+def test_layer_without_bias_and_graph_without_map(pictures: Draw, tmp_path) -> None:
     pair = pair_of(Plain(network(bias=False), SPEC), Recipe(False), pictures, tmp_path)
     assert (CLASSES, HIDDEN) in {value.shape for value in stored(pair.quantized.model) if value.dtype == np.int8}
     images = pictures(64, 3)
     assert agreement(pair.fp32.predict(images).logits, pair.int8.predict(images).logits) >= 0.85
 
 
-def test_small_layers_stay_float() -> None:
+def test_small_layers_stay_fp32() -> None:
     rewritten = rewrite(export_graph(deploy(randomised(HeadNet(nn.Linear(CHANNELS, 5000))), SPEC)), bytes_in=True)
     assert dense_layers(GraphEditor(rewritten.model), rewritten.head_nodes) == []
 
 
-def test_a_classifiers_weights_are_read_from_its_bytes(pair: Pair) -> None:
+def test_class_weights_are_read_from_int8(pair: Pair) -> None:
     exact, coarse = (class_weights(onnx.load(model.path), CLASSES) for model in (pair.fp32, pair.int8))
     assert exact is not None and coarse is not None
     row = np.abs(exact.weights).max(axis=1, keepdims=True)
@@ -185,7 +183,7 @@ def test_a_classifiers_weights_are_read_from_its_bytes(pair: Pair) -> None:
     )
 
 
-def test_large_layers_of_squeeze_and_excitation_are_bytes_too(pictures: Draw, tmp_path) -> None:
+def test_large_squeeze_and_excitation_layers_are_int8(pictures: Draw, tmp_path) -> None:
     net = network()
     net.features.append(SqueezeExcitation(FEATURES, 416))
     pair = pair_of(deploy(randomised(net), SPEC), Recipe(False), pictures, tmp_path)
@@ -201,8 +199,8 @@ def named(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
 
 
-def test_each_output_has_a_scale_of_its_own(pair: Pair) -> None:
-    """Every row's largest weight takes the largest byte, and no weight is further from its own than half a step."""
+def test_scales_are_per_output(pair: Pair) -> None:
+    """Each row's largest weight maps to the largest int8 value, and the error of each weight is at most half a step."""
     largest = 64 if pair.quantized.note["reduce_range"] else 127
     exact, coarse = named(onnx.load(pair.fp32.path)), named(pair.quantized.model)
     layers = [name.removesuffix("_quantized") for name, value in coarse.items() if value.size >= HIDDEN * CLASSES]
@@ -215,8 +213,8 @@ def test_each_output_has_a_scale_of_its_own(pair: Pair) -> None:
         assert (np.abs(steps * scale[:, None] - weight)[rows] <= 0.501 * scale[rows, None]).all()
 
 
-def test_bytes_of_the_input_reach_from_the_least_to_the_largest_value(pair: Pair) -> None:
-    """A zero point that is one off would clip one end by a step, and leave a byte unused at the other."""
+def test_input_zero_point_covers_the_range(pair: Pair) -> None:
+    """A zero point that is off by one would clip one end by a step and waste a value at the other."""
     constants, makers = named(pair.quantized.model), {node.output[0]: node for node in pair.quantized.model.graph.node}
     found = 0
     for node in pair.quantized.model.graph.node:
@@ -231,8 +229,8 @@ def test_bytes_of_the_input_reach_from_the_least_to_the_largest_value(pair: Pair
     assert found == 2
 
 
-def test_a_map_is_made_with_its_own_class_scale(pictures: Draw, tmp_path) -> None:
-    """Rows of neighbouring classes have weights four times as large: another row's scale gives another map's size."""
+def test_map_uses_the_scale_of_its_class(pictures: Draw, tmp_path) -> None:
+    """Every other class has weights four times as large, so that another row's scale changes the map's magnitude."""
     net = network()
     with torch.no_grad():
         net.head[2].weight[::2] *= 4

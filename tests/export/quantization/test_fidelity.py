@@ -1,4 +1,4 @@
-"""What a quantized graph keeps of the float one, against loops over numbers that are known in advance."""
+"""Test fidelity of a quantized graph against loops over known values."""
 
 import math
 
@@ -21,7 +21,10 @@ ROWS = np.random.default_rng(2).normal(size=(CLASSES, 2, 2)).astype(np.float32)
 
 
 def classifier(weights: np.ndarray, rows: np.ndarray | None = ROWS) -> onnx.ModelProto:
-    """Logits are `W x`; a class's map is the cells' mean color times its row of signs and sizes."""
+    """Return a graph with logits `W x`.
+
+    The map of a class is the mean color of each position times the class's `rows`.
+    """
     constants = {
         "weights": weights.T.astype(np.float32),
         "size": np.array([-1, 12]),
@@ -59,12 +62,12 @@ def logits_of(weights: np.ndarray, images: np.ndarray = IMAGES) -> np.ndarray:
 
 
 def relative_error(exact: np.ndarray, found: np.ndarray) -> float:
-    """The mean over images of the error's variance by the logits' variance."""
+    """Return the mean over images of the error's variance relative to the logits' variance."""
     return float(np.mean([np.var(b - a) / np.var(a) for a, b in zip(exact, found, strict=True)]))
 
 
 def correlation(exact: np.ndarray, found: np.ndarray, images: np.ndarray = IMAGES) -> float:
-    """The mean correlation of the maps of the float graph's top classes."""
+    """Return the mean correlation of the maps of the fp32 graph's top-1 classes."""
     cells, tops = images.astype(float).mean(axis=3), logits_of(WEIGHTS, images).argmax(axis=1)
     scores = [
         np.corrcoef((cell * exact[top]).ravel(), (cell * found[top]).ravel())[0, 1]
@@ -75,7 +78,7 @@ def correlation(exact: np.ndarray, found: np.ndarray, images: np.ndarray = IMAGE
 
 @pytest.fixture(scope="module")
 def coarse() -> np.ndarray:
-    """Other weights, with which some answers change."""
+    """Return perturbed weights that change some predictions."""
     weights = WEIGHTS + np.random.default_rng(5).normal(0, 0.01, WEIGHTS.shape).astype(np.float32)
     changed = logits_of(weights).argmax(axis=1) != logits_of(WEIGHTS).argmax(axis=1)
     assert 1 <= changed.sum() < len(IMAGES) - 1
@@ -83,7 +86,7 @@ def coarse() -> np.ndarray:
 
 
 @pytest.mark.parametrize("labelled", [False, True])
-def test_every_figure_is_that_of_plain_loops(coarse: np.ndarray, labelled: bool) -> None:
+def test_fidelity_matches_loop_implementation(coarse: np.ndarray, labelled: bool) -> None:
     exact, found = logits_of(WEIGHTS), logits_of(coarse)
     targets = np.array([0, 1, 2, 3, *exact.argmax(axis=1)[4:]])
     rows = ROWS + 0.3
@@ -102,12 +105,12 @@ def test_every_figure_is_that_of_plain_loops(coarse: np.ndarray, labelled: bool)
     assert kept.map_pearson == pytest.approx(correlation(ROWS, rows), abs=1e-5)
 
 
-def test_an_offset_of_all_logits_is_no_error(coarse: np.ndarray) -> None:
+def test_common_offset_of_logits_is_no_error(coarse: np.ndarray) -> None:
     kept = Judge(classifier(WEIGHTS), IMAGES).judge(classifier(WEIGHTS + np.float32(0.01)))
     assert kept.logits_error < 1e-6 and kept.agreement == 1
 
 
-def test_the_float_graph_loses_nothing() -> None:
+def test_fp32_graph_has_no_loss() -> None:
     itself = Judge(classifier(WEIGHTS), IMAGES, np.zeros(len(IMAGES), np.int64)).itself
     assert (itself.agreement, itself.drop_points, itself.logits_error) == (1, 0, 0)
     assert itself.top1 == pytest.approx((logits_of(WEIGHTS).argmax(axis=1) == 0).mean())
@@ -115,7 +118,7 @@ def test_the_float_graph_loses_nothing() -> None:
     assert itself.loss == pytest.approx(0)
 
 
-def test_a_few_images_are_from_all_over_them(coarse: np.ndarray) -> None:
+def test_subset_of_images_is_evenly_spaced(coarse: np.ndarray) -> None:
     targets = np.arange(9) % CLASSES
     some = [0, 2, 4, 6]  # 9 · k // 4
     kept = Judge(classifier(WEIGHTS), IMAGES, targets).judge(classifier(coarse, ROWS - 0.2), 4)
@@ -125,13 +128,13 @@ def test_a_few_images_are_from_all_over_them(coarse: np.ndarray) -> None:
     assert kept.map_pearson == pytest.approx(correlation(ROWS, ROWS - 0.2, IMAGES[some]), abs=1e-5)
 
 
-def test_a_graph_without_a_map_keeps_none_and_loses_no_more() -> None:
+def test_graph_without_map_has_no_map_loss() -> None:
     for float_rows, rows in ((ROWS, None), (None, ROWS), (None, None)):
         kept = Judge(classifier(WEIGHTS, float_rows), IMAGES).judge(classifier(WEIGHTS, rows))
         assert kept.map_pearson is None and kept.loss == pytest.approx(0, abs=1e-9)
 
 
-def test_a_map_that_became_constant_keeps_nothing_and_one_that_was_is_left_out() -> None:
+def test_lost_maps_score_zero_and_constant_maps_are_skipped() -> None:
     top = logits_of(WEIGHTS).argmax(axis=1)
     first = top == top[0]
     assert 0 < first.sum() < len(IMAGES)
@@ -150,7 +153,7 @@ def correlation_without(left_out: np.ndarray, rows: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("broken", [np.nan, 1e30])
-def test_logits_that_are_no_numbers_have_the_largest_error(broken: float) -> None:
+def test_nonfinite_logits_have_the_largest_error(broken: float) -> None:
     weights = WEIGHTS.copy()
     weights[1, 0] = broken
     images = IMAGES.copy()
@@ -160,8 +163,8 @@ def test_logits_that_are_no_numbers_have_the_largest_error(broken: float) -> Non
     assert kept.logits_error == 1e6
 
 
-def test_equal_logits_are_judged_by_a_least_spread() -> None:
-    """The mean square of an error of (10, 0, 0, 0)·1e-7, by 1e-12 in place of a variance of 0."""
+def test_constant_logits_use_a_minimum_variance() -> None:
+    """The mean square of an error of (10, 0, 0, 0)·1e-7, divided by 1e-12 instead of a variance of 0."""
     weights = np.zeros((CLASSES, 12), np.float32)
     weights[0, 0] = 1e-8
     image = np.zeros((1, 2, 2, 3), np.uint8)
@@ -170,7 +173,7 @@ def test_equal_logits_are_judged_by_a_least_spread() -> None:
     assert kept.logits_error == pytest.approx(np.var([1e-6, 0, 0, 0]) / 1e-12, rel=1e-4)
 
 
-def test_graphs_are_judged_and_observed_with_exact_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fidelity_and_calibration_use_exact_sums(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
 
     def noted(model: onnx.ModelProto, threads: int = 1, *, exact_int8: bool) -> ort.InferenceSession:
@@ -186,7 +189,7 @@ def test_graphs_are_judged_and_observed_with_exact_sums(monkeypatch: pytest.Monk
     assert opened == ["exact sums"] * 4
 
 
-def test_the_loss_is_of_both_and_states_its_arithmetic() -> None:
+def test_loss_combines_logits_and_maps() -> None:
     kept = Fidelity(0.9, None, 10.0, 12.0, 0.04, 0.97)
     assert kept.loss == pytest.approx(0.04 / 2 + 0.03)
     assert Fidelity(0.9, None, 10.0, 12.0, 0.04, None).loss == pytest.approx(0.02)

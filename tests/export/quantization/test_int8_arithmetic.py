@@ -1,4 +1,4 @@
-"""int8 is judged with exact sums and timed with the machine's kernels."""
+"""Test that fidelity of int8 uses exact sums, and latency uses the machine's kernels."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +22,7 @@ EIGHT_BITS, SEVEN_BITS = {"reduce_range": False, "device": "raspberry-pi-5"}, {"
 
 
 def overflowing() -> onnx.ModelProto:
-    """A dense layer whose pairs of products exceed 16 bits: 255 · 127 · 2 = 64,770."""
+    """Return a dense layer whose pairs of products exceed 16 bits: 255 · 127 · 2 = 64,770."""
     constants = {
         "step": np.float32(1),
         "zero": np.uint8(0),
@@ -52,12 +52,12 @@ def test_exact_sums_do_not_saturate() -> None:
     np.testing.assert_allclose(found, 64 * 255, rtol=1e-6)
 
 
-def test_a_session_states_its_arithmetic() -> None:
+def test_session_reports_its_arithmetic() -> None:
     assert arithmetic_of(open_session(overflowing(), exact_int8=True)) == "exact sums"
     assert arithmetic_of(open_session(overflowing(), exact_int8=False)) == "machine kernels"
 
 
-def test_a_file_states_its_arithmetic_if_it_is_quantized(
+def test_quantized_model_reports_its_arithmetic(
     export: Callable[[str], Export], pictures: Draw, tmp_path: Path
 ) -> None:
     from test_static_quantization import saved
@@ -70,7 +70,7 @@ def test_a_file_states_its_arithmetic_if_it_is_quantized(
     assert Model.load(fp32.model.path, exact_int8=True).arithmetic is None
 
 
-def test_fidelity_is_of_exact_sums_and_latency_of_the_kernels(
+def test_fidelity_uses_exact_sums_and_latency_uses_machine_kernels(
     export: Callable[[str], Export], pictures: Draw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judged: list[str] = []
@@ -106,7 +106,7 @@ def test_fidelity_is_of_exact_sums_and_latency_of_the_kernels(
         ((), EIGHT_BITS, False),
     ],
 )
-def test_only_avx2_without_vnni_saturates_on_8_bits(
+def test_only_avx2_without_vnni_saturates_with_8_bits(
     instructions: tuple, quantization: dict | None, saturates: bool
 ) -> None:
     assert kernels_saturate(instructions, quantization) is saturates

@@ -1,4 +1,4 @@
-"""The fewest layers stay in float that keep the answer and the reason, on images that nothing was calibrated on."""
+"""Test the search for the fewest layers in fp32 that preserve predictions and maps on held-out images."""
 
 import itertools
 from collections.abc import Callable, Collection
@@ -23,13 +23,13 @@ from kdedge_runtime.errors import UsageError
 Draw = Callable[[int, int], np.ndarray]
 OUTLIER = 300
 SPREAD = 10
-"""Octaves between the ranges of channels."""
+"""Range of the channels' scales in octaves."""
 
 
 class Chain(nn.Module):
-    """Five convolutions; one channel of the second is so large that a common scale leaves nothing of the others.
+    """Five convolutions. One channel of the second is so large that a common scale leaves no precision for the others.
 
-    What the third one multiplies it with is as small, so that the function is that of the sound network.
+    The third one compensates for it, so that the function equals that of the network without the outlier.
     """
 
     def __init__(self, *, outlier: bool) -> None:
@@ -53,7 +53,7 @@ class Chain(nn.Module):
 
 
 class Inverted(nn.Module):
-    """MobileNetV3's block: widen, look around each channel, excite, and narrow again, with HardSwish between."""
+    """MobileNetV3's inverted residual block with squeeze-and-excitation and HardSwish."""
 
     def __init__(self, channels: int, wide: int) -> None:
         super().__init__()
@@ -71,10 +71,10 @@ class Inverted(nn.Module):
 
 
 class Mobile(nn.Module):
-    """Three such blocks; in the second one the channels behind the depthwise layer have ranges from 1 to 1024.
+    """Three inverted residual blocks; in the second one the depthwise layer's channels have ranges from 1 to 1024.
 
-    HardSwish stands between these channels and the layer that evens them out, so no scale can be moved across it:
-    unlike behind a ReLU, the function is no other network's with even channels.
+    HardSwish separates these channels from the layer that compensates for them. Unlike with a ReLU, no scale can
+    be moved across it, so that no network with equalized channels computes the same function.
     """
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class Mobile(nn.Module):
             nn.Conv2d(12, CHANNELS, 3, 2, 1, bias=False), nn.BatchNorm2d(CHANNELS), nn.Hardswish()
         )
         self.head = nn.Linear(CHANNELS, CLASSES)
-        for module in self.modules():  # activations as large as trained ones', or no gate opens or closes
+        for module in self.modules():  # activations as large as trained ones', so that gates open and close
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = None
         self.train()(torch.randn(16, 3, SPEC.height, SPEC.width))
@@ -117,54 +117,58 @@ def rescued(broken: ExportedGraph, pictures: Draw) -> Quantized:
     return quantize(broken, pictures(48, 1), pictures(48, 2), Recipe(False), goal=goal)
 
 
-def test_the_layers_that_break_it_stay_in_float_and_no_others(rescued: Quantized, broken, pictures: Draw) -> None:
+def test_only_the_outlier_layers_stay_fp32(rescued: Quantized, broken, pictures: Draw) -> None:
     tradeoff = rescued.tradeoff
     plain, chosen = tradeoff.points[0], tradeoff.chosen
-    assert plain.float_layers == () and plain.fidelity.map_pearson < 0.9, "nothing is broken"
+    assert plain.float_layers == () and plain.fidelity.map_pearson < 0.9, "int8 without fp32 layers is not degraded"
     assert tradeoff.met and chosen.fidelity.map_pearson >= 0.98 and chosen.fidelity.drop_points <= 4
-    # The tensor between them must not be quantized, and both ends of it would.
+    # Only the tensor between them must not be quantized, which requires both layers in fp32.
     assert set(chosen.float_layers) == {"body.3", "body.6"}
     assert rescued.note["float_layers"] == list(chosen.float_layers)
     held = Judge(broken.model, pictures(64, 3)).judge(rescued.model)
-    assert held.map_pearson > 0.97 and held.agreement >= 0.9, "what holds on the held-out images does not elsewhere"
+    assert held.map_pearson > 0.97 and held.agreement >= 0.9, (
+        "fidelity on other images is lower than on the held-out images"
+    )
 
 
-def test_a_network_like_mobilenet_v3_whose_channels_lie_octaves_apart_is_rescued_by_few_layers(pictures: Draw) -> None:
+def test_few_fp32_layers_restore_a_mobilenet_with_unequal_channels(pictures: Draw) -> None:
     torch.manual_seed(0)
     graph = export_graph(deploy(Mobile().eval(), SPEC))
-    # Between 0.888 with one layer in float and 0.995 with two: rounding decides nothing.
+    # Between 0.888 with one layer in fp32 and 0.995 with two, so that rounding has no influence.
     goal = Goal(keep_heatmaps=0.95)
     quantized = quantize(graph, pictures(32, 1), pictures(48, 2), Recipe(False), goal=goal)
     plain, chosen = quantized.tradeoff.points[0].fidelity, quantized.tradeoff.chosen
-    assert plain.map_pearson < 0.9 and plain.agreement < 0.85, "plain int8 does not collapse"
-    # What makes the uneven channels, and what reads them.
+    assert plain.map_pearson < 0.9 and plain.agreement < 0.85, "int8 without fp32 layers is not degraded"
+    # The layer that produces the unequal channels, and the layer that reads them.
     assert quantized.tradeoff.met and set(chosen.float_layers) == {"blocks.1.around.0", "blocks.1.narrow.0"}
     assert quantized.tradeoff.layers == 11
     held = Judge(graph.model, pictures(64, 3)).judge(quantized.model)
-    assert held.map_pearson > 0.97 and held.agreement >= 0.9, "what holds on the held-out images does not elsewhere"
+    assert held.map_pearson > 0.97 and held.agreement >= 0.9, (
+        "fidelity on other images is lower than on the held-out images"
+    )
 
 
-def test_a_sound_network_keeps_nothing_in_float(pictures: Draw) -> None:
+def test_regular_network_needs_no_fp32_layers(pictures: Draw) -> None:
     goal = Goal(keep_heatmaps=0.98, max_drop=4)
     tradeoff = quantize(graph_of(outlier=False), pictures(48, 1), pictures(48, 2), Recipe(False), goal=goal).tradeoff
     assert tradeoff.met and tradeoff.chosen.float_layers == () and len(tradeoff.points) == 1
 
 
-def test_size_grows_with_the_layers_in_float(rescued: Quantized) -> None:
+def test_size_grows_with_fp32_layers(rescued: Quantized) -> None:
     tradeoff = rescued.tradeoff
     assert tradeoff.points[0].bytes < tradeoff.chosen.bytes < tradeoff.fp32.bytes
     assert tradeoff.layers == 5 and tradeoff.images == 48
     assert all(point.latency_ms > 0 and point.fp32_latency_ms > 0 for point in tradeoff.points)
 
 
-def test_no_efficient_point_is_beaten_by_another(rescued: Quantized) -> None:
+def test_efficient_points_are_not_dominated(rescued: Quantized) -> None:
     front = rescued.tradeoff.efficient
     for point in front:
         for other in rescued.tradeoff.points:
             assert not (other.speedup > point.speedup and other.fidelity.loss < point.fidelity.loss)
 
 
-def test_a_goal_that_no_layer_in_int8_keeps_is_missed(broken: ExportedGraph, pictures: Draw) -> None:
+def test_unreachable_goal_is_reported(broken: ExportedGraph, pictures: Draw) -> None:
     told = []
     tradeoff = quantize(
         broken,
@@ -179,12 +183,12 @@ def test_a_goal_that_no_layer_in_int8_keeps_is_missed(broken: ExportedGraph, pic
     assert {("measuring layers", 5, 5), ("keeping layers in fp32", 4, 5)} <= set(told)
 
 
-def test_maps_that_a_graph_does_not_give_cannot_be_kept(export: Callable[[str], Export], pictures: Draw) -> None:
+def test_keep_heatmaps_without_maps_is_rejected(export: Callable[[str], Export], pictures: Draw) -> None:
     with pytest.raises(UsageError, match="no heatmaps to keep"):
         quantize(export("plain").graph, pictures(4, 1), pictures(4, 2), Recipe(False), goal=Goal(keep_heatmaps=0.9))
 
 
-def test_labels_make_the_drop_one_of_accuracy(broken: ExportedGraph, pictures: Draw) -> None:
+def test_drop_is_of_accuracy_with_labels(broken: ExportedGraph, pictures: Draw) -> None:
     images = pictures(32, 4)
     free = Judge(broken.model, images)
     assert free.itself.top1 is None and free.itself.drop_points == 0 and free.itself.map_pearson == 1
@@ -194,19 +198,21 @@ def test_labels_make_the_drop_one_of_accuracy(broken: ExportedGraph, pictures: D
     assert right.itself.top1 == 1.0
     found = right.judge(sound)  # the same function
     assert found.agreement >= 0.95 and found.drop_points == pytest.approx(100 * (1 - found.agreement))
-    assert free.itself.most_drop_points == pytest.approx(100 * unseen_share(32), rel=0.02), "what 32 images cannot show"
+    assert free.itself.most_drop_points == pytest.approx(100 * unseen_share(32), rel=0.02), (
+        "drop that 32 images cannot exclude"
+    )
     assert found.drop_points < found.most_drop_points < 100
     wrong = Judge(broken.model, images, (answers + 1) % CLASSES)
-    assert wrong.itself.top1 == 0.0 and wrong.judge(sound).drop_points <= 0, "accuracy cannot fall below none"
+    assert wrong.itself.top1 == 0.0 and wrong.judge(sound).drop_points <= 0, "accuracy cannot fall below 0"
 
 
-def test_fewer_images_are_still_of_all_classes(broken: ExportedGraph, pictures: Draw) -> None:
-    """They lie in the order of their classes."""
+def test_subset_of_images_covers_all_classes(broken: ExportedGraph, pictures: Draw) -> None:
+    """The images are sorted by class."""
     images = pictures(32, 4)
     answers = Judge(broken.model, images)._logits.argmax(axis=1)
     is_last = np.arange(32) // 8 == 3
     judge = Judge(broken.model, images, np.where(is_last, answers, (answers + 1) % CLASSES))
-    assert judge.judge(broken.model, 8).top1 == 0.25, "the last class of four is not among them"
+    assert judge.judge(broken.model, 8).top1 == 0.25, "the last of four classes is missing"
     assert judge.judge(broken.model, 99).top1 == judge.itself.top1 == 0.25
 
 
@@ -230,12 +236,12 @@ def fidelity(map_pearson: float | None, drop_points: float) -> Fidelity:
         (Goal(), fidelity(0.0, 100.0), True),
     ],
 )
-def test_a_goal_is_kept_or_not(goal: Goal, found: Fidelity, kept: bool) -> None:
+def test_goal_kept(goal: Goal, found: Fidelity, kept: bool) -> None:
     assert goal.kept(found) is kept
 
 
 @pytest.mark.parametrize("activations", ["uint8", "int8"])
-def test_a_hard_sigmoid_on_bytes_is_open_at_the_byte_that_stands_for_one(activations: str, pictures: Draw) -> None:
+def test_hard_sigmoid_is_one_at_the_quantized_value_of_one(activations: str, pictures: Draw) -> None:
     torch.manual_seed(0)
     graph = export_graph(deploy(Mobile().eval(), SPEC))
     model = quantize(graph, pictures(8, 1), pictures(8, 2), Recipe(False, activations=activations)).model
@@ -248,18 +254,18 @@ def test_a_hard_sigmoid_on_bytes_is_open_at_the_byte_that_stands_for_one(activat
 
 
 class Noted(Judge):
-    """Figures by the layers in float, which the graph names in its description."""
+    """`Judge` with fixed results by the fp32 layers, which the graph lists in its description."""
 
     def judge(self, model: onnx.ModelProto, images: int | None = None) -> Fidelity:
         floats = set(model.doc_string.split())
-        if images is not None:  # a layer that is quantized alone: the first costs most, the last least
+        if images is not None:  # a single quantized layer: the first has the largest loss, the last the smallest
             (alone,) = set("abcd") - floats
             return fidelity({"a": 0.5, "b": 0.6, "c": 0.7, "d": 0.9}[alone], 0.0)
         return fidelity(0.99 if {"b", "c"} <= floats else 0.9, 0.0)
 
 
-def test_a_layer_without_which_the_goal_is_kept_goes_back_to_int8(broken: ExportedGraph, pictures: Draw) -> None:
-    """The layer that costs most alone is tried first, and turns out not to be needed beside the other two."""
+def test_unneeded_fp32_layer_returns_to_int8(broken: ExportedGraph, pictures: Draw) -> None:
+    """The layer with the largest loss is tried first, but is not needed given the other two."""
 
     def build(floats: Collection[str]) -> onnx.ModelProto:
         model = onnx.ModelProto()
@@ -274,8 +280,8 @@ def test_a_layer_without_which_the_goal_is_kept_goes_back_to_int8(broken: Export
     assert set(found.chosen.float_layers) == {"b", "c"}
 
 
-def test_lost_maps_count_as_none_kept(broken: ExportedGraph, pictures: Draw) -> None:
-    """A graph that gives no map for dark pictures keeps the maps of the others only."""
+def test_lost_maps_score_zero(broken: ExportedGraph, pictures: Draw) -> None:
+    """Maps of dark images are zero, so that only bright images keep theirs."""
     images = pictures(24, 4)
     shade = images.mean(axis=(1, 2, 3))
     model = onnx.ModelProto()

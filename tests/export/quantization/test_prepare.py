@@ -1,4 +1,4 @@
-"""What is rewritten for integer kernels computes what it computed before."""
+"""Test that rewriting for integer kernels preserves the function."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ from kdedge_export.torch_export import Plain, deploy, export_graph
 from kdedge_runtime.metadata import ImageInput
 
 EVEN = ImageInput(SIDE, SIDE, mean=(102 / 255, 80 / 255, 153 / 255), std=(0.25, 0.2, 0.3))
-"""Means that are whole pixel values, so that the border is exact."""
+"""Means that are whole pixel values, so that zero padding is exact."""
 
 
 def answers(model: onnx.ModelProto, images: np.ndarray) -> list[np.ndarray]:
@@ -33,8 +33,9 @@ def first_convolution(settings: dict, spec: ImageInput) -> nn.Module:
     return randomised(nn.Sequential(*layers, nn.Linear(96, CLASSES)))
 
 
-@pytest.mark.parametrize("name", sorted(NETS.keys() - {"every activation"}))  # whose slopes jump: of the head alone
-def test_a_graph_that_reads_bytes_computes_the_same(name: str, pictures) -> None:
+# "every activation" differs only in its head, and its derivative has steps.
+@pytest.mark.parametrize("name", sorted(NETS.keys() - {"every activation"}))
+def test_bytes_in_graph_computes_the_same(name: str, pictures) -> None:
     torch.manual_seed(0)
     graph = export_graph(deploy(randomised(NETS[name]()), EVEN))
     rewritten = rewrite(graph, bytes_in=True)
@@ -61,7 +62,7 @@ def test_a_graph_that_reads_bytes_computes_the_same(name: str, pictures) -> None
     ],
     ids=str,
 )
-def test_a_first_convolution_of_any_shape_reads_bytes(settings: dict, pictures) -> None:
+def test_first_convolution_reads_bytes(settings: dict, pictures) -> None:
     graph = export_graph(Plain(first_convolution(settings, EVEN), EVEN))
     rewritten = rewrite(graph, bytes_in=True)
     assert rewritten.pixel_zero is not None
@@ -79,32 +80,32 @@ def test_a_first_convolution_of_any_shape_reads_bytes(settings: dict, pictures) 
     ],
     ids=str,
 )
-def test_sides_of_any_length_read_bytes(settings: dict, height: int, width: int, spec: ImageInput) -> None:
-    """Columns are grouped where they come out even, whatever the rows do."""
+def test_first_convolution_reads_bytes_at_any_size(settings: dict, height: int, width: int, spec: ImageInput) -> None:
+    """Columns are grouped if their number is divisible, independently of the rows."""
     spec = replace(spec, height=height, width=width)
     graph = export_graph(Plain(first_convolution(settings, spec).eval(), spec))
     rewritten = rewrite(graph, bytes_in=True)
     assert any(node.output[0] == "ungrouped" for node in rewritten.model.graph.node)
     images = np.random.default_rng(0).integers(0, 256, (3, height, width, 3), dtype=np.uint8)
     (exact,), (found,) = answers(graph.model, images), answers(rewritten.model, images)
-    atol = 1e-5 if spec.mean == EVEN.mean else 0.02  # a border is in whole pixel values
+    atol = 1e-5 if spec.mean == EVEN.mean else 0.02  # padding is rounded to whole pixel values
     np.testing.assert_allclose(found, exact, atol=atol * float(np.abs(exact).max()))
 
 
-def test_a_border_of_another_mean_is_off_by_less_than_half_a_pixel_value(pictures) -> None:
+def test_padding_of_fractional_mean_is_off_by_less_than_half_a_pixel_value(pictures) -> None:
     spec = ImageInput(SIDE, SIDE, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     graph = export_graph(Plain(first_convolution({"kernel_size": 3, "padding": 1}, spec), spec))
     rewritten = rewrite(graph, bytes_in=True)
     images = pictures(8, 9)
     (exact,), (found,) = answers(graph.model, images), answers(rewritten.model, images)
     assert np.abs(found - exact).max() < 5e-3 * np.ptp(exact)
-    centre = Plain(first_convolution({"kernel_size": 3}, spec), spec)  # without a border there is nothing to round
+    centre = Plain(first_convolution({"kernel_size": 3}, spec), spec)  # without padding nothing is rounded
     graph = export_graph(centre)
     (exact,), (found,) = answers(graph.model, images), answers(rewrite(graph, bytes_in=True).model, images)
     np.testing.assert_allclose(found, exact, atol=2e-5 * float(np.abs(exact).max()))
 
 
-def test_an_unknown_front_is_left_alone() -> None:
+def test_unknown_input_layers_are_unchanged() -> None:
     graph = export_graph(Plain(nn.Sequential(nn.ReLU(), *first_convolution({"kernel_size": 3}, SPEC)), SPEC))
     rewritten = rewrite(graph, bytes_in=True)
     assert rewritten.pixel_zero is None
@@ -112,7 +113,7 @@ def test_an_unknown_front_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize("name", ["hard swish", "swish"])
-def test_gated_activations_run_on_bytes(name: str, export, pictures, tmp_path) -> None:
+def test_gated_activations_use_integer_kernels(name: str, export, pictures, tmp_path) -> None:
     quantized = quantize(export(name).graph, pictures(24, 1), pictures(8, 2), Recipe())
     options = ort.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
@@ -124,11 +125,11 @@ def test_gated_activations_run_on_bytes(name: str, export, pictures, tmp_path) -
     assert "QLinearGlobalAveragePool" in operations
     gates = {"hard swish": "Clip", "swish": "QLinearSigmoid"}
     assert gates[name] in operations
-    # The excitation's gate, eight values an image, is the only thing that comes back from float.
+    # Only the gate of the excitation, eight values per image, is quantized again.
     assert operations.count("QuantizeLinear") == 1
 
 
-def test_dense_layers_of_a_body_without_a_map_are_quantized() -> None:
+def test_dense_body_layers_without_a_map_are_quantized() -> None:
     torch.manual_seed(0)
     features = [nn.Conv2d(3, 4, 3, stride=4), nn.ReLU(), nn.Flatten()]
     dense = [nn.Linear(4 * 8 * 8, 16), nn.ReLU(), nn.Linear(16, CLASSES)]
@@ -136,17 +137,19 @@ def test_dense_layers_of_a_body_without_a_map_are_quantized() -> None:
     assert [layer.name for layer in layers_of(rewritten)] == ["0", "3"], "the last layer is the head"
 
 
-def test_every_quantizable_node_belongs_to_one_layer(export) -> None:
+def test_quantizable_nodes_belong_to_one_layer_each(export) -> None:
     for name in NETS:
         rewritten = rewrite(export(name).graph, bytes_in=True)
         layers = layers_of(rewritten)
         members = [node for layer in layers for node in layer.nodes]
         assert sorted(members) == sorted(quantizable_nodes(rewritten))
-    assert [layer.name for layer in layers] == ["conv1", "conv2"], "named after the modules of the PyTorch model"
+    assert [layer.name for layer in layers] == ["conv1", "conv2"], (
+        "layers are not named after the modules of the PyTorch model"
+    )
 
 
 class Reusing(nn.Module):
-    """One convolution twice, another between."""
+    """Network that applies one convolution twice, with another in between."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -158,8 +161,8 @@ class Reusing(nn.Module):
         return self.head(self.again(self.between(x).relu()).relu().mean((2, 3)))
 
 
-def test_a_convolution_that_is_used_twice_is_one_layer() -> None:
-    """Layers are left in float by their names, so that both uses are, and are measured as one."""
+def test_reused_convolution_is_one_layer() -> None:
+    """Layers are kept in fp32 by name, so that both uses are kept and measured together."""
     torch.manual_seed(0)
     rewritten = rewrite(export_graph(deploy(Reusing().eval(), SPEC)), bytes_in=True)
     layers = layers_of(rewritten)
@@ -170,7 +173,7 @@ def test_a_convolution_that_is_used_twice_is_one_layer() -> None:
 
 
 class MeansOfSides(nn.Module):
-    """Five axes, of which the mean leaves the last."""
+    """Network with a mean over two of five axes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -182,7 +185,7 @@ class MeansOfSides(nn.Module):
         return self.head((parts * parts.mean((2, 3), keepdim=True).sigmoid()).flatten(1, 2).mean((2, 3)))
 
 
-def test_a_mean_over_other_axes_than_rows_and_columns_stays_one(pictures) -> None:
+def test_mean_over_other_axes_is_unchanged(pictures) -> None:
     torch.manual_seed(0)
     graph = export_graph(deploy(randomised(MeansOfSides()), EVEN))
     images = pictures(4, 7)

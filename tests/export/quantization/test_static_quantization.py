@@ -1,4 +1,4 @@
-"""int8 keeps the answer and the reason: the body is quantized, a small head and the map are not."""
+"""Test static quantization: int8 body, fp32 head and map, close to the fp32 model."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -22,12 +22,12 @@ from kdedge_runtime.errors import UsageError
 Draw = Callable[[int, int], np.ndarray]
 FLOAT_HEAD = {"ReduceMean", "Gemm", "ArgMax", "Gather", "MatMul"}
 FILTERS, OUTPUTS = 8, 2
-"""Of the first convolution, and how many of its positions lie in four pixels."""
+"""Filters of the first convolution, and its output positions per group of four pixels."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """An export and its int8 file."""
+    """Exported model and its int8 version."""
 
     fp32: Export
     int8: Model
@@ -67,7 +67,7 @@ def saved(quantized: Quantized, fp32: Export, folder) -> Model:
 
 
 def float_region(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """All nodes that the outputs depend on without a dequantization between."""
+    """Return all nodes that the outputs depend on without dequantization in between."""
     producers = {output: node for node in model.graph.node for output in node.output}
     wanted, region = [output.name for output in model.graph.output], {}
     while wanted:
@@ -79,7 +79,7 @@ def float_region(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 
 def kernels(model: onnx.ModelProto) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-    """Quantized weights, scales and quantized axis of every convolution."""
+    """Yield quantized weights, scales and quantization axis of each convolution."""
     values = {tensor.name: tensor for tensor in model.graph.initializer}
     producers = {output: node for node in model.graph.node for output in node.output}
     for node in model.graph.node:
@@ -91,7 +91,7 @@ def kernels(model: onnx.ModelProto) -> Iterator[tuple[np.ndarray, np.ndarray, in
             yield weight, scale, axis
 
 
-def test_a_small_head_and_the_map_stay_float(pair: Pair) -> None:
+def test_small_head_and_map_stay_fp32(pair: Pair) -> None:
     model = onnx.load(pair.int8.path)
     region = float_region(model)
     operations = {node.op_type for node in region}
@@ -104,16 +104,16 @@ def test_a_small_head_and_the_map_stay_float(pair: Pair) -> None:
             assert set(stored) <= {onnx.TensorProto.FLOAT, onnx.TensorProto.INT64}
 
 
-def test_the_body_is_quantized_per_channel(pair: Pair) -> None:
+def test_body_is_quantized_per_channel(pair: Pair) -> None:
     found = list(kernels(onnx.load(pair.int8.path)))
     assert [weight.shape[0] for weight, _, _ in found] == [FILTERS * OUTPUTS, CHANNELS]
     for weight, scale, axis in found:
         assert weight.dtype == np.int8
         assert scale.shape == (weight.shape[0],) and axis == 0
-        assert len(set(scale.tolist())) > 1, "every channel has the same scale"
+        assert len(set(scale.tolist())) > 1, "all channels have the same scale"
 
 
-def test_every_convolution_reads_uint8_and_the_first_one_the_image_itself(pair: Pair) -> None:
+def test_convolutions_read_uint8_and_the_first_one_reads_the_image(pair: Pair) -> None:
     model = onnx.load(pair.int8.path)
     producers = {output: node for node in model.graph.node for output in node.output}
     zeros = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
@@ -129,21 +129,21 @@ def test_every_convolution_reads_uint8_and_the_first_one_the_image_itself(pair: 
         tensor = next(name for name in node.input if name == "image" or (name in producers and name[0] != "_"))
         if node.op_type == "Concat":
             tensor = next(name for name in node.input if name.startswith(("framed", "grouped", "image")))
-    assert set(moved) <= {"Transpose", "Concat", "Reshape"}, "bytes are moved, not computed with"
+    assert set(moved) <= {"Transpose", "Concat", "Reshape"}, "the image is not only rearranged"
 
 
-def test_the_answer_and_the_map_stay_close(pair: Pair, pictures: Draw) -> None:
+def test_logits_and_maps_stay_close_to_fp32(pair: Pair, pictures: Draw) -> None:
     images = pictures(64, 200)
     exact, coarse = pair.fp32.model.predict(images, 3), pair.int8.predict(images, 3)
     assert agreement(exact.logits, coarse.logits) >= 0.9
     pearson = map_pearson(exact.saliency_map, coarse.saliency_map)
-    # Not the mean: where a random net's slopes change sign, a map may turn over.
+    # The median instead of the mean: a map may flip if slopes of a random network change sign.
     assert np.median(pearson) >= 0.99 and np.percentile(pearson, 10) >= 0.9
-    # It is another model: the same numbers would mean that nothing was quantized.
+    # Equal values would mean that nothing was quantized.
     assert np.abs(exact.saliency_map - coarse.saliency_map).max() > 1e-4 * np.abs(exact.saliency_map).max()
 
 
-def test_metadata_and_the_default_class_survive(pair: Pair, pictures: Draw) -> None:
+def test_metadata_and_the_default_class_are_preserved(pair: Pair, pictures: Draw) -> None:
     fp32, int8 = pair.fp32, pair.int8
     assert int8.metadata.quantization is not None
     assert (int8.metadata.labels, int8.metadata.input, int8.metadata.outputs, int8.metadata.temperature) == (
@@ -160,7 +160,7 @@ def test_metadata_and_the_default_class_survive(pair: Pair, pictures: Draw) -> N
     assert free.saliency_map is not None and free.saliency_map.dtype == np.float32
 
 
-def test_a_batch_gives_what_its_images_give_alone(pair: Pair, pictures: Draw) -> None:
+def test_batch_matches_single_images(pair: Pair, pictures: Draw) -> None:
     images = pictures(5, 400)
     together = pair.int8.predict(images)
     for index, image in enumerate(images):
@@ -168,7 +168,7 @@ def test_a_batch_gives_what_its_images_give_alone(pair: Pair, pictures: Draw) ->
         np.testing.assert_allclose(alone.logits[0], together.logits[index], rtol=1e-4, atol=1e-5)
 
 
-def test_the_file_is_sound_and_says_nothing_of_the_machine(pair: Pair, own_paths: tuple[bytes, ...]) -> None:
+def test_file_is_valid_and_contains_no_local_paths(pair: Pair, own_paths: tuple[bytes, ...]) -> None:
     path = pair.int8.path
     onnx.checker.check_model(onnx.load(path), full_check=True)
     content = path.read_bytes()
@@ -179,10 +179,10 @@ def test_the_file_is_sound_and_says_nothing_of_the_machine(pair: Pair, own_paths
     assert all(entry.key.startswith("kdedge.") for entry in model.metadata_props)
 
 
-def test_the_note_says_how_it_was_done(full_range: Quantized, calibration: np.ndarray) -> None:
+def test_note_records_the_settings(full_range: Quantized, calibration: np.ndarray) -> None:
     note = dict(full_range.note)
     losses, held_out, latency = note.pop("calibration_loss"), note.pop("held_out"), note.pop("latency_ms")
-    assert note.pop("calibration") == min(METHODS, key=losses.__getitem__), "not the method that loses least"
+    assert note.pop("calibration") == min(METHODS, key=losses.__getitem__), "another method has a lower loss"
     assert tuple(losses) == METHODS
     assert note == {
         "format": "qdq",
@@ -199,16 +199,14 @@ def test_the_note_says_how_it_was_done(full_range: Quantized, calibration: np.nd
     assert min(latency["fp32"], latency["int8"]) > 0 and latency["threads"] == 1 and latency["machine"]
 
 
-def test_a_reduced_range_keeps_weights_to_seven_bits(pair: Pair, full_range: Quantized) -> None:
+def test_reduced_range_limits_weights_to_7_bits(pair: Pair, full_range: Quantized) -> None:
     for weight, _, _ in kernels(onnx.load(pair.int8.path)):
         assert np.abs(weight.astype(int)).max() == 64
     for weight, _, _ in kernels(full_range.model):
         assert np.abs(weight.astype(int)).max() == 127
 
 
-def test_a_device_may_want_signed_activations(
-    export: Callable[[str], Export], calibration: np.ndarray, pictures: Draw, tmp_path
-) -> None:
+def test_signed_activations(export: Callable[[str], Export], calibration: np.ndarray, pictures: Draw, tmp_path) -> None:
     for name in ("linear", "hard swish"):
         fp32 = export(name)
         quantized = quantize(fp32.graph, calibration, pictures(16, 150), Recipe(False, activations="int8"))
@@ -220,7 +218,7 @@ def test_a_device_may_want_signed_activations(
         assert np.median(map_pearson(exact.saliency_map, coarse.saliency_map)) >= 0.99
 
 
-def test_progress_counts_both_passes_over_the_calibration_images(pair: Pair, calibration: np.ndarray) -> None:
+def test_progress_counts_both_calibration_passes(pair: Pair, calibration: np.ndarray) -> None:
     ends = {what: (done, total) for what, done, total in pair.told}
     assert ends == {
         "calibrating": (2 * len(calibration), 2 * len(calibration)),
@@ -228,7 +226,7 @@ def test_progress_counts_both_passes_over_the_calibration_images(pair: Pair, cal
     }
 
 
-def test_a_graph_without_a_map_is_quantized_up_to_its_last_layer(
+def test_graph_without_map_is_quantized_up_to_its_last_layer(
     export: Callable[[str], Export], calibration: np.ndarray, pictures: Draw, tmp_path
 ) -> None:
     plain = export("plain")
@@ -241,15 +239,13 @@ def test_a_graph_without_a_map_is_quantized_up_to_its_last_layer(
     assert agreement(plain.model.predict(images).logits, int8.predict(images).logits) >= 0.9
 
 
-def test_without_calibration_images_nothing_is_quantized(
-    export: Callable[[str], Export], calibration: np.ndarray
-) -> None:
+def test_calibration_images_are_required(export: Callable[[str], Export], calibration: np.ndarray) -> None:
     with pytest.raises(UsageError, match=r"needs calibration images, but there are none.*--data DIR"):
         quantize(export("linear").graph, calibration[:0], calibration, Recipe())
 
 
 class Clipped(nn.Module):
-    """What lies above `most` behind the first convolution means nothing."""
+    """Network that clips the activations of its first convolution at `most`."""
 
     def __init__(self, most: float) -> None:
         super().__init__()
@@ -262,10 +258,8 @@ class Clipped(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-def test_ranges_that_a_network_was_trained_in_are_kept_where_they_lose_less(
-    calibration: np.ndarray, pictures: Draw
-) -> None:
-    """Rounding clips as this network did before it had learned to leave that to its ranges."""
+def test_trained_ranges_are_kept_if_their_loss_is_lower(calibration: np.ndarray, pictures: Draw) -> None:
+    """Rounding clips as the network did before, so that it computes the same without its own clipping."""
     before, after = (export_graph(deploy(Clipped(most).eval(), SPEC)) for most in (0.1, 99.0))
     held_out = pictures(16, 5)
     plain = quantize(before, calibration, held_out, Recipe())
