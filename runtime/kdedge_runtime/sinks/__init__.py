@@ -1,4 +1,4 @@
-"""Where answers go: JSON lines, a video, pictures, a window, a terminal; the browser has `kdedge_runtime.view`.
+"""Output sinks: JSON lines, video, image folder, window and terminal. The web view is in `kdedge_runtime.view`.
 
-Each has a module of its own, so that a run loads only what it uses.
+Each sink has its own module, so that a run imports only what it uses.
 """
