@@ -105,7 +105,11 @@ def test_it_takes_the_place_of_an_earlier_bundle_and_of_nothing_else(
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
         archive.writestr("photo.jpg", b"a photo")
     (tmp_path / "notes.zip").write_text("no archive at all")
-    for name, expected in (("photos.zip", "is no bundle"), ("notes.zip", "is no bundle"), ("folder", "a new folder")):
+    for name, expected in (
+        ("photos.zip", "is not a bundle"),
+        ("notes.zip", "is no bundle"),
+        ("folder", "a new folder"),
+    ):
         before = (tmp_path / name).stat()
         refused = command("bundle", str(run_folder), "-o", str(tmp_path / name))
         assert refused.code == 2 and f"{tmp_path / name} exists already" in refused.err and expected in refused.err
@@ -122,11 +126,11 @@ def test_a_signature_is_required_of_everything(
         file.seek(1000)
         file.write(b"\xff\xff\xff\xff")
     for path, message in (
-        (run_folder / "model.onnx", "is a bare file, which carries no signature"),
-        (tmp_path / "unsigned.zip", "is not signed, and a signature is required"),
+        (run_folder / "model.onnx", "is a single file without a signature"),
+        (tmp_path / "unsigned.zip", "is not signed, but a signature is required"),
         (run_folder, "has no SHA256SUMS"),
-        (tmp_path / "signed", "is not what was packed"),
-        (tmp_path / "none.zip", "There is no bundle"),
+        (tmp_path / "signed", "was modified"),
+        (tmp_path / "none.zip", "The bundle"),
     ):
         run = watch(command, path, "--require-signature", public)
         assert run.code == 2
@@ -134,7 +138,7 @@ def test_a_signature_is_required_of_everything(
         assert message in run.err
         assert run.out == ""
     run = watch(command, tmp_path / "signed", "--require-signature", "12")
-    assert "12 is no Ed25519 public key" in run.err
+    assert "12 is not an Ed25519 public key" in run.err
 
 
 @pytest.mark.parametrize("name", ["student.zip", "student.bundle"])
@@ -153,8 +157,8 @@ def test_what_is_packed_can_be_explained(
     assert asked.code == 0 and "64 evaluations" in asked.out, asked.err
     refused = command("explain", str(run_folder), str(picture), "-o", str(out))
     assert refused.code == 2
-    assert f"{run_folder} is no bundle" in refused.err
-    assert f"Name the model file in it: {run_folder / 'model.int8.onnx'}" in refused.err
+    assert f"{run_folder} is not a bundle" in refused.err
+    assert f"Pass the model file in it: {run_folder / 'model.int8.onnx'}" in refused.err
 
 
 @pytest.mark.parametrize(
@@ -173,7 +177,7 @@ def test_where_one_model_file_is_needed_a_bundle_is_called_one(
     monkeypatch.chdir(tmp_path)
     refused = command(*verb, str(bundle))
     assert refused.code == 2
-    assert f"{bundle} is a bundle, and here one model file is needed. Unpack it" in refused.err
+    assert f"{bundle} is a bundle, but a single model file is needed. Unpack it" in refused.err
 
 
 def test_the_benchmark_requires_a_signature_as_the_runner_does(
@@ -186,8 +190,8 @@ def test_the_benchmark_requires_a_signature_as_the_runner_does(
     measured = command("bench", str(tmp_path / "signed.zip"), *required)
     assert measured.code == 0 and "without map" in measured.out, measured.err
     for path, message in (
-        (tmp_path / "unsigned.zip", "is not signed, and a signature is required"),
-        (run_folder / "model.onnx", "is a bare file, which carries no signature"),
+        (tmp_path / "unsigned.zip", "is not signed, but a signature is required"),
+        (run_folder / "model.onnx", "is a single file without a signature"),
     ):
         refused = command("bench", str(path), *required)
         assert refused.code == 2 and message in refused.err and refused.out == ""

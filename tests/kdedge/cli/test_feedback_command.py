@@ -119,13 +119,13 @@ def test_labels_that_would_share_a_folder_are_refused_before_anything_is_written
 
 
 def test_verdicts_without_a_label_are_no_data_set(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="None of 1 verdicts tells what a picture shows"):
+    with pytest.raises(DataError, match="None of the 1 feedback entries gives a label"):
         write_folder([verdict(1, judgement="wrong")], tmp_path / "out")
 
 
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("mine")
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="is not empty"):
         write_folder([verdict(1)], tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
 
@@ -133,5 +133,5 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
 def test_a_missing_database_is_one_sentence(command: Callable[..., Outcome], tmp_path: Path) -> None:
     outcome = command("feedback", "export", str(tmp_path / "none.db"), "-o", str(tmp_path / "out"))
     assert outcome.code == 2
-    assert outcome.err.startswith("error: There is no feedback in")
+    assert outcome.err.startswith("error: The feedback file")
     assert not (tmp_path / "out").exists()

@@ -108,7 +108,7 @@ def test_what_needs_a_closed_form_says_so(
     assert cam.code == 2 and not (tmp_path / "cam.onnx").exists()
     assert "no class activation map (cam)" in cam.err and "Choose another --method, such as gradcam" in cam.err
     masked = command("run", exported, "--source", photo, "--method", "scorecam", "--jsonl", "-")
-    assert masked.code == 2 and "Score-CAM masks with the activations" in masked.err
+    assert masked.code == 2 and "Score-CAM needs the activations" in masked.err
 
 
 _BRANCHES = "if features.mean() > 0: features = features * 2"

@@ -67,7 +67,7 @@ class TestTraining:
         folder = data / "train" / CLASSES[0]
         picture = folder / "00.png"
         (folder / "[bold]broken.png").write_bytes(picture.read_bytes()[: picture.stat().st_size // 2])
-        (folder / "words.jpg").write_text("not a picture")
+        (folder / "words.jpg").write_text("not an image")
         (folder / "void.png").write_bytes(b"")
         Image.open(folder / "01.png").convert("L").save(folder / "grey.png")
         outcome = command("train", data, *TRAIN, "--epochs", 1, "--out", tmp_path / "run")

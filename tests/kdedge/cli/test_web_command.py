@@ -30,8 +30,8 @@ def test_without_onnxruntime_web_it_ends_with_3_and_says_how_to_get_it(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--listen", "nonsense"], "--listen 'nonsense' is no address"),
-        (["--listen", "0.0.0.0:0", "--token", "short"], "16 or more"),
+        (["--listen", "nonsense"], "--listen 'nonsense' is not a valid address"),
+        (["--listen", "0.0.0.0:0", "--token", "short"], "at least 16"),
         (["--cert", "missing.pem"], "--cert missing.pem"),
     ],
 )

@@ -518,7 +518,7 @@ class TestCommand:
     ) -> None:
         outcome = command("validate", run, "--device", "raspberry-pi-6")
         assert outcome.code == 2
-        assert "no device profile 'raspberry-pi-6'. Did you mean raspberry-pi-5?" in outcome.err
+        assert "device profile 'raspberry-pi-6' does not exist. Did you mean raspberry-pi-5?" in outcome.err
         assert not (run / "report").exists()
 
 

@@ -56,7 +56,7 @@ def _get(server: WebServer, path: str, **headers: str) -> tuple[http.client.HTTP
 def test_the_page_is_isolated_so_that_it_may_use_threads(server: WebServer) -> None:
     response, body = _get(server, "/")
     assert response.status == 200
-    assert b"No picture leaves it" in body
+    assert b"Images are not uploaded" in body
     assert response.headers["Cross-Origin-Opener-Policy"] == "same-origin"
     assert response.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
     policy = response.headers["Content-Security-Policy"]
