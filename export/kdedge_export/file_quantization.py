@@ -1,6 +1,5 @@
 """Quantization of a model file to an int8 file beside it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from kdedge_runtime import Model
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.onnx_session import first_line
 from kdedge_runtime.util.arrays import Integers, Pixels
+from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["QuantizedFile", "quantize"]
 
@@ -49,7 +49,7 @@ def quantize(
     goal: Goal | None = None,
     device: str = "generic",
     output: str | Path | None = None,
-    progress: Callable[[str, int, int], None] = lambda *_: None,
+    progress: ProgressCallback = no_progress,
 ) -> QuantizedFile:
     """Quantize a model file to int8, with the last layer and the map in fp32.
 
