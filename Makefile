@@ -55,7 +55,7 @@ wheels: install  ## Build the three wheels into dist/, the runtime's for the dev
 
 web-assets: install  ## Bring onnxruntime-web for `kdedge web` and the next runtime wheel (needs npm)
 	cd $$(mktemp -d) && npm pack --silent onnxruntime-web@1.30.0 && \
-		$(CURDIR)/$(BIN)/python -m kdedge_runtime.web.assets onnxruntime-web-1.30.0.tgz
+		$(CURDIR)/$(BIN)/python -m kdedge_runtime.server.browser.web_runtime onnxruntime-web-1.30.0.tgz
 
 clean:  ## Remove what was made
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache runtime/kdedge_runtime/web/ort
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache runtime/kdedge_runtime/server/browser/ort

@@ -1,4 +1,4 @@
-"""`python -m kdedge`, which is what `torchrun -m kdedge` starts in every process."""
+"""Entry point of `python -m kdedge`, used by `torchrun -m kdedge` in every process."""
 
 from kdedge.cli import main
 

@@ -1,4 +1,4 @@
-"""The command line: one file a verb. Each parses, calls the library, and prints."""
+"""Command line interface, one module per command: parse options, call the library, print results."""
 
 from kdedge.cli.app import main
 

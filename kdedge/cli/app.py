@@ -22,15 +22,15 @@ from kdedge.cli.validate import validate
 from kdedge.cli.web import web
 from kdedge.models.code_trust import allow_typed
 from kdedge_runtime.errors import KdedgeError
-from kdedge_runtime.printable import printable, printable_lines
+from kdedge_runtime.util.printable import printable, printable_lines
 
 __all__ = ["app", "main"]
 
 INTERRUPTED = 130
-"""The exit code of Ctrl-C, as of a shell."""
+"""Exit code after Ctrl-C (128 + SIGINT), as in a shell."""
 
 app = typer.Typer(
-    help="Distill a small classifier that looks where its teacher looks, and ship it with its explanation.",
+    help="Distill a small image classifier that matches its teacher's saliency maps, and export both in one ONNX file.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -39,7 +39,7 @@ app = typer.Typer(
 )
 for making in (demo, train, distill, export, validate):
     app.command()(making)
-# The runtime has its own parser, which the device uses as well; its options pass through untouched.
+# The runtime parses its own options, also on the device. They are passed through unchanged.
 app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(run)
 for using in (explain, inspect, compare, bundle, web, bench, doctor):
     app.command()(using)
@@ -57,7 +57,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 
 def main() -> None:
-    """Run the command line; expected failures end with one sentence on stderr and their exit code."""
+    """Run the command line. Expected errors end with a message on stderr and their exit code."""
     for argument in sys.argv[1:]:
         allow_typed(argument.partition("=")[2] if argument.startswith("--") else argument)
     try:
@@ -65,11 +65,11 @@ def main() -> None:
     except KdedgeError as error:
         typer.echo(f"error: {printable_lines(str(error))}", err=True)
         sys.exit(error.exit_code)
-    except OSError as error:  # a full disk, a folder of somebody else's
+    except OSError as error:  # e.g. a full disk or a folder owned by another user
         what = error.filename or "A file"
         typer.echo(f"error: {printable(str(what))} cannot be read or written: {error.strerror or error}.", err=True)
         sys.exit(KdedgeError.exit_code)
     except SystemExit as done:
-        if done.code == INTERRUPTED:  # Typer turns Ctrl-C into this code without a word
+        if done.code == INTERRUPTED:  # Typer turns Ctrl-C into this exit code without printing anything
             typer.echo("interrupted", err=True)
         raise

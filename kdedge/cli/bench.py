@@ -1,4 +1,4 @@
-"""`kdedge bench`."""
+"""The `kdedge bench` command."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,19 +11,25 @@ __all__ = ["bench"]
 def bench(
     model: Annotated[
         Path,
-        typer.Argument(metavar="MODEL", help="Model file (with the fp32 or int8 file beside it) or bundle."),
+        typer.Argument(
+            metavar="MODEL", help="Model file (with its fp32 or int8 counterpart in the same folder) or bundle."
+        ),
     ],
-    device: Annotated[str, typer.Option(help="Device profile to set up for; auto is this machine.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="For one inference. [default: the profile's]")] = None,
-    provider: Annotated[str | None, typer.Option(help="onnxruntime's provider. [default: the profile's]")] = None,
+    device: Annotated[str, typer.Option(help="Device profile to use; auto detects this machine.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Number of threads per inference. [default: from the profile]")
+    ] = None,
+    provider: Annotated[
+        str | None, typer.Option(help="onnxruntime execution provider. [default: from the profile]")
+    ] = None,
     require_signature: Annotated[
         str | None,
-        typer.Option(metavar="PUBLICKEY", help="Measure a bundle that this Ed25519 key has signed, and nothing else."),
+        typer.Option(metavar="PUBLICKEY", help="Accept only a bundle signed by this Ed25519 key."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
-    """Measure a model on this machine. With and without its map, fp32 against int8, layer by layer."""
-    from kdedge_runtime.verbs_of_model import Trial, print_bench
+    """Benchmark a model on this machine: with and without its map, fp32 and int8, layer by layer."""
+    from kdedge_runtime.cli.model_commands import Trial, print_bench
 
     print_bench(
         Trial(model, device=device, threads=threads, provider=provider, signer=require_signature, as_json=as_json)

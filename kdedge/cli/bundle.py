@@ -1,4 +1,4 @@
-"""`kdedge bundle`."""
+"""The `kdedge bundle` command."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,22 +13,27 @@ def bundle(
         Path, typer.Argument(metavar="SOURCE", help="Run folder with exported files, or one model file.")
     ],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help=".zip or folder to write. [default: bundle.zip in the run]")
+        Path | None,
+        typer.Option("-o", "--output", help="Output .zip file or folder. [default: bundle.zip in the run folder]"),
     ] = None,
     sign: Annotated[
-        Path | None, typer.Option(metavar="KEY", help="Sign with this Ed25519 key (PEM), which devices can require.")
+        Path | None,
+        typer.Option(
+            metavar="KEY", help="Sign with this Ed25519 private key (PEM); devices can require the signature."
+        ),
     ] = None,
     version: Annotated[
         int,
         typer.Option(
             min=1,
-            help="Signed version; a device that requires signatures refuses lower ones than it has run.",
+            help="Version number to sign. A device that requires signatures rejects versions lower than one it "
+            "has run.",
         ),
     ] = 1,
-    device: Annotated[str | None, typer.Option(help="Device profile that the bundle is for. [default: any]")] = None,
+    device: Annotated[str | None, typer.Option(help="Device profile of the target device. [default: any]")] = None,
 ) -> None:
-    """Pack the models for a device, with checksums and a signature."""
-    from kdedge.report.bundle import print_bundle
-    from kdedge.workflow.bundle import write_bundle
+    """Bundle model files for a device, with checksums and an optional signature."""
+    from kdedge.cli.bundle_summary import print_bundle
+    from kdedge.pipelines.bundle_writer import write_bundle
 
     print_bundle(write_bundle(source, output, sign, version=version, device=device))

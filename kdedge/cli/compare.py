@@ -1,4 +1,4 @@
-"""`kdedge compare`."""
+"""The `kdedge compare` command."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,25 +12,27 @@ __all__ = ["compare"]
 
 def compare(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN", help="Run folders, finished or not; the first is the baseline.")
+        list[Path], typer.Argument(metavar="RUN", help="Run folders, complete or not; the first is the baseline.")
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Page to write.")] = Path("compare.html"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="HTML page to write.")] = Path("compare.html"),
     data: Annotated[
-        str | None, typer.Option(help="Pictures to ask all runs about. [default: each run's validation side]")
+        str | None, typer.Option(help="Images to evaluate all runs on. [default: each run's validation split]")
     ] = None,
     trust_code: TrustCode = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a run instead of the table.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per run instead of the table.")
+    ] = False,
 ) -> None:
-    """Hold runs side by side. A table here, and a page with curves, classes and maps."""
+    """Compare runs: a table in the terminal and an HTML page with learning curves, classes and maps."""
     from kdedge.models.run_folder import ANSWERS, read_run
 
-    runs = [run for run in runs if run.name != ANSWERS] or runs  # `runs/*/` names it too
+    runs = [run for run in runs if run.name != ANSWERS] or runs  # `runs/*/` also matches the cache of teacher outputs
     for run in runs:  # before torch is imported, which takes seconds
         read_run(run)
-    from kdedge.report.comparison import json_lines, print_remarks, print_tables
-    from kdedge.report.page.document import write_page
-    from kdedge.report.progress import step_progress
-    from kdedge.workflow.compare_runs import compare_runs
+    from kdedge.cli.comparison_tables import json_lines, print_remarks, print_tables
+    from kdedge.cli.progress_bar import step_progress
+    from kdedge.pipelines.run_comparison import compare_runs
+    from kdedge.reports.pages.comparison_page import write_page
 
     with step_progress() as progress:
         comparison = compare_runs(runs, data=data, progress=progress)

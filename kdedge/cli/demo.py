@@ -1,4 +1,4 @@
-"""`kdedge demo`."""
+"""The `kdedge demo` command."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,13 +9,13 @@ __all__ = ["demo"]
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help="Folder for all files the demo writes.")] = Path("runs/demo"),
 ) -> None:
-    """Go the whole way on pictures rendered here. No download, 3 to 11 minutes of CPU time."""
-    from kdedge.report.console import stderr_console
-    from kdedge.report.demo import print_demo
-    from kdedge.report.training import Screen
-    from kdedge.workflow.demo import run_demo
+    """Run the whole pipeline on rendered images. No download, 3 to 11 minutes of CPU time."""
+    from kdedge.cli.console import stderr_console
+    from kdedge.cli.demo_summary import print_demo
+    from kdedge.cli.training_screen import Screen
+    from kdedge.demo.demo_run import run_demo
 
     console = stderr_console()
     with Screen(console) as screen:

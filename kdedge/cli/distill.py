@@ -1,4 +1,4 @@
-"""`kdedge distill`."""
+"""The `kdedge distill` command."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -29,7 +29,7 @@ __all__ = ["distill"]
 
 
 class Start(StrEnum):
-    """What a student's first weights are taken from."""
+    """Sources of a student's initial weights."""
 
     TEACHER = "teacher"
 
@@ -38,30 +38,37 @@ def distill(
     data: Data,
     teacher: Annotated[
         list[str],
-        typer.Option(help="Run folder, .onnx file, or network with --teacher-weights. Several teach together."),
+        typer.Option(
+            help="Run folder, .onnx file, or model name with --teacher-weights. Repeat the option for an ensemble."
+        ),
     ],
-    student: Annotated[str, typer.Option(help="Network, such as resnet10w16 or mobilenet_v3_small.")],
+    student: Annotated[str, typer.Option(help="Student architecture, such as resnet10w16 or mobilenet_v3_small.")],
     out: Out = Path("runs/student"),
     loss: Annotated[
         str | None,
         typer.Option(
-            help="Weighted sum of ce, kd, ls, dkd, dist, at, hint, cat, e2, map, mapall, such as "
-            "ce:0.1,kd:0.9,mapall:20. [default: the recipe's]"
+            help="Weighted sum of loss terms (ce, kd, ls, dkd, dist, at, hint, cat, e2, map, mapall), such as "
+            "ce:0.1,kd:0.9,mapall:20. [default: from the recipe]"
         ),
     ] = None,
-    temperature: Annotated[float | None, typer.Option(min=0.1, help="Of the soft labels. [default: 4]")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0.1, help="Softmax temperature for the distillation loss. [default: 4]")
+    ] = None,
     teacher_weights: Annotated[
-        list[str] | None, typer.Option(help="Weights of a teacher that is the name of a network.")
+        list[str] | None, typer.Option(help="Weights file of a teacher given by model name.")
     ] = None,
     cache_teacher: Annotated[
         int | None,
         typer.Option(
             metavar="VIEWS",
             min=1,
-            help="Ask the teacher once about so many views of each picture, and keep its answers beside the runs.",
+            help="Number of fixed augmented views per image. Teacher outputs are computed once and cached next "
+            "to the run folder.",
         ),
     ] = None,
-    init: Annotated[Start | None, typer.Option(help="Start from a selection of the teacher's own weights.")] = None,
+    init: Annotated[
+        Start | None, typer.Option(help="Initialize the student with a selection of the teacher's weights.")
+    ] = None,
     weights: Weights = None,
     size: Size = None,
     output_stride: OutputStride = None,
@@ -77,34 +84,40 @@ def distill(
     resume: Resume = False,
     trust_code: TrustCode = None,
 ) -> None:
-    """Distill a student that answers and looks like its teacher."""
-    from kdedge.cli.training import next_export, require_training
+    """Distill a student that matches its teacher's predictions and saliency maps."""
+    from kdedge.cli.training_checks import next_export, require_training
 
-    # A run goes on from another working directory, too.
-    weights = None if weights is None else str(Path(weights).resolve())
     of_teachers = tuple(teacher_weights or ())
     require_training(data, student, out, weights=weights, resume=resume, teachers=teacher, teacher_weights=of_teachers)
-    from kdedge.distill.run import Request
-    from kdedge.report.training import train_with_progress
+    import kdedge
+    from kdedge.cli.training_screen import train_with_progress
 
-    request = Request(
-        data=data,
-        model=student,
-        teacher=tuple(teacher),
-        teacher_weights=of_teachers,
-        cache_teacher=cache_teacher,
-        init="teacher" if init is Start.TEACHER else None,
-        weights=weights,
-        size=size,
-        output_stride=output_stride,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        loss=loss,
-        temperature=temperature,
-        recipe=recipe,
-        flip=flip,
-        images_per_class=images_per_class,
-        seed=seed,
+    train_with_progress(
+        lambda screen: kdedge.distill(
+            data,
+            teacher,
+            student,
+            out=out,
+            teacher_weights=of_teachers,
+            loss=loss,
+            temperature=temperature,
+            cache_teacher=cache_teacher,
+            init="teacher" if init is Start.TEACHER else None,
+            weights=weights,
+            size=size,
+            output_stride=output_stride,
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            recipe=recipe,
+            flip=flip,
+            images_per_class=images_per_class,
+            seed=seed,
+            device=device,
+            compile=compile,
+            resume=resume,
+            callback=screen,
+        ),
+        out,
+        following=lambda _: next_export(out),
     )
-    train_with_progress(request, out, device, compiled=compile, resume=resume, following=lambda _: next_export(out))

@@ -1,10 +1,10 @@
-"""`kdedge doctor`."""
+"""The `kdedge doctor` command."""
 
 __all__ = ["doctor"]
 
 
 def doctor() -> None:
-    """Describe this machine in one block for an issue, and advise."""
-    from kdedge_runtime.verbs_of_machine import print_diagnosis
+    """Print an environment report for bug reports, with advice."""
+    from kdedge_runtime.cli.machine_commands import print_diagnosis
 
     print_diagnosis()

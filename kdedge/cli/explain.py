@@ -1,4 +1,4 @@
-"""`kdedge explain`."""
+"""The `kdedge explain` command."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,104 +6,93 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from kdedge_runtime import Model
-    from kdedge_runtime.blackbox import Explainer
-    from kdedge_runtime.explain import Explained
+    from kdedge_runtime.explainers.image_files import Explained
 
 __all__ = ["explain"]
 
 
 def explain(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="Model file written by kdedge export, or bundle.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Pictures to explain.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the overlays.")] = Path("explained"),
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Images to explain.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Output folder for the overlays.")] = Path("explained"),
     class_name: Annotated[
-        str | None, typer.Option("--class", help="Class to explain, by name or number. [default: the top class]")
+        str | None, typer.Option("--class", help="Class to explain, by name or index. [default: the top class]")
     ] = None,
     method: Annotated[
         str | None,
         typer.Option(
-            help="Ask the model again and again with parts hidden: occlusion, rise, lime, shap or scorecam. "
-            "[default: the map in the file]"
+            help="Black-box explanation method: occlusion, rise, lime, shap or scorecam. [default: the map "
+            "computed by the model file]"
         ),
     ] = None,
     budget_ms: Annotated[
-        float | None, typer.Option(help="Time a picture for such a method. [default: as many evaluations as it needs]")
+        float | None, typer.Option(help="Time budget per image in ms, for --method. [default: none]")
     ] = None,
     parts: Annotated[
         int | None,
-        typer.Option(help="Superpixels of lime and shap; shap is exact up to 10. [default: 40]"),
+        typer.Option(help="Number of superpixels for lime and shap; shap is exact up to 10. [default: 40]"),
     ] = None,
     page: Annotated[
         bool | None,
         typer.Option(
             "--page/--no-page",
-            help="Add a page, an SVG and a PNG of how each stage decided. [default: for one picture without --method]",
+            help="Also write a page, an SVG and a PNG with the contribution of each stage. [default: for a "
+            "single image without --method]",
         ),
     ] = None,
 ) -> None:
-    """Draw where a model looks in pictures."""
-    from kdedge.report.progress import step_progress
-    from kdedge_runtime import Model
+    """Draw the saliency maps of images as overlays."""
     from kdedge_runtime.errors import UsageError
-    from kdedge_runtime.explain import explain as explain_pictures
-    from kdedge_runtime.opened_model import opened_model
 
     for option, value in (("--budget-ms", budget_ms), ("--parts", parts)):
         if value is not None and method is None:
-            raise UsageError(f"{option} {value:g} is for a --method. Name one, or leave {option} out.")
-    with opened_model(model, Model.load) as loaded:
-        explainer = None if method is None else _explainer(loaded, method, budget_ms, parts)
-        with step_progress() as progress:
-            done = explain_pictures(
-                loaded,
-                images,
-                output,
-                class_name=class_name,
-                explainer=explainer,
-                progress=None if explainer is None else progress,
-            )
-        for explained in done:
-            _print_answer(explained, budget_ms)
-        pictures = [(explained.picture, explained.written) for explained in done]
-        if page or (page is None and len(pictures) == 1 and method is None):
-            _write_pages(loaded, pictures, class_name, is_wanted=bool(page))
+            raise UsageError(f"{option} {value:g} needs --method. Add --method, or remove {option}.")
+    import kdedge
+    from kdedge.cli.progress_bar import step_progress
 
-
-def _explainer(model: "Model", method: str, budget_ms: float | None, parts: int | None) -> "Explainer":
-    from kdedge_runtime.blackbox import make_explainer
-    from kdedge_runtime.blackbox.activations import target_activations
-
-    if method == "scorecam":
-        from kdedge.workflow.layer_activations import layer_activations as activations_of
-    else:
-        activations_of = target_activations
-    return make_explainer(model, method, budget_ms=budget_ms, parts=parts, activations_of=activations_of)
+    with step_progress() as progress:
+        done = kdedge.explain(
+            model,
+            images,
+            output,
+            class_name=class_name,
+            method=method,
+            budget_ms=budget_ms,
+            parts=parts,
+            progress=None if method is None else progress,
+        )
+    for explained in done:
+        _print_answer(explained, budget_ms)
+    pictures = [(explained.picture, explained.written) for explained in done]
+    if page or (page is None and len(pictures) == 1 and method is None):
+        _write_pages(model, pictures, class_name, is_wanted=bool(page))
 
 
 def _print_answer(explained: "Explained", budget_ms: float | None) -> None:
-    from kdedge_runtime.printable import printable
+    from kdedge_runtime.util.printable import printable
 
     answer, estimate = explained.answer, explained.estimate
     account = "" if estimate is None else f"  {estimate.evaluations:,} evaluations, {estimate.elapsed_ms:,.0f} ms"
     if estimate is not None and budget_ms is not None and estimate.elapsed_ms > 1.1 * budget_ms:
-        account += f" (over the {budget_ms:g} ms: without these evaluations there is no map)"
+        account += f" (over the budget of {budget_ms:g} ms: a map needs at least these evaluations)"
     typer.echo(printable(f"{explained.written}  {answer.label} {100 * answer.probability:.1f} %{account}"))
 
 
-def _write_pages(model: "Model", pictures: list[tuple[Path, Path]], class_name: str | None, *, is_wanted: bool) -> None:
-    from kdedge.report.decisions import write_decisions
-    from kdedge.report.progress import step_progress
+def _write_pages(source: Path, pictures: list[tuple[Path, Path]], class_name: str | None, *, is_wanted: bool) -> None:
+    from kdedge.cli.progress_bar import step_progress
+    from kdedge.reports.decision_files import write_decisions
+    from kdedge_runtime import Model
     from kdedge_runtime.errors import UsageError
-    from kdedge_runtime.printable import printable
+    from kdedge_runtime.model_source import opened_model
+    from kdedge_runtime.util.printable import printable
 
     try:
-        with step_progress() as progress:
+        with opened_model(source, Model.load) as model, step_progress() as progress:
             written = list(write_decisions(model, pictures, class_name=class_name, progress=progress))
     except UsageError as error:
         if is_wanted:
             raise
-        typer.echo(printable(f"no page: {error}"), err=True)
+        typer.echo(printable(f"no page written: {error}"), err=True)
         return
     for path in written:
         typer.echo(path)

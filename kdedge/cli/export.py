@@ -1,4 +1,4 @@
-"""`kdedge export`: what can be typed. Its two ways, from a model and from a file, are `from_model` and `from_onnx`."""
+"""The `kdedge export` command. Exports of models are in `from_model`, exports of ONNX files in `from_onnx`."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -13,7 +13,7 @@ __all__ = ["Method", "export"]
 
 
 class Method(StrEnum):
-    """What the graph gives besides the logits."""
+    """Saliency methods of the exported graph."""
 
     CAM = "cam"
     GRADCAM = "gradcam"
@@ -32,7 +32,7 @@ class Method(StrEnum):
 
 
 class Resize(StrEnum):
-    """Resizing of images to the input's size."""
+    """Rules for resizing images to the input size."""
 
     CROP = "crop"
     SQUASH = "squash"
@@ -42,73 +42,94 @@ class Resize(StrEnum):
 def export(
     source: Annotated[
         str | None,
-        typer.Argument(metavar="SOURCE", help="Run folder, or a model's name such as torchvision:resnet18."),
+        typer.Argument(metavar="SOURCE", help="Run folder, or model name such as torchvision:resnet18."),
     ] = None,
-    quantize: Annotated[bool, typer.Option("--quantize", help="Write an int8 file beside the fp32 one.")] = False,
+    quantize: Annotated[bool, typer.Option("--quantize", help="Write an int8 file next to the fp32 file.")] = False,
     keep_heatmaps: Annotated[
         float | None,
-        typer.Option(metavar="PEARSON", help="With --quantize: keep layers in float until maps correlate as much."),
+        typer.Option(
+            metavar="PEARSON",
+            help="Keep layers in fp32 until int8 maps correlate with the fp32 maps by at least this much (needs "
+            "--quantize).",
+        ),
     ] = None,
     max_drop: Annotated[
         float | None,
-        typer.Option(metavar="POINTS", help="With --quantize: keep layers in float until top-1 loses no more."),
+        typer.Option(
+            metavar="POINTS",
+            help="Keep layers in fp32 until int8 loses at most this many percentage points of top-1 (needs "
+            "--quantize).",
+        ),
     ] = None,
     qat: Annotated[
         bool,
-        typer.Option("--qat", help="With --quantize: train a run's student on with int8's errors if it is not enough."),
+        typer.Option(
+            "--qat",
+            help="Fine-tune the student of a run with simulated int8 (QAT) if post-training quantization misses the "
+            "target (needs --quantize).",
+        ),
     ] = False,
     method: Annotated[
         Method | None,
         typer.Option(
-            help="Saliency map, or none for the plain graph. "
-            "[default: hirescam; behind class tokens gradient-attention; with --from-onnx reciprocam where an operator "
-            "has no derivative]"
+            help="Saliency method, or none to export logits only. [default: hirescam; gradient-attention for "
+            "class-token models; reciprocam for --from-onnx files with non-differentiable operators]"
         ),
     ] = None,
     target_layer: Annotated[
         str | None,
         typer.Option(
             metavar="LAYER",
-            help="Module path (with --from-onnx: tensor or node) of what the map looks at. [default: found by itself]",
+            help="Target layer of the map: a module path, or a tensor or node with --from-onnx. [default: found "
+            "automatically]",
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="File to write. [default: model.onnx in the run]")
+        Path | None, typer.Option("-o", "--output", help="File to write. [default: model.onnx in the run folder]")
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Trained weights of a model by name.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Trained weights of a model given by name.")] = None,
     data: Annotated[
-        str | None, typer.Option(help="Pictures to calibrate int8 on. [default: the run's training side]")
+        str | None, typer.Option(help="Images to calibrate int8 on. [default: the run's training split]")
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="Device profile that the int8 file is for. [default: generic]")
+        str | None, typer.Option(help="Device profile the int8 file is optimized for. [default: generic]")
     ] = None,
     from_onnx: Annotated[
         Path | None,
-        typer.Option("--from-onnx", metavar="MODEL.onnx", help="In place of SOURCE: a classifier of any framework."),
+        typer.Option("--from-onnx", metavar="MODEL.onnx", help="ONNX classifier of any framework, instead of SOURCE."),
     ] = None,
-    labels: Annotated[Path | None, typer.Option(help="With --from-onnx: class names, a line each or JSON.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Class names, one per line or as JSON (needs --from-onnx).")
+    ] = None,
     mean: Annotated[
         str | None,
-        typer.Option(help="With --from-onnx: take uint8 pictures; R,G,B or one number, of pixels in [0, 1]."),
+        typer.Option(
+            help="Channel mean for pixels in [0, 1], as R,G,B or one number; the exported file takes uint8 images "
+            "(needs --from-onnx)."
+        ),
     ] = None,
-    std: Annotated[str | None, typer.Option(help="With --mean; such as 0.229,0.224,0.225 or 1/255.")] = None,
-    bgr: Annotated[bool, typer.Option("--bgr", help="With --mean: the model takes BGR channel order.")] = False,
-    size: Annotated[int | None, typer.Option(min=16, help="With --from-onnx: input side in px, if open.")] = None,
+    std: Annotated[
+        str | None, typer.Option(help="Channel standard deviation, such as 0.229,0.224,0.225 or 1/255 (needs --mean).")
+    ] = None,
+    bgr: Annotated[bool, typer.Option("--bgr", help="The model expects BGR channel order (needs --mean).")] = False,
+    size: Annotated[
+        int | None, typer.Option(min=16, help="Input size in pixels, if the ONNX input is dynamic.")
+    ] = None,
     resize: Annotated[
         Resize | None,
-        typer.Option(help="With --from-onnx: crop the center, stretch, or add black borders. [default: crop]"),
+        typer.Option(help="Resizing rule: center crop, stretch, or black borders (needs --from-onnx). [default: crop]"),
     ] = None,
     crop_fraction: Annotated[
         float | None,
-        typer.Option(metavar="SHARE", help="With --resize crop: share of the side to keep. [default: 1]"),
+        typer.Option(metavar="SHARE", help="Fraction of the image side kept by --resize crop. [default: 1]"),
     ] = None,
     head: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="With --from-onnx: output to explain, if there are several."),
+        typer.Option(metavar="NAME", help="Output to explain, if the ONNX file has several."),
     ] = None,
     trust_code: TrustCode = None,
 ) -> None:
-    """Write one ONNX file that gives the answer and the reason."""
+    """Export one ONNX file that computes logits and a saliency map in one pass."""
     from kdedge.cli.from_model import ModelExport, export_model_file
     from kdedge.cli.from_onnx import OnnxExport, export_onnx_file
     from kdedge_runtime.errors import UsageError
@@ -126,11 +147,11 @@ def export(
     }
     for option, told in _given(quantizing).items():
         if not quantize:
-            raise UsageError(f"{told} says how to quantize. Add --quantize, or leave {option} out.")
+            raise UsageError(f"{told} needs --quantize. Add --quantize, or remove {option}.")
     if from_onnx is not None:
         not_of_files = {"SOURCE": source, "--weights": weights, "--qat": qat}
         for option in _given(not_of_files):
-            raise UsageError(f"{option} is for runs and PyTorch models, not for --from-onnx. Leave {option} out.")
+            raise UsageError(f"{option} applies to runs and PyTorch models, not to --from-onnx. Remove {option}.")
         asked = None if method is None else method.value
         export_onnx_file(
             OnnxExport(
@@ -155,9 +176,9 @@ def export(
         )
         return
     for option in _given(of_files):
-        raise UsageError(f"{option} goes with --from-onnx MODEL.onnx. Leave it out.")
+        raise UsageError(f"{option} needs --from-onnx MODEL.onnx. Add it, or remove {option}.")
     if source is None:
-        raise UsageError("There is nothing to export. Name a run folder or a model, or --from-onnx MODEL.onnx.")
+        raise UsageError("There is nothing to export. Give a run folder or a model name, or --from-onnx MODEL.onnx.")
     asked = None if method is None else method.value
     export_model_file(
         ModelExport(source, output, asked, target_layer, weights, quantize, keep_heatmaps, max_drop, qat, data, device)
@@ -165,7 +186,7 @@ def export(
 
 
 def _given(options: Mapping[str, object]) -> dict[str, str]:
-    """The options that a user typed, each with how: `--max-drop` as `--max-drop 0.5`."""
+    """Return the options that were set, each with its text on the command line, such as `--max-drop 0.5`."""
     return {
         option: option if value is True else f"{option} {value}"
         for option, value in options.items()

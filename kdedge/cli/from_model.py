@@ -1,4 +1,4 @@
-"""`kdedge export SOURCE`: of a run folder, or of a model by name."""
+"""Export a run folder or a named model: `kdedge export SOURCE`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +10,10 @@ __all__ = ["ModelExport", "export_model_file", "require_possible_goal"]
 
 @dataclass(frozen=True)
 class ModelExport:
-    """What was asked for; the options of `kdedge export` with their defaults filled in."""
+    """Options of `kdedge export SOURCE`, with defaults filled in."""
 
     source: str
-    """A run folder, or a model's name."""
+    """Run folder or model name."""
     output: Path | None
     method: str | None
     target_layer: str | None
@@ -26,66 +26,73 @@ class ModelExport:
     device: str | None
 
     def __post_init__(self) -> None:
-        """Refuse what means nothing.
+        """Validate the combination of options.
 
         Raises:
-            UsageError: two options contradict each other, or a number is out of its range.
+            UsageError: Two options contradict each other, or a number is out of range.
         """
         if self.source.endswith(".onnx"):
             raise UsageError(
-                f"{self.source} is a model file. To add a map to it: kdedge export --from-onnx {self.source}"
+                f"{self.source} is an ONNX file. To add a saliency map: kdedge export --from-onnx {self.source}"
             )
         if self.method == "reciprocam":
-            raise UsageError("--method reciprocam goes with --from-onnx MODEL.onnx. Leave it out.")
+            raise UsageError(
+                "--method reciprocam needs --from-onnx MODEL.onnx. Choose another method, or add --from-onnx."
+            )
         if self.keep_heatmaps is not None and self.method == "none":
-            raise UsageError("--keep-heatmaps needs a map, and --method none exports none. Leave one of them out.")
+            raise UsageError(
+                "--keep-heatmaps needs a saliency map, but --method none exports none. Remove one of the two options."
+            )
         require_possible_goal(self.keep_heatmaps, self.max_drop)
 
 
 def require_possible_goal(keep_heatmaps: float | None, max_drop: float | None) -> None:
-    """Refuse a goal of quantization that no file can have.
+    """Validate the range of a quantization goal.
 
     Raises:
-        UsageError: a number is out of its range.
+        UsageError: A number is out of range.
     """
     if keep_heatmaps is not None and not -1 <= keep_heatmaps < 1:
-        raise UsageError(f"--keep-heatmaps is a correlation below 1, such as 0.98; got {keep_heatmaps:g}.")
+        raise UsageError(
+            f"--keep-heatmaps must be a correlation of at least -1 and below 1, such as 0.98; got {keep_heatmaps:g}."
+        )
     if max_drop is not None and not 0 <= max_drop <= 100:
-        raise UsageError(f"--max-drop is in percentage points, 0 to 100, such as 0.5; got {max_drop:g}.")
+        raise UsageError(f"--max-drop must be in percentage points from 0 to 100, such as 0.5; got {max_drop:g}.")
 
 
 def export_model_file(asked: ModelExport) -> None:
-    """Write the files and say what became of them.
+    """Export the model files and print a summary.
 
     Raises:
-        ValidationFailed: quantization missed its goal; the fp32 file is written.
+        ValidationFailed: Quantization missed its goal. The fp32 file is written.
     """
-    from kdedge.data.sources import require_data
-    from kdedge.models.source import require_model
+    from kdedge.data.readers.reader_choice import require_data
+    from kdedge.models.model_source import require_model
     from kdedge_runtime.devices import load_profile
 
-    # Before torch is imported, which takes seconds.
-    profile = load_profile(asked.device or "generic")
+    # Checked before torch is imported, which takes seconds.
+    device = asked.device or "generic"
+    load_profile(device)
     require_model(asked.source, asked.weights)
     if asked.data is not None:
         require_data(asked.data)
-    from kdedge.report.exporting import print_export, require_goal
-    from kdedge.report.progress import step_progress
-    from kdedge.workflow.export_model import export_model
-    from kdedge_export.quantize import Goal
+    import kdedge
+    from kdedge.cli.export_summary import print_export, require_goal
+    from kdedge.cli.progress_bar import step_progress
 
     with step_progress() as progress:
-        result = export_model(
+        result = kdedge.export(
             asked.source,
-            weights=asked.weights,
             output=asked.output,
+            weights=asked.weights,
             method=asked.method,
             target_layer=asked.target_layer,
-            with_int8=asked.quantize,
-            goal=Goal(asked.keep_heatmaps, asked.max_drop),
-            with_qat=asked.qat,
+            quantize=asked.quantize,
+            keep_heatmaps=asked.keep_heatmaps,
+            max_drop=asked.max_drop,
+            qat=asked.qat,
             data=asked.data,
-            profile=profile,
+            device=device,
             progress=progress,
         )
     print_export(result, asked.source, asked.data, asked.weights)

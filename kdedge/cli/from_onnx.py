@@ -1,4 +1,4 @@
-"""`kdedge export --from-onnx MODEL.onnx`: of a classifier of any framework."""
+"""Add a saliency map to a classifier of any framework: `kdedge export --from-onnx MODEL.onnx`."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,7 +10,7 @@ from kdedge_runtime.devices import DeviceProfile, load_profile
 from kdedge_runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from kdedge_export.surgery import ExplainedFile, Geometry, PixelInput
+    from kdedge_export.onnx_import import ExplainedFile, Geometry, PixelInput
     from kdedge_runtime.metadata import Resize
 
 __all__ = ["OnnxExport", "export_onnx_file"]
@@ -18,12 +18,12 @@ __all__ = ["OnnxExport", "export_onnx_file"]
 
 @dataclass(frozen=True)
 class OnnxExport:
-    """What was asked for; the options of `kdedge export` as they were typed."""
+    """Options of `kdedge export --from-onnx`, unparsed."""
 
     source: Path
     output: Path | None
     method: str | None
-    """None leaves the choice to the model; a method that is named is that one or none at all."""
+    """Saliency method, or None to choose one for the model. There is no fallback for an explicit method."""
     target: str | None
     labels: Path | None
     mean: str | None
@@ -40,29 +40,31 @@ class OnnxExport:
     device: str | None
 
     def __post_init__(self) -> None:
-        """Refuse what means nothing.
+        """Validate the combination of options.
 
         Raises:
-            UsageError: no map is asked for, or half of how pixels become the model's input.
+            UsageError: No map is requested, or the preprocessing is incomplete.
         """
         if self.method == "none":
-            raise UsageError("--from-onnx adds a map, and --method none asks for none. Leave one of them out.")
+            raise UsageError(
+                "--from-onnx adds a saliency map, but --method none requests none. Remove one of the two options."
+            )
         if (self.mean is None) != (self.std is None) or (self.bgr and self.mean is None):
-            raise UsageError("How pixels become the model's input takes both --mean and --std.")
+            raise UsageError("Preprocessing needs both --mean and --std.")
         if self.quantize and self.data is None:
             raise UsageError(
-                "Quantization needs pictures to calibrate on. Name a folder of pictures such as the model will see: "
-                "--data DIR."
+                "Quantization needs images to calibrate on. Give a folder of images similar to those seen "
+                "in use: --data DIR."
             )
         require_possible_goal(self.keep_heatmaps, self.max_drop)
 
     def pixels(self) -> "PixelInput | None":
-        """How pixels become the model's input; None where nobody says.
+        """Parse the preprocessing options; None if there are none.
 
         Raises:
-            UsageError: `--mean` or `--std` is not a number for each colour, or not of pixels in [0, 1].
+            UsageError: `--mean` or `--std` is not one number per channel, or not for pixels in [0, 1].
         """
-        from kdedge_export.surgery import PixelInput
+        from kdedge_export.onnx_import import PixelInput
 
         if self.mean is None or self.std is None:
             return None
@@ -70,18 +72,18 @@ class OnnxExport:
         if max(map(abs, mean)) > 1:
             shares, spread = (",".join(f"{value / 255:.4g}" for value in values) for values in (mean, std))
             raise UsageError(
-                f"--mean {self.mean} is not of pixels in [0, 1]. Of pixels in [0, 255] it is --mean {shares}, and "
-                f"--std {self.std} of these is --std {spread}."
+                f"--mean {self.mean} is not for pixels in [0, 1]. Scaled from [0, 255] it is --mean "
+                f"{shares}, and --std {self.std} becomes --std {spread}."
             )
         return PixelInput(mean, std, self.bgr)
 
     def geometry(self) -> "Geometry | None":
-        """Return the resizing of images to the model's size; None where no option names it.
+        """Return the resizing rule, or None if no option sets it.
 
         Raises:
-            UsageError: there is no such geometry.
+            UsageError: The combination of rule and crop fraction is invalid.
         """
-        from kdedge_export.surgery import Geometry
+        from kdedge_export.onnx_import import Geometry
 
         if self.resize is None and self.crop_fraction is None:
             return None
@@ -89,16 +91,16 @@ class OnnxExport:
 
 
 def export_onnx_file(asked: OnnxExport) -> None:
-    """Write the file with its map and say what became of it."""
+    """Write the file with its saliency map and print a summary."""
     profile = load_profile(asked.device or "generic")
     if asked.data is not None:
-        from kdedge.data.sources import require_data
+        from kdedge.data.readers.reader_choice import require_data
 
         require_data(asked.data)
-    from kdedge.report.explaining import print_explained
-    from kdedge.report.progress import step_progress
-    from kdedge.workflow.explain_onnx import explain_onnx
-    from kdedge_export.surgery.methods import as_method
+    from kdedge.cli.import_summary import print_explained
+    from kdedge.cli.progress_bar import step_progress
+    from kdedge.pipelines.onnx_explanation import explain_onnx
+    from kdedge_export.onnx_import.graph_methods import as_method
 
     with step_progress() as progress:
         result = explain_onnx(
@@ -119,11 +121,11 @@ def export_onnx_file(asked: OnnxExport) -> None:
 
 
 def _quantize(asked: OnnxExport, file: "ExplainedFile", profile: DeviceProfile) -> None:
-    from kdedge.report.console import flagged, stderr_console
-    from kdedge.report.exporting import print_int8, require_goal
-    from kdedge.report.progress import step_progress
-    from kdedge.workflow.quantize_onnx import quantize_onnx
-    from kdedge_export.quantize import Goal
+    from kdedge.cli.console import flagged, stderr_console
+    from kdedge.cli.export_summary import print_int8, require_goal
+    from kdedge.cli.progress_bar import step_progress
+    from kdedge.pipelines.onnx_quantization import quantize_onnx
+    from kdedge_export.quantization import Goal
 
     goal = Goal(asked.keep_heatmaps, asked.max_drop)
     with step_progress() as progress:
@@ -137,15 +139,15 @@ def _quantize(asked: OnnxExport, file: "ExplainedFile", profile: DeviceProfile) 
 
 
 def _channels(option: str, text: str, *, positive: bool = False) -> tuple[float, float, float]:
-    """Red, green and blue of `0.5`, `1/255` or `0.485,0.456,0.406`."""
+    """Parse red, green and blue values from `0.5`, `1/255` or `0.485,0.456,0.406`."""
     try:
         values = [float(Fraction(part.strip())) for part in text.split(",")]
     except (ValueError, ZeroDivisionError):
         values = []
     if len(values) not in (1, 3) or (positive and min(values) <= 0):
         raise UsageError(
-            f"{option} {text} is not what a colour channel has. Expected R,G,B or one number{', above 0' * positive}, "
-            "such as 0.485,0.456,0.406 or 0.5 or 1/255."
+            f"{option} {text} is not a valid channel value. Expected R,G,B or one "
+            f"number{', above 0' * positive}, such as 0.485,0.456,0.406 or 0.5 or 1/255."
         )
     red, green, blue = values * 3 if len(values) == 1 else values
     return red, green, blue

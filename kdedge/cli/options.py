@@ -1,4 +1,4 @@
-"""Options that several verbs share, declared once."""
+"""Options shared by several commands."""
 
 from pathlib import Path
 from typing import Annotated
@@ -28,41 +28,51 @@ Data = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="Folder with one folder of pictures a class, or train/, val/ and test/ of such; "
-        "torchvision:NAME:ROOT; or WebDataset shards.",
+        help="Folder with one subfolder of images per class, or with train/, val/ and test/ splits of that "
+        "form; torchvision:NAME:ROOT; or WebDataset shards.",
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Run folder to write.")]
-Weights = Annotated[str | None, typer.Option(help="Trained weights to start from (.safetensors or .pth).")]
-Size = Annotated[int | None, typer.Option(min=16, max=1024, help="Input side in px. [default: from the pictures]")]
+Weights = Annotated[str | None, typer.Option(help="Pretrained weights to start from (.safetensors or .pth).")]
+Size = Annotated[
+    int | None, typer.Option(min=16, max=1024, help="Input size in pixels. [default: from the image sizes]")
+]
 OutputStride = Annotated[
     int | None,
-    typer.Option(min=1, help="Px of input per cell of the map, a power of two. [default: for 7×7 cells or more]"),
+    typer.Option(
+        min=1,
+        help="Input pixels per position of the saliency map, a power of two. [default: chosen for a map of at least "
+        "7×7]",
+    ),
 ]
-Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the data. [default: from data and device]")]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Images a step. [default: from the data]")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Number of epochs. [default: from dataset size and device]")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Batch size. [default: chosen from dataset size]")]
 LearningRate = Annotated[
-    float | None, typer.Option("--lr", min=1e-8, help="Peak learning rate. [default: from the batch]")
+    float | None, typer.Option("--lr", min=1e-8, help="Peak learning rate. [default: from the batch size]")
 ]
 Recipe = Annotated[
     str | None,
     typer.Option(
-        help="cifar, default, few-images, labels, tiny-imagenet, or a .toml file. [default: from the pictures]"
+        help="Recipe: cifar, default, few-images, labels, tiny-imagenet, or a .toml file. [default: from the dataset]"
     ),
 ]
 Flip = Annotated[
     bool | None,
-    typer.Option("--flip/--no-flip", help="Mirror training images; not where left and right differ. [default: flip]"),
+    typer.Option(
+        "--flip/--no-flip",
+        help="Flip training images horizontally. Disable it if left and right differ in meaning. [default: flip]",
+    ),
 ]
-ImagesPerClass = Annotated[int | None, typer.Option(min=1, help="Train on this many pictures of each class only.")]
+ImagesPerClass = Annotated[int | None, typer.Option(min=1, help="Train on only this many images per class.")]
 Seed = Annotated[
-    int | None, typer.Option(min=0, max=2**31 - 1, help="Seed of weights, order and augmentation. [default: 0]")
+    int | None,
+    typer.Option(min=0, max=2**31 - 1, help="Random seed for weights, sample order and augmentation. [default: 0]"),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[str, typer.Option(help="Device to train on: auto, cpu, cuda or cuda:N.")]
 Compile = Annotated[
-    bool, typer.Option("--compile", help="On a GPU: compile the networks and replay steps as CUDA graphs.")
+    bool, typer.Option("--compile", help="Compile the models and replay training steps as CUDA graphs (GPU only).")
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out exactly where it stopped.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Resume the run in --out exactly where it stopped.")]
 
 
 def _allow(digests: list[str] | None) -> tuple[str, ...]:
@@ -78,6 +88,6 @@ TrustCode = Annotated[
     typer.Option(
         metavar="SHA256",
         callback=_allow,
-        help="Run the Python file with this hash where a run folder names it as its network.",
+        help="SHA-256 of a Python file that a run folder names as its model and that may be executed.",
     ),
 ]

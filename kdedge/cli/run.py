@@ -1,4 +1,4 @@
-"""`kdedge run`: the device's own runner, from the workbench."""
+"""The `kdedge run` command, which wraps the runtime's runner."""
 
 import typer
 
@@ -6,7 +6,7 @@ __all__ = ["run"]
 
 
 def run(context: typer.Context) -> None:
-    """Run a model file on a camera, a video or pictures."""
-    from kdedge_runtime.cli import main
+    """Run a model file on a camera, a video or images."""
+    from kdedge_runtime.cli.main import main
 
     raise typer.Exit(main(context.args, prog="kdedge run"))

@@ -1,4 +1,4 @@
-"""`kdedge train`."""
+"""The `kdedge train` command."""
 
 import shlex
 from pathlib import Path
@@ -33,7 +33,9 @@ __all__ = ["train"]
 
 def train(
     data: Data,
-    model: Annotated[str, typer.Option(help="Network, such as resnet18, timm:convnext_atto or small:resnet56.")],
+    model: Annotated[
+        str, typer.Option(help="Model architecture, such as resnet18, timm:convnext_atto or small:resnet56.")
+    ],
     out: Out = Path("runs/teacher"),
     weights: Weights = None,
     size: Size = None,
@@ -50,50 +52,49 @@ def train(
     resume: Resume = False,
     trust_code: TrustCode = None,
 ) -> None:
-    """Train a teacher on a folder of labelled pictures."""
-    from kdedge.cli.training import require_training
+    """Train a teacher on a folder of labeled images."""
+    from kdedge.cli.training_checks import require_training
 
-    # A run goes on from another working directory, too.
-    weights = None if weights is None else str(Path(weights).resolve())
     require_training(data, model, out, weights=weights, resume=resume)
-    from kdedge.distill.run import Request
-    from kdedge.report.training import train_with_progress
+    import kdedge
+    from kdedge.cli.training_screen import train_with_progress
 
-    request = Request(
-        data=data,
-        model=model,
-        weights=weights,
-        size=size,
-        output_stride=output_stride,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        recipe=recipe,
-        flip=flip,
-        images_per_class=images_per_class,
-        seed=seed,
-    )
     train_with_progress(
-        request,
+        lambda screen: kdedge.train(
+            data,
+            model,
+            out=out,
+            weights=weights,
+            size=size,
+            output_stride=output_stride,
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            recipe=recipe,
+            flip=flip,
+            images_per_class=images_per_class,
+            seed=seed,
+            device=device,
+            compile=compile,
+            resume=resume,
+            callback=screen,
+        ),
         out,
-        device,
-        compiled=compile,
-        resume=resume,
         following=lambda record: _following(record, data, out, flip, images_per_class),
     )
 
 
 def _following(record: "RunRecord", data: str, out: Path, flip: bool | None, images_per_class: int | None) -> str:
-    """What to type next: distill into a smaller student, on the same pictures, mirrored alike; or export."""
-    from kdedge.cli.training import next_export
+    """Return the next command: distillation into a smaller student with the same data options, or export."""
+    from kdedge.cli.training_checks import next_export
     from kdedge.models.run_folder import weights_file
-    from kdedge.models.students import smaller_student
-    from kdedge.models.weights import read_state
+    from kdedge.models.student_choice import smaller_student
+    from kdedge.models.weight_files import read_state
 
     student = smaller_student(read_state(weights_file(out)), len(record.labels))
     if student is None:
         name = record.model.name.removeprefix("small:")
-        return f"{name} is as small as the students of kdedge: there is none to distill it into.\n{next_export(out)}"
+        return f"No bundled student is smaller than {name}, so there is nothing to distill into.\n{next_export(out)}"
     mirrored = {None: [], True: ["--flip"], False: ["--no-flip"]}[flip]
     few = [] if images_per_class is None else ["--images-per-class", str(images_per_class)]
     command = ["kdedge", "distill", data, "--teacher", str(out), "--student", student, *mirrored, *few]

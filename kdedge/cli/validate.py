@@ -1,4 +1,4 @@
-"""`kdedge validate`."""
+"""The `kdedge validate` command."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,59 +12,73 @@ __all__ = ["validate"]
 
 def validate(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Run folder with exported files, or a model file.")],
-    data: Annotated[str | None, typer.Option(help="Pictures. [default: the run's validation side]")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Images to validate on. [default: the run's validation split]")
+    ] = None,
     boxes: Annotated[
         Path | None,
         typer.Option(
-            help="Where objects are: a table file,x1,y1,x2,y2 or a folder of masks. [default: boxes.csv in the data]"
+            help="Object annotations: a table file,x1,y1,x2,y2 or a folder of masks. [default: boxes.csv in the "
+            "data folder]"
         ),
     ] = None,
     weights: Annotated[
         Path | None,
         typer.Option(
-            help="Weights that a file of a model by name was exported from. [default: by name, beside it or here]"
+            help="Weights the model file was exported from. [default: searched next to the model file and in "
+            "the current directory]"
         ),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(metavar="FILE.py:FUNCTION", help="Network of a model file exported from a Python file."),
+        typer.Option(
+            metavar="FILE.py:FUNCTION",
+            help="Function that builds the model, if the file was exported from a Python file.",
+        ),
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(help="Ask for the budgets of this device profile. [default: the one that int8 was made for]"),
+        typer.Option(
+            help="Device profile with the latency and memory budgets to check. [default: the profile int8 was "
+            "exported for]"
+        ),
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Leave out faithfulness and robustness.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder of the report. [default: report/ in the run]")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Skip the faithfulness and robustness checks.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Output folder of the report. [default: report/ in the run folder]")
+    ] = None,
     trust_code: TrustCode = None,
 ) -> None:
-    """Prove that neither answers nor maps were lost on the way. Ends with 4 unless every bound is shown to be kept.
+    """Check that accuracy and saliency maps were kept through export. Exits with 4 unless every bound is shown to hold.
 
-    A file by `kdedge export --from-onnx` is judged by itself, and the int8 file beside it against it.
+    A file from `kdedge export --from-onnx` has no PyTorch reference. It is validated alone, and its int8 file against
+    it.
     """
-    from kdedge.data.sources import require_data
-    from kdedge.models.source import require_weights
-    from kdedge.workflow.model_files import fp32_file
+    from kdedge.data.readers.reader_choice import require_data
+    from kdedge.models.model_source import require_weights
+    from kdedge.pipelines.model_files import fp32_file
     from kdedge_runtime.devices import load_profile
 
-    # Before torch is imported, which takes seconds.
+    # Checked before torch is imported, which takes seconds.
     fp32_file(source)
     if data is not None:
         require_data(data)
     if weights is not None:
         require_weights(weights)
-    profile = None if device is None else load_profile(device)
-    from kdedge.report.progress import step_progress
-    from kdedge.report.validation import print_validation
-    from kdedge.workflow.validate_model import validate_model
+    if device is not None:
+        load_profile(device)
+    import kdedge
+    from kdedge.cli.progress_bar import step_progress
+    from kdedge.cli.validation_summary import print_validation
 
     with step_progress() as progress:
-        validation = validate_model(
+        validation = kdedge.validate(
             source,
             data=data,
             boxes=boxes,
             weights=weights,
             model=model,
-            profile=profile,
+            device=device,
             quick=quick,
             out=out,
             progress=progress,

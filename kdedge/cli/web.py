@@ -1,4 +1,4 @@
-"""`kdedge web`."""
+"""The `kdedge web` command."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,30 +13,35 @@ def web(
         Path, typer.Argument(metavar="MODEL", help="Model file written by kdedge export; fp32 is fastest.")
     ],
     listen: Annotated[
-        str, typer.Option(metavar="[HOST:]PORT", help="0.0.0.0:PORT lets a phone in, with a token, over HTTPS.")
+        str,
+        typer.Option(
+            metavar="[HOST:]PORT",
+            help="Address to listen on. 0.0.0.0:PORT admits other devices, with a token over HTTPS.",
+        ),
     ] = "127.0.0.1:8090",
     cert: Annotated[
         Path | None,
-        typer.Option(help="PEM file of a private key and its certificate. [default: one made for this run]"),
+        typer.Option(help="PEM file with a private key and its certificate. [default: a self-signed certificate]"),
     ] = None,
     token: Annotated[
-        str | None, typer.Option(envvar="KDEDGE_TOKEN", help="What other machines have to show. [default: a new one]")
+        str | None,
+        typer.Option(envvar="KDEDGE_TOKEN", help="Access token required from other machines. [default: generated]"),
     ] = None,
 ) -> None:
-    """Run a model in the browser, on a laptop's or phone's camera."""
+    """Serve a model to the browser of a laptop or phone, using its camera."""
     import os
     import threading
 
     from kdedge_runtime.model import Model
-    from kdedge_runtime.runner import stopped_by_signals
-    from kdedge_runtime.serving import Address, Door
-    from kdedge_runtime.serving.tls import certified, self_signed
-    from kdedge_runtime.web.server import WebServer
+    from kdedge_runtime.server import Address, Door
+    from kdedge_runtime.server.browser.page_server import WebServer
+    from kdedge_runtime.server.tls import certified, self_signed
+    from kdedge_runtime.stream.runner import stopped_by_signals
 
     loaded = Model.load(model)
     door = Door.at(Address.parse(listen, "--listen"), token, is_printed=token != os.environ.get("KDEDGE_TOKEN"))
     if loaded.metadata.quantization is not None:
-        typer.echo("This model is int8. In a browser fp32 is faster: serve the file that is not quantized.", err=True)
+        typer.echo("This model is int8. Browsers run fp32 faster: serve the fp32 file instead.", err=True)
     tls, fingerprint = None, None
     if cert is not None:
         tls = certified(cert, "--cert")
@@ -46,7 +51,9 @@ def web(
     server.start("kdedge-web")
     typer.echo(server.url)
     if fingerprint is not None:
-        typer.echo(f"The browser will warn of the certificate, which was made here. SHA-256: {fingerprint}", err=True)
+        typer.echo(
+            f"The browser will warn about the certificate because it is self-signed. SHA-256: {fingerprint}", err=True
+        )
     stop = threading.Event()
     with stopped_by_signals(stop):
         stop.wait()

@@ -1,19 +1,19 @@
-"""From labelled pictures, wherever they are stored, to arrays.
+"""Datasets of labeled images in any storage, loaded as arrays.
 
 ```
-scan(DATA)  what there is: a folder, a data set of torchvision, or shards      Collection of Samples
-load        all of it in memory, where it fits                                 Dataset
-Stream      batches in any order from worker processes, where it does not      Iterator[Tensor]
+scan(DATA)  index of a folder, a torchvision dataset, or shards                Collection of Samples
+load        the whole dataset in memory, if it fits                            Dataset
+Stream      batches in any order from worker processes otherwise               Iterator[Tensor]
 ```
 """
 
-from kdedge.data.collection import Collection, subset
 from kdedge.data.dataset import Dataset, load, load_validation, typical_size
+from kdedge.data.dataset_index import Collection, subset
 from kdedge.data.decoding import Decoded, decode
-from kdedge.data.problems import Problems, Skipped
-from kdedge.data.sample import FileSample, Sample
-from kdedge.data.sources import scan
-from kdedge.data.split import UNLABELLED, Split
+from kdedge.data.readers.reader_choice import scan
+from kdedge.data.samples import FileSample, Sample
+from kdedge.data.splits import UNLABELLED, Split
+from kdedge.data.unreadable_files import Problems, Skipped
 
 __all__ = [
     "UNLABELLED",

@@ -1,46 +1,46 @@
-"""A whole data set in memory, and the size of its pictures."""
+"""In-memory dataset, and the typical image size."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
-from kdedge.data.collection import Collection
+from kdedge.data.dataset_index import Collection
 from kdedge.data.decoding import Decoded, Progress, decode, readable
-from kdedge.data.problems import Problems
-from kdedge.data.split import Split
+from kdedge.data.splits import Split
+from kdedge.data.unreadable_files import Problems
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.pictures import UnreadablePicture
+from kdedge_runtime.util.images import UnreadablePicture
 
 __all__ = ["Dataset", "load", "load_validation", "readable_validation", "typical_size"]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Decoded pictures to train on and to validate with."""
+    """Decoded training and validation images."""
 
     labels: tuple[str, ...]
     train: Decoded
     val: Decoded
     fingerprint: str
-    """See `Collection.fingerprint`."""
+    """Fingerprint, see `Collection.fingerprint`."""
     problems: Problems
-    """Of both sides and of the whole collection: print it once if it is true."""
+    """Unreadable and skipped files of both splits; print it once if it is true."""
 
 
 def load(
     collection: Collection, spec: ImageInput, *, workers: int | None = None, progress: Progress | None = None
 ) -> Dataset:
-    """Decode the training and validation pictures at the model's size; those for testing wait for the very end.
+    """Decode the training and validation images at the model's input size; test images are not read.
 
     Args:
-        collection: from `kdedge.data.scan`, possibly thinned out by `kdedge.data.subset`.
-        spec: the model's input.
-        workers: decoding threads; None takes one a core, eight at most.
-        progress: called with (done, total) over both sides.
+        collection: Dataset index from `kdedge.data.scan`, optionally reduced by `kdedge.data.subset`.
+        spec: Input of the model.
+        workers: Number of decoding threads; None takes one per core, at most eight.
+        progress: Called with (done, total) over both splits.
 
     Raises:
-        DataError: no readable picture is left of a class, or none at all for validation.
+        DataError: A class has no readable images, or the validation split has none.
     """
     total = len(collection.train) + len(collection.val)
 
@@ -57,14 +57,14 @@ def load(
 def load_validation(
     collection: Collection, spec: ImageInput, *, workers: int | None = None, progress: Progress | None = None
 ) -> Decoded:
-    """Decode the validation pictures alone.
+    """Decode the validation images.
 
     Raises:
-        DataError: there are none, or no readable picture is left of a class.
+        DataError: There are none, or a class has no readable images.
     """
     if not len(collection.val):
         raise DataError(
-            f"{collection.source} has one image a class, so none is left for validation. Expected two or more."
+            f"{collection.source} has one image per class, so none is left for validation. Expected two or more."
         )
     val = decode(collection.val, spec, workers=workers, progress=progress)
     _require_all_classes(collection, "validation", collection.val, val.targets.tolist(), val.problems)
@@ -72,10 +72,10 @@ def load_validation(
 
 
 def readable_validation(collection: Collection, *, progress: Progress | None = None) -> tuple[Split, Problems]:
-    """The validation pictures that can be read, and what is wrong with the others; nothing is kept of them.
+    """Return the readable validation images and a report on the others, without keeping pixels.
 
     Raises:
-        DataError: no readable picture is left of a class.
+        DataError: A class has no readable images.
     """
     side, problems = readable(collection.val, progress=progress)
     _require_all_classes(collection, "validation", collection.val, side.targets, problems)
@@ -95,10 +95,10 @@ def _require_all_classes(
 
 
 def typical_size(split: Split, count: int = 200) -> int:
-    """The median shorter side, in px, of evenly spaced pictures; only their headers are read.
+    """Return the median shorter side in px of evenly spaced images, from their headers.
 
     Raises:
-        DataError: none of the sampled pictures can be read.
+        DataError: None of the sampled images can be read.
     """
     step = max(1, len(split) // count)
     sides = []
@@ -109,5 +109,5 @@ def typical_size(split: Split, count: int = 200) -> int:
         except UnreadablePicture:  # `decode` reports it
             continue
     if not sides:
-        raise DataError(f"None of {len(split):,} image files can be read, {split.samples[0]} for one.")
+        raise DataError(f"None of {len(split):,} image files can be read, such as {split.samples[0]}.")
     return round(median(sides))

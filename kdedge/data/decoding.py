@@ -1,4 +1,4 @@
-"""Pictures to one array, through the geometry that the device uses."""
+"""Decoding of images into one array, with the device's preprocessing."""
 
 import os
 from collections.abc import Callable
@@ -8,28 +8,28 @@ from typing import TypeAlias
 
 import numpy as np
 
-from kdedge.data.problems import Problems, Skipped
-from kdedge.data.sample import Sample
-from kdedge.data.split import Split
-from kdedge_runtime.arrays import Integers, Pixels
+from kdedge.data.samples import Sample
+from kdedge.data.splits import Split
+from kdedge.data.unreadable_files import Problems, Skipped
 from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.pictures import UnreadablePicture
 from kdedge_runtime.preprocess import fit
+from kdedge_runtime.util.arrays import Integers, Pixels
+from kdedge_runtime.util.images import UnreadablePicture
 
 __all__ = ["Decoded", "Progress", "decode", "readable"]
 
 Progress: TypeAlias = Callable[[int, int], None]
-"""Called with the number of pictures done and their total, on the calling thread."""
+"""Callback with the number of decoded images and their total, on the calling thread."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """The pictures that could be read, aligned with their classes."""
+    """Readable images, aligned with their classes."""
 
     images: Pixels
-    """uint8 RGB `[N, H, W, 3]` at the model's size."""
+    """Images, uint8 RGB `[N, H, W, 3]` at the model's input size."""
     targets: Integers
-    """`[N]`, index into the labels; -1 where the class is unknown."""
+    """Class indices `[N]`; -1 for an unknown class."""
     samples: tuple[Sample, ...]
     problems: Problems
 
@@ -38,13 +38,13 @@ class Decoded:
 
 
 def decode(split: Split, spec: ImageInput, *, workers: int | None = None, progress: Progress | None = None) -> Decoded:
-    """Read every picture at the model's size; those that cannot be read are dropped together with their targets.
+    """Decode every image at the model's input size; unreadable images are dropped with their targets.
 
     Args:
-        split: the pictures and their classes.
-        spec: the model's input.
-        workers: decoding threads; None takes one a core, eight at most.
-        progress: called after every picture.
+        split: Images and their classes.
+        spec: Input of the model.
+        workers: Number of decoding threads; None takes one per core, at most eight.
+        progress: Called after every image.
     """
     images = np.empty((len(split), spec.height, spec.width, 3), dtype=np.uint8)
 
@@ -53,7 +53,7 @@ def decode(split: Split, spec: ImageInput, *, workers: int | None = None, progre
 
     kept, problems = _read_all(split, keep, workers, progress)
     for row, index in enumerate(kept):
-        if row != index:  # close the gap in place: a copy of the rest would need twice the memory
+        if row != index:  # close the gap in place: copying would need twice the memory
             images[row] = images[index]
     sound = split.take(kept)
     targets = np.array(sound.targets, dtype=np.int64)
@@ -61,7 +61,7 @@ def decode(split: Split, spec: ImageInput, *, workers: int | None = None, progre
 
 
 def readable(split: Split, *, progress: Progress | None = None) -> tuple[Split, Problems]:
-    """The pictures that can be read, each read once and forgotten; and what is wrong with the others."""
+    """Return the readable images and a report on the others; each image is read once and discarded."""
     kept, problems = _read_all(split, lambda _index, _pixels: None, None, progress)
     return split.take(kept), problems
 
@@ -69,10 +69,10 @@ def readable(split: Split, *, progress: Progress | None = None) -> tuple[Split, 
 def _read_all(
     split: Split, use: Callable[[int, Pixels], None], workers: int | None, progress: Progress | None
 ) -> tuple[list[int], Problems]:
-    """Read every picture in threads that give it to `use`; the places of those that could be, and the problems."""
+    """Read every image in threads and pass it to `use`; return the indices of readable images and the problems."""
 
     def read(index: int) -> Skipped | bool:
-        """Tells whether the picture is grey, or why it is skipped."""
+        """Return whether the image is grayscale, or the reason for skipping it."""
         sample = split.samples[index]
         try:
             picture = sample.read()

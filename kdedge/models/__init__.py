@@ -1,1 +1,1 @@
-"""Models by name: torchvision, timm, the small residual networks of the distillation literature, the user's own."""
+"""Models by name: torchvision, timm, small residual networks from the distillation literature, and custom factories."""

@@ -1,15 +1,15 @@
-"""The hash that tells one file of weights from another."""
+"""Hashes of weights files."""
 
 from functools import lru_cache
 from pathlib import Path
 
-from kdedge_runtime.files import file_sha256
+from kdedge_runtime.util.files import file_sha256
 
 __all__ = ["sha256_of"]
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, hexadecimal; computed once while the file stays as it is."""
+    """Return the SHA-256 of a file, hexadecimal; cached while the file is unchanged."""
     found = path.stat()
     return _sha256(path.resolve(), found.st_mtime_ns, found.st_size)
 

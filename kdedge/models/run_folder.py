@@ -1,10 +1,10 @@
-"""A run folder: a trained (or half-trained) model and everything needed to build, continue and judge it.
+"""Run folders: a trained or partially trained model with everything needed to build, resume and evaluate it.
 
 ```
-RUN/run.json              what was asked for, on which data, and what came of it
-RUN/metrics.jsonl         a line an epoch
+RUN/run.json              request, dataset and results
+RUN/metrics.jsonl         one line per epoch
 RUN/best.safetensors      weights of the best epoch by validation
-RUN/last.safetensors      weights and optimizer state after the last epoch: training goes on from here
+RUN/last.safetensors      weights and optimizer state after the last epoch, for resuming
 ```
 """
 
@@ -23,10 +23,10 @@ from typing import Any, Literal
 
 from safetensors import SafetensorError
 
-from kdedge.models.spec import ModelSpec
+from kdedge.models.model_spec import ModelSpec
 from kdedge_runtime.errors import KdedgeError, UsageError
-from kdedge_runtime.files import remove_staged, write_whole
 from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.util.files import remove_staged, write_whole
 
 __all__ = [
     "ANSWERS",
@@ -46,45 +46,45 @@ __all__ = [
 
 RECORD, METRICS, BEST, LAST = "run.json", "metrics.jsonl", "best.safetensors", "last.safetensors"
 ANSWERS = "teacher-answers"
-"""No run, but a folder beside runs: what teachers have said of pictures, kept for all of them."""
+"""Folder next to runs, with the cache of teacher outputs shared by all of them; not a run."""
 SCHEMA = 1
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What `run.json` holds."""
+    """Contents of `run.json`."""
 
     kind: Literal["train", "distill"]
     model: ModelSpec
     input: ImageInput
     labels: tuple[str, ...]
     data: dict[str, Any]
-    """`source`, `fingerprint`, `split`, `train`, `val`, `images_per_class`."""
+    """Dataset record: `source`, `fingerprint`, `split`, `train`, `val`, `images_per_class`."""
     recipe: dict[str, Any]
-    """See `kdedge.distill.settings.recipe.Recipe`."""
+    """Resolved settings, see `kdedge.config.training_recipe.Recipe`."""
     request: dict[str, Any]
-    """The options that the user gave; a resumed run may not be given others."""
+    """Explicit options of the user; a resumed run must have the same."""
     device: str
     teacher: dict[str, Any] | None = None
-    """`source`, for a model that is no run `weights`, and `weights_sha256`."""
+    """Teacher record: `source`, `weights` for a named model, and `weights_sha256`; None without a teacher."""
     result: dict[str, Any] | None = None
-    """`best` and `last` epoch as in `metrics.jsonl`, and the `seconds` of all; None until the run is complete."""
+    """Metrics of the `best` and `last` epoch as in `metrics.jsonl`, and total `seconds`; None until complete."""
 
     def finished(self, result: dict[str, Any]) -> "RunRecord":
-        """The record of the completed run."""
+        """Return the record of the completed run."""
         return replace(self, result=result)
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder holds a run."""
+    """Return True if a folder holds a run."""
     return (path / RECORD).is_file()
 
 
 def require_free(folder: Path) -> None:
-    """Raise where a new run would be in the way of one.
+    """Raise if a folder already holds a run.
 
     Raises:
-        UsageError: the folder holds a run; only of one that can go on it is said how.
+        UsageError: The folder holds a run. The message suggests another folder, and --resume for an incomplete run.
     """
     if not is_run(folder):
         return
@@ -94,33 +94,33 @@ def require_free(folder: Path) -> None:
     try:
         finished = read_run(folder).result is not None
     except UsageError as error:
-        raise UsageError(f"{folder} holds a run already, which cannot be read. Choose {elsewhere}.") from error
+        raise UsageError(f"{folder} already holds a run, which cannot be read. Choose {elsewhere}.") from error
     if finished:
-        raise UsageError(f"{folder} holds a run already, which is finished. Choose {elsewhere}.")
-    raise UsageError(f"{folder} holds a run already. Type --resume to continue it, or choose {elsewhere}.")
+        raise UsageError(f"{folder} already holds a run, which is complete. Choose {elsewhere}.")
+    raise UsageError(f"{folder} already holds a run. Add --resume to continue it, or choose {elsewhere}.")
 
 
 def weights_file(folder: Path, which: Literal["best", "last"] = "best") -> Path:
-    """The file with the weights of a run's best or last epoch.
+    """Return the weights file of a run's best or last epoch.
 
     Raises:
-        UsageError: it has no finished epoch.
+        UsageError: No epoch is complete.
     """
     file = folder / (BEST if which == "best" else LAST)
     if not file.is_file():
-        raise UsageError(f"The run {folder} has no finished epoch yet. Continue it with --resume.")
+        raise UsageError(f"The run {folder} has no complete epoch yet. Continue it with --resume.")
     return file
 
 
 @contextmanager
 def lock_run(folder: Path) -> Iterator[None]:
-    """Keep a run folder to this process, and clear away what one that was killed has left half-written.
+    """Lock a run folder for this process, and remove partial files of a killed process.
 
     Raises:
-        UsageError: another process trains into it.
+        UsageError: Another process is training in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if sys.platform == "win32":  # which locks no folders
+    if sys.platform == "win32":  # Windows cannot lock folders
         yield
         return
     import fcntl
@@ -131,9 +131,9 @@ def lock_run(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UsageError(
-                f"Another process is training into {folder}. Wait for it, or choose another folder with --out."
+                f"Another process is training in {folder}. Wait for it, or choose another folder with --out."
             ) from error
-        except OSError:  # some network file systems lock no folders either
+        except OSError:  # some network file systems cannot lock folders either
             pass
         remove_staged(folder, {Path(name).suffix for name in (RECORD, METRICS, BEST, LAST)})
         yield
@@ -143,25 +143,25 @@ def lock_run(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Say of a disk that fills up which file could not be written, and how to go on.
+    """Convert write errors, such as a full disk, into an error with the file name and advice.
 
     Raises:
-        KdedgeError: the file inside the block cannot be written.
+        KdedgeError: The file inside the block cannot be written.
     """
     try:
         yield
     except (OSError, SafetensorError) as error:
         raise KdedgeError(
-            f"Cannot write {path}: {error}. The last good checkpoint is intact. Make room, and go on with --resume "
-            "(without it where the run had not begun)."
+            f"Cannot write {path}: {error}. The last good checkpoint is kept. Free some space, and continue with "
+            "--resume (or without it if the run had not started)."
         ) from error
 
 
 def write_run(folder: Path, record: RunRecord) -> None:
-    """Write `run.json`, whole or not at all.
+    """Write `run.json` atomically.
 
     Raises:
-        KdedgeError: it cannot be written; one that was there before is intact.
+        KdedgeError: The file cannot be written; an existing file is kept.
     """
     content = json.dumps({"schema": SCHEMA} | asdict(record), indent=2, ensure_ascii=False) + "\n"
     with writing(folder / RECORD):
@@ -172,16 +172,16 @@ def read_run(folder: Path) -> RunRecord:
     """Read `run.json`.
 
     Raises:
-        UsageError: the folder holds no run, or one that this version cannot read.
+        UsageError: The folder has no run, or one that this version cannot read.
     """
     if not is_run(folder):
-        raise UsageError(f"{folder} is not a run folder (it has no {RECORD}). Make one with kdedge train or distill.")
+        raise UsageError(f"{folder} is not a run folder (it has no {RECORD}). Create one with kdedge train or distill.")
     try:
         values = json.loads((folder / RECORD).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
         if isinstance(values, dict) and values.get("schema") != SCHEMA:
             raise UsageError(f"{folder / RECORD} was written by another version of kdedge. Train the model again.")
         _require_schema(values)
-        # Names of folders may hold bytes that are no UTF-8, as Python escapes them; other half characters are damage.
+        # Folder names may contain non-UTF-8 bytes, which Python escapes; other lone surrogates are damage.
         json.dumps(values, ensure_ascii=False).encode("utf-8", "surrogateescape")
         del values["schema"]
         spec = values["input"]
@@ -194,12 +194,12 @@ def read_run(folder: Path) -> RunRecord:
 
 
 def _require_schema(values: Any) -> None:
-    """Raise unless a record keeps to `run.schema.json`.
+    """Validate a record against `run.schema.json`.
 
     Raises:
-        ValueError: the most telling fault, with its place.
+        ValueError: The most relevant violation, with its location.
     """
-    from jsonschema import Draft202012Validator  # --help needs none
+    from jsonschema import Draft202012Validator  # not needed for --help
     from jsonschema.exceptions import best_match
 
     schema = json.loads((files("kdedge.models") / "run.schema.json").read_text(encoding="utf-8"))
@@ -210,10 +210,10 @@ def _require_schema(values: Any) -> None:
 
 
 def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def merit(metrics: dict[str, Any]) -> tuple[float, ...]:
-    """What makes an epoch better: accuracy, then agreement, then the maps, then the loss (small sets tie often)."""
+    """Return the sort key of an epoch: accuracy, then agreement, maps and loss, since small sets often tie."""
     figures = tuple(metrics.get(name, 0.0) for name in ("val_top1", "val_agreement", "val_map_pearson"))
     return (*figures, -metrics["val_loss"])

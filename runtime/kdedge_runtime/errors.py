@@ -13,6 +13,8 @@ KdedgeError            exit 1   base class of all expected errors
 Every message states the problem, the expectation and the command or change that fixes it.
 """
 
+from kdedge_runtime.util.printable import printable
+
 __all__ = [
     "DataError",
     "KdedgeError",
@@ -25,9 +27,16 @@ __all__ = [
 
 
 class KdedgeError(Exception):
-    """Base class of all errors that kdedge raises deliberately."""
+    """Base class of all errors that kdedge raises deliberately.
+
+    Args:
+        message: one line; control characters are escaped, because it may quote a damaged or hostile file.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class UsageError(KdedgeError):

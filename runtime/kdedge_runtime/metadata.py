@@ -11,13 +11,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
+from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay
 from kdedge_runtime.errors import ModelFileError
-from kdedge_runtime.heat import UNMEASURED, MapDisplay
 
-__all__ = ["MOST_CELLS", "SCHEMA", "ImageInput", "Interpolation", "Metadata", "Outputs", "Resize"]
+__all__ = ["MOST_CELLS", "SCHEMA", "TOP_CLASS", "ImageInput", "Interpolation", "Metadata", "Outputs", "Resize"]
 
 SCHEMA = 1
 PREFIX = "kdedge."
+TOP_CLASS = -1
+"""Default of the graph input `class_index`: explain the top class of each sample."""
 MOST_CELLS = 4_000_000
 """Maximum number of values in a saliency map."""
 _LONGEST_REASON = 200
@@ -91,7 +93,7 @@ class Metadata:
     temperature: float = 1.0
     """Calibration temperature: probabilities are `softmax(logits / temperature)`."""
     golden: dict[str, Any] | None = None
-    """Reference frames and their expected outputs; see `kdedge_runtime.golden`."""
+    """Reference frames and their expected outputs; see `kdedge_runtime.diagnostics.reference_frames`."""
     task: Literal["classify"] = "classify"
 
     def to_props(self) -> dict[str, str]:

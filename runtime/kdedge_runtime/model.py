@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from kdedge_runtime.arithmetic import Arithmetic, arithmetic_of, sum_exactly
-from kdedge_runtime.arrays import Floats, Integers, Pixels
+from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay
 from kdedge_runtime.errors import ModelFileError, UsageError
-from kdedge_runtime.files import utf8_path
-from kdedge_runtime.heat import UNMEASURED, MapDisplay
+from kdedge_runtime.int8_arithmetic import Arithmetic, arithmetic_of, sum_exactly
 from kdedge_runtime.metadata import MOST_CELLS, Metadata
-from kdedge_runtime.session import check_outputs, first_line, run_session
+from kdedge_runtime.onnx_session import check_outputs, first_line, run_session
+from kdedge_runtime.util.arrays import Floats, Integers, Pixels
+from kdedge_runtime.util.files import utf8_path
 
 __all__ = ["Explanation", "Model", "available_providers", "is_bundle", "refuse_bundle", "softmax"]
 
@@ -91,7 +91,7 @@ class Model:
             fallback.
             spinning: True lets idle threads busy-wait, which takes a core from the camera and heats small boards.
             exact_int8: True computes quantized operations with exact float sums. This is slower than the machine's
-            integer kernels, which may saturate (`kdedge_runtime.arithmetic`).
+            integer kernels, which may saturate (`kdedge_runtime.int8_arithmetic`).
 
         Raises:
             ModelFileError: the file is missing, damaged or not written by kdedge; its graph does not match its
@@ -252,8 +252,9 @@ def softmax(logits: Floats) -> Floats:
     return result
 
 
-def _check_graph(path: Path, given: list[ort.NodeArg], gives: list[ort.NodeArg], metadata: Metadata) -> None:
-    inputs, outputs = ({item.name: item for item in side} for side in (given, gives))
+def _check_graph(
+    path: Path, inputs: dict[str, ort.NodeArg], outputs: dict[str, ort.NodeArg], metadata: Metadata
+) -> None:
     spec = metadata.input
     needed = {"logits"} if metadata.outputs.method == "none" else {"logits", "saliency_map", "explained_class"}
     faults = [f"no output {name}" for name in sorted(needed - outputs.keys())]

@@ -3,8 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from kdedge_runtime.arrays import Pixels
 from kdedge_runtime.metadata import ImageInput, Interpolation
+from kdedge_runtime.util.arrays import Pixels
 
 __all__ = ["fit", "visible_box"]
 

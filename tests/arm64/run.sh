@@ -62,7 +62,7 @@ inside() { # a core's name, then a command; mounts vanish with the namespace tha
         exec chroot "$0" /usr/bin/env "$@"' "$ROOT" -C /opt/kdedge -i PATH=/usr/bin:/bin HOME=/root LANG=C.UTF-8 \
         PYTHONPATH=/opt/site PYTHONDONTWRITEBYTECODE=1 QEMU_CPU="$core" "$@"
 }
-kdedge_run='import sys; from kdedge_runtime.cli import main; sys.exit(main())'
+kdedge_run='import sys; from kdedge_runtime.cli.main import main; sys.exit(main())'
 
 echo "== what is emulated"
 for core in cortex-a53 cortex-a72 cortex-a76; do

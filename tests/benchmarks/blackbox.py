@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from kdedge_runtime import Model, fit
-from kdedge_runtime.blackbox import METHODS, make_explainer
-from kdedge_runtime.blackbox.grid import cell_edges, cell_means, enlarge
-from kdedge_runtime.pictures import picture_files, read_picture
+from kdedge_runtime.explainers import METHODS, make_explainer
+from kdedge_runtime.explainers.image_grid import cell_edges, cell_means, enlarge
+from kdedge_runtime.util.images import picture_files, read_picture
 
 STEPS = 10
 

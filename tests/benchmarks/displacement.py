@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from kdedge.data import decode, scan
-from kdedge.data.objects import boxes_beside, object_masks
-from kdedge_export.validate import predict
-from kdedge_export.validate.baselines import upsampled
-from kdedge_export.validate.localisation import localise_all
+from kdedge.data.annotations import boxes_beside, object_masks
+from kdedge_export.metrics.baseline_maps import upsampled
+from kdedge_export.metrics.localization import localise_all
+from kdedge_export.metrics.torch_predictions import predict
 from kdedge_runtime import Model
 
 

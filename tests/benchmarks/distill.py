@@ -34,19 +34,19 @@ from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from kdedge.distill.assemble import assemble  # noqa: E402
-from kdedge.distill.augment import Augmentation  # noqa: E402
-from kdedge.distill.loop.engine import Trainer  # noqa: E402
-from kdedge.distill.loop.epoch import Position, train_epoch  # noqa: E402
-from kdedge.distill.loop.images import Images, OnDevice, Streamed  # noqa: E402
-from kdedge.distill.machine.compute import Compute, choose_compute  # noqa: E402
-from kdedge.distill.machine.group import Group  # noqa: E402
-from kdedge.distill.settings.recipe import Recipe  # noqa: E402
-from kdedge.distill.teacher.cache import AnswerCache  # noqa: E402
-from kdedge.distill.teacher.teacher import NetworkTeacher  # noqa: E402
-from kdedge.distill.watched import Watched  # noqa: E402
-from kdedge.models.spec import ModelSpec  # noqa: E402
-from kdedge.models.zoo import build  # noqa: E402
+from kdedge.config.training_recipe import Recipe  # noqa: E402
+from kdedge.models.model_registry import build  # noqa: E402
+from kdedge.models.model_spec import ModelSpec  # noqa: E402
+from kdedge.training.augmentation import Augmentation  # noqa: E402
+from kdedge.training.builder import assemble  # noqa: E402
+from kdedge.training.compute_device import Compute, choose_compute  # noqa: E402
+from kdedge.training.distributed import Group  # noqa: E402
+from kdedge.training.epoch import Position, train_epoch  # noqa: E402
+from kdedge.training.image_store import Images, OnDevice, Streamed  # noqa: E402
+from kdedge.training.instrumented_model import Watched  # noqa: E402
+from kdedge.training.teachers.teacher import NetworkTeacher  # noqa: E402
+from kdedge.training.teachers.teacher_cache import AnswerCache  # noqa: E402
+from kdedge.training.trainer import Trainer  # noqa: E402
 from kdedge_runtime.metadata import ImageInput  # noqa: E402
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -153,7 +153,7 @@ def streamed(pictures: tuple[Any, Any], case: Case, compute: Compute, folder: Pa
     from PIL import Image
 
     from kdedge.data import FileSample, Split
-    from kdedge.data.stream import Stream
+    from kdedge.data.streaming import Stream
 
     samples = []
     for index, pixels in enumerate(pictures[0]):

@@ -18,13 +18,13 @@ import openvino_xai_cost
 import torch
 from model_sweep import cost_of, pictures, saved, without_map
 
-from kdedge.models.spec import ModelSpec
-from kdedge.models.zoo import build, pretrained_input
-from kdedge_export.graph import ExportedGraph, Plain, deploy, export_graph
-from kdedge_export.quantize import Recipe, quantize
+from kdedge.models.model_registry import build, pretrained_input
+from kdedge.models.model_spec import ModelSpec
+from kdedge_export.quantization import Recipe, quantize
+from kdedge_export.torch_export import ExportedGraph, Plain, deploy, export_graph
 from kdedge_runtime import Metadata
 from kdedge_runtime.metadata import Outputs
-from kdedge_runtime.timing import latencies_ms
+from kdedge_runtime.util.timing import latencies_ms
 
 CLASSES = 1000
 MODELS = (

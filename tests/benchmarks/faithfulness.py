@@ -28,23 +28,23 @@ import torch
 from numpy.typing import NDArray
 
 from kdedge.models.code_trust import allow_content
-from kdedge.models.trained import TrainedModel, load_trained
+from kdedge.models.trained_model import TrainedModel, load_trained
 from kdedge_export.errors import GraphNotSupported, HeadNotSupported
-from kdedge_export.graph import Plain, deploy, export_graph, save_model
-from kdedge_export.surgery.explained import explain_file
-from kdedge_export.validate.baselines import edge_maps, random_maps
-from kdedge_export.validate.comparison import maps_pearson
-from kdedge_export.validate.faithfulness import areas
-from kdedge_export.validate.predictions import predict
-from kdedge_export.validate.resample import area_mean
+from kdedge_export.metrics.baseline_maps import edge_maps, random_maps
+from kdedge_export.metrics.comparison import maps_pearson
+from kdedge_export.metrics.faithfulness import areas
+from kdedge_export.metrics.resampling import area_mean
+from kdedge_export.metrics.torch_predictions import predict
+from kdedge_export.onnx_import.import_model import explain_file
+from kdedge_export.torch_export import Plain, deploy, export_graph, save_model
 from kdedge_runtime import Metadata, Model
-from kdedge_runtime.arrays import Floats, Integers, Pixels
-from kdedge_runtime.blackbox.occlusion import occlusion
-from kdedge_runtime.blackbox.probe import Probe
-from kdedge_runtime.files import file_sha256
+from kdedge_runtime.explainers.masked_scorer import Probe
+from kdedge_runtime.explainers.occlusion import occlusion
 from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.pictures import picture_files, read_picture
 from kdedge_runtime.preprocess import fit
+from kdedge_runtime.util.arrays import Floats, Integers, Pixels
+from kdedge_runtime.util.files import file_sha256
+from kdedge_runtime.util.images import picture_files, read_picture
 
 METHODS = (
     *("gradcam", "hirescam", "layercam", "xgradcam", "gradcam++", "eigencam"),

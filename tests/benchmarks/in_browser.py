@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))
 from browser import browser, open_page  # type: ignore[import-not-found]
 
 from kdedge_runtime.model import Model
-from kdedge_runtime.serving import Address, Door
-from kdedge_runtime.web.server import WebServer
+from kdedge_runtime.server import Address, Door
+from kdedge_runtime.server.browser.page_server import WebServer
 
 LATEST = """async () => {
     const { latest } = await import("/app.js");

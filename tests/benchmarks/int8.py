@@ -32,10 +32,10 @@ from safetensors.torch import save_file  # noqa: E402
 from torch import nn  # noqa: E402
 
 from kdedge.data import decode, scan  # noqa: E402
-from kdedge.models.trained import load_trained  # noqa: E402
-from kdedge.workflow.export_model import export_model  # noqa: E402
-from kdedge_export.validate.metrics import agreement, map_pearson  # noqa: E402
-from kdedge_export.validate.predictions import predict  # noqa: E402
+from kdedge.models.trained_model import load_trained  # noqa: E402
+from kdedge.pipelines.model_export import export_model  # noqa: E402
+from kdedge_export.metrics.agreement import agreement, map_pearson  # noqa: E402
+from kdedge_export.metrics.torch_predictions import predict  # noqa: E402
 from kdedge_runtime import Model  # noqa: E402
 from kdedge_runtime.devices import load_profile  # noqa: E402
 

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdedge.models.spec import ModelSpec
-from kdedge.models.zoo import build, pretrained_input
+from kdedge.models.model_registry import build, pretrained_input
+from kdedge.models.model_spec import ModelSpec
 from kdedge_export.errors import GraphNotSupported, HeadNotSupported
-from kdedge_export.graph import Deployed, deploy, export_graph, save_model
 from kdedge_export.saliency import ByCells, Head, Tail
+from kdedge_export.torch_export import Deployed, deploy, export_graph, save_model
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.metadata import ImageInput, Outputs
 
@@ -285,7 +285,7 @@ def append_row(path: Path, row: Row) -> None:
 def table(rows: dict[str, Row], names: list[str]) -> str:
     """The rows in Markdown, in the order of the names."""
     lines = [
-        "| model | M parameters | px | cells | target layer | head | how | logits error | map error | cost |",
+        "| model | M parameters | px | map | target layer | head | how | logits error | map error | cost |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in names:

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kdedge.data import Decoded
-    from kdedge_export.validate.predictions import Predictions
+    from kdedge_export.metrics.torch_predictions import Predictions
     from kdedge_runtime.metadata import ImageInput
 
 METHODS = {
@@ -146,13 +146,14 @@ def judge(run: str, weights: Path | None, teacher: str, teacher_weights: Path | 
     import numpy as np
     import torch
 
-    from kdedge.data.objects import boxes_beside, object_masks
+    from kdedge.data.annotations import boxes_beside, object_masks
     from kdedge.models.run_folder import read_run
-    from kdedge.models.trained import load_trained
-    from kdedge_export.graph import deploy
-    from kdedge_export.validate import metrics, predict
-    from kdedge_export.validate.comparison import pair_pearson
-    from kdedge_export.validate.localisation import localise_all
+    from kdedge.models.trained_model import load_trained
+    from kdedge_export.metrics import agreement
+    from kdedge_export.metrics.comparison import pair_pearson
+    from kdedge_export.metrics.localization import localise_all
+    from kdedge_export.metrics.torch_predictions import predict
+    from kdedge_export.torch_export import deploy
 
     student = load_trained(run, weights=weights, which="best" if run == teacher else "last")
     if torch.cuda.is_available():
@@ -164,8 +165,8 @@ def judge(run: str, weights: Path | None, teacher: str, teacher_weights: Path | 
     pearson = pair_pearson(reference, answers)
     assert pearson is not None
     figures: dict[str, object] = {
-        "top1": 100 * metrics.top1_accuracy(answers.logits, held_out.targets),
-        "agreement": 100 * metrics.agreement(reference.logits, answers.logits),
+        "top1": 100 * agreement.top1_accuracy(answers.logits, held_out.targets),
+        "agreement": 100 * agreement.agreement(reference.logits, answers.logits),
         "map_pearson": float(np.nanmean(pearson)),
         "map_pearson_p5": float(np.nanpercentile(pearson, 5)),
         "parameters": student.parameters,
@@ -194,9 +195,9 @@ def taught_by(teacher: str, weights: Path | None, data: Path, spec: "ImageInput"
     import torch
 
     from kdedge.data import decode, scan
-    from kdedge.models.trained import load_trained
-    from kdedge_export.graph import deploy
-    from kdedge_export.validate import predict
+    from kdedge.models.trained_model import load_trained
+    from kdedge_export.metrics.torch_predictions import predict
+    from kdedge_export.torch_export import deploy
 
     taught = load_trained(teacher, weights=weights)
     if torch.cuda.is_available():

@@ -40,7 +40,7 @@ from PIL import Image
 PHOTO_SIZE = (640, 480)
 PHOTOS = 30
 CASES = ("realtime", "throughput", "cost", "start", "memory", "size")
-RUN = [sys.executable, "-c", "import sys; from kdedge_runtime.cli import main; sys.exit(main())"]
+RUN = [sys.executable, "-c", "import sys; from kdedge_runtime.cli.main import main; sys.exit(main())"]
 BARE = """
 import resource, sys
 import numpy as np, onnxruntime as ort
@@ -54,7 +54,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 PEAK = """
 import resource, sys
-from kdedge_runtime.cli import main
+from kdedge_runtime.cli.main import main
 code = main(sys.argv[1:])
 assert "cv2" not in sys.modules
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

@@ -15,28 +15,28 @@ import model_sweep
 import pytest
 from model_sweep import LARGEST, TIMM, TOLERANCE, read_rows, table, torchvision_names
 
-from kdedge_runtime.devices.detect import machine_name
+from kdedge_runtime.devices.detection import machine_name
 
 ROOT = Path(__file__).parents[2]
 MEASURED, PAGE = ROOT / "build" / "models.jsonl", ROOT / "export" / "MODELS.md"
 NAMES = [*(f"torchvision:{name}" for name in torchvision_names()), *(f"timm:{name}" for name in TIMM)]
 ROUNDINGS = 4
-"""Errors of PyTorch in float32 that an error may be, as in `kdedge_export.validate.rounding`."""
+"""Errors of PyTorch in float32 that an error may be, as in `kdedge_export.validation.float_tolerance`."""
 LIMIT_S = 1500
 """For one network; the largest take about five minutes where nothing else runs."""
 INTRODUCTION = f"""\
-# Models that are exported with their map
+# Models exported with a saliency map
 
-Measured as by `make test-models`: torchvision's classifiers up to {LARGEST / 1e6:.0f} M parameters, and the smallest
-member of each mainstream family of timm, with random weights, at the smallest input that leaves a map of 4 × 4 cells.
+Measured by `make test-models`: torchvision's classifiers up to {LARGEST / 1e6:.0f} M parameters, and the smallest
+member of each mainstream family of timm, with random weights, at the smallest input with a map resolution of 4 × 4.
 
-- *Target layer*: found by itself. *How*: by a closed form of the head, or by differentiating what follows the layer.
-- *Errors*: ONNX Runtime against PyTorch, maps against Grad-CAM by autograd, relative to an image's largest value;
-  the larger of two inputs, at most {TOLERANCE:.0e}. Where PyTorch in float32 is itself further from float64, as deep
-  networks with random weights are, or one with a unit within rounding of its kink, at most {ROUNDINGS} times that, in
+- *Target layer*: detected automatically. *How*: closed-form head, or differentiation of the layers after the target.
+- *Errors*: ONNX Runtime vs. PyTorch, maps vs. Grad-CAM by autograd, relative to an image's largest value;
+  the larger of two inputs, at most {TOLERANCE:.0e}. If PyTorch in float32 deviates more from float64, as for deep
+  networks with random weights or for units within rounding error of their kink, at most {ROUNDINGS} times that, in
   brackets.
-- *Cost*: processor time of one image on one thread over that of the same graph without the map, median of paired runs.
-  At such small inputs a map's fixed cost is a larger share of the time than at 224 px.
+- *Cost*: CPU time of one image on one thread, relative to the same graph without the map, median of paired runs.
+  At such small inputs the fixed cost of a map is a larger fraction of the time than at 224 px.
 
 """
 

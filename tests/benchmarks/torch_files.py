@@ -29,9 +29,9 @@ from model_sweep import TIMM, TOLERANCE, make_lively, normalised
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from kdedge.models.spec import ModelSpec
-from kdedge.models.zoo import build, pretrained_input
-from kdedge_export.surgery import explain_file
+from kdedge.models.model_registry import build, pretrained_input
+from kdedge.models.model_spec import ModelSpec
+from kdedge_export.onnx_import import explain_file
 from kdedge_runtime.errors import KdedgeError
 
 CLASSES, SECONDS = 10, 120

@@ -22,7 +22,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-RUN = [sys.executable, "-c", "import sys; from kdedge_runtime.cli import main; sys.exit(main())"]
+RUN = [sys.executable, "-c", "import sys; from kdedge_runtime.cli.main import main; sys.exit(main())"]
 REQUEST = b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import typer.main
 
 from kdedge.cli.app import app
-from kdedge_runtime.cli import build_parser
+from kdedge_runtime.cli.main import build_parser
 
 ROOT = Path(__file__).parents[2]
 _COMMAND = re.compile(r"\b(kdedge-run|kdedge [a-z]+(?: export| detect)?)\b([^`\n#]*)")

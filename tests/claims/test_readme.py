@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from commands import commands, objections
 
-from kdedge.models.spec import ModelSpec
-from kdedge.models.zoo import build
+from kdedge.models.model_registry import build
+from kdedge.models.model_spec import ModelSpec
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / name / "README.md" for name in ("", "kdedge", "export", "runtime", "tests/benchmarks")]

@@ -20,16 +20,16 @@ from colour_model import write_colour_model
 from onnx import helper
 from PIL import Image
 
-from kdedge.distill.settings.file import load_settings
-from kdedge.distill.settings.recipe import Recipe
+from kdedge.config.recipe_file import load_settings
+from kdedge.config.training_recipe import Recipe
+from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import RunRecord, read_run, write_run
-from kdedge.models.spec import ModelSpec
 from kdedge_runtime import Model
-from kdedge_runtime.bundle.opening import opened_bundle
+from kdedge_runtime.bundle.reader import opened_bundle
 from kdedge_runtime.metadata import ImageInput
-from kdedge_runtime.pictures import read_picture
-from kdedge_runtime.printable import printable, printable_json
-from kdedge_runtime.serving import Address, Asset, Door, Handler, Server, shared_assets
+from kdedge_runtime.server import Address, Asset, Door, Handler, Server, shared_assets
+from kdedge_runtime.util.images import read_picture
+from kdedge_runtime.util.printable import printable, printable_json
 
 Case = Callable[[np.random.Generator], None]
 WILD = [None, True, -1, 0, 0.5, 1e308, math.nan, math.inf, 10**400, 2**63, "", "x" * 5000, "\ud800", "\x1b[2J", [], {}]

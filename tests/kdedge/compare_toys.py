@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from kdedge.data import scan
-from kdedge.distill.loop.checkpoint import save_weights
+from kdedge.models.model_registry import build
+from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import BEST, METRICS, RunRecord, write_run
-from kdedge.models.spec import ModelSpec
-from kdedge.models.zoo import build
+from kdedge.training.checkpoint import save_weights
 from kdedge_runtime.metadata import ImageInput
 
 SIDE = 32

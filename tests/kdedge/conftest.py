@@ -9,8 +9,8 @@ import torch
 from training_toys import Listener, Outcome, write_scenes
 
 from kdedge.cli import main
-from kdedge.distill.run import Request, start_run
-from kdedge.workflow.export_model import export_model
+from kdedge.pipelines.model_export import export_model
+from kdedge.training.training_run import Request, start_run
 from kdedge_runtime.devices import load_profile
 
 

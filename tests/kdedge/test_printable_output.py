@@ -15,9 +15,9 @@ from PIL import Image
 from rich.table import Table
 from training_toys import Outcome
 
-from kdedge.report.console import PrintableConsole, flagged
+from kdedge.cli.console import PrintableConsole, flagged
 from kdedge_runtime.feedback import FeedbackStore, Verdict
-from kdedge_runtime.pictures import jpeg
+from kdedge_runtime.util.images import jpeg
 
 STEERING = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 EVIL = "a\x1b[2J\x9b1m"

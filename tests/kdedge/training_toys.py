@@ -17,19 +17,19 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from kdedge.config.training_recipe import Recipe
 from kdedge.data import load, scan
-from kdedge.distill.assemble import assemble
-from kdedge.distill.loop.engine import Trainer
-from kdedge.distill.loop.images import OnDevice
-from kdedge.distill.machine.compute import choose_compute
-from kdedge.distill.machine.group import Group
-from kdedge.distill.run import Audience
-from kdedge.distill.settings.recipe import Recipe
-from kdedge.distill.teacher.teacher import NetworkTeacher
-from kdedge.distill.watched import Watched
+from kdedge.models.model_registry import build
+from kdedge.models.model_spec import ModelSpec
 from kdedge.models.run_folder import METRICS
-from kdedge.models.spec import ModelSpec
-from kdedge.models.zoo import build
+from kdedge.training.builder import assemble
+from kdedge.training.compute_device import choose_compute
+from kdedge.training.distributed import Group
+from kdedge.training.image_store import OnDevice
+from kdedge.training.instrumented_model import Watched
+from kdedge.training.teachers.teacher import NetworkTeacher
+from kdedge.training.trainer import Trainer
+from kdedge.training.training_run import Audience
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.sources.scenes import LABELS, render_scene
 

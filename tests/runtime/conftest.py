@@ -11,10 +11,10 @@ from view_client import ABOUT, HERE
 
 from kdedge_runtime.feedback import FeedbackStore
 from kdedge_runtime.model import Model
-from kdedge_runtime.progress import Progress
-from kdedge_runtime.runner import RunSettings
-from kdedge_runtime.sources.picture import PictureSource
-from kdedge_runtime.view import Controls, Feedback, LiveView
+from kdedge_runtime.server.live_view import Controls, Feedback, LiveView
+from kdedge_runtime.sources.image_source import PictureSource
+from kdedge_runtime.stream.runner import RunSettings
+from kdedge_runtime.stream.statistics import Progress
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from kdedge_runtime.golden import record
+from kdedge_runtime.diagnostics.reference_frames import record
 from kdedge_runtime.metadata import ImageInput, Metadata, Outputs
 
 SIDE = 8

@@ -14,16 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_recording import frames_of
+from video_frames import frames_of
 
-from kdedge_runtime.cli import main
+from kdedge_runtime.cli.main import main
 from kdedge_runtime.errors import KdedgeError
 from kdedge_runtime.metadata import ImageInput, Metadata, Outputs
 from kdedge_runtime.model import Model
-from kdedge_runtime.pictures import read_picture
 from kdedge_runtime.preprocess import fit
+from kdedge_runtime.util.images import read_picture
 
-COMMAND = [sys.executable, "-c", "import sys; from kdedge_runtime.cli import main; sys.exit(main())"]
+COMMAND = [sys.executable, "-c", "import sys; from kdedge_runtime.cli.main import main; sys.exit(main())"]
 FUZZ_S = 2.0
 """Time for each of the fuzzed readers."""
 JUNK = [
@@ -188,7 +188,7 @@ def test_nothing_in_the_runtime_measures_time_by_the_wall_clock() -> None:
 
 LIMITED = """
 import resource, sys
-from kdedge_runtime.cli import main
+from kdedge_runtime.cli.main import main
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 sys.exit(main(sys.argv[1:]))
 """
@@ -234,7 +234,7 @@ def test_pictures_that_find_no_room_are_said(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kdedge_runtime.sinks.folder.write_whole", full)
+    monkeypatch.setattr("kdedge_runtime.sinks.image_folder.write_whole", full)
     code, told = _told(model_path, photos, capsys, "-o", str(tmp_path / "out"))
     assert code == 1
     assert "1-red.jpg cannot be written: No space left on device" in told[-1]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from kdedge_runtime.cli import build_parser, main
+from kdedge_runtime.cli.main import build_parser, main
 from kdedge_runtime.errors import MissingDependency, SourceError, UsageError, ValidationFailed
 
 DEVICES = Path(__file__).parents[2] / "devices"

@@ -14,12 +14,12 @@ from colour_model import SIDE, write_colour_model
 from golden_files import with_golden
 from onnx import TensorProto, helper, numpy_helper
 
-from kdedge_runtime.cli import main
+from kdedge_runtime.cli.main import main
+from kdedge_runtime.diagnostics.reference_frames import MOST_ROUNDING
 from kdedge_runtime.errors import ModelFileError
-from kdedge_runtime.golden import MOST_ROUNDING
 from kdedge_runtime.metadata import ImageInput, Metadata, Outputs
 from kdedge_runtime.model import Model
-from kdedge_runtime.printable import printable, printable_json, printable_lines
+from kdedge_runtime.util.printable import printable, printable_json, printable_lines
 
 SPEC = ImageInput(SIDE, SIDE, (0.0,) * 3, (1.0,) * 3)
 HUGE = "1" + "0" * 400
@@ -271,3 +271,16 @@ def test_a_message_of_onnxruntime_is_escaped(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=r"Un\\x02known") as caught:
         Model.load(path)
     assert not STEERING.search(str(caught.value))
+
+
+def test_an_error_escapes_its_message() -> None:
+    assert str(ModelFileError("a\x1b[2J\r\nb")) == r"a\x1b[2J\r\nb"
+
+
+@pytest.mark.parametrize(("name", "damaged"), [(b"logits", b"log\xb3ts"), (b"\x01N", b"\x01\xce")])
+def test_a_name_without_utf8_is_refused(name: bytes, damaged: bytes, tmp_path: Path) -> None:
+    """Refuse tensors and symbolic dimensions whose names are not UTF-8."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(write_constants(path).read_bytes().replace(name, damaged))
+    with pytest.raises(ModelFileError):
+        Model.load(path)

@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from kdedge_runtime.answer import Answer
-from kdedge_runtime.heat import HeatStats
-from kdedge_runtime.progress import Progress
-from kdedge_runtime.serving import Address, Door
-from kdedge_runtime.sources.frame import Frame
-from kdedge_runtime.view import LiveView
+from kdedge_runtime.drawing.heatmap import HeatStats
+from kdedge_runtime.prediction import Answer
+from kdedge_runtime.server import Address, Door
+from kdedge_runtime.server.live_view import LiveView
+from kdedge_runtime.sources.source import Frame
+from kdedge_runtime.stream.statistics import Progress
 
 HERE = Door.at(Address("127.0.0.1", 0))
 ABOUT = {"model": "colour.onnx", "source": "camera 0", "runtime": "onnxruntime"}

@@ -1,13 +1,13 @@
-"""The one definition of a saliency map: trained against, exported, and validated."""
+"""Saliency maps: one definition for training, export and validation."""
 
-from kdedge_export.saliency.by_attention import ByAttention
-from kdedge_export.saliency.by_cells import ByCells
-from kdedge_export.saliency.explained import ExplainedModel, Look
-from kdedge_export.saliency.explaining import DEFAULT_METHODS, explain
-from kdedge_export.saliency.find import find_head
-from kdedge_export.saliency.head import Activation, Dense, Head
+from kdedge_export.saliency.attention_explainer import ByAttention
+from kdedge_export.saliency.autograd_head import Tail, find_tail, named_tail
+from kdedge_export.saliency.cam_explainer import ByCells
+from kdedge_export.saliency.closed_form_head import Activation, Dense, Head
+from kdedge_export.saliency.explained_model import ExplainedModel, Look
+from kdedge_export.saliency.explainer_choice import DEFAULT_METHODS, explain
+from kdedge_export.saliency.head_finder import find_head
 from kdedge_export.saliency.methods import METHODS
-from kdedge_export.saliency.tail import Tail, find_tail, named_tail
 
 __all__ = [
     "DEFAULT_METHODS",

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kdedge_runtime.bundle.content import BundleError
-from kdedge_runtime.devices.detect import find_profile
-from kdedge_runtime.files import write_whole
+from kdedge_runtime.bundle.checksums import BundleError
+from kdedge_runtime.devices.detection import find_profile
+from kdedge_runtime.util.files import write_whole
 
 __all__ = ["MANIFEST", "Manifest", "accept"]
 

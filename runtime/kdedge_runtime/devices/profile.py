@@ -9,7 +9,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Literal
 
-from kdedge_runtime.devices.schema import build
+from kdedge_runtime.devices.toml_schema import build
 from kdedge_runtime.errors import KdedgeError, UsageError
 
 __all__ = [

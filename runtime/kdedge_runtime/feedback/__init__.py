@@ -7,7 +7,7 @@ write_folder     export to class folders for training
 ```
 """
 
-from kdedge_runtime.feedback.folder import Written, write_folder
+from kdedge_runtime.feedback.class_folders import Written, write_folder
 from kdedge_runtime.feedback.store import FeedbackError, FeedbackStore
 from kdedge_runtime.feedback.verdict import Judgement, Verdict
 

@@ -6,11 +6,11 @@ from typing import Literal, Self, TypeAlias, get_args
 
 import numpy as np
 
-from kdedge_runtime.answer import Answer
-from kdedge_runtime.arrays import Floats
+from kdedge_runtime.drawing.heatmap import Box
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.heat import Box
-from kdedge_runtime.pictures import jpeg
+from kdedge_runtime.prediction import Answer
+from kdedge_runtime.util.arrays import Floats
+from kdedge_runtime.util.images import jpeg
 
 __all__ = ["Judgement", "Verdict"]
 

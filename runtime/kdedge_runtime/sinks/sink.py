@@ -3,8 +3,8 @@
 from types import TracebackType
 from typing import Protocol, Self
 
-from kdedge_runtime.answer import Answer
-from kdedge_runtime.progress import Progress
+from kdedge_runtime.prediction import Answer
+from kdedge_runtime.stream.statistics import Progress
 
 __all__ = ["Sink"]
 

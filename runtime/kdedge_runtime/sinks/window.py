@@ -6,10 +6,10 @@ import threading
 from types import TracebackType
 from typing import Any, Self
 
-from kdedge_runtime.answer import Answer
 from kdedge_runtime.errors import MissingDependency, UsageError
-from kdedge_runtime.opencv import load_opencv
-from kdedge_runtime.progress import Progress
+from kdedge_runtime.prediction import Answer
+from kdedge_runtime.stream.statistics import Progress
+from kdedge_runtime.util.opencv import load_opencv
 
 __all__ = ["Window"]
 

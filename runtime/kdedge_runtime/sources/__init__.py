@@ -7,13 +7,13 @@ from typing import Literal
 
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.sources.camera import open_camera, open_stream, without_password
-from kdedge_runtime.sources.frame import Frame, Source, Truth
 from kdedge_runtime.sources.grammar import GRAMMAR, Place, parse_source
-from kdedge_runtime.sources.latest import LatestFrames
-from kdedge_runtime.sources.live import LiveSource
-from kdedge_runtime.sources.loop import Looped
-from kdedge_runtime.sources.picture import PictureSource
-from kdedge_runtime.sources.video import VideoSource
+from kdedge_runtime.sources.image_source import PictureSource
+from kdedge_runtime.sources.latest_frames import LatestFrames
+from kdedge_runtime.sources.live_source import LiveSource
+from kdedge_runtime.sources.looped import Looped
+from kdedge_runtime.sources.source import Frame, Source, Truth
+from kdedge_runtime.sources.video_source import VideoSource
 
 __all__ = ["GRAMMAR", "Frame", "FramePolicy", "Source", "Truth", "open_source"]
 

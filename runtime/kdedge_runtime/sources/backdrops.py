@@ -6,8 +6,8 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image, ImageDraw
 
-from kdedge_runtime.arrays import Pixels
 from kdedge_runtime.sources.icons import Points, ellipse, ribbon
+from kdedge_runtime.util.arrays import Pixels
 
 __all__ = ["Colour", "backdrop", "random_colours"]
 

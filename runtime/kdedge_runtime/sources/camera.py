@@ -3,9 +3,9 @@
 import time
 from typing import Any
 
-from kdedge_runtime.arrays import Pixels
 from kdedge_runtime.errors import SourceError
-from kdedge_runtime.opencv import load_opencv
+from kdedge_runtime.util.arrays import Pixels
+from kdedge_runtime.util.opencv import load_opencv
 
 __all__ = ["OpenCVConnection", "open_camera", "open_stream", "without_password"]
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kdedge_runtime.arrays import Pixels
 from kdedge_runtime.errors import MissingDependency, SourceError
-from kdedge_runtime.sources.live import Connection
+from kdedge_runtime.sources.live_source import Connection
+from kdedge_runtime.util.arrays import Pixels
 
 __all__ = ["HEIGHT", "WIDTH", "Picamera", "RpicamPipe", "csi_opener", "frame_bytes", "rgb_of_yuv420"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from kdedge_runtime.errors import SourceError, UsageError
-from kdedge_runtime.pictures import is_picture
+from kdedge_runtime.util.images import is_picture
 
 __all__ = ["GRAMMAR", "Place", "parse_source"]
 

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from kdedge_runtime.arrays import Floats, Pixels
 from kdedge_runtime.sources.backdrops import Colour
 from kdedge_runtime.sources.icons import Part, Points
+from kdedge_runtime.util.arrays import Floats, Pixels
 
 __all__ = ["Mask", "Palette", "Pose", "darker", "paint"]
 

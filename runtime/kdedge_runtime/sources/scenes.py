@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from kdedge_runtime.arrays import Pixels
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.sources.backdrops import backdrop, random_colours
 from kdedge_runtime.sources.icons import LABELS, Part, draw_icon
 from kdedge_runtime.sources.painting import Mask, Palette, Pose, darker, paint
+from kdedge_runtime.util.arrays import Pixels
 
 __all__ = ["LABELS", "Scene", "random_palette", "random_pose", "render_scene"]
 

@@ -10,13 +10,13 @@ from typing import Self
 
 import numpy as np
 
-from kdedge_runtime.arrays import Pixels
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.sources.backdrops import backdrop
-from kdedge_runtime.sources.frame import Frame, Truth
 from kdedge_runtime.sources.icons import LABELS, Part, draw_icon
 from kdedge_runtime.sources.painting import Mask, Palette, Pose, paint
 from kdedge_runtime.sources.scenes import Scene, random_palette
+from kdedge_runtime.sources.source import Frame, Truth
+from kdedge_runtime.util.arrays import Pixels
 
 __all__ = ["SyntheticSource"]
 

@@ -1,14 +1,14 @@
-"""Grad-CAM."""
+"""Grad-CAM (Selvaraju et al., 2017)."""
 
 from torch import Tensor
 
-from kdedge_export.saliency.methods.cells import weighted_sum
+from kdedge_export.saliency.methods.spatial_sums import weighted_sum
 
 __all__ = ["gradcam"]
 
 
 def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """`sum_k (mean_ij dz_c/dA_kij) A_k`, before the ReLU.
+    """Compute Grad-CAM: `sum_k (mean_ij dz_c/dA_kij) A_k`, before the ReLU.
 
     Selvaraju et al., Grad-CAM, ICCV 2017, eq. 1 and 2.
 

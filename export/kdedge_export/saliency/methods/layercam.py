@@ -1,14 +1,14 @@
-"""LayerCAM."""
+"""LayerCAM (Jiang et al., 2021)."""
 
 from torch import Tensor
 
-from kdedge_export.saliency.methods.cells import everywhere
+from kdedge_export.saliency.methods.spatial_sums import everywhere
 
 __all__ = ["layercam"]
 
 
 def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """`sum_k ReLU(dz_c/dA_kij) A_kij`, before the last ReLU.
+    """Compute LayerCAM: `sum_k ReLU(dz_c/dA_kij) A_kij`, before the last ReLU.
 
     Jiang et al., LayerCAM, IEEE TIP 2021, eq. 5 to 7.
 

@@ -1,0 +1,1 @@
+"""Metrics on predictions and saliency maps: agreement, calibration, faithfulness, localization, robustness."""

@@ -1,0 +1,286 @@
+"""Metrics of the agreement between two models' predictions and saliency maps: pure functions on arrays.
+
+Logits are float `[N, K]`. Maps are raw, signed float `[N, h, w]`, compared before any normalization and at their native
+resolution, so that no color scale or upsampling filter can make two maps look alike. Scores are float64 `[N]`, one per
+image; NaN is handled where they are aggregated.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdedge_runtime.util.arrays import Floats, Integers
+
+__all__ = [
+    "agreement",
+    "agrees",
+    "derangement",
+    "distance",
+    "energy_inside",
+    "is_constant",
+    "is_right",
+    "kl_divergence",
+    "logits_error",
+    "map_error",
+    "map_pearson",
+    "mean",
+    "percentile",
+    "pointing_game",
+    "points_lost",
+    "scale_error",
+    "top1",
+    "top1_accuracy",
+    "top_share_iou",
+]
+
+Scores = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+_FLAT = 1e-6
+"""Range of a constant map, relative to its largest absolute value: a few float32 roundings."""
+
+
+def top1(logits: Floats) -> Integers:
+    """Return the top-1 class of each image, int64 `[N]`; -1 if its logits are not finite."""
+    finite = np.isfinite(logits).all(axis=1)
+    return np.where(finite, logits.argmax(axis=1), -1).astype(np.int64)
+
+
+def is_right(logits: Floats, targets: Integers) -> Scores:
+    """Return the correctness of each prediction, `[N]`, 1.0 or 0.0.
+
+    Args:
+        logits: float `[N, K]`.
+        targets: int64 `[N]`.
+    """
+    return np.asarray(top1(logits) == targets, dtype=np.float64)
+
+
+def points_lost(lost: Scores) -> float:
+    """Compute the mean of per-image losses `[N]` in percentage points.
+
+    Summing whole images first is exact; the difference of two fractions could round a drop of one point above one.
+    """
+    return 100 * float(lost.sum()) / len(lost)
+
+
+def top1_accuracy(logits: Floats, targets: Integers) -> float:
+    """Compute the top-1 accuracy in [0, 1].
+
+    Args:
+        logits: float `[N, K]`.
+        targets: int64 `[N]`.
+    """
+    return float(is_right(logits, targets).mean())
+
+
+def agrees(reference: Floats, candidate: Floats) -> Scores:
+    """Return per-image top-1 agreement, `[N]`, 1.0 or 0.0; two invalid predictions do not agree.
+
+    Args:
+        reference: logits, float `[N, K]`.
+        candidate: logits of the same images.
+    """
+    answer = top1(reference)
+    return np.asarray((answer == top1(candidate)) & (answer >= 0), dtype=np.float64)
+
+
+def agreement(reference: Floats, candidate: Floats) -> float:
+    """Compute the fraction of images in [0, 1] with the same top-1 class.
+
+    Args:
+        reference: logits, float `[N, K]`.
+        candidate: logits of the same images.
+    """
+    return float(agrees(reference, candidate).mean())
+
+
+def kl_divergence(reference: Floats, candidate: Floats) -> Scores:
+    """Compute KL(reference || candidate) of the softmax at temperature 1, in nats, `[N]`, ≥ 0 up to rounding.
+
+    Args:
+        reference: logits, float `[N, K]`.
+        candidate: logits of the same images.
+    """
+    log_p, log_q = _log_softmax(reference), _log_softmax(candidate)
+    return np.asarray((np.exp(log_p) * (log_p - log_q)).sum(axis=1))
+
+
+def logits_error(reference: Floats, candidate: Floats) -> Scores:
+    """Compute the largest logit difference relative to the reference's range, `[N]`, ≥ 0; NaN if not finite.
+
+    Args:
+        reference: logits, float `[N, K]`.
+        candidate: logits of the same images.
+    """
+    return map_error(reference[:, None], candidate[:, None])
+
+
+def distance(reference: Floats, candidate: Floats) -> Scores:
+    """Compute the distance of centered logits relative to the sum of their norms, `[N]` in [0, 1].
+
+    The mean is subtracted, since the softmax ignores it. Logits scaled by 3 score 0.5 and those scaled by 1/10 score
+    0.82. An error of 20 % of the norm scores 0.1. Logits that are not finite score 1.
+
+    Args:
+        reference: logits, float `[N, K]`.
+        candidate: logits of the same images.
+    """
+    a, b = (some.astype(np.float64) - some.mean(axis=1, keepdims=True) for some in (reference, candidate))
+    sizes = np.linalg.norm(a, axis=1) + np.linalg.norm(b, axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = np.where(sizes == 0, 0.0, np.linalg.norm(b - a, axis=1) / sizes)
+    return np.nan_to_num(found, nan=1.0)
+
+
+def scale_error(reference: Floats, candidate: Floats) -> Scores:
+    """Compute the relative difference of two maps' norms, `[N]` in [0, 1]; 1 if either is not finite.
+
+    It uses the Euclidean norm and measures the scale, which the correlation ignores. It is 0 if both maps are zero.
+
+    Args:
+        reference: raw maps, float `[N, h, w]`.
+        candidate: raw maps of the same images.
+    """
+    a, b = (np.linalg.norm(_cells(maps), axis=1) for maps in (reference, candidate))
+    smaller, larger = np.minimum(a, b), np.maximum(a, b)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.nan_to_num(np.where(larger == 0, 0.0, 1 - smaller / larger), nan=1.0)
+
+
+def is_constant(maps: Floats) -> Flags:
+    """Return True for constant maps, bool `[N]`: their range is within float32 rounding of their values.
+
+    Args:
+        maps: float `[N, h, w]`.
+    """
+    cells = _cells(maps)
+    spread = cells.max(axis=1) - cells.min(axis=1)
+    return np.asarray(spread <= _FLAT * np.abs(cells).max(axis=1))
+
+
+def map_pearson(reference: Floats, candidate: Floats) -> Scores:
+    """Compute the Pearson correlation of each pair of maps, `[N]` in [-1, 1].
+
+    It is invariant to a map's scale and offset. NaN if a map is constant or not finite.
+
+    Args:
+        reference: raw maps, float `[N, h, w]`.
+        candidate: raw maps of the same images.
+    """
+    a, b = _cells(reference), _cells(candidate)
+    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+    norms = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scores = np.clip((a * b).sum(axis=1) / norms, -1.0, 1.0)
+    return np.where(is_constant(reference) | is_constant(candidate), np.nan, scores)
+
+
+def top_share_iou(reference: Floats, candidate: Floats, share: float = 0.2) -> Scores:
+    """Compute the intersection over union of the top positions of two maps, `[N]` in [0, 1].
+
+    The `k = max(1, round(share · h · w))` largest values of each map are compared; ties resolve in row order. Two
+    unrelated maps score about `share / (2 - share)`: 0.11 at the default share of 0.2. NaN if a map is constant, since
+    its largest values are arbitrary, or not finite.
+
+    Args:
+        reference: raw maps, float `[N, h, w]`.
+        candidate: raw maps of the same images.
+        share: fraction of positions, in (0, 1].
+    """
+    a, b = _cells(reference), _cells(candidate)
+    k = max(1, round(share * a.shape[1]))
+    both = (_largest(a, k) & _largest(b, k)).sum(axis=1)
+    undefined = is_constant(reference) | is_constant(candidate) | ~np.isfinite(a + b).all(axis=1)
+    return np.where(undefined, np.nan, both / (2 * k - both))
+
+
+def map_error(reference: Floats, candidate: Floats) -> Scores:
+    """Compute the largest difference between two maps relative to the reference's range, `[N]`, ≥ 0.
+
+    Unlike the correlation it is sensitive to scale and offset, as needed for verifying an export. A constant reference
+    uses its largest absolute value instead of its range. If that is 0 as well, the error is 0 for equal maps and
+    infinite otherwise. NaN if a map is not finite.
+
+    Args:
+        reference: raw maps, float `[N, h, w]`.
+        candidate: raw maps of the same images.
+    """
+    a, b = _cells(reference), _cells(candidate)
+    worst = np.abs(a - b).max(axis=1)
+    spread = np.where(is_constant(reference), np.abs(a).max(axis=1), a.max(axis=1) - a.min(axis=1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(worst == 0, 0.0, worst / spread)
+
+
+def derangement(n: int) -> Integers:
+    """Return a fixed permutation of `n ≥ 2` images without fixed points, int64 `[n]`.
+
+    It is a single cycle in a seeded random order. It pairs each image with a different one, so that the agreement of
+    their maps measures the floor due to center bias alone.
+
+    Args:
+        n: number of images, 2 or more.
+    """
+    order = np.random.default_rng(0).permutation(n)
+    partner = np.empty(n, dtype=np.int64)
+    partner[order] = np.roll(order, 1)
+    return partner
+
+
+def pointing_game(maps: Floats, masks: Flags) -> Scores:
+    """Score the pointing game per image, `[N]` in [0, 1] (Zhang et al. 2016, without tolerance).
+
+    The score is 1 if the map's maximum lies on the object. Equal maxima share the hit, so a constant map scores the
+    object's area fraction, as random guessing would. NaN if a map is not finite.
+
+    Args:
+        maps: `[N, H, W]`, upsampled to the image size.
+        masks: bool `[N, H, W]`, True on the object (see `kdedge_runtime.boxes`).
+    """
+    peaks = maps == maps.max(axis=(1, 2), keepdims=True)
+    return _share((peaks & masks).sum(axis=(1, 2)), peaks.sum(axis=(1, 2)))
+
+
+def energy_inside(maps: Floats, masks: Flags) -> Scores:
+    """Compute the fraction of each map's positive part on the object, `[N]` in [0, 1] (Wang et al. 2020, Score-CAM).
+
+    A uniform map scores the mask's area fraction. NaN if a map has no positive value.
+
+    Args:
+        maps: `[N, H, W]`, upsampled to the image size.
+        masks: bool `[N, H, W]`, True on the object.
+    """
+    positive = np.maximum(maps, 0.0).astype(np.float64)
+    return _share((positive * masks).sum(axis=(1, 2)), positive.sum(axis=(1, 2)))
+
+
+def mean(scores: Scores) -> float:
+    """Compute the mean over images with a defined score; NaN if there are none."""
+    defined = scores[~np.isnan(scores)]
+    return float(defined.mean()) if defined.size else float("nan")
+
+
+def percentile(scores: Scores, percent: float) -> float:
+    """Compute a percentile over images with a defined score; NaN if there are none."""
+    defined = scores[~np.isnan(scores)]
+    return float(np.percentile(defined, percent)) if defined.size else float("nan")
+
+
+def _cells(maps: Floats) -> Scores:
+    return maps.reshape(len(maps), -1).astype(np.float64)
+
+
+def _largest(cells: Scores, k: int) -> Flags:
+    chosen = np.zeros(cells.shape, dtype=np.bool_)
+    np.put_along_axis(chosen, np.argsort(-cells, axis=1, kind="stable")[:, :k], True, axis=1)
+    return chosen
+
+
+def _log_softmax(logits: Floats) -> Scores:
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
+def _share(part: Scores, whole: Scores) -> Scores:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(part / whole, dtype=np.float64)

@@ -1,0 +1,191 @@
+"""Compare two models on the same images and for the same classes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdedge_export.metrics import agreement
+from kdedge_export.metrics.confidence import (
+    CORRELATION,
+    DIFFERENCE,
+    SHARE,
+    Interval,
+    mean_interval,
+    percentile_interval,
+)
+from kdedge_export.metrics.resampling import to_common_size
+from kdedge_export.metrics.torch_predictions import Predictions
+from kdedge_runtime.util.arrays import Floats, Integers
+
+__all__ = ["Comparison", "MapComparison", "compare", "maps_pearson", "pair_pearson"]
+
+
+@dataclass(frozen=True)
+class MapComparison:
+    """Agreement of a candidate's raw saliency maps with the reference's, at the smaller of the two resolutions.
+
+    A map is lost if exactly one map of a pair is constant or not finite, or if the candidate explains a class other
+    than the requested one. A lost map counts as 0 in the correlations and the IoU, since leaving it out would reward
+    losing it. Pairs of two constant maps are left out.
+    """
+
+    defined: int
+    """Number of pairs with at least one map that is not constant; the correlations and the IoU cover these."""
+    pearson_mean: float
+    """Mean Pearson correlation of the maps over images; NaN if every pair is constant."""
+    pearson_p5: float
+    """5th percentile of the correlation over images."""
+    pearson_p1: float
+    """1st percentile of the correlation over images."""
+    top20_iou_mean: float
+    """Mean IoU of the 20 % of positions with the largest values; 0.11 by chance."""
+    error_relative: float
+    """Largest difference at any position of any image, relative to the range of that image's reference map."""
+    scale_error: float
+    """Mean relative difference of the maps' norms, in [0, 1]; 1 if the candidate explains another class."""
+    floor_pearson: float
+    """Mean correlation of the reference's map of one image with the candidate's of another; NaN for a single image."""
+    constant_reference: int
+    """Number of images whose reference map is constant."""
+    constant_candidate: int
+    wrong_class: int
+    """Number of images where the candidate explained a class other than the requested one."""
+    intervals: Mapping[str, Interval | None]
+    """95 % intervals by field name: the mean, the percentiles, the IoU, the scale error and the floor."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Agreement of a candidate model with a reference."""
+
+    n: int
+    """Number of images compared."""
+    top1_reference: float | None
+    """Top-1 accuracy in [0, 1]; None without targets."""
+    top1_candidate: float | None
+    top1_drop_points: float | None
+    """Accuracy drop of the candidate in percentage points; negative for a gain."""
+    agreement: float
+    """Fraction of images in [0, 1] with the same top-1 class."""
+    kl: float
+    """Mean KL(reference || candidate) of the softmax at temperature 1, in nats."""
+    kl_capped: float
+    """Mean KL divergence with each image capped at 1 nat, and counted as 1 if its logits are not finite."""
+    logits_error: float
+    """Largest difference of any logit of any image, relative to the range of the reference's logits."""
+    logits_distance: float
+    """Mean distance of the logits in [0, 1] (`agreement.distance`)."""
+    maps: MapComparison | None
+    """Comparison of the maps; None if either model has none."""
+    lost_map: bool
+    """True if the reference has maps and the candidate has none."""
+    intervals: Mapping[str, Interval | None]
+    """95 % intervals by field name: both accuracies, their paired difference, the agreement, both KL divergences and
+    the logits distance."""
+
+
+def compare(reference: Predictions, candidate: Predictions, targets: Integers | None) -> Comparison:
+    """Compare a candidate's predictions and saliency maps with a reference's.
+
+    Args:
+        reference: predictions to preserve.
+        candidate: predictions for the same images and the same explained classes.
+        targets: int64 `[N]`, the target classes; None for unlabeled images.
+    """
+    agrees = agreement.agrees(reference.logits, candidate.logits)
+    kl = agreement.kl_divergence(reference.logits, candidate.logits)
+    kl_capped = np.nan_to_num(np.clip(kl, 0, 1), nan=1.0)
+    distance = agreement.distance(reference.logits, candidate.logits)
+    intervals = {
+        "agreement": mean_interval(agrees, SHARE),
+        "kl": mean_interval(kl),
+        "kl_capped": mean_interval(kl_capped, SHARE),
+        "logits_distance": mean_interval(distance, SHARE),
+    }
+    top1_reference = top1_candidate = drop = None
+    if targets is not None:
+        kept, right = (agreement.is_right(model.logits, targets) for model in (reference, candidate))
+        top1_reference, top1_candidate = float(kept.mean()), float(right.mean())
+        drop = agreement.points_lost(kept - right)
+        intervals["top1_reference"] = mean_interval(kept, SHARE)
+        intervals["top1_candidate"] = mean_interval(right, SHARE)
+        intervals["top1_drop_points"] = mean_interval(kept - right, DIFFERENCE, scale=100)
+    return Comparison(
+        n=len(reference.logits),
+        top1_reference=top1_reference,
+        top1_candidate=top1_candidate,
+        top1_drop_points=drop,
+        agreement=float(agrees.mean()),
+        kl=float(kl.mean()),
+        kl_capped=float(kl_capped.mean()),
+        logits_error=float(agreement.logits_error(reference.logits, candidate.logits).max()),
+        logits_distance=float(distance.mean()),
+        maps=_compare_maps(reference, candidate),
+        lost_map=reference.maps is not None and candidate.maps is None,
+        intervals=intervals,
+    )
+
+
+def pair_pearson(reference: Predictions, candidate: Predictions) -> NDArray[np.float64] | None:
+    """Compute the correlation of each image's two maps, `[N]`: 0 if a map is lost, NaN if both are constant.
+
+    Returns None if either model has no maps.
+    """
+    if reference.maps is None or candidate.maps is None:
+        return None
+    return maps_pearson(reference.maps, candidate.maps, _wrong_class(reference, candidate))
+
+
+def maps_pearson(reference: Floats, candidate: Floats, wrong: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
+    """Compute the correlation of pairs of maps, `[N]`: 0 if one is lost, NaN if both are constant.
+
+    Args:
+        reference: raw maps `[N, h, w]`.
+        candidate: raw maps `[N, h', w']`; the larger ones are downsampled by averaging.
+        wrong: bool `[N]`, True for candidate maps that explain another class, which count as lost.
+    """
+    a, b = to_common_size(reference, candidate)
+    return _lost_as_zero(agreement.map_pearson(a, b), a, b, np.zeros(len(a), np.bool_) if wrong is None else wrong)
+
+
+def _compare_maps(reference: Predictions, candidate: Predictions) -> MapComparison | None:
+    pearson = pair_pearson(reference, candidate)
+    if pearson is None or reference.maps is None or candidate.maps is None:
+        return None
+    a, b = to_common_size(reference.maps, candidate.maps)
+    wrong = _wrong_class(reference, candidate)
+    iou = _lost_as_zero(agreement.top_share_iou(a, b), a, b, wrong)
+    scale = np.where(wrong, 1.0, agreement.scale_error(a, b))
+    floor = agreement.map_pearson(a, b[agreement.derangement(len(b))]) if len(b) > 1 else np.array([np.nan])
+    return MapComparison(
+        defined=int((~np.isnan(pearson)).sum()),
+        pearson_mean=agreement.mean(pearson),
+        pearson_p5=agreement.percentile(pearson, 5),
+        pearson_p1=agreement.percentile(pearson, 1),
+        top20_iou_mean=agreement.mean(iou),
+        error_relative=float(np.where(wrong, np.inf, agreement.map_error(a, b)).max()),
+        scale_error=float(scale.mean()),
+        floor_pearson=agreement.mean(floor),
+        constant_reference=int(agreement.is_constant(reference.maps).sum()),
+        constant_candidate=int(agreement.is_constant(candidate.maps).sum()),
+        wrong_class=int(wrong.sum()),
+        intervals={
+            "pearson_mean": mean_interval(pearson, CORRELATION),
+            "pearson_p5": percentile_interval(pearson, 5),
+            "pearson_p1": percentile_interval(pearson, 1),
+            "top20_iou_mean": mean_interval(iou, SHARE),
+            "scale_error": mean_interval(scale, SHARE),
+            "floor_pearson": mean_interval(floor),
+        },
+    )
+
+
+def _wrong_class(reference: Predictions, candidate: Predictions) -> NDArray[np.bool_]:
+    return np.asarray(reference.explained_class != candidate.explained_class)
+
+
+def _lost_as_zero(scores: NDArray[np.float64], a: Floats, b: Floats, wrong: NDArray[np.bool_]) -> NDArray[np.float64]:
+    nothing_to_lose = agreement.is_constant(a) & agreement.is_constant(b)
+    return np.where(wrong | (np.isnan(scores) & ~nothing_to_lose), 0.0, scores)

@@ -1,0 +1,196 @@
+"""Confidence intervals for values measured on a sample of images.
+
+All are 95 % intervals over images, seeded for reproducibility. Comparisons on the same images use paired intervals, so
+that images on which two models agree add little width.
+
+A bootstrap cannot account for failures that occur in none of the images. If 2 in 100 images fail, 30 images often
+contain no failure, and the bootstrap interval then has zero width. Means of bounded scores therefore count one
+additional image with the worst possible score (`SHARE`, `DIFFERENCE`, `CORRELATION`), with all weights resampled
+(Gaffke, Three test statistics for a nonparametric one-sided hypothesis on the mean of a nonnegative variable,
+Mathematical Methods of Statistics 14, 2005; Learned-Miller and Thomas, arXiv:1905.06208). For proportions this equals
+the exact interval of Clopper and Pearson; if no image fails, its end is `unseen_share`. Percentiles use the interval of
+their order statistics (David and Nagaraja, Order Statistics, 2003, section 7.1), which does not exist for too few
+images. Unbounded scores use the percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, ch.
+13).
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "CORRELATION",
+    "DIFFERENCE",
+    "LEVEL",
+    "SHARE",
+    "Interval",
+    "fewest_for_percentile",
+    "images_needed",
+    "interval_of",
+    "mean_interval",
+    "percentile_interval",
+    "rounded_up",
+    "unseen_share",
+]
+
+LEVEL = 0.95
+SHARE = (0.0, 1.0)
+"""Lowest and highest score of an image for a proportion."""
+DIFFERENCE = (-1.0, 1.0)
+"""Lowest and highest difference of two correctness scores of an image."""
+CORRELATION = (-1.0, 1.0)
+"""Lowest and highest correlation of two maps."""
+_TAIL = (1 - LEVEL) / 2
+_RESAMPLES, _MOST_RESAMPLES = 2000, 50_000
+_SEED = 0
+_CHUNK = 2**22
+"""Maximum number of resampled images held in memory at once."""
+
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """95 % confidence interval."""
+
+    low: float
+    high: float
+
+
+def mean_interval(scores: Scores, bounds: tuple[float, float] | None = None, scale: float = 1.0) -> Interval | None:
+    """Compute the interval of the mean of scores, times `scale`.
+
+    Args:
+        scores: `[N]`; NaN values are ignored.
+        bounds: lowest and highest possible score; None for unbounded scores, which use a bootstrap and need at least
+            two images.
+        scale: positive factor.
+
+    Returns:
+        The interval, or None if no score is defined.
+    """
+    defined = scores[~np.isnan(scores)].astype(np.float64)
+    if bounds is None:
+        return _bootstrap(lambda index: defined[index].mean(axis=1) * scale, len(defined))
+    if not len(defined):
+        return None
+    values, counts = np.unique(defined, return_counts=True)
+    low, high = _bounded_ends(tuple(values.tolist()), tuple(counts.tolist()), bounds)
+    return Interval(low * scale, high * scale)
+
+
+def percentile_interval(scores: Scores, percent: float) -> Interval | None:
+    """Compute the interval of a percentile of scores `[N]` over images, ignoring NaN.
+
+    Returns None with too few images for either end (see `fewest_for_percentile`).
+    """
+    ordered = np.sort(scores[~np.isnan(scores)]).astype(np.float64)
+    n, share = len(ordered), percent / 100
+    low, high = _rank(n, share), n + 1 - _rank(n, 1 - share)
+    return Interval(float(ordered[low - 1]), float(ordered[high - 1])) if low >= 1 and high <= n else None
+
+
+def fewest_for_percentile(percent: float) -> int:
+    """Return the minimum number of images for an interval of a percentile below the median: 72 for the 5th.
+
+    With fewer images, all may lie above the percentile.
+    """
+    return math.ceil(math.log(_TAIL) / math.log(1 - percent / 100))
+
+
+def interval_of(figure: Callable[[NDArray[np.int64]], float], n: int, resamples: int = 500) -> Interval | None:
+    """Compute a bootstrap interval of any statistic of `n` images.
+
+    The statistic is computed from image indices int64 `[n]`, drawn with replacement. Returns None for fewer than two
+    images.
+    """
+    return _bootstrap(lambda index: np.array([figure(row) for row in index]), n, resamples)
+
+
+def images_needed(n: int, measured: float, end: float, bound: float, worst: float | None = None) -> int | None:
+    """Estimate the number of images that would move an interval's end to the bound, at the same estimate.
+
+    The sampling error falls with the square root of the number of images. The allowance for unseen images falls
+    linearly.
+
+    Args:
+        n: number of images measured.
+        measured: the estimate.
+        end: the end of its interval that violates the bound.
+        bound: the bound.
+        worst: worst score of an unseen image; None if the interval assumes none.
+
+    Returns:
+        The number, rounded up to two digits; None if the estimate equals the bound, which no number of images settles.
+    """
+    margin, width = abs(measured - bound), abs(end - measured)
+    if not margin > 1e-12 or not math.isfinite(width):
+        return None
+    unseen = 0.0 if worst is None else -math.log(_TAIL) * abs(worst - measured)
+    needed = unseen / margin + max(0.0, n - unseen / width) * (width / margin) ** 2
+    return rounded_up(needed)
+
+
+def rounded_up(images: float) -> int:
+    """Round a number of images up to two significant digits."""
+    unit = int(10 ** max(0, math.floor(math.log10(max(images, 1))) - 1))
+    return math.ceil(images / unit) * unit
+
+
+def unseen_share(n: int) -> float:
+    """Return the largest failure rate consistent with `n` images without a failure: about `3.7 / n`.
+
+    This is the upper end of the interval of a proportion of 0 (Clopper and Pearson, Biometrika 1934).
+    """
+    return float(1 - _TAIL ** (1 / n))
+
+
+@lru_cache(maxsize=256)
+def _bounded_ends(
+    values: tuple[float, ...], counts: tuple[int, ...], bounds: tuple[float, float]
+) -> tuple[float, float]:
+    """Compute the interval ends for distinct values with counts; cached, since classes often share them."""
+    # Relative to each bound, so that values equal to it give exactly that end.
+    above, below = (np.array(values) - bound for bound in bounds)
+    lows, highs = [], []
+    draws = max(_RESAMPLES, min(_MOST_RESAMPLES, _CHUNK // len(values)))
+    generator = np.random.default_rng(_SEED)
+    rows = max(1, _CHUNK // len(values))
+    for start in range(0, draws, rows):
+        some = min(rows, draws - start)
+        size = some, len(values)
+        # Usually each value occurs once; an exponential draw of the same distribution is then cheaper.
+        weights = generator.standard_exponential(size) if max(counts) == 1 else generator.standard_gamma(counts, size)
+        total = weights.sum(axis=1) + generator.standard_exponential(some)
+        lows.append(weights @ above / total)
+        highs.append(weights @ below / total)
+    low, high = np.quantile(np.concatenate(lows), _TAIL), np.quantile(np.concatenate(highs), 1 - _TAIL)
+    return bounds[0] + float(low), bounds[1] + float(high)
+
+
+def _rank(n: int, share: float) -> int:
+    """Return the largest rank r with P(fewer than r of `n` images in a population `share`) ≤ 2.5 %; 0 if none."""
+    k = np.arange(1, n + 1)
+    steps = np.log(n - k + 1) - np.log(k) + math.log(share / (1 - share))
+    chances = np.exp(n * math.log(1 - share) + np.concatenate([[0.0], np.cumsum(steps)]))
+    return int((np.cumsum(chances) <= _TAIL).sum())
+
+
+def _bootstrap(figures: Callable[[NDArray[np.int64]], Scores], n: int, resamples: int = _RESAMPLES) -> Interval | None:
+    if n < 2:
+        return None
+    values = np.concatenate([figures(index) for index in _draws(n, resamples)])
+    low, high = np.quantile(values, [_TAIL, 1 - _TAIL])
+    return Interval(float(low), float(high))
+
+
+def _draws(n: int, resamples: int) -> Iterator[NDArray[np.int64]]:
+    """Yield image indices `[some, n]`, drawn with replacement, until there are `resamples` rows."""
+    generator = np.random.default_rng(_SEED)
+    rows = max(1, _CHUNK // n)
+    for start in range(0, resamples, rows):
+        yield generator.integers(0, n, (min(rows, resamples - start), n))

@@ -1,0 +1,84 @@
+"""Batched predictions of a model file without PyTorch."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from kdedge_runtime import Model
+from kdedge_runtime.util.arrays import Floats, Integers, Pixels
+
+__all__ = ["Batch", "Predictions", "batch_size", "batches", "gather", "run_file"]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Logits and saliency maps of a model for all images."""
+
+    logits: Floats
+    """Logits `[N, K]`."""
+    maps: Floats | None
+    """Raw signed maps `[N, h, w]`; None if the model has no map."""
+    explained_class: Integers
+    """int64 `[N]`, the class each map explains, as reported by the model."""
+
+
+Batch: TypeAlias = tuple[Integers, Floats, Floats | None, Integers]
+"""Image indices `[n]`, their logits, maps and explained classes."""
+
+
+def batch_size(model: Model, most: int) -> int:
+    """Return the batch size of a file: `most`, or 1 if its graph has a fixed batch of one image."""
+    (own,) = (item for item in model.session.get_inputs() if item.name == model.metadata.input.name)
+    return 1 if isinstance(own.shape[0], int) else most
+
+
+def run_file(model: Model, images: Pixels, classes: Integers, size: int) -> Iterator[Batch]:
+    """Run a model file over images in batches.
+
+    Args:
+        model: model file.
+        images: uint8 RGB `[N, H, W, 3]` at the model's size.
+        classes: int64 `[N]`, the class to explain in each image; negative for its top-1 class.
+        size: maximum batch size.
+    """
+    # A model file explains one class per batch, so images are grouped by requested class.
+    for asked in np.unique(classes):
+        of_this_class = np.flatnonzero(classes == asked)
+        for batch in batches(of_this_class, batch_size(model, size)):
+            result = model.predict(images[batch], class_index=None if asked < 0 else int(asked))
+            yield batch, result.logits, result.saliency_map, result.explained_class
+
+
+def batches(numbers: Integers, size: int) -> Iterator[Integers]:
+    """Split image indices into batches of at most `size`."""
+    for start in range(0, len(numbers), size):
+        yield numbers[start : start + size]
+
+
+def gather(found: Iterator[Batch], n: int, progress: Callable[[int], None] | None = None) -> Predictions:
+    """Concatenate batches in image order.
+
+    Args:
+        found: batches that cover all images.
+        n: number of images.
+        progress: called with the number of images done so far, after every batch.
+    """
+    numbers, logits, maps, explained = [], [], [], []
+    done = 0
+    for batch in found:
+        numbers.append(batch[0])
+        logits.append(batch[1])
+        if batch[2] is not None:
+            maps.append(batch[2])
+        explained.append(batch[3])
+        done += len(batch[0])
+        if progress is not None:
+            progress(done)
+    order = np.argsort(np.concatenate(numbers))
+    return Predictions(
+        np.concatenate(logits)[order],
+        np.concatenate(maps)[order] if maps else None,
+        np.concatenate(explained)[order],
+    )

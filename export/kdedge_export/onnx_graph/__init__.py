@@ -1,0 +1,1 @@
+"""ONNX graphs in memory: index, edits, sessions, spatial coordinates and reverse-mode differentiation."""

@@ -1,0 +1,247 @@
+"""Index of an ONNX graph: producers and consumers of its tensors, and their values in an example run."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from kdedge_export.onnx_graph.node_attributes import attributes
+from kdedge_runtime.errors import ModelFileError
+from kdedge_runtime.onnx_session import first_line
+
+__all__ = ["FLOATS", "Array", "GraphView", "Probe", "run_graph", "session_of", "shapes_of", "subgraphs"]
+
+Array: TypeAlias = NDArray[Any]
+FLOATS = ("float32", "float16")
+"""Floating-point types of networks."""
+_SHAPE_ONLY = {"Shape", "Size"}
+"""Operators that depend only on a tensor's shape; nothing can be explained through them."""
+_RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
+
+
+@dataclass(frozen=True)
+class _Link:
+    """Node with its index in the topologically sorted graph."""
+
+    index: int
+    node: onnx.NodeProto
+
+
+class GraphView:
+    """Read-only index of a model's main graph."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        self.nodes: tuple[onnx.NodeProto, ...] = tuple(model.graph.node)
+        self.inputs: tuple[str, ...] = tuple(
+            value.name for value in model.graph.input if value.name not in {i.name for i in model.graph.initializer}
+        )
+        self._initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._maker = {name: _Link(at, node) for at, node in enumerate(self.nodes) for name in node.output if name}
+        self.takers: dict[str, list[int]] = {}
+        self.varying: set[str] = set(self.inputs)
+        """Tensors that depend on an input's values; all others are constants or shapes."""
+        for at, node in enumerate(self.nodes):
+            taken = self.taken(node)
+            for name in taken:
+                self.takers.setdefault(name, []).append(at)
+            depends = node.op_type not in _SHAPE_ONLY and any(name in self.varying for name in taken)
+            if depends or node.op_type in _RANDOM:
+                self.varying.update(name for name in node.output if name)
+
+    @property
+    def opset(self) -> int:
+        """Opset version of the graph."""
+        return int(next(item.version for item in self.model.opset_import if item.domain in ("", "ai.onnx")))
+
+    def maker(self, tensor: str) -> onnx.NodeProto | None:
+        """Return the node that produces a tensor; None for inputs and initializers."""
+        link = self._maker.get(tensor)
+        return None if link is None else link.node
+
+    def place(self, tensor: str) -> int:
+        """Return the index of the node that produces a tensor; -1 for inputs and initializers."""
+        link = self._maker.get(tensor)
+        return -1 if link is None else link.index
+
+    def taken(self, node: onnx.NodeProto) -> list[str]:
+        """Return all tensors that a node reads, including those captured by subgraphs."""
+        names = [name for name in node.input if name]
+        for graph in subgraphs(node):
+            made = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+            for inner in graph.node:
+                names += [name for name in self.taken(inner) if name not in made]
+                made.update(inner.output)
+        return names
+
+    def between(self, source: str, target: str) -> list[int]:
+        """Return the nodes on all paths from one tensor to another, in order."""
+        reached = {source}
+        forward = []
+        for at in range(self.place(source) + 1, self.place(target) + 1):
+            node = self.nodes[at]
+            if node.op_type not in _SHAPE_ONLY and reached.intersection(self.taken(node)):
+                reached.update(name for name in node.output if name)
+                forward.append(at)
+        needed, kept = {target}, []
+        for at in reversed(forward):
+            if needed.intersection(self.nodes[at].output):
+                needed.update(self.taken(self.nodes[at]))
+                kept.append(at)
+        return kept[::-1]
+
+    def cuts(self, source: str, target: str) -> list[str]:
+        """Return the tensors on every path from `source` to `target`, in order, including both."""
+        path = self.between(source, target)
+        on_path = set(path)
+        waiting = {source: sum(at in on_path for at in set(self.takers.get(source, [])))}
+        found = [source]
+        for at in path:
+            for name in set(self.taken(self.nodes[at])) & waiting.keys():
+                waiting[name] -= 1
+                if not waiting[name]:
+                    del waiting[name]
+            for name in self.nodes[at].output:
+                uses = sum(user in on_path for user in set(self.takers.get(name, [])))
+                if uses or name == target:
+                    waiting[name] = uses
+            if len(waiting) == 1:
+                found += waiting
+        return found
+
+    def value(self, tensor: str) -> Array | None:
+        """Return the value of a constant; None for a computed tensor."""
+        if tensor in self._initializers:
+            return np.asarray(numpy_helper.to_array(self._initializers[tensor]))
+        node = self.maker(tensor)
+        if node is None or tensor in self.varying:
+            return None
+        if node.op_type == "Constant":
+            given = attributes(node)
+            if "value" in given:
+                return np.asarray(numpy_helper.to_array(given["value"]))
+            kinds = (("value_float", np.float32), ("value_floats", np.float32), ("value_int", np.int64))
+            for name, kind in (*kinds, ("value_ints", np.int64)):
+                if name in given:
+                    return np.asarray(given[name], dtype=kind)
+        return self.value(node.input[0]) if node.op_type == "Identity" else None
+
+    def is_weight(self, tensor: str) -> bool:
+        """Return True for constants, including those computed from constants, such as dequantized weights."""
+        return tensor not in self.varying and not self._tells_a_shape(tensor)
+
+    def _tells_a_shape(self, tensor: str) -> bool:
+        node = self.maker(tensor)
+        return node is not None and (
+            (node.op_type in _SHAPE_ONLY and node.input[0] in self.varying)
+            or any(self._tells_a_shape(name) for name in node.input if name)
+        )
+
+
+def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """Return the graphs inside a node: branches of `If`, bodies of `Loop` and `Scan`."""
+    single = [item.g for item in node.attribute if item.type == onnx.AttributeProto.GRAPH]
+    return single + [graph for item in node.attribute for graph in item.graphs]
+
+
+def session_of(model: onnx.ModelProto, name: str, threads: int | None = None) -> ort.InferenceSession:
+    """Open a session on the CPU.
+
+    Args:
+        model: model to run.
+        name: name used in messages.
+        threads: threads per inference; None for all cores.
+
+    Raises:
+        ModelFileError: onnxruntime cannot load the model.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no common public base
+        raise ModelFileError(
+            f"onnxruntime {ort.__version__} cannot load {name}: {first_line(error)} Export it again for this version."
+        ) from error
+
+
+def _prune(model: onnx.ModelProto, wanted: Iterable[str]) -> None:
+    """Remove all nodes and constants that do not lead to the wanted tensors, which onnxruntime would run.
+
+    A quantized graph is kept whole, since the consumers of a result determine its kernel.
+    """
+    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+        return
+    view, needed = GraphView(model), set(wanted)
+    nodes, constants = model.graph.node, model.graph.initializer
+    for at in reversed(range(len(nodes))):
+        if needed.intersection(nodes[at].output):
+            needed.update(view.taken(nodes[at]))
+        else:
+            del nodes[at]
+    needed.update(value.name for value in model.graph.input)  # a constant with an input's name is its default
+    for at in reversed(range(len(constants))):
+        if constants[at].name not in needed:
+            del constants[at]
+
+
+class Probe:
+    """Callable that returns any tensors of a graph, including inner ones."""
+
+    def __init__(self, model: onnx.ModelProto, wanted: Iterable[str], name: str) -> None:
+        self._names, self._title = list(dict.fromkeys(wanted)), name
+        probed = onnx.ModelProto()
+        probed.CopyFrom(model)
+        known = {value.name: value for value in probed.graph.output}
+        kept = [known.get(item, onnx.ValueInfoProto(name=item)) for item in self._names]
+        del probed.graph.output[:]
+        probed.graph.output.extend(kept)
+        _prune(probed, self._names)
+        self._session = session_of(probed, name)
+
+    def __call__(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the tensors by name for one feed.
+
+        Raises:
+            ModelFileError: onnxruntime cannot run the graph on it.
+        """
+        try:
+            values = self._session.run(self._names, dict(feed))
+        except Exception as error:  # see above
+            shapes = ", ".join(f"{key} {list(value.shape)}" for key, value in feed.items())
+            raise ModelFileError(f"{self._title} fails on {shapes}: {first_line(error)}") from error
+        return dict(zip(self._names, values, strict=True))
+
+
+def run_graph(model: onnx.ModelProto, wanted: Iterable[str], feed: Mapping[str, Array], name: str) -> dict[str, Array]:
+    """Return any tensors of a graph for one feed.
+
+    Raises:
+        ModelFileError: onnxruntime cannot load or run the graph.
+    """
+    names = list(wanted)
+    return Probe(model, names, name)(feed) if names else {}
+
+
+def shapes_of(
+    model: onnx.ModelProto, wanted: Iterable[str], feed: Mapping[str, Array], name: str
+) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of any tensors of a graph for one feed, without storing their values.
+
+    Raises:
+        ModelFileError: onnxruntime cannot load or run the graph.
+    """
+    tellers = {tensor: f"kdedge/shape_of/{tensor}" for tensor in wanted}
+    probed = onnx.ModelProto()
+    probed.CopyFrom(model)
+    probed.graph.node.extend(onnx.helper.make_node("Shape", [tensor], [told]) for tensor, told in tellers.items())
+    told = run_graph(probed, tellers.values(), feed, name)
+    return {tensor: tuple(map(int, told[teller])) for tensor, teller in tellers.items()}

@@ -1,0 +1,35 @@
+"""Model file: a graph with its default class index and its metadata, written atomically."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from kdedge_export import __version__
+from kdedge_runtime.diagnostics.reference_frames import record
+from kdedge_runtime.metadata import TOP_CLASS, Metadata
+from kdedge_runtime.util.files import staged
+
+__all__ = ["save_model"]
+
+
+def save_model(model: onnx.ModelProto, metadata: Metadata, path: Path) -> None:
+    """Write a model file with its reference frames.
+
+    This is the last step of an export: quantizers drop metadata, and a default value (an initializer with the name of
+    an input) confuses them.
+    """
+    finished = onnx.ModelProto()
+    finished.CopyFrom(model)
+    finished.producer_name, finished.producer_version = "kdedge", __version__
+    if any(value.name == "class_index" for value in finished.graph.input):
+        default = numpy_helper.from_array(np.array([TOP_CLASS], dtype=np.int64), "class_index")
+        finished.graph.initializer.append(default)
+    helper.set_model_props(finished, metadata.to_props())
+    onnx.checker.check_model(finished)
+    with staged(path) as temporary:
+        onnx.save_model(finished, temporary)
+        helper.set_model_props(finished, replace(metadata, golden=record(temporary)).to_props())
+        onnx.save_model(finished, temporary)

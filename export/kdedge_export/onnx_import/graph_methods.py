@@ -1,0 +1,158 @@
+"""Saliency methods as ONNX nodes: functions of the spatial features and the logit's gradient.
+
+Their definitions and sources are in `kdedge_export.saliency.methods`, which needs torch. `DEFAULT` is used unless
+another method is named.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+
+from kdedge_export.onnx_graph.builder import Builder
+from kdedge_export.spatial_layout import Layout
+from kdedge_runtime.errors import UsageError
+
+__all__ = ["DEFAULT", "RECIPROCAM", "TITLES", "Cells", "Method", "add_cells", "as_method"]
+
+Method: TypeAlias = Literal["gradcam", "gradcam++", "hirescam", "layercam", "xgradcam", "eigencam", "reciprocam"]
+RECIPROCAM: Method = "reciprocam"
+TITLES: Mapping[Method, str] = {
+    "gradcam": "Grad-CAM",
+    "gradcam++": "Grad-CAM++",
+    "hirescam": "HiResCAM",
+    "layercam": "LayerCAM",
+    "xgradcam": "XGrad-CAM",
+    "eigencam": "Eigen-CAM",
+    "reciprocam": "ReciproCAM",
+}
+DEFAULT: Method = "hirescam"
+"""Most faithful signed method for every kind of head, as measured; equal to Grad-CAM for global pooling.
+
+ReciproCAM replaces it if an operator has no derivative.
+"""
+_FLOAT32 = np.dtype(np.float32)
+_LEAST_SHARE = 1e-3
+"""Minimum of Grad-CAM++'s denominator relative to its two terms; below, rounding would determine the weight."""
+_EPSILON = 1e-7
+"""Added to XGrad-CAM's denominator, as in pytorch-grad-cam, for channels that are zero everywhere."""
+_SQUARINGS = 12
+"""Number of squarings of Eigen-CAM's covariance, which reduce the second component by (λ₂/λ₁)^4096."""
+
+
+def as_method(name: str) -> Method:
+    """Return the method of a name.
+
+    Raises:
+        UsageError: the method is not available for `.onnx` files.
+    """
+    found = next((method for method in get_args(Method) if method == name), None)
+    if found is None:
+        raise UsageError(
+            f"--method {name} is not available for .onnx files. Choose one of {', '.join(get_args(Method))}."
+        )
+    return found  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Features and gradient of the spatial positions as float32 tensors of a graph."""
+
+    builder: Builder
+    layout: Layout
+    channels: int
+    features: str
+    gradient: str
+    """Gradient tensor that broadcasts against the features; unused by Eigen-CAM, and averaged over positions for
+    Grad-CAM."""
+
+    def over_cells(self, tensor: str) -> str:
+        """Sum over spatial positions, keeping their axes with size 1."""
+        return self.builder.reduce("ReduceSum", tensor, self.layout.cell_axes, keepdims=True)
+
+    def weighted(self, weights: str) -> str:
+        """Multiply the features by weights that broadcast against them, and sum over the channels."""
+        product = self.builder.add("Mul", self.features, weights)
+        return self.builder.reduce("ReduceSum", product, [self.layout.channel_axis], keepdims=False)
+
+    def number(self, value: float) -> str:
+        """Add a float32 scalar."""
+        return self.builder.number(value, _FLOAT32)
+
+
+def add_cells(method: Method, cells: Cells) -> str:
+    """Add the nodes of a method.
+
+    Returns:
+        The map tensor, float32 `[N, h, w]`, or `[N, h·w]` for tokens.
+    """
+    return _NODES[method](cells)
+
+
+def _by_gradient(cells: Cells) -> str:
+    return cells.weighted(cells.gradient)
+
+
+def _layercam(cells: Cells) -> str:
+    return cells.weighted(cells.builder.add("Relu", cells.gradient))
+
+
+def _xgradcam(cells: Cells) -> str:
+    add = cells.builder.add
+    total = add("Add", cells.over_cells(cells.features), cells.number(_EPSILON))
+    shares = add("Div", cells.features, total)
+    return cells.weighted(cells.over_cells(add("Mul", shares, cells.gradient)))
+
+
+def _gradcam_plus_plus(cells: Cells) -> str:
+    add, number = cells.builder.add, cells.number
+    product = add("Mul", cells.over_cells(cells.features), cells.gradient)
+    denominator = add("Add", product, number(2.0))
+    size = add("Add", add("Abs", product), number(2.0))
+    is_sound = add("Greater", add("Abs", denominator), add("Mul", size, number(_LEAST_SHARE)))
+    inverse = add("Reciprocal", add("Where", is_sound, denominator, number(1.0)))
+    shares = add("Mul", add("Where", is_sound, inverse, number(0.0)), add("Relu", cells.gradient))
+    everywhere = add("Expand", shares, add("Shape", cells.features))
+    return cells.weighted(cells.over_cells(everywhere))
+
+
+def _eigencam(cells: Cells) -> str:
+    builder, add, number = cells.builder, cells.builder.add, cells.number
+    layout, channels = cells.layout, cells.channels
+    last = add("Transpose", cells.features, perm=[0, 2, 3, 1]) if layout.kind == "NCHW" else cells.features
+    rows = builder.reshape(last, [0, -1, channels])
+    rows = add("Sub", rows, builder.reduce("ReduceMean", rows, [1], keepdims=True))
+    power = add("MatMul", add("Transpose", rows, perm=[0, 2, 1]), rows)
+    diagonal = builder.constant(np.eye(channels, dtype=np.float32))
+    for _ in range(_SQUARINGS):
+        trace = builder.reduce("ReduceSum", add("Mul", power, diagonal), [1, 2], keepdims=True)
+        power = add("Div", power, add("Add", trace, number(1e-30)))
+        power = add("MatMul", power, power)
+    # The power approaches λ u uᵀ, whose largest column is u.
+    sizes = builder.reduce("ReduceSum", add("Mul", power, power), [1], keepdims=False)
+    off_on = builder.constant(np.array([0, 1], dtype=np.float32))
+    depth = builder.constant(np.array([channels], dtype=np.int64))
+    chosen = add("OneHot", add("ArgMax", sizes, axis=1, keepdims=0), depth, off_on)
+    direction = add("MatMul", power, builder.reshape(chosen, [-1, channels, 1]))
+    square = builder.reduce("ReduceSum", add("Mul", direction, direction), [1], keepdims=True)
+    direction = add("Div", direction, add("Add", add("Sqrt", square), number(1e-30)))
+    projection = add("MatMul", rows, direction)
+    least, most = (
+        add("Abs", builder.reduce(kind, projection, [1], keepdims=True)) for kind in ("ReduceMin", "ReduceMax")
+    )
+    projection = add("Where", add("Greater", least, most), add("Neg", projection), projection)
+    if layout.kind == "tokens":
+        return builder.reshape(projection, [0, -1])
+    like = builder.reduce("ReduceSum", cells.features, [layout.channel_axis], keepdims=False)
+    return builder.reshape_as(projection, like)
+
+
+_NODES: Mapping[Method, Callable[[Cells], str]] = {
+    "gradcam": _by_gradient,
+    "gradcam++": _gradcam_plus_plus,
+    "hirescam": _by_gradient,
+    "layercam": _layercam,
+    "xgradcam": _xgradcam,
+    "eigencam": _eigencam,
+}

@@ -1,0 +1,185 @@
+"""Classification output of a graph, and its logits before a softmax or sigmoid.
+
+A single sigmoid, as in Keras's binary classifiers, is treated as two classes. Their logits are −z/2 and z/2, where z is
+the sigmoid's input, so that their softmax is one minus the sigmoid, and the sigmoid. The first class's map is the
+negative of the second's, and neither is empty.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from kdedge_export.onnx_graph.graph_index import FLOATS, Array, GraphView, run_graph
+from kdedge_runtime.errors import ModelFileError, UsageError
+
+__all__ = ["RESHAPING", "ROUNDING", "Answer", "count_classes", "find_answer", "with_two_classes"]
+
+RESHAPING = {"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Cast", "Dropout"}
+ROUNDING = {"QuantizeLinear", "DequantizeLinear"}
+_TWO_CLASSES = "kdedge/two_classes"
+_FEWEST_BOXES = 100
+"""Minimum number of a detector's boxes per image."""
+_BOXES_PER_VALUE = 20
+"""Minimum ratio of boxes to values per box; a transformer has fewer tokens per channel."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Classification output of a graph."""
+
+    output: str
+    """Name of the graph output."""
+    logits: str
+    """Tensor before a final softmax or sigmoid, with one value or one per class."""
+    classes: int
+    """Number of classes; 1 for a single sigmoid."""
+
+
+def find_answer(view: GraphView, feed: Mapping[str, Array], name: str, head: str | None = None) -> Answer:
+    """Find the classification output of a graph.
+
+    Args:
+        view: the graph.
+        feed: example images.
+        name: name used in messages.
+        head: the output to use; None uses the only one, or the one named `logits`.
+
+    Raises:
+        ModelFileError: the graph is not an image classifier, or has several classification outputs and `head` is None.
+        UsageError: `head` is not a classification output.
+    """
+    outputs, answers = _answers(view, feed, name)
+    if head is not None:
+        chosen = [answer for answer in answers if answer.output == head]
+        if not chosen:
+            known = ", ".join(answer.output for answer in answers) or "none"
+            raise UsageError(
+                f"{name} has no classification head {head!r}. Its heads are: {known}. Name one: --head NAME."
+            )
+        return chosen[0]
+    several = [answer for answer in answers if answer.classes > 1] or answers
+    if len({answer.logits for answer in several}) == 1:  # logits and their softmax count as one output
+        return several[0]
+    named = [answer for answer in several if answer.output == "logits"]
+    if named:
+        return named[0]
+    names = ", ".join(answer.output for answer in several)
+    raise ModelFileError(
+        f"{name} has several heads: its outputs are {_shown(outputs)}. Choose one of {names}: --head "
+        f"{several[0].output}."
+    )
+
+
+def count_classes(view: GraphView, feed: Mapping[str, Array], name: str) -> int:
+    """Return the number of classes of a graph; with several heads, of the first one.
+
+    Args:
+        view: the graph.
+        feed: example images.
+        name: name used in messages.
+
+    Raises:
+        ModelFileError: the graph is not an image classifier.
+    """
+    _, answers = _answers(view, feed, name)
+    named = [answer for answer in answers if answer.output == "logits"]
+    several = [answer for answer in answers if answer.classes > 1]
+    return max((named or several or answers)[0].classes, 2)
+
+
+def with_two_classes(model: onnx.ModelProto, answer: Answer, feed: Mapping[str, Array]) -> tuple[onnx.ModelProto, str]:
+    """Add logits of two classes if a graph has a single sigmoid.
+
+    Args:
+        model: the model, which is not modified.
+        answer: classification output of the graph.
+        feed: example images.
+
+    Returns:
+        The graph, and its logits tensor `[N, K]` with K ≥ 2.
+    """
+    if answer.classes > 1:
+        return model, answer.logits
+    dtype = run_graph(model, [answer.logits], feed, "the graph")[answer.logits].dtype
+    wider = onnx.ModelProto()
+    wider.CopyFrom(model)
+    shape, half = f"{_TWO_CLASSES}/shape", f"{_TWO_CLASSES}/half"
+    wider.graph.initializer.append(numpy_helper.from_array(np.array([-1, 1], dtype=np.int64), shape))
+    wider.graph.initializer.append(numpy_helper.from_array(np.array(0.5, dtype=dtype), half))
+    first, second, column = (f"{_TWO_CLASSES}/{part}" for part in ("first", "second", "column"))
+    wider.graph.node.extend(
+        helper.make_node(op_type, inputs, [output], name=f"{output}/node", **given)
+        for op_type, inputs, output, given in (
+            ("Reshape", [answer.logits, shape], column, {}),
+            ("Mul", [column, half], second, {}),
+            ("Neg", [second], first, {}),
+            ("Concat", [first, second], _TWO_CLASSES, {"axis": 1}),
+        )
+    )
+    return wider, _TWO_CLASSES
+
+
+def _answers(view: GraphView, feed: Mapping[str, Array], name: str) -> tuple[dict[str, Array], list[Answer]]:
+    outputs = run_graph(view.model, [value.name for value in view.model.graph.output], feed, name)
+    (images,) = {len(value) for value in feed.values()}
+    answers = [
+        answer
+        for tensor, value in outputs.items()
+        if value.dtype.name in FLOATS and (answer := _answer(view, tensor, value, images)) is not None
+    ]
+    if answers:
+        return outputs, answers
+    if _detects(view, outputs):
+        raise ModelFileError(
+            f"{name} is a detector: for {images} images it returns {_shown(outputs)}, which are boxes. kdedge "
+            "explains classifiers of whole images. Export a classifier, such as yolo11n-cls instead of yolo11n."
+        )
+    raise ModelFileError(
+        f"{name} is not a classifier that can be explained: for {images} images it returns {_shown(outputs)}. "
+        f"Expected a float output [{images}, classes] of two or more classes, or [{images}, 1] after a Sigmoid."
+    )
+
+
+def _detects(view: GraphView, outputs: Mapping[str, Array]) -> bool:
+    """Return True for a detector, by NonMaxSuppression, task or output names, or many short rows.
+
+    YOLO returns `[N, 4 + classes, boxes]` or `[N, boxes, 5 + classes]`, DETR `[N, boxes, 4]`, and models with built-in
+    suppression `[N, boxes, 6]`.
+    """
+    tasks = {item.value for item in view.model.metadata_props if item.key == "task"}
+    if tasks & {"detect", "segment", "pose", "obb"} or any("NonMaxSuppression" in node.op_type for node in view.nodes):
+        return True
+    if any(word in tensor.lower() for tensor in outputs for word in ("box", "bbox", "detection")):
+        return True
+    shapes = [value.shape for value in outputs.values() if value.dtype.name in FLOATS]
+    return any(
+        len(shape) == 3 and max(shape[1:]) >= max(_FEWEST_BOXES, _BOXES_PER_VALUE * min(shape[1:])) for shape in shapes
+    )
+
+
+def _shown(outputs: Mapping[str, Array]) -> str:
+    return ", ".join(f"{tensor} {value.dtype} {list(value.shape)}" for tensor, value in outputs.items())
+
+
+def _answer(view: GraphView, tensor: str, value: Array, images: int) -> Answer | None:
+    if not value.ndim or len(value) != images:
+        return None
+    if value.ndim >= 2 and value.shape[1] > 1 and value.size == images * value.shape[1]:
+        return Answer(tensor, _before(view, tensor, ("Softmax", "LogSoftmax", "Sigmoid")) or tensor, value.shape[1])
+    before = _before(view, tensor, ("Sigmoid",)) if value.size == images else None
+    return None if before is None else Answer(tensor, before, 1)
+
+
+def _before(view: GraphView, output: str, ends: Iterable[str]) -> str | None:
+    """Return the input of a final operator of one of these types, else None."""
+    tensor = output
+    while (node := view.maker(tensor)) is not None:
+        if node.op_type in ends:
+            return str(node.input[0])
+        if node.op_type not in RESHAPING | ROUNDING:
+            break
+        tensor = node.input[0]
+    return None

@@ -1,0 +1,104 @@
+"""Loading of third-party `.onnx` files into a form that can be modified."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import inliner, version_converter
+
+from kdedge_export.onnx_graph.graph_index import GraphView, run_graph
+from kdedge_export.onnx_graph.graph_input import example_feed, image_port
+from kdedge_runtime.errors import ModelFileError
+from kdedge_runtime.model import refuse_bundle
+from kdedge_runtime.onnx_session import first_line
+
+__all__ = ["load_file", "unread_inputs"]
+
+_OLDEST_OPSET = 7
+"""First opset supported by onnxruntime."""
+_OPSET_OF_MAPS = 9
+"""First opset with the operators of a map (Where, OneHot); older files are converted in memory."""
+_CONVERTED_TOLERANCE = 1e-5
+"""Largest difference of a converted graph's outputs, relative to their range."""
+_OVERRIDABLE_SINCE_IR = 4
+"""First IR version in which an initializer with an input's name is a default and not a constant."""
+_LARGEST_BYTES = 2_000_000_000
+"""Maximum size of a file including its weights; protobuf is limited to 2 GiB."""
+
+
+def load_file(path: Path) -> onnx.ModelProto:
+    """Load a model with its weights embedded, its functions inlined, and unused inputs removed.
+
+    Opsets 7 and 8 are converted to 9, and both graphs are compared on random images.
+
+    Raises:
+        ModelFileError: the file is missing, damaged, too old or too large, or its external weights are missing.
+    """
+    if not path.is_file():
+        raise ModelFileError(f"There is no model file {path}. Expected an .onnx file with a classifier.")
+    refuse_bundle(path)
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf's errors have no common base
+        raise ModelFileError(f"{path} is not an ONNX model: {error}. Export or copy it again.") from error
+    outside = {
+        entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"
+    }
+    missing = sorted(name for name in outside if not (path.parent / name).is_file())
+    if missing:
+        raise ModelFileError(
+            f"{path} stores its weights in {', '.join(missing)}, which is not in the same folder. Copy that file too."
+        )
+    if path.stat().st_size + sum((path.parent / name).stat().st_size for name in outside) > _LARGEST_BYTES:
+        raise ModelFileError(f"{path} has more than 2 GB of weights, which exceeds the limit of a single .onnx file.")
+    model = onnx.load(path)
+    opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
+    if not model.graph.node:
+        raise ModelFileError(f"{path} has no operators. Expected an .onnx file with a classifier.")
+    if opset < _OLDEST_OPSET:
+        raise ModelFileError(
+            f"{path} uses opset {opset}, but onnxruntime supports {_OLDEST_OPSET} and later. Export the model again."
+        )
+    if model.functions:
+        model = inliner.inline_local_functions(model)
+    useless = set(unread_inputs(model))
+    if model.ir_version < _OVERRIDABLE_SINCE_IR:
+        useless |= {tensor.name for tensor in model.graph.initializer}
+        model.ir_version = _OVERRIDABLE_SINCE_IR
+    kept = [value for value in model.graph.input if value.name not in useless]
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+    return model if opset >= _OPSET_OF_MAPS else _converted(model, path, opset)
+
+
+def _converted(model: onnx.ModelProto, path: Path, opset: int) -> onnx.ModelProto:
+    """Convert a graph to the first opset that supports maps, and compare both on images."""
+    try:
+        newer = version_converter.convert_version(model, _OPSET_OF_MAPS)
+    except Exception as error:  # the converter raises RuntimeError and its own types
+        raise ModelFileError(
+            f"{path} uses opset {opset} and cannot be converted to {_OPSET_OF_MAPS}: {first_line(error)} Export the "
+            "model again in a later opset."
+        ) from error
+    names = [value.name for value in model.graph.output]
+    feed = example_feed(image_port(GraphView(model), str(path)), None)
+    before, after = (run_graph(graph, names, feed, str(path)) for graph in (model, newer))
+    for name in names:
+        expected, got = before[name].astype(np.float64), after[name].astype(np.float64)
+        reach = max(float(np.ptp(expected)), 1e-12) if expected.size else 1.0
+        if got.shape != expected.shape or not np.abs(got - expected).max(initial=0) <= _CONVERTED_TOLERANCE * reach:
+            raise ModelFileError(
+                f"{path} uses opset {opset}, and its output {name} changes when it is converted to {_OPSET_OF_MAPS}. "
+                "Export the model again in a later opset."
+            )
+    return newer
+
+
+def unread_inputs(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Return inputs without a default that no node reads, such as constants that tf2onnx folded.
+
+    onnxruntime requires a value for each nevertheless.
+    """
+    view = GraphView(model)
+    read = view.takers.keys() | {value.name for value in model.graph.output}
+    return tuple(name for name in view.inputs if name not in read)

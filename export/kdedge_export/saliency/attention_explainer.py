@@ -1,0 +1,92 @@
+"""Attention explainer: relevance of image tokens to the classified tokens through all blocks.
+
+The classified tokens are the rows of the last attention that affect the logits. These are the class token's row, or
+those of all averaged tokens, without registers that are not among them.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from kdedge_export.errors import HeadNotSupported
+from kdedge_export.saliency.autograd_head import grids_of, nothing_zero
+from kdedge_export.saliency.explained_model import ExplainedModel, Look, gradients
+from kdedge_export.saliency.methods import AttentionMethod
+from kdedge_export.saliency.tracing import evaluating, trace
+from kdedge_export.saliency.unfused_attention import plain_attention
+from kdedge_export.spatial_layout import Layout, layout_of
+
+__all__ = ["ByAttention"]
+
+
+class ByAttention(ExplainedModel):
+    """Explain a transformer by its attention matrices; every block must attend from all tokens to all tokens."""
+
+    target_layer = None
+
+    def __init__(self, model: nn.Module, method: AttentionMethod, example: Tensor) -> None:
+        """Find the image tokens.
+
+        Args:
+            model: the classifier.
+            method: function from attention matrices to a map.
+            example: one input at the model's input size, float `[1, 3, H, W]`.
+
+        Raises:
+            HeadNotSupported: the model has no attention, or only within windows.
+        """
+        super().__init__(model)
+        self.method, self._compute, self._by_gradients = method.name, method.compute, method.by_gradients
+        with evaluating(model), nothing_zero(model):
+            scores, seen = self._attend(example, differentiated=True)
+            moved = torch.autograd.grad(scores.max(), seen[-1:], allow_unused=True)[0] if seen else None
+        shapes = {tuple(matrix.shape[:1] + matrix.shape[2:]) for matrix in seen}
+        layout = None
+        if len(shapes) == 1 and moved is not None and moved.any():
+            batch, rows, columns = shapes.pop()
+            if batch == len(example) and rows == columns:
+                layout = layout_of((1, rows, 1), grids_of(trace(model, example)))
+        if layout is None:
+            raise HeadNotSupported(
+                f"{type(model).__name__} cannot be explained by {method.name}: every block must attend from all "
+                "tokens to all tokens (ViT, DeiT). Choose another --method, such as gradcam."
+            )
+        self.layout: Layout = layout
+        self.how = "attention"
+        assert moved is not None
+        classified = moved[0].any(dim=0).any(dim=-1).float()
+        self.classifies_prefix = bool(classified[: layout.prefix].any() and not classified[layout.prefix :].any())
+        """True if only prefix tokens are classified, such as a class token."""
+        self.register_buffer("_classified", classified / classified.sum(), persistent=False)
+
+    def forward(self, x: Tensor) -> Look:
+        """Classify an input; see `ExplainedModel`.
+
+        The attribution inputs are the attention `[N, heads, T, T]` of each block.
+        """
+        scores, seen = self._attend(x, self._by_gradients)
+        return Look(scores.detach(), seen, scores)
+
+    def _attend(self, x: Tensor, differentiated: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the scores and the attention matrices they were computed from."""
+        seen: list[Tensor] = []
+
+        def watch(attention: Tensor) -> Tensor:
+            if differentiated and not attention.requires_grad:
+                attention = attention.detach().requires_grad_()
+            seen.append(attention)
+            return attention
+
+        with plain_attention(watch), torch.set_grad_enabled(differentiated):
+            scores: Tensor = self.model(x)
+        return scores, tuple(seen)
+
+    def class_maps(self, look: Look, classes: Tensor) -> Tensor:
+        """Compute class maps; see `ExplainedModel`."""
+        columns = [look.seen] * classes.shape[1]
+        if self._by_gradients:
+            columns = gradients(look.scores, classes, look.seen)
+        seen = tuple(attention.detach() for attention in look.seen)
+        rows = [self._compute(seen, column) for column in columns]
+        classified = self.get_buffer("_classified")
+        maps = [self.layout.channels_first((classified @ row)[..., None])[:, 0] for row in rows]
+        return torch.stack(maps, dim=1)

@@ -1,0 +1,119 @@
+"""CAM explainer: saliency maps from the activations of one layer."""
+
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor, nn
+
+from kdedge_export.errors import HeadNotSupported
+from kdedge_export.saliency.autograd_head import Tail
+from kdedge_export.saliency.closed_form_head import Dense, Head
+from kdedge_export.saliency.explained_model import ExplainedModel, Look, gradients
+from kdedge_export.saliency.gated_activations import plain_gates
+from kdedge_export.saliency.methods import CellMethod
+from kdedge_export.saliency.unfused_attention import plain_attention
+
+__all__ = ["ByCells"]
+
+
+class _Slot:
+    """Holder for the hooked activations; a plain object, so that `torch.export` does not copy it."""
+
+    activations: Tensor | None = None
+    tail: ExitStack | None = None
+    """Contexts active from the target layer to the end of a forward pass; None outside of one."""
+
+    def leave(self) -> None:
+        self.tail = None
+
+    def take(self) -> Tensor:
+        value, self.activations = self.activations, None
+        assert value is not None, "the target layer did not run"
+        return value
+
+
+class ByCells(ExplainedModel):
+    """Explain a classifier by its target layer's activations, weighted by the gradients of the logits.
+
+    For a closed-form head the gradients are computed by forward operations. For any other head, autograd differentiates
+    only the layers after the target layer.
+    """
+
+    def __init__(self, model: nn.Module, head: Head | Tail, method: CellMethod) -> None:
+        """Register a hook on the target layer.
+
+        Args:
+            model: the classifier.
+            head: the layers after the target layer, from `find_head` or `find_tail`.
+            method: function from activations and gradients to a map.
+
+        Raises:
+            HeadNotSupported: the method is not defined for this head.
+        """
+        super().__init__(model)
+        self.head, self._compute, self.method = head, method.compute, method.name
+        self.target_layer, self.how = head.target_layer, head.name
+        if method.one_dense_layer and not (isinstance(head, Head) and [*map(type, head.layers)] == [Dense]):
+            raise HeadNotSupported(
+                f"{type(model).__name__} has no class activation map ({method.name}): it is defined only for global "
+                f"average pooling and one dense layer, and this model's head is {head.name}. Choose another --method, "
+                "such as gradcam, which gives the same map where both are defined."
+            )
+        self._slot = slot = _Slot()
+        layer = model.get_submodule(head.target_layer)
+        if isinstance(head, Tail):
+            layer.register_forward_hook(lambda _module, _args, output: _cut(slot, output))
+        elif head.takes_input:
+            layer.register_forward_pre_hook(lambda _module, args: _put(slot, args[0]))
+        else:
+            layer.register_forward_hook(lambda _module, _args, output: _put(slot, output))
+
+    def forward(self, x: Tensor) -> Look:
+        """Classify an input; see `ExplainedModel`. The attribution inputs are the target layer's activations."""
+        if isinstance(self.head, Head):
+            logits = self.model(x)
+            return Look(logits, (self._slot.take(),), logits)
+        with ExitStack() as self._slot.tail:
+            self._slot.tail.callback(self._slot.leave)
+            scores = self.model(x)
+        return Look(scores if torch.is_grad_enabled() else scores.detach(), (self._slot.take(),), scores)
+
+    def class_maps(self, look: Look, classes: Tensor) -> Tensor:
+        """Compute class maps; see `ExplainedModel`. Dropout in a closed-form head is skipped."""
+        (activations,) = look.seen
+        if isinstance(self.head, Head):
+            activations = _full(activations)
+            height, width = activations.shape[2:]
+            # Computed as in the model's own pooling layer, so that the graph computes it only once.
+            pooled = activations.mean(dim=(-2, -1), keepdim=True).flatten(1)
+            weights = self.head.channel_weights(self.model, pooled, classes)
+            return self._compute(activations, (weights / (height * width))[..., None, None])
+        columns = gradients(look.scores, classes, look.seen)
+        layout = self.head.layout
+        slopes = torch.stack([_full(layout.channels_first(gradient)) for (gradient,) in columns], dim=1)
+        if not torch.is_grad_enabled():
+            activations = activations.detach()
+        return self._compute(_full(layout.channels_first(activations)), slopes)
+
+
+def _full(tensor: Tensor) -> Tensor:
+    """Convert half precision to float32; float64 is kept."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _put(slot: _Slot, activations: Tensor) -> None:
+    slot.activations = activations
+
+
+def _cut(slot: _Slot, activations: Tensor) -> Tensor | None:
+    """Start differentiating at the activations, even if nothing before them requires gradients."""
+    if slot.tail is None:
+        return None
+    slot.tail.enter_context(plain_attention())  # fused kernels cannot be differentiated twice
+    if torch.is_grad_enabled() and activations.requires_grad:
+        slot.tail.enter_context(plain_gates())
+    else:
+        slot.tail.enter_context(torch.enable_grad())
+        activations = activations.detach().requires_grad_()
+    slot.activations = activations
+    return activations.clone()  # the following layers may work in place

@@ -1,0 +1,137 @@
+"""Closed-form heads: global average pooling followed by dense layers and activations.
+
+With the target layer's activations `A [N, C, h, w]`, pooled features `p = mean_ij A`, and logits `z = f(p)`, the
+gradient of a logit is the same at every position: `dz_c/dA_kij = (dz_c/dp_k) / (h·w)`. Grad-CAM's channel weights are
+therefore `dz_c/dp / (h·w)`, and `dz_c/dp` is a short product through the dense layers. It is computed by forward
+operations, so that nothing is left to differentiate in training or export.
+
+Source: Selvaraju et al., Grad-CAM, ICCV 2017, eq. 1 and 2 without the ReLU; for one dense layer this is Zhou et al.,
+CAM, CVPR 2016, divided by `h·w`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["ACTIVATIONS", "Activation", "Dense", "Head", "Layer"]
+
+
+def _hardswish_slope(x: Tensor) -> Tensor:
+    return torch.where(x <= -3, 0.0, torch.where(x >= 3, 1.0, x * (1 / 3) + 0.5))
+
+
+def _relu_slope(x: Tensor) -> Tensor:
+    return (x > 0).to(x.dtype)
+
+
+def _relu6_slope(x: Tensor) -> Tensor:
+    return ((x > 0) & (x < 6)).to(x.dtype)
+
+
+def _silu_slope(x: Tensor) -> Tensor:
+    gate = torch.sigmoid(x)
+    return gate * (1 + x * (1 - gate))
+
+
+def _gelu_slope(x: Tensor) -> Tensor:
+    density = torch.exp(-0.5 * x * x) * 0.3989422804014327  # 1 / sqrt(2 pi)
+    return 0.5 * (1 + torch.erf(x * 0.7071067811865476)) + x * density
+
+
+def _tanh_slope(x: Tensor) -> Tensor:
+    return 1 - torch.tanh(x) ** 2
+
+
+ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "relu": (F.relu, _relu_slope),
+    "relu6": (F.relu6, _relu6_slope),
+    "hardswish": (F.hardswish, _hardswish_slope),
+    "silu": (F.silu, _silu_slope),
+    "gelu": (F.gelu, _gelu_slope),
+    "tanh": (torch.tanh, _tanh_slope),
+}
+"""Elementwise activations and their derivatives, by the name of the ATen operator."""
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Dense layer of the head, by the names of its parameters in the model."""
+
+    weight: str
+    """Name of the `[out, in]` matrix, or of the `[out, in, 1, 1]` kernel of a 1×1 convolution on pooled features."""
+    bias: str | None
+
+
+@dataclass(frozen=True)
+class Activation:
+    """Elementwise activation of the head."""
+
+    name: str
+
+
+Layer = Dense | Activation
+
+
+@dataclass(frozen=True)
+class Head:
+    """Closed-form head: the pooled layer and the layers that compute the logits."""
+
+    target_layer: str
+    """Module path of the layer that returns (or, for a pooling layer, takes) the pooled activations."""
+    takes_input: bool
+    """True if the activations are the module's input rather than its output."""
+    layers: tuple[Layer, ...]
+    """Layers from the pooled features to the logits, without dropout."""
+
+    @property
+    def name(self) -> str:
+        """Short description of the head, such as `GAP+Linear` or `GAP+Linear+hardswish+Linear`."""
+        parts = ["Linear" if isinstance(layer, Dense) else layer.name for layer in self.layers]
+        return "+".join(["GAP", *parts])
+
+    def logits(self, model: nn.Module, pooled: Tensor) -> Tensor:
+        """Compute logits `[N, K]` from pooled features, float `[N, C]`."""
+        for layer in self.layers:
+            pooled = _apply(layer, model, pooled)
+        return pooled
+
+    def channel_weights(self, model: nn.Module, pooled: Tensor, classes: Tensor) -> Tensor:
+        """Compute the gradient of chosen logits with respect to the pooled features.
+
+        Args:
+            model: the model that holds the head's parameters.
+            pooled: float `[N, C]`.
+            classes: int64 `[N, k]`.
+
+        Returns:
+            float `[N, k, C]`.
+        """
+        steps: list[tuple[str, Tensor]] = []
+        value = pooled
+        for layer in self.layers[:-1]:
+            if isinstance(layer, Dense):
+                steps.append(("dense", _matrix(model, layer.weight)))
+            else:
+                slope = ACTIVATIONS[layer.name][1]
+                steps.append(("slope", slope(value)))
+            value = _apply(layer, model, value)
+        last = self.layers[-1]
+        assert isinstance(last, Dense)
+        gradient = F.embedding(classes, _matrix(model, last.weight).to(pooled.dtype))  # a Gather in the graph
+        for kind, factor in reversed(steps):
+            gradient = gradient @ factor.to(pooled.dtype) if kind == "dense" else gradient * factor[:, None]
+        return gradient
+
+
+def _apply(layer: Layer, model: nn.Module, value: Tensor) -> Tensor:
+    if isinstance(layer, Activation):
+        return ACTIVATIONS[layer.name][0](value)
+    bias = None if layer.bias is None else model.get_parameter(layer.bias).to(value.dtype)
+    return F.linear(value, _matrix(model, layer.weight).to(value.dtype), bias)
+
+
+def _matrix(model: nn.Module, name: str) -> Tensor:
+    return model.get_parameter(name).flatten(1)

@@ -1,0 +1,91 @@
+"""Interface of a classifier with saliency maps, shared by training, export and validation."""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["LEAST_CELLS", "ExplainedModel", "Look", "gradients", "map_size"]
+
+LEAST_CELLS = 4
+"""Minimum map resolution along each side; coarser maps are rejected."""
+
+
+class Look(NamedTuple):
+    """Result of a forward pass: logits and the inputs of the attribution."""
+
+    logits: Tensor
+    """Logits `[N, K]`."""
+    seen: tuple[Tensor, ...]
+    """Attribution inputs: the target layer's activations, the pixels, or each block's attention."""
+    scores: Tensor
+    """Logits `[P·N, K]` that depend on the attribution inputs, for `P` points per image; usually the logits
+    themselves."""
+
+
+class ExplainedModel(nn.Module, ABC):
+    """Model that also returns the maps of any classes; the model itself is not modified.
+
+    Subclasses differ in their attribution inputs: `ByCells`, `ByPixels`, `ByAttention`.
+    """
+
+    method: str
+    """Method name, one of `kdedge_export.saliency.METHODS`."""
+    target_layer: str | None
+    """Module path of the target layer; None if the method has none."""
+    how: str
+    """Description of the differentiated layers: a closed-form head such as `GAP+Linear`, or the layers after the
+    target layer."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Look:
+        """Classify normalized input, float `[N, 3, H, W]`."""
+
+    @abstractmethod
+    def class_maps(self, look: Look, classes: Tensor) -> Tensor:
+        """Compute the saliency maps of chosen classes.
+
+        With gradients enabled the maps can be differentiated again, as needed by a loss on maps.
+
+        Args:
+            look: result of `forward`, with the same gradient mode.
+            classes: int64 `[N, k]`.
+
+        Returns:
+            float32 `[N, k, h, w]`; raw, and signed if the method is.
+        """
+
+
+def gradients(scores: Tensor, classes: Tensor, seen: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
+    """Compute the gradients of each column of classes with respect to the attribution inputs.
+
+    The images of a batch are independent, so the gradient of the sum of their scores contains each image's own.
+
+    Args:
+        scores: `[N, K]`.
+        classes: int64 `[N, k]`.
+        seen: tensors that the scores were computed from.
+
+    Returns:
+        For each of the `k` columns, one gradient of the shape of each tensor.
+    """
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        columns = [
+            torch.autograd.grad(scores.gather(1, column).sum(), seen, retain_graph=True, create_graph=again)
+            for column in torch.split(classes, 1, dim=1)
+        ]
+    return columns if again else [tuple(part.detach() for part in column) for column in columns]
+
+
+def map_size(explained: ExplainedModel, example: Tensor) -> tuple[int, int]:
+    """Return the height and width of the map for inputs like `example` (float `[1, 3, H, W]`)."""
+    with torch.no_grad():
+        top = torch.zeros(len(example), 1, dtype=torch.int64, device=example.device)
+        shape = explained.class_maps(explained(example), top).shape
+    return shape[2], shape[3]

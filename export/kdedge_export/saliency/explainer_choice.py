@@ -1,0 +1,76 @@
+"""Explanation of a classifier by method name, with the target layer found or given."""
+
+from torch import Tensor, nn
+
+from kdedge_export.errors import HeadNotSupported
+from kdedge_export.saliency.attention_explainer import ByAttention
+from kdedge_export.saliency.autograd_head import Tail, find_tail, named_tail
+from kdedge_export.saliency.cam_explainer import ByCells
+from kdedge_export.saliency.closed_form_head import Head
+from kdedge_export.saliency.explained_model import ExplainedModel
+from kdedge_export.saliency.gradient_explainer import ByPixels
+from kdedge_export.saliency.head_finder import find_head
+from kdedge_export.saliency.methods import GRADIENT_ATTENTION, HIRESCAM, METHODS, AttentionMethod, CellMethod
+from kdedge_runtime.errors import UsageError
+
+__all__ = ["DEFAULT_METHODS", "explain"]
+
+DEFAULT_METHODS = (HIRESCAM.name, GRADIENT_ATTENTION.name)
+"""Most faithful class-specific method per kind of head, as measured (export/README.md, Choosing a method).
+
+With a class token, activations at single positions carry little evidence, since earlier blocks moved it to other
+tokens.
+"""
+
+
+def explain(
+    model: nn.Module, example: Tensor, method: str | None = None, target_layer: str | None = None
+) -> ExplainedModel:
+    """Wrap a classifier so that it also returns saliency maps.
+
+    Args:
+        model: a classifier, float `[N, 3, H, W]` to logits `[N, K]`.
+        example: one input at the model's input size, float `[1, 3, H, W]`.
+        method: one of `METHODS`; None uses the default for the head, see `DEFAULT_METHODS`.
+        target_layer: module path of the layer whose activations the map uses; None finds it.
+
+    Raises:
+        HeadNotSupported: the model does not support this method; the message gives the reason.
+        UsageError: there is no such layer or method, or the method uses no target layer.
+    """
+    if method is None:
+        return _by_default(model, example, target_layer)
+    if method not in METHODS:
+        raise UsageError(f"There is no method {method!r}. Expected one of {', '.join(METHODS)}.")
+    chosen = METHODS[method]
+    if isinstance(chosen, CellMethod):
+        return ByCells(model, _head(model, example, target_layer), chosen)
+    if target_layer is not None:
+        raise UsageError(f"--method {method} uses no target layer. Omit --target-layer {target_layer}.")
+    if isinstance(chosen, AttentionMethod):
+        return ByAttention(model, chosen, example)
+    return ByPixels(model, chosen, example)
+
+
+def _by_default(model: nn.Module, example: Tensor, target_layer: str | None) -> ExplainedModel:
+    head = _head(model, example, target_layer)
+    if target_layer is None and isinstance(head, Tail) and head.layout.prefix:
+        try:
+            by_attention = ByAttention(model, GRADIENT_ATTENTION, example)
+        except HeadNotSupported:  # windowed attention, or attention to fewer tokens than queries
+            pass
+        else:
+            if by_attention.classifies_prefix:
+                return by_attention
+    return ByCells(model, head, HIRESCAM)
+
+
+def _head(model: nn.Module, example: Tensor, target_layer: str | None) -> Head | Tail:
+    """Return the closed-form head (at the named layer) if there is one, else the tail to be differentiated."""
+    try:
+        head: Head | None = find_head(model, example)
+    except HeadNotSupported:
+        head = None
+    if head is not None and target_layer in (None, head.target_layer):
+        return head
+    return find_tail(model, example) if target_layer is None else named_tail(model, example, target_layer)

@@ -1,7 +1,0 @@
-"""Explain an existing `.onnx` file, of any framework and without its source. Nothing here needs torch."""
-
-from kdedge_export.surgery.explained import ExplainedFile, explain_file
-from kdedge_export.surgery.front import Geometry, PixelInput
-from kdedge_export.surgery.labels import read_labels
-
-__all__ = ["ExplainedFile", "Geometry", "PixelInput", "explain_file", "read_labels"]

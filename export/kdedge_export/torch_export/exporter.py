@@ -1,0 +1,177 @@
+"""Export of the deployed module to an ONNX graph with a dynamic batch size."""
+
+import contextlib
+import io
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from kdedge_export.errors import GraphNotSupported
+from kdedge_export.onnx_graph.head_nodes import downstream, last_layer_and_map
+from kdedge_export.saliency import ByCells, Head
+from kdedge_export.torch_export.autograd_trace import traced
+from kdedge_export.torch_export.export_errors import told_refusals
+from kdedge_export.torch_export.wrappers import Deployed, Plain
+from kdedge_runtime.metadata import TOP_CLASS
+
+__all__ = ["ExportedGraph", "export_graph"]
+
+OUTPUTS = ("logits", "saliency_map", "explained_class")
+_ACTIVATIONS = "target_activations"
+
+
+@dataclass(frozen=True)
+class ExportedGraph:
+    """Exported graph in memory, before quantization and metadata."""
+
+    model: onnx.ModelProto
+    head_nodes: frozenset[str]
+    """Names of the nodes that quantization keeps in fp32.
+
+    For a closed-form head these are all nodes between the target layer's activations and the outputs; otherwise the
+    last layer and all nodes of the map.
+    """
+
+
+class _WithActivations(nn.Module):
+    """Module with the target activations as an additional output, to locate them in the ONNX graph."""
+
+    def __init__(self, deployed: Deployed) -> None:
+        super().__init__()
+        self.deployed = deployed
+
+    def forward(self, image: Tensor, class_index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        logits, saliency_map, explained_class, (activations,) = self.deployed.with_seen(image, class_index)
+        return logits, saliency_map, explained_class, activations
+
+
+def export_graph(module: Deployed | Plain) -> ExportedGraph:
+    """Export a deployed model: input `image` uint8 `[batch, H, W, 3]`, named outputs.
+
+    Args:
+        module: `Deployed` returns `logits`, `saliency_map` and `explained_class`, and takes `class_index` int64 `[1]`;
+            `Plain` returns `logits` only.
+
+    Raises:
+        GraphNotSupported: PyTorch cannot export the model, or the derivative for its map, as a graph.
+    """
+    model = module.model if isinstance(module, Plain) else module.explained.model
+    with told_refusals(model), _quiet():
+        exported = _exported(module)
+    if fixed := exported.model.graph.input[0].type.tensor_type.shape.dim[0].dim_value:
+        raise GraphNotSupported(
+            f"{type(model).__name__} cannot be exported: its code converts the batch size to a Python number, so the "
+            f"graph would accept only {fixed} images at a time. Write x.shape[0] or -1 instead of len(x)."
+        )
+    return exported
+
+
+def _exported(module: Deployed | Plain) -> ExportedGraph:
+    spec = module.spec
+    # A batch of one would be exported as a constant.
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (2, spec.height, spec.width, 3), dtype=torch.uint8, generator=generator)
+    batch = {0: torch.export.Dim("batch")}
+    if isinstance(module, Plain):
+        model = _to_onnx(module, {"image": image}, [OUTPUTS[0]], (batch,))
+        return ExportedGraph(model, last_layer_and_map(model.graph, OUTPUTS[0]))
+    inputs, outputs = {"image": image, "class_index": torch.tensor([TOP_CLASS])}, list(OUTPUTS)
+    explained = module.cpu().eval().explained
+    if isinstance(explained, ByCells) and isinstance(explained.head, Head):
+        model = _to_onnx(_WithActivations(module), inputs, [*outputs, _ACTIVATIONS], (batch, None))
+        head_nodes = downstream(model.graph, _ACTIVATIONS)
+        del model.graph.output[3]
+        return ExportedGraph(model, head_nodes)
+    with _MeanForGlobalPooling(), torch.no_grad():
+        graph = traced(module, module, **inputs)
+    model = _to_onnx(graph, inputs, outputs, (batch, None))
+    return ExportedGraph(model, last_layer_and_map(model.graph, OUTPUTS[0]))
+
+
+def _to_onnx(
+    module: nn.Module, inputs: dict[str, Tensor], output_names: list[str], dynamic_shapes: tuple[Any, ...]
+) -> onnx.ModelProto:
+    with _MeanForGlobalPooling(), torch.no_grad():
+        program = torch.onnx.export(
+            module.cpu().eval(),
+            tuple(inputs.values()),
+            dynamo=True,
+            external_data=False,
+            input_names=list(inputs),
+            output_names=output_names,
+            dynamic_shapes=dynamic_shapes,
+            verbose=False,
+        )
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    _strip(model)
+    return model
+
+
+class _MeanForGlobalPooling(TorchFunctionMode):
+    """Replace global pooling by a mean; PyTorch's own decomposition leaves a reshape and a gather."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.adaptive_avg_pool2d and (args[1:] or tuple(kwargs.values()))[0] in (1, (1, 1), [1, 1]):
+            return args[0].mean((-2, -1), keepdim=True)
+        return func(*args, **kwargs)
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove the exporter's annotations, which contain source lines and local paths."""
+    graph = model.graph
+    for part in (
+        model,
+        graph,
+        *graph.node,
+        *graph.input,
+        *graph.output,
+        *graph.value_info,
+        *graph.initializer,
+    ):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    graph.name = "kdedge"
+
+
+class _Unwritten:
+    """Stream that discards its output, such as the partial graph of a rejected network.
+
+    All other attributes are those of the wrapped stream, so that progress bars find its terminal.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Suppress the exporter's progress output and developer warnings."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.ERROR)  # the exporter's loggers; errors are raised as well
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(_Unwritten(sys.stderr)),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)

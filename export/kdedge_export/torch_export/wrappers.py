@@ -1,0 +1,104 @@
+"""Exportable models: raw pixels in, logits and saliency map out."""
+
+import torch
+from torch import Tensor, nn
+
+from kdedge_export.errors import HeadNotSupported
+from kdedge_export.saliency import ExplainedModel, Look, explain
+from kdedge_export.saliency.explained_model import LEAST_CELLS, map_size
+from kdedge_export.saliency.head_finder import example_input
+from kdedge_export.torch_export.export_errors import told_refusals
+from kdedge_export.torch_export.normalization import Normalise
+from kdedge_runtime.metadata import ImageInput, Outputs
+
+__all__ = ["Deployed", "Plain", "deploy"]
+
+
+class Deployed(nn.Module):
+    """Normalization, model and saliency map in one forward pass."""
+
+    def __init__(self, explained: ExplainedModel, spec: ImageInput) -> None:
+        super().__init__()
+        self.normalise = Normalise(spec)
+        self.explained = explained
+        self.spec = spec
+
+    def forward(self, image: Tensor, class_index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Classify and explain images.
+
+        Args:
+            image: uint8 RGB `[N, H, W, 3]`.
+            class_index: int64 `[1]` or `[N]`; -1 explains the top-1 class.
+
+        Returns:
+            logits float32 `[N, K]`, raw signed map float32 `[N, h, w]`, explained class int64 `[N]`.
+        """
+        logits, saliency_map, explained_class, _ = self.with_seen(image, class_index)
+        return logits, saliency_map, explained_class
+
+    def with_seen(self, image: Tensor, class_index: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
+        """Run `forward` and also return the attribution inputs (`Look.seen`)."""
+        look: Look = self.explained(self.normalise(image))
+        explained_class = torch.where(class_index < 0, look.logits.argmax(dim=1), class_index)
+        saliency_map = self.explained.class_maps(look, explained_class[:, None]).squeeze(1)
+        return look.logits, saliency_map, explained_class, look.seen
+
+    @property
+    def map_size(self) -> tuple[int, int]:
+        """Height and width of the map."""
+        return map_size(self.explained, example_input(self.spec.height, self.spec.width).to(self.normalise.mean.device))
+
+    @property
+    def outputs(self) -> Outputs:
+        """Output description for the model file's metadata."""
+        return Outputs(self.explained.method, self.explained.target_layer, self.explained.how, *self.map_size)
+
+
+class Plain(nn.Module):
+    """Normalization and model without a map, as exported by `--method none`."""
+
+    def __init__(self, model: nn.Module, spec: ImageInput) -> None:
+        super().__init__()
+        self.normalise = Normalise(spec)
+        self.model = model
+        self.spec = spec
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Compute logits float32 `[N, K]` of uint8 RGB `[N, H, W, 3]`."""
+        logits: Tensor = self.model(self.normalise(image))
+        return logits
+
+    @property
+    def outputs(self) -> Outputs:
+        """Output description for the model file's metadata."""
+        return Outputs("none")
+
+
+def deploy(model: nn.Module, spec: ImageInput, method: str | None = None, target_layer: str | None = None) -> Deployed:
+    """Wrap a trained classifier for export or validation, in evaluation mode and without gradients.
+
+    Args:
+        model: the classifier.
+        spec: its input specification.
+        method: one of `kdedge_export.saliency.METHODS`; None uses the default for the head.
+        target_layer: module path of the layer whose activations the map uses; None finds it.
+
+    Raises:
+        GraphNotSupported: the model does not run at this image size, or cannot be differentiated.
+        HeadNotSupported: the model does not support this method, or its map is too coarse.
+        UsageError: there is no such layer or method, or the method uses no target layer.
+    """
+    model.eval().requires_grad_(False)
+    device = next(model.parameters()).device
+    with told_refusals(model):
+        explained = explain(model, example_input(spec.height, spec.width).to(device), method, target_layer)
+        deployed = Deployed(explained, spec).to(device).eval()
+        height, width = deployed.map_size
+    if min(height, width) < LEAST_CELLS:
+        raise HeadNotSupported(
+            f"The saliency map of {type(model).__name__} has a resolution of only {height}×{width} at "
+            f"{spec.height}×{spec.width} px. Expected at least {LEAST_CELLS}×{LEAST_CELLS}. Train with a finer "
+            "--output-stride or a larger --size, name an earlier --target-layer, or export without a map: --method "
+            "none."
+        )
+    return deployed

@@ -1,0 +1,198 @@
+"""Summary of `kdedge export`."""
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kdedge.cli.console import flagged, stderr_console
+from kdedge.models.run_folder import is_run
+from kdedge.pipelines.model_export import ExportResult
+from kdedge.reports.tradeoff import picture_path, tradeoff_table, write_picture
+from kdedge_export.export_check import TOLERANCE
+from kdedge_export.metrics.confidence import images_needed
+from kdedge_export.quantization import Goal, Tradeoff
+from kdedge_export.validation.gates import Gates
+from kdedge_export.validation.saturation_note import saturation_note
+from kdedge_runtime.errors import ValidationFailed
+
+__all__ = ["print_export", "print_int8", "require_goal"]
+
+_QAT_FIGURES = (
+    ("top1", "top-1", 100, 1, " %"),
+    ("agreement", "agreement", 100, 1, " %"),
+    ("map_pearson", "map Pearson", 1, 4, ""),
+    ("loss", "prediction and map loss", 1, 4, ""),
+    ("float_layers", "fp32 layers", 1, 0, ""),
+)
+"""Key in the QAT note, name, scale factor, digits and unit of each figure."""
+
+
+def print_export(result: ExportResult, source: str, data: str | None, weights: Path | None) -> None:
+    """Print the files, their agreement with PyTorch, and the next command to stderr."""
+    console = stderr_console()
+
+    def say(line: str) -> None:
+        console.print(line, soft_wrap=True)
+
+    if result.problems is not None:
+        console.print(flagged("warning", f"calibration: {result.problems}"), soft_wrap=True)
+    spec, outputs = result.metadata.input, result.metadata.outputs
+    say(f"{result.fp32}  {_megabytes(result.fp32)}, input {spec.width} × {spec.height} px")
+    if result.assumed_input is not None:
+        say(f"  [-] preprocessing: {result.assumed_input}")
+    say(
+        f"  [✓] logits equal PyTorch's{_but_for(result.logits_error, 'rounding')} on two inputs "
+        f"(relative error {result.logits_error:.0e})"
+    )
+    if result.map_error is not None:
+        looked_at = outputs.head if outputs.target_layer is None else f"{outputs.head} head at {outputs.target_layer}"
+        cells = f"{outputs.method}, {outputs.map_width} × {outputs.map_height}, {looked_at}"
+        but = _but_for(result.map_error, "rounding and activations that it flips")
+        say(f"  [✓] map equals PyTorch's{but} on two inputs (relative error {result.map_error:.0e}): {cells}")
+    if result.fit is not None and result.fit.why_not is None:
+        half = f"fitted on {result.fit.images:,} validation images, which kdedge validate excludes"
+        say(f"  [✓] probabilities calibrated with temperature {result.fit.temperature:.2f}, {half}")
+    elif result.fit is not None:
+        say(f"  [-] probabilities not calibrated (temperature 1): {result.fit.why_not}")
+    if result.int8_note is not None and result.tradeoff is not None:
+        print_int8(result, result.int8_note, result.tradeoff, say)
+    if result.removed is not None and result.int8 is None:
+        why = "it belongs to a different model" if result.tradeoff is None else "it was made for a different goal"
+        say(f"  {result.removed} from an earlier export was removed: {why}")
+    if result.tradeoff is not None and not result.tradeoff.met:
+        return
+    if result.metadata.outputs.method == "none":
+        say(f"\nNext: {shlex.join(['kdedge', 'run', str(result.fp32)])} --source IMAGE")
+    elif result.metadata.lineage["student"]["weights"] is None:
+        say("\nThe weights are random: use this file for benchmarks only. To export trained weights: --weights FILE.")
+    elif not is_run(Path(source)):
+        pictures = "DIR" if data is None else shlex.quote(data)
+        held = shlex.join(["kdedge", "validate", str(result.fp32), "--weights", str(weights)])
+        say(f"\nNext: {held} --data {pictures}")
+    elif result.fp32.resolve().parent == Path(source).resolve():
+        in_its_place = result.fp32.name == "model.onnx"
+        say(f"\nNext: {shlex.join(['kdedge', 'validate', source if in_its_place else str(result.fp32)])}")
+    else:
+        say(f"\nNext: {shlex.join(['kdedge', 'run', str(result.fp32)])} --source 0 --view 8080")
+
+
+def require_goal(result: ExportResult) -> None:
+    """Raise if quantization missed its goal.
+
+    Raises:
+        ValidationFailed: The goal is missed. The message has the shortfall and possible remedies.
+    """
+    tradeoff = result.tradeoff
+    if tradeoff is None or tradeoff.met:
+        return
+    found, goal = tradeoff.chosen.fidelity, tradeoff.goal
+    missed = []
+    if goal.keep_heatmaps is not None and found.map_pearson is not None and found.map_pearson < goal.keep_heatmaps:
+        missed.append(f"map Pearson {found.map_pearson:.6f} instead of {goal.keep_heatmaps:g}")
+    if goal.max_drop is not None and found.drop_points > goal.max_drop:
+        missed.append(f"a drop of {found.drop_points:.2f} points instead of {goal.max_drop:g}")
+    tried = result.int8_note is not None and "qat" in result.int8_note
+    remedy = "" if tried else ", fine-tune with simulated int8 (--qat, for runs)"
+    raise ValidationFailed(
+        f"No int8 file was written. The best candidate has {len(tradeoff.chosen.float_layers)} of {tradeoff.layers} "
+        f"layers in fp32, with {' and '.join(missed)}. Loosen the goal, calibrate on more images like those of the "
+        f"device (--data){remedy}, or use the fp32 file."
+    )
+
+
+def _but_for(error: float, what: str) -> str:
+    return f" up to {what}" if error > TOLERANCE else ""
+
+
+def print_int8(result: ExportResult, note: dict[str, Any], tradeoff: Tradeoff, say: Callable[[str], None]) -> None:
+    """Print fidelity and latency of the int8 file, line by line."""
+    chosen, latency = tradeoff.chosen, note["latency_ms"]
+    if tradeoff.goal != Goal():
+        say("")
+        write_picture(tradeoff, picture_path(result.fp32))
+        stderr_console().print(tradeoff_table(tradeoff))
+        one = f"one image is {100 / tradeoff.images:.2g} points"
+        say(
+            f"  measured on {tradeoff.images} training images that were not used for calibration ({one}): "
+            f"{picture_path(result.fp32)}"
+        )
+        if (doubt := _not_shown(tradeoff)) is not None:
+            say(f"  {doubt}")
+    if "qat" in note:
+        say(_gained(note["qat"]))
+    if result.qat_needless:
+        say(f"  --qat: not needed, the goal is met with {len(chosen.float_layers)} of {tradeoff.layers} layers in fp32")
+    if result.int8 is None:
+        return
+    kept = f", {len(chosen.float_layers)} of {tradeoff.layers} layers in fp32" if chosen.float_layers else ""
+    say(f"{result.int8}  {_megabytes(result.int8)}, logits and map in fp32{kept}, calibration: {note['calibration']}")
+    fidelity = chosen.fidelity
+    maps = "" if fidelity.map_pearson is None else f", map Pearson {fidelity.map_pearson:.4f}"
+    arithmetic = note["held_out"]["arithmetic"]
+    say(
+        f"  held out: agreement {100 * fidelity.agreement:.1f} %{maps} on {tradeoff.images} training images "
+        f"({arithmetic})"
+    )
+    if (saturated := saturation_note(note)) is not None:
+        stderr_console().print(flagged("warning", saturated), soft_wrap=True)
+    for fault in _broken_bounds(tradeoff):
+        stderr_console().print(flagged("warning", fault), soft_wrap=True)
+    ratio = latency["fp32"] / latency["int8"]
+    verdict = "no gain" if 0.95 < ratio < 1.05 else "faster" if ratio > 1 else "SLOWER"
+    say(
+        f"  measured here, one thread: fp32 {latency['fp32']:.2f} ms, int8 {latency['int8']:.2f} ms; "
+        f"int8 is {ratio:.2f} × as fast ({verdict} on this machine)"
+    )
+    if ratio < 1.05:
+        say("  Use the fp32 file on machines like this one: int8 costs accuracy without a speedup.")
+
+
+def _not_shown(tradeoff: Tradeoff) -> str | None:
+    """Return a note if the confidence interval allows a larger drop than the goal, with the images needed."""
+    found, most = tradeoff.chosen.fidelity, tradeoff.goal.max_drop
+    if most is None or not tradeoff.met or found.most_drop_points <= most:
+        return None
+    needed = images_needed(tradeoff.images, found.drop_points, found.most_drop_points, most, worst=100.0)
+    what = "points of accuracy" if found.top1 is not None else "% of the predictions"
+    advice = "no number of images" if needed is None else f"about {needed:,} images"
+    return (
+        f"inconclusive: a loss of at most {most:g} {what} is not shown; {found.drop_points:.1f} on these images, up to "
+        f"{found.most_drop_points:.1f} at 95 % confidence; {advice} would show it"
+    )
+
+
+def _broken_bounds(tradeoff: Tradeoff) -> list[str]:
+    """Return the `kdedge validate` bounds that the int8 file misses on held-out images.
+
+    A single image is never reported, even if it exceeds the bound.
+    """
+    found, bounds = tradeoff.chosen.fidelity, Gates()
+    faults = []
+    allowed = bounds.int8_top1_drop_points if found.top1 is not None else 100 * (1 - bounds.int8_agreement)
+    if found.drop_points > max(allowed, 1.5 * 100 / tradeoff.images):
+        what = "points of accuracy" if found.top1 is not None else "% of the predictions"
+        faults.append(f"int8 loses {found.drop_points:.1f} {what}, kdedge validate allows {allowed:g}")
+    if found.map_pearson is not None and found.map_pearson < bounds.int8_map_pearson_mean:
+        faults.append(
+            f"maps correlate at {found.map_pearson:.3f}, kdedge validate requires {bounds.int8_map_pearson_mean:g}"
+        )
+    advice = "" if tradeoff.goal != Goal() else ". To keep layers in fp32: --keep-heatmaps 0.98 --max-drop 0.5"
+    return [f"{' and '.join(faults)}{advice}"] if faults else []
+
+
+def _gained(qat: dict[str, Any]) -> str:
+    """Summarize the effect of QAT on held-out images, and whether its result was used."""
+    before, after = qat["before"], qat["after"]
+    figures = []
+    for key, name, scale, digits, unit in _QAT_FIGURES:
+        if before[key] is not None and (key != "float_layers" or before[key] or after[key]):
+            figures.append(f"{name} {scale * before[key]:.{digits}f} → {scale * after[key]:.{digits}f}{unit}")
+    outcome = "taken" if qat["taken"] else "not used, it keeps less"
+    missed, all_tensors = qat["not_rounded"], qat["rounded"] + qat["not_rounded"]
+    part = f" ({missed} of {all_tensors} tensors excluded, as they have no PyTorch counterpart)" if missed else ""
+    return f"  QAT for {qat['epochs']} epochs{part}: {', '.join(figures)} ({outcome})"
+
+
+def _megabytes(path: Path) -> str:
+    return f"{path.stat().st_size / 1e6:.2f} MB"

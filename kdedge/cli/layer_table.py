@@ -1,0 +1,65 @@
+"""Output of `kdedge inspect`: a table of layers on stdout, a summary on stderr."""
+
+from pathlib import Path
+
+import typer
+
+from kdedge.cli.console import BUSY, flagged, stderr_console
+from kdedge.pipelines.model_inspection import Inspected
+from kdedge_export.html.text import large
+from kdedge_runtime.util.printable import printable
+
+__all__ = ["print_inspected"]
+
+
+def print_inspected(inspected: Inspected, page: Path) -> None:
+    """Print one line per layer to stdout; print totals, layer attribution and the page path to stderr."""
+    structure, times = inspected.structure, inspected.times
+    rows = [("layer", "operator", "output", "parameters", "MMACs", "ms")]
+    for layer in structure.layers:
+        taken = times.by_layer_ms.get(layer.name)
+        rows.append(
+            (
+                printable(layer.name),  # in full, as --target-layer expects it
+                printable(layer.op_type),
+                "×".join("?" if size is None else str(size) for size in layer.shape),
+                f"{layer.parameters:,}" if layer.parameters else "",
+                f"{layer.macs / 1e6:.2f}" if layer.macs else "",
+                "" if taken is None else f"{taken:.3f}",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(6)]
+    for row in rows:
+        left = "  ".join(text.ljust(width) for text, width in zip(row[:3], widths[:3], strict=True))
+        right = "  ".join(text.rjust(width) for text, width in zip(row[3:], widths[3:], strict=True))
+        typer.echo(f"{left}  {right}".rstrip())
+    console = stderr_console()
+
+    def say(line: str) -> None:
+        console.print(line, soft_wrap=True)
+
+    say(
+        f"{inspected.path}  {inspected.bytes / 1e6:.2f} MB, {large(structure.parameters)} parameters, "
+        f"{large(structure.macs)} MACs per image; {times.whole_ms:.2f} ms here on one thread (profiled)"
+    )
+    if times.is_busy:
+        console.print(flagged("note", BUSY), soft_wrap=True)
+    if inspected.seen is not None:
+        decision, labels = inspected.seen.decision, inspected.seen.labels
+        answers = ", ".join(f"{labels[index]} {100 * share:.1f} %" for index, share in decision.ranking[:3])
+        say(f"{inspected.seen.name}: {answers}; explained: {labels[decision.explained_class]}")
+        for stage in decision.stages:
+            height, width = stage.cells
+            evidence = stage.evidence
+            reader = (
+                "" if stage.attention is None else f", input of attention {stage.attention[0]} of {stage.attention[1]}"
+            )
+            first = ", ".join(f"{item.index} ({100 * item.share:.0f} %)" for item in evidence.channels[:3])
+            beside = "" if evidence.beside is None else f"; {100 * evidence.beside:.0f} % in non-patch tokens"
+            say(
+                f"  {width} × {height}{reader}  {stage.way}: half of the attribution in {evidence.channels_for(0.5)} "
+                f"of {len(evidence.shares)} channels; {first}{beside}  {stage.tensor}"
+            )
+    if inspected.why_not_seen is not None:
+        console.print(flagged("note", inspected.why_not_seen), soft_wrap=True)
+    say(f"\npage: {page}")

@@ -1,0 +1,34 @@
+"""Progress of multi-step work: bars on a terminal, lines in a log."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from kdedge.cli.console import stderr_console
+
+__all__ = ["step_progress"]
+
+
+@contextmanager
+def step_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a callback (step name, done, total) that reports progress on stderr.
+
+    On a terminal it draws one transient bar per step. Otherwise it prints a line when each step begins.
+    """
+    console = stderr_console()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    tasks: dict[str, TaskID] = {}
+    current: str | None = None
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+
+        def show(what: str, done: int, total: int) -> None:
+            nonlocal current
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            if what != current and not console.is_terminal:
+                console.print(f"{what} …", soft_wrap=True)
+            current = what
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield show

@@ -1,0 +1,61 @@
+"""Argument checks of `kdedge train` and `kdedge distill` before the slow torch import, and their next command."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from kdedge.data.readers.reader_choice import require_data, scan
+from kdedge.models.custom_path import factory_parts, is_factory
+from kdedge.models.model_names import canonical_name
+from kdedge.models.model_source import require_model, require_weights
+from kdedge.models.run_folder import is_run, read_run, require_free
+
+__all__ = ["next_export", "require_training"]
+
+
+def require_training(
+    data: str,
+    model: str,
+    out: Path,
+    *,
+    weights: str | None,
+    resume: bool,
+    teachers: Sequence[str] = (),
+    teacher_weights: Sequence[str] = (),
+) -> None:
+    """Validate the arguments of a training command.
+
+    Args:
+        data: Dataset location.
+        model: Name of the model to train.
+        out: Run folder.
+        weights: File of the initial weights.
+        resume: True to resume an existing run, which has recorded all other options.
+        teachers: Run folders, `.onnx` files or model names.
+        teacher_weights: Weights files of teachers given by name.
+
+    Raises:
+        UsageError: A model, run or file does not exist, or `out` is not free.
+        DataError: The dataset does not exist. Also raised for an unusable dataset if `out` is not free.
+    """
+    if resume and is_run(out):
+        read_run(out)
+        return
+    require_data(data)
+    if is_factory(model):
+        factory_parts(model)
+    else:
+        canonical_name(model)
+    for teacher in teachers:
+        if is_run(Path(teacher)) or not teacher.endswith(".onnx"):
+            require_model(teacher)
+    for file in filter(None, (weights, *teacher_weights)):
+        require_weights(Path(file))
+    if is_run(out):
+        scan(data)  # report dataset errors first: another --out would not fix them
+    require_free(out)
+
+
+def next_export(run: Path) -> str:
+    """Return the export command as the next step for a trained student."""
+    return f"Next: {shlex.join(['kdedge', 'export', str(run), '--quantize'])}"

@@ -1,0 +1,185 @@
+"""Summary of `kdedge validate`."""
+
+import shlex
+from collections.abc import Iterable
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from kdedge.cli.console import flagged, stderr_console
+from kdedge.pipelines.model_validation import Validation
+from kdedge_export.candidates import TITLES
+from kdedge_export.html.text import correlation
+from kdedge_export.metrics.calibration import Calibration
+from kdedge_export.metrics.confidence import Interval, unseen_share
+from kdedge_export.validation import ValidationReport, checklist
+from kdedge_runtime.util.printable import printable
+
+__all__ = ["print_validation"]
+
+WORST_CLASSES = 5
+
+
+def print_validation(validation: Validation) -> None:
+    """Print the checklist to stdout; print tables and the report path to stderr."""
+    console = stderr_console()
+    report = validation.report
+    for note in report.notes:
+        console.print(flagged("note", note), soft_wrap=True)
+    for table in (_models(report), _maps(report), _robustness(report), _classes(report)):
+        if table is not None and table.row_count:
+            console.print(table)
+    for line in checklist(report.checks):
+        typer.echo(printable(line))
+    _print_meaning(console, report)
+    console.print(f"\nreport: {validation.page}", soft_wrap=True)
+    if report.passed:
+        fp32, int8 = (report.footprints.get(role) for role in ("fp32", "int8"))
+        slower = fp32 is not None and int8 is not None and int8.latency_ms > fp32.latency_ms
+        command = ["kdedge", "run", str(validation.fp32 if slower else validation.model)]
+        why = "  (int8 is slower on this machine; the device may differ)" if slower else ""
+        console.print(f"Next: {shlex.join([*command, '--source', '0', '--view', '8080'])}{why}", soft_wrap=True)
+
+
+def _models(report: ValidationReport) -> Table:
+    table = _table(f"{report.images:,} images: {report.data.description}", "size", "top-1", "agreement", "KL")
+    for title in ("map Pearson", "5th pct", "IoU", "ECE", "latency"):
+        table.add_column(title, justify="right")
+    for role, facts in report.models.items():
+        compared, calibrated = report.comparisons.get(role), report.calibration.get(role)
+        footprint = report.footprints.get(role)
+        maps = compared.maps if compared is not None else None
+        table.add_row(
+            TITLES[role],
+            f"{facts.bytes / 1e6:.2f} MB",
+            "–" if facts.top1 is None else f"{100 * facts.top1:.2f} %",
+            "" if compared is None else f"{100 * compared.agreement:.2f} %",
+            "" if compared is None else f"{compared.kl:.4f}",
+            "" if maps is None else f"{maps.pearson_mean:.4f}",
+            "" if maps is None else f"{maps.pearson_p5:.4f}",
+            "" if maps is None else f"{maps.top20_iou_mean:.3f}",
+            "" if calibrated is None else _calibrated(calibrated),
+            "" if footprint is None else f"{footprint.latency_ms:.2f} ms",
+        )
+    return table
+
+
+def _maps(report: ValidationReport) -> Table | None:
+    """Build a table of the maps' localization and faithfulness, next to model-independent baselines."""
+    places, faith = report.localisation, report.faithfulness
+    if places is None and faith is None:
+        return None
+    sampled = [f"objects in {places.images:,} images"] if places is not None else []
+    sampled += [f"deletion and insertion on {faith.images:,}"] if faith is not None else []
+    table = _table(f"Maps: {', '.join(sampled)}", "on the object", "energy inside", "deletion", "insertion")
+    for name in _in_order(places.rows if places else {}, faith.rows if faith else {}):
+        place = places.rows.get(name) if places else None
+        curves = faith.rows.get(name) if faith else None
+        table.add_row(
+            _title(name),
+            "" if place is None else _share(place.pointing, place.intervals["pointing"]),
+            "" if place is None else _share(place.energy_inside, place.intervals["energy_inside"]),
+            "" if curves is None else f"{curves.deletion:.3f}",
+            "" if curves is None else f"{curves.insertion:.3f}",
+        )
+    return table
+
+
+def _robustness(report: ValidationReport) -> Table | None:
+    if report.robustness is None:
+        return None
+    table = _table(
+        f"{TITLES[report.shipped]}, robustness on {report.robustness.images} images",
+        "top-1",
+        "agreement",
+        "map Pearson",
+    )
+    for title in ("prediction unchanged", "map Pearson with clean"):
+        table.add_column(title, justify="right")
+    for row in report.robustness.rows:
+        if row.role == report.shipped:
+            table.add_row(
+                row.disturbance,
+                "–" if row.top1 is None else f"{100 * row.top1:.1f} %",
+                "–" if row.agreement is None else f"{100 * row.agreement:.1f} %",
+                "" if row.map_pearson is None else correlation(row.map_pearson),
+                f"{100 * row.answer_kept:.1f} %",
+                "" if row.map_kept is None else correlation(row.map_kept),
+            )
+    return table
+
+
+def _classes(report: ValidationReport) -> Table | None:
+    if len(report.classes) < 2:
+        return None
+    role = report.shipped
+    shown = report.classes[:WORST_CLASSES]
+    table = _table(f"{TITLES[role]}, worst of {len(report.classes)} classes", "images", "top-1", "agreement")
+    table.add_column("map Pearson", justify="right")
+    for row in shown:
+        pearson = row.map_pearson.get(role)
+        table.add_row(
+            row.label,
+            str(row.n),
+            f"{100 * row.top1[role]:.1f} %" if role in row.top1 else "–",
+            f"{100 * row.agreement[role]:.1f} %" if role in row.agreement else "–",
+            "" if pearson is None else correlation(pearson),
+        )
+    return table
+
+
+def _print_meaning(console: Console, report: ValidationReport) -> None:
+    """Print notes on how to interpret the figures."""
+    console.print(
+        "[…]: 95 % confidence interval over images. A bound holds if the unfavorable end of the interval keeps it."
+    )
+    right = {role: facts.top1 for role, facts in report.models.items() if facts.top1 is not None}
+    if "student" in right:
+        beside = f", its teacher {100 * right['teacher']:.1f} %" if "teacher" in right else ""
+        console.print(
+            "The checks compare the exported files with the student, whose accuracy is "
+            f"{100 * right['student']:.1f} %{beside}."
+        )
+    int8 = report.models.get("int8")
+    if int8 is not None and int8.arithmetic is not None:
+        console.print(f"int8 is evaluated with {int8.arithmetic}, and timed with the kernels of this machine.")
+    if report.quick:
+        console.print("--quick: faithfulness and robustness were skipped.")
+    if report.origin == "fp32":
+        held = ", and the int8 file is compared with it" if "int8" in report.models else ""
+        console.print(f"There is no PyTorch model: the fp32 file is validated alone{held}.")
+    compared = report.comparisons.get(report.shipped)
+    if compared is not None and compared.agreement == 1.0:
+        share = 100 * unseen_share(report.images)
+        console.print(
+            f"No prediction changed on {report.images:,} images. Changes on up to {share:.3g} % of images "
+            "may go unseen (95 %)."
+        )
+
+
+def _calibrated(found: Calibration) -> str:
+    """Format the calibration error before and after temperature scaling."""
+    before = "" if found.temperature == 1.0 else f"{100 * found.ece_before:.1f}→"
+    return f"{before}{100 * found.ece:.1f} %"
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in ("", *columns):
+        table.add_column(column, justify="right" if column else "left")
+    return table
+
+
+def _in_order(*of_names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(name for names in of_names for name in names))
+
+
+def _title(name: str) -> str:
+    titles: dict[str, str] = {"centre": "guess at the center", "random": "random maps", "edges": "edges (Sobel)"}
+    roles: dict[str, str] = {str(role): title for role, title in TITLES.items()}
+    return titles.get(name) or roles[name]
+
+
+def _share(value: float, interval: Interval | None) -> str:
+    return f"{100 * value:.1f} %" + ("" if interval is None else f" ± {50 * (interval.high - interval.low):.1f}")

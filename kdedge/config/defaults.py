@@ -1,0 +1,106 @@
+"""Defaults from the data and the device: input size, stem, batch size and epochs."""
+
+from collections.abc import Sequence
+
+from kdedge_export.saliency.explained_model import LEAST_CELLS
+from kdedge_runtime.errors import UsageError
+
+__all__ = [
+    "FEW_EPOCHS",
+    "SIZES",
+    "check_map_size",
+    "choose_batch_size",
+    "choose_epochs",
+    "choose_recipe",
+    "choose_size",
+    "requested_stride_factor",
+    "stride_factor",
+]
+
+SIZES = (32, 48, 64, 96, 128, 160, 192, 224)
+LARGEST_ON_CPU = 64
+LEAST_MAP_CELLS = 7
+"""Minimum map resolution along each side for useful localization."""
+FEW_IMAGES = 100
+"""Threshold in images per class for the few-images recipe."""
+LEAST_EPOCHS, MOST_EPOCHS = 30.0, 300.0
+FEW_EPOCHS = 10
+"""Number of epochs below which a warning is issued."""
+CPU_BUDGET_S = 15 * 60
+
+
+def choose_size(typical_px: int, *, on_cpu: bool) -> int:
+    """Return the square input size for images whose shorter side is typically `typical_px`.
+
+    On a GPU the next larger size is used, to keep all detail. On a CPU the next smaller one is used, at most 64 px, to
+    keep training within minutes.
+    """
+    if on_cpu:
+        return max((size for size in SIZES if size <= min(typical_px, LARGEST_ON_CPU)), default=SIZES[0])
+    return min((size for size in SIZES if size >= typical_px), default=SIZES[-1])
+
+
+def stride_factor(size: int, strides: Sequence[int]) -> int:
+    """Return the factor by which the output stride must be reduced for a map of at least 7×7, or the largest possible.
+
+    Args:
+        size: Input size in px.
+        strides: Output stride of the model and the possible smaller ones, largest first.
+    """
+    fine_enough = (stride for stride in strides if size >= LEAST_MAP_CELLS * stride)
+    return strides[0] // next(fine_enough, strides[-1])
+
+
+def requested_stride_factor(output_stride: int, strides: Sequence[int]) -> int:
+    """Return the factor by which the output stride must be reduced to become `output_stride`.
+
+    Args:
+        output_stride: Requested output stride.
+        strides: As for `stride_factor`.
+
+    Raises:
+        UsageError: The model does not support this output stride.
+    """
+    if output_stride not in strides:
+        raise UsageError(
+            f"The model has an output stride of {strides[0]}, which cannot be changed to {output_stride}. "
+            f"Expected an --output-stride of {', '.join(map(str, strides))}."
+        )
+    return strides[0] // output_stride
+
+
+def choose_batch_size(images: int) -> int:
+    """Return the default batch size; small datasets use small batches to get enough steps."""
+    return 128 if images >= 8000 else 64 if images >= 1000 else 32
+
+
+def choose_recipe(images_per_class: float) -> str:
+    """Return the default distillation recipe for a number of training images per class."""
+    return "few-images" if images_per_class < FEW_IMAGES else "default"
+
+
+def choose_epochs(steps: int, steps_per_epoch: int, seconds_per_epoch: float, *, on_cpu: bool) -> int:
+    """Return the number of epochs: the recipe's steps on a GPU, or what fits into 15 minutes on a CPU.
+
+    The result is rounded down to one or two significant digits, so that measurement noise rarely changes it.
+    """
+    wanted = min(MOST_EPOCHS, max(LEAST_EPOCHS, steps / steps_per_epoch))
+    if on_cpu:
+        wanted = min(wanted, CPU_BUDGET_S / seconds_per_epoch)
+    for step in (50, 20, 10, 5, 2):
+        if wanted >= 4 * step:
+            return int(wanted // step * step)
+    return max(2, int(wanted))
+
+
+def check_map_size(size: tuple[int, int] | None) -> None:
+    """Raise if the map resolution is too low to be meaningful.
+
+    Raises:
+        UsageError: A side has fewer than `LEAST_CELLS` positions.
+    """
+    if size is not None and min(size) < LEAST_CELLS:
+        raise UsageError(
+            f"The saliency map would be only {size[0]}×{size[1]}; at least {LEAST_CELLS}×{LEAST_CELLS} is "
+            "needed for localization. Use a larger --size or a smaller --output-stride."
+        )

@@ -1,0 +1,157 @@
+"""Recipe files: reusable training settings in TOML.
+
+```toml
+steps = 4000            # or epochs = 240
+batch_size = 64
+temperature = 4
+
+[loss]
+ce = 0.1
+kd = 0.9
+mapall = { weight = 20, classes = 32 }
+
+[augmentation]
+flip = true
+mixup = 0.2
+```
+"""
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from kdedge.config.loss_spec import LARGEST, Loss, read_loss
+from kdedge.training.augmentation import Augmentation
+from kdedge_runtime.errors import UsageError
+
+__all__ = ["Settings", "load_settings", "recipe_text", "shipped_recipes"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Contents of a recipe file; None means chosen from the data and the device."""
+
+    loss: Loss
+    steps: int | None = None
+    """Training length in steps, if `epochs` is not set."""
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    temperature: float = 4.0
+    weight_decay: float = 5e-4
+    warmup_fraction: float = 0.1
+    layers: dict[str, str] = field(default_factory=dict)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+
+_KINDS: Mapping[str, type] = {
+    "steps": int,
+    "epochs": int,
+    "batch_size": int,
+    "learning_rate": float,
+    "temperature": float,
+    "weight_decay": float,
+    "warmup_fraction": float,
+}
+_MAY_BE_ZERO = ("weight_decay", "warmup_fraction")
+
+
+def shipped_recipes() -> list[str]:
+    """Return the names of the bundled recipes."""
+    return sorted(path.name.removesuffix(".toml") for path in _shipped().iterdir() if path.name.endswith(".toml"))
+
+
+def recipe_text(name: str) -> str:
+    """Return the text of a bundled recipe, by name, or of a recipe file.
+
+    Raises:
+        UsageError: The recipe does not exist.
+    """
+    if name.endswith(".toml"):
+        try:
+            return Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"Cannot read the recipe {name}: {getattr(error, 'strerror', None) or error}.") from error
+    if name in shipped_recipes():
+        text: str = (_shipped() / f"{name}.toml").read_text(encoding="utf-8")
+        return text
+    raise UsageError(
+        f"There is no recipe {name!r}. Expected {', '.join(shipped_recipes())}, or a file that ends in .toml."
+    )
+
+
+def load_settings(name: str) -> Settings:
+    """Read a recipe by name or path; see `recipe_text`.
+
+    Raises:
+        UsageError: The recipe does not exist, or has unknown keys or invalid values.
+    """
+    text = recipe_text(name)
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"The recipe {name} is not valid TOML: {error}.") from error
+    return _settings(values, name)
+
+
+def _settings(values: dict[str, Any], name: str) -> Settings:
+    _require_known(values, [field.name for field in dataclasses.fields(Settings)], f"The recipe {name}")
+    if "loss" not in values:
+        raise UsageError(f"The recipe {name} has no table [loss]. Expected one, such as ce = 0.1 and kd = 0.9.")
+    numbers = {key: _number(values[key], key, kind, name) for key, kind in _KINDS.items() if key in values}
+    if "steps" in numbers and "epochs" in numbers:
+        raise UsageError(f"The recipe {name} sets both steps and epochs. Expected one of them.")
+    return Settings(
+        loss=read_loss(values["loss"], f"[loss] of the recipe {name}"),
+        layers=_layers(values.get("layers", {}), name),
+        augmentation=_augmentation(values.get("augmentation", {}), name),
+        **numbers,
+    )
+
+
+def _augmentation(table: Any, name: str) -> Augmentation:
+    where = f"[augmentation] of the recipe {name}"
+    if not isinstance(table, dict):
+        raise UsageError(f"{where} must be a table.")
+    defaults = {field.name: field.default for field in dataclasses.fields(Augmentation)}
+    _require_known(table, list(defaults), where)
+    for key, value in table.items():
+        if isinstance(defaults[key], bool) != isinstance(value, bool) or not isinstance(value, int | float):
+            raise UsageError(f"{where}: {key} cannot be {value!r}. Its default is {defaults[key]!r}.")
+    return Augmentation(**table)
+
+
+def _layers(table: Any, name: str) -> dict[str, str]:
+    if not isinstance(table, dict) or not all(isinstance(path, str) for path in table.values()):
+        raise UsageError(f'[layers] of the recipe {name} must map layers to layers, such as layer3 = "layer4.1".')
+    return dict(table)
+
+
+def _number(value: Any, key: str, kind: type, name: str) -> Any:
+    most = 1.0 if key == "warmup_fraction" else LARGEST
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    fits = is_number and 0 <= value < most and kind(value) == value and (value > 0 or key in _MAY_BE_ZERO)
+    if not fits:
+        above = "of zero or more" if key in _MAY_BE_ZERO else "above zero"
+        raise UsageError(
+            f"The recipe {name} has {key} = {value!r}. Expected {'a whole' if kind is int else 'a'} number "
+            f"{above} and below {most:g}."
+        )
+    return kind(value)
+
+
+def _require_known(values: Mapping[str, Any], known: list[str], where: str) -> None:
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise UsageError(f"{where} has an unknown key {key!r}.{hint} Valid keys: {', '.join(known)}.")
+
+
+def _shipped() -> Any:
+    return resources.files("kdedge.config") / "recipes"

@@ -1,0 +1,75 @@
+"""Dataset index: images with their classes and splits, before any image is opened."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import Literal, TypeAlias
+
+from kdedge.data.splits import Split, hashed_halves, lowest_ranked
+from kdedge.data.unreadable_files import Skipped
+from kdedge_runtime.errors import UsageError
+from kdedge_runtime.util.files import written
+
+__all__ = ["TORCHVISION", "Collection", "Divider", "divided", "fingerprint_of", "source_name", "subset"]
+
+TORCHVISION = "torchvision:"
+"""Prefix of torchvision dataset locations."""
+
+Divider: TypeAlias = Literal["folders", "shards", "official", "hashed"]
+"""Origin of the train/val split: the user's folders or shards, the official split, or a hash of names."""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Index of a dataset: classes and splits of all images."""
+
+    source: str
+    """Location given to `kdedge.data.scan`, with absolute paths."""
+    labels: tuple[str, ...]
+    """Class names; empty for images without classes."""
+    train: Split
+    val: Split
+    test: Split | None
+    """Test images, if the user or publisher has set some aside."""
+    split: Divider
+    fingerprint: str
+    """SHA-256 over properties that identify the dataset without opening images, over all splits, hexadecimal."""
+    skipped: tuple[Skipped, ...] = ()
+    """Files that may be intended as images but are not used."""
+
+    @property
+    def name(self) -> str:
+        """Display name in reports."""
+        return source_name(self.source)
+
+
+def source_name(source: str) -> str:
+    """Return the short name of a dataset: of its folder, its shards, or the published dataset."""
+    if source.startswith(TORCHVISION):
+        return source.split(":")[1]
+    return written(PurePath(source.partition("::")[0]).name)
+
+
+def divided(collection: Collection, *, val_fraction: float, seed: int) -> Collection:
+    """Split validation images from the training split by a hash of each name; the test split is unchanged."""
+    train, val = hashed_halves(collection.train, val_fraction=val_fraction, seed=seed)
+    return replace(collection, train=train, val=val, split="hashed")
+
+
+def subset(collection: Collection, per_class: int, *, seed: int = 0) -> Collection:
+    """Keep at most `per_class` training images of each class; the other splits are unchanged.
+
+    The selection depends only on the names and the seed. A smaller selection is part of a larger one.
+
+    Raises:
+        UsageError: `per_class` is less than 1.
+    """
+    if per_class < 1:
+        raise UsageError(f"--images-per-class must be at least 1; got {per_class}.")
+    return replace(collection, train=lowest_ranked(collection.train, per_class=per_class, seed=seed))
+
+
+def fingerprint_of(entries: Iterable[str]) -> str:
+    """Compute the SHA-256 over entries, one per image, in any order."""
+    return hashlib.sha256("\n".join(sorted(entries)).encode()).hexdigest()

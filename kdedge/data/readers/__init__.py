@@ -1,0 +1,1 @@
+"""Readers of dataset layouts: class folders, torchvision datasets, WebDataset shards."""

@@ -1,0 +1,57 @@
+"""Dataset locations and their readers."""
+
+from pathlib import Path
+
+from kdedge.data.dataset_index import TORCHVISION, Collection, divided
+from kdedge.data.readers.image_folder import list_folder, require_folder
+from kdedge.data.readers.webdataset import is_shards, list_shards
+from kdedge_runtime.errors import UsageError
+
+__all__ = ["require_data", "scan"]
+
+
+def scan(data: str | Path, *, val_fraction: float = 0.2, seed: int = 0, unlabelled_ok: bool = False) -> Collection:
+    """Index a dataset without opening images.
+
+    Without a validation split, a hash of each name assigns images to the splits. Frames of one video then fall into
+    both splits, and validation becomes too optimistic: split such data manually.
+
+    Args:
+        data: Folder (see `kdedge.data.readers.image_folder` for layouts), torchvision dataset on disk
+            (`torchvision:NAME:ROOT`, see `kdedge.data.readers.torchvision_datasets`), or WebDataset shards
+            (`kdedge.data.readers.webdataset`).
+        val_fraction: Fraction of each class used for validation by the hash, in (0, 1).
+        seed: Seed of the hash.
+        unlabelled_ok: True to accept images without classes; their targets are `UNLABELLED`.
+
+    Raises:
+        DataError: The dataset does not exist, has no images, or its classes cannot train a classifier.
+        UsageError: `val_fraction` is out of range.
+        MissingDependency: torchvision needs another package to read the dataset.
+    """
+    if not 0 < val_fraction < 1:
+        raise UsageError(f"The validation fraction must be between 0 and 1, such as 0.2; got {val_fraction}.")
+    text = str(data)
+    if text.startswith(TORCHVISION):
+        from kdedge.data.readers.torchvision_datasets import (
+            list_torchvision,  # brings torchvision, which takes seconds to import
+        )
+
+        collection = list_torchvision(text)
+    elif is_shards(text):
+        collection = list_shards(text, unlabelled_ok=unlabelled_ok)
+    else:
+        collection = list_folder(Path(data), unlabelled_ok=unlabelled_ok)
+    if collection.split == "hashed":
+        return divided(collection, val_fraction=val_fraction, seed=seed)
+    return collection
+
+
+def require_data(data: str) -> None:
+    """Raise if the dataset folder does not exist; nothing is indexed.
+
+    Raises:
+        DataError: The folder does not exist.
+    """
+    if not data.startswith(TORCHVISION) and (Path(data).is_dir() or not is_shards(data)):
+        require_folder(Path(data))

@@ -1,0 +1,85 @@
+"""Splits and subsets by a hash of image names: equal on every machine, stable when files are added."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from kdedge.data.samples import Sample
+
+__all__ = ["UNLABELLED", "Split", "hashed_halves", "lowest_ranked"]
+
+UNLABELLED = -1
+"""Target of an image whose class is unknown."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images with their classes."""
+
+    samples: tuple[Sample, ...] = ()
+    targets: tuple[int, ...] = ()
+    """Class indices, or `UNLABELLED`."""
+
+    def __post_init__(self) -> None:
+        if len(self.samples) != len(self.targets):
+            raise ValueError(f"{len(self.samples)} samples but {len(self.targets)} targets")
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def pairs(self) -> Iterator[tuple[Sample, int]]:
+        """Iterate over pairs of image and class."""
+        return zip(self.samples, self.targets, strict=True)
+
+    def take(self, indices: Iterable[int]) -> "Split":
+        """Select the images at these indices, in this order."""
+        chosen = list(indices)
+        return Split(tuple(self.samples[i] for i in chosen), tuple(self.targets[i] for i in chosen))
+
+
+def hashed_halves(split: Split, *, val_fraction: float, seed: int) -> tuple[Split, Split]:
+    """Split images into training and validation by a hash of each name, both in the original order.
+
+    An image's split depends only on its name, so adding files never moves the others. The exception is a class so small
+    that one split would be empty: it receives the image closest to the threshold.
+    """
+    ranks = _ranks(split, seed)
+    train: list[int] = []
+    val: list[int] = []
+    for members in _by_target(split):
+        high = [index for index in members if ranks[index] >= val_fraction]
+        low = [index for index in members if ranks[index] < val_fraction]
+        if not low and len(high) > 1:
+            nearest = min(high, key=ranks.__getitem__)
+            high.remove(nearest)
+            low.append(nearest)
+        if not high and low:
+            nearest = max(low, key=ranks.__getitem__)
+            low.remove(nearest)
+            high.append(nearest)
+        train += high
+        val += low
+    return split.take(sorted(train)), split.take(sorted(val))
+
+
+def lowest_ranked(split: Split, *, per_class: int, seed: int) -> Split:
+    """Select at most `per_class` images of each class by a hash of their names; smaller selections are nested."""
+    ranks = _ranks(split, seed)
+    drawn = [index for members in _by_target(split) for index in sorted(members, key=ranks.__getitem__)[:per_class]]
+    return split.take(sorted(drawn))
+
+
+def _by_target(split: Split) -> Iterable[list[int]]:
+    members: dict[int, list[int]] = {}
+    for index, target in enumerate(split.targets):
+        members.setdefault(target, []).append(index)
+    return members.values()
+
+
+def _ranks(split: Split, seed: int) -> Sequence[float]:
+    return [_rank(f"{seed}/{sample.name}") for sample in split.samples]
+
+
+def _rank(name: str) -> float:
+    """Hash a name to a uniform number in [0, 1)."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48

@@ -1,0 +1,209 @@
+"""The complete pipeline on rendered scenes with exact object masks."""
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from kdedge.models.trained_model import load_trained
+from kdedge.pipelines.model_export import export_model
+from kdedge.pipelines.model_validation import Validation, validate_model
+from kdedge.training.training_run import Audience, Request, start_run
+from kdedge_export.candidates import TITLES, Role
+from kdedge_export.metrics import agreement
+from kdedge_export.torch_export import deploy
+from kdedge_runtime import Model
+from kdedge_runtime.devices import load_profile
+from kdedge_runtime.errors import KdedgeError, UsageError
+from kdedge_runtime.sinks.json_lines import JsonLines
+from kdedge_runtime.sinks.video_file import VideoFile
+from kdedge_runtime.sources.scenes import LABELS, render_scene
+from kdedge_runtime.sources.synthetic import SyntheticSource
+from kdedge_runtime.stream.runner import run
+from kdedge_runtime.util.arrays import Floats
+from kdedge_runtime.util.files import write_whole
+from kdedge_runtime.util.timing import latencies_ms
+
+__all__ = ["DemoResult", "Row", "run_demo"]
+
+SIZE_PX = 56
+TRAIN_SCENES, VAL_SCENES, UNSEEN_SCENES = 300, 40, 400
+"""Scenes per class for training, epoch selection and validation.
+
+With 3,200 validation images a one-point bound is significant even if int8 changes a few dozen predictions.
+"""
+TEACHER, TEACHER_EPOCHS = "small:resnet10w16", 10
+STUDENT, STUDENT_EPOCHS = "small:resnet10w8", 10
+CAMERA_FRAMES = 240
+_MARKER = "demo.json"
+
+Say = Callable[[str], None]
+Masks = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model in the demo's results table."""
+
+    title: str
+    megabytes: float
+    top1: float
+    """Top-1 accuracy in [0, 1]."""
+    agreement: float | None
+    """Top-1 agreement in [0, 1] with the model it was derived from, or None."""
+    map_pearson: float | None
+    """Mean map correlation over images with the model it was derived from, or None."""
+    energy_inside: float
+    """Fraction of the map's positive part inside the object mask in [0, 1], mean over images."""
+    latency_ms: float
+    """Latency per image in ms on one thread: PyTorch for modules, onnxruntime for files."""
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """Results of the demo."""
+
+    rows: tuple[Row, ...]
+    object_share: float
+    """Mean object area as a fraction of the image, which is the score of a uniform map."""
+    validation: Validation
+    camera_right: float
+    """Top-1 accuracy on the frames of the synthetic camera, in [0, 1]."""
+    camera_frames: int
+    seconds: float
+
+
+def run_demo(out: Path, audience: Audience, say: Say) -> DemoResult:
+    """Render scenes, train a teacher, distill, export, quantize, validate, and run on a synthetic camera.
+
+    Args:
+        out: Output folder; an earlier demo in it is replaced.
+        audience: Training callback.
+        say: Prints a heading.
+
+    Raises:
+        UsageError: `out` holds something other than an earlier demo.
+        KdedgeError: Training was interrupted by SIGTERM.
+    """
+    started = time.monotonic()
+    _clear(out)
+    scenes = TRAIN_SCENES + VAL_SCENES + UNSEEN_SCENES
+    say(f"1/6  Render {len(LABELS) * scenes:,} scenes of {len(LABELS)} classes")
+    data, unseen = out / "scenes", out / "unseen"
+    _render(data, TRAIN_SCENES, VAL_SCENES, seed=0)
+    masks = _render(unseen, 1, UNSEEN_SCENES, seed=1)  # a dataset needs a training split
+    say("2/6  Train a teacher")
+    plan = Request(str(data), TEACHER, size=SIZE_PX, batch_size=64)
+    teacher, student = str(out / "teacher"), str(out / "student")
+    _train(replace(plan, epochs=TEACHER_EPOCHS), Path(teacher), audience)
+    say("3/6  Distill a student with saliency-map supervision")
+    plan = replace(plan, model=STUDENT, teacher=(teacher,), epochs=STUDENT_EPOCHS)
+    _train(plan, Path(student), audience)
+    say("4/6  Export to ONNX, fp32 and int8")
+    exported = export_model(student, with_int8=True, profile=load_profile("generic"))
+    say("5/6  Validate predictions and maps")
+    validation = validate_model(student, data=str(unseen))
+    say(f"6/6  Run on a synthetic camera for {CAMERA_FRAMES} frames")
+    right = _watch(validation.model, out)
+    assert exported.int8 is not None
+    latencies = {"fp32": _file_latency(exported.fp32), "int8": _file_latency(exported.int8)}
+    latencies |= {role: _torch_latency(run) for role, run in (("teacher", teacher), ("student", student))}
+    return DemoResult(
+        rows=tuple(_row(role, validation, masks, latencies[role]) for role in validation.report.models),
+        object_share=float(np.mean([mask.mean() for mask in masks.values()])),
+        validation=validation,
+        camera_right=right,
+        camera_frames=CAMERA_FRAMES,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _train(plan: Request, out: Path, audience: Audience) -> None:
+    if start_run(plan, out, audience, "cpu").result is None:
+        raise KdedgeError("The demo was stopped by SIGTERM. Run the command again to restart it.")
+
+
+def _clear(out: Path) -> None:
+    if out.exists() and any(out.iterdir()) and not (out / _MARKER).is_file():
+        raise UsageError(f"{out} is not empty and not an earlier demo. Choose another folder: --out DIR.")
+    shutil.rmtree(out, ignore_errors=True)
+    write_whole(out / _MARKER, json.dumps({"made_by": "kdedge demo"}))
+
+
+def _render(root: Path, train: int, val: int, seed: int) -> dict[str, Masks]:
+    """Write the given number of scenes per class as a dataset, and return the validation masks by relative name."""
+    masks: dict[str, Masks] = {}
+    for side, count in (("train", train), ("val", val)):
+        for number, label in enumerate(LABELS):
+            (root / side / label).mkdir(parents=True)
+            generator = np.random.default_rng((seed, side == "val", number))
+            for index in range(count):
+                scene = render_scene(label, generator, SIZE_PX)
+                name = f"{side}/{label}/{index:04d}.png"
+                Image.fromarray(scene.image).save(root / name, compress_level=1)
+                if side == "val":
+                    masks[name] = scene.mask
+    return masks
+
+
+def _watch(model_path: Path, out: Path) -> float:
+    """Run the model on a square synthetic camera and return its accuracy."""
+    log = out / "camera.jsonl"
+    camera = SyntheticSource(height=384, width=384, frames=CAMERA_FRAMES, seed=7)
+    with (
+        camera,
+        JsonLines(str(log), threading.Event()) as lines,
+        VideoFile(out / "camera.mp4", camera.fps, live=True) as film,
+    ):
+        run(Model.load(model_path), camera, [lines, film])
+    answers = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()[:-1]]
+    return float(np.mean([answer["label"] == answer["truth"]["label"] for answer in answers]))
+
+
+def _row(role: Role, validation: Validation, masks: dict[str, Masks], latency_ms: float) -> Row:
+    report, evidence = validation.report, validation.evidence
+    facts, compared = report.models[role], report.comparisons.get(role)
+    maps = evidence.predictions[role].maps
+    assert maps is not None and facts.top1 is not None
+    inside = agreement.energy_inside(_upsampled(maps), np.stack([masks[name] for name in evidence.names]))
+    return Row(
+        title=TITLES[role],
+        megabytes=facts.bytes / 1e6,
+        top1=facts.top1,
+        agreement=None if compared is None else compared.agreement,
+        map_pearson=None if compared is None or compared.maps is None else compared.maps.pearson_mean,
+        energy_inside=float(np.nanmean(inside)),
+        latency_ms=latency_ms,
+    )
+
+
+def _upsampled(maps: Floats) -> Floats:
+    size = (SIZE_PX, SIZE_PX)
+    return np.stack([np.asarray(Image.fromarray(item).resize(size, Image.Resampling.BILINEAR)) for item in maps])
+
+
+def _file_latency(path: Path) -> float:
+    model = Model.load(path, threads=1)
+    blank = np.zeros((1, SIZE_PX, SIZE_PX, 3), dtype=np.uint8)
+    return latencies_ms(lambda: model.predict(blank))[0]
+
+
+def _torch_latency(run_folder: str) -> float:
+    trained = load_trained(run_folder)
+    module = deploy(trained.model, trained.input)
+    blank, top = torch.zeros(1, SIZE_PX, SIZE_PX, 3, dtype=torch.uint8), torch.tensor([-1])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
+            return latencies_ms(lambda: module(blank, top))[0]
+    finally:
+        torch.set_num_threads(threads)

@@ -1,1 +1,0 @@
-"""The training loop: epochs, steps, validation, checkpoints."""

@@ -1,1 +1,0 @@
-"""Who teaches, and what is said of each batch: asked anew, or remembered."""

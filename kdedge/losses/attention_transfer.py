@@ -1,0 +1,29 @@
+"""Attention transfer on spatial activation maps (Zagoruyko and Komodakis, ICLR 2017)."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdedge.losses.loss_inputs import Lesson
+from kdedge.losses.map_distance import at_common_size
+
+__all__ = ["attention_transfer"]
+
+
+def attention_transfer(lesson: Lesson) -> Tensor:
+    """Compute `sum_l mean (Q_S^l - Q_T^l)²`, where `Q` is the L2-normalized mean square over channels.
+
+    Shapes: features of each compared layer `[N, C_S, h, w]` and `[N, C_T, h', w']`; the larger is average-pooled.
+    Source: Zagoruyko and Komodakis, Paying More Attention to Attention, ICLR 2017. The paper (eq. 2) uses the L2 norm
+    of the difference, the code its mean square. This follows the code, as does the published weight of 1000.
+    Default weight: measured.
+    """
+    distances = []
+    for pair in zip(lesson.student.features, lesson.taught.features, strict=True):
+        student, teacher = at_common_size(*pair)
+        distances.append(F.mse_loss(_attention(student), _attention(teacher)))
+    return torch.stack(distances).sum()
+
+
+def _attention(features: Tensor) -> Tensor:
+    return F.normalize(features.square().mean(dim=1).flatten(1), dim=1)

@@ -1,0 +1,18 @@
+"""Cross-entropy with the ground-truth labels."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdedge.losses.loss_inputs import Lesson
+
+__all__ = ["cross_entropy"]
+
+
+def cross_entropy(lesson: Lesson) -> Tensor:
+    """Compute `-sum_c y_c log p_S(c)`, mean over the batch.
+
+    Shapes: student logits and targets `[N, K]`; the target of a mixed image is the mixture of both labels.
+    Source: negative log-likelihood of the labels; for mixed labels as in mixup (Zhang et al., ICLR 2018).
+    Default weight: 1.
+    """
+    return F.cross_entropy(lesson.student.logits, lesson.targets)

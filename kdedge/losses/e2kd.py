@@ -1,0 +1,26 @@
+"""e²KD: cosine similarity of rectified maps of the teacher's top class (Parchami-Araghi et al., ECCV 2024)."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdedge.losses.loss_inputs import Lesson
+from kdedge.losses.map_distance import at_common_size
+
+__all__ = ["rectified_map"]
+
+
+def rectified_map(lesson: Lesson) -> Tensor:
+    """Compute `1 - cos(relu M_S, relu M_T)` of the maps of the teacher's top class, mean over the batch.
+
+    A student's map without positive values has loss 1 and no gradient; `map` does not have this problem.
+
+    Shapes: maps `[N, k, h, w]` and `[N, k, h', w']`, the teacher's top class first; the larger is average-pooled.
+    Source: Parchami-Araghi et al., Good Teachers Explain (e²KD), ECCV 2024, eq. 3 with Grad-CAM. The code upsamples the
+    maps to the image size first, the equation compares them directly; this follows the paper. Their loss adds soft
+    labels of weight 1 and no cross-entropy: `kd:1,e2:5`.
+    Default weight: 5.
+    """
+    student, teacher = lesson.student.maps, lesson.taught.maps
+    assert student is not None and teacher is not None, "validated before training"
+    student, teacher = at_common_size(student[:, 0].relu(), teacher[:, 0].relu())
+    return (1 - F.cosine_similarity(student.flatten(1), teacher.flatten(1), eps=1e-8)).mean()

@@ -1,0 +1,23 @@
+"""FitNets: hints from intermediate features through a learned projection (Romero et al., ICLR 2015)."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdedge.losses.loss_inputs import Lesson
+from kdedge.losses.map_distance import at_common_size
+
+__all__ = ["hints"]
+
+
+def hints(lesson: Lesson) -> Tensor:
+    """Compute `mean (P(F_S) - F_T)²`, mean over the compared layers; `P` is a 1×1 convolution trained with the student.
+
+    Shapes: projected features of each compared layer `[N, C_T, h, w]`, the teacher's `[N, C_T, h', w']`; the larger is
+    average-pooled.
+    Source: Romero et al., FitNets: Hints for Thin Deep Nets, ICLR 2015, eq. 3. They train with the hint first and with
+    labels afterwards. Here both are trained jointly, as in later comparisons.
+    Default weight: measured; those comparisons use 100.
+    """
+    pairs = zip(lesson.projected, lesson.taught.features, strict=True)
+    return torch.stack([F.mse_loss(*at_common_size(*pair)) for pair in pairs]).mean()

@@ -1,0 +1,45 @@
+"""Inputs of the loss terms for one batch."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+__all__ = ["Answer", "Lesson"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Outputs of a model on a batch."""
+
+    logits: Tensor
+    """Logits, float32 `[N, K]`."""
+    classes: Tensor | None = None
+    """Explained classes, int64 `[N, k]`; None, like the maps, if no maps were requested."""
+    maps: Tensor | None = None
+    """Raw signed saliency maps of those classes, float32 `[N, k, h, w]`."""
+    features: tuple[Tensor, ...] = ()
+    """Features of each compared layer, float32 `[N, C, h, w]`."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Outputs of student and teacher on a batch, with the targets."""
+
+    student: Answer
+    teacher: Answer | None
+    """Teacher outputs, or None when training on labels only.
+
+    The maps are those of its most probable classes, in that order; the student's maps are for the same classes.
+    """
+    targets: Tensor
+    """Labels as class distributions, float32 `[N, K]`; mixed labels for mixed images."""
+    temperature: float
+    """Softmax temperature for student and teacher distributions."""
+    projected: tuple[Tensor, ...] = ()
+    """Student features after the learned projections, `[N, C_teacher, h, w]` each; for `hint` only."""
+
+    @property
+    def taught(self) -> Answer:
+        """Teacher outputs; terms that need them are rejected before training if there is no teacher."""
+        assert self.teacher is not None
+        return self.teacher

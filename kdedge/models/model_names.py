@@ -1,0 +1,111 @@
+"""Model names. This module does not import torch, which takes seconds, so that typos are reported immediately."""
+
+import difflib
+import re
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from kdedge.models.custom_path import is_factory
+from kdedge.models.pretrained import torchvision_tags
+from kdedge.models.resnet_layouts import RESNETS
+from kdedge.models.run_folder import BEST, is_run
+from kdedge_runtime.errors import MissingDependency, UsageError
+
+__all__ = ["canonical_name", "import_timm", "networks_of"]
+
+_REGISTERED = re.compile(r"^@register_model(?:\(.*\))?\n(?:@.*\n)*def (\w+)", re.MULTILINE)
+"""Registration of model builders in the sources of torchvision and timm."""
+
+
+def canonical_name(name: str) -> str:
+    """Return a model's name with its library; bare names are looked up in torchvision, then among the small networks.
+
+    The file of a factory is made absolute and loaded.
+
+    Raises:
+        UsageError: The model does not exist; the message suggests similar names.
+        MissingDependency: A timm name is given without timm.
+    """
+    if is_factory(name):
+        from kdedge.models.custom import factory_name  # executes the file, which needs torch
+
+        return factory_name(name)
+    if "hf-hub:" in name or "hf_hub:" in name:
+        raise UsageError(
+            f"{name} is on the Hugging Face hub, but kdedge does not download models. Download its weights, and use "
+            "timm:NAME --weights FILE (--teacher-weights FILE for a teacher)."
+        )
+    library, _, bare = name.rpartition(":")
+    libraries: dict[str, Callable[[str], list[str]]] = {
+        "torchvision": _torchvision_names,
+        "small": lambda _: list(RESNETS),
+        "timm": _timm_names,
+    }
+    searched = [library] if library else ["torchvision", "small"]
+    if searched[0] not in libraries:
+        raise UsageError(
+            f"Unknown model library {library!r} in {name!r}. Expected torchvision:, timm: or small: and a name, "
+            "or FILE.py:FUNCTION."
+        )
+    for candidate in searched:
+        if bare in libraries[candidate](bare):
+            return f"{candidate}:{bare}"
+    if is_run(Path(name)):
+        raise UsageError(
+            f"{name} is a run folder, but a model name is expected, such as that run's. "
+            f"To start from its weights: --weights {Path(name) / BEST}."
+        )
+    elsewhere = [f"timm:{bare}"] if not library and bare in networks_of("timm") else []
+    near = elsewhere or [
+        f"{candidate}:{match}"
+        for candidate in searched
+        for match in difflib.get_close_matches(bare, libraries[candidate](bare), n=3)
+    ]
+    hint = f"Did you mean {', '.join(near)}?" if near else "Try resnet18, mobilenet_v3_small or resnet10w16."
+    raise UsageError(f"There is no model {name!r}. {hint}")
+
+
+def networks_of(library: str) -> tuple[str, ...]:
+    """Return the model names of `torchvision` or `timm`, read from its source; empty if it is not installed."""
+    found = find_spec(library)
+    return () if found is None or found.origin is None else _registered(Path(found.origin).parent / "models")
+
+
+def import_timm() -> Any:
+    """Import timm.
+
+    Raises:
+        MissingDependency: timm is not installed.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise MissingDependency(
+            "Models named timm:… require the timm package, which is not installed. Install it: pip install timm"
+        ) from error
+    return timm
+
+
+@cache
+def _registered(folder: Path) -> tuple[str, ...]:
+    texts = (file.read_text(encoding="utf-8") for file in folder.glob("*.py"))
+    return tuple(sorted(name for text in texts for name in _REGISTERED.findall(text)))
+
+
+def _torchvision_names(asked: str) -> list[str]:
+    """Return model names, with the tags of published weights if a tag is given: `resnet50.IMAGENET1K_V1`."""
+    networks = networks_of("torchvision")
+    network, dot, _ = asked.partition(".")
+    tagged = [f"{network}.{tag}" for tag in torchvision_tags(network)] if dot and network in networks else []
+    return [*networks, *tagged]
+
+
+def _timm_names(asked: str) -> list[str]:
+    """Return model names, with the tags of published weights if a tag is given: `resnet18.a1_in1k`."""
+    if "." in asked or not (networks := networks_of("timm")):
+        timm = import_timm()
+        return [*timm.list_models(), *timm.list_models(include_tags=True)]
+    return list(networks)

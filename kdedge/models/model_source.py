@@ -1,0 +1,72 @@
+"""Models named by the user: a run folder, or a model name with a weights file.
+
+This module does not import torch, which takes seconds, so that errors are reported immediately.
+"""
+
+from pathlib import Path
+
+from kdedge.models.custom_path import factory_parts, is_factory
+from kdedge.models.model_names import canonical_name
+from kdedge.models.run_folder import is_run, read_run, weights_file
+from kdedge_runtime.errors import UsageError
+
+__all__ = ["network_name", "require_model", "require_own_weights", "require_weights"]
+
+
+def require_model(source: str, weights: Path | None = None) -> None:
+    """Raise unless the model exists.
+
+    Args:
+        source: Run folder, model name such as `torchvision:resnet18`, or factory such as `nets.py:make_model`.
+        weights: Weights file of a named model.
+
+    Raises:
+        UsageError: The run, model or file does not exist.
+        MissingDependency: A timm name is given without timm.
+    """
+    if is_run(Path(source)):
+        require_own_weights(source, weights)
+        read_run(Path(source))
+        weights_file(Path(source))
+        return
+    if is_factory(source):
+        factory_parts(source)  # the contents are checked when the file is loaded
+    else:
+        network_name(source)
+    if weights is not None:
+        require_weights(weights)
+
+
+def network_name(source: str) -> str:
+    """Return the canonical name of a model, with a specific error for a path that is not a run.
+
+    Raises:
+        UsageError: The model does not exist.
+        MissingDependency: A timm name is given without timm.
+    """
+    folder = Path(source)
+    named = is_factory(source) or source.startswith("timm:")  # its slashes are not those of a path
+    if not named and (folder.exists() or len(folder.parts) > 1 or source.endswith("/")):
+        found = "is not a run folder" if folder.exists() else "does not exist"
+        raise UsageError(f"{source} {found}. Expected a run folder of kdedge train or distill, or a model name.")
+    return canonical_name(source)
+
+
+def require_own_weights(run: str, weights: Path | None) -> None:
+    """Raise if weights are given for a run.
+
+    Raises:
+        UsageError: Weights are given.
+    """
+    if weights is not None:
+        raise UsageError(f"{run} is a run folder with its own weights. Remove the weights {weights}.")
+
+
+def require_weights(path: Path) -> None:
+    """Raise unless the weights file exists.
+
+    Raises:
+        UsageError: The file does not exist.
+    """
+    if not path.is_file():
+        raise UsageError(f"There is no weights file {path}. Expected a .safetensors or .pth file.")

@@ -1,0 +1,65 @@
+"""Loading of teachers: a run folder, a named model with weights, or an `.onnx` file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdedge.models.run_folder import is_run
+from kdedge.models.trained_model import TrainedModel, load_trained
+from kdedge_runtime.metadata import ImageInput
+
+if TYPE_CHECKING:
+    from kdedge.models.onnx_model import OnnxTeacher
+
+__all__ = ["LoadedTeacher", "load_teacher"]
+
+
+@dataclass(frozen=True)
+class LoadedTeacher:
+    """Loaded teacher with its record."""
+
+    name: str
+    model: "TrainedModel | OnnxTeacher"
+    record: dict[str, str | None]
+    """`source` and `weights` to reload it from any folder, with hashes to verify it.
+
+    The hashes are `weights_sha256`, and `code_sha256` for a factory.
+    """
+    labels: tuple[str, ...] | None
+    """Class names, or None if they are not known for certain."""
+    classes: int
+
+    @property
+    def input(self) -> ImageInput:
+        """Input of the teacher."""
+        return self.model.input
+
+
+def load_teacher(source: str, weights: str | None) -> LoadedTeacher:
+    """Load a teacher.
+
+    Args:
+        source: Run folder, `.onnx` file of any framework, or model name.
+        weights: Weights file of a named model.
+
+    Raises:
+        UsageError: The run or model does not exist, or the weights do not fit.
+        ModelFileError: The file is missing, damaged, or not an image classifier.
+    """
+    path = Path(source)
+    if path.suffix == ".onnx":
+        from kdedge.models.onnx_model import OnnxTeacher  # training does not need onnxruntime otherwise
+
+        file = OnnxTeacher.load(path)
+        record = {"source": str(path.resolve()), "weights": None, "weights_sha256": file.sha256}
+        return LoadedTeacher(path.name, file, record, file.labels, file.classes)
+    trained = load_trained(source, weights=None if weights is None else Path(weights))
+    record = {
+        "source": str(path.resolve()) if is_run(path) else trained.spec.name,
+        "weights": None if weights is None else str(Path(weights).resolve()),
+        "weights_sha256": trained.origin["weights_sha256"],
+    }
+    if trained.spec.code_sha256 is not None:
+        record["code_sha256"] = trained.spec.code_sha256
+    known = trained.labels if is_run(path) else None
+    return LoadedTeacher(trained.spec.name, trained, record, known, len(trained.labels))

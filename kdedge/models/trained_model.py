@@ -1,0 +1,87 @@
+"""Models with their weights, from run folders or by name."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from kdedge.models.digest import sha256_of
+from kdedge.models.model_registry import build, head_tensors, own_classes, pretrained_input, pretrained_labels, specify
+from kdedge.models.model_source import network_name, require_own_weights
+from kdedge.models.model_spec import ModelSpec
+from kdedge.models.pretrained import assumed_input, published_name
+from kdedge.models.run_folder import is_run, read_run, weights_file
+from kdedge.models.weight_files import load_state, read_state
+from kdedge_runtime.metadata import ImageInput
+
+__all__ = ["TrainedModel", "load_trained"]
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """Classifier with weights, ready for teaching, export or validation."""
+
+    model: nn.Module
+    spec: ModelSpec
+    input: ImageInput
+    labels: tuple[str, ...]
+    origin: dict[str, Any]
+    """Origin for the lineage of model files: `source`, `weights`, `weights_sha256`.
+
+    A factory adds `code_sha256`.
+    """
+    assumed_input: str | None = None
+    """Assumption about preprocessing, if the weights do not specify it, with advice on changing it; None otherwise."""
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters, without buffers."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+
+def load_trained(source: str, *, weights: Path | None = None, which: Literal["best", "last"] = "best") -> TrainedModel:
+    """Load a run folder, or a named model with weights from a file.
+
+    Args:
+        source: Run folder, model name such as `torchvision:resnet18` or `timm:tf_efficientnet_lite0.in1k`, or factory
+            such as `nets.py:make_model`.
+        weights: `.safetensors` or `.pth` file for a named model; without one its weights are random.
+        which: Epoch of a run.
+
+    Raises:
+        UsageError: The run or model does not exist, or the weights do not fit.
+    """
+    folder = Path(source)
+    if is_run(folder):
+        require_own_weights(source, weights)
+        record, file = read_run(folder), weights_file(folder, which)
+        model = build(record.model, record.input.height)
+        load_state(model, read_state(file), str(file))
+        return TrainedModel(model, record.model, record.input, record.labels, _origin(source, file))
+    name = published_name(network_name(source), weights)
+    spec_input = pretrained_input(name)
+    state = read_state(weights) if weights is not None else {}
+    classes = _classes(name, spec_input, state)
+    spec = specify(name, classes, fresh_stem=False)
+    model = build(spec, spec_input.height)
+    if weights is not None:
+        load_state(model, state, str(weights))
+    origin = _origin(name, weights)
+    if spec.code_sha256 is not None:  # the name as given by the user: model files are moved between machines
+        origin |= {"source": source, "code_sha256": spec.code_sha256}
+    assumed = None if weights is None else assumed_input(name)
+    return TrainedModel(model, spec, spec_input, pretrained_labels(name, classes), origin, assumed)
+
+
+def _classes(name: str, spec: ImageInput, state: Mapping[str, Tensor]) -> int:
+    """Return the number of classes that a model's weights were trained for."""
+    rows = [state[tensor].shape[0] for tensor in head_tensors(name, spec.height) if tensor in state]
+    return rows[0] if rows else own_classes(name, spec)
+
+
+def _origin(source: str, weights: Path | None) -> dict[str, Any]:
+    if weights is None:
+        return {"source": source, "weights": None, "weights_sha256": None}
+    return {"source": source, "weights": str(weights), "weights_sha256": sha256_of(weights)}

@@ -1,0 +1,1 @@
+"""Implementation of the commands: training, export, validation, comparison and the demo."""

@@ -1,0 +1,125 @@
+"""Bundles: the model files for a device with a manifest, checksums and an optional signature."""
+
+import hashlib
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdedge_runtime import Model
+from kdedge_runtime.bundle import MANIFEST, MODELS, SIGNATURE, SUMS, Manifest, format_sums
+from kdedge_runtime.devices import load_profile
+from kdedge_runtime.errors import MissingDependency, UsageError
+from kdedge_runtime.util.files import staged, write_whole
+
+__all__ = ["Packed", "write_bundle"]
+
+_EARLIEST = (1980, 1, 1, 0, 0, 0)
+"""Timestamp of every file in the archive, so that bundling is reproducible."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Bundle written to disk."""
+
+    path: Path
+    models: tuple[str, ...]
+    public_key: str | None
+    """Public key of the signature, hexadecimal; None for an unsigned bundle."""
+    replaced: bool
+    """True if an earlier bundle was replaced."""
+
+
+def write_bundle(
+    source: Path,
+    target: Path | None = None,
+    private_key: Path | None = None,
+    *,
+    version: int = 1,
+    device: str | None = None,
+) -> Packed:
+    """Bundle `model.onnx` and `model.int8.onnx` of a folder, or one model file.
+
+    Args:
+        source: Run folder or other folder with exported files, or a model file.
+        target: Output .zip file, which may only replace an earlier bundle, or a new folder. None writes `bundle.zip`
+            next to the models.
+        private_key: PEM file of an Ed25519 key to sign with.
+        version: Version number, at least 1. A device that requires signatures rejects a lower version than it has run.
+        device: Device profile of the target device; None for any device.
+
+    Raises:
+        UsageError: The device, model or key does not exist, or the target is not free.
+        ModelFileError: A model cannot be run.
+        MissingDependency: A key is given, but the package for signing is not installed.
+    """
+    if device is not None:
+        load_profile(device)
+    models = _models(source)
+    folder = source if source.is_dir() else source.parent
+    target = folder / "bundle.zip" if target is None else target
+    replaces = _require_free(target)
+    contents = {name: path.read_bytes() for name, path in models.items()}
+    contents[MANIFEST] = Manifest(version, device).to_json()
+    sums = format_sums({name: hashlib.sha256(content).hexdigest() for name, content in contents.items()})
+    contents[SUMS] = sums
+    public_key = None
+    if private_key is not None:
+        contents[SIGNATURE], public_key = _signed(sums, private_key)
+    if target.suffix.lower() == ".zip":
+        with staged(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+            for name, content in contents.items():
+                archive.writestr(zipfile.ZipInfo(name, _EARLIEST), content)
+    else:
+        for name, content in contents.items():
+            write_whole(target / name, content)
+    return Packed(target, tuple(models), public_key, replaces)
+
+
+def _require_free(target: Path) -> bool:
+    """Return whether a bundle will be replaced; raise if the target holds anything else."""
+    if target.suffix.lower() == ".zip":
+        if not target.exists():
+            return False
+        if zipfile.is_zipfile(target):
+            with zipfile.ZipFile(target) as archive:
+                if SUMS in archive.namelist():
+                    return True
+        raise UsageError(f"{target} already exists and is not a bundle. Choose another file: -o FILE.zip.")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UsageError(f"{target} already exists. Choose a .zip file or a new folder: -o FILE.")
+    return False
+
+
+def _models(source: Path) -> dict[str, Path]:
+    if source.is_file():
+        model = Model.load(source, threads=1)
+        return {MODELS[model.metadata.quantization is not None]: source}
+    found = {name: source / name for name in MODELS if (source / name).is_file()}
+    if not found:
+        raise UsageError(f"{source} has no {MODELS[0]}. Export it first: `kdedge export {source} --quantize`.")
+    labels = {Model.load(path, threads=1).metadata.labels for path in found.values()}
+    if len(labels) > 1:
+        raise UsageError(f"The models in {source} have different classes. Export them again: `kdedge export {source}`.")
+    return found
+
+
+def _signed(message: bytes, private_key: Path) -> tuple[bytes, str]:
+    try:
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    except ImportError as error:
+        raise MissingDependency(
+            "Signing requires the package cryptography. Install it: `pip install cryptography`."
+        ) from error
+    if not private_key.is_file():
+        raise UsageError(
+            f"The key file {private_key} does not exist. Create one with `openssl genpkey -algorithm ed25519 -out "
+            f"{private_key}`, and do not copy it to devices."
+        )
+    try:
+        key = serialization.load_pem_private_key(private_key.read_bytes(), password=None)
+    except (ValueError, TypeError) as error:  # TypeError: a password is required
+        raise UsageError(f"{private_key} is not an unencrypted private key in PEM format ({error}).") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise UsageError(f"{private_key} is not an Ed25519 key. Create one with `openssl genpkey -algorithm ed25519`.")
+    return key.sign(message), key.public_key().public_bytes_raw().hex()

@@ -1,0 +1,103 @@
+"""Images for int8 calibration, and held-out images to measure the quantization loss."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from kdedge.data import Sample, decode, scan
+from kdedge.models.run_folder import is_run, read_run
+from kdedge.pipelines.origins import as_model_classes, pictures_of
+from kdedge_runtime.errors import DataError, UsageError
+from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.util.arrays import Integers, Pixels, evenly_spaced
+
+__all__ = ["CalibrationPictures", "calibration_pictures"]
+
+CALIBRATION_IMAGES = 256
+"""Maximum number of calibration images; more images hardly change the activation ranges."""
+HELD_OUT_IMAGES = 512
+"""Maximum number of held-out images, at most a third of the sample.
+
+They come from the training split, but are not used for calibration. Choices during quantization are measured on them,
+so the validation split stays untouched.
+"""
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class CalibrationPictures:
+    """Training images at the model's input size."""
+
+    calibration: Pixels
+    """Calibration images, uint8 RGB `[N, H, W, 3]`."""
+    held_out: Pixels
+    """Held-out images, uint8 RGB `[M, H, W, 3]`."""
+    held_out_samples: tuple[Sample, ...]
+    """Files of the held-out images."""
+    targets: Integers | None
+    """Ground-truth class indices of the held-out images in the model's order, or None if unknown."""
+    problems: str | None
+    """Description of unreadable files, or None."""
+
+
+class TakesPictures(Protocol):
+    """Protocol of a model or file metadata with an image input."""
+
+    @property
+    def input(self) -> ImageInput:
+        """Input size, resizing rule and normalization."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names in the order of the logits."""
+
+
+def calibration_pictures(
+    source: str, trained: TakesPictures, data: str | None, progress: Progress
+) -> CalibrationPictures:
+    """Select evenly spaced training images; validation images are never used.
+
+    Args:
+        source: Run folder, model name, or model file.
+        trained: The model or its metadata.
+        data: Dataset location; None takes the run's training split.
+        progress: Called while images are read.
+
+    Raises:
+        UsageError: No dataset is given or recorded.
+    """
+    if data is None and not is_run(Path(source)):
+        raise UsageError(
+            "Quantization needs images to calibrate on, and a model without a run has none recorded. Give "
+            "a folder of images similar to those seen in use: --data DIR."
+        )
+    collection = scan(data or pictures_of(read_run(Path(source)), source), unlabelled_ok=True)
+    split = collection.train
+    held_out = min(HELD_OUT_IMAGES, len(split) // 3)
+    chosen = split.take(evenly_spaced(len(split), CALIBRATION_IMAGES + held_out).tolist())
+    count = len(chosen)
+    decoded = decode(chosen, trained.input, progress=lambda done, total: progress("reading images", done, total))
+    aside = np.diff(np.arange(len(decoded) + 1) * held_out // count) > 0  # also evenly spaced
+    if not aside.any():  # with one or two images, measure on the calibration images
+        aside = np.ones(len(decoded), dtype=bool)
+    calibration = decoded.images[~aside] if not aside.all() else decoded.images
+    targets = _known_classes(decoded.targets, collection.labels, trained.labels, collection.source)
+    problems = str(decoded.problems) if decoded.problems else None
+    return CalibrationPictures(
+        calibration,
+        decoded.images[aside],
+        tuple(decoded.samples[index] for index in np.flatnonzero(aside)),
+        None if targets is None else targets[aside],
+        problems,
+    )
+
+
+def _known_classes(targets: Integers, labels: tuple[str, ...], known: tuple[str, ...], source: str) -> Integers | None:
+    """Map targets to the model's classes; None if the images have no class folders or the classes do not match."""
+    try:
+        return as_model_classes(targets, labels, known, source) if labels else None
+    except DataError:
+        return None

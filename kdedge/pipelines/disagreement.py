@@ -1,0 +1,78 @@
+"""Disagreement between models: pure functions on predictions and maps."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdedge_export.metrics import agreement
+from kdedge_export.metrics.resampling import area_mean
+from kdedge_runtime.util.arrays import Floats, Integers
+
+__all__ = ["class_accuracy", "disagreement", "most_telling"]
+
+Scores = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+
+def class_accuracy(right: Flags, targets: Integers, classes: int) -> Scores:
+    """Compute the accuracy per class, `[classes]` in [0, 1]; NaN for a class without images.
+
+    Args:
+        right: bool `[N]`, True for correct predictions.
+        targets: int64 `[N]`, ground-truth class of each image.
+        classes: Number of classes.
+    """
+    images = np.bincount(targets, minlength=classes)
+    hits = np.bincount(targets[right], minlength=classes)
+    return np.asarray(np.divide(hits, images, out=np.full(classes, np.nan), where=images > 0))
+
+
+def disagreement(answers: Sequence[Integers], maps: Sequence[Floats]) -> Scores:
+    """Compute the disagreement of models on each image, `[N]` in [0, 2].
+
+    It is the fraction of model pairs with different predictions, plus the mean of `(1 - r) / 2` over pairs of maps (see
+    `metrics.map_pearson`; r is 0 for a constant map).
+
+    Args:
+        answers: int64 `[N]` predictions of each of two or more models.
+        maps: Raw signed maps `[N, h, w]` of models that have them, all for the same class of an image. They are
+            compared at their smallest size.
+    """
+    stack = np.stack(answers)
+    count = len(stack)
+    equal = (stack[:, None] == stack[None]).sum(axis=(0, 1)) - count
+    differing = 1 - equal / (count * (count - 1))
+    return np.asarray(differing + (1 - _mean_correlation(maps)) / 2 if len(maps) > 1 else differing)
+
+
+def most_telling(scores: Scores, targets: Integers, count: int) -> list[int]:
+    """Return the indices of at most `count` images with the highest scores, spread evenly over the classes."""
+    classes = len(np.unique(targets))
+    each = -(-count // classes)
+    taken: dict[int, int] = {}
+    chosen: list[int] = []
+    for number in np.argsort(-scores, kind="stable"):
+        target = int(targets[number])
+        if taken.get(target, 0) < each and len(chosen) < count:
+            taken[target] = taken.get(target, 0) + 1
+            chosen.append(int(number))
+    return chosen
+
+
+def _mean_correlation(maps: Sequence[Floats]) -> Scores:
+    """Compute the mean of r over all pairs of maps of each image, `[N]`."""
+    height, width = (min(stack.shape[axis] for stack in maps) for axis in (1, 2))
+    images, count = len(maps[0]), len(maps)
+    total, lengths = np.zeros((images, height * width)), np.zeros(images)
+    for own in maps:
+        stack = own if own.shape[1:] == (height, width) else area_mean(own, height, width)
+        cells = np.nan_to_num(stack.reshape(len(stack), -1).astype(np.float64), posinf=0.0, neginf=0.0)
+        cells -= cells.mean(axis=1, keepdims=True)
+        norm = np.linalg.norm(cells, axis=1, keepdims=True)
+        flat = agreement.is_constant(stack)[:, None] | (norm == 0)
+        unit = np.divide(cells, norm, out=np.zeros_like(cells), where=~flat)
+        total += unit
+        lengths += (unit * unit).sum(axis=1)
+    # The squared length of a sum of unit vectors is their number plus twice the sum of all pairwise products.
+    return np.asarray(((total * total).sum(axis=1) - lengths) / (count * (count - 1)))

@@ -1,0 +1,159 @@
+"""Files under validation and the PyTorch model they were exported from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdedge.models.code_trust import allow_typed
+from kdedge.models.custom import code_sha256
+from kdedge.models.custom_path import is_factory
+from kdedge.models.run_folder import RunRecord, is_run, read_run
+from kdedge.models.trained_model import TrainedModel, load_trained
+from kdedge.pipelines.model_files import fp32_file
+from kdedge_runtime import Model
+from kdedge_runtime.errors import UsageError
+from kdedge_runtime.metadata import ImageInput
+
+__all__ = ["ExportedFiles", "open_files"]
+
+
+@dataclass(frozen=True)
+class ExportedFiles:
+    """Exported files of one model, with the model itself."""
+
+    fp32: Model
+    int8: Model | None
+    student: TrainedModel | None
+    """PyTorch model with the exported weights; None for a file of another framework."""
+    run: Path | None
+    """Run folder that holds the files; None for a named model."""
+    record: RunRecord | None
+    """Record of that run, or None."""
+
+    @property
+    def input(self) -> ImageInput:
+        """Input the student was trained with, or the fp32 file's input without a student."""
+        return self.fp32.metadata.input if self.student is None else self.student.input
+
+
+def open_files(source: str, weights: Path | None = None, model: str | None = None) -> ExportedFiles:
+    """Open the exported files of a run, or a model file with the int8 file next to it.
+
+    Args:
+        source: Run folder with exported files, a file in one, or an `.onnx` file of a named model or another framework.
+        weights: Weights that the file of a named model was exported from. None searches by name, next to the file and
+            in the current folder.
+        model: Function that builds the model, for a file exported from a Python file. The name in the model file is
+            never loaded.
+
+    Raises:
+        UsageError: No file with a map exists, the two files differ, or the weights are missing or different.
+    """
+    fp32_path = fp32_file(source)
+    fp32 = Model.load(fp32_path)
+    if fp32.metadata.quantization is not None:
+        raise UsageError(f"{fp32_path} is quantized. Give the fp32 file; the int8 file next to it is validated too.")
+    int8_path = fp32_path.with_suffix(".int8.onnx")
+    int8 = Model.load(int8_path, exact_int8=True) if int8_path.is_file() else None
+    lineage = fp32.metadata.lineage
+    run = fp32_path.parent if "model" in lineage and is_run(fp32_path.parent) else None
+    student = _same_weights(run, fp32_path, lineage, weights, model)
+    spec = fp32.metadata.input if student is None else student.input
+    if int8 is not None and int8.metadata.lineage != lineage:
+        raise UsageError(f"{int8_path} was exported from another model than {fp32_path}. Export both again.")
+    if int8 is not None and not int8.metadata.outputs.explains_like(fp32.metadata.outputs):
+        raise UsageError(
+            f"{int8_path} was exported with another --method or --target-layer than {fp32_path}. Export both again."
+        )
+    if not fp32.has_map:
+        raise UsageError(f"{fp32_path} was exported with --method none and has no map to validate.")
+    _require_one_size((spec.height, spec.width), fp32, int8)
+    return ExportedFiles(fp32, int8, student, run, None if run is None else read_run(run))
+
+
+def _same_weights(
+    run: Path | None, path: Path, lineage: dict[str, Any], weights: Path | None, model: str | None
+) -> TrainedModel | None:
+    """Load the PyTorch model that a file was exported from; None for a file of another framework."""
+    if "file" in lineage:
+        for option, value in (("--weights", weights), ("--model", model)):
+            if value is not None:
+                made_of = lineage["file"]["name"]
+                raise UsageError(f"{path} was made from {made_of}, not from a PyTorch model. Remove {option} {value}.")
+        return None
+    origin = lineage.get("student", {})
+    if origin.get("weights") is None:
+        raise UsageError(
+            f"{path} was exported with random weights, which cannot be reproduced for comparison. "
+            "Export it with --weights FILE, or from a run."
+        )
+    if weights is not None and "model" in lineage:
+        raise UsageError(f"{path} was exported from a run, which has its own weights. Remove --weights {weights}.")
+    if run is not None:
+        trained = load_trained(str(run))
+    elif "model" in lineage:
+        raise UsageError(
+            f"{path} was exported from the run {origin['source']}, but is not in its folder. Validate the run itself: "
+            f"kdedge validate {origin['source']}"
+        )
+    else:
+        name = _network(path, origin, model)
+        trained = load_trained(name, weights=_weights_file(path, origin["weights"], weights))
+    if trained.origin["weights_sha256"] != origin["weights_sha256"]:
+        or_named = "" if run is not None else ", or give the original weights: --weights FILE"
+        raise UsageError(
+            f"{path} was exported from other weights than those in {trained.origin['weights']}. Export it "
+            f"again{or_named}."
+        )
+    return trained
+
+
+def _network(path: Path, origin: dict[str, Any], model: str | None) -> str:
+    """Return the model name of a file; for a model from a Python file, the name given on the command line.
+
+    Raises:
+        UsageError: The name is missing, is not needed, or refers to a different Python file.
+    """
+    recorded = str(origin["source"])
+    if not is_factory(recorded):
+        if model is not None:
+            raise UsageError(
+                f"{path} was exported from {recorded}, which needs no Python file. Remove --model {model}."
+            )
+        return recorded
+    if model is None:
+        raise UsageError(
+            f"{path} was exported from {recorded}. Code named by a model file is never executed: give the function "
+            "explicitly with --model FILE.py:FUNCTION."
+        )
+    found = code_sha256(model)
+    if found != origin.get("code_sha256"):
+        raise UsageError(
+            f"{path} was exported from a different {recorded} than {model}: its SHA-256 is {found[:12]}…, expected "
+            f"{str(origin.get('code_sha256'))[:12]}…."
+        )
+    allow_typed(model)
+    return model
+
+
+def _weights_file(path: Path, name: str, weights: Path | None) -> Path:
+    """Return the weights a model file was exported from: the given file, or one with the recorded name nearby."""
+    if weights is not None:
+        return weights
+    nearby = [file for file in (path.parent / name, Path(name)) if file.is_file()]
+    if not nearby:
+        raise UsageError(
+            f"{path} was exported from the weights {name}, which are neither next to it nor in the current folder. "
+            "Give their location: --weights FILE."
+        )
+    return nearby[0]
+
+
+def _require_one_size(size: tuple[int, int], *files: Model | None) -> None:
+    for file in files:
+        if file is not None and (file.metadata.input.height, file.metadata.input.width) != size:
+            spec = file.metadata.input
+            raise UsageError(
+                f"{file.path} takes {spec.width} × {spec.height} px, but its model takes "
+                f"{size[1]} × {size[0]}. Export it again."
+            )

@@ -1,0 +1,265 @@
+"""Export a run or a named model to model files."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kdedge.data.dataset_index import source_name
+from kdedge.models.code_trust import allow_typed
+from kdedge.models.run_folder import is_run, read_run
+from kdedge.models.trained_model import TrainedModel, load_trained
+from kdedge.pipelines.calibration_images import calibration_pictures
+from kdedge.pipelines.qat import fine_tune
+from kdedge.pipelines.temperature_fit import Fit, fit_run
+from kdedge_export.onnx_graph.model_file import save_model
+from kdedge_export.quantization import Goal, Quantized, Recipe, Tradeoff, TradeoffPoint, quantize
+from kdedge_export.quantization.calibration_ranges import Range
+from kdedge_export.quantization.qat_scales import rounded_by
+from kdedge_export.torch_export import ExportedGraph, export_graph
+from kdedge_export.verified_export import export, exportable
+from kdedge_runtime import Metadata, Model
+from kdedge_runtime.devices import DeviceProfile
+from kdedge_runtime.errors import KdedgeError, UsageError
+
+__all__ = ["ExportResult", "Progress", "export_model"]
+
+_SHARED = ("labels", "input", "lineage", "temperature")
+"""Metadata fields, besides the outputs, that an fp32 file shares with its int8 file."""
+Progress = Callable[[str, int, int], None]
+"""Callback with (step name, done, total)."""
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """Written files with the results of their checks."""
+
+    fp32: Path
+    metadata: Metadata
+    logits_error: float
+    """Maximum error of the logits against PyTorch over two inputs, relative to their range."""
+    map_error: float | None
+    assumed_input: str | None = None
+    """Assumption about preprocessing, if the weights do not specify it; None otherwise."""
+    fit: Fit | None = None
+    """Temperature scaling; None for a model without a run."""
+    int8: Path | None = None
+    """int8 file; None if it was not requested or the goal was missed."""
+    removed: Path | None = None
+    """Removed int8 file of an earlier export, if it belonged to another model or the goal was missed."""
+    int8_note: dict[str, Any] | None = None
+    """Quantization note in the metadata of the int8 file."""
+    tradeoff: Tradeoff | None = None
+    """Candidates evaluated for the quantization goal."""
+    qat_needless: bool = False
+    """True if QAT was requested but skipped, since the goal was met without it."""
+    problems: str | None = None
+    """Description of unreadable calibration images, or None."""
+
+    def __fspath__(self) -> str:
+        """Return the path of the fp32 file, so that `validate` and `explain` accept the result."""
+        return str(self.fp32)
+
+
+def export_model(
+    source: str,
+    *,
+    weights: Path | None = None,
+    output: Path | None = None,
+    method: str | None = None,
+    target_layer: str | None = None,
+    with_int8: bool = False,
+    goal: Goal | None = None,
+    with_qat: bool = False,
+    data: str | None = None,
+    profile: DeviceProfile,
+    progress: Progress = lambda *_: None,
+) -> ExportResult:
+    """Write the fp32 model file and optionally its int8 file (`model.onnx`, `model.int8.onnx`).
+
+    The int8 file of an earlier export is removed if it belongs to another model than the new fp32 file, or if the new
+    one misses the goal. Otherwise a file that was never checked against the goal would stay next to the model.
+
+    Args:
+        source: Run folder or model name.
+        weights: Trained weights of a model given by name.
+        output: The fp32 file; None writes into the run folder, or names the file after the model.
+        method: Saliency method, one of `kdedge_export.saliency.METHODS`, or `none`; None takes the default of the head.
+        target_layer: Module path of the target layer; None finds it automatically.
+        with_int8: True to quantize.
+        goal: Quantization goal; None accepts plain int8.
+        with_qat: True to fine-tune the student of a run with QAT if quantization misses the goal (or there is none).
+            The result is used if it keeps more.
+        data: Images to calibrate on; None takes the run's training split.
+        profile: Device profile of the int8 file.
+        progress: Called during long steps.
+
+    Raises:
+        HeadNotSupported: The model does not support this method.
+        GraphNotSupported: PyTorch cannot export the model as a graph.
+        UsageError: Calibration images are missing, the source is unusable, or a run folder is required.
+        KdedgeError: The exported graph does not match PyTorch, or the match is hidden by rounding.
+    """
+    if with_qat and not is_run(Path(source)):
+        raise UsageError(
+            f"--qat fine-tunes the student of a run, but {source} is not a run folder. Give a run folder, "
+            "or remove --qat."
+        )
+    allow_typed(source)
+    trained = load_trained(source, weights=weights)
+    output = output or _default_output(source, trained, explained=method != "none")
+    if with_int8:
+        pictures = calibration_pictures(source, trained, data, progress)
+    progress("exporting", 0, 1)
+    fit: Fit | None = None
+
+    def with_temperature(model: Model, metadata: Metadata) -> Metadata:
+        nonlocal fit
+        fit = fit_run(source, model)
+        if fit is None or not fit.images:
+            return metadata
+        return replace(
+            metadata, temperature=fit.temperature, metrics=metadata.metrics | {"temperature_images": fit.images}
+        )
+
+    exported = export(
+        trained.model,
+        trained.input,
+        trained.labels,
+        output,
+        method=method,
+        target_layer=target_layer,
+        lineage=_lineage(source, trained),
+        metrics=_run_metrics(source),
+        complete=with_temperature,
+    )
+    metadata, graph = exported.metadata, exported.graph
+    progress("exporting", 1, 1)
+    int8_path = output.with_suffix(".int8.onnx")
+    removed = _removed(int8_path) if _is_of_another_model(int8_path, metadata) else None
+    result = ExportResult(
+        output,
+        metadata,
+        exported.logits_error,
+        exported.map_error,
+        assumed_input=trained.assumed_input,
+        fit=fit,
+        removed=removed,
+    )
+    if not with_int8:
+        return result
+    recipe = Recipe(profile.quantization.reduce_range, profile.quantization.activations)
+
+    def quantized_from(source_graph: ExportedGraph, trained_in: Mapping[str, Range] | None = None) -> Quantized:
+        return quantize(
+            source_graph,
+            pictures.calibration,
+            pictures.held_out,
+            recipe,
+            targets=pictures.targets,
+            goal=goal,
+            reference=graph.model,
+            trained_in=trained_in,
+            progress=progress,
+        )
+
+    quantized = quantized_from(graph)
+    qat_needless = with_qat and goal not in (None, Goal()) and quantized.tradeoff.met
+    if with_qat and not qat_needless:
+        tuned, training = fine_tune(
+            Path(source),
+            rounded_by(quantized, graph, recipe, pictures.calibration[:1]),
+            aside=pictures.held_out_samples,
+            progress=progress,
+        )
+        trained_on = quantized_from(
+            export_graph(exportable(tuned.model, tuned.input, method, target_layer)), quantized.ranges
+        )
+        quantized = _better(quantized, trained_on, training)
+    note = quantized.note | {"device": profile.name}
+    result = replace(result, int8_note=note, tradeoff=quantized.tradeoff, problems=pictures.problems)
+    result = replace(result, qat_needless=qat_needless)
+    if not quantized.tradeoff.met:
+        return replace(result, removed=removed or _removed(int8_path))
+    save_model(quantized.model, replace(metadata, quantization=note), int8_path)
+    return replace(result, int8=int8_path)
+
+
+def _better(plain: Quantized, trained_on: Quantized, training: dict[str, Any]) -> Quantized:
+    """Return the candidate that preserves the fp32 student better, with a note on the QAT."""
+    before, after = plain.tradeoff.chosen, trained_on.tradeoff.chosen
+    taken = (trained_on.tradeoff.met, -after.fidelity.loss) > (plain.tradeoff.met, -before.fidelity.loss)
+    chosen = trained_on if taken else plain
+    note = training | {"before": _told(before), "after": _told(after), "taken": taken}
+    return replace(chosen, note=chosen.note | {"qat": note})
+
+
+def _told(point: TradeoffPoint) -> dict[str, Any]:
+    """Summarize the fidelity of a file on held-out images and its number of fp32 layers."""
+    return point.fidelity.to_dict() | {"float_layers": len(point.float_layers)}
+
+
+def _is_of_another_model(path: Path, metadata: Metadata) -> bool:
+    """Return True if the int8 file exists but belongs to another model or uses another explanation."""
+    if not path.is_file():
+        return False
+    try:
+        found = Model.load(path).metadata
+    except KdedgeError:
+        return True
+    written = Metadata.from_props(metadata.to_props())  # with lists instead of tuples, as read from a file
+    is_alike = all(getattr(found, name) == getattr(written, name) for name in _SHARED)
+    return not (is_alike and found.outputs.explains_like(written.outputs))
+
+
+def _removed(path: Path) -> Path | None:
+    """Remove a file and return its path; None if it does not exist."""
+    if not path.is_file():
+        return None
+    path.unlink()
+    return path
+
+
+def _default_output(source: str, trained: TrainedModel, *, explained: bool) -> Path:
+    stem = "model" if explained else "model.plain"
+    if is_run(Path(source)):
+        return Path(source) / f"{stem}.onnx"
+    return Path(trained.spec.name.rpartition(":")[2] + (".onnx" if explained else ".plain.onnx"))
+
+
+def _lineage(source: str, trained: TrainedModel) -> dict[str, Any]:
+    """Describe the model's origin by names and hashes, without paths, since the file is moved between machines."""
+    weights = trained.origin["weights"]
+    student = trained.origin | {"weights": None if weights is None else Path(weights).name}
+    if not is_run(Path(source)):
+        return {"student": student}
+    record = read_run(Path(source))
+    data = {"name": source_name(record.data["source"]), **record.data}
+    del data["source"]  # a path
+    return {
+        "student": student | {"source": Path(source).resolve().name},
+        "teacher": None if record.teacher is None else _taught_by(record.teacher),
+        "data": data,
+        "model": asdict(replace(record.model, name=Path(record.model.name).name)),
+    }
+
+
+def _taught_by(teacher: dict[str, Any]) -> dict[str, Any]:
+    """Return the name of a run's teacher and its weights hash; for an ensemble all names, without a hash."""
+    names = [Path(member["source"]).name for member in teacher.get("members", [teacher])]
+    return {"name": " + ".join(names), "weights_sha256": teacher.get("weights_sha256")}
+
+
+def _run_metrics(source: str) -> dict[str, Any]:
+    """Return the validation metrics of the exported (best) epoch, with a note that they belong to the PyTorch model."""
+    record = read_run(Path(source)) if is_run(Path(source)) else None
+    if record is None or record.result is None:
+        return {}
+    best = record.result["best"]
+    figures = {key: _legible(value) for key, value in best.items() if key.startswith("val_") or key == "epoch"}
+    return {"measured_on": f"the PyTorch model, {record.data['val']} validation images"} | figures
+
+
+def _legible(value: float) -> float:
+    """Round a float32 metric to six decimals."""
+    return round(value, 6) if isinstance(value, float) else value

@@ -1,0 +1,280 @@
+"""Validate a run or a model file and write the report."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from kdedge.data import Collection, Decoded, scan
+from kdedge.data.annotations import boxes_beside, object_masks
+from kdedge.data.dataset_index import Divider
+from kdedge.models.run_folder import RunRecord, is_run
+from kdedge.pipelines.exported_files import ExportedFiles, open_files
+from kdedge.pipelines.footprints import measure_footprints
+from kdedge.pipelines.origins import as_model_classes, pictures_of
+from kdedge.pipelines.run_teacher import find_teacher
+from kdedge.pipelines.temperature_fit import fitting_half
+from kdedge.pipelines.validation_images import read_validation_side
+from kdedge_export.candidates import Role
+from kdedge_export.inspection.structure import structure_of
+from kdedge_export.torch_export import deploy
+from kdedge_export.validation import (
+    Data,
+    Deployment,
+    Evidence,
+    Models,
+    Origin,
+    ValidationReport,
+    ValidationSet,
+    validate,
+    write_report,
+)
+from kdedge_export.validation.check import applicable, not_shown
+from kdedge_runtime import Model
+from kdedge_runtime.devices import Budgets, DeviceProfile, load_profile
+from kdedge_runtime.devices.detection import machine_name
+from kdedge_runtime.errors import DataError, UsageError, ValidationFailed
+from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.util.arrays import Integers, evenly_spaced
+
+__all__ = ["Validation", "validate_model"]
+
+Progress = Callable[[str, int, int], None]
+Flags = NDArray[np.bool_]
+LOCATED_IMAGES = 1000
+"""Maximum number of images whose object annotations are read."""
+_DIVIDED: dict[Divider, str] = {
+    "folders": "split by folder",
+    "shards": "split by shard",
+    "official": "official split",
+    "hashed": "split by file name hash",
+}
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Validation results and the paths of the report."""
+
+    report: ValidationReport
+    evidence: Evidence
+    page: Path
+    document: Path
+    model: Path
+    """Recommended file: int8 if it exists, otherwise fp32."""
+    fp32: Path
+
+    def require_passed(self) -> None:
+        """Raise unless every gate is passed.
+
+        Raises:
+            ValidationFailed: With the number of failed gates and the path of the report.
+        """
+        if self.report.passed:
+            return
+        checks = applicable(self.report.checks)
+        failed = sum(check.outcome == "failed" for check in checks)
+        few, undecided = not_shown(checks)
+        faults = [f"{failed} of {len(checks)} checks failed"] if failed or not (few or undecided) else []
+        if few:
+            needed = max(check.images_needed or 0 for check in checks)
+            images = f"{self.report.images:,} image{'' if self.report.images == 1 else 's'}"
+            enough = f"(about {needed:,} would show {'it' if few == 1 else 'them'})"
+            faults.append(f"{few} of {len(checks)} checks {_is(few)} inconclusive with {images} {enough}")
+        if undecided:
+            faults.append(
+                f"{undecided} of {len(checks)} checks {_is(undecided)} inconclusive regardless of the number of images"
+            )
+        raise ValidationFailed(f"{' and '.join(faults)}; see {self.page}")
+
+
+def _is(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def validate_model(
+    source: str,
+    *,
+    data: str | None = None,
+    boxes: Path | None = None,
+    weights: Path | None = None,
+    model: str | None = None,
+    profile: DeviceProfile | None = None,
+    quick: bool = False,
+    out: Path | None = None,
+    progress: Progress = lambda *_: None,
+) -> Validation:
+    """Compare the exported files of a run (or one model file) with PyTorch, and write the report.
+
+    A file of another framework has no PyTorch model. It is validated alone, and its int8 file against it.
+
+    Args:
+        source: Run folder with exported files, a file in one, or an `.onnx` file of a named model or another framework.
+        data: Images; None takes the dataset that the run was trained with.
+        boxes: Object annotations (see `kdedge.data.annotations`); None takes `boxes.csv` of the dataset, if it exists.
+        weights: Weights that the file of a named model was exported from. None searches by name, next to the file and
+            in the current folder.
+        model: Function that builds the model, `FILE.py:FUNCTION`, for a file exported from a Python file.
+        profile: Device whose budgets are checked; None takes the one that the int8 file was made for, if any.
+        quick: True to skip checks with many forward passes per image.
+        out: Folder of the report; None takes `report/` in the run, or next to the model file.
+        progress: Called while images are read and models are run.
+
+    Raises:
+        UsageError: There is nothing to validate, or the weights are missing or different.
+        DataError: The images do not fit the model.
+    """
+    files = open_files(source, weights, model)
+    root = data or (None if files.record is None else pictures_of(files.record, source))
+    if root is None:
+        raise UsageError(
+            f"{files.fp32.path} does not belong to a run, so its images are unknown. Give them: --data DIR."
+        )
+    collection = scan(root, unlabelled_ok=True)
+    notes: list[str] = []
+    progress("measuring latency and memory", 0, 1)
+    deployment = _deployment(files, profile or _made_for(files.int8, notes), notes)
+    progress("measuring latency and memory", 1, 1)
+    pictures = _validation_set(files, collection, boxes, notes, progress)
+    report, evidence = validate(
+        _models(files, pictures, notes),
+        pictures,
+        deployment,
+        quick=quick,
+        notes=notes,
+        progress=lambda title, total, done: progress(title, done, total),
+    )
+    beside = Path(source) / "report" if is_run(Path(source)) else files.fp32.path.with_suffix(".report")
+    page, document = write_report(report, evidence, out or beside)
+    return Validation(report, evidence, page, document, (files.int8 or files.fp32).path, files.fp32.path)
+
+
+def _models(files: ExportedFiles, pictures: ValidationSet, notes: list[str]) -> Models:
+    student, outputs = files.student, files.fp32.metadata.outputs
+    if student is None:
+        return Models(student=None, fp32=files.fp32, int8=files.int8, trained_input=files.input)
+    taught_by = None if files.record is None else files.record.teacher
+    teacher, origin = find_teacher(taught_by, outputs.method, pictures, notes)
+    return Models(
+        student=deploy(student.model, student.input, outputs.method, outputs.target_layer),
+        fp32=files.fp32,
+        int8=files.int8,
+        teacher=teacher,
+        trained_input=student.input,
+        origins={"teacher": origin, "student": Origin(student.spec.name, student.origin["weights_sha256"])},
+    )
+
+
+def _validation_set(
+    files: ExportedFiles, collection: Collection, boxes: Path | None, notes: list[str], progress: Progress
+) -> ValidationSet:
+    # Decoded for the trained input, not the file's input, so that a wrong input in the file is detected.
+    decoded, part = read_validation_side(collection, files.input, progress)
+    notes += [str(told) for told in (part, decoded.problems) if told]
+    labels = _labels(files)
+    return ValidationSet(
+        images=decoded.images,
+        labels=labels,
+        targets=_targets(collection, decoded.targets, labels),
+        names=[sample.name for sample in decoded.samples],
+        held_out=_held_out(collection, decoded, files),
+        masks=_masks(boxes, collection, decoded, files.input, notes, progress),
+        source=Data(
+            f"{collection.name}, validation split ({_DIVIDED[collection.split]})",
+            collection.fingerprint,
+            chose_epoch=_are_the_runs(collection, files.record),
+        ),
+    )
+
+
+def _deployment(files: ExportedFiles, profile: DeviceProfile | None, notes: list[str]) -> Deployment:
+    measured: dict[Role, Model] = {"fp32": files.fp32}
+    if files.int8 is not None:
+        measured["int8"] = files.int8
+    threads = 1 if profile is None or profile.threads is None else profile.threads
+    footprints = measure_footprints(measured, _parameters(files), threads)
+    if profile is None:
+        return Deployment(footprints=footprints)
+    where = f"on this machine ({machine_name()})"
+    notes.append(f"latency and memory were measured {where}; {profile.name} is {profile.description}")
+    return Deployment(profile.name, profile.budgets, footprints)
+
+
+def _parameters(files: ExportedFiles) -> int:
+    return structure_of(onnx.load(files.fp32.path)).parameters if files.student is None else files.student.parameters
+
+
+def _made_for(int8: Model | None, notes: list[str]) -> DeviceProfile | None:
+    """Return the device profile of an int8 file, or None without a file or budgets."""
+    name = (int8.metadata.quantization or {}).get("device") if int8 is not None else None
+    if name is None:
+        return None
+    try:
+        profile = load_profile(name)
+    except UsageError as error:
+        notes.append(f"budgets are not checked: {error}")
+        return None
+    if profile.budgets == Budgets():
+        return None
+    notes.append(f"the budgets are those of {name}, which the int8 file was made for; to use others: --device NAME")
+    return profile
+
+
+def _labels(files: ExportedFiles) -> tuple[str, ...]:
+    """Return the expected class names: those of training, or the file's own if they are unknown."""
+    if files.student is None:
+        return files.fp32.metadata.labels
+    trained = files.student.labels
+    unnamed = trained == tuple(str(index) for index in range(len(trained)))
+    return files.fp32.metadata.labels if files.run is None and unnamed else trained
+
+
+def _are_the_runs(collection: Collection, record: RunRecord | None) -> bool:
+    """Return True if these are the images that the run was trained with, in any location."""
+    if record is None:
+        return False
+    return bool(collection.source == record.data["source"] or collection.fingerprint == record.data["fingerprint"])
+
+
+def _held_out(collection: Collection, decoded: Decoded, files: ExportedFiles) -> Flags | None:
+    """Return a mask of images not used to fit the temperature, or None if none were used."""
+    if not _are_the_runs(collection, files.record) or "temperature_images" not in files.fp32.metadata.metrics:
+        return None
+    fitted = {sample.name for sample in fitting_half(collection.val).samples}
+    return np.array([sample.name not in fitted for sample in decoded.samples])
+
+
+def _masks(
+    boxes: Path | None,
+    collection: Collection,
+    decoded: Decoded,
+    spec: ImageInput,
+    notes: list[str],
+    progress: Progress,
+) -> list[Flags | None] | None:
+    """Return object masks for evenly spaced images, or None without annotations."""
+    where = boxes or boxes_beside(collection.source)
+    if where is None or not len(decoded):
+        return None
+    chosen = evenly_spaced(len(decoded), LOCATED_IMAGES).tolist()
+    samples = [decoded.samples[index] for index in chosen]
+    try:
+        found = object_masks(where, samples, spec, lambda done, of: progress("reading boxes", done, of))
+    except DataError as error:
+        if boxes is not None:
+            raise
+        notes.append(f"localization is not evaluated: {error}")  # annotations were not requested explicitly
+        return None
+    masks: list[Flags | None] = [None] * len(decoded)
+    for index, mask in zip(chosen, found, strict=True):
+        masks[index] = mask
+    return masks
+
+
+def _targets(collection: Collection, targets: Integers, labels: tuple[str, ...]) -> Integers | None:
+    """Map the dataset's classes to the model's labels; None for images without classes."""
+    if not collection.labels:
+        return None
+    return as_model_classes(targets, collection.labels, labels, collection.source)

@@ -1,0 +1,60 @@
+"""Quantize an explained file of another framework; its fp32 file is the reference."""
+
+from kdedge.pipelines.calibration_images import calibration_pictures
+from kdedge.pipelines.model_export import ExportResult, Progress
+from kdedge_export.file_quantization import quantize
+from kdedge_export.onnx_import import ExplainedFile
+from kdedge_export.quantization import Goal, Recipe
+from kdedge_runtime.devices import DeviceProfile
+from kdedge_runtime.errors import UsageError
+
+__all__ = ["quantize_onnx"]
+
+
+def quantize_onnx(
+    file: ExplainedFile, *, data: str | None, goal: Goal, profile: DeviceProfile, progress: Progress
+) -> ExportResult:
+    """Write `FILE.int8.onnx` next to an explained file: backbone in int8, head and map in fp32.
+
+    Args:
+        file: Result of `explain_onnx`, with preprocessing.
+        data: Images to calibrate on.
+        goal: Quantization goal relative to the file's own predictions and maps.
+        profile: Device profile of the int8 file.
+        progress: Called during long steps.
+
+    Returns:
+        The result, with `int8` None if the goal is missed. The fp32 file's own errors are in `file`.
+
+    Raises:
+        UsageError: The file has no preprocessing, or there are no calibration images.
+        ModelFileError: The file is already quantized, or cannot be converted to an opset with int8 support.
+    """
+    metadata = file.metadata
+    if metadata is None:
+        raise UsageError(
+            f"int8 calibration needs images, but {file.path} has no preprocessing for them. Add --mean MEAN "
+            "--std STD, or remove --quantize."
+        )
+    pictures = calibration_pictures(str(file.path), metadata, data, progress)
+    quantized = quantize(
+        file.path,
+        pictures.calibration,
+        pictures.held_out,
+        targets=pictures.targets,
+        recipe=Recipe(profile.quantization.reduce_range, profile.quantization.activations),
+        goal=goal,
+        device=profile.name,
+        progress=progress,
+    )
+    return ExportResult(
+        file.path,
+        metadata,
+        file.output_error,
+        file.map_error,
+        int8=quantized.path,
+        removed=quantized.removed,
+        int8_note=quantized.note,
+        tradeoff=quantized.tradeoff,
+        problems=pictures.problems,
+    )

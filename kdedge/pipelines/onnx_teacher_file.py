@@ -1,0 +1,43 @@
+"""A teacher's `.onnx` file as a model for validation."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from kdedge.models.onnx_model import OnnxTeacher
+from kdedge_runtime import Model
+from kdedge_runtime.metadata import Metadata, Outputs
+from kdedge_runtime.model import Explanation, softmax
+from kdedge_runtime.util.arrays import Pixels
+
+__all__ = ["TeacherFile"]
+
+
+@dataclass(frozen=True)
+class TeacherFile(Model):
+    """Teacher file of any framework that accepts images of any size, as in training."""
+
+    teacher: OnnxTeacher
+
+    @classmethod
+    def of(cls, teacher: OnnxTeacher) -> "TeacherFile":
+        """Wrap a teacher. A file of another framework has only probed metadata, and class indices as labels."""
+        metadata = teacher.metadata
+        if metadata is None:
+            numbers = tuple(str(index) for index in range(teacher.classes))
+            metadata = Metadata(numbers, replace(teacher.input, name=teacher.port.name), Outputs("none"))
+        return cls(teacher.path, metadata, teacher.sessions["CPUExecutionProvider"], teacher)
+
+    def predict(self, images: Pixels, class_index: int | None = None, *, explained: bool = True) -> Explanation:
+        """Predict as `Model.predict`; images of another size are resampled, and maps may be missing for a given class.
+
+        Raises:
+            ModelFileError: The file cannot be run on the images.
+        """
+        answers, maps = self.teacher(torch.from_numpy(images), class_index)
+        logits = answers.numpy()
+        classes = logits.argmax(axis=1) if class_index is None else np.full(len(images), class_index)
+        saliency_map = maps.numpy() if maps is not None and explained else None
+        probabilities = softmax(np.float32(1 / self.metadata.temperature) * logits)
+        return Explanation(logits, probabilities, classes, saliency_map)

@@ -1,0 +1,77 @@
+"""Recover the inputs of a recorded run: its teacher, its images, and their classes."""
+
+from pathlib import Path
+
+import numpy as np
+
+from kdedge.data.dataset_index import TORCHVISION
+from kdedge.data.readers.webdataset import is_shards
+from kdedge.models.run_folder import RunRecord
+from kdedge.models.teacher_source import LoadedTeacher, load_teacher
+from kdedge_runtime.errors import DataError, UsageError
+from kdedge_runtime.util.arrays import Integers
+
+__all__ = ["as_model_classes", "load_origin", "pictures_of"]
+
+
+def load_origin(source: str, weights: str | None, weights_sha256: str | None) -> LoadedTeacher:
+    """Load a teacher from the location recorded by its run.
+
+    Args:
+        source: Run folder, model name, or `.onnx` file.
+        weights: Weights file of a named model.
+        weights_sha256: Recorded hash of the teacher's weights; None if it was not recorded.
+
+    Raises:
+        KdedgeError: The teacher is missing, cannot be loaded, or has changed.
+    """
+    teacher = load_teacher(source, weights)
+    if weights_sha256 not in (None, teacher.record["weights_sha256"]):
+        raise UsageError(f"The weights of {source} have changed since it was used as a teacher.")
+    return teacher
+
+
+def pictures_of(record: RunRecord, run: str) -> str:
+    """Return the dataset location that a run was trained with.
+
+    Args:
+        record: Record of the run.
+        run: Run folder, for the error message.
+
+    Raises:
+        DataError: The dataset folder no longer exists.
+    """
+    source = str(record.data["source"])
+    if not source.startswith(TORCHVISION) and not is_shards(source) and not Path(source).exists():
+        raise DataError(
+            f"{run} was trained with the images in {source}, which no longer exist. Give their location: --data DIR"
+        )
+    return source
+
+
+def as_model_classes(targets: Integers, labels: tuple[str, ...], known: tuple[str, ...], source: str) -> Integers:
+    """Map class indices of a dataset to those of a model.
+
+    Args:
+        targets: `[N]`, indices into the dataset's labels.
+        labels: Labels of the dataset.
+        known: Labels of the model.
+        source: Name of the dataset for error messages.
+
+    Raises:
+        DataError: The dataset has classes that the model lacks.
+    """
+    if labels == known:  # two classes may have the same name, such as ImageNet's cranes
+        return targets
+    unknown = [label for label in labels if label not in known]
+    if unknown:
+        numbered = known == tuple(
+            map(str, range(len(known)))
+        )  # a file of another framework, exported without class names
+        raise DataError(
+            f"{source} has class folders that the model lacks: {', '.join(unknown[:6])}. "
+            f"Expected folders named after the model's {len(known)} labels ({', '.join(known[:6])}, …)."
+            + (" To name its classes, export it again with --labels FILE." if numbered else "")
+        )
+    mapped: Integers = np.array([known.index(label) for label in labels], dtype=np.int64)[targets]
+    return mapped

@@ -1,0 +1,122 @@
+"""Predictions and maps of runs and their teachers on the validation images."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from kdedge.data import scan
+from kdedge.models.trained_model import TrainedModel
+from kdedge.pipelines.origins import as_model_classes
+from kdedge.pipelines.run_history import RunHistory
+from kdedge.pipelines.validation_images import read_validation_side
+from kdedge_export.errors import HeadNotSupported
+from kdedge_export.metrics.torch_predictions import Predictions, predict
+from kdedge_export.torch_export.wrappers import Deployed, Plain, deploy
+from kdedge_runtime import Model
+from kdedge_runtime.errors import DataError
+from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.util.arrays import Integers, Pixels
+
+__all__ = ["Answers", "Pictures", "Questions"]
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Validation images of a dataset at a model's input size."""
+
+    source: str
+    labels: tuple[str, ...]
+    fingerprint: str
+    images: Pixels
+    """Images, uint8 RGB `[N, H, W, 3]`."""
+    targets: Integers
+    """Ground-truth classes, int64 `[N]`, as indices into the labels."""
+    names: tuple[str, ...]
+    """Name of each image, unique in the dataset."""
+    part: str | None = None
+    """Description of the subset if not all images are used, or None."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Predictions of a model, with maps for the ground-truth class of each image."""
+
+    title: str
+    """Name of the run or teacher."""
+    pictures: Pictures
+    labels: tuple[str, ...]
+    """Labels of the model."""
+    predictions: Predictions
+
+    @property
+    def right(self) -> Integers:
+        """Ground-truth classes, int64 `[N]`, as indices into the model's labels."""
+        return _right(self.pictures, self.labels)
+
+
+@dataclass
+class Questions:
+    """Evaluates models on images; each dataset is read once per input size."""
+
+    data: str | None
+    """Images for all runs; None uses each run's own dataset."""
+    models: int
+    """Number of models to evaluate, for the progress."""
+    progress: Progress
+    _asked: int = field(default=0, init=False)
+    _read: dict[tuple[str, ImageInput], Pictures] = field(default_factory=dict, init=False)
+
+    def ask(self, title: str, trained: TrainedModel | Model, run: RunHistory) -> Answers:
+        """Predict the validation images and explain the ground-truth class of each.
+
+        Args:
+            title: Display name of the model.
+            trained: Model, or a teacher's file. Without a closed-form head there are predictions, but no maps.
+            run: Run that the model belongs to or has taught; it determines the images and the class order.
+
+        Raises:
+            DataError: The images are missing, cannot be read, or have classes that the model lacks.
+        """
+        spec = trained.metadata.input if isinstance(trained, Model) else trained.input
+        pictures = self._pictures(self.data or run.data, spec)
+        right, total = _right(pictures, run.record.labels), len(pictures.names)
+        before, all_models = self._asked * total, self.models * total
+        predictions = predict(
+            trained if isinstance(trained, Model) else _module(trained),
+            pictures.images,
+            right,
+            progress=lambda done: self.progress("evaluating models", before + done, all_models),
+        )
+        self._asked += 1
+        return Answers(title, pictures, run.record.labels, predictions)
+
+    def _pictures(self, source: str, spec: ImageInput) -> Pictures:
+        if (source, spec) not in self._read:
+            collection = scan(source)
+            decoded, part = read_validation_side(collection, spec, self.progress)
+            if not len(decoded):
+                raise DataError(f"{source} has no readable validation images. Give other images with --data.")
+            self._read[source, spec] = Pictures(
+                source=collection.source,
+                labels=collection.labels,
+                fingerprint=collection.fingerprint,
+                images=decoded.images,
+                targets=decoded.targets,
+                names=tuple(sample.name for sample in decoded.samples),
+                part=part,
+            )
+        return self._read[source, spec]
+
+
+def _module(trained: TrainedModel) -> Deployed | Plain:
+    try:
+        return deploy(trained.model, trained.input)
+    except HeadNotSupported:
+        return Plain(trained.model, trained.input)
+
+
+def _right(pictures: Pictures, labels: tuple[str, ...]) -> Integers:
+    """Return the ground-truth classes as indices into the model's labels."""
+    return as_model_classes(pictures.targets, pictures.labels, labels, pictures.source)

@@ -1,0 +1,87 @@
+"""Temperature scaling: fitted on one half of the validation split, evaluated on the other.
+
+A temperature must not be evaluated on the images it was fitted on. A hash of each image's name assigns it to a half, on
+every machine, so `kdedge validate` can reproduce the split. Both halves selected the best epoch. A model is therefore
+slightly more confident of correct predictions there than on new images.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kdedge.data import Collection, Split, decode, scan
+from kdedge.data.splits import hashed_halves
+from kdedge.models.run_folder import is_run, read_run
+from kdedge.pipelines.origins import as_model_classes
+from kdedge_export.metrics.calibration import HIGHEST, LOWEST, fit_temperature
+from kdedge_export.metrics.torch_predictions import predict
+from kdedge_runtime import Model
+from kdedge_runtime.errors import KdedgeError
+from kdedge_runtime.util.arrays import evenly_spaced
+
+__all__ = ["Fit", "fit_run", "fitting_half"]
+
+FEWEST_IMAGES, MOST_IMAGES = 30, 2000
+"""Below the minimum the temperature stays at 1; more images than the maximum change it little."""
+_SEED = 1
+"""Differs from the seed of the train/val split, whose ranks are all low on the validation split."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Result of fitting a temperature."""
+
+    temperature: float
+    """Fitted temperature; 1.0 if none could be fitted."""
+    images: int
+    """Number of images it was fitted on."""
+    why_not: str | None = None
+    """Reason for leaving the temperature at 1, or None."""
+
+
+def fitting_half(side: Split) -> Split:
+    """Return the half of the validation split used for temperature scaling."""
+    return hashed_halves(side, val_fraction=0.5, seed=_SEED)[1]
+
+
+def fit_run(source: str, model: Model) -> Fit | None:
+    """Fit the temperature of a run's exported model; None for a model without a run, which has no known images.
+
+    Args:
+        source: Source as given to `kdedge export`.
+        model: fp32 model file at temperature 1.
+    """
+    if not is_run(Path(source)):
+        return None
+    try:
+        collection = scan(read_run(Path(source)).data["source"])
+        return _fit(collection, model)
+    except KdedgeError as error:  # an export does not require the images
+        return Fit(1.0, 0, f"its images cannot be read: {error}")
+
+
+def _fit(collection: Collection, model: Model) -> Fit:
+    half = fitting_half(collection.val)
+    decoded = decode(half.take(evenly_spaced(len(half), MOST_IMAGES).tolist()), model.metadata.input)
+    if len(decoded) < FEWEST_IMAGES:
+        return Fit(1.0, 0, f"{len(decoded)} images are too few, {FEWEST_IMAGES} are needed")
+    targets = as_model_classes(decoded.targets, collection.labels, model.metadata.labels, collection.source)
+    logits = predict(model, decoded.images).logits
+    temperature = fit_temperature(logits, np.asarray(targets))
+    why_not = _why_none(temperature, int((logits.argmax(axis=1) != targets).sum()), len(decoded))
+    return Fit(temperature, len(decoded)) if why_not is None else Fit(1.0, 0, why_not)
+
+
+def _why_none(temperature: float, wrong: int, images: int) -> str | None:
+    """Explain a temperature at an end of its range, which is not a valid fit; None for a valid one."""
+    if temperature == LOWEST:
+        if not wrong:
+            return f"all {images} predictions are correct, so the optimum is unbounded"
+        return f"the optimum is below {LOWEST:g}, since the logits of {images} images hardly differ"
+    if temperature == HIGHEST:
+        return (
+            f"{wrong} of {images} predictions are wrong and ground-truth classes score no higher than others, so no "
+            "temperature fits"
+        )
+    return None

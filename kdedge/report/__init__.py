@@ -1,1 +1,0 @@
-"""What the user sees: progress, tables."""

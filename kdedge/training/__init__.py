@@ -1,0 +1,1 @@
+"""Training and distillation: trainer, teachers, augmentation, checkpoints, distributed processes."""

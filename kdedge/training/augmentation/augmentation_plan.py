@@ -1,0 +1,54 @@
+"""Schedule of augmentation parameters over epochs."""
+
+import torch
+
+from kdedge.training.augmentation import Augmentation, View, draw_view
+
+__all__ = ["Views", "seed_of"]
+
+
+class Views:
+    """Fresh augmentation parameters for each epoch, or a fixed number of views in rotation.
+
+    A view depends only on its seed and an image's index in the dataset, never on the batch order.
+    """
+
+    def __init__(
+        self,
+        augmentation: Augmentation,
+        count: int,
+        side: tuple[int, int],
+        device: torch.device,
+        *,
+        seed: int,
+        kept: int,
+    ) -> None:
+        """Initialize the schedule.
+
+        Args:
+            augmentation: Augmentation settings.
+            count: Number of images.
+            side: Image height and width in px.
+            device: Device for augmentation.
+            seed: Seed of the run.
+            kept: Number of fixed views shared by all runs, independent of the seed; 0 for fresh parameters.
+        """
+        self._augmentation = augmentation
+        self._count, self._side, self._device = count, side, device
+        self._seed, self._kept = seed, kept
+
+    def number(self, epoch: int) -> int:
+        """Return the index of the fixed view used in an epoch."""
+        return epoch % self._kept
+
+    def draw(self, epoch: int) -> View:
+        """Draw the augmentation parameters of all images for an epoch."""
+        seed = seed_of(0, self.number(epoch), 2) if self._kept else seed_of(self._seed, epoch, 2)
+        # Drawn on the CPU: GPU models draw different numbers from the same seed.
+        generator = torch.Generator().manual_seed(seed)
+        return draw_view(self._augmentation, self._count, *self._side, generator).to(self._device)
+
+
+def seed_of(seed: int, epoch: int, use: int) -> int:
+    """Derive a distinct seed for each epoch and each use of random numbers (0 to 3)."""
+    return (seed * 1_000_003 + epoch) * 4 + use

@@ -1,0 +1,95 @@
+"""Batches of an epoch: order, augmentation, labels and teacher outputs."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdedge.config.training_recipe import Recipe
+from kdedge.losses.loss_inputs import Answer
+from kdedge.training.augmentation import Mixing, blend, draw_mixing, transform
+from kdedge.training.augmentation.augmentation_plan import Views, seed_of
+from kdedge.training.distributed import Group
+from kdedge.training.image_store import Images
+from kdedge.training.interruption import never
+from kdedge.training.teachers.targets import Guidance
+
+__all__ = ["Batch", "Batches"]
+
+_ORDER, _MIX = 0, 3
+"""Uses of random numbers, see `seed_of`."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs of one training step."""
+
+    images: Tensor
+    """Augmented images of this process, uint8 RGB `[n, H, W, 3]`."""
+    targets: Tensor
+    """Target distributions, float32 `[n, K]`."""
+    taught: Answer | None
+
+
+class Batches:
+    """Iterable over training batches.
+
+    All random numbers come from generators seeded by the run's seed and the epoch. An epoch is therefore identical
+    whether training was resumed or not, and for any number of processes.
+    """
+
+    def __init__(
+        self, images: Images, views: Views, guidance: Guidance, recipe: Recipe, classes: int, group: Group
+    ) -> None:
+        """Initialize the batches.
+
+        Args:
+            images: Training images.
+            views: Augmentation schedule.
+            guidance: Source of teacher outputs.
+            recipe: Recipe with batch size, seed and mixing.
+            classes: Number of classes, K.
+            group: Processes that share every batch.
+        """
+        self.images, self.classes = images, classes
+        self._views, self._guidance, self._recipe, self._group = views, guidance, recipe, group
+
+    @property
+    def per_epoch(self) -> int:
+        """Number of full batches per epoch; a smaller last batch is dropped unless it is the only one."""
+        return max(1, len(self.images) // self._recipe.batch_size)
+
+    def of(self, epoch: int, start: int = 0, must_stop: Callable[[], bool] = never) -> Iterator[Batch]:
+        """Yield this process's part of every batch of an epoch, starting at a step.
+
+        Raises:
+            StopRequested: `must_stop` returned True before the first batch was ready.
+        """
+        recipe, group, device = self._recipe, self._group, self.images.targets.device
+        generator = torch.Generator().manual_seed(seed_of(recipe.seed, epoch, _ORDER))
+        order = torch.randperm(len(self.images), generator=generator).to(device)
+        chosen = torch.split(order[: self.per_epoch * recipe.batch_size], recipe.batch_size)[start:]
+        view = self._views.draw(epoch)
+        self._guidance.begin(epoch, must_stop)
+        mixes = recipe.augmentation.mixes
+        mine = [_with_partner(batch, group) if mixes else group.share(batch) for batch in chosen]
+        for step, (index, pictures) in enumerate(self.images.batches(mine), start):
+            images = transform(pictures, view.take(index))
+            targets = F.one_hot(self.images.targets[index], self.classes).float()
+            if mixes:
+                mixing = self._mixing(epoch * self.per_epoch + step, len(chosen[0]))
+                index, (images, targets) = index[1:], blend(images, targets, mixing)
+            yield Batch(images, targets, self._guidance.answer(index, images))
+
+    def _mixing(self, step: int, count: int) -> Mixing:
+        """Draw the mixing parameters of a batch and return the part of this process."""
+        generator = torch.Generator(self.images.targets.device).manual_seed(seed_of(self._recipe.seed, step, _MIX))
+        drawn = draw_mixing(self._recipe.augmentation, count, *self.images.side, generator)
+        return Mixing(*map(self._group.share, drawn))
+
+
+def _with_partner(batch: Tensor, group: Group) -> Tensor:
+    """Return this process's part of a batch, preceded by the partner of its first row."""
+    return torch.cat((group.share(batch.roll(1))[:1], group.share(batch)))

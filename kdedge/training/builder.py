@@ -1,0 +1,212 @@
+"""Assemble a trainer from settings and data."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdedge.config.training_recipe import Recipe
+from kdedge.models.init_from_teacher import Inherited, inherit
+from kdedge.models.model_registry import build, head_tensors
+from kdedge.models.model_spec import ModelSpec
+from kdedge.models.weight_files import load_state, read_state
+from kdedge.training.augmentation.augmentation_plan import Views
+from kdedge.training.batches import Batches
+from kdedge.training.compute_device import Compute
+from kdedge.training.distributed import Group
+from kdedge.training.evaluator import Examiner
+from kdedge.training.image_store import Images
+from kdedge.training.instrumented_model import Watched
+from kdedge.training.layer_pairs import channels, pair_layers
+from kdedge.training.objective import Objective
+from kdedge.training.step import Learner
+from kdedge.training.sync_batch_norm import synchronise
+from kdedge.training.teachers.targets import AskTeacher, Guidance, NoTeacher, Remembered, classes_to_keep
+from kdedge.training.teachers.teacher import NetworkTeacher, Teacher
+from kdedge.training.teachers.teacher_cache import AnswerCache
+from kdedge.training.trainer import Trainer
+from kdedge_runtime.errors import UsageError
+from kdedge_runtime.metadata import ImageInput
+
+__all__ = ["assemble", "cache_key", "first_student", "objective_of"]
+
+ANSWERS_FORMAT = 1
+"""Format version of the teacher cache. Increase it when augmentation changes for the same random numbers."""
+
+
+def first_student(
+    spec: ModelSpec,
+    spec_input: ImageInput,
+    compute: Compute,
+    group: Group,
+    *,
+    seed: int,
+    weights: str | None = None,
+    heir_of: torch.nn.Module | None = None,
+) -> tuple[Watched, Inherited | None]:
+    """Build the student with random weights, pretrained weights, or weights selected from its teacher.
+
+    Raises:
+        UsageError: The weights do not fit, or no layer of the teacher does.
+    """
+    torch.manual_seed(seed)  # initial weights are the same when a run is restarted
+    model = build(spec, spec_input.height)
+    if weights is not None:
+        load_state(model, read_state(Path(weights)), weights, replaced=head_tensors(spec.name, spec_input.height))
+    inherited = None if heir_of is None else inherit(model, heir_of)
+    synchronise(model, group)
+    return Watched(model, spec_input, compute), inherited
+
+
+def assemble(
+    student: Watched,
+    teacher: Teacher | None,
+    images: Images,
+    val: Images,
+    recipe: Recipe,
+    group: Group,
+    compute: Compute,
+    *,
+    classes: int,
+    cache: AnswerCache | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Trainer:
+    """Build the trainer of a run.
+
+    Args:
+        student: Student with initial weights.
+        teacher: Teacher, or None to train on labels only.
+        images: Training images.
+        val: Validation images, which select the best epoch.
+        recipe: Training settings; see `Recipe`.
+        group: Processes that share every batch.
+        compute: Device and precision.
+        classes: Number of classes, K.
+        cache: Cache of teacher outputs, or None.
+        progress: Called with (done, total) images while the cache is filled.
+
+    Raises:
+        UsageError: The student or teacher lacks an output that the loss needs.
+    """
+    if recipe.batch_size % group.size:
+        divisible = (
+            recipe.batch_size // group.size * group.size
+        )  # not the next multiple above: there may be no more images
+        expected = f"Use a divisible --batch-size such as {divisible}." if divisible else "Start fewer processes."
+        raise UsageError(
+            f"A batch of {recipe.batch_size} images cannot be divided among {group.size} processes. {expected}"
+        )
+    objective = objective_of(recipe)
+    hinted = _watch_layers(student, teacher, recipe, objective)
+    _require_possible(student, teacher, recipe, objective)
+    learner = Learner(student, objective, recipe, compute, group, hinted)
+    views = Views(
+        recipe.augmentation, len(images), images.side, compute.device, seed=recipe.seed, kept=recipe.cached_views
+    )
+    guidance: Guidance = NoTeacher()
+    if teacher is not None and objective.taught:
+        guidance = AskTeacher(teacher, objective.map_classes, compiled=compute.compiled)
+        if cache is not None:
+            guidance = Remembered(teacher, objective.map_classes, images, views, cache, group, progress)
+    return Trainer(
+        learner,
+        Batches(images, views, guidance, recipe, classes, group),
+        Examiner(learner, val, teacher, cache),
+        recipe,
+    )
+
+
+def objective_of(recipe: Recipe) -> Objective:
+    """Return the loss terms of a recipe with their settings."""
+    return Objective({name: recipe.settings.get(name, {}) for name in recipe.loss})
+
+
+def cache_key(
+    record: dict[str, Any],
+    teacher: Teacher,
+    images: Images,
+    val: Images,
+    recipe: Recipe,
+    compute: Compute,
+    classes: int,
+) -> dict[str, Any]:
+    """Return everything that a teacher's outputs depend on, as JSON values.
+
+    Args:
+        record: Record of the teacher, with the hash of its weights.
+        teacher: The teacher.
+        images: Decoded training images.
+        val: Decoded validation images.
+        recipe: Recipe with the augmentation and the number of views.
+        compute: Device and precision; bfloat16 changes the outputs.
+        classes: Number of classes, K.
+    """
+    return {
+        "format": ANSWERS_FORMAT,
+        "teacher": record.get("members", [record]),
+        "train": images.sha256,
+        "val": val.sha256,
+        "augmentation": asdict(recipe.augmentation),
+        "views": recipe.cached_views,
+        "map_classes": min(classes_to_keep(teacher, objective_of(recipe).map_classes), classes),
+        "bf16": compute.bf16,
+    }
+
+
+def _watch_layers(
+    student: Watched, teacher: Teacher | None, recipe: Recipe, objective: Objective
+) -> list[tuple[int, int]]:
+    """Capture the features of compared layers, and return the channels of projected ones."""
+    if not objective.compares_layers:
+        if recipe.layers:
+            raise UsageError(
+                f"[layers] in the recipe sets the layers for at and hint, but the loss {','.join(recipe.loss)} has "
+                "neither term. Remove the table, or add one of the terms."
+            )
+        return []
+    names = " and ".join(name for name in ("at", "hint") if name in recipe.loss)
+    if not isinstance(teacher, NetworkTeacher):
+        raise UsageError(
+            f"The loss term {names} compares intermediate layers, so it needs a single PyTorch teacher. "
+            "Expected a run folder, a model name with weights, or a loss without this term."
+        )
+    if recipe.cached_views:
+        raise UsageError(
+            f"The loss term {names} compares intermediate layers, which are too large to cache. Remove --cache-teacher."
+        )
+    pairs = pair_layers(student, teacher.watched, recipe.layers)
+    ours, theirs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    student.watch(ours)
+    teacher.watched.watch(theirs)
+    if "hint" not in recipe.loss:
+        return []
+    return list(zip(channels(student, ours), channels(teacher.watched, theirs), strict=True))
+
+
+def _require_possible(student: Watched, teacher: Teacher | None, recipe: Recipe, objective: Objective) -> None:
+    if teacher is None and objective.taught:
+        raise UsageError(f"The loss {','.join(recipe.loss)} needs a teacher. Use kdedge distill, or --loss ce.")
+    terms = ", ".join(objective.map_terms)
+    for role, model in (("student", student), ("teacher", teacher)):
+        if terms and model is not None and model.unexplained is not None:
+            raise UsageError(
+                f"The loss term {terms} compares saliency maps, but the {role} has none: "
+                f"{model.unexplained} To distill without maps: --loss ce:0.1,kd:0.9."
+            )
+    if terms and teacher is not None and teacher.most_maps is not None and objective.map_classes > teacher.most_maps:
+        raise UsageError(
+            f"An .onnx teacher has a map of its top class only, but the loss term {terms} compares maps of several "
+            "classes. Use --loss ce:0.1,kd:0.9,map:20."
+        )
+    if recipe.cached_views and not objective.taught:
+        raise UsageError(
+            f"No term of the loss {','.join(recipe.loss)} uses the teacher, so there are no outputs to cache. Remove "
+            "--cache-teacher, or add such a term: --loss ce:0.1,kd:0.9."
+        )
+    if recipe.cached_views and recipe.augmentation.mixes:
+        raise UsageError(
+            "Mixed images differ in every batch, so the teacher's outputs cannot be cached. "
+            "Remove --cache-teacher, or use a recipe without mixup and cutmix: --recipe default."
+        )

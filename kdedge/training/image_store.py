@@ -1,0 +1,160 @@
+"""Image storage during training: in device memory, or streamed to it."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from kdedge.data import Collection, Decoded, Problems, Split, decode, load, load_validation
+from kdedge.data.dataset import readable_validation
+from kdedge.data.decoding import Progress, readable
+from kdedge.data.splits import lowest_ranked
+from kdedge.data.streaming import Stream, cores, fits
+from kdedge.training.compute_device import Compute
+from kdedge.training.distributed import Group
+from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.util.arrays import Integers, Pixels
+
+__all__ = ["Images", "OnDevice", "Streamed", "images_for_testing", "training_images"]
+
+LEAST_VAL = 2000
+"""Minimum number of validation images to use, if available."""
+
+
+class Images(Protocol):
+    """Labeled images, served in batches."""
+
+    targets: Tensor
+    """Class indices, int64 `[N]` on the device."""
+    side: tuple[int, int]
+    """Height and width in px."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def sha256(self) -> str:
+        """Hash that identifies the images and their order."""
+
+    def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield each batch of indices int64 `[n]` as (indices, uint8 RGB `[n, H, W, 3]`) on the device."""
+
+    def close(self) -> None:
+        """Stop background workers."""
+
+
+class OnDevice:
+    """Images held in device memory."""
+
+    def __init__(self, images: Pixels, targets: Integers, device: torch.device) -> None:
+        self.pixels = torch.from_numpy(images).to(device)
+        self.targets = torch.from_numpy(targets).to(device)
+        self.side = (images.shape[1], images.shape[2])
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the pixels; see `Images`."""
+        return hashlib.sha256(self.pixels.cpu().numpy().data).hexdigest()
+
+    def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield batches; see `Images`."""
+        for index in order:
+            yield index, self.pixels[index]
+
+    def close(self) -> None:
+        """Do nothing; see `Images`."""
+
+
+class Streamed:
+    """Images read from files by background workers during training."""
+
+    def __init__(self, stream: Stream, device: torch.device) -> None:
+        self._stream = stream
+        self.targets = torch.from_numpy(stream.targets).to(device)
+        self.side = stream.side
+
+    def __len__(self) -> int:
+        return len(self._stream)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of names, file sizes, modification times and decoding settings; see `Images`."""
+        return self._stream.sha256
+
+    def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield batches; see `Images`."""
+        pictures = self._stream.batches([index.tolist() for index in order])
+        for index, images in zip(order, pictures, strict=True):
+            yield index, images.to(self.targets.device, non_blocking=True)
+
+    def close(self) -> None:
+        """Stop background workers; see `Images`."""
+        self._stream.close()
+
+
+def training_images(
+    collection: Collection, spec: ImageInput, compute: Compute, group: Group, progress: Progress
+) -> tuple[Images, Images, Problems]:
+    """Load training and validation images into memory if they fit, otherwise stream them.
+
+    If the validation split is much larger than the training split, a part of each class is used, to limit its cost.
+
+    Returns:
+        Training images, validation images, and a report of unreadable files.
+
+    Raises:
+        DataError: A class has no readable images, or the validation split has none.
+    """
+    per_class = max(1, max(LEAST_VAL, len(collection.train)) // max(1, len(collection.labels)))
+    if len(collection.val) > per_class * len(collection.labels):
+        collection = replace(collection, val=lowest_ranked(collection.val, per_class=per_class, seed=0))
+    if _all_fit(len(collection.train) + len(collection.val), spec, compute, group):
+        data = load(collection, spec, progress=progress)
+        return _on_device(data.train, compute), _on_device(data.val, compute), data.problems
+    images = _streamed(collection.train, spec, compute)
+    problems = Problems(len(collection.skipped), collection.skipped)
+    if not _all_fit(len(collection.val), spec, compute, group):
+        side, found = readable_validation(collection, progress=progress)
+        return images, _streamed(side, spec, compute), problems + found
+    val = load_validation(collection, spec, progress=progress)
+    return images, _on_device(val, compute), problems + val.problems
+
+
+def images_for_testing(
+    split: Split, spec: ImageInput, compute: Compute, group: Group, progress: Progress, *, beside: Sequence[Images]
+) -> tuple[Images, Problems]:
+    """Load test images into memory if they fit, otherwise stream them.
+
+    Args:
+        split: Images and their classes.
+        spec: Input of the model.
+        compute: Device with its memory limit.
+        group: Processes that test together.
+        progress: Called after every image.
+        beside: Image sets that may already be in memory.
+    """
+    held = sum(len(images) for images in beside if isinstance(images, OnDevice))
+    if not _all_fit(held + len(split), spec, compute, group):
+        sound, problems = readable(split, progress=progress)  # a damaged file must not end a run after training
+        return _streamed(sound, spec, compute), problems
+    decoded = decode(split, spec, progress=progress)
+    return _on_device(decoded, compute), decoded.problems
+
+
+def _all_fit(count: int, spec: ImageInput, compute: Compute, group: Group) -> bool:
+    """Return whether the images fit in memory; all processes agree, as only in-memory loading drops damaged files."""
+    (fit,) = group.agree([float(fits(count, spec, compute.memory_bytes))])
+    return bool(fit)
+
+
+def _on_device(pictures: Decoded, compute: Compute) -> OnDevice:
+    return OnDevice(pictures.images, pictures.targets, compute.device)
+
+
+def _streamed(split: Split, spec: ImageInput, compute: Compute) -> Streamed:
+    return Streamed(Stream(split, spec, workers=max(1, cores() // compute.sharers)), compute.device)

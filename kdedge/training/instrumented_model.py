@@ -1,0 +1,100 @@
+"""Instrumented model for training: raw pixels in; logits, maps and intermediate features out."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kdedge.losses.loss_inputs import Answer
+from kdedge.training.compute_device import Compute
+from kdedge.training.memory_format import memory_format
+from kdedge_export.errors import HeadNotSupported
+from kdedge_export.saliency import ByAttention, ByCells, ExplainedModel, Head, explain
+from kdedge_export.saliency.explained_model import map_size
+from kdedge_export.saliency.head_finder import example_input
+from kdedge_export.saliency.tracing import evaluating
+from kdedge_export.torch_export.normalization import Normalise
+from kdedge_runtime.metadata import ImageInput
+
+__all__ = ["Watched"]
+
+_MOST_BY_ATTENTION = 4
+"""Maximum number of classes explained at once; each needs a backward pass through all blocks."""
+
+
+class Watched(nn.Module):
+    """Classifier with its normalization, and saliency maps if its head supports them.
+
+    The model itself is not modified: intermediate features are captured by hooks.
+    """
+
+    def __init__(self, model: nn.Module, spec: ImageInput, compute: Compute) -> None:
+        super().__init__()
+        self.spec = spec
+        self.normalise = Normalise(spec)
+        self.unexplained: str | None = None
+        """Reason why the model has no maps, or None."""
+        self.model = model
+        self.explained: ExplainedModel | None = None
+        self._features: list[Tensor | None] = []
+        try:
+            explained = explain(model, example_input(spec.height, spec.width))
+        except HeadNotSupported as error:
+            self.unexplained = str(error)
+        else:
+            closed = isinstance(explained, ByCells) and isinstance(explained.head, Head)
+            if compute.compiled and not closed:
+                self.unexplained = (
+                    f"{type(model).__name__} needs differentiation for its maps ({explained.how}), which compiled "
+                    "steps do not support. Remove --compile."
+                )
+            else:
+                self.explained = explained
+        self.to(compute.device)
+        self._memory_format = memory_format(model, compute.device)
+        self.to(memory_format=self._memory_format)  # type: ignore[call-overload]  # unknown to the type stubs
+
+    def watch(self, layers: Sequence[str]) -> None:
+        """Capture the outputs of these layers (module paths) as features, in this order."""
+        self._features = [None] * len(layers)
+
+        def catch(index: int, output: Tensor) -> None:
+            self._features[index] = output.clone()  # the next layer may work in place
+
+        for index, path in enumerate(layers):
+            layer = self.model.get_submodule(path)
+            layer.register_forward_hook(lambda _module, _args, output, index=index: catch(index, output))
+
+    def forward(self, images: Tensor, wanted: int | Tensor = 0) -> Answer:
+        """Run the model.
+
+        Args:
+            images: uint8 RGB `[N, H, W, 3]`; images of another size are resampled.
+            wanted: Classes to explain, int64 `[N, k]`, or the number of most probable classes.
+        """
+        x = self.normalise(images).contiguous(memory_format=self._memory_format)
+        if self.explained is None or (isinstance(wanted, int) and wanted == 0):
+            logits = self.model(x).float()
+            return Answer(logits, features=self._caught())
+        look = self.explained(x)
+        logits, features = look.logits.float(), self._caught()
+        classes = self._most_probable(logits, wanted) if isinstance(wanted, int) else wanted
+        with torch.autocast(images.device.type, enabled=False):
+            maps = self.explained.class_maps(look, classes)
+        return Answer(logits, classes, maps, features)
+
+    def _most_probable(self, logits: Tensor, count: int) -> Tensor:
+        most = _MOST_BY_ATTENTION if isinstance(self.explained, ByAttention) else logits.shape[1]
+        return logits.topk(min(count, most, logits.shape[1]), dim=1).indices
+
+    def _caught(self) -> tuple[Tensor, ...]:
+        return tuple(feature.float() for feature in self._features if feature is not None)
+
+    @property
+    def map_size(self) -> tuple[int, int] | None:
+        """Height and width of the model's map, or None without maps."""
+        if self.explained is None:
+            return None
+        example = example_input(self.spec.height, self.spec.width).to(self.normalise.mean.device)
+        with evaluating(self):
+            return map_size(self.explained, example)

@@ -1,0 +1,110 @@
+"""Measurements on a few batches before training: time per epoch, scale of loss terms, and learning rate."""
+
+import itertools
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+
+from kdedge.training.batches import Batch
+from kdedge.training.step import Learner
+from kdedge.training.trainer import Trainer
+
+__all__ = ["balanced_weights", "measured_terms", "seconds_per_epoch", "steady_rate"]
+
+_TRIED_ON, _TRIALS = 8, 6
+"""Number of batches per tested learning rate, and number of rates, each a quarter of the previous."""
+
+
+def seconds_per_epoch(trainer: Trainer, steps: int = 6) -> float:
+    """Estimate the seconds per epoch on a CPU from a few steps, repeating the first epoch if it is shorter."""
+    times = []
+    with _without_a_trace(trainer.learner):
+        batches = itertools.chain.from_iterable(map(trainer.batches.of, itertools.repeat(0)))
+        for _ in range(steps):
+            started = time.perf_counter()
+            batch = next(batches)  # the teacher's forward pass is part of the step
+            terms = trainer.learner.terms(batch.images, batch.targets, batch.taught)
+            torch.autograd.backward(terms.sum())
+            trainer.learner.optimizer.zero_grad(set_to_none=True)
+            times.append(time.perf_counter() - started)
+    # The first step includes setup such as filling the teacher cache, and any step may be delayed: use the median.
+    return statistics.median(times) * trainer.batches.per_epoch
+
+
+def measured_terms(trainer: Trainer, steps: int = 4) -> list[float]:
+    """Compute the mean of each unweighted term over the first batches, without updating the student."""
+    with _without_a_trace(trainer.learner), torch.no_grad():
+        terms = [
+            trainer.learner.terms(batch.images, batch.targets, batch.taught) for batch in _first_batches(trainer, steps)
+        ]
+    mean = torch.stack(terms).mean(dim=0)
+    trainer.learner.group.mean(mean)
+    values: list[float] = mean.tolist()
+    return values
+
+
+def balanced_weights(loss: dict[str, float | None], sizes: list[float]) -> dict[str, float]:
+    """Set each missing weight so that the term initially equals the sum of the weighted terms.
+
+    If no term has a weight, each term is scaled to 1.
+
+    Args:
+        loss: Mapping from term name to weight, or None for a weight to be determined.
+        sizes: Measured mean of each term.
+    """
+    given = sum(weight * size for weight, size in zip(loss.values(), sizes, strict=True) if weight is not None)
+    aim = given if given > 0 else 1.0
+    return {
+        name: float(f"{aim / max(size, 1e-12):.3g}") if weight is None else weight
+        for (name, weight), size in zip(loss.items(), sizes, strict=True)
+    }
+
+
+def steady_rate(trainer: Trainer, loss: Mapping[str, float], rate: float) -> float:
+    """Find the largest learning rate among `rate`, `rate` / 4, … whose first steps lower the loss.
+
+    The stable rate for a trained model varies by orders of magnitude if batch statistics do not bound it.
+
+    Args:
+        trainer: Trainer, restored afterwards.
+        loss: Weights of the terms.
+        rate: Largest rate to test.
+
+    Returns:
+        The learning rate; the smallest one tested if none lowers the loss.
+    """
+    learner = trainer.learner
+    weights = torch.tensor(list(loss.values()), device=learner.compute.device)
+    before = float(torch.tensor(measured_terms(trainer, _TRIED_ON)) @ weights.cpu())
+    for rate in [rate / 4**trial for trial in range(_TRIALS)]:
+        with _without_a_trace(learner):
+            terms = [
+                learner.learn(batch.images, batch.targets, batch.taught, weights, rate)
+                for batch in _first_batches(trainer, _TRIED_ON)
+            ]
+        learner.optimizer.state.clear()  # momentum of the trial steps
+        after = torch.stack(terms).mean(dim=0) @ weights
+        learner.group.mean(after)
+        if float(after) < before:  # False for a non-finite loss
+            break
+    return rate
+
+
+def _first_batches(trainer: Trainer, steps: int) -> Iterator[Batch]:
+    """Yield batches from the first epochs, up to the given number."""
+    return itertools.islice(itertools.chain.from_iterable(map(trainer.batches.of, itertools.count())), steps)
+
+
+@contextmanager
+def _without_a_trace(learner: Learner) -> Iterator[None]:
+    """Enter training mode, and restore weights, buffers and random states afterwards."""
+    model = learner.student.model
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    devices = [learner.compute.device] if learner.compute.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        learner.student.train()
+        yield
+    model.load_state_dict(before)

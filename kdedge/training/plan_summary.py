@@ -1,0 +1,128 @@
+"""Summary of a resolved training plan."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from kdedge.config.train_config import Plan, Request
+from kdedge.config.training_recipe import Recipe
+from kdedge.losses import TERMS
+from kdedge.models.init_from_teacher import Inherited
+from kdedge.models.model_spec import ModelSpec
+from kdedge.models.pretrained import assumed_input, published_name
+from kdedge.models.teacher_source import LoadedTeacher
+from kdedge.models.trained_model import TrainedModel
+from kdedge.training.augmentation import Augmentation
+from kdedge.training.trainer import Trainer
+
+__all__ = ["describe"]
+
+
+def describe(
+    request: Request,
+    plan: Plan,
+    trainer: Trainer,
+    teachers: Sequence[LoadedTeacher],
+    spec: ModelSpec,
+    recipe: Recipe,
+    inherited: Inherited | None,
+) -> list[tuple[str, str]]:
+    """Return the resolved plan as (name, value with its reason), printed before training."""
+
+    def said(option: Any, why: str) -> str:
+        return "as requested" if option is not None else why
+
+    learner, batches, examiner = trainer.learner, trainer.batches, trainer.examiner
+    val = examiner.val
+    parameters = sum(parameter.numel() for parameter in learner.student.model.parameters())
+    lines = [
+        (
+            "images",
+            f"{len(batches.images):,} for training, {len(val):,} for validation, {batches.classes} classes",
+        ),
+        ("model", f"{spec.name}, {parameters / 1e6:.2f} M parameters"),
+        *_teachers(teachers, parameters, examiner.teacher_top1),
+    ]
+    size, cells = learner.student.spec.height, learner.student.map_size
+    why_size = "as the teacher's" if teachers else "from the image sizes and the device"
+    lines.append(("input", f"{size} × {size} px ({said(request.size, why_size)})"))
+    assumed = _assumed_input(request, teachers, spec.name)
+    if assumed is not None:
+        lines.append(("prepared", assumed))
+    if cells is not None:
+        stem = (
+            f"early strides removed, {spec.stride_factor} times finer" if spec.stride_factor > 1 else "stem unchanged"
+        )
+        lines.append(("map", f"{cells[0]} × {cells[1]} ({said(request.output_stride, stem)})"))
+    if inherited is not None:
+        lines.append(("start", f"{inherited.copied} of {inherited.total} tensors from the teacher, others random"))
+    why_recipe = "from the number of images" if teachers else "without a teacher"
+    lines += [
+        ("recipe", f"{plan.recipe} ({said(request.recipe, why_recipe)})"),
+        ("loss", _loss(recipe)),
+        ("pictures", _augmentation(recipe.augmentation)),
+    ]
+    if recipe.cached_views:
+        lines.append(("cache", f"teacher outputs are cached for {recipe.cached_views} views of each image"))
+    why_epochs = "as requested" if request.epochs is not None else "from recipe, data and device"
+    processes = learner.group.size
+    return [
+        *lines,
+        (
+            "schedule",
+            f"{recipe.epochs} epochs ({why_epochs}), "
+            f"batch size {recipe.batch_size}, learning rate {recipe.learning_rate:g}",
+        ),
+        (
+            "device",
+            f"{learner.compute.name}, {'bfloat16' if learner.compute.bf16 else 'float32'}"
+            + (f", {processes} processes" if processes > 1 else ""),
+        ),
+    ]
+
+
+def _teachers(teachers: Sequence[LoadedTeacher], parameters: int, top1: float | None) -> list[tuple[str, str]]:
+    if not teachers or top1 is None:
+        return []
+    right = f"{100 * top1:.1f} % top-1 here"
+    if len(teachers) > 1:
+        return [("teachers", f"{' + '.join(teacher.name for teacher in teachers)}, ensemble {right}")]
+    (teacher,) = teachers
+    if not isinstance(teacher.model, TrainedModel):
+        fed = teacher.model.fed
+        return [("teacher", f"{teacher.name}, {right}"), *([] if fed is None else [("shown", fed)])]
+    count = teacher.model.parameters
+    return [
+        (
+            "teacher",
+            f"{teacher.name}, {count / 1e6:.2f} M parameters ({_times(count / parameters)} the student's), {right}",
+        )
+    ]
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.1f} times" if ratio >= 0.95 else f"{ratio:.2g} times"
+
+
+def _assumed_input(request: Request, teachers: Sequence[LoadedTeacher], name: str) -> str | None:
+    """Return the assumption about preprocessing, if the weights do not specify it; None otherwise."""
+    if teachers:
+        model = teachers[0].model
+        return model.assumed_input if isinstance(model, TrainedModel) else None
+    return None if request.weights is None else assumed_input(published_name(name, Path(request.weights)))
+
+
+def _loss(recipe: Recipe) -> str:
+    terms = []
+    for name, weight in recipe.loss.items():
+        measured = " (measured)" if name in recipe.measured else ""
+        settings = ", ".join(f"{option} {value:g}" for option, value in recipe.settings.get(name, {}).items())
+        terms.append(f"{weight:g}·{name}" + (f"({settings})" if settings else "") + measured)
+    softened = any(TERMS[name].softened for name in recipe.loss)
+    return " + ".join(terms) + (f", temperature {recipe.temperature:g}" if softened else "")
+
+
+def _augmentation(augmentation: Augmentation) -> str:
+    parts = [name if value is True else f"{name} {value:g}" for name, value in asdict(augmentation).items() if value]
+    return ", ".join(parts) or "none"

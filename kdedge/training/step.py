@@ -1,0 +1,115 @@
+"""The student, its auxiliary layers, and the training step."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.optim import SGD
+
+from kdedge.config.training_recipe import Recipe
+from kdedge.losses.loss_inputs import Answer, Lesson
+from kdedge.training.compute_device import Compute
+from kdedge.training.cuda_graphs import Replayed
+from kdedge.training.distributed import Group
+from kdedge.training.instrumented_model import Watched
+from kdedge.training.layer_pairs import projections
+from kdedge.training.objective import Objective
+
+__all__ = ["Learner"]
+
+
+class Learner:
+    """Student in training with its optimizer."""
+
+    def __init__(
+        self,
+        student: Watched,
+        objective: Objective,
+        recipe: Recipe,
+        compute: Compute,
+        group: Group,
+        hinted: Sequence[tuple[int, int]] = (),
+    ) -> None:
+        """Build the optimizer.
+
+        Args:
+            student: Student, which captures the features of compared layers.
+            objective: Loss terms.
+            recipe: Temperature and optimizer settings.
+            compute: Device and precision.
+            group: Processes that share every batch.
+            hinted: Student and teacher channels of each projected layer.
+        """
+        self.student, self.objective, self.compute, self.group = student, objective, compute, group
+        self.projections = projections(hinted).to(compute.device)
+        self.temperature = recipe.temperature
+        self.parameters = [*student.model.parameters(), *self.projections.parameters()]
+        # A tensor, so that the CUDA graph reads the current learning rate.
+        self._rate = torch.tensor(recipe.learning_rate, device=compute.device)
+        self.optimizer = SGD(
+            self.parameters,
+            lr=self._rate if compute.compiled else recipe.learning_rate,
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=recipe.weight_decay,
+            fused=compute.compiled,
+        )
+        self._values: Callable[..., Tensor] = self.terms
+        self._step: Callable[..., tuple[Tensor, ...]] = self._one_step
+        if compute.compiled:
+            self._values = torch.compile(self.terms, fullgraph=True, dynamic=False)
+            if group.size == 1:  # communication between processes cannot be captured
+                self._step = Replayed(self._one_step)
+
+    def terms(self, images: Tensor, targets: Tensor, taught: Answer | None) -> Tensor:
+        """Compute the unweighted terms on this process's part of a batch, float32 `[terms]`.
+
+        Args:
+            images: Augmented uint8 RGB `[n, H, W, 3]`.
+            targets: float32 `[n, K]`.
+            taught: Teacher outputs on these images.
+        """
+        with self.compute.autocast():
+            wanted = 0 if taught is None or taught.classes is None else taught.classes
+            answer = self.student(images, wanted)
+            pairs = zip(self.projections, answer.features, strict=False)
+            projected = tuple(projection(feature).float() for projection, feature in pairs)
+        lesson = Lesson(answer, taught, targets, self.temperature, projected)
+        return self.objective.values(lesson, self.group)
+
+    def learn(self, images: Tensor, targets: Tensor, taught: Answer | None, weights: Tensor, rate: float) -> Tensor:
+        """Take one optimization step on the weighted sum of the terms, and return the detached terms."""
+        if self.compute.compiled:
+            self._rate.fill_(rate)
+        else:
+            for settings in self.optimizer.param_groups:
+                settings["lr"] = rate
+        answer = (None,) if taught is None else (taught.logits, taught.classes, taught.maps, *taught.features)
+        return self._step(images, targets, weights, *answer)[0]
+
+    def _one_step(self, images: Tensor, targets: Tensor, weights: Tensor, *answer: Tensor | None) -> tuple[Tensor, ...]:
+        logits, *reasons = answer
+        taught = None
+        if logits is not None:
+            classes, maps, *features = reasons
+            taught = Answer(logits, classes, maps, tuple(feature for feature in features if feature is not None))
+        terms = self._values(images, targets, taught)
+        torch.autograd.backward((terms * weights).sum())
+        self.group.average(self.parameters)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return (terms.detach(),)
+
+    def look(self, images: Tensor, wanted: int | Tensor) -> Answer:
+        """Run the student in evaluation mode without gradients; see `Watched.forward`."""
+        self.student.eval()
+        with torch.no_grad(), self.compute.autocast():
+            answer: Answer = self.student(images, wanted)
+        return answer
+
+    @property
+    def is_finite(self) -> bool:
+        """True if all weights and statistics are finite; the last step of an epoch can break them after its loss."""
+        state = [*self.student.model.state_dict().values(), *self.projections.state_dict().values()]
+        values = [value.isfinite().all() for value in state if value.is_floating_point()]
+        return bool(torch.stack(values).all())

@@ -1,0 +1,75 @@
+"""Batch normalization synchronized over processes, so that a divided batch trains like a whole one."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from kdedge.training.distributed import Group
+from kdedge_runtime.errors import UsageError
+
+__all__ = ["synchronise"]
+
+
+class _Synchronised(nn.BatchNorm2d):
+    """`nn.BatchNorm2d` with statistics of the whole batch during training, on any device.
+
+    PyTorch's `SyncBatchNorm` requires CUDA.
+    """
+
+    group: Group
+    following: list[nn.Module]
+    """Layers applied after normalization in timm's variant; a plain list keeps the parameter names unchanged."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return self._go_on(super().forward(input))
+        x = input.float()
+        # Two exchanges: the difference of mean square and squared mean would lose precision.
+        mean = self.group.total(x.mean(dim=(0, 2, 3))) / self.group.size
+        centred = x - mean[:, None, None]
+        variance = self.group.total(centred.square().mean(dim=(0, 2, 3))) / self.group.size
+        if self.track_running_stats:
+            self._remember(mean.detach(), variance.detach(), self.group.size * x.numel() / x.shape[1])
+        normalised = centred * torch.rsqrt(variance + self.eps)[:, None, None]
+        if self.affine:
+            normalised = normalised * self.weight[:, None, None] + self.bias[:, None, None]
+        return self._go_on(normalised.to(input.dtype))
+
+    def _go_on(self, x: Tensor) -> Tensor:
+        for layer in self.following:
+            x = layer.train(self.training)(x)
+        return x
+
+    def _remember(self, mean: Tensor, variance: Tensor, count: float) -> None:
+        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        self.num_batches_tracked += 1
+        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance * count / (count - 1), share)
+
+
+def synchronise(model: nn.Module, group: Group) -> None:
+    """Replace every batch norm of a model by a synchronized one; module and tensor names are kept.
+
+    Raises:
+        UsageError: The model has an unsupported type of batch normalization.
+    """
+    if group.size == 1:
+        return
+    for path, layer in list(model.named_modules()):
+        if isinstance(layer, _BatchNorm):
+            model.set_submodule(path, _synchronised(path, layer, group))
+
+
+def _synchronised(path: str, layer: _BatchNorm, group: Group) -> _Synchronised:
+    # timm's BatchNormAct2d applies dropout and an activation afterwards.
+    goes_on = [part for name in ("drop", "act") if isinstance(part := getattr(layer, name, None), nn.Module)]
+    if not isinstance(layer, nn.BatchNorm2d) or (type(layer) is not nn.BatchNorm2d and len(goes_on) != 2):
+        raise UsageError(
+            f"The layer {path} is a {type(layer).__name__}, whose statistics cannot be synchronized between processes. "
+            "Train this model in one process."
+        )
+    synchronised = _Synchronised(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
+    synchronised.load_state_dict(layer.state_dict())
+    synchronised.group, synchronised.following = group, goes_on
+    return synchronised.train(layer.training)

@@ -1,0 +1,172 @@
+"""Sources of teacher outputs for a batch: computed online, or read from a cache."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from kdedge.losses.all_class_maps import MOST_PROBABLE
+from kdedge.losses.loss_inputs import Answer
+from kdedge.training.augmentation import transform
+from kdedge.training.augmentation.augmentation_plan import Views
+from kdedge.training.cuda_graphs import Replayed
+from kdedge.training.distributed import Group
+from kdedge.training.image_store import Images
+from kdedge.training.interruption import StopRequested
+from kdedge.training.teachers.teacher import NetworkTeacher, Teacher
+from kdedge.training.teachers.teacher_cache import AnswerCache, compact
+
+__all__ = ["AskTeacher", "Guidance", "NoTeacher", "Remembered", "classes_to_keep"]
+
+_BATCH = 256
+
+
+class Guidance(Protocol):
+    """Source of teacher outputs for the batches of an epoch."""
+
+    def begin(self, epoch: int, must_stop: Callable[[], bool]) -> None:
+        """Prepare an epoch, counted from 0.
+
+        Raises:
+            StopRequested: `must_stop` returned True before all outputs were ready.
+        """
+
+    def answer(self, index: Tensor, images: Tensor) -> Answer | None:
+        """Return the teacher outputs for augmented images uint8 `[n, H, W, 3]` at dataset indices int64 `[n]`."""
+
+
+class NoTeacher:
+    """No teacher: training on labels only."""
+
+    def begin(self, epoch: int, must_stop: Callable[[], bool]) -> None:
+        """Do nothing; see `Guidance`."""
+
+    def answer(self, index: Tensor, images: Tensor) -> Answer | None:
+        """Return None; see `Guidance`."""
+        return None
+
+
+class AskTeacher:
+    """Runs the teacher on every batch."""
+
+    def __init__(self, teacher: Teacher, map_classes: int, *, compiled: bool) -> None:
+        """Initialize the teacher's forward function.
+
+        Args:
+            teacher: Teacher.
+            map_classes: Number of classes whose maps are needed.
+            compiled: True to compile; see `Compute.compiled`. No effect for ensembles and model files.
+        """
+        self._teacher = teacher
+        self._map_classes = map_classes
+        self._replayed: Callable[..., tuple[Tensor, ...]] | None = None
+        if compiled and isinstance(teacher, NetworkTeacher):
+            look = torch.compile(teacher.look, fullgraph=True, dynamic=False)
+
+            def ask(images: Tensor) -> tuple[Tensor, ...]:
+                with torch.no_grad():
+                    answer = look(images, map_classes)
+                maps = () if answer.classes is None or answer.maps is None else (answer.classes, answer.maps)
+                return (answer.logits, *maps, *answer.features)
+
+            self._replayed = Replayed(ask)
+
+    def begin(self, epoch: int, must_stop: Callable[[], bool]) -> None:
+        """Do nothing; see `Guidance`."""
+
+    def answer(self, index: Tensor, images: Tensor) -> Answer | None:
+        """Run the teacher; see `Guidance`."""
+        if self._replayed is None:
+            return self._teacher(images, self._map_classes)
+        logits, *rest = self._replayed(images)
+        if not self._map_classes:
+            return Answer(logits, features=tuple(rest))
+        return Answer(logits, rest[0], rest[1], tuple(rest[2:]))
+
+
+class Remembered:
+    """Runs the teacher once per view of the images and reads its outputs from disk afterwards."""
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        map_classes: int,
+        images: Images,
+        views: Views,
+        cache: AnswerCache,
+        group: Group,
+        progress: Callable[[int, int], None],
+    ) -> None:
+        """Initialize the cached teacher.
+
+        Args:
+            teacher: Teacher.
+            map_classes: Number of classes whose maps this run needs.
+            images: Training images.
+            views: Schedule with a fixed number of views.
+            cache: Cache of teacher outputs.
+            group: Processes that share the cache; the main process fills it.
+            progress: Called with (done, total) images while the teacher is evaluated.
+        """
+        self._teacher, self._map_classes = teacher, map_classes
+        self._classes_to_keep = classes_to_keep(teacher, map_classes)
+        self._images, self._views, self._cache = images, views, cache
+        self._group, self._progress = group, progress
+        self._answer: Answer | None = None
+
+    def begin(self, epoch: int, must_stop: Callable[[], bool]) -> None:
+        """Load the outputs of the epoch's view; the first time this evaluates the teacher on all images."""
+        name = f"view-{self._views.number(epoch)}"
+        stopped = False
+        if self._cache.read(name) is None and self._group.leads:
+            try:
+                self._cache.write(name, self._ask(epoch, must_stop))
+            except StopRequested:
+                stopped = True
+        if self._group.any(stopped, self._images.targets.device):  # the other processes wait here
+            raise StopRequested
+        answer = self._cache.read(name)
+        assert answer is not None
+        device = self._images.targets.device
+        if answer.classes is None or answer.maps is None or not self._map_classes:
+            self._answer = Answer(answer.logits.to(device))
+        else:
+            kept = slice(self._map_classes)
+            self._answer = Answer(
+                answer.logits.to(device), answer.classes[:, kept].to(device), answer.maps[:, kept].to(device)
+            )
+
+    def answer(self, index: Tensor, images: Tensor) -> Answer | None:
+        """Return cached outputs; see `Guidance`."""
+        kept = self._answer
+        assert kept is not None
+        logits = kept.logits[index].float()
+        if kept.classes is None or kept.maps is None:
+            return Answer(logits)
+        return Answer(logits, kept.classes[index].long(), kept.maps[index].float())
+
+    def _ask(self, epoch: int, must_stop: Callable[[], bool]) -> Answer:
+        view, count, wanted = self._views.draw(epoch), len(self._images), self._classes_to_keep
+        everything = torch.arange(count, device=self._images.targets.device)
+        answers: list[Answer] = []
+        done = 0
+        for index, images in self._images.batches(torch.split(everything, _BATCH)):
+            if must_stop():
+                raise StopRequested
+            answers.append(compact(self._teacher(transform(images, view.take(index)), wanted)))
+            if len(answers) == 1:
+                self._cache.require_room(answers[0], count)
+            done += len(index)
+            self._progress(done, count)
+        logits = torch.cat([answer.logits for answer in answers])
+        classes = [answer.classes for answer in answers if answer.classes is not None]
+        maps = [answer.maps for answer in answers if answer.maps is not None]
+        return Answer(logits, torch.cat(classes), torch.cat(maps)) if maps else Answer(logits)
+
+
+def classes_to_keep(teacher: Teacher, needed: int) -> int:
+    """Return the number of classes whose maps are cached: enough for any loss of later runs, if that is cheap."""
+    if teacher.unexplained is not None:
+        return 0
+    return max(needed, MOST_PROBABLE) if teacher.most_maps is None else teacher.most_maps

@@ -1,0 +1,114 @@
+"""Teachers: a PyTorch model, an ensemble, or a model file of any framework."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdedge.losses.loss_inputs import Answer
+from kdedge.losses.map_distance import at_common_size
+from kdedge.training.compute_device import Compute
+from kdedge.training.instrumented_model import Watched
+
+if TYPE_CHECKING:
+    from kdedge.models.onnx_model import OnnxTeacher
+
+__all__ = ["FileTeacher", "NetworkTeacher", "SeveralTeachers", "Teacher"]
+
+
+class Teacher(Protocol):
+    """Model whose outputs are used as targets, without gradients."""
+
+    @property
+    def unexplained(self) -> str | None:
+        """Reason why the teacher has no maps, or None."""
+
+    @property
+    def most_maps(self) -> int | None:
+        """Maximum number of classes the teacher can explain in one call, or None if unlimited."""
+
+    def __call__(self, images: Tensor, wanted: int | Tensor = 0) -> Answer:
+        """Run the teacher; see `Watched.forward`."""
+
+
+class NetworkTeacher:
+    """Frozen PyTorch teacher."""
+
+    most_maps = None
+
+    def __init__(self, watched: Watched, compute: Compute) -> None:
+        self.watched = watched.eval().requires_grad_(False)
+        self.unexplained = watched.unexplained
+        self._compute = compute
+
+    def __call__(self, images: Tensor, wanted: int | Tensor = 0) -> Answer:
+        """Run the teacher; see `Teacher`."""
+        with torch.no_grad():
+            return self.look(images, wanted)
+
+    def look(self, images: Tensor, wanted: int | Tensor) -> Answer:
+        """Forward pass without a gradient context, for compilation."""
+        with self._compute.autocast():
+            answer: Answer = self.watched(images, wanted)
+        return answer
+
+
+class FileTeacher:
+    """ONNX teacher with a map of its top class, if the file has one."""
+
+    most_maps = 1
+
+    def __init__(self, model: "OnnxTeacher", name: str) -> None:
+        self._model = model
+        self.unexplained = None
+        if not model.has_map:
+            self.unexplained = (
+                f"{name} has no output saliency_map. To add one: kdedge export --from-onnx {name} -o explained.onnx, "
+                "for the loss term map (--loss ce:0.1,kd:0.9,map:20)."
+            )
+
+    def __call__(self, images: Tensor, wanted: int | Tensor = 0) -> Answer:
+        """Run the teacher; see `Teacher`. `wanted` is 0 or 1."""
+        logits, maps = self._model(images)
+        if wanted == 0 or maps is None:
+            return Answer(logits)
+        return Answer(logits, logits.argmax(dim=1, keepdim=True), maps[:, None])
+
+
+class SeveralTeachers:
+    """Ensemble of teachers with the mean of their probabilities and maps.
+
+    Each map is first divided by its L2 norm, since models differ in activation magnitude.
+    """
+
+    def __init__(self, teachers: Sequence[Teacher]) -> None:
+        self._teachers = teachers
+        self.unexplained = next((teacher.unexplained for teacher in teachers if teacher.unexplained), None)
+        if self.unexplained is None and any(teacher.most_maps is not None for teacher in teachers):
+            self.unexplained = "An .onnx file in an ensemble cannot compute maps of the classes chosen by the ensemble."
+        self.most_maps = None
+
+    def __call__(self, images: Tensor, wanted: int | Tensor = 0) -> Answer:
+        """Run all teachers; see `Teacher`."""
+        if isinstance(wanted, int):
+            logits = _mean_of_probabilities([teacher(images).logits for teacher in self._teachers])
+            if wanted == 0 or self.unexplained is not None:
+                return Answer(logits)
+            wanted = logits.topk(min(wanted, logits.shape[1]), dim=1).indices
+        answers = [teacher(images, wanted) for teacher in self._teachers]
+        logits = _mean_of_probabilities([answer.logits for answer in answers])
+        total: Tensor | None = None
+        for answer in answers:
+            assert answer.maps is not None
+            unit = F.normalize(answer.maps.flatten(2), dim=2).reshape(answer.maps.shape)
+            total = unit if total is None else torch.add(*at_common_size(total, unit))
+        assert total is not None
+        return Answer(logits, wanted, total / len(answers))
+
+
+def _mean_of_probabilities(logits: Sequence[Tensor]) -> Tensor:
+    """Return logits `[N, K]` whose softmax is the mean of the softmaxes."""
+    together = torch.stack([F.log_softmax(one, dim=1) for one in logits])
+    return together.logsumexp(dim=0) - torch.log(torch.tensor(float(len(logits)), device=together.device))

@@ -1,0 +1,123 @@
+"""Disk cache of teacher outputs; further seeds, losses or ablations need no forward pass of the teacher.
+
+```
+FOLDER/KEY/key.json             everything the outputs depend on
+FOLDER/KEY/view-3.safetensors   fourth view of every training image: logits, classes, maps
+FOLDER/KEY/val.safetensors      validation images
+```
+
+A view is one fixed augmentation of every image. Files are written atomically: a run that is killed leaves only complete
+views.
+"""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from kdedge.losses.loss_inputs import Answer
+from kdedge_runtime.errors import KdedgeError, UsageError
+from kdedge_runtime.util.files import staged, write_whole
+
+__all__ = ["AnswerCache", "compact"]
+
+
+class AnswerCache:
+    """Cached teacher outputs in half precision for several sets of images.
+
+    Maps are divided by their largest magnitude, since raw ones can be too small for half precision. All terms that
+    compare maps are scale-invariant.
+    """
+
+    def __init__(self, folder: Path, key: dict[str, Any]) -> None:
+        """Open or create the cache entry of a key.
+
+        Args:
+            folder: Folder of all cache entries.
+            key: Everything that the outputs depend on (teacher, data, augmentation) as JSON values.
+
+        Raises:
+            UsageError: The entry belongs to another key.
+        """
+        text = json.dumps(key, indent=2, sort_keys=True) + "\n"
+        self.folder = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
+        described = self.folder / "key.json"
+        if not described.is_file():
+            write_whole(described, text)
+        elif described.read_text(encoding="utf-8") != text:
+            raise UsageError(
+                f"The teacher outputs in {self.folder} belong to another teacher, other images or another "
+                "augmentation. Remove that folder; they will be recomputed."
+            )
+
+    def read(self, name: str) -> Answer | None:
+        """Return the outputs for a set of images, memory-mapped and float16, or None if they are not cached.
+
+        Raises:
+            UsageError: The file is damaged.
+        """
+        path = self._path(name)
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, "pt") as file:
+                tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise UsageError(f"Cannot read the teacher outputs in {path}: {error}. Remove the file.") from error
+        return Answer(tensors["logits"], tensors.get("classes"), tensors.get("maps"))
+
+    def require_room(self, sample: Answer, count: int) -> None:
+        """Raise if the disk cannot hold the outputs.
+
+        Args:
+            sample: Half-precision outputs for some of the images.
+            count: Total number of images.
+
+        Raises:
+            KdedgeError: There is not enough free space.
+        """
+        taken = sum(part.numel() * part.element_size() for part in _parts(sample).values())
+        needed, free = taken * count // len(sample.logits), shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise KdedgeError(
+                f"The teacher outputs for {count:,} images need {needed / 1e6:,.1f} MB, but the disk of "
+                f"{self.folder} has {free / 1e6:,.1f} MB free. Free some space and continue with --resume, or remove "
+                "--cache-teacher."
+            )
+
+    def write(self, name: str, answer: Answer) -> None:
+        """Write half-precision outputs for a set of images.
+
+        Raises:
+            KdedgeError: The disk is full, or the file cannot be written.
+        """
+        try:
+            with staged(self._path(name)) as temporary:
+                save_file({part: tensor.cpu().contiguous() for part, tensor in _parts(answer).items()}, temporary)
+        except (OSError, SafetensorError) as error:
+            raise KdedgeError(
+                f"Cannot write {self._path(name)}: {error}. Free some space, and continue with --resume."
+            ) from error
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.safetensors"
+
+
+def compact(answer: Answer) -> Answer:
+    """Convert outputs to half precision on the CPU, with maps divided by their largest magnitude."""
+    if answer.maps is None or answer.classes is None:
+        return Answer(answer.logits.half().cpu())
+    largest = answer.maps.abs().amax(dim=(2, 3), keepdim=True)
+    maps = answer.maps / largest.clamp_min(torch.finfo(torch.float32).tiny)
+    return Answer(answer.logits.half().cpu(), answer.classes.int().cpu(), maps.half().cpu())
+
+
+def _parts(answer: Answer) -> dict[str, Tensor]:
+    parts = {"logits": answer.logits, "classes": answer.classes, "maps": answer.maps}
+    return {name: part for name, part in parts.items() if part is not None}

@@ -1,0 +1,122 @@
+"""Teachers named by the user: loaded, checked against the data, and reloaded on resume."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kdedge.config.train_config import Request
+from kdedge.data import Collection
+from kdedge.models.model_source import network_name
+from kdedge.models.run_folder import is_run
+from kdedge.models.teacher_source import LoadedTeacher, load_teacher
+from kdedge.models.trained_model import TrainedModel
+from kdedge.training.compute_device import Compute
+from kdedge.training.instrumented_model import Watched
+from kdedge.training.teachers.teacher import FileTeacher, NetworkTeacher, SeveralTeachers, Teacher
+from kdedge_runtime.errors import UsageError
+
+__all__ = ["as_teacher", "heritage", "load_teachers", "reload_teachers", "teacher_record"]
+
+
+def load_teachers(request: Request, data: Collection) -> list[LoadedTeacher]:
+    """Load the teachers of a request.
+
+    Raises:
+        UsageError: A teacher does not exist, is untrained, or has other classes than the data.
+    """
+    weights = list(request.teacher_weights)
+    teachers = []
+    for source in request.teacher:
+        path = Path(source)
+        if is_run(path) or path.suffix == ".onnx":
+            teachers.append(load_teacher(source, None))
+        elif weights:
+            teachers.append(load_teacher(source, weights.pop(0)))
+        else:
+            name = network_name(source)
+            raise UsageError(f"The teacher {name} has random weights. Give trained ones: --teacher-weights FILE.")
+    if weights:
+        raise UsageError(
+            f"There is no teacher for the weights {', '.join(weights)}: run folders and .onnx files have their own. "
+            "Expected one --teacher-weights for each --teacher given by model name."
+        )
+    for teacher in teachers:
+        _require_same_classes(teacher, data)
+    return teachers
+
+
+def reload_teachers(record: dict[str, Any] | None, run: Path) -> list[LoadedTeacher]:
+    """Reload the teachers of a resumed run from its record.
+
+    Raises:
+        UsageError: A teacher no longer exists, or has changed.
+    """
+    teachers = []
+    for member in () if record is None else record.get("members", [record]):
+        teacher = load_teacher(member["source"], member["weights"])
+        # Names are not compared: weights unknown by hash when recorded may have a more specific name now.
+        if any(teacher.record.get(what) != member.get(what) for what in ("weights_sha256", "code_sha256")):
+            raise UsageError(
+                f"The teacher {member['source']} has changed since {run} was started, so the run cannot be resumed "
+                "exactly. Start a new run with another --out."
+            )
+        teachers.append(teacher)
+    return teachers
+
+
+def teacher_record(teachers: Sequence[LoadedTeacher]) -> dict[str, Any] | None:
+    """Return the entry of the teachers in `run.json`, or None without teachers."""
+    if len(teachers) == 1:
+        return dict(teachers[0].record)
+    if not teachers:
+        return None
+    sources = " + ".join(str(teacher.record["source"]) for teacher in teachers)
+    members = [teacher.record for teacher in teachers]
+    return {"source": sources, "weights": None, "weights_sha256": None, "members": members}
+
+
+def as_teacher(teachers: Sequence[LoadedTeacher], compute: Compute) -> Teacher | None:
+    """Combine the teachers into one on the device, or return None without teachers."""
+    ready: list[Teacher] = []
+    for teacher in teachers:
+        if isinstance(teacher.model, TrainedModel):
+            ready.append(NetworkTeacher(Watched(teacher.model.model, teacher.model.input, compute), compute))
+        else:
+            ready.append(FileTeacher(teacher.model, teacher.name))
+    if not ready:
+        return None
+    return ready[0] if len(ready) == 1 else SeveralTeachers(ready)
+
+
+def heritage(teachers: Sequence[LoadedTeacher]) -> TrainedModel:
+    """Return the model that a student can inherit weights from: that of the first teacher.
+
+    Raises:
+        UsageError: There is no teacher, or it is a model file.
+    """
+    if not teachers or not isinstance(teachers[0].model, TrainedModel):
+        raise UsageError("--init teacher needs a first teacher that is a PyTorch model: a run folder, or a model name.")
+    return teachers[0].model
+
+
+def _trained_on(teacher: LoadedTeacher, data: Collection) -> str:
+    """Return the command that trains such a teacher, from the given weights if possible."""
+    name, weights = teacher.record["source"], teacher.record["weights"]
+    command = shlex.join(["kdedge", "train", data.source, "--model"])
+    return f": {command} " + ("MODEL" if weights is None else shlex.join([str(name), "--weights", weights]))
+
+
+def _require_same_classes(teacher: LoadedTeacher, data: Collection) -> None:
+    if teacher.classes != len(data.labels):
+        raise UsageError(
+            f"The teacher {teacher.record['source']} has {teacher.classes} classes, but {data.source} has "
+            f"{len(data.labels)}. Expected a teacher trained on these classes{_trained_on(teacher, data)}."
+        )
+    if teacher.labels is not None and teacher.labels != data.labels:
+        odd = sorted(set(teacher.labels) ^ set(data.labels))
+        difference = f"{', '.join(odd[:6])} are not in both" if odd else "their order differs"
+        raise UsageError(
+            f"The teacher {teacher.record['source']} was trained on other classes than those in {data.source} "
+            f"({difference}). Expected a teacher trained on these classes."
+        )

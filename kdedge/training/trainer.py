@@ -1,0 +1,121 @@
+"""Training loop over epochs."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from kdedge.config.training_recipe import Recipe
+from kdedge.models.run_folder import BEST, LAST, METRICS, merit, writing
+from kdedge.models.weight_files import load_state, read_state
+from kdedge.training.batches import Batches
+from kdedge.training.checkpoint import restore, save_checkpoint, save_weights
+from kdedge.training.epoch import Position, train_epoch
+from kdedge.training.evaluator import Examiner
+from kdedge.training.image_store import Images
+from kdedge.training.interruption import never
+from kdedge.training.step import Learner
+from kdedge_runtime.errors import UsageError
+from kdedge_runtime.util.files import write_whole
+
+__all__ = ["Observer", "Trainer"]
+
+
+class Observer(Protocol):
+    """Receives progress events during training."""
+
+    def on_step(self, epoch: int, step: int, steps: int, parts: Tensor) -> None:
+        """Called after every step with the epoch's loss sums `[terms]` on the device; reading them synchronizes."""
+
+    def on_epoch(self, metrics: dict[str, Any]) -> None:
+        """Called after every epoch with the metrics written to `metrics.jsonl`."""
+
+
+class Trainer:
+    """Training run: train step, batches, evaluator and recipe."""
+
+    def __init__(self, learner: Learner, batches: Batches, examiner: Examiner, recipe: Recipe) -> None:
+        self.learner, self.batches, self.examiner, self.recipe = learner, batches, examiner, recipe
+
+    def run(
+        self, folder: Path, observer: Observer, *, resume: bool, must_stop: Callable[[], bool] = never
+    ) -> dict[str, Any] | None:
+        """Train until the last epoch of the recipe.
+
+        Args:
+            folder: Run folder; after every epoch it holds everything needed to resume.
+            observer: Receives progress events.
+            resume: True to continue from the folder's checkpoint, if it exists.
+            must_stop: Polled after every step; once it returns True, a checkpoint is written and training ends.
+
+        Returns:
+            The `best` epoch by validation and the `last` one, as in `metrics.jsonl`, and the total `seconds`; None if
+            training was stopped early.
+
+        Raises:
+            KdedgeError: The loss is not finite, or a file of the run cannot be written.
+            UsageError: The checkpoint is invalid.
+        """
+        group, device = self.learner.group, self.learner.compute.device
+        at = self._restore(folder) if resume and (folder / LAST).is_file() else Position()
+        if group.leads:
+            with writing(folder / METRICS):
+                write_whole(folder / METRICS, "".join(json.dumps(metrics) + "\n" for metrics in at.history))
+        while len(at.history) < self.recipe.epochs:
+            started = time.monotonic()
+            losses = train_epoch(self.learner, self.batches, self.recipe, at, observer.on_step, must_stop)
+            if isinstance(losses, Position):
+                self._save(folder, losses)
+                return None
+            metrics = {"epoch": len(at.history) + 1, **losses, **self.examiner.validate()}
+            metrics["seconds"] = round(at.seconds + time.monotonic() - started, 3)
+            if group.leads:
+                if all(merit(metrics) > merit(before) for before in at.history):
+                    save_weights(folder / BEST, self.learner.student.model, {"epoch": metrics["epoch"]})
+                with writing(folder / METRICS), (folder / METRICS).open("a", encoding="utf-8") as lines:
+                    lines.write(json.dumps(metrics) + "\n")
+            at = Position((*at.history, metrics))
+            # The checkpoint is written last: a run killed before it repeats the epoch and writes the same files again.
+            self._save(folder, at)
+            observer.on_epoch(metrics)
+            if len(at.history) < self.recipe.epochs and group.any(must_stop(), device):
+                return None
+        seconds = round(sum(line["seconds"] for line in at.history), 1)
+        return {"best": max(at.history, key=merit), "last": at.history[-1], "seconds": seconds}
+
+    def test(self, weights: Mapping[str, Path], pictures: Images) -> dict[str, dict[str, float]]:
+        """Evaluate saved weights on the test images; the teacher is evaluated once.
+
+        Args:
+            weights: Mapping from result name to weights file.
+            pictures: Test images, not used for any decision.
+
+        Returns:
+            `test_top1`, `test_loss` and so on under each name, see `Examiner.test`.
+        """
+        beliefs, figures = self.examiner.ask_teacher(pictures), {}
+        for name, file in weights.items():
+            load_state(self.learner.student.model, read_state(file), str(file))
+            figures[name] = self.examiner.test(pictures, beliefs)
+        return figures
+
+    def _save(self, folder: Path, at: Position) -> None:
+        if self.learner.group.leads:
+            learner, note = self.learner, {"history": at.history, "step": at.step, "seconds": at.seconds}
+            model = learner.student.model
+            save_checkpoint(folder / LAST, model, learner.projections, learner.optimizer, note, at.state)
+        self.learner.group.wait()
+
+    def _restore(self, folder: Path) -> Position:
+        learner = self.learner
+        note, state = restore(folder / LAST, learner.student.model, learner.projections, learner.optimizer)
+        try:
+            return Position(tuple(note["history"]), note["step"], note["seconds"], state)
+        except KeyError as error:
+            raise UsageError(
+                f"{folder / LAST} holds only weights, such as those of the best epoch, and no training state. "
+                "Start a new run in another --out, optionally from these weights: --weights FILE."
+            ) from error

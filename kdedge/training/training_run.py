@@ -1,0 +1,322 @@
+"""Training runs: from a request to a finished run folder."""
+
+import signal
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+from kdedge.config.defaults import check_map_size
+from kdedge.config.train_config import Request, plan_for
+from kdedge.config.training_recipe import Recipe
+from kdedge.data import Collection, scan, subset
+from kdedge.models.code_trust import allow_typed
+from kdedge.models.init_from_teacher import Inherited
+from kdedge.models.model_spec import ModelSpec
+from kdedge.models.run_folder import (
+    ANSWERS,
+    BEST,
+    LAST,
+    METRICS,
+    RunRecord,
+    lock_run,
+    read_run,
+    require_free,
+    write_run,
+)
+from kdedge.models.teacher_source import LoadedTeacher
+from kdedge.training.builder import assemble, cache_key, first_student
+from kdedge.training.compute_device import Compute, choose_compute
+from kdedge.training.distributed import Group, join_group
+from kdedge.training.image_store import Images, images_for_testing, training_images
+from kdedge.training.interruption import stop_requests
+from kdedge.training.plan_summary import describe
+from kdedge.training.resolution import choose_network, draft_recipe, settle_recipe
+from kdedge.training.teachers.teacher_cache import AnswerCache
+from kdedge.training.teachers.teacher_loading import (
+    as_teacher,
+    heritage,
+    load_teachers,
+    reload_teachers,
+    teacher_record,
+)
+from kdedge.training.trainer import Observer, Trainer
+from kdedge_runtime.errors import DataError, UsageError
+from kdedge_runtime.metadata import ImageInput
+
+__all__ = ["Audience", "Request", "continue_run", "start_run"]
+
+ABOUT_CHANCE = 1.5
+"""Factor of chance accuracy below which a teacher's classes may be in another order."""
+
+
+class Audience(Observer, Protocol):
+    """Callbacks for a training run: the resolved plan, warnings, decoding and caching progress."""
+
+    def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int) -> None:
+        """Called before training with the plan as (name, value with its reason), the loss terms and the epochs."""
+
+    def on_warning(self, warning: str) -> None:
+        """Called with a warning for the user, such as a report of unreadable files."""
+
+    def on_decode(self, done: int, total: int) -> None:
+        """Called while images are decoded."""
+
+    def on_ask(self, done: int, total: int) -> None:
+        """Called while the cache of teacher outputs is filled."""
+
+
+def start_run(
+    request: Request, out: Path, audience: Audience, device: str = "auto", *, compiled: bool = False
+) -> RunRecord:
+    """Train a model from the beginning.
+
+    Args:
+        request: Training options.
+        out: Run folder to write.
+        audience: Training callback.
+        device: Device name; see `choose_compute`.
+        compiled: True to compile; see `choose_compute`.
+
+    Returns:
+        The record; its `result` is None if SIGTERM ended training before the last epoch.
+
+    Raises:
+        UsageError: The request cannot be fulfilled, or `out` already holds a run.
+        DataError: The images cannot train a classifier, or the test images disappeared during training.
+    """
+    require_free(out)
+    _allow_own_code(request)
+    compute = choose_compute(device, compiled=compiled)
+    group = join_group(compute.device)
+    group.wait()  # another process of this run must not create the folder before all have checked it
+    collection = _collection(request.data, request.images_per_class)
+    teachers = load_teachers(request, collection)
+    on_cpu = compute.device.type == "cpu"
+    spec, spec_input = choose_network(request, teachers, collection, on_cpu=on_cpu)
+    plan = plan_for(request, len(collection.train), len(collection.labels))
+    desk = _Desk(collection, teachers, spec, spec_input, compute, group, out, audience)
+    trainer, inherited = desk.trainer(draft_recipe(plan, request), request)
+    check_map_size(trainer.learner.student.map_size)
+    desk.warn_of_stretching()
+    desk.warn_of_a_stranger(trainer)
+    trainer.recipe = recipe = settle_recipe(trainer, plan, group, on_cpu=on_cpu, warn=audience.on_warning)
+    lines = describe(request, plan, trainer, teachers, spec, recipe, inherited)
+    audience.on_plan(lines, list(recipe.loss), recipe.epochs)
+    record = RunRecord(
+        kind=request.kind,
+        model=spec,
+        input=spec_input,
+        labels=collection.labels,
+        data={
+            "source": collection.source,
+            "fingerprint": collection.fingerprint,
+            "split": collection.split,
+            "train": len(trainer.batches.images),
+            "val": len(trainer.examiner.val),
+            "images_per_class": request.images_per_class,
+        },
+        recipe=asdict(recipe),
+        request=request.given,
+        device=compute.name,
+        teacher=teacher_record(teachers),
+    )
+    with lock_run(out) if group.leads else nullcontext():
+        if group.leads:
+            require_free(out)  # planning takes a while
+            for left in (METRICS, BEST, LAST):  # left by a run whose record is gone: --resume would use its weights
+                (out / left).unlink(missing_ok=True)
+            write_run(out, record)
+        return desk.finish(trainer, record, resume=False)
+
+
+def continue_run(
+    request: Request, out: Path, audience: Audience, device: str = "auto", *, compiled: bool = False
+) -> RunRecord:
+    """Resume a run exactly where it stopped; a complete run is left unchanged.
+
+    Args:
+        request: As for `start_run`; explicit options must equal those of the run.
+        out: Run folder.
+        audience: Training callback.
+        device: Device name; see `choose_compute`.
+        compiled: True to compile; see `choose_compute`.
+
+    Raises:
+        UsageError: There is no run, it was started with other options, or its teacher has changed.
+        DataError: The images are not those that the run was started with.
+    """
+    record = read_run(out)
+    _allow_own_code(request)
+    _require_same_request(request, record, out)
+    recipe = Recipe.from_record(record.recipe)
+    if record.result is not None:
+        audience.on_plan([("resume", f"{out} is complete: all {recipe.epochs} epochs are done")], [], recipe.epochs)
+        return record
+    collection = _collection(record.data["source"], record.data["images_per_class"])
+    if collection.fingerprint != record.data["fingerprint"]:
+        raise DataError(
+            f"The images in {collection.source} have changed since {out} was started, so it cannot be resumed exactly. "
+            "Start a new run with another --out."
+        )
+    compute = choose_compute(device, compiled=compiled)
+    teachers = reload_teachers(record.teacher, out)
+    desk = _Desk(collection, teachers, record.model, record.input, compute, join_group(compute.device), out, audience)
+    started = (out / LAST).is_file()
+    trainer, _ = desk.trainer(recipe, None if started else Request.from_record(record.request))
+    counts = {"train": len(trainer.batches.images), "val": len(trainer.examiner.val)}
+    if any(record.data[side] != count for side, count in counts.items()):
+        raise DataError(
+            f"{out} was started with {record.data['train']:,} images for training and {record.data['val']:,} for "
+            f"validation, but {counts['train']:,} and {counts['val']:,} are readable now, so it cannot be resumed "
+            "exactly. Restore the files, or start a new run with another --out."
+        )
+    plan = [("resume", f"{out}, {recipe.epochs} epochs in total"), ("device", compute.name)]
+    audience.on_plan(plan, list(recipe.loss), recipe.epochs)
+    with lock_run(out) if desk.group.leads else nullcontext():
+        return desk.finish(trainer, record, resume=True)
+
+
+@dataclass(frozen=True)
+class _Desk:
+    """Objects of a training run after the plan is resolved."""
+
+    collection: Collection
+    teachers: list[LoadedTeacher]
+    spec: ModelSpec
+    input: ImageInput
+    compute: Compute
+    group: Group
+    out: Path
+    audience: Audience
+
+    def trainer(self, recipe: Recipe, beginning: Request | None) -> tuple[Trainer, Inherited | None]:
+        """Build a trainer with an initial student according to the request, or one to be restored if it is None."""
+        images, val = self._decoded()
+        student, inherited = first_student(
+            self.spec,
+            self.input,
+            self.compute,
+            self.group,
+            seed=recipe.seed,
+            weights=None if beginning is None else beginning.weights,
+            heir_of=heritage(self.teachers).model if beginning is not None and beginning.init == "teacher" else None,
+        )
+        teacher, record, cache = as_teacher(self.teachers, self.compute), teacher_record(self.teachers), None
+        if recipe.cached_views and teacher is not None and record is not None:
+            key = cache_key(record, teacher, images, val, recipe, self.compute, len(self.collection.labels))
+            cache = AnswerCache(self.out.parent / ANSWERS, key)
+        trainer = assemble(
+            student,
+            teacher,
+            images,
+            val,
+            recipe,
+            self.group,
+            self.compute,
+            classes=len(self.collection.labels),
+            cache=cache,
+            progress=self.audience.on_ask,
+        )
+        return trainer, inherited
+
+    def warn_of_stretching(self) -> None:
+        """Warn about teachers with a non-square input."""
+        for teacher in self.teachers:
+            height, width = teacher.input.height, teacher.input.width
+            if height != width:
+                self.audience.on_warning(
+                    f"The teacher {teacher.name} takes images of {width} × {height} px, but students take square "
+                    "images: it receives a stretched center crop of each image. Its accuracy on these is printed below."
+                )
+
+    def warn_of_a_stranger(self, trainer: Trainer) -> None:
+        """Warn about a teacher whose accuracy is at chance level."""
+        labels, top1 = self.collection.labels, trainer.examiner.teacher_top1
+        if top1 is not None and top1 < ABOUT_CHANCE / len(labels):
+            self.audience.on_warning(
+                f"The teacher's top-1 is {100 * top1:.1f} % on the validation images, about chance. "
+                f"Check that its classes are in the order of the folders ({', '.join(labels[:3])}, …)."
+            )
+
+    def finish(self, trainer: Trainer, record: RunRecord, *, resume: bool) -> RunRecord:
+        """Train, evaluate on the test images, and complete the record."""
+        try:
+            with stop_requests() as must_stop:
+                result = trainer.run(self.out, self.audience, resume=resume, must_stop=must_stop)
+        finally:
+            trainer.batches.images.close()
+            trainer.examiner.val.close()
+        if result is None:
+            if must_stop.signal == signal.SIGINT:
+                raise KeyboardInterrupt  # the usual behavior of Ctrl-C, but after writing a checkpoint
+            return record
+        if self.collection.test is not None:
+            result["test"] = self._test(trainer)
+        record = record.finished(result)
+        if self.group.leads:
+            write_run(self.out, record)
+        return record
+
+    def _decoded(self) -> tuple[Images, Images]:
+        images, val, problems = training_images(
+            self.collection, self.input, self.compute, self.group, self.audience.on_decode
+        )
+        if problems:
+            self.audience.on_warning(str(problems))
+        return images, val
+
+    def _test(self, trainer: Trainer) -> dict[str, dict[str, float]]:
+        """Compute the metrics of the best and last epoch on test images, which no decision has used.
+
+        Raises:
+            DataError: None of the test images is readable.
+        """
+        assert self.collection.test is not None
+        pictures, problems = images_for_testing(
+            self.collection.test,
+            self.input,
+            self.compute,
+            self.group,
+            self.audience.on_decode,
+            beside=(trainer.batches.images, trainer.examiner.val),
+        )
+        if not len(pictures):
+            raise DataError(
+                f"No test image in {self.collection.source} is readable ({problems}). All epochs are "
+                "done: restore the files and continue with --resume."
+            )
+        if problems:
+            self.audience.on_warning(f"Test images: {problems}")
+        try:
+            return trainer.test({"best": self.out / BEST, "last": self.out / LAST}, pictures)
+        finally:
+            pictures.close()
+
+
+def _allow_own_code(request: Request) -> None:
+    """Allow the execution of Python files that the request itself names."""
+    for name in (request.model, *request.teacher):
+        allow_typed(name)
+
+
+def _collection(data: str, images_per_class: int | None) -> Collection:
+    collection = scan(data)
+    return collection if images_per_class is None else subset(collection, images_per_class)
+
+
+def _require_same_request(request: Request, record: RunRecord, out: Path) -> None:
+    if record.kind != request.kind:
+        raise UsageError(f"{out} was created by kdedge {record.kind}. Continue it with kdedge {record.kind} --resume.")
+    if request.recipe is not None and request.given["recipe_sha256"] != record.request.get("recipe_sha256"):
+        raise UsageError(
+            f"The recipe {request.recipe} differs from the one that {out} was started with. "
+            "Remove --recipe to resume with the recorded recipe, or start a new run with another --out."
+        )
+    for option, value in request.given.items():
+        if record.request.get(option) != value:
+            shown = option.replace("_", "-")
+            raise UsageError(
+                f"{out} was started with {shown} {record.request.get(option, 'left to its default')!r}, not {value!r}. "
+                "Resume with the same options, or start a new run with another --out."
+            )

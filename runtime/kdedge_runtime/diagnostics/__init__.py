@@ -1,0 +1,1 @@
+"""Self-test, benchmark, soak test and environment report."""

@@ -1,0 +1,55 @@
+"""Check of the default class: without `class_index`, the map must explain the top-1 class.
+
+Devices run models this way. Other measurements pass a class and cannot detect a wrong default.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kdedge_runtime.model import Model
+from kdedge_runtime.util.arrays import Pixels
+
+__all__ = ["DefaultClass", "run_without_class"]
+
+TOLERANCE = 1e-3
+"""Largest difference between two runs on one image, relative to the map's range. Kernels may sum in a different order
+from run to run.
+"""
+
+
+@dataclass(frozen=True)
+class DefaultClass:
+    """Result of running a model without `class_index`."""
+
+    images: int
+    """Number of images."""
+    kept: int
+    """Number of images whose map explains their top-1 class."""
+    fault: str | None
+    """Description of the first failing image, or None."""
+
+
+def run_without_class(model: Model, images: Pixels) -> DefaultClass:
+    """Run a model without `class_index`, one image at a time, and again with the top-1 class.
+
+    Args:
+        model: model with a saliency map.
+        images: uint8 RGB `[N, H, W, 3]` at the model's input size.
+    """
+    faults = [fault for number in range(len(images)) if (fault := _fault(model, images[number][None], number))]
+    return DefaultClass(len(images), len(images) - len(faults), faults[0] if faults else None)
+
+
+def _fault(model: Model, image: Pixels, number: int) -> str | None:
+    free = model.predict(image)
+    top, explained = int(free.logits[0].argmax()), int(free.explained_class[0])
+    if explained != top:
+        return f"image {number} explains class {explained} by default, but its top class is {top}"
+    named = model.predict(image, top)
+    assert free.saliency_map is not None and named.saliency_map is not None
+    largest = float(np.ptp(named.saliency_map)) or float(np.abs(named.saliency_map).max()) or 1.0
+    error = float(np.abs(free.saliency_map - named.saliency_map).max()) / largest
+    if not error <= TOLERANCE:  # also catches NaN
+        return f"the default map of image {number} differs from the map of its top class {top} (error {error:.0e})"
+    return None

@@ -1,0 +1,184 @@
+"""Reference frames: generated images and their expected outputs, stored in the model file for self-tests.
+
+The images are generated from seeds with integer arithmetic. They need no space in the file, contain no personal photos,
+and are identical on every machine. Colored squares of three sizes at full contrast drive int8 kernels to their limits.
+Kernels that saturate have much larger errors on them than rounding causes.
+
+Expected outputs are computed from the quantized values with exact float sums, also for int8 files. They are correct
+even if the exporting machine saturates. They are computed twice, with two summation orders. Values on the edge between
+two quantized values may round either way, and the resulting output difference is the tolerance of this model.
+"""
+
+import base64
+import binascii
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from kdedge_runtime.errors import ModelFileError
+from kdedge_runtime.int8_arithmetic import sum_exactly
+from kdedge_runtime.metadata import ImageInput, Metadata
+from kdedge_runtime.model import Model
+from kdedge_runtime.util.arrays import Floats, Integers, Pixels
+
+__all__ = ["MOST_ROUNDING", "Golden", "draw_frame", "mean_error", "record"]
+
+_FRAMES = 4
+_BYTES = 45_000
+"""Maximum size before base64 encoding. Models with very many classes get fewer frames."""
+MOST_ROUNDING = 0.1
+"""Largest tolerance relative to the output range. A file with a larger value would disable its own self-test."""
+_CELLS = (3, 9, 27)
+"""Squares per side in each layer of an image."""
+_LEAST_RANGE = 1e-3
+"""Lower bound of the output range relative to the magnitude, because the range of a nearly constant output, such as a
+1×1 map, is only rounding.
+"""
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Reference images and their expected outputs."""
+
+    images: Pixels
+    """Reference images, `[G, H, W, 3]`."""
+    logits: Floats
+    """Expected logits, `[G, K]`."""
+    explained_class: Integers
+    """Explained class indices, `[G]`."""
+    saliency_map: Floats | None
+    """Expected maps `[G, h, w]`, or None for a model without a map."""
+    logits_rounding: float
+    """Mean error (see `mean_error`) between two summation orders, in [0, `MOST_ROUNDING`]."""
+    map_rounding: float
+
+    @classmethod
+    def of(cls, model: Model) -> "Golden":
+        """Read the reference frames of a model file.
+
+        Raises:
+            ModelFileError: they are missing or damaged, or this version generates different images.
+        """
+        values = model.metadata.golden
+        if values is None:
+            raise ModelFileError(
+                f"{model.path} contains no reference frames for the self-test. Export it again with this version of "
+                "kdedge."
+            )
+        try:
+            count, outputs = int(values["frames"]), model.metadata.outputs
+            if not 1 <= count <= _FRAMES:
+                raise ValueError(f"{count} frames, expected 1 to {_FRAMES}")
+            images = _draw(count, model.metadata.input)
+            if values["images_sha256"] != hashlib.sha256(images.tobytes()).hexdigest():
+                raise ValueError("this version of kdedge-runtime generates different images")
+            logits = _unpack(values["logits"], (count, len(model.metadata.labels)))
+            classes = np.array(values["explained_class"], dtype=np.int64)
+            cells = None
+            if values["saliency_map"] is not None:
+                cells = _unpack(values["saliency_map"], (count, outputs.map_height or 0, outputs.map_width or 0))
+            rounding = [float(values[key]) for key in ("logits_rounding", "map_rounding")]
+            if classes.shape != (count,) or (cells is None) == model.has_map:
+                raise ValueError("they do not match the model")
+            if not all(0 <= each <= MOST_ROUNDING for each in rounding):  # False for NaN
+                raise ValueError(f"rounding {rounding}, expected 0 to {MOST_ROUNDING:g}")
+        except (KeyError, TypeError, ValueError, OverflowError, binascii.Error) as error:
+            raise ModelFileError(
+                f"The reference frames of {model.path} are damaged ({str(error)[:200]}). Export it again."
+            ) from error
+        return cls(images, logits, classes, cells, *rounding)
+
+
+def record(path: Path) -> dict[str, Any]:
+    """Compute the reference frames of a model file, in the format of `Metadata.golden`.
+
+    Args:
+        path: model file that is complete except for its reference frames.
+    """
+    model = _exact_model(path, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
+    otherwise = _exact_model(path, ort.GraphOptimizationLevel.ORT_ENABLE_BASIC)
+    metadata = model.metadata
+    cells = (metadata.outputs.map_height or 0) * (metadata.outputs.map_width or 0)
+    count = min(_FRAMES, max(1, _BYTES // (4 * (len(metadata.labels) + cells))))
+    images = _draw(count, metadata.input)
+    logits, maps, classes = _say(model, images)
+    other_logits, other_maps, _ = _say(otherwise, images, classes)
+    return {
+        "frames": count,
+        "images_sha256": hashlib.sha256(images.tobytes()).hexdigest(),
+        "explained_class": classes.tolist(),
+        "logits": _pack(logits),
+        "logits_rounding": min(MOST_ROUNDING, mean_error(other_logits, logits)),
+        "saliency_map": None if maps is None else _pack(maps),
+        "map_rounding": 0.0 if maps is None or other_maps is None else min(MOST_ROUNDING, mean_error(other_maps, maps)),
+    }
+
+
+def mean_error(said: Floats, expected: Floats) -> float:
+    """Return the mean over frames of the largest error, relative to the output range of the frame.
+
+    The mean is used because rounding affects some frames, but saturation affects all. The range is at least a
+    thousandth of the magnitude. The result is NaN if any value is NaN.
+
+    Args:
+        said: actual outputs, `[G, …]`.
+        expected: expected outputs, same shape.
+    """
+    count = len(expected)
+    differences = np.abs(said - expected).reshape(count, -1).max(axis=1)
+    flat = expected.reshape(count, -1)
+    ranges = np.maximum(np.ptp(flat, axis=1), _LEAST_RANGE * np.abs(flat).max(axis=1))
+    return float((differences / np.maximum(ranges, 1e-12)).mean())
+
+
+def draw_frame(seed: int, height: int, width: int) -> Pixels:
+    """Generate an image of colored squares, uint8 RGB `[height, width, 3]`, identical on every machine."""
+    layers = np.zeros((height, width, 3), dtype=np.uint16)
+    for cells in _CELLS:
+        colours = _noise(f"{seed}/{cells}", cells * cells * 3).reshape(cells, cells, 3)
+        rows, columns = np.arange(height) * cells // height, np.arange(width) * cells // width
+        layers += colours[rows][:, columns]
+    return (layers // len(_CELLS)).astype(np.uint8)
+
+
+def _exact_model(path: Path, level: ort.GraphOptimizationLevel) -> Model:
+    """Load a model that keeps the quantized values but sums in float, without int8 kernels."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = level
+    sum_exactly(options)
+    session = ort.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    return Model(path, Metadata.from_props(session.get_modelmeta().custom_metadata_map), session)
+
+
+def _say(model: Model, images: Pixels, classes: Integers | None = None) -> tuple[Floats, Floats | None, Integers]:
+    """Return logits, maps and explained classes of images, computed one by one as on a device."""
+    said = [
+        model.predict(image[None], None if classes is None else int(classes[number]))
+        for number, image in enumerate(images)
+    ]
+    maps = [one.saliency_map for one in said if one.saliency_map is not None]
+    logits = np.concatenate([one.logits for one in said])
+    return logits, np.concatenate(maps) if maps else None, np.concatenate([one.explained_class for one in said])
+
+
+def _draw(count: int, spec: ImageInput) -> Pixels:
+    return np.stack([draw_frame(seed, spec.height, spec.width) for seed in range(count)])
+
+
+def _noise(key: str, count: int) -> Pixels:
+    """Return pseudo-random bytes that do not depend on library versions."""
+    blocks = (hashlib.sha256(f"{key}/{number}".encode()).digest() for number in range(-(-count // 32)))
+    return np.frombuffer(b"".join(blocks)[:count], dtype=np.uint8)
+
+
+def _pack(values: Floats) -> str:
+    return base64.b64encode(values.astype("<f4").tobytes()).decode()
+
+
+def _unpack(text: str, shape: tuple[int, ...]) -> Floats:
+    return np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4").reshape(shape).astype(np.float32)

@@ -1,0 +1,124 @@
+"""Self-test: compare a model's outputs and costs on this machine with reference frames and budgets."""
+
+from collections.abc import Callable, Iterator
+from statistics import median
+
+import numpy as np
+import onnxruntime as ort
+
+from kdedge_runtime.devices import DeviceProfile
+from kdedge_runtime.diagnostics.checklist import Check, bounded
+from kdedge_runtime.diagnostics.default_class import run_without_class
+from kdedge_runtime.diagnostics.reference_frames import Golden, mean_error
+from kdedge_runtime.diagnostics.system_state import BoardState, Throttling, read_board
+from kdedge_runtime.int8_arithmetic import kernels_saturate
+from kdedge_runtime.model import Model
+from kdedge_runtime.util.process import peak_memory_mb
+from kdedge_runtime.util.timing import Stopwatch
+
+__all__ = ["advice", "self_test"]
+
+_WARM_UPS = 3
+_RUNS = 21
+_FLOAT_TOLERANCE = 0.01
+"""Tolerance of fp32 outputs relative to their range, mean over frames. A different summation order causes 1e-6 to 1e-4
+and reduced precision (TF32, half precision) less than this. A faulty kernel causes more.
+"""
+_INT8_LOGITS_TOLERANCE, _INT8_MAP_TOLERANCE = 0.02, 0.05
+_NEAR = 0.05
+"""Upper limit of the prediction tolerance relative to the logits' range, even for files with more rounding."""
+_ROUNDINGS = 3.0
+"""Tolerance of int8 files in multiples of their own rounding, but at least the constants above.
+
+Measured with EfficientNet-Lite0 and ResNet-20 on x86 with VNNI and on emulated ARM with and without dot products. Logit
+errors reach 1.2 times the rounding or 0.007; map errors reach 1.4 times or 0.015. If 16-bit sums saturate (emulated
+AVX2 without VNNI), Lite0's logits differ by 0.11 of their range and its maps by 0.21.
+"""
+
+
+def self_test(model: Model, profile: DeviceProfile, look: Callable[[], BoardState] = read_board) -> list[Check]:
+    """Run a model on its reference frames and check outputs and budgets.
+
+    Args:
+        model: model with its deployment settings.
+        profile: device profile.
+        look: function that reads the board state.
+
+    Raises:
+        ModelFileError: the file contains no reference frames.
+    """
+    golden = Golden.of(model)
+    objection = profile.onnxruntime.objection(ort.__version__)
+    checks = [Check("onnxruntime", objection or ort.__version__, "as the profile allows", objection is None)]
+    checks += _outputs(model, golden)
+    checks += _costs(model, golden, profile, look)
+    return checks
+
+
+def advice(model: Model, checks: list[Check], instructions: tuple[str, ...]) -> str | None:
+    """Return a fix for a failure if its cause is known, else None."""
+    failed = {check.name for check in checks if check.passed is False}
+    saturates = kernels_saturate(instructions, model.metadata.quantization)
+    if failed & {"answers", "logits", "map"} and saturates:
+        return (
+            "This core has no VNNI: it adds pairs of products in 16 bits, and 8-bit weights overflow. Export the "
+            "file for this core: `kdedge export … --quantize --device laptop-x86-avx2`."
+        )
+    if "onnxruntime" in failed:
+        return "Install a version of onnxruntime that the profile allows: `pip install -U onnxruntime`."
+    return None
+
+
+def _outputs(model: Model, golden: Golden) -> Iterator[Check]:
+    said = [
+        model.predict(image[None], int(golden.explained_class[number])) for number, image in enumerate(golden.images)
+    ]
+    logits = np.concatenate([one.logits for one in said])
+    logits_tolerance = map_tolerance = _FLOAT_TOLERANCE
+    if model.metadata.quantization is not None:
+        logits_tolerance = max(_INT8_LOGITS_TOLERANCE, _ROUNDINGS * golden.logits_rounding)
+        map_tolerance = max(_INT8_MAP_TOLERANCE, _ROUNDINGS * golden.map_rounding)
+    near = 2 * min(logits_tolerance, _NEAR)
+    same = sum(
+        # Classes closer than the tolerance may swap.
+        expected[said.argmax()] >= expected.max() - near * np.ptp(expected)
+        for said, expected in zip(logits, golden.logits, strict=True)
+    )
+    count = len(golden.images)
+    yield Check("answers", f"{same} of {count}", f"{count} of {count}", bool(same == count))
+    yield bounded("logits", mean_error(logits, golden.logits), logits_tolerance, "{:.4f} of the range")
+    if golden.saliency_map is None:
+        yield Check("map", "not evaluated: the file has no map", "", None)
+        return
+    free = run_without_class(model, golden.images)
+    kept = free.fault or f"{free.kept} of {free.images}"
+    yield Check("default class", kept, f"{free.images} of {free.images}", free.fault is None)
+    maps = np.concatenate([one.saliency_map for one in said if one.saliency_map is not None])
+    yield bounded("map", mean_error(maps, golden.saliency_map), map_tolerance, "{:.4f} of the range")
+
+
+def _costs(model: Model, golden: Golden, profile: DeviceProfile, look: Callable[[], BoardState]) -> Iterator[Check]:
+    budgets = profile.budgets
+    yield _within_budget("file", model.path.stat().st_size / 1e6, budgets.file_mb, "{:.2f} MB")
+    throttling = Throttling(look())
+    watch = Stopwatch()
+    for number in range(_WARM_UPS + _RUNS):
+        image = golden.images[number % len(golden.images)][None]
+        with watch:
+            model.predict(image)
+    throttling.look(look())
+    latency = _within_budget("latency", median(watch.laps_ms[_WARM_UPS:]), budgets.latency_ms, "{:.2f} ms")
+    if throttling.reasons:  # latency on a throttled board is not representative
+        latency = Check("latency", f"not measured: {', '.join(throttling.reasons)}", latency.asked, False)
+    yield latency
+    peak_mb = peak_memory_mb()
+    if peak_mb is None:
+        yield Check("peak memory", "not evaluated: not available on this system", "", None)
+    else:
+        yield _within_budget("peak memory", peak_mb, budgets.peak_memory_mb, "{:.0f} MB")
+
+
+def _within_budget(name: str, value: float, budget: float | None, form: str) -> Check:
+    if budget is None:
+        return Check(name, form.format(value), "the profile sets no budget", None)
+    return bounded(name, value, budget, form)

@@ -1,0 +1,1 @@
+"""Rendering of saliency maps and captions on images."""

@@ -1,0 +1,116 @@
+"""Captions on images: label, probability and details, legible on any background and at any size."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from PIL import Image, ImageDraw
+
+from kdedge_runtime.drawing.fonts import font, typeface_of
+
+__all__ = ["Caption", "draw_caption", "with_caption_below"]
+
+_PLATE = (12, 12, 18, 184)
+_BRIGHT = (255, 255, 255, 255)
+_SOFT = (214, 214, 226, 255)
+_TRACK = (255, 255, 255, 56)
+_FILL = (255, 152, 56, 255)
+_SMALLEST_PX = 9
+_ASCENT = 0.84
+_WIDEST_PERCENT = "   100 %"
+_MOST_CHARACTERS = 200
+"""Maximum number of characters in a line: longer text does not fit, and layout time grows with its length."""
+
+
+@dataclass(frozen=True)
+class Caption:
+    """Caption text of an image."""
+
+    label: str
+    probability: float
+    """Probability of `label`, in [0, 1]; shown in percent and as a bar."""
+    details: tuple[str, ...] = ()
+    """Smaller lines below the label."""
+
+
+def draw_caption(picture: Image.Image, caption: Caption) -> None:
+    """Draw a caption on a dark plate in the lower left corner of an RGB image, in place.
+
+    The font size is 1/17 of the shorter image side. Text that is too wide is shrunk first, then truncated with an
+    ellipsis.
+    """
+    size = _type_size(picture)
+    margin = max(2, size // 2)
+    block = _Block(caption, size, picture.width - 4 * margin)
+    left, top = margin, picture.height - 3 * margin - block.height
+    draw = ImageDraw.Draw(picture, "RGBA")
+    corner = (left + block.width + 2 * margin, picture.height - margin)
+    draw.rounded_rectangle((left, top, *corner), size // 3, fill=_PLATE)
+    block.draw(draw, left + margin, top + margin)
+
+
+def with_caption_below(picture: Image.Image, caption: Caption) -> Image.Image:
+    """Return the image on a dark background with the caption below it, so that no part is covered."""
+    size = _type_size(picture)
+    margin = max(2, size // 2)
+    block = _Block(caption, size, picture.width - 2 * margin)
+    page = Image.new("RGB", (picture.width, picture.height + block.height + 3 * margin), _PLATE[:3])
+    page.paste(picture, (0, 0))
+    block.draw(ImageDraw.Draw(page, "RGBA"), margin, picture.height + margin)
+    return page
+
+
+class _Block:
+    """Caption layout: measured first, then drawn."""
+
+    def __init__(self, caption: Caption, size: int, room: int) -> None:
+        self.size, self.label = _fitted(caption.label, _WIDEST_PERCENT, size, room)
+        self.small = max(_SMALLEST_PX, round(self.size * 0.66))
+        self.details = [_fitted(text, "", self.small, room)[1] for text in caption.details]
+        self.bar, self.gap = max(2, self.size // 6), max(2, self.size // 4)
+        self.probability = min(max(caption.probability, 0.0), 1.0)
+        # The width of 100 % for every probability, so that the plate keeps its size in a video.
+        self.width = max(
+            _width(self.label + _WIDEST_PERCENT, self.size), *[_width(text, self.small) for text in self.details], 1
+        )
+        self.height = self.size + self.gap + self.bar + len(self.details) * (self.gap + self.small)
+
+    def draw(self, draw: ImageDraw.ImageDraw, x: int, y: int) -> None:
+        # Baseline anchors, so that lines with and without descenders align.
+        baseline = y + round(self.size * _ASCENT)
+        type_ = font(typeface_of(self.label), self.size)
+        draw.text((x, baseline), self.label, _BRIGHT, font=type_, anchor="ls")
+        percent = f"{self.probability * 100:.0f} %"
+        draw.text((x + self.width, baseline), percent, _BRIGHT, font=type_, anchor="rs")
+        y += self.size + self.gap
+        draw.rectangle((x, y, x + self.width - 1, y + self.bar - 1), fill=_TRACK)
+        filled = round(self.width * self.probability)
+        if filled:
+            draw.rectangle((x, y, x + filled - 1, y + self.bar - 1), fill=_FILL)
+        y += self.bar
+        for text in self.details:
+            y += self.gap
+            type_ = font(typeface_of(text), self.small)
+            draw.text((x, y + round(self.small * _ASCENT)), text, _SOFT, font=type_, anchor="ls")
+            y += self.small
+
+
+def _type_size(picture: Image.Image) -> int:
+    return max(_SMALLEST_PX, round(min(picture.size) / 17))
+
+
+@lru_cache(maxsize=256)
+def _width(text: str, size: int) -> int:
+    return round(font(typeface_of(text), size).getlength(text))
+
+
+@lru_cache(maxsize=256)
+def _fitted(text: str, rest: str, size: int, room: int) -> tuple[int, str]:
+    """Return the font size and text at which `text` and `rest` fit into `room` pixels. Only `text` may be truncated."""
+    text = text[:_MOST_CHARACTERS]
+    while size > _SMALLEST_PX and _width(text + rest, size) > room:
+        size -= 1
+    wording = text
+    while text and _width(wording + rest, size) > room:
+        text = text[:-1]
+        wording = text.rstrip() + "…"
+    return size, wording

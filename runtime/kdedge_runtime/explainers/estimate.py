@@ -1,0 +1,49 @@
+"""Result and interface of black-box explainers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+
+from kdedge_runtime.util.arrays import Floats, Pixels
+
+__all__ = ["Estimate", "Explainer", "Progress"]
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Callback for the completed and total work, in evaluations or, with a budget, in milliseconds."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Saliency map estimated from many evaluations of the model."""
+
+    map: Floats
+    """Signed map `[h, w]` over the model input: positive values support the class."""
+    standard_error: Floats
+    """Standard error `[h, w]` relative to the same method with unlimited (or all possible) evaluations. Infinite if
+    there were too few evaluations to estimate it.
+    """
+    evaluations: int
+    """Number of model evaluations."""
+    elapsed_ms: float
+
+    @property
+    def relative_error(self) -> float:
+        """Median standard error relative to the map's largest magnitude."""
+        largest = float(np.abs(self.map).max())
+        typical = float(np.median(self.standard_error))
+        return typical / largest if largest > 0 else (0.0 if typical == 0 else np.inf)
+
+
+class Explainer(Protocol):
+    """Explainer of one class in one image."""
+
+    def __call__(self, image: Pixels, class_index: int, progress: Progress | None = None) -> Estimate:
+        """Explain an image.
+
+        Args:
+            image: uint8 RGB `[H, W, 3]` at the model's input size (see `kdedge_runtime.preprocess.fit`).
+            class_index: class to explain.
+            progress: callback, called after each batch.
+        """

@@ -1,0 +1,154 @@
+"""Explain image files: write each image next to its heat map."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from kdedge_runtime.drawing.caption import Caption, with_caption_below
+from kdedge_runtime.drawing.heatmap import UNMEASURED, display_heat, peak
+from kdedge_runtime.drawing.overlay import OPACITY, draw_overlay
+from kdedge_runtime.errors import SourceError, UsageError
+from kdedge_runtime.explainers import Estimate, Explainer
+from kdedge_runtime.model import Model
+from kdedge_runtime.prediction import Answer, read_answer
+from kdedge_runtime.preprocess import fit, visible_box
+from kdedge_runtime.sources.source import Frame
+from kdedge_runtime.util.arrays import Pixels
+from kdedge_runtime.util.files import UniqueNames, staged, written
+from kdedge_runtime.util.images import picture_files, read_picture
+
+__all__ = ["Explained", "explain", "explanation_picture"]
+
+_GAP_PX = 6
+_LONGEST_SIDE_PX = 1280
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Explanation of one image, written to disk."""
+
+    picture: Path
+    written: Path
+    answer: Answer
+    estimate: Estimate | None = None
+    """Statistics of the black-box estimate, or None if the map comes from the model file."""
+
+
+def explain(
+    model: Model,
+    pictures: Sequence[Path],
+    output: Path,
+    *,
+    class_name: str | None = None,
+    opacity: float = OPACITY,
+    explainer: Explainer | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[Explained]:
+    """Explain images and write one PNG each: the image next to its overlay, with label, probability and class below.
+
+    Args:
+        model: the model. If it has no map and no explainer is given, the overlay contains only text.
+        pictures: image files or folders of them.
+        output: output folder. Images with equal names from different folders get the suffix `-2`, `-3`, …
+        class_name: name or index of the class to explain; None for the top-1 class of each image.
+        opacity: heat map opacity, in [0, 1].
+        explainer: black-box explainer used instead of the map in the model file; see `kdedge_runtime.explainers`.
+        progress: callback for the name of the stage, the completed steps and the total steps.
+
+    Returns:
+        The written files, in the order of the images.
+
+    Raises:
+        UsageError: the model has no such class, or the output would overwrite an input image.
+        SourceError: no image was found, or some cannot be read. Readable images are written first.
+    """
+    class_index = None if class_name is None else model.class_index(class_name, by_explainer=explainer is not None)
+    files = list(_files(pictures))
+    read = {path.resolve() for path in files}
+    names = UniqueNames()
+    done: list[Explained] = []
+    failures: list[SourceError] = []
+    for index, path in enumerate(files):
+        try:
+            frame = Frame(index, read_picture(path), 0.0, written(path.name))
+        except SourceError as error:
+            failures.append(error)
+            continue
+        image = fit(frame.rgb, model.metadata.input)
+        explanation, estimate = model.predict(image[None], class_index), None
+        if explainer is not None:
+            shown = None if progress is None else partial(progress, "this image")
+            explained = int(explanation.explained_class[0]) if class_index is None else class_index
+            estimate = explainer(image, explained, shown)
+            explanation = replace(
+                explanation,
+                saliency_map=estimate.map[None],
+                explained_class=np.array([explained], np.int64),
+                display=UNMEASURED,
+            )
+        answer = read_answer(model, frame, explanation, clock=lambda: 0.0)
+        target = output / names.take(written(path.stem), ".png")
+        if target.resolve() in read:
+            raise UsageError(f"{target} is an input image and would be overwritten. Choose another folder: -o DIR.")
+        with staged(target) as temporary:
+            Image.fromarray(explanation_picture(model, answer, opacity, estimate)).save(temporary)
+        if progress is not None:
+            progress("pictures", index + 1, len(files))
+        done.append(Explained(path, target, answer, estimate))
+    if failures:
+        named = f"{' '.join(map(str, failures[:3]))}{' …' if len(failures) > 3 else ''}"
+        if not done:
+            raise SourceError(named)
+        raise SourceError(
+            f"{len(failures)} of {len(failures) + len(done)} images cannot be read: {named} The other {len(done)} "
+            f"were explained in {output}."
+        )
+    if not done:
+        raise SourceError(f"No images found in {', '.join(map(str, pictures))}. Pass image files or folders of them.")
+    return done
+
+
+def explanation_picture(
+    model: Model, answer: Answer, opacity: float = OPACITY, estimate: Estimate | None = None
+) -> Pixels:
+    """Return an image next to its overlay with the prediction below, uint8 RGB. Each side is at most 1280 pixels."""
+    picture = _shrunk(answer.frame.rgb)
+    height, width = picture.shape[:2]
+    heat = None
+    details: tuple[str, ...] = ("no map in this model",)
+    if answer.saliency_map is not None:
+        strongest = peak(answer.saliency_map)
+        heat = display_heat(answer.saliency_map, strongest, answer.display.typical_contrast)
+        details = (f"heat map: evidence for {answer.explained}",)
+    if estimate is not None:
+        details += (_account(estimate),)
+    box = visible_box(height, width, model.metadata.input)
+    overlay = draw_overlay(picture, heat, box, opacity=opacity, shift=answer.display.shift)
+    # The overlay of a small image is enlarged.
+    plain = Image.fromarray(picture).resize(overlay.shape[1::-1], Image.Resampling.BICUBIC)
+    gap = np.full((overlay.shape[0], _GAP_PX, 3), 255, dtype=np.uint8)
+    pair = Image.fromarray(np.concatenate([np.asarray(plain), gap, overlay], axis=1))
+    return np.asarray(with_caption_below(pair, Caption(answer.label, answer.probability, details)))
+
+
+def _account(estimate: Estimate) -> str:
+    error = estimate.relative_error
+    sure = f"error ± {100 * error:.0f} % of the peak" if np.isfinite(error) else "too few to estimate the error"
+    return f"{estimate.evaluations:,} evaluations, {sure}"
+
+
+def _files(pictures: Iterable[Path]) -> Iterable[Path]:
+    for path in pictures:
+        yield from picture_files(path) if path.is_dir() else [path]
+
+
+def _shrunk(picture: Pixels) -> Pixels:
+    if max(picture.shape) <= _LONGEST_SIDE_PX:
+        return picture
+    image = Image.fromarray(picture)
+    image.thumbnail((_LONGEST_SIDE_PX, _LONGEST_SIDE_PX), Image.Resampling.LANCZOS)
+    return np.asarray(image)

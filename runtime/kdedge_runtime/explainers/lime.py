@@ -1,0 +1,67 @@
+"""LIME: weights of superpixels in a local linear model.
+
+Source: Ribeiro, Singh and Guestrin, "Why Should I Trust You?", KDD 2016. Kernel and ridge penalty are those of the
+authors' package `lime`.
+"""
+
+import numpy as np
+
+from kdedge_runtime.explainers.estimate import Estimate
+from kdedge_runtime.explainers.masked_scorer import Doubles, Probe, Truths
+from kdedge_runtime.util.arrays import Integers
+
+__all__ = ["lime", "local_model"]
+
+_SAMPLES = 1000
+_KERNEL_WIDTH = 0.25
+_RIDGE = 1.0
+
+
+def lime(probe: Probe, parts: Integers) -> Estimate:
+    """Compute the weight of each superpixel in a linear model of the score near the full image.
+
+    Args:
+        probe: probe of the image.
+        parts: int64 `[H, W]`, from `superpixels`.
+
+    Returns:
+        A map `[H, W]`, constant within each part, from 1,000 samples without a budget.
+    """
+    count = int(parts.max()) + 1
+    shown = [np.ones((1, count), bool)]
+    scores = [probe.ask(shown[0][:, parts].astype(np.float32))]
+    for size in probe.batches(_SAMPLES - 1, 2 * count, endless=True):
+        shown.append(probe.rng.integers(0, 2, (size, count)).astype(bool))
+        scores.append(probe.ask(shown[-1][:, parts].astype(np.float32)))
+    weights, error = local_model(np.concatenate(shown), np.concatenate(scores))
+    return probe.estimate(weights[parts], error[parts])
+
+
+def local_model(shown: Truths, scores: Doubles) -> tuple[Doubles, Doubles]:
+    """Fit scores by ridge regression, weighted by proximity to the full image.
+
+    The weight of a sample is `sqrt(exp(−d² / 0.25²))`, with `d` its cosine distance to the full image. The penalty is 1
+    on all coefficients except the intercept.
+
+    Args:
+        shown: bool `[n, parts]`, True for visible parts.
+        scores: scores `[n]`.
+
+    Returns:
+        Weights of the parts and their standard errors from the residuals (HC3, MacKinnon and White, Journal of
+        Econometrics 1985), both `[parts]`.
+    """
+    present = shown.astype(np.float64)
+    samples, parts = present.shape
+    # Cosine of a binary row with all ones. A row of zeros has the maximum distance.
+    distance = 1 - np.sqrt(present.mean(axis=1))
+    nearness = np.sqrt(np.exp(-(distance**2) / _KERNEL_WIDTH**2))
+    share = nearness / nearness.sum()
+    centred, target = present - share @ present, scores - share @ scores
+    inverse = np.linalg.inv((centred * nearness[:, None]).T @ centred + _RIDGE * np.eye(parts))
+    weights = inverse @ (centred.T @ (nearness * target))
+    if samples <= parts + 1:
+        return weights, np.full(parts, np.inf)
+    leverage = share + nearness * ((centred @ inverse) * centred).sum(axis=1)
+    residuals = nearness * (target - centred @ weights) / (1 - leverage)
+    return weights, np.sqrt((inverse @ (centred.T * residuals**2) @ centred @ inverse).diagonal())

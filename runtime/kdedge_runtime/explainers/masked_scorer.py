@@ -1,0 +1,104 @@
+"""Evaluation of partially hidden images within a time budget."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdedge_runtime.explainers.estimate import Estimate, Progress
+from kdedge_runtime.util.arrays import Floats, Pixels
+
+__all__ = ["Doubles", "Probe", "Score", "Truths"]
+
+Doubles: TypeAlias = NDArray[np.float64]
+Truths: TypeAlias = NDArray[np.bool_]
+Score: TypeAlias = Callable[[Pixels], Floats]
+"""Score function from images uint8 `[n, H, W, 3]` to scores `[n]`."""
+_BATCH = 8
+"""Images per forward pass. Larger batches gain little on a CPU and delay the budget check."""
+_MOST_EVALUATIONS = 100_000
+
+
+class Probe:
+    """State of one explanation: hides parts, evaluates the score, counts evaluations and measures time."""
+
+    def __init__(
+        self,
+        score: Score,
+        image: Pixels,
+        hidden: Pixels,
+        *,
+        budget_ms: float | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Create a probe and start its clock.
+
+        Args:
+            score: score function.
+            image: uint8 RGB `[H, W, 3]`.
+            hidden: fill color of hidden parts, uint8 RGB `[3]`.
+            budget_ms: time limit in milliseconds; None uses each method's default number of evaluations.
+            seed: random seed.
+            progress: callback, called after each batch.
+            clock: monotonic clock in seconds.
+        """
+        self.height, self.width = image.shape[:2]
+        self.rng = np.random.default_rng(seed)
+        self.budget_ms = budget_ms
+        self.evaluations = 0
+        self._score = score
+        self._hidden = np.broadcast_to(hidden, image.shape).astype(np.float32)
+        self._shown = image.astype(np.float32) - self._hidden
+        self._progress = progress
+        self._clock = clock
+        self._started = clock()
+
+    @property
+    def elapsed_ms(self) -> float:
+        """Milliseconds since the start."""
+        return (self._clock() - self._started) * 1e3
+
+    def ask(self, keep: Floats) -> Doubles:
+        """Score the image with parts hidden.
+
+        Args:
+            keep: visibility `[n, H, W]` in [0, 1]; 0 hides a pixel, 1 shows it, values in between blend.
+
+        Returns:
+            Scores `[n]`.
+        """
+        self.evaluations += len(keep)
+        blended = self._hidden + keep[..., None].astype(np.float32) * self._shown
+        return self._score(np.rint(blended).astype(np.uint8)).astype(np.float64)
+
+    def batches(self, total: int, minimum: int, *, endless: bool = False) -> Iterator[int]:
+        """Yield batch sizes until all evaluations are done or the budget is used up.
+
+        Args:
+            total: number of evaluations without a budget; also with one, unless `endless`.
+            minimum: evaluations needed for a map, performed even beyond the budget.
+            endless: True continues beyond `total` while the budget lasts.
+        """
+        if endless and self.budget_ms is not None:
+            total = max(_MOST_EVALUATIONS, minimum)
+        done = 0
+        while done < total and (done < minimum or self.budget_ms is None or self.elapsed_ms < self.budget_ms):
+            size = min(_BATCH, total - done)
+            yield size
+            done += size
+            if self._progress is None:
+                continue
+            if self.budget_ms is None:
+                self._progress(done, total)
+            else:
+                self._progress(min(round(self.elapsed_ms), round(self.budget_ms)), round(self.budget_ms))
+
+    def estimate(self, saliency_map: Doubles, standard_error: Doubles) -> Estimate:
+        """Return the estimate with the evaluations and elapsed time so far."""
+        return Estimate(
+            saliency_map.astype(np.float32), standard_error.astype(np.float32), self.evaluations, self.elapsed_ms
+        )

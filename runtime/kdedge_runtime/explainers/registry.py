@@ -1,0 +1,97 @@
+"""Factory of black-box explainers."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from kdedge_runtime.errors import UsageError
+from kdedge_runtime.explainers.estimate import Estimate, Explainer, Progress
+from kdedge_runtime.explainers.kernel_shap import kernel_shap
+from kdedge_runtime.explainers.lime import lime
+from kdedge_runtime.explainers.masked_scorer import Probe
+from kdedge_runtime.explainers.occlusion import occlusion
+from kdedge_runtime.explainers.rise import rise
+from kdedge_runtime.explainers.score_cam import score_cam
+from kdedge_runtime.explainers.superpixels import superpixels
+from kdedge_runtime.explainers.target_activations import Activations, target_activations
+from kdedge_runtime.model import Model
+from kdedge_runtime.util.arrays import Floats, Pixels
+
+__all__ = ["METHODS", "PARTS", "make_explainer"]
+
+METHODS = ("occlusion", "rise", "lime", "shap", "scorecam")
+PARTS = 40
+"""Default number of superpixels for LIME and KernelSHAP."""
+_MOST_PARTS = 200
+_OF_PARTS = {"lime": lime, "shap": kernel_shap}
+
+
+def make_explainer(
+    model: Model,
+    method: str,
+    *,
+    budget_ms: float | None = None,
+    parts: int | None = None,
+    seed: int = 0,
+    activations_of: Callable[[Model], Activations] = target_activations,
+) -> Explainer:
+    """Create a black-box explainer for a model, with or without its own map.
+
+    Args:
+        model: the model.
+        method: one of `METHODS`.
+        budget_ms: time limit per image in milliseconds. It may be exceeded by one batch, or by the minimum evaluations
+        of the method. None uses the method's default number of evaluations.
+        parts: number of superpixels for LIME and KernelSHAP, 2 to 200; None for 40. KernelSHAP is exact up to 10.
+        seed: random seed. The same image gets the same map, unless a budget stops earlier or later.
+        activations_of: function that returns the activations for Score-CAM.
+
+    Raises:
+        UsageError: the method does not exist or has no superpixels, or the model file lacks what it needs.
+    """
+    if method not in METHODS:
+        raise UsageError(f"The method {method!r} does not exist. Expected one of {', '.join(METHODS)}.")
+    if parts is not None and method not in _OF_PARTS:
+        raise UsageError(f"The method {method} has no superpixels. Use lime or shap, or omit the number of parts.")
+    if parts is not None and not 2 <= parts <= _MOST_PARTS:
+        raise UsageError(f"{parts} superpixels are not supported. Expected 2 to {_MOST_PARTS}.")
+    if budget_ms is not None and not budget_ms > 0:
+        raise UsageError(f"A budget of {budget_ms:g} ms is not supported. Expected more than 0.")
+    activations = activations_of(model) if method == "scorecam" else None
+
+    def explain(image: Pixels, class_index: int, progress: Progress | None = None) -> Estimate:
+        probe = Probe(
+            _Score(model, class_index, of_logit=method == "scorecam"),
+            image,
+            np.rint(255 * np.array(model.metadata.input.mean)).astype(np.uint8),
+            budget_ms=budget_ms,
+            seed=seed,
+            progress=progress,
+        )
+        if method == "occlusion":
+            return occlusion(probe)
+        if method == "rise":
+            return rise(probe)
+        if activations is not None:
+            return score_cam(probe, activations(image))
+        return _OF_PARTS[method](probe, superpixels(image, parts or PARTS))
+
+    return explain
+
+
+class _Score:
+    """Probability or logit of a class."""
+
+    def __init__(self, model: Model, class_index: int, *, of_logit: bool) -> None:
+        self._model = model
+        self._class_index = class_index
+        self._of_logit = of_logit
+        (batch, *_) = next(item for item in model.session.get_inputs() if item.name == model.metadata.input.name).shape
+        self._one_by_one = batch == 1
+
+    def __call__(self, pictures: Pixels) -> Floats:
+        batches = pictures[:, None] if self._one_by_one else [pictures]
+        answers = [self._model.predict(batch) for batch in batches]
+        given = [answer.logits if self._of_logit else answer.probabilities for answer in answers]
+        scores: Floats = np.concatenate(given)[:, self._class_index]
+        return scores

@@ -1,0 +1,122 @@
+"""Export of feedback to class folders for training."""
+
+import csv
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdedge_runtime.drawing.heatmap import Box
+from kdedge_runtime.errors import DataError, UsageError
+from kdedge_runtime.feedback.verdict import Verdict
+from kdedge_runtime.util.files import write_whole
+from kdedge_runtime.util.images import open_picture
+
+__all__ = ["Written", "write_folder"]
+
+_FORBIDDEN = '<>:"/\\|?*'
+"""Characters that are invalid in folder names on some systems."""
+_LONGEST_BYTES = 240
+"""Maximum length of a folder name in bytes; most systems allow 255."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """Summary of an export."""
+
+    pictures: dict[str, int]
+    """Number of images by label, sorted."""
+    boxes: int
+    unlabelled: int
+    """Images known only to be misclassified, so they have no label and no folder."""
+    superseded: int
+    """Entries replaced by later feedback on the same image."""
+
+
+def write_folder(verdicts: Iterable[Verdict], folder: Path) -> Written:
+    """Write the images into class folders by their corrected labels, and annotated boxes to `boxes.csv`.
+
+    Images are named `CLASS/said-DIGEST.jpg` by content, so they never overwrite other images. The latest entry for an
+    image counts. `boxes.csv` has the columns `file,x1,y1,x2,y2` in image pixels.
+
+    Args:
+        verdicts: entries, oldest first. Iterated twice, so pass a `FeedbackStore` or a list.
+        folder: output folder, created if missing; an existing one must be empty.
+
+    Raises:
+        UsageError: the folder is not empty.
+        DataError: no entry has a label, or two labels would share a folder.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} is not empty. Use a new or empty folder: -o FOLDER.")
+    last: dict[bytes, tuple[str | None, Box | None]] = {}
+    count = 0
+    for verdict in verdicts:
+        last[_digest(verdict)] = (verdict.true_label, verdict.box)
+        count += 1
+    labelled = {digest: (label, box) for digest, (label, box) in last.items() if label is not None}
+    if not labelled:
+        raise DataError(
+            f"None of the {count:,} feedback entries gives a label. Expected predictions marked as right or "
+            "corrected with another label."
+        )
+    names = _folder_names({label for label, _ in labelled.values()})
+    pictures: Counter[str] = Counter()
+    boxes: list[tuple[str, int, int, int, int]] = []
+    for verdict in verdicts:
+        digest = _digest(verdict)
+        label, box = labelled.pop(digest, (None, None))
+        if label is None:
+            continue
+        pictures[label] += 1
+        file = f"{names[label]}/said-{digest[:8].hex()}.jpg"
+        write_whole(folder / file, verdict.frame_jpeg, durable=False)
+        if box is not None:
+            boxes.append((file, *_pixels(verdict, box)))
+    if boxes:
+        write_whole(folder / "boxes.csv", _table(boxes))
+    unlabelled = sum(label is None for label, _ in last.values())
+    return Written(dict(sorted(pictures.items())), len(boxes), unlabelled, count - len(last))
+
+
+def _digest(verdict: Verdict) -> bytes:
+    return hashlib.sha256(verdict.frame_jpeg).digest()
+
+
+def _folder_names(labels: Collection[str]) -> dict[str, str]:
+    """Return a folder name for each label. Invalid characters are replaced, so that no path leaves the folder."""
+    names = {label: _folder_name(label) for label in sorted(labels)}
+    shared = Counter(name.casefold() for name in names.values())
+    clashing = [label for label, name in names.items() if shared[name.casefold()] > 1]
+    if clashing:
+        raise DataError(
+            f"The labels {', '.join(map(repr, clashing))} would share a folder. Expected labels that differ in more "
+            "than letter case and punctuation. To rename a typed label, edit a copy of the file: `sqlite3 FILE "
+            "\"UPDATE verdict SET correct_label = 'THIS' WHERE correct_label = 'THAT'\"`."
+        )
+    return names
+
+
+def _folder_name(label: str) -> str:
+    clean = "".join("-" if character in _FORBIDDEN or ord(character) < 32 else character for character in label)
+    short = clean.encode()[:_LONGEST_BYTES].decode(errors="ignore")
+    # A leading dot hides a folder, and Windows removes trailing dots.
+    return short.strip(" .") or "-"
+
+
+def _pixels(verdict: Verdict, box: Box) -> tuple[int, int, int, int]:
+    with open_picture(verdict.frame_name, verdict.frame_jpeg) as picture:
+        width, height = picture.size
+    left, top, right, bottom = box
+    x1, y1 = min(round(left * width), width - 1), min(round(top * height), height - 1)
+    return x1, y1, max(round(right * width), x1 + 1), max(round(bottom * height), y1 + 1)
+
+
+def _table(boxes: Iterable[tuple[str, int, int, int, int]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("file", "x1", "y1", "x2", "y2"))
+    writer.writerows(boxes)
+    return text.getvalue()

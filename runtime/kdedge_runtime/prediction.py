@@ -1,0 +1,85 @@
+"""Prediction for one frame: top labels, saliency map and latency."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from kdedge_runtime.drawing.heatmap import UNMEASURED, HeatStats, MapDisplay, heat_stats
+from kdedge_runtime.errors import ModelFileError
+from kdedge_runtime.model import Explanation, Model
+from kdedge_runtime.preprocess import visible_box
+from kdedge_runtime.sources.source import Frame
+from kdedge_runtime.stream.schedule import Reason
+from kdedge_runtime.util.arrays import Floats, Pixels
+
+__all__ = ["Answer", "read_answer"]
+
+_RANKED = 3
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Prediction of a classifier for one frame."""
+
+    frame: Frame
+    ranking: tuple[tuple[str, float], ...]
+    """Up to three most probable labels with their probabilities, best first."""
+    explained: str
+    """Label explained by the saliency map: the top-1 label unless another class was requested."""
+    saliency_map: Floats | None
+    """Raw signed map `[h, w]`, or None if the model has no map or the frame was not explained."""
+    heat: HeatStats | None
+    """Statistics of the map, or None if there is no map."""
+    age_ms: float
+    """Time from frame capture to prediction, in milliseconds."""
+    left_out: Reason | None = None
+    """Reason why the frame was not explained. None if it was explained or no explainer is available."""
+    display: MapDisplay = UNMEASURED
+    """Position and contrast of the map on the frame."""
+    overlay: Pixels | None = None
+    """Frame with heat map and caption, uint8 RGB, or None if no sink needs it."""
+
+    @property
+    def label(self) -> str:
+        """Most probable label."""
+        return self.ranking[0][0]
+
+    @property
+    def probability(self) -> float:
+        """Probability of the most probable label, in [0, 1]."""
+        return self.ranking[0][1]
+
+
+def read_answer(
+    model: Model, frame: Frame, explanation: Explanation, clock: Callable[[], float] = time.monotonic
+) -> Answer:
+    """Convert the model outputs for a batch of one into an `Answer`.
+
+    Raises:
+        ModelFileError: an output of the model is not finite.
+    """
+    probabilities = explanation.probabilities[0]
+    saliency_map = explanation.saliency_map[0] if explanation.saliency_map is not None else None
+    if not np.isfinite(probabilities).all() or (saliency_map is not None and not np.isfinite(saliency_map).all()):
+        raise ModelFileError(
+            f"{model.path} returned non-finite values for {frame.name}: the model is damaged or its number format "
+            "overflows. Expected finite logits and a finite map. Export it again and run `kdedge validate`."
+        )
+    labels = model.metadata.labels
+    best = np.argsort(-probabilities, kind="stable")[:_RANKED]
+    height, width = frame.rgb.shape[:2]
+    heat = None
+    if saliency_map is not None:
+        box = visible_box(height, width, model.metadata.input)
+        heat = heat_stats(saliency_map, box, height, width, explanation.display.shift)
+    return Answer(
+        frame=frame,
+        ranking=tuple((labels[index], float(probabilities[index])) for index in best),
+        explained=labels[int(explanation.explained_class[0])],
+        saliency_map=saliency_map,
+        heat=heat,
+        display=explanation.display,
+        age_ms=(clock() - frame.captured_at) * 1e3,
+    )

@@ -1,0 +1,158 @@
+"""Latest prediction, handed to HTTP clients without blocking the inference loop."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from kdedge_runtime.prediction import Answer
+from kdedge_runtime.server.live_view.history import History
+from kdedge_runtime.server.live_view.sent_frames import Shown
+from kdedge_runtime.stream.statistics import Progress
+from kdedge_runtime.util.arrays import Pixels
+from kdedge_runtime.util.images import jpeg
+
+__all__ = ["FRESH_S", "Board", "Notice", "Picture"]
+
+FRESH_S = 10.0
+"""Maximum age of the latest prediction of a healthy run, in seconds."""
+_JPEG_QUALITY = 80
+_FASTEST_S = 1 / 15
+"""Minimum interval between images in seconds. Faster drawing would only take CPU time from the model."""
+_MOST_SHARE = 0.02
+"""Maximum share of one core for encoding and sending. With many clients, images are sent less often."""
+_LEASE_S = 1.0
+"""Time in seconds that a polling client counts as watching after a request."""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Published prediction with its serial number."""
+
+    serial: int
+    """Serial number of the prediction, from 1."""
+    answer: Answer
+    progress: Progress
+    pinned_at: float
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Encoded overlay."""
+
+    serial: int
+    jpeg: bytes
+
+
+class Board:
+    """Holds the latest prediction. The run writes; any number of clients wait and read."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Create an empty board.
+
+        Args:
+            clock: monotonic clock in seconds.
+        """
+        self.shown = Shown()
+        self.history = History()
+        self.watchers = 0
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._encoding = threading.Lock()
+        self._encoded = Picture(0, b"")
+        self._notice: Notice | None = None
+        self._drawn: tuple[Notice, Pixels] | None = None
+        self._due_at = 0.0
+        self._encoding_s = self._cost_s = 0.0
+        self._answered_at = clock()
+        self._leased_until = -1.0
+        self._closed = False
+
+    @property
+    def newest(self) -> Notice | None:
+        """Latest prediction; None before the first."""
+        return self._notice
+
+    @property
+    def is_watched(self) -> bool:
+        """True if a client is watching."""
+        return self.watchers > 0 or self._clock() < self._leased_until
+
+    @property
+    def is_due(self) -> bool:
+        """True if the next prediction should include its overlay."""
+        return self.is_watched and self._clock() >= self._due_at
+
+    def note_cost(self, sending_s: float) -> None:
+        """Record the CPU time used to send an image to all clients."""
+        self._cost_s = sending_s
+
+    def publish(self, answer: Answer, progress: Progress) -> None:
+        """Publish the latest prediction and wake waiting clients."""
+        now = self._clock()
+        self.history.add(now, answer.label, answer.probability)
+        with self._changed:
+            serial = 1 if self._notice is None else self._notice.serial + 1
+            self._notice = Notice(serial, answer, progress, now)
+            self._answered_at = now
+            if answer.overlay is not None and now >= self._due_at:
+                self._drawn = self._notice, answer.overlay
+                self._due_at = now + max(_FASTEST_S, (self._encoding_s + self._cost_s) / _MOST_SHARE)
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        """Release all waiting clients."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Request overlays within the block."""
+        with self._changed:
+            self.watchers += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self.watchers -= 1
+
+    def renew_lease(self) -> None:
+        """Request overlays for another second, for a polling client."""
+        self._leased_until = self._clock() + _LEASE_S
+
+    def next_picture(self, after: int, timeout_s: float) -> Picture | None:
+        """Wait for an overlay with a serial number above `after`. A number above all existing ones counts as 0.
+
+        Returns:
+            The encoded overlay; None if the run has ended or the wait timed out.
+        """
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            if self._notice is None or after > self._notice.serial:
+                after = 0  # from a longer earlier run
+            while (drawn := self._drawn) is None or drawn[0].serial <= after or self._is_old(drawn[0]):
+                remaining = deadline - time.monotonic()
+                if self._closed or remaining <= 0:
+                    return None
+                self._changed.wait(remaining)
+        notice, overlay = drawn
+        # Outside the condition, so that the run is not blocked. The first client encodes each image for all.
+        with self._encoding:
+            if self._encoded.serial < notice.serial:
+                started = time.thread_time()
+                self._encoded = Picture(notice.serial, jpeg(overlay, _JPEG_QUALITY))
+                self._encoding_s = time.thread_time() - started
+                self.shown.add(notice.serial, notice.answer)
+            return self._encoded
+
+    def _is_old(self, drawn: Notice) -> bool:
+        """Return True if an overlay was drawn for a client that has since disconnected."""
+        # Not by capture time: an explanation may take longer than the polling interval.
+        return self._clock() - drawn.pinned_at > _LEASE_S
+
+    def health(self) -> tuple[bool, float]:
+        """Return True if the run is healthy, and the seconds since the last prediction (or the start)."""
+        silence_s = self._clock() - self._answered_at
+        return silence_s < FRESH_S, silence_s

@@ -1,0 +1,133 @@
+"""Metrics in Prometheus' text format, version 0.0.4.
+
+https://prometheus.io/docs/instrumenting/exposition_formats/
+"""
+
+from collections.abc import Iterable, Mapping
+
+from kdedge_runtime.prediction import Answer
+from kdedge_runtime.server.live_view.machine_state import MachineState
+from kdedge_runtime.stream.statistics import Progress
+
+__all__ = ["CONTENT_TYPE", "exposition"]
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+Sample = tuple[str, Mapping[str, str], float]
+
+
+def exposition(
+    about: Mapping[str, str],
+    answer: Answer | None,
+    progress: Progress | None,
+    machine: MachineState,
+    silence_s: float,
+    watchers: int,
+) -> str:
+    """Return all metrics, in seconds, degrees Celsius and bytes.
+
+    Args:
+        about: labels that describe the run.
+        answer: latest prediction, or None before the first.
+        progress: counters of the run, or None before the first prediction.
+        machine: machine state.
+        silence_s: seconds since the last prediction, or since the start.
+        watchers: number of watching clients.
+    """
+    families = [
+        _family("kdedge_info", "gauge", "Description of the run.", [("", about, 1)]),
+        _family("kdedge_last_answer_seconds", "gauge", "Time since the latest prediction.", [("", {}, silence_s)]),
+        _family("kdedge_watchers", "gauge", "Number of watching clients.", [("", {}, watchers)]),
+        _machine(machine),
+    ]
+    if answer is not None and progress is not None:
+        families += [_counters(progress), _answer(answer, progress), _stages(progress)]
+    return "".join(families)
+
+
+def _counters(progress: Progress) -> str:
+    answers: list[Sample] = [("", {"label": label}, count) for label, count in progress.labels.copy().items()]
+    return "".join(
+        [
+            _counter("kdedge_frames", "Frames predicted.", progress.frames),
+            _counter("kdedge_frames_dropped", "Frames that passed while the model was busy.", progress.dropped),
+            _counter("kdedge_frames_explained", "Frames with a map.", progress.explained),
+            _counter("kdedge_reconnects", "Times that the source failed and recovered.", progress.reconnects),
+            _counter("kdedge_frames_unreadable", "Frames that could not be decoded.", progress.unreadable),
+            _family("kdedge_answers_total", "counter", "Frames by predicted label.", answers),
+        ]
+    )
+
+
+def _answer(answer: Answer, progress: Progress) -> str:
+    families = [
+        _family(
+            "kdedge_frames_per_second", "gauge", "Frame rate over the latest frames.", [("", {}, progress.recent_fps)]
+        ),
+        _family(
+            "kdedge_frame_age_seconds", "gauge", "Time from capture to prediction.", [("", {}, answer.age_ms / 1e3)]
+        ),
+        _family(
+            "kdedge_answer_probability",
+            "gauge",
+            "Probability of the latest prediction.",
+            [("", {"label": answer.label}, answer.probability)],
+        ),
+    ]
+    if answer.heat is not None:
+        area = [("", {"explained": answer.explained}, answer.heat.area_frac)]
+        families.append(_family("kdedge_heat_area_ratio", "gauge", "Share of the map above half of its maximum.", area))
+    return "".join(families)
+
+
+def _stages(progress: Progress) -> str:
+    samples: list[Sample] = []
+    for name, stage in progress.timer.stages().items():
+        samples += [
+            ("", {"stage": name, "quantile": "0.5"}, stage.p50_ms / 1e3),
+            ("", {"stage": name, "quantile": "0.95"}, stage.p95_ms / 1e3),
+            ("", {"stage": name, "quantile": "0.99"}, stage.p99_ms / 1e3),
+            ("_sum", {"stage": name}, stage.mean_ms * stage.count / 1e3),
+            ("_count", {"stage": name}, stage.count),
+        ]
+    return _family("kdedge_stage_seconds", "summary", "Latency of each stage of a frame.", samples)
+
+
+def _machine(machine: MachineState) -> str:
+    board = machine.board
+    gauges = [
+        ("kdedge_temperature_celsius", "Temperature of the hottest CPU sensor.", board.temperature_c, 1.0),
+        ("kdedge_clock_hertz", "Clock frequency of the slowest core.", board.clock_mhz, 1e6),
+        ("process_resident_memory_bytes", "Resident memory.", machine.memory_mb, 1e6),
+    ]
+    families = [
+        _family(name, "gauge", text, [("", {}, value * unit)])
+        for name, text, value, unit in gauges
+        if value is not None
+    ]
+    throttled: list[Sample] = [("", {"reason": reason}, 1.0) for reason in board.throttled]
+    families.append(_family("kdedge_throttled", "gauge", "Active throttling reasons.", throttled))
+    if board.throttle_events is not None:
+        families.append(
+            _counter("kdedge_throttle_events", "Throttling events of x86 cores since boot.", board.throttle_events)
+        )
+    return "".join(families)
+
+
+def _counter(name: str, text: str, value: float) -> str:
+    return _family(f"{name}_total", "counter", text, [("", {}, value)])
+
+
+def _family(name: str, kind: str, text: str, samples: Iterable[Sample]) -> str:
+    lines = [f"{name}{suffix}{_labels(labels)} {float(value)!r}" for suffix, labels, value in samples]
+    return "\n".join([f"# HELP {name} {text}", f"# TYPE {name} {kind}", *lines, ""]) if lines else ""
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    if not labels:
+        return ""
+    pairs = (f'{name}="{_escaped(value)}"' for name, value in labels.items())
+    return "{" + ",".join(pairs) + "}"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')

@@ -1,0 +1,316 @@
+"""Live view server: a sink that serves the run to browsers and collects feedback."""
+
+import logging
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from importlib.resources import files
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+from kdedge_runtime.drawing.heatmap import Box
+from kdedge_runtime.errors import UsageError
+from kdedge_runtime.feedback import FeedbackError, FeedbackStore, Verdict
+from kdedge_runtime.prediction import Answer
+from kdedge_runtime.server import Asset, Door, Handler, Server, read_assets, shared_assets
+from kdedge_runtime.server.http_server import PATIENCE_S
+from kdedge_runtime.server.live_view.broadcast import BOUNDARY, Broadcast
+from kdedge_runtime.server.live_view.controls import Controls, is_share
+from kdedge_runtime.server.live_view.latest_frame import Board
+from kdedge_runtime.server.live_view.machine_state import Machine
+from kdedge_runtime.server.live_view.prometheus import CONTENT_TYPE, exposition
+from kdedge_runtime.server.live_view.run_state import answer_figures, machine_figures, run_figures
+from kdedge_runtime.stream.statistics import Progress
+from kdedge_runtime.util.images import jpeg
+
+__all__ = ["Feedback", "LiveView"]
+
+_log = logging.getLogger(__name__)
+_MAX_WATCHERS = 64
+_STREAM_BUFFER_BYTES = 128 * 1024
+_JPEG_QUALITY = 90
+_PAGE = {"/": "page.html"} | {f"/{name}": name for name in ("view.css", "view.js", "box.js", "history.js")}
+_PASSED = "That frame is no longer available. Press hold before giving feedback."
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """Destination of user feedback."""
+
+    store: FeedbackStore
+    model_sha256: str
+    """SHA-256 of the model file."""
+
+    @property
+    def kept(self) -> int | None:
+        """Number of stored entries; None if the store cannot be read (logged)."""
+        try:
+            return len(self.store)
+        except FeedbackError:
+            return None
+
+
+class LiveView:
+    """Sink that serves the run to browsers while it is entered.
+
+    | path                  | content                                                               |
+    |-----------------------|-----------------------------------------------------------------------|
+    | `/`                   | page                                                                  |
+    | `/snapshot.jpg`       | next overlay; `?after=SERIAL` waits for a newer one                   |
+    | `/stream.mjpg`        | overlays for other programs, `multipart/x-mixed-replace`              |
+    | `/frame.jpg?serial=`  | frame of a shown prediction, without heat map                         |
+    | `/metrics.json`       | prediction (`?serial=` for a shown one), history, rates, timings, board |
+    | `/metrics`            | metrics in Prometheus format                                          |
+    | `/choices.json`       | classes and methods                                                   |
+    | `/health`             | 200 if predictions are recent, 503 after ten seconds without one      |
+    | `POST /controls`      | change the explained class, the method and the opacity                |
+    | `POST /hold`          | keep the frame of a shown prediction                                  |
+    | `POST /feedback`      | user feedback on a shown prediction                                   |
+    """
+
+    def __init__(
+        self,
+        door: Door,
+        about: Mapping[str, str],
+        controls: Controls,
+        feedback: Feedback | None = None,
+        *,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """Create a view.
+
+        Args:
+            door: address and access policy.
+            about: description of the run, shown unchanged.
+            controls: settings that the page may change.
+            feedback: destination of feedback; None hides the feedback buttons.
+            tls: certificate for HTTPS; None for HTTP.
+        """
+        self._door = door
+        self._tls = tls
+        self._site = _Site(dict(about), controls, feedback)
+        self._server: _ViewServer | None = None
+
+    @property
+    def wants_overlay(self) -> bool:
+        """True if a client is watching and the next image is due."""
+        return self._site.board.is_due
+
+    @property
+    def url(self) -> str:
+        """URL of the page, including the token if required; only while entered."""
+        if self._server is None:
+            raise RuntimeError("the view has no URL before it is entered")
+        return self._server.url
+
+    def __enter__(self) -> Self:
+        self._server = _ViewServer(self._door, self._site, self._tls)
+        self._server.start("kdedge-view")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self._site.board.close()
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def write(self, answer: Answer, progress: Progress) -> None:
+        """Publish one prediction to the clients without blocking."""
+        self._site.board.publish(answer, progress)
+
+
+@dataclass
+class _Site:
+    """State shared by all clients of a view."""
+
+    about: dict[str, str]
+    controls: Controls
+    feedback: Feedback | None
+    board: Board = field(default_factory=Board)
+    broadcast: Broadcast = field(init=False)
+    machine: Machine = field(default_factory=Machine)
+    watchers: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(_MAX_WATCHERS))
+    assets: dict[str, Asset] = field(
+        default_factory=lambda: shared_assets() | read_assets(files("kdedge_runtime.server.live_view"), _PAGE)
+    )
+
+    def __post_init__(self) -> None:
+        self.broadcast = Broadcast(self.board)
+
+    def metrics(self, serial: int = 0) -> dict[str, Any]:
+        """Return all statistics, JSON-compatible, for the prediction with this number or else the latest."""
+        board = self.board
+        figures: dict[str, Any] = {
+            "about": self.about,
+            "watchers": board.watchers,
+            "frames": 0,
+            "controls": self.controls.figures(),
+            "feedback": None if self.feedback is None else {"kept": self.feedback.kept},
+            "machine": machine_figures(self.machine.state()),
+            "history": [(round(ago, 1), label, round(p, 3)) for ago, label, p in board.history.until(time.monotonic())],
+        }
+        if (notice := board.newest) is not None:
+            shown = board.shown.find(serial)
+            figures |= answer_figures(notice.serial, notice.answer) if shown is None else answer_figures(serial, shown)
+            figures |= run_figures(notice.progress)
+        return figures
+
+
+class _ViewServer(Server):
+    def __init__(self, door: Door, site: _Site, tls: ssl.SSLContext | None) -> None:
+        self.site = site
+        super().__init__(door, _ViewHandler, tls=tls)
+
+
+class _ViewHandler(Handler):
+    server: _ViewServer
+    open_paths: ClassVar[frozenset[str]] = frozenset({"/health"})
+
+    def assets(self) -> Mapping[str, Asset]:
+        return self.server.site.assets
+
+    def gets(self) -> Mapping[str, Callable[[], None]]:
+        return {
+            "/snapshot.jpg": self._snapshot,
+            "/stream.mjpg": self._stream,
+            "/frame.jpg": self._frame,
+            "/metrics.json": self._metrics,
+            "/metrics": self._prometheus,
+            "/choices.json": self._choices,
+            "/health": self._health,
+        }
+
+    def posts(self) -> Mapping[str, Callable[[dict[str, Any]], object]]:
+        return {"/controls": self._control, "/hold": self._hold, "/feedback": self._judge}
+
+    def _metrics(self) -> None:
+        serial = self._serial("serial", missing=0)
+        if serial is not None:
+            self.send_json(HTTPStatus.OK, self.server.site.metrics(serial))
+
+    def _choices(self) -> None:
+        controls = self.server.site.controls
+        self.send_json(HTTPStatus.OK, {"labels": controls.model.metadata.labels, "methods": controls.methods})
+
+    def _prometheus(self) -> None:
+        site = self.server.site
+        newest = site.board.newest
+        answer, progress = (None, None) if newest is None else (newest.answer, newest.progress)
+        _, silence_s = site.board.health()
+        text = exposition(site.about, answer, progress, site.machine.state(), silence_s, site.board.watchers)
+        self.send_body(HTTPStatus.OK, CONTENT_TYPE, text.encode())
+
+    def _health(self) -> None:
+        healthy, silence_s = self.server.site.board.health()
+        status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
+        self.send_json(status, {"status": "ok" if healthy else "stalled", "last_answer_s": round(silence_s, 3)})
+
+    def _snapshot(self) -> None:
+        board = self.server.site.board
+        after = self._serial("after", missing=0)
+        if after is None or not self._begin_to_watch():
+            return
+        try:
+            with board.watching():
+                picture = board.next_picture(after, PATIENCE_S)
+        finally:
+            self.server.site.watchers.release()
+        if picture is None:
+            self.send_text(HTTPStatus.SERVICE_UNAVAILABLE, "No image arrived in time.\n")
+            return
+        if after:
+            board.renew_lease()
+        self.send_body(HTTPStatus.OK, "image/jpeg", picture.jpeg, {"X-Serial": str(picture.serial)})
+
+    def _stream(self) -> None:
+        if not self._begin_to_watch():
+            return
+        try:
+            # Short send buffer, because buffered images arrive late.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _STREAM_BUFFER_BYTES)
+            self.begin(HTTPStatus.OK, f"multipart/x-mixed-replace; boundary={BOUNDARY}", {})
+            self.server.site.broadcast.serve(self.connection)
+        finally:
+            self.server.site.watchers.release()
+
+    def _begin_to_watch(self) -> bool:
+        if self.server.site.watchers.acquire(blocking=False):
+            return True
+        self.send_text(HTTPStatus.SERVICE_UNAVAILABLE, f"The limit of {_MAX_WATCHERS} watching browsers is reached.\n")
+        return False
+
+    def _frame(self) -> None:
+        serial = self._serial("serial", missing=None)
+        answer = None if serial is None else self.server.site.board.shown.find(serial)
+        if serial is not None and answer is None:
+            self.send_text(HTTPStatus.GONE, _PASSED + "\n")
+        elif answer is not None:
+            self.send_body(HTTPStatus.OK, "image/jpeg", jpeg(answer.frame.rgb, _JPEG_QUALITY))
+
+    def _serial(self, name: str, missing: int | None) -> int | None:
+        """Return a serial number from the URL; None after sending an error if it is invalid."""
+        text = self.query.get(name)
+        if text is None and missing is not None:
+            return missing
+        if text is None or not (text.isascii() and text.isdecimal() and len(text) < 16):
+            self.send_text(HTTPStatus.BAD_REQUEST, f"Expected {name}=NUMBER.\n")
+            return None
+        return int(text)
+
+    def _control(self, wanted: dict[str, Any]) -> object:
+        site = self.server.site
+        site.controls.change(wanted)
+        return site.controls.figures()
+
+    def _hold(self, wanted: dict[str, Any]) -> object:
+        serial = _whole_number(wanted.get("serial"))
+        answer = self.server.site.board.shown.hold(serial)
+        if answer is None:
+            raise UsageError(_PASSED)
+        return answer_figures(serial, answer)
+
+    def _judge(self, said: dict[str, Any]) -> object:
+        feedback = self.server.site.feedback
+        if feedback is None:
+            raise UsageError("This run does not store feedback. Start it with --feedback FILE.")
+        answer = self.server.site.board.shown.find(_whole_number(said.get("serial")))
+        if answer is None:
+            raise UsageError(_PASSED)
+        verdict = Verdict.of(
+            answer,
+            said.get("judgement"),  # type: ignore[arg-type]  # checked by the verdict
+            model_sha256=feedback.model_sha256,
+            correct_label=_optional_text(said.get("label")),
+            box=_optional_box(said.get("box")),
+        )
+        feedback.store.add(verdict)
+        _log.info("feedback: %s, predicted %s: %s", answer.frame.name, answer.label, verdict.judgement)
+        return {"label": answer.label, "kept": feedback.kept}
+
+
+def _whole_number(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise UsageError("Expected serial: NUMBER of a shown frame.")
+    return value
+
+
+def _optional_text(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    raise UsageError("Expected label: TEXT.")
+
+
+def _optional_box(value: object) -> Box | None:
+    if value is None:
+        return None
+    numbers = [float(edge) for edge in value if is_share(edge)] if isinstance(value, list) else []
+    if len(numbers) != 4:
+        raise UsageError("Expected box: [left, top, right, bottom] as fractions of the frame, 0 to 1.")
+    left, top, right, bottom = numbers
+    return left, top, right, bottom

@@ -1,0 +1,144 @@
+"""JSON Lines output: one line of about 200 bytes per frame, and a summary as the last line."""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+from kdedge_runtime.errors import KdedgeError, UsageError
+from kdedge_runtime.prediction import Answer
+from kdedge_runtime.sources.source import Frame
+from kdedge_runtime.stream.statistics import Progress
+from kdedge_runtime.util.printable import printable_json
+
+__all__ = ["JsonLines", "record"]
+
+
+def record(answer: Answer, age_now_s: float, now: datetime) -> dict[str, Any]:
+    """Convert a prediction to a JSON-compatible record.
+
+    Args:
+        answer: the prediction.
+        age_now_s: seconds since the frame was captured.
+        now: current time in UTC.
+    """
+    line = {
+        "frame": answer.frame.index,
+        "name": answer.frame.name,
+        "time": (now - timedelta(seconds=age_now_s)).isoformat(timespec="milliseconds"),
+        "age_ms": round(answer.age_ms, 2),
+        "label": answer.label,
+        "p": round(answer.probability, 5),
+        "explained": None if answer.saliency_map is None else answer.explained,
+        "left_out": answer.left_out,
+        "heat": _heat(answer),
+    }
+    if answer.frame.truth is not None:
+        line["truth"] = {"label": answer.frame.truth.label, "box": _fractions(answer.frame)}
+    return line
+
+
+class JsonLines:
+    """Writes records to a file, or to standard output for `-`. Each line is flushed.
+
+    `time` is the capture time and `age_ms` the frame's age at prediction. `explained` is the class that the map
+    explains. If the frame was not explained it is null, and `left_out` gives the reason: `cadence` or `budget`. `heat`
+    contains `cx` and `cy` (center of mass as fractions of the frame, from its upper left corner), `area` (share of the
+    map above half of its maximum) and `entropy` (0 for one position, 1 for uniform). It is null without a map; its
+    values are null if no evidence is positive. Synthetic frames have `truth`: `label` and `box` (left, top, right,
+    bottom as fractions of the frame).
+
+    The last line contains only `summary`, the summary of the run.
+    """
+
+    wants_overlay = False
+
+    def __init__(self, target: str, stop: threading.Event, clock: Callable[[], float] = time.monotonic) -> None:
+        """Create a sink. `target` is opened on entering.
+
+        Args:
+            target: path of a file, which is replaced, or `-`.
+            stop: event to set when the reader of standard output has exited (`… | head`).
+            clock: clock of `Frame.captured_at`.
+        """
+        self._target = target
+        self._stop = stop
+        self._clock = clock
+        self._file: TextIO = sys.stdout
+        self._progress: Progress | None = None
+        self._whole_bytes = 0
+
+    def __enter__(self) -> Self:
+        if self._target != "-":
+            path = Path(self._target)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = path.open("w", encoding="utf-8", newline="\n")
+            except OSError as error:
+                raise UsageError(
+                    f"--jsonl cannot write {path}: {error.strerror}. Use a file in a writable folder, or - for "
+                    "standard output."
+                ) from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        try:
+            if self._progress is not None:
+                self._put({"summary": self._progress.summary().as_record()})
+        finally:
+            if self._target != "-":
+                self._file.close()
+
+    def write(self, answer: Answer, progress: Progress) -> None:
+        """Write one line."""
+        age_now_s = self._clock() - answer.frame.captured_at
+        self._progress = progress
+        self._put(record(answer, age_now_s, datetime.now(UTC)))
+
+    def _put(self, line: dict[str, Any]) -> None:
+        text = printable_json(line) + "\n"
+        try:
+            self._file.write(text)
+            self._file.flush()
+            self._whole_bytes += len(text.encode())
+        except BrokenPipeError:
+            self._stop.set()
+            self._progress = None
+            self._silence()
+        except OSError as error:
+            self._progress = None
+            self._silence()
+            if self._target == "-":
+                raise KdedgeError(f"Standard output cannot be written: {error.strerror}.") from error
+            # Remove the partial line. Not possible for pipes.
+            with suppress(OSError):
+                os.truncate(self._target, self._whole_bytes)
+            raise KdedgeError(
+                f"--jsonl cannot write to {self._target}: {error.strerror}. All lines before it are complete."
+            ) from error
+
+    def _silence(self) -> None:
+        """Redirect buffered output to the null device, so that closing the file does not fail again."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self._file.fileno())
+
+
+def _fractions(frame: Frame) -> list[float]:
+    assert frame.truth is not None
+    height, width = frame.rgb.shape[:2]
+    return [round(edge / side, 4) for edge, side in zip(frame.truth.box, (width, height, width, height), strict=True)]
+
+
+def _heat(answer: Answer) -> dict[str, float | None] | None:
+    if answer.heat is None:
+        return None
+    values = {key.removesuffix("_frac"): value for key, value in asdict(answer.heat).items()}
+    return {key: None if value is None else round(value, 4) for key, value in values.items()}

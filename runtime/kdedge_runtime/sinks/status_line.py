@@ -1,0 +1,56 @@
+"""Progress line for terminals."""
+
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self, TextIO
+
+from kdedge_runtime.prediction import Answer
+from kdedge_runtime.stream.statistics import Progress
+from kdedge_runtime.util.printable import printable
+
+__all__ = ["StatusLine"]
+
+_EVERY_S = 0.2
+
+
+class StatusLine:
+    """Rewrites one terminal line five times a second and clears it at the end."""
+
+    wants_overlay = False
+
+    def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream or sys.stderr
+        self._clock = clock
+        self._next = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self._rewrite("")
+
+    def write(self, answer: Answer, progress: Progress) -> None:
+        """Update the line, unless it was updated recently."""
+        now = self._clock()
+        if now < self._next:
+            return
+        self._next = now + _EVERY_S
+        counted = f"frame {answer.frame.index + 1:,}"
+        if progress.expected:
+            share = 100 * (answer.frame.index + 1) / progress.expected
+            counted += f"/{progress.expected:,} ({share:.0f} %)"
+        reconnects = f" · {progress.reconnects:,} reconnects" if progress.reconnects else ""
+        self._rewrite(
+            f"{counted} · {progress.recent_fps:.1f} fps · {progress.dropped:,} dropped{reconnects} · "
+            f"{answer.age_ms:.0f} ms old · {printable(answer.label)} {answer.probability * 100:.0f} %"
+        )
+
+    def _rewrite(self, text: str) -> None:
+        width = shutil.get_terminal_size().columns - 1
+        self._stream.write("\r\x1b[2K" + text[:width])
+        self._stream.flush()

@@ -1,0 +1,171 @@
+"""Cameras and streams, reopened automatically after failures."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Protocol, Self
+
+from kdedge_runtime.errors import SourceError
+from kdedge_runtime.sources.source import Frame
+from kdedge_runtime.util.arrays import Pixels
+
+__all__ = ["Backoff", "Connection", "LiveSource"]
+
+_log = logging.getLogger(__name__)
+_GOODBYE_S = 2.0
+
+
+class Connection(Protocol):
+    """Open camera or stream."""
+
+    @property
+    def fps(self) -> float | None:
+        """Nominal frame rate, or None."""
+
+    def read(self) -> tuple[Pixels, float] | None:
+        """Wait for the next frame: uint8 RGB `[H, W, 3]` and its capture time on the `time.monotonic` clock.
+
+        None means that the connection failed; it is then closed.
+        """
+
+    def close(self) -> None:
+        """Release the device or connection."""
+
+
+class Backoff:
+    """Exponential backoff between attempts to reopen a source."""
+
+    def __init__(self, first_s: float = 0.5, longest_s: float = 30.0, patience_s: float = 600.0) -> None:
+        self.first_s = first_s
+        self.longest_s = longest_s
+        self.patience_s = patience_s
+        """Seconds without a frame after which the source fails permanently."""
+
+    def delay_s(self, attempt: int) -> float:
+        """Return the delay in seconds before an attempt, counted from 0."""
+        return min(self.first_s * 2.0 ** min(attempt, 30), self.longest_s)
+
+
+class LiveSource:
+    """Camera or stream without an end.
+
+    If it fails after its first frame, it is reopened repeatedly. The first opening is not retried, because a wrong name
+    is the most likely cause.
+    """
+
+    live = True
+    expected: int | None = None
+    dropped = 0
+    unreadable = 0
+
+    def __init__(
+        self,
+        name: str,
+        kind: str,
+        connect: Callable[[], Connection],
+        stop: threading.Event | None = None,
+        backoff: Backoff | None = None,
+    ) -> None:
+        """Create a source. Entering opens it.
+
+        Args:
+            name: name of the source in messages.
+            kind: prefix of frame names.
+            connect: function that opens it; raises `SourceError` on failure.
+            stop: event that ends the waits between attempts.
+            backoff: delays between attempts; None for the default.
+        """
+        self.name = name
+        self.fps: float | None = None
+        self.reconnects = 0
+        self._kind = kind
+        self._connect = connect
+        self._stop = stop or threading.Event()
+        self._backoff = backoff or Backoff()
+        self._connection: Connection | None = None
+        self._in_use = threading.Lock()
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        self._connection = self._connect()
+        self.fps = self._connection.fps
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self._closed = True
+        # Releasing a camera during a read crashes some drivers, so the reading thread releases it.
+        if self._in_use.acquire(timeout=_GOODBYE_S):
+            self._disconnect()
+            self._in_use.release()
+
+    def __iter__(self) -> Iterator[Frame]:
+        try:
+            yield from self._frames()
+        finally:
+            if self._closed:
+                with self._in_use:
+                    self._disconnect()
+
+    def _frames(self) -> Iterator[Frame]:
+        index = 0
+        while not self._closed:
+            with self._in_use:
+                read = self._connection.read() if self._connection is not None else None
+            if read is None:
+                if not index:
+                    raise SourceError(f"{self.name} opened but returns no frames. Check that no other program uses it.")
+                read = self._recover()
+                if read is None:
+                    return
+            rgb, captured_at = read
+            yield Frame(index, rgb, captured_at, f"{self._kind}-{index:06d}")
+            index += 1
+
+    def _recover(self) -> tuple[Pixels, float] | None:
+        """Reopen the source until it returns a frame; None if the run is stopping.
+
+        Raises:
+            SourceError: no frame for longer than `Backoff.patience_s`.
+        """
+        if self._closed or self._stop.is_set():
+            return None
+        lost_at = time.monotonic()
+        _log.warning("%s returns no more frames: reopening it", self.name)
+        attempt = 0
+        while not self._closed and not self._stop.is_set():
+            with self._in_use:
+                self._disconnect()
+            if time.monotonic() - lost_at > self._backoff.patience_s:
+                raise SourceError(
+                    f"{self.name} has returned no frame for {self._backoff.patience_s / 60:.0f} minutes and "
+                    f"{attempt} attempts to reopen it. Check its cable, power and network, then start the run again."
+                )
+            if self._stop.wait(self._backoff.delay_s(attempt)):
+                break
+            attempt += 1
+            read = self._attempt()
+            if read is not None:
+                self.reconnects += 1
+                silence_s = time.monotonic() - lost_at
+                _log.warning("%s is back after %.1f s (attempt %d)", self.name, silence_s, attempt)
+                return read
+        return None
+
+    def _attempt(self) -> tuple[Pixels, float] | None:
+        with self._in_use:
+            if self._closed:
+                return None
+            try:
+                self._connection = self._connect()
+                return self._connection.read()
+            except SourceError:
+                return None
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

@@ -1,0 +1,54 @@
+"""Looped playback of a file or folder."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from kdedge_runtime.errors import SourceError
+from kdedge_runtime.sources.source import Frame, Source
+
+__all__ = ["Looped"]
+
+
+class Looped:
+    """Source that repeats another one, with continuous frame indices."""
+
+    live = False
+    dropped = 0
+    reconnects = 0
+    expected: int | None = None
+
+    def __init__(self, source: Source) -> None:
+        """Wrap a source that is not live. It is entered once per round."""
+        self.name = source.name
+        self.fps: float | None = None
+        self._source = source
+
+    @property
+    def unreadable(self) -> int:
+        """Number of frames or files that could not be decoded, over all rounds."""
+        return self._source.unreadable
+
+    def __enter__(self) -> Self:
+        self._source.__enter__()
+        self.fps = self._source.fps
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self._source.__exit__(kind, error, trace)
+
+    def __iter__(self) -> Iterator[Frame]:
+        start = 0
+        while True:
+            behind = start
+            for frame in self._source:
+                behind = start + frame.index + 1
+                yield replace(frame, index=start + frame.index)
+            if behind == start:
+                raise SourceError(f"{self.name} returned no readable frame, so there is nothing to repeat.")
+            start = behind
+            self._source.__exit__(None, None, None)
+            self._source.__enter__()

@@ -1,0 +1,86 @@
+"""Interface of frame sources: frames and counters of missing frames."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+from kdedge_runtime.util.arrays import Pixels
+
+__all__ = ["Frame", "Source", "Truth", "stands_still"]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Ground truth of a synthetic frame."""
+
+    label: str
+    box: tuple[int, int, int, int]
+    """Bounding box `(left, top, right, bottom)` in pixels, right and bottom exclusive."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Image with its capture time."""
+
+    index: int
+    """Position in the source from 0. Dropped and unreadable frames leave gaps."""
+    rgb: Pixels
+    """uint8 RGB `[H, W, 3]`; read-only by convention."""
+    captured_at: float
+    """Capture time in seconds on the `time.monotonic` clock: the sensor timestamp if available (picamera2), else the
+    time it was read.
+    """
+    name: str
+    """Display name: the file name, or the source name and frame index."""
+    truth: Truth | None = None
+    """Ground truth; synthetic frames only."""
+
+
+class Source(Protocol):
+    """Frame source: a context manager that can be iterated once.
+
+    `__enter__` opens its resources and `__exit__` releases them. Iteration ends with the source. Plain attributes can
+    implement the properties.
+    """
+
+    @property
+    def name(self) -> str:
+        """Source as named by the user."""
+
+    @property
+    def live(self) -> bool:
+        """True if frames pass even when they are not taken (cameras, streams)."""
+
+    @property
+    def fps(self) -> float | None:
+        """Nominal frame rate; None if there is none (images) or it is unknown."""
+
+    @property
+    def expected(self) -> int | None:
+        """Number of frames in the source; None if unbounded."""
+
+    @property
+    def dropped(self) -> int:
+        """Number of frames that passed while the consumer was busy."""
+
+    @property
+    def unreadable(self) -> int:
+        """Number of frames or files that could not be decoded. They are skipped, never replaced by a black frame."""
+
+    @property
+    def reconnects(self) -> int:
+        """Number of times that the source failed and recovered."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+    def __iter__(self) -> Iterator[Frame]: ...
+
+
+def stands_still(source: Source) -> bool:
+    """Return True if the frames of an entered source are independent images, not a time series."""
+    return not source.live and source.fps is None

@@ -1,0 +1,1 @@
+"""The loop from frames to predictions to sinks."""

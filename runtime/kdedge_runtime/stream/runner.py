@@ -1,0 +1,272 @@
+"""Main loop: read frames from a source, run the model, write to sinks."""
+
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kdedge_runtime.drawing.heatmap import OPACITY, UNMEASURED
+from kdedge_runtime.errors import SourceError
+from kdedge_runtime.model import Explanation, Model
+from kdedge_runtime.prediction import Answer, read_answer
+from kdedge_runtime.preprocess import fit
+from kdedge_runtime.sinks.sink import Sink
+from kdedge_runtime.sources.latest_frames import LatestFrames
+from kdedge_runtime.sources.source import Frame, Source, stands_still
+from kdedge_runtime.stream.prefetch import Ahead
+from kdedge_runtime.stream.renderer import Painter
+from kdedge_runtime.stream.schedule import ALWAYS, Cadence, FrameBudget, Reason, Thinning
+from kdedge_runtime.stream.statistics import Progress, RunSummary
+from kdedge_runtime.util.arrays import Pixels
+
+__all__ = ["RunSettings", "run", "stopped_by_signals", "warm_up"]
+
+if TYPE_CHECKING:
+    from kdedge_runtime.explainers import Explainer
+
+_log = logging.getLogger(__name__)
+
+_WARM_UPS = 2
+_FRAMES_OVER_BUDGET = 30
+_UNWATCHED_S = 1.0
+"""Seconds without an overlay request after which the next request counts as a new viewer. A view requests fewer images
+than there are frames.
+"""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """User settings of a run."""
+
+    class_index: int | None = None
+    """Class to explain in every frame; None for the top-1 class of each."""
+    opacity: float = OPACITY
+    """Opacity of the heat map at full heat, in [0, 1]."""
+    max_frames: int | None = None
+    """Maximum number of frames; None runs until the source ends."""
+    cadence: Cadence = ALWAYS
+    """Schedule of explained and drawn frames."""
+    budget_fps: float | None = None
+    """Target frame rate: explanations are skipped before frames are dropped. None for no target."""
+    explainer: "Explainer | None" = None
+    """Black-box explainer (see `kdedge_runtime.explainers`); None uses the map of the graph."""
+
+
+def run(
+    model: Model,
+    source: Source,
+    sinks: Sequence[Sink],
+    settings: RunSettings | Callable[[], RunSettings] | None = None,
+    stop: threading.Event | None = None,
+) -> RunSummary:
+    """Run the model on every frame of a source and pass the predictions to the sinks.
+
+    Reading, inference and sinks run concurrently, each at most one frame ahead of the next. Warm-up passes come first,
+    so that measurements exclude them. Overlays are drawn only for explained frames, and only if a sink requests them.
+
+    Args:
+        model: the model to run.
+        source: an entered source.
+        sinks: entered sinks, written to from this thread.
+        settings: settings, or a function called before every frame for the class, opacity and explainer; None for the
+        defaults.
+        stop: event that ends the run after the current frame. It may be set from any thread or signal handler.
+
+    Returns:
+        The summary. If the source fails after its first frame, the error is in `failure`, so that the sinks can be
+        closed.
+
+    Raises:
+        SourceError: the source returned no frame.
+        KdedgeError: an output of the model is not finite, or a sink cannot write.
+    """
+    given = settings or RunSettings()
+    current = given if callable(given) else lambda: given
+    first = current()
+    stop = stop or threading.Event()
+    progress = Progress(source)
+    budget = None if first.budget_fps is None else FrameBudget(first.budget_fps, live=source.live)
+    thinning = Thinning(first.cadence, budget)
+    looks = _Looks(model, source, current, progress, thinning, stop)
+    recorded_fps = None if source.live else source.fps
+    watched_at = time.monotonic() if any(sink.wants_overlay for sink in sinks) else -math.inf
+    painter = Painter(model.metadata.input, moving=not stands_still(source), fps=recorded_fps)
+    try:
+        with looks.ahead() as ready:
+            for look in ready:
+                answer = look.answer(model)
+                painter.look(answer)
+                watched = any(sink.wants_overlay for sink in sinks)
+                if watched:
+                    if time.monotonic() - watched_at > _UNWATCHED_S:
+                        thinning.forget()
+                    watched_at = time.monotonic()
+                if answer.left_out is None and watched:
+                    with progress.timer.measure("overlay"):
+                        answer = replace(answer, overlay=painter.paint(answer, current().opacity))
+                progress.count(answer)
+                with progress.timer.measure("output"):
+                    for sink in sinks:
+                        sink.write(answer, progress)
+                if stop.is_set() or progress.frames == first.max_frames:
+                    break
+    except SourceError as error:
+        if not progress.frames:
+            raise
+        progress.failure = error
+    if not progress.frames and not stop.is_set():
+        raise SourceError(
+            f"{source.name} returned no readable frame ({progress.unreadable:,} unreadable). Check the files, or "
+            "test the rest of the setup with `--source synthetic:`."
+        )
+    return progress.summary()
+
+
+def warm_up(model: Model, class_index: int | None = None) -> None:
+    """Run the model twice on a blank image, because the first passes allocate memory and are slower."""
+    spec = model.metadata.input
+    for _ in range(_WARM_UPS):
+        model.predict(np.zeros((1, spec.height, spec.width, 3), dtype=np.uint8), class_index)
+
+
+@contextmanager
+def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
+    """Set `stop` on SIGINT, SIGTERM and SIGHUP within the block. A second signal has its original effect.
+
+    Ignored signals stay ignored, so that `nohup` keeps a run alive when its terminal closes.
+    """
+
+    def ask_to_stop(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        signal.signal(number, before[number])
+
+    # SIGHUP: the terminal or SSH session was closed. Not available on every system.
+    numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    before = {int(number): signal.getsignal(number) for number in numbers}
+    for number in [number for number, handler in before.items() if handler != signal.SIG_IGN]:
+        signal.signal(number, ask_to_stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Model output for one frame, with its time."""
+
+    frame: Frame
+    explanation: Explanation
+    left_out: Reason | None
+    answered_at: float
+
+    def answer(self, model: Model) -> Answer:
+        answer = read_answer(model, self.frame, self.explanation, clock=lambda: self.answered_at)
+        return replace(answer, left_out=self.left_out)
+
+
+class _Looks:
+    """Inference stage of a run: frames in, model outputs out."""
+
+    def __init__(
+        self,
+        model: Model,
+        source: Source,
+        current: Callable[[], RunSettings],
+        progress: Progress,
+        thinning: Thinning,
+        stop: threading.Event,
+    ) -> None:
+        self._model = model
+        self._source = source
+        self._current = current
+        self._settings = current()
+        self._budget_fps = self._settings.budget_fps
+        self._progress = progress
+        self._timer = progress.timer
+        self._thinning = thinning
+        self._stop = stop
+        self._over_budget = 0
+
+    @contextmanager
+    def ahead(self) -> Iterator[Iterable[_Look]]:
+        """Yield the model outputs, computed in background threads."""
+        prepared = self._prepared()
+        if isinstance(self._source, LatestFrames):
+            # This source reads ahead by itself. The newest frame is requested as late as possible to keep it fresh.
+            with Ahead(self._looks(prepared), "kdedge-model", self._stop) as looks:
+                yield looks
+        else:
+            with (
+                Ahead(prepared, "kdedge-source", self._stop) as frames,
+                Ahead(self._looks(frames), "kdedge-model", self._stop) as looks,
+            ):
+                yield looks
+
+    def _looks(self, prepared: Iterable[tuple[Frame, Pixels]]) -> Iterator[_Look]:
+        # Warm up here, while the first frame is read.
+        warm_up(self._model, self._current().class_index)
+        self._progress.start()
+        yield from map(self._look, prepared)
+
+    def _prepared(self) -> Iterator[tuple[Frame, Pixels]]:
+        frames = iter(self._source)
+        while True:
+            try:
+                with self._timer.measure("capture"):
+                    frame = next(frames)
+            except StopIteration:
+                return
+            with self._timer.measure("preprocess"):
+                image = fit(frame.rgb, self._model.metadata.input)[None]
+            prepared = [(frame, image)]
+            del frame  # frees a large frame before the next one is read
+            yield prepared.pop()
+
+    def _look(self, prepared: tuple[Frame, Pixels]) -> _Look:
+        frame, image = prepared
+        started = time.perf_counter()
+        settings, before = self._current(), self._settings
+        if settings != before:
+            self._thinning.forget()
+        self._settings = settings
+        explainer = settings.explainer
+        explains = explainer is not None or self._model.has_map
+        left_out = self._thinning.before(frame.index) if explains else None
+        with self._timer.measure("inference"):
+            asks = explains and left_out is None and explainer is None
+            explanation = self._model.predict(image, settings.class_index, explained=asks)
+        if explains and left_out is None:
+            probabilities = explanation.probabilities[0]
+            best = int(probabilities.argmax())
+            left_out = self._thinning.after(self._model.metadata.labels[best], float(probabilities[best]))
+            if left_out is not None:
+                explanation = replace(explanation, saliency_map=None)
+            elif explainer is not None:
+                with self._timer.measure("explanation"):
+                    estimate = explainer(image[0], int(explanation.explained_class[0]))
+                explanation = replace(explanation, saliency_map=estimate.map[None], display=UNMEASURED)
+        answered_at = time.monotonic()
+        self._warn(left_out, time.perf_counter() - started)
+        return _Look(frame, explanation, left_out, answered_at)
+
+    def _warn(self, left_out: Reason | None, busy_s: float) -> None:
+        """Log a warning once if the target is missed even without explanations."""
+        if self._budget_fps is None or left_out is None:
+            return
+        self._over_budget = self._over_budget + 1 if busy_s * self._budget_fps > 1 else 0
+        if self._over_budget == _FRAMES_OVER_BUDGET:
+            _log.warning(
+                "--fps %g cannot be reached even without explanations: one pass of the model takes %.0f ms",
+                self._budget_fps,
+                busy_s * 1e3,
+            )

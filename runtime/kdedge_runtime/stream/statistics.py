@@ -1,0 +1,196 @@
+"""Progress counters and summary of a run."""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kdedge_runtime.errors import SourceError
+from kdedge_runtime.prediction import Answer
+from kdedge_runtime.sources.source import Source
+from kdedge_runtime.stream.schedule import Reason
+from kdedge_runtime.util.printable import printable
+from kdedge_runtime.util.timing import Stage, StageTimer, Tally
+
+__all__ = ["STAGES", "Progress", "RunSummary"]
+
+STAGES = ("capture", "preprocess", "inference", "explanation", "overlay", "output")
+"""Stages of a frame: wait for it, resize, model, black-box explainer, drawing, sinks."""
+_RECENT_FRAMES = 30
+
+
+class Progress:
+    """Live counters of a run. Sinks read them, also from other threads."""
+
+    def __init__(self, source: Source, clock: Callable[[], float] = time.monotonic) -> None:
+        self.frames = 0
+        self.labels: Counter[str] = Counter()
+        self.left_out: Counter[Reason] = Counter()
+        self.explained = 0
+        self.failure: SourceError | None = None
+        self.timer = StageTimer(STAGES)
+        self._ages = Tally()
+        self._source = source
+        self._clock = clock
+        self._ended_at: deque[float] = deque(maxlen=_RECENT_FRAMES + 1)
+        self.start()
+
+    def start(self) -> None:
+        """Start measuring the elapsed time."""
+        self._started = self._clock()
+        self._ended_at.clear()
+        self._ended_at.append(self._started)
+
+    def count(self, answer: Answer) -> None:
+        """Count a prediction."""
+        self.frames += 1
+        self.labels[answer.label] += 1
+        self.explained += answer.saliency_map is not None
+        if answer.left_out is not None:
+            self.left_out[answer.left_out] += 1
+        self._ages.add(answer.age_ms)
+        self._ended_at.append(self._clock())
+
+    @property
+    def expected(self) -> int | None:
+        """Number of frames in the source; None if unbounded."""
+        return self._source.expected
+
+    @property
+    def dropped(self) -> int:
+        """Number of frames that passed while the model was busy."""
+        return self._source.dropped
+
+    @property
+    def unreadable(self) -> int:
+        """Number of frames or files that could not be decoded."""
+        return self._source.unreadable
+
+    @property
+    def reconnects(self) -> int:
+        """Number of times that the source failed and recovered."""
+        return self._source.reconnects
+
+    @property
+    def recent_fps(self) -> float:
+        """Frames per second over the most recent frames."""
+        ended_at = self._ended_at.copy()
+        span = ended_at[-1] - ended_at[0]
+        return (len(ended_at) - 1) / span if span > 0 else 0.0
+
+    def summary(self) -> "RunSummary":
+        """Return the current counters as a summary."""
+        elapsed_s = self._ended_at[-1] - self._started
+        return RunSummary(
+            frames=self.frames,
+            expected=self.expected,
+            dropped=self.dropped,
+            unreadable=self.unreadable,
+            reconnects=self.reconnects,
+            explained=self.explained,
+            left_out=dict(self.left_out),
+            elapsed_s=elapsed_s,
+            fps=self.frames / elapsed_s if elapsed_s > 0 else 0.0,
+            source_fps=self._source.fps if self._source.live else None,
+            stages=self.timer.stages(),
+            age=self._ages.stage(),
+            labels=tuple(self.labels.most_common(5)),
+            failure=self.failure,
+        )
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """Summary of a run."""
+
+    frames: int
+    """Number of predicted frames."""
+    expected: int | None
+    """Number of frames in the source; None if unbounded."""
+    dropped: int
+    unreadable: int
+    reconnects: int
+    """Number of times that the source failed and recovered."""
+    explained: int
+    """Number of frames with a map."""
+    left_out: dict[Reason, int]
+    """Number of frames that were not explained, by reason."""
+    elapsed_s: float
+    """Seconds from the first wait for a frame to the last prediction, without loading and warm-up."""
+    fps: float
+    source_fps: float | None
+    """Frame rate of a live source, or of a file played in real time."""
+    stages: dict[str, Stage]
+    age: Stage | None
+    """Time from capture to prediction; None without frames."""
+    labels: tuple[tuple[str, int], ...]
+    """Most frequent labels with their counts."""
+    failure: SourceError | None = None
+    """Error that ended the source early; earlier predictions are complete."""
+
+    @property
+    def model_fps(self) -> float | None:
+        """Frame rate of the model alone, without reading, drawing and writing; None without frames."""
+        parts = [self.stages[name] for name in ("inference", "explanation") if name in self.stages]
+        busy_ms = sum(stage.mean_ms * stage.count for stage in parts)
+        # The model may have been one or two frames ahead when the run ended.
+        return parts[0].count / busy_ms * 1e3 if busy_ms > 0 else None
+
+    def as_record(self) -> dict[str, Any]:
+        """Return the summary as a JSON-compatible dictionary."""
+        stages = self.stages | ({"age": self.age} if self.age else {})
+        return {
+            "frames": self.frames,
+            "expected": self.expected,
+            "dropped": self.dropped,
+            "unreadable": self.unreadable,
+            "reconnects": self.reconnects,
+            "explained": self.explained,
+            "left_out": self.left_out,
+            "elapsed_s": round(self.elapsed_s, 3),
+            "fps": round(self.fps, 2),
+            "source_fps": None if self.source_fps is None else round(self.source_fps, 2),
+            "model_fps": None if self.model_fps is None else round(self.model_fps, 2),
+            "ms": {
+                name: {"p50": round(stage.p50_ms, 2), "p95": round(stage.p95_ms, 2), "p99": round(stage.p99_ms, 2)}
+                for name, stage in stages.items()
+            },
+            "failure": None if self.failure is None else str(self.failure),
+        }
+
+    def table(self) -> str:
+        """Return the summary as text, without a trailing newline."""
+        lines = [self._counts(), *self._rates(), *self._explanations()]
+        if self.stages:
+            lines.append(f"{'':12}{'p50 ms':>9}{'p95 ms':>9}{'p99 ms':>9}{'mean ms':>9}")
+            rows = self.stages | ({"frame age": self.age} if self.age else {})
+            lines += [
+                f"{name:12}{stage.p50_ms:9.2f}{stage.p95_ms:9.2f}{stage.p99_ms:9.2f}{stage.mean_ms:9.2f}"
+                for name, stage in rows.items()
+            ]
+        if self.labels:
+            lines.append("predictions: " + ", ".join(f"{printable(label)} {count:,}" for label, count in self.labels))
+        return "\n".join(lines)
+
+    def _counts(self) -> str:
+        of_promised = f" of {self.expected:,}" if self.expected is not None else ""
+        counts = (
+            f"{self.frames:,}{of_promised} frames in {self.elapsed_s:.1f} s ({self.fps:.1f} fps), "
+            f"{self.dropped:,} dropped, {self.unreadable:,} unreadable"
+        )
+        return counts + (f", {self.reconnects:,} reconnects" if self.reconnects else "")
+
+    def _rates(self) -> list[str]:
+        if self.model_fps is None:
+            return []
+        reachable, of = self.model_fps, f"the {self.model_fps:.1f} fps of the model alone"
+        if self.source_fps is not None and self.source_fps < reachable:
+            reachable, of = self.source_fps, f"the {self.source_fps:.1f} fps of the source"
+        return [f"{self.fps / reachable:.0%} of {of}"]
+
+    def _explanations(self) -> list[str]:
+        if not self.left_out:
+            return []
+        reasons = ", ".join(f"{count:,} skipped by {reason}" for reason, count in sorted(self.left_out.items()))
+        return [f"{self.explained:,} frames explained, {reasons}"]

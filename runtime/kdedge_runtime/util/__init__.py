@@ -1,0 +1,1 @@
+"""Arrays, files, images, text and timing that all rooms share."""

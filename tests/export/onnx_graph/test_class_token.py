@@ -1,0 +1,567 @@
+"""Maps of token-based networks, compared with PyTorch's autograd."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+import torchvision
+from exported_nets import TOLERANCE, run, to_onnx
+from small_nets import CLASSES, SIDE, hires_cam, inputs, relative_error
+from torch import Tensor, nn
+
+from kdedge_export.errors import HeadNotSupported
+from kdedge_export.inspection.layer_attribution import decide
+from kdedge_export.onnx_graph.graph_index import shapes_of
+from kdedge_export.onnx_import import ExplainedFile, PixelInput, explain_file
+from kdedge_runtime import Model
+
+WIDTH, HEADS, PATCH = 24, 2, 8
+CELLS = SIDE // PATCH
+Planes = Callable[[Tensor], Tensor]
+
+
+class Block(nn.Module):
+    """Attention and dense layers with pre-normalization; the attention in plain products."""
+
+    def __init__(self, *, fused: bool = True) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.qkv = nn.Linear(WIDTH, 3 * WIDTH) if fused else nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(3))
+        self.proj = nn.Linear(WIDTH, WIDTH)
+        self.mlp = nn.Sequential(nn.Linear(WIDTH, 32), nn.GELU(), nn.Linear(32, WIDTH))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+    def attention(self, x: Tensor) -> Tensor:
+        shape = (x.shape[0], x.shape[1], HEADS, WIDTH // HEADS)
+        if isinstance(self.qkv, nn.Linear):
+            whole = self.qkv(x).reshape(shape[0], shape[1], 3, *shape[2:])
+            query, key, value = whole.permute(2, 0, 3, 1, 4).unbind(0)
+        else:
+            query, key, value = (layer(x).reshape(shape).transpose(1, 2) for layer in self.qkv)
+        weights = (query @ key.transpose(-2, -1) / (WIDTH // HEADS) ** 0.5).softmax(-1)
+        return self.proj((weights @ value).transpose(1, 2).reshape(x.shape))
+
+
+class MaskedBlock(Block):
+    """Attention by PyTorch's own function with a mask, whose softmax the default exporter guards against NaN."""
+
+    def attention(self, x: Tensor) -> Tensor:
+        shape = (x.shape[0], x.shape[1], HEADS, WIDTH // HEADS)
+        query, key, value = (part.reshape(shape).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
+        mask = x.new_zeros(x.shape[1], x.shape[1])
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self.proj(mixed.transpose(1, 2).reshape(x.shape))
+
+
+class Transformer(nn.Module):
+    """Patch tokens after class and register tokens, through blocks, to a norm and a dense layer."""
+
+    def __init__(
+        self, prefix: int, head: str = "first", *, fused: bool = True, patch: tuple[int, int] = (PATCH, PATCH)
+    ):
+        super().__init__()
+        self.patches = nn.Conv2d(3, WIDTH, patch, patch)
+        self.prefix, self.head = nn.Parameter(torch.randn(1, prefix, WIDTH)), head
+        cells = (SIDE // patch[0]) * (SIDE // patch[1])
+        self.position = nn.Parameter(torch.randn(1, prefix + cells, WIDTH))
+        self.blocks = nn.Sequential(*(Block(fused=fused) for _ in range(2)))
+        self.norm, self.last = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, CLASSES)
+        self.other = nn.Linear(WIDTH, CLASSES)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        patches = self.patches(x).flatten(2).transpose(1, 2)
+        if not self.prefix.shape[1]:
+            return patches + self.position
+        return torch.cat([self.prefix.expand(x.shape[0], -1, -1), patches], 1) + self.position
+
+    def classified(self, tokens: Tensor) -> Tensor:
+        prefix = self.prefix.shape[1]
+        if self.head == "mean":
+            return self.last(self.norm(tokens)[:, prefix:].mean(1))
+        if self.head == "norm of the mean":
+            return self.last(self.norm(tokens[:, prefix:].mean(1)))
+        if self.head == "channels first":
+            return self.last(torch.flatten(nn.functional.adaptive_avg_pool1d(self.norm(tokens).transpose(1, 2), 1), 1))
+        tokens = self.norm(tokens)
+        if self.head == "two":
+            return (self.last(tokens[:, 0]) + self.other(tokens[:, 1])) / 2
+        return self.last(tokens[:, 0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classified(self.blocks(self.tokens(x)))
+
+
+class WithoutPositions(Transformer):
+    """Tokens without position embeddings."""
+
+    def tokens(self, x: Tensor) -> Tensor:
+        patches = self.patches(x).flatten(2).transpose(1, 2)
+        return torch.cat([self.prefix.expand(x.shape[0], -1, -1), patches], 1) if self.prefix.shape[1] else patches
+
+
+class Masked(Transformer):
+    """Transformer with an empty mask, as Hugging Face's transformers are traced."""
+
+    def __init__(self, prefix: int) -> None:
+        super().__init__(prefix)
+        self.blocks = nn.Sequential(MaskedBlock(), MaskedBlock())
+
+
+class CutsByMoving(Transformer):
+    """Patches cut by reshaping instead of a convolution, followed by a dense layer."""
+
+    def __init__(self, prefix: int) -> None:
+        super().__init__(prefix)
+        self.dense = nn.Linear(3 * PATCH**2, WIDTH)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        parts = x.reshape(-1, 3, CELLS, PATCH, CELLS, PATCH).permute(0, 2, 4, 3, 5, 1)
+        patches = self.dense(parts.reshape(-1, CELLS**2, 3 * PATCH**2))
+        return torch.cat([self.prefix.expand(x.shape[0], -1, -1), patches], 1) + self.position
+
+
+class MergesPatches(nn.Module):
+    """Swin-like: channels-last positions of which four are merged, and their tokens; no tensor has that resolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.merge = nn.Conv2d(3, 6, PATCH // 2, PATCH // 2), nn.Linear(24, WIDTH)
+        self.norm, self.last = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.patches(x).permute(0, 2, 3, 1)
+        corners = [rows[:, down::2, right::2] for down in (0, 1) for right in (0, 1)]
+        return self.last(self.norm(self.merge(torch.cat(corners, -1).flatten(1, 2)).tanh()).mean(1))
+
+
+class AsManyChannels(nn.Module):
+    """Network with as many channels as positions, which shapes cannot distinguish."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.norm = nn.Conv2d(3, CELLS**2, PATCH, PATCH), nn.LayerNorm(CELLS**2)
+        self.last = nn.Linear(CELLS**2, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.norm(self.patches(x).flatten(2).transpose(1, 2).tanh())
+        return self.last(torch.flatten(nn.functional.adaptive_avg_pool1d(tokens.transpose(1, 2), 1), 1))
+
+
+class TokensOfGrid(nn.Module):
+    """Swin-like: channels-last positions, normalized, then averaged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.norm = nn.Conv2d(3, WIDTH, PATCH, PATCH), nn.LayerNorm(WIDTH)
+        self.mix, self.last = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        cells = self.patches(x).permute(0, 2, 3, 1)
+        return self.last(self.norm(cells + self.mix(cells).tanh()).mean((1, 2)))
+
+
+class LooksFromAToken(nn.Module):
+    """SigLIP-like: a learned query attends to all tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = Transformer(0)
+        self.query = nn.Parameter(torch.randn(1, 1, WIDTH))
+        self.keys, self.values, self.last = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, CLASSES)
+
+    @property
+    def norm(self) -> nn.Module:
+        return self.body.norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.norm(self.body.blocks(self.body.tokens(x)))
+        query = self.query.expand(x.shape[0], -1, -1)
+        weights = (query @ self.keys(tokens).transpose(1, 2) / WIDTH**0.5).softmax(-1)
+        return self.last((weights @ self.values(tokens))[:, 0])
+
+
+def random(make: Callable[[], nn.Module], std: float | None = 0.4) -> nn.Module:
+    """Return a model in evaluation mode, with nontrivial norms and a nonzero head.
+
+    Weights of dense layers have the standard deviation `std`; None keeps those that are not zero.
+    """
+    torch.manual_seed(0)
+    model = make()
+    for name, parameter in model.named_parameters():
+        if "gamma" in name:  # of layers initialized to nearly zero
+            nn.init.uniform_(parameter, 0.5, 1.5)
+    for module in model.modules():
+        if isinstance(module, nn.LayerNorm):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.5)
+        if isinstance(module, nn.Linear) and (std is not None or not module.weight.any()):
+            nn.init.normal_(module.weight, std=std or 0.05)
+    return model.eval()
+
+
+def planes(prefix: int, height: int = CELLS) -> Planes:
+    """Return a function that rearranges tokens to `[N, C, h, w]`."""
+    return lambda tokens: tokens[:, prefix:].transpose(1, 2).unflatten(2, (height, -1))
+
+
+def rows_first(cells: Tensor) -> Tensor:
+    return cells.permute(0, 3, 1, 2)
+
+
+def torchvision_vit() -> nn.Module:
+    """Return a ViT with `nn.MultiheadAttention`, whose tokens come before the batch."""
+    model = torchvision.models.VisionTransformer(SIDE, PATCH, 2, HEADS, WIDTH, 32, num_classes=CLASSES)
+    nn.init.normal_(model.encoder.pos_embedding)
+    return model
+
+
+Case = tuple[Callable[[], nn.Module], str, Planes]
+NETS: dict[str, Case] = {
+    "class token": (lambda: Transformer(1), "blocks.1.norm1", planes(1)),
+    "keys, queries and values of their own": (lambda: Transformer(1, fused=False), "blocks.1.norm1", planes(1)),
+    "a mask": (lambda: Masked(1), "blocks.1.norm1", planes(1)),
+    "a second token distills": (lambda: Transformer(2, "two"), "blocks.1.norm1", planes(2)),
+    "registers": (lambda: Transformer(5), "blocks.1.norm1", planes(5)),
+    "cells that are not square": (lambda: Transformer(1, patch=(4, 8)), "blocks.1.norm1", planes(1, 8)),
+    "mean of the picture's tokens": (lambda: Transformer(1, "mean"), "norm", planes(1)),
+    "norm of their mean": (lambda: Transformer(1, "norm of the mean"), "blocks", planes(1)),
+    "mean without other tokens": (lambda: Transformer(0, "mean"), "norm", planes(0)),
+    "mean with channels first": (lambda: Transformer(0, "channels first"), "norm", planes(0)),
+    "a learned query": (LooksFromAToken, "norm", planes(0)),
+    "as many channels as cells": (AsManyChannels, "norm", planes(0)),
+    "patches cut by moving pixels": (lambda: CutsByMoving(1), "blocks.1.norm1", planes(1)),
+    "rows of cells": (TokensOfGrid, "norm", rows_first),
+    "torchvision's": (torchvision_vit, "encoder.layers.encoder_layer_1.ln_1", planes(1)),
+}
+WITH_BOTH = {"class token", "a mask", "mean of the picture's tokens", "torchvision's"}
+"""Networks tested with both exporters in every run; `make test-models` covers the others."""
+EXPORTERS = pytest.mark.parametrize("dynamo", [False, True], ids=["TorchScript exporter", "dynamo exporter"])
+
+
+def assert_explains(
+    done: ExplainedFile, model: nn.Module, layer: str, how: Planes, count: int = 3, side: int = SIDE
+) -> None:
+    """Check logits, classes and maps of two batches, for the top-1 class and for a given one."""
+    for seed in (1, 2):
+        x = inputs(count, seed, side)
+        logits = model(x).detach()
+        for asked in (logits.argmax(1), torch.full((count,), 3)):
+            feed = {} if asked[0] == logits[0].argmax() else {"class_index": np.array([3])}
+            found = run(done.path, x, **feed)
+            assert (found["output"] - logits).abs().max() <= 1e-5 * logits.abs().max().clamp_min(1)
+            assert torch.equal(found["explained_class"], logits.argmax(1) if not feed else asked)
+            expected = hires_cam(model, model.get_submodule(layer), x, found["explained_class"], planes=how)
+            assert relative_error(found["saliency_map"], expected) <= TOLERANCE
+
+
+class TestHiResCam:
+    @pytest.mark.parametrize(
+        ("net", "dynamo"),
+        [
+            pytest.param(net, dynamo, marks=[pytest.mark.models] if dynamo and net not in WITH_BOTH else [])
+            for net in NETS
+            for dynamo in (False, True)
+        ],
+    )
+    def test_map_equals_autograd(self, tmp_path: Path, net: str, dynamo: bool) -> None:
+        make, layer, how = NETS[net]
+        model = random(make)
+        done = explain_file(to_onnx(model, tmp_path / "theirs.onnx", dynamo=dynamo), tmp_path / "ours.onnx")
+        assert done.outputs.method == "hirescam"
+        assert_explains(done, model, layer, how)
+        assert done.outputs.map_height == run(done.path, inputs(1, 1))["saliency_map"].shape[1]
+
+    @EXPORTERS
+    def test_only_the_class_token_row_is_differentiated_after_the_last_attention(
+        self, tmp_path: Path, dynamo: bool
+    ) -> None:
+        make, _, _ = NETS["class token"]
+        path = to_onnx(random(make), tmp_path / "theirs.onnx", dynamo=dynamo)
+        graph = onnx.load(explain_file(path, tmp_path / "ours.onnx").path)
+        added = [item for item in graph.graph.node if item.name.startswith("kdedge/") and item.op_type == "MatMul"]
+        shapes = shapes_of(graph, [item.output[0] for item in added], {"input": inputs(3, 1).numpy()}, "ours")
+        dense = {shape for shape in shapes.values() if len(shape) == 3}
+        assert dense == {(3, 1, 32), (3, 1, WIDTH), (3, 1 + CELLS**2, WIDTH)}  # the last: queries, keys and values
+
+    @EXPORTERS
+    def test_map_equals_that_of_the_source_model(self, tmp_path: Path, dynamo: bool) -> None:
+        from kdedge_export.saliency import explain
+
+        model = random(torchvision_vit)
+        done = explain_file(to_onnx(model, tmp_path / "theirs.onnx", dynamo=dynamo), tmp_path / "ours.onnx")
+        explained = explain(model, inputs(1, 0), "hirescam")
+        found = run(done.path, x := inputs(3, 1))
+        expected = explained.class_maps(explained(x), found["explained_class"][:, None])[:, 0].detach()
+        assert relative_error(found["saliency_map"], expected) <= TOLERANCE
+
+    @pytest.mark.parametrize("net", ["class token", "torchvision's", "mean of the picture's tokens"])
+    def test_fixed_batch_is_supported(self, tmp_path: Path, net: str) -> None:
+        make, layer, how = NETS[net]
+        model = random(make)
+        done = explain_file(to_onnx(model, tmp_path / "theirs.onnx", batch=1), tmp_path / "ours.onnx")
+        assert_explains(done, model, layer, how, count=1)
+
+    @pytest.mark.parametrize("opset", [11, 14])
+    @pytest.mark.parametrize("net", ["class token", "mean of the picture's tokens"])
+    def test_decomposed_norms_and_activations_are_supported(self, tmp_path: Path, net: str, opset: int) -> None:
+        """Opsets before 17 decompose them, as does Hugging Face's exporter for vision transformers."""
+        make, layer, how = NETS[net]
+        model = random(make)
+        path = to_onnx(model, tmp_path / "theirs.onnx", opset_version=opset)
+        assert not {"LayerNormalization", "Gelu"} & {node.op_type for node in onnx.load(path).graph.node}
+        assert_explains(explain_file(path, tmp_path / "ours.onnx"), model, layer, how)
+
+    def test_attention_operator_is_supported(self, tmp_path: Path) -> None:
+        """The default exporter uses the operator in opset 23; the file keeps it."""
+        make, layer, how = NETS["a mask"]
+        model = random(make)
+        path = to_onnx(model, tmp_path / "theirs.onnx", dynamo=True, opset_version=23)
+        done = explain_file(path, tmp_path / "ours.onnx")
+        for file in (path, done.path):
+            assert sum(node.op_type == "Attention" for node in onnx.load(file).graph.node) == 2
+        assert_explains(done, model, layer, how)
+
+    @pytest.mark.parametrize("net", ["class token", "mean of the picture's tokens"])
+    def test_dynamic_axes_are_supported(self, tmp_path: Path, net: str) -> None:
+        """Hugging Face's exporter declares dynamic axes although position embeddings fix the size."""
+        make, layer, how = NETS[net]
+        model = random(make)
+        axes = {
+            "input": dict(enumerate(("batch_size", "num_channels", "height", "width"))),
+            "output": {0: "batch_size"},
+        }
+        path = to_onnx(model, tmp_path / "theirs.onnx", opset_version=14, dynamic_axes=axes)
+        done = explain_file(path, tmp_path / "ours.onnx", side_px=SIDE)
+        assert_explains(done, model, layer, how)
+        half = PixelInput((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+        runnable = Model.load(explain_file(path, tmp_path / "runs.onnx", side_px=SIDE, pixels=half).path)
+        images = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), dtype=np.uint8)
+        found = run(done.path, torch.from_numpy(images / 127.5 - 1).permute(0, 3, 1, 2).float())
+        assert relative_error(torch.from_numpy(runnable.predict(images).saliency_map), found["saliency_map"]) <= 1e-3
+
+    def test_dynamic_size_is_supported_for_averaged_tokens(self, tmp_path: Path) -> None:
+        """Without position embeddings the number of tokens is dynamic, which a class token does not support."""
+        axes = {"input": {0: "batch", 2: "height", 3: "width"}, "output": {0: "batch"}}
+        for prefix, head, layer in ((0, "mean", "norm"), (1, "first", "blocks.1.norm1")):
+            model = random(lambda prefix=prefix, head=head: WithoutPositions(prefix, head))
+            path = to_onnx(model, tmp_path / "theirs.onnx", dynamic_axes=axes)
+            if head == "first":
+                with pytest.raises(HeadNotSupported, match="its map works only at 32 px"):
+                    explain_file(path, tmp_path / "ours.onnx", side_px=SIDE)
+                continue
+            done = explain_file(path, tmp_path / "ours.onnx", side_px=SIDE)
+            assert done.outputs.map_height is None
+            for side in (SIDE, SIDE + PATCH):
+                assert_explains(done, model, layer, planes(prefix, side // PATCH), side=side)
+
+    def test_dynamic_size_is_supported_for_channels_last_positions(self, tmp_path: Path) -> None:
+        axes = {"input": {0: "batch", 2: "height", 3: "width"}, "output": {0: "batch"}}
+        model = random(MergesPatches)
+        path = to_onnx(model, tmp_path / "theirs.onnx", dynamic_axes=axes)
+        done = explain_file(path, tmp_path / "ours.onnx", side_px=SIDE)
+        wide = inputs(2, 3, SIDE + 2 * PATCH)[:, :, : SIDE + PATCH]
+        found = run(done.path, wide)
+        expected = hires_cam(model, model.norm, wide, found["explained_class"], planes=planes(0, CELLS + 1))
+        assert found["saliency_map"].shape[1:] == (CELLS + 1, CELLS + 2)
+        assert relative_error(found["saliency_map"], expected) <= TOLERANCE
+
+    def test_dynamic_size_fixed_by_weights_is_supported(self, tmp_path: Path) -> None:
+        """Only the example distinguishes height from width, and no other size is possible."""
+        make, layer, how = NETS["patches cut by moving pixels"]
+        model = random(make)
+        axes = {"input": {0: "batch", 2: "height", 3: "width"}, "output": {0: "batch"}}
+        path = to_onnx(model, tmp_path / "theirs.onnx", dynamic_axes=axes)
+        assert_explains(explain_file(path, tmp_path / "ours.onnx", side_px=SIDE), model, layer, how)
+
+    def test_inputs_and_outputs_are_kept_and_importing_again_is_idempotent(self, tmp_path: Path) -> None:
+        model = random(NETS["class token"][0])
+        path = to_onnx(model, tmp_path / "theirs.onnx")
+        done = explain_file(path, tmp_path / "ours.onnx")
+        session = ort.InferenceSession(done.path)
+        assert [item.name for item in session.get_inputs()] == ["input"]
+        assert [item.name for item in session.get_outputs()] == ["output", "saliency_map", "explained_class"]
+        assert session.get_outputs()[1].shape == ["batch", CELLS, CELLS]
+        again = explain_file(done.path, tmp_path / "again.onnx")
+        assert again.was_explained and again.path.read_bytes() == done.path.read_bytes()
+
+    def test_half_precision_is_supported(self, tmp_path: Path) -> None:
+        model, (make, layer, how) = random(NETS["class token"][0]), NETS["class token"]
+        path = to_onnx(random(make).half(), tmp_path / "theirs.onnx", opset_version=17)
+        done, x = explain_file(path, tmp_path / "ours.onnx"), inputs(3, 1)
+        found = run(done.path, x.half())
+        assert found["saliency_map"].dtype == torch.float32
+        expected = hires_cam(model, model.get_submodule(layer), x, found["explained_class"], planes=how)
+        assert relative_error(found["saliency_map"], expected) <= 2e-2
+
+    @pytest.mark.parametrize("net", ["class token", "torchvision's"])
+    def test_quantized_file_keeps_its_predictions(self, tmp_path: Path, net: str) -> None:
+        """The derivative reads dequantized tensors, since another reader of a result disables the integer kernel."""
+        from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+
+        class Pictures(CalibrationDataReader):
+            def __init__(self) -> None:
+                self.rest = iter([{"input": inputs(4, seed).numpy()} for seed in range(4)])
+
+            def get_next(self) -> dict[str, np.ndarray] | None:
+                return next(self.rest, None)
+
+        path = to_onnx(random(NETS[net][0]), tmp_path / "theirs.onnx", opset_version=17)
+        kinds = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+        quantize_static(path, tmp_path / "int8.onnx", Pictures(), per_channel=True, **kinds)
+        done = explain_file(tmp_path / "int8.onnx", tmp_path / "ours.onnx")
+        whole = explain_file(path, tmp_path / "float.onnx")
+        x, asked = inputs(3, 9), np.array([2])
+        assert done.outputs.method == "hirescam" and done.output_error == 0
+        assert torch.equal(run(done.path, x)["output"], run(tmp_path / "int8.onnx", x)["output"])
+        maps = (
+            run(item.path, x, exact_int8=True, class_index=asked)["saliency_map"].flatten(1) for item in (done, whole)
+        )
+        for ours, expected in zip(*maps, strict=True):
+            assert torch.corrcoef(torch.stack([ours, expected]))[0, 1] >= 0.9
+
+    def test_target_tokens_can_be_named(self, tmp_path: Path) -> None:
+        model = random(NETS["class token"][0])
+        path = to_onnx(model, tmp_path / "theirs.onnx")
+        first = "/blocks/blocks.0/norm1/LayerNormalization_output_0"
+        done = explain_file(path, tmp_path / "ours.onnx", target=first)
+        assert done.outputs.target_layer == first
+        assert_explains(done, model, "blocks.0.norm1", planes(1))
+
+
+REAL: dict[str, tuple[int, str, Planes]] = {
+    "vit_tiny_patch16_224": (224, "blocks.11.norm1", planes(1, 14)),
+    "vit_wee_patch16_reg1_gap_256": (256, "norm", planes(1, 16)),
+    "vit_base_patch16_siglip_224": (224, "norm", planes(0, 14)),
+    "deit_tiny_distilled_patch16_224": (224, "blocks.11.norm1", planes(2, 14)),
+    "deit3_small_patch16_224": (224, "blocks.11.norm1", planes(1, 14)),
+    "cait_xxs24_224": (224, "blocks_token_only.1.norm1", planes(1, 14)),
+    "swin_tiny_patch4_window7_224": (224, "norm", rows_first),
+    "mixer_s32_224": (224, "norm", planes(0, 7)),
+    "levit_128s": (224, "stages", planes(0, 4)),
+    "efficientformer_l1": (224, "norm", planes(0, 7)),
+    "mobilevit_xxs": (256, "final_conv", lambda maps: maps),
+    "fastvit_t8": (256, "final_conv", lambda maps: maps),
+    "torchvision:vit_b_32": (224, "encoder.layers.encoder_layer_11.ln_1", planes(1, 7)),
+    "torchvision:swin_t": (224, "permute", lambda maps: maps),
+}
+
+
+class TestRealNetworks:
+    @pytest.mark.models
+    @pytest.mark.timeout(1200)
+    @EXPORTERS
+    @pytest.mark.parametrize("name", REAL)
+    def test_maps_of_real_networks_equal_autograd(self, tmp_path: Path, name: str, dynamo: bool) -> None:
+        side, layer, how = REAL[name]
+        timm = pytest.importorskip("timm")
+        source, _, plain = name.rpartition(":")
+        make = torchvision.models.get_model if source else timm.create_model
+        model = random(lambda: make(plain, num_classes=CLASSES), std=None)
+        path = to_onnx(model, tmp_path / "theirs.onnx", side, dynamo=dynamo)
+        done = explain_file(path, tmp_path / "ours.onnx")
+        assert done.outputs.method == "hirescam"
+        assert_explains(done, model, layer, how, count=2, side=side)
+
+
+class TestReciproCam:
+    """Each position's own contribution to the logit, with all prefix tokens kept."""
+
+    @EXPORTERS
+    @pytest.mark.parametrize("net", ["class token", "a second token distills", "torchvision's", "a learned query"])
+    def test_reciprocam_can_be_requested(self, tmp_path: Path, net: str, dynamo: bool) -> None:
+        model = random(NETS[net][0])
+        path = to_onnx(model, tmp_path / "theirs.onnx", dynamo=dynamo)
+        done = explain_file(path, tmp_path / "ours.onnx", method="reciprocam")
+        layer, prefix = {
+            "torchvision's": ("encoder.layers.encoder_layer_0", 1),
+            "a learned query": ("body.norm", 0),
+            "a second token distills": ("blocks.0", 2),
+        }.get(net, ("blocks.0", 1))
+        assert done.outputs.method == "reciprocam"
+        assert_runs_again(done, model, layer, prefix)
+
+    def test_reciprocam_replaces_missing_derivatives(self, tmp_path: Path) -> None:
+        """As in files with operators fused for ONNX Runtime."""
+        model = random(NETS["class token"][0])
+        path = to_onnx(model, tmp_path / "theirs.onnx", dynamo=True)
+        graph = onnx.load(path)
+        for node in graph.graph.node:
+            if node.op_type == "Gelu":
+                node.domain = "com.microsoft"
+                del node.attribute[:]
+        graph.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+        onnx.save_model(graph, path)
+        done = explain_file(path, tmp_path / "ours.onnx")
+        assert (done.outputs.method, done.no_derivative_of) == ("reciprocam", "Gelu")
+        assert_runs_again(done, model, "blocks.0", 1)
+
+
+def assert_runs_again(done: ExplainedFile, model: nn.Module, layer: str, prefix: int) -> None:
+    """Compare two batches with PyTorch, which runs the model once per position with all others at zero."""
+    for seed in (1, 2):
+        x = inputs(3, seed)
+        found = run(done.path, x)
+        kept = torch.zeros(prefix + CELLS**2, 1)
+
+        def masked(_module: nn.Module, _args: object, output: Tensor, kept: Tensor = kept) -> Tensor:
+            return output * kept
+
+        handle = model.get_submodule(layer).register_forward_hook(masked)
+        rows = []
+        with torch.no_grad():
+            for cell in (None, *range(CELLS**2)):
+                kept[:prefix], kept[prefix:] = 1, 0
+                if cell is not None:
+                    kept[prefix + cell] = 1
+                rows.append(model(x).gather(1, found["explained_class"][:, None])[:, 0])
+        handle.remove()
+        expected = torch.stack(rows[1:], 1) - rows[0][:, None]
+        assert relative_error(found["saliency_map"], expected.unflatten(1, (CELLS, CELLS))) <= TOLERANCE
+
+
+class TestErrors:
+    def test_tokens_without_a_grid_are_rejected(self, tmp_path: Path) -> None:
+        class Drops(Transformer):
+            def tokens(self, x: Tensor) -> Tensor:
+                return self.patches(x).flatten(2).transpose(1, 2)[:, 1:] + self.position[:, 2:]
+
+        path = to_onnx(random(lambda: Drops(1)), tmp_path / "theirs.onnx")
+        with pytest.raises(
+            HeadNotSupported,
+            match=r"no tokens \[N, T, C\] in row-major order \(found .*\[N, 15, 24\].* "
+            r"The last spatial features are \S+, 4 × 4 positions, and 2 attentions after them",
+        ):
+            explain_file(path, tmp_path / "ours.onnx")
+
+    def test_named_tokens_without_positions_are_rejected(self, tmp_path: Path) -> None:
+        path = to_onnx(random(NETS["class token"][0]), tmp_path / "theirs.onnx")
+        flat = next(node for node in onnx.load(path).graph.node if node.op_type == "Reshape").output[0]
+        with pytest.raises(HeadNotSupported, match=r"spatial positions of .* \[2, 24, 16\] cannot be followed"):
+            explain_file(path, tmp_path / "ours.onnx", target=flat)
+
+
+class TestLayerAttribution:
+    """Evidence at the last tokens, gradient × activation, as reported by `kdedge inspect`."""
+
+    @pytest.mark.parametrize("net", ["class token", "rows of cells"])
+    def test_last_stage_is_gradient_times_activation(self, tmp_path: Path, net: str) -> None:
+        make, layer, how = NETS[net]
+        model, x = random(make), inputs(1, 1)
+        path = to_onnx(model, tmp_path / "theirs.onnx")
+        stage = decide(onnx.load(path), {"input": x.numpy()}, "net").stages[0]
+        seen: list[Tensor] = []
+        model.get_submodule(layer).register_forward_hook(lambda _module, _args, output: seen.append(output))
+        logits = model(x)
+        (slope,) = torch.autograd.grad(logits.max(), seen[0])
+        evidence = (how(slope) * how(seen[0])).detach()[0]
+        assert (stage.way, stage.cells) == ("gradient × activation", (CELLS, CELLS))
+        assert relative_error(torch.from_numpy(stage.evidence.saliency_map)[None], evidence.sum(0)[None]) <= TOLERANCE
+        shares = evidence.sum((1, 2)).abs().sort(descending=True)
+        assert [item.index for item in stage.evidence.channels] == shares.indices[:6].tolist()

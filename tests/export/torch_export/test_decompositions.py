@@ -1,0 +1,74 @@
+"""Test that decompositions of backward operations match PyTorch's gradients."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn import functional as F
+
+from kdedge_export.torch_export.decompositions import DECOMPOSITIONS
+
+Function = Callable[[Tensor], Tensor]
+
+
+def weight(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def conv(*shape: int, of: Callable[..., Tensor] = F.conv2d, **options: Any) -> Function:
+    kernel = weight(*shape)
+    return lambda x: of(x if len(shape) == 4 else x.flatten(2), kernel, **options)
+
+
+FUNCTIONS: dict[str, Function] = {
+    "convolution": conv(6, 4, 3, 3, padding=1),
+    "without padding": conv(6, 4, 3, 3),
+    "of one pixel, padded": conv(6, 4, 1, 1, padding=1),
+    "with a stride that leaves a rest": conv(6, 4, 3, 3, stride=2),
+    "with strides": conv(6, 4, 3, 5, stride=(3, 2), padding=(1, 2)),
+    "dilated": conv(6, 4, 3, 3, dilation=2, padding=2),
+    "dilated, with a stride": conv(6, 4, 3, 2, dilation=(2, 3), padding=1, stride=2),
+    "in groups": conv(6, 2, 3, 3, groups=2, padding=1),
+    "depthwise, with a stride": conv(8, 1, 3, 3, groups=4, padding=1, stride=2),
+    "with an even kernel": conv(6, 4, 2, 4, padding=1),
+    "transposed": conv(4, 6, 3, 3, of=F.conv_transpose2d, padding=1),
+    "transposed, with a stride": conv(4, 6, 3, 3, of=F.conv_transpose2d, stride=2, padding=1, output_padding=1),
+    "transposed, in groups": conv(4, 3, 2, 2, of=F.conv_transpose2d, stride=2, groups=2),
+    "along one axis": conv(6, 4, 3, of=F.conv1d, padding=1),
+    "along one axis, with a stride": conv(6, 4, 3, of=F.conv1d, stride=2, dilation=2),
+    "along one axis, transposed": conv(4, 6, 3, of=F.conv_transpose1d, stride=2),
+    "largest of windows": lambda x: F.max_pool2d(x, 3, 2, 1, ceil_mode=True),
+    "largest of overlapping windows": lambda x: F.max_pool2d(x, 3, 1, dilation=2),
+    "largest of all": lambda x: F.adaptive_max_pool2d(x, 1),
+    "largest of windows that come out even": lambda x: F.adaptive_max_pool2d(x, (3, 7)),
+    "means of windows": lambda x: F.avg_pool2d(x, 3, 2, 1),
+    "means of windows, without the border": lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False),
+    "means of windows, rounded up": lambda x: F.avg_pool2d(x, (2, 3), (3, 2), (1, 1), ceil_mode=True),
+    "means of windows, rounded up, without the border": lambda x: F.avg_pool2d(x, 3, 2, 1, True, False),
+    "sums of windows": lambda x: F.avg_pool2d(x, 2, divisor_override=1),
+    "means of uneven windows": lambda x: F.adaptive_avg_pool2d(x, (4, 5)),
+    "means of more windows than pixels": lambda x: F.adaptive_avg_pool2d(x, (12, 20)),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_gradient_matches_pytorch(name: str) -> None:
+    function = FUNCTIONS[name]
+    x = 2 * weight(2, 4, 9, 14)
+    slopes = weight(*function(x).shape)
+
+    def gradient(x: Tensor) -> Tensor:
+        x = x.detach().requires_grad_()
+        (found,) = torch.autograd.grad((function(x) * slopes).sum(), x)
+        return found
+
+    graph = make_fx(gradient, decomposition_table=DECOMPOSITIONS)(x)
+    left = [
+        str(node.target) for node in graph.graph.nodes if node.op == "call_function" and "backward" in str(node.target)
+    ]
+    assert not left
+    for again in (x, x.flip(2) * 2):
+        torch.testing.assert_close(graph(again), gradient(again))

@@ -1,0 +1,264 @@
+"""From `kdedge bundle` to `kdedge-run`: only what was packed runs, and only what was signed where that is asked for."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from training_toys import Outcome
+
+from kdedge.cli.app import app
+from kdedge_runtime.cli import model_commands
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "model.onnx"
+    app(["export", "small:resnet8", "-o", str(path)], standalone_mode=False)
+    return path
+
+
+@pytest.fixture
+def run_folder(model_file: Path, tmp_path: Path) -> Path:
+    """As `kdedge export --quantize` leaves it, but that the second file is not quantized."""
+    folder = tmp_path / "student"
+    folder.mkdir()
+    for name in ("model.onnx", "model.int8.onnx"):
+        shutil.copy(model_file, folder / name)
+    return folder
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    """A private key as the help says to make it, its public half beside it."""
+    pytest.importorskip("cryptography", reason="signing needs cryptography")
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the key")
+    private, public = tmp_path / "maker.pem", tmp_path / "maker.pub"
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", private], check=True, capture_output=True)
+    subprocess.run(["openssl", "pkey", "-in", private, "-pubout", "-out", public], check=True, capture_output=True)
+    return private
+
+
+def watch(command: Callable[..., Outcome], bundle: Path, *options: str) -> Outcome:
+    return command("run", str(bundle), "--source", "synthetic:", "--max-frames", "2", "--jsonl", "-", *options)
+
+
+@pytest.mark.parametrize("name", ["student.zip", "student.bundle"])
+def test_what_is_packed_and_signed_runs(
+    command: Callable[..., Outcome], run_folder: Path, key: Path, tmp_path: Path, name: str
+) -> None:
+    packed = command("bundle", str(run_folder), "-o", str(tmp_path / name), "--sign", str(key))
+    assert packed.code == 0, packed.err
+    public = packed.err.split("--require-signature ")[1].split()[0]
+    for required in (public, str(key.with_suffix(".pub"))):
+        run = watch(command, tmp_path / name, "--require-signature", required)
+        assert run.code == 0, run.err
+        assert sum(line.startswith('{"frame"') for line in run.out.splitlines()) == 2
+        assert f"bundle: {name}, signed with the required key" in run.err
+    assert watch(command, tmp_path / name).code == 0
+
+
+def test_openssl_and_sha256sum_agree(
+    command: Callable[..., Outcome], run_folder: Path, key: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    assert command("bundle", str(run_folder), "-o", str(folder), "--sign", str(key)).code == 0
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "SHA256SUMS",
+        "SHA256SUMS.ed25519",
+        "bundle.json",
+        "model.int8.onnx",
+        "model.onnx",
+    ]
+    subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=folder, check=True, capture_output=True)
+    checked = ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", str(key.with_suffix(".pub")), "-rawin"]
+    signature = ["-in", "SHA256SUMS", "-sigfile", "SHA256SUMS.ed25519"]
+    subprocess.run([*checked, *signature], cwd=folder, check=True, capture_output=True)
+
+
+def test_the_same_models_make_the_same_file(command: Callable[..., Outcome], run_folder: Path, tmp_path: Path) -> None:
+    for name in ("a.zip", "b.zip"):
+        assert command("bundle", str(run_folder), "-o", str(tmp_path / name)).code == 0
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+
+
+def test_without_a_name_it_lies_in_the_run(command: Callable[..., Outcome], run_folder: Path) -> None:
+    packed = command("bundle", str(run_folder))
+    assert packed.code == 0
+    assert "not signed" in packed.err
+    with zipfile.ZipFile(run_folder / "bundle.zip") as archive:
+        assert sorted(archive.namelist()) == ["SHA256SUMS", "bundle.json", "model.int8.onnx", "model.onnx"]
+
+
+def test_it_takes_the_place_of_an_earlier_bundle_and_of_nothing_else(
+    command: Callable[..., Outcome], run_folder: Path, tmp_path: Path
+) -> None:
+    first, again = command("bundle", str(run_folder)), command("bundle", str(run_folder))
+    assert "in place of an earlier bundle" not in first.err and "in place of an earlier bundle" in again.err
+    assert command("bundle", str(run_folder), "-o", str(tmp_path / "folder")).code == 0
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        archive.writestr("photo.jpg", b"a photo")
+    (tmp_path / "notes.zip").write_text("no archive at all")
+    for name, expected in (
+        ("photos.zip", "is not a bundle"),
+        ("notes.zip", "is no bundle"),
+        ("folder", "a new folder"),
+    ):
+        before = (tmp_path / name).stat()
+        refused = command("bundle", str(run_folder), "-o", str(tmp_path / name))
+        assert refused.code == 2 and f"{tmp_path / name} exists already" in refused.err and expected in refused.err
+        assert (tmp_path / name).stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_a_signature_is_required_of_everything(
+    command: Callable[..., Outcome], run_folder: Path, key: Path, tmp_path: Path
+) -> None:
+    public = str(key.with_suffix(".pub"))
+    command("bundle", str(run_folder), "-o", str(tmp_path / "unsigned.zip"))
+    command("bundle", str(run_folder), "-o", str(tmp_path / "signed"), "--sign", str(key))
+    with (tmp_path / "signed" / "model.onnx").open("r+b") as file:
+        file.seek(1000)
+        file.write(b"\xff\xff\xff\xff")
+    for path, message in (
+        (run_folder / "model.onnx", "is a single file without a signature"),
+        (tmp_path / "unsigned.zip", "is not signed, but a signature is required"),
+        (run_folder, "has no SHA256SUMS"),
+        (tmp_path / "signed", "was modified"),
+        (tmp_path / "none.zip", "The bundle"),
+    ):
+        run = watch(command, path, "--require-signature", public)
+        assert run.code == 2
+        assert run.err.startswith("error: ")
+        assert message in run.err
+        assert run.out == ""
+    run = watch(command, tmp_path / "signed", "--require-signature", "12")
+    assert "12 is not an Ed25519 public key" in run.err
+
+
+@pytest.mark.parametrize("name", ["student.zip", "student.bundle"])
+def test_what_is_packed_can_be_explained(
+    command: Callable[..., Outcome], run_folder: Path, tmp_path: Path, name: str
+) -> None:
+    bundle, picture, out = tmp_path / name, tmp_path / "picture.png", tmp_path / "out"
+    Image.new("RGB", (60, 40), "orange").save(picture)
+    assert command("bundle", str(run_folder), "-o", str(bundle)).code == 0
+    own = command("explain", str(bundle), str(picture), "-o", str(out))
+    assert own.code == 0, own.err
+    assert {path.name for path in out.iterdir()} == {
+        f"picture{end}" for end in (".png", ".html", ".svg", ".decision.png")
+    }
+    asked = command("explain", str(bundle), str(picture), "--method", "scorecam", "-o", str(out), "--no-page")
+    assert asked.code == 0 and "64 evaluations" in asked.out, asked.err
+    refused = command("explain", str(run_folder), str(picture), "-o", str(out))
+    assert refused.code == 2
+    assert f"{run_folder} is not a bundle" in refused.err
+    assert f"Pass the model file in it: {run_folder / 'model.int8.onnx'}" in refused.err
+
+
+@pytest.mark.parametrize(
+    "verb", [("inspect",), ("web",), ("bundle",), ("validate", "--data", "photos"), ("export", "--from-onnx")]
+)
+def test_where_one_model_file_is_needed_a_bundle_is_called_one(
+    command: Callable[..., Outcome],
+    run_folder: Path,
+    tmp_path: Path,
+    verb: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bundle = tmp_path / "student.zip"
+    assert command("bundle", str(run_folder), "-o", str(bundle)).code == 0
+    (tmp_path / "photos" / "cup").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    refused = command(*verb, str(bundle))
+    assert refused.code == 2
+    assert f"{bundle} is a bundle, but a single model file is needed. Unpack it" in refused.err
+
+
+def test_the_benchmark_requires_a_signature_as_the_runner_does(
+    command: Callable[..., Outcome], run_folder: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_commands, "bench", partial(model_commands.bench, runs=2))
+    required = ("--require-signature", str(key.with_suffix(".pub")))
+    command("bundle", str(run_folder), "-o", str(tmp_path / "unsigned.zip"))
+    command("bundle", str(run_folder), "-o", str(tmp_path / "signed.zip"), "--sign", str(key))
+    measured = command("bench", str(tmp_path / "signed.zip"), *required)
+    assert measured.code == 0 and "without map" in measured.out, measured.err
+    for path, message in (
+        (tmp_path / "unsigned.zip", "is not signed, but a signature is required"),
+        (run_folder / "model.onnx", "is a single file without a signature"),
+    ):
+        refused = command("bench", str(path), *required)
+        assert refused.code == 2 and message in refused.err and refused.out == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--sign", "none.pem"), "Make one with `openssl genpkey -algorithm ed25519 -out none.pem`"),
+        (("-o", "."), "exists already"),
+    ],
+)
+def test_what_cannot_be_packed_is_one_sentence(
+    command: Callable[..., Outcome], run_folder: Path, options: tuple[str, str], message: str
+) -> None:
+    packed = command("bundle", str(run_folder), *options)
+    assert packed.code == 2
+    assert packed.err.startswith("error: ")
+    assert message in packed.err
+
+
+def test_a_key_of_another_kind_is_refused(command: Callable[..., Outcome], run_folder: Path, tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the key")
+    subprocess.run(
+        ["openssl", "genpkey", "-algorithm", "X25519", "-out", tmp_path / "x.pem"], check=True, capture_output=True
+    )
+    (tmp_path / "no.pem").write_text("no key")
+    for name, message in (("x.pem", "key of another kind. Expected Ed25519"), ("no.pem", "is no private key in PEM")):
+        packed = command("bundle", str(run_folder), "--sign", str(tmp_path / name))
+        assert packed.code == 2
+        assert message in packed.err
+
+
+def test_a_run_without_a_model_says_how_to_make_one(command: Callable[..., Outcome], tmp_path: Path) -> None:
+    packed = command("bundle", str(tmp_path))
+    assert packed.code == 2
+    assert "has no model.onnx. Write it with `kdedge export" in packed.err
+
+
+def test_without_the_package_that_signs_it_says_what_to_install(
+    command: Callable[..., Outcome], run_folder: Path, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives", None)
+    packed = command("bundle", str(run_folder), "--sign", str(key))
+    assert packed.code == 3
+    assert "pip install cryptography" in packed.err
+    assert not (run_folder / "bundle.zip").exists()
+
+
+def test_a_device_takes_no_older_bundle_and_none_of_another_device(
+    command: Callable[..., Outcome], run_folder: Path, key: Path, tmp_path: Path
+) -> None:
+    def pack(name: str, *options: str) -> Path:
+        packed = command("bundle", run_folder, "-o", tmp_path / name, "--sign", key, *options)
+        assert packed.code == 0, packed.err
+        return tmp_path / name
+
+    required = ("--require-signature", str(key.with_suffix(".pub")), "--device", "raspberry-pi-5")
+    assert watch(command, pack("2.zip", "--version", "2", "--device", "raspberry-pi-5"), *required).code == 0
+    for bundle, message in (
+        (pack("1.zip", "--version", "1"), "version 2 ran here before"),
+        (pack("3.zip", "--version", "3", "--device", "raspberry-pi-4"), "is for raspberry-pi-4"),
+    ):
+        run = watch(command, bundle, *required)
+        assert run.code == 2
+        assert message in run.err
+        assert run.out == ""
+        assert watch(command, bundle).code == 0, "without a signature nothing is promised"
+    assert command("bundle", run_folder, "-o", tmp_path / "4.zip", "--device", "toaster").code == 2

@@ -1,0 +1,215 @@
+"""`kdedge export --quantize` on the command line: what it refuses, and what it says of speed and of a goal."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from training_toys import Outcome
+
+from kdedge.cli.export_summary import print_export, require_goal
+from kdedge.pipelines.model_export import ExportResult, export_model
+from kdedge_export.metrics.confidence import images_needed
+from kdedge_export.quantization import Goal
+from kdedge_runtime import Model
+from kdedge_runtime.devices import load_profile
+from kdedge_runtime.errors import ValidationFailed
+
+Command = Callable[..., Outcome]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--keep-heatmaps", "0.98"], "--keep-heatmaps 0.98 says how to quantize. Add --quantize"),
+        (["--max-drop", "0.5"], "--max-drop 0.5 says how to quantize. Add --quantize"),
+        (["--quantize", "--keep-heatmaps", "1"], "a correlation below 1, such as 0.98; got 1."),
+        (["--quantize", "--keep-heatmaps", "98"], "a correlation below 1, such as 0.98; got 98."),
+        (["--quantize", "--max-drop", "-1"], "in percentage points, 0 to 100, such as 0.5; got -1."),
+        (["--quantize", "--max-drop", "nan"], "in percentage points, 0 to 100, such as 0.5; got nan."),
+        (["--quantize", "--keep-heatmaps", "nan"], "a correlation below 1, such as 0.98; got nan."),
+        (["--quantize", "--keep-heatmaps", "0.9", "--method", "none"], "needs a map, and --method none exports none"),
+    ],
+)
+def test_a_goal_that_means_nothing_is_refused(command: Command, arguments: list[str], message: str) -> None:
+    outcome = command("export", "small:resnet8", *arguments)
+    assert outcome.code == 2 and message in outcome.err, outcome.err
+
+
+def test_a_goal_out_of_reach_is_told_with_the_table_the_picture_and_exit_code_4(
+    command: Command, exported_run: Path, tmp_path: Path
+) -> None:
+    shutil.copy(exported_run / "model.int8.onnx", tmp_path / "m.int8.onnx")  # as an earlier export left it
+    outcome = command(
+        "export", str(exported_run), "--quantize", "--keep-heatmaps", "0.9999999", "-o", str(tmp_path / "m.onnx")
+    )
+    assert outcome.code == 4, outcome.err
+    assert f"{tmp_path / 'm.int8.onnx'} of an earlier export was removed: it was not made for this goal" in outcome.err
+    assert "layers in float" in outcome.err and "map Pearson" in outcome.err
+    assert "No int8 file was written: nearest to the goal is 6 of 7 layers in float" in outcome.err
+    assert (tmp_path / "m.onnx").is_file() and not (tmp_path / "m.int8.onnx").exists()
+    assert (tmp_path / "m.tradeoff.svg").read_text(encoding="utf-8").startswith("<svg ")
+
+
+def test_an_int8_file_stays_beside_an_fp32_file_of_the_same_model_only(
+    command: Command, exported_run: Path, tmp_path: Path
+) -> None:
+    output, int8 = tmp_path / "m.onnx", tmp_path / "m.int8.onnx"
+    model = onnx.load(exported_run / "model.int8.onnx")
+    metadata = Model.load(exported_run / "model.int8.onnx").metadata
+    elsewhere = replace(metadata.outputs.display, typical_contrast=1.0)  # as another machine rounds it
+    changed = replace(metadata, outputs=replace(metadata.outputs, display=elsewhere))
+    onnx.helper.set_model_props(model, changed.to_props())
+    onnx.save(model, int8)
+    content = int8.read_bytes()
+    again = command("export", str(exported_run), "-o", str(output))
+    assert again.code == 0 and "removed" not in again.err
+    assert int8.read_bytes() == content
+    otherwise = command("export", str(exported_run), "--method", "layercam", "-o", str(output))
+    assert otherwise.code == 0, otherwise.err
+    assert f"{int8} of an earlier export was removed: it is of another model" in otherwise.err
+    assert not int8.exists()
+    int8.write_bytes(b"no model at all")
+    damaged = command("export", str(exported_run), "-o", str(output))
+    assert damaged.code == 0 and not int8.exists(), damaged.err
+
+
+def test_a_goal_that_is_kept_marks_what_was_chosen(command: Command, exported_run: Path, tmp_path: Path) -> None:
+    output = tmp_path / "m.onnx"
+    outcome = command(
+        "export", str(exported_run), "--quantize", "--keep-heatmaps", "0.9", "--max-drop", "20", "-o", str(output)
+    )
+    assert outcome.code == 0, outcome.err
+    assert "measured on 16 training images that were not calibrated on (one of them is 6.2 points)" in outcome.err
+    assert "→" in outcome.err and "ranges by" in outcome.err and "held out: agreement" in outcome.err
+    assert "(exact sums)" in outcome.err and "this machine's kernels" in outcome.err
+    assert output.with_suffix(".int8.onnx").is_file() and output.with_suffix(".tradeoff.svg").is_file()
+
+
+@pytest.fixture(scope="module")
+def exported(exported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
+    output = tmp_path_factory.mktemp("file") / "m.onnx"
+    return export_model(str(exported_run), output=output, with_int8=True, profile=load_profile("generic"))
+
+
+@pytest.mark.parametrize(
+    ("int8_ms", "verdict", "advice"),
+    [(2.0, "int8 is 2.00 × as fast (faster", False), (4.1, "(no gain", True), (8.0, "0.50 × as fast (SLOWER", True)],
+)
+def test_int8_that_is_not_faster_is_said_to_be(
+    exported: ExportResult, int8_ms: float, verdict: str, advice: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exported.int8_note is not None
+    timed = exported.int8_note | {"latency_ms": {"fp32": 4.0, "int8": int8_ms, "machine": "a machine", "threads": 1}}
+    print_export(replace(exported, int8_note=timed), "small:resnet8", None, None)
+    said = capsys.readouterr().err
+    assert verdict in said
+    assert ("Run the fp32 file on machines like this one" in said) is advice
+    assert np.isfinite(exported.int8_note["held_out"]["map_pearson"])
+
+
+@pytest.mark.parametrize(
+    ("drop_points", "map_pearson", "images", "warned"),
+    [
+        (55.0, 0.99, 128, "int8 loses 55.0 points of accuracy, kdedge validate allows 1. Keep layers in float"),
+        (0.0, 0.61, 128, "maps correlate at 0.610, kdedge validate asks for 0.98. Keep layers in float"),
+        (0.0, 0.99, 128, None),
+        (6.25, 0.99, 16, None),  # a single picture
+    ],
+)
+def test_int8_that_lost_the_answers_or_maps_is_warned_of_with_the_goal_to_type(
+    exported: ExportResult,
+    drop_points: float,
+    map_pearson: float,
+    images: int,
+    warned: str | None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert exported.tradeoff is not None
+    chosen = exported.tradeoff.chosen
+    fidelity = replace(chosen.fidelity, top1=0.4, drop_points=drop_points, map_pearson=map_pearson)
+    lost = replace(exported.tradeoff, chosen=replace(chosen, fidelity=fidelity), images=images)
+    print_export(replace(exported, tradeoff=lost), "small:resnet8", None, None)
+    said = capsys.readouterr().err
+    if warned is None:
+        assert "warning" not in said
+    else:
+        assert f"warning: {warned}: --keep-heatmaps 0.98 --max-drop 0.5" in said
+
+
+@pytest.mark.parametrize(
+    ("drop_points", "most", "goal", "told"),
+    [
+        (0.2, 1.3, 0.5, "not shown that at most 0.5 points of accuracy are lost: 0.2 on these, on others up to 1.3"),
+        (0.2, 0.4, 0.5, None),
+        (0.2, 1.3, None, None),
+    ],
+)
+def test_a_drop_that_so_few_pictures_cannot_exclude_is_told_with_the_number_that_would(
+    exported: ExportResult,
+    drop_points: float,
+    most: float,
+    goal: float | None,
+    told: str | None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert exported.tradeoff is not None
+    chosen = exported.tradeoff.chosen
+    fidelity = replace(chosen.fidelity, top1=0.9, drop_points=drop_points, most_drop_points=most)
+    chosen = replace(chosen, fidelity=fidelity)
+    tradeoff = replace(exported.tradeoff, points=(chosen,), chosen=chosen, images=512, goal=Goal(max_drop=goal))
+    print_export(replace(exported, tradeoff=tradeoff), "small:resnet8", None, None)
+    said = " ".join(capsys.readouterr().err.split())
+    if told is None:
+        assert "not shown that" not in said
+    else:
+        needed = images_needed(512, drop_points, most, 0.5, worst=100.0)
+        assert f"{told} (95 %); about {needed:,} would show it" in said
+
+
+def test_training_that_the_goal_does_not_need_is_said_to_be_left_out(
+    command: Command, exported_run: Path, tmp_path: Path
+) -> None:
+    goal = ("--quantize", "--max-drop", "100", "--qat")
+    outcome = command("export", str(exported_run), *goal, "-o", str(tmp_path / "m.onnx"))
+    assert outcome.code == 0, outcome.err
+    assert "--qat: not needed, the goal is kept, 0 of " in outcome.err
+    quantization = Model.load(tmp_path / "m.int8.onnx").metadata.quantization
+    assert quantization is not None and "qat" not in quantization
+
+
+def test_qat_is_not_advised_where_it_was_tried(exported: ExportResult) -> None:
+    assert exported.tradeoff is not None and exported.int8_note is not None
+    missed = replace(exported, int8=None, tradeoff=replace(exported.tradeoff, goal=Goal(keep_heatmaps=0.999999)))
+    with pytest.raises(ValidationFailed, match=r"train with int8's errors \(--qat"):
+        require_goal(missed)
+    with pytest.raises(ValidationFailed) as told:
+        require_goal(replace(missed, int8_note=exported.int8_note | {"qat": {}}))
+    assert "--qat" not in str(told.value)
+
+
+def test_what_training_with_int8s_errors_gained_is_told(
+    exported: ExportResult, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exported.int8_note is not None
+    before = {"top1": 0.9, "agreement": 0.95, "map_pearson": 0.97126, "loss": 0.05, "float_layers": 0}
+    after = {"top1": 0.925, "agreement": 0.98, "map_pearson": 0.99004, "loss": 0.02, "float_layers": 0}
+
+    def said(**qat: object) -> str:
+        note = {"epochs": 3, "before": before, "after": after, "taken": True, "rounded": 40, "not_rounded": 0} | qat
+        print_export(replace(exported, int8_note=exported.int8_note | {"qat": note}), "small:resnet8", None, None)
+        return capsys.readouterr().err
+
+    assert (
+        "trained on for 3 epochs with int8's errors: top-1 90.0 → 92.5 %, agreement 95.0 → 98.0 %, "
+        "map Pearson 0.9713 → 0.9900, loss of answers and maps 0.0500 → 0.0200 (taken)"
+    ) in said()
+    without_labels_or_map = {"top1": None, "map_pearson": None}
+    fewer = said(before=before | without_labels_or_map | {"float_layers": 2}, after=after | without_labels_or_map)
+    assert "errors: agreement 95.0 → 98.0 %, loss of answers" in fewer
+    assert "layers in float 2 → 0 (taken)" in fewer
+    assert "(not taken, it keeps less)" in said(taken=False)
+    assert "int8's errors, but for 2 of 42 tensors, which PyTorch has no results for: top-1" in said(not_rounded=2)

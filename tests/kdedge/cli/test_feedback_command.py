@@ -1,0 +1,137 @@
+"""`kdedge feedback`: what people said on the device becomes a data set."""
+
+import csv
+import io
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from training_toys import Outcome
+
+from kdedge.data import scan
+from kdedge_runtime.errors import DataError, UsageError
+from kdedge_runtime.feedback import FeedbackStore, Verdict, write_folder
+from kdedge_runtime.util.images import jpeg, read_picture
+
+
+def verdict(grey: int, label: str = "bolt", **changes: object) -> Verdict:
+    values: dict[str, object] = {
+        "judgement": "right",
+        "frame_jpeg": jpeg(np.full((60, 80, 3), grey, np.uint8), 90),
+        "saliency_map": None,
+        "label": label,
+        "probability": 0.75,
+        "explained": label,
+        "frame_name": "frame",
+        "model_sha256": "00",
+        "at": datetime.now(UTC),
+    }
+    return Verdict(**values | changes)  # type: ignore[arg-type]
+
+
+VERDICTS = (
+    verdict(10, "bolt"),
+    verdict(20, "bolt", judgement="label", correct_label="nut, M4", box=(0.25, 0.5, 0.75, 1.0)),
+    verdict(30, "nut, M4", judgement="place", box=(0.0, 0.0, 0.001, 0.001)),
+    verdict(40, "bolt", judgement="wrong"),
+    verdict(10, "bolt", judgement="label", correct_label="screw"),
+    verdict(50, "bolt"),
+)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    with FeedbackStore.open(tmp_path / "feedback.db", 5) as store:
+        for item in VERDICTS:
+            store.add(item)
+    return tmp_path / "feedback.db"
+
+
+def test_the_exported_folder_is_a_data_set(command: Callable[..., Outcome], database: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    outcome = command("feedback", "export", str(database), "-o", str(folder))
+    assert outcome.code == 0, outcome.err
+    found = scan(str(folder))
+    assert found.labels == ("bolt", "nut, M4", "screw")
+    assert not found.skipped
+    targets = [*found.train.targets, *found.val.targets]
+    sizes = [targets.count(index) for index in range(3)]
+    assert sizes == [1, 2, 1]
+    greys = sorted((path.parent.name, int(read_picture(path)[0, 0, 0])) for path in folder.rglob("*.jpg"))
+    kept = [("bolt", 50), ("nut, M4", 20), ("nut, M4", 30), ("screw", 10)]
+    assert greys == kept, "a second verdict on a picture replaces the first"
+    assert "4 pictures of 3 classes" in outcome.err
+    assert "1 that are only known to be answered wrongly" in outcome.err
+    assert f"cp -rn {folder}/. DATA/train" in outcome.err and "distill again" in outcome.err
+
+
+def test_exports_that_are_put_together_replace_no_other_picture(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for number, greys in enumerate([(10, 20), (20, 30)]):
+        write_folder([verdict(grey) for grey in greys], tmp_path / str(number))
+        shutil.copytree(tmp_path / str(number), data, dirs_exist_ok=True)
+    assert sorted(int(read_picture(path)[0, 0, 0]) for path in data.rglob("*.jpg")) == [10, 20, 30]
+
+
+def test_boxes_are_in_pixels_of_the_files_that_they_name(database: Path, tmp_path: Path) -> None:
+    with FeedbackStore.open_to_read(database) as store:
+        written = write_folder(store, tmp_path / "out")
+    assert written.pictures == {"bolt": 1, "nut, M4": 2, "screw": 1}
+    assert (written.boxes, written.unlabelled, written.superseded) == (2, 1, 1)
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "boxes.csv").read_text())))
+    corners = [tuple(int(row[key]) for key in ("x1", "y1", "x2", "y2")) for row in rows]
+    assert corners == [
+        (20, 30, 60, 60),
+        (0, 0, 1, 1),
+    ]
+    for row in rows:
+        assert (tmp_path / "out" / row["file"]).is_file()
+        assert row["file"].startswith("nut, M4/")
+
+
+@pytest.mark.parametrize("label", ["../../etc", "/etc/cron.d", "..", ".hidden", "a\\b", "nul\0", " . ", "停" * 200])
+def test_no_label_leads_out_of_the_folder_or_hides_it(label: str, tmp_path: Path) -> None:
+    target = tmp_path / "in" / "out"
+    write_folder([verdict(1, label), verdict(2, "other")], target)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) == 2
+    assert all(path.parent.parent == target for path in files)
+    assert len(scan(str(target)).labels) == 2
+
+
+def test_labels_that_would_share_a_folder_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="'Bolt', 'bolt' would share a folder") as told:
+        write_folder([verdict(1, "bolt"), verdict(2, judgement="label", correct_label="Bolt")], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with FeedbackStore.open(tmp_path / "said.db", 5) as store:
+        store.add(verdict(1, "bolt"))
+        store.add(verdict(2, judgement="label", correct_label="Bolt"))
+    way_out = str(told.value).split('"')[1].replace("THIS", "bolt").replace("THAT", "Bolt")
+    with closing(sqlite3.connect(tmp_path / "said.db")) as connection, connection:
+        connection.execute(way_out)
+    with FeedbackStore.open_to_read(tmp_path / "said.db") as store:
+        assert write_folder(store, tmp_path / "out").pictures == {"bolt": 2}
+
+
+def test_verdicts_without_a_label_are_no_data_set(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="None of the 1 feedback entries gives a label"):
+        write_folder([verdict(1, judgement="wrong")], tmp_path / "out")
+
+
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text("mine")
+    with pytest.raises(UsageError, match="is not empty"):
+        write_folder([verdict(1)], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
+
+
+def test_a_missing_database_is_one_sentence(command: Callable[..., Outcome], tmp_path: Path) -> None:
+    outcome = command("feedback", "export", str(tmp_path / "none.db"), "-o", str(tmp_path / "out"))
+    assert outcome.code == 2
+    assert outcome.err.startswith("error: The feedback file")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,224 @@
+"""Training from the command line, and the whole way from pictures to an explained answer."""
+
+import json
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from safetensors.torch import save_file
+from training_toys import CLASSES, ONE_THREAD, Outcome, kdedge, kdedge_command, metrics_of, write_scenes
+
+from kdedge.cli.train import _following
+from kdedge.models.model_registry import build
+from kdedge.models.model_spec import ModelSpec
+from kdedge.models.run_folder import BEST, LAST, METRICS, RECORD, is_run, read_run
+
+TRAIN = ("--model", "small:resnet8", "--device", "cpu")
+
+
+class TestTraining:
+    def test_it_says_what_it_does_and_what_comes_next(
+        self, command: Callable[..., Outcome], scenes: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "my run [old]"
+        outcome = command("train", scenes, *TRAIN, "--epochs", 2, "--batch-size", 16, "--out", out)
+        assert outcome.code == 0, outcome.err
+        assert outcome.out == "", "stdout is for data"
+        lines = outcome.err.splitlines()
+        assert "48 to train on, 18 to validate, 3 classes" in lines[0]
+        figures = metrics_of(out)
+        for epoch in (1, 2):
+            (line,) = [line for line in lines if line.startswith(f"epoch   {epoch}/2  ce ")]
+            assert f"top-1 {100 * figures[epoch - 1]['val_top1']:.1f} %" in line
+        assert any("my run [old], after" in line for line in lines), "brackets are no markup"
+        assert lines[-2:] == [
+            "resnet8 is as small as the students of kdedge: there is none to distill it into.",
+            f"Next: kdedge export '{out}' --quantize",
+        ]
+
+    @pytest.mark.parametrize(
+        ("model", "flip", "few", "ending"),
+        [
+            ("torchvision:resnet18", None, None, "--student resnet10w16"),
+            ("small:resnet20", False, None, "--student resnet8 --no-flip"),
+            ("torchvision:resnet18", True, 50, "--student resnet10w16 --flip --images-per-class 50"),
+        ],
+    )
+    def test_what_comes_next_suits_the_teacher_and_its_pictures(
+        self, teacher_run: Path, tmp_path: Path, model: str, flip: bool | None, few: int | None, ending: str
+    ) -> None:
+        record = read_run(teacher_run)
+        save_file(build(ModelSpec(model, 3), 32).state_dict(), tmp_path / BEST)
+        assert _following(record, "signs", tmp_path, flip, few) == (
+            f"Next: kdedge distill signs --teacher {tmp_path} {ending}"
+        )
+
+    def test_bad_files_are_named_in_one_line_and_training_goes_on(
+        self, command: Callable[..., Outcome], tmp_path: Path
+    ) -> None:
+        data = write_scenes(tmp_path / "data", train=6, val=2)
+        folder = data / "train" / CLASSES[0]
+        picture = folder / "00.png"
+        (folder / "[bold]broken.png").write_bytes(picture.read_bytes()[: picture.stat().st_size // 2])
+        (folder / "words.jpg").write_text("not an image")
+        (folder / "void.png").write_bytes(b"")
+        Image.open(folder / "01.png").convert("L").save(folder / "grey.png")
+        outcome = command("train", data, *TRAIN, "--epochs", 1, "--out", tmp_path / "run")
+        assert outcome.code == 0, outcome.err
+        (warning,) = [line for line in outcome.err.splitlines() if line.startswith("warning: ")]
+        assert warning.startswith("warning: 4 of 28 files: ")
+        assert "1 truncated ([bold]broken.png)" in warning
+        assert "1 not an image (words.jpg)" in warning
+        assert "1 empty (void.png)" in warning
+        assert "1 greyscale" in warning
+        assert "19 to train on" in outcome.err
+        assert is_run(tmp_path / "run")
+
+    def test_a_finished_run_is_left_alone(
+        self, command: Callable[..., Outcome], scenes: Path, teacher_run: Path
+    ) -> None:
+        before = {path.name: path.read_bytes() for path in teacher_run.iterdir()}
+        outcome = command("train", scenes, *TRAIN, "--epochs", 4, "--batch-size", 16, "--out", teacher_run, "--resume")
+        assert outcome.code == 0, outcome.err
+        assert "is complete: all 4 epochs are done" in outcome.err
+        assert {path.name: path.read_bytes() for path in teacher_run.iterdir()} == before
+
+    @pytest.mark.parametrize(
+        ("asked", "complaint"),
+        [
+            (("train", "nowhere", "--model", "resnet8"), "There is no folder nowhere"),
+            (("train", "empty", "--model", "resnet8"), "empty has no images"),
+            (("train", "flat", "--model", "resnet8"), "flat has 1 pictures but no class folders"),
+            (("train", "scenes", "--model", "resnet88"), "There is no model 'resnet88'"),
+            (("distill", "scenes", "--teacher", "nowhere", "--student", "resnet8"), "There is no model 'nowhere'"),
+            (("distill", "empty", "--teacher", "resnet8", "--student", "resnet8"), "empty has no images"),
+            (("train", "scenes", "--model", "resnet8"), "taken holds a run already, which is finished"),
+        ],
+    )
+    def test_what_is_mistyped_is_told_before_what_is_in_the_way(
+        self,
+        command: Callable[..., Outcome],
+        scenes: Path,
+        teacher_run: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        asked: tuple[str, ...],
+        complaint: str,
+    ) -> None:
+        """Another --out, or --resume, mends none of it."""
+        monkeypatch.chdir(tmp_path)
+        shutil.copytree(teacher_run, "taken")
+        Path("scenes").symlink_to(scenes)
+        Path("empty").mkdir()
+        Path("flat").mkdir()
+        Image.new("RGB", (32, 32)).save("flat/1.png")
+        outcome = command(*asked, "--out", "taken")
+        assert outcome.code != 0
+        assert outcome.err.startswith(f"error: {complaint}"), outcome.err
+
+    def test_ctrl_c_says_how_to_go_on(self, scenes: Path, tmp_path: Path) -> None:
+        command = kdedge_command("train", scenes, *TRAIN, "--epochs", 9999, "--out", tmp_path / "run")
+        process = subprocess.Popen(command, env=ONE_THREAD, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        until = time.monotonic() + 240
+        while not (tmp_path / "run" / METRICS).is_file() and time.monotonic() < until:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=240)
+        assert process.returncode == 130
+        assert f"kdedge {shlex.join(command[command.index('train') :])} --resume" in err
+        assert err.endswith("interrupted\n")
+        assert "Traceback" not in err
+
+
+def test_a_figure_that_an_epoch_lacks_is_a_dash(
+    command: Callable[..., Outcome], scenes: Path, teacher_run: Path, exported_run: Path, tmp_path: Path
+) -> None:
+    """The first epochs of a student may have maps that are all constant."""
+    run = shutil.copytree(exported_run, tmp_path / "run")
+    record = json.loads((run / RECORD).read_text())
+    del record["result"]["best"]["val_map_pearson"]
+    (run / RECORD).write_text(json.dumps(record))
+    asked = ("distill", scenes, "--teacher", teacher_run, "--student", "small:resnet8", "--out", run, "--resume")
+    done = command(*asked)
+    assert done.code == 0
+    best, last = (line for line in done.err.splitlines() if "best by validation" in line or "│ last" in line)
+    assert "–" in best and f"{record['result']['last']['val_map_pearson']:.3f}" in last
+
+
+@pytest.mark.slow
+def test_the_whole_way(
+    command: Callable[..., Outcome], scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Train, distill, export, validate, run, explain; what others made is exported and validated by new processes."""
+    monkeypatch.chdir(tmp_path)
+
+    def alone(*arguments: object) -> Outcome:
+        result = kdedge(*arguments, cwd=tmp_path)
+        return Outcome(result.returncode, result.stdout, result.stderr)
+
+    def done(*arguments: object, by: Callable[..., Outcome] = command, codes: tuple[int, ...] = (0,)) -> Outcome:
+        outcome = by(*arguments)
+        assert outcome.code in codes, outcome.err
+        assert "Traceback" not in outcome.err
+        return outcome
+
+    def followed(outcome: Outcome) -> str:
+        return outcome.err.splitlines()[-1]
+
+    trained = done("train", scenes, *TRAIN, "--epochs", 3, "--batch-size", 16)
+    assert followed(trained) == "Next: kdedge export runs/teacher --quantize"
+    distilled = done(
+        *("distill", scenes, "--teacher", "runs/teacher", "--student", "small:resnet8", "--device", "cpu"),
+        *("--epochs", 3, "--batch-size", 16),
+    )
+    assert followed(distilled) == "Next: kdedge export runs/student --quantize"
+    run = tmp_path / "runs" / "student"
+    assert {path.name for path in run.iterdir()} == {"run.json", METRICS, BEST, LAST}
+
+    exported = done("export", "runs/student", "--quantize", by=alone)
+    assert followed(exported) == "Next: kdedge validate runs/student"
+    assert (run / "model.onnx").is_file() and (run / "model.int8.onnx").is_file()
+
+    validated = done("validate", "runs/student", by=alone, codes=(0, 4))
+    report = json.loads((run / "report" / "report.json").read_text())
+    assert report["passed"] == (validated.code == 0)
+    assert (run / "report" / "report.html").stat().st_size > 10_000
+    assert len(validated.out.splitlines()) == len(report["checks"])
+    if validated.code == 4:
+        assert re.search(
+            rf"of {len(report['checks'])} checks (failed|is not shown|are not shown).*, see ", followed(validated)
+        )
+
+    pictures = scenes / "val" / CLASSES[0]
+    ran = done("run", "runs/student/model.int8.onnx", "--source", pictures, "--jsonl", "-", "-o", "seen")
+    *answers, last = [json.loads(line) for line in ran.out.splitlines()]
+    assert last["summary"]["frames"] == len(answers)
+    assert len(answers) == len(list((tmp_path / "seen").iterdir())) == 6
+    assert {answer["label"] for answer in answers} <= set(CLASSES)
+
+    explained = done("explain", "runs/student/model.onnx", pictures, "--class", CLASSES[1], "-o", "why")
+    assert len(explained.out.splitlines()) == len(list((tmp_path / "why").glob("*.png"))) == 6
+
+    for failing in (["run", run / "model.onnx", "--source"], ["explain", run / "model.onnx"]):
+        failed = command(*failing, tmp_path / "nowhere.png")
+        assert failed.code == 5
+        assert failed.err.splitlines()[-1].startswith("error: ")
+
+
+def test_a_run_that_was_killed_before_its_record_begins_anew(
+    command: Callable[..., Outcome], scenes: Path, tmp_path: Path
+) -> None:
+    """The same command with `--resume` always goes on, also where nothing is there yet."""
+    arguments = ("train", scenes, *TRAIN, "--epochs", 1, "--batch-size", 16, "--out", tmp_path / "run", "--resume")
+    assert command(*arguments).code == 0
+    assert len(metrics_of(tmp_path / "run")) == 1
+    (tmp_path / "run" / "run.json").unlink()
+    assert command(*arguments).code == 0
+    assert len(metrics_of(tmp_path / "run")) == 1

@@ -1,0 +1,218 @@
+"""A loss as a user types it, a recipe as a user writes it, and what a run makes of both."""
+
+import json
+import re
+import runpy
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from kdedge.cli import options
+from kdedge.config.defaults import FEW_IMAGES
+from kdedge.config.loss_spec import Loss, parse_loss
+from kdedge.config.recipe_file import load_settings, recipe_text, shipped_recipes
+from kdedge.config.train_config import Request, plan_for
+from kdedge.config.training_recipe import Recipe
+from kdedge.losses import TERMS
+from kdedge.training.augmentation import Augmentation
+from kdedge_runtime.errors import UsageError
+
+ROOT = Path(__file__).parents[3]
+
+
+class TestLossText:
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("ce", {"ce": 1.0}),
+            ("ce:0.1,kd:0.9,mapall:20", {"ce": 0.1, "kd": 0.9, "mapall": 20.0}),
+            (" kd : 2 , ce ", {"kd": 2.0, "ce": 1.0}),
+            ("map:1e-3", {"map": 0.001}),
+            ("ls,map", {"ls": 9.0, "map": 20.0}),
+            ("ce,at,hint:100", {"ce": 1.0, "at": None, "hint": 100.0}),
+        ],
+    )
+    def test_a_weighted_sum(self, text: str, expected: dict[str, float | None]) -> None:
+        assert parse_loss(text) == Loss(expected)
+        assert list(parse_loss(text).weights) == list(expected), "in the order of the text"
+
+    @pytest.mark.parametrize(("text", "near"), [("mapal", "mapall"), ("ce:1,kdd", "kd"), ("maps:2", "map")])
+    def test_an_unknown_term_names_the_nearest_one(self, text: str, near: str) -> None:
+        with pytest.raises(UsageError, match=rf"Unknown loss term .*Did you mean {near}\?.*{', '.join(TERMS)}"):
+            parse_loss(text)
+
+    def test_a_term_like_no_other_gets_the_list(self) -> None:
+        with pytest.raises(UsageError, match=r"'contrastive'.*'ce,contrastive'\. The terms are: ce, kd, ls, dkd, "):
+            parse_loss("ce,contrastive")
+
+    @pytest.mark.parametrize("text", ["", ",", "ce,,kd", ":1"])
+    def test_nothing_is_no_term(self, text: str) -> None:
+        with pytest.raises(UsageError, match="Unknown loss term ''"):
+            parse_loss(text)
+
+    @pytest.mark.parametrize("weight", ["0", "-1", "nan", "inf", "much", "1;2"])
+    def test_a_weight_is_a_number_above_zero(self, weight: str) -> None:
+        with pytest.raises(UsageError, match=r"weight of loss term 'kd'.*number above zero"):
+            parse_loss(f"ce,kd:{weight}")
+
+    def test_a_term_is_named_once(self) -> None:
+        with pytest.raises(UsageError, match="names 'ce' twice"):
+            parse_loss("ce:0.1,kd:1,ce:0.2")
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    return tmp_path / "mine.toml"
+
+
+class TestRecipeFile:
+    def test_everything_that_it_may_say(self, recipe: Path) -> None:
+        recipe.write_text(
+            """
+            epochs = 240
+            batch_size = 64
+            learning_rate = 0.05
+            temperature = 2
+            weight_decay = 0
+            warmup_fraction = 0.05
+            [loss]
+            ce = 0.1
+            dkd = { weight = 2, others = 2 }
+            hint = {}
+            mapall = { classes = 8 }
+            [layers]
+            layer3 = "layer4.1"
+            [augmentation]
+            shift = 0.25
+            flip = false
+            mixup = 0.2
+            """
+        )
+        settings = load_settings(str(recipe))
+        assert settings.loss == Loss(
+            {"ce": 0.1, "dkd": 2.0, "hint": None, "mapall": 20.0}, {"dkd": {"others": 2.0}, "mapall": {"classes": 8}}
+        )
+        assert settings.layers == {"layer3": "layer4.1"}
+        assert settings.augmentation == Augmentation(shift=0.25, flip=False, mixup=0.2)
+        assert (settings.epochs, settings.batch_size, settings.learning_rate) == (240, 64, 0.05)
+        assert (settings.temperature, settings.weight_decay, settings.warmup_fraction) == (2.0, 0.0, 0.05)
+
+    @pytest.mark.parametrize(
+        ("text", "complaint"),
+        [
+            ("[los]\nce = 1", r"unknown key 'los'. Did you mean loss\?"),
+            ("steps = 5", r"no table \[loss\]"),
+            ("loss = 'ce'", "must be a table of terms"),
+            ("[loss]\nkdd = 1", r"Unknown loss term 'kdd' in .*Did you mean"),
+            ("[loss]\nkd = -1", "weight of loss term 'kd'"),
+            ("[loss]\nkd = true", "weight of loss term 'kd'"),
+            ("[loss]\nmapall = { clases = 3 }", r"no setting 'clases'. Did you mean classes\?.* weight, classes"),
+            ("[loss]\nmapall = { classes = 2.5 }", "classes of term 'mapall' must be a whole number above zero"),
+            ("[loss]\nls = { base_temperature = 0 }", "base_temperature of term 'ls' must be a number above zero"),
+            ("epochs = 2.5\n[loss]\nce = 1", r"epochs = 2.5. Expected a whole number above zero"),
+            ("epochs = inf\n[loss]\nce = 1", r"epochs = inf. Expected a whole number above zero"),
+            ("weight_decay = -1\n[loss]\nce = 1", r"weight_decay = -1. Expected a number of zero or more"),
+            ("learning_rate = inf\n[loss]\nce = 1", r"learning_rate = inf. Expected a number above zero"),
+            ("learning_rate = 1e308\n[loss]\nce = 1", r"learning_rate = 1e\+308. Expected a number above zero"),
+            ("[loss]\nce = 1e308", "weight of loss term 'ce'"),
+            ("learning_rate = nan\n[loss]\nce = 1", r"learning_rate = nan. Expected a number above zero"),
+            (
+                "warmup_fraction = 1\n[loss]\nce = 1",
+                r"warmup_fraction = 1. Expected a number of zero or more and below 1",
+            ),
+            ("steps = 0\n[loss]\nce = 1", r"steps = 0. Expected a whole"),
+            ("steps = 9\nepochs = 3\n[loss]\nce = 1", "both steps and epochs"),
+            ("[loss]\nce = 1\n[augmentation]\nflp = true", r"unknown key 'flp'. Did you mean flip\?"),
+            ("[loss]\nce = 1\n[augmentation]\nflip = 0.5", r"flip cannot be 0.5. Its default is True"),
+            ("[loss]\nce = 1\n[augmentation]\nshift = 3", r"shift is 3\. Expected"),
+            ("[loss]\nce = 1\n[layers]\na = 1", "must map layers to layers"),
+            ("[loss", "not valid TOML"),
+        ],
+    )
+    def test_what_it_may_not_say(self, recipe: Path, text: str, complaint: str) -> None:
+        recipe.write_text(text)
+        with pytest.raises(UsageError, match=complaint) as caught:
+            load_settings(str(recipe))
+        assert "\n" not in str(caught.value)
+
+    def test_a_name_that_no_recipe_has(self) -> None:
+        with pytest.raises(UsageError, match=r"no recipe 'imagenet'. Expected cifar, default, few-images, .*\.toml"):
+            load_settings("imagenet")
+        with pytest.raises(UsageError, match=r"Cannot read the recipe none\.toml"):
+            load_settings("none.toml")
+
+    @pytest.mark.parametrize("name", shipped_recipes())
+    def test_those_of_the_package_can_be_read(self, name: str) -> None:
+        assert load_settings(name).loss.weights
+
+    def test_the_command_line_names_them(self) -> None:
+        (option,) = options.Recipe.__metadata__
+        assert option.help.startswith(", ".join(shipped_recipes()) + ", or a .toml file")
+
+    def test_those_that_have_not_been_run_say_so_and_bring_the_command(self) -> None:
+        texts = {name: recipe_text(name) for name in shipped_recipes()}
+        commands = {name: re.findall(r"#   python (\S+) ((?:.*\\\n)*.*)\n", text) for name, text in texts.items()}
+        assert {name for name, found in commands.items() if found} == {"cifar", "few-images", "tiny-imagenet"}
+        for name, found in commands.items():
+            assert ("has not been run" in texts[name]) == (len(found) == 1)
+            for script, arguments in found:
+                benchmark = runpy.run_path(str(ROOT / script))
+                asked = benchmark["read_options"](shlex.split(arguments.replace("\\\n#", "")))
+                assert asked.recipe == name or (asked.recipe is None and asked.images_per_class < FEW_IMAGES)
+
+
+class TestPlan:
+    def test_what_is_left_open_gets_its_default(self) -> None:
+        plan = plan_for(Request("photos", "resnet18"), 500, 10)
+        assert (plan.recipe, plan.loss) == ("labels", Loss({"ce": 1.0}))
+        assert (plan.batch_size, plan.learning_rate) == (32, 0.1 * 32 / 128)
+
+    @pytest.mark.parametrize(
+        ("per_class", "name"), [(1, "few-images"), (FEW_IMAGES - 1, "few-images"), (FEW_IMAGES, "default")]
+    )
+    def test_a_distillation_on_few_pictures_gets_a_recipe_of_its_own(self, per_class: int, name: str) -> None:
+        assert plan_for(Request("photos", "resnet18", teacher=("t",)), 10 * per_class, 10).recipe == name
+
+    def test_what_is_asked_for_is_taken(self, recipe: Path) -> None:
+        recipe.write_text("epochs = 9\nbatch_size = 16\nlearning_rate = 1\ntemperature = 7\n[loss]\nce = 1\n")
+        given = plan_for(Request("photos", "resnet18", teacher=("t",), recipe=str(recipe)), 500, 10)
+        assert (given.settings.epochs, given.batch_size, given.learning_rate) == (9, 16, 1.0)
+        assert (given.settings.temperature, given.loss) == (7.0, Loss({"ce": 1.0}))
+        options = Request(
+            "photos",
+            "resnet18",
+            teacher=("t",),
+            recipe=str(recipe),
+            epochs=3,
+            batch_size=8,
+            lr=0.5,
+            loss="kd:1",
+            temperature=2.0,
+            flip=False,
+        )
+        asked = plan_for(options, 500, 10)
+        assert (asked.settings.epochs, asked.batch_size, asked.learning_rate) == (3, 8, 0.5)
+        assert (asked.settings.temperature, asked.loss) == (2.0, Loss({"kd": 1.0}))
+        assert not asked.settings.augmentation.flip
+
+    def test_trained_weights_are_adapted_with_a_tenth_of_the_rate(self) -> None:
+        random, trained = Request("photos", "resnet18"), Request("photos", "resnet18", weights="w.pth")
+        assert plan_for(trained, 500, 3).learning_rate == pytest.approx(plan_for(random, 500, 3).learning_rate / 10)
+
+    def test_a_batch_is_no_larger_than_the_data(self) -> None:
+        assert plan_for(Request("photos", "resnet18", batch_size=64), 10, 3).batch_size == 10
+
+    def test_an_empty_loss_is_not_the_default(self) -> None:
+        with pytest.raises(UsageError, match="Unknown loss term"):
+            plan_for(Request("photos", "resnet18", loss=""), 10, 3)
+
+
+def test_a_recipe_and_a_request_survive_being_written_down() -> None:
+    recipe = Recipe(
+        3, 8, 0.5, {"kd": 1.0}, settings={"mapall": {"classes": 3}}, augmentation=Augmentation(mixup=0.2), seed=7
+    )
+    assert Recipe.from_record(json.loads(json.dumps(asdict(recipe)))) == recipe
+    request = Request("photos", "resnet18", teacher=("a", "b"), teacher_weights=("w",), cache_teacher=4)
+    assert Request.from_record(json.loads(json.dumps(request.given))) == request

@@ -1,0 +1,596 @@
+"""Each term of the loss, against plain loops in float64 and against values worked out by hand."""
+
+import inspect
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdedge.losses import TERMS
+from kdedge.losses.all_class_maps import MOST_PROBABLE
+from kdedge.losses.loss_inputs import Answer, Lesson
+from kdedge.losses.map_distance import at_common_size, pearson
+from kdedge.training.distributed import Group
+from kdedge.training.objective import Objective
+
+MAP_TERMS = [name for name, term in TERMS.items() if term.map_classes]
+
+
+def term(name: str, lesson: Lesson, **settings: float) -> Tensor:
+    return TERMS[name].compute(lesson, **settings)
+
+
+def random_lesson(
+    classes: int = 5,
+    student_cells: tuple[int, int] = (6, 6),
+    teacher_cells: tuple[int, int] = (6, 6),
+    temperature: float = 4.0,
+    batch: int = 3,
+) -> Lesson:
+    """A batch with the maps of all classes, the teacher's most probable ones first."""
+    generator = torch.Generator().manual_seed(classes)
+    logits = 3 * torch.randn(2, batch, classes, generator=generator)
+    order = logits[1].argsort(dim=1, descending=True)
+
+    def answer(logits: Tensor, cells: tuple[int, int], channels: int) -> Answer:
+        maps = torch.randn(batch, classes, *cells, generator=generator)
+        features = tuple(torch.randn(batch, channels, side, side, generator=generator) for side in (8, 4))
+        return Answer(logits, order, maps, features)
+
+    targets = torch.randint(classes, (batch,), generator=generator)
+    student, teacher = answer(logits[0], student_cells, 7), answer(logits[1], teacher_cells, 4)
+    projected = tuple(torch.randn(batch, 4, side, side, generator=generator) for side in (8, 4))
+    return Lesson(student, teacher, F.one_hot(targets, classes).float(), temperature, projected)
+
+
+def lesson_of_logits(student: Tensor, teacher: Tensor, temperature: float = 1.0, target: int = 0) -> Lesson:
+    targets = F.one_hot(torch.full((len(student),), target), student.shape[1]).float()
+    return Lesson(Answer(student), Answer(teacher), targets, temperature)
+
+
+def lesson_of_maps(student: Tensor, teacher: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Lesson:
+    """A batch of one whose maps `[K, h, w]` are given directly, the teacher's most probable class first."""
+    order = teacher_logits.argsort(descending=True, stable=True)[None]
+    ours = Answer(torch.zeros(1, len(student)), order, student[order[0]][None])
+    theirs = Answer(teacher_logits[None], order, teacher[order[0]][None])
+    return Lesson(ours, theirs, torch.eye(len(student))[:1], temperature)
+
+
+# ---- an independent implementation: plain loops over plain numbers
+
+
+def softmax_by_hand(values: list[float], temperature: float = 1.0) -> list[float]:
+    powers = [math.exp((value - max(values)) / temperature) for value in values]
+    return [power / sum(powers) for power in powers]
+
+
+def kl_by_hand(teacher: list[float], student: list[float]) -> float:
+    return sum(p * math.log(p / q) for p, q in zip(teacher, student, strict=True))
+
+
+def rows(values: Tensor) -> list[list[float]]:
+    return values.detach().double().tolist()
+
+
+def logits_of(lesson: Lesson) -> list[tuple[list[float], list[float], int]]:
+    """Student's and teacher's logits and the right class of every image."""
+    right = lesson.targets.argmax(dim=1).tolist()
+    return list(zip(rows(lesson.student.logits), rows(lesson.taught.logits), right, strict=True))
+
+
+def pooled_by_hand(cells: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The mean of the cells that each new cell covers, at least in part."""
+    rows, columns = cells.shape
+    result = np.zeros((height, width))
+    for i in range(height):
+        for j in range(width):
+            top, bottom = math.floor(i * rows / height), math.ceil((i + 1) * rows / height)
+            left, right = math.floor(j * columns / width), math.ceil((j + 1) * columns / width)
+            result[i, j] = cells[top:bottom, left:right].mean()
+    return result
+
+
+def maps_by_hand(lesson: Lesson, image: int, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """Both maps of the teacher's `rank`-th class, pooled to the smaller size."""
+    assert lesson.student.maps is not None and lesson.taught.maps is not None
+    student, teacher = (answer.maps[image, rank].double().numpy() for answer in (lesson.student, lesson.taught))
+    height, width = min(student.shape[0], teacher.shape[0]), min(student.shape[1], teacher.shape[1])
+    return pooled_by_hand(student, height, width), pooled_by_hand(teacher, height, width)
+
+
+def disagreement_by_hand(lesson: Lesson, image: int, rank: int) -> float:
+    student, teacher = maps_by_hand(lesson, image, rank)
+    return 1 - float(np.corrcoef(student.ravel(), teacher.ravel())[0, 1])
+
+
+class TestCrossEntropy:
+    def test_it_equals_the_plain_sum(self) -> None:
+        lesson = random_lesson()
+        expected = [-math.log(softmax_by_hand(ours)[right]) for ours, _, right in logits_of(lesson)]
+        assert term("ce", lesson).item() == pytest.approx(np.mean(expected), rel=1e-5)
+
+    def test_a_mixed_label_costs_the_mixture_of_both(self) -> None:
+        lesson = random_lesson(batch=1)
+        alone = [term("ce", replace(lesson, targets=torch.eye(5)[[label]])).item() for label in (1, 3)]
+        mixed = replace(lesson, targets=0.3 * torch.eye(5)[[1]] + 0.7 * torch.eye(5)[[3]])
+        assert term("ce", mixed).item() == pytest.approx(0.3 * alone[0] + 0.7 * alone[1], rel=1e-5)
+
+    def test_knowing_nothing_of_four_classes_costs_log_4(self) -> None:
+        lesson = Lesson(Answer(torch.zeros(2, 4)), None, torch.eye(4)[[1, 3]], 1.0)
+        assert term("ce", lesson).item() == pytest.approx(math.log(4))
+
+
+class TestSoftLabels:
+    @pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
+    def test_it_equals_the_plain_sum(self, temperature: float) -> None:
+        lesson = random_lesson(temperature=temperature)
+        expected = [
+            kl_by_hand(softmax_by_hand(theirs, temperature), softmax_by_hand(ours, temperature))
+            for ours, theirs, _ in logits_of(lesson)
+        ]
+        assert term("kd", lesson).item() == pytest.approx(temperature**2 * np.mean(expected), rel=1e-4)
+
+    def test_a_teacher_who_says_3_to_1_to_a_student_who_says_even(self) -> None:
+        lesson = lesson_of_logits(torch.zeros(1, 2), torch.tensor([[math.log(3.0), 0.0]]))
+        assert term("kd", lesson).item() == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5), abs=1e-6)
+
+    @pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
+    def test_its_gradient_is_the_temperature_times_the_difference_of_beliefs(self, temperature: float) -> None:
+        lesson = random_lesson(temperature=temperature)
+        lesson.student.logits.requires_grad_()
+        term("kd", lesson).backward()
+        assert lesson.student.logits.grad is not None
+        for image, (ours, theirs, _) in enumerate(logits_of(lesson)):
+            student, teacher = softmax_by_hand(ours, temperature), softmax_by_hand(theirs, temperature)
+            expected = [temperature * (q - p) / 3 for p, q in zip(teacher, student, strict=True)]
+            assert lesson.student.logits.grad[image].tolist() == pytest.approx(expected, abs=1e-5)
+
+    def test_the_size_of_its_gradient_hardly_depends_on_a_high_temperature(self) -> None:
+        """Hinton et al. 2015, §2.1: the limit is the difference of the centred logits, divided by their number."""
+        sizes = []
+        for temperature in (50.0, 100.0):
+            lesson = random_lesson(temperature=temperature)
+            lesson.student.logits.requires_grad_()
+            term("kd", lesson).backward()
+            assert lesson.student.logits.grad is not None
+            sizes.append(lesson.student.logits.grad)
+        difference = lesson.student.logits.detach() - lesson.taught.logits
+        limit = (difference - difference.mean(dim=1, keepdim=True)) / (3 * 5)
+        assert torch.allclose(sizes[1], limit, atol=0.03 * limit.abs().max().item())
+        assert torch.allclose(sizes[0], sizes[1], atol=0.06 * limit.abs().max().item())
+
+
+class TestStandardisedSoftLabels:
+    @pytest.mark.parametrize("base_temperature", [2.0, 3.0])
+    def test_it_equals_the_plain_sum(self, base_temperature: float) -> None:
+        lesson = random_lesson(7)
+
+        def standardised(values: list[float]) -> list[float]:
+            return ((np.array(values) - np.mean(values)) / np.std(values, ddof=1)).tolist()
+
+        expected = [
+            kl_by_hand(
+                softmax_by_hand(standardised(theirs), base_temperature),
+                softmax_by_hand(standardised(ours), base_temperature),
+            )
+            for ours, theirs, _ in logits_of(lesson)
+        ]
+        value = term("ls", lesson, base_temperature=base_temperature).item()
+        assert value == pytest.approx(base_temperature**2 * np.mean(expected), rel=1e-4)
+
+    def test_it_is_blind_to_the_scale_and_the_offset_of_either_side(self) -> None:
+        lesson = random_lesson()
+        moved = replace(
+            lesson,
+            student=Answer(5 * lesson.student.logits - 2),
+            teacher=Answer(lesson.taught.logits / 3 + 1),
+        )
+        assert term("ls", moved).item() == pytest.approx(term("ls", lesson).item(), rel=1e-4)
+
+    def test_logits_that_are_all_equal_have_a_finite_gradient(self) -> None:
+        student = torch.zeros(2, 4, requires_grad=True)
+        term("ls", lesson_of_logits(student, torch.randn(2, 4))).backward()
+        assert student.grad is not None and student.grad.isfinite().all()
+
+
+class TestDecoupledSoftLabels:
+    def by_hand(self, lesson: Lesson, others: float) -> float:
+        total, temperature = 0.0, lesson.temperature
+        for ours, theirs, right in logits_of(lesson):
+            student, teacher = softmax_by_hand(ours, temperature), softmax_by_hand(theirs, temperature)
+            confidence = kl_by_hand([teacher[right], 1 - teacher[right]], [student[right], 1 - student[right]])
+            rest = [label for label in range(len(ours)) if label != right]
+            ranking = kl_by_hand(
+                softmax_by_hand([theirs[label] for label in rest], temperature),
+                softmax_by_hand([ours[label] for label in rest], temperature),
+            )
+            total += confidence + others * ranking
+        return temperature**2 * total / len(lesson.targets)
+
+    @pytest.mark.parametrize("temperature", [1.0, 4.0])
+    @pytest.mark.parametrize("others", [2.0, 8.0])
+    def test_it_equals_the_plain_sum(self, temperature: float, others: float) -> None:
+        lesson = random_lesson(temperature=temperature)
+        assert term("dkd", lesson, others=others).item() == pytest.approx(self.by_hand(lesson, others), rel=1e-4)
+
+    def test_the_last_classes_may_be_the_right_ones_of_no_image(self) -> None:
+        lesson = random_lesson()
+        lesson = replace(lesson, targets=torch.eye(5)[[0, 2, 0]])
+        assert term("dkd", lesson).item() == pytest.approx(self.by_hand(lesson, 8.0), rel=1e-4)
+
+    def test_it_is_kd_when_the_others_weigh_what_the_teacher_leaves_them(self) -> None:
+        """Zhao et al. 2022, eq. 5: KD = TCKD + (1 - p_T(y)) NCKD."""
+        lesson = random_lesson(batch=1)
+        (_, theirs, right) = logits_of(lesson)[0]
+        left = 1 - softmax_by_hand(theirs, lesson.temperature)[right]
+        assert term("dkd", lesson, others=left).item() == pytest.approx(term("kd", lesson).item(), rel=1e-4)
+
+    def test_its_gradient_is_finite_for_a_student_who_is_certain(self) -> None:
+        student = torch.tensor([[80.0, -80.0, 0.0]], requires_grad=True)
+        term("dkd", lesson_of_logits(student, torch.tensor([[1.0, 2.0, 3.0]]))).backward()
+        assert student.grad is not None and student.grad.isfinite().all()
+
+
+class TestRelations:
+    @pytest.mark.parametrize("temperature", [1.0, 4.0])
+    def test_it_equals_numpys_correlations(self, temperature: float) -> None:
+        lesson = random_lesson(6, temperature=temperature, batch=8)
+        ours = np.array([softmax_by_hand(row, temperature) for row in rows(lesson.student.logits)])
+        theirs = np.array([softmax_by_hand(row, temperature) for row in rows(lesson.taught.logits)])
+
+        def mean_correlation(a: np.ndarray, b: np.ndarray) -> float:
+            return float(np.mean([np.corrcoef(x, y)[0, 1] for x, y in zip(a, b, strict=True)]))
+
+        expected = temperature**2 * (2 - mean_correlation(ours, theirs) - mean_correlation(ours.T, theirs.T))
+        assert term("dist", lesson).item() == pytest.approx(expected, rel=1e-4)
+
+    def test_it_depends_on_who_is_in_the_batch(self) -> None:
+        lesson = random_lesson(batch=8)
+        halves = [
+            replace(lesson, student=Answer(lesson.student.logits[part]), teacher=Answer(lesson.taught.logits[part]))
+            for part in (slice(0, 4), slice(4, 8))
+        ]
+        apart = sum(term("dist", half).item() for half in halves) / 2
+        assert abs(apart - term("dist", lesson).item()) > 1e-3
+        assert TERMS["dist"].whole_batch
+
+
+class TestAttentionTransfer:
+    def test_it_equals_the_plain_sum(self) -> None:
+        lesson = random_lesson()
+        expected = 0.0
+        for ours, theirs in zip(lesson.student.features, lesson.taught.features, strict=True):
+            squares = []
+            for a, b in zip(ours.double().numpy(), theirs.double().numpy(), strict=True):
+                qa, qb = (np.mean(x**2, axis=0).ravel() for x in (a, b))
+                squares.append((qa / np.linalg.norm(qa) - qb / np.linalg.norm(qb)) ** 2)
+            expected += float(np.mean(squares))
+        assert term("at", lesson).item() == pytest.approx(expected, rel=1e-4)
+
+    def test_it_is_blind_to_the_number_and_the_scale_of_channels(self) -> None:
+        features = torch.randn(2, 3, 5, 5)
+        lesson = random_lesson()
+        twice = replace(
+            lesson,
+            student=Answer(lesson.student.logits, features=(features,)),
+            teacher=Answer(lesson.taught.logits, features=(7 * features.repeat(1, 2, 1, 1),)),
+        )
+        assert term("at", twice).item() == pytest.approx(0, abs=1e-10)
+
+
+class TestHints:
+    def test_it_is_the_mean_square_over_the_layers(self) -> None:
+        lesson = random_lesson()
+        expected = np.mean(
+            [
+                float(np.mean((ours.double().numpy() - theirs.double().numpy()) ** 2))
+                for ours, theirs in zip(lesson.projected, lesson.taught.features, strict=True)
+            ]
+        )
+        assert term("hint", lesson).item() == pytest.approx(expected, rel=1e-5)
+
+    def test_larger_features_are_averaged_down(self) -> None:
+        lesson = random_lesson()
+        ours, theirs = torch.randn(3, 4, 8, 8), torch.randn(3, 4, 4, 4)
+        lesson = replace(lesson, projected=(ours,), teacher=Answer(lesson.taught.logits, features=(theirs,)))
+        pooled = ours.reshape(3, 4, 4, 2, 4, 2).mean(dim=(3, 5))
+        assert term("hint", lesson).item() == pytest.approx((pooled - theirs).square().mean().item(), rel=1e-5)
+
+
+class TestTopClassMap:
+    def test_it_compares_the_maps_of_the_teachers_top_class(self) -> None:
+        lesson = random_lesson()
+        expected = [disagreement_by_hand(lesson, image, 0) for image in range(3)]
+        assert term("map", lesson).item() == pytest.approx(np.mean(expected), abs=1e-5)
+
+    def test_the_other_classes_do_not_matter(self) -> None:
+        maps = torch.randn(3, 4, 4)
+        lesson = lesson_of_maps(maps, torch.stack([maps[0], -maps[1], -maps[2]]), torch.tensor([2.0, 1.0, 0.0]))
+        assert term("map", lesson).item() == pytest.approx(0, abs=1e-6)
+
+
+class TestAllClassMaps:
+    @pytest.mark.parametrize("classes", [2, 5, MOST_PROBABLE])
+    @pytest.mark.parametrize("temperature", [1.0, 4.0])
+    def test_it_equals_the_weighted_sum_over_all_classes(self, classes: int, temperature: float) -> None:
+        lesson = random_lesson(classes, temperature=temperature)
+        expected = 0.0
+        for image, row in enumerate(rows(lesson.taught.logits)):
+            beliefs = sorted(softmax_by_hand(row, temperature), reverse=True)
+            expected += sum(p * disagreement_by_hand(lesson, image, rank) for rank, p in enumerate(beliefs))
+        assert term("mapall", lesson).item() == pytest.approx(expected / 3, abs=1e-5)
+
+    @pytest.mark.parametrize("kept", [1, 4])
+    def test_of_many_classes_only_the_most_probable_count(self, kept: int) -> None:
+        lesson = random_lesson(9)
+        expected = 0.0
+        for image, row in enumerate(rows(lesson.taught.logits)):
+            beliefs = softmax_by_hand(sorted(row, reverse=True)[:kept], lesson.temperature)
+            expected += sum(p * disagreement_by_hand(lesson, image, rank) for rank, p in enumerate(beliefs))
+        assert term("mapall", lesson, classes=kept).item() == pytest.approx(expected / 3, abs=1e-5)
+
+    def test_maps_that_agree_on_the_first_of_two_classes_and_oppose_on_the_second(self) -> None:
+        maps = torch.randn(2, 5, 5)
+        lesson = lesson_of_maps(maps, torch.stack([maps[0], -maps[1]]), torch.tensor([math.log(3.0), 0.0]))
+        assert term("mapall", lesson).item() == pytest.approx(0.75 * 0 + 0.25 * 2, abs=1e-5)
+
+    def test_a_higher_temperature_gives_the_unlikely_class_more_weight(self) -> None:
+        maps = torch.randn(2, 5, 5)
+        lesson = lesson_of_maps(maps, torch.stack([maps[0], -maps[1]]), torch.tensor([math.log(9.0), 0.0]), 2.0)
+        assert term("mapall", lesson).item() == pytest.approx(0.25 * 2, abs=1e-5)  # the square root of 9 is 3
+
+
+class TestRectifiedMap:
+    def test_it_is_one_minus_the_cosine_of_the_positive_parts(self) -> None:
+        lesson = random_lesson()
+        expected = []
+        for image in range(3):
+            ours, theirs = (np.maximum(cells, 0).ravel() for cells in maps_by_hand(lesson, image, 0))
+            expected.append(1 - ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs))
+        assert term("e2", lesson).item() == pytest.approx(np.mean(expected), abs=1e-5)
+
+    @pytest.mark.parametrize("scale", [1e-3, 1e3])
+    def test_it_is_blind_to_the_scale_of_either_map(self, scale: float) -> None:
+        student, teacher = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(3))
+        expected = term("e2", lesson_of_maps(student, teacher, torch.zeros(3))).item()
+        assert term("e2", lesson_of_maps(scale * student, teacher, torch.zeros(3))).item() == pytest.approx(expected)
+        assert term("e2", lesson_of_maps(student, scale * teacher, torch.zeros(3))).item() == pytest.approx(expected)
+
+    def test_a_map_that_is_nowhere_positive_costs_1_and_learns_nothing(self) -> None:
+        """The hole that `map` has not."""
+        student = -torch.rand(2, 6, 6) - 0.1
+        student.requires_grad_()
+        loss = term("e2", lesson_of_maps(student, torch.rand(2, 6, 6), torch.zeros(2)))
+        loss.backward()
+        assert loss.item() == pytest.approx(1)
+        assert student.grad is not None and student.grad.abs().max() == 0
+
+
+class TestClassAttentionTransfer:
+    @pytest.mark.parametrize("cells", [2, 3, 6])
+    def test_it_equals_the_plain_sum_over_all_classes(self, cells: int) -> None:
+        lesson = random_lesson()
+        squares = []
+        for image in range(3):
+            for rank in range(5):
+                ours, theirs = (pooled_by_hand(one, cells, cells) for one in maps_by_hand(lesson, image, rank))
+                squares.append((ours / np.linalg.norm(ours) - theirs / np.linalg.norm(theirs)) ** 2)
+        assert term("cat", lesson, cells=cells).item() == pytest.approx(float(np.mean(squares)), rel=1e-4)
+
+    def test_it_notices_an_offset_that_the_centred_terms_do_not(self) -> None:
+        maps = torch.randn(3, 6, 6)
+        lesson = lesson_of_maps(maps, maps + 5, torch.zeros(3))
+        assert term("mapall", lesson).item() == pytest.approx(0, abs=1e-4)
+        assert term("cat", lesson).item() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["map", "mapall"])
+class TestCentredMaps:
+    @pytest.mark.parametrize(
+        ("student_cells", "teacher_cells"),
+        [((4, 4), (8, 8)), ((8, 8), (4, 4)), ((6, 6), (4, 4)), ((7, 7), (3, 3)), ((4, 8), (8, 6))],
+        ids=str,
+    )
+    def test_maps_are_averaged_down_to_the_smaller_of_both_sides(
+        self, name: str, student_cells: tuple[int, int], teacher_cells: tuple[int, int]
+    ) -> None:
+        lesson = random_lesson(4, student_cells, teacher_cells)
+        expected = 0.0
+        for image, row in enumerate(rows(lesson.taught.logits)):
+            beliefs = sorted(softmax_by_hand(row, 4.0), reverse=True) if name == "mapall" else [1.0]
+            expected += sum(p * disagreement_by_hand(lesson, image, rank) for rank, p in enumerate(beliefs))
+        assert term(name, lesson).item() == pytest.approx(expected / 3, abs=1e-5)
+
+    @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+    @pytest.mark.parametrize("offset", [-5.0, 0.0, 5.0])
+    def test_it_is_blind_to_the_scale_and_the_offset_of_either_map(
+        self, name: str, scale: float, offset: float
+    ) -> None:
+        generator = torch.Generator().manual_seed(1)
+        student, teacher = torch.randn(2, 3, 6, 6, generator=generator)
+        logits = torch.tensor([1.0, 0.5, 0.0])
+        expected = term(name, lesson_of_maps(student, teacher, logits)).item()
+        moved = term(name, lesson_of_maps(scale * (student + offset), teacher, logits)).item()
+        assert moved == pytest.approx(expected, abs=1e-4)
+        moved = term(name, lesson_of_maps(student, scale * (teacher + offset), logits)).item()
+        assert moved == pytest.approx(expected, abs=1e-4)
+
+    def test_it_runs_from_0_for_equal_maps_to_2_for_opposed_ones(self, name: str) -> None:
+        maps, logits = torch.randn(3, 6, 6), torch.zeros(3)
+        assert term(name, lesson_of_maps(maps, maps, logits)).item() == pytest.approx(0, abs=1e-5)
+        assert term(name, lesson_of_maps(-maps, maps, logits)).item() == pytest.approx(2, abs=1e-5)
+
+    def test_a_map_that_speaks_only_against_the_class_still_learns(self, name: str) -> None:
+        """Rectified it would be all zero, and so would be its gradient."""
+        generator = torch.Generator().manual_seed(2)
+        student = (-1 - torch.rand(3, 6, 6, generator=generator)).requires_grad_()
+        teacher = torch.rand(3, 6, 6, generator=generator)
+        term(name, lesson_of_maps(student, teacher, torch.tensor([2.0, 0.0, 0.0]))).backward()
+        assert student.grad is not None and student.grad.isfinite().all()
+        assert student.grad[0].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", MAP_TERMS)
+class TestAnyMapTerm:
+    @pytest.mark.parametrize("constant", [0.0, 1.0])
+    def test_the_gradient_of_a_constant_map_is_finite(self, name: str, constant: float) -> None:
+        student = torch.full((2, 6, 6), constant).requires_grad_()
+        loss = term(name, lesson_of_maps(student, torch.randn(2, 6, 6), torch.zeros(2)))
+        loss.backward()
+        assert loss.isfinite()
+        assert student.grad is not None and student.grad.isfinite().all()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", sorted(TERMS))
+class TestAnyTerm:
+    def test_its_defaults_are_the_settings_of_the_table(self, name: str) -> None:
+        lesson = random_lesson(9)
+        assert term(name, lesson).item() == term(name, lesson, **TERMS[name].settings).item()
+
+    def test_it_is_a_finite_number_that_teaches_the_student(self, name: str) -> None:
+        lesson = random_lesson()
+        student = lesson.student
+        assert student.maps is not None
+        learned = [student.logits, student.maps, *student.features, *lesson.projected]
+        for value in learned:
+            value.requires_grad_()
+        loss = term(name, lesson)
+        assert loss.shape == () and loss.isfinite() and loss.dtype == torch.float32
+        loss.backward()
+        gradients = [value.grad for value in learned if value.grad is not None]
+        assert gradients and all(gradient.isfinite().all() for gradient in gradients)
+        assert any(gradient.abs().max() > 0 for gradient in gradients)
+
+    def test_a_student_like_its_teacher_has_nothing_to_learn(self, name: str) -> None:
+        lesson = random_lesson()
+        alike = replace(lesson, student=lesson.taught, projected=lesson.taught.features)
+        nothing = term(name, alike).item() == pytest.approx(0, abs=1e-5)
+        assert nothing == (name != "ce"), "hard labels do not know the teacher"
+
+    def test_it_has_a_module_of_its_own_with_shapes_and_source(self, name: str) -> None:
+        """Define each loss in one module; its docstring states shapes, source and default weight."""
+        compute, weight = TERMS[name].compute, TERMS[name].weight
+        others = {inspect.getsourcefile(term.compute) for other, term in TERMS.items() if other != name}
+        assert inspect.getsourcefile(compute) not in others
+        text = " ".join(inspect.getdoc(compute).split())
+        assert "Shapes: " in text and "Source: " in text and "`[N, " in text
+        assert f"Default weight: {'measured' if weight is None else f'{weight:g}'}" in text
+
+    def test_its_settings_are_numbers_above_zero(self, name: str) -> None:
+        assert all(value > 0 for value in TERMS[name].settings.values())
+
+    def test_the_terms_that_need_a_teacher_say_so(self, name: str) -> None:
+        lesson = replace(random_lesson(), teacher=None)
+        if TERMS[name].taught:
+            with pytest.raises(AssertionError):
+                term(name, lesson)
+        else:
+            assert term(name, lesson).isfinite()
+
+    def test_whether_it_is_softened_is_said(self, name: str) -> None:
+        lesson = random_lesson()
+        values = {round(term(name, replace(lesson, temperature=t)).item(), 6) for t in (1.0, 4.0)}
+        assert (len(values) == 2) == TERMS[name].softened
+
+
+class TestDistance:
+    def test_pearson_of_a_case_worked_by_hand(self) -> None:
+        a, b = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([2.0, 1.0, 4.0, 3.0])
+        assert pearson(a, b).item() == pytest.approx(3 / 5)  # deviations ∓1.5, ∓0.5 against ∓0.5, ∓1.5
+
+    @pytest.mark.parametrize(("one", "other"), [(0.1, 0.3), (1000.1, 0.7), (0.0, 0.3), (0.1, -0.3), (3.3, 0.7)])
+    def test_constant_rows_have_none(self, one: float, other: float) -> None:
+        """Their mean, as float32 rounds it, is another number than they are."""
+        constant, another, varying = torch.full((49,), one), torch.full((49,), other), torch.randn(49)
+        assert pearson(constant, another) == pearson(constant, varying) == pearson(varying, constant) == 0.0
+
+    def test_small_variation_on_a_large_value_counts(self) -> None:
+        varying = torch.linspace(-1, 1, 49)
+        assert pearson(varying, 100 + 0.1 * varying).item() == pytest.approx(1.0, abs=1e-4)
+
+    def test_a_constant_row_has_no_gradient_that_is_not_a_number(self) -> None:
+        constant = torch.full((2, 49), 1000.1, requires_grad=True)
+        pearson(constant, torch.randn(2, 49)).sum().backward()
+        assert constant.grad is not None and constant.grad.isfinite().all()
+
+    def test_rows_do_not_depend_on_each_other(self) -> None:
+        constants = [torch.full((49,), value) for value in (0.1, 0.7, 3.3, 1000.1)]
+        small, large = 1e-3 * torch.linspace(-1, 1, 49), 1e6 * torch.randn(49)
+        a, b = torch.stack([*constants, small, large]), torch.stack([*[small] * 4, small, large])
+        assert pearson(a, b).tolist() == pytest.approx([0, 0, 0, 0, 1, 1], abs=1e-6)
+        assert pearson(b, a).tolist() == pytest.approx([0, 0, 0, 0, 1, 1], abs=1e-6)
+        # Rounding leaves each of them the same small number in all cells, which would correlate.
+        a, b = torch.stack([*constants[1:], large]), torch.stack([*constants[2:], constants[1], large])
+        assert pearson(a, b).tolist() == pytest.approx([0, 0, 0, 1], abs=1e-6)
+
+    def test_maps_of_one_size_stay_as_they_are(self) -> None:
+        a, b = torch.randn(2, 3, 5, 5), torch.randn(2, 3, 5, 5)
+        assert all(x is y for x, y in zip(at_common_size(a, b), (a, b), strict=True))
+
+
+@pytest.mark.parametrize("name", ["at", "hint"])
+def test_a_layer_without_a_partner_is_an_error(name: str) -> None:
+    lesson = random_lesson()
+    fewer = replace(lesson.taught, features=lesson.taught.features[:1])
+    with pytest.raises(ValueError, match="zip"):
+        term(name, replace(lesson, teacher=fewer))
+
+
+@dataclass(frozen=True)
+class WithPartner(Group):
+    """Two processes, of which the other one holds the second half of a batch."""
+
+    size: int = 2
+    others: tuple[Tensor, ...] = ()
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The rows of both, whichever answer they are of."""
+        (partner,) = (whole[len(rows) :] for whole in self.others if torch.equal(whole[: len(rows)], rows))
+        return torch.cat([rows, partner])
+
+
+class TestObjective:
+    SETTINGS: ClassVar = {"ce": {}, "dkd": {"others": 2.0}, "dist": {}, "map": {}, "kd": {}}
+
+    def test_its_values_are_those_of_its_terms_in_order(self) -> None:
+        lesson = random_lesson(6)
+        values = Objective(self.SETTINGS).values(lesson, Group())
+        expected = [term(name, lesson, **settings).item() for name, settings in self.SETTINGS.items()]
+        assert values.tolist() == pytest.approx(expected, rel=1e-6)
+        assert values.dtype == torch.float32
+
+    def test_terms_of_the_whole_batch_gather_logits_and_others_do_not(self) -> None:
+        whole = random_lesson(6, batch=8)
+
+        def half(answer: Answer) -> Answer:
+            return Answer(answer.logits[:4], answer.classes[:4], answer.maps[:4], tuple(f[:4] for f in answer.features))
+
+        mine = replace(whole, student=half(whole.student), teacher=half(whole.taught), targets=whole.targets[:4])
+        group = WithPartner(others=(whole.student.logits, whole.taught.logits))
+        values = Objective(self.SETTINGS).values(mine, group)
+        expected = [
+            term(name, whole if name == "dist" else mine, **settings).item() for name, settings in self.SETTINGS.items()
+        ]
+        assert values.tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_projection_learns_what_a_hint_says() -> None:
+    """The student's channels can be turned into the teacher's by a 1×1 convolution."""
+    torch.manual_seed(0)
+    features = torch.randn(4, 3, 4, 4)
+    mixing = nn.Conv2d(3, 6, 1)
+    lesson = random_lesson()
+    taught = Answer(lesson.taught.logits, features=(mixing(features).detach(),))
+    projection = nn.Conv2d(3, 6, 1)
+    optimizer = torch.optim.Adam(projection.parameters(), 0.1)
+    for _ in range(200):
+        optimizer.zero_grad()
+        term("hint", replace(lesson, teacher=taught, projected=(projection(features),))).backward()
+        optimizer.step()
+    assert torch.allclose(projection.weight, mixing.weight, atol=0.02)

@@ -1,0 +1,373 @@
+"""A teacher in an `.onnx` file answers as the PyTorch model that it was made from, whatever its layout."""
+
+import hashlib
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdedge.models.model_registry import build
+from kdedge.models.model_spec import ModelSpec
+from kdedge.models.onnx_model import OnnxTeacher
+from kdedge_export.onnx_import import PixelInput, explain_file
+from kdedge_export.torch_export import deploy, export_graph, save_model
+from kdedge_export.torch_export.normalization import Normalise
+from kdedge_runtime.errors import ModelFileError, UsageError
+from kdedge_runtime.metadata import ImageInput, Metadata
+
+SIZE, CLASSES = 32, 5
+SPEC = ImageInput(SIZE, SIZE, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
+IMAGENET = ImageInput(SIZE, SIZE, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+LABELS = ("ant", "bee", "cat", "dog", "elk")
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    """With statistics and weights that are not those of a fresh network."""
+    torch.manual_seed(0)
+    model = build(ModelSpec("small:resnet8", CLASSES), SIZE)
+    with torch.no_grad():
+        model.train()(torch.randn(16, 3, SIZE, SIZE))
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture
+def images() -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (5, SIZE, SIZE, 3), dtype=torch.uint8, generator=generator)
+
+
+@pytest.fixture(scope="module")
+def exported(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `kdedge export` writes it."""
+    path, module = tmp_path_factory.mktemp("kdedge") / "model.onnx", deploy(network, SPEC)
+    save_model(export_graph(module).model, Metadata(LABELS, SPEC, module.outputs), path)
+    return path
+
+
+class ChannelsLast(nn.Module):
+    """A model as TensorFlow's converters write it: `[N, H, W, 3]`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x.permute(0, 3, 1, 2))
+
+
+class Explained(nn.Module):
+    """A model that gives more than an answer."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return x.flatten(1)[:, :7], self.model(x), x.mean(dim=1)
+
+
+def plain_export(model: nn.Module, path: Path, shape: tuple[int, ...], open_dims: tuple[int, ...] = (0,)) -> Path:
+    """What most users have: `torch.onnx.export` of a float model by the exporter of the years before kdedge."""
+    names = ["y"] if not isinstance(model, Explained) else ["embedding", "logits", "saliency_map"]
+    axes = {"x": {dim: f"d{dim}" for dim in open_dims}} | ({name: {0: "d0"} for name in names} if open_dims else {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model.eval(),
+            (torch.zeros(shape),),
+            path,
+            dynamo=False,
+            input_names=["x"],
+            output_names=names,
+            dynamic_axes=axes,
+        )
+    return path
+
+
+def close(measured: Tensor, expected: Tensor) -> bool:
+    return measured.dtype == torch.float32 and torch.allclose(measured, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_assumed_of_a_file_is_told(network: nn.Module, exported: Path, tmp_path: Path) -> None:
+    foreign = OnnxTeacher.load(plain_export(network, tmp_path / "theirs.onnx", (1, 3, SIZE, SIZE)))
+    assert foreign.fed is not None and "mean 0.485,0.456,0.406 and std 0.229,0.224,0.225" in foreign.fed
+    assert OnnxTeacher.load(exported).fed is None
+
+
+def test_a_file_whose_pixels_were_stated_teaches_by_them(network: nn.Module, images: Tensor, tmp_path: Path) -> None:
+    theirs = plain_export(network, tmp_path / "theirs.onnx", (1, 3, SIZE, SIZE))
+    explain_file(theirs, tmp_path / "ours.onnx", pixels=PixelInput(SPEC.mean, SPEC.std))
+    teacher = OnnxTeacher.load(tmp_path / "ours.onnx")
+    assert teacher.fed is None
+    assert close(teacher(images)[0], network(Normalise(SPEC)(images)))
+
+
+class TestFileByKdedge:
+    def test_it_gives_logits_and_the_map_of_the_top_class(
+        self, network: nn.Module, exported: Path, images: Tensor
+    ) -> None:
+        teacher = OnnxTeacher.load(exported)
+        assert (teacher.labels, teacher.classes, teacher.input, teacher.has_map) == (LABELS, CLASSES, SPEC, True)
+        assert teacher.sha256 == hashlib.sha256(exported.read_bytes()).hexdigest()
+        logits, maps = teacher(images)
+        expected, expected_maps, _ = deploy(network, SPEC)(images, torch.tensor([-1]))
+        assert maps is not None
+        assert close(logits, expected)
+        assert close(maps, expected_maps)
+        assert close(logits, network(Normalise(SPEC)(images)))
+
+    def test_pictures_of_another_size_are_resampled_as_for_a_pytorch_teacher(
+        self, network: nn.Module, exported: Path
+    ) -> None:
+        generator = torch.Generator().manual_seed(2)
+        large = torch.randint(0, 256, (4, 52, 48, 3), dtype=torch.uint8, generator=generator)
+        logits, _ = OnnxTeacher.load(exported)(large)
+        expected = network(Normalise(SPEC)(large))
+        assert not torch.equal(logits, expected), "the file takes whole pixel values"
+        assert torch.allclose(logits, expected, atol=0.01 * float(expected.abs().max()))
+
+    def test_it_says_itself_what_it_wants(self, exported: Path) -> None:
+        with pytest.raises(UsageError, match="was exported by kdedge and says itself"):
+            OnnxTeacher.load(exported, SPEC)
+
+    def test_labels_that_do_not_fit_its_logits(self, exported: Path, tmp_path: Path) -> None:
+        model = onnx.load(exported)
+        props = {item.key: item.value for item in model.metadata_props}
+        helper.set_model_props(model, props | {"kdedge.labels": '["ant", "bee"]'})
+        onnx.save(model, tmp_path / "m.onnx")
+        with pytest.raises(ModelFileError, match="5 logits for 2 labels"):
+            OnnxTeacher.load(tmp_path / "m.onnx")
+
+
+class TestForeignFile:
+    @pytest.mark.parametrize("dynamic", [True, False], ids=["any batch", "batch of one"])
+    @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+    def test_float_input_is_normalised(
+        self, network: nn.Module, images: Tensor, tmp_path: Path, layout: str, dynamic: bool
+    ) -> None:
+        batch = 2 if dynamic else 1
+        model = network if layout == "NCHW" else ChannelsLast(network)
+        shape = (batch, 3, SIZE, SIZE) if layout == "NCHW" else (batch, SIZE, SIZE, 3)
+        path = plain_export(model, tmp_path / "m.onnx", shape, (0,) if dynamic else ())
+        for given, used in ((None, IMAGENET), (SPEC, SPEC)):
+            teacher = OnnxTeacher.load(path, given)
+            assert (teacher.input, teacher.labels, teacher.classes, teacher.has_map) == (used, None, CLASSES, False)
+            logits, maps = teacher(images)
+            assert maps is None
+            assert close(logits, network(Normalise(used)(images)))
+
+    def test_a_published_architecture(self, tmp_path: Path, images: Tensor) -> None:
+        torch.manual_seed(0)
+        model = build(ModelSpec("torchvision:squeezenet1_1", CLASSES), 64).eval()
+        teacher = OnnxTeacher.load(plain_export(model, tmp_path / "m.onnx", (2, 3, 64, 64)))
+        assert (teacher.input.height, teacher.input.width) == (64, 64)
+        with torch.no_grad():
+            resampled = F.interpolate(
+                Normalise(ImageInput(SIZE, SIZE, IMAGENET.mean, IMAGENET.std))(images),
+                (64, 64),
+                mode="bilinear",
+                antialias=True,
+            )
+            assert close(teacher(images)[0], model(resampled))
+
+    def test_a_softmax_at_the_end_is_undone(self, network: nn.Module, images: Tensor, tmp_path: Path) -> None:
+        path = plain_export(nn.Sequential(network, nn.Softmax(dim=1)), tmp_path / "m.onnx", (2, 3, SIZE, SIZE))
+        logits, _ = OnnxTeacher.load(path, SPEC)(images)
+        expected = network(Normalise(SPEC)(images))
+        assert close(logits, expected.log_softmax(dim=1))
+        for temperature in (1.0, 4.0):
+            softened = (logits / temperature).softmax(dim=1)
+            assert close(softened, (expected / temperature).softmax(dim=1)), "a temperature means what it should"
+
+    def test_a_certain_softmax_gives_finite_logits(self, tmp_path: Path, images: Tensor) -> None:
+        class Certain(nn.Module):
+            def forward(self, x: Tensor) -> Tensor:
+                return (x.mean(dim=(1, 2, 3))[:, None] * 0 + torch.tensor([200.0, 0.0, -200.0])).softmax(dim=1)
+
+        logits, _ = OnnxTeacher.load(plain_export(Certain(), tmp_path / "m.onnx", (2, 3, SIZE, SIZE)))(images)
+        assert logits.isfinite().all()
+        assert torch.equal(logits.argmax(dim=1), torch.zeros(len(images), dtype=torch.int64))
+
+    @pytest.mark.parametrize("fixed", [1, 4])
+    def test_raw_pixels_in_batches_of_a_fixed_size(
+        self, network: nn.Module, exported: Path, images: Tensor, tmp_path: Path, fixed: int
+    ) -> None:
+        model = onnx.load(exported)
+        del model.metadata_props[:]
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = fixed
+        onnx.save(model, tmp_path / "m.onnx")
+        teacher = OnnxTeacher.load(tmp_path / "m.onnx")
+        assert close(teacher(images)[0], network(Normalise(SPEC)(images))), "the file normalises by itself"
+
+    def test_a_size_that_the_graph_leaves_open_is_the_callers(
+        self, network: nn.Module, images: Tensor, tmp_path: Path
+    ) -> None:
+        path = plain_export(network, tmp_path / "m.onnx", (2, 3, SIZE, SIZE), (0, 2, 3))
+        assert OnnxTeacher.load(path).input.height == 224
+        teacher = OnnxTeacher.load(path, SPEC)
+        assert teacher.input == SPEC
+        assert close(teacher(images)[0], network(Normalise(SPEC)(images)))
+
+    @pytest.mark.filterwarnings("ignore::FutureWarning")
+    def test_weights_in_a_file_of_their_own(self, network: nn.Module, images: Tensor, tmp_path: Path) -> None:
+        path, beside = tmp_path / "m.onnx", tmp_path / "m.onnx.data"
+        dynamic = ({0: torch.export.Dim("batch")},)
+        torch.onnx.export(  # the exporter of today, which does this by itself
+            network, (torch.zeros(2, 3, SIZE, SIZE),), path, dynamo=True, dynamic_shapes=dynamic, verbose=False
+        )
+        first = OnnxTeacher.load(path, SPEC)
+        assert close(first(images)[0], network(Normalise(SPEC)(images)))
+        content = bytearray(beside.read_bytes())
+        content[-1] ^= 1
+        beside.write_bytes(content)
+        assert OnnxTeacher.load(path, SPEC).sha256 != first.sha256, "the hash is that of the weights too"
+        beside.unlink()
+        with pytest.raises(ModelFileError, match=r"weights in another file, m\.onnx\.data, which is not beside it"):
+            OnnxTeacher.load(path)
+
+    def test_a_map_is_used_where_a_file_has_one(self, network: nn.Module, images: Tensor, tmp_path: Path) -> None:
+        path = plain_export(Explained(network), tmp_path / "m.onnx", (2, 3, SIZE, SIZE))
+        teacher = OnnxTeacher.load(path, SPEC)
+        logits, maps = teacher(images)
+        x = Normalise(SPEC)(images)
+        assert teacher.classes == CLASSES
+        assert maps is not None
+        assert close(logits, network(x))
+        assert close(maps, x.mean(dim=1))
+
+
+def graph(
+    inputs: dict[str, tuple[int, list[Any]]],
+    outputs: dict[str, list[Any]],
+    nodes: Callable[[], list[onnx.NodeProto]],
+) -> onnx.ModelProto:
+    """A graph by hand; outputs are float."""
+    made = helper.make_graph(
+        nodes(),
+        "by_hand",
+        [helper.make_tensor_value_info(name, *described) for name, described in inputs.items()],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()],
+    )
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+
+
+def identity(*names: str) -> Callable[[], list[onnx.NodeProto]]:
+    return lambda: [helper.make_node("Identity", ["x"], [name]) for name in names]
+
+
+def flatten(*names: str) -> Callable[[], list[onnx.NodeProto]]:
+    return lambda: [helper.make_node("Flatten", ["x"], [name]) for name in names]
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("inputs", "outputs", "nodes", "complaint"),
+        [
+            (
+                {"x": (TensorProto.FLOAT, ["n", 80, 3000])},
+                {"y": ["n", 80, 3000]},
+                identity("y"),
+                r"its inputs are x tensor\(float\) \['n', 80, 3000\]\. Expected one input",
+            ),
+            (
+                {"x": (TensorProto.FLOAT, ["n", 1, 28, 28])},
+                {"y": ["n", 784]},
+                flatten("y"),
+                r"not an image classifier .*\['n', 1, 28, 28\]",
+            ),
+            (
+                {"x": (TensorProto.FLOAT, ["n", 3, 8, 8]), "mask": (TensorProto.FLOAT, ["n"])},
+                {"y": ["n", 192]},
+                flatten("y"),
+                r"its inputs are x .*, mask",
+            ),
+            (
+                {"x": (TensorProto.DOUBLE, ["n", 3, 8, 8])},
+                {"y": ["n", 1]},
+                lambda: [
+                    helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+                    helper.make_node("Flatten", ["f"], ["y"]),
+                ],
+                r"tensor\(double\)",
+            ),
+            (
+                {"x": (TensorProto.FLOAT, ["n", 3, 8, 8])},
+                {"y": ["n", 3, 8, 8]},
+                identity("y"),
+                r"no classifier that can teach: for 2 images it gives y float32 \[2, 3, 8, 8\]",
+            ),
+            (
+                {"x": (TensorProto.FLOAT, ["n", 3, 8, 8])},
+                {"a": ["n", 192], "b": ["n", 192]},
+                flatten("a", "b"),
+                r"gives a float32 \[2, 192\], b float32 \[2, 192\]\. Expected one output .* named logits",
+            ),
+        ],
+        ids=["sound", "grey", "two inputs", "double", "segmentation", "two answers"],
+    )
+    def test_what_is_no_image_classifier(
+        self,
+        tmp_path: Path,
+        inputs: dict[str, tuple[int, list[Any]]],
+        outputs: dict[str, list[Any]],
+        nodes: Callable[[], list[onnx.NodeProto]],
+        complaint: str,
+    ) -> None:
+        onnx.save(graph(inputs, outputs, nodes), tmp_path / "m.onnx")
+        with pytest.raises(ModelFileError, match=complaint):
+            OnnxTeacher.load(tmp_path / "m.onnx", ImageInput(8, 8, (0.0,) * 3, (1.0,) * 3))
+
+    def test_a_graph_that_fails_on_what_it_says_it_takes(self, tmp_path: Path) -> None:
+        def reshape() -> list[onnx.NodeProto]:
+            shape = helper.make_tensor("s", TensorProto.INT64, [2], [1, 192])
+            return [
+                helper.make_node("Constant", [], ["shape"], value=shape),
+                helper.make_node("Reshape", ["x", "shape"], ["y"]),
+            ]
+
+        onnx.save(graph({"x": (TensorProto.FLOAT, ["n", 3, 8, 8])}, {"y": [1, 192]}, reshape), tmp_path / "m.onnx")
+        with pytest.raises(ModelFileError, match=r"fails on images \(2, 3, 8, 8\): .*dynamic batch"):
+            OnnxTeacher.load(tmp_path / "m.onnx")
+
+    def test_a_missing_file(self, tmp_path: Path) -> None:
+        with pytest.raises(ModelFileError, match=r"no model file .*nowhere\.onnx"):
+            OnnxTeacher.load(tmp_path / "nowhere.onnx")
+
+    def test_a_damaged_file(self, tmp_path: Path) -> None:
+        (tmp_path / "m.onnx").write_bytes(b"not a model")
+        with pytest.raises(ModelFileError, match=r"m\.onnx is not an ONNX model"):
+            OnnxTeacher.load(tmp_path / "m.onnx")
+
+    def test_an_operator_that_onnxruntime_does_not_know(self, tmp_path: Path) -> None:
+        unknown = graph(
+            {"x": (TensorProto.FLOAT, ["n", 3, 8, 8])},
+            {"y": ["n", 192]},
+            lambda: [helper.make_node("Unheard", ["x"], ["y"])],
+        )
+        onnx.save(unknown, tmp_path / "m.onnx")
+        with pytest.raises(ModelFileError, match=r"onnxruntime \S+ cannot load .*Unheard"):
+            OnnxTeacher.load(tmp_path / "m.onnx")
+
+
+def test_probabilities_are_recognised_by_what_they_are(tmp_path: Path) -> None:
+    """Of a graph that is neither: its outputs are non-negative but sum to something else."""
+    onnx.save(
+        graph(
+            {"x": (TensorProto.FLOAT, ["n", 3, 2, 2])},
+            {"y": ["n", 12]},
+            lambda: [helper.make_node("Abs", ["x"], ["a"]), helper.make_node("Flatten", ["a"], ["y"])],
+        ),
+        tmp_path / "m.onnx",
+    )
+    teacher = OnnxTeacher.load(tmp_path / "m.onnx", ImageInput(2, 2, (0.0,) * 3, (1.0 / 255,) * 3))
+    pixels = torch.arange(12, dtype=torch.uint8).reshape(1, 2, 2, 3)
+    assert np.allclose(teacher(pixels)[0].numpy(), pixels.permute(0, 3, 1, 2).flatten(1).numpy(), atol=1e-4)

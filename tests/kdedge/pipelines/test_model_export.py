@@ -1,0 +1,379 @@
+"""From a run or a name to model files that compute what PyTorch computes, with everything a device must know."""
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper, numpy_helper
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+from training_toys import CLASSES, SIDE
+
+from kdedge.cli.export_summary import require_goal
+from kdedge.data import decode, scan
+from kdedge.models.model_registry import build
+from kdedge.models.model_spec import ModelSpec
+from kdedge.models.run_folder import BEST, read_run, write_run
+from kdedge.models.trained_model import TrainedModel, load_trained
+from kdedge.pipelines import model_export as workflow
+from kdedge.pipelines.calibration_images import calibration_pictures
+from kdedge.pipelines.model_export import export_model
+from kdedge.reports.tradeoff import picture_path, tradeoff_table, write_picture
+from kdedge_export import verified_export
+from kdedge_export.errors import HeadNotSupported
+from kdedge_export.export_check import TOLERANCE
+from kdedge_export.metrics.agreement import map_pearson
+from kdedge_export.quantization import Goal, Quantized, Tradeoff, TradeoffPoint
+from kdedge_export.quantization.fidelity import Fidelity
+from kdedge_export.torch_export import Deployed, ExportedGraph, deploy, export_graph
+from kdedge_runtime import Model
+from kdedge_runtime.devices import load_profile
+from kdedge_runtime.errors import KdedgeError, UsageError, ValidationFailed
+from kdedge_runtime.metadata import ImageInput, Outputs
+
+GENERIC = load_profile("generic")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of `small:resnet8` for three classes, from somewhere else than a run."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "resnet8.safetensors"
+    save_file(build(ModelSpec("small:resnet8", 3), SIDE).state_dict(), path)
+    return path
+
+
+def largest_weight(path: Path) -> int:
+    """Of all quantized convolution kernels."""
+    kernels = [
+        numpy_helper.to_array(tensor)
+        for tensor in onnx.load(path).graph.initializer
+        if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) == 4
+    ]
+    return max(int(np.abs(kernel.astype(int)).max()) for kernel in kernels)
+
+
+def test_a_run_gives_a_file_that_answers_and_explains_as_pytorch_does(exported_run: Path, scenes: Path) -> None:
+    model = Model.load(exported_run / "model.onnx")
+    trained = load_trained(str(exported_run))
+    network, spec = trained.model.eval(), trained.input
+    images = decode(scan(scenes).val, spec).images
+    features: list[torch.Tensor] = []
+    handle = network.get_submodule(model.metadata.outputs.target_layer).register_forward_hook(
+        lambda _module, _args, output: features.append(output)
+    )
+    x = torch.from_numpy((images / 255.0 - spec.mean) / spec.std).permute(0, 3, 1, 2).float()
+    logits = network(x)
+    handle.remove()
+    (gradient,) = torch.autograd.grad(logits.max(dim=1).values.sum(), features[0])
+    maps = (gradient.mean(dim=(2, 3), keepdim=True) * features[0]).sum(dim=1).detach().numpy()
+    answer = model.predict(images)
+    logits = logits.detach()
+    np.testing.assert_allclose(answer.logits, logits, atol=1e-4 * float(logits.abs().max()))
+    np.testing.assert_allclose(answer.saliency_map, maps, atol=1e-4 * float(np.abs(maps).max()))
+
+
+def test_the_file_names_all_teachers_of_several(exported_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(exported_run, tmp_path / "student")
+    hashes = {"wide": "a" * 64, "deep": "b" * 64}
+    members = [{"source": f"/somewhere/{name}", "weights": None, "weights_sha256": hashes[name]} for name in hashes]
+    sources = {"source": "/somewhere/wide + /somewhere/deep", "weights": None, "weights_sha256": None}
+    write_run(run, replace(read_run(run), teacher=sources | {"members": members}))
+    exported = export_model(str(run), profile=GENERIC)
+    assert exported.metadata.lineage["teacher"] == {"name": "wide + deep", "weights_sha256": None}
+
+
+def test_the_file_says_where_it_comes_from(exported_run: Path, teacher_run: Path, scenes: Path) -> None:
+    metadata, record = Model.load(exported_run / "model.onnx").metadata, read_run(exported_run)
+    assert metadata.labels == tuple(sorted(CLASSES))
+    assert metadata.input == record.input
+    display = metadata.outputs.display
+    assert metadata.outputs == Outputs("hirescam", "layer3", "GAP+Linear", 8, 8, display)
+    assert display.typical_contrast is not None and display.typical_contrast > 0
+    assert metadata.quantization is None
+    best = exported_run / BEST
+    assert metadata.lineage["student"] == {
+        "source": exported_run.name,
+        "weights": BEST,
+        "weights_sha256": hashlib.sha256(best.read_bytes()).hexdigest(),
+    }
+    taught_by = hashlib.sha256((teacher_run / BEST).read_bytes()).hexdigest()
+    assert metadata.lineage["teacher"] == {"name": teacher_run.name, "weights_sha256": taught_by}
+    assert metadata.lineage["data"]["name"] == scenes.name
+    assert metadata.lineage["data"]["fingerprint"] == scan(scenes).fingerprint
+    assert metadata.lineage["model"]["name"] == "small:resnet8"
+    assert record.result is not None
+    assert metadata.metrics["val_top1"] == round(record.result["best"]["val_top1"], 6)
+    assert metadata.metrics["epoch"] == record.result["best"]["epoch"]
+    assert str(exported_run.parent).encode() not in (exported_run / "model.onnx").read_bytes(), "paths do not travel"
+
+
+def test_the_int8_file_differs_in_its_quantization_only(exported_run: Path, scenes: Path) -> None:
+    fp32, int8 = (Model.load(exported_run / name) for name in ("model.onnx", "model.int8.onnx"))
+    note = int8.metadata.quantization
+    assert note is not None
+    images = decode(scan(scenes).train, int8.metadata.input).images
+    calibrated = images[np.arange(len(images)) % 3 != 2]  # what is chosen is chosen on the rest
+    sha256 = hashlib.sha256(calibrated.tobytes()).hexdigest()
+    assert note["calibration_sha256"] == sha256, "calibrated on other pictures"
+    assert (note["calibration_images"], note["reduce_range"], note["device"]) == (len(calibrated), True, "generic")
+    held_out = note["held_out"]
+    assert held_out["images"] == len(images) - len(calibrated) and held_out["top1"] is not None, "labels are known"
+    measured_on = f"the PyTorch model, {len(scan(scenes).val)} validation images"
+    assert int8.metadata.metrics == fp32.metadata.metrics and int8.metadata.metrics["measured_on"] == measured_on
+    assert int8.metadata.lineage == fp32.metadata.lineage
+    assert int8.metadata.outputs == fp32.metadata.outputs
+    assert int8.path.stat().st_size < 0.6 * fp32.path.stat().st_size
+    exact, coarse = fp32.predict(images, 1), int8.predict(images, 1)
+    assert np.median(map_pearson(exact.saliency_map, coarse.saliency_map)) >= 0.98
+    assert not np.array_equal(exact.logits, coarse.logits)
+
+
+def test_the_profile_decides_how_a_name_is_quantized(
+    weights: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exported_run: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told: list[tuple[str, int, int]] = []
+    result = export_model(
+        "small:resnet8",
+        weights=weights,
+        with_int8=True,
+        data=str(scenes),
+        profile=load_profile("raspberry-pi-5"),
+        progress=lambda *step: told.append(step),
+    )
+    assert (result.fp32, result.int8) == (Path("resnet8.onnx"), Path("resnet8.int8.onnx"))
+    assert result.int8 is not None and result.fp32.is_file()
+    assert largest_weight(result.int8) == 127
+    assert largest_weight(exported_run / "model.int8.onnx") == 64
+    int8 = Model.load(result.int8)
+    assert int8.metadata.quantization is not None
+    assert int8.metadata.quantization["device"] == "raspberry-pi-5"
+    assert int8.metadata.lineage["student"]["weights"] == weights.name
+    for path in (result.fp32, result.int8):
+        assert str(weights.parent).encode() not in path.read_bytes(), "paths do not travel"
+    assert int8.metadata.labels == ("0", "1", "2")
+    latency = int8.metadata.quantization["latency_ms"]
+    assert min(latency["fp32"], latency["int8"]) > 0 and latency["threads"] == 1 and latency["machine"]
+    assert max(result.logits_error, result.map_error or 0) <= TOLERANCE
+    assert {what: (done, total) for what, done, total in told} == {
+        "reading pictures": (48, 48),
+        "exporting": (1, 1),
+        "calibrating": (64, 64),
+        "choosing ranges": (4, 4),
+    }
+
+
+def test_without_a_method_the_plain_graph_lies_beside(exported_run: Path, scenes: Path, tmp_path: Path) -> None:
+    result = export_model(str(exported_run), output=tmp_path / "deep" / "plain.onnx", method="none", profile=GENERIC)
+    assert (result.map_error, result.int8, result.int8_note) == (None, None, None)
+    plain = Model.load(tmp_path / "deep" / "plain.onnx")
+    assert not plain.has_map
+    images = decode(scan(scenes).val, plain.metadata.input).images
+    explained = Model.load(exported_run / "model.onnx").predict(images)
+    np.testing.assert_allclose(plain.predict(images).logits, explained.logits, rtol=1e-4, atol=1e-5)
+    # The name that a run gives it, so that neither file replaces the other.
+    trained = load_trained(str(exported_run))
+    assert workflow._default_output(str(exported_run), trained, explained=False) == exported_run / "model.plain.onnx"
+    assert workflow._default_output(str(exported_run), trained, explained=True) == exported_run / "model.onnx"
+
+
+def test_calibration_pictures_come_from_every_class(tmp_path: Path) -> None:
+    """More than are wanted, but less than twice as many: a whole step between them is one. A third is held out."""
+    for label in range(4):
+        for index in range(120):
+            path = tmp_path / "train" / f"class {label}" / f"{index:03}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (label, index, 0)).save(path)
+        (tmp_path / "val" / f"class {label}").mkdir(parents=True)
+        Image.new("RGB", (8, 8), (200, 0, 0)).save(tmp_path / "val" / f"class {label}" / "0.png")
+    spec = ImageInput(8, 8, mean=(0.5,) * 3, std=(0.5,) * 3)
+    labels = ("class 0", "class 1", "class 2", "class 3")
+    trained = TrainedModel(ModelSpec("small:resnet8", 4), torch.nn.Identity(), spec, labels, {})
+    pictures = calibration_pictures("small:resnet8", trained, str(tmp_path), lambda *_: None)
+    assert (len(pictures.calibration), len(pictures.held_out)) == (256, 160)
+    assert np.bincount(pictures.calibration[:, 0, 0, 0]).tolist() == [64, 64, 64, 64], "or validation pictures"
+    assert np.bincount(pictures.held_out[:, 0, 0, 0]).tolist() == [40, 40, 40, 40]
+    np.testing.assert_array_equal(pictures.targets, pictures.held_out[:, 0, 0, 0])
+    every = np.concatenate([pictures.calibration, pictures.held_out])
+    assert len({tuple(image[0, 0]) for image in every}) == 416, "some serve for both"
+
+
+def test_pictures_in_other_folders_than_the_models_classes_have_no_labels(weights: Path, scenes: Path) -> None:
+    trained = load_trained("small:resnet8", weights=weights)  # whose classes are called 0, 1, 2
+    pictures = calibration_pictures("small:resnet8", trained, str(scenes), lambda *_: None)
+    assert pictures.targets is None and len(pictures.held_out) == 16
+
+
+def test_a_single_picture_is_enough(weights: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (SIDE, SIDE), (1, 2, 3)).save(tmp_path / "one.png")
+    Image.new("RGB", (SIDE, SIDE), (3, 2, 1)).save(tmp_path / "two.png")
+    result = export_model(
+        "small:resnet8",
+        weights=weights,
+        output=tmp_path / "m.onnx",
+        with_int8=True,
+        data=str(tmp_path),
+        profile=GENERIC,
+    )
+    assert result.int8 is not None and result.int8_note is not None and result.int8_note["calibration_images"] == 1
+
+
+def test_a_goal_keeps_layers_in_float_and_one_out_of_reach_leaves_no_file(exported_run: Path, tmp_path: Path) -> None:
+    kept = export_model(
+        str(exported_run), output=tmp_path / "kept.onnx", with_int8=True, goal=Goal(0.98, 5.0), profile=GENERIC
+    )
+    assert kept.tradeoff is not None and kept.tradeoff.met and kept.int8 is not None
+    note = Model.load(kept.int8).metadata.quantization
+    assert note is not None and note["goal"] == {"keep_heatmaps": 0.98, "max_drop": 5.0}
+    require_goal(kept)
+    missed = export_model(
+        str(exported_run), output=tmp_path / "missed.onnx", with_int8=True, goal=Goal(1 - 1e-9), profile=GENERIC
+    )
+    assert missed.int8 is None and not (tmp_path / "missed.int8.onnx").exists() and missed.fp32.is_file()
+    with pytest.raises(ValidationFailed, match=r"No int8 file.*map Pearson \d\.\d{6} instead of 1\. Loosen the goal"):
+        require_goal(missed)
+    table = tradeoff_table(missed.tradeoff)
+    assert table.row_count >= 3
+    write_picture(missed.tradeoff, picture_path(missed.fp32))
+    drawn = ElementTree.parse(tmp_path / "missed.tradeoff.svg").getroot()
+    titles = [element.text for element in drawn.iter("{http://www.w3.org/2000/svg}title")]
+    assert len(titles) >= 2 * len(missed.tradeoff.points) and any("layer" in (title or "") for title in titles)
+
+
+def test_a_calibration_picture_that_cannot_be_read_is_named(weights: Path, scenes: Path, tmp_path: Path) -> None:
+    pictures = shutil.copytree(scenes, tmp_path / "pictures")
+    first = min((pictures / "train").rglob("*.png"))
+    first.write_bytes(b"")
+    result = export_model(
+        "small:resnet8",
+        weights=weights,
+        output=tmp_path / "m.onnx",
+        with_int8=True,
+        data=str(pictures),
+        profile=GENERIC,
+    )
+    assert result.problems is not None and "1 empty" in result.problems and first.name in result.problems
+
+
+def test_quantizing_a_name_needs_pictures(weights: Path, tmp_path: Path) -> None:
+    output = tmp_path / "model.onnx"
+    with pytest.raises(UsageError, match=r"pictures to calibrate on.*--data DIR"):
+        export_model("small:resnet8", weights=weights, output=output, with_int8=True, profile=GENERIC)
+    assert not output.exists(), "the missing pictures were noticed only after the export"
+
+
+def test_a_method_that_a_model_does_not_allow_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(HeadNotSupported, match=r"SqueezeNet has no class activation map.*conv\+relu\+mean"):
+        export_model("torchvision:squeezenet1_0", output=tmp_path / "model.onnx", method="cam", profile=GENERIC)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_target_layer_for_no_map_is_refused(weights: Path, tmp_path: Path) -> None:
+    request = {"weights": weights, "output": tmp_path / "m.onnx", "profile": GENERIC}
+    with pytest.raises(UsageError, match=r"--method none gives no map\. Leave --target-layer layer2 out"):
+        export_model("small:resnet8", method="none", target_layer="layer2", **request)
+    with pytest.raises(UsageError, match=r"has no layer 'layer9'.*layer"):
+        export_model("small:resnet8", target_layer="layer9", **request)
+
+
+def other_kernel(graph: onnx.GraphProto) -> None:
+    kernel = next(tensor for tensor in graph.initializer if len(tensor.dims) == 4)
+    kernel.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(kernel) * np.float32(1.001), kernel.name))
+
+
+def least_class(graph: onnx.GraphProto) -> None:
+    next(node for node in graph.node if node.op_type == "ArgMax").op_type = "ArgMin"
+
+
+def class_0_for_the_last(graph: onnx.GraphProto) -> None:
+    """Give the map of class 0 for class 2, which is the top one of no picture of noise."""
+    index = next(index for index, node in enumerate(graph.node) if "explained_class" in node.output)
+    for node in graph.node:
+        node.input[:] = ["wrong_class" if name == "explained_class" else name for name in node.input]
+    graph.initializer.append(numpy_helper.from_array(np.array([2]), "two"))
+    graph.node.insert(index + 1, helper.make_node("Mod", ["explained_class", "two"], ["wrong_class"]))
+
+
+@pytest.mark.parametrize(
+    ("surgery", "message"),
+    [
+        (other_kernel, "PyTorch"),
+        (least_class, "top class"),
+        (class_0_for_the_last, r"\(map\)"),
+    ],
+)
+def test_a_graph_that_computes_something_else_does_not_replace_the_file(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, surgery: Callable, message: str
+) -> None:
+    output = tmp_path / "model.onnx"
+    output.write_bytes(b"the one before")
+
+    def export_another(module: Deployed) -> ExportedGraph:
+        graph = export_graph(module)
+        surgery(graph.model.graph)
+        return graph
+
+    monkeypatch.setattr(verified_export, "export_graph", export_another)
+    with pytest.raises(KdedgeError, match=message):
+        export_model("small:resnet8", weights=weights, output=output, profile=GENERIC)
+    assert output.read_bytes() == b"the one before"
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_a_graph_that_nothing_shows_to_be_right_is_refused_too(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lifts all features alike is taken away by the second layer, and most digits of float32 with it."""
+    torch.manual_seed(0)
+    body = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU()]
+    network = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)).eval()
+    with torch.no_grad():
+        network[0].weight[:, :, 1, 1] += 1e6
+        network[2].weight -= network[2].weight.mean(dim=1, keepdim=True)
+    ill = deploy(network, ImageInput(SIDE, SIDE, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
+    monkeypatch.setattr(verified_export, "deploy", lambda *_: ill)
+    with pytest.raises(KdedgeError, match=r"1e-02.*ill-conditioned"):
+        export_model("small:resnet8", weights=weights, output=tmp_path / "model.onnx", profile=GENERIC)
+    assert not (tmp_path / "model.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "message"),
+    [
+        ("small:resnet8", "model.bin", r"must end in \.onnx, got .*model\.bin"),
+        ("small:resnet9", "model.onnx", r"no model 'small:resnet9'.*small:resnet8"),
+        ("runs/", "model.onnx", "the name of a model"),
+    ],
+)
+def test_unusable_requests_are_refused(tmp_path: Path, source: str, output: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        export_model(source, output=tmp_path / output, profile=GENERIC)
+
+
+def test_a_run_brings_its_own_weights(exported_run: Path, weights: Path) -> None:
+    with pytest.raises(UsageError, match="has its own weights"):
+        export_model(str(exported_run), weights=weights, profile=GENERIC)
+
+
+@pytest.mark.parametrize(("loss_after", "taken"), [(0.1, True), (0.3, False), (0.2, False)])
+def test_training_with_int8s_errors_is_taken_only_if_it_keeps_more(loss_after: float, taken: bool) -> None:
+    def quantized(loss: float) -> Quantized:
+        found = Fidelity(1.0, None, 0.0, 0.0, 2 * loss, None)
+        point = TradeoffPoint((), 1000, 1.0, 2.0, found)
+        tradeoff = Tradeoff((point,), point, point, 16, Goal(), 4)
+        return Quantized(onnx.ModelProto(), {"loss": loss}, tradeoff, (), {})
+
+    plain, trained = quantized(0.2), quantized(loss_after)
+    better = workflow._better(plain, trained, {"epochs": 3})
+    assert better.note["qat"]["taken"] is taken
+    assert better.note["loss"] == (loss_after if taken else 0.2)
+    assert (better.note["qat"]["before"]["loss"], better.note["qat"]["after"]["loss"]) == (0.2, loss_after)

@@ -1,0 +1,124 @@
+"""Which runs are the same but for their seed, and which cannot be compared."""
+
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from compare_toys import epoch_line, make_run
+
+from kdedge.config.train_config import Request
+from kdedge.pipelines.run_history import RunHistory, read_histories
+from kdedge.pipelines.seed_groups import Spread, doubts, seed_groups, spread
+from kdedge.reports.run_figures import Column, group_figure, written, written_spread
+
+KD = {"ce": 0.1, "kd": 0.9}
+
+
+def runs_of(folder: Path, settings: dict[str, dict[str, Any]]) -> tuple[RunHistory, ...]:
+    return read_histories([make_run(folder / name, **options) for name, options in settings.items()])
+
+
+def grouped(folder: Path, settings: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
+    return {group.name: [run.name for run in group.runs] for group in seed_groups(runs_of(folder, settings))}
+
+
+class TestGroups:
+    def test_only_the_seed_may_differ(self, tmp_path: Path) -> None:
+        teachers = [
+            {"source": name, "weights": None, "weights_sha256": sha256(name.encode()).hexdigest()}
+            for name in ("t", "u")
+        ]
+        found = grouped(
+            tmp_path,
+            {
+                "kd-0": {"loss": KD, "teacher": teachers[0]},
+                "alone": {},
+                "kd-1": {"loss": KD, "teacher": teachers[0], "seed": 1, "request": {"seed": 1, "lr": 0.1}},
+                "kd-2": {"loss": KD, "teacher": teachers[0], "seed": 2, "finished": False},
+                "kd-3": {"loss": KD, "teacher": teachers[1], "seed": 3},
+                "kd-4": {"loss": KD, "teacher": teachers[0], "seed": 4, "fingerprint": "e" * 64},
+                "kd-5": {"loss": KD, "teacher": teachers[0], "seed": 5, "request": {"weights": "w.pth"}},
+                "alone-1": {"seed": 1, "request": Request("d", "m", recipe="labels").given},
+            },
+        )
+        assert list(found.values()) == [
+            ["kd-0", "kd-1"],
+            ["alone", "alone-1"],
+            ["kd-2"],  # not finished
+            ["kd-3"],  # another teacher
+            ["kd-4"],  # other pictures
+            ["kd-5"],  # other first weights
+        ]
+
+    def test_weights_that_were_measured_are_the_same_setting(self, tmp_path: Path) -> None:
+        losses = [KD | {"at": 900.0}, KD | {"at": 870.0}]
+        for measured, expected in ((("at",), ["{0,1}"]), ((), ["0", "1"])):
+            settings = {
+                str(seed): {"loss": loss, "measured": measured, "seed": seed} for seed, loss in enumerate(losses)
+            }
+            assert list(grouped(tmp_path / str(measured), settings)) == expected
+
+    @pytest.mark.parametrize(
+        ("names", "common"),
+        [
+            (["kd-0", "kd-1", "kd-2"], "kd-{0,1,2}"),
+            (["kd-10", "kd-11"], "kd-{10,11}"),
+            (["s0/kd", "s1/kd"], "s{0,1}/kd"),
+            (["kd", "kd-1"], "kd{,-1}"),
+            (["x", "y"], "{x,y}"),
+            ([f"kd-{seed}" for seed in range(9)], "kd-{0,1,2,…}"),
+        ],
+    )
+    def test_their_name_is_what_they_have_in_common(self, tmp_path: Path, names: list[str], common: str) -> None:
+        assert list(grouped(tmp_path, {name: {"seed": seed} for seed, name in enumerate(names)})) == [common]
+
+    def test_mean_and_sample_deviation(self, tmp_path: Path) -> None:
+        top1 = [0.5, 0.6, 0.85]
+        settings = {str(seed): {"seed": seed, "epochs": [epoch_line(1, value)]} for seed, value in enumerate(top1)}
+        (group,) = seed_groups(runs_of(tmp_path, settings))
+        found = group_figure(group, Column("val", "best", "top1"))
+        assert found is not None
+        assert found.mean == pytest.approx(np.mean(top1))
+        assert found.deviation == pytest.approx(np.std(top1, ddof=1))
+        assert written_spread("top1", found) == "65.0 ± 18.0"
+        assert group_figure(group, Column("val", "best", "map_pearson")) is None
+
+    def test_one_missing_figure_leaves_no_mean(self) -> None:
+        assert spread([0.5, None]) is None
+        assert spread([0.5]) == Spread(0.5, None)
+
+    def test_figures_are_written_in_their_unit(self) -> None:
+        assert [written("top1", 0.98765), written("map_pearson", -0.12), written("top1", None)] == [
+            "98.8",
+            "−0.120",
+            "",
+        ]
+
+
+class TestDoubts:
+    def told(self, folder: Path, settings: dict[str, dict[str, Any]]) -> list[str]:
+        runs = runs_of(folder, settings)
+        return doubts(runs, seed_groups(runs))
+
+    def test_seeds_of_one_setting_raise_none(self, tmp_path: Path) -> None:
+        assert self.told(tmp_path, {"a": {}, "b": {"seed": 1}, "c": {"loss": KD}}) == []
+
+    def test_other_validation_pictures_are_told(self, tmp_path: Path) -> None:
+        (told,) = self.told(tmp_path, {"a": {}, "b": {"fingerprint": "e" * 64, "data": Path("/else")}})
+        assert "not validated on the same pictures, so figures cannot be compared" in told
+        assert "18 pictures of /else: b" in told
+
+    def test_other_teachers_are_told_but_not_having_one_is_no_doubt(self, tmp_path: Path) -> None:
+        one, two = (
+            {"source": f"/{name}", "weights": None, "weights_sha256": sha256(name.encode()).hexdigest()}
+            for name in ("t", "u")
+        )
+        assert self.told(tmp_path / "fine", {"teacher": {}, "a": {"teacher": one}}) == []
+        (told,) = self.told(tmp_path / "odd", {"a": {"teacher": one}, "b": {"teacher": two}})
+        assert "different teachers; agreement and map Pearson" in told and "t: a; u: b" in told
+
+    def test_the_same_seed_twice_is_no_spread(self, tmp_path: Path) -> None:
+        (told,) = self.told(tmp_path, {"a": {}, "b": {}})
+        assert "the same settings and the same seed" in told

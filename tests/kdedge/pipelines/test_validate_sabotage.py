@@ -1,0 +1,285 @@
+"""Whatever goes wrong between training and device is found: real files of a trained model, broken one by one."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+from training_toys import Listener, write_squares
+
+from kdedge.pipelines.model_export import export_model
+from kdedge.pipelines.model_validation import validate_model
+from kdedge.training.training_run import Request, start_run
+from kdedge_export.torch_export import save_model
+from kdedge_export.validation import ValidationReport
+from kdedge_runtime import Metadata, Model
+from kdedge_runtime.devices import load_profile
+
+pytestmark = pytest.mark.slow
+Surgery = Callable[[onnx.GraphProto], None]
+
+
+@pytest.fixture(scope="module")
+def sound_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network that makes no mistake, with its fp32 and int8 files; tests must not change it."""
+    root = tmp_path_factory.mktemp("sabotage")
+    data = write_squares(root / "squares", train=60, val=160)
+    start_run(Request(str(data), "small:resnet8", epochs=8, batch_size=16), root / "run", Listener(), "cpu")
+    export_model(str(root / "run"), with_int8=True, profile=load_profile("generic"))
+    return root / "run"
+
+
+@pytest.fixture
+def run(sound_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sound_run, tmp_path / "run"))
+
+
+def verdict(run: Path) -> tuple[ValidationReport, set[str]]:
+    """The report, and what fails in it."""
+    report = validate_model(str(run), quick=True).report
+    return report, {check.key for check in report.checks if check.outcome == "failed"}
+
+
+def alter(path: Path, surgery: Surgery = lambda _: None, **metadata: object) -> None:
+    """Write a model file again with another graph or other metadata."""
+    stated: Metadata = replace(Model.load(path).metadata, **metadata)  # type: ignore[arg-type]
+    model = onnx.load(path)
+    (default,) = (tensor for tensor in model.graph.initializer if tensor.name == "class_index")
+    model.graph.initializer.remove(default)
+    surgery(model.graph)
+    save_model(model, stated, path)
+
+
+def add_constant(graph: onnx.GraphProto, name: str, value: np.ndarray) -> str:
+    graph.initializer.append(numpy_helper.from_array(value, name))
+    return name
+
+
+def rename_input(graph: onnx.GraphProto, old: str, new: str) -> None:
+    for node in graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
+
+
+def rename_output(graph: onnx.GraphProto, old: str, new: str) -> None:
+    for node in graph.node:
+        node.output[:] = [new if name == old else name for name in node.output]
+
+
+def swap_channels(graph: onnx.GraphProto) -> None:
+    rename_input(graph, "image", "bgr")
+    order = add_constant(graph, "order", np.array([2, 1, 0]))
+    graph.node.insert(0, helper.make_node("Gather", ["image", order], ["bgr"], axis=3))
+
+
+def scale_normalising(graph: onnx.GraphProto, which: int, factor: float) -> None:
+    """Change the mean (0) or the standard deviation (1), both of shape [1, 3, 1, 1]."""
+    constants = [tensor for tensor in graph.initializer if list(tensor.dims) == [1, 3, 1, 1]]
+    assert len(constants) == 2
+    # The mean is of pixel values, the other a reciprocal of them.
+    constants.sort(key=lambda tensor: -float(numpy_helper.to_array(tensor).max()))
+    value = numpy_helper.to_array(constants[which]) * np.float32(factor)
+    constants[which].CopyFrom(numpy_helper.from_array(value, constants[which].name))
+
+
+def explain(graph: onnx.GraphProto, shift: int | None) -> None:
+    """Explain the class this many further, or always class 0 for None, and say nothing of it."""
+    rename_input(graph, "explained_class", "another_class")
+    (maker,) = (index for index, node in enumerate(graph.node) if "explained_class" in node.output)
+    offset = add_constant(graph, "offset", np.array([shift or 0]))
+    modulus = add_constant(graph, "modulus", np.array([3 if shift is not None else 1]))
+    graph.node.insert(maker + 1, helper.make_node("Mod", ["shifted_class", modulus], ["another_class"]))
+    graph.node.insert(maker + 1, helper.make_node("Add", ["explained_class", offset], ["shifted_class"]))
+
+
+def give_constant_map(graph: onnx.GraphProto) -> None:
+    rename_output(graph, "saliency_map", "true_map")
+    graph.node.append(
+        helper.make_node("Mul", ["true_map", add_constant(graph, "nil", np.float32(0))], ["saliency_map"])
+    )
+
+
+def give_the_first_pictures_map(graph: onnx.GraphProto) -> None:
+    """As an exporter does that records a gradient as a constant: the same map for every picture."""
+    rename_output(graph, "saliency_map", "true_map")
+    shape = [
+        dim.dim_value for dim in next(o for o in graph.output if o.name == "saliency_map").type.tensor_type.shape.dim
+    ]
+    frozen = np.random.default_rng(0).normal(size=(1, *shape[1:])).astype(np.float32)
+    nil = add_constant(graph, "nil", np.float32(0))
+    graph.node.append(helper.make_node("Mul", ["true_map", nil], ["flat_map"]))
+    graph.node.append(helper.make_node("Add", ["flat_map", add_constant(graph, "frozen", frozen)], ["saliency_map"]))
+
+
+def show_a_spot(graph: onnx.GraphProto, scale: float, noise: float) -> None:
+    """Give a spot in the middle of every picture, scaled by the true map's mean, and some of the true map's shape."""
+    rename_output(graph, "saliency_map", "true_map")
+    sides = next(o for o in graph.output if o.name == "saliency_map").type.tensor_type.shape.dim[1:]
+    down, across = (np.linspace(-1, 1, side.dim_value) for side in sides)
+    spot = np.exp(-2 * (down[:, None] ** 2 + across**2)).astype(np.float32)[None]
+    named = {"spot": spot, "scale": np.float32(scale), "noise": np.float32(noise), "cells": np.array([1, 2])}
+    for name, value in named.items():
+        add_constant(graph, name, value)
+    node = helper.make_node
+    graph.node.extend(
+        [
+            node("ReduceMean", ["true_map", "cells"], ["logit"]),
+            node("Mul", ["logit", "scale"], ["scaled"]),
+            node("Add", ["scaled", add_constant(graph, "rest", np.float32(1 - scale))], ["height"]),
+            node("Mul", ["spot", "height"], ["bell"]),
+            node("Abs", ["true_map"], ["sizes"]),
+            node("ReduceMax", ["sizes", "cells"], ["largest"]),
+            node("Div", ["true_map", "largest"], ["shape"]),
+            node("Mul", ["shape", "noise"], ["grain"]),
+            node("Add", ["bell", "grain"], ["saliency_map"]),
+        ]
+    )
+
+
+def scale_output(graph: onnx.GraphProto, name: str, factor: float) -> None:
+    """Scale an output and nothing that is computed from it."""
+    rename_output(graph, name, f"true_{name}")
+    rename_input(graph, name, f"true_{name}")
+    factors = add_constant(graph, f"{name}_factor", np.float32(factor))
+    graph.node.append(helper.make_node("Mul", [f"true_{name}", factors], [name]))
+
+
+def explain_the_least_class(graph: onnx.GraphProto) -> None:
+    """Explain the class with the lowest logit where none is asked for."""
+    (top,) = (node for node in graph.node if node.op_type == "ArgMax")
+    top.op_type = "ArgMin"
+
+
+def mix_up_other_classes(graph: onnx.GraphProto) -> None:
+    """Give the next class's map for every class but the top one, and state nothing of it."""
+    (top,) = (node for node in graph.node if node.op_type == "ArgMax")
+    rename_input(graph, "explained_class", "another_class")
+    (maker,) = (index for index, node in enumerate(graph.node) if "explained_class" in node.output)
+    for name, value in (("one_on", 1), ("three", 3)):
+        add_constant(graph, name, np.array([value]))
+    node = helper.make_node
+    axes = add_constant(graph, "flat_axes", np.array([-1]))
+    made = [
+        node("Reshape", [top.output[0], axes], ["flat_top"]),
+        node("Equal", ["explained_class", "flat_top"], ["is_top"]),
+        node("Add", ["explained_class", "one_on"], ["next_class"]),
+        node("Mod", ["next_class", "three"], ["wrapped_class"]),
+        node("Where", ["is_top", "explained_class", "wrapped_class"], ["another_class"]),
+    ]
+    for number, each in enumerate(made):
+        graph.node.insert(maker + 1 + number, each)
+
+
+def test_the_untouched_files_pass(run: Path) -> None:
+    report, broken = verdict(run)
+    assert broken == set() and report.complete and report.passed
+    assert report.models["int8"].arithmetic == "exact sums", "verdicts depend on the core that they are made on"
+
+
+@pytest.mark.parametrize(
+    ("surgery", "keys"),
+    [
+        (swap_channels, {"fp32_map_error"}),
+        (lambda graph: scale_normalising(graph, 0, 0.8), {"fp32_map_error"}),
+        (lambda graph: scale_normalising(graph, 1, 1.2), {"fp32_map_error"}),
+        (lambda graph: explain(graph, 1), {"fp32_map_error"}),
+        (lambda graph: explain(graph, None), {"fp32_map_error", "fp32_map_follows_class"}),
+        (
+            give_constant_map,
+            {"fp32_map_error", "fp32_map_follows_class", "fp32_map_follows_picture"},
+        ),
+        (
+            give_the_first_pictures_map,
+            {"fp32_map_error", "fp32_map_follows_class", "fp32_map_follows_picture"},
+        ),
+        (lambda graph: show_a_spot(graph, 1.0, 0.0), {"fp32_map_error", "fp32_map_follows_picture"}),
+        (
+            lambda graph: show_a_spot(graph, 0.0, 0.0),
+            {"fp32_map_error", "fp32_map_follows_class", "fp32_map_follows_picture"},
+        ),
+        (
+            lambda graph: show_a_spot(graph, 0.0, 0.02),
+            {"fp32_map_error", "fp32_map_follows_class", "fp32_map_follows_picture"},
+        ),
+        (lambda graph: scale_output(graph, "logits", 3), {"fp32_logits_error"}),
+        (lambda graph: scale_output(graph, "logits", 0.1), {"fp32_logits_error", "fp32_kl"}),
+        (explain_the_least_class, {"fp32_default_class"}),
+        (mix_up_other_classes, {"fp32_other_map_error"}),
+        (lambda graph: scale_output(graph, "saliency_map", 1.3), {"fp32_map_error"}),
+    ],
+    ids=[
+        "channels",
+        "mean",
+        "std",
+        "wrong class",
+        "one class",
+        "constant map",
+        "frozen map",
+        "a spot times the logit",
+        "a spot",
+        "a spot with noise",
+        "logits x 3",
+        "logits x 0.1",
+        "least class by default",
+        "maps of other classes",
+        "map x 1.3",
+    ],
+)
+def test_a_broken_graph_fails(run: Path, surgery: Surgery, keys: set[str]) -> None:
+    alter(run / "model.onnx", surgery)
+    _, broken = verdict(run)
+    assert keys <= broken
+    assert {key.split("_")[0] for key in broken} == {"fp32"}
+
+
+@pytest.mark.parametrize(
+    ("surgery", "key"),
+    [
+        (swap_channels, "int8_map_pearson_mean"),
+        (lambda graph: explain(graph, 1), "int8_map_pearson_mean"),
+        (give_constant_map, "int8_map_pearson_mean"),
+        (lambda graph: scale_output(graph, "logits", 3), "int8_logits_distance"),
+        (lambda graph: scale_output(graph, "logits", 0.1), "int8_kl"),
+        (explain_the_least_class, "int8_default_class"),
+        (mix_up_other_classes, "int8_other_map_pearson"),
+        (lambda graph: scale_output(graph, "saliency_map", 1.3), "int8_map_scale_error"),
+    ],
+    ids=[
+        "channels",
+        "wrong class",
+        "constant map",
+        "logits x 3",
+        "logits x 0.1",
+        "least class by default",
+        "maps of other classes",
+        "map x 1.3",
+    ],
+)
+def test_a_broken_int8_graph_fails_too(run: Path, surgery: Surgery, key: str) -> None:
+    alter(run / "model.int8.onnx", surgery)
+    _, broken = verdict(run)
+    assert key in broken
+    assert {key.split("_")[0] for key in broken} == {"int8"}
+
+
+@pytest.mark.parametrize("file", ["fp32", "int8"])
+def test_labels_in_another_order_fail_although_every_number_is_right(run: Path, file: str) -> None:
+    path = run / ("model.onnx" if file == "fp32" else "model.int8.onnx")
+    alter(path, labels=Model.load(path).metadata.labels[::-1])
+    _, broken = verdict(run)
+    assert broken == {f"{file}_labels"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"resize": "squash"}, {"crop_fraction": 0.875}, {"interpolation": "bicubic"}, {"mean": (0.5, 0.5, 0.5)}],
+    ids=["squash", "crop", "filter", "mean"],
+)
+def test_another_way_of_bringing_pictures_to_size_than_in_training_fails(run: Path, change: dict[str, object]) -> None:
+    stated = Model.load(run / "model.onnx").metadata.input
+    alter(run / "model.onnx", input=replace(stated, **change))  # type: ignore[arg-type]
+    _, broken = verdict(run)
+    assert broken == {"fp32_input"}

@@ -1,0 +1,108 @@
+"""A drawing shows the same as SVG and as PNG."""
+
+import io
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kdedge.pipelines.model_inspection import Seen
+from kdedge.reports.pages.decision_figure import decision_drawing
+from kdedge.reports.pages.vector_drawing import Arrow, Cells, Drawing, Item, Picture, Words
+from kdedge_export.inspection.attribution import Evidence
+from kdedge_export.inspection.layer_attribution import Decision, Stage
+from kdedge_runtime.drawing.fonts import typeface_of
+from kdedge_runtime.util.arrays import Pixels
+
+MARGIN = 24
+RED = np.full((4, 4, 3), (200, 30, 30), np.uint8)
+
+
+def pixels(*items: Item) -> np.ndarray:
+    """Of a drawing of 60 × 50 as PNG, at two pixels a unit, without its margin."""
+    picture = Image.open(io.BytesIO(Drawing(60, 50, "", items).png()))
+    assert picture.format == "PNG" and picture.size == (2 * (60 + 2 * MARGIN), 2 * (50 + 2 * MARGIN))
+    return np.asarray(picture)[2 * MARGIN : -2 * MARGIN, 2 * MARGIN : -2 * MARGIN].astype(int)
+
+
+def inked(*items: Item) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of what differs from the ground, in units."""
+    rows, columns = np.nonzero(np.abs(pixels(*items) - pixels()).max(axis=2) > 40)
+    left, top, right, bottom = (float(edge) / 2 for edge in (columns.min(), rows.min(), columns.max(), rows.max()))
+    return round(left), round(top), round(right), round(bottom)
+
+
+def elements(*items: Item, standalone: bool = False) -> list[ElementTree.Element]:
+    drawing = ElementTree.fromstring(Drawing(60, 50, "two <signs>", items).svg(standalone=standalone))
+    assert drawing.attrib["aria-label"] == "two <signs>"
+    return [item for item in drawing.iter() if item is not drawing]
+
+
+def test_a_picture_fills_its_square() -> None:
+    assert inked(Picture(10, 20, 16, RED)) == (10, 20, 26, 36)
+    assert (pixels(Picture(10, 20, 16, RED))[42:70, 22:50] == RED[0, 0]).all()
+    (image,) = (item for item in elements(Picture(10, 20, 16, RED)) if item.tag.endswith("image"))
+    assert (image.attrib["x"], image.attrib["y"], image.attrib["width"], image.attrib["height"]) == (
+        *("10", "20", "16", "16"),
+    )
+
+
+def test_cells_have_sharp_edges_and_show_the_plate_where_they_are_clear() -> None:
+    cells = np.array([[[255, 0, 0, 255], [0, 0, 255, 0]]] * 2, np.uint8)
+    found = pixels(Cells(10, 10, 16, cells, "a hint"))
+    assert (found[30:40, 24:36] == (255, 0, 0)).all()
+    assert (found[30:40, 36:48] == found[30, 40]).all() and (found[30, 40] > 230).all()
+    hints = [item.text for item in elements(Cells(10, 10, 16, cells, "a hint")) if item.tag.endswith("title")]
+    assert hints == ["a hint"]
+
+
+def test_words_stand_on_their_line_and_what_follows_comes_after_them() -> None:
+    left, top, right, bottom = inked(Words(5, 30, "HH"))
+    assert left in (5, 6) and bottom in (29, 30) and top > 15
+    assert inked(Words(5, 30, "HH", after="HH"))[2] > right + 8
+    texts = [item for item in elements(Words(5, 30, "a < b", "title", after="&", hint="why")) if "text" in item.tag]
+    assert "".join(texts[0].itertext()) == "whya < b&"
+
+
+def test_signs_that_the_font_lacks_are_drawn_as_others() -> None:
+    np.testing.assert_array_equal(pixels(Words(0, 30, "14 × 3 −2")), pixels(Words(0, 30, "14 x 3 -2")))
+
+
+@pytest.mark.parametrize(("name", "other"), [("кот", "лис"), ("chaîne", "chaÿne")])
+def test_names_beyond_ascii_are_written_in_a_font_that_has_them(name: str, other: str) -> None:
+    if typeface_of(name) is None:
+        pytest.skip(f"no font of this system has all of {name}")
+    assert (pixels(Words(0, 30, name)) != pixels(Words(0, 30, other))).any(), "boxes look the same"
+
+
+def test_an_arrow_goes_to_its_end() -> None:
+    left, top, right, bottom = inked(Arrow(10, 25, 20))
+    assert (left, right) == (10, 30) and top < 25 < bottom
+
+
+def test_only_a_drawing_by_itself_has_a_ground() -> None:
+    grounds = [
+        [item.tag for item in elements(standalone=alone)].count("{http://www.w3.org/2000/svg}rect")
+        for alone in (True, False)
+    ]
+    assert grounds == [1, 0]
+
+
+def test_a_decision_names_the_cells_that_are_read_and_draws_them_where_they_lie() -> None:
+    saliency_map = np.zeros((4, 4), np.float32)
+    saliency_map[1:3, 1:3] = 1.0
+
+    def drawn(shift: tuple[float, float]) -> tuple[list[Words], Pixels]:
+        evidence = Evidence(saliency_map, (), np.ones(1), None, shift)
+        decision = Decision(0, ((0, 1.0),), (Stage("features", (8, 8), evidence),), {})
+        items = decision_drawing(Seen("a.png", np.full((64, 64, 3), 128, np.uint8), decision, ("a",))).items
+        _, picture = (item.pixels for item in items if isinstance(item, Picture))
+        return [item for item in items if isinstance(item, Words)], picture
+
+    words, moved = drawn((-0.25, -0.25))
+    assert any(item.text == "8 × 8 cells" and "4 × 4 are read" in item.after for item in words)
+    _, still = drawn((0.0, 0.0))
+    heat = [np.abs(picture.astype(int) - 128).sum(axis=2) for picture in (still, moved)]
+    centers = [float((one.sum(axis=0) * np.arange(one.shape[1])).sum() / one.sum()) for one in heat]
+    assert centers[1] == pytest.approx(centers[0] - 0.25 / 4 * moved.shape[1], rel=0.05)

@@ -1,0 +1,253 @@
+"""Explanations from outside against the packages of their authors: the same masks give the same numbers."""
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from kdedge.pipelines.model_export import export_model
+from kdedge_runtime.devices import load_profile
+from kdedge_runtime.explainers.kernel_shap import kernel_shap, shapley_values
+from kdedge_runtime.explainers.lime import lime, local_model
+from kdedge_runtime.explainers.masked_scorer import Probe
+from kdedge_runtime.explainers.occlusion import occlusion
+from kdedge_runtime.explainers.score_cam import score_cam
+from kdedge_runtime.explainers.superpixels import superpixels
+from kdedge_runtime.model import Model
+from kdedge_runtime.preprocess import fit
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+PHOTOS = ("0200_n02097474.jpg", "0782_n04152593.jpg")
+"""A terrier and a television."""
+
+pytestmark = [
+    pytest.mark.data,
+    pytest.mark.skipif(not DATA.is_dir(), reason="needs the reference data beside the checkout"),
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """EfficientNet-Lite0 without a map of its own."""
+    path = tmp_path_factory.mktemp("model") / "lite0.onnx"
+    weights = DATA / "weights" / "tf_efficientnet_lite0.safetensors"
+    profile = load_profile("generic")
+    export_model("timm:tf_efficientnet_lite0", weights=weights, output=path, method="none", profile=profile)
+    return Model.load(path, threads=1)
+
+
+@pytest.fixture(scope="module", params=PHOTOS)
+def case(request: pytest.FixtureRequest, model: Model) -> tuple[np.ndarray, int]:
+    """A photo at the model's size, and its top class."""
+    with zipfile.ZipFile(DATA / "imagenet-sample-500.zip") as archive, archive.open(request.param) as file:
+        picture = fit(np.asarray(Image.open(file).convert("RGB")), model.metadata.input)
+    return picture, int(model.predict(picture[None]).logits.argmax())
+
+
+def hidden_colour(model: Model) -> np.ndarray:
+    return np.rint(255 * np.array(model.metadata.input.mean)).astype(np.uint8)
+
+
+def score_of(model: Model, class_index: int) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda pictures: model.predict(pictures).probabilities[:, class_index]
+
+
+class Recording(Probe):
+    """Remembers what was asked and answered, and has time for 250 pictures."""
+
+    def __init__(self, score: Callable[[np.ndarray], np.ndarray], picture: np.ndarray, hidden: np.ndarray) -> None:
+        self.evaluations = 0
+        super().__init__(score, picture, hidden, budget_ms=250, clock=lambda: self.evaluations / 1e3)
+        self.kept: list[np.ndarray] = []
+        self.answers: list[float] = []
+
+    def ask(self, keep: np.ndarray) -> np.ndarray:
+        answers = super().ask(keep)
+        self.kept.extend(keep)
+        self.answers.extend(answers)
+        return answers
+
+
+def assert_within_the_errors(ours: np.ndarray, errors: np.ndarray, theirs: np.ndarray) -> None:
+    """Two independent estimates with about the same errors."""
+    apart = (ours - theirs) / (errors * 2**0.5)
+    assert np.abs(apart).max() < 4
+    assert 0.6 < np.sqrt((apart**2).mean()) < 1.4
+    assert np.corrcoef(ours, theirs)[0, 1] > 0.75
+
+
+def test_occlusion_is_captums(model: Model, case: tuple[np.ndarray, int]) -> None:
+    attr = pytest.importorskip("captum.attr", reason="the reference is captum")
+    picture, class_index = case
+    score, hidden = score_of(model, class_index), hidden_colour(model)
+
+    def forward(images: Tensor) -> Tensor:
+        return torch.from_numpy(score(images.permute(0, 2, 3, 1).numpy().astype(np.uint8)))
+
+    theirs = attr.Occlusion(forward).attribute(
+        torch.from_numpy(picture).permute(2, 0, 1)[None].float(),
+        sliding_window_shapes=(3, 48, 48),
+        strides=(3, 16, 16),
+        baselines=torch.from_numpy(hidden.astype(np.float32))[None, :, None, None].expand(1, 3, 224, 224),
+        perturbations_per_eval=8,
+    )
+    ours = occlusion(Probe(score, picture, hidden))
+    pixels = theirs[0, 0].numpy()
+    assert np.abs(pixels).max() > 0.02
+    np.testing.assert_allclose(np.kron(ours.map, np.ones((16, 16))), pixels, atol=1e-5)
+
+
+def test_limes_model_is_that_of_lime_on_the_same_samples(model: Model, case: tuple[np.ndarray, int]) -> None:
+    lime_base = pytest.importorskip("lime.lime_base", reason="the reference is lime")
+    metrics = pytest.importorskip("sklearn.metrics")
+    picture, class_index = case
+    parts = superpixels(picture, 30)
+    probe = Recording(score_of(model, class_index), picture, hidden_colour(model))
+    ours = lime(probe, parts)
+    first = [int(np.flatnonzero(parts.ravel() == part)[0]) for part in range(int(parts.max()) + 1)]
+    shown = np.stack(probe.kept).reshape(-1, parts.size)[:, first]
+    distances = metrics.pairwise_distances(shown, shown[:1], metric="cosine").ravel()
+    base = lime_base.LimeBase(lambda d: np.sqrt(np.exp(-(d**2) / 0.25**2)), random_state=0)
+    scores = np.array(probe.answers)[:, None]
+    _, explained, _, _ = base.explain_instance_with_data(
+        shown, scores, distances, 0, num_features=len(first), feature_selection="none"
+    )
+    theirs = np.array([weight for _, weight in sorted(explained)])
+    np.testing.assert_allclose(ours.map.ravel()[first], theirs, atol=1e-6)
+    assert np.abs(theirs).max() > 0.01
+
+
+def test_lime_is_limes_own_explainer_within_the_errors(model: Model, case: tuple[np.ndarray, int]) -> None:
+    lime_image = pytest.importorskip("lime.lime_image", reason="the reference is lime")
+    picture, class_index = case
+    parts = superpixels(picture, 30)
+    hidden = hidden_colour(model)
+    ours = lime(Recording(score_of(model, class_index), picture, hidden), parts)
+    explained = lime_image.LimeImageExplainer(random_state=2).explain_instance(
+        picture,
+        lambda pictures: model.predict(np.asarray(pictures, np.uint8)).probabilities,
+        labels=(class_index,),
+        top_labels=None,
+        hide_color=hidden,
+        num_samples=256,
+        segmentation_fn=lambda _: parts,
+    )
+    theirs = np.array([weight for _, weight in sorted(explained.local_exp[class_index])])
+    first = [int(np.flatnonzero(parts.ravel() == part)[0]) for part in range(len(theirs))]
+    assert_within_the_errors(ours.map.ravel()[first], ours.standard_error.ravel()[first], theirs)
+
+
+class TestShap:
+    @staticmethod
+    def value(model: Model, case: tuple[np.ndarray, int], parts: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """What `shap` asks: rows of zeros and ones, a part each."""
+        picture, class_index = case
+        probe = Probe(score_of(model, class_index), picture, hidden_colour(model))
+
+        def of(rows: np.ndarray) -> np.ndarray:
+            shown = np.asarray(rows, bool)[:, parts].astype(np.float32)
+            return np.concatenate([probe.ask(batch) for batch in np.array_split(shown, -(-len(shown) // 8))])
+
+        return of
+
+    def test_few_parts_are_exact(self, model: Model, case: tuple[np.ndarray, int]) -> None:
+        shap = pytest.importorskip("shap", reason="the reference is shap")
+        picture, class_index = case
+        parts = superpixels(picture, 6)
+        count = int(parts.max()) + 1
+        ours = kernel_shap(Probe(score_of(model, class_index), picture, hidden_colour(model)), parts)
+        explainer = shap.explainers.Exact(self.value(model, case, parts), np.zeros((1, count)))
+        theirs = explainer(np.ones((1, count))).values[0]
+        np.testing.assert_allclose(ours.map, theirs[parts], atol=1e-6)
+        assert np.abs(theirs).max() > 0.02
+
+    def test_the_values_of_the_same_coalitions_are_the_same(self, model: Model, case: tuple[np.ndarray, int]) -> None:
+        shap = pytest.importorskip("shap", reason="the reference is shap")
+        parts = superpixels(case[0], 20)
+        count = int(parts.max()) + 1
+        value = self.value(model, case, parts)
+        explainer = shap.KernelExplainer(value, np.zeros((1, count)))
+        theirs = explainer.shap_values(np.ones((1, count)), nsamples=200, l1_reg=False, silent=True)[0]
+        used = explainer.nsamplesAdded
+        nothing, everything = value(np.array([[0] * count, [1] * count]))
+        ours, _ = shapley_values(
+            np.asarray(explainer.maskMatrix)[:used] > 0,
+            np.asarray(explainer.kernelWeights)[:used],
+            np.asarray(explainer.ey)[:used].ravel(),
+            nothing,
+            everything,
+        )
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+    def test_many_parts_agree_within_the_errors(self, model: Model, case: tuple[np.ndarray, int]) -> None:
+        shap = pytest.importorskip("shap", reason="the reference is shap")
+        picture, class_index = case
+        parts = superpixels(picture, 20)
+        count = int(parts.max()) + 1
+        ours = kernel_shap(Recording(score_of(model, class_index), picture, hidden_colour(model)), parts)
+        explainer = shap.KernelExplainer(self.value(model, case, parts), np.zeros((1, count)))
+        theirs = explainer.shap_values(np.ones((1, count)), nsamples=250, l1_reg=False, silent=True, seed=3)[0]
+        first = [int(np.flatnonzero(parts.ravel() == part)[0]) for part in range(count)]
+        apart = (ours.map.ravel()[first] - theirs) / (ours.standard_error.ravel()[first] * 2**0.5)
+        assert np.abs(apart).max() < 4
+        assert np.corrcoef(ours.map.ravel()[first], theirs)[0, 1] > 0.75
+
+
+def test_score_cam_is_that_of_pytorch_grad_cam(case: tuple[np.ndarray, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    cam = pytest.importorskip("pytorch_grad_cam", reason="the reference is grad-cam")
+    targets = pytest.importorskip("pytorch_grad_cam.utils.model_targets")
+    picture, _ = case
+    torch.manual_seed(0)
+
+    class Net(nn.Module):
+        """Takes pixels minus the hidden colour, so that grad-cam's product with a mask hides as we do."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.features = nn.Sequential(nn.Conv2d(3, 24, 7, stride=16), nn.ReLU(), nn.Conv2d(24, 24, 3), nn.ReLU())
+            self.head = nn.Linear(24, 10)
+
+        def forward(self, apart: Tensor) -> Tensor:
+            pixels = torch.round(apart + 128) / 255 - 0.5
+            return 300 * self.head(self.features(pixels).mean(dim=(2, 3)))
+
+    net = Net().eval()
+    small = picture[48:176, 48:176].copy()
+    apart = torch.from_numpy(small.astype(np.float32) - 128).permute(2, 0, 1)[None]
+    # By default their masks are laid out corner to corner; ours, like kdedge's overlays, have cells of equal size.
+    monkeypatch.setattr(
+        torch.nn, "UpsamplingBilinear2d", lambda size: nn.Upsample(size=size, mode="bilinear", align_corners=False)
+    )
+    maps: list[np.ndarray] = []
+    resized = cam.base_cam.scale_cam_image
+    monkeypatch.setattr(
+        cam.base_cam, "scale_cam_image", lambda image, size=None: (maps.append(image), resized(image, size))[1]
+    )
+    cam.ScoreCAM(net, [net.features])(apart, [targets.ClassifierOutputTarget(3)])
+    with torch.no_grad():
+        activations = net.features(torch.round(apart + 128) / 255 - 0.5)[0].numpy()
+
+    def logit(pictures: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            tensor = torch.from_numpy(pictures.astype(np.float32) - 128).permute(0, 3, 1, 2)
+            return net(tensor)[:, 3].numpy()
+
+    ours = score_cam(Probe(logit, small, np.full(3, 128, np.uint8)), activations)
+    # A mask that differs in its last bit rounds a pixel to the next level.
+    np.testing.assert_allclose(ours.map, maps[0].reshape(ours.map.shape), rtol=0.015)
+    assert np.ptp(ours.map) > 0.01
+    plain = activations.mean(axis=0)
+    assert np.abs(ours.map / plain - 1).max() > 0.15, "the weights matter"
+
+
+def test_weights_of_a_part_that_is_always_shown_are_shrunk_to_zero() -> None:
+    shown = np.random.default_rng(0).random((200, 5)) < 0.5
+    shown[:, 2] = True
+    weights, errors = local_model(shown, shown @ np.arange(5.0))
+    assert weights[2] == pytest.approx(0, abs=1e-9)
+    assert np.isfinite(errors).all()

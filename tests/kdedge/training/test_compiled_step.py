@@ -1,0 +1,99 @@
+"""Compiled and captured steps compute what plain ones do."""
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from training_toys import CLASSES, SIDE, Listener, tiny_trainer
+
+from kdedge.config.training_recipe import Recipe
+from kdedge.losses import TERMS
+from kdedge.models.model_registry import build
+from kdedge.models.model_spec import ModelSpec
+from kdedge.training.compute_device import choose_compute
+from kdedge.training.distributed import Group
+from kdedge.training.instrumented_model import Watched
+from kdedge.training.layer_pairs import stages
+from kdedge.training.objective import Objective
+from kdedge.training.step import Learner
+from kdedge.training.teachers.targets import AskTeacher
+from kdedge.training.teachers.teacher import NetworkTeacher
+from kdedge.training.training_run import Request, start_run
+from kdedge_runtime.errors import UsageError
+from kdedge_runtime.metadata import ImageInput
+
+LOSS = {"ce": 0.1, "kd": 0.9, "ls": 1.0, "dkd": 1.0, "dist": 1.0, "cat": 1.0, "e2": 1.0, "map": 1.0, "mapall": 20.0}
+RECIPE = Recipe(epochs=1, batch_size=8, learning_rate=0.01, loss=LOSS)
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def watched(name: str, device: str = "cpu") -> Watched:
+    torch.manual_seed(0)
+    spec = ImageInput(SIDE, SIDE, (0.5,) * 3, (0.25,) * 3)
+    return Watched(build(ModelSpec(name, len(CLASSES)), SIDE), spec, choose_compute(device))
+
+
+def batch(device: str = "cpu") -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (8, SIDE, SIDE, 3), dtype=torch.uint8, generator=generator)
+    targets = torch.eye(len(CLASSES))[torch.randint(len(CLASSES), (8,), generator=generator)]
+    return images.to(device), targets.to(device)
+
+
+def test_nothing_breaks_the_graph_of_a_step(scenes: Path) -> None:
+    """All terms in bfloat16, as on a GPU. With `fullgraph` any break is an error; gradients are compared, too."""
+    recipe = replace(RECIPE, loss=dict.fromkeys(TERMS, 1.0))
+    trainer = tiny_trainer(scenes, recipe, teacher=watched("small:resnet14").model, bf16=True)
+    learner, batch = trainer.learner, next(trainer.batches.of(0))
+    teacher = NetworkTeacher(watched("small:resnet14"), replace(choose_compute("cpu"), bf16=True))
+    teacher.watched.watch(stages(teacher.watched))
+    with torch.no_grad():
+        taught = torch.compile(teacher.look, fullgraph=True, backend="aot_eager")(batch.images, 3)
+    assert len(taught.features) == 3
+    assert all(torch.equal(*pair) for pair in zip(taught.features, teacher(batch.images, 3).features, strict=True))
+    assert torch.equal(taught.maps, teacher(batch.images, 3).maps)
+    learner.student.train()
+    before = copy.deepcopy(learner.student.state_dict())
+    results = []
+    for terms in (learner.terms, torch.compile(learner.terms, fullgraph=True, backend="aot_eager")):
+        learner.student.load_state_dict(before)
+        values = terms(batch.images, batch.targets, taught)
+        values.sum().backward()
+        results.append([values.detach(), *(parameter.grad for parameter in learner.parameters)])
+        learner.optimizer.zero_grad()
+    for plain, compiled in zip(*results, strict=True):
+        assert plain is not None and compiled is not None
+        assert torch.allclose(plain, compiled, rtol=1e-4, atol=1e-5)
+
+
+def test_on_the_cpu_there_is_nothing_to_capture(scenes: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--compile .* computes on the CPU\. Leave it out"):
+        start_run(Request(str(scenes), "small:resnet8"), tmp_path / "run", Listener(), "cpu", compiled=True)
+
+
+@pytest.mark.gpu
+@needs_cuda
+def test_a_captured_step_learns_what_a_plain_one_does() -> None:
+    images, targets = batch("cuda")
+    weights = torch.tensor(list(LOSS.values()), device="cuda")
+    finished = []
+    for compiled in (False, True):
+        compute = replace(choose_compute("cuda", compiled=compiled), bf16=False)
+        teacher = NetworkTeacher(watched("small:resnet14", "cuda"), compute)
+        guidance = AskTeacher(teacher, 3, compiled=compiled)
+        learner = Learner(
+            watched("small:resnet8", "cuda"), Objective({name: {} for name in LOSS}), RECIPE, compute, Group()
+        )
+        learner.student.train()
+        for step in range(8):  # more than run before the capture
+            shifted = images.roll(step, dims=2)
+            answer = guidance.answer(torch.arange(8, device="cuda"), shifted)
+            terms = learner.learn(shifted, targets, answer, weights, rate=0.01 / (1 + step))
+        finished.append((terms.clone(), copy.deepcopy(learner.student.state_dict())))
+    (plain_terms, plain), (captured_terms, captured) = finished
+    assert torch.allclose(plain_terms, captured_terms, rtol=1e-3)
+    for name, value in plain.items():
+        assert torch.allclose(value.float(), captured[name].float(), rtol=1e-2, atol=1e-3), name

@@ -1,0 +1,160 @@
+"""Several processes train as one: started by torchrun, on the CPU, over gloo."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from training_toys import CLASSES, ONE_THREAD, Listener, metrics_of, tiny_trainer
+
+from kdedge.config.training_recipe import Recipe
+from kdedge.models.run_folder import BEST, LAST, read_run
+from kdedge.models.weight_files import read_state
+from kdedge.training.augmentation import Augmentation
+from kdedge.training.augmentation.augmentation_plan import Views
+from kdedge.training.batches import Batch, Batches
+from kdedge.training.distributed import Group, join_group
+from kdedge.training.teachers.targets import NoTeacher
+from kdedge.training.training_run import Request, start_run
+from kdedge_runtime.errors import UsageError
+
+EPOCHS, BATCH_SIZE = 2, 16
+LEARNING_RATE = 0.001
+"""Small: the order of sums differs between one process and two, and training magnifies what differs."""
+SIZES = ["--epochs", EPOCHS, "--batch-size", BATCH_SIZE, "--lr", LEARNING_RATE, "--device", "cpu"]
+
+
+def torchrun(processes: int, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command += ["-m", "kdedge", *map(str, arguments)]
+    return subprocess.run(command, env=ONE_THREAD, capture_output=True, text=True, timeout=300, check=False)
+
+
+LOSS = {"default": "ce:0.1,kd:0.9,dist:0.1,hint:0.1,mapall:1", "few-images": "ce:0.1,kd:0.9,mapall:1"}
+"""Mixed pictures go without `dist`: rows that are nearly constant, as a mixture's are, have no stable Pearson."""
+
+
+@pytest.fixture(scope="module", params=LOSS)
+def runs(
+    request: pytest.FixtureRequest, scenes: Path, teacher_run: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[int, Path]:
+    """The same distillation by one process and by two; `dist` compares and `few-images` mixes whole batches."""
+    folder, recipe, loss = tmp_path_factory.mktemp("group"), request.param, LOSS[request.param]
+    alone = Request(
+        str(scenes),
+        "small:resnet8",
+        teacher=(str(teacher_run),),
+        recipe=recipe,
+        loss=loss,
+        epochs=EPOCHS,
+        batch_size=BATCH_SIZE,
+        lr=LEARNING_RATE,
+    )
+    start_run(alone, folder / "1", Listener(), "cpu")
+    options = ["--student", "small:resnet8", *SIZES, "--recipe", recipe, "--loss", loss, "--out", folder / "2"]
+    done = torchrun(2, "distill", scenes, "--teacher", teacher_run, *options)
+    assert done.returncode == 0, done.stderr
+    (folder / "2.log").write_text(done.stderr)
+    return {processes: folder / str(processes) for processes in (1, 2)}
+
+
+def test_two_processes_get_the_weights_of_one(runs: dict[int, Path]) -> None:
+    for name in (LAST, BEST):
+        alone, together = read_state(runs[1] / name), read_state(runs[2] / name)
+        assert set(alone) == set(together)
+        for tensor, value in alone.items():
+            assert torch.allclose(value.float(), together[tensor].float(), rtol=1e-5, atol=1e-5), tensor
+
+
+def test_so_they_do_its_figures(runs: dict[int, Path]) -> None:
+    for alone, together in zip(metrics_of(runs[1]), metrics_of(runs[2]), strict=True):
+        assert together == pytest.approx(alone, rel=1e-4)
+
+
+def test_one_of_them_speaks(runs: dict[int, Path]) -> None:
+    log = runs[2].with_suffix(".log").read_text()
+    assert "2 processes" in log
+    assert log.count("epoch   1/2") == log.count("Next: kdedge export") == 1
+
+
+def test_the_run_can_be_used_like_any_other(runs: dict[int, Path]) -> None:
+    record = read_run(runs[2])
+    assert record.result is not None and record.result["last"]["epoch"] == 2
+
+
+@pytest.mark.parametrize("augmentation", [Augmentation(), Augmentation(mixup=1.0, cutmix=1.0, erase=0.5)])
+def test_the_parts_of_all_processes_are_the_batches_of_one(scenes: Path, augmentation: Augmentation) -> None:
+    recipe = Recipe(epochs=2, batch_size=12, learning_rate=0.01, loss={"ce": 1.0}, augmentation=augmentation)
+    images = tiny_trainer(scenes, recipe).batches.images
+    views = Views(augmentation, len(images), images.side, torch.device("cpu"), seed=0, kept=0)
+
+    def batches(rank: int, size: int) -> list[Batch]:
+        group = Group(rank, size)
+        return list(Batches(images, views, NoTeacher(), recipe, len(CLASSES), group).of(1, start=1))
+
+    for whole, *parts in zip(batches(0, 1), *(batches(rank, 3) for rank in range(3)), strict=True):
+        assert len(whole.images) == 12
+        assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
+        assert torch.equal(torch.cat([part.targets for part in parts]), whole.targets)
+
+
+class Unmet(Group):
+    """One of two processes whose other is not there: whatever it asked of it would never come."""
+
+    def wait(self) -> None:
+        pass
+
+    def agree(self, values: list[float]) -> list[float]:
+        return values
+
+
+@pytest.mark.parametrize(
+    ("asked", "processes", "told"),
+    [
+        (15, 2, r"A batch of 15 pictures cannot be divided among 2 processes\. Expected a --batch-size such as 14\."),
+        (64, 5, r"A batch of 48 pictures cannot be divided among 5 processes\. Expected a --batch-size such as 45\."),
+        (3, 4, r"A batch of 3 pictures cannot be divided among 4 processes\. Start fewer processes\."),
+    ],
+    ids=["odd", "more than there are pictures", "more processes than pictures"],
+)
+def test_a_batch_that_cannot_be_divided_is_refused(
+    scenes: Path,
+    teacher_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: int,
+    processes: int,
+    told: str,
+) -> None:
+    monkeypatch.setattr("kdedge.training.training_run.join_group", lambda _device: Unmet(0, processes))
+    request = Request(str(scenes), "small:resnet8", teacher=(str(teacher_run),), epochs=EPOCHS, batch_size=asked)
+    with pytest.raises(UsageError, match=told):
+        start_run(request, tmp_path / "run", Listener(), "cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_process_of_its_own_is_a_group_of_one() -> None:
+    group = join_group(torch.device("cpu"))
+    assert group == Group(0, 1) and group.leads
+    rows = torch.arange(6.0)
+    assert torch.equal(group.share(rows), rows) and torch.equal(group.gather(rows), rows)
+
+
+def test_an_incomplete_environment_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match=r"do not find each other.*torchrun --nproc-per-node N -m kdedge"):
+        join_group(torch.device("cpu"))
+
+
+@pytest.mark.models
+def test_normalisation_with_an_activation_is_shared_as_well(scenes: Path, teacher_run: Path, tmp_path: Path) -> None:
+    """timm's networks have a batch normalisation of their own kind."""
+    for processes in (1, 2):
+        options = ["--student", "timm:mobilenetv3_small_050", *SIZES, "--out", tmp_path / str(processes)]
+        done = torchrun(processes, "distill", scenes, "--teacher", teacher_run, *options, "--loss", "ce:0.1,kd:0.1")
+        assert done.returncode == 0, done.stderr
+    alone, together = (read_state(tmp_path / str(processes) / LAST) for processes in (1, 2))
+    for name, value in alone.items():
+        if "running" in name:
+            assert torch.allclose(value, together[name], rtol=1e-2, atol=1e-3), name

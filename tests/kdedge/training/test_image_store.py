@@ -1,0 +1,149 @@
+"""Where pictures are: in memory where they fit, streamed where not; and how many are validated on."""
+
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from training_toys import CLASSES, SIDE, Listener, metrics_of, write_scenes
+
+from kdedge.data import scan
+from kdedge.models.run_folder import LAST, METRICS
+from kdedge.training import image_store as module
+from kdedge.training.compute_device import Compute, choose_compute
+from kdedge.training.distributed import Group
+from kdedge.training.image_store import OnDevice, Streamed, images_for_testing, training_images
+from kdedge.training.training_run import Request, start_run
+from kdedge_runtime.errors import DataError
+from kdedge_runtime.metadata import ImageInput
+
+SPEC = ImageInput(SIDE, SIDE, (0.5,) * 3, (0.25,) * 3)
+
+
+def no_progress(done: int, total: int) -> None:
+    pass
+
+
+@pytest.fixture
+def nothing_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "fits", lambda *_: False)
+
+
+BYTES = SIDE * SIDE * 3
+"""Of a picture."""
+
+
+@pytest.mark.parametrize(
+    ("pictures", "kept"),
+    [(66, {"train", "val"}), (65, {"val"}), (18, {"val"}), (17, set())],
+    ids=["all 66", "not all", "the 18 to validate", "not those"],
+)
+def test_what_fits_in_half_of_the_memory_is_kept_there(
+    scenes: Path, monkeypatch: pytest.MonkeyPatch, pictures: int, kept: set[str]
+) -> None:
+    monkeypatch.setattr(Compute, "memory_bytes", 2 * pictures * BYTES)
+    train, val, _ = training_images(scan(scenes), SPEC, choose_compute("cpu"), Group(), no_progress)
+    assert {side for side, images in {"train": train, "val": val}.items() if isinstance(images, OnDevice)} == kept
+    assert (len(train), len(val)) == (48, 18)
+
+
+def test_what_is_tested_with_counts_what_is_in_memory_already(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    collection, compute = scan(scenes), choose_compute("cpu")
+    train, val, _ = training_images(collection, SPEC, compute, Group(), no_progress)
+    for pictures, expected in ((84, OnDevice), (83, Streamed)):
+        monkeypatch.setattr(Compute, "memory_bytes", 2 * pictures * BYTES)
+        asked = (collection.val, SPEC, compute, Group(), no_progress)
+        test, problems = images_for_testing(*asked, beside=(train, val))
+        assert isinstance(test, expected) and len(test) == 18 and not problems
+
+
+@pytest.mark.usefixtures("nothing_fits")
+def test_what_does_not_fit_comes_in_the_same_batches(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both_streamed = training_images(scan(scenes), SPEC, choose_compute("cpu"), Group(), no_progress)[:2]
+    monkeypatch.undo()
+    both_kept = training_images(scan(scenes), SPEC, choose_compute("cpu"), Group(), no_progress)[:2]
+    for streamed, kept in zip(both_streamed, both_kept, strict=True):
+        assert isinstance(streamed, Streamed) and isinstance(kept, OnDevice)
+        assert torch.equal(streamed.targets, kept.targets) and streamed.side == kept.side
+        order = torch.split(torch.randperm(len(kept), generator=torch.Generator().manual_seed(0)), 7)
+        for ours, theirs in zip(streamed.batches(order), kept.batches(order), strict=True):
+            assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
+        streamed.close()
+
+
+@pytest.mark.usefixtures("nothing_fits")
+def test_pictures_that_are_read_in_another_way_are_others(scenes: Path) -> None:
+    specs = [SPEC, replace(SPEC, height=16, width=16), replace(SPEC, crop_fraction=0.875)]
+    found = [training_images(scan(scenes), spec, choose_compute("cpu"), Group(), no_progress)[0] for spec in specs]
+    assert len({images.sha256 for images in found}) == 3
+
+
+@pytest.mark.usefixtures("nothing_fits")
+def test_pictures_to_validate_and_test_with_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
+    data = write_scenes(tmp_path / "data", train=8, val=3)
+    shutil.copytree(data / "val", data / "test")
+    for side in ("val", "test"):
+        next((data / side / "fish").iterdir()).write_bytes(b"")
+    listener = Listener()
+    record = start_run(Request(str(data), "small:resnet8", epochs=1), tmp_path / "run", listener, "cpu")
+    assert record.data["val"] == 8 and record.result is not None and "test" in record.result
+    assert [re.sub(r"\(.*", "", warning) for warning in listener.warnings] == [
+        "1 of 9 files: 1 empty ",
+        "Of the pictures for testing, 1 of 9 files: 1 empty ",
+    ]
+
+
+@pytest.mark.usefixtures("nothing_fits")
+def test_a_class_of_which_no_picture_to_validate_on_can_be_read_is_told(tmp_path: Path) -> None:
+    data = write_scenes(tmp_path / "data", train=8, val=1)
+    next((data / "val" / "fish").iterdir()).write_bytes(b"")
+    with pytest.raises(DataError, match=r"No validation image of class 'fish' .* can be read"):
+        start_run(Request(str(data), "small:resnet8", epochs=1), tmp_path / "run", Listener(), "cpu")
+
+
+def test_a_streamed_run_is_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = write_scenes(tmp_path / "data")
+    shutil.copytree(data / "val", data / "test")
+    request = Request(str(data), "small:resnet8", epochs=2, batch_size=16, lr=0.05)
+    kept = start_run(request, tmp_path / "kept", Listener(), "cpu")
+    monkeypatch.setattr(module, "fits", lambda *_: False)
+    streamed = start_run(request, tmp_path / "streamed", Listener(), "cpu")
+    assert kept.result is not None and streamed.result is not None
+    assert kept.result["test"] == streamed.result["test"]
+    ours, theirs = load_file(tmp_path / "streamed" / LAST), load_file(tmp_path / "kept" / LAST)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert metrics_of(tmp_path / "streamed") == metrics_of(tmp_path / "kept")
+
+
+@pytest.mark.usefixtures("nothing_fits")
+def test_a_picture_that_vanishes_stops_the_run_and_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
+    data = write_scenes(tmp_path / "data", train=8, val=2)
+    victim = next((data / "train").rglob("*.png"))
+
+    class Thief(Listener):
+        def on_epoch(self, metrics: dict[str, float]) -> None:  # type: ignore[override]
+            victim.unlink(missing_ok=True)
+
+    request = Request(str(data), "small:resnet8", epochs=3, batch_size=8, lr=0.01)
+    with pytest.raises(DataError, match=victim.name) as caught:
+        start_run(request, tmp_path / "run", Thief(), "cpu")
+    assert "\n" not in str(caught.value)
+    assert load_file(tmp_path / "run" / LAST)
+    assert len((tmp_path / "run" / METRICS).read_text().splitlines()) == 1
+
+
+def test_validation_takes_a_part_of_each_class_where_it_would_take_longer_than_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_scenes(tmp_path / "data", train=4, val=9)
+
+    def validated() -> list[int]:
+        val = training_images(scan(data), SPEC, choose_compute("cpu"), Group(), no_progress)[1]
+        return val.targets.bincount().tolist()
+
+    assert validated() == [9] * len(CLASSES), "few enough to look at all"
+    monkeypatch.setattr(module, "LEAST_VAL", 5 * len(CLASSES))
+    assert validated() == [5] * len(CLASSES)

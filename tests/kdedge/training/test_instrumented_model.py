@@ -1,0 +1,109 @@
+"""Training sees the maps that are exported, also those of heads that have to be differentiated."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from training_toys import CLASSES, SIDE, Listener, write_flattening
+
+from kdedge.models.code_trust import allow_typed
+from kdedge.models.model_registry import build
+from kdedge.models.model_spec import ModelSpec
+from kdedge.training.compute_device import choose_compute
+from kdedge.training.instrumented_model import Watched
+from kdedge.training.teachers.teacher import NetworkTeacher
+from kdedge.training.training_run import Request, start_run
+from kdedge_export.torch_export import deploy
+from kdedge_runtime.metadata import ImageInput
+
+SPEC = ImageInput(SIDE, SIDE, (0.5, 0.4, 0.3), (0.25, 0.2, 0.3))
+CPU = choose_compute("cpu")
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> torch.nn.Module:
+    torch.manual_seed(0)
+    name = write_flattening(tmp_path / "nets.py")
+    allow_typed(name)
+    return build(ModelSpec(name, len(CLASSES)), SIDE)
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (4, SIDE, SIDE, 3), dtype=torch.uint8, generator=generator)
+
+
+def test_maps_in_training_are_those_of_the_deployed_model(network: torch.nn.Module, images: torch.Tensor) -> None:
+    watched = Watched(network, SPEC, CPU)
+    classes = torch.tensor([[0], [1], [2], [0]])
+    watched.eval()
+    with_gradients = watched(images, classes)
+    with torch.no_grad():
+        without = watched(images, classes)
+    logits, maps, _ = deploy(network, SPEC)(images, classes[:, 0])
+    for answer in (with_gradients, without):
+        torch.testing.assert_close(answer.logits, logits, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(answer.maps[:, 0], maps, rtol=1e-4, atol=1e-7)
+    assert with_gradients.maps.requires_grad and not without.maps.requires_grad
+    assert watched.map_size == (SIDE // 4, SIDE // 4)
+
+
+def test_a_frozen_teacher_explains_all_of_its_top_classes(network: torch.nn.Module, images: torch.Tensor) -> None:
+    teacher = NetworkTeacher(Watched(network, SPEC, CPU), CPU)
+    answer = teacher(images, 3)
+    assert answer.maps.shape == (4, 3, SIDE // 4, SIDE // 4) and not answer.maps.requires_grad
+    alone = teacher(images, answer.classes[:, 1:2])
+    torch.testing.assert_close(alone.maps[:, 0], answer.maps[:, 1])
+
+
+def test_without_maps_nothing_is_differentiated(network: torch.nn.Module, images: torch.Tensor) -> None:
+    watched = Watched(network.eval(), SPEC, CPU)
+    with torch.no_grad():
+        answer = watched(images)
+    assert answer.maps is None and not answer.logits.requires_grad
+
+
+def test_half_precision_keeps_the_maps(network: torch.nn.Module, images: torch.Tensor) -> None:
+    half = replace(CPU, bf16=True)
+    watched = Watched(network.eval(), SPEC, half)
+    classes = torch.tensor([[0], [1], [2], [0]])
+    exact = watched(images, classes).maps
+    with half.autocast():
+        answer = watched(images, classes)
+    assert answer.maps.dtype == answer.logits.dtype == torch.float32
+    correlation = torch.corrcoef(torch.stack([answer.maps.flatten(), exact.flatten()]))[0, 1]
+    assert float(correlation) > 0.99
+    answer.maps.square().sum().backward()
+    assert network.features[0].weight.grad.any()
+
+
+def test_compiled_steps_cannot_differentiate_and_say_so(network: torch.nn.Module) -> None:
+    watched = Watched(network, SPEC, replace(CPU, compiled=True))
+    assert watched.explained is None
+    assert watched.unexplained is not None and "Leave --compile out" in watched.unexplained
+
+
+def test_such_a_student_learns_where_its_teacher_looks(scenes: Path, teacher_run: Path, tmp_path: Path) -> None:
+    student = write_flattening(tmp_path / "nets.py")
+    request = Request(str(scenes), student, teacher=(str(teacher_run),), loss="ce,map:20", epochs=3, batch_size=8)
+    record = start_run(request, tmp_path / "run", Listener(), "cpu")
+    assert record.result is not None
+    assert 0 < record.result["last"]["val_map_pearson"] <= 1
+
+
+def test_a_class_token_is_watched_by_its_attention_and_for_few_classes(images: torch.Tensor) -> None:
+    """Each class is a backward pass through all blocks, for training and for the exported file alike."""
+    torch.manual_seed(0)
+    options = {"img_size": SIDE, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 7}
+    network = timm.models.VisionTransformer(**options)
+    torch.nn.init.normal_(network.head.weight)
+    answer = Watched(network.eval(), SPEC, CPU)(images, 32)
+    assert answer.maps.shape == (4, 4, SIDE // 8, SIDE // 8)
+    deployed = deploy(network, SPEC)
+    assert deployed.outputs.method == "gradient-attention"
+    for column in range(4):
+        _, maps, _ = deployed(images, answer.classes[:, column])
+        torch.testing.assert_close(answer.maps[:, column], maps, rtol=1e-4, atol=1e-7)

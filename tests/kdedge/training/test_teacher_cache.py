@@ -1,0 +1,253 @@
+"""The teacher's answers, kept: the same lesson without the teacher."""
+
+import json
+import os
+import shutil
+import signal
+from collections import namedtuple
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image, ImageOps
+from safetensors.torch import load_file
+from torch import Tensor
+from training_toys import Listener, metrics_of, write_scenes
+
+from kdedge.losses.loss_inputs import Answer
+from kdedge.models.run_folder import LAST
+from kdedge.training.teachers import targets
+from kdedge.training.teachers import teacher_cache as cache_module
+from kdedge.training.teachers.teacher import NetworkTeacher
+from kdedge.training.teachers.teacher_cache import AnswerCache, compact
+from kdedge.training.training_run import Request, continue_run, start_run
+from kdedge_runtime.errors import KdedgeError, UsageError
+
+KEY = {"teacher": "abc", "views": 2}
+
+
+def an_answer(count: int = 6, scale: float = 1.0) -> Answer:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(count, 5, generator=generator)
+    maps = scale * torch.randn(count, 3, 4, 4, generator=generator)
+    return Answer(logits, logits.topk(3).indices, maps)
+
+
+class TestFile:
+    def test_what_is_written_is_read(self, tmp_path: Path) -> None:
+        answer = an_answer()
+        assert AnswerCache(tmp_path, KEY).read("view-0") is None
+        AnswerCache(tmp_path, KEY).write("view-0", compact(answer))
+        kept = AnswerCache(tmp_path, KEY).read("view-0")
+        assert kept is not None and kept.maps is not None and kept.classes is not None and answer.classes is not None
+        assert kept.logits.dtype == kept.maps.dtype == torch.float16
+        assert torch.allclose(kept.logits.float(), answer.logits, atol=2e-3)
+        assert torch.equal(kept.classes.long(), answer.classes)
+
+    @pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+    def test_maps_keep_their_shape_whatever_their_scale(self, tmp_path: Path, scale: float) -> None:
+        answer = an_answer(scale=scale)
+        cache = AnswerCache(tmp_path, KEY)
+        cache.write("view-0", compact(answer))
+        kept = cache.read("view-0")
+        assert kept is not None and kept.maps is not None and answer.maps is not None
+        for ours, theirs in zip(kept.maps.float().flatten(0, 1), answer.maps.flatten(0, 1), strict=True):
+            together = torch.stack([ours.flatten(), theirs.flatten()])
+            assert torch.corrcoef(together)[0, 1] > 0.999999
+
+    def test_a_map_that_is_zero_stays_zero(self, tmp_path: Path) -> None:
+        cache = AnswerCache(tmp_path, KEY)
+        cache.write("view-0", compact(replace(an_answer(), maps=torch.zeros(6, 3, 4, 4))))
+        kept = cache.read("view-0")
+        assert kept is not None and kept.maps is not None and not kept.maps.any()
+
+    def test_another_key_has_a_place_of_its_own(self, tmp_path: Path) -> None:
+        AnswerCache(tmp_path, KEY).write("view-0", compact(an_answer()))
+        assert AnswerCache(tmp_path, KEY | {"teacher": "abd"}).read("view-0") is None
+
+    def test_answers_under_another_key_are_refused(self, tmp_path: Path) -> None:
+        cache = AnswerCache(tmp_path, KEY)
+        (cache.folder / "key.json").write_text(json.dumps(KEY | {"teacher": "abd"}))
+        with pytest.raises(UsageError, match=r"another teacher.*Remove that folder"):
+            AnswerCache(tmp_path, KEY)
+
+    def test_a_damaged_file_is_refused(self, tmp_path: Path) -> None:
+        cache = AnswerCache(tmp_path, KEY)
+        cache.write("view-0", compact(an_answer()))
+        (file,) = cache.folder.glob("view-0*")
+        file.write_bytes(file.read_bytes()[:50])
+        with pytest.raises(UsageError, match=r"Cannot read the teacher's answers in .*Remove the file"):
+            cache.read("view-0")
+
+    def test_a_disk_without_room_is_an_error_before_it_is_full(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        cache = AnswerCache(tmp_path, KEY)
+        usage = namedtuple("usage", "total used free")
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 10**6 - 100, 100))
+        # 5 logits and 3 maps of 16 cells in 2 bytes, 3 classes in 4: 118 bytes a picture.
+        with pytest.raises(KdedgeError, match=r"1,000,000 pictures take 118\.0 MB.*--resume.*--cache-teacher"):
+            cache.require_room(compact(an_answer()), 1_000_000)
+        cache.require_room(compact(an_answer()), 0)
+
+    def test_a_disk_that_fills_up_leaves_no_half_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def filling_up(tensors: dict[str, Tensor], path: Path) -> None:
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+
+        cache = AnswerCache(tmp_path, KEY)
+        monkeypatch.setattr(cache_module, "save_file", filling_up)
+        with pytest.raises(KdedgeError, match="No space left"):
+            cache.write("view-0", compact(an_answer()))
+        assert [path.name for path in cache.folder.iterdir()] == ["key.json"]
+
+
+@pytest.fixture
+def request_with_cache(scenes: Path, teacher_run: Path) -> Request:
+    return Request(
+        str(scenes),
+        "small:resnet8",
+        teacher=(str(teacher_run),),
+        recipe="default",
+        epochs=5,
+        batch_size=16,
+        lr=0.01,
+        cache_teacher=2,
+    )
+
+
+class TestRun:
+    def start(self, request: Request, out: Path) -> Listener:
+        listener = Listener()
+        start_run(request, out, listener, "cpu")
+        return listener
+
+    def test_the_teacher_is_asked_once_for_all_seeds_and_methods(
+        self, request_with_cache: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert self.start(request_with_cache, tmp_path / "first").asked == 2, "a batch a view"
+
+        def never(*_: Any) -> Answer:
+            raise AssertionError("the teacher was asked again")
+
+        monkeypatch.setattr(NetworkTeacher, "__call__", never)
+        for index, change in enumerate([{"seed": 1}, {"loss": "ce,kd"}, {"loss": "kd,map,cat:10"}, {"lr": 0.02}]):
+            assert self.start(replace(request_with_cache, **change), tmp_path / str(index)).asked == 0
+        (folder,) = (tmp_path / "teacher-answers").iterdir()
+        assert sorted(path.name for path in folder.iterdir()) == [
+            "key.json", "val.safetensors", "view-0.safetensors", "view-1.safetensors",
+        ]  # fmt: skip
+
+    def test_the_lesson_is_the_same_as_without_but_for_rounding(
+        self, request_with_cache: Request, tmp_path: Path
+    ) -> None:
+        """A single view of pictures that stay as they are is the same picture in every epoch."""
+        still = tmp_path / "still.toml"
+        still.write_text("[loss]\nce = 0.1\nkd = 0.9\nmapall = 5\n[augmentation]\nshift = 0\nflip = false\n")
+        request = replace(request_with_cache, recipe=str(still), epochs=1, lr=1e-3)
+        self.start(replace(request, cache_teacher=1), tmp_path / "kept")
+        self.start(replace(request, cache_teacher=None), tmp_path / "asked")
+        (ours,), (theirs,) = metrics_of(tmp_path / "kept"), metrics_of(tmp_path / "asked")
+        for name in ("loss_ce", "loss_kd", "loss_mapall"):
+            assert ours[name] == pytest.approx(theirs[name], rel=2e-3)
+
+    @pytest.mark.parametrize(
+        "change", [{"images_per_class": 8}, {"flip": False}, {"cache_teacher": 3}, {"size": 48}], ids=str
+    )
+    def test_other_data_or_views_are_asked_about_anew(
+        self, request_with_cache: Request, tmp_path: Path, change: dict[str, Any]
+    ) -> None:
+        short = replace(request_with_cache, epochs=1)
+        self.start(short, tmp_path / "first")
+        assert self.start(replace(short, **change), tmp_path / "second").asked == 1
+
+    def test_pictures_that_were_exchanged_are_asked_about_anew(
+        self, request_with_cache: Request, tmp_path: Path
+    ) -> None:
+        """Also where neither names nor sizes tell: the answers belong to pixels."""
+        data = write_scenes(tmp_path / "data", train=8, val=2)
+        for picture in data.rglob("*.png"):
+            Image.open(picture).save(picture.with_suffix(".bmp"))
+            picture.unlink()
+        request = replace(request_with_cache, data=str(data), epochs=1, batch_size=8)
+        assert self.start(request, tmp_path / "first").asked == 1
+        picture = next((data / "train").rglob("*.bmp"))
+        ImageOps.invert(Image.open(picture)).save(picture)
+        assert self.start(request, tmp_path / "second").asked == 1
+
+    def test_a_picture_that_cannot_be_read_moves_no_answer_to_its_neighbour(
+        self, request_with_cache: Request, tmp_path: Path
+    ) -> None:
+        data = write_scenes(tmp_path / "data", train=8, val=2)
+        request = replace(request_with_cache, data=str(data), epochs=1, batch_size=8, lr=1e-4)
+        self.start(request, tmp_path / "first")
+        picture = next((data / "train").rglob("*.png"))
+        picture.write_bytes(b"x" * picture.stat().st_size)
+        assert self.start(request, tmp_path / "kept").asked == 1
+
+    def test_asking_can_be_stopped(
+        self, request_with_cache: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(targets, "_BATCH", 16)
+        listener = StopsAsking()
+        assert start_run(request_with_cache, tmp_path / "run", listener, "cpu").result is None
+        assert (listener.asked, listener.epochs) == (1, [])
+        listener = Listener()
+        assert continue_run(request_with_cache, tmp_path / "run", listener, "cpu").result is not None
+        self.start(request_with_cache, tmp_path / "straight")
+        ours, theirs = load_file(tmp_path / "run" / LAST), load_file(tmp_path / "straight" / LAST)
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+    def test_a_run_goes_on_with_what_was_kept(self, request_with_cache: Request, tmp_path: Path) -> None:
+        self.start(request_with_cache, tmp_path / "straight")
+        stopping = StopsAfter(2)
+        assert start_run(request_with_cache, tmp_path / "run", stopping, "cpu").result is None
+        listener = Listener()
+        continue_run(request_with_cache, tmp_path / "run", listener, "cpu")
+        assert listener.asked == 0
+        ours, theirs = load_file(tmp_path / "run" / LAST), load_file(tmp_path / "straight" / LAST)
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+    @pytest.mark.parametrize(
+        ("recipe", "complaint"),
+        [
+            (
+                "[loss]\nce = 1",
+                r"No term of the loss ce asks the teacher, .* no answers to keep\. Leave --cache-teacher out",
+            ),
+            ("[loss]\nce = 1\nat = {}", "too large to keep. Leave --cache-teacher out"),
+            (
+                "[loss]\nkd = 1\n[augmentation]\nmixup = 0.2",
+                r"Mixed pictures .* cannot be kept\. Leave --cache-teacher",
+            ),
+        ],
+    )
+    def test_what_cannot_be_kept_is_refused(
+        self, request_with_cache: Request, tmp_path: Path, recipe: str, complaint: str
+    ) -> None:
+        (tmp_path / "mine.toml").write_text(recipe)
+        with pytest.raises(UsageError, match=complaint):
+            self.start(replace(request_with_cache, recipe=str(tmp_path / "mine.toml")), tmp_path / "run")
+
+
+class StopsAfter(Listener):
+    """Asks its own process to stop after some epochs."""
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__()
+        self.left = epochs
+
+    def on_epoch(self, metrics: dict[str, Any]) -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+class StopsAsking(Listener):
+    """Asks its own process to stop while the teacher answers, in batches of 16."""
+
+    def on_ask(self, done: int, total: int) -> None:
+        super().on_ask(done, total)
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,360 @@
+"""One training step and the figures of an epoch, recomputed from their definitions."""
+
+import math
+import shutil
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from training_toys import CLASSES, SIDE, Listener, tiny_trainer, write_scenes
+
+from kdedge.config.training_recipe import Recipe
+from kdedge.data import load, scan
+from kdedge.losses import TERMS
+from kdedge.losses.loss_inputs import Answer, Lesson
+from kdedge.models.model_registry import build
+from kdedge.models.model_spec import ModelSpec
+from kdedge.models.run_folder import BEST, LAST
+from kdedge.training import evaluator
+from kdedge.training.augmentation import Augmentation
+from kdedge.training.augmentation.augmentation_plan import seed_of
+from kdedge.training.distributed import Group
+from kdedge.training.epoch import Position, train_epoch
+from kdedge.training.schedule import learning_rate
+from kdedge.training.training_run import Request, start_run
+from kdedge_runtime.errors import KdedgeError
+
+RECIPE = Recipe(epochs=3, batch_size=16, learning_rate=0.05, loss={"ce": 1.0})
+MOMENTUM = 0.9
+
+
+def a_teacher() -> nn.Module:
+    torch.manual_seed(5)
+    return build(ModelSpec("small:resnet14", len(CLASSES)), SIDE)
+
+
+@pytest.mark.parametrize("weights", [(0.3, 2.0), (2.0, 0.0)])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
+def test_a_step_follows_the_gradient_of_the_weighted_loss_and_decays_weights(
+    scenes: Path, weights: tuple[float, float], weight_decay: float
+) -> None:
+    """The first Nesterov step moves by `lr · (1 + momentum) · (gradient + decay · weight)`."""
+    recipe = replace(RECIPE, loss=dict(zip(("ce", "kd"), weights, strict=True)), weight_decay=weight_decay)
+    trainer = tiny_trainer(scenes, recipe, teacher=a_teacher())
+    learner, batch = trainer.learner, next(trainer.batches.of(0))
+    assert batch.taught is not None
+    learner.student.train()
+    before = [parameter.detach().clone() for parameter in learner.student.model.parameters()]
+
+    logits = learner.student(batch.images, 0).logits
+    soft = F.softmax(batch.taught.logits / recipe.temperature, dim=1)
+    kl = (soft * (soft.log() - F.log_softmax(logits / recipe.temperature, dim=1))).sum(dim=1).mean()
+    cross_entropy = -(batch.targets * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
+    loss = weights[0] * cross_entropy + weights[1] * recipe.temperature**2 * kl
+    gradients = torch.autograd.grad(loss, list(learner.student.model.parameters()))
+
+    terms = learner.learn(batch.images, batch.targets, batch.taught, torch.tensor(weights), 0.02)
+    assert terms.tolist() == pytest.approx([cross_entropy.item(), recipe.temperature**2 * kl.item()], rel=1e-4)
+    for start, gradient, parameter in zip(before, gradients, learner.student.model.parameters(), strict=True):
+        expected = -0.02 * (1 + MOMENTUM) * (gradient + weight_decay * start)
+        # Batch statistics have moved between the two forward passes, not what they compute with.
+        torch.testing.assert_close(parameter.detach() - start, expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("names", [("mapall", "hint", "dist"), ("at", "map"), ("hint",), ("ce",)])
+def test_the_terms_of_a_step_see_the_maps_and_layers_of_both(scenes: Path, names: tuple[str, ...]) -> None:
+    """The same as terms that are given both networks' answers to the images, and the projections of the layers."""
+    recipe = replace(RECIPE, loss=dict.fromkeys(names, 1.0))
+    trainer = tiny_trainer(scenes, recipe, teacher=a_teacher())
+    learner, batch = trainer.learner, next(trainer.batches.of(0))
+    learner.student.train()
+    taught = batch.taught
+    classes = 0 if taught is None or taught.classes is None else taught.classes
+    answer = learner.student(batch.images, classes)
+    projected = tuple(project(layer) for project, layer in zip(learner.projections, answer.features, strict=False))
+    assert bool(projected) == ("hint" in names)
+    lesson = Lesson(answer, taught, batch.targets, recipe.temperature, projected)
+    expected = [TERMS[name].compute(lesson).item() for name in names]
+    found = learner.learn(batch.images, batch.targets, taught, torch.ones(len(names)), 0.01)
+    assert found.tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_learning_rate_changes_with_every_step(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = replace(RECIPE, batch_size=8, warmup_fraction=0.25)
+    trainer = tiny_trainer(scenes, recipe)
+    rates: list[float] = []
+    learn = trainer.learner.learn
+
+    def spy(images: Tensor, targets: Tensor, taught: Answer | None, weights: Tensor, rate: float) -> Tensor:
+        terms = learn(images, targets, taught, weights, rate)
+        rates.append(trainer.learner.optimizer.param_groups[0]["lr"])
+        return terms
+
+    monkeypatch.setattr(trainer.learner, "learn", spy)
+    history: tuple[dict[str, Any], ...] = ()
+    for _ in range(recipe.epochs):
+        done = train_epoch(trainer.learner, trainer.batches, recipe, Position(history))
+        assert isinstance(done, dict)
+        assert done["lr"] == rates[-1]
+        history += (done,)
+    steps, warmup = trainer.batches.per_epoch * recipe.epochs, 4
+    assert len(rates) == steps == 18
+    rising = [0.05 * (step + 1) / warmup for step in range(warmup)]
+    falling = [0.025 * (1 + math.cos(math.pi * step / (steps - warmup))) for step in range(steps - warmup)]
+    assert rates == pytest.approx([*rising, *falling])
+
+
+def test_an_epoch_that_was_broken_off_goes_on_as_if_it_had_not_been(
+    scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same sums and the same random numbers, as dropout draws them; its seconds add up."""
+    recipe = replace(RECIPE, batch_size=8, loss={"ce": 0.5, "kd": 2.0})
+    clock = iter(range(0, 10_000, 10))
+    monkeypatch.setattr("kdedge.training.epoch.time.monotonic", lambda: float(next(clock)))
+
+    def train(stops: tuple[int, ...]) -> tuple[dict[str, Any], list[float], list[tuple[int, ...]], list[Position]]:
+        trainer, drawn, heard = tiny_trainer(scenes, recipe, teacher=a_teacher()), [], []
+        learn = trainer.learner.learn
+
+        def spy(*arguments: Any) -> Tensor:
+            drawn.append(float(torch.rand(())))
+            return learn(*arguments)
+
+        monkeypatch.setattr(trainer.learner, "learn", spy)
+        at, broken = Position((), seconds=3.0), []
+        for stop in (*stops, 99):
+            torch.manual_seed(1234 + stop)  # another state than the one that was kept
+            done = train_epoch(
+                trainer.learner,
+                trainer.batches,
+                recipe,
+                at,
+                lambda epoch, step, steps, sums: heard.append((epoch, step, steps)),
+                lambda stop=stop: len(drawn) >= stop,
+            )
+            if isinstance(done, dict):
+                return done, drawn, heard, broken
+            broken.append(done)
+            at = done
+        raise AssertionError("it never ended")
+
+    whole, parts = train(()), train((2, 3))
+    assert whole[0]["loss_ce"] == pytest.approx(parts[0]["loss_ce"], rel=1e-6)
+    assert whole[0] == pytest.approx(parts[0], rel=1e-6) and whole[1] == parts[1] and whole[2] == parts[2]
+    assert whole[0]["loss"] == pytest.approx(0.5 * whole[0]["loss_ce"] + 2 * whole[0]["loss_kd"])
+    assert whole[2] == [(0, step, 6) for step in range(1, 7)]
+    first, second = parts[3]
+    assert (first.step, first.seconds, second.step, second.seconds) == (2, 13.0, 3, 23.0)
+    assert first.history == ()
+
+
+def test_losses_of_an_epoch_are_means_over_its_steps(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = replace(RECIPE, loss={"ce": 0.5, "kd": 2.0})
+    trainer, terms, heard = tiny_trainer(scenes, recipe, teacher=a_teacher()), [], []
+    learn = trainer.learner.learn
+
+    def spy(*given: Any) -> Tensor:
+        terms.append(learn(*given))
+        return terms[-1].clone()
+
+    monkeypatch.setattr(trainer.learner, "learn", spy)
+    done = train_epoch(
+        trainer.learner, trainer.batches, recipe, Position(()), lambda *given: heard.append(given[3].tolist())
+    )
+    assert isinstance(done, dict) and len(terms) == 3
+    every = torch.stack(terms)
+    assert [done["loss_ce"], done["loss_kd"]] == pytest.approx(every.mean(dim=0).tolist(), rel=1e-6)
+    assert torch.tensor(heard) == pytest.approx(every.cumsum(dim=0).numpy(), rel=1e-6)
+
+
+class Apart(Group):
+    """A process whose others do what it does, so that it need not wait for them."""
+
+    def average(self, parameters: Iterable[nn.Parameter]) -> None:
+        """The mean of equal gradients."""
+        assert all(parameter.grad is not None for parameter in parameters)
+
+    def mean(self, value: Tensor) -> None:
+        """The mean of equal tensors."""
+        assert value.isfinite().all()
+
+    def stack(self, value: Tensor) -> Tensor:
+        """Equal tensors."""
+        return torch.stack([value] * self.size)
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Equal flags."""
+        return flag
+
+
+@pytest.mark.parametrize(("size", "stopped"), [(1, 3), (2, 16)])
+def test_several_processes_agree_at_every_16th_step_whether_to_stop(scenes: Path, size: int, stopped: int) -> None:
+    recipe = replace(RECIPE, batch_size=2)
+    trainer, steps = tiny_trainer(scenes, recipe), []
+    trainer.learner.group = Apart(0, size)
+    at = train_epoch(
+        trainer.learner,
+        trainer.batches,
+        recipe,
+        Position(()),
+        lambda epoch, step, *_: steps.append(step),
+        lambda: len(steps) >= 3,
+    )
+    assert isinstance(at, Position) and at.step == stopped
+
+
+def test_an_epoch_that_is_complete_is_not_broken_off(scenes: Path) -> None:
+    trainer, steps = tiny_trainer(scenes, RECIPE), []
+    done = train_epoch(
+        trainer.learner,
+        trainer.batches,
+        RECIPE,
+        Position(()),
+        lambda *given: steps.append(given[1]),
+        lambda: len(steps) >= 3,
+    )
+    assert isinstance(done, dict) and steps == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("rank", "epoch"), [(0, 0), (1, 0), (0, 1), (2, 3)])
+def test_every_process_draws_numbers_of_its_own_in_each_epoch(
+    scenes: Path, monkeypatch: pytest.MonkeyPatch, rank: int, epoch: int
+) -> None:
+    recipe = replace(RECIPE, seed=7)
+    trainer, drawn = tiny_trainer(scenes, recipe), []
+    trainer.learner.group = Apart(rank, 3)
+    learn = trainer.learner.learn
+
+    def spy(*given: Any) -> Tensor:
+        drawn.append(float(torch.rand(())))
+        return learn(*given)
+
+    monkeypatch.setattr(trainer.learner, "learn", spy)
+    train_epoch(trainer.learner, trainer.batches, recipe, Position(({},) * epoch))
+    torch.manual_seed(seed_of(7, 3 * epoch + rank, 1))
+    assert drawn[0] == float(torch.rand(()))
+
+
+def test_an_epoch_has_random_numbers_of_its_own(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, drawn = tiny_trainer(scenes, RECIPE), []
+    learn = trainer.learner.learn
+    monkeypatch.setattr(
+        trainer.learner, "learn", lambda *given: (drawn.append(float(torch.rand(()))), learn(*given))[1]
+    )
+    for history in ((), ({},), ({}, {})):
+        train_epoch(trainer.learner, trainer.batches, RECIPE, Position(history))
+    assert len(set(drawn)) == len(drawn)
+    again = tiny_trainer(scenes, RECIPE)
+    torch.manual_seed(99)
+    learned = again.learner.learn
+    repeated: list[float] = []
+    monkeypatch.setattr(
+        again.learner, "learn", lambda *given: (repeated.append(float(torch.rand(()))), learned(*given))[1]
+    )
+    train_epoch(again.learner, again.batches, RECIPE, Position(({},)))
+    assert repeated == drawn[len(repeated) : 2 * len(repeated)]
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_loss_that_is_no_number_ends_the_epoch_with_a_smaller_rate(scenes: Path, stopped: bool) -> None:
+    trainer = tiny_trainer(scenes, RECIPE)
+    with torch.no_grad():
+        next(iter(trainer.learner.student.model.parameters())).fill_(torch.nan)
+    with pytest.raises(KdedgeError) as caught:
+        train_epoch(trainer.learner, trainer.batches, RECIPE, Position(({},)), must_stop=lambda: stopped)
+    rate = learning_rate(3 if stopped else 5, 9, 0.05, RECIPE.warmup_fraction)
+    assert f"rate {rate:.3g}" in str(caught.value)
+    assert "epoch 2" in str(caught.value) and "--lr 0.0125" in str(caught.value)
+
+
+def test_weights_that_the_last_step_spoiled_end_the_epoch_too(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    single = replace(RECIPE, batch_size=48)
+    lone = tiny_trainer(scenes, single)
+    monkeypatch.setattr(lone.learner, "learn", spoil_of(lone.learner))
+    with pytest.raises(KdedgeError):
+        train_epoch(lone.learner, lone.batches, single, Position(()))
+
+
+def spoil_of(learner: Any) -> Any:
+    """A step after which one weight is infinite, though its loss is a number."""
+    learn = learner.learn
+
+    def spoil(*given: Any) -> Tensor:
+        terms = learn(*given)
+        with torch.no_grad():
+            list(learner.student.model.parameters())[-1].view(-1)[0] = torch.inf
+        assert terms.isfinite().all()
+        return terms
+
+    return spoil
+
+
+@pytest.mark.parametrize("mixed", [{"mixup": 1.0}, {"cutmix": 1.0}])
+def test_the_teacher_sees_the_mixed_images_that_the_student_sees(scenes: Path, mixed: dict[str, float]) -> None:
+    recipe = replace(RECIPE, loss={"kd": 1.0}, augmentation=Augmentation(shift=0.0, flip=False, **mixed))
+    trainer = tiny_trainer(scenes, recipe, teacher=a_teacher())
+    teacher = a_teacher().eval()
+    for batch in trainer.batches.of(0):
+        assert (batch.targets.max(dim=1).values < 1).any(), "images were mixed"
+        assert batch.taught is not None
+        values = batch.images.permute(0, 3, 1, 2).float() / 255
+        with torch.no_grad():
+            expected = teacher((values - 0.5) / 0.25)
+        torch.testing.assert_close(batch.taught.logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_maps_are_compared_for_the_class_that_the_teacher_predicts(scenes: Path) -> None:
+    trainer = tiny_trainer(scenes, replace(RECIPE, loss={"kd": 1.0}), teacher=a_teacher())
+    student, images = trainer.learner.student.eval(), trainer.examiner.val.pixels
+    answers = trainer.examiner.teacher_beliefs
+    assert answers is not None and answers.maps is not None
+    every = torch.arange(len(CLASSES)).expand(len(images), -1)
+    with torch.no_grad():
+        maps = student(images, every).maps
+        own = student(images, 0).logits.argmax(dim=1)
+    assert maps is not None
+    classes = answers.logits.argmax(dim=1)
+    assert (classes != own).any(), "the test needs images on which student and teacher differ"
+
+    def mean_pearson(classes: Tensor) -> float:
+        chosen = maps[torch.arange(len(images)), classes]
+        pairs = zip(chosen.flatten(1).numpy(), answers.maps.flatten(1).numpy(), strict=True)
+        return float(np.mean([np.corrcoef(ours, theirs)[0, 1] for ours, theirs in pairs]))
+
+    found = trainer.examiner.validate()["val_map_pearson"]
+    assert found == pytest.approx(mean_pearson(classes), abs=1e-5)
+    assert abs(found - mean_pearson(own)) > 1e-3
+
+
+def test_test_figures_are_those_of_the_weights_they_are_named_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_scenes(tmp_path / "data", train=8, val=4)
+    shutil.copytree(data / "val", data / "test")
+    losses = iter((0.1, 0.2, 0.3))
+    monkeypatch.setattr(evaluator.Examiner, "validate", lambda _: {"val_loss": next(losses)})
+    request = Request(str(data), "small:resnet8", epochs=3, batch_size=8)
+    record = start_run(request, tmp_path / "run", Listener(), "cpu")
+    assert record.result is not None and record.result["best"]["epoch"] == 1
+
+    index = load(scan(str(data)), record.input)
+    pixels = torch.from_numpy(np.ascontiguousarray(index.val.images)).permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(values)[:, None, None] for values in (record.input.mean, record.input.std))
+    expected = {}
+    for name, file in (("best", BEST), ("last", LAST)):
+        model = build(record.model, SIDE)
+        state = load_file(tmp_path / "run" / file)
+        model.load_state_dict({key[6:]: value for key, value in state.items() if key.startswith("model.")})
+        with torch.no_grad():
+            logits = model.eval()((pixels - mean) / std)
+        expected[name] = float(F.cross_entropy(logits, torch.as_tensor(index.val.targets)))
+    assert expected["best"] != pytest.approx(expected["last"], rel=1e-2)
+    found = {name: figures["test_loss"] for name, figures in record.result["test"].items()}
+    assert found == pytest.approx(expected, rel=1e-3)

@@ -1,0 +1,231 @@
+"""From a request to a run folder: what is decided, what is recorded, what is refused."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from training_toys import CLASSES, Listener, write_scenes, write_unexplainable
+
+from kdedge.models.model_registry import build
+from kdedge.models.model_spec import ModelSpec
+from kdedge.models.run_folder import BEST, LAST, METRICS, read_run
+from kdedge.training.training_run import Request, start_run
+from kdedge_runtime.errors import DataError, UsageError
+
+SMALL = "small:resnet8"
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """Three classes, four pictures each to train on and two to validate."""
+    return write_scenes(tmp_path / "data", train=4, val=2)
+
+
+class TestFolder:
+    def test_it_holds_everything_that_the_next_verbs_need(self, scenes: Path, teacher_run: Path) -> None:
+        record = read_run(teacher_run)
+        assert {path.name for path in teacher_run.iterdir()} == {"run.json", METRICS, BEST, LAST}
+        assert (record.kind, record.labels, record.teacher) == ("train", CLASSES, None)
+        assert record.model == ModelSpec(SMALL, 3)
+        assert (record.input.height, record.input.width) == (32, 32)
+        assert record.data["source"] == str(scenes.resolve())
+        assert (record.data["train"], record.data["val"], record.data["split"]) == (48, 18, "folders")
+        assert record.request == {"data": str(scenes), "model": SMALL, "epochs": 4, "batch_size": 16}
+        assert record.result is not None and record.result["last"]["epoch"] == 4
+
+    def test_a_distilled_run_names_its_teacher(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
+        request = Request(str(tiny), "small:resnet14", teacher=(str(teacher_run),), epochs=1)
+        record = start_run(request, tmp_path / "run", Listener(), "cpu")
+        assert record.kind == "distill"
+        assert record.teacher is not None
+        assert (record.teacher["source"], record.teacher["weights"]) == (str(teacher_run.resolve()), None)
+
+    def test_the_same_request_gives_the_same_run(self, tiny: Path, tmp_path: Path) -> None:
+        """Also in a process that has drawn random numbers before."""
+        request = Request(str(tiny), SMALL, epochs=2, batch_size=4, seed=5)
+        for name in ("a", "b"):
+            start_run(request, tmp_path / name, Listener(), "cpu")
+            torch.manual_seed(77)
+        ours, theirs = load_file(tmp_path / "a" / LAST), load_file(tmp_path / "b" / LAST)
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+        start_run(Request(str(tiny), SMALL, epochs=2, batch_size=4, seed=6), tmp_path / "c", Listener(), "cpu")
+        assert not torch.equal(ours["model.conv1.weight"], load_file(tmp_path / "c" / LAST)["model.conv1.weight"])
+
+
+class TestPlan:
+    def test_it_is_told_before_the_first_step(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
+        listener = Listener()
+        request = Request(str(tiny), SMALL, teacher=(str(teacher_run),), epochs=1, temperature=3.0)
+        start_run(request, tmp_path / "run", listener, "cpu")
+        plan = dict(listener.plan)
+        assert plan["images"] == "12 to train on, 6 to validate, 3 classes"
+        assert re.search(r"1\.0 times as many, \d+\.\d % right here$", plan["teacher"])
+        assert plan["input"] == "32 × 32 px (as the teacher's)"
+        assert plan["map"] == "8 × 8 cells (stem as it is)"
+        assert plan["loss"] == "0.1·ce + 0.9·kd + 20·mapall, temperature 3"
+        assert plan["schedule"].startswith("1 epochs (as asked), batches of 12, learning rate ")
+
+    def test_a_network_for_larger_pictures_gets_a_finer_map(self, tiny: Path, tmp_path: Path) -> None:
+        listener = Listener()
+        record = start_run(Request(str(tiny), "resnet10w16", epochs=1), tmp_path / "run", listener, "cpu")
+        assert record.model == ModelSpec("small:resnet10w16", 3, 2)
+        assert dict(listener.plan)["map"] == "8 × 8 cells (early strides removed, 2 times finer)"
+
+    def test_epochs_that_are_not_asked_for_fit_the_machine(
+        self, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("kdedge.training.resolution.seconds_per_epoch", lambda _: 300.0)
+        listener = Listener()
+        record = start_run(Request(str(tiny), SMALL), tmp_path / "run", listener, "cpu")
+        assert record.recipe["epochs"] == 3
+        assert any(
+            re.match(r"Only 3 epochs fit .*--epochs 30 \(about 150 minutes\)", line) for line in listener.warnings
+        )
+
+    def test_a_users_own_stride_is_met_exactly(self, tiny: Path, tmp_path: Path) -> None:
+        listener = Listener()
+        start_run(Request(str(tiny), SMALL, epochs=1, output_stride=2), tmp_path / "run", listener, "cpu")
+        assert dict(listener.plan)["map"] == "16 × 16 cells (as asked)"
+
+    @pytest.mark.parametrize("as_teacher", [True, False])
+    def test_how_pictures_are_prepared_for_unknown_weights_is_told(
+        self, tiny: Path, tmp_path: Path, as_teacher: bool
+    ) -> None:
+        """MobileNetV2's published weights want two different ways."""
+        name, weights, listener = "torchvision:mobilenet_v2", tmp_path / "w.safetensors", Listener()
+        save_file(build(ModelSpec(name, 3), 32).state_dict(), weights)
+        if as_teacher:
+            asked = {"model": SMALL, "teacher": (name,), "teacher_weights": (str(weights),), "loss": "ce:0.1,kd:0.9"}
+        else:
+            asked = {"model": name, "weights": str(weights)}
+        record = start_run(Request(str(tiny), size=32, epochs=1, **asked), tmp_path / "run", listener, "cpu")
+        assert record.input.crop_fraction == pytest.approx(224 / 232)
+        assert dict(listener.plan)["prepared"].startswith("assumed as IMAGENET1K_V2 has it, 224 of 232 px, bilinear")
+
+
+class TestWeights:
+    def test_training_starts_from_them_and_learns_its_own_classifier(self, tiny: Path, tmp_path: Path) -> None:
+        trained = build(ModelSpec(SMALL, 10, fresh_stem=False), 32)
+        save_file(trained.state_dict(), tmp_path / "w.safetensors")
+        request = Request(str(tiny), SMALL, weights=str(tmp_path / "w.safetensors"), epochs=1, lr=1e-8)
+        start_run(request, tmp_path / "run", Listener(), "cpu")
+        state = load_file(tmp_path / "run" / LAST)
+        assert torch.allclose(state["model.conv1.weight"], trained.conv1.weight, atol=1e-5)
+        assert state["model.linear.weight"].shape == (3, 64)
+
+    def test_those_of_a_wider_network_are_refused_rather_than_left_out(self, tiny: Path, tmp_path: Path) -> None:
+        wide = {name: value.repeat(2, *[1] * (value.ndim - 1)) if value.ndim else value
+                for name, value in build(ModelSpec(SMALL, 3), 32).state_dict().items()}  # fmt: skip
+        save_file(wide, tmp_path / "w.safetensors")
+        request = Request(str(tiny), SMALL, weights=str(tmp_path / "w.safetensors"), epochs=1)
+        with pytest.raises(UsageError, match=r"do not fit SmallResNet: tensors \d+ of another shape"):
+            start_run(request, tmp_path / "run", Listener(), "cpu")
+
+
+def refused(tmp_path: Path, request: Request, complaint: str, error: type[Exception] = UsageError) -> None:
+    with pytest.raises(error, match=complaint) as caught:
+        start_run(request, tmp_path / "refused", Listener(), "cpu")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "refused").exists(), "nothing is written"
+
+
+class TestRefused:
+    def test_a_teacher_of_another_number_of_classes(self, teacher_run: Path, tmp_path: Path) -> None:
+        data = write_scenes(tmp_path / "data", (*CLASSES, "mug"), train=2, val=1)
+        request = Request(str(data), SMALL, teacher=(str(teacher_run),), epochs=1)
+        refused(tmp_path, request, r"knows 3 classes, but .* has 4\. .*kdedge train")
+
+    def test_a_teacher_of_other_classes(self, teacher_run: Path, tmp_path: Path) -> None:
+        data = write_scenes(tmp_path / "data", (*CLASSES[:2], "mug"), train=2, val=1)
+        request = Request(str(data), SMALL, teacher=(str(teacher_run),), epochs=1)
+        refused(tmp_path, request, r"trained on other classes .*\(key, mug are not in both\)")
+
+    def test_a_teacher_by_name_without_weights(self, tiny: Path, tmp_path: Path) -> None:
+        request = Request(str(tiny), SMALL, teacher=("small:resnet20",), epochs=1)
+        refused(tmp_path, request, r"small:resnet20 has random weights\. .*--teacher-weights FILE")
+
+    def test_a_teacher_that_is_not_there(self, tiny: Path, tmp_path: Path) -> None:
+        request = Request(str(tiny), SMALL, teacher=("runs/teacher21",), epochs=1)
+        refused(tmp_path, request, "runs/teacher21 does not exist. Expected a run")
+
+    def test_a_teacher_by_name_with_the_weights_of_other_classes(self, tiny: Path, tmp_path: Path) -> None:
+        save_file(build(ModelSpec("small:resnet14", 7), 32).state_dict(), tmp_path / "w.safetensors")
+        weights = str(tmp_path / "w.safetensors")
+        request = Request(str(tiny), SMALL, teacher=("small:resnet14",), teacher_weights=(weights,), epochs=1)
+        again = rf"kdedge train {tiny} --model small:resnet14 --weights {weights}"
+        refused(tmp_path, request, f"knows 7 classes, but .* has 3.*{again}")
+
+    @pytest.mark.parametrize("loss", ["kd", "ce,map", "mapall"])
+    def test_a_loss_that_needs_a_teacher_without_one(self, tiny: Path, tmp_path: Path, loss: str) -> None:
+        refused(tmp_path, Request(str(tiny), SMALL, loss=loss, epochs=1), "needs a teacher.*kdedge distill")
+
+    @pytest.mark.parametrize("loss", [None, "kd,map", "map,mapall"])
+    def test_a_map_term_for_a_student_without_a_map(
+        self, tiny: Path, teacher_run: Path, tmp_path: Path, loss: str | None
+    ) -> None:
+        student = write_unexplainable(tmp_path / "flat.py")
+        request = Request(str(tiny), student, teacher=(str(teacher_run),), loss=loss, epochs=1)
+        terms = ", ".join(term for term in (loss or "mapall").split(",") if "map" in term)
+        refused(tmp_path, request, rf"loss term {terms} compares.*the student has none: Sequential.*--loss ce:0\.1,kd")
+
+    def test_without_map_terms_such_a_student_is_welcome(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
+        student = write_unexplainable(tmp_path / "flat.py")
+        request = Request(str(tiny), student, teacher=(str(teacher_run),), loss="ce,kd", epochs=1, batch_size=6)
+        record = start_run(request, tmp_path / "run", Listener(), "cpu")
+        assert record.result is not None
+        assert "val_agreement" in record.result["last"] and "val_map_pearson" not in record.result["last"]
+
+    def test_a_loss_term_that_does_not_exist(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
+        request = Request(str(tiny), SMALL, teacher=(str(teacher_run),), loss="ce,mapal", epochs=1)
+        refused(tmp_path, request, r"Unknown loss term 'mapal'.*Did you mean mapall\?")
+
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            ({"lr": float("nan")}, r"--lr is nan\. Expected a number above zero and below 1e\+09, such as 0\.05\."),
+            ({"lr": 1e308}, r"--lr is 1e\+308\. Expected a number above zero and below 1e\+09"),
+            (
+                {"temperature": float("inf")},
+                r"--temperature is inf\. Expected a number above zero and below 1e\+09",
+            ),
+            ({"weights": "w.pth", "init": "teacher"}, r"both from w\.pth and from its teacher\. Leave one out\."),
+        ],
+        ids=["nan", "1e308", "inf", "two beginnings"],
+    )
+    def test_options_that_are_no_numbers_or_contradict_each_other(self, options: dict[str, Any], told: str) -> None:
+        with pytest.raises(UsageError, match=told):
+            Request("photos", SMALL, teacher=("runs/teacher",), **options)
+
+    @pytest.mark.parametrize("stride", [3, 64])
+    def test_a_stride_that_cannot_be(self, tiny: Path, tmp_path: Path, stride: int) -> None:
+        refused(tmp_path, Request(str(tiny), SMALL, output_stride=stride, epochs=1), f"cannot become {stride}")
+
+    def test_a_map_too_coarse_to_point_at_anything(self, tiny: Path, tmp_path: Path) -> None:
+        request = Request(str(tiny), "small:resnet10w16", size=16, output_stride=8, epochs=1)
+        refused(tmp_path, request, "only 2×2 cells.*--size")
+
+    def test_a_network_that_cannot_take_pictures_this_small(self, tiny: Path, tmp_path: Path) -> None:
+        refused(tmp_path, Request(str(tiny), "alexnet", epochs=1), "AlexNet cannot take pictures of 32 × 32 px")
+
+    def test_pictures_of_which_none_are_left_to_validate_on(self, tmp_path: Path) -> None:
+        for label in "ab":
+            (tmp_path / "data" / label).mkdir(parents=True)
+            Image.new("RGB", (32, 32)).save(tmp_path / "data" / label / "1.png")
+        request = Request(str(tmp_path / "data"), SMALL, epochs=1)
+        refused(tmp_path, request, "none is left for validation", DataError)
+
+    def test_a_card_that_is_not_there(self, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        for device, complaint in (("cuda", "sees no CUDA card"), ("gpu", "Unknown device 'gpu'")):
+            with pytest.raises(UsageError, match=complaint):
+                start_run(Request(str(tiny), SMALL, epochs=1), tmp_path / "refused", Listener(), device)
+
+    def test_a_folder_that_holds_a_run(self, tiny: Path, teacher_run: Path) -> None:
+        before = (teacher_run / "run.json").read_bytes()
+        with pytest.raises(UsageError, match=r"holds a run already, which is finished\. .*--out"):
+            start_run(Request(str(tiny), SMALL, epochs=1), teacher_run, Listener(), "cpu")
+        assert (teacher_run / "run.json").read_bytes() == before

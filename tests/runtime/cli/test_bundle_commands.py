@@ -1,0 +1,63 @@
+"""The self-test and the benchmark of a bundle: checked before it is used, all of it measured."""
+
+import hashlib
+import json
+import shutil
+import zipfile
+from functools import partial
+from pathlib import Path
+
+import pytest
+from golden_files import with_golden, with_metadata
+
+from kdedge_runtime.bundle import format_sums
+from kdedge_runtime.cli import model_commands
+from kdedge_runtime.cli.main import main
+from kdedge_runtime.diagnostics.benchmark import bench
+
+KEY = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
+"""Some public key: that of the first vector of RFC 8032."""
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, model_path: Path) -> Path:
+    """A .zip with an fp32 and an int8 file, whose sums are right and which nobody signed."""
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    for name in ("model.onnx", "model.int8.onnx"):
+        with_golden(Path(shutil.copy(model_path, folder / name)))
+    with_metadata(folder / "model.int8.onnx", quantization={"weights": "int8", "reduce_range": True})
+    sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    (folder / "SHA256SUMS").write_bytes(format_sums(sums))
+    path = tmp_path / "bundle.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in folder.iterdir():
+            archive.write(file, file.name)
+    return path
+
+
+def test_the_model_that_would_run_is_tested(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for packed in (bundle, bundle.with_suffix("")):
+        assert main([str(packed), "--self-test", "--device", "generic"]) == 0
+        told = capsys.readouterr()
+        assert told.out.splitlines()[0] in ("model.onnx on generic", "model.int8.onnx on generic")
+        assert "checksums verified" in told.err
+
+
+def test_both_models_are_measured(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(model_commands, "bench", partial(bench, runs=2))
+    assert main([str(bundle), "--bench", "--json"]) == 0
+    names = {timing["name"] for timing in json.loads(capsys.readouterr().out)["timings"]}
+    assert names == {"fp32", "fp32 without map", "int8", "int8 without map"}
+
+
+@pytest.mark.parametrize("verb", ["--self-test", "--bench"])
+def test_what_nobody_signed_is_refused(
+    bundle: Path, model_path: Path, verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (bundle, model_path):
+        assert main([str(path), verb, "--require-signature", KEY]) != 0
+        told = capsys.readouterr()
+        assert told.out == "" and "signature" in told.err

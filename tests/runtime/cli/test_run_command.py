@@ -1,0 +1,380 @@
+"""The command: what goes where, with which exit code, in a process of its own where that matters."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from kdedge_runtime import __version__
+from kdedge_runtime.cli.main import build_parser, main
+
+COMMAND = [sys.executable, "-c", "import sys; from kdedge_runtime.cli.main import main; sys.exit(main())"]
+
+
+def _lines(path: Path) -> list[dict]:
+    """The lines of the frames, without the summary that ends a whole file."""
+    *frames, last = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+    assert list(last) == ["summary"]
+    assert last["summary"]["frames"] == len(frames)
+    return frames
+
+
+def test_pictures_to_lines_and_overlays(model_path: Path, photos: Path, tmp_path: Path, capfd) -> None:
+    out = tmp_path / "out"
+    code = main([str(model_path), "--source", str(photos), "--jsonl", str(tmp_path / "a.jsonl"), "-o", str(out)])
+    captured = capfd.readouterr()
+    assert code == 0
+    assert captured.out == "", "data only on standard output"
+    assert [line["label"] for line in _lines(tmp_path / "a.jsonl")] == ["red", "green", "blue"]
+    assert sorted(path.name for path in out.iterdir()) == ["1-red.jpg", "2-green.jpg", "3-blue.jpg"]
+    for word in ("onnxruntime", "CPU", "64×64 px", "fp32", "map 8×8 cam", "3 of 3 frames", "0 dropped"):
+        assert word in captured.err
+
+
+def test_a_video_to_a_video_frame_by_frame(model_path: Path, video: Path, tmp_path: Path) -> None:
+    import cv2
+
+    code = main(
+        [str(model_path), "--source", str(video), "-o", str(tmp_path / "o.mp4"), "--jsonl", str(tmp_path / "o")]
+    )
+    assert code == 0
+    assert [line["frame"] for line in _lines(tmp_path / "o")] == list(range(24))
+    capture = cv2.VideoCapture(str(tmp_path / "o.mp4"))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 24
+    assert capture.get(cv2.CAP_PROP_FPS) == 12
+
+
+def test_standard_output_holds_the_lines_and_nothing_else(model_path: Path, photos: Path) -> None:
+    command = [*COMMAND, str(model_path), "--source", str(photos), "--jsonl", "-", "--class", "blue"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    *lines, last = (json.loads(line) for line in done.stdout.splitlines())
+    assert [line["explained"] for line in lines] == ["blue"] * 3
+    assert set(lines[0]) == {"frame", "name", "time", "age_ms", "label", "p", "explained", "left_out", "heat"}
+    assert last["summary"]["frames"] == 3
+    assert "3 of 3 frames" in done.stderr
+
+
+def test_a_reader_that_leaves_early_is_no_error(model_path: Path) -> None:
+    command = [*COMMAND, str(model_path), "--source", "synthetic:", "--jsonl", "-"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert json.loads(process.stdout.readline())["frame"] >= 0
+        process.stdout.close()
+        assert process.wait(20) == 0
+        assert "Traceback" not in process.stderr.read()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_with_whole_files_and_the_summary(
+    number: int, model_path: Path, video: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("cv2")
+    command = [*COMMAND, str(model_path), "--source", "synthetic:", "--jsonl", str(tmp_path / "a.jsonl")]
+    command += ["-o", str(tmp_path / "a.mp4")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        lines = tmp_path / "a.jsonl"
+        deadline = time.monotonic() + 20
+        while not (lines.exists() and lines.read_text().count("\n") > 3) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not (tmp_path / "a.mp4").exists()
+        process.send_signal(number)
+        assert process.wait(20) == 0
+        told = process.stderr.read()
+    assert "frames in" in told
+    assert "p95" in told
+    assert len(_lines(lines)) > 3
+    import cv2
+
+    assert cv2.VideoCapture(str(tmp_path / "a.mp4")).read()[0]
+
+
+def test_the_view_runs_with_the_run(model_path: Path) -> None:
+    command = [*COMMAND, str(model_path), "--source", "synthetic:", "--view", "0", "--max-frames", "60"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        line = next(line for line in process.stderr if line.startswith("view: "))
+        url = line.removeprefix("view: ").strip()
+        assert url.startswith("http://127.0.0.1:")
+        assert urllib.request.urlopen(url + "snapshot.jpg", timeout=10).read()[:2] == b"\xff\xd8"
+        assert process.wait(30) == 0
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(url, timeout=2)
+
+
+def _fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    code = main([str(argument) for argument in arguments])
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    return code, errors[0]
+
+
+def test_expected_failures_are_one_line_and_a_code(
+    model_path: Path, write_model: Callable[..., Path], photos: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    pictures = ("--source", str(photos))
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = str(busy.getsockname()[1])
+        cases = [
+            (2, "The model file", ("missing.onnx", *pictures)),
+            (2, "cannot read", (photos / "notes.txt", *pictures)),
+            (2, "no class 'purple'", (model_path, *pictures, "--class", "purple")),
+            (2, "no saliency map", (write_model(method="none"), *pictures, "--class", "red")),
+            (
+                2,
+                "--cadence every=5 needs explanations",
+                (write_model(method="none"), *pictures, "--cadence", "every=5"),
+            ),
+            (2, "--fps 15 needs explanations", (write_model(method="none"), *pictures, "--fps", "15")),
+            (2, "or remove --opacity", (write_model(method="none"), *pictures, "--opacity", "0.4")),
+            (2, "no provider 'tpu'", (model_path, *pictures, "--provider", "tpu")),
+            (2, "cannot be written as a video", (model_path, *pictures, "-o", "out.mp4")),
+            (2, "neither a video", (model_path, *pictures, "-o", "out.avi")),
+            (2, "overlaps --source", (model_path, *pictures, "-o", photos)),
+            (2, "overlaps --source", (model_path, "--source", photos / "1-red.png", "-o", photos)),
+            (2, "overlaps --source", (model_path, "--source", photos / "*.png", "-o", photos)),
+            (2, "overlaps --source", (model_path, *pictures, "-o", photos / "seen")),
+            (2, "is not a valid", (model_path, *pictures, "--view", "")),
+            (2, "in use", (model_path, *pictures, "--view", port)),
+            (2, "is not a valid", (model_path, *pictures, "--view", "here")),
+            (2, "at least 16", (model_path, *pictures, "--view", "0", "--token", "")),
+            (2, "There is no drawing of", (model_path, "--source", "synthetic:unicorn")),
+            (2, "Did you mean usb:0", (model_path, "--source", "usb")),
+            (2, "--cadence often is not valid", (model_path, *pictures, "--cadence", "often")),
+            (2, "--budget-ms needs a --method", (model_path, *pictures, "--budget-ms", "100")),
+            (
+                2,
+                "device profile 'raspberry-pi-44' does not exist",
+                (model_path, *pictures, "--device", "raspberry-pi-44"),
+            ),
+            (5, "The file or folder", (model_path, "--source", "nowhere.mp4")),
+            (5, "contains no images", (model_path, "--source", str(tmp_path / "empty"))),
+        ]
+        (tmp_path / "empty").mkdir()
+        for code, message, arguments in cases:
+            got, error = _fails(capsys, *arguments)
+            assert (got, message in error) == (code, True), error
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    code, error = _fails(capsys, model_path, "--source", "0")
+    assert (code, "opencv-python-headless" in error) == (3, True)
+
+
+def test_a_video_is_not_overwritten_by_its_overlay(model_path: Path, video: Path, capsys) -> None:
+    before = video.read_bytes()
+    code, error = _fails(capsys, model_path, "--source", video, "-o", video)
+    assert (code, "overlaps --source" in error) == (2, True)
+    code, error = _fails(capsys, model_path, "--source", str(video.with_name("c*.mp4")), "-o", video)
+    assert (code, "overlaps --source" in error) == (2, True)
+    assert video.read_bytes() == before
+
+
+def test_unreadable_pictures_are_named_and_the_rest_is_answered(
+    model_path: Path, photos: Path, tmp_path: Path, capfd
+) -> None:
+    (photos / "2-green.png").write_bytes(b"broken")
+    assert main([str(model_path), "--source", str(photos), "--jsonl", str(tmp_path / "a.jsonl")]) == 0
+    told = capfd.readouterr().err
+    assert "2-green.png" in told
+    assert "2 of 3 frames" in told
+    assert "1 unreadable" in told
+    assert [line["name"] for line in _lines(tmp_path / "a.jsonl")] == ["1-red.png", "3-blue.png"]
+
+
+def test_a_source_that_gives_out_keeps_what_came_and_exits_5(
+    model_path: Path, video: Path, tmp_path: Path, capfd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kdedge_runtime.errors import SourceError
+    from kdedge_runtime.sources.video_source import VideoSource
+
+    whole = VideoSource.__iter__
+
+    def breaks(source):
+        for frame, _ in zip(whole(source), range(5), strict=False):
+            yield frame
+        raise SourceError("the disk is gone")
+
+    monkeypatch.setattr(VideoSource, "__iter__", breaks)
+    assert main([str(model_path), "--source", str(video), "-o", str(tmp_path / "o.mp4")]) == 5
+    told = capfd.readouterr().err
+    assert "5 of 24 frames" in told
+    assert told.splitlines()[-1] == "error: the disk is gone"
+    assert (tmp_path / "o.mp4").stat().st_size > 0
+    assert main([str(model_path), "--source", str(video), "--soak", "10s"]) == 5, "why the soak was short is told"
+    told = capfd.readouterr().err
+    assert "[✗] duration" in told
+    assert told.splitlines()[-1] == "error: the disk is gone"
+
+
+def _camera_program(folder: Path, monkeypatch: pytest.MonkeyPatch, starts_that_fail: set[int]) -> None:
+    """A stand-in for rpicam-vid in the PATH: ten red frames a start, then it dies."""
+    (folder / "rpicam-vid").write_text(
+        f"#!{sys.executable}\n"
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "options = dict(zip(sys.argv[1:], sys.argv[2:]))\n"
+        "pixels = int(options['--width']) * int(options['--height'])\n"
+        "starts = Path(__file__).with_name('starts')\n"
+        "number = len(starts.read_text()) if starts.exists() else 0\n"
+        "starts.write_text('x' * (number + 1))\n"
+        f"if number in {starts_that_fail!r}:\n"
+        "    sys.exit('ERROR: *** no cameras available ***')\n"
+        "for _ in range(10):\n"
+        "    planes = bytes([76]) * pixels, bytes([85]) * (pixels // 4), bytes([255]) * (pixels // 4)\n"
+        "    sys.stdout.buffer.write(b''.join(planes))\n"
+        "    time.sleep(0.03)\n"
+    )
+    (folder / "rpicam-vid").chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    monkeypatch.setitem(sys.modules, "picamera2", None)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="programs in the PATH are scripts here")
+def test_a_camera_that_is_plugged_out_and_in_again_is_answered_on_and_told_of(
+    model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
+) -> None:
+    _camera_program(tmp_path, monkeypatch, starts_that_fail={1})
+    lines = tmp_path / "a.jsonl"
+    assert main([str(model_path), "--source", "csi:0", "--max-frames", "13", "--jsonl", str(lines)]) == 0
+    told = capfd.readouterr().err
+    assert [line["label"] for line in _lines(lines)] == ["red"] * 13, "no frame was made up while it was away"
+    assert json.loads(lines.read_text().splitlines()[-1])["summary"]["reconnects"] >= 1
+    for words in ("returns no more frames", "is back after", "reconnects"):
+        assert words in told
+
+
+@pytest.mark.skipif(os.name != "posix", reason="programs in the PATH are scripts here")
+def test_a_camera_that_is_not_there_at_the_start_is_an_error_at_once(
+    model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    _camera_program(tmp_path, monkeypatch, starts_that_fail={0})
+    code, error = _fails(capsys, model_path, "--source", "csi:0")
+    assert (code, "no cameras available" in error, "rpicam-hello --list-cameras" in error) == (5, True, True)
+    assert (tmp_path / "starts").read_text() == "x", "once"
+
+
+def test_a_devices_profile_sets_onnxruntime_up_and_options_go_first(model_path: Path, photos: Path, capfd) -> None:
+    arguments = [str(model_path), "--source", str(photos), "--device", "raspberry-pi-4"]
+    assert main(arguments) == 0
+    assert "provider CPU (requested: cpu) · 3 threads" in capfd.readouterr().err
+    assert main([*arguments, "--threads", "1"]) == 0
+    assert "provider CPU (requested: cpu) · 1 thread ·" in capfd.readouterr().err
+    assert main([str(model_path), "--source", str(photos)]) == 0
+    assert "provider CPU (requested: none) · all threads" in capfd.readouterr().err
+
+
+def test_frames_that_are_not_explained_are_in_the_lines_with_the_reason(
+    model_path: Path, video: Path, tmp_path: Path, capfd
+) -> None:
+    cv2 = pytest.importorskip("cv2")
+    arguments = [str(model_path), "--source", str(video), "--jsonl", str(tmp_path / "a"), "-o", str(tmp_path / "o.mp4")]
+    assert main([*arguments, "--cadence", "every=4"]) == 0
+    lines = _lines(tmp_path / "a")
+    assert [line["explained"] for line in lines[:5]] == ["red", None, None, None, "red"]
+    assert [line["left_out"] for line in lines[:5]] == [None, "cadence", "cadence", "cadence", None]
+    assert [line["heat"] is None for line in lines[:5]] == [False, True, True, True, False]
+    assert all(line["label"] in ("red", "blue") for line in lines)
+    assert "6 frames explained, 18 skipped by cadence" in capfd.readouterr().err
+    assert cv2.VideoCapture(str(tmp_path / "o.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 21, "the film keeps its time"
+
+
+def test_a_method_explains_a_model_without_a_map(
+    write_model: Callable[..., Path], photos: Path, tmp_path: Path, capfd
+) -> None:
+    plain = write_model(method="none")
+    arguments = [str(plain), "--source", str(photos), "--jsonl", str(tmp_path / "a"), "--class", "red"]
+    assert main([*arguments, "--method", "occlusion"]) == 0
+    told = capfd.readouterr().err
+    assert "map by occlusion" in told
+    assert "explanation " in told, "what it takes has a row of its own"
+    first = _lines(tmp_path / "a")[0]
+    assert (first["label"], first["explained"]) == ("red", "red")
+    # The red square's centre.
+    assert first["heat"]["cx"] == pytest.approx(44 / 64, abs=0.1)
+    assert first["heat"]["cy"] == pytest.approx(20 / 64, abs=0.1)
+
+
+def test_a_folder_can_be_looped(model_path: Path, photos: Path, tmp_path: Path) -> None:
+    arguments = [str(model_path), "--source", str(photos), "--jsonl", str(tmp_path / "a"), "--loop"]
+    assert main([*arguments, "--max-frames", "7"]) == 0
+    assert [line["label"] for line in _lines(tmp_path / "a")] == ["red", "green", "blue"] * 2 + ["red"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["m.onnx"],
+        ["m.onnx", "--source", "0", "--threads", "0"],
+        ["m.onnx", "--source", "0", "-o", ""],
+        ["m.onnx", "--source", ""],
+        ["m.onnx", "--source", "0", "--opacity", "2"],
+        ["m.onnx", "--source", "0", "--opacity", "half"],
+        ["m.onnx", "--source", "0", "--max-frames", "few"],
+        ["m.onnx", "--source", "0", "--frames", "some"],
+        ["m.onnx", "--source", "0", "--fps", "0"],
+        ["m.onnx", "--source", "0", "--budget-ms", "-1"],
+        ["m.onnx", "--source", "0", "--token", "x" * 20],
+        ["m.onnx", "--source", "0", "--feedback", "f.db"],
+    ],
+)
+def test_arguments_that_make_no_sense_exit_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments, prog="kdedge run")
+    assert exit_.value.code == 2
+    assert "kdedge run: error:" in capsys.readouterr().err
+
+
+def test_help_names_every_option_and_version_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    text = build_parser("kdedge run").format_help()
+    options = "--source --frames --jsonl --output --show --view --threads --class --provider --opacity --max-frames "
+    options += "--loop --cadence --fps --method --budget-ms --device"
+    for option in options.split():
+        assert option in text
+    assert "%(prog)s" not in text
+    with pytest.raises(SystemExit) as exit_:
+        main(["--version"])
+    assert exit_.value.code == 0
+    assert __version__ in capsys.readouterr().out
+
+
+def test_the_class_can_be_pinned_and_frames_limited(model_path: Path, video: Path, tmp_path: Path) -> None:
+    arguments = [str(model_path), "--source", str(video), "--jsonl", str(tmp_path / "a"), "--class", "2"]
+    assert main([*arguments, "--max-frames", "3", "--threads", "1", "--provider", "CPU"]) == 0
+    assert [(line["label"], line["explained"]) for line in _lines(tmp_path / "a")] == [("red", "blue")] * 3
+
+
+def test_opacity_nothing_leaves_the_picture(model_path: Path, tmp_path: Path, red_spot) -> None:
+    Image.fromarray(red_spot).resize((320, 320), Image.Resampling.NEAREST).save(tmp_path / "a.png")
+    for opacity, out in (("0", "clear"), ("1", "covered")):
+        main([str(model_path), "--source", str(tmp_path / "a.png"), "-o", str(tmp_path / out), "--opacity", opacity])
+    spot = (220, 100)
+    clear, covered = (Image.open(tmp_path / out / "a.jpg").getpixel(spot) for out in ("clear", "covered"))
+    assert clear[0] > 240 > 30 > clear[1]
+    assert covered[1] > 150, "full heat is pale yellow"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+def test_an_output_that_cannot_be_written_is_no_traceback(
+    model_path: Path, photos: Path, tmp_path: Path, capsys
+) -> None:
+    (tmp_path / "file").write_text("")
+    code, error = _fails(capsys, model_path, "--source", photos, "-o", tmp_path / "file" / "out")
+    assert (code, str(tmp_path / "file") in error) == (1, True)
+
+
+def test_a_pattern_that_the_shell_has_opened_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures = [tmp_path / name for name in ("a.jpg", "b.jpg")]
+    for picture in pictures:
+        picture.touch()
+    with pytest.raises(SystemExit, match="2"):
+        main(["model.onnx", "--source", *map(str, pictures)])
+    told = capsys.readouterr().err
+    assert "Quote a pattern" in told and len(told.splitlines()) == 1

@@ -1,0 +1,152 @@
+"""The benchmark: what is compared, what it costs by layer, and no figure of a board that holds itself back."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from kdedge_runtime.cli import model_commands
+from kdedge_runtime.cli.main import main
+from kdedge_runtime.cli.model_commands import int8_verdict
+from kdedge_runtime.devices import load_profile
+from kdedge_runtime.diagnostics.benchmark import Bench, Timing, bench, companion
+from kdedge_runtime.diagnostics.system_state import BoardState, read_board
+from kdedge_runtime.model import Model
+
+CALM = BoardState(50.0, 1500.0, 1500.0, (), (), None)
+
+
+def test_each_model_is_measured_with_and_without_its_map(model: Model) -> None:
+    told: list[tuple[int, int]] = []
+    measured = bench({"fp32": model, "int8": model}, runs=4, look=lambda: CALM, progress=lambda *of: told.append(of))
+    assert [timing.name for timing in measured.timings] == ["fp32", "fp32 without map", "int8", "int8 without map"]
+    for timing in measured.timings:
+        assert 0 < timing.p25_ms <= timing.p50_ms <= timing.p75_ms
+        assert 0 < timing.ratio_p25 <= timing.ratio <= timing.ratio_p75
+    assert measured.timings[0].ratio == measured.timings[0].ratio_p25 == 1
+    assert told[-1] == (9, 9), "five rounds warm up"
+
+
+def test_a_model_without_a_map_is_measured_once(write_model: Callable[..., Path]) -> None:
+    measured = bench({"fp32": Model.load(write_model(method="none"))}, runs=2, look=lambda: CALM)
+    assert [timing.name for timing in measured.timings] == ["fp32"]
+
+
+def test_a_graph_that_cannot_lose_its_map_is_measured_with_it(
+    model: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(content: bytes, name: str) -> bytes:
+        raise ValueError("a node contains a subgraph")
+
+    monkeypatch.setattr("kdedge_runtime.diagnostics.benchmark.keep_output", refuse)
+    measured = bench({"fp32": model}, runs=2, look=lambda: CALM)
+    assert [timing.name for timing in measured.timings] == ["fp32"]
+    assert "cannot be measured without its map: a node contains a subgraph" in caplog.text
+
+
+def test_layers_are_those_of_the_graph_and_share_its_time(model: Model) -> None:
+    layers = bench({"fp32": model}, runs=2, look=lambda: CALM).layers
+    assert {"Conv", "MatMul", "ArgMax"} <= {layer.operator for layer in layers}
+    assert sum(layer.share for layer in layers) == pytest.approx(1)
+    assert [layer.mean_ms for layer in layers] == sorted((layer.mean_ms for layer in layers), reverse=True)
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        replace(CALM, throttled=("under-voltage",)),
+        replace(CALM, throttled_since_boot=("throttled",)),
+        replace(CALM, throttle_events=1),
+    ],
+)
+def test_a_board_that_throttles_in_between_gets_no_figures(model: Model, later: BoardState) -> None:
+    looks = iter([CALM, CALM, later])
+    measured = bench({"fp32": model}, runs=3, look=lambda: next(looks, CALM))
+    assert measured.throttling and not measured.timings and not measured.layers
+
+
+def test_throttling_that_is_over_does_not_count(model: Model) -> None:
+    before = replace(CALM, throttled_since_boot=("under-voltage",), throttle_events=7)
+    measured = bench({"fp32": model}, runs=2, look=lambda: before)
+    assert measured.timings and not measured.throttling
+    assert "since boot: under-voltage" in measured.table()
+
+
+def test_json_and_table_tell_the_same(model: Model) -> None:
+    measured = bench({"fp32": model}, runs=2, look=lambda: CALM)
+    record = json.loads(measured.to_json())
+    assert record["before"]["temperature_c"] == 50 and record["throttling"] == []
+    assert record["timings"][1]["name"] == "fp32 without map"
+    table = measured.table()
+    assert "50 °C, 1500 of 1500 MHz" in table
+    assert f"{measured.timings[1].p50_ms:.2f}" in table and measured.layers[0].name in table
+
+
+@pytest.mark.parametrize(
+    ("device", "ratio", "verdict"),
+    [
+        ("raspberry-pi-5", 0.5, "0.50 of fp32's time here, as the profile raspberry-pi-5 expects: use the int8 file."),
+        ("raspberry-pi-5", 1.3, "here, unlike the profile raspberry-pi-5 expects: use the fp32 file."),
+        ("raspberry-pi-4", 1.3, "here, as the profile raspberry-pi-4 expects: use the fp32 file."),
+        ("raspberry-pi-4", 0.97, "use the fp32 file."),
+        ("generic", 0.5, "0.50 of fp32's time here: use the int8 file."),
+    ],
+)
+def test_int8_is_held_against_what_the_profile_expects(device: str, ratio: float, verdict: str) -> None:
+    def timing(name: str, ratio: float) -> Timing:
+        return Timing(name, 10 * ratio, 9 * ratio, 11 * ratio, ratio, ratio, ratio)
+
+    profile = load_profile(device)
+    both = Bench((), CALM, CALM, (timing("fp32", 1.0), timing("int8", ratio)))
+    assert (int8_verdict(both, profile) or "").endswith(verdict)
+    other_way_round = Bench((), CALM, CALM, (timing("int8", 1.0), timing("fp32", 1 / ratio)))
+    assert int8_verdict(other_way_round, profile) == int8_verdict(both, profile)
+    assert int8_verdict(Bench((), CALM, CALM, (timing("fp32", 1.0),)), profile) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("model.onnx", "model.int8.onnx"),
+        ("model.int8.onnx", "model.onnx"),
+        ("a.b.onnx", "a.b.int8.onnx"),
+    ],
+)
+def test_the_other_file_is_found_beside(tmp_path: Path, name: str, other: str) -> None:
+    (tmp_path / name).touch()
+    assert companion(tmp_path / name) is None
+    (tmp_path / other).touch()
+    assert companion(tmp_path / name) == tmp_path / other
+
+
+def test_the_command_prints_a_table_or_json(
+    tmp_path: Path, model_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(model_path, tmp_path / "model.onnx")
+    monkeypatch.setattr(model_commands, "bench", partial(bench, runs=2))
+    assert main([str(tmp_path / "model.onnx"), "--bench", "--threads", "1", "--device", "generic"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("model.onnx\ngeneric, onnxruntime ") and "1 thread, batch size 1" in told
+    assert main([str(tmp_path / "model.onnx"), "--bench", "--json"]) == 0
+    assert {timing["name"] for timing in json.loads(capsys.readouterr().out)["timings"]} == {"fp32", "fp32 without map"}
+
+
+def test_the_command_refuses_figures_of_a_throttled_board(
+    tmp_path: Path, model_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = tmp_path / "sys/devices/platform/soc/soc:firmware/get_throttled"
+    flags.parent.mkdir(parents=True)
+    flags.write_text("50005\n")
+
+    def on_the_fake_board(models: dict[str, Model], **settings: object) -> Bench:
+        return bench(models, runs=2, look=lambda: read_board(tmp_path))
+
+    monkeypatch.setattr(model_commands, "bench", on_the_fake_board)
+    assert main([str(model_path), "--bench"]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "was throttled during the measurement (under-voltage, throttled)" in told.err

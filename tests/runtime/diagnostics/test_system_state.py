@@ -1,0 +1,126 @@
+"""The state of the board, read from trees as the kernels of real boards lay them out."""
+
+from pathlib import Path
+
+import pytest
+
+from kdedge_runtime.diagnostics.system_state import Throttling, read_board
+
+
+def write(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / "sys" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    return root
+
+
+def raspberry_pi(root: Path, flags: str = "0", *, temperature: str = "48312", clock: str = "2400000") -> Path:
+    return write(
+        root,
+        {
+            "class/thermal/thermal_zone0/type": "cpu-thermal",
+            "class/thermal/thermal_zone0/temp": temperature,
+            "class/thermal/thermal_zone1/type": "gpu-thermal",
+            "class/thermal/thermal_zone1/temp": "91000",
+            "devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": clock,
+            "devices/system/cpu/cpu1/cpufreq/scaling_cur_freq": "2400000",
+            "devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq": "2400000",
+            "devices/system/cpu/cpu1/cpufreq/cpuinfo_max_freq": "2400000",
+            "devices/platform/soc/soc:firmware/get_throttled": flags,
+        },
+    )
+
+
+def laptop(root: Path, *, events: int, cooled: int = 0) -> Path:
+    return write(
+        root,
+        {
+            "class/thermal/thermal_zone0/type": "acpitz",
+            "class/thermal/thermal_zone0/temp": "27800",
+            "class/thermal/thermal_zone1/type": "x86_pkg_temp",
+            "class/thermal/thermal_zone1/temp": "61000",
+            "class/hwmon/hwmon3/name": "coretemp",
+            "class/hwmon/hwmon3/temp1_input": "63000",
+            "class/thermal/cooling_device0/type": "intel_powerclamp",
+            "class/thermal/cooling_device0/cur_state": "5",
+            "class/thermal/cooling_device1/type": "cpufreq-cpu0",
+            "class/thermal/cooling_device1/cur_state": str(cooled),
+            "devices/system/cpu/cpu0/thermal_throttle/core_throttle_count": str(events),
+            "devices/system/cpu/cpu0/thermal_throttle/package_throttle_count": "1",
+        },
+    )
+
+
+def test_a_calm_raspberry_pi(tmp_path: Path) -> None:
+    state = read_board(raspberry_pi(tmp_path))
+    assert state.temperature_c == pytest.approx(48.312), "of the CPU, not of the GPU"
+    assert (state.clock_mhz, state.max_clock_mhz) == (2400, 2400)
+    assert (state.throttled, state.throttled_since_boot, state.throttle_events) == ((), (), None)
+    assert str(state) == "48 °C, 2400 of 2400 MHz"
+
+
+def test_a_raspberry_pi_with_a_weak_supply_in_the_sun(tmp_path: Path) -> None:
+    # Under-voltage, capped, throttled and at its soft limit now; all but the soft limit are also remembered.
+    state = read_board(raspberry_pi(tmp_path, "7000f", temperature="84000", clock="1500000"))
+    assert state.throttled == ("under-voltage", "frequency capped", "throttled", "soft temperature limit")
+    assert state.throttled_since_boot == ("under-voltage", "frequency capped", "throttled")
+    assert str(state).startswith("84 °C, 1500 of 2400 MHz, now: under-voltage")
+
+
+def test_the_kernels_own_alarm_tells_under_voltage(tmp_path: Path) -> None:
+    root = write(
+        raspberry_pi(tmp_path), {"class/hwmon/hwmon1/name": "rpi_volt", "class/hwmon/hwmon1/in0_lcrit_alarm": "1"}
+    )
+    assert read_board(root).throttled == ("under-voltage",)
+
+
+def test_a_laptop_tells_its_hottest_sensor_and_counts(tmp_path: Path) -> None:
+    state = read_board(laptop(tmp_path, events=4))
+    assert (state.temperature_c, state.throttle_events, state.throttled) == (63, 5, ())
+
+
+def test_a_clock_that_heat_lowers_is_throttling(tmp_path: Path) -> None:
+    assert read_board(laptop(tmp_path, events=0, cooled=2)).throttled == ("frequency capped by heat",)
+
+
+def test_a_machine_that_tells_nothing_is_not_guessed_at(tmp_path: Path) -> None:
+    state = read_board(tmp_path)
+    assert (state.temperature_c, state.clock_mhz, state.throttled, state.throttle_events) == (None, None, (), None)
+    assert str(state) == "temperature and clock not available"
+
+
+def test_what_cannot_be_read_is_as_if_it_were_not_there(tmp_path: Path) -> None:
+    root = write(raspberry_pi(tmp_path, "??"), {"class/thermal/thermal_zone0/temp": "", "class/hwmon/hwmon0/x": ""})
+    (root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq").unlink()
+    (root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq").mkdir()
+    state = read_board(root)
+    assert (state.temperature_c, state.clock_mhz, state.throttled) == (None, 2400, ())
+
+
+def test_this_machine_can_be_read() -> None:
+    assert str(read_board())
+
+
+def test_throttling_of_a_while_is_what_came_or_was_on_in_it(tmp_path: Path) -> None:
+    # It was throttled before (18), which is over.
+    throttling = Throttling(read_board(raspberry_pi(tmp_path, "40000")))
+    throttling.look(read_board(raspberry_pi(tmp_path, "40000")))
+    assert throttling.reasons == ()
+    throttling.look(read_board(raspberry_pi(tmp_path, "50000")))
+    assert throttling.reasons == ("under-voltage",), "it came and went between two looks"
+    throttling.look(read_board(raspberry_pi(tmp_path, "70002")))
+    throttling.look(read_board(raspberry_pi(tmp_path, "70000")))
+    assert throttling.reasons == ("under-voltage", "frequency capped")
+
+
+def test_throttling_from_the_first_look_on_counts(tmp_path: Path) -> None:
+    assert Throttling(read_board(raspberry_pi(tmp_path, "4"))).reasons == ("throttled",)
+
+
+def test_a_rising_count_is_throttling(tmp_path: Path) -> None:
+    throttling = Throttling(read_board(laptop(tmp_path, events=4)))
+    throttling.look(read_board(laptop(tmp_path, events=4)))
+    assert throttling.reasons == ()
+    throttling.look(read_board(laptop(tmp_path, events=6)))
+    assert throttling.reasons == ("throttled",)

@@ -1,0 +1,338 @@
+"""Verdicts on the device: kept through crashes, within the cap, and told in a sentence when they cannot be."""
+
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kdedge_runtime.errors import UsageError
+from kdedge_runtime.feedback import FeedbackError, FeedbackStore, Verdict
+from kdedge_runtime.model import Model
+from kdedge_runtime.prediction import read_answer
+from kdedge_runtime.sources.source import Frame
+from kdedge_runtime.util.images import decode_picture, open_picture
+
+SHA = "ab" * 32
+
+
+def verdict(number: int = 0, *, size_bytes: int = 1000, **changes: object) -> Verdict:
+    values: dict[str, object] = {
+        "judgement": "right",
+        "frame_jpeg": number.to_bytes(8, "big") + bytes(size_bytes - 8),
+        "saliency_map": np.arange(49, dtype=np.float32).reshape(7, 7) - 20,
+        "label": "red",
+        "probability": 0.75,
+        "explained": "red",
+        "frame_name": f"frame {number}",
+        "model_sha256": SHA,
+        "at": datetime(2026, 11, 24, 12, 0, 0, 250_000, UTC),
+    }
+    return Verdict(**values | changes)  # type: ignore[arg-type]
+
+
+def numbers(store: FeedbackStore) -> list[int]:
+    return [int.from_bytes(item.frame_jpeg[:8], "big") for item in store]
+
+
+def on_disk(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.parent.glob(path.name + "*") if not file.name.endswith("-shm"))
+
+
+class TestVerdict:
+    def test_it_holds_the_frame_without_heat_and_the_raw_map(self, model: Model, red_spot: np.ndarray) -> None:
+        explanation = model.predict(red_spot[None])
+        answer = read_answer(model, Frame(3, red_spot, 0.0, "camera 3"), explanation)
+        judged = Verdict.of(answer, "label", model_sha256=SHA, correct_label=" blue ", box=(0.5, 0.25, 0.75, 1.0))
+        frame = decode_picture(open_picture("frame", judged.frame_jpeg), "frame").pixels
+        assert np.abs(frame.astype(int) - red_spot).mean() < 3
+        assert judged.saliency_map is not None and explanation.saliency_map is not None
+        np.testing.assert_array_equal(judged.saliency_map, explanation.saliency_map[0])
+        assert (judged.label, judged.correct_label, judged.true_label) == ("red", "blue", "blue")
+        assert (datetime.now(UTC) - judged.at).total_seconds() < 60
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"judgement": "maybe"}, "'maybe' is not a valid judgement.*right, wrong, label, place"),
+            ({"judgement": "label"}, "correct label is required"),
+            ({"correct_label": "blue"}, "not allowed for any other"),
+            ({"judgement": "label", "correct_label": "  "}, "1 to 200 characters"),
+            ({"judgement": "label", "correct_label": "x" * 201}, "1 to 200 characters"),
+            ({"box": (0.5, 0.0, 0.5, 1.0)}, "is not a valid box"),
+            ({"box": (0.0, 0.0, 0.5, 1.1)}, "is not a valid box"),
+            ({"box": (float("nan"), 0.0, 0.5, 1.0)}, "is not a valid box"),
+        ],
+    )
+    def test_nonsense_is_refused(self, changes: dict[str, object], message: str) -> None:
+        with pytest.raises(UsageError, match=message):
+            verdict(**changes)
+
+    @pytest.mark.parametrize(("judgement", "label"), [("right", "red"), ("place", "red"), ("wrong", None)])
+    def test_what_it_tells_of_the_label(self, judgement: str, label: str | None) -> None:
+        assert verdict(judgement=judgement).true_label == label
+
+
+class TestStore:
+    def test_what_went_in_comes_out(self, tmp_path: Path) -> None:
+        given = [
+            verdict(1),
+            verdict(2, judgement="label", correct_label="Grün, 'ja'", box=(0.0, 0.125, 0.5, 1.0)),
+            verdict(3, saliency_map=None),
+        ]
+        with FeedbackStore.open(tmp_path / "deep" / "feedback.db", 5) as store:
+            for item in given:
+                store.add(item)
+            assert len(store) == 3
+        with FeedbackStore.open_to_read(tmp_path / "deep" / "feedback.db") as store:
+            for item, back in zip(given, store, strict=True):
+                expected, found = dict(item.__dict__), dict(back.__dict__)
+                np.testing.assert_array_equal(expected.pop("saliency_map"), found.pop("saliency_map"))
+                assert expected == found
+        assert [path.name for path in (tmp_path / "deep").iterdir()] == ["feedback.db"], "no log is left behind"
+
+    def test_maps_keep_half_precision_and_stay_finite(self, tmp_path: Path) -> None:
+        strong = np.array([[1e6, -1e6], [1 / 3, 0.0]], np.float32)
+        with FeedbackStore.open(tmp_path / "feedback.db", 1) as store:
+            store.add(verdict(saliency_map=strong))
+            (back,) = store
+        np.testing.assert_allclose(back.saliency_map, [[65504, -65504], [1 / 3, 0]], rtol=1e-3)
+
+    def test_the_oldest_make_room_and_the_cap_holds_at_every_moment(self, tmp_path: Path) -> None:
+        path = tmp_path / "feedback.db"
+        rng = np.random.default_rng(0)
+        sizes = rng.integers(1_000, 200_000, 50)
+        largest, done = 0, threading.Event()
+
+        def watch() -> None:
+            nonlocal largest
+            while not done.is_set():
+                largest = max(largest, on_disk(path))
+                time.sleep(0.0005)
+
+        watcher = threading.Thread(target=watch)
+        with FeedbackStore.open(path, 1) as store:
+            watcher.start()
+            for number, size_bytes in enumerate(sizes):
+                store.add(verdict(number, size_bytes=int(size_bytes)))
+                largest = max(largest, on_disk(path))
+                kept = numbers(store)
+                assert kept == list(range(number - len(kept) + 1, number + 1)), "the newest, without a gap"
+            done.set()
+            watcher.join()
+            assert sizes[kept[0] :].sum() > 400_000, "the room is used"
+        assert 500_000 < largest <= 1_000_000
+
+    def test_a_lower_cap_deletes_the_oldest_at_once(self, tmp_path: Path) -> None:
+        path = tmp_path / "feedback.db"
+        with FeedbackStore.open(path, 4) as store:
+            for number in range(25):
+                store.add(verdict(number, size_bytes=100_000))
+            assert len(store) == 25
+        with FeedbackStore.open(path, 1) as store:
+            kept = numbers(store)
+            assert 4 <= len(kept) <= 7
+            assert kept[-1] == 24
+        assert on_disk(path) <= 1_000_000
+
+    def test_what_cannot_fit_is_refused_and_nothing_is_deleted_for_it(self, tmp_path: Path) -> None:
+        with FeedbackStore.open(tmp_path / "feedback.db", 1) as store:
+            store.add(verdict(1))
+            with pytest.raises(FeedbackError, match=r"of 0\.3 MB does not fit .* Raise the limit"):
+                store.add(verdict(2, size_bytes=300_000))
+            assert numbers(store) == [1]
+
+    def test_a_cap_below_a_megabyte_is_refused(self, tmp_path: Path) -> None:
+        for cap_mb in (0.5, 0, -1, float("nan")):
+            with pytest.raises(UsageError, match="Expected 1 or more"):
+                FeedbackStore.open(tmp_path / "feedback.db", cap_mb)
+
+    def test_threads_may_add_at_once(self, tmp_path: Path) -> None:
+        with FeedbackStore.open(tmp_path / "feedback.db", 5) as store:
+            threads = [
+                threading.Thread(target=lambda first=first: [store.add(verdict(first + n)) for n in range(10)])
+                for first in (0, 10, 20, 30)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert sorted(numbers(store)) == list(range(40))
+
+    def test_it_can_be_read_while_a_run_adds(self, tmp_path: Path) -> None:
+        with FeedbackStore.open(tmp_path / "feedback.db", 5) as store:
+            store.add(verdict(1))
+            with FeedbackStore.open_to_read(tmp_path / "feedback.db") as reader:
+                assert numbers(reader) == [1]
+                store.add(verdict(2))
+                assert numbers(reader) == [1, 2]
+
+    def test_a_copy_of_the_file_alone_is_complete_while_the_run_goes_on(self, tmp_path: Path) -> None:
+        with FeedbackStore.open(tmp_path / "feedback.db", 5) as store:
+            store.add(verdict(1))
+            store.add(verdict(2))
+            (tmp_path / "copy.db").write_bytes((tmp_path / "feedback.db").read_bytes())
+        with FeedbackStore.open_to_read(tmp_path / "copy.db") as copy:
+            assert numbers(copy) == [1, 2]
+
+
+class TestTrouble:
+    def test_kill_9_loses_nothing_that_add_had_returned_from(self, tmp_path: Path) -> None:
+        program = (
+            "import sys; sys.path[:0] = sys.argv[2:]\n"
+            "from test_feedback import verdict\n"
+            "from kdedge_runtime.feedback import FeedbackStore\n"
+            "store = FeedbackStore.open(sys.argv[1], 1)\n"
+            "for number in range(10**6):\n"
+            "    store.add(verdict(number, size_bytes=60_000)); print(number, flush=True)\n"
+        )
+        path, last = tmp_path / "feedback.db", -1
+        for wait_s in (0.11, 0.17, 0.23):
+            command = [sys.executable, "-c", program, str(path), str(Path(__file__).parents[1])]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            assert process.stdout is not None
+            first = process.stdout.readline()
+            time.sleep(wait_s)
+            os.kill(process.pid, signal.SIGKILL)
+            told = [int(line) for line in [first, *process.stdout]]
+            process.wait()
+            last = told[-1]
+            with FeedbackStore.open(path, 1) as store:
+                kept = numbers(store)
+                # The one being added may have got through without a word.
+                assert kept[-1] in (last, last + 1)
+                assert kept[-2] == kept[-1] - 1
+                assert store._rows("PRAGMA integrity_check") == [("ok",)]
+        assert last > 0
+
+    def test_a_full_disk_is_a_sentence_and_what_was_there_stays(self, tmp_path: Path) -> None:
+        resource = pytest.importorskip("resource", reason="only POSIX limits the size of files")
+        path = tmp_path / "feedback.db"
+        with FeedbackStore.open(path, 20) as store:
+            for number in range(5):
+                store.add(verdict(number, size_bytes=50_000))
+            before = resource.getrlimit(resource.RLIMIT_FSIZE)
+            ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            # The kernel refuses to let any file grow beyond this, as a full disk would.
+            resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20_000, before[1]))
+            try:
+                with pytest.raises(FeedbackError, match="cannot be read or written"):
+                    store.add(verdict(5, size_bytes=1_000_000))
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, before)
+                signal.signal(signal.SIGXFSZ, ignored)
+            assert numbers(store) == [0, 1, 2, 3, 4]
+            store.add(verdict(6))  # there is room again
+            assert numbers(store) == [0, 1, 2, 3, 4, 6]
+
+    def test_sqlites_own_word_for_a_full_disk_says_what_to_do(self, tmp_path: Path) -> None:
+        with FeedbackStore.open(tmp_path / "feedback.db", 20) as store:
+            store.add(verdict(1))
+            store._rows("PRAGMA max_page_count = 10")
+            with pytest.raises(FeedbackError, match="The disk is full: free some space"):
+                store.add(verdict(2, size_bytes=100_000))
+            assert numbers(store) == [1]
+
+    @pytest.fixture
+    def damaged(self, tmp_path: Path) -> Path:
+        path = tmp_path / "feedback.db"
+        with FeedbackStore.open(path, 5) as store:
+            for number in range(20):
+                store.add(verdict(number, size_bytes=20_000))
+        content = bytearray(path.read_bytes())
+        content[4096:] = np.random.default_rng(1).bytes(len(content) - 4096)
+        path.write_bytes(content)
+        return path
+
+    def test_a_damaged_file_is_a_sentence_with_the_way_out(self, damaged: Path) -> None:
+        way_out = rf"is damaged.*`mv {damaged} {damaged}\.damaged`"
+        with FeedbackStore.open(damaged, 5) as store:
+            for _ in range(2):
+                with pytest.raises(FeedbackError, match=way_out):
+                    store.add(verdict(99))
+        with pytest.raises(FeedbackError, match="is damaged"), FeedbackStore.open_to_read(damaged) as store:
+            list(store)
+
+    @pytest.mark.parametrize("damage", ["at = '2026-11-p7'", "map = x'00'", "map_width = 'three'"])
+    def test_a_damaged_verdict_is_a_sentence(self, tmp_path: Path, damage: str) -> None:
+        path = tmp_path / "feedback.db"
+        with FeedbackStore.open(path, 5) as store:
+            store.add(verdict(1))
+        with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(f"UPDATE verdict SET {damage}")
+        with FeedbackStore.open_to_read(path) as store, pytest.raises(FeedbackError, match="is damaged"):
+            list(store)
+
+    def test_the_way_out_works_without_ending_the_run(self, damaged: Path) -> None:
+        with FeedbackStore.open(damaged, 5) as store:
+            with pytest.raises(FeedbackError, match="is damaged"):
+                store.add(verdict(98))
+            damaged.rename(f"{damaged}.damaged")
+            store.add(verdict(99))
+            assert numbers(store) == [99]
+
+    def test_what_cannot_be_opened_does_not_end_the_run(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        (tmp_path / "notes.txt").write_text("notes " * 1000)
+        (tmp_path / "file").write_text("")
+        for path, message in (
+            (tmp_path / "notes.txt", "is damaged or not a feedback file"),
+            (tmp_path / "file" / "feedback.db", "Use another path"),
+            (tmp_path, "use another path"),
+        ):
+            caplog.clear()
+            with FeedbackStore.open(path, 5) as store:
+                assert message in caplog.text
+                with pytest.raises(FeedbackError, match=message):
+                    store.add(verdict())
+        assert (tmp_path / "notes.txt").read_text() == "notes " * 1000
+        with pytest.raises(FeedbackError, match="not a feedback file"):
+            FeedbackStore.open_to_read(tmp_path / "notes.txt")
+
+    @pytest.mark.parametrize(
+        ("script", "message"),
+        [
+            ("CREATE TABLE cookies (a)", "database of another program"),
+            ("PRAGMA application_id = 7", "database of another program"),
+            ("PRAGMA application_id = 1801741922; PRAGMA user_version = 9", "feedback schema 9"),
+        ],
+    )
+    def test_another_programs_database_is_left_alone(self, tmp_path: Path, script: str, message: str) -> None:
+        path = tmp_path / "other.db"
+        connection = sqlite3.connect(path)
+        connection.executescript(script)
+        connection.close()
+        before = path.read_bytes()
+        openers: tuple[Callable[[], FeedbackStore], ...] = (
+            lambda: FeedbackStore.open(path, 5),
+            lambda: FeedbackStore.open_to_read(path),
+        )
+        for open_ in openers:
+            with pytest.raises(UsageError, match=message):
+                open_()
+        assert path.read_bytes() == before
+
+    def test_nothing_to_read_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match=r"The feedback file .* does not exist"):
+            FeedbackStore.open_to_read(tmp_path / "none.db")
+        assert not (tmp_path / "none.db").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+def test_a_new_file_is_its_owners_alone(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with FeedbackStore.open(tmp_path / "feedback.db", 5):
+            modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    finally:
+        os.umask(before)
+    assert modes["feedback.db"] == 0o600
+    assert set(modes.values()) == {0o600}, "the log beside it too"

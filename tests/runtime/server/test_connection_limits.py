@@ -1,0 +1,202 @@
+"""Limits of the web server: strangers take neither its places nor its memory."""
+
+import http.client
+import socket
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+from view_client import ABOUT, HERE, Run, authority, get
+
+from kdedge_runtime.server import Address, Door
+from kdedge_runtime.server.connection_limits import MOST_PLACES, Places
+from kdedge_runtime.server.live_view import Controls, LiveView
+from kdedge_runtime.stream.statistics import Progress
+
+
+@pytest.fixture
+def exposed(controls: Controls) -> Iterator[LiveView]:
+    """A view with a token, on loopback."""
+    with LiveView(Door(Address("127.0.0.1", 0), "t" * 24), ABOUT, controls) as opened:
+        yield opened
+
+
+def connect(view: LiveView, source: str = "127.0.0.1") -> socket.socket:
+    host, port = authority(view).split(":")
+    return socket.create_connection((host, int(port)), timeout=5, source_address=(source, 0))
+
+
+def is_open(connection: socket.socket) -> bool:
+    connection.settimeout(0.01)
+    try:
+        return connection.recv(64) != b""
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def assert_cut_off(slow: socket.socket, part: bytes) -> None:
+    """Send a part every tenth of a second until the server closes the connection, within two seconds."""
+    started = time.monotonic()
+    with pytest.raises(OSError):  # the server closed it
+        while time.monotonic() - started < 4:
+            slow.sendall(part)
+            time.sleep(0.1)
+    assert time.monotonic() - started < 2
+
+
+def test_a_head_has_one_deadline_however_often_bytes_come(view: LiveView, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdedge_runtime.server.http_server.PATIENCE_S", 0.6)
+    with connect(view) as slow:
+        slow.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n")
+        assert_cut_off(slow, b"X: y\r\n")
+
+
+def test_a_body_has_one_deadline_too(view: LiveView, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdedge_runtime.server.http_server.PATIENCE_S", 0.6)
+    head = b"POST /controls HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n"
+    with connect(view) as slow:
+        slow.sendall(head)
+        assert_cut_off(slow, b" ")
+
+
+def test_a_head_of_more_than_16_kb_is_refused_before_it_is_parsed(view: LiveView) -> None:
+    fits = {"X_Long": "x" * 15_000}
+    assert get(view, "/health", **fits)[0].status == 200
+    assert get(view, "/health", X_Long="x" * 17_000)[0].status == 431
+    assert get(view, "/health", **{f"X_{number}": "x" * 1000 for number in range(20)})[0].status == 431
+    assert get(view, "/" + "x" * 17_000)[0].status == 414
+
+
+def test_large_heads_cost_no_memory(exposed: LiveView) -> None:
+    header = b"X: " + b"x" * 65_000 + b"\r\n"
+    tracemalloc.start()
+    try:
+        with ExitStack() as stack:
+            for _ in range(8):
+                greedy = stack.enter_context(connect(exposed))
+                greedy.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
+                with pytest.raises(OSError):  # the server closed it
+                    for _ in range(97):
+                        greedy.sendall(header)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2_000_000
+
+
+@pytest.mark.parametrize("source", ["127.0.0.1", "127.0.0.2"])
+def test_slow_heads_shut_nobody_out(exposed: LiveView, source: str) -> None:
+    with ExitStack() as stack:
+        for _ in range(70):
+            slow = stack.enter_context(connect(exposed, source))
+            slow.sendall(b"GET / HTTP/1.1\r\nHo")
+        for _ in range(20):
+            assert get(exposed, "/health")[0].status == 200
+            assert get(exposed, "/metrics.json", Authorization="Bearer " + "t" * 24)[0].status == 200
+        assert threading.active_count() < 40
+
+
+def test_eight_connections_of_an_address_may_wait_and_the_oldest_yields(exposed: LiveView) -> None:
+    with ExitStack() as stack:
+        waiting = [stack.enter_context(connect(exposed)) for _ in range(8)]
+        time.sleep(0.3)
+        assert all(is_open(each) for each in waiting)
+        stack.enter_context(connect(exposed))
+        assert eventually(lambda: not is_open(waiting[0]))
+        assert all(is_open(each) for each in waiting[1:])
+
+
+def test_who_was_let_in_keeps_the_connection(exposed: LiveView) -> None:
+    admitted = http.client.HTTPConnection(authority(exposed), timeout=5)
+    bearer = {"Authorization": "Bearer " + "t" * 24}
+    with ExitStack() as stack:
+        admitted.request("GET", "/metrics.json", headers=bearer)
+        admitted.getresponse().read()
+        used = admitted.sock
+        for _ in range(20):
+            stack.enter_context(connect(exposed))
+        time.sleep(0.3)
+        admitted.request("GET", "/metrics.json", headers=bearer)
+        assert admitted.getresponse().status == 200
+        assert admitted.sock is used, "no new connection was opened"
+    admitted.close()
+
+
+def test_all_places_together_are_bounded_and_hold_nobody_up(controls: Controls, progress: Progress) -> None:
+    head = b"GET /metrics.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with LiveView(HERE, ABOUT, controls) as view, Run(view, progress) as run, ExitStack() as stack:
+        taken = []
+        for _ in range(MOST_PLACES):
+            one = stack.enter_context(connect(view))
+            one.sendall(head)
+            assert one.recv(100).startswith(b"HTTP/1.1 200")
+            taken.append(one)
+        refused = [stack.enter_context(connect(view)) for _ in range(20)]
+        assert all(b"503" in one.recv(64) for one in refused)
+        before = run.written
+        time.sleep(0.5)
+        assert run.written - before > 20
+        assert run.slowest_s < 0.2
+        taken[0].close()
+        time.sleep(0.2)
+        assert get(view, "/health")[0].status == 200, "a place is free again"
+
+
+@pytest.fixture
+def pair() -> Iterator[Callable[[], socket.socket]]:
+    with ExitStack() as stack:
+
+        def make() -> socket.socket:
+            one, other = socket.socketpair()
+            stack.enter_context(other)
+            return stack.enter_context(one)
+
+        yield make
+
+
+def test_the_last_places_are_for_this_machine(pair: Callable[[], socket.socket]) -> None:
+    places = Places()
+    admitted = 0
+    while places.take(client := pair(), f"192.0.2.{admitted}"):
+        places.admit(client)
+        admitted += 1
+    assert admitted == MOST_PLACES - 4
+    assert places.take(pair(), "127.0.0.1")
+    assert places.take(pair(), "::1")
+    assert not places.take(pair(), "192.0.2.250")
+
+
+def test_an_ipv6_client_has_one_address_of_its_64_bit_network(pair: Callable[[], socket.socket]) -> None:
+    places = Places()
+    clients = [pair() for _ in range(9)]
+    for number, client in enumerate(clients):
+        assert places.take(client, f"2001:db8::{number}:1%eth0")
+    assert not is_open(clients[0])
+    assert all(is_open(client) for client in clients[1:])
+
+
+def test_among_many_addresses_the_one_with_most_waiting_clients_yields(pair: Callable[[], socket.socket]) -> None:
+    places = Places()
+    greedy = [pair() for _ in range(8)]
+    for client in greedy:
+        places.take(client, "192.0.2.1")
+    modest = [pair() for _ in range(MOST_PLACES - 4 - 8)]
+    for number, client in enumerate(modest):
+        places.take(client, f"198.51.100.{number}")
+    assert places.take(pair(), "203.0.113.1")
+    assert not is_open(greedy[0])
+    assert all(is_open(client) for client in [*greedy[1:], *modest])

@@ -1,0 +1,386 @@
+"""The view, through real requests to a real server: what it shows, and that nobody holds up the run."""
+
+import http.client
+import json
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from io import BytesIO
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from view_client import ABOUT, HERE, Run, an_answer, authority, get, post, shown_now
+
+from kdedge_runtime.errors import UsageError
+from kdedge_runtime.model import Model
+from kdedge_runtime.prediction import Answer
+from kdedge_runtime.server import Address, Door
+from kdedge_runtime.server.live_view import Controls, LiveView
+from kdedge_runtime.server.live_view.history import History
+from kdedge_runtime.server.live_view.latest_frame import Board
+from kdedge_runtime.sources.image_source import PictureSource
+from kdedge_runtime.stream.runner import RunSettings, run
+from kdedge_runtime.stream.statistics import Progress
+from kdedge_runtime.util.images import jpeg
+
+
+def test_the_page_loads_nothing_from_elsewhere_and_runs_no_script_but_its_own(view: LiveView) -> None:
+    response, body = get(view, "/")
+    page = body.decode()
+    assert (response.status, response.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    policy = response.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    parts = {"/": page}
+    for path in [*re.findall(r'(?:src|href)="(/[^"]+)"', page), "/box.js", "/history.js", "/answer.js", "/chooser.js"]:
+        response, body = get(view, path)
+        assert response.status == 200, path
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        parts[path] = body.decode()
+    for path, text in parts.items():
+        assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text), f"{path} names an outside address"
+        assert "innerHTML" not in text, "labels are data, not markup"
+        assert "style=" not in text, "the policy forbids inline styles"
+
+
+def test_metrics_hold_what_the_page_shows(view: LiveView, progress: Progress) -> None:
+    before = json.loads(get(view, "/metrics.json")[1])
+    assert (before["about"], before["watchers"], before["frames"], before["history"]) == (ABOUT, 0, 0, [])
+    assert before["controls"] == {"class": None, "method": "cam", "opacity": 0.6}
+    with progress.timer.measure("inference"):
+        pass
+    answer = an_answer(6)
+    progress.count(answer)
+    view.write(answer, progress)
+    response, body = get(view, "/metrics.json?now")
+    metrics = json.loads(body)
+    assert response.headers["Cache-Control"] == "no-store"
+    assert metrics["label"] == "<b>stop</b>"
+    assert metrics["ranking"] == [{"label": "<b>stop</b>", "p": 0.75}, {"label": "tree", "p": 0.2}]
+    assert metrics["heat"] == {"cx": 0.5, "cy": 0.25, "area_frac": 0.1, "entropy": 0.5}
+    assert set(metrics["stages"]["inference"]) == {"mean_ms", "p50_ms", "p95_ms", "p99_ms"}
+    assert [point[1:] for point in metrics["history"]] == [["<b>stop</b>", 0.75]]
+    for key, value in {"frames": 1, "frame": 6, "dropped": 0, "unreadable": 0, "age_ms": 12.0, "p": 0.75}.items():
+        assert metrics[key] == value, key
+
+
+def test_history_keeps_the_newest_of_each_half_second_for_a_minute() -> None:
+    history = History()
+    for tenth in range(1000):
+        history.add(tenth / 10, f"label {tenth}", tenth / 1000)
+    points = history.until(100.0)
+    assert len(points) == 120
+    assert points[-1] == (pytest.approx(0.1), "label 999", 0.999)
+    assert points[0][0] <= 60
+    assert all(before[0] > after[0] for before, after in pairwise(points))
+    assert history.until(200.0) == []
+
+
+def test_nothing_is_drawn_while_nobody_watches(view: LiveView, progress: Progress) -> None:
+    with Run(view, progress) as run:
+        time.sleep(0.2)
+        assert run.written > 5
+        assert run.drawn == 0
+        shown_now(view)
+        drawn = run.drawn
+        assert drawn > 0
+        time.sleep(0.2)
+        assert run.drawn <= drawn + 2, "drawing must stop when the watcher has gone"
+
+
+def test_a_page_that_asks_for_one_picture_after_another_watches_in_between(view: LiveView, progress: Progress) -> None:
+    with Run(view, progress) as run:
+        serial = shown_now(view)
+        assert get(view, f"/snapshot.jpg?after={serial}")[0].status == 200
+        drawn = run.drawn
+        time.sleep(0.5)
+        assert run.drawn - drawn >= 3
+        time.sleep(1.2)
+        drawn = run.drawn
+        time.sleep(0.2)
+        assert run.drawn == drawn, "it has gone"
+
+
+def test_a_snapshot_is_a_picture_of_now(view: LiveView, progress: Progress) -> None:
+    with Run(view, progress):
+        response, body = get(view, "/snapshot.jpg")
+    assert response.headers["Content-Type"] == "image/jpeg"
+    picture = np.asarray(Image.open(BytesIO(body)))
+    assert picture.shape == (48, 64, 3)
+    assert picture.mean() == pytest.approx(128, abs=2)
+
+
+def test_a_picture_that_took_seconds_to_explain_is_shown(view: LiveView, progress: Progress) -> None:
+    slow = an_answer(0)
+    frame = replace(slow.frame, captured_at=time.monotonic() - 5)
+    slow = replace(slow, frame=frame, overlay=slow.frame.rgb)
+    progress.count(slow)
+    view.write(slow, progress)
+    assert shown_now(view) == 1
+
+
+def test_each_picture_is_newer_than_the_one_before(view: LiveView, progress: Progress) -> None:
+    with Run(view, progress):
+        serials = [shown_now(view)]
+        for _ in range(5):
+            serials.append(int(get(view, f"/snapshot.jpg?after={serials[-1]}")[0].headers["X-Serial"]))
+        # A page that watched an earlier run, which had come further.
+        assert serials[-1] <= int(get(view, "/snapshot.jpg?after=1000000")[0].headers["X-Serial"]) < 1_000_000
+    assert serials == sorted(set(serials))
+    for nonsense in ("x", "-1", "1" * 20):
+        assert get(view, f"/snapshot.jpg?after={nonsense}")[0].status == 400
+
+
+def test_the_stream_gives_new_pictures_until_the_run_ends(progress: Progress, controls: Controls) -> None:
+    with LiveView(HERE, ABOUT, controls) as view, Run(view, progress):
+        connection = http.client.HTTPConnection(authority(view), timeout=15)
+        connection.request("GET", "/stream.mjpg")
+        response = connection.getresponse()
+        kind, _, boundary = response.headers["Content-Type"].partition("; boundary=")
+        assert kind == "multipart/x-mixed-replace"
+        for _ in range(5):
+            assert response.readline() == f"--{boundary}\r\n".encode()
+            assert response.readline() == b"Content-Type: image/jpeg\r\n"
+            length = int(response.readline().removeprefix(b"Content-Length: "))
+            assert response.readline() == b"\r\n"
+            assert Image.open(BytesIO(response.read(length))).size == (64, 48)
+            assert response.readline() == b"\r\n"
+    started = time.monotonic()
+    response.read()
+    assert time.monotonic() - started < 2, "the end of the run ends the stream"
+    connection.close()
+
+
+def test_a_browser_that_does_not_read_does_not_hold_up_the_run(view: LiveView, progress: Progress) -> None:
+    host, port = authority(view).split(":")
+    with Run(view, progress) as run, socket.create_connection((host, int(port))) as stuck:
+        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        stuck.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        time.sleep(1.0)
+        assert run.written > 40
+        assert run.slowest_s < 0.2
+
+
+def test_only_so_many_may_watch(view: LiveView, progress: Progress) -> None:
+    host, port = authority(view).split(":")
+    with Run(view, progress):
+        open_streams = []
+        for _ in range(64):
+            stream = socket.create_connection((host, int(port)), timeout=5)
+            stream.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert b"200" in stream.recv(64)
+            open_streams.append(stream)
+        assert get(view, "/stream.mjpg")[0].status == 503
+        for stream in open_streams:
+            stream.close()
+
+
+def test_fifty_viewers_are_served_by_one_encoding_of_each_picture(
+    view: LiveView, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded = []
+
+    def counted(picture: np.ndarray, quality: int) -> bytes:
+        encoded.append(quality)
+        return jpeg(picture, quality)
+
+    monkeypatch.setattr("kdedge_runtime.server.live_view.latest_frame.jpeg", counted)
+    host, port = authority(view).split(":")
+    with Run(view, progress) as run, ExitStack() as stack:
+        viewers = []
+        for _ in range(50):
+            viewer = stack.enter_context(socket.create_connection((host, int(port)), timeout=5))
+            viewer.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            viewers.append(viewer)
+        for viewer in viewers:
+            seen = b""
+            while seen.count(b"Content-Type: image/jpeg") < 3:
+                seen += viewer.recv(65536)
+        assert run.slowest_s < 0.2
+        assert len(encoded) <= run.drawn + 1
+        assert sum(thread.name == "kdedge-stream" for thread in threading.enumerate()) == 1
+
+
+def test_a_viewer_that_joins_while_the_source_stands_still_sees_its_last_picture(
+    view: LiveView, progress: Progress
+) -> None:
+    host, port = authority(view).split(":")
+    request = b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+    def first_picture(viewer: socket.socket) -> bytes:
+        viewer.sendall(request)
+        seen = b""
+        while not seen.endswith(b"--kdedge-frame\r\n") or b"image/jpeg" not in seen:
+            seen += viewer.recv(65536)
+        return seen.partition(b"\r\n\r\n--")[2]
+
+    with socket.create_connection((host, int(port)), timeout=5) as early:
+        with Run(view, progress):
+            first_picture(early)
+        time.sleep(0.2)
+        with socket.create_connection((host, int(port)), timeout=5) as late:
+            late.settimeout(3)
+            assert b"\xff\xd8" in first_picture(late)
+
+
+def test_a_picture_that_cannot_be_encoded_ends_its_stream_only(
+    view: LiveView, progress: Progress, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def out_of_memory(picture: np.ndarray, quality: int) -> bytes:
+        monkeypatch.setattr("kdedge_runtime.server.live_view.latest_frame.jpeg", jpeg)
+        raise MemoryError
+
+    monkeypatch.setattr("kdedge_runtime.server.live_view.latest_frame.jpeg", out_of_memory)
+    host, port = authority(view).split(":")
+    ends = []
+    with Run(view, progress):
+        for _ in range(2):
+            with socket.create_connection((host, int(port)), timeout=5) as viewer:
+                viewer.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                seen = b""
+                while b"Content-Type: image/jpeg" not in seen and (received := viewer.recv(65536)):
+                    seen += received
+                ends.append(seen)
+    assert b"Content-Type: image/jpeg" not in ends[0], "the server has closed it"
+    assert b"Content-Type: image/jpeg" in ends[1]
+    assert any("The image stream has ended" in message for message in caplog.messages)
+
+
+def test_pictures_for_viewers_are_fewer_than_frames(view: LiveView, progress: Progress) -> None:
+    host, port = authority(view).split(":")
+    with Run(view, progress) as run, socket.create_connection((host, int(port)), timeout=5) as viewer:
+        viewer.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        viewer.recv(65536)
+        drawn, started = run.drawn, time.monotonic()
+        time.sleep(1.0)
+        assert 2 <= run.drawn - drawn <= 16 * (time.monotonic() - started)
+
+
+def test_the_more_sending_costs_the_fewer_pictures_are_due() -> None:
+    now = [0.0]
+    board = Board(clock=lambda: now[0])
+    drawn = replace(an_answer(0), overlay=an_answer(0).frame.rgb)
+    with board.watching():
+        assert board.is_due
+        board.note_cost(0.02)
+        board.publish(drawn, None)  # type: ignore[arg-type]
+        for now[0], due in ((0.1, False), (0.9, False), (1.1, True)):
+            assert board.is_due == due
+    assert not board.is_due, "nobody watches"
+
+
+def test_health_follows_the_answers() -> None:
+    now = [0.0]
+    board = Board(clock=lambda: now[0])
+    assert board.health() == (True, 0.0)
+    now[0] = 60.0
+    assert board.health() == (False, 60.0)
+
+
+def test_health_is_served(view: LiveView, monkeypatch: pytest.MonkeyPatch) -> None:
+    response, body = get(view, "/health")
+    assert (response.status, json.loads(body)["status"]) == (200, "ok")
+    monkeypatch.setattr("kdedge_runtime.server.live_view.latest_frame.FRESH_S", 0.0)
+    response, body = get(view, "/health")
+    assert (response.status, json.loads(body)["status"]) == (503, "stalled")
+
+
+def test_a_fault_of_our_own_is_logged_and_a_client_that_goes_away_is_not(
+    view: LiveView, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for fault, told in ((BrokenPipeError("gone"), False), (ValueError("a fault"), True)):
+
+        def fail(*_: object, fault: Exception = fault) -> None:
+            raise fault
+
+        monkeypatch.setattr("kdedge_runtime.server.live_view.view_server._Site.metrics", fail)
+        with pytest.raises(http.client.RemoteDisconnected):
+            get(view, "/metrics.json")
+        assert ("A request failed" in caplog.text and "a fault" in caplog.text) == told
+
+
+def test_other_paths_are_not_found(view: LiveView) -> None:
+    for path in ("/nothing", "/../page.html", "//etc/passwd", "/stream.mjpg/x", "/%2e%2e/server.py", "/server.py"):
+        assert get(view, path)[0].status == 404, path
+    assert post(view, "/snapshot.jpg", {})[0] == 404
+    assert get(view, "/controls")[0].status == 404
+
+
+def test_settings_change_all_at_once_or_not_at_all(view: LiveView, controls: Controls) -> None:
+    said = post(view, "/controls", {"class": "blue", "opacity": 0.25})
+    assert said == (200, {"class": "blue", "method": "cam", "opacity": 0.25})
+    assert controls() == RunSettings(class_index=2, opacity=0.25)
+    for wrong in (
+        {"opacity": 0.9, "class": "violet"},
+        {"opacity": 1.1},
+        {"opacity": True},
+        {"opacity": 10**400},
+        {"speed": 3},
+        {"class": 1},
+        {"method": "magic"},
+    ):
+        status, answer = post(view, "/controls", wrong)
+        assert status == 400, wrong
+        assert answer["error"]
+        assert controls() == RunSettings(class_index=2, opacity=0.25)
+    assert post(view, "/controls", {"class": None})[1]["class"] is None
+
+
+def test_a_method_can_take_the_place_of_the_files_own_map(view: LiveView, controls: Controls) -> None:
+    choices = json.loads(get(view, "/choices.json")[1])
+    assert choices["labels"] == ["red", "green", "blue"]
+    assert choices["methods"] == ["cam", "occlusion", "rise", "lime", "shap", "scorecam"]
+    status, answer = post(view, "/controls", {"method": "scorecam"})
+    assert (status, controls.method) == (400, "cam"), "this graph does not name its activations"
+    assert "occlusion, rise, lime or shap" in answer["error"]
+    assert post(view, "/controls", {"method": "occlusion"})[1]["method"] == "occlusion"
+    assert controls().explainer is not None
+    assert post(view, "/controls", {"method": "cam"})[1]["method"] == "cam"
+    assert controls().explainer is None
+
+
+def test_a_model_without_a_map_can_be_explained_once_a_method_is_chosen(write_model: Callable[..., Path]) -> None:
+    controls = Controls(Model.load(write_model(method="none")), RunSettings())
+    with pytest.raises(UsageError, match="no saliency map"):
+        controls.change({"class": "blue"})
+    controls.change({"class": "blue", "method": "occlusion"})
+    assert (controls.class_name, controls.method) == ("blue", "occlusion")
+
+
+def test_the_run_follows_the_settings_from_frame_to_frame(model: Model, red_spot: np.ndarray, tmp_path: Path) -> None:
+    for number in range(12):
+        Image.fromarray(red_spot).save(tmp_path / f"{number:02}.png")
+    controls = Controls(model, RunSettings())
+    answers: list[Answer] = []
+
+    class Watcher:
+        wants_overlay = True
+
+        def write(self, answer: Answer, progress: Progress) -> None:
+            answers.append(answer)
+            if len(answers) == 2:
+                controls.change({"class": "blue", "opacity": 0.0})
+
+    with PictureSource(tmp_path) as source:
+        run(model, source, [Watcher()], controls)
+    assert [answers[0].explained, answers[-1].explained] == ["red", "blue"]
+    heated = (slice(52, 108), slice(148, 204))
+    assert np.abs(answers[1].overlay[heated].astype(int) - answers[2].overlay[heated]).mean() > 20, "from the next on"
+
+
+def test_a_port_in_use_is_a_usage_error(view: LiveView, controls: Controls) -> None:
+    port = int(authority(view).rsplit(":", 1)[1])
+    with pytest.raises(UsageError, match=rf"127\.0\.0\.1:{port}.*in use.*--view {port + 1}"):
+        LiveView(Door.at(Address("127.0.0.1", port)), ABOUT, controls).__enter__()
+
+
+def test_an_address_of_another_machine_is_a_usage_error_that_does_not_blame_the_port(controls: Controls) -> None:
+    with pytest.raises(UsageError, match=r"192\.0\.2\.1:8080.*Expected an address of this machine"):
+        LiveView(Door.at(Address("192.0.2.1", 8080)), ABOUT, controls).__enter__()

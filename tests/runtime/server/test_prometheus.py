@@ -1,0 +1,72 @@
+"""The figures for Prometheus, read by its own parser."""
+
+from dataclasses import replace
+
+import pytest
+from view_client import Run, an_answer, get
+
+from kdedge_runtime.diagnostics.system_state import BoardState
+from kdedge_runtime.server.live_view import LiveView
+from kdedge_runtime.server.live_view.machine_state import MachineState
+from kdedge_runtime.server.live_view.prometheus import exposition
+from kdedge_runtime.stream.statistics import Progress
+
+parser = pytest.importorskip("prometheus_client.parser", reason="the format is checked with prometheus_client")
+
+SILENT = MachineState(BoardState(None, None, None, (), (), None), None)
+HOT = MachineState(BoardState(81.5, 1500.0, 2400.0, ("throttled", "under-voltage"), (), 7), 123.456)
+
+
+def _samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    families = list(parser.text_string_to_metric_families(text))
+    assert all(family.documentation and family.type != "unknown" for family in families)
+    samples = [sample for family in families for sample in family.samples]
+    found = {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for sample in samples}
+    assert len(found) == len(samples), "a sample is there twice"
+    return found
+
+
+def test_all_figures_are_there_in_base_units(progress: Progress) -> None:
+    with progress.timer.measure("inference"):
+        pass
+    answer = replace(an_answer(0), ranking=(("an infant", 0.75),), explained="an infant")
+    for _ in range(3):
+        progress.count(answer)
+    samples = _samples(exposition({"model": 'a "b"\\c\nd'}, answer, progress, HOT, 0.25, 2))
+    assert samples["kdedge_info", (("model", 'a "b"\\c\nd'),)] == 1, "any text survives"
+    assert samples["kdedge_frames_total", ()] == 3
+    assert samples["kdedge_answers_total", (("label", "an infant"),)] == 3
+    assert samples["kdedge_frame_age_seconds", ()] == pytest.approx(0.012)
+    assert samples["kdedge_answer_probability", (("label", "an infant"),)] == 0.75
+    assert samples["kdedge_last_answer_seconds", ()] == 0.25
+    assert samples["kdedge_watchers", ()] == 2
+    assert samples["kdedge_frames_explained_total", ()] == 3
+    assert samples["kdedge_temperature_celsius", ()] == 81.5
+    assert samples["kdedge_clock_hertz", ()] == 1.5e9
+    assert samples["kdedge_throttled", (("reason", "under-voltage"),)] == 1
+    assert samples["kdedge_throttle_events_total", ()] == 7
+    assert samples["process_resident_memory_bytes", ()] == pytest.approx(123_456_000)
+    stage = progress.timer.stages()["inference"]
+    assert samples["kdedge_stage_seconds_count", (("stage", "inference"),)] == 1
+    assert samples["kdedge_stage_seconds_sum", (("stage", "inference"),)] == pytest.approx(stage.mean_ms / 1e3)
+    assert samples["kdedge_stage_seconds", (("quantile", "0.95"), ("stage", "inference"))] == pytest.approx(
+        stage.p95_ms / 1e3
+    )
+
+
+def test_what_a_board_does_not_tell_is_left_out(progress: Progress) -> None:
+    for answer in (None, an_answer(0)):
+        text = exposition({}, answer, None if answer is None else progress, SILENT, 0.0, 0)
+        assert "temperature" not in text
+        assert "throttled" not in text
+        assert _samples(text)["kdedge_last_answer_seconds", ()] == 0
+
+
+def test_it_is_served_in_version_0_0_4_while_the_run_goes_on(view: LiveView, progress: Progress) -> None:
+    with Run(view, progress):
+        counts = []
+        for _ in range(5):
+            response, body = get(view, "/metrics")
+            counts.append(_samples(body.decode()).get(("kdedge_frames_total", ()), 0))
+    assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert counts == sorted(counts)

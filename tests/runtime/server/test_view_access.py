@@ -1,0 +1,206 @@
+"""The view, through real requests to a real server: who is let in."""
+
+import hashlib
+import http.client
+import re
+import shutil
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from view_client import ABOUT, ask, authority, get, post
+
+from kdedge_runtime.cli.main import main
+from kdedge_runtime.server import Address, Door
+from kdedge_runtime.server.live_view import Controls, LiveView
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:9000", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:80", 200),
+        ("evil.example", 403),
+        ("127.0.0.1.evil.net", 403),
+        ("192.168.1.2", 403),
+        ("[::1", 403),
+    ],
+)
+def test_names_that_others_point_here_are_refused(view: LiveView, host: str, status: int) -> None:
+    assert get(view, "/health", Host=host)[0].status == status
+
+
+def test_only_the_page_itself_may_change_anything(view: LiveView, controls: Controls) -> None:
+    own = f"http://{authority(view)}"
+    wanted = {"opacity": 0.1}
+    for headers in (
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://localhost:3000"},
+        {"Origin": own, "Sec_Fetch_Site": "cross-site"},
+        {"Sec_Fetch_Site": "same-site"},
+    ):
+        assert post(view, "/controls", wanted, **headers)[0] == 403, headers
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
+        assert post(view, "/controls", wanted, Content_Type=kind)[0] == 415
+    assert controls().opacity == 0.6
+    assert post(view, "/controls", wanted, Origin=own, Sec_Fetch_Site="same-origin")[0] == 200
+    assert post(view, "/controls", {"opacity": 0.2})[0] == 200, "a program acts for itself"
+
+
+def test_what_is_too_large_or_no_object_is_refused_unread(view: LiveView) -> None:
+    kind = {"Content_Type": "application/json"}
+    assert ask(view, "POST", "/controls", b"{}", Content_Length="1000000", **kind)[0].status == 413
+    assert ask(view, "POST", "/controls", b"{}", Content_Length="9" * 5000, **kind)[0].status == 413
+    assert ask(view, "POST", "/controls", b"{}", Content_Length="-1", **kind)[0].status == 411
+    assert ask(view, "POST", "/controls", b"0\r\n\r\n", Transfer_Encoding="chunked", **kind)[0].status == 411
+    for body in (b"[]", b"nonsense", b"[" * 60_000, b"\xff"):
+        assert ask(view, "POST", "/controls", body, **kind)[0].status == 400
+    assert get(view, "/" + "x" * 70_000)[0].status == 414
+    assert ask(view, "DELETE", "/")[0].status == 501
+
+
+def test_what_a_question_carries_is_not_taken_for_the_next_one(view: LiveView) -> None:
+    smuggled = b"GET /labels HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    head = f"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(smuggled)}\r\n\r\n".encode()
+    host, port = authority(view).split(":")
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        connection.sendall(head + smuggled)
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.fixture
+def exposed(controls: Controls, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveView]:
+    """A view with a token; it listens here only, so that a test opens nothing to the network."""
+    monkeypatch.setattr("kdedge_runtime.server.failed_logins.PAUSE_S", 0.0)
+    with LiveView(Door(Address("127.0.0.1", 0), "t" * 24), ABOUT, controls) as opened:
+        yield opened
+
+
+def test_a_token_is_asked_for_and_exchanged_for_a_cookie(exposed: LiveView) -> None:
+    assert exposed.url.endswith("/?token=" + "t" * 24)
+    response, page = get(exposed, "/")
+    assert response.status == 401
+    assert b"Token required" in page
+    for path in ("/metrics.json", "/metrics", "/snapshot.jpg", "/stream.mjpg", "/labels.json", "/view.js", "/nothing"):
+        assert get(exposed, path)[0].status == 401, path
+        assert get(exposed, path, Authorization="Bearer " + "x" * 24)[0].status == 401
+    assert post(exposed, "/controls", {"opacity": 0.1})[0] == 401
+    assert get(exposed, "/health")[0].status == 200, "it tells nothing, and watchdogs have no token"
+
+    response, _ = get(exposed, "/?token=" + "t" * 24)
+    assert (response.status, response.headers["Location"]) == (303, "/")
+    cookie, _, attributes = response.headers["Set-Cookie"].partition(";")
+    assert "HttpOnly" in attributes
+    assert "SameSite=Lax" in attributes
+    assert b"/view.js" in get(exposed, "/", Cookie=cookie)[1]
+    assert get(exposed, "/metrics.json", Authorization="Bearer " + "t" * 24)[0].status == 200
+    assert post(exposed, "/controls", {"opacity": 0.1}, Cookie=cookie)[0] == 200
+    assert post(exposed, "/controls", {"opacity": 0.1}, Cookie=cookie, Origin="http://evil.example")[0] == 403
+    assert get(exposed, "/?token=wrong")[0].status == 401
+
+
+def test_two_views_of_a_host_have_their_own_cookies(exposed: LiveView, controls: Controls) -> None:
+    with LiveView(Door(Address("127.0.0.1", 0), "t" * 24), ABOUT, controls) as other:
+        names = {
+            get(view, "/?token=" + "t" * 24)[0].headers["Set-Cookie"].partition("=")[0] for view in (exposed, other)
+        }
+    assert len(names) == 2
+
+
+def test_the_cookie_lives_for_a_day(exposed: LiveView) -> None:
+    cookie = get(exposed, "/?token=" + "t" * 24)[0].headers["Set-Cookie"]
+    assert int(re.search(r"Max-Age=(\d+)", cookie)[1]) <= 24 * 3600  # type: ignore[index]
+
+
+def test_wrong_tokens_are_slowed_and_logged_and_no_token_is_not(
+    exposed: LiveView, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("kdedge_runtime.server.failed_logins.PAUSE_S", 0.3)
+    started = time.monotonic()
+    assert get(exposed, "/metrics.json")[0].status == 401
+    assert time.monotonic() - started < 0.3
+    assert "wrong token" not in caplog.text
+    for headers in ({"Authorization": "Bearer wrong"}, {"Cookie": f"kdedge-{authority(exposed).split(':')[1]}=wrong"}):
+        started = time.monotonic()
+        assert get(exposed, "/metrics.json", **headers)[0].status == 401
+        assert time.monotonic() - started >= 0.3
+    started = time.monotonic()
+    assert get(exposed, "/?token=wrong")[0].status == 401
+    assert time.monotonic() - started >= 0.3
+    logged = [record.getMessage() for record in caplog.records if "wrong token" in record.getMessage()]
+    assert [message.partition("(")[2] for message in logged] == ["1 so far)", "2 so far)"]
+    assert all(message.startswith("127.0.0.1") for message in logged)
+
+
+def test_a_token_of_the_environment_is_not_printed(controls: Controls) -> None:
+    door = Door.at(Address("127.0.0.1", 0), "t" * 24, is_printed=False)
+    with LiveView(door, ABOUT, controls) as opened:
+        assert "t" * 24 not in opened.url
+        assert get(opened, "/metrics.json")[0].status == 401
+
+
+@pytest.mark.parametrize("way", ["environment", "credential", "option"])
+def test_where_the_token_comes_from_decides_whether_the_log_holds_it(
+    way: str, model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    token = "s" * 24
+    options = ["--token", token] if way == "option" else []
+    if way == "environment":
+        monkeypatch.setenv("KDEDGE_TOKEN", token)
+    if way == "credential":
+        (tmp_path / "kdedge-token").write_text(f"{token}\n")
+        monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    arguments = [str(model_path), "--source", "synthetic:", "--max-frames", "1", "--view", "127.0.0.1:0", *options]
+    assert main(arguments) == 0
+    assert (token in capfd.readouterr().err) == (way == "option")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="certificates are made by openssl")
+def test_the_view_speaks_https_with_a_secure_cookie(
+    model_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shown: list[tuple[int, str, str]] = []
+
+    def visit(self: LiveView, answer: object, progress: object) -> None:
+        if shown:
+            return
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        host, port = self.url.removeprefix("https://").partition("/")[0].split(":")
+        connection = http.client.HTTPSConnection(host, int(port), timeout=10, context=context)
+        connection.request("GET", "/?token=" + "t" * 24)
+        response = connection.getresponse()
+        der = connection.sock.getpeercert(binary_form=True)
+        shown.append((response.status, response.headers["Set-Cookie"], hashlib.sha256(der).hexdigest().upper()))
+        connection.close()
+
+    monkeypatch.setattr(LiveView, "write", visit)
+    arguments = [str(model_path), "--source", "synthetic:", "--max-frames", "2", "--view", "127.0.0.1:0", "--tls"]
+    assert main([*arguments, "--token", "t" * 24]) == 0
+    told = capfd.readouterr().err
+    ((status, cookie, fingerprint),) = shown
+    assert status == 303
+    assert "; Secure" in cookie
+    assert "view: https://" in told
+    assert fingerprint in told.replace(":", "")
+    assert "unencrypted" not in told
+
+
+def test_tls_needs_a_view_and_a_sound_file(model_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([str(model_path), "--source", "synthetic:", "--tls"])
+    assert "--view" in capfd.readouterr().err
+    arguments = [str(model_path), "--source", "synthetic:", "--view", "127.0.0.1:0", "--tls", str(model_path)]
+    assert main(arguments) == 2
+    assert "--tls" in capfd.readouterr().err
+
+
+def test_an_exposed_view_without_encryption_is_a_warning(model_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main([str(model_path), "--source", "synthetic:", "--max-frames", "1", "--view", "0.0.0.0:0"]) == 0
+    assert "--tls" in capfd.readouterr().err

@@ -1,0 +1,312 @@
+"""The view in a real browser, with real clicks, on a real run."""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import browser, open_page
+from PIL import Image
+from view_client import ABOUT, HERE, an_answer
+
+from kdedge_runtime.feedback import FeedbackStore
+from kdedge_runtime.model import Model
+from kdedge_runtime.server import Address, Door
+from kdedge_runtime.server.live_view import Controls, Feedback, LiveView
+from kdedge_runtime.sources.source import Frame
+from kdedge_runtime.stream.runner import run
+from kdedge_runtime.stream.statistics import Progress
+
+DESK = {"viewport": {"width": 1280, "height": 860}}
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with browser() as opened:
+        yield opened
+
+
+class Spots:
+    """A live source: a red square moves over grey, and the frame's number can be read off its place."""
+
+    name, live, fps, expected, dropped, unreadable, reconnects = "spots", True, 25.0, None, 0, 0, 0
+
+    def __init__(self, ended: threading.Event) -> None:
+        self._ended = ended
+
+    def __iter__(self) -> Iterator[Frame]:
+        index = 0
+        while not self._ended.wait(0.04):
+            rgb = np.full((180, 320, 3), 90, np.uint8)
+            rgb[70:110, 110 + index % 60 : 150 + index % 60] = (255, 0, 0)
+            yield Frame(index, rgb, time.monotonic(), f"spots-{index}")
+            index += 1
+
+
+@pytest.fixture
+def watched(model: Model, controls: Controls, store: FeedbackStore) -> Iterator[LiveView]:
+    """A view of a run that goes on."""
+    ended = threading.Event()
+    with LiveView(HERE, ABOUT, controls, Feedback(store, "cd" * 32)) as view:
+        thread = threading.Thread(target=run, args=(model, Spots(ended), [view], controls, ended))
+        thread.start()
+        yield view
+        ended.set()
+        thread.join()
+
+
+def _until(true: Callable[[], object], timeout_s: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.05)
+
+
+def _live(chromium: Any, url: str, **context: Any) -> Any:
+    page = open_page(chromium, url, **context)
+    page.wait_for_selector("#state.live")
+    page.wait_for_selector("#hold:enabled")
+    return page
+
+
+def _picture(page: Any) -> np.ndarray:
+    """What the page shows, uint8 RGB `[H, W, 3]`."""
+    content = page.evaluate(
+        """async () => {
+            const content = await (await import("/view.js")).newest().arrayBuffer();
+            return Array.from(new Uint8Array(content));
+        }"""
+    )
+    return np.asarray(Image.open(BytesIO(bytes(content))))
+
+
+def test_the_page_shows_the_run(chromium: Any, watched: LiveView) -> None:
+    page = _live(chromium, watched.url, **DESK)
+    assert page.text_content("#label") == "red"
+    assert "The heat map shows the evidence for red" in page.text_content("#why")
+    assert page.text_content("#about") == "colour.onnx on camera 0"
+    assert page.input_value("#method") == "cam"
+    page.wait_for_selector("#stages tr")
+    assert [row.text_content() for row in page.query_selector_all("#stages td:first-child")][:3] == [
+        "capture",
+        "preprocess",
+        "inference",
+    ]
+    _until(lambda: page.query_selector_all("#history path[style]"))
+    first = _picture(page)
+    _until(lambda: (_picture(page) != first).any())
+    assert page.complaints == []
+
+
+def test_opacity_and_class_take_effect_on_the_stream(chromium: Any, watched: LiveView, controls: Controls) -> None:
+    page = _live(chromium, watched.url, **DESK)
+
+    def heat() -> float:
+        """How bright the heat is on the square, whose own green is 0."""
+        rows = _picture(page)[80:100, 80:240].astype(int)
+        return float(rows[:, rows[..., 0].mean(axis=0) > 150, 1].mean())
+
+    assert heat() > 60
+    page.fill("#opacity", "0")
+    _until(lambda: controls().opacity == 0 and heat() < 20)
+    page.focus("#opacity")
+    page.keyboard.press("End")
+    _until(lambda: controls().opacity == 1 and heat() > 180)
+
+    page.click("#explain")
+    page.click("dialog .choices button:text-is('blue')")
+    _until(lambda: "No evidence for blue in this frame" in page.text_content("#why"))
+    _until(lambda: heat() < 20)
+    page.click("#explain")
+    page.click("dialog .choices button:text-is('top-1 class')")
+    _until(lambda: heat() > 180)
+    assert controls.class_name is None
+    assert page.complaints == []
+
+
+def test_a_method_is_chosen_in_the_page(chromium: Any, watched: LiveView, controls: Controls) -> None:
+    page = _live(chromium, watched.url, **DESK)
+    page.select_option("#method", "occlusion")
+    _until(lambda: controls.method == "occlusion")
+    page.wait_for_selector("#stages td:has-text('explanation')")
+    assert page.complaints == []
+
+
+def test_a_click_stores_the_frame_that_was_on_the_screen(
+    chromium: Any, watched: LiveView, store: FeedbackStore
+) -> None:
+    page = _live(chromium, watched.url, **DESK)
+    page.click("#hold")
+    page.wait_for_selector("#state.held")
+    before = _picture(page)
+    time.sleep(0.5)
+    assert (_picture(page) == before).all(), "it stands still"
+    page.click("[data-judgement=right]")
+    page.wait_for_selector("#told.good:has-text('red is correct')")
+    page.click("[data-judgement=wrong]")
+    page.wait_for_selector("#told.good:has-text('red is wrong')")
+    right, wrong = store
+    assert (right.judgement, wrong.judgement) == ("right", "wrong")
+    assert right.frame_name == wrong.frame_name
+    stored = np.asarray(Image.open(BytesIO(right.frame_jpeg))).astype(int)
+    below = slice(90, 108)  # in the square, above the caption; the outline of what the model sees is at 70 and 249
+    edges = [np.flatnonzero(image[below, 80:240].mean(axis=0)[:, 0] > 150)[[0, -1]] for image in (stored, before)]
+    assert np.abs(edges[0] - edges[1]).max() <= 2
+    page.click("#hold")
+    page.wait_for_selector("#state.live")
+    _until(lambda: (_picture(page) != before).any())
+    assert page.complaints == []
+
+
+def test_what_it_is_can_be_searched_or_typed_anew(chromium: Any, watched: LiveView, store: FeedbackStore) -> None:
+    page = _live(chromium, watched.url, **DESK)
+    page.click("[data-judgement=label]")
+    page.wait_for_selector("dialog input:focus")
+    assert page.get_attribute("#hold", "aria-pressed") == "true", "the picture waits for the answer"
+    page.keyboard.type("BLU")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#told:has-text('red should be blue')")
+    page.wait_for_selector("#state.live")
+    page.click("[data-judgement=label]")
+    page.fill("dialog input", "<i>violet</i>")
+    page.click("dialog .choices button")
+    page.wait_for_selector("#told:has-text('<i>violet</i>')")
+    page.click("[data-judgement=label]")
+    page.click("dialog button:text-is('Cancel')")
+    page.wait_for_selector("#state.live")
+    assert [verdict.true_label for verdict in store] == ["blue", "<i>violet</i>"]
+    assert page.complaints == []
+
+
+@pytest.mark.parametrize("context", [DESK, PHONE], ids=["desk", "phone"])
+def test_a_box_is_drawn_where_the_thing_is(
+    chromium: Any, watched: LiveView, store: FeedbackStore, context: dict[str, Any]
+) -> None:
+    page = _live(chromium, watched.url, **context)
+    page.click("[data-judgement=place]")
+    page.wait_for_selector("#drawing:visible")
+    assert page.is_disabled("#box-store"), "without a box there is nothing to store"
+    frame = page.locator("#picture").bounding_box()
+
+    def to(x: float, y: float) -> None:
+        page.mouse.move(frame["x"] + x * frame["width"], frame["y"] + y * frame["height"])
+
+    to(0.75, 0.8)
+    page.mouse.down()
+    to(0.5, 0.5)
+    to(0.25, 0.3)
+    page.mouse.up()
+    page.click("#box-store")
+    page.wait_for_selector("#told.good:has-text('wrong region for red')")
+    page.wait_for_selector("#state.live")
+    (verdict,) = store
+    assert verdict.judgement == "place"
+    np.testing.assert_allclose(verdict.box, (0.25, 0.3, 0.75, 0.8), atol=0.01)
+    assert page.is_hidden("#drawing")
+    page.click("[data-judgement=place]")
+    page.click("#box-cancel")
+    page.wait_for_selector("#state.live")
+    assert len(store) == 1
+    assert page.complaints == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone(chromium: Any, watched: LiveView, scheme: str) -> None:
+    page = _live(chromium, watched.url, color_scheme=scheme, **PHONE)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    for button in page.query_selector_all("button:visible"):
+        assert button.bounding_box()["height"] >= 44, "a thumb meets it"
+    page.tap("[data-judgement=right]")
+    page.wait_for_selector("#told.good")
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert ground == {"light": "rgb(246, 245, 248)", "dark": "rgb(18, 17, 23)"}[scheme]
+
+
+def test_the_end_of_the_run_is_said_and_the_next_one_is_shown(chromium: Any, model: Model, controls: Controls) -> None:
+    ended = threading.Event()
+    with LiveView(HERE, ABOUT, controls) as view:
+        thread = threading.Thread(target=run, args=(model, Spots(ended), [view], controls, ended))
+        thread.start()
+        page = _live(chromium, view.url, **DESK)
+        assert page.is_hidden("#feedback"), "no store, no buttons"
+        ended.set()
+        thread.join()
+        page.wait_for_selector("#state.stalled")
+    page.wait_for_selector("#state.lost")
+    port = int(page.url.rstrip("/").rpartition(":")[2])
+    ended.clear()
+    with LiveView(Door.at(Address("127.0.0.1", port)), ABOUT, controls) as view:
+        thread = threading.Thread(target=run, args=(model, Spots(ended), [view], controls, ended))
+        thread.start()
+        before = _picture(page)
+        page.wait_for_selector("#state.live")
+        _until(lambda: (_picture(page) != before).any())
+        ended.set()
+        thread.join()
+
+
+def test_a_stranger_types_the_token_and_is_in(chromium: Any, model: Model, controls: Controls) -> None:
+    ended = threading.Event()
+    token = "t" * 20
+    with LiveView(Door(Address("127.0.0.1", 0), token), ABOUT, controls) as view:
+        thread = threading.Thread(target=run, args=(model, Spots(ended), [view], controls, ended))
+        thread.start()
+        page = open_page(chromium, view.url.partition("?")[0], **PHONE)
+        assert "Token required" in page.text_content("h1")
+        page.fill("#token", token)
+        page.click("button:text-is('Open')")
+        page.wait_for_selector("#state.live")
+        assert "token" not in page.url, "it is not left in the address"
+        assert page.evaluate("document.cookie") == "", "scripts do not see it"
+        ended.set()
+        thread.join()
+
+
+def test_a_tab_that_is_looked_away_from_costs_nothing(chromium: Any, watched: LiveView, tmp_path: Path) -> None:
+    def is_drawn_for() -> bool:
+        """Pictures are due some times a second while anybody watches."""
+        return any(watched.wants_overlay or time.sleep(0.02) for _ in range(20))
+
+    page = _live(chromium, watched.url, **DESK)
+    assert is_drawn_for()
+    page.close()
+    _until(lambda: not is_drawn_for())
+
+
+def test_a_picture_that_stays_for_long_can_still_be_judged(
+    chromium: Any, controls: Controls, store: FeedbackStore, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with `--cadence on-change` while nothing changes: all frames are answered, none is drawn."""
+    monkeypatch.setattr("kdedge_runtime.server.live_view.view_server.PATIENCE_S", 0.3)
+    ended, drawn = threading.Event(), []
+    with LiveView(HERE, ABOUT, controls, Feedback(store, "cd" * 32)) as view:
+
+        def answers() -> None:
+            for index in itertools.count():
+                if ended.wait(0.04):
+                    return
+                answer = an_answer(index)
+                if view.wants_overlay and not drawn:
+                    answer = replace(answer, overlay=answer.frame.rgb)
+                    drawn.append(answer.frame.name)
+                progress.count(answer)
+                view.write(answer, progress)
+
+        thread = threading.Thread(target=answers)
+        thread.start()
+        try:
+            page = _live(chromium, view.url, **DESK)
+            page.wait_for_timeout(1500)
+            page.click("[data-judgement=right]:enabled")
+            page.wait_for_selector("#told.good")
+        finally:
+            ended.set()
+            thread.join()
+    assert [verdict.frame_name for verdict in store] == drawn

@@ -1,0 +1,120 @@
+"""The view, through real requests to a real server: what people say of the answers."""
+
+import json
+import time
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from view_client import ABOUT, HERE, MAP, Run, an_answer, get, post, shown_now
+
+from kdedge_runtime.feedback import FeedbackStore
+from kdedge_runtime.server.live_view import Controls, Feedback, LiveView
+from kdedge_runtime.server.live_view.sent_frames import Shown
+from kdedge_runtime.sources.source import Frame
+from kdedge_runtime.stream.statistics import Progress
+
+
+def test_a_verdict_is_about_the_frame_that_was_on_the_screen(
+    view: LiveView, progress: Progress, store: FeedbackStore
+) -> None:
+    with Run(view, progress):
+        serial = shown_now(view)
+        time.sleep(0.2)  # the run goes on
+        status, answer = post(view, "/feedback", {"serial": serial, "judgement": "right"})
+    assert (status, answer) == (200, {"label": "<b>stop</b>", "kept": 1})
+    (verdict,) = store
+    assert verdict.frame_name == f"#{serial - 1}"
+    assert (verdict.judgement, verdict.true_label, verdict.explained) == ("right", "<b>stop</b>", "tree")
+    assert verdict.model_sha256 == "ab" * 32
+    np.testing.assert_array_equal(verdict.saliency_map, MAP)
+    assert np.asarray(Image.open(BytesIO(verdict.frame_jpeg))).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize(
+    ("said", "judgement", "label", "box"),
+    [
+        ({"judgement": "wrong"}, "wrong", None, None),
+        ({"judgement": "label", "label": " a <new> class "}, "label", "a <new> class", None),
+        ({"judgement": "place", "box": [0.1, 0.2, 0.5, 1]}, "place", "<b>stop</b>", (0.1, 0.2, 0.5, 1.0)),
+    ],
+)
+def test_every_kind_of_verdict_is_stored(
+    view: LiveView, progress: Progress, store: FeedbackStore, said: dict, judgement: str, label: str | None, box: object
+) -> None:
+    with Run(view, progress):
+        assert post(view, "/feedback", {"serial": shown_now(view)} | said)[0] == 200
+    (verdict,) = store
+    assert (verdict.judgement, verdict.true_label, verdict.box) == (judgement, label, box)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"judgement": "maybe"},
+        {"judgement": ["right"]},
+        {},
+        {"judgement": "label"},
+        {"judgement": "label", "label": "x" * 500},
+        {"judgement": "label", "label": 3},
+        {"judgement": "label", "label": "\ud800"},
+        {"judgement": "place", "box": [0, 0, 2, 1]},
+        {"judgement": "place", "box": [0, 0, 1]},
+        {"judgement": "place", "box": [0, 0, 1, 10**400]},
+        {"judgement": "place", "box": "all"},
+        {"judgement": "right", "serial": "1"},
+        {"judgement": "right", "serial": 10**9},
+    ],
+)
+def test_what_is_no_verdict_is_refused(view: LiveView, progress: Progress, store: FeedbackStore, said: dict) -> None:
+    with Run(view, progress):
+        status, answer = post(view, "/feedback", {"serial": shown_now(view)} | said)
+    assert status == 400
+    assert answer["error"]
+    assert len(store) == 0
+
+
+def test_a_held_frame_is_kept_while_the_run_goes_on(view: LiveView, progress: Progress, store: FeedbackStore) -> None:
+    with Run(view, progress):
+        serial = shown_now(view)
+        status, answer = post(view, "/hold", {"serial": serial})
+        assert (status, answer["serial"], answer["label"]) == (200, serial, "<b>stop</b>")
+        body = get(view, f"/frame.jpg?serial={serial}")[1]
+        assert np.asarray(Image.open(BytesIO(body))).shape == (48, 64, 3)
+    shown = Shown()
+    large = replace(an_answer(0), frame=Frame(0, np.zeros((2000, 2000, 3), np.uint8), 0.0, ""))
+    for number in range(1, 40):
+        shown.add(number, large)
+        shown.hold(number)
+    assert [number for number in range(1, 40) if shown.find(number)] == list(range(32, 40)), "memory is bounded"
+    assert get(view, "/frame.jpg?serial=999999")[0].status == 410
+
+
+def test_without_a_store_there_is_nothing_to_say(controls: Controls, progress: Progress) -> None:
+    with LiveView(HERE, ABOUT, controls) as view, Run(view, progress):
+        assert json.loads(get(view, "/metrics.json")[1])["feedback"] is None
+        status, answer = post(view, "/feedback", {"serial": shown_now(view), "judgement": "right"})
+        assert status == 400
+        assert "--feedback FILE" in answer["error"]
+
+
+def test_a_store_that_cannot_be_used_is_said_and_the_view_goes_on(
+    controls: Controls, progress: Progress, tmp_path: Path
+) -> None:
+    (tmp_path / "feedback.sqlite").write_bytes(b"damaged" * 1000)
+    with (
+        FeedbackStore.open(tmp_path / "feedback.sqlite", cap_mb=10) as store,
+        LiveView(HERE, ABOUT, controls, Feedback(store, "ab" * 32)) as view,
+        Run(view, progress) as run,
+    ):
+        serial = shown_now(view)
+        status, answer = post(view, "/feedback", {"serial": serial, "judgement": "right"})
+        assert status == 500
+        assert "feedback.sqlite" in answer["error"]
+        assert json.loads(get(view, "/metrics.json")[1])["feedback"] == {"kept": None}
+        before = run.written
+        time.sleep(0.2)
+        assert run.written > before

@@ -1,0 +1,208 @@
+"""Recordings and temporary files outlive `kill -9`, or are cleared away by the next process."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from video_frames import frames_of
+
+from kdedge_runtime.cli.main import main
+from kdedge_runtime.sinks.fragmented_mp4 import FragmentWriter
+from kdedge_runtime.util import files
+from kdedge_runtime.util.files import staged, write_whole
+from kdedge_runtime.util.temporary_files import scratch_folder
+
+cv2 = pytest.importorskip("cv2", reason="videos need OpenCV")
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and locks are POSIX's")
+RUN = [sys.executable, "-c", "import sys; from kdedge_runtime.cli.main import main; sys.exit(main())"]
+
+
+def film(path: Path, greys: list[int], fps: float = 12.0) -> bytes:
+    """A whole MP4 of OpenCV's."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), fps, (64, 48))
+    for grey in greys:
+        writer.write(np.full((48, 64, 3), grey, np.uint8))
+    writer.release()
+    return path.read_bytes()
+
+
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("fps", [12.0, 23.976, 119.88])
+def test_films_are_joined_and_whatever_is_cut_off_costs_its_fragment_only(tmp_path: Path, fps: float) -> None:
+    greys = [[0, 40], [80, 120, 160], [200]]
+    ends = []
+    with (tmp_path / "all.mp4").open("wb", buffering=0) as file:
+        writer = FragmentWriter(file)
+        for part in greys:
+            assert writer.append(film(tmp_path / "part.mp4", part, fps)) == len(part)
+            ends.append(file.tell())
+    whole = (tmp_path / "all.mp4").read_bytes()
+    assert frames_of(tmp_path / "all.mp4") == pytest.approx([0, 40, 80, 120, 160, 200], abs=6)
+    capture = cv2.VideoCapture(str(tmp_path / "all.mp4"))
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(fps, rel=1e-3)
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 6
+    for end, left in zip(ends, (2, 5, 6), strict=True):
+        (tmp_path / "cut.mp4").write_bytes(whole[:end])
+        assert len(frames_of(tmp_path / "cut.mp4")) == left
+
+
+class Dying(io.FileIO):
+    """A file whose process dies after some bytes."""
+
+    left = 0
+
+    def write(self, content: bytes) -> int:  # type: ignore[override]
+        if len(content) > self.left:
+            super().write(content[: self.left])
+            raise SystemExit
+        self.left -= len(content)
+        return super().write(content)
+
+
+@pytest.mark.parametrize("taken_bytes", [0, 4, 20, 60, 110])
+def test_a_process_that_dies_while_it_writes_costs_that_fragment_only(tmp_path: Path, taken_bytes: int) -> None:
+    with Dying(tmp_path / "all.mp4", "wb") as file:
+        file.left = 10**9
+        writer = FragmentWriter(file)  # type: ignore[arg-type]
+        for greys in ([0, 40], [80, 120]):
+            writer.append(film(tmp_path / "part.mp4", greys))
+        last = film(tmp_path / "part.mp4", [160, 200])
+        file.left = taken_bytes
+        with pytest.raises(SystemExit):
+            writer.append(last)
+    assert len(frames_of(tmp_path / "all.mp4")) == 4
+
+
+def test_what_is_no_film_is_not_appended(tmp_path: Path) -> None:
+    whole = film(tmp_path / "part.mp4", [0, 40])
+    with (tmp_path / "all.mp4").open("wb", buffering=0) as file:
+        writer = FragmentWriter(file)
+        writer.append(whole)
+        end = file.tell()
+        damaged = [whole.replace(kind, b"xxxx", 1) for kind in (b"mdia", b"stbl", b"stts")]
+        for content in (b"", b"nonsense", whole[:-10], whole[: len(whole) // 2], *damaged):
+            with pytest.raises(ValueError):  # whatever is wrong with it
+                writer.append(content)
+        assert file.tell() == end
+
+
+def test_a_recording_of_months_has_its_duration(tmp_path: Path) -> None:
+    """Its milliseconds do not fit into 32 bits after 49 days."""
+    month = film(tmp_path / "part.mp4", [0, 40])
+    at = month.index(b"stts") + 16
+    assert month[at - 4 : at] == (2).to_bytes(4, "big"), "one run of two frames"
+    month = month[:at] + (2**32 - 1).to_bytes(4, "big") + month[at + 4 :]
+    with (tmp_path / "all.mp4").open("wb", buffering=0) as file:
+        writer = FragmentWriter(file)
+        for _ in range(8):
+            assert writer.append(month) == 2
+    assert len(frames_of(tmp_path / "all.mp4")) == 16
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The temporary folder of this process and those that it starts."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    yield folder
+    monkeypatch.setattr(tempfile, "tempdir", None)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT])
+def test_a_killed_recording_plays_and_is_kept_by_the_next(
+    number: int, model_path: Path, tmp_path: Path, scratch: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    command = [*RUN, str(model_path), "--source", "synthetic:", "-o", str(out / "film.mp4")]
+    running = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    part = out / "film.part.mp4"
+    until(lambda: part.exists() and part.stat().st_size > 2000)
+    assert main([str(model_path), "--source", "synthetic:", "-o", str(out / "film.mp4")]) == 2, "one run, one film"
+    running.send_signal(number)
+    running.wait()
+    assert [path.name for path in out.iterdir()] == ["film.part.mp4"]
+    count = len(frames_of(part))
+    assert count > 20
+    assert main([str(model_path), "--source", "synthetic:", "--max-frames", "3", "-o", str(out / "film.mp4")]) == 0
+    assert "film-1.mp4" in capfd.readouterr().err
+    assert sorted(path.name for path in out.iterdir()) == ["film-1.mp4", "film.mp4"]
+    assert len(frames_of(out / "film-1.mp4")) == count
+    assert list(scratch.glob("kdedge-*")) == []
+
+
+def killed_within(program: str, *arguments: object) -> None:
+    """Run a program until it prints, then kill it."""
+    command = [sys.executable, "-c", f"import sys, time\nfrom pathlib import Path\n{program}", *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "ready\n"
+        running.kill()
+
+
+def test_scratch_of_killed_processes_is_removed_and_that_of_others_is_not(scratch: Path) -> None:
+    killed_within(
+        "from kdedge_runtime.util.temporary_files import scratch_folder\n"
+        "with scratch_folder('bundle') as folder:\n"
+        "    (folder / 'model.onnx').write_bytes(bytes(1000))\n"
+        "    print('ready', flush=True)\n"
+        "    time.sleep(60)"
+    )
+    assert len(list(scratch.rglob("model.onnx"))) == 1
+    with scratch_folder("bundle") as ours:
+        assert list(scratch.rglob("model.onnx")) == []
+        (ours / "model.onnx").touch()
+        found: list[bool] = []
+
+        def other() -> None:
+            with scratch_folder("bundle"):
+                found.append((ours / "model.onnx").exists())
+
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        assert found == [True]
+    assert list(scratch.iterdir()) == []
+
+
+def test_half_written_exports_are_removed_and_those_of_others_are_not(tmp_path: Path) -> None:
+    killed_within(
+        "from kdedge_runtime.util.files import staged\n"
+        "with staged(Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_bytes(bytes(1000))\n"
+        "    print('ready', flush=True)\n"
+        "    time.sleep(60)",
+        tmp_path / "model.onnx",
+    )
+    assert len(list(tmp_path.glob(".kdedge-*.onnx"))) == 1
+    with staged(tmp_path / "other.onnx") as temporary:
+        assert list(tmp_path.glob(".kdedge-*.onnx")) == [temporary]
+        write_whole(tmp_path / "third.onnx", b"third")
+        assert temporary.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.onnx", "third.onnx"]
+
+
+def test_files_without_locks_are_staged_with_no_handle_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows renames no file that is open."""
+    monkeypatch.setattr(files, "HAS_LOCKS", False)
+    before = len(list(Path("/dev/fd").iterdir()))
+    with staged(tmp_path / "model.onnx") as temporary:
+        temporary.write_bytes(b"model")
+        assert len(list(Path("/dev/fd").iterdir())) == before
+    assert (tmp_path / "model.onnx").read_bytes() == b"model"

@@ -1,0 +1,113 @@
+"""The newest frame only: what a slow consumer misses is counted, what it gets is fresh."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from kdedge_runtime.errors import SourceError
+from kdedge_runtime.sources.latest_frames import LatestFrames
+from kdedge_runtime.sources.source import Frame
+from kdedge_runtime.sources.video_source import VideoSource
+
+PICTURE = np.zeros((2, 2, 3), np.uint8)
+
+
+class Camera:
+    """A live source of `count` frames, one every `period_s`; then it ends, breaks or falls silent."""
+
+    name, live, expected, dropped, unreadable, reconnects = "test camera", True, None, 0, 0, 0
+
+    def __init__(self, count: int, period_s: float, end: str = "ends") -> None:
+        self.fps = 1 / period_s
+        self.is_open = False
+        self._count, self._period_s, self._end = count, period_s, end
+        self._released = threading.Event()
+
+    def __enter__(self) -> "Camera":
+        self.is_open = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.is_open = False
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index in range(self._count):
+            time.sleep(self._period_s)
+            yield Frame(index, PICTURE, time.monotonic(), str(index))
+        if self._end == "breaks":
+            raise SourceError("the cable is out")
+        if self._end == "falls silent":
+            self._released.wait(30)
+
+    def release(self) -> None:
+        self._released.set()
+
+
+def test_a_slow_consumer_gets_fresh_frames_and_an_honest_count() -> None:
+    camera = Camera(count=60, period_s=0.005)
+    seen, ages = [], []
+    with LatestFrames(camera) as source:
+        for frame in source:
+            ages.append(time.monotonic() - frame.captured_at)
+            seen.append(frame.index)
+            time.sleep(0.04)
+    assert seen == sorted(set(seen))
+    assert seen[-1] == 59, "the last frame is not lost"
+    assert source.dropped > 30
+    assert len(seen) + source.dropped == 60
+    assert sorted(ages)[len(ages) // 2] < 0.03, "frames must not queue up"
+    assert not camera.is_open
+
+
+def test_a_fast_consumer_misses_nothing() -> None:
+    with LatestFrames(Camera(count=10, period_s=0.02)) as source:
+        assert [frame.index for frame in source] == list(range(10))
+    assert source.dropped == 0
+
+
+def test_the_readers_error_is_raised_in_the_consumer_after_the_last_frame() -> None:
+    seen = []
+    with pytest.raises(SourceError, match="the cable is out"), LatestFrames(Camera(3, 0.02, "breaks")) as source:
+        for frame in source:
+            seen.append(frame.index)
+    assert seen == [0, 1, 2]
+
+
+def test_leaving_early_stops_the_reader_and_closes_the_source() -> None:
+    camera = Camera(count=10_000, period_s=0.002)
+    with LatestFrames(camera) as source:
+        next(iter(source))
+    assert not camera.is_open
+    assert not any(thread.name == "kdedge-reader" for thread in threading.enumerate())
+
+
+def test_entering_without_reading_closes_the_source() -> None:
+    camera = Camera(1, 0.001)
+    with LatestFrames(camera):
+        assert camera.is_open
+    assert not camera.is_open
+
+
+def test_a_wait_for_a_silent_camera_can_be_stopped() -> None:
+    camera, stop = Camera(1, 0.001, "falls silent"), threading.Event()
+    threading.Timer(0.2, stop.set).start()
+    started = time.monotonic()
+    with LatestFrames(camera, stop) as source:
+        assert [frame.index for frame in source] == [0]
+        waited = time.monotonic() - started
+        camera.release()
+    assert waited < 2
+
+
+def test_a_file_is_played_at_its_own_rate(video) -> None:
+    started = time.monotonic()
+    with LatestFrames(VideoSource(video)) as source:
+        frames = list(source)
+    elapsed = time.monotonic() - started
+    assert len(frames) + source.dropped == 24
+    assert 23 / 12 <= elapsed < 23 / 12 + 1.0
+    gaps = np.diff([frame.captured_at for frame in frames])
+    assert np.median(gaps) == pytest.approx(1 / 12, rel=0.25)

@@ -1,0 +1,401 @@
+"""The loop: every frame answered, the overlay only where it is looked at, failures that lose nothing."""
+
+import itertools
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kdedge_runtime.errors import KdedgeError, SourceError
+from kdedge_runtime.explainers import Estimate
+from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.model import Model
+from kdedge_runtime.prediction import Answer, read_answer
+from kdedge_runtime.sources.image_source import PictureSource
+from kdedge_runtime.sources.latest_frames import LatestFrames
+from kdedge_runtime.sources.source import Frame
+from kdedge_runtime.sources.synthetic import SyntheticSource
+from kdedge_runtime.sources.video_source import VideoSource
+from kdedge_runtime.stream.runner import RunSettings, run, stopped_by_signals
+from kdedge_runtime.stream.schedule import Cadence
+from kdedge_runtime.stream.statistics import Progress
+
+
+class Collector:
+    """A sink that keeps everything."""
+
+    def __init__(self, *, wants_overlay: bool = False, stop: threading.Event | None = None) -> None:
+        self.wants_overlay = wants_overlay
+        self.answers: list[Answer] = []
+        self._stop = stop
+
+    def __enter__(self) -> "Collector":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def write(self, answer: Answer, progress: Progress) -> None:
+        assert progress.frames == len(self.answers) + 1
+        self.answers.append(answer)
+        if self._stop is not None:
+            self._stop.set()
+
+
+class Frames:
+    """A source of given pictures that may break after the last."""
+
+    name, live, fps, dropped, unreadable, reconnects = "test", False, 30.0, 0, 0, 0
+
+    def __init__(self, *pictures: np.ndarray, breaks: bool = False) -> None:
+        self.expected = len(pictures)
+        self._pictures, self._breaks = pictures, breaks
+
+    def __enter__(self) -> "Frames":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index, picture in enumerate(self._pictures):
+            yield Frame(index, picture, time.monotonic(), f"test-{index}")
+        if self._breaks:
+            raise SourceError("the cable is out")
+
+
+def test_every_picture_is_answered_with_its_place(model: Model, photos: Path) -> None:
+    sink = Collector()
+    with PictureSource(photos) as source:
+        summary = run(model, source, [sink])
+    assert [answer.label for answer in sink.answers] == ["red", "green", "blue"]
+    for answer in sink.answers:
+        assert answer.explained == answer.label
+        assert answer.heat.cx == pytest.approx(44 / 64, abs=0.01)
+        assert answer.heat.cy == pytest.approx(20 / 64, abs=0.01)
+        assert sum(p for _, p in answer.ranking) == pytest.approx(1)
+    assert (summary.frames, summary.expected, summary.dropped, summary.unreadable) == (3, 3, 0, 0)
+    assert dict(summary.labels) == {"red": 1, "green": 1, "blue": 1}
+
+
+def test_the_place_is_in_the_frame_also_when_the_model_sees_a_crop(model: Model) -> None:
+    wide = np.full((64, 192, 3), 90, np.uint8)
+    wide[24:40, 88:104] = (255, 0, 0)
+    sink = Collector()
+    run(model, Frames(wide), [sink])
+    assert sink.answers[0].heat.cx == pytest.approx(0.5, abs=0.01)
+
+
+def test_the_overlay_is_drawn_only_if_a_sink_wants_it(model: Model, red_spot: np.ndarray) -> None:
+    blind, seeing = Collector(), Collector(wants_overlay=True)
+    assert "overlay" not in run(model, Frames(red_spot), [blind]).stages
+    assert blind.answers[0].overlay is None
+    summary = run(model, Frames(red_spot), [Collector(), seeing])
+    assert summary.stages["overlay"].count == 1
+    assert seeing.answers[0].overlay.dtype == np.uint8
+
+
+def test_every_stage_of_every_frame_is_timed_and_the_warm_up_is_not(model: Model, video: Path) -> None:
+    with VideoSource(video) as source:
+        summary = run(model, source, [Collector(wants_overlay=True)])
+    assert {name: stage.count for name, stage in summary.stages.items()} == dict.fromkeys(
+        ("capture", "preprocess", "inference", "overlay", "output"), 24
+    )
+    assert summary.age.count == 24
+    assert dict(summary.labels) == {"red": 12, "blue": 12}
+    assert summary.fps == pytest.approx(24 / summary.elapsed_s)
+    for word in ("24 of 24 frames", "p95", "inference", "frame age", "red 12"):
+        assert word in summary.table()
+
+
+def test_a_pinned_class_is_explained_in_every_frame(model: Model, photos: Path) -> None:
+    sink = Collector()
+    with PictureSource(photos) as source:
+        run(model, source, [sink], RunSettings(class_index=2))
+    assert [answer.label for answer in sink.answers] == ["red", "green", "blue"]
+    assert {answer.explained for answer in sink.answers} == {"blue"}
+
+
+def test_a_map_that_speaks_against_its_class_has_no_place(model: Model) -> None:
+    sink = Collector()
+    run(model, Frames(np.full((64, 64, 3), (255, 0, 0), np.uint8)), [sink], RunSettings(class_index=2))
+    assert (sink.answers[0].heat.cx, sink.answers[0].heat.area_frac) == (None, 0.0)
+
+
+def test_max_frames_ends_the_run(model: Model, red_spot: np.ndarray) -> None:
+    assert run(model, Frames(*[red_spot] * 5), [], RunSettings(max_frames=2)).frames == 2
+
+
+def test_a_stop_ends_the_run_after_the_current_frame(model: Model, red_spot: np.ndarray) -> None:
+    stop = threading.Event()
+    assert run(model, Frames(*[red_spot] * 5), [Collector(stop=stop)], stop=stop).frames == 1
+
+
+def test_a_source_that_breaks_loses_nothing_that_came_before(model: Model, red_spot: np.ndarray) -> None:
+    sink = Collector()
+    summary = run(model, Frames(red_spot, red_spot, breaks=True), [sink])
+    assert summary.frames == len(sink.answers) == 2
+    assert "the cable is out" in str(summary.failure)
+
+
+def test_a_source_that_gives_nothing_is_an_error(model: Model, photos: Path) -> None:
+    with pytest.raises(SourceError, match="the cable is out"):
+        run(model, Frames(breaks=True), [])
+    for picture in photos.glob("*.png"):
+        picture.write_bytes(b"")
+    with PictureSource(photos) as source, pytest.raises(SourceError, match="3 unreadable"):
+        run(model, source, [])
+
+
+def test_a_model_without_a_map_runs_and_says_so(write_model: Callable[..., Path], red_spot: np.ndarray) -> None:
+    sink = Collector(wants_overlay=True)
+    run(Model.load(write_model(method="none")), Frames(red_spot), [sink])
+    answer = sink.answers[0]
+    assert (answer.label, answer.heat, answer.saliency_map) == ("red", None, None)
+    assert answer.overlay is not None
+
+
+def test_words_speak_of_heat_only_where_there_is_some(
+    write_model: Callable[..., Path], red_spot: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[tuple[str, ...]] = []
+    monkeypatch.setattr(
+        "kdedge_runtime.drawing.overlay.draw_caption", lambda _, caption: written.append(caption.details)
+    )
+    for model in (write_model("a.onnx"), write_model("b.onnx", method="none")):
+        run(Model.load(model), Frames(red_spot), [Collector(wants_overlay=True)], RunSettings(class_index=2))
+    assert [details[:-1] for details in written] == [("heat: blue",), ()]
+
+
+def test_a_model_that_gives_no_numbers_is_an_error(write_model: Callable[..., Path], red_spot: np.ndarray) -> None:
+    broken = Model.load(write_model(gain=float("nan")))
+    with pytest.raises(KdedgeError, match="non-finite"):
+        run(broken, Frames(red_spot), [])
+
+
+def test_weak_evidence_after_strong_stays_dim(write_model: Callable[..., Path]) -> None:
+    spec = ImageInput(64, 64, (0.0,) * 3, (1.0,) * 3)
+    model = Model.load(write_model(spec=spec))
+    strong, weak = np.full((360, 360, 3), 90, np.uint8), np.full((360, 360, 3), 90, np.uint8)
+    strong[90:135, 180:225], weak[90:135, 180:225] = (255, 0, 0), (130, 90, 90)
+    moving, still = Collector(wants_overlay=True), Collector(wants_overlay=True)
+    run(model, Frames(strong, weak), [moving])
+    run(model, Frames(weak), [still])
+
+    def change(answer: Answer) -> float:
+        here = (slice(100, 125), slice(190, 215))
+        return float(np.abs(answer.overlay[here].astype(int) - answer.frame.rgb[here]).mean())
+
+    assert change(moving.answers[1]) < 0.5 * change(still.answers[0])
+
+
+class Guess:
+    """An explainer of a known map and cost."""
+
+    def __init__(self, cost_s: float = 0.0) -> None:
+        self.asked: list[tuple[tuple[int, ...], int]] = []
+        self._cost_s = cost_s
+
+    def __call__(self, image: np.ndarray, class_index: int, progress: object = None) -> Estimate:
+        self.asked.append((image.shape, class_index))
+        time.sleep(self._cost_s)
+        cells = np.zeros((4, 4), np.float32)
+        cells[0, 3] = 1.0
+        return Estimate(cells, np.zeros_like(cells), 1, 1e3 * self._cost_s)
+
+
+def test_an_explainer_takes_the_place_of_the_graphs_map(model: Model, red_spot: np.ndarray) -> None:
+    sink, guess = Collector(), Guess()
+    summary = run(model, Frames(red_spot), [sink], RunSettings(explainer=guess))
+    assert guess.asked == [((64, 64, 3), 0)]
+    assert (sink.answers[0].heat.cx, sink.answers[0].heat.cy) == (0.875, 0.125)
+    assert summary.stages["explanation"].count == 1
+
+
+def test_an_explainer_serves_a_model_without_a_map_and_a_pinned_class(
+    write_model: Callable[..., Path], red_spot: np.ndarray
+) -> None:
+    sink, guess = Collector(), Guess()
+    run(Model.load(write_model(method="none")), Frames(red_spot), [sink], RunSettings(class_index=2, explainer=guess))
+    assert guess.asked == [((64, 64, 3), 2)]
+    assert (sink.answers[0].label, sink.answers[0].explained) == ("red", "blue")
+
+
+@pytest.mark.parametrize("explainer", [None, Guess()])
+def test_by_cadence_all_frames_are_answered_and_some_explained(
+    model: Model, red_spot: np.ndarray, explainer: Guess | None
+) -> None:
+    sink = Collector(wants_overlay=True)
+    settings = RunSettings(cadence=Cadence("every", every=3), explainer=explainer)
+    summary = run(model, Frames(*[red_spot] * 7), [sink], settings)
+    explained = [answer.saliency_map is not None for answer in sink.answers]
+    assert explained == [True, False, False, True, False, False, True]
+    assert [answer.overlay is not None for answer in sink.answers] == explained
+    assert [answer.left_out for answer in sink.answers[:3]] == [None, "cadence", "cadence"]
+    assert {answer.label for answer in sink.answers} == {"red"}
+    assert (summary.explained, summary.left_out) == (3, {"cadence": 4})
+    assert "3 frames explained, 4 skipped by cadence" in summary.table()
+    assert explainer is None or len(explainer.asked) == 3, "what is left out costs nothing"
+
+
+def test_on_change_explains_what_is_new(model: Model, red_spot: np.ndarray) -> None:
+    blue = np.roll(red_spot, 2, axis=2)
+    sink, guess = Collector(), Guess()
+    settings = RunSettings(cadence=Cadence("on-change"), explainer=guess)
+    run(model, Frames(red_spot, red_spot, blue, blue, red_spot), [sink], settings)
+    assert [answer.left_out is None for answer in sink.answers] == [True, False, True, False, True]
+    assert [asked for _, asked in guess.asked] == [0, 2, 0]
+
+
+def test_whoever_begins_to_watch_is_shown_what_has_not_changed(model: Model, red_spot: np.ndarray) -> None:
+    class Late(Collector):
+        def write(self, answer: Answer, progress: Progress) -> None:
+            super().write(answer, progress)
+            self.wants_overlay = progress.frames >= 10
+
+    sink = Late()
+    run(model, Frames(*[red_spot] * 20), [sink], RunSettings(cadence=Cadence("on-change")))
+    assert [answer.overlay is not None for answer in sink.answers].count(True) == 1
+    assert sum(answer.left_out is None for answer in sink.answers) == 2, "the first frame, and the first that is seen"
+
+
+def test_over_budget_explanations_thin_and_no_frame_is_lost(model: Model, red_spot: np.ndarray) -> None:
+    sink, guess = Collector(), Guess(cost_s=0.1)
+    settings = RunSettings(budget_fps=50, explainer=guess)
+    summary = run(model, Frames(*[red_spot] * 30), [sink], settings)
+    assert [answer.frame.index for answer in sink.answers] == list(range(30))
+    assert sink.answers[0].left_out is None
+    assert sink.answers[1].left_out == "budget"
+    # 0.1 s takes the time of five frames, so at most about one in five is explained.
+    assert 1 <= summary.explained <= 8
+    assert summary.left_out["budget"] == 30 - summary.explained
+
+
+def test_a_slow_output_thins_as_well(model: Model, red_spot: np.ndarray) -> None:
+    class Slow(Collector):
+        def write(self, answer: Answer, progress: Progress) -> None:
+            super().write(answer, progress)
+            time.sleep(0.05 if answer.overlay is not None else 0.0)
+
+    sink = Slow(wants_overlay=True)
+    summary = run(model, Frames(*[red_spot] * 30), [sink], RunSettings(budget_fps=50))
+    assert 1 <= summary.explained <= 15
+    assert summary.left_out["budget"] == 30 - summary.explained
+
+
+def test_a_budget_out_of_reach_is_said_once(
+    model: Model, red_spot: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        run(model, Frames(*[red_spot] * 80), [], RunSettings(budget_fps=1e6))
+    assert [record.message.split(":")[0] for record in caplog.records] == [
+        "--fps 1e+06 cannot be reached even without explanations"
+    ]
+
+
+def test_behind_a_slow_sink_frames_do_not_grow_old(model: Model) -> None:
+    class Slow(Collector):
+        def write(self, answer: Answer, progress: Progress) -> None:
+            super().write(answer, progress)
+            time.sleep(0.06)
+
+    sink = Slow()
+    with LatestFrames(SyntheticSource(height=64, width=64, frames=90)) as source:
+        run(model, source, [sink])
+    ages_ms = [answer.age_ms for answer in sink.answers]
+    assert source.dropped > 10
+    assert np.median(ages_ms[-10:]) < 60, "the newest frame is taken when there is room for its answer"
+
+
+def test_settings_may_change_from_frame_to_frame(model: Model, red_spot: np.ndarray) -> None:
+    asked = itertools.count()
+    sink = Collector()
+    run(model, Frames(*[red_spot] * 40), [sink], lambda: RunSettings(class_index=2 if next(asked) > 10 else None))
+    explained = [answer.explained for answer in sink.answers]
+    assert (explained[0], explained[-1]) == ("red", "blue")
+
+
+def test_a_change_of_the_settings_is_explained_though_the_answer_stays(model: Model, red_spot: np.ndarray) -> None:
+    asked = itertools.count()
+    sink, before = Collector(), RunSettings(cadence=Cadence("on-change"))
+    after = replace(before, class_index=2)
+    run(model, Frames(*[red_spot] * 40), [sink], lambda: after if next(asked) > 10 else before)
+    explained = [answer.explained for answer in sink.answers if answer.left_out is None]
+    assert explained == ["red", "blue"]
+
+
+def test_the_summary_compares_with_what_is_reachable(model: Model, red_spot: np.ndarray) -> None:
+    summary = run(model, Frames(*[red_spot] * 5), [])
+    assert summary.model_fps == pytest.approx(1e3 / summary.stages["inference"].mean_ms)
+    assert f"of the {summary.model_fps:.1f} fps of the model alone" in summary.table()
+    with LatestFrames(SyntheticSource(height=64, width=64, frames=20)) as source:
+        summary = run(model, source, [])
+    assert summary.source_fps == 30
+    assert "of the 30.0 fps of the source" in summary.table()
+    assert summary.age.p50_ms <= summary.age.p95_ms <= summary.age.p99_ms
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_ask_to_stop_and_are_given_back(number: int) -> None:
+    before, stop = signal.getsignal(number), threading.Event()
+    with stopped_by_signals(stop):
+        os.kill(os.getpid(), number)
+        assert stop.wait(1)
+        assert signal.getsignal(number) == before, "a second signal acts as it would without us"
+    assert signal.getsignal(number) == before
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="hangups are POSIX's")
+def test_a_run_under_nohup_goes_on_when_its_terminal_is_closed() -> None:
+    stop, before = threading.Event(), signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stopped_by_signals(stop):
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.wait(0.2)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+class Sensed(Frames):
+    """A source whose frames were captured some time before they are read."""
+
+    def __init__(self, *pictures: np.ndarray, ago_s: float) -> None:
+        super().__init__(*pictures)
+        self._ago_s = ago_s
+
+    def __iter__(self) -> Iterator[Frame]:
+        for frame in super().__iter__():
+            yield replace(frame, captured_at=frame.captured_at - self._ago_s)
+
+
+def test_the_age_of_an_answer_counts_milliseconds_from_the_capture(model: Model, red_spot: np.ndarray) -> None:
+    sink = Collector()
+    summary = run(model, Sensed(*[red_spot] * 5, ago_s=3.0), [sink])
+    for age_ms in [*(answer.age_ms for answer in sink.answers), summary.age.p50_ms, summary.age.mean_ms]:
+        assert 3000 <= age_ms < 3000 + 2000
+    assert 3000 <= summary.as_record()["ms"]["age"]["p50"] < 5000
+
+
+def test_an_answer_is_as_old_as_the_clock_says(model: Model, red_spot: np.ndarray) -> None:
+    frame = Frame(0, red_spot, 10.0, "test")
+    answer = read_answer(model, frame, model.predict(red_spot[None]), clock=lambda: 10.25)
+    assert answer.age_ms == pytest.approx(250.0)
+
+
+def test_the_summary_counts_what_the_source_dropped(model: Model, red_spot: np.ndarray) -> None:
+    class Dropping(Frames):
+        @property
+        def dropped(self) -> int:  # type: ignore[override]
+            return 7
+
+    summary = run(model, Dropping(red_spot), [])
+    assert summary.dropped == summary.as_record()["dropped"] == 7
+    assert "7 dropped" in summary.table()

@@ -1,0 +1,64 @@
+"""An answer states what the model said of one frame: the ranking, the map, its place on the frame, and its age."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay, heat_stats
+from kdedge_runtime.errors import ModelFileError
+from kdedge_runtime.model import Explanation, Model
+from kdedge_runtime.prediction import read_answer
+from kdedge_runtime.preprocess import visible_box
+from kdedge_runtime.sources.source import Frame
+
+FRAME = Frame(7, np.zeros((90, 160, 3), np.uint8), captured_at=100.25, name="a frame")
+MAP = np.random.default_rng(0).normal(size=(1, 8, 8)).astype(np.float32)
+SAID = Explanation(
+    logits=np.zeros((1, 3), np.float32),
+    probabilities=np.array([[0.25, 0.125, 0.625]], np.float32),
+    explained_class=np.array([1]),
+    saliency_map=MAP,
+    display=MapDisplay(0.5, -0.25, 2.0),
+)
+
+
+def test_an_answer_is_what_the_model_said(model: Model) -> None:
+    answer = read_answer(model, FRAME, SAID, clock=lambda: 100.5)
+    assert answer.frame is FRAME
+    assert answer.ranking == (("blue", 0.625), ("red", 0.25), ("green", 0.125))
+    assert (answer.label, answer.probability, answer.explained) == ("blue", 0.625, "green")
+    np.testing.assert_array_equal(answer.saliency_map, MAP[0])
+    box = visible_box(90, 160, model.metadata.input)
+    assert answer.heat == heat_stats(MAP[0], box, 90, 160, (0.5, -0.25))
+    assert answer.display == MapDisplay(0.5, -0.25, 2.0)
+    assert answer.age_ms == 250
+
+
+def test_without_a_map_there_is_no_heat(model: Model) -> None:
+    answer = read_answer(model, FRAME, replace(SAID, saliency_map=None, display=UNMEASURED))
+    assert (answer.saliency_map, answer.heat, answer.display) == (None, None, UNMEASURED)
+
+
+def test_equal_labels_are_ranked_in_their_order(write_model: Callable[..., Path]) -> None:
+    many = Model.load(write_model(), threads=1)
+    labels = tuple(f"{number}" for number in range(64))
+    many = replace(many, metadata=replace(many.metadata, labels=labels))
+    probabilities = np.tile(np.array([0.0, 1 / 32], np.float32), 32)[None]
+    answer = read_answer(many, FRAME, replace(SAID, logits=probabilities, probabilities=probabilities))
+    assert [label for label, _ in answer.ranking] == ["1", "3", "5"]
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+@pytest.mark.parametrize("with_map", [False, True])
+def test_values_that_are_not_finite_are_no_answer(model: Model, broken: float, with_map: bool) -> None:
+    wrong = SAID.probabilities.copy()
+    wrong[0, 1] = broken
+    with pytest.raises(ModelFileError):
+        read_answer(model, FRAME, replace(SAID, probabilities=wrong, saliency_map=MAP if with_map else None))
+    odd = MAP.copy()
+    odd[0, 3, 3] = broken
+    with pytest.raises(ModelFileError):
+        read_answer(model, FRAME, replace(SAID, saliency_map=odd))
