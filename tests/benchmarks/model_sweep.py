@@ -108,7 +108,7 @@ def measure(name: str) -> Row:
         answers = [answer_of(with_map, images) for images in inputs]
         cost = cost_of(with_map, without, pictures(spec, 1, 3))
     (_, first), (_, second) = answers
-    assert np.abs(first - second).max() > 1e-2 * np.abs(first).max(), "the map does not depend on the picture"
+    assert np.abs(first - second).max() > 1e-2 * np.abs(first).max(), "the map does not depend on the image"
     classes = [logits.argmax(axis=1) for logits, _maps in answers]
     single, double = (
         [_by_autograd(deployed, images, index, dtype) for images, index in zip(inputs, classes, strict=True)]
