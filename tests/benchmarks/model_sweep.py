@@ -91,7 +91,7 @@ def measure(name: str) -> Row:
     """Export `torchvision:NAME` or `timm:NAME` and measure it.
 
     Raises:
-        AssertionError: the graph is the same for every picture.
+        AssertionError: the map does not depend on the image.
     """
     deployed = _smallest(name)
     spec = deployed.spec
@@ -164,7 +164,7 @@ def make_lively(model: nn.Module, side: int) -> None:
             elif scale < 1e-3 or "layer_scale" in path:
                 uniform(parameter, 0.2, 0.4)
         norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-        if norms:  # statistics of pictures, so that the last layers see something
+        if norms:  # statistics of images, so that the last layers receive signal
             for module in norms:
                 module.momentum = None
             model.train()
