@@ -91,7 +91,7 @@ def measure(name: str) -> Row:
     """Export `torchvision:NAME` or `timm:NAME` and measure it.
 
     Raises:
-        AssertionError: the graph is the same for every picture.
+        AssertionError: the map does not depend on the image.
     """
     deployed = _smallest(name)
     spec = deployed.spec
@@ -108,7 +108,7 @@ def measure(name: str) -> Row:
         answers = [answer_of(with_map, images) for images in inputs]
         cost = cost_of(with_map, without, pictures(spec, 1, 3))
     (_, first), (_, second) = answers
-    assert np.abs(first - second).max() > 1e-2 * np.abs(first).max(), "the map does not depend on the picture"
+    assert np.abs(first - second).max() > 1e-2 * np.abs(first).max(), "the map does not depend on the image"
     classes = [logits.argmax(axis=1) for logits, _maps in answers]
     single, double = (
         [_by_autograd(deployed, images, index, dtype) for images, index in zip(inputs, classes, strict=True)]
@@ -164,7 +164,7 @@ def make_lively(model: nn.Module, side: int) -> None:
             elif scale < 1e-3 or "layer_scale" in path:
                 uniform(parameter, 0.2, 0.4)
         norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-        if norms:  # statistics of pictures, so that the last layers see something
+        if norms:  # statistics of images, so that the last layers receive signal
             for module in norms:
                 module.momentum = None
             model.train()
