@@ -1,8 +1,9 @@
-"""Every classifier of torchvision, and the smallest of each family of timm, is exported with a map that is right.
+"""Export every classifier of torchvision, and the smallest of each family of timm, with a correct map.
 
-Takes hours (`make test-models`). Each network is measured by a process of its own, which adds its row to
-`build/models.jsonl`. Rows that are there are not measured again, so that the sweep goes on where it stopped; `make
-clean` forgets them. At its end the table is written to `export/MODELS.md`.
+Takes hours (`make test-models`). Each network is measured in a separate process, which adds its row to
+`build/models.jsonl`. Existing rows are not measured again, so that the sweep is resumable; `make clean` removes them.
+At
+the end the table is written to `export/MODELS.md`.
 """
 
 import subprocess
@@ -21,22 +22,22 @@ ROOT = Path(__file__).parents[2]
 MEASURED, PAGE = ROOT / "build" / "models.jsonl", ROOT / "export" / "MODELS.md"
 NAMES = [*(f"torchvision:{name}" for name in torchvision_names()), *(f"timm:{name}" for name in TIMM)]
 ROUNDINGS = 4
-"""Errors of PyTorch in float32 that an error may be, as in `kdedge_export.validate.float_tolerance`."""
+"""Maximum error as a multiple of PyTorch's own float32 error, as in `kdedge_export.validate.float_tolerance`."""
 LIMIT_S = 1500
-"""For one network; the largest take about five minutes where nothing else runs."""
+"""Time limit per network; the largest take about five minutes on an idle machine."""
 INTRODUCTION = f"""\
-# Models that are exported with their map
+# Supported models
 
-Measured as by `make test-models`: torchvision's classifiers up to {LARGEST / 1e6:.0f} M parameters, and the smallest
-member of each mainstream family of timm, with random weights, at the smallest input that leaves a map of 4 × 4 cells.
+Measured with `make test-models`: torchvision's classifiers up to {LARGEST / 1e6:.0f} M parameters, and the smallest
+member of each mainstream family of timm, with random weights, at the smallest input with a map of 4 × 4.
 
-- *Target layer*: found by itself. *How*: by a closed form of the head, or by differentiating what follows the layer.
+- *Target layer*: found automatically. *How*: closed form of the head, or differentiation of the later layers.
 - *Errors*: ONNX Runtime against PyTorch, maps against Grad-CAM by autograd, relative to an image's largest value;
-  the larger of two inputs, at most {TOLERANCE:.0e}. Where PyTorch in float32 is itself further from float64, as deep
-  networks with random weights are, or one with a unit within rounding of its kink, at most {ROUNDINGS} times that, in
-  brackets.
-- *Cost*: processor time of one image on one thread over that of the same graph without the map, median of paired runs.
-  At such small inputs a map's fixed cost is a larger share of the time than at 224 px.
+  the larger of two inputs, at most {TOLERANCE:.0e}. If PyTorch's own float32 error against float64 is larger, as
+  for deep networks with random weights or a unit at an activation boundary: at most {ROUNDINGS} times that,
+  in brackets.
+- *Cost*: CPU time of one image on one thread, relative to the same graph without the map; median of paired runs.
+  At such small inputs the map's fixed cost is a larger fraction of the time than at 224 px.
 
 """
 
@@ -46,7 +47,7 @@ pytestmark = [pytest.mark.models, pytest.mark.timeout(LIMIT_S + 60)]
 @pytest.fixture(scope="module", autouse=True)
 def page(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
-    if len(request.session.items) == len(NAMES):  # of a selection the page would hold less than before
+    if len(request.session.items) == len(NAMES):  # a selection would remove rows from the page
         write_page()
 
 
@@ -59,7 +60,7 @@ def write_page() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_is_explained(name: str) -> None:
+def test_network_is_exported_with_a_correct_map(name: str) -> None:
     if name not in read_rows(MEASURED):
         command = [sys.executable, model_sweep.__file__, name, str(MEASURED)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
