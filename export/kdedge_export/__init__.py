@@ -1,5 +1,32 @@
-"""Explain, export, quantize and validate PyTorch classifiers."""
+"""Export, explain, quantize and validate PyTorch classifiers."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import kdedge_runtime  # noqa: F401  # turns onnxruntime's telemetry off, before any import of it here
 
+if TYPE_CHECKING:
+    from kdedge_export.file_quantization import quantize
+    from kdedge_export.onnx_import.import_model import explain_file
+    from kdedge_export.validation.inputs import Models, ValidationSet
+    from kdedge_export.validation.validator import validate
+    from kdedge_export.verified_export import export
+
+__all__ = ["Models", "ValidationSet", "explain_file", "export", "quantize", "validate"]
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Models": "validation.inputs",
+    "ValidationSet": "validation.inputs",
+    "explain_file": "onnx_import.import_model",
+    "export": "verified_export",
+    "quantize": "file_quantization",
+    "validate": "validation.validator",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use: torch takes seconds to import.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,4 +1,4 @@
-"""Who takes part in a validation, and who is held against whom."""
+"""Roles of the models in a validation, and the reference of each."""
 
 from collections.abc import Container
 from typing import Literal
@@ -13,29 +13,29 @@ TITLES: dict[Role, str] = {
     "fp32": "ONNX, fp32",
     "int8": "ONNX, int8",
 }
-"""Headings, in the order in which the model travels."""
+"""Display names, from teacher to int8."""
 
 WORDS: dict[Role, str] = {"teacher": "teacher", "student": "PyTorch student", "fp32": "fp32 file", "int8": "int8 file"}
-"""The same inside a sentence."""
+"""Names for use within sentences."""
 
 
 def origin(roles: Container[Role]) -> Role:
-    """Return the first model of those that take part: the PyTorch student, or the fp32 file where there is none.
+    """Return the first model in the chain: the PyTorch student, or the fp32 file without one.
 
-    All maps are of its answers.
+    All maps explain its predictions.
     """
     return "student" if "student" in roles else "fp32"
 
 
 def reference(role: Role, roles: Container[Role]) -> Role | None:
-    """Return the model that a role is held against; None for one that is held against nothing.
+    """Return the reference of a role; None if it has none.
 
-    Both files answer to the PyTorch student, so that errors cannot hide in a chain. A file of another framework has no
-    student: its int8 file answers to the fp32 file.
+    Both files are compared with the PyTorch student, so that errors cannot accumulate unnoticed. A model file from
+    another framework has no student, and its int8 file is compared with the fp32 file.
 
     Args:
-        role: of the candidate.
-        roles: of all that take part.
+        role: role of the candidate.
+        roles: roles of all models in the validation.
     """
     first = origin(roles)
     wanted: Role = "teacher" if role == first else first
@@ -43,5 +43,5 @@ def reference(role: Role, roles: Container[Role]) -> Role | None:
 
 
 def shipped(roles: Container[Role]) -> Role:
-    """The file that goes to the device, of those who take part: int8 where there is one."""
+    """Return the role of the deployed file: int8 if present, else fp32."""
     return "int8" if "int8" in roles else "fp32"

@@ -1,4 +1,4 @@
-"""What only export can find wrong (part of the tree in `kdedge_runtime.errors`)."""
+"""Errors raised only by export; the base classes are in `kdedge_runtime.errors`."""
 
 from kdedge_runtime.errors import UsageError
 
@@ -6,8 +6,8 @@ __all__ = ["GraphNotSupported", "HeadNotSupported"]
 
 
 class GraphNotSupported(UsageError):
-    """PyTorch cannot write the model as an ONNX graph."""
+    """Raised if PyTorch cannot export the model as an ONNX graph."""
 
 
 class HeadNotSupported(UsageError):
-    """The model's head has no saliency map that kdedge can export."""
+    """Raised if the model's head has no saliency map that can be exported."""

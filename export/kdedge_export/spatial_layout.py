@@ -1,4 +1,4 @@
-"""How activations lie over the picture: as planes, as rows of cells, or as a sequence of tokens. It needs no torch."""
+"""Layout of activations over the image: planes, channels-last planes, or a token sequence. It does not import torch."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,37 +13,37 @@ if TYPE_CHECKING:
 __all__ = ["MOST_PREFIX_TOKENS", "Layout", "grids_below", "layout_of"]
 
 MOST_PREFIX_TOKENS = 16
-"""Class, distillation and register tokens in front of those of the picture; no published model has more."""
+"""Maximum number of class, distillation and register tokens before the image tokens."""
 Grid = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the cells of a map are in a tensor of activations."""
+    """Spatial layout of an activation tensor."""
 
     kind: Literal["NCHW", "NHWC", "tokens"]
     height: int
     width: int
-    """In cells."""
+    """Height and width in spatial positions."""
     prefix: int = 0
-    """Tokens before the first cell's; they belong to no part of the picture."""
+    """Number of tokens before the first image token."""
 
     @property
     def channel_axis(self) -> int:
-        """Of a tensor with the batch first."""
+        """Channel axis of a batched tensor."""
         return {"NCHW": 1, "NHWC": 3, "tokens": 2}[self.kind]
 
     @property
     def cell_axes(self) -> tuple[int, ...]:
-        """Of a tensor with the batch first."""
+        """Spatial axes of a batched tensor."""
         return {"NCHW": (2, 3), "NHWC": (1, 2), "tokens": (1,)}[self.kind]
 
     def over_cells(self, values: NDArray[np.float64], elsewhere: float) -> NDArray[np.float64]:
-        """A value for each cell, `[h, w]`, in a shape that broadcasts against activations.
+        """Reshape one value per spatial position, `[h, w]`, to broadcast against activations.
 
         Args:
-            values: row by row.
-            elsewhere: the value of the tokens before the first cell's.
+            values: array `[h, w]`.
+            elsewhere: value for the prefix tokens.
         """
         if self.kind == "NCHW":
             return values[None, None]
@@ -52,13 +52,13 @@ class Layout:
         return np.concatenate([np.full(self.prefix, elsewhere), values.ravel()])[None, :, None]
 
     def over_channels(self, values: ArrayLike) -> NDArray[np.float64]:
-        """A value for each channel, `[C]`, in a shape that broadcasts against activations."""
+        """Reshape one value per channel, `[C]`, to broadcast against activations."""
         shape = [1] * (3 if self.kind == "tokens" else 4)
         shape[self.channel_axis] = -1
         return np.asarray(values, dtype=np.float64).reshape(shape)
 
     def channels_first(self, activations: "Tensor") -> "Tensor":
-        """The activations of the cells, `[N, C, h, w]`."""
+        """Return the activations of the image as `[N, C, h, w]`."""
         if self.kind == "NCHW":
             return activations
         if self.kind == "NHWC":
@@ -68,22 +68,22 @@ class Layout:
 
 
 def grids_below(seen: Iterable[Grid]) -> frozenset[Grid]:
-    """The resolutions that a network may work at: those that its convolutions give, and their halves.
+    """Return the resolutions a network may work at: those of its convolutions, and their halves.
 
-    Networks of patches halve their resolution by merging cells, which no convolution shows.
+    Patch-based networks halve their resolution by patch merging, which appears in no convolution.
     """
     grids: set[Grid] = set()
     for height, width in seen:
         while min(height, width) > 1 and (height, width) not in grids:
             grids.add((height, width))
             height, width = -(-height // 2), -(-width // 2)
-        # An odd side is halved up or down, as the padding is.
+        # Odd sides are halved up or down, depending on the padding.
     floors = {(height // 2, width // 2) for height, width in grids if height % 2 or width % 2}
     return frozenset(grids | {grid for grid in floors if min(grid) > 1})
 
 
 def layout_of(shape: tuple[int, ...], grids: frozenset[Grid]) -> Layout | None:
-    """The layout of a tensor of this shape (with the batch first), or None when it has no cells of the picture."""
+    """Return the layout of a tensor of this batched shape, or None if it has no spatial positions."""
     if len(shape) == 4:
         for kind, size in (("NCHW", shape[2:]), ("NHWC", shape[1:3])):
             if size in grids:

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from kdedge.demo.demo_run import DemoResult
 from kdedge_export.html.text import correlation
-from kdedge_export.validate import checklist
+from kdedge_export.validation import checklist
 
 __all__ = ["print_demo"]
 

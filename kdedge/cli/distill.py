@@ -87,31 +87,37 @@ def distill(
     """Distill a student from one or more teachers. Its loss can match predictions, features and saliency maps."""
     from kdedge.cli.training_checks import next_export, require_training
 
-    # Absolute, so that a run can be resumed from another working directory.
-    weights = None if weights is None else str(Path(weights).resolve())
     of_teachers = tuple(teacher_weights or ())
     require_training(data, student, out, weights=weights, resume=resume, teachers=teacher, teacher_weights=of_teachers)
+    import kdedge
     from kdedge.cli.training_screen import train_with_progress
-    from kdedge.training.training_run import Request
 
-    request = Request(
-        data=data,
-        model=student,
-        teacher=tuple(teacher),
-        teacher_weights=of_teachers,
-        cache_teacher=cache_teacher,
-        init="teacher" if init is Start.TEACHER else None,
-        weights=weights,
-        size=size,
-        output_stride=output_stride,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        loss=loss,
-        temperature=temperature,
-        recipe=recipe,
-        flip=flip,
-        images_per_class=images_per_class,
-        seed=seed,
+    train_with_progress(
+        lambda screen: kdedge.distill(
+            data,
+            teacher,
+            student,
+            out=out,
+            teacher_weights=of_teachers,
+            loss=loss,
+            temperature=temperature,
+            cache_teacher=cache_teacher,
+            init="teacher" if init is Start.TEACHER else None,
+            weights=weights,
+            size=size,
+            output_stride=output_stride,
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            recipe=recipe,
+            flip=flip,
+            images_per_class=images_per_class,
+            seed=seed,
+            device=device,
+            compile=compile,
+            resume=resume,
+            callback=screen,
+        ),
+        out,
+        following=lambda _: next_export(out),
     )
-    train_with_progress(request, out, device, compiled=compile, resume=resume, following=lambda _: next_export(out))

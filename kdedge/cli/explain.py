@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from kdedge_runtime import Model
-    from kdedge_runtime.explainers import Explainer
     from kdedge_runtime.explainers.image_files import Explained
 
 __all__ = ["explain"]
@@ -44,42 +42,30 @@ def explain(
     ] = None,
 ) -> None:
     """Draw the saliency maps of images as overlays."""
-    from kdedge.cli.progress_bar import step_progress
-    from kdedge_runtime import Model
-    from kdedge_runtime.bundle.model_source import opened_model
     from kdedge_runtime.errors import UsageError
-    from kdedge_runtime.explainers.image_files import explain as explain_pictures
 
     for option, value in (("--budget-ms", budget_ms), ("--parts", parts)):
         if value is not None and method is None:
             raise UsageError(f"{option} {value:g} needs --method. Add --method, or remove {option}.")
-    with opened_model(model, Model.load) as loaded:
-        explainer = None if method is None else _explainer(loaded, method, budget_ms, parts)
-        with step_progress() as progress:
-            done = explain_pictures(
-                loaded,
-                images,
-                output,
-                class_name=class_name,
-                explainer=explainer,
-                progress=None if explainer is None else progress,
-            )
-        for explained in done:
-            _print_answer(explained, budget_ms)
-        pictures = [(explained.picture, explained.written) for explained in done]
-        if page or (page is None and len(pictures) == 1 and method is None):
-            _write_pages(loaded, pictures, class_name, is_wanted=bool(page))
+    import kdedge
+    from kdedge.cli.progress_bar import step_progress
 
-
-def _explainer(model: "Model", method: str, budget_ms: float | None, parts: int | None) -> "Explainer":
-    from kdedge_runtime.explainers import make_explainer
-    from kdedge_runtime.explainers.target_activations import target_activations
-
-    if method == "scorecam":
-        from kdedge.pipelines.layer_activations import layer_activations as activations_of
-    else:
-        activations_of = target_activations
-    return make_explainer(model, method, budget_ms=budget_ms, parts=parts, activations_of=activations_of)
+    with step_progress() as progress:
+        done = kdedge.explain(
+            model,
+            images,
+            output,
+            class_name=class_name,
+            method=method,
+            budget_ms=budget_ms,
+            parts=parts,
+            progress=None if method is None else progress,
+        )
+    for explained in done:
+        _print_answer(explained, budget_ms)
+    pictures = [(explained.picture, explained.written) for explained in done]
+    if page or (page is None and len(pictures) == 1 and method is None):
+        _write_pages(model, pictures, class_name, is_wanted=bool(page))
 
 
 def _print_answer(explained: "Explained", budget_ms: float | None) -> None:
@@ -92,14 +78,16 @@ def _print_answer(explained: "Explained", budget_ms: float | None) -> None:
     typer.echo(printable(f"{explained.written}  {answer.label} {100 * answer.probability:.1f} %{account}"))
 
 
-def _write_pages(model: "Model", pictures: list[tuple[Path, Path]], class_name: str | None, *, is_wanted: bool) -> None:
+def _write_pages(source: Path, pictures: list[tuple[Path, Path]], class_name: str | None, *, is_wanted: bool) -> None:
     from kdedge.cli.progress_bar import step_progress
     from kdedge.reports.decision_files import write_decisions
+    from kdedge_runtime import Model
     from kdedge_runtime.errors import UsageError
+    from kdedge_runtime.model_source import opened_model
     from kdedge_runtime.util.printable import printable
 
     try:
-        with step_progress() as progress:
+        with opened_model(source, Model.load) as model, step_progress() as progress:
             written = list(write_decisions(model, pictures, class_name=class_name, progress=progress))
     except UsageError as error:
         if is_wanted:

@@ -7,13 +7,13 @@ from typing import Any
 
 from kdedge.cli.console import flagged, stderr_console
 from kdedge.models.run_folder import is_run
-from kdedge.pipelines.export_check import TOLERANCE
 from kdedge.pipelines.model_export import ExportResult
 from kdedge.reports.tradeoff import picture_path, tradeoff_table, write_picture
+from kdedge_export.export_check import TOLERANCE
 from kdedge_export.metrics.confidence import images_needed
-from kdedge_export.quantize import Goal, Tradeoff
-from kdedge_export.validate.gates import Gates
-from kdedge_export.validate.saturation_note import saturation_note
+from kdedge_export.quantization import Goal, Tradeoff
+from kdedge_export.validation.gates import Gates
+from kdedge_export.validation.saturation_note import saturation_note
 from kdedge_runtime.errors import ValidationFailed
 
 __all__ = ["print_export", "print_int8", "require_goal"]

@@ -71,27 +71,28 @@ def export_model_file(asked: ModelExport) -> None:
     from kdedge_runtime.devices import load_profile
 
     # Checked before torch is imported, which takes seconds.
-    profile = load_profile(asked.device or "generic")
+    device = asked.device or "generic"
+    load_profile(device)
     require_model(asked.source, asked.weights)
     if asked.data is not None:
         require_data(asked.data)
+    import kdedge
     from kdedge.cli.export_summary import print_export, require_goal
     from kdedge.cli.progress_bar import step_progress
-    from kdedge.pipelines.model_export import export_model
-    from kdedge_export.quantize import Goal
 
     with step_progress() as progress:
-        result = export_model(
+        result = kdedge.export(
             asked.source,
-            weights=asked.weights,
             output=asked.output,
+            weights=asked.weights,
             method=asked.method,
             target_layer=asked.target_layer,
-            with_int8=asked.quantize,
-            goal=Goal(asked.keep_heatmaps, asked.max_drop),
-            with_qat=asked.qat,
+            quantize=asked.quantize,
+            keep_heatmaps=asked.keep_heatmaps,
+            max_drop=asked.max_drop,
+            qat=asked.qat,
             data=asked.data,
-            profile=profile,
+            device=device,
             progress=progress,
         )
     print_export(result, asked.source, asked.data, asked.weights)

@@ -125,7 +125,7 @@ def _quantize(asked: OnnxExport, file: "ExplainedFile", profile: DeviceProfile) 
     from kdedge.cli.export_summary import print_int8, require_goal
     from kdedge.cli.progress_bar import step_progress
     from kdedge.pipelines.onnx_quantization import quantize_onnx
-    from kdedge_export.quantize import Goal
+    from kdedge_export.quantization import Goal
 
     goal = Goal(asked.keep_heatmaps, asked.max_drop)
     with step_progress() as progress:

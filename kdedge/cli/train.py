@@ -55,32 +55,31 @@ def train(
     """Train a teacher on a folder of labeled images."""
     from kdedge.cli.training_checks import require_training
 
-    # Absolute, so that a run can be resumed from another working directory.
-    weights = None if weights is None else str(Path(weights).resolve())
     require_training(data, model, out, weights=weights, resume=resume)
+    import kdedge
     from kdedge.cli.training_screen import train_with_progress
-    from kdedge.training.training_run import Request
 
-    request = Request(
-        data=data,
-        model=model,
-        weights=weights,
-        size=size,
-        output_stride=output_stride,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        recipe=recipe,
-        flip=flip,
-        images_per_class=images_per_class,
-        seed=seed,
-    )
     train_with_progress(
-        request,
+        lambda screen: kdedge.train(
+            data,
+            model,
+            out=out,
+            weights=weights,
+            size=size,
+            output_stride=output_stride,
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            recipe=recipe,
+            flip=flip,
+            images_per_class=images_per_class,
+            seed=seed,
+            device=device,
+            compile=compile,
+            resume=resume,
+            callback=screen,
+        ),
         out,
-        device,
-        compiled=compile,
-        resume=resume,
         following=lambda record: _following(record, data, out, flip, images_per_class),
     )
 

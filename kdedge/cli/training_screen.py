@@ -15,7 +15,8 @@ from torch import Tensor
 
 from kdedge.cli.console import flagged, stderr_console
 from kdedge.models.run_folder import RunRecord, is_run
-from kdedge.training.training_run import Audience, Request, continue_run, start_run
+from kdedge.pipelines.training_pipeline import Run
+from kdedge.training.training_run import Audience
 
 __all__ = ["Screen", "train_with_progress"]
 
@@ -24,26 +25,19 @@ _SHOWN = {"val_top1": "top-1", "val_agreement": "agreement", "val_map_pearson": 
 _TESTED = {key.replace("val", "test"): f"test {title}" for key, title in _SHOWN.items()}
 
 
-def train_with_progress(
-    request: Request, out: Path, device: str, *, compiled: bool, resume: bool, following: Callable[[RunRecord], str]
-) -> None:
-    """Run or resume a training and print its progress to stderr.
+def train_with_progress(training: Callable[[Audience], Run], out: Path, following: Callable[[RunRecord], str]) -> None:
+    """Run a training and print its progress to stderr.
 
     Args:
-        request: Training options.
+        training: Trains with a callback and returns the run.
         out: Run folder.
-        device: Device name; see `choose_compute`.
-        compiled: True to compile the models; see `choose_compute`.
-        resume: True to resume an existing run.
         following: Returns the next command for a finished run.
     """
     # With several training processes, only rank 0 prints.
     console = stderr_console(quiet=os.environ.get("RANK", "0") != "0")
     try:
         with Screen(console) as screen:
-            # A run killed before its record was written starts over.
-            begin = continue_run if resume and is_run(out) else start_run
-            record = begin(request, out, screen, device, compiled=compiled)
+            record = training(screen).record
     except KeyboardInterrupt:
         if is_run(out):
             console.print("\nStopped by Ctrl-C. To resume from the last checkpoint:", soft_wrap=True)

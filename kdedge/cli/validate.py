@@ -65,19 +65,20 @@ def validate(
         require_data(data)
     if weights is not None:
         require_weights(weights)
-    profile = None if device is None else load_profile(device)
+    if device is not None:
+        load_profile(device)
+    import kdedge
     from kdedge.cli.progress_bar import step_progress
     from kdedge.cli.validation_summary import print_validation
-    from kdedge.pipelines.model_validation import validate_model
 
     with step_progress() as progress:
-        validation = validate_model(
+        validation = kdedge.validate(
             source,
             data=data,
             boxes=boxes,
             weights=weights,
             model=model,
-            profile=profile,
+            device=device,
             quick=quick,
             out=out,
             progress=progress,

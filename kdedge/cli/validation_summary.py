@@ -13,7 +13,7 @@ from kdedge_export.candidates import TITLES
 from kdedge_export.html.text import correlation
 from kdedge_export.metrics.calibration import Calibration
 from kdedge_export.metrics.confidence import Interval, unseen_share
-from kdedge_export.validate import ValidationReport, checklist
+from kdedge_export.validation import ValidationReport, checklist
 from kdedge_runtime.util.printable import printable
 
 __all__ = ["print_validation"]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from kdedge_export.candidates import Role
-from kdedge_export.validate import Footprint
+from kdedge_export.validation import Footprint
 from kdedge_runtime import Model
 from kdedge_runtime.errors import KdedgeError
 from kdedge_runtime.util.timing import latencies_ms

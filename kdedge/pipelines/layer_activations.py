@@ -3,7 +3,7 @@
 import numpy as np
 
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.inspect.layer_attribution import last_layer
+from kdedge_export.inspection.layer_attribution import last_layer
 from kdedge_export.onnx_graph.graph_index import GraphView, Probe
 from kdedge_export.onnx_graph.graph_input import example_feed, image_port
 from kdedge_export.onnx_import.model_loading import load_file

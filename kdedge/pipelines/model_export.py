@@ -10,19 +10,17 @@ from kdedge.models.code_trust import allow_typed
 from kdedge.models.run_folder import is_run, read_run
 from kdedge.models.trained_model import TrainedModel, load_trained
 from kdedge.pipelines.calibration_images import calibration_pictures
-from kdedge.pipelines.export_check import check_against_torch
 from kdedge.pipelines.qat import fine_tune
 from kdedge.pipelines.temperature_fit import Fit, fit_run
-from kdedge_export.metrics.map_displacement import measure_display
-from kdedge_export.metrics.torch_predictions import at_once
-from kdedge_export.quantize import Goal, Quantized, Recipe, Tradeoff, TradeoffPoint, quantize
-from kdedge_export.quantize.calibration_ranges import Range
-from kdedge_export.quantize.qat_scales import rounded_by
-from kdedge_export.torch_export import Deployed, ExportedGraph, Plain, deploy, export_graph, save_model
+from kdedge_export.onnx_graph.model_file import save_model
+from kdedge_export.quantization import Goal, Quantized, Recipe, Tradeoff, TradeoffPoint, quantize
+from kdedge_export.quantization.calibration_ranges import Range
+from kdedge_export.quantization.qat_scales import rounded_by
+from kdedge_export.torch_export import ExportedGraph, export_graph
+from kdedge_export.verified_export import export, exportable
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.devices import DeviceProfile
 from kdedge_runtime.errors import KdedgeError, UsageError
-from kdedge_runtime.util.files import staged
 
 __all__ = ["ExportResult", "Progress", "export_model"]
 
@@ -57,6 +55,10 @@ class ExportResult:
     """True if QAT was requested but skipped, since the goal was met without it."""
     problems: str | None = None
     """Description of unreadable calibration images, or None."""
+
+    def __fspath__(self) -> str:
+        """Return the path of the fp32 file, so that `validate` and `explain` accept the result."""
+        return str(self.fp32)
 
 
 def export_model(
@@ -105,49 +107,44 @@ def export_model(
         )
     allow_typed(source)
     trained = load_trained(source, weights=weights)
-    explained = method != "none"
-    if not explained and target_layer is not None:
-        raise UsageError(f"--method none exports no saliency map. Remove --target-layer {target_layer}.")
-    output = output or _default_output(source, trained, explained)
-    if output.suffix != ".onnx":
-        raise UsageError(f"The model file must end in .onnx; got {output}.")
+    output = output or _default_output(source, trained, explained=method != "none")
     if with_int8:
         pictures = calibration_pictures(source, trained, data, progress)
     progress("exporting", 0, 1)
+    fit: Fit | None = None
 
-    def as_deployed(model: TrainedModel) -> Deployed | Plain:
-        if not explained:
-            return Plain(model.model.eval(), model.input)
-        return deploy(model.model, model.input, method, target_layer)
+    def with_temperature(model: Model, metadata: Metadata) -> Metadata:
+        nonlocal fit
+        fit = fit_run(source, model)
+        if fit is None or not fit.images:
+            return metadata
+        return replace(
+            metadata, temperature=fit.temperature, metrics=metadata.metrics | {"temperature_images": fit.images}
+        )
 
-    module = as_deployed(trained)
-    metadata = Metadata(
-        labels=trained.labels,
-        input=trained.input,
-        outputs=module.outputs,
+    exported = export(
+        trained.model,
+        trained.input,
+        trained.labels,
+        output,
+        method=method,
+        target_layer=target_layer,
         lineage=_lineage(source, trained),
         metrics=_run_metrics(source),
+        complete=with_temperature,
     )
-    graph = export_graph(module)
-    with staged(output) as temporary:  # a file that fails the check must not replace one that passed
-        written = metadata
-        save_model(graph.model, written, temporary)
-        model = Model.load(temporary)
-        logits_error, map_error = check_against_torch(module, model)
-        fit = fit_run(source, model)
-        if fit is not None and fit.images:
-            noted = metadata.metrics | {"temperature_images": fit.images}
-            metadata = replace(metadata, temperature=fit.temperature, metrics=noted)
-        if explained:
-            display = measure_display(model, at_once=at_once(model))
-            metadata = replace(metadata, outputs=replace(metadata.outputs, display=display))
-        if metadata is not written:  # a plain graph of a named model has nothing to add
-            save_model(graph.model, metadata, temporary)
+    metadata, graph = exported.metadata, exported.graph
     progress("exporting", 1, 1)
     int8_path = output.with_suffix(".int8.onnx")
     removed = _removed(int8_path) if _is_of_another_model(int8_path, metadata) else None
     result = ExportResult(
-        output, metadata, logits_error, map_error, assumed_input=trained.assumed_input, fit=fit, removed=removed
+        output,
+        metadata,
+        exported.logits_error,
+        exported.map_error,
+        assumed_input=trained.assumed_input,
+        fit=fit,
+        removed=removed,
     )
     if not with_int8:
         return result
@@ -175,7 +172,9 @@ def export_model(
             aside=pictures.held_out_samples,
             progress=progress,
         )
-        trained_on = quantized_from(export_graph(as_deployed(tuned)), quantized.ranges)
+        trained_on = quantized_from(
+            export_graph(exportable(tuned.model, tuned.input, method, target_layer)), quantized.ranges
+        )
         quantized = _better(quantized, trained_on, training)
     note = quantized.note | {"device": profile.name}
     result = replace(result, int8_note=note, tradeoff=quantized.tradeoff, problems=pictures.problems)
@@ -221,7 +220,7 @@ def _removed(path: Path) -> Path | None:
     return path
 
 
-def _default_output(source: str, trained: TrainedModel, explained: bool) -> Path:
+def _default_output(source: str, trained: TrainedModel, *, explained: bool) -> Path:
     stem = "model" if explained else "model.plain"
     if is_run(Path(source)):
         return Path(source) / f"{stem}.onnx"

@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.inspect.class_weights import ClassWeights, class_weights
-from kdedge_export.inspect.layer_attribution import Decision, decide
-from kdedge_export.inspect.layer_timing import LayerTimes, time_layers
-from kdedge_export.inspect.structure import Structure, structure_of
+from kdedge_export.inspection.class_weights import ClassWeights, class_weights
+from kdedge_export.inspection.layer_attribution import Decision, decide
+from kdedge_export.inspection.layer_timing import LayerTimes, time_layers
+from kdedge_export.inspection.structure import Structure, structure_of
 from kdedge_export.onnx_graph.graph_index import Array, GraphView
 from kdedge_export.onnx_graph.graph_input import example_feed, image_port
 from kdedge_export.onnx_import.logits_output import count_classes

@@ -19,9 +19,9 @@ from kdedge.pipelines.run_teacher import find_teacher
 from kdedge.pipelines.temperature_fit import fitting_half
 from kdedge.pipelines.validation_images import read_validation_side
 from kdedge_export.candidates import Role
-from kdedge_export.inspect.structure import structure_of
+from kdedge_export.inspection.structure import structure_of
 from kdedge_export.torch_export import deploy
-from kdedge_export.validate import (
+from kdedge_export.validation import (
     Data,
     Deployment,
     Evidence,
@@ -32,7 +32,7 @@ from kdedge_export.validate import (
     validate,
     write_report,
 )
-from kdedge_export.validate.check import applicable, not_shown
+from kdedge_export.validation.check import applicable, not_shown
 from kdedge_runtime import Model
 from kdedge_runtime.devices import Budgets, DeviceProfile, load_profile
 from kdedge_runtime.devices.detection import machine_name

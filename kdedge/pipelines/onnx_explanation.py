@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 
-from kdedge_export.inspect.structure import structure_of
+from kdedge_export.inspection.structure import structure_of
 from kdedge_export.onnx_graph.graph_index import GraphView, session_of
 from kdedge_export.onnx_graph.graph_input import example_feed, image_port
 from kdedge_export.onnx_import import ExplainedFile, Geometry, PixelInput, explain_file, read_labels

@@ -22,7 +22,7 @@ from kdedge.training.image_store import training_images
 from kdedge.training.instrumented_model import Watched
 from kdedge.training.measurements import steady_rate
 from kdedge.training.teachers.teacher import NetworkTeacher
-from kdedge_export.quantize.qat_scales import Rounded
+from kdedge_export.quantization.qat_scales import Rounded
 from kdedge_runtime.errors import DataError
 
 __all__ = ["fine_tune"]

@@ -11,7 +11,7 @@ from kdedge_export.errors import GraphNotSupported, HeadNotSupported
 from kdedge_export.metrics.torch_predictions import Predictions, predict
 from kdedge_export.saliency import DEFAULT_METHODS
 from kdedge_export.torch_export import Deployed, Plain, deploy
-from kdedge_export.validate import Origin, ValidationSet
+from kdedge_export.validation import Origin, ValidationSet
 from kdedge_runtime.errors import KdedgeError, UsageError
 
 __all__ = ["find_teacher"]

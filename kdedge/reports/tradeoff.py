@@ -8,7 +8,7 @@ from rich.table import Table
 from kdedge.reports.pages.axis import linear_axis
 from kdedge.reports.pages.plot_frame import Plot
 from kdedge_export.html.text import escape
-from kdedge_export.quantize import Tradeoff, TradeoffPoint
+from kdedge_export.quantization import Tradeoff, TradeoffPoint
 from kdedge_runtime.util.files import write_whole
 
 __all__ = ["picture_path", "tradeoff_table", "write_picture"]

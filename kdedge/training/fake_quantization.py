@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from kdedge_export.quantize.qat_scales import Rounded, Steps
+from kdedge_export.quantization.qat_scales import Rounded, Steps
 
 __all__ = ["fake_quantized"]
 

@@ -1,10 +1,8 @@
-"""Run explained models on small machines, with numpy, onnxruntime and Pillow only.
+"""Run explained image classifiers on small devices, using only numpy, onnxruntime and Pillow.
 
 ```python
-from kdedge_runtime import Model, fit
-
 model = Model.load("model.onnx")
-explanation = model.predict(fit(picture, model.metadata.input)[None])
+explanation = model.predict(fit(image, model.metadata.input)[None])
 ```
 """
 
@@ -21,8 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["Explanation", "KdedgeError", "Metadata", "Model", "fit"]
 __version__ = "0.1.0"
 
-# onnxruntime from 1.29 on sends the model's names and the machine's description to its maker unless this is set before
-# its import (its pull request 27379); switching it off after the import comes too late. Subprocesses inherit it.
+# onnxruntime 1.29 and later sends model names and a machine description to its vendor unless this variable is set
+# before import (its pull request 27379). Disabling it after the import is too late. Subprocesses inherit it.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
@@ -35,7 +33,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded on first use, so that a command's --help does not wait for onnxruntime.
+    # Lazy import, so that `--help` does not load onnxruntime.
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,4 +1,4 @@
-"""Boxes around objects, in what a model sees of their picture."""
+"""Bounding boxes in model input coordinates."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,16 +11,16 @@ __all__ = ["box_mask", "boxes_at_input"]
 
 
 def boxes_at_input(boxes: Floats, height: int, width: int, spec: ImageInput) -> Floats:
-    """Boxes of a picture, as they lie in what the model sees of it.
+    """Transform bounding boxes from image coordinates to model input coordinates.
 
     Args:
-        boxes: `[k, 4]` as left, top, right, bottom in pixels of the picture.
-        height: rows of the picture.
-        width: columns of the picture.
-        spec: the model's input.
+        boxes: `[k, 4]` as left, top, right, bottom, in image pixels.
+        height: image height in pixels.
+        width: image width in pixels.
+        spec: model input specification.
 
     Returns:
-        float32 `[k, 4]` in pixels of the model's input; parts that it does not see lie outside of it.
+        float32 `[k, 4]` in input pixels. Boxes may extend beyond the input where the image is cropped.
     """
     left, top, right, bottom = visible_box(height, width, spec)
     scale = np.array([spec.width / (right - left), spec.height / (bottom - top)] * 2)
@@ -28,12 +28,12 @@ def boxes_at_input(boxes: Floats, height: int, width: int, spec: ImageInput) -> 
 
 
 def box_mask(boxes: Floats, height: int, width: int) -> NDArray[np.bool_]:
-    """Pixels whose centre lies in each box, bool `[N, height, width]`.
+    """Return a mask of the pixels whose centers lie in each box, bool `[N, height, width]`.
 
     Args:
-        boxes: `[N, 4]` as left, top, right, bottom in pixels of a `height` × `width` picture.
-        height: rows of the picture.
-        width: columns of the picture.
+        boxes: `[N, 4]` as left, top, right, bottom, in pixels of a `height` × `width` image.
+        height: image height in pixels.
+        width: image width in pixels.
     """
     left, top, right, bottom = (side[:, None] for side in boxes.T)
     x, y = np.arange(width) + 0.5, np.arange(height) + 0.5

@@ -1,16 +1,16 @@
-"""The one tree of errors.
+"""Exception hierarchy of kdedge.
 
 ```
-KdedgeError            exit 1   something went wrong that the message explains
-├── UsageError         exit 2   the command or its input is not usable
-│   ├── DataError      exit 2   the images or labels are not usable
-│   └── ModelFileError exit 2   the model file is not one that kdedge can run
+KdedgeError            exit 1   base class of all expected errors
+├── UsageError         exit 2   invalid command or input
+│   ├── DataError      exit 2   invalid images or labels
+│   └── ModelFileError exit 2   invalid or unsupported model file
 ├── MissingDependency  exit 3   an optional package is not installed
-├── ValidationFailed   exit 4   a gate failed (the report is written all the same)
-└── SourceError        exit 5   the camera, video or picture could not be read
+├── ValidationFailed   exit 4   a gate failed (the report is still written)
+└── SourceError        exit 5   a camera, video or image could not be read
 ```
 
-Every message says what happened, what was expected and what to type.
+Every message states the problem, the expectation and the command or change that fixes it.
 """
 
 from kdedge_runtime.util.printable import printable
@@ -27,10 +27,10 @@ __all__ = [
 
 
 class KdedgeError(Exception):
-    """Base of every error that kdedge raises on purpose.
+    """Base class of all errors that kdedge raises deliberately.
 
     Args:
-        message: one line; control characters are escaped, since it may quote a damaged or hostile file.
+        message: one line; control characters are escaped, because it may quote a damaged or hostile file.
     """
 
     exit_code = 1
@@ -40,32 +40,32 @@ class KdedgeError(Exception):
 
 
 class UsageError(KdedgeError):
-    """The command or its input is not usable."""
+    """Invalid command or input."""
 
     exit_code = 2
 
 
 class DataError(UsageError):
-    """The images or labels are not usable."""
+    """Invalid images or labels."""
 
 
 class ModelFileError(UsageError):
-    """The model file is not one that kdedge can run."""
+    """Invalid or unsupported model file."""
 
 
 class MissingDependency(KdedgeError):
-    """An optional package is not installed."""
+    """Optional package that is not installed."""
 
     exit_code = 3
 
 
 class ValidationFailed(KdedgeError):
-    """A gate failed; the report is written all the same."""
+    """Failed gate. The report is still written."""
 
     exit_code = 4
 
 
 class SourceError(KdedgeError):
-    """The camera, video or picture could not be read."""
+    """Camera, video or image that could not be read."""
 
     exit_code = 5

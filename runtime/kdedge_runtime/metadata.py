@@ -1,8 +1,8 @@
-"""What a model file says about itself: the schema of its `kdedge.*` metadata.
+"""Schema of the `kdedge.*` metadata in a model file.
 
-Values are JSON, one key a concept, read through `custom_metadata_map` and never evaluated. Later versions may add keys
-under the same schema number, so unknown ones are ignored; what changes the meaning of another key is a new schema. The
-same classes write the metadata at export, so that both sides cannot disagree.
+Values are JSON, read through `custom_metadata_map` and never evaluated. Unknown keys are ignored, so that later
+versions can add keys under the same schema number. A change in the meaning of an existing key needs a new schema
+number. The exporter writes the metadata with these same classes.
 """
 
 import json
@@ -21,7 +21,7 @@ PREFIX = "kdedge."
 TOP_CLASS = -1
 """Default of the graph input `class_index`: explain the top class of each sample."""
 MOST_CELLS = 4_000_000
-"""Largest number of cells of a saliency map."""
+"""Maximum number of values in a saliency map."""
 _LONGEST_REASON = 200
 Resize = Literal["crop", "squash", "letterbox"]
 Interpolation = Literal["bilinear", "bicubic"]
@@ -29,21 +29,21 @@ Interpolation = Literal["bilinear", "bicubic"]
 
 @dataclass(frozen=True)
 class ImageInput:
-    """How a picture becomes the model's input.
+    """Image input specification: size, normalization and resizing.
 
-    The graph takes uint8 RGB `[N, height, width, 3]` in [0, 255] and normalises by itself; what is left to the
-    caller is the geometry. `resize="crop"` scales the shorter side to `size / crop_fraction` and cuts the centre,
-    `"squash"` scales both sides freely, `"letterbox"` scales the longer side and fills the rest with black evenly.
+    The graph takes uint8 RGB `[N, height, width, 3]` in [0, 255] and normalizes it. The caller resizes. `resize="crop"`
+    scales the shorter side to `size / crop_fraction` and crops the center. `"squash"` ignores the aspect ratio.
+    `"letterbox"` scales the longer side and pads with black on both sides.
     """
 
     height: int
     width: int
     mean: tuple[float, float, float]
-    """Per channel, RGB, of pixel values scaled to [0, 1]; applied inside the graph."""
+    """Channel means (RGB) of pixel values scaled to [0, 1]; applied inside the graph."""
     std: tuple[float, float, float]
     resize: Resize = "crop"
     crop_fraction: float = 1.0
-    """Share of the scaled shorter side that the crop keeps, in (0, 1]; other ways to resize ignore it."""
+    """Share of the scaled shorter side kept by the center crop, in (0, 1]. Used only by `resize="crop"`."""
     interpolation: Interpolation = "bilinear"
     name: str = "image"
     kind: Literal["image"] = "image"
@@ -51,12 +51,12 @@ class ImageInput:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the graph gives besides the logits."""
+    """Description of the graph outputs besides the logits."""
 
     method: str
-    """How `saliency_map` is computed, or `none` when the file has no map."""
+    """Saliency method, or `none` if the file has no map."""
     target_layer: str | None = None
-    """Module path of the layer that the map looks at."""
+    """Module path of the layer whose features the map explains."""
     head: str | None = None
     map_height: int | None = None
     map_width: int | None = None
@@ -64,10 +64,10 @@ class Outputs:
 
     @classmethod
     def from_json(cls, text: str) -> "Outputs":
-        """Read the entry `kdedge.outputs` of a file's metadata.
+        """Parse the metadata entry `kdedge.outputs`.
 
         Raises:
-            ModelFileError: it is damaged.
+            ModelFileError: the entry is damaged.
         """
         try:
             return _outputs(_checked(_parse(PREFIX + "outputs", text), dict))
@@ -75,13 +75,13 @@ class Outputs:
             raise _damaged(error) from error
 
     def explains_like(self, other: "Outputs") -> bool:
-        """Return whether two files compute their maps alike; the measured display depends on the machine's rounding."""
+        """Return True if both files compute the same kind of map. Ignores `display`, which depends on rounding."""
         return replace(self, display=UNMEASURED) == replace(other, display=UNMEASURED)
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """Everything a runtime must know besides the graph itself."""
+    """Metadata of a model file."""
 
     labels: tuple[str, ...]
     """Class names in the order of the logits."""
@@ -93,27 +93,27 @@ class Metadata:
     temperature: float = 1.0
     """Calibration temperature: probabilities are `softmax(logits / temperature)`."""
     golden: dict[str, Any] | None = None
-    """What the model has to say of the golden frames; see `kdedge_runtime.diagnostics.reference_frames`."""
+    """Reference frames and their expected outputs; see `kdedge_runtime.diagnostics.reference_frames`."""
     task: Literal["classify"] = "classify"
 
     def to_props(self) -> dict[str, str]:
-        """The metadata as `metadata_props` entries: namespaced keys, JSON values."""
+        """Return the metadata as `metadata_props` entries: namespaced keys, JSON values."""
         values = {"schema": SCHEMA} | {item.name: getattr(self, item.name) for item in fields(self)}
         values["input"], values["outputs"] = asdict(self.input), asdict(self.outputs)
         return {PREFIX + key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}
 
     @classmethod
     def from_props(cls, props: Mapping[str, str]) -> "Metadata":
-        """Read the metadata of a model file.
+        """Parse the metadata of a model file.
 
         Raises:
-            ModelFileError: the file was not exported by kdedge, its schema is another one, or a value is broken.
+            ModelFileError: the file was not exported by kdedge, has another schema, or contains an invalid value.
         """
         if PREFIX + "schema" not in props:
             raise ModelFileError(
-                "The model file has no kdedge metadata, so its labels and input size are unknown. "
-                "Expected a file written by `kdedge export`; one of another framework is given them by `kdedge export "
-                "--from-onnx FILE --mean … --std …`."
+                "The model file has no kdedge metadata, so its labels and input size are unknown. Expected a file "
+                "written by `kdedge export`. To convert a file of another framework, run `kdedge export --from-onnx "
+                "FILE --mean … --std …`."
             )
         schema = _parse(PREFIX + "schema", props[PREFIX + "schema"])
         if schema != SCHEMA:
@@ -131,7 +131,7 @@ class Metadata:
                 raise ValueError(f"unknown task {values['task']!r}")
             metadata = cls(**values)
             if not isinstance(metadata.temperature, int | float) or not 0 < float(metadata.temperature) < math.inf:
-                raise ValueError(f"impossible temperature {metadata.temperature!r}")
+                raise ValueError(f"invalid temperature {metadata.temperature!r}")
             for value in (metadata.quantization, metadata.golden):
                 if value is not None:
                     _checked(value, dict)
@@ -150,7 +150,7 @@ def _damaged(error: Exception) -> ModelFileError:
 def _parse(key: str, text: str) -> Any:
     try:
         value = json.loads(text)
-        json.dumps(value, ensure_ascii=False).encode()  # half a character, which JSON can hold, can be written nowhere
+        json.dumps(value, ensure_ascii=False).encode()  # lone surrogates are valid in JSON but cannot be encoded
         return value
     except (ValueError, RecursionError) as error:
         reason = str(error)[:_LONGEST_REASON]
@@ -160,7 +160,7 @@ def _parse(key: str, text: str) -> Any:
 
 
 def _known(kind: type[ImageInput] | type[Outputs] | type[MapDisplay], values: dict[str, Any]) -> dict[str, Any]:
-    """Those values that this version reads."""
+    """Return the values whose keys this version reads."""
     return {item.name: values[item.name] for item in fields(kind) if item.name in values}
 
 
@@ -183,7 +183,7 @@ def _image_input(values: dict[str, Any]) -> ImageInput:
     sizes_are_sound = all(isinstance(side, int) and 0 < side <= 8192 for side in (spec.height, spec.width))
     channels_are_sound = len(spec.mean) == len(spec.std) == 3 and all(map(math.isfinite, (*spec.mean, *spec.std)))
     if not sizes_are_sound or not channels_are_sound or not 0 < spec.crop_fraction <= 1:
-        raise ValueError(f"impossible input {values}")
+        raise ValueError(f"invalid input {values}")
     _checked(spec.name, str)
     if spec.resize not in get_args(Resize) or spec.interpolation not in get_args(Interpolation):
         raise ValueError(f"unknown resize rule {spec.resize!r} or interpolation {spec.interpolation!r}")
@@ -200,11 +200,11 @@ def _outputs(values: dict[str, Any]) -> Outputs:
     sides = (outputs.map_height, outputs.map_width)
     is_sound = all(side is None or (isinstance(side, int) and side > 0) for side in sides)
     if not is_sound or math.prod(side or 1 for side in sides) > MOST_CELLS:
-        raise ValueError(f"impossible map {values}")
+        raise ValueError(f"invalid map {values}")
     shifts_are_sound = all(_is_number(shift) and abs(shift) <= 1 for shift in display.shift)
     contrast = display.typical_contrast
     if not shifts_are_sound or not (contrast is None or (_is_number(contrast) and contrast > 0)):
-        raise ValueError(f"impossible display of the map {values}")
+        raise ValueError(f"invalid map display {values}")
     return outputs
 
 

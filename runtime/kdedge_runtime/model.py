@@ -1,4 +1,4 @@
-"""The explained model: one session, one forward pass, the answer and the reason."""
+"""Explained model: one onnxruntime session that returns logits and saliency maps in one forward pass."""
 
 import difflib
 import math
@@ -21,52 +21,52 @@ from kdedge_runtime.util.files import utf8_path
 __all__ = ["Explanation", "Model", "available_providers", "is_bundle", "refuse_bundle", "softmax"]
 
 MOST_THREADS = 256
-"""Of one inference; onnxruntime starts whatever number it is told, until the machine stands still."""
+"""Maximum number of threads per inference. onnxruntime has no limit of its own and could exhaust the machine."""
 
 _FIRST_PASS_S = 60.0
-"""A graph can hold a loop without an end."""
+"""Time limit of the first pass in seconds, because a graph can contain an endless loop."""
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether a path is meant as a bundle: a folder or a .zip."""
+    """Return True if a path is a bundle: a folder or a .zip file."""
     return path.is_dir() or path.suffix.lower() == ".zip"
 
 
 def refuse_bundle(path: Path) -> None:
-    """Refuse a bundle where one model file is needed; `opened_model` takes both.
+    """Raise if a path is a bundle where a single model file is needed. `opened_model` accepts both.
 
     Raises:
-        ModelFileError: it is one.
+        ModelFileError: the path is a bundle.
     """
     if is_bundle(path):
         raise ModelFileError(
-            f"{path} is a bundle, and here one model file is needed. Unpack it (`python3 -m zipfile -e {path} .`) and "
-            "name the model.onnx or model.int8.onnx in it."
+            f"{path} is a bundle, but a single model file is needed. Unpack it (`python3 -m zipfile -e {path} .`) "
+            "and pass its model.onnx or model.int8.onnx."
         )
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What the model says of a batch, and why."""
+    """Predictions and saliency maps for a batch."""
 
     logits: Floats
-    """`[N, K]`, one column a label."""
+    """Logits `[N, K]`, one column per label."""
     probabilities: Floats
-    """`[N, K]`, softmax of the logits at the model's calibration temperature; rows sum to 1."""
+    """Probabilities `[N, K]`: softmax of the logits at the calibration temperature. Rows sum to 1."""
     explained_class: Integers
-    """`[N]`, the class that each map explains."""
+    """Class index explained by each map, `[N]`."""
     saliency_map: Floats | None
-    """`[N, h, w]`, raw and signed: positive cells speak for the explained class, negative ones against it.
+    """Raw signed maps `[N, h, w]`: positive values support the explained class, negative values oppose it.
 
-    None when the file was exported with `--method none`, or no map was asked for.
+    None if the file was exported with `--method none` or no map was requested.
     """
     display: MapDisplay = UNMEASURED
-    """Place and strength of these maps on the images."""
+    """Position and contrast of the maps on the images."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model file that is ready to run."""
+    """Loaded model file."""
 
     path: Path
     metadata: Metadata
@@ -82,36 +82,36 @@ class Model:
         spinning: bool = False,
         exact_int8: bool = False,
     ) -> "Model":
-        """Open a model file written by `kdedge export`, and try one pass of it on an empty image.
+        """Load a model file written by `kdedge export` and run it once on a blank image.
 
         Args:
             path: the `.onnx` file.
-            threads: threads for one inference; None leaves the choice to onnxruntime (all cores).
-            provider: onnxruntime's execution provider by its short name (`cpu`, `cuda`, `coreml`, …). It is used
-                or refused, never silently replaced.
-            spinning: let idle threads wait actively. That takes a core from the camera and heats a small board.
-            exact_int8: compute quantized operations with exact sums, which is slower, in place of this machine's
-                integer kernels, which may saturate (`kdedge_runtime.int8_arithmetic`).
+            threads: threads per inference; None for onnxruntime's default (all cores).
+            provider: short name of the onnxruntime execution provider (`cpu`, `cuda`, `coreml`, …). There is no silent
+            fallback.
+            spinning: True lets idle threads busy-wait, which takes a core from the camera and heats small boards.
+            exact_int8: True computes quantized operations with exact float sums. This is slower than the machine's
+            integer kernels, which may saturate (`kdedge_runtime.int8_arithmetic`).
 
         Raises:
-            ModelFileError: the file is missing, damaged, was not written by kdedge, or its graph is not the one
-                that its metadata describes; or its first pass fails or takes more than a minute.
-            UsageError: the provider is not part of the installed onnxruntime, or does not work here; or more threads
-                than any device has.
+            ModelFileError: the file is missing, damaged or not written by kdedge; its graph does not match its
+            metadata; or the first pass fails or takes more than a minute.
+            UsageError: the provider is not available, or `threads` is out of range.
         """
         path = Path(path)
         if path.is_dir():
             inside = min(path.glob("*.onnx"), default=path / "model.onnx")
-            raise ModelFileError(f"{path} is a folder, and here one model file is needed, such as {inside}.")
+            raise ModelFileError(f"{path} is a folder, but a single model file is needed, such as {inside}.")
         if not path.is_file():
-            raise ModelFileError(f"There is no model file {path}. Write one with `kdedge export RUN`.")
+            raise ModelFileError(f"The model file {path} does not exist. Create one with `kdedge export RUN`.")
         refuse_bundle(path)
         if threads is not None and not 1 <= threads <= MOST_THREADS:
             raise UsageError(
-                f"{threads} threads for one inference. Expected 1 to {MOST_THREADS}; this machine's cores do."
+                f"{threads} threads per inference are not supported. Expected 1 to {MOST_THREADS}; use at most the "
+                "number of cores."
             )
         options = ort.SessionOptions()
-        options.log_severity_level = 4  # its own log would print a stranger's node names as they are
+        options.log_severity_level = 4  # its log would print untrusted node names unescaped
         if threads is not None:
             options.intra_op_num_threads = threads
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
@@ -119,59 +119,58 @@ class Model:
             sum_exactly(options)
         wanted, name = _provider(provider), utf8_path(path, "onnxruntime")
         try:
-            # Its fallback would try other providers, and tell of it on standard output.
+            # The fallback would try other providers and print to standard output.
             session = ort.InferenceSession(name, options, providers=[wanted], enable_fallback=0)
-        except Exception as error:  # onnxruntime raises its own types without a common, public base
+        except Exception as error:  # onnxruntime's exceptions have no common public base class
             raise ModelFileError(
                 f"onnxruntime {ort.__version__} cannot read {path}: {first_line(error)} "
                 "Expected a model file written by `kdedge export`; copy or export it again."
             ) from error
         if session.get_providers()[0] != wanted:
             raise UsageError(
-                f"onnxruntime {ort.__version__} has {wanted} but cannot start it here, and would use the CPU instead. "
-                "Install the driver and libraries that it needs, or leave --provider out."
+                f"onnxruntime {ort.__version__} includes {wanted} but cannot start it, and would use the CPU "
+                "instead. Install its driver and libraries, or remove --provider."
             )
         try:
             props = session.get_modelmeta().custom_metadata_map
-            inputs = {item.name: item for item in session.get_inputs()}
-            outputs = {item.name: item for item in session.get_outputs()}
-            metadata = Metadata.from_props(props)
-            _check_graph(path, inputs, outputs, metadata)
-        except UnicodeDecodeError as error:  # onnxruntime decodes names and symbolic shapes when they are read
-            raise ModelFileError(f"{path} is damaged: its texts are no UTF-8. Copy or export it again.") from error
+            inputs, outputs = session.get_inputs(), session.get_outputs()
+        except UnicodeDecodeError as error:
+            raise ModelFileError(f"{path} is damaged: its text is not valid UTF-8. Copy or export it again.") from error
+        metadata = Metadata.from_props(props)
+        _check_graph(path, inputs, outputs, metadata)
         model = cls(path, metadata, session)
         model._try()
         return model
 
     @property
     def provider(self) -> str:
-        """The execution provider that the session really uses, by onnxruntime's name."""
+        """Active execution provider, by its onnxruntime name."""
         return str(self.session.get_providers()[0])
 
     @property
     def arithmetic(self) -> Arithmetic | None:
-        """The arithmetic of its quantized operations; None for a float file."""
+        """Arithmetic of the quantized operations; None for an fp32 file."""
         return None if self.metadata.quantization is None else arithmetic_of(self.session)
 
     @property
     def has_map(self) -> bool:
-        """Whether the file gives a saliency map."""
+        """True if the file has a saliency map."""
         return self.metadata.outputs.method != "none"
 
     def class_index(self, name: str, *, by_explainer: bool = False) -> int:
-        """The index of a class to explain, by its name or its number.
+        """Return the index of a class, given its name or its index as text.
 
         Args:
-            name: a label, or its number.
-            by_explainer: something else than the file's own map explains the class.
+            name: a label or a class index.
+            by_explainer: True if a black-box explainer is used, which needs no map in the file.
 
         Raises:
-            UsageError: no label has this name, or the file gives no map to explain it with.
+            UsageError: there is no such class, or the file has no map to explain it with.
         """
         if not self.has_map and not by_explainer:
             raise UsageError(
-                f"{self.path} gives no saliency map, so no class can be explained. Export it without --method none, "
-                "take a --method that needs no map in the file, or leave --class out."
+                f"{self.path} has no saliency map, so no class can be explained. Export it without --method none, "
+                "use a --method that needs no map in the file, or remove --class."
             )
         labels = self.metadata.labels
         if name in labels:
@@ -187,14 +186,14 @@ class Model:
         """Classify and explain a batch in one forward pass.
 
         Args:
-            images: uint8 RGB `[N, H, W, 3]` at the model's size (see `kdedge_runtime.preprocess.fit`).
-            class_index: the class to explain in every image; None explains the top class of each.
-            explained: False asks for no map. That spares no time worth mention: onnxruntime computes the whole graph
-                whatever is asked of it (its issue 16483).
+            images: uint8 RGB `[N, H, W, 3]` at the model's input size (see `kdedge_runtime.preprocess.fit`).
+            class_index: class to explain in every image; None for the top-1 class of each.
+            explained: False omits the map. This saves almost no time, because onnxruntime computes the whole graph
+            regardless of the requested outputs (its issue 16483).
 
         Raises:
-            UsageError: the shape, type or class index does not fit the model.
-            ModelFileError: onnxruntime cannot run the graph, or its outputs are not of the promised shapes and ranges.
+            UsageError: the shape, dtype or class index does not match the model.
+            ModelFileError: onnxruntime cannot run the graph, or an output has an unexpected shape or range.
         """
         return self._predict(images, class_index, explained=explained)
 
@@ -211,7 +210,7 @@ class Model:
                 raise
             raise ModelFileError(
                 f"{self.path} did not finish a pass within {_FIRST_PASS_S:.0f} s. Expected a model that this machine "
-                "can run; take a smaller one."
+                "can run; use a smaller one."
             ) from error
         finally:
             limit.cancel()
@@ -223,14 +222,14 @@ class Model:
         expected = (spec.height, spec.width, 3)
         if images.ndim != 4 or images.shape[1:] != expected or images.dtype != np.uint8:
             raise UsageError(
-                f"The model takes uint8 images of shape (N, {', '.join(map(str, expected))}), "
-                f"got {images.dtype} {images.shape}. Bring pictures to size with kdedge_runtime.preprocess.fit."
+                f"The model takes uint8 images of shape (N, {', '.join(map(str, expected))}), got {images.dtype} "
+                f"{images.shape}. Resize images with kdedge_runtime.preprocess.fit."
             )
         feed: dict[str, np.ndarray] = {spec.name: images}
         if class_index is not None:
             if not 0 <= class_index < len(self.metadata.labels):
                 raise UsageError(
-                    f"Class index {class_index} is outside the model's {len(self.metadata.labels)} classes."
+                    f"Class index {class_index} is out of range for the model's {len(self.metadata.labels)} classes."
                 )
             if self.has_map:
                 feed["class_index"] = np.array([class_index], dtype=np.int64)
@@ -247,7 +246,7 @@ class Model:
 
 
 def softmax(logits: Floats) -> Floats:
-    """Probabilities `[N, K]` of logits `[N, K]`."""
+    """Convert logits `[N, K]` to probabilities `[N, K]`."""
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     result: Floats = shifted / shifted.sum(axis=1, keepdims=True)
     return result
@@ -262,15 +261,15 @@ def _check_graph(
     if spec.name not in inputs:
         faults.append(f"no input {spec.name}")
     elif inputs[spec.name].type != "tensor(uint8)" or not _agrees(inputs[spec.name], (spec.height, spec.width, 3)):
-        faults.append(f"an input {spec.name} of {inputs[spec.name].type} {inputs[spec.name].shape}")
+        faults.append(f"input {spec.name} of {inputs[spec.name].type} {inputs[spec.name].shape}")
     if "logits" in outputs and not _agrees(outputs["logits"], (len(metadata.labels),)):
         faults.append(f"logits {outputs['logits'].shape} for {len(metadata.labels)} labels")
     if "saliency_map" in outputs and not _is_map(outputs["saliency_map"].shape):
-        faults.append(f"a saliency_map {outputs['saliency_map'].shape}")
+        faults.append(f"saliency_map {outputs['saliency_map'].shape}")
     if faults:
         raise ModelFileError(
-            f"{path} is not what its metadata says: it has {', '.join(faults)}. Expected uint8 input "
-            f"{spec.name} [N, {spec.height}, {spec.width}, 3] and {', '.join(sorted(needed))}. Export it again."
+            f"{path} does not match its metadata: it has {', '.join(faults)}. Expected uint8 input {spec.name} [N, "
+            f"{spec.height}, {spec.width}, 3] and {', '.join(sorted(needed))}. Export it again."
         )
 
 
@@ -280,7 +279,7 @@ def _is_map(shape: list[Any]) -> bool:
 
 
 def _agrees(value: ort.NodeArg, shape: tuple[int, ...]) -> bool:
-    """Whether a value's shape after the batch can be `shape`; dimensions that the graph leaves open agree with any."""
+    """Return True if a value's shape after the batch can be `shape`. Dynamic dimensions match any size."""
     inner = value.shape[1:]
     return len(inner) == len(shape) and all(
         actual == expected or not isinstance(actual, int) for actual, expected in zip(inner, shape, strict=True)
@@ -288,7 +287,7 @@ def _agrees(value: ort.NodeArg, shape: tuple[int, ...]) -> bool:
 
 
 def available_providers() -> dict[str, str]:
-    """The execution providers of the installed onnxruntime: its names by their short, lower-case ones."""
+    """Return the execution providers of the installed onnxruntime, by lower-case short name."""
     return {name.removesuffix("ExecutionProvider").lower(): name for name in ort.get_available_providers()}
 
 
@@ -296,6 +295,6 @@ def _provider(short_name: str) -> str:
     available = available_providers()
     if short_name.lower() not in available:
         raise UsageError(
-            f"onnxruntime {ort.__version__} here has no provider {short_name!r}; it has: {', '.join(available)}."
+            f"onnxruntime {ort.__version__} has no provider {short_name!r} here. Available: {', '.join(available)}."
         )
     return available[short_name.lower()]

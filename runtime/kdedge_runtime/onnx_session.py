@@ -1,4 +1,4 @@
-"""Run a graph from an untrusted file: refuse errors of onnxruntime and outputs of other shapes and types."""
+"""Run graphs from untrusted files, with errors for failed runs and unexpected outputs."""
 
 import math
 from collections.abc import Mapping
@@ -24,46 +24,46 @@ def run_session(
     """Run a graph once.
 
     Args:
-        session: of the graph.
-        outputs: their names; None for all.
+        session: session of the graph.
+        outputs: output names; None for all.
         feed: input arrays by name.
-        path: of the model file, for the message.
-        options: of this run.
+        path: path of the model file, for error messages.
+        options: run options.
 
     Returns:
-        The outputs, arrays unless the graph says otherwise.
+        The outputs; arrays, unless the graph defines other types.
 
     Raises:
         ModelFileError: onnxruntime cannot run the graph.
     """
     try:
         return list(session.run(outputs, feed, options))
-    except Exception as error:  # onnxruntime raises its own types without a common, public base
+    except Exception as error:  # onnxruntime's exceptions have no common public base class
         raise ModelFileError(
-            f"onnxruntime {ort.__version__} cannot run {path}: {first_line(error)} Expected a graph that "
-            "`kdedge export` wrote; copy or export it again."
+            f"onnxruntime {ort.__version__} cannot run {path}: {first_line(error)} Expected a graph written by "
+            "`kdedge export`; copy or export it again."
         ) from error
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an error's message; onnxruntime's and protobuf's continue with a trace."""
+    """Return the first line of an error message; onnxruntime's and protobuf's continue with a trace."""
     return str(error).strip().partition("\n")[0]
 
 
 def check_outputs(
     path: Path, shape: tuple[int, int], logits: Any, saliency_map: Any = None, explained_class: Any = None
 ) -> None:
-    """Check a graph's outputs against the shapes, types and ranges of its metadata.
+    """Check a graph's outputs against the shapes, types and ranges in its metadata.
 
     Args:
-        path: of the model file, for the message.
-        shape: images and labels.
-        logits: floats of this shape.
-        saliency_map: floats `[images, h, w]` with 1 to `MOST_CELLS` cells; None is not judged.
-        explained_class: integers `[images]` from 0 to labels - 1; judged with the map.
+        path: path of the model file, for error messages.
+        shape: number of images and labels.
+        logits: logits, floats of this shape.
+        saliency_map: maps, floats `[images, h, w]` with 1 to `MOST_CELLS` values each; None skips this check.
+        explained_class: class indices, integers `[images]` from 0 to labels - 1; checked together with the map.
 
     Raises:
-        ModelFileError: one is something else.
+        ModelFileError: an output does not match.
     """
     count, labels = shape
     faults = []
@@ -78,7 +78,7 @@ def check_outputs(
         elif not ((explained_class >= 0) & (explained_class < labels)).all():
             faults.append(f"explained_class is {explained_class.tolist()}, expected 0 to {labels - 1}")
     if faults:
-        raise ModelFileError(f"{path} is not what its metadata says: {'; '.join(faults)}. Export it again.")
+        raise ModelFileError(f"{path} does not match its metadata: {'; '.join(faults)}. Export it again.")
 
 
 def _is_array(value: Any, kind: str) -> bool:

@@ -1,4 +1,4 @@
-"""One frame, one forward pass: the answer, the reason and how old they are."""
+"""Prediction for one frame: top labels, saliency map and latency."""
 
 import time
 from collections.abc import Callable
@@ -21,51 +21,51 @@ _RANKED = 3
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says of one frame."""
+    """Prediction of a classifier for one frame."""
 
     frame: Frame
     ranking: tuple[tuple[str, float], ...]
-    """The three most probable labels with their probabilities, best first (fewer if the model has fewer)."""
+    """Up to three most probable labels with their probabilities, best first."""
     explained: str
-    """The label that a map speaks about: the best one, unless another was asked for."""
+    """Label explained by the saliency map: the top-1 label unless another class was requested."""
     saliency_map: Floats | None
-    """`[h, w]`, raw and signed; None when the model gives no map or the frame was not explained."""
+    """Raw signed map `[h, w]`, or None if the model has no map or the frame was not explained."""
     heat: HeatStats | None
-    """None when there is no map."""
+    """Statistics of the map, or None if there is no map."""
     age_ms: float
-    """From the capture of the frame to its answer."""
+    """Time from frame capture to prediction, in milliseconds."""
     left_out: Reason | None = None
-    """Why the frame was not explained; None when it was, or when nothing here explains."""
+    """Reason why the frame was not explained. None if it was explained or no explainer is available."""
     display: MapDisplay = UNMEASURED
-    """Place and strength of the map on the frame."""
+    """Position and contrast of the map on the frame."""
     overlay: Pixels | None = None
-    """The frame with its heat and caption, uint8 RGB; None where nobody looks at it."""
+    """Frame with heat map and caption, uint8 RGB, or None if no sink needs it."""
 
     @property
     def label(self) -> str:
-        """The most probable label."""
+        """Most probable label."""
         return self.ranking[0][0]
 
     @property
     def probability(self) -> float:
-        """Of the most probable label, in [0, 1]."""
+        """Probability of the most probable label, in [0, 1]."""
         return self.ranking[0][1]
 
 
 def read_answer(
     model: Model, frame: Frame, explanation: Explanation, clock: Callable[[], float] = time.monotonic
 ) -> Answer:
-    """Read what a model said of a batch of one.
+    """Convert the model outputs for a batch of one into an `Answer`.
 
     Raises:
-        ModelFileError: the model's outputs are not finite numbers.
+        ModelFileError: an output of the model is not finite.
     """
     probabilities = explanation.probabilities[0]
     saliency_map = explanation.saliency_map[0] if explanation.saliency_map is not None else None
     if not np.isfinite(probabilities).all() or (saliency_map is not None and not np.isfinite(saliency_map).all()):
         raise ModelFileError(
-            f"{model.path} gave values that are not finite for {frame.name}: the model is broken, or overflows in "
-            "its number format. Expected finite logits and map; export it again and run `kdedge validate`."
+            f"{model.path} returned non-finite values for {frame.name}: the model is damaged or its number format "
+            "overflows. Expected finite logits and a finite map. Export it again and run `kdedge validate`."
         )
     labels = model.metadata.labels
     best = np.argsort(-probabilities, kind="stable")[:_RANKED]

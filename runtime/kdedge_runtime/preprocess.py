@@ -1,4 +1,4 @@
-"""From a picture of any size to the model's input: the one geometry that training, validation and device share."""
+"""Resizing of images to the model input, shared by training, validation and the device."""
 
 import numpy as np
 from PIL import Image
@@ -12,9 +12,9 @@ _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.B
 
 
 def visible_box(height: int, width: int, spec: ImageInput) -> tuple[float, float, float, float]:
-    """Return what the model sees of a `height` × `width` picture, as `(left, top, right, bottom)` in pixels.
+    """Return the visible part of a `height` × `width` image as `(left, top, right, bottom)` in pixels.
 
-    A letterbox reaches beyond the picture, where its black borders are.
+    A letterbox extends beyond the image, into its black borders.
     """
     if spec.resize == "squash":
         return 0.0, 0.0, float(width), float(height)
@@ -24,21 +24,20 @@ def visible_box(height: int, width: int, spec: ImageInput) -> tuple[float, float
         left, top = -((spec.width - inner_width) // 2) * across, -((spec.height - inner_height) // 2) * down
         return left, top, left + spec.width * across, top + spec.height * down
     scale = min(height / spec.height, width / spec.width) * spec.crop_fraction
-    # Rounding may put the full side a hair beyond the edge, which Pillow refuses.
+    # Rounding may place the side slightly beyond the edge, which Pillow rejects.
     seen_height, seen_width = min(spec.height * scale, height), min(spec.width * scale, width)
     left, top = (width - seen_width) / 2, (height - seen_height) / 2
     return left, top, left + seen_width, top + seen_height
 
 
 def fit(picture: Pixels, spec: ImageInput) -> Pixels:
-    """Bring one picture to the model's size.
+    """Resize an image to the model's input size.
 
-    Cropping and scaling are one resampling step with the filter widened by the scale (antialiased), so a large
-    photo does not alias.
+    Crop and resize are one antialiased resampling step.
 
     Args:
-        picture: uint8 RGB `[H, W, 3]`, any size.
-        spec: the model's input.
+        picture: uint8 RGB `[H, W, 3]` of any size.
+        spec: model input specification.
 
     Returns:
         uint8 RGB `[spec.height, spec.width, 3]`.
@@ -61,10 +60,10 @@ def fit(picture: Pixels, spec: ImageInput) -> Pixels:
 def _resampled(
     picture: Pixels, to_height: int, to_width: int, box: tuple[float, float, float, float], interpolation: Interpolation
 ) -> Pixels:
-    """Cut a box out of a picture and bring it to a size, across first and then down.
+    """Crop a box from an image and resize it, horizontally first and then vertically.
 
-    Each pass rounds to eight bits. Pillow 13 goes down first in tall pictures and earlier ones never do, so both passes
-    are called here; the browser's are in the same order.
+    Each pass rounds to 8 bits. Pillow 13 starts vertically for tall images and earlier versions never do, so both
+    passes are explicit. The browser code uses the same order.
     """
     height = picture.shape[0]
     left, top, right, bottom = box
@@ -74,6 +73,6 @@ def _resampled(
 
 
 def _inner_size(height: int, width: int, spec: ImageInput) -> tuple[int, int]:
-    """Return the height and width of a picture inside its letterbox, in whole pixels."""
+    """Return the height and width of an image inside its letterbox, in pixels."""
     scale = min(spec.height / height, spec.width / width)
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))

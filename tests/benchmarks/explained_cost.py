@@ -21,7 +21,7 @@ from model_sweep import cost_of, pictures, saved, without_map
 
 from kdedge.models.model_registry import build, pretrained_input
 from kdedge.models.model_spec import ModelSpec
-from kdedge_export.quantize import Recipe, quantize
+from kdedge_export.quantization import Recipe, quantize
 from kdedge_export.torch_export import ExportedGraph, Plain, deploy, export_graph
 from kdedge_runtime import Metadata
 from kdedge_runtime.metadata import Outputs

@@ -39,7 +39,7 @@ def test_weight_and_number_of_classes_are_varied_separately() -> None:
 
 
 def test_mixed_images_use_the_recipe_few_images() -> None:
-    shipped = tomllib.loads((Path(kdedge.__file__).parent / "distill/settings/recipes/few-images.toml").read_text())
+    shipped = tomllib.loads((Path(kdedge.__file__).parent / "config/recipes/few-images.toml").read_text())
     mixed = [recipe for recipe in map(tomllib.loads, map_loss.MIXTURES.values()) if "augmentation" in recipe]
     assert [recipe["augmentation"] for recipe in mixed] == [shipped["augmentation"]] * 2
     assert ["mapall" in recipe["loss"] for recipe in mixed] == [False, True]

@@ -1,9 +1,8 @@
 """Export every classifier of torchvision, and the smallest of each family of timm, with a correct map.
 
 Takes hours (`make test-models`). Each network is measured in a separate process, which adds its row to
-`build/models.jsonl`. Existing rows are not measured again, so that the sweep is resumable; `make clean` removes them.
-At
-the end the table is written to `export/MODELS.md`.
+`build/models.jsonl`. Existing rows are not measured again, so that the sweep is resumable; `make clean`
+removes them. At the end the table is written to `export/MODELS.md`.
 """
 
 import subprocess
@@ -22,22 +21,22 @@ ROOT = Path(__file__).parents[2]
 MEASURED, PAGE = ROOT / "build" / "models.jsonl", ROOT / "export" / "MODELS.md"
 NAMES = [*(f"torchvision:{name}" for name in torchvision_names()), *(f"timm:{name}" for name in TIMM)]
 ROUNDINGS = 4
-"""Maximum error as a multiple of PyTorch's own float32 error, as in `kdedge_export.validate.float_tolerance`."""
+"""Maximum error as a multiple of PyTorch's float32 error, as in `kdedge_export.validation.float_tolerance`."""
 LIMIT_S = 1500
 """Time limit per network; the largest take about five minutes on an idle machine."""
 INTRODUCTION = f"""\
-# Supported models
+# Models exported with a saliency map
 
-Measured with `make test-models`: torchvision's classifiers up to {LARGEST / 1e6:.0f} M parameters, and the smallest
-member of each mainstream family of timm, with random weights, at the smallest input with a map of 4 × 4.
+Measured by `make test-models`: torchvision's classifiers up to {LARGEST / 1e6:.0f} M parameters, and the smallest
+member of each mainstream family of timm, with random weights, at the smallest input with a map resolution of 4 × 4.
 
-- *Target layer*: found automatically. *How*: closed form of the head, or differentiation of the later layers.
-- *Errors*: ONNX Runtime against PyTorch, maps against Grad-CAM by autograd, relative to an image's largest value;
-  the larger of two inputs, at most {TOLERANCE:.0e}. If PyTorch's own float32 error against float64 is larger, as
-  for deep networks with random weights or a unit at an activation boundary: at most {ROUNDINGS} times that,
-  in brackets.
-- *Cost*: CPU time of one image on one thread, relative to the same graph without the map; median of paired runs.
-  At such small inputs the map's fixed cost is a larger fraction of the time than at 224 px.
+- *Target layer*: detected automatically. *How*: closed-form head, or differentiation of the layers after the target.
+- *Errors*: ONNX Runtime vs. PyTorch, maps vs. Grad-CAM by autograd, relative to an image's largest value;
+  the larger of two inputs, at most {TOLERANCE:.0e}. If PyTorch in float32 deviates more from float64, as for deep
+  networks with random weights or for units within rounding error of their kink, at most {ROUNDINGS} times that, in
+  brackets.
+- *Cost*: CPU time of one image on one thread, relative to the same graph without the map, median of paired runs.
+  At such small inputs the fixed cost of a map is a larger fraction of the time than at 224 px.
 
 """
 

@@ -1,4 +1,4 @@
-"""Exported graphs that several test modules look at: an export takes seconds, so each is made once."""
+"""Exported graphs shared by several test modules, since an export takes seconds."""
 
 import sys
 import tempfile
@@ -18,12 +18,12 @@ LABELS = tuple(f"class {index}" for index in range(CLASSES))
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_exports(operators_listed_once: None) -> None:
-    """Of all the networks here."""
+    """Cache operators for all exported networks."""
 
 
 @pytest.fixture(scope="session")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export]:
-    """Export one of `NETS` or `TAILS`, or `plain`: the linear one without its map."""
+    """Export one of `NETS` or `TAILS` once, or `plain`: the linear one without its map."""
     folder, made = tmp_path_factory.mktemp("exports"), {}
 
     def once(name: str) -> Export:
@@ -43,7 +43,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export]:
 
 @pytest.fixture(scope="session")
 def pictures() -> Callable[[int, int], np.ndarray]:
-    """Pictures with structure at several scales, uint8 `[n, SIDE, SIDE, 3]`, by number and seed."""
+    """Draw images with structure at several scales, uint8 `[n, SIDE, SIDE, 3]`, by number and seed."""
 
     def draw(n: int, seed: int) -> np.ndarray:
         rng = np.random.default_rng(seed)
@@ -56,6 +56,6 @@ def pictures() -> Callable[[int, int], np.ndarray]:
 
 @pytest.fixture(scope="session")
 def own_paths() -> tuple[bytes, ...]:
-    """What would tell of the machine that exported: home, checkout, interpreter, temporary folder."""
+    """Paths that identify the exporting machine: home, checkout, interpreter, temporary folder."""
     places = (Path.home(), Path(__file__).parents[2], Path(sys.prefix), Path(tempfile.gettempdir()))
     return tuple(str(place).encode() for place in places if place != Path(place.anchor))

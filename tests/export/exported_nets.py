@@ -1,4 +1,4 @@
-"""Small networks exported as users export them, and a runner for the files."""
+"""Small networks exported with torch.onnx, and a runner for the files."""
 
 import logging
 import warnings
@@ -19,7 +19,7 @@ TOLERANCE = 1e-4
 def to_onnx(
     model: nn.Module, path: Path, side: int = SIDE, *, dynamo: bool = False, batch: int | None = None, **more: Any
 ) -> Path:
-    """As users export; with a dynamic batch unless one is given."""
+    """Export with torch.onnx; with a dynamic batch unless one is given."""
     example = (torch.randn(batch or 2, 3, side, side, dtype=next(model.parameters()).dtype),)
     if batch is not None:
         dynamic = {}
@@ -52,7 +52,7 @@ def run(path: Path, x: Tensor, *, exact_int8: bool = False, **feeds: np.ndarray)
 
 
 class FlattensItsMap(nn.Module):
-    """As VGG: pooling by maxima, and dense layers on all cells."""
+    """VGG-like: max-pooling, and dense layers on all positions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,20 +64,20 @@ class FlattensItsMap(nn.Module):
 
 
 class PoolsClasses(nn.Module):
-    """As SqueezeNet: a convolution gives a map a class, and those are pooled."""
+    """SqueezeNet-like: a convolution computes one map per class, and these are pooled."""
 
     def __init__(self) -> None:
         super().__init__()
         self.features = body()
         self.head = nn.Sequential(nn.Dropout(), nn.Conv2d(CHANNELS, CLASSES, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
-        nn.init.uniform_(self.head[1].bias, 0.5, 1.0)  # so that every class has cells that its ReLU lets pass
+        nn.init.uniform_(self.head[1].bias, 0.5, 1.0)  # so that every class has positions above zero
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.flatten(self.head(self.features(x)), 1)
 
 
 class NormalisesThePooled(nn.Module):
-    """As ConvNeXt: layer normalisation between pooling and the dense layer."""
+    """ConvNeXt-like: layer normalization between pooling and the dense layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class NormalisesThePooled(nn.Module):
 
 
 class AveragesTheLargest(nn.Module):
-    """Global pooling of the four largest cells: a head without a derivative here."""
+    """Global pooling of the four largest positions: a head without a derivative rule."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The check of a graph's maps against PyTorch's, and graphs that were changed."""
+"""Comparison of a graph's maps with PyTorch's, and modified graphs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +8,8 @@ import onnx
 from small_nets import CLASSES
 
 from kdedge_export.torch_export import Deployed
-from kdedge_export.validate import Models, ValidationSet, validate
-from kdedge_export.validate.check import Check
+from kdedge_export.validation import Models, ValidationSet, validate
+from kdedge_export.validation.check import Check
 from kdedge_runtime import Model
 
 LABELS = tuple(map(str, range(CLASSES)))

@@ -1,4 +1,4 @@
-"""Classifiers as frameworks other than PyTorch write them, made node by node."""
+"""Classifiers as written by frameworks other than PyTorch, built node by node."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ def node(op_type: str, inputs: Sequence[str], output: str, **attributes: Any) ->
 
 
 def weights(*, seed: int = 0, hidden: int = 16) -> dict[str, np.ndarray]:
-    """Of a convolution `w`, `b`; of dense layers `fc` `[K, C]` with `fc_bias`, and `one`, `two` around a hidden one."""
+    """Return weights: convolution `w`, `b`; dense layers `fc` `[K, C]` with `fc_bias`; hidden layer `one`, `two`."""
     rng = np.random.default_rng(seed)
 
     def drawn(*shape: int, scale: float = 1.0) -> np.ndarray:
@@ -34,12 +34,12 @@ def weights(*, seed: int = 0, hidden: int = 16) -> dict[str, np.ndarray]:
 
 
 def body(image: str = "x") -> list[onnx.NodeProto]:
-    """`x` `[N, 3, 32, 32]` to `features` `[N, 12, 8, 8]`."""
+    """Return nodes from `x` `[N, 3, 32, 32]` to `features` `[N, 12, 8, 8]`."""
     return [node("Conv", [image, "w", "b"], "conv", strides=[4, 4]), node("Relu", ["conv"], "features")]
 
 
 def head() -> list[onnx.NodeProto]:
-    """`features` to `logits` by pooling and one dense layer."""
+    """Return nodes from `features` to `logits`: pooling and one dense layer."""
     return [
         node("GlobalAveragePool", ["features"], "pooled"),
         node("Flatten", ["pooled"], "flat"),
@@ -61,7 +61,7 @@ def write(
     lists_constants: bool = False,
     **saving: Any,
 ) -> Path:
-    """Save a graph with input `x` and one output `[N, 10]`; `lists_constants` names initializers as inputs too."""
+    """Save a graph with input `x` and output `[N, 10]`; `lists_constants` declares initializers as inputs too."""
     held = [numpy_helper.from_array(value, name) for name, value in (weights() | (constants or {})).items()]
     used = {name for item in nodes for name in item.input} - {name for item in nodes for name in item.output}
     held = [tensor for tensor in held if tensor.name in used]
@@ -76,7 +76,7 @@ def write(
 
 
 def tensorflow_body() -> list[onnx.NodeProto]:
-    """Channels last: `x` `[N, H, W, 3]` to `features` and to `pooled`, their mean over axes 1 and 2."""
+    """Return channels-last nodes from `x` `[N, H, W, 3]` to `features` and `pooled`, their mean over axes 1 and 2."""
     return [
         node("Transpose", ["x"], "x_first", perm=[0, 3, 1, 2]),
         node("Conv", ["x_first", "w", "b"], "conv", strides=[4, 4]),
@@ -87,7 +87,10 @@ def tensorflow_body() -> list[onnx.NodeProto]:
 
 
 def tensorflow_like(path: Path) -> Path:
-    """Channels last: `[N, H, W, 3]` in, a mean over axes 1 and 2, MatMul and Add, softmax, as tf2onnx writes it."""
+    """Write a channels-last model as tf2onnx does:
+
+    `[N, H, W, 3]`, a mean over axes 1 and 2, MatMul and Add, softmax.
+    """
     nodes = [
         *tensorflow_body(),
         node("MatMul", ["pooled", "one"], "product"),

@@ -1,4 +1,4 @@
-"""Small classifiers with the heads that real ones have, and Grad-CAM by plain automatic differentiation."""
+"""Small classifiers with common heads, and reference HiResCAM by automatic differentiation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ SPEC = ImageInput(SIDE, SIDE, mean=(0.5, 0.4, 0.3), std=(0.25, 0.2, 0.3))
 
 
 def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
-    """The model in evaluation mode, with batch normalisation that has seen something."""
+    """Return the model in evaluation mode, with nontrivial batch normalization."""
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -32,7 +32,7 @@ def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def body(*, inplace: bool = False) -> nn.Sequential:
-    """Pictures `[N, 3, 32, 32]` to activations `[N, 12, 8, 8]`."""
+    """Return layers from images `[N, 3, 32, 32]` to activations `[N, 12, 8, 8]`."""
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False),
         nn.BatchNorm2d(8),
@@ -44,7 +44,7 @@ def body(*, inplace: bool = False) -> nn.Sequential:
 
 
 class HeadNet(nn.Module):
-    """A body, global average pooling, and whatever head it is given."""
+    """Body, global average pooling, and a given head."""
 
     def __init__(self, *head: nn.Module, pool: nn.Module | None = None, inplace: bool = False) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class HeadNet(nn.Module):
 
 
 class PoolsFunction(nn.Module):
-    """What is pooled is the result of a function, so that only the pooling module has seen it."""
+    """Network that pools the result of a function, seen only by the pooling module."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class PoolsFunction(nn.Module):
 
 
 class RectifiesInPlace(nn.Module):
-    """The tensor that a module returned is changed before it is pooled, as in DenseNet."""
+    """Network that changes a module's output in place before pooling, as DenseNet."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class RectifiesInPlace(nn.Module):
 
 
 class SharesItsReLU(nn.Module):
-    """One activation module serves body and head, so that it runs three times in a forward pass."""
+    """Network whose activation module runs three times, in body and head."""
 
     def __init__(self, pool: nn.Module | None = None) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class SharesItsReLU(nn.Module):
 
 
 def wide_linear(inputs: int, outputs: int, reach: float = 12) -> nn.Linear:
-    """A dense layer whose results reach all pieces of a piecewise activation, from below -3 to above 6."""
+    """Return a dense layer whose outputs cover all pieces of a piecewise activation, from below -3 to above 6."""
     layer = nn.Linear(inputs, outputs)
     nn.init.normal_(layer.weight, std=reach / inputs**0.5)
     nn.init.uniform_(layer.bias, -reach / 3, reach / 3)
@@ -109,12 +109,12 @@ def wide_linear(inputs: int, outputs: int, reach: float = 12) -> nn.Linear:
 
 
 def linear_head() -> nn.Module:
-    """One dense layer, and ReLU in place."""
+    """Return a network with one dense layer, and ReLU in place."""
     return HeadNet(inplace=True)
 
 
 def every_activation() -> nn.Module:
-    """A head with every activation that has a closed form, with dropout between."""
+    """Return a network whose head has every activation with a closed form, with dropout between."""
     activations = [nn.Hardswish(inplace=True), nn.ReLU6(), nn.SiLU(), nn.GELU(), nn.Tanh(), nn.ReLU()]
     layers: list[nn.Module] = [wide_linear(CHANNELS, 16, reach=4)]
     for activation in activations:
@@ -123,7 +123,7 @@ def every_activation() -> nn.Module:
 
 
 class Excited(nn.Module):
-    """Squeeze and excitation between two gated activations: MobileNetV3 and EfficientNet in small."""
+    """Squeeze-and-excitation between two gated activations, as in MobileNetV3 and EfficientNet."""
 
     def __init__(self, activation: type[nn.Module], gate: type[nn.Module]) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class Excited(nn.Module):
         self.bn2 = nn.BatchNorm2d(CHANNELS)
         self.act1, self.act2, self.gate = activation(), activation(), gate()
         self.head = nn.Linear(CHANNELS, CLASSES)
-        for conv in (self.conv1, self.conv2):  # so that activations reach all pieces of their functions
+        for conv in (self.conv1, self.conv2):  # so that activations cover all pieces of their functions
             conv.weight.data *= 3
 
     def forward(self, x: Tensor) -> Tensor:
@@ -146,12 +146,12 @@ class Excited(nn.Module):
 
 
 def hard_swish() -> nn.Module:
-    """HardSwish and a hard gate, as in MobileNetV3."""
+    """Return a network with HardSwish and a hard gate, as MobileNetV3."""
     return Excited(nn.Hardswish, nn.Hardsigmoid)
 
 
 def swish() -> nn.Module:
-    """SiLU and a sigmoid gate, as in EfficientNet."""
+    """Return a network with SiLU and a sigmoid gate, as EfficientNet."""
     return Excited(nn.SiLU, nn.Sigmoid)
 
 
@@ -166,7 +166,7 @@ NETS: dict[str, Callable[[], nn.Module]] = {
 
 
 class Flattens(nn.Module):
-    """Dense layers on every cell, as in VGG, and ReLU in place."""
+    """Dense layers on every position, as VGG, and ReLU in place."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -181,20 +181,20 @@ class Flattens(nn.Module):
 
 
 class PoolsScores(nn.Module):
-    """A convolution gives each class its scores, which are averaged, as in SqueezeNet."""
+    """Class scores by convolution, then averaging, as SqueezeNet."""
 
     def __init__(self) -> None:
         super().__init__()
         self.features = body()
         self.head = nn.Sequential(nn.Conv2d(CHANNELS, CLASSES, 1), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1))
-        nn.init.ones_(self.head[0].bias)  # so that every class has cells that count
+        nn.init.ones_(self.head[0].bias)  # so that every class has positions above zero
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x)).flatten(1)
 
 
 class NormalisesPooled(nn.Module):
-    """Layer normalisation between pooling and the dense layer, as in ConvNeXt."""
+    """Layer normalization between pooling and the dense layer, as ConvNeXt."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -206,7 +206,7 @@ class NormalisesPooled(nn.Module):
 
 
 class ConvolvesPooled(nn.Module):
-    """A 1 × 1 convolution and batch normalisation of what was pooled, as in MobileNetV4."""
+    """A 1 × 1 convolution and batch normalization of pooled values, as MobileNetV4."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -219,7 +219,7 @@ class ConvolvesPooled(nn.Module):
 
 
 class ChannelsLast(nn.Module):
-    """Cells in rows with their channels last, as in Swin."""
+    """Channels-last activations, as Swin."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -231,7 +231,7 @@ class ChannelsLast(nn.Module):
 
 
 def class_token() -> nn.Module:
-    """A vision transformer, whose class token is classified; a head that is not zero, as it is before training."""
+    """Return a vision transformer that classifies its class token, with a nonzero head."""
     net = torchvision.models.VisionTransformer(
         image_size=SIDE, patch_size=4, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=CLASSES
     )
@@ -248,12 +248,12 @@ TAILS: dict[str, Callable[[], nn.Module]] = {
     "channels last": ChannelsLast,
     "class token": class_token,
 }
-"""Heads without a closed form."""
+"""Networks with heads without a closed form."""
 
 
 @dataclass(frozen=True)
 class Export:
-    """A network on its way: as PyTorch, as a graph, and as a file that is open in the runtime."""
+    """Network as a module, as a graph, and as a loaded file."""
 
     module: Deployed | Plain
     graph: ExportedGraph
@@ -262,7 +262,7 @@ class Export:
 
 
 def inputs(n: int, seed: int, side: int = SIDE) -> Tensor:
-    """Normalised pictures that differ in more than noise, float `[n, 3, side, side]`."""
+    """Draw normalized images with coarse structure and noise, float `[n, 3, side, side]`."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(n, 3, 4, 4, generator=generator)
     grain = torch.randn(n, 3, side, side, generator=generator)
@@ -278,10 +278,10 @@ def hires_cam(
     of_input: bool = False,
     planes: Callable[[Tensor], Tensor] = lambda activations: activations,
 ) -> Tensor:
-    """Compute HiResCAM by its definition, `[N, h, w]`: gradient times activation, summed over the channels.
+    """Compute HiResCAM by its definition, `[N, h, w]`: gradient × activation, summed over channels.
 
-    Draelos and Carin, 2020, eq. 4, at the output (or input) of a layer, for one class an image; `planes` lays
-    activations out as `[N, C, h, w]`. Behind global average pooling it is Grad-CAM before its ReLU.
+    Draelos and Carin, 2020, eq. 4, at the output (or input) of a layer, for one class per image; `planes` rearranges
+    activations to `[N, C, h, w]`. After global average pooling it equals Grad-CAM before its ReLU.
     """
     seen: list[Tensor] = []
     if of_input:
@@ -297,6 +297,6 @@ def hires_cam(
 
 
 def relative_error(measured: Tensor, expected: Tensor) -> float:
-    """Largest difference in any image's map, in units of that map's largest value."""
+    """Return the largest difference in any image's map, relative to that map's largest value."""
     worst = (measured - expected).abs().amax(dim=(1, 2)) / expected.abs().amax(dim=(1, 2))
     return float(worst.max())

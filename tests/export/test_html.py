@@ -1,4 +1,4 @@
-"""Numbers, words and pictures of every page."""
+"""Formatting of numbers, text and images in pages."""
 
 import numpy as np
 import pytest
@@ -19,16 +19,16 @@ def test_large_counts_have_three_digits(count: float, shown: str) -> None:
     ("value", "shown"),
     [(0.8714, "0.871"), (0.99891, "0.999"), (0.99972, "0.9997"), (0.99999, "0.9999"), (1.0, "1.000"), (-0.5, "−0.500")],
 )
-def test_a_correlation_that_is_not_1_is_not_shown_as_1(value: float, shown: str) -> None:
+def test_correlation_below_1_is_not_shown_as_1(value: float, shown: str) -> None:
     assert correlation(value) == shown
 
 
 class TestThumbnails:
-    def test_even_noise_stays_small(self) -> None:
+    def test_encoded_noise_stays_small(self) -> None:
         noise = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
         assert len(picture_uri(noise)) < LARGEST_BYTES * 4 / 3 + 100
 
-    def test_heat_shows_where_the_map_is_positive_and_a_broken_map_shows_none(self) -> None:
+    def test_overlay_shows_positive_values_and_ignores_non_finite_maps(self) -> None:
         grey = np.full((32, 32, 3), 128, dtype=np.uint8)
         hot = np.zeros((8, 8), dtype=np.float32)
         hot[2, 2] = 1

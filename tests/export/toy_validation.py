@@ -7,14 +7,14 @@ import numpy as np
 from validate_toys import LABELS, Toy, model_file, pictures
 
 from kdedge_export.metrics.torch_predictions import predict
-from kdedge_export.validate import Deployment, Evidence, Models, ValidationReport, ValidationSet, validate
+from kdedge_export.validation import Deployment, Evidence, Models, ValidationReport, ValidationSet, validate
 
 IMAGES = pictures(400)
 STUDENT = Toy()
 
 
 def run(folder: Path, **changes: object) -> tuple[ValidationReport, Evidence]:
-    """Validate an intact toy, or one with changed arguments."""
+    """Validate an intact toy model, or with changed arguments."""
     settings: dict[str, object] = {
         "student": STUDENT,
         "fp32": model_file(STUDENT, folder / "model.onnx"),

@@ -1,4 +1,4 @@
-"""A tiny classifier twice, as a torch module and as a hand-built ONNX graph, and ways to break the graph."""
+"""Tiny classifier as a torch module and as a hand-built ONNX graph, with options to break the graph."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,14 +26,14 @@ METADATA = Metadata(
 
 
 class Toy(nn.Module):
-    """Convolution, ReLU, mean, linear; its map is the sum of the activations weighted by the class's row / cells."""
+    """Convolution, ReLU, mean, linear; the map is the sum of activations weighted by the class's row / positions."""
 
     def __init__(self, seed: int = 0, stride: int = 4) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         self.conv = nn.Conv2d(3, CHANNELS, kernel_size=4, stride=stride)
         self.head = nn.Linear(CHANNELS, CLASSES)
-        # Scales that give every class a share of random pictures.
+        # Scales for which every class is predicted for some random images.
         nn.init.normal_(self.conv.weight, std=0.3, generator=generator)
         nn.init.normal_(self.head.weight, std=3.0, generator=generator)
         nn.init.zeros_(self.conv.bias)
@@ -51,7 +51,7 @@ class Toy(nn.Module):
 
 
 def pictures(n: int, seed: int = 0) -> np.ndarray:
-    """Random pictures with structure at several scales, uint8 `[n, SIDE, SIDE, 3]`."""
+    """Draw random images with structure at several scales, uint8 `[n, SIDE, SIDE, 3]`."""
     rng = np.random.default_rng(seed)
     coarse = rng.normal(0, 60, (n, 4, 4, 3)).repeat(SIDE // 4, 1).repeat(SIDE // 4, 2)
     shade = rng.normal(120, 60, (n, 1, 1, 3))
@@ -75,23 +75,23 @@ def model_file(
     shift_others: bool = False,
     map_scale: float = 1.0,
 ) -> Model:
-    """Write the toy as an ONNX file, intact or broken in one of the ways that exporters break models.
+    """Write the toy as an ONNX file, intact or broken as exporters may break models.
 
     Args:
-        toy: where the weights come from.
-        path: the file to write.
-        metadata: what the file says of itself.
-        swap_channels: read the pictures as BGR.
-        constant_map: give a map that says nothing.
-        negative_map: point at what speaks against the class.
-        class_shift: explain the class this many further, and say nothing of it.
-        shuffle_classes: give the logits in reverse order.
+        toy: model with the weights.
+        path: output file.
+        metadata: metadata of the file.
+        swap_channels: read the images as BGR.
+        constant_map: return a constant map.
+        negative_map: return the negated map.
+        class_shift: explain the class at this offset, but report the requested one.
+        shuffle_classes: return the logits in reverse order.
         without_map: export as with `--method none`.
-        noise: relative error of the weights, as quantization makes.
-        logits_scale: give so many times the logits, and the maps of the true ones.
-        default_is_least: explain the class with the lowest logit where none is asked for.
-        shift_others: give another class's map for every class but the top one.
-        map_scale: give so many times the map.
+        noise: relative error of the weights, as after quantization.
+        logits_scale: factor on the logits, but not on the maps.
+        default_is_least: explain the class with the lowest logit by default.
+        shift_others: return another class's map for every class but the top-1 class.
+        map_scale: factor on the map.
     """
     rng = np.random.default_rng(1)
     kernel, head = (weight.detach().numpy() for weight in (toy.conv.weight, toy.head.weight))
@@ -106,7 +106,7 @@ def model_file(
         "std": np.array(METADATA.input.std) * 255,
         "kernel": kernel,
         "head": head,
-        # Dividing by infinity makes every cell 0.
+        # Division by infinity makes the whole map 0.
         "logits_scale": np.array(logits_scale),
         "cells": np.array(np.inf if constant_map else -cells if negative_map else cells),
     }
@@ -180,15 +180,15 @@ def compared(
     correlations: Sequence[float] | np.ndarray | None = (),
     constant: int = 0,
 ) -> Comparison:
-    """Two models of two classes, held against each other on images that all are of class 0.
+    """Compare two models of two classes on images that are all of class 0.
 
     Args:
-        n: images.
-        lost: those that only the reference answers right.
-        gained: those that only the candidate does.
-        labelled: whether the right answers are known.
-        correlations: of the first images' maps; the other images' maps are the same. None for models without maps.
-        constant: so many last images have constant maps on both sides.
+        n: number of images.
+        lost: images only the reference predicts correctly.
+        gained: images only the candidate predicts correctly.
+        labelled: True if targets are known.
+        correlations: map correlations of the first images; the other maps are equal. None for models without maps.
+        constant: number of last images with constant maps in both models.
     """
     right, wrong = np.array([1.0, 0.0]), np.array([0.0, 1.0])
     reference, candidate = np.tile(right, (n, 1)), np.tile(right, (n, 1))

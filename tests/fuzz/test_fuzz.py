@@ -50,7 +50,7 @@ def test_cases_are_reproducible(target: str) -> None:
     [
         ("pass", 0),
         ("raise ValueError('none of the project\\'s')", 1),
-        ("raise DataError('two\\nlines')", 1),
+        ("error = DataError(''); error.args = ('two\\nlines',); raise error", 1),
         ("b'x' * 10**11", 1),
         ("import os; os.abort()", -6),
     ],

@@ -146,7 +146,7 @@ def test_a_map_of_millions_of_cells_is_refused(photos: Path, tmp_path: Path, cap
     constants |= {"zero": np.zeros((1, 1, 1), np.float32), "sides": np.array([1, 2001, 2000])}
     assert "saliency_map" in refused(write_graph(tmp_path / "a.onnx", nodes, constants), photos, tmp_path, capfd)
     props = Metadata(("a", "b", "c"), SPEC, Outputs("cam", None, None, 2001, 2000)).to_props()
-    with pytest.raises(ModelFileError, match="impossible map"):
+    with pytest.raises(ModelFileError, match="invalid map"):
         Metadata.from_props(props)
 
 

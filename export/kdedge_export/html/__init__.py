@@ -1,1 +1,1 @@
-"""What every page of kdedge is made of: a frame, words and numbers, pictures; no script, nothing loaded."""
+"""Building blocks of HTML pages: frame, text, numbers and images, without scripts or external resources."""

@@ -1,4 +1,4 @@
-"""One picture of a gallery, with its words below."""
+"""Gallery image with its caption."""
 
 from kdedge_export.html.text import escape
 
@@ -6,13 +6,13 @@ __all__ = ["figure"]
 
 
 def figure(title: str, uri: str | None, alternative: str, caption: str) -> str:
-    """A picture with its caption; a frame that says "no map" where there is none.
+    """Render an image with its caption, or a frame labeled "no map" without one.
 
     Args:
-        title: HTML above it, where the page has no head over the column.
-        uri: of the picture, from `kdedge_export.html.thumbnails`.
-        alternative: plain text in its place.
-        caption: HTML below it.
+        title: HTML above the image, for pages without column headers.
+        uri: data URI from `kdedge_export.html.thumbnails`; None without a map.
+        alternative: alternative text.
+        caption: HTML below the image.
     """
     picture = (
         '<span class="nomap">no map</span>'

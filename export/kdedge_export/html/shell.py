@@ -1,4 +1,4 @@
-"""The frame of every page: its head, its style sheet, and what it may not load."""
+"""Frame of every page: head, style sheet and content security policy."""
 
 from importlib.resources import files
 from string import Template
@@ -9,12 +9,12 @@ __all__ = ["shell"]
 
 
 def shell(title: str, body: str, style: str = "") -> str:
-    """A whole page as HTML that runs no script and loads nothing from anywhere.
+    """Render a complete HTML page that runs no script and loads nothing.
 
     Args:
-        title: of the browser's tab, as plain text.
-        body: HTML; its classes are those of `page.css`, which follows the reader's choice of light or dark.
-        style: CSS of this page alone, read after the shared sheet.
+        title: title of the browser tab, as plain text.
+        body: HTML that uses the classes of `page.css`, which supports light and dark mode.
+        style: additional CSS of this page.
     """
     folder = files("kdedge_export.html")
     return Template(folder.joinpath("shell.html.tmpl").read_text("utf-8")).substitute(

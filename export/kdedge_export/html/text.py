@@ -1,4 +1,4 @@
-"""Numbers and words as HTML."""
+"""Formatting of numbers and text as HTML."""
 
 import math
 from html import escape
@@ -7,38 +7,38 @@ __all__ = ["AS_GOOD_AS_ONE", "correlation", "escape", "large", "megabytes", "per
 
 _NONE = '<span class="none" title="not measured">–</span>'
 AS_GOOD_AS_ONE = 0.9999995
-"""From here on float32 cannot tell a correlation from 1."""
+"""Smallest correlation that float32 cannot distinguish from 1."""
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """A share in [0, 1] in percent."""
+    """Format a fraction in [0, 1] in percent."""
     return _NONE if share is None else quantity(100 * share, digits, "\u00a0%")
 
 
 def points(value: float) -> str:
-    """A signed difference in percentage points, with a true minus sign."""
+    """Format a signed difference in percentage points, with a true minus sign."""
     return f"{value:+.1f}".replace("-", "−") if round(value, 1) else "±0.0"
 
 
 def correlation(value: float | None) -> str:
-    """A Pearson correlation or an IoU with three digits, four from 0.999; one that is not quite 1 is not shown as 1."""
+    """Format a correlation or an IoU with three digits, four from 0.999; values below 1 are never shown as 1."""
     if value is not None and 0.999 <= value < AS_GOOD_AS_ONE:
         return f"{min(value, 0.9999):.4f}"
     return _NONE if value is None else quantity(value, 3)
 
 
 def quantity(value: float, digits: int, unit: str = "") -> str:
-    """A number with a fixed count of decimals; a dash where it is not one."""
+    """Format a number with a fixed number of decimals; a dash for non-finite values."""
     return f"{value:.{digits}f}{unit}".replace("-", "−") if math.isfinite(value) else _NONE
 
 
 def megabytes(size: int) -> str:
-    """A size in bytes as kB or MB (powers of ten, as file managers and downloads count)."""
+    """Format a size in bytes as kB or MB (powers of ten)."""
     return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
 
 
 def large(count: float) -> str:
-    """A count with three digits, in thousands, millions or thousands of millions: `1.25 M`."""
+    """Format a count with three digits and a k, M or G suffix: `1.25 M`."""
     for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if count >= 0.9995 * size:
             return f"{count / size:.3g}{unit}"
@@ -46,7 +46,7 @@ def large(count: float) -> str:
 
 
 def short(text: str, most: int = 34) -> str:
-    """A path or label that fits under a picture: the end of a long one, escaped, whole on hover."""
+    """Shorten a path or label to its end and escape it; the full text is shown on hover."""
     if len(text) <= most:
         return escape(text)
     return f'<span title="{escape(text)}">…{escape(text[1 - most :])}</span>'

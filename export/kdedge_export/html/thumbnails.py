@@ -1,4 +1,4 @@
-"""Pictures and overlays as data URIs, small enough for a page that carries them all."""
+"""Images and overlays as data URIs, small enough to embed many in one page."""
 
 import base64
 import io
@@ -13,32 +13,32 @@ from kdedge_runtime.util.arrays import Floats, Pixels
 __all__ = ["overlaid", "overlay_uri", "picture_uri"]
 
 SIDE_PX = 224
-"""Longer side of an embedded picture."""
+"""Longer side of an embedded image in pixels."""
 LARGEST_BYTES = 18_000
-"""Of one encoded picture: 46 rows of 5 then stay below 6 MB as base64, whatever the pictures show."""
+"""Maximum size of one encoded image: 46 rows of 5 stay below 6 MB as base64."""
 _QUALITIES = (82, 65, 45, 25)
 
 
 def picture_uri(picture: Pixels) -> str:
-    """A picture uint8 RGB `[H, W, 3]` as a `data:` URI."""
+    """Encode an image uint8 RGB `[H, W, 3]` as a `data:` URI."""
     return _encoded(_comfortable(picture))
 
 
 def overlay_uri(picture: Pixels, saliency_map: Floats, shift: tuple[float, float] = (0.0, 0.0)) -> str:
-    """A picture with its map on it as a `data:` URI; see `overlaid`."""
+    """Encode an image with its overlaid map as a `data:` URI; see `overlaid`."""
     return _encoded(overlaid(picture, saliency_map, shift))
 
 
 def overlaid(picture: Pixels, saliency_map: Floats, shift: tuple[float, float] = (0.0, 0.0)) -> Pixels:
-    """A picture with its map on it, uint8 RGB, at a comfortable size.
+    """Overlay a saliency map on an image and return uint8 RGB at display size.
 
-    The heat is the map's positive part on the map's own scale: it shows where a model looked, not how strongly
-    compared with another model.
+    The heat map is the positive part of the map on its own scale. It shows where the evidence lies and does not compare
+    strength between models.
 
     Args:
-        picture: uint8 RGB `[H, W, 3]`, all of which the model saw.
-        saliency_map: raw and signed, `[h, w]`.
-        shift: displacement of its content, in cells (`kdedge_runtime.drawing.heatmap.MapDisplay.shift`).
+        picture: uint8 RGB `[H, W, 3]`, the model's whole input.
+        saliency_map: raw signed map `[h, w]`.
+        shift: displacement of its content, in map positions (`kdedge_runtime.drawing.heatmap.MapDisplay.shift`).
     """
     canvas = _comfortable(picture)
     height, width = canvas.shape[:2]
@@ -49,7 +49,7 @@ def overlaid(picture: Pixels, saliency_map: Floats, shift: tuple[float, float] =
 
 
 def _comfortable(picture: Pixels) -> Pixels:
-    """The picture at a size that a person can look at; a 32 px input is enlarged, a photo is shrunk."""
+    """Resize an image to display size; a 32 px input is enlarged and a photo is shrunk."""
     height, width = picture.shape[:2]
     scale = SIDE_PX / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))

@@ -1,8 +1,8 @@
-"""Numbers that say how close two models' answers and reasons are: pure functions on arrays.
+"""Metrics of the agreement between two models' predictions and saliency maps: pure functions on arrays.
 
-Logits are float `[N, K]`; maps are raw, signed float `[N, h, w]`, compared before any normalisation and at the size
-that the model gives them, so that neither a colour scale nor an upsampling filter can make two maps look alike.
-Scores come per image as float64 `[N]`; what to do with a NaN is decided where they are summed up.
+Logits are float `[N, K]`. Maps are raw, signed float `[N, h, w]`, compared before any normalization and at their native
+resolution, so that no color scale or upsampling filter can make two maps look alike. Scores are float64 `[N]`, one per
+image; NaN is handled where they are aggregated.
 """
 
 import numpy as np
@@ -36,17 +36,17 @@ Scores = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 _FLAT = 1e-6
-"""Range of a constant map as a share of its largest value: a few float32 roundings."""
+"""Range of a constant map, relative to its largest absolute value: a few float32 roundings."""
 
 
 def top1(logits: Floats) -> Integers:
-    """The answer to each image, int64 `[N]`; -1 where the logits are not finite, which is no answer."""
+    """Return the top-1 class of each image, int64 `[N]`; -1 if its logits are not finite."""
     finite = np.isfinite(logits).all(axis=1)
     return np.where(finite, logits.argmax(axis=1), -1).astype(np.int64)
 
 
 def is_right(logits: Floats, targets: Integers) -> Scores:
-    """Whether each top class is the target, `[N]`, 1.0 or 0.0.
+    """Return the correctness of each prediction, `[N]`, 1.0 or 0.0.
 
     Args:
         logits: float `[N, K]`.
@@ -56,15 +56,15 @@ def is_right(logits: Floats, targets: Integers) -> Scores:
 
 
 def points_lost(lost: Scores) -> float:
-    """A mean `[N]` of what images lose, in percentage points.
+    """Compute the mean of per-image losses `[N]` in percentage points.
 
-    From whole images: the difference of two shares would put a drop of exactly one point above one point.
+    Summing whole images first is exact; the difference of two fractions could round a drop of one point above one.
     """
     return 100 * float(lost.sum()) / len(lost)
 
 
 def top1_accuracy(logits: Floats, targets: Integers) -> float:
-    """Share of images in [0, 1] whose top class is the target.
+    """Compute the top-1 accuracy in [0, 1].
 
     Args:
         logits: float `[N, K]`.
@@ -74,56 +74,56 @@ def top1_accuracy(logits: Floats, targets: Integers) -> float:
 
 
 def agrees(reference: Floats, candidate: Floats) -> Scores:
-    """Whether both give the same top class, `[N]`, 1.0 or 0.0; two missing answers do not agree.
+    """Return per-image top-1 agreement, `[N]`, 1.0 or 0.0; two invalid predictions do not agree.
 
     Args:
         reference: logits, float `[N, K]`.
-        candidate: likewise, of the same images.
+        candidate: logits of the same images.
     """
     answer = top1(reference)
     return np.asarray((answer == top1(candidate)) & (answer >= 0), dtype=np.float64)
 
 
 def agreement(reference: Floats, candidate: Floats) -> float:
-    """Share of images in [0, 1] on which both give the same top class.
+    """Compute the fraction of images in [0, 1] with the same top-1 class.
 
     Args:
         reference: logits, float `[N, K]`.
-        candidate: likewise, of the same images.
+        candidate: logits of the same images.
     """
     return float(agrees(reference, candidate).mean())
 
 
 def kl_divergence(reference: Floats, candidate: Floats) -> Scores:
-    """KL(reference || candidate) of the softmax at temperature 1, in nats, `[N]`, ≥ 0 up to rounding.
+    """Compute KL(reference || candidate) of the softmax at temperature 1, in nats, `[N]`, ≥ 0 up to rounding.
 
     Args:
         reference: logits, float `[N, K]`.
-        candidate: likewise, of the same images.
+        candidate: logits of the same images.
     """
     log_p, log_q = _log_softmax(reference), _log_softmax(candidate)
     return np.asarray((np.exp(log_p) * (log_p - log_q)).sum(axis=1))
 
 
 def logits_error(reference: Floats, candidate: Floats) -> Scores:
-    """Largest difference between two answers in units of the reference's range, `[N]`, ≥ 0; NaN where not finite.
+    """Compute the largest logit difference relative to the reference's range, `[N]`, ≥ 0; NaN if not finite.
 
     Args:
         reference: logits, float `[N, K]`.
-        candidate: likewise, of the same images.
+        candidate: logits of the same images.
     """
     return map_error(reference[:, None], candidate[:, None])
 
 
 def distance(reference: Floats, candidate: Floats) -> Scores:
-    """Distance of two answers in units of the sum of their sizes, `[N]` in [0, 1]; 1 where one is not finite.
+    """Compute the distance of centered logits relative to the sum of their norms, `[N]` in [0, 1].
 
-    Of logits less their mean, which the softmax does not see. Logits that are three times as large lie 0.5 away, those
-    that are a tenth as large 0.82; an error of 20 % of their size is 0.1.
+    The mean is subtracted, since the softmax ignores it. Logits scaled by 3 score 0.5 and those scaled by 1/10 score
+    0.82. An error of 20 % of the norm scores 0.1. Logits that are not finite score 1.
 
     Args:
         reference: logits, float `[N, K]`.
-        candidate: likewise, of the same images.
+        candidate: logits of the same images.
     """
     a, b = (some.astype(np.float64) - some.mean(axis=1, keepdims=True) for some in (reference, candidate))
     sizes = np.linalg.norm(a, axis=1) + np.linalg.norm(b, axis=1)
@@ -133,13 +133,13 @@ def distance(reference: Floats, candidate: Floats) -> Scores:
 
 
 def scale_error(reference: Floats, candidate: Floats) -> Scores:
-    """Share by which the smaller of two maps falls short of the larger, `[N]` in [0, 1]; 1 where one is not finite.
+    """Compute the relative difference of two maps' norms, `[N]` in [0, 1]; 1 if either is not finite.
 
-    By the root of the sum of squares, so that it sees what the correlation does not. 0 where both are zero.
+    It uses the Euclidean norm and measures the scale, which the correlation ignores. It is 0 if both maps are zero.
 
     Args:
         reference: raw maps, float `[N, h, w]`.
-        candidate: likewise, of the same images.
+        candidate: raw maps of the same images.
     """
     a, b = (np.linalg.norm(_cells(maps), axis=1) for maps in (reference, candidate))
     smaller, larger = np.minimum(a, b), np.maximum(a, b)
@@ -148,7 +148,7 @@ def scale_error(reference: Floats, candidate: Floats) -> Scores:
 
 
 def is_constant(maps: Floats) -> Flags:
-    """Which maps say nothing about where, bool `[N]`: their range is within float32 rounding of their values.
+    """Return True for constant maps, bool `[N]`: their range is within float32 rounding of their values.
 
     Args:
         maps: float `[N, h, w]`.
@@ -159,13 +159,13 @@ def is_constant(maps: Floats) -> Flags:
 
 
 def map_pearson(reference: Floats, candidate: Floats) -> Scores:
-    """Pearson correlation of the cells of each pair of maps, `[N]` in [-1, 1].
+    """Compute the Pearson correlation of each pair of maps, `[N]` in [-1, 1].
 
-    It ignores a map's scale and offset and sees only its shape. NaN where a map is constant or not finite.
+    It is invariant to a map's scale and offset. NaN if a map is constant or not finite.
 
     Args:
         reference: raw maps, float `[N, h, w]`.
-        candidate: likewise, of the same images.
+        candidate: raw maps of the same images.
     """
     a, b = _cells(reference), _cells(candidate)
     a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
@@ -176,16 +176,16 @@ def map_pearson(reference: Floats, candidate: Floats) -> Scores:
 
 
 def top_share_iou(reference: Floats, candidate: Floats, share: float = 0.2) -> Scores:
-    """Intersection over union of the cells that speak most for the class, `[N]` in [0, 1].
+    """Compute the intersection over union of the top positions of two maps, `[N]` in [0, 1].
 
-    Each map gives its `k = max(1, round(share · h · w))` largest cells; among equal cells the first in row order
-    wins. Two unrelated maps score about `share / (2 - share)`: 0.11 at the default share of 0.2. NaN where a map is
-    constant, since its largest cells are an accident, or not finite.
+    The `k = max(1, round(share · h · w))` largest values of each map are compared; ties resolve in row order. Two
+    unrelated maps score about `share / (2 - share)`: 0.11 at the default share of 0.2. NaN if a map is constant, since
+    its largest values are arbitrary, or not finite.
 
     Args:
         reference: raw maps, float `[N, h, w]`.
-        candidate: likewise, of the same images.
-        share: of all cells, in (0, 1].
+        candidate: raw maps of the same images.
+        share: fraction of positions, in (0, 1].
     """
     a, b = _cells(reference), _cells(candidate)
     k = max(1, round(share * a.shape[1]))
@@ -195,15 +195,15 @@ def top_share_iou(reference: Floats, candidate: Floats, share: float = 0.2) -> S
 
 
 def map_error(reference: Floats, candidate: Floats) -> Scores:
-    """Largest difference between two maps in units of the reference's range, `[N]`, ≥ 0.
+    """Compute the largest difference between two maps relative to the reference's range, `[N]`, ≥ 0.
 
-    Unlike the correlation it sees scale and offset: it is the test of an export that must change nothing. A constant
-    reference has no range, so its largest absolute value takes that place; where this is 0 too, the error is 0 for
-    equal maps and infinite otherwise. NaN where a map is not finite.
+    Unlike the correlation it is sensitive to scale and offset, as needed for verifying an export. A constant reference
+    uses its largest absolute value instead of its range. If that is 0 as well, the error is 0 for equal maps and
+    infinite otherwise. NaN if a map is not finite.
 
     Args:
         reference: raw maps, float `[N, h, w]`.
-        candidate: likewise, of the same images.
+        candidate: raw maps of the same images.
     """
     a, b = _cells(reference), _cells(candidate)
     worst = np.abs(a - b).max(axis=1)
@@ -213,10 +213,10 @@ def map_error(reference: Floats, candidate: Floats) -> Scores:
 
 
 def derangement(n: int) -> Integers:
-    """A fixed shuffle of `n ≥ 2` images that leaves none in its place, int64 `[n]`.
+    """Return a fixed permutation of `n ≥ 2` images without fixed points, int64 `[n]`.
 
-    It is one cycle through all images in a seeded random order. Pairs made with it are of different pictures, so the
-    agreement of their maps is the floor that centre bias alone reaches.
+    It is a single cycle in a seeded random order. It pairs each image with a different one, so that the agreement of
+    their maps measures the floor due to center bias alone.
 
     Args:
         n: number of images, 2 or more.
@@ -228,13 +228,13 @@ def derangement(n: int) -> Integers:
 
 
 def pointing_game(maps: Floats, masks: Flags) -> Scores:
-    """Whether each map's maximum falls on the object, `[N]` in [0, 1] (Zhang et al. 2016, without tolerance).
+    """Score the pointing game per image, `[N]` in [0, 1] (Zhang et al. 2016, without tolerance).
 
-    Equal maxima share the hit: a constant map scores the share of the picture that the object covers, as a random
-    guess would, and not 1. NaN where a map is not finite.
+    The score is 1 if the map's maximum lies on the object. Equal maxima share the hit, so a constant map scores the
+    object's area fraction, as random guessing would. NaN if a map is not finite.
 
     Args:
-        maps: `[N, H, W]`, upsampled to the picture.
+        maps: `[N, H, W]`, upsampled to the image size.
         masks: bool `[N, H, W]`, True on the object (see `kdedge_runtime.boxes`).
     """
     peaks = maps == maps.max(axis=(1, 2), keepdims=True)
@@ -242,12 +242,12 @@ def pointing_game(maps: Floats, masks: Flags) -> Scores:
 
 
 def energy_inside(maps: Floats, masks: Flags) -> Scores:
-    """Share of each map's positive part that lies in the object, `[N]` in [0, 1] (Wang et al. 2020, Score-CAM).
+    """Compute the fraction of each map's positive part on the object, `[N]` in [0, 1] (Wang et al. 2020, Score-CAM).
 
-    A map spread evenly scores the mask's area share. NaN where a map has no positive cell.
+    A uniform map scores the mask's area fraction. NaN if a map has no positive value.
 
     Args:
-        maps: `[N, H, W]`, upsampled to the picture.
+        maps: `[N, H, W]`, upsampled to the image size.
         masks: bool `[N, H, W]`, True on the object.
     """
     positive = np.maximum(maps, 0.0).astype(np.float64)
@@ -255,13 +255,13 @@ def energy_inside(maps: Floats, masks: Flags) -> Scores:
 
 
 def mean(scores: Scores) -> float:
-    """Mean over the images that have a score; NaN where none has."""
+    """Compute the mean over images with a defined score; NaN if there are none."""
     defined = scores[~np.isnan(scores)]
     return float(defined.mean()) if defined.size else float("nan")
 
 
 def percentile(scores: Scores, percent: float) -> float:
-    """Percentile over the images that have a score; NaN where none has."""
+    """Compute a percentile over images with a defined score; NaN if there are none."""
     defined = scores[~np.isnan(scores)]
     return float(np.percentile(defined, percent)) if defined.size else float("nan")
 

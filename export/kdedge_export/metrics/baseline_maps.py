@@ -1,4 +1,4 @@
-"""Maps that look at nothing of a model: what a model's own maps must beat to mean anything."""
+"""Baseline maps that do not depend on the model; a model's own maps must score better."""
 
 import numpy as np
 from PIL import Image
@@ -14,20 +14,23 @@ _GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
 def random_maps(n: int, height: int, width: int, seed: int = 0) -> Floats:
-    """Independent cells, float32 `[n, height, width]` in [0, 1)."""
+    """Return maps of independent uniform noise, float32 `[n, height, width]` in [0, 1)."""
     return np.random.default_rng(seed).random((n, height, width), dtype=np.float32)
 
 
 def edge_maps(images: Pixels, height: int, width: int) -> Floats:
-    """The strength of the pictures' edges in each cell: the Sobel gradient's length, averaged.
+    """Compute Sobel edge strength, averaged over each spatial position of the map.
 
-    The control of Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018: what looks like an explanation but
-    knows only the picture.
+    The control of Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018: it resembles an explanation but
+    depends only on the image.
 
     Args:
         images: uint8 RGB `[N, H, W, 3]`.
-        height: of the maps, in cells.
-        width: of the maps, in cells.
+        height: map height.
+        width: map width.
+
+    Returns:
+        float32 `[N, height, width]`.
     """
     grey = np.pad(images.astype(np.float32) @ _GREY, ((0, 0), (1, 1), (1, 1)), mode="edge")
     smooth_rows = grey[:, :-2] + 2 * grey[:, 1:-1] + grey[:, 2:]
@@ -38,24 +41,24 @@ def edge_maps(images: Pixels, height: int, width: int) -> Floats:
 
 
 def centre_maps(n: int, height: int, width: int) -> Floats:
-    """The guess that every object is in the middle: a bell of a quarter of the picture's size, `[n, height, width]`."""
+    """Return a center-prior baseline: a Gaussian with σ = a quarter of the image side, `[n, height, width]`."""
     bells = (np.exp(-0.5 * (((np.arange(side) + 0.5) / side - 0.5) / 0.25) ** 2) for side in (height, width))
     down, across = bells
     return np.broadcast_to(np.outer(down, across).astype(np.float32), (n, height, width))
 
 
 def upsampled(maps: Floats, height: int, width: int, shift: tuple[float, float] = (0.0, 0.0)) -> Floats:
-    """Return maps at a picture's size, bicubic; a constant map stays exactly constant.
+    """Upsample maps to image size with bicubic interpolation; constant maps stay exactly constant.
 
     Args:
         maps: `[N, h, w]`.
-        height: of the picture, in pixels.
-        width: of the picture, in pixels.
-        shift: displacement of the maps' content to the right and down, in cells, each in [-1, 1]
+        height: image height in pixels.
+        width: image width in pixels.
+        shift: displacement of the map content to the right and down, in map positions, each in [-1, 1]
             (`kdedge_runtime.drawing.heatmap.MapDisplay`).
     """
     flat, (across, down), (rows, columns) = is_constant(maps), shift, maps.shape[1:]
-    border = 0 if shift == (0.0, 0.0) else 1  # repeated cells fill what the shift uncovers
+    border = 0 if shift == (0.0, 0.0) else 1  # the shift uncovers a border, filled by edge replication
     window = border - across, border - down, border - across + columns, border - down + rows
     grown = [
         np.full((height, width), item.mean(), dtype=np.float32)

@@ -1,6 +1,6 @@
-"""Whether a probability of 0.8 means right in 8 of 10 cases, and the temperature that makes it so.
+"""Confidence calibration: expected calibration error and temperature scaling.
 
-The temperature is fitted on pictures of its own; the error is measured on others, before and after.
+The temperature is fitted on one set of images. The error is measured on another, before and after.
 """
 
 import math
@@ -18,7 +18,7 @@ from kdedge_runtime.util.arrays import Floats, Integers
 __all__ = ["BINS", "HIGHEST", "LOWEST", "Calibration", "calibration", "expected_calibration_error", "fit_temperature"]
 
 BINS, IMAGES_A_BIN = 15, 25
-"""At most, and at least."""
+"""Maximum number of bins, and minimum number of images per bin."""
 _SIMULATIONS = 200
 LOWEST, HIGHEST = 0.05, 20.0
 _STEPS = 60
@@ -28,27 +28,29 @@ Scores = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far a model's probabilities are from the truth."""
+    """Calibration of a model's predicted probabilities."""
 
     n: int
-    """Images measured on; none of them has fitted the temperature."""
+    """Number of images measured; none of them was used to fit the temperature."""
     temperature: float
-    """What the model file divides the logits by."""
+    """Temperature stored in the model file, which divides the logits."""
     ece_before: float
     """Expected calibration error in [0, 1] of `softmax(logits)`."""
     ece: float
-    """The same of `softmax(logits / temperature)`, which is what the device shows."""
+    """Expected calibration error in [0, 1] of `softmax(logits / temperature)`, the probabilities reported on the
+    device."""
     nll_before: float
-    """Mean negative log-likelihood of the right class, in nats."""
+    """Mean negative log-likelihood of the target class, in nats."""
     nll: float
     ece_by_chance: float
-    """What a model with these probabilities would have on so many images if they were true."""
+    """Expected calibration error of a perfectly calibrated model with these probabilities, on as many images."""
     intervals: Mapping[str, Interval | None]
-    """Of all but the last; those of the errors lean upwards, since images that are drawn twice add to the distance."""
+    """95 % intervals of all fields except the last. Those of the errors are biased upwards, since repeated images add
+    to the distance."""
 
 
 def calibration(logits: Floats, targets: Integers, temperature: float) -> Calibration:
-    """Measure the calibration of logits `[N, K]` whose right classes are int64 `[N]`."""
+    """Compute the calibration of logits `[N, K]` given target classes int64 `[N]`."""
     right = agreement.is_right(logits, targets)
     sure_before, sure = (_confidence(logits, value) for value in (1.0, temperature))
 
@@ -74,18 +76,19 @@ def calibration(logits: Floats, targets: Integers, temperature: float) -> Calibr
 
 
 def expected_calibration_error(confidence: Scores, right: Scores, bins: int | None = None) -> float:
-    """Mean distance between confidence and accuracy over bins of equally many images, debiased, in [0, 1].
+    """Compute the debiased expected calibration error over equal-mass bins, in [0, 1].
 
-    Bins of equal mass instead of equal width leave none with a handful of images (Nguyen and O'Connor, EMNLP 2015).
-    Even a perfect model has some distance in every bin, by chance. What chance adds is estimated and taken off, as by
-    Kumar et al. (Verified Uncertainty Calibration, NeurIPS 2019) for the absolute error: the expected distance, if a
-    bin's accuracy were measured again with its binomial error, less the distance. This finds the error of a model
-    that has one; of a perfect model about half of the chance remains (see `Calibration.ece_by_chance`).
+    The error is the mean distance between confidence and accuracy. Bins of equal mass, unlike bins of equal width, all
+    hold enough images (Nguyen and O'Connor, EMNLP 2015). Even a perfectly calibrated model has a nonzero distance in
+    every bin by chance. This bias is estimated and subtracted, as by Kumar et al. (Verified Uncertainty Calibration,
+    NeurIPS 2019) for the absolute error. The estimate is the expected distance under binomial noise of a bin's
+    accuracy, minus the distance. The error of a miscalibrated model is recovered; for a perfectly calibrated one about
+    half of the bias remains (see `Calibration.ece_by_chance`).
 
     Args:
-        confidence: `[N]`, the probability of the answer.
-        right: `[N]`, 1.0 where the answer is right.
-        bins: how many; None takes 15, or fewer where they would have less than 25 images.
+        confidence: `[N]`, the probability of the predicted class.
+        right: `[N]`, 1.0 where the prediction is correct.
+        bins: number of bins; None uses 15, or fewer to keep at least 25 images in each.
     """
     order = np.argsort(confidence, kind="stable")
     parts = bins or max(1, min(BINS, len(order) // IMAGES_A_BIN))
@@ -98,22 +101,22 @@ def expected_calibration_error(confidence: Scores, right: Scores, bins: int | No
 
 
 def fit_temperature(logits: Floats, targets: Integers) -> float:
-    """The temperature that makes the right classes most likely (Guo et al., ICML 2017, section 4.2).
+    """Fit the softmax temperature by maximum likelihood (Guo et al., ICML 2017, section 4.2).
 
     Args:
         logits: `[N, K]`.
-        targets: int64 `[N]`, the right classes.
+        targets: int64 `[N]`, the target classes.
 
     Returns:
-        In [0.05, 20]. An end where none between is best: the lower as where every answer is right, as the likelihood
-        then grows without end as the temperature falls; the upper where right classes score no higher than others.
+        The temperature in [0.05, 20]. The lower end if every prediction is correct, since the likelihood then increases
+            as the temperature falls. The upper end if target classes score no higher than others.
     """
     low, high = math.log(LOWEST), math.log(HIGHEST)
-    # The likelihood is concave in 1 / temperature, so it has one maximum on any scale: golden-section search.
+    # The likelihood is concave in 1 / temperature, so it has a single maximum: golden-section search.
     ratio = (math.sqrt(5) - 1) / 2
     for _ in range(_STEPS):
         left, right = high - ratio * (high - low), low + ratio * (high - low)
-        # Of two that are exactly as likely, as where all is sure, the lower one.
+        # Ties, which occur when all probabilities are saturated, resolve to the lower temperature.
         if _nll(logits, targets, math.exp(left)).sum() <= _nll(logits, targets, math.exp(right)).sum():
             high = right
         else:
@@ -135,7 +138,7 @@ def _confidence(logits: Floats, temperature: float) -> Scores:
 
 
 def _nll(logits: Floats, targets: Integers, temperature: float) -> Scores:
-    """Negative log-likelihood of each image's right class, `[N]`, in nats."""
+    """Compute the negative log-likelihood of each image's target class, `[N]`, in nats."""
     scaled = logits.astype(np.float64) / temperature
     shifted = scaled - scaled.max(axis=1, keepdims=True)
     own = np.take_along_axis(shifted, targets[:, None], axis=1)[:, 0]
@@ -143,7 +146,7 @@ def _nll(logits: Floats, targets: Integers, temperature: float) -> Scores:
 
 
 def _folded_mean(mean: float, spread: float) -> float:
-    """The mean of |x| for a normal x."""
+    """Return the mean of |x| for a normally distributed x."""
     if spread == 0:
         return abs(mean)
     z = mean / spread

@@ -1,4 +1,4 @@
-"""One model held against another on the same images and for the same classes."""
+"""Compare two models on the same images and for the same classes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,75 +24,75 @@ __all__ = ["Comparison", "MapComparison", "compare", "maps_pearson", "pair_pears
 
 @dataclass(frozen=True)
 class MapComparison:
-    """How much of the reference's reason the candidate keeps; raw maps, at the smaller of the two sizes.
+    """Agreement of a candidate's raw saliency maps with the reference's, at the smaller of the two resolutions.
 
-    A map is lost where the candidate's is constant or not finite and the reference's is not (or the reverse), or
-    where the candidate explains another class than it was asked to. A lost map counts as 0 in the correlations and
-    the IoU: leaving it out would reward losing it. Pairs of two constant maps are left out.
+    A map is lost if exactly one map of a pair is constant or not finite, or if the candidate explains a class other
+    than the requested one. A lost map counts as 0 in the correlations and the IoU, since leaving it out would reward
+    losing it. Pairs of two constant maps are left out.
     """
 
     defined: int
-    """Pairs of which at least one map is not constant: the correlations and the IoU are of these."""
+    """Number of pairs with at least one map that is not constant; the correlations and the IoU cover these."""
     pearson_mean: float
-    """Mean over images of the maps' Pearson correlation; NaN where every pair is constant."""
+    """Mean Pearson correlation of the maps over images; NaN if every pair is constant."""
     pearson_p5: float
-    """5th percentile over images: one map in twenty agrees less than this."""
+    """5th percentile of the correlation over images."""
     pearson_p1: float
-    """1st percentile over images."""
+    """1st percentile of the correlation over images."""
     top20_iou_mean: float
-    """Mean overlap of the 20 % of cells that speak most for the class; 0.11 by chance."""
+    """Mean IoU of the 20 % of positions with the largest values; 0.11 by chance."""
     error_relative: float
-    """Largest difference of any cell of any image, in units of the range of that image's reference map."""
+    """Largest difference at any position of any image, relative to the range of that image's reference map."""
     scale_error: float
-    """Mean share by which maps are too small or too large, in [0, 1]; 1 where the candidate explains another class."""
+    """Mean relative difference of the maps' norms, in [0, 1]; 1 if the candidate explains another class."""
     floor_pearson: float
-    """Mean correlation of the reference's map of one image with the candidate's of another; NaN for one image."""
+    """Mean correlation of the reference's map of one image with the candidate's of another; NaN for a single image."""
     constant_reference: int
-    """Images whose map is constant on the reference's side."""
+    """Number of images whose reference map is constant."""
     constant_candidate: int
     wrong_class: int
-    """Images where the candidate explained another class than it was asked to."""
+    """Number of images where the candidate explained a class other than the requested one."""
     intervals: Mapping[str, Interval | None]
-    """Of the mean, the percentiles, the IoU, the scale's error and the floor, by their names."""
+    """95 % intervals by field name: the mean, the percentiles, the IoU, the scale error and the floor."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A candidate held against a reference."""
+    """Agreement of a candidate model with a reference."""
 
     n: int
-    """Images compared."""
+    """Number of images compared."""
     top1_reference: float | None
-    """Share of right answers in [0, 1]; None without targets."""
+    """Top-1 accuracy in [0, 1]; None without targets."""
     top1_candidate: float | None
     top1_drop_points: float | None
-    """What the candidate loses in percentage points; negative where it gains."""
+    """Accuracy drop of the candidate in percentage points; negative for a gain."""
     agreement: float
-    """Share of images in [0, 1] with the same top class."""
+    """Fraction of images in [0, 1] with the same top-1 class."""
     kl: float
     """Mean KL(reference || candidate) of the softmax at temperature 1, in nats."""
     kl_capped: float
-    """Its mean where an image counts at most 1 nat, and 1 where an answer is not finite."""
+    """Mean KL divergence with each image capped at 1 nat, and counted as 1 if its logits are not finite."""
     logits_error: float
-    """Largest difference of any logit of any image, in units of the range of the reference's."""
+    """Largest difference of any logit of any image, relative to the range of the reference's logits."""
     logits_distance: float
     """Mean distance of the logits in [0, 1] (`agreement.distance`)."""
     maps: MapComparison | None
-    """None where one of the two has no map."""
+    """Comparison of the maps; None if either model has none."""
     lost_map: bool
-    """True where the reference has maps and the candidate has none."""
+    """True if the reference has maps and the candidate has none."""
     intervals: Mapping[str, Interval | None]
-    """Of the accuracies, their difference (of pairs of answers), the agreement, both KLs and the distance, by their
-    names."""
+    """95 % intervals by field name: both accuracies, their paired difference, the agreement, both KL divergences and
+    the logits distance."""
 
 
 def compare(reference: Predictions, candidate: Predictions, targets: Integers | None) -> Comparison:
-    """Hold a candidate's answers and maps against a reference's.
+    """Compare a candidate's predictions and saliency maps with a reference's.
 
     Args:
-        reference: what should be kept.
-        candidate: for the same images, asked about the same classes.
-        targets: int64 `[N]`, the right classes; None for images without labels.
+        reference: predictions to preserve.
+        candidate: predictions for the same images and the same explained classes.
+        targets: int64 `[N]`, the target classes; None for unlabeled images.
     """
     agrees = agreement.agrees(reference.logits, candidate.logits)
     kl = agreement.kl_divergence(reference.logits, candidate.logits)
@@ -129,9 +129,9 @@ def compare(reference: Predictions, candidate: Predictions, targets: Integers | 
 
 
 def pair_pearson(reference: Predictions, candidate: Predictions) -> NDArray[np.float64] | None:
-    """The correlation of each image's two maps, `[N]`: 0 where a map is lost, NaN where both are constant.
+    """Compute the correlation of each image's two maps, `[N]`: 0 if a map is lost, NaN if both are constant.
 
-    None where one of the two has no map.
+    Returns None if either model has no maps.
     """
     if reference.maps is None or candidate.maps is None:
         return None
@@ -139,12 +139,12 @@ def pair_pearson(reference: Predictions, candidate: Predictions) -> NDArray[np.f
 
 
 def maps_pearson(reference: Floats, candidate: Floats, wrong: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
-    """The correlation of pairs of maps, `[N]`: 0 where one is lost, NaN where both are constant.
+    """Compute the correlation of pairs of maps, `[N]`: 0 if one is lost, NaN if both are constant.
 
     Args:
         reference: raw maps `[N, h, w]`.
-        candidate: likewise `[N, h', w']`; the larger are averaged down.
-        wrong: bool `[N]`, the candidate's maps that explain another class, which are lost.
+        candidate: raw maps `[N, h', w']`; the larger ones are downsampled by averaging.
+        wrong: bool `[N]`, True for candidate maps that explain another class, which count as lost.
     """
     a, b = to_common_size(reference, candidate)
     return _lost_as_zero(agreement.map_pearson(a, b), a, b, np.zeros(len(a), np.bool_) if wrong is None else wrong)

@@ -1,17 +1,17 @@
-"""How far a figure could be off because it was measured on these images and not on others.
+"""Confidence intervals for values measured on a sample of images.
 
-95 % intervals over images, seeded: the same figures give the same interval. What is compared on the same images is
-judged in pairs, so that images on which two models do the same add little width.
+All are 95 % intervals over images, seeded for reproducibility. Comparisons on the same images use paired intervals, so
+that images on which two models agree add little width.
 
-A bootstrap cannot know of what none of the images shows: of pictures of which 2 in 100 go wrong, 30 show none more
-often than not, and its interval has no width. So each end of a mean of bounded scores counts one image more, which
-scores as badly as one can (`SHARE`, `DIFFERENCE`, `CORRELATION`), and the weights of all are drawn anew (Gaffke, Three
-test statistics for a nonparametric one-sided hypothesis on the mean of a nonnegative variable, Mathematical Methods of
-Statistics 14, 2005; Learned-Miller and Thomas, arXiv:1905.06208). Of shares that is Clopper and Pearson's exact
-interval; where nothing differs its end is what `unseen_share` says. A percentile has the interval of its order
-statistics (David and Nagaraja, Order Statistics, 2003, section 7.1), which has no end where so few images cannot have
-one. Scores without bounds have the percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
-ch. 13).
+A bootstrap cannot account for failures that occur in none of the images. If 2 in 100 images fail, 30 images often
+contain no failure, and the bootstrap interval then has zero width. Means of bounded scores therefore count one
+additional image with the worst possible score (`SHARE`, `DIFFERENCE`, `CORRELATION`), with all weights resampled
+(Gaffke, Three test statistics for a nonparametric one-sided hypothesis on the mean of a nonnegative variable,
+Mathematical Methods of Statistics 14, 2005; Learned-Miller and Thomas, arXiv:1905.06208). For proportions this equals
+the exact interval of Clopper and Pearson; if no image fails, its end is `unseen_share`. Percentiles use the interval of
+their order statistics (David and Nagaraja, Order Statistics, 2003, section 7.1), which does not exist for too few
+images. Unbounded scores use the percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, ch.
+13).
 """
 
 import math
@@ -39,39 +39,39 @@ __all__ = [
 
 LEVEL = 0.95
 SHARE = (0.0, 1.0)
-"""The least and the most that an image may score which is lost or kept."""
+"""Lowest and highest score of an image for a proportion."""
 DIFFERENCE = (-1.0, 1.0)
-"""Likewise of an answer that one of two models has lost."""
+"""Lowest and highest difference of two correctness scores of an image."""
 CORRELATION = (-1.0, 1.0)
-"""Likewise of two maps: opposite, or the same."""
+"""Lowest and highest correlation of two maps."""
 _TAIL = (1 - LEVEL) / 2
 _RESAMPLES, _MOST_RESAMPLES = 2000, 50_000
 _SEED = 0
 _CHUNK = 2**22
-"""Resampled images held at a time."""
+"""Maximum number of resampled images held in memory at once."""
 
 Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """The ends between which a figure lies with 95 % confidence."""
+    """95 % confidence interval."""
 
     low: float
     high: float
 
 
 def mean_interval(scores: Scores, bounds: tuple[float, float] | None = None, scale: float = 1.0) -> Interval | None:
-    """Interval of the mean of scores, times `scale`.
+    """Compute the interval of the mean of scores, times `scale`.
 
     Args:
-        scores: `[N]`; NaN are left out.
-        bounds: what a picture unlike all of these may score; None for scores without bounds, whose mean has a
-            bootstrap interval, and none for fewer than two images.
-        scale: positive.
+        scores: `[N]`; NaN values are ignored.
+        bounds: lowest and highest possible score; None for unbounded scores, which use a bootstrap and need at least
+            two images.
+        scale: positive factor.
 
     Returns:
-        None where no score is defined.
+        The interval, or None if no score is defined.
     """
     defined = scores[~np.isnan(scores)].astype(np.float64)
     if bounds is None:
@@ -84,9 +84,9 @@ def mean_interval(scores: Scores, bounds: tuple[float, float] | None = None, sca
 
 
 def percentile_interval(scores: Scores, percent: float) -> Interval | None:
-    """Interval of a percentile of scores `[N]` over the images; NaN are left out.
+    """Compute the interval of a percentile of scores `[N]` over images, ignoring NaN.
 
-    None where there are too few images for one of its ends (see `fewest_for_percentile`).
+    Returns None with too few images for either end (see `fewest_for_percentile`).
     """
     ordered = np.sort(scores[~np.isnan(scores)]).astype(np.float64)
     n, share = len(ordered), percent / 100
@@ -95,35 +95,37 @@ def percentile_interval(scores: Scores, percent: float) -> Interval | None:
 
 
 def fewest_for_percentile(percent: float) -> int:
-    """The fewest images on which a percentile below the median has an interval: 72 for the 5th.
+    """Return the minimum number of images for an interval of a percentile below the median: 72 for the 5th.
 
-    On fewer, all may lie above it.
+    With fewer images, all may lie above the percentile.
     """
     return math.ceil(math.log(_TAIL) / math.log(1 - percent / 100))
 
 
 def interval_of(figure: Callable[[NDArray[np.int64]], float], n: int, resamples: int = 500) -> Interval | None:
-    """Bootstrap interval of any figure of `n` images, computed from image numbers int64 `[n]`, some of them repeated.
+    """Compute a bootstrap interval of any statistic of `n` images.
 
-    None for fewer than two images.
+    The statistic is computed from image indices int64 `[n]`, drawn with replacement. Returns None for fewer than two
+    images.
     """
     return _bootstrap(lambda index: np.array([figure(row) for row in index]), n, resamples)
 
 
 def images_needed(n: int, measured: float, end: float, bound: float, worst: float | None = None) -> int | None:
-    """About how many images would move an interval's end to the bound, if the figure stayed as it is.
+    """Estimate the number of images that would move an interval's end to the bound, at the same estimate.
 
-    What images differ in falls with the square root of their number; what none of them shows, with the number.
+    The sampling error falls with the square root of the number of images. The allowance for unseen images falls
+    linearly.
 
     Args:
-        n: images that were measured on.
-        measured: the figure.
-        end: the end of its interval that lies beyond the bound.
-        bound: what it must keep.
-        worst: what a picture unlike all of these may score; None for an interval that does not count one.
+        n: number of images measured.
+        measured: the estimate.
+        end: the end of its interval that violates the bound.
+        bound: the bound.
+        worst: worst score of an unseen image; None if the interval assumes none.
 
     Returns:
-        The number, rounded up to two digits; None where the figure lies on the bound, which no number of images shows.
+        The number, rounded up to two digits; None if the estimate equals the bound, which no number of images settles.
     """
     margin, width = abs(measured - bound), abs(end - measured)
     if not margin > 1e-12 or not math.isfinite(width):
@@ -134,15 +136,15 @@ def images_needed(n: int, measured: float, end: float, bound: float, worst: floa
 
 
 def rounded_up(images: float) -> int:
-    """A number of images, rounded up to two digits."""
+    """Round a number of images up to two significant digits."""
     unit = int(10 ** max(0, math.floor(math.log10(max(images, 1))) - 1))
     return math.ceil(images / unit) * unit
 
 
 def unseen_share(n: int) -> float:
-    """The share of pictures with some fault that `n` images without it do not exclude: about `3.7 / n`.
+    """Return the largest failure rate consistent with `n` images without a failure: about `3.7 / n`.
 
-    It is the end of the interval of a share of 0 (Clopper and Pearson, Biometrika 1934).
+    This is the upper end of the interval of a proportion of 0 (Clopper and Pearson, Biometrika 1934).
     """
     return float(1 - _TAIL ** (1 / n))
 
@@ -151,8 +153,8 @@ def unseen_share(n: int) -> float:
 def _bounded_ends(
     values: tuple[float, ...], counts: tuple[int, ...], bounds: tuple[float, float]
 ) -> tuple[float, float]:
-    """Ends of the mean of different values, each of so many images; classes of a data set ask for the same often."""
-    # From each bound, so that values that all lie on it leave an end of exactly that.
+    """Compute the interval ends for distinct values with counts; cached, since classes often share them."""
+    # Relative to each bound, so that values equal to it give exactly that end.
     above, below = (np.array(values) - bound for bound in bounds)
     lows, highs = [], []
     draws = max(_RESAMPLES, min(_MOST_RESAMPLES, _CHUNK // len(values)))
@@ -161,7 +163,7 @@ def _bounded_ends(
     for start in range(0, draws, rows):
         some = min(rows, draws - start)
         size = some, len(values)
-        # One image each is the common case, and its weight the cheaper draw of the same distribution.
+        # Usually each value occurs once; an exponential draw of the same distribution is then cheaper.
         weights = generator.standard_exponential(size) if max(counts) == 1 else generator.standard_gamma(counts, size)
         total = weights.sum(axis=1) + generator.standard_exponential(some)
         lows.append(weights @ above / total)
@@ -171,7 +173,7 @@ def _bounded_ends(
 
 
 def _rank(n: int, share: float) -> int:
-    """The largest r of which fewer than r of `n` images lie in a `share` of all pictures at most so seldom; 0: none."""
+    """Return the largest rank r with P(fewer than r of `n` images in a population `share`) ≤ 2.5 %; 0 if none."""
     k = np.arange(1, n + 1)
     steps = np.log(n - k + 1) - np.log(k) + math.log(share / (1 - share))
     chances = np.exp(n * math.log(1 - share) + np.concatenate([[0.0], np.cumsum(steps)]))
@@ -187,7 +189,7 @@ def _bootstrap(figures: Callable[[NDArray[np.int64]], Scores], n: int, resamples
 
 
 def _draws(n: int, resamples: int) -> Iterator[NDArray[np.int64]]:
-    """Image numbers `[some, n]`, drawn with replacement, until there are `resamples` rows."""
+    """Yield image indices `[some, n]`, drawn with replacement, until there are `resamples` rows."""
     generator = np.random.default_rng(_SEED)
     rows = max(1, _CHUNK // n)
     for start in range(0, resamples, rows):

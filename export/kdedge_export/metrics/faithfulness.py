@@ -1,9 +1,9 @@
-"""Whether a map shows what the answer rests on: take away what it points at, and see the answer go.
+"""Faithfulness of saliency maps: deletion and insertion curves (Petsiuk et al., RISE, BMVC 2018, section 4.2).
 
-Deletion and insertion of Petsiuk et al., RISE, BMVC 2018, section 4.2. Deletion paints over the pixels in the order of
-the map, most important first, in the colour that the model sees as 0; the sooner the probability falls, the lower the
-area under its curve, the better. Insertion starts from a blurred picture and brings the pixels back in the same order:
-the higher the area, the better. All maps are judged by one model, the file that ships, so that areas can be compared.
+Deletion removes pixels in the order of the map, most important first, by painting them in the color that normalizes to
+0. The sooner the probability falls, the smaller the area under its curve, and the better. Insertion starts from a
+blurred image and restores the pixels in the same order; a larger area is better. All maps are evaluated with one model,
+the deployed file, so that areas are comparable.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,34 +22,34 @@ from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 __all__ = ["FAITH_IMAGES", "FEWEST_FAITH_IMAGES", "MOST_MARGIN", "STEPS", "Faithfulness", "areas", "faithfulness"]
 
 FAITH_IMAGES = 64
-"""Images that a validation measures this on, at most: each is run 22 times a kind of map."""
+"""Maximum number of images for this measurement; each is run 22 times per kind of map."""
 FEWEST_FAITH_IMAGES = 30
-"""Images on which a margin is judged, at least: on fewer, only one above 0.07 could be shown."""
+"""Minimum number of images for checking a margin; with fewer, only a margin above 0.07 could be significant."""
 MOST_MARGIN = 0.5
-"""An image counts at most so much for or against a map. The bound of a mean counts an image unlike all that were
-measured at its worst, and at the -2 that an area allows for, it would take hundreds of images."""
+"""Cap on each image's margin, for or against a map. The bound of a mean assumes that an unseen image scores worst. At
+an uncapped worst score of -2, the check would need hundreds of images."""
 STEPS = 10
-"""Shares of the pixels at which a curve is measured, besides none: 1/10, 2/10, …, all."""
+"""Number of steps per curve, at fractions 1/10, 2/10, …, 1 of the pixels, besides 0."""
 _BLUR = 0.1
-"""Radius of the blur as a share of the side: it hides objects in pictures of any size. RISE's 5 px of 224 leaves most
-of a small picture to be recognised, and then every map scores alike."""
+"""Blur radius as a fraction of the image side, which hides objects at any image size. RISE's 5 px of 224 leaves small
+images recognizable, so all maps would score alike."""
 
 Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """How much the model's answer rests on what one kind of maps points at."""
+    """Deletion and insertion scores of one kind of map."""
 
     deletion: float
     """Mean area under the deletion curve, in [0, 1]; lower is better."""
     insertion: float
     """Mean area under the insertion curve, in [0, 1]; higher is better."""
     margin: float
-    """Mean over images of insertion less deletion, less the same of a random map, where an image counts 0.5 at most for
-    or against; above 0 is better than chance."""
+    """Mean of insertion minus deletion, minus that of a random map, each image capped at ±0.5; above 0 is better than
+    chance."""
     intervals: Mapping[str, Interval | None]
-    """Of the three; the margin's is of the pairs."""
+    """95 % intervals by field name; the margin's is of the pairs."""
 
 
 def faithfulness(
@@ -59,16 +59,16 @@ def faithfulness(
     classes: Integers,
     progress: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Faithfulness]:
-    """Insertion and deletion of models' maps, of random maps and of the pictures' edges.
+    """Compute insertion and deletion scores of models' maps, of random maps and of edge maps.
 
-    The baselines have as many cells as the last of the maps, so that they are as smooth.
+    The baselines have the resolution of the last maps, so that they are equally smooth.
 
     Args:
-        model: whose probabilities are read, at its file's temperature.
-        maps: `[N, h, w]`, raw and signed, by the name of the model that they come from.
+        model: model whose probabilities are measured, at its file's temperature.
+        maps: raw signed maps `[N, h, w]` by model name.
         images: uint8 RGB `[N, H, W, 3]` at the model's size.
-        classes: int64 `[N]`, the class that the maps explain and whose probability is read.
-        progress: called with the number of curves done, two an image and kind of map.
+        classes: int64 `[N]`, the explained class, whose probability is measured.
+        progress: called with the number of curves done, two per image and kind of map.
     """
     n, height, width = list(maps.values())[-1].shape
     baselines = {"random": random_maps(n, height, width), "edges": edge_maps(images, height, width)}
@@ -86,13 +86,13 @@ def faithfulness(
 
 
 def areas(model: Model, image: Pixels, saliency_map: Floats, wanted: int) -> tuple[float, float]:
-    """Areas under the deletion and the insertion curve of one picture, by the trapezoidal rule.
+    """Compute the areas under the deletion and the insertion curve of one image, by the trapezoidal rule.
 
     Args:
-        model: whose probability is read.
+        model: model whose probability is measured.
         image: uint8 RGB `[H, W, 3]`.
-        saliency_map: `[h, w]`; pixels of equal importance come in a random order, the same every time.
-        wanted: the class.
+        saliency_map: `[h, w]`; pixels of equal importance are ordered at random with a fixed seed.
+        wanted: class index.
     """
     height, width = image.shape[:2]
     importance = upsampled(saliency_map[None], height, width)[0].ravel()
@@ -114,7 +114,7 @@ def _area(curve: Floats) -> float:
 
 
 def _replaced(start: Pixels, end: Pixels, order: Integers) -> Pixels:
-    """`[STEPS + 1, H, W, 3]`: the start, and more and more of its pixels taken from the end."""
+    """Return `[STEPS + 1, H, W, 3]`: `start` with growing fractions of its pixels replaced by those of `end`."""
     stack = np.repeat(start.reshape(1, -1, 3), STEPS + 1, axis=0)
     source = end.reshape(-1, 3)
     for step in range(1, STEPS + 1):

@@ -1,4 +1,4 @@
-"""Predictions of a model file, computed in batches without PyTorch."""
+"""Batched predictions of a model file without PyTorch."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,22 +14,22 @@ __all__ = ["Batch", "Predictions", "batch_size", "batches", "gather", "run_file"
 
 @dataclass(frozen=True)
 class Predictions:
-    """Logits and maps of a model for every image."""
+    """Logits and saliency maps of a model for all images."""
 
     logits: Floats
-    """`[N, K]`."""
+    """Logits `[N, K]`."""
     maps: Floats | None
-    """`[N, h, w]`, raw and signed; None when the model file has no map."""
+    """Raw signed maps `[N, h, w]`; None if the model has no map."""
     explained_class: Integers
-    """`[N]`, the class that each map explains, as the model itself reports it."""
+    """int64 `[N]`, the class each map explains, as reported by the model."""
 
 
 Batch: TypeAlias = tuple[Integers, Floats, Floats | None, Integers]
-"""Image numbers `[n]`, their logits, maps and explained classes."""
+"""Image indices `[n]`, their logits, maps and explained classes."""
 
 
 def batch_size(model: Model, most: int) -> int:
-    """Return how many images a file takes in a batch: at most so many, and one where its graph is for one image."""
+    """Return the batch size of a file: `most`, or 1 if its graph has a fixed batch of one image."""
     (own,) = (item for item in model.session.get_inputs() if item.name == model.metadata.input.name)
     return 1 if isinstance(own.shape[0], int) else most
 
@@ -38,12 +38,12 @@ def run_file(model: Model, images: Pixels, classes: Integers, size: int) -> Iter
     """Run a model file over images in batches.
 
     Args:
-        model: the file.
+        model: model file.
         images: uint8 RGB `[N, H, W, 3]` at the model's size.
-        classes: int64 `[N]`, the class to explain in each image; below 0 its top class.
-        size: images in a batch, at most.
+        classes: int64 `[N]`, the class to explain in each image; negative for its top-1 class.
+        size: maximum batch size.
     """
-    # A model file explains one class a batch, so images that ask for the same class go together.
+    # A model file explains one class per batch, so images are grouped by requested class.
     for asked in np.unique(classes):
         of_this_class = np.flatnonzero(classes == asked)
         for batch in batches(of_this_class, batch_size(model, size)):
@@ -52,17 +52,17 @@ def run_file(model: Model, images: Pixels, classes: Integers, size: int) -> Iter
 
 
 def batches(numbers: Integers, size: int) -> Iterator[Integers]:
-    """Split image numbers into batches of at most so many."""
+    """Split image indices into batches of at most `size`."""
     for start in range(0, len(numbers), size):
         yield numbers[start : start + size]
 
 
 def gather(found: Iterator[Batch], n: int, progress: Callable[[int], None] | None = None) -> Predictions:
-    """Put batches together in the order of the images.
+    """Concatenate batches in image order.
 
     Args:
-        found: of all images.
-        n: images.
+        found: batches that cover all images.
+        n: number of images.
         progress: called with the number of images done so far, after every batch.
     """
     numbers, logits, maps, explained = [], [], [], []

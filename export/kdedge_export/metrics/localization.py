@@ -1,4 +1,4 @@
-"""Whether maps point at the object, where it is known where the object is."""
+"""Localization of objects by saliency maps, for images with known object regions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,25 +20,25 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Localisation:
-    """How well one kind of maps finds the object."""
+    """Localization scores of one kind of map."""
 
     pointing: float
-    """Share of images in [0, 1] whose map has its maximum on the object (see `agreement.pointing_game`)."""
+    """Fraction of images in [0, 1] whose map maximum lies on the object (see `agreement.pointing_game`)."""
     energy_inside: float
-    """Mean share of the map's positive part that lies on the object, in [0, 1]; a map without one counts as 0."""
+    """Mean fraction of the map's positive part on the object, in [0, 1]; 0 for a map without a positive part."""
     intervals: Mapping[str, Interval | None]
-    """Of the two."""
+    """95 % intervals by field name."""
 
 
 def localise(
     maps: Floats, masks: Sequence[Flags], shift: tuple[float, float] = (0.0, 0.0)
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Pointing game and energy inside of each image, `[N]` each (see `kdedge_export.metrics.agreement`).
+    """Compute the pointing game and the energy inside per image, `[N]` each (see `kdedge_export.metrics.agreement`).
 
     Args:
-        maps: `[N, h, w]`, raw and signed, of any size.
+        maps: raw signed maps `[N, h, w]` at any resolution.
         masks: bool `[H, W]` of each image, True on the object, at the size of the model's input.
-        shift: displacement of the maps' content, in cells (`kdedge_runtime.drawing.heatmap.MapDisplay.shift`).
+        shift: displacement of the maps' content, in map positions (`kdedge_runtime.drawing.heatmap.MapDisplay.shift`).
     """
     hits, energies = [], []
     for start in range(0, len(maps), _CHUNK):
@@ -55,15 +55,15 @@ def localise_all(
     masks: Sequence[Flags],
     shifts: Mapping[str, tuple[float, float]],
 ) -> dict[str, Localisation]:
-    """Models' maps of the same images beside a guess at the centre, random maps and the pictures' edges.
+    """Compute localization scores of models' maps, the center prior, random maps and edge maps.
 
-    The baselines have as many cells as the last of the maps.
+    The baselines have the resolution of the last maps.
 
     Args:
-        maps: `[N, h, w]`, raw and signed, by the name of their model.
+        maps: raw signed maps `[N, h, w]` by model name.
         images: uint8 RGB `[N, H, W, 3]`.
         masks: bool `[H, W]` of each image, True on the object.
-        shifts: displacement of the maps' content, in cells, by the name of their model; no displacement where left out.
+        shifts: displacement of the map content, in map positions, by model name; zero if missing.
     """
     n, height, width = list(maps.values())[-1].shape
     baselines = {
@@ -78,7 +78,7 @@ def localise_all(
 
 
 def _summed_up(hits: NDArray[np.float64], energies: NDArray[np.float64]) -> Localisation:
-    # A map without a maximum points at nothing, and one without a positive cell has nothing inside.
+    # A map without a maximum scores 0, as does one without a positive part.
     hits, energies = np.nan_to_num(hits), np.nan_to_num(energies)
     return Localisation(
         float(hits.mean()),

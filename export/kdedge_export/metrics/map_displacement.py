@@ -1,10 +1,10 @@
-"""Measurement of a model file's maps for display: their displacement and their typical contrast.
+"""Measurement of a model file's maps for display: displacement and typical contrast.
 
-Convolutions with odd kernels and even strides, asymmetric padding and learned filters displace features against the
-cells that they are stored in, by up to half a cell. The displacement is measured on the file itself: mirrored images
-displace a map's content to the other side, so that half the distance between a map and the mirrored map of the mirrored
-image is the displacement. Drawn scenes serve as images, since no others are at hand at every export. On photos
-the displacements of EfficientNet-Lite0 and SqueezeNet were the same to 0.1 cells.
+Convolutions with odd kernels and even strides, asymmetric padding and learned filters displace features relative to
+their spatial position, by up to half a position. The displacement is measured on the file itself. Mirroring an image
+mirrors the displacement of the map's content. Half the distance between a map and the mirrored map of the mirrored
+image is therefore the displacement. Synthetic scenes serve as images, since no others are available at every export.
+For EfficientNet-Lite0 and SqueezeNet, displacements on photos agree to 0.1 positions.
 """
 
 import numpy as np
@@ -22,23 +22,24 @@ __all__ = ["SCENES", "displacement", "measure_display"]
 
 SCENES = 48
 _SEARCHED = np.arange(-1.5, 1.501, 0.05)
-"""Distances between the two maps, in cells."""
+"""Candidate distances between the two maps, in map positions."""
 _LARGEST = 0.75
-"""Half of the distance, in cells; more is no displacement but a chance match."""
+"""Largest accepted displacement (half the distance), in map positions; larger values are chance matches."""
 _LEAST_PEARSON = 0.6
 _SPREAD = 0.25
-"""Largest difference between the displacements that two halves of the images give, in cells."""
+"""Largest accepted difference between the displacements from two halves of the images, in map positions."""
 
 
 def measure_display(model: Model, *, scenes: int = SCENES, at_once: int = 1) -> MapDisplay:
-    """Measure where a model file's maps lie on images and how strong they typically are.
+    """Measure the displacement and the typical contrast of a model file's maps.
 
-    A displacement that the images do not show reliably is 0.
+    A displacement that cannot be measured reliably is 0.
 
     Args:
         model: a model file whose map explains a class.
-        scenes: drawn images, each of which is run three times; on fewer than 24 a displacement is often unreliable.
-        at_once: images in a batch; methods that average over many copies of an image take much memory for each.
+        scenes: number of synthetic images, each of which runs three times; with fewer than 24 the result is often
+            unreliable.
+        at_once: batch size; methods that average over many copies of an image need much memory per image.
     """
     if not model.has_map:
         return UNMEASURED
@@ -57,7 +58,7 @@ def measure_display(model: Model, *, scenes: int = SCENES, at_once: int = 1) -> 
 
 
 def displacement(maps: Floats, mirrored: Floats, axis: int) -> float:
-    """Estimate the displacement of maps along an axis, in cells.
+    """Estimate the displacement of maps along an axis, in map positions.
 
     Args:
         maps: `[N, h, w]`.
@@ -65,11 +66,11 @@ def displacement(maps: Floats, mirrored: Floats, axis: int) -> float:
         axis: 1 for the vertical displacement, 2 for the horizontal one.
 
     Returns:
-        Positive where the content lies below or to the right of the cells' middles; 0.0 where it is unreliable.
+        Positive if the content lies below or to the right of the position's center; 0.0 if unreliable.
     """
     if maps.shape[axis] < 4:
         return 0.0
-    # What all maps have in common, such as the mark of zero padding, does not move with an image's content.
+    # A component common to all maps, such as the trace of zero padding, does not move with the content.
     maps, mirrored = maps - maps.mean(axis=0), mirrored - mirrored.mean(axis=0)
     agreement = np.stack([_agreement(maps, mirrored, axis, distance) for distance in _SEARCHED])
     found = [_best(agreement[:, start::step]) for start, step in ((0, 1), (0, 2), (1, 2))]
@@ -89,7 +90,7 @@ def _scenes(model: Model, count: int) -> Pixels:
 def _agreement(maps: Floats, mirrored: Floats, axis: int, distance: float) -> NDArray[np.float64]:
     """Correlate maps with mirrored ones after moving each by half the distance towards the other, `[N]`.
 
-    Moved both, they are interpolated equally. The outermost cells, which one of them lacks, do not count.
+    Moving both interpolates them equally. The outermost positions, which one of them lacks, are excluded.
     """
     inner = [slice(None)] * 3
     inner[axis] = slice(1, -1)
@@ -98,7 +99,7 @@ def _agreement(maps: Floats, mirrored: Floats, axis: int, distance: float) -> ND
 
 
 def _moved(maps: Floats, distance: float, axis: int) -> Floats:
-    """Move the content of maps along an axis by linear interpolation; border cells repeat."""
+    """Shift the content of maps along an axis by linear interpolation with edge replication."""
     size = maps.shape[axis]
     place = np.clip(np.arange(size) - distance, 0, size - 1)
     lower = np.floor(place).astype(np.int64)
@@ -109,7 +110,7 @@ def _moved(maps: Floats, distance: float, axis: int) -> Floats:
 
 
 def _best(agreement: NDArray[np.float64]) -> tuple[float, float]:
-    """Return half of the distance with the largest mean correlation, and that correlation; 0 and -1 for flat maps."""
+    """Return half the distance with the largest mean correlation, and that correlation; 0 and -1 for constant maps."""
     if np.isnan(agreement).all(axis=1).any():
         return 0.0, -1.0
     means = np.nanmean(agreement, axis=1)

@@ -1,4 +1,4 @@
-"""Every class by itself: a good mean may hide one that was lost."""
+"""Per-class results, since a good mean may hide a class that was lost."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,19 +17,19 @@ __all__ = ["ClassRow", "class_rows"]
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One class and what each model makes of it."""
+    """Results of all models for one class."""
 
     label: str
     n: int
-    """Images of the class."""
+    """Number of images of the class."""
     top1: Mapping[Role, float]
-    """Share of right answers in [0, 1]; empty without labels."""
+    """Accuracy in [0, 1] by role; empty without labels."""
     agreement: Mapping[Role, float]
-    """Share of images in [0, 1] with the answer of the model's reference."""
+    """Fraction of images in [0, 1] with the reference's prediction, by role."""
     map_pearson: Mapping[Role, float]
-    """Mean correlation of the maps with the reference's; NaN where all are constant."""
+    """Mean map correlation with the reference by role; NaN if all maps are constant."""
     intervals: Mapping[str, Mapping[Role, Interval | None]]
-    """Of the three, by their name."""
+    """95 % intervals by field name and role."""
 
 
 def class_rows(
@@ -40,15 +40,15 @@ def class_rows(
     labels: Sequence[str],
     shipped: Role,
 ) -> tuple[ClassRow, ...]:
-    """A row for each class that has images, worst first: by the accuracy of the file that ships, then by its maps.
+    """Return one row per class with images, worst first: by the deployed file's accuracy, then by its maps.
 
     Args:
-        predictions: of every model.
-        pairs: reference and candidate, by candidate.
-        pearson: of the candidates' maps, `[N]`.
-        targets: int64 `[N]`, the right classes; None takes the origin's answers as the classes.
+        predictions: predictions of every model.
+        pairs: reference and candidate predictions, by candidate.
+        pearson: map correlations of the candidates, `[N]`.
+        targets: int64 `[N]`, the target classes; None uses the predictions of the student or fp32 file.
         labels: class names.
-        shipped: the file that ships.
+        shipped: role of the deployed file.
     """
     classes = agreement.top1(predictions[origin(predictions)].logits) if targets is None else targets
     right = {} if targets is None else {role: agreement.top1(p.logits) == targets for role, p in predictions.items()}

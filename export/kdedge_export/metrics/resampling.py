@@ -1,4 +1,4 @@
-"""Bring the maps of two models to one size."""
+"""Resample maps of two models to a common resolution."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,17 +9,17 @@ __all__ = ["area_mean", "to_common_size"]
 
 
 def area_mean(maps: Floats, height: int, width: int) -> Floats:
-    """Shrink maps `[N, h, w]` to `[N, height, width]`; every new cell is the mean of the area that it covers.
+    """Downsample maps `[N, h, w]` to `[N, height, width]` by area averaging.
 
-    Averaging adds no detail and lets none alias, and it keeps a map's mean. Cells that straddle two new cells are
-    split between them, so the sizes need not divide.
+    Averaging avoids aliasing and preserves a map's mean. Positions that straddle two target positions are split, so the
+    sizes need not divide.
     """
     rows, columns = _overlap(maps.shape[1], height), _overlap(maps.shape[2], width)
     return np.asarray(rows @ maps.astype(np.float64) @ columns.T, dtype=np.float32)
 
 
 def to_common_size(a: Floats, b: Floats) -> tuple[Floats, Floats]:
-    """Both stacks of maps at the smaller height and the smaller width of the two; untouched where they fit."""
+    """Resample two stacks of maps to the smaller height and width; unchanged if they match."""
     if a.shape[1:] == b.shape[1:]:
         return a, b
     height, width = min(a.shape[1], b.shape[1]), min(a.shape[2], b.shape[2])
@@ -27,7 +27,7 @@ def to_common_size(a: Floats, b: Floats) -> tuple[Floats, Floats]:
 
 
 def _overlap(source: int, target: int) -> NDArray[np.float64]:
-    """Share of each of `target` new cells that each of `source` old cells fills, `[target, source]`."""
+    """Return the overlap of `target` new with `source` old positions as fractions, `[target, source]`."""
     scale = source / target
     start, cell = np.arange(target)[:, None] * scale, np.arange(source)[None, :]
     covered = np.minimum(start + scale, cell + 1) - np.maximum(start, cell)

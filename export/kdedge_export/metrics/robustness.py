@@ -1,4 +1,4 @@
-"""Whether answer and reason also come through on pictures that are worse than those of the data set."""
+"""Robustness of predictions and saliency maps to image corruptions."""
 
 import io
 from collections.abc import Callable, Mapping
@@ -22,23 +22,24 @@ __all__ = ["DISTURBANCES", "Robustness", "disturbed", "robustness"]
 
 @dataclass(frozen=True)
 class Robustness:
-    """A model file on disturbed pictures."""
+    """Results of a model file on corrupted images."""
 
     disturbance: str
-    """What was done, with its severity; a key of `DISTURBANCES`."""
+    """Corruption and severity; a key of `DISTURBANCES`."""
     role: Role
     top1: float | None
-    """Share of right answers in [0, 1]; None without labels."""
+    """Top-1 accuracy in [0, 1]; None without labels."""
     agreement: float | None
-    """Share of images in [0, 1] with the reference's answer to the same disturbed picture; None without a reference."""
+    """Fraction of images in [0, 1] with the reference's prediction for the same corrupted image; None without a
+    reference."""
     map_pearson: float | None
-    """Mean correlation with the reference's map of the same disturbed picture; None without maps or a reference."""
+    """Mean correlation with the reference's map of the same corrupted image; None without maps or a reference."""
     answer_kept: float
-    """Share of images in [0, 1] with the file's own answer to the undisturbed picture."""
+    """Fraction of images in [0, 1] with the file's own prediction for the clean image."""
     map_kept: float | None
-    """Mean correlation with the file's own map of the undisturbed picture, for the same class."""
+    """Mean correlation with the file's own map of the clean image, for the same class."""
     intervals: Mapping[str, Interval | None]
-    """Of the figures above."""
+    """95 % intervals by field name."""
 
 
 def _noise(image: Pixels, number: int, sigma: float) -> Pixels:
@@ -73,14 +74,15 @@ DISTURBANCES: dict[str, Disturbance] = {
     "brightness × 0.6": partial(_brightness, factor=0.6),
     "brightness × 1.5": partial(_brightness, factor=1.5),
 }
-"""Two severities of each kind; functions of a picture uint8 RGB `[H, W, 3]` and its number, which seeds the noise.
+"""Corruptions in two severities of each kind.
 
-They act on the picture at the model's size; Gaussian noise is independent in every pixel and channel.
+Each is a function of an image uint8 RGB `[H, W, 3]` and its index, which seeds the noise. They apply at the model's
+input size. Gaussian noise is independent per pixel and channel.
 """
 
 
 def disturbed(images: Pixels, disturbance: str) -> Pixels:
-    """Pictures uint8 RGB `[N, H, W, 3]`, disturbed in one of the ways of `DISTURBANCES`."""
+    """Corrupt images uint8 RGB `[N, H, W, 3]` in one of the ways of `DISTURBANCES`."""
     change = DISTURBANCES[disturbance]
     return np.stack([change(image, number) for number, image in enumerate(images)])
 
@@ -92,16 +94,16 @@ def robustness(
     targets: Integers | None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[Robustness, ...]:
-    """Hold model files against their reference, and against themselves, on disturbed pictures.
+    """Compare model files with their reference, and with their own clean results, on corrupted images.
 
-    All maps of a picture explain the reference's answer to the undisturbed one.
+    All maps of an image explain the reference's prediction for the clean image.
 
     Args:
-        origin: the PyTorch student, or the fp32 file, which then has no reference itself.
-        files: the fp32 file, and the int8 one where there is one.
+        origin: the PyTorch student, or the fp32 file, which then has no reference.
+        files: the fp32 file, and the int8 file if there is one.
         images: uint8 RGB `[N, H, W, 3]` at the model's size.
-        targets: int64 `[N]`, the right classes; None for images without labels.
-        progress: called with the number of disturbances done.
+        targets: int64 `[N]`, the target classes; None for unlabeled images.
+        progress: called with the number of corruptions done.
     """
     classes = predict(origin, images).explained_class
     clean = {role: predict(model, images, classes) for role, model in files.items()}

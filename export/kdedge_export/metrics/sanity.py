@@ -1,11 +1,11 @@
-"""Whether a map is about the picture, the class and the model at all.
+"""Sanity checks: maps must depend on the image, the class and the model.
 
 Some maps look convincing and depend on none of these (Adebayo et al., Sanity Checks for Saliency Maps, NeurIPS 2018).
-Three changes must each change the map's shape: another class on the same picture, another picture for the same class,
-and random weights in the classifier's last layer. The last needs the PyTorch student; the file proves the first two
-itself. A map that is only scaled has not changed: a spot in the middle of every picture times the class's logit shows
-nothing. Of two classes, what speaks for one speaks against the other, and an exact negative is a change; of two
-pictures it is none, since it lies in the same place.
+Three changes must each change the map's shape: another class on the same image, another image for the same class, and
+random weights in the classifier's last layer. The last one needs the PyTorch student; the first two run on the file
+alone. Rescaling is no change, since a fixed spot times the class's logit explains nothing. For two classes an exact
+negative counts as a change, since evidence for one is evidence against the other. For two images it does not, since it
+lies in the same place.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -32,27 +32,27 @@ __all__ = ["SANE_IMAGES", "WITHOUT_CLASS", "Sanity", "Test", "sanity"]
 
 Test = Literal["class", "picture", "head"]
 WITHOUT_CLASS = frozenset({"eigencam", "attention-rollout"})
-"""Methods that show where a model looks and not what for: only another picture can change their maps."""
+"""Class-agnostic methods, whose maps can only change with the image."""
 SANE_IMAGES = 64
-"""On which a validation asks for this, at most."""
+"""Maximum number of images for sanity checks."""
 _HEADS = 5
-"""Random heads, whose figures are averaged image by image."""
+"""Number of random heads, averaged per image."""
 
 
 @dataclass(frozen=True)
 class Sanity:
-    """What one change does to the maps of one model."""
+    """Effect of one change on the maps of one model."""
 
     test: Test
     role: Role
     alike: float
-    """Mean over images of how much of the map's shape stays, in [0, 1]: the correlation of the maps before and after,
-    below 0 as 0, and for another picture without its sign. 1 where a map is constant before and after, or not finite
-    after; 0 where it is constant on one side only."""
+    """Mean over images of the map similarity in [0, 1]: the correlation of the maps before and after, with negative
+    values as 0, or the absolute value for another image. It is 1 if both maps are constant or the second is not finite,
+    and 0 if only one is constant."""
     pearson: float
-    """Mean correlation of the maps before and after; NaN where all are constant."""
+    """Mean correlation of the maps before and after; NaN if all are constant."""
     intervals: Mapping[str, Interval | None]
-    """Of the two."""
+    """95 % intervals by field name."""
 
 
 def sanity(
@@ -61,16 +61,16 @@ def sanity(
     classes: Integers,
     progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[Sanity, ...]:
-    """Change class, picture and head, and see whether the maps follow.
+    """Measure the effect of another class, another image and a random head on the maps.
 
     Args:
-        models: with maps; the head is changed where it is a PyTorch module's.
+        models: models with maps; the head is randomized only for PyTorch modules.
         images: uint8 RGB `[N, H, W, 3]` at the model's size, N ≥ 1.
         classes: int64 `[N]`, the class to explain in each.
         progress: called with the number of models done.
 
     Returns:
-        A row for each change that can be made: a single class has no other one, a single picture neither.
+        One row for each possible change; a single class or a single image allows none.
     """
     rows: list[Sanity] = []
     for number, (role, model) in enumerate(models.items()):
@@ -110,7 +110,7 @@ def _row(test: Test, role: Role, pairs: list[tuple[Floats, Floats]]) -> Sanity:
 
 
 def _alike(test: Test, before: Floats, after: Floats) -> NDArray[np.float64]:
-    """How much of each map's shape stays, `[N]` in [0, 1] (see `Sanity.alike`)."""
+    """Compute the similarity of each map before and after, `[N]` in [0, 1] (see `Sanity.alike`)."""
     pearson = agreement.map_pearson(before, after)
     stays = np.abs(pearson) if test == "picture" else np.maximum(pearson, 0.0)
     only_one_is_constant = agreement.is_constant(before) != agreement.is_constant(after)
@@ -119,9 +119,9 @@ def _alike(test: Test, before: Floats, after: Floats) -> NDArray[np.float64]:
 
 
 def _head_weight(model: Deployed, image: Pixels, classes: int) -> Tensor | None:
-    """The weight that makes the logits: the last that runs whose rows are the classes; None where there is none such.
+    """Return the weight that produces the logits: the last one used whose rows are the classes, or None.
 
-    Modules need not be registered in the order in which they run.
+    Modules need not be registered in execution order.
     """
     network = model.explained.model
     if isinstance(model.explained, ByCells) and isinstance(model.explained.head, Head):
@@ -137,7 +137,7 @@ def _head_weight(model: Deployed, image: Pixels, classes: int) -> Tensor | None:
 
 @contextmanager
 def _random(weight: Tensor, seed: int) -> Iterator[None]:
-    """Normal values of the weight's own spread for the time of the block."""
+    """Replace a weight by normal noise of the same standard deviation inside the block."""
     generator = torch.Generator().manual_seed(seed)
     own = weight.detach().clone()
     try:

@@ -1,4 +1,4 @@
-"""Predictions of a PyTorch module or a model file, each image's map for a given class."""
+"""Predictions of a PyTorch module or a model file, with each image's map for a given class."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,14 +19,14 @@ from kdedge_runtime.util.arrays import Integers, Pixels
 __all__ = ["Predictions", "TorchModel", "at_once", "predict", "weight_bytes"]
 
 TorchModel: TypeAlias = nn.Module
-"""The graph that is exported, as a module: `forward(image, class_index) -> (logits, saliency_map, explained_class)`.
+"""Exported graph as a module: `forward(image, class_index) -> (logits, saliency_map, explained_class)`.
 
-See `kdedge_export.torch_export.wrappers.Deployed` for shapes; its map-less sibling `Plain` will do as well.
+See `kdedge_export.torch_export.wrappers.Deployed` for shapes; `Plain` without maps works as well.
 """
 
 MAX_BATCH, MOST_DIFFERENTIATED = 64, 16
-"""Pictures in a batch; and of those that are differentiated down to the pixels, for which all that the network computes
-is kept (35 MB each in a ResNet-18 of 224 px)."""
+"""Batch size; and batch size for methods that differentiate down to the pixels, which keep all activations (35 MB per
+image in a ResNet-18 at 224 px)."""
 
 
 def predict(
@@ -39,9 +39,9 @@ def predict(
     """Run a model over all images.
 
     Args:
-        model: a PyTorch module or a model file; the module runs where its weights are, in evaluation mode.
+        model: a PyTorch module or a model file; the module runs on its own device, in evaluation mode.
         images: uint8 RGB `[N, H, W, 3]` at the model's size, N ≥ 1.
-        classes: int64 `[N]`, the class to explain in each image; None explains each image's top class.
+        classes: int64 `[N]`, the class to explain in each image; None explains each image's top-1 class.
         progress: called with the number of images done so far, after every batch.
     """
     asked = np.full(len(images), TOP_CLASS, dtype=np.int64) if classes is None else classes
@@ -52,7 +52,7 @@ def predict(
 
 
 def at_once(model: TorchModel | Model) -> int:
-    """How many images to ask a model about in one batch: methods that look at pixels look at many of each."""
+    """Return the batch size for a model; pixel methods evaluate many variants of each image."""
     name = model.metadata.outputs.method if isinstance(model, Model) else None
     if isinstance(model, Deployed):
         name = model.explained.method
@@ -62,7 +62,7 @@ def at_once(model: TorchModel | Model) -> int:
 
 
 def weight_bytes(model: TorchModel) -> int:
-    """Memory that a module's parameters and buffers take."""
+    """Return the memory of a module's parameters and buffers, in bytes."""
     tensors = [*model.parameters(), *model.buffers()]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
@@ -82,8 +82,8 @@ def _run_module(model: TorchModel, images: Pixels, classes: Integers) -> Iterato
 
 @contextmanager
 def _exact_float32() -> Iterator[None]:
-    """Full float32 on a GPU: TF32 keeps 10 bits of mantissa, coarser than the error that an export may make."""
-    # torch puts `conv` there at run time, where type checkers do not see it.
+    """Disable TF32 on a GPU: its 10-bit mantissa is coarser than the error allowed for an export."""
+    # torch adds `conv` at run time, which type checkers cannot resolve.
     operations = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
     before = [operation.fp32_precision for operation in operations]
     for operation in operations:

@@ -1,4 +1,4 @@
-"""New nodes for a graph, in the form that the graph's own operator version wants."""
+"""Builder of new nodes, in the form required by the graph's opset."""
 
 from collections.abc import Container, Sequence
 from typing import Any
@@ -12,11 +12,11 @@ from kdedge_export.onnx_graph.graph_index import Array, GraphView
 __all__ = ["Builder"]
 
 PREFIX = "kdedge/"
-"""Of the names of all that is added, so that it clashes with nothing and can be told apart."""
+"""Prefix of all added names, which avoids clashes and identifies them."""
 
 
 class Builder:
-    """Collects nodes and constants; `Builder.write` puts them into a model."""
+    """Collect nodes and constants; `Builder.write` adds them to a model."""
 
     def __init__(self, view: GraphView) -> None:
         self.opset = view.opset
@@ -26,7 +26,7 @@ class Builder:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
 
     def add(self, op_type: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
-        """One node with one output; gives the output's name."""
+        """Add a node with one output and return the output's name."""
         self._count += 1
         label = f"{PREFIX}{op_type}_{self._count}"
         output = name or label
@@ -34,7 +34,7 @@ class Builder:
         return output
 
     def copy(self, node: onnx.NodeProto, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-        """One of the graph's own nodes once more, on other tensors."""
+        """Copy a node of the graph with other input and output tensors."""
         self._count += 1
         twin = onnx.NodeProto()
         twin.CopyFrom(node)
@@ -45,7 +45,7 @@ class Builder:
         self.nodes.append(twin)
 
     def constant(self, value: Array) -> str:
-        """A constant; equal ones are kept once."""
+        """Add a constant and return its name; equal constants are stored once."""
         key = (value.dtype.str, value.shape, value.tobytes())
         if key not in self._constants:
             self._count += 1
@@ -54,44 +54,44 @@ class Builder:
         return self._constants[key]
 
     def number(self, value: float, dtype: np.dtype[Any]) -> str:
-        """A scalar constant of a tensor's type."""
+        """Add a scalar constant of a tensor's type."""
         return self.constant(np.array(value, dtype=dtype))
 
     def reshape(self, tensor: str, shape: Sequence[int]) -> str:
-        """To a shape of numbers; -1 for one that follows, 0 for one that stays."""
+        """Reshape to fixed sizes; -1 is inferred, 0 keeps the size."""
         return self.add("Reshape", tensor, self.constant(np.array(shape, dtype=np.int64)))
 
     def reshape_as(self, tensor: str, like: str) -> str:
-        """To another tensor's shape."""
+        """Reshape to another tensor's shape."""
         return self.add("Reshape", tensor, self.add("Shape", like))
 
     def unsqueeze(self, tensor: str, axis: int) -> str:
-        """With one more axis of size 1, which was an attribute before it became an input."""
+        """Insert an axis of size 1; the axis is an attribute in older opsets."""
         if self.opset >= 13:
             return self.add("Unsqueeze", tensor, self.constant(np.array([axis], dtype=np.int64)))
         return self.add("Unsqueeze", tensor, axes=[axis])
 
     def cut(self, tensor: str, axis: int, start: int) -> str:
-        """What comes from a position of an axis on."""
+        """Slice from a position of an axis to its end."""
         return self.slice(tensor, [start], [np.iinfo(np.int64).max], [axis])
 
     def slice(self, tensor: str, starts: Sequence[int], ends: Sequence[int], axes: Sequence[int]) -> str:
-        """A part; bounds were attributes before they became inputs."""
+        """Slice a tensor; the bounds are attributes in older opsets."""
         if self.opset >= 10:
             bounds = (self.constant(np.array(values, dtype=np.int64)) for values in (starts, ends, axes))
             return self.add("Slice", tensor, *bounds)
         return self.add("Slice", tensor, starts=list(starts), ends=list(ends), axes=list(axes))
 
     def cast(self, tensor: str, dtype: np.dtype[Any]) -> str:
-        """To another element type."""
+        """Cast to another element type."""
         return self.add("Cast", tensor, to=helper.np_dtype_to_tensor_dtype(dtype))
 
     def float32(self, tensor: str, dtype: np.dtype[Any]) -> str:
-        """Of a tensor of this type, as it is if it is float32 already."""
+        """Cast a tensor of type `dtype` to float32 if needed."""
         return tensor if dtype == np.float32 else self.cast(tensor, np.dtype(np.float32))
 
     def reduce(self, op_type: str, tensor: str, axes: Sequence[int], *, keepdims: bool) -> str:
-        """A reduction, such as `ReduceSum`, whose axes were an attribute before they became an input."""
+        """Reduce over axes with an operator such as `ReduceSum`; the axes are an attribute in older opsets."""
         as_input_since = 13 if op_type == "ReduceSum" else 18
         if self.opset >= as_input_since:
             over = self.constant(np.array(axes, dtype=np.int64))
@@ -99,23 +99,23 @@ class Builder:
         return self.add(op_type, tensor, axes=list(axes), keepdims=int(keepdims))
 
     def sum_into(self, sums: dict[str, str], name: str, part: str) -> None:
-        """Add a tensor to what there is under a name already."""
+        """Add a tensor to the sum stored under a name."""
         sums[name] = self.add("Add", sums[name], part) if name in sums else part
 
     def drop_unused(self, tensors: Container[str]) -> None:
-        """Take out the nodes that give tensors, of these, which nothing added takes."""
+        """Remove nodes that produce one of these tensors if no added node uses it."""
         used = {item for node in self.nodes for item in node.input}
         self.nodes = [node for node in self.nodes if node.output[0] in used or node.output[0] not in tensors]
 
     def write(self, model: onnx.ModelProto) -> None:
-        """Move everything to the end of a model's graph."""
+        """Append everything to a model's graph."""
         model.graph.node.extend(self.nodes)
         model.graph.initializer.extend(self.initializers)
         self.nodes, self.initializers = [], []
 
 
 def _last_number(view: GraphView) -> int:
-    """The highest number among the names of an earlier operation."""
+    """Return the highest number among names added earlier."""
     names = [name for node in view.nodes for name in (node.name, *node.output)]
     names += [tensor.name for tensor in view.model.graph.initializer]
     numbers = (name.rpartition("_")[2] for name in names if name.startswith(PREFIX))

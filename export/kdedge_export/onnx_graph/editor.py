@@ -1,4 +1,4 @@
-"""Small changes to an ONNX graph in memory."""
+"""In-memory edits of an ONNX graph."""
 
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -12,9 +12,9 @@ __all__ = ["GraphEditor", "gated_product"]
 
 
 class GraphEditor:
-    """A model whose nodes are looked up by the tensors between them, and replaced.
+    """Look up and replace nodes of a model by their tensors.
 
-    Look-ups scan the graph, which has some hundreds of nodes; so they are always true, whatever was changed before.
+    Lookups scan the graph, which has some hundreds of nodes, so they are valid after any change.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -22,28 +22,28 @@ class GraphEditor:
         self.graph = model.graph
 
     def producer(self, tensor: str) -> onnx.NodeProto | None:
-        """The node that computes a tensor; None for inputs and constants."""
+        """Return the node that computes a tensor; None for inputs and constants."""
         return next((node for node in self.graph.node if tensor in node.output), None)
 
     def consumers(self, tensor: str) -> list[onnx.NodeProto]:
-        """The nodes that read a tensor."""
+        """Return the nodes that read a tensor."""
         return [node for node in self.graph.node if tensor in node.input]
 
     def constant(self, tensor: str) -> NDArray[Any] | None:
-        """The value of an initializer; None for anything that is computed."""
+        """Return the value of an initializer; None for computed tensors."""
         found = next((value for value in self.graph.initializer if value.name == tensor), None)
         return None if found is None else numpy_helper.to_array(found)
 
     def add_constant(self, name: str, value: NDArray[Any]) -> str:
-        """Store an initializer, in place of one of this name."""
-        # In place: a list that is rebuilt is a copy of all weights, and what was deleted lives as long as the model.
+        """Store an initializer, replacing one of the same name."""
+        # Done in place: rebuilding the list would copy all weights, and deleted entries live as long as the model.
         found = next((tensor for tensor in self.graph.initializer if tensor.name == name), None)
         tensor = self.graph.initializer.add() if found is None else found
         tensor.CopyFrom(numpy_helper.from_array(np.asarray(value, order="C"), name))
         return name
 
     def shape(self, tensor: str) -> tuple[int | str, ...] | None:
-        """The shape that was inferred for a tensor, with names for open dimensions; None where it is unknown."""
+        """Return the inferred shape of a tensor, with names for dynamic dimensions; None if unknown."""
         values = (*self.graph.value_info, *self.graph.input, *self.graph.output)
         found = next((value for value in values if value.name == tensor), None)
         if found is None or not found.type.tensor_type.HasField("shape"):
@@ -51,14 +51,14 @@ class GraphEditor:
         return tuple(item.dim_param or item.dim_value for item in found.type.tensor_type.shape.dim)
 
     def redirect(self, before: str, after: str, readers: Iterable[onnx.NodeProto] | None = None) -> None:
-        """Let the readers of one tensor (all by default) read another."""
+        """Redirect the readers of one tensor (all by default) to another."""
         for node in self.consumers(before) if readers is None else readers:
             for position, name in enumerate(node.input):
                 if name == before:
                     node.input[position] = after
 
     def replace(self, old: Collection[str], new: Iterable[onnx.NodeProto]) -> None:
-        """Put nodes in the place of the first of those that are named, and remove these."""
+        """Replace the named nodes by others, at the position of the first."""
         nodes: list[onnx.NodeProto] = []
         placed = False
         for node in self.graph.node:
@@ -71,19 +71,19 @@ class GraphEditor:
         self.graph.node.extend(nodes)
 
     def insert_after(self, name: str, new: Iterable[onnx.NodeProto]) -> None:
-        """Put nodes behind the one that is named."""
+        """Insert nodes after the named one."""
         node = next(node for node in self.graph.node if node.name == name)
         kept = onnx.NodeProto()
         kept.CopyFrom(node)
         self.replace({name}, [kept, *new])
 
     def infer_shapes(self) -> None:
-        """Infer types and shapes anew, after changes."""
+        """Infer types and shapes again after changes."""
         del self.graph.value_info[:]
         self.graph.value_info.extend(onnx.shape_inference.infer_shapes(self.model).graph.value_info)
 
     def drop_unused(self) -> None:
-        """Remove nodes and constants that nothing reads."""
+        """Remove unused nodes and constants."""
         wanted = {value.name for value in self.graph.output}
         kept: list[onnx.NodeProto] = []
         for node in reversed(self.graph.node):
@@ -98,7 +98,7 @@ class GraphEditor:
 
 
 def gated_product(graph: GraphEditor, gate: onnx.NodeProto) -> onnx.NodeProto | None:
-    """The product `x · gate(x)` that a gate belongs to, if nothing else reads `x` or the gate: SiLU and HardSwish."""
+    """Return the product `x · gate(x)` of a SiLU or HardSwish gate, or None if anything else reads `x` or the gate."""
     readers = graph.consumers(gate.output[0])
     if len(readers) != 1 or readers[0].op_type != "Mul":
         return None

@@ -1,4 +1,4 @@
-"""An ONNX graph with the makers and takers of its tensors at hand, and what they hold in one example run."""
+"""Index of an ONNX graph: producers and consumers of its tensors, and their values in an example run."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,22 +18,22 @@ __all__ = ["FLOATS", "Array", "GraphView", "Probe", "run_graph", "session_of", "
 
 Array: TypeAlias = NDArray[Any]
 FLOATS = ("float32", "float16")
-"""What networks compute in."""
+"""Floating-point types of networks."""
 _SHAPE_ONLY = {"Shape", "Size"}
-"""What tells of a tensor's shape only: nothing can be explained through it."""
+"""Operators that depend only on a tensor's shape; nothing can be explained through them."""
 _RANDOM = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"}
 
 
 @dataclass(frozen=True)
 class _Link:
-    """A node by its place in the graph, which is in topological order."""
+    """Node with its index in the topologically sorted graph."""
 
     index: int
     node: onnx.NodeProto
 
 
 class GraphView:
-    """A model's main graph. It is read here and never changed."""
+    """Read-only index of a model's main graph."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
@@ -56,21 +56,21 @@ class GraphView:
 
     @property
     def opset(self) -> int:
-        """The version of ONNX's own operators that the graph is written in."""
+        """Opset version of the graph."""
         return int(next(item.version for item in self.model.opset_import if item.domain in ("", "ai.onnx")))
 
     def maker(self, tensor: str) -> onnx.NodeProto | None:
-        """The node that gives a tensor; None for inputs and initializers."""
+        """Return the node that produces a tensor; None for inputs and initializers."""
         link = self._maker.get(tensor)
         return None if link is None else link.node
 
     def place(self, tensor: str) -> int:
-        """The index of the node that gives a tensor; -1 for inputs and initializers."""
+        """Return the index of the node that produces a tensor; -1 for inputs and initializers."""
         link = self._maker.get(tensor)
         return -1 if link is None else link.index
 
     def taken(self, node: onnx.NodeProto) -> list[str]:
-        """All tensors that a node reads, those that its subgraphs capture included."""
+        """Return all tensors that a node reads, including those captured by subgraphs."""
         names = [name for name in node.input if name]
         for graph in subgraphs(node):
             made = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
@@ -80,7 +80,7 @@ class GraphView:
         return names
 
     def between(self, source: str, target: str) -> list[int]:
-        """The nodes on the ways from one tensor to another, in order."""
+        """Return the nodes on all paths from one tensor to another, in order."""
         reached = {source}
         forward = []
         for at in range(self.place(source) + 1, self.place(target) + 1):
@@ -96,7 +96,7 @@ class GraphView:
         return kept[::-1]
 
     def cuts(self, source: str, target: str) -> list[str]:
-        """The tensors through which every way from `source` to `target` goes, in order; both ends included."""
+        """Return the tensors on every path from `source` to `target`, in order, including both."""
         path = self.between(source, target)
         on_path = set(path)
         waiting = {source: sum(at in on_path for at in set(self.takers.get(source, [])))}
@@ -115,7 +115,7 @@ class GraphView:
         return found
 
     def value(self, tensor: str) -> Array | None:
-        """What a constant holds; None for a tensor that is computed."""
+        """Return the value of a constant; None for a computed tensor."""
         if tensor in self._initializers:
             return np.asarray(numpy_helper.to_array(self._initializers[tensor]))
         node = self.maker(tensor)
@@ -132,7 +132,7 @@ class GraphView:
         return self.value(node.input[0]) if node.op_type == "Identity" else None
 
     def is_weight(self, tensor: str) -> bool:
-        """Whether a tensor is a constant, also one that is computed of constants such as dequantized weights."""
+        """Return True for constants, including those computed from constants, such as dequantized weights."""
         return tensor not in self.varying and not self._tells_a_shape(tensor)
 
     def _tells_a_shape(self, tensor: str) -> bool:
@@ -144,21 +144,21 @@ class GraphView:
 
 
 def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
-    """The graphs inside a node: branches of `If`, bodies of `Loop` and `Scan`."""
+    """Return the graphs inside a node: branches of `If`, bodies of `Loop` and `Scan`."""
     single = [item.g for item in node.attribute if item.type == onnx.AttributeProto.GRAPH]
     return single + [graph for item in node.attribute for graph in item.graphs]
 
 
 def session_of(model: onnx.ModelProto, name: str, threads: int | None = None) -> ort.InferenceSession:
-    """A session on the CPU.
+    """Open a session on the CPU.
 
     Args:
-        model: what to run.
-        name: what messages call it.
-        threads: of one inference; None for all cores.
+        model: model to run.
+        name: name used in messages.
+        threads: threads per inference; None for all cores.
 
     Raises:
-        ModelFileError: onnxruntime refuses it.
+        ModelFileError: onnxruntime cannot load the model.
     """
     options = ort.SessionOptions()
     options.log_severity_level = 4
@@ -167,16 +167,16 @@ def session_of(model: onnx.ModelProto, name: str, threads: int | None = None) ->
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises its own types without a common, public base
+    except Exception as error:  # onnxruntime's errors have no common public base
         raise ModelFileError(
             f"onnxruntime {ort.__version__} cannot load {name}: {first_line(error)} Export it again for this version."
         ) from error
 
 
 def _prune(model: onnx.ModelProto, wanted: Iterable[str]) -> None:
-    """Take out all nodes and constants that do not lead to the wanted tensors: onnxruntime would run them.
+    """Remove all nodes and constants that do not lead to the wanted tensors, which onnxruntime would run.
 
-    A quantized graph stays whole: all that takes a result decides which kernel computes it.
+    A quantized graph is kept whole, since the consumers of a result determine its kernel.
     """
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         return
@@ -187,14 +187,14 @@ def _prune(model: onnx.ModelProto, wanted: Iterable[str]) -> None:
             needed.update(view.taken(nodes[at]))
         else:
             del nodes[at]
-    needed.update(value.name for value in model.graph.input)  # a constant of an input's name is its default
+    needed.update(value.name for value in model.graph.input)  # a constant with an input's name is its default
     for at in reversed(range(len(constants))):
         if constants[at].name not in needed:
             del constants[at]
 
 
 class Probe:
-    """A graph ready to give any of its tensors, inner ones too."""
+    """Callable that returns any tensors of a graph, including inner ones."""
 
     def __init__(self, model: onnx.ModelProto, wanted: Iterable[str], name: str) -> None:
         self._names, self._title = list(dict.fromkeys(wanted)), name
@@ -208,21 +208,21 @@ class Probe:
         self._session = session_of(probed, name)
 
     def __call__(self, feed: Mapping[str, Array]) -> dict[str, Array]:
-        """The tensors by name, for one feed.
+        """Return the tensors by name for one feed.
 
         Raises:
             ModelFileError: onnxruntime cannot run the graph on it.
         """
         try:
             values = self._session.run(self._names, dict(feed))
-        except Exception as error:  # as above
+        except Exception as error:  # see above
             shapes = ", ".join(f"{key} {list(value.shape)}" for key, value in feed.items())
             raise ModelFileError(f"{self._title} fails on {shapes}: {first_line(error)}") from error
         return dict(zip(self._names, values, strict=True))
 
 
 def run_graph(model: onnx.ModelProto, wanted: Iterable[str], feed: Mapping[str, Array], name: str) -> dict[str, Array]:
-    """Any tensors of a graph for one feed.
+    """Return any tensors of a graph for one feed.
 
     Raises:
         ModelFileError: onnxruntime cannot load or run the graph.
@@ -234,7 +234,7 @@ def run_graph(model: onnx.ModelProto, wanted: Iterable[str], feed: Mapping[str, 
 def shapes_of(
     model: onnx.ModelProto, wanted: Iterable[str], feed: Mapping[str, Array], name: str
 ) -> dict[str, tuple[int, ...]]:
-    """The shapes of any tensors of a graph for one feed, without keeping what they hold.
+    """Return the shapes of any tensors of a graph for one feed, without storing their values.
 
     Raises:
         ModelFileError: onnxruntime cannot load or run the graph.

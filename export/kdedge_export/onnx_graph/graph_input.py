@@ -1,4 +1,4 @@
-"""The image input of a graph, and random pictures for it."""
+"""Image input of a graph, and random images for it."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -13,48 +13,48 @@ __all__ = ["Layout", "Port", "example_feed", "image_port"]
 
 Layout: TypeAlias = Literal["NCHW", "NHWC"]
 FALLBACK_SIDE_PX = 224
-"""Of the example run, where the graph leaves its size open and nobody says."""
+"""Input size in pixels of the example run, if the graph leaves it dynamic and none is given."""
 EXAMPLES = 2
-"""Images of the example run: more than one, so that a batch is not taken for a constant."""
+"""Batch size of the example run; more than one, so that a batch is not mistaken for a constant."""
 
 
 @dataclass(frozen=True)
 class Port:
-    """The image input of a graph."""
+    """Image input of a graph."""
 
     name: str
     dtype: np.dtype[np.generic]
     shape: tuple[int | None, ...]
-    """None where the graph leaves a dimension open."""
+    """Shape of the input, with None for dynamic dimensions."""
 
     @property
     def channels(self) -> int | None:
-        """Three of color or one of grey; None where no axis has as many."""
+        """Number of channels: three for color, one for grayscale; None if no axis has that size."""
         return next((count for count in (3, 1) if count in (self.shape[1], self.shape[3])), None)
 
     @property
     def layout(self) -> Layout | None:
-        """The place of the channels; None where there are none."""
+        """Position of the channel axis; None without channels."""
         if self.channels is None:
             return None
         return "NCHW" if self.shape[1] == self.channels else "NHWC"
 
     @property
     def size(self) -> tuple[int | None, int | None]:
-        """Height and width in px, None where the graph leaves them open."""
+        """Height and width in pixels; None if dynamic."""
         return (self.shape[1], self.shape[2]) if self.layout == "NHWC" else (self.shape[2], self.shape[3])
 
     @property
     def has_size(self) -> bool:
-        """Whether the graph fixes its input's height and width."""
+        """True if the graph fixes its input's height and width."""
         return None not in self.size
 
 
 def image_port(view: GraphView, name: str) -> Port:
-    """The one image that a graph takes.
+    """Return the single image input of a graph.
 
     Raises:
-        ModelFileError: it takes something else.
+        ModelFileError: the graph has other inputs.
     """
     ports = []
     for value in view.model.graph.input:
@@ -68,22 +68,22 @@ def image_port(view: GraphView, name: str) -> Port:
     shown = ", ".join(f"{port.name} {port.dtype} {[size or '?' for size in port.shape]}" for port in ports)
     if len(ports) != 1 or len(ports[0].shape) != 4 or ports[0].dtype.name not in (*FLOATS, "uint8"):
         raise ModelFileError(
-            f"{name} is no image classifier that can be explained: its inputs are {shown}. Expected one input, "
+            f"{name} is not an image classifier that can be explained: its inputs are {shown}. Expected one input, "
             f"float32, float16 or uint8, [N, C, H, W] or [N, H, W, C].{_constants(ports)}"
         )
     return ports[0]
 
 
 def _constants(ports: list[Port]) -> str:
-    """What to do about inputs that may be constants: tf2onnx loses those of Keras's `Normalization` so."""
+    """Advise on inputs that may be constants, as lost by tf2onnx for Keras's `Normalization`."""
     if len(ports) < 2:
         return ""
     typed = f'model.graph.initializer.append(onnx.numpy_helper.from_array(VALUE, "{ports[-1].name}"))'
-    return f" Inputs that are constants, as of Keras's Normalization, can be stored with it, in Python: {typed}."
+    return f" Inputs that are constants, as in Keras's Normalization, can be stored in the file, in Python: {typed}."
 
 
 def _channels_taken(view: GraphView, name: str) -> int | None:
-    """Return how many channels a convolution takes of an image that leaves it open, as in HuggingFace's files."""
+    """Return the channels a convolution takes from an image with a dynamic channel axis, as in Hugging Face files."""
     takers = [view.nodes[at] for at in view.takers.get(name, [])]
     weights = (view.value(node.input[1]) for node in takers if node.op_type == "Conv" and node.input[0] == name)
     counts = [int(weight.shape[1]) for weight in weights if weight is not None]
@@ -91,7 +91,7 @@ def _channels_taken(view: GraphView, name: str) -> int | None:
 
 
 def example_feed(port: Port, side_px: int | None, images: int = EXAMPLES, seed: int = 0) -> dict[str, Array]:
-    """Random pictures in the form that the graph wants, of structure coarse enough to pass through a deep network."""
+    """Return random images for the graph, with structure coarse enough to pass through a deep network."""
     batch = port.shape[0] or images
     open_side = side_px or FALLBACK_SIDE_PX
     channels_last, channels = port.layout == "NHWC", port.channels or 3

@@ -1,4 +1,4 @@
-"""Which nodes of an exported graph quantization leaves float: those that decide the answer last, and make the map."""
+"""Nodes of an exported graph that quantization keeps in fp32: the last layer and the map."""
 
 import onnx
 
@@ -8,7 +8,7 @@ __all__ = ["downstream", "last_layer_and_map"]
 
 
 def downstream(graph: onnx.GraphProto, tensor: str) -> frozenset[str]:
-    """Names of all nodes that depend on a tensor, such as the activations of the target layer."""
+    """Return the names of all nodes that depend on a tensor, such as the target layer's activations."""
     reached, nodes = {tensor}, set()
     for node in graph.node:  # ONNX stores nodes in topological order
         if reached.intersection(node.input):
@@ -18,11 +18,11 @@ def downstream(graph: onnx.GraphProto, tensor: str) -> frozenset[str]:
 
 
 def last_layer_and_map(graph: onnx.GraphProto, logits: str) -> frozenset[str]:
-    """Names of all but the nodes that lead to the last layer of the logits.
+    """Return the names of all nodes except those that lead to the last layer of the logits.
 
     Args:
-        graph: with the derivative that its map takes, if it gives one.
-        logits: name of that output.
+        graph: the graph, including the derivative of its map if it has one.
+        logits: name of the logits output.
     """
     needed, forward = {logits}, []
     for node in reversed(graph.node):

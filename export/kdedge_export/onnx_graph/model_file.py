@@ -1,4 +1,4 @@
-"""The model file: a graph with its default class index and its metadata, written whole."""
+"""Model file: a graph with its default class index and its metadata, written atomically."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +16,10 @@ __all__ = ["save_model"]
 
 
 def save_model(model: onnx.ModelProto, metadata: Metadata, path: Path) -> None:
-    """Write a model file, with its golden frames.
+    """Write a model file with its reference frames.
 
-    This is the last step of an export: quantizers drop metadata, and a default value (an initializer with the name
-    of an input) confuses them.
+    This is the last step of an export: quantizers drop metadata, and a default value (an initializer with the name of
+    an input) confuses them.
     """
     finished = onnx.ModelProto()
     finished.CopyFrom(model)

@@ -1,4 +1,4 @@
-"""What ONNX nodes say of themselves."""
+"""Helpers for ONNX nodes."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ from onnx import helper
 __all__ = ["WEIGHTED", "attributes"]
 
 WEIGHTED = {"Conv", "Gemm", "MatMul"}
-"""What multiplies with weights, and begins a layer."""
+"""Operators that multiply by weights and begin a layer."""
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    """A node's attributes by name, as Python values."""
+    """Return a node's attributes by name, as Python values."""
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}

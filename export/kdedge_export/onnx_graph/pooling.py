@@ -1,4 +1,4 @@
-"""Means over whole axes, however a framework writes them."""
+"""Detection of means over whole axes, in the forms used by different frameworks."""
 
 import onnx
 
@@ -11,9 +11,9 @@ __all__ = ["pooled_axes", "reduced_axes"]
 def pooled_axes(
     view: GraphView, node: onnx.NodeProto, rank: int, output_shape: tuple[int, ...]
 ) -> tuple[int, ...] | None:
-    """The axes over which a node takes the mean; None where it is no mean over whole axes.
+    """Return the axes over which a node computes the mean; None if it is not a mean over whole axes.
 
-    An `AveragePool` whose result is one cell is one over the whole map.
+    An `AveragePool` with a single output position is a mean over the whole map.
     """
     if node.op_type == "GlobalAveragePool":
         return tuple(range(2, rank))
@@ -24,7 +24,7 @@ def pooled_axes(
 
 
 def reduced_axes(view: GraphView, node: onnx.NodeProto, rank: int) -> tuple[int, ...] | None:
-    """The axes over which a node reduces, an attribute before they became an input; None where they vary."""
+    """Return the axes over which a node reduces, from an attribute or an input; None if they vary."""
     given = attributes(node).get("axes")
     if given is None and len(node.input) > 1 and node.input[1]:
         listed = view.value(node.input[1])

@@ -1,4 +1,4 @@
-"""Run graphs that are still in memory."""
+"""Inference sessions for graphs in memory."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -21,10 +21,10 @@ def open_session(model: onnx.ModelProto, threads: int = 1, *, exact_int8: bool) 
     """Open a graph on the CPU.
 
     Args:
-        model: of less than 2 GB.
-        threads: that work on one operation.
-        exact_int8: compute quantized operations with exact sums, to judge the graph; False takes the machine's integer
-            kernels, to time it.
+        model: model of less than 2 GB.
+        threads: number of intra-op threads.
+        exact_int8: True computes quantized operations with exact sums, for evaluation; False uses the machine's integer
+            kernels, for timing.
     """
     options = ort.SessionOptions()
     options.log_severity_level = 3
@@ -35,12 +35,12 @@ def open_session(model: onnx.ModelProto, threads: int = 1, *, exact_int8: bool) 
 
 
 def feed(session: ort.InferenceSession, images: Pixels, class_index: int = TOP_CLASS) -> Mapping[str, NDArray[Any]]:
-    """What a session takes: images, and the class to explain if it explains one.
+    """Return the inputs of a session: images, and the class to explain if it has that input.
 
     Args:
-        session: of a graph with the input `image`.
+        session: session with the input `image`.
         images: uint8 RGB `[N, H, W, 3]` at the graph's size.
-        class_index: for all of them; -1 explains each one's top class.
+        class_index: class for all images; -1 explains each image's top-1 class.
     """
     values: dict[str, NDArray[Any]] = {"image": images}
     if any(item.name == "class_index" for item in session.get_inputs()):
@@ -49,12 +49,12 @@ def feed(session: ort.InferenceSession, images: Pixels, class_index: int = TOP_C
 
 
 def paired_latency_ms(sessions: Sequence[ort.InferenceSession], image: Pixels, runs: int = 30) -> tuple[float, ...]:
-    """Median latency of each session on one image, run in turn so that a machine that slows down slows all.
+    """Measure the median latency of each session on one image, interleaved so that slowdowns affect all equally.
 
     Args:
-        sessions: what to measure.
+        sessions: sessions to measure.
         image: uint8 `[1, H, W, 3]`.
-        runs: counted runs of each, after five that are not.
+        runs: measured runs of each, after five warm-up runs.
     """
     feeds = [feed(session, image) for session in sessions]
     calls = [partial(session.run, None, values) for session, values in zip(sessions, feeds, strict=True)]

@@ -1,4 +1,4 @@
-"""Explain an existing `.onnx` file, of any framework and without its source. Nothing here needs torch."""
+"""Explain an existing `.onnx` file from any framework, without its source code or torch."""
 
 from kdedge_export.onnx_import.import_model import ExplainedFile, explain_file
 from kdedge_export.onnx_import.label_names import read_labels

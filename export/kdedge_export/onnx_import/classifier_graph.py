@@ -1,4 +1,4 @@
-"""The parts of a classifier's graph between the features that a map looks at and the logits."""
+"""Analysis of a classifier's graph: target features, logits and the head between them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,27 +16,27 @@ __all__ = ["Anatomy", "dissect"]
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The parts of a classifier's graph that a map is made of."""
+    """Parts of a classifier's graph needed for a saliency map."""
 
     port: Port
     logits: str
-    """The tensor before a softmax at the end: `[N, K]`, or with further axes of size 1."""
+    """Logits tensor before a final softmax: `[N, K]`, or with further axes of size 1."""
     classes: int
     target: str
-    """The features that the map looks at: planes, rows of cells, or tokens."""
+    """Target features tensor: planes, channels-last planes or tokens."""
     layout: Layout
-    """Of the target in the example run."""
+    """Layout of the target in the example run."""
     planes: tuple[str, int] | None
-    """A tensor of four axes with the cells of a target of tokens, which does not tell height from width itself, and the
-    axis of its height."""
+    """For target tokens with a dynamic grid: a 4-axis tensor with the same positions, and its height axis; else
+    None."""
     pooled: str | None
-    """The target's mean over the map, where the graph takes it; None where something else comes first."""
+    """Mean of the target over the map, if the graph computes it directly; else None."""
     is_cut: bool
-    """Whether all that the logits know of the image has gone through the target."""
+    """True if the logits depend on the image only through the target."""
     values: Mapping[str, Array]
-    """What the target and all tensors after it held in the example run."""
+    """Values of the target and all tensors after it in the example run."""
     head: str
-    """The operators from the target to the logits, in short form, such as `GAP+Linear`."""
+    """Short description of the operators from the target to the logits, such as `GAP+Linear`."""
 
     @property
     def cells(self) -> tuple[int, int]:
@@ -45,7 +45,7 @@ class Anatomy:
 
     @property
     def has_fixed_size(self) -> bool:
-        """Whether the graph fixes the size of its input, and with it that of the map."""
+        """True if the graph fixes the size of its input, and thereby of the map."""
         return self.port.has_size
 
 
@@ -58,20 +58,20 @@ def dissect(
     side_px: int | None = None,
     is_cut: bool = False,
 ) -> Anatomy:
-    """Find the parts.
+    """Analyze a classifier's graph.
 
     Args:
         view: the graph.
-        name: what messages call it.
-        logits: the tensor that ranks two classes or more, before a softmax.
-        target: the tensor to look at, or the node that gives it; None takes the last map of features that has weights
-            after it, or the last tokens that lie over the picture and move the logits.
-        side_px: side of the input, where the graph leaves it open.
-        is_cut: without `target`, take features that all of the answer goes through.
+        name: name used in messages.
+        logits: the logits tensor of two or more classes, before a softmax.
+        target: the target tensor, or the node that produces it. None uses the last feature map followed by weights, or
+            the last tokens with spatial positions that affect the logits.
+        side_px: input size in pixels, if the graph leaves it dynamic.
+        is_cut: without `target`, use features that the logits depend on exclusively.
 
     Raises:
-        ModelFileError: it is no image classifier.
-        HeadNotSupported: there are no features to look at, or not where `target` says.
+        ModelFileError: the graph is not an image classifier.
+        HeadNotSupported: there are no suitable features, or `target` has none.
     """
     port = image_port(view, name)
     feed = example_feed(port, side_px)

@@ -1,4 +1,4 @@
-"""A copy of a graph in which features can be changed from outside, to see what the answer makes of it."""
+"""Copy of a graph whose features are inputs, to measure the effect of changes on the logits."""
 
 import onnx
 from onnx import helper
@@ -13,17 +13,17 @@ FEATURES, MASK, DELTA = "kdedge/features", "kdedge/mask", "kdedge/delta"
 def with_edited_features(
     original: onnx.ModelProto, target: str, logits: str, features: Array, *, without_rounding: bool
 ) -> tuple[onnx.ModelProto, bool]:
-    """The graph with `features · mask + delta` in place of its features; and whether what follows them is quantized.
+    """Replace a graph's features by `features · mask + delta`; the flag is True if later activations are quantized.
 
-    The features are an input too, so that a run leaves out all that only leads to them.
+    The features are an input, so that a run skips all nodes that only lead to them.
 
     Args:
         original: the model.
-        target: the tensor of its features.
-        logits: the tensor where the tail ends.
-        features: an example of them. The new inputs `FEATURES`, `MASK` and `DELTA` are of its type, and the last two
+        target: the features tensor.
+        logits: the tensor at the end of the tail.
+        features: example features. The new inputs `FEATURES`, `MASK` and `DELTA` have their type, and the last two
             broadcast against the first.
-        without_rounding: leave out the quantizing of activations behind the features, whose steps have no slope.
+        without_rounding: remove the quantization of activations after the features, which has no gradient.
     """
     edited = onnx.ModelProto()
     edited.CopyFrom(original)

@@ -1,7 +1,7 @@
-"""Saliency methods as ONNX nodes: each is a function of the features' cells and the logit's gradient there.
+"""Saliency methods as ONNX nodes: functions of the spatial features and the logit's gradient.
 
-Their definitions and sources are those of `kdedge_export.saliency.methods`, which needs torch. `DEFAULT` is the
-one that is taken unless another is named.
+Their definitions and sources are in `kdedge_export.saliency.methods`, which needs torch. `DEFAULT` is used unless
+another method is named.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,55 +28,56 @@ TITLES: Mapping[Method, str] = {
     "reciprocam": "ReciproCAM",
 }
 DEFAULT: Method = "hirescam"
-"""The most faithful signed method behind every kind of head, as measured; Grad-CAM's map behind global pooling.
+"""Most faithful signed method for every kind of head, as measured; equal to Grad-CAM for global pooling.
 
-ReciproCAM takes its place where an operator has no derivative.
+ReciproCAM replaces it if an operator has no derivative.
 """
 _FLOAT32 = np.dtype(np.float32)
 _LEAST_SHARE = 1e-3
-"""Least share of its two terms that Grad-CAM++'s denominator keeps; nearer to 0, rounding decides the weight."""
+"""Minimum of Grad-CAM++'s denominator relative to its two terms; below, rounding would determine the weight."""
 _EPSILON = 1e-7
 """Added to XGrad-CAM's denominator, as in pytorch-grad-cam, for channels that are zero everywhere."""
 _SQUARINGS = 12
-"""Squarings of Eigen-CAM's covariance, which leave (λ₂/λ₁)^4096 of the second component's share."""
+"""Number of squarings of Eigen-CAM's covariance, which reduce the second component by (λ₂/λ₁)^4096."""
 
 
 def as_method(name: str) -> Method:
     """Return the method of a name.
 
     Raises:
-        UsageError: an `.onnx` file cannot be explained by it.
+        UsageError: the method is not available for `.onnx` files.
     """
     found = next((method for method in get_args(Method) if method == name), None)
     if found is None:
         raise UsageError(
-            f"An .onnx file is explained by {', '.join(get_args(Method))}, not by {name}. Choose one of these."
+            f"--method {name} is not available for .onnx files. Choose one of {', '.join(get_args(Method))}."
         )
     return found  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Features and gradient as tensors of a graph, both float32 and of the cells alone."""
+    """Features and gradient of the spatial positions as float32 tensors of a graph."""
 
     builder: Builder
     layout: Layout
     channels: int
     features: str
     gradient: str
-    """It broadcasts against the features; Eigen-CAM takes none, and Grad-CAM its mean over the cells."""
+    """Gradient tensor that broadcasts against the features; unused by Eigen-CAM, and averaged over positions for
+    Grad-CAM."""
 
     def over_cells(self, tensor: str) -> str:
-        """Add the sum over the cells, with axes of size 1 in their place."""
+        """Sum over spatial positions, keeping their axes with size 1."""
         return self.builder.reduce("ReduceSum", tensor, self.layout.cell_axes, keepdims=True)
 
     def weighted(self, weights: str) -> str:
-        """Add the map: features times weights that broadcast against them, summed over the channels."""
+        """Multiply the features by weights that broadcast against them, and sum over the channels."""
         product = self.builder.add("Mul", self.features, weights)
         return self.builder.reduce("ReduceSum", product, [self.layout.channel_axis], keepdims=False)
 
     def number(self, value: float) -> str:
-        """A float32 scalar."""
+        """Add a float32 scalar."""
         return self.builder.number(value, _FLOAT32)
 
 
@@ -84,7 +85,7 @@ def add_cells(method: Method, cells: Cells) -> str:
     """Add the nodes of a method.
 
     Returns:
-        The map's tensor, float32 `[N, h, w]`, or `[N, h·w]` of tokens.
+        The map tensor, float32 `[N, h, w]`, or `[N, h·w]` for tokens.
     """
     return _NODES[method](cells)
 
@@ -128,7 +129,7 @@ def _eigencam(cells: Cells) -> str:
         trace = builder.reduce("ReduceSum", add("Mul", power, diagonal), [1, 2], keepdims=True)
         power = add("Div", power, add("Add", trace, number(1e-30)))
         power = add("MatMul", power, power)
-    # What is left is λ u uᵀ, whose largest column is u.
+    # The power approaches λ u uᵀ, whose largest column is u.
     sizes = builder.reduce("ReduceSum", add("Mul", power, power), [1], keepdims=False)
     off_on = builder.constant(np.array([0, 1], dtype=np.float32))
     depth = builder.constant(np.array([channels], dtype=np.int64))

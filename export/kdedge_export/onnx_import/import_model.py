@@ -1,4 +1,4 @@
-"""From any classifier in an `.onnx` file to one that also gives its saliency map."""
+"""Conversion of a classifier in an `.onnx` file to one that also returns its saliency map."""
 
 import json
 import shutil
@@ -36,26 +36,26 @@ __all__ = ["ExplainedFile", "explain_file"]
 
 @dataclass(frozen=True)
 class ExplainedFile:
-    """The file that was written, and what is known of it."""
+    """Result of explaining a file."""
 
     path: Path
     outputs: Outputs
-    """How the map is computed."""
+    """Description of the map in the metadata."""
     was_explained: bool
-    """The file gave its map before: it was copied, byte for byte."""
+    """True if the file already had a map, and was copied unchanged."""
     metadata: Metadata | None = None
-    """None where pictures cannot become its input, because nobody said how: `kdedge run` refuses such a file."""
+    """Metadata; None without known preprocessing, in which case `kdedge run` cannot run the file."""
     labels_are_numbers: bool = False
     output_error: float = 0.0
-    """Largest difference of the file's own outputs, relative to their range; 0 is bit for bit."""
+    """Largest difference of the file's own outputs relative to their range; 0 is bit-exact."""
     map_error: float | None = None
-    """Relative error of the map as it was measured in another way; None where the file had it before."""
+    """Relative error of the map in the independent verification; None if the file already had a map."""
     no_derivative_of: str | None = None
-    """The operator that has no derivative here, where ReciproCAM is the fallback."""
+    """Operator without a derivative, if ReciproCAM is the fallback."""
 
     @property
     def is_map_confirmed(self) -> bool:
-        """Return whether the map is confirmed: above a relative error of 5e-3 the logits are too coarse to tell."""
+        """True if the map is verified; above a relative error of 5e-3 the logits are too coarse to decide."""
         return self.map_error is not None and self.map_error <= CONFIRMED
 
 
@@ -73,30 +73,29 @@ def explain_file(
 ) -> ExplainedFile:
     """Add outputs `saliency_map` and `explained_class` and the optional input `class_index` to a classifier.
 
-    The file's own inputs and outputs stay as they are, unless `pixels` says how pictures become its input: then
-    that input is replaced by `image`, uint8 RGB `[N, H, W, 3]`, and the file is one that `kdedge run` takes. Both
-    graphs are run on random pictures before anything is written.
+    The file's own inputs and outputs are unchanged, unless `pixels` gives the preprocessing. Its input is then replaced
+    by `image`, uint8 RGB `[N, H, W, 3]`, and `kdedge run` can run the file. Both graphs are compared on random images
+    before anything is written.
 
     Args:
-        source: the `.onnx` file; weights that it keeps in other files must lie beside it.
+        source: the `.onnx` file; external weights must be in the same folder.
         output: the file to write.
-        target: the tensor that the map looks at; None takes the last map of features that has weights after it.
-        method: None takes the default of its head where the graph behind the target can be differentiated, else
-            ReciproCAM.
-        pixels: how pixels become the graph's input.
-        geometry: how pictures become its size; None crops the whole shorter side.
-        labels: class names; None takes those in the file's metadata, else numbers.
-        side_px: side of the input where the graph leaves it open.
-        head: the output to explain, where the file has several that rank classes.
+        target: the target tensor; None uses the last feature map followed by weights.
+        method: saliency method; None uses HiResCAM if the graph after the target is differentiable, else ReciproCAM.
+        pixels: conversion from pixels to the graph's input.
+        geometry: resizing of images to the input size; None crops the whole shorter side.
+        labels: class names; None uses those in the file's metadata, else numbers.
+        side_px: input size in pixels, if the graph leaves it dynamic.
+        head: the output to explain, if the file has several classification outputs.
 
     Raises:
-        ModelFileError: the file is damaged or no image classifier.
-        HeadNotSupported: its map cannot be had; the message says why.
-        UsageError: what was asked for does not fit the file.
-        KdedgeError: the new graph does not compute what the old one does.
+        ModelFileError: the file is damaged or not an image classifier.
+        HeadNotSupported: the file cannot be explained; the message gives the reason.
+        UsageError: the options do not fit the file.
+        KdedgeError: the modified graph does not reproduce the original's outputs.
     """
     if output.resolve() == source.resolve():
-        raise UsageError(f"{output} is the file to explain, and would be overwritten. Name another one: -o FILE.")
+        raise UsageError(f"{output} is the file to explain and would be overwritten. Name another one: -o FILE.")
     original = load_file(source)
     props = {item.key: item.value for item in original.metadata_props}
     had_map = has_map(original, props, source)
@@ -116,7 +115,7 @@ def explain_file(
     parts = find(False) if saliency is None else saliency.parts
     if side_px is not None and parts.port.has_size and parts.port.size != (side_px, side_px):
         height, width = parts.port.size
-        raise UsageError(f"{source} takes pictures of {width} × {height} px and no others. Leave --size out.")
+        raise UsageError(f"{source} accepts only images of {width} × {height} px. Omit --size.")
     map_error, no_derivative_of = None, None
     if saliency is None:
         outputs = Outputs.from_json(props[OUTPUTS])
@@ -130,7 +129,7 @@ def explain_file(
     spec = _runnable_input(model, builder, parts, pixels, geometry or Geometry(), side_px, str(source))
     metadata = None
     if spec is not None:
-        height, width = parts.cells  # of a picture of this size, also where the graph leaves it open
+        height, width = parts.cells  # at this image size, even if the graph leaves it dynamic
         outputs = replace(outputs, map_height=height, map_width=width)
         names = labels or labels_of_props(props) or _numbers(parts.classes)
         require_fit(names, parts.classes, str(source))
@@ -139,9 +138,7 @@ def explain_file(
         )
     elif labels is not None or geometry is not None:
         option = "--labels" if geometry is None else "--resize"
-        raise UsageError(
-            f"{option} goes into a file that kdedge can run. Say how pixels become its input: --mean, --std."
-        )
+        raise UsageError(f"{option} needs a file that kdedge can run. Specify the preprocessing: --mean, --std.")
     entries = {OUTPUTS: json.dumps(asdict(outputs))} if metadata is None else metadata.to_props()
     helper.set_model_props(model, props | entries)
     front = None if pixels is None or spec is None else (pixels, spec)
@@ -151,7 +148,7 @@ def explain_file(
         onnx.save_model(model, temporary)
         if metadata is not None:
             outputs = replace(outputs, display=_measured_display(Model.load(temporary)))
-            # Golden frames make it one that `kdedge-run --self-test` can hold against itself.
+            # Reference frames allow `kdedge-run --self-test` to verify the file.
             metadata = replace(metadata, outputs=outputs, golden=record(temporary))
             helper.set_model_props(model, props | metadata.to_props())
             onnx.save_model(model, temporary)
@@ -170,12 +167,12 @@ def explain_file(
 def _with_logits(
     model: onnx.ModelProto, name: str, had_map: bool, head: str | None, side_px: int | None
 ) -> tuple[onnx.ModelProto, str]:
-    """The graph with the logits of two classes or more, and their tensor."""
+    """Return the graph with logits of two or more classes, and their tensor."""
     view = GraphView(model)
     if had_map:
         logits = explained_logits(view)
         if logits is None:
-            raise ModelFileError(f"{name} has a map, but not as kdedge writes it. Explain the file it was made of.")
+            raise ModelFileError(f"{name} has a map that kdedge did not write. Explain the file it was made from.")
         return model, logits
     feed = example_feed(image_port(view, name), side_px)
     return with_two_classes(model, find_answer(view, feed, name, head), feed)
@@ -206,13 +203,13 @@ def _checked_map(
                 f"and use --method {RECIPROCAM} until then."
             ) from error
         raise HeadNotSupported(
-            f"{source}: what comes after {parts.target} does not run on one cell at a time ({error}) "
-            "Name a later tensor: --target-layer TENSOR."
+            f"{source}: the layers after {parts.target} cannot be run on masked features ({error}) Name a later "
+            "tensor: --target-layer TENSOR."
         ) from error
 
 
 def _declare(model: onnx.ModelProto, parts: Anatomy) -> None:
-    """List the new input with its default, and the new outputs with their types."""
+    """Declare the new input with its default, and the new outputs with their types."""
     graph = model.graph
     graph.input.append(helper.make_tensor_value_info("class_index", TensorProto.INT64, [1]))
     graph.initializer.append(numpy_helper.from_array(np.array([TOP_CLASS], dtype=np.int64), "class_index"))
@@ -233,7 +230,7 @@ def _outputs(parts: Anatomy, saliency: Saliency) -> Outputs:
 
 
 def _measured_display(model: Model) -> MapDisplay:
-    # ReciproCAM runs what follows the features once a cell, which takes long.
+    # ReciproCAM runs the layers after the features once per map position, which is slow.
     is_slow = model.metadata.outputs.method == RECIPROCAM
     return measure_display(model, scenes=24, at_once=1) if is_slow else measure_display(model, at_once=8)
 
@@ -247,11 +244,11 @@ def _runnable_input(
     side_px: int | None,
     name: str,
 ) -> ImageInput | None:
-    """How pictures become the file's input, once a front is in place; None where nobody knows."""
+    """Describe the file's image input after adding preprocessing; None if the preprocessing is unknown."""
     port = parts.port
     is_ready = port.dtype == np.uint8 and port.layout == "NHWC" and port.channels == 3
     if is_ready and pixels is not None:
-        raise UsageError(f"{name} takes raw pixels and normalises them itself. Leave --mean and --std out.")
+        raise UsageError(f"{name} takes raw pixels and normalizes them itself. Omit --mean and --std.")
     if is_ready and (port.has_size or side_px is not None):
         spec = image_input(port, PixelInput((0.0,) * 3, (1.0,) * 3), geometry, side_px, name)
         add_logits(model, builder, parts)

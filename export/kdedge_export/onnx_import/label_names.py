@@ -1,4 +1,4 @@
-"""Class names, from a file of the user's or from what a model file says of itself."""
+"""Class names, from a user's file or from a model file's metadata."""
 
 import ast
 import json
@@ -12,26 +12,28 @@ from kdedge_runtime.errors import UsageError
 __all__ = ["labels_of_props", "read_labels"]
 
 _KEYS = ("names", "labels", "classes", "class_names", "kdedge.labels", "character")
-"""Keys of `metadata_props` that hold class names: Ultralytics's `names`, RapidOCR's `character` with a line each."""
+"""Keys of `metadata_props` that hold class names: Ultralytics's `names`, RapidOCR's `character` with one per line."""
 _NUMBERED = re.compile(r"(\d+)\s*[:,\t]\s*(.*\S)")
-"""A line such as `0: tench`."""
+"""Pattern of a line such as `0: tench`."""
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Class names in the order of the logits.
+    """Read class names in the order of the logits.
 
     Args:
-        path: a line a class, each name alone or behind its number as in `0: tench`; or JSON: a list, an object of
+        path: one class per line, each name alone or after its number as in `0: tench`; or JSON: a list, an object of
             numbers to names such as ImageNet's `{"0": ["n01440764", "tench"], …}`, or one of names to numbers such as
             Keras's `class_indices`, `{"cats": 0, "dogs": 1}`.
 
     Raises:
-        UsageError: there is no such file, or no names in it.
+        UsageError: the file does not exist or contains no names.
     """
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"The labels {path} cannot be read: {error}. Expected a text file, a class a line.") from error
+        raise UsageError(
+            f"The labels {path} cannot be read: {error}. Expected a text file with one class per line."
+        ) from error
     if path.suffix == ".json":
         try:
             found = _names(json.loads(text))
@@ -41,15 +43,16 @@ def read_labels(path: Path) -> tuple[str, ...]:
         found = _lines(text)
     if not found:
         raise UsageError(
-            f'{path} has no class names. Expected a line a class, a JSON list, or an object such as {{"0": "tench"}}.'
+            f'{path} has no class names. Expected one class per line, a JSON list, or an object such as {{"0": '
+            '"tench"}.'
         )
     return found
 
 
 def labels_of_props(props: Mapping[str, str]) -> tuple[str, ...] | None:
-    """Class names among a model's `metadata_props`; None where there are none that can be read."""
+    """Return the class names in a model's `metadata_props`, or None."""
     for key in _KEYS:
-        for parse in (json.loads, ast.literal_eval):  # a Python literal is read, never evaluated
+        for parse in (json.loads, ast.literal_eval):  # a Python literal is parsed, never evaluated
             try:
                 found = _names(parse(props.get(key, "")))
             except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
@@ -60,7 +63,7 @@ def labels_of_props(props: Mapping[str, str]) -> tuple[str, ...] | None:
 
 
 def _names(value: Any) -> tuple[str, ...]:
-    """Names in order, from a list or an object of numbers and names; empty where it is neither."""
+    """Return names in order, from a list or an object of numbers and names; empty for anything else."""
     if isinstance(value, dict) and {type(item) for item in value.values()} == {int}:
         value = {number: name for name, number in value.items()}
     if isinstance(value, dict):
@@ -76,7 +79,7 @@ def _names(value: Any) -> tuple[str, ...]:
 
 
 def _lines(text: str) -> tuple[str, ...]:
-    """Names a line each; by their numbers where every line starts with one, and these are all from 0 on."""
+    """Split names by line; if every line starts with a number and these run from 0, sort by number."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     numbered = [match for line in lines if (match := _NUMBERED.fullmatch(line)) is not None]
     by_number = {int(match[1]): match[2] for match in numbered}

@@ -1,8 +1,8 @@
-"""The answer of a classifier's graph: the output that ranks the classes, and its logits before a softmax or sigmoid.
+"""Classification output of a graph, and its logits before a softmax or sigmoid.
 
-A single sigmoid, as Keras's binary classifiers have it, is an answer of two classes. Their logits are −z/2 and z/2,
-where z is the sigmoid's input. Their softmax is one minus the sigmoid, and the sigmoid. The first class's map is
-the second's with its sign turned, and neither is empty.
+A single sigmoid, as in Keras's binary classifiers, is treated as two classes. Their logits are −z/2 and z/2, where z is
+the sigmoid's input, so that their softmax is one minus the sigmoid, and the sigmoid. The first class's map is the
+negative of the second's, and neither is empty.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,65 +21,68 @@ RESHAPING = {"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Cast", "
 ROUNDING = {"QuantizeLinear", "DequantizeLinear"}
 _TWO_CLASSES = "kdedge/two_classes"
 _FEWEST_BOXES = 100
-"""Fewest boxes of a detector for one image."""
+"""Minimum number of a detector's boxes per image."""
 _BOXES_PER_VALUE = 20
-"""Fewest boxes for each value of a box; a transformer's tokens are fewer for each of their channels."""
+"""Minimum ratio of boxes to values per box; a transformer has fewer tokens per channel."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One output of a graph that ranks classes."""
+    """Classification output of a graph."""
 
     output: str
-    """The graph's own output."""
+    """Name of the graph output."""
     logits: str
-    """The tensor before a softmax or sigmoid at the end, of one value or one for each class."""
+    """Tensor before a final softmax or sigmoid, with one value or one per class."""
     classes: int
-    """1 stands for a single sigmoid."""
+    """Number of classes; 1 for a single sigmoid."""
 
 
 def find_answer(view: GraphView, feed: Mapping[str, Array], name: str, head: str | None = None) -> Answer:
-    """Find the answer of a graph.
+    """Find the classification output of a graph.
 
     Args:
         view: the graph.
-        feed: pictures.
-        name: what messages call the graph.
-        head: the output to take; None takes the only one, or one that is named `logits`.
+        feed: example images.
+        name: name used in messages.
+        head: the output to use; None uses the only one, or the one named `logits`.
 
     Raises:
-        ModelFileError: it is no image classifier, or it gives several answers and `head` is None.
-        UsageError: `head` is none of its answers.
+        ModelFileError: the graph is not an image classifier, or has several classification outputs and `head` is None.
+        UsageError: `head` is not a classification output.
     """
     outputs, answers = _answers(view, feed, name)
     if head is not None:
         chosen = [answer for answer in answers if answer.output == head]
         if not chosen:
             known = ", ".join(answer.output for answer in answers) or "none"
-            raise UsageError(f"{name} has no head {head!r} that ranks classes. It has: {known}. Name one: --head NAME.")
+            raise UsageError(
+                f"{name} has no classification head {head!r}. Its heads are: {known}. Name one: --head NAME."
+            )
         return chosen[0]
     several = [answer for answer in answers if answer.classes > 1] or answers
-    if len({answer.logits for answer in several}) == 1:  # logits and their softmax are one answer
+    if len({answer.logits for answer in several}) == 1:  # logits and their softmax count as one output
         return several[0]
     named = [answer for answer in several if answer.output == "logits"]
     if named:
         return named[0]
     names = ", ".join(answer.output for answer in several)
     raise ModelFileError(
-        f"{name} has several heads: it gives {_shown(outputs)}. Choose one of {names}: --head {several[0].output}."
+        f"{name} has several heads: its outputs are {_shown(outputs)}. Choose one of {names}: --head "
+        f"{several[0].output}."
     )
 
 
 def count_classes(view: GraphView, feed: Mapping[str, Array], name: str) -> int:
-    """Return how many classes a graph tells apart; of several heads, those of the first.
+    """Return the number of classes of a graph; with several heads, of the first one.
 
     Args:
         view: the graph.
-        feed: pictures.
-        name: what messages call the graph.
+        feed: example images.
+        name: name used in messages.
 
     Raises:
-        ModelFileError: it is no image classifier.
+        ModelFileError: the graph is not an image classifier.
     """
     _, answers = _answers(view, feed, name)
     named = [answer for answer in answers if answer.output == "logits"]
@@ -88,15 +91,15 @@ def count_classes(view: GraphView, feed: Mapping[str, Array], name: str) -> int:
 
 
 def with_two_classes(model: onnx.ModelProto, answer: Answer, feed: Mapping[str, Array]) -> tuple[onnx.ModelProto, str]:
-    """Add the logits of two classes where a graph has a single sigmoid.
+    """Add logits of two classes if a graph has a single sigmoid.
 
     Args:
-        model: is not changed.
-        answer: of the graph.
-        feed: pictures.
+        model: the model, which is not modified.
+        answer: classification output of the graph.
+        feed: example images.
 
     Returns:
-        The graph, and the tensor of its logits, `[N, K]` with K of 2 or more.
+        The graph, and its logits tensor `[N, K]` with K ≥ 2.
     """
     if answer.classes > 1:
         return model, answer.logits
@@ -131,20 +134,20 @@ def _answers(view: GraphView, feed: Mapping[str, Array], name: str) -> tuple[dic
         return outputs, answers
     if _detects(view, outputs):
         raise ModelFileError(
-            f"{name} is a detector: for {images} images it gives {_shown(outputs)}, which are boxes. kdedge explains "
-            "classifiers of whole pictures. Export a model of that kind, such as yolo11n-cls in place of yolo11n."
+            f"{name} is a detector: for {images} images it returns {_shown(outputs)}, which are boxes. kdedge "
+            "explains classifiers of whole images. Export a classifier, such as yolo11n-cls instead of yolo11n."
         )
     raise ModelFileError(
-        f"{name} is no classifier that can be explained: for {images} images it gives {_shown(outputs)}. Expected an "
-        f"output float [{images}, classes] of two classes or more, or [{images}, 1] behind a Sigmoid."
+        f"{name} is not a classifier that can be explained: for {images} images it returns {_shown(outputs)}. "
+        f"Expected a float output [{images}, classes] of two or more classes, or [{images}, 1] after a Sigmoid."
     )
 
 
 def _detects(view: GraphView, outputs: Mapping[str, Array]) -> bool:
-    """Return whether a graph detects objects: by NonMaxSuppression, names of its task or outputs, or many short rows.
+    """Return True for a detector, by NonMaxSuppression, task or output names, or many short rows.
 
-    YOLO gives `[N, 4 + classes, boxes]` or `[N, boxes, 5 + classes]`, DETR `[N, boxes, 4]`, and models with
-    suppression inside `[N, boxes, 6]`.
+    YOLO returns `[N, 4 + classes, boxes]` or `[N, boxes, 5 + classes]`, DETR `[N, boxes, 4]`, and models with built-in
+    suppression `[N, boxes, 6]`.
     """
     tasks = {item.value for item in view.model.metadata_props if item.key == "task"}
     if tasks & {"detect", "segment", "pose", "obb"} or any("NonMaxSuppression" in node.op_type for node in view.nodes):
@@ -171,7 +174,7 @@ def _answer(view: GraphView, tensor: str, value: Array, images: int) -> Answer |
 
 
 def _before(view: GraphView, output: str, ends: Iterable[str]) -> str | None:
-    """Return the input of an operator at the end of the graph; None where it ends with none of these."""
+    """Return the input of a final operator of one of these types, else None."""
     tensor = output
     while (node := view.maker(tensor)) is not None:
         if node.op_type in ends:

@@ -1,8 +1,8 @@
-"""Proof that an added map is what it claims: it is measured again on the file's own graph.
+"""Verification of an added map by independent measurements on the file's own graph.
 
-Three things are compared. The map is computed again in numpy, from the features and the gradient that the graph holds.
-The gradient is compared with central differences of the logit. The cells of highest and lowest heat are compared with
-what the logit does when their own features change.
+Three comparisons are made. The map is recomputed in numpy from the graph's features and gradient. The gradient is
+compared with central differences of the logit. The highest and lowest map positions are compared with the change of the
+logit when their own features change.
 """
 
 import math
@@ -25,21 +25,22 @@ from kdedge_runtime.errors import KdedgeError
 __all__ = ["CONFIRMED", "check_map"]
 
 CONFIRMED = 5e-3
-"""Largest relative error of a map that counts as confirmed.
+"""Largest relative error of a verified map.
 
-Float32 through two dense layers of 4,096 ReLUs is as coarse as 2e-3, and a wrong map is off by its own size.
+Float32 through two dense layers of 4,096 ReLUs has errors of 2e-3, while a wrong map is off by its own magnitude.
 """
 TOLERANCE = {"float32": 2e-2, "float16": 1e-1}
-"""Largest relative error of a map that is written; float32 sums of a hundred million products are as coarse as this."""
+"""Largest relative error of a map that is written; float32 sums of a hundred million products have errors of this
+size."""
 QUANTIZED_TOLERANCE = 1e-1
 _STEPS = {"float32": (1e-2, 1.0, 1e-1, 1e-3, 3e-2, 3e-3, 1e-4), "float16": (1e-1, 1.0, 3e-1)}
-"""Of central differences, in standard deviations of the features, tried in turn: small ones meet fewer kinks, large
-ones less noise. No wrong map agrees at any."""
+"""Step sizes of the central differences, in standard deviations of the features, tried in turn. Small ones cross
+fewer kinks, large ones are less noisy. A wrong map agrees at none."""
 _PICTURES = (3, 4, 5)
-"""Seeds of pictures: another one is tried where a kink lies within the smallest step."""
+"""Seeds of the images; another image is tried if a kink lies within the smallest step."""
 _DIRECTIONS = 6
 _EXTREMES = 3
-"""Cells of highest heat that are tried, and as many of lowest."""
+"""Number of highest and of lowest map positions to test."""
 
 
 def check_map(
@@ -50,22 +51,22 @@ def check_map(
     name: str,
     side_px: int | None,
 ) -> float:
-    """Measure the map in another way than it is computed, on the file's own graph.
+    """Verify the map by independent measurements on the file's own graph.
 
     Args:
         original: the file's graph.
-        explained: the same with its map, behind the same input.
-        parts: what was found in the original.
-        saliency: how the map was added.
-        name: the file's, for messages.
-        side_px: height and width of the pictures, where the graph leaves them open.
+        explained: the graph with its map and the same input.
+        parts: analysis of the original.
+        saliency: description of the added map.
+        name: file name for messages.
+        side_px: input size in pixels, if the graph leaves it dynamic.
 
     Returns:
-        The largest relative error, on the picture where it is smallest; up to `CONFIRMED` the map is
-        proved, above it the logits are too coarse to tell.
+        The largest relative error, on the image where it is smallest. Up to `CONFIRMED` the map is verified; above, the
+            logits are too coarse to decide.
 
     Raises:
-        KdedgeError: the map is not what it claims to be.
+        KdedgeError: the map is wrong.
     """
     wanted = [parts.target, "saliency_map", "explained_class", saliency.features]
     wanted += [saliency.gradient] if saliency.gradient else []
@@ -87,13 +88,13 @@ def check_map(
     if error <= tolerance:
         return error
     raise KdedgeError(
-        f"The map of {name} is not what its logits do: relative error {error:.1e}, expected at most {tolerance:.0e}. "
-        "Nothing was written. Please report this model."
+        f"The map of {name} does not match the behavior of its logits: relative error {error:.1e}, expected at most "
+        f"{tolerance:.0e}. Nothing was written. Please report this model."
     )
 
 
 _Score = Callable[[Array, Array], NDArray[np.float64]]
-"""The explained logit of `features · mask + delta` for each delta, `[N]`."""
+"""Function that returns the explained logit of `features · mask + delta` for each delta, `[N]`."""
 
 
 def _score_of(run_edited: Probe, feed: dict[str, Array], parts: Anatomy, explained_class: int) -> _Score:
@@ -110,7 +111,7 @@ def _score_of(run_edited: Probe, feed: dict[str, Array], parts: Anatomy, explain
         return logits.reshape(len(deltas), -1)[:, explained_class].astype(np.float64)
 
     def score(mask: Array, deltas: Array) -> NDArray[np.float64]:
-        # Large matrices are read once a run, so that a batch takes little longer than one picture.
+        # Large matrices are read once per run, so a batch takes little longer than one image.
         groups = np.split(deltas, len(deltas)) if one_at_a_time else [deltas]
         return np.concatenate([run(mask, group) for group in groups])
 
@@ -118,7 +119,7 @@ def _score_of(run_edited: Probe, feed: dict[str, Array], parts: Anatomy, explain
 
 
 def _error(found: dict[str, Array], parts: Anatomy, saliency: Saliency, score: _Score) -> float:
-    """The relative error of the map on one picture."""
+    """Return the relative error of the map on one image."""
     saliency_map = found["saliency_map"][0].astype(np.float64)
     if saliency.method == RECIPROCAM:
         return _against_masking(saliency_map, parts, score)
@@ -137,7 +138,7 @@ def _error(found: dict[str, Array], parts: Anatomy, saliency: Saliency, score: _
 class _LookedAt:
     parts: Anatomy
     features: NDArray[np.float64]
-    """Of one picture, `[1, …]`."""
+    """Features of one image, `[1, …]`."""
     score: _Score
 
     def slopes(
@@ -147,13 +148,13 @@ class _LookedAt:
         least: NDArray[np.float64],
         steps: Iterable[float],
     ) -> NDArray[np.float64]:
-        """Measure the derivative of the logit along changes of the features, each at the step nearest to the expected.
+        """Measure the derivative of the logit along changes of the features, at the step closest to the expected value.
 
         Args:
-            directions: the changes, each in the shape of the features, `[N, …]`.
-            expected: the derivatives by the gradient or by the map, `[N]`.
-            least: differences at which no other step is tried, `[N]`.
-            steps: shares of the change.
+            directions: changes of the features, `[N, …]`.
+            expected: derivatives according to the gradient or the map, `[N]`.
+            least: differences below which no other step is tried, `[N]`.
+            steps: step sizes relative to the change.
 
         Returns:
             float64 `[N]`.
@@ -171,7 +172,7 @@ class _LookedAt:
         return nearest
 
     def over_features(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Values of the cells in the shape of the features, zero for tokens that belong to no part of the picture."""
+        """Expand values of spatial positions to the shape of the features, zero for prefix tokens."""
         shape, prefix = list(self.features.shape), self.parts.layout.prefix
         shape[1] -= prefix
         whole = np.broadcast_to(values, shape)
@@ -179,23 +180,24 @@ class _LookedAt:
 
 
 def _against_differences(gradient: NDArray[np.float64], looked_at: _LookedAt, dtype: str) -> float:
-    """The gradient against what the logit does when features move at random; one for all cells moves all alike."""
+    """Compare the gradient with the change of the logit along random directions, shared by all positions if it is."""
     rng = np.random.default_rng(0)
-    spread = float(looked_at.features.std()) or 1.0  # of dead features, which any step moves
+    spread = float(looked_at.features.std()) or 1.0  # for constant features, which any step changes
     steps = [share * spread for share in _STEPS[dtype]]
     slopes = looked_at.over_features(gradient)
     directions = np.concatenate([looked_at.over_features(rng.normal(size=gradient.shape)) for _ in range(_DIRECTIONS)])
     expected = (slopes * directions).reshape(_DIRECTIONS, -1).sum(axis=1)
     measured = looked_at.slopes(directions, expected, 0.5 * CONFIRMED * np.abs(expected), steps)
-    # Over random directions this is the length of the gradient's error over the gradient's.
+    # Over random directions this estimates the norm of the gradient's error relative to the gradient's.
     return float(np.linalg.norm(measured - expected)) / max(float(np.linalg.norm(measured)), 1e-12)
 
 
 def _against_changed_cells(saliency_map: NDArray[np.float64], looked_at: _LookedAt, method: str, dtype: str) -> float:
-    """The hottest and the coldest cells against what the logit does when their features change.
+    """Compare the extreme map positions with the change of the logit when their features change.
 
-    HiResCAM is the slope of the logit along the features of the cell itself. Grad-CAM is that along the same features
-    put on every cell, over the number of cells. Other methods are no slope of the logit.
+    HiResCAM is the derivative of the logit along the features of the position itself. Grad-CAM is the derivative along
+    the same features placed at every position, divided by the number of positions. Other methods are no derivative of
+    the logit.
     """
     if method not in ("gradcam", "hirescam"):
         return 0.0
@@ -217,7 +219,7 @@ def _against_changed_cells(saliency_map: NDArray[np.float64], looked_at: _Looked
 
 
 def _against_masking(saliency_map: NDArray[np.float64], parts: Anatomy, score: _Score) -> float:
-    """The hottest and the coldest cells against runs in which all other cells of the features are zero."""
+    """Compare the extreme map positions with runs in which the features of all other positions are zero."""
     layout = parts.layout
     none, nothing = np.zeros(saliency_map.shape), layout.over_channels([0.0])
     (baseline,) = score(layout.over_cells(none, 1.0), nothing)

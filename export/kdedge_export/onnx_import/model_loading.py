@@ -1,4 +1,4 @@
-"""Read somebody else's `.onnx` file into a form that can be operated on."""
+"""Loading of third-party `.onnx` files into a form that can be modified."""
 
 from pathlib import Path
 
@@ -15,31 +15,31 @@ from kdedge_runtime.onnx_session import first_line
 __all__ = ["load_file", "unread_inputs"]
 
 _OLDEST_OPSET = 7
-"""The first that onnxruntime promises to run."""
+"""First opset supported by onnxruntime."""
 _OPSET_OF_MAPS = 9
-"""The first that has the operators a map is made of (Where, OneHot); older files are converted to it in memory."""
+"""First opset with the operators of a map (Where, OneHot); older files are converted in memory."""
 _CONVERTED_TOLERANCE = 1e-5
 """Largest difference of a converted graph's outputs, relative to their range."""
 _OVERRIDABLE_SINCE_IR = 4
-"""The version of the format since which an initializer of an input's name is a default rather than a constant."""
+"""First IR version in which an initializer with an input's name is a default and not a constant."""
 _LARGEST_BYTES = 2_000_000_000
-"""Of a file with its weights inside; protobuf takes 2 GiB."""
+"""Maximum size of a file including its weights; protobuf is limited to 2 GiB."""
 
 
 def load_file(path: Path) -> onnx.ModelProto:
-    """Read a model with its weights inside, its functions inlined, and no inputs but those that it reads.
+    """Load a model with its weights embedded, its functions inlined, and unused inputs removed.
 
-    Opsets 7 and 8 are converted to 9, and both graphs are run on random pictures.
+    Opsets 7 and 8 are converted to 9, and both graphs are compared on random images.
 
     Raises:
-        ModelFileError: it is missing, damaged, too old or too large; or its weights are not beside it.
+        ModelFileError: the file is missing, damaged, too old or too large, or its external weights are missing.
     """
     if not path.is_file():
         raise ModelFileError(f"There is no model file {path}. Expected an .onnx file with a classifier.")
     refuse_bundle(path)
     try:
         model = onnx.load(path, load_external_data=False)
-    except Exception as error:  # protobuf's own types, without a common base
+    except Exception as error:  # protobuf's errors have no common base
         raise ModelFileError(f"{path} is not an ONNX model: {error}. Export or copy it again.") from error
     outside = {
         entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"
@@ -47,17 +47,17 @@ def load_file(path: Path) -> onnx.ModelProto:
     missing = sorted(name for name in outside if not (path.parent / name).is_file())
     if missing:
         raise ModelFileError(
-            f"{path} keeps its weights in {', '.join(missing)}, which is not beside it. Copy that file too."
+            f"{path} stores its weights in {', '.join(missing)}, which is not in the same folder. Copy that file too."
         )
     if path.stat().st_size + sum((path.parent / name).stat().st_size for name in outside) > _LARGEST_BYTES:
-        raise ModelFileError(f"{path} has more than 2 GB of weights, which one .onnx file cannot hold.")
+        raise ModelFileError(f"{path} has more than 2 GB of weights, which exceeds the limit of a single .onnx file.")
     model = onnx.load(path)
     opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 0)
     if not model.graph.node:
         raise ModelFileError(f"{path} has no operators. Expected an .onnx file with a classifier.")
     if opset < _OLDEST_OPSET:
         raise ModelFileError(
-            f"{path} is written in opset {opset}; onnxruntime runs {_OLDEST_OPSET} and later. Export the model again."
+            f"{path} uses opset {opset}, but onnxruntime supports {_OLDEST_OPSET} and later. Export the model again."
         )
     if model.functions:
         model = inliner.inline_local_functions(model)
@@ -72,13 +72,13 @@ def load_file(path: Path) -> onnx.ModelProto:
 
 
 def _converted(model: onnx.ModelProto, path: Path, opset: int) -> onnx.ModelProto:
-    """The same graph in the first opset that maps can be written in; both are run on pictures."""
+    """Convert a graph to the first opset that supports maps, and compare both on images."""
     try:
         newer = version_converter.convert_version(model, _OPSET_OF_MAPS)
     except Exception as error:  # the converter raises RuntimeError and its own types
         raise ModelFileError(
-            f"{path} is written in opset {opset} and cannot be converted to {_OPSET_OF_MAPS}: {first_line(error)} "
-            "Export the model again in a later opset."
+            f"{path} uses opset {opset} and cannot be converted to {_OPSET_OF_MAPS}: {first_line(error)} Export the "
+            "model again in a later opset."
         ) from error
     names = [value.name for value in model.graph.output]
     feed = example_feed(image_port(GraphView(model), str(path)), None)
@@ -88,16 +88,16 @@ def _converted(model: onnx.ModelProto, path: Path, opset: int) -> onnx.ModelProt
         reach = max(float(np.ptp(expected)), 1e-12) if expected.size else 1.0
         if got.shape != expected.shape or not np.abs(got - expected).max(initial=0) <= _CONVERTED_TOLERANCE * reach:
             raise ModelFileError(
-                f"{path} is written in opset {opset}, and gives another {name} when it is converted to "
-                f"{_OPSET_OF_MAPS}. Export the model again in a later opset."
+                f"{path} uses opset {opset}, and its output {name} changes when it is converted to {_OPSET_OF_MAPS}. "
+                "Export the model again in a later opset."
             )
     return newer
 
 
 def unread_inputs(model: onnx.ModelProto) -> tuple[str, ...]:
-    """Inputs without a default that nothing reads, such as constants that tf2onnx folded into others.
+    """Return inputs without a default that no node reads, such as constants that tf2onnx folded.
 
-    onnxruntime asks for a value of each all the same.
+    onnxruntime requires a value for each nevertheless.
     """
     view = GraphView(model)
     read = view.takers.keys() | {value.name for value in model.graph.output}

@@ -1,4 +1,4 @@
-"""The saliency methods in numpy, by their definitions, to hold a graph's maps against."""
+"""Reference implementations of the saliency methods in numpy, to verify a graph's maps."""
 
 from collections.abc import Callable
 
@@ -12,17 +12,17 @@ __all__ = ["map_by_definition"]
 
 _Cells = NDArray[np.float64]
 _LEAST_SHARE, _EPSILON = 1e-3, 1e-7
-"""Of Grad-CAM++ and XGrad-CAM, see `kdedge_export.onnx_import.graph_methods`."""
+"""Constants of Grad-CAM++ and XGrad-CAM, see `kdedge_export.onnx_import.graph_methods`."""
 
 
 def map_by_definition(method: str, features: Array, gradient: Array | None, layout: Layout) -> _Cells:
-    """Compute the map of one picture from its features and their gradient.
+    """Compute the map of one image from its features and their gradient.
 
     Args:
-        method: a method of cells, such as `gradcam`.
-        features: of the cells alone, `[1, C, h, w]`, `[1, h, w, C]` or `[1, h·w, C]`.
-        gradient: the explained logit's, which broadcasts against the features; None for methods without one.
-        layout: of the features.
+        method: an activation-based method, such as `gradcam`.
+        features: spatial features, `[1, C, h, w]`, `[1, h, w, C]` or `[1, h·w, C]`.
+        gradient: gradient of the explained logit, which broadcasts against the features; None for methods without one.
+        layout: layout of the features.
 
     Returns:
         float64 `[h, w]`.
@@ -76,4 +76,4 @@ _DEFINITIONS: dict[str, Callable[[_Cells, _Cells], _Cells]] = {
     "xgradcam": _xgradcam,
     "eigencam": _eigencam,
 }
-"""Each takes features and gradient `[C, h·w]` and gives the map `[h·w]`."""
+"""Functions from features and gradient `[C, h·w]` to the map `[h·w]`."""

@@ -1,4 +1,4 @@
-"""Proof that surgery changed nothing: both graphs are run on random pictures."""
+"""Verification that the modified graph preserves the file's outputs, on random images."""
 
 import math
 
@@ -16,9 +16,10 @@ from kdedge_runtime.metadata import ImageInput
 __all__ = ["check_other_size", "check_outputs"]
 
 OUTPUT_TOLERANCE = {"float32": 1e-6, "float16": 2e-3}
-"""Largest difference of the file's own outputs, relative to their range: sums in another order."""
+"""Largest difference of the file's own outputs relative to their range, due to a different summation order."""
 FRONT_TOLERANCE = 1e-3
-"""The same behind a new front: `(pixel − 255·mean) / (255·std)` is rounded otherwise than in double precision."""
+"""Largest difference with added preprocessing, since `(pixel − 255·mean) / (255·std)` is rounded differently than in
+float64."""
 
 
 def check_outputs(
@@ -29,21 +30,22 @@ def check_outputs(
     side_px: int | None,
     front: tuple[PixelInput, ImageInput] | None,
 ) -> float:
-    """Run both graphs on random pictures, one and three at a time where the batch is open.
+    """Run both graphs on random images, with batches of one and three if the batch is dynamic.
 
     Args:
         original: the file's graph.
-        explained: the same after surgery.
-        parts: what was found in the original.
-        name: the file's, for messages.
-        side_px: height and width of the pictures, where the graph leaves them open.
-        front: how pixels become the original's input, and the input of the explained graph; None where it kept its own.
+        explained: the modified graph.
+        parts: analysis of the original.
+        name: file name for messages.
+        side_px: input size in pixels, if the graph leaves it dynamic.
+        front: conversion from pixels to the original input, and the input of the modified graph; None if the input is
+            unchanged.
 
     Returns:
         The largest error of the file's own outputs, relative to their range.
 
     Raises:
-        KdedgeError: an output that the file had is another one now.
+        KdedgeError: an output of the file has changed.
     """
     own = [value.name for value in original.graph.output]
     worst, tolerance = 0.0, OUTPUT_TOLERANCE["float32"] if front is None else FRONT_TOLERANCE
@@ -63,8 +65,8 @@ def check_outputs(
             worst = max(worst, _relative(after[output], before[output]))
     if not worst <= tolerance:
         raise KdedgeError(
-            f"After surgery {name} gives other answers: relative error {worst:.1e}, expected at most {tolerance:.0e}. "
-            "Nothing was written. Please report this model."
+            f"The modified graph of {name} has different outputs: relative error {worst:.1e}, expected at most "
+            f"{tolerance:.0e}. Nothing was written. Please report this model."
         )
     return worst
 
@@ -72,32 +74,32 @@ def check_outputs(
 def check_other_size(
     original: onnx.ModelProto, explained: onnx.ModelProto, parts: Anatomy, name: str, side_px: int | None
 ) -> None:
-    """Where the graph leaves its input's size open and takes pictures larger than the example's, so must ours.
+    """Check that the modified graph accepts the same larger images as the original, if the input size is dynamic.
 
     Args:
         original: the file's graph.
-        explained: the same with its map, behind the same input.
-        parts: what was found in the original.
-        name: the file's, for messages.
-        side_px: height and width of the example.
+        explained: the graph with its map and the same input.
+        parts: analysis of the original.
+        name: file name for messages.
+        side_px: input size of the example in pixels.
 
     Raises:
-        HeadNotSupported: the map can be had at the example's size only.
+        HeadNotSupported: the map works only at the example's size.
     """
     if parts.port.has_size:
         return
     height = example_feed(parts.port, side_px)[parts.port.name].shape[1 if parts.port.layout == "NHWC" else 2]
-    feed = example_feed(parts.port, height + height // parts.cells[0], 1)  # by a cell larger
+    feed = example_feed(parts.port, height + height // parts.cells[0], 1)  # larger by one map position
     try:
         Probe(original, [parts.logits], name)(feed)
     except ModelFileError:
-        return  # weights, such as those of positions, fix the size that the input leaves open
+        return  # weights, such as position embeddings, fix the size although the input is dynamic
     try:
         Probe(explained, ["saliency_map"], name)(feed)
     except ModelFileError as error:
         raise HeadNotSupported(
-            f"{name} takes pictures of any size, but its map can be had at {height} px only ({error}) Export it for "
-            "one size, or say how pixels become its input, which fixes the size: --mean, --std, --size."
+            f"{name} accepts images of any size, but its map works only at {height} px ({error}) Export it for one "
+            "size, or specify the preprocessing, which fixes the size: --mean, --std, --size."
         ) from error
 
 
@@ -107,5 +109,5 @@ def _relative(measured: Array, expected: Array) -> float:
     if expected.dtype.kind not in "fiu" or not expected.size:
         return 0.0 if np.array_equal(measured, expected) else math.inf
     wide = expected.astype(np.float64)
-    reach = np.ptp(wide) if wide.size > len(wide) else np.abs(wide).max()  # one value an image has no range
+    reach = np.ptp(wide) if wide.size > len(wide) else np.abs(wide).max()  # a single value per image has no range
     return float(np.abs(measured.astype(np.float64) - wide).max() / max(float(reach), 1e-12))

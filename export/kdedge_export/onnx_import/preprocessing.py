@@ -1,6 +1,6 @@
-"""The front of a kdedge model: uint8 pixels in, what the graph was trained on out; and logits by that name.
+"""Preprocessing in the graph: uint8 pixels in, normalized input out; and logits under that name.
 
-A graph of grey pictures takes their luma, `0.299 R + 0.587 G + 0.114 B` (ITU-R BT.601), as Pillow's and OpenCV's do.
+Graphs with grayscale input receive the luma, `0.299 R + 0.587 G + 0.114 B` (ITU-R BT.601), as in Pillow and OpenCV.
 """
 
 from dataclasses import dataclass, replace
@@ -27,13 +27,13 @@ LUMA = np.array([0.299, 0.587, 0.114])
 
 @dataclass(frozen=True)
 class PixelInput:
-    """How pixels become the input of somebody else's graph: `(pixel / 255 − mean) / std`."""
+    """Conversion from pixels to a graph's input: `(pixel / 255 − mean) / std`."""
 
     mean: tuple[float, float, float]
-    """Per channel, RGB, of pixel values scaled to [0, 1]."""
+    """Mean per channel, RGB, of pixel values scaled to [0, 1]."""
     std: tuple[float, float, float]
     bgr: bool = False
-    """Whether the graph wants blue first, as Keras's `caffe` mode and OpenCV have it."""
+    """True if the graph expects BGR channel order, as in Keras's `caffe` mode and OpenCV."""
 
 
 @dataclass(frozen=True)
@@ -41,66 +41,68 @@ class Geometry:
     """Resizing of images to the size of the graph's input."""
 
     resize: Resize = "crop"
-    """See `kdedge_runtime.metadata.ImageInput`."""
+    """Resizing mode, see `kdedge_runtime.metadata.ImageInput`."""
     crop_fraction: float = 1.0
-    """Share of the scaled shorter side that a crop keeps, in (0, 1]."""
+    """Fraction of the resized shorter side that a crop keeps, in (0, 1]."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be.
+        """Check the values.
 
         Raises:
-            UsageError: the share is no share, or nothing is cropped.
+            UsageError: the fraction is out of range, or nothing is cropped.
         """
         if not 0 < self.crop_fraction <= 1:
             raise UsageError(
-                f"--crop-fraction {self.crop_fraction:g} is no share of the picture. Expected above 0, at most 1."
+                f"--crop-fraction {self.crop_fraction:g} is out of range. Expected a fraction of the image above 0, "
+                "at most 1."
             )
         if self.crop_fraction != 1 and self.resize != "crop":
-            raise UsageError(f"--crop-fraction goes with --resize crop. Leave it out, or --resize {self.resize}.")
+            raise UsageError(f"--crop-fraction needs --resize crop. Omit it, or --resize {self.resize}.")
 
 
 def image_input(port: Port, pixels: PixelInput, geometry: Geometry, side_px: int | None, name: str) -> ImageInput:
-    """Describe the input of the model that the front makes.
+    """Describe the input of the model with added preprocessing.
 
     Args:
         port: the graph's own input.
-        pixels: how pixels become it.
-        geometry: how pictures become its size.
-        side_px: height and width, where the graph leaves them open.
-        name: the file's, for messages.
+        pixels: conversion from pixels to it.
+        geometry: resizing of images to its size.
+        side_px: input size in pixels, if the graph leaves it dynamic.
+        name: file name for messages.
 
     Raises:
-        ModelFileError: the graph takes no pictures in color or grey.
-        UsageError: it leaves their size open and `side_px` is None, or takes grey ones and `pixels` has colors.
+        ModelFileError: the graph takes neither color nor grayscale images.
+        UsageError: the size is dynamic and `side_px` is None, or `pixels` has color values for a grayscale input.
     """
     if port.layout is None:
         shown = [size or "?" for size in port.shape]
         raise ModelFileError(
-            f"{name} takes {port.name} {shown}, which has no axis of three colors or one of grey. kdedge runs models "
-            "of pictures; leave --mean and --std out to add the map only."
+            f"{name} takes {port.name} {shown}, which has no axis of three color channels or one grayscale channel. "
+            "kdedge runs image models; omit --mean and --std to add only the map."
         )
     if port.channels == 1 and (pixels.bgr or len({*pixels.mean}) > 1 or len({*pixels.std}) > 1):
         raise UsageError(
-            f"{name} takes grey pictures, which have one channel. Give one number each, without --bgr: "
-            "--mean 0.5 --std 0.5."
+            f"{name} takes grayscale images, which have one channel. Give one number each, without --bgr: --mean 0.5 "
+            "--std 0.5."
         )
     height, width = (size or side_px for size in port.size)
     if height is None or width is None:
-        raise UsageError(f"{name} leaves the size of its input open. Say which one it was trained with: --size 224.")
+        raise UsageError(f"{name} has a dynamic input size. Give the size it was trained with: --size 224.")
     resize, crop_fraction = geometry.resize, geometry.crop_fraction
     return ImageInput(height, width, pixels.mean, pixels.std, resize=resize, crop_fraction=crop_fraction, name=IMAGE)
 
 
 def normalised(images: Pixels, port: Port, pixels: PixelInput) -> Array:
-    """What the graph itself wants of pictures: the front's arithmetic in numpy, to check it with.
+    """Preprocess images in numpy, as a reference for the preprocessing in the graph.
 
     Args:
         images: uint8 RGB `[N, H, W, 3]`.
         port: the graph's own input.
-        pixels: how pixels become it.
+        pixels: conversion from pixels to it.
 
     Returns:
-        `[N, H, W, C]` or `[N, C, H, W]` of three colors or one of grey, in the input's layout and type.
+        `[N, H, W, C]` or `[N, C, H, W]` with three color channels or one grayscale channel, in the input's layout and
+            type.
     """
     x = (images / 255.0 - np.array(pixels.mean)) / np.array(pixels.std)
     x = (x * LUMA).sum(axis=-1, keepdims=True) if port.channels == 1 else x
@@ -109,19 +111,19 @@ def normalised(images: Pixels, port: Port, pixels: PixelInput) -> Array:
 
 
 def put_front(model: onnx.ModelProto, builder: Builder, parts: Anatomy, pixels: PixelInput, spec: ImageInput) -> None:
-    """Replace the graph's input by `image`, uint8 RGB `[N, H, W, 3]`, and give its logits as an output of that name.
+    """Replace the graph's input by `image`, uint8 RGB `[N, H, W, 3]`, and add its logits as an output of that name.
 
-    The graph's own outputs stay.
+    The graph's own outputs are kept.
 
     Args:
-        model: changed in place.
-        builder: of its nodes.
-        parts: what was found in it.
-        pixels: how pixels become its input.
+        model: modified in place.
+        builder: builder of its nodes.
+        parts: analysis of the graph.
+        pixels: conversion from pixels to its input.
         spec: the new input (see `image_input`).
 
     Raises:
-        ModelFileError: the graph has an output `logits` that is something else.
+        ModelFileError: the graph has an unrelated output `logits`.
     """
     graph, port = model.graph, parts.port
     if port.name != IMAGE:
@@ -141,22 +143,22 @@ def put_front(model: onnx.ModelProto, builder: Builder, parts: Anatomy, pixels: 
 
 
 def add_logits(model: onnx.ModelProto, builder: Builder, parts: Anatomy) -> None:
-    """Give the logits as an output `logits`, float32 `[N, K]`, unless the graph has it already.
+    """Add the logits as an output `logits`, float32 `[N, K]`, unless the graph already has it.
 
     Args:
-        model: changed in place.
-        builder: of its nodes.
-        parts: what was found in it.
+        model: modified in place.
+        builder: builder of its nodes.
+        parts: analysis of the graph.
 
     Raises:
-        ModelFileError: the graph has an output `logits` that is something else.
+        ModelFileError: the graph has an unrelated output `logits`.
     """
     value = parts.values[parts.logits]
     is_there = parts.logits == LOGITS and value.ndim == 2 and value.dtype == np.float32
     if not is_there and any(item.name == LOGITS for item in model.graph.output):
         raise ModelFileError(
             f"The output {LOGITS} of this file is not the logits to explain, which are {parts.logits}. Rename it, or "
-            "leave --mean and --std out to add the map only."
+            "omit --mean and --std to add only the map."
         )
     if is_there and any(item.name == LOGITS for item in model.graph.output):
         return
@@ -170,9 +172,9 @@ def add_logits(model: onnx.ModelProto, builder: Builder, parts: Anatomy) -> None
 
 
 def _first_layout(graph: onnx.GraphProto, port: Port, inner: str) -> Port:
-    """The port as it is used first: where a graph of channels-last pictures turns them at once, as tf2onnx writes it.
+    """Return the input layout at its first use: a channels-last input may be transposed at once, as tf2onnx writes it.
 
-    Its own transposes are taken out, since bytes are turned faster than floats.
+    The graph's own transposes are removed, since transposing bytes is faster than transposing floats.
     """
     takers = [node for node in graph.node if inner in node.input]
     captured = any(inner in item.input for node in graph.node for part in subgraphs(node) for item in part.node)
@@ -187,9 +189,9 @@ def _first_layout(graph: onnx.GraphProto, port: Port, inner: str) -> Port:
 
 
 def _front(builder: Builder, port: Port, pixels: PixelInput, spec: ImageInput, output: str) -> list[onnx.NodeProto]:
-    """Order, cast, subtract, scale; in units of pixel values, so that normalizing is one difference and one product.
+    """Build the preprocessing: reorder, cast, subtract, scale; on pixel values, so that normalization is two steps.
 
-    Ordering comes first: bytes are moved faster than floats. What would change nothing is left out.
+    Reordering comes first, since bytes are moved faster than floats. Operations without effect are omitted.
     """
     before = len(builder.nodes)
     x = _colors(builder, port, pixels) if port.channels == 3 else _luma(builder, port, spec)
@@ -210,7 +212,7 @@ def _front(builder: Builder, port: Port, pixels: PixelInput, spec: ImageInput, o
 
 
 def _colors(builder: Builder, port: Port, pixels: PixelInput) -> str:
-    """Pixel values in the graph's order of axes and colors, float32."""
+    """Return pixel values in the graph's axis and channel order, float32."""
     channels, x = (1, builder.add("Transpose", IMAGE, perm=[0, 3, 1, 2])) if port.layout == "NCHW" else (3, IMAGE)
     if pixels.bgr:
         x = builder.add("Gather", x, builder.constant(np.array([2, 1, 0], dtype=np.int64)), axis=channels)
@@ -218,17 +220,17 @@ def _colors(builder: Builder, port: Port, pixels: PixelInput) -> str:
 
 
 def _luma(builder: Builder, port: Port, spec: ImageInput) -> str:
-    """The luma of pixels in the graph's order of axes, float32."""
+    """Return the luma of the pixels in the graph's axis order, float32."""
     weights = builder.constant(LUMA.astype(np.float32)[:, None])
     grey = builder.add("MatMul", builder.cast(IMAGE, np.dtype(np.float32)), weights)
     return grey if port.layout == "NHWC" else builder.reshape(grey, [-1, 1, spec.height, spec.width])
 
 
 def _broadcast(values: Array, port: Port, spec: ImageInput) -> Array:
-    """A constant per channel, in the form that is applied fastest.
+    """Return a per-channel constant in the form that is applied fastest.
 
-    One number for all channels is a scalar. With the channels last, three numbers are laid out over a row of pixels:
-    onnxruntime broadcasts along the last axis, and three values at a time cost as much as a small network.
+    Equal values become a scalar. With channels last, three values are tiled over a row of pixels, since onnxruntime
+    broadcasts along the last axis, and three values at a time cost as much as a small network.
     """
     if len({*values.tolist()}) == 1:
         return np.asarray(values[0])
@@ -236,7 +238,7 @@ def _broadcast(values: Array, port: Port, spec: ImageInput) -> Array:
 
 
 def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
-    """Give a tensor another name wherever nodes make or take it, in subgraphs as well."""
+    """Rename a tensor wherever nodes produce or read it, including subgraphs."""
     for node in graph.node:
         node.input[:] = [new if name == old else name for name in node.input]
         node.output[:] = [new if name == old else name for name in node.output]

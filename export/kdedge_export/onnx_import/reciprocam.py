@@ -1,4 +1,4 @@
-"""ReciproCAM: the tail is run again on the features of one cell at a time, which needs no derivative."""
+"""ReciproCAM: the tail is rerun on the features of one position at a time, without a derivative."""
 
 import numpy as np
 
@@ -12,29 +12,29 @@ __all__ = ["reciprocam"]
 
 
 def reciprocam(builder: Builder, view: GraphView, parts: Anatomy, one_hot: str) -> None:
-    """Add `saliency_map`, float32 `[N, h, w]`: what each cell alone adds to the logit, against no cell at all.
+    """Add `saliency_map`, float32 `[N, h, w]`: each position's own contribution to the logit, relative to no features.
 
     Args:
-        builder: takes the nodes.
+        builder: builder for the nodes.
         view: the graph.
-        parts: of the graph.
-        one_hot: the explained class of each image, in the shape and type of the logits.
+        parts: analysis of the graph.
+        one_hot: one-hot explained class of each image, in the shape and type of the logits.
 
     Raises:
-        HeadNotSupported: the tail cannot be run again by itself.
+        HeadNotSupported: the tail cannot be rerun by itself.
     """
     if not parts.is_cut:
         raise HeadNotSupported(
-            f"ReciproCAM runs what comes after {parts.target} again, but the answer depends on the image in other ways "
-            "too. Name a tensor that all of it goes through, or leave --target-layer out."
+            f"ReciproCAM reruns the layers after {parts.target}, but the logits also depend on the image in other "
+            "ways. Name a tensor that all paths go through, or omit --target-layer."
         )
     if not parts.has_fixed_size:
         raise HeadNotSupported(
-            "ReciproCAM needs to know the size of the map, which this graph leaves open. Export it for one size."
+            "ReciproCAM needs a fixed map size, but this graph leaves it dynamic. Export it for one size."
         )
     value = parts.values[parts.target]
     height, width = parts.cells
-    runs = height * width + 1  # each cell alone, and none of them
+    runs = height * width + 1  # each position alone, and none
     alone = np.eye(runs, height * width).reshape(runs, height, width)
     one_image = [-1, 1, *value.shape[1:]]
     masks = np.stack([parts.layout.over_cells(mask, 1.0) for mask in alone], axis=1)
@@ -55,7 +55,7 @@ def reciprocam(builder: Builder, view: GraphView, parts: Anatomy, one_hot: str) 
 
 
 def _run_again(builder: Builder, view: GraphView, parts: Anatomy, names: dict[str, str], runs: int) -> None:
-    """Copy the tail onto other tensors; `names` maps the graph's to the copy's and grows."""
+    """Copy the tail to other tensors; `names` maps the original tensors to the copies and is extended."""
     batch = _batch_axes(view, parts)
     for at in view.between(parts.target, parts.logits):
         node = view.nodes[at]
@@ -66,7 +66,7 @@ def _run_again(builder: Builder, view: GraphView, parts: Anatomy, names: dict[st
         outputs = [f"{PREFIX}again/{name}" if name else "" for name in node.output]
         shape = list(parts.values[node.output[0]].shape)
         if node.op_type == "Reshape" and node.output[0] in batch:
-            # Its shape may hold the batch, as a number or computed from another tensor.
+            # The target shape may contain the batch, as a number or computed from another tensor.
             shape[batch[node.output[0]]] = -1
             inputs[1] = builder.constant(np.array(shape, dtype=np.int64))
         builder.copy(node, inputs, outputs)
@@ -74,11 +74,11 @@ def _run_again(builder: Builder, view: GraphView, parts: Anatomy, names: dict[st
 
 
 def _batch_axes(view: GraphView, parts: Anatomy) -> dict[str, int]:
-    """The axis of each of the tail's tensors that grows with the number of images, alone or times that of heads."""
+    """Return the axis of each tail tensor that scales with the batch, alone or multiplied by heads."""
     path = [view.nodes[at] for at in view.between(parts.target, parts.logits)]
     tensors = {item for node in path for item in (*node.input, *node.output) if item and view.value(item) is None}
     images = len(parts.values[parts.target])
-    if parts.port.shape[0] is not None:  # no other number can be tried
+    if parts.port.shape[0] is not None:  # no other batch size can be tried
         made = {item for node in path for item in node.output if item}
         return {item: 0 for item in made if parts.values[item].shape[:1] == (images,)}
     more = shapes_of(view.model, sorted(tensors), example_feed(parts.port, None, images + 1), "the graph")
@@ -92,12 +92,12 @@ def _batch_axes(view: GraphView, parts: Anatomy) -> dict[str, int]:
 
 
 def _repeated(builder: Builder, parts: Anatomy, tensor: str, axis: int, runs: int) -> str:
-    """A tensor that only the number of images decides, such as a token that is the same for all, once a run."""
+    """Repeat a tensor that depends only on the batch size, such as a class token, once per run."""
     shape = parts.values[tensor].shape
     if axis != 0:
         raise HeadNotSupported(
-            f"ReciproCAM runs what comes after {parts.target} again, and {tensor} {list(shape)}, which it needs there, "
-            "cannot be repeated. Leave --method out, or name a later tensor: --target-layer TENSOR."
+            f"ReciproCAM reruns the layers after {parts.target}, but {tensor} {list(shape)}, which they need, cannot "
+            "be repeated. Omit --method, or name a later tensor: --target-layer TENSOR."
         )
     every = builder.constant(np.array([1, runs] + [1] * (len(shape) - 1), dtype=np.int64))
     return builder.reshape(builder.add("Tile", builder.unsqueeze(tensor, 1), every), [-1, *shape[1:]])

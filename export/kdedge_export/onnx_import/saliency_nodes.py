@@ -1,4 +1,4 @@
-"""The nodes that give a saliency map, and the class that it explains."""
+"""Nodes that compute the saliency map and the explained class."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,37 +21,38 @@ __all__ = ["Saliency", "add_saliency", "explained_logits"]
 
 @dataclass(frozen=True)
 class Saliency:
-    """What was added to a graph."""
+    """Description of the map added to a graph."""
 
     method: Method
     parts: Anatomy
-    """Of the graph, with the features that the map looks at."""
+    """Analysis of the graph, with the target features."""
     features: str
-    """The tensor that the map is made of: float32, of the cells alone."""
+    """Tensor the map is computed from: float32 spatial features."""
     gradient: str | None
-    """The explained logit's gradient, float32, which broadcasts against the features; None for methods without one.
+    """Gradient of the explained logit, float32, which broadcasts against the features; None for methods without one.
 
-    Grad-CAM's is the mean over the cells.
+    For Grad-CAM it is the mean over positions.
     """
     no_derivative_of: str | None = None
-    """The operator that has no derivative here, where ReciproCAM is the fallback."""
+    """Operator without a derivative, if ReciproCAM is the fallback."""
 
 
 def add_saliency(
     builder: Builder, view: GraphView, find: Callable[[bool], Anatomy], method: Method | None = None
 ) -> Saliency:
-    """Add `class_index` (int64 `[1]`, -1: the top class), `explained_class` (int64 `[N]`) and `saliency_map`.
+    """Add `class_index` (int64 `[1]`, -1 for the top-1 class), `explained_class` (int64 `[N]`) and `saliency_map`.
 
-    The map is float32 `[N, h, w]`, raw; `kdedge_export.onnx_import.graph_methods` names its methods. ReciproCAM runs
-    the tail on the features of one map position at a time (Byun and Lee, CVPR workshops 2024, eq. 1). The logit of no
-    features at all is subtracted, so that the sign is meaningful. For pooling and one dense layer it equals Grad-CAM.
-    Tokens outside the image grid, such as a class token, are in every run (Byun and Lee, 2023, arXiv:2310.02588).
+    The map is raw float32 `[N, h, w]`; see `kdedge_export.onnx_import.graph_methods` for the methods. ReciproCAM runs
+    the tail on the features of one position at a time (Byun and Lee, CVPR workshops 2024, eq. 1). The logit without
+    any features is subtracted, so that the sign is meaningful. For pooling and one dense layer it equals Grad-CAM.
+    Tokens without a spatial position, such as a class token, are kept in every run (Byun and Lee, 2023,
+    arXiv:2310.02588).
 
     Args:
-        builder: takes the nodes.
+        builder: builder for the nodes.
         view: the graph.
-        find: gives the parts of the graph; with True, so that all of the answer goes through the features.
-        method: None takes HiResCAM where every operator of the tail has a derivative here, else ReciproCAM.
+        find: function that analyzes the graph; with True, it uses features that all paths to the logits go through.
+        method: None uses HiResCAM if every operator of the tail has a derivative, else ReciproCAM.
 
     Raises:
         HeadNotSupported: the method cannot explain this tail.
@@ -62,9 +63,10 @@ def add_saliency(
 
 
 def _take_rounded(builder: Builder, view: GraphView) -> dict[str, str]:
-    """In a quantized graph take dequantized tensors, and not what they were before.
+    """Use dequantized tensors of a quantized graph instead of the original ones.
 
-    Whatever else takes a layer's result keeps ONNX Runtime from computing the layer on integers, and changes answers.
+    An additional reader of a layer's float result would keep ONNX Runtime from computing the layer on integers, and
+    change the outputs.
     """
     rounded: dict[str, str] = {}
     for node in view.nodes:
@@ -84,10 +86,10 @@ def _added(builder: Builder, view: GraphView, find: Callable[[bool], Anatomy], n
     try:
         return _by_cells(builder, view, parts, method)
     except CannotDifferentiate as error:
-        del builder.nodes[kept:]  # the half that was written
+        del builder.nodes[kept:]  # remove partially written nodes
         why = f"{TITLES[method]} needs the derivative of {error}, which kdedge does not have."
         if named is not None:
-            raise HeadNotSupported(f"{why} Leave --method out: ReciproCAM needs none.") from error
+            raise HeadNotSupported(f"{why} Omit --method to use ReciproCAM, which needs none.") from error
         try:
             return _by_reciprocam(builder, view, parts if parts.is_cut else find(True), str(error))
         except HeadNotSupported as refused:
@@ -117,7 +119,7 @@ def _explained_class(builder: Builder, parts: Anatomy) -> str:
 
 
 def explained_logits(view: GraphView) -> str | None:
-    """The logits that a map in the graph explains; None where kdedge did not write it."""
+    """Return the logits explained by a map in the graph; None if kdedge did not write it."""
     chosen = view.maker("explained_class")
     top = None if chosen is None or chosen.op_type != "Where" else view.maker(chosen.input[1])
     return None if top is None or top.op_type != "ArgMax" else str(top.input[0])
@@ -128,11 +130,11 @@ def _two_axes(builder: Builder, parts: Anatomy, logits: str) -> str:
 
 
 def _one_hot_of(builder: Builder, parts: Anatomy, explained: str) -> str:
-    """One for each image's class and zero elsewhere, in the shape and type of the logits.
+    """Return the one-hot explained class of each image, in the shape and type of the logits.
 
     Args:
-        builder: of the graph's nodes.
-        parts: what was found in the graph.
+        builder: builder of the graph's nodes.
+        parts: analysis of the graph.
         explained: name of the classes, int64 `[N]`.
 
     Returns:
@@ -145,14 +147,14 @@ def _one_hot_of(builder: Builder, parts: Anatomy, explained: str) -> str:
 
 
 def _gradient(builder: Builder, view: GraphView, parts: Anatomy, explained: str, *, is_mean: bool) -> str:
-    """The gradient of the explained logit at the cells, float32; behind global pooling one for all cells.
+    """Add the gradient of the explained logit at each position, float32; after global pooling shared by all.
 
     Args:
-        builder: takes the nodes.
+        builder: builder for the nodes.
         view: the graph.
-        parts: of the graph.
+        parts: analysis of the graph.
         explained: name of the classes, int64 `[N]`.
-        is_mean: take the mean over the cells, which is all that Grad-CAM needs.
+        is_mean: compute the mean over positions, sufficient for Grad-CAM.
     """
     layout = parts.layout
     dtype, rank = parts.values[parts.target].dtype, parts.values[parts.target].ndim
@@ -160,7 +162,7 @@ def _gradient(builder: Builder, view: GraphView, parts: Anatomy, explained: str,
     source = parts.pooled or (parts.target if pointwise is None else pointwise.output[0])
     one_hot = _one_hot_of(builder, parts, explained)
     slope = gradients(builder, view, parts.values, parts.logits, explained, one_hot, source)[source]
-    if parts.pooled is not None:  # the gradient of a mean is the same at every cell: one h·w-th of the mean's own
+    if parts.pooled is not None:  # the gradient of a mean is 1 / (h·w) of the mean's own at every position
         cells = builder.add("Div", builder.add("Size", parts.target), builder.add("Size", parts.pooled))
         shape = [-1] + [1] * (rank - 1)
         shape[layout.channel_axis] = parts.values[parts.target].shape[layout.channel_axis]
@@ -169,21 +171,21 @@ def _gradient(builder: Builder, view: GraphView, parts: Anatomy, explained: str,
     slope = builder.float32(_cells_of(builder, slope, layout), dtype)
     if is_mean:
         slope = builder.reduce("ReduceMean", slope, layout.cell_axes, keepdims=True)
-    if pointwise is not None:  # linear at each cell: the mean goes through it, and not every cell
+    if pointwise is not None:  # linear at each position, so the mean can be computed first
         kernel = builder.float32(pointwise.input[1], dtype)
         slope = builder.add("ConvTranspose", slope, kernel, kernel_shape=[1, 1])
     return slope
 
 
 def _cells_of(builder: Builder, tensor: str, layout: Layout) -> str:
-    """Without the tokens that belong to no part of the picture."""
+    """Remove the prefix tokens."""
     return builder.cut(tensor, 1, layout.prefix) if layout.prefix else tensor
 
 
 def _name_map(builder: Builder, cells: str, parts: Anatomy) -> None:
-    """Lay tokens `[N, h·w]` out as rows, if they are no map yet, and give them the output's name."""
+    """Reshape tokens `[N, h·w]` to a map if needed, and name the output."""
     if parts.layout.kind == "tokens" and (parts.has_fixed_size or parts.planes is None):
-        cells = builder.reshape(cells, [0, *parts.cells])  # where the size is open, larger pictures are tried later
+        cells = builder.reshape(cells, [0, *parts.cells])  # with a dynamic size, larger images are tested later
     elif parts.layout.kind == "tokens" and parts.planes is not None:
         planes, axis = parts.planes
         height_and_width = builder.constant(np.array([axis, axis + 1], dtype=np.int64))
@@ -194,7 +196,7 @@ def _name_map(builder: Builder, cells: str, parts: Anatomy) -> None:
 
 
 def _pointwise_convolution(view: GraphView, parts: Anatomy) -> onnx.NodeProto | None:
-    """The 1×1 convolution that alone takes the target, as in SqueezeNet; None where something else does."""
+    """Return the 1×1 convolution that is the target's only consumer, as in SqueezeNet; else None."""
     takers = [view.nodes[at] for at in view.between(parts.target, parts.logits) if parts.target in view.nodes[at].input]
     if len(takers) != 1 or takers[0].op_type != "Conv" or not view.is_weight(takers[0].input[1]):
         return None

@@ -1,4 +1,4 @@
-"""Refusals of what a file cannot be given, and of options that would be ignored."""
+"""Checks of files and options that cannot be used together."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from kdedge_runtime.errors import ModelFileError, UsageError
 __all__ = ["OUTPUTS", "has_map", "require_fit", "require_use"]
 
 OUTPUTS = "kdedge.outputs"
-"""The key of `metadata_props` that holds how the map is computed; files without a front have no other."""
+"""Key of `metadata_props` that describes the map; the only one in files without preprocessing."""
 
 
 def require_use(
@@ -23,22 +23,20 @@ def require_use(
     labels: tuple[str, ...] | None,
     side_px: int | None,
 ) -> None:
-    """Refuse what would be ignored, because the file has it already."""
+    """Reject options that would be ignored because the file already has the result."""
     if had_map and map_option is not None:
         raise UsageError(
-            f"{source} has a map already. Leave --target-layer, --method and --head out, or explain the file it was "
-            "made of."
+            f"{source} already has a map. Omit --target-layer, --method and --head, or explain the file it was made "
+            "from."
         )
     given = {"--labels": labels, "--size": side_px, "--resize": geometry, "--mean": pixels, "--std": pixels}
     useless = _listed([option for option, value in given.items() if value is not None])
     if "kdedge.schema" in props and useless:
-        raise UsageError(
-            f"{source} is a kdedge model already, with labels and an input of its own. Leave {useless} out."
-        )
+        raise UsageError(f"{source} is already a kdedge model, with its own labels and input. Omit {useless}.")
     if had_map and pixels is None and useless:
         raise UsageError(
-            f"{source} has a map already and would be copied as it is. Leave {useless} out, or say how pixels become "
-            "its input too: --mean, --std."
+            f"{source} already has a map and would be copied unchanged. Omit {useless}, or specify the preprocessing "
+            "too: --mean, --std."
         )
 
 
@@ -47,7 +45,7 @@ def _listed(options: list[str]) -> str:
 
 
 def has_map(model: onnx.ModelProto, props: dict[str, str], source: Path) -> bool:
-    """Return whether kdedge added a map to a file before.
+    """Return True if kdedge already added a map to a file.
 
     Raises:
         ModelFileError: the file has tensors of these names from elsewhere, or was exported without a map.
@@ -60,8 +58,8 @@ def has_map(model: onnx.ModelProto, props: dict[str, str], source: Path) -> bool
     clash = sorted(taken & {"saliency_map", "explained_class", "class_index"})
     if clash:
         raise ModelFileError(
-            f"{source} has a tensor {clash[0]} already, which kdedge did not write. "
-            "Rename it, or export the model again."
+            f"{source} already has a tensor {clash[0]}, which kdedge did not write. Rename it, or export the model "
+            "again."
         )
     if OUTPUTS in props:
         raise ModelFileError(
@@ -71,13 +69,13 @@ def has_map(model: onnx.ModelProto, props: dict[str, str], source: Path) -> bool
 
 
 def require_fit(labels: tuple[str, ...], classes: int, name: str) -> None:
-    """Refuse labels that are not one for each class.
+    """Check that there is one label per class.
 
     Raises:
         UsageError: there are more or fewer.
     """
     if len(labels) != classes:
         raise UsageError(
-            f"There are {len(labels)} labels ({labels[0]}, …, {labels[-1]}) and {name} tells {classes} classes apart. "
-            "Give one label a class, in the order of its output: --labels FILE."
+            f"There are {len(labels)} labels ({labels[0]}, …, {labels[-1]}) but {name} has {classes} classes. Give "
+            "one label per class, in the order of its output: --labels FILE."
         )

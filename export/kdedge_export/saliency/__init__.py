@@ -1,4 +1,4 @@
-"""The one definition of a saliency map: trained against, exported, and validated."""
+"""Saliency maps: one definition for training, export and validation."""
 
 from kdedge_export.saliency.attention_explainer import ByAttention
 from kdedge_export.saliency.autograd_head import Tail, find_tail, named_tail

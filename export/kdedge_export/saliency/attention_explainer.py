@@ -1,7 +1,7 @@
-"""Explain by attention: where the tokens that are classified have looked, through all blocks.
+"""Attention explainer: relevance of image tokens to the classified tokens through all blocks.
 
-Those are the rows of the last attention that move the logits: the class token's, or those of all tokens whose mean is
-classified, without registers that are not among them.
+The classified tokens are the rows of the last attention that affect the logits. These are the class token's row, or
+those of all averaged tokens, without registers that are not among them.
 """
 
 import torch
@@ -19,20 +19,20 @@ __all__ = ["ByAttention"]
 
 
 class ByAttention(ExplainedModel):
-    """Watches the attention matrices of a transformer whose blocks all attend from all tokens to all tokens."""
+    """Explain a transformer by its attention matrices; every block must attend from all tokens to all tokens."""
 
     target_layer = None
 
     def __init__(self, model: nn.Module, method: AttentionMethod, example: Tensor) -> None:
-        """Find the picture's tokens.
+        """Find the image tokens.
 
         Args:
             model: the classifier.
-            method: how attention matrices make a map.
-            example: one input at the size the model will be used with, float `[1, 3, H, W]`.
+            method: function from attention matrices to a map.
+            example: one input at the model's input size, float `[1, 3, H, W]`.
 
         Raises:
-            HeadNotSupported: the model does not attend, or within windows only.
+            HeadNotSupported: the model has no attention, or only within windows.
         """
         super().__init__(model)
         self.method, self._compute, self._by_gradients = method.name, method.compute, method.by_gradients
@@ -47,24 +47,27 @@ class ByAttention(ExplainedModel):
                 layout = layout_of((1, rows, 1), grids_of(trace(model, example)))
         if layout is None:
             raise HeadNotSupported(
-                f"{type(model).__name__} cannot be explained by {method.name}: that needs blocks which all attend from "
-                "all tokens to all tokens (ViT, DeiT). Choose another --method, such as gradcam."
+                f"{type(model).__name__} cannot be explained by {method.name}: every block must attend from all "
+                "tokens to all tokens (ViT, DeiT). Choose another --method, such as gradcam."
             )
         self.layout: Layout = layout
         self.how = "attention"
         assert moved is not None
         classified = moved[0].any(dim=0).any(dim=-1).float()
         self.classifies_prefix = bool(classified[: layout.prefix].any() and not classified[layout.prefix :].any())
-        """Only tokens beside those of the picture are classified, such as a class token."""
+        """True if only prefix tokens are classified, such as a class token."""
         self.register_buffer("_classified", classified / classified.sum(), persistent=False)
 
     def forward(self, x: Tensor) -> Look:
-        """See `ExplainedModel`; what was seen is the attention `[N, heads, T, T]` of each block, first block first."""
+        """Classify an input; see `ExplainedModel`.
+
+        The attribution inputs are the attention `[N, heads, T, T]` of each block.
+        """
         scores, seen = self._attend(x, self._by_gradients)
         return Look(scores.detach(), seen, scores)
 
     def _attend(self, x: Tensor, differentiated: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The scores, and the attention that they were computed from."""
+        """Return the scores and the attention matrices they were computed from."""
         seen: list[Tensor] = []
 
         def watch(attention: Tensor) -> Tensor:
@@ -78,7 +81,7 @@ class ByAttention(ExplainedModel):
         return scores, tuple(seen)
 
     def class_maps(self, look: Look, classes: Tensor) -> Tensor:
-        """See `ExplainedModel`."""
+        """Compute class maps; see `ExplainedModel`."""
         columns = [look.seen] * classes.shape[1]
         if self._by_gradients:
             columns = gradients(look.scores, classes, look.seen)

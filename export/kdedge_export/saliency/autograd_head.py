@@ -1,8 +1,8 @@
-"""Any other head: what follows the target layer is differentiated automatically.
+"""Autograd head: the layers after the target layer are differentiated automatically.
 
-The target layer is the last one whose activations still lie over the picture and move the logits: the last features of
-a convolutional network; in a transformer that classifies a token of its own, what goes into the last attention, since
-behind it the picture's tokens have no way to the logits (Gildenblat et al., pytorch-grad-cam, advise its norm as well).
+The target layer is the last one whose activations have spatial positions and affect the logits. In a convolutional
+network it gives the last features. In a transformer with a class token it gives the input of the last attention, since
+after it the image tokens cannot affect the logits (Gildenblat et al., pytorch-grad-cam, recommend its norm as well).
 """
 
 import difflib
@@ -45,12 +45,12 @@ _NAMED_STEPS = 6
 
 @dataclass(frozen=True)
 class Tail:
-    """A target layer, from whose output on the model is differentiated."""
+    """Target layer from whose output the model is differentiated."""
 
     target_layer: str
     layout: Layout
     name: str
-    """What follows the target layer, such as `linear+relu+linear+relu+linear`."""
+    """Short description of the layers after the target layer, such as `linear+relu+linear+relu+linear`."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,14 @@ class _Candidate:
 
 
 def find_tail(model: nn.Module, example: Tensor) -> Tail:
-    """Choose the target layer by what moves the logits.
+    """Find the last layer with spatial positions that affects the logits.
 
     Args:
         model: a classifier, float `[N, 3, H, W]` to logits `[N, K]`.
-        example: one input at the size the model will be used with.
+        example: one input at the model's input size.
 
     Raises:
-        HeadNotSupported: no layer has activations that lie over the picture and move the logits.
+        HeadNotSupported: no layer has spatial activations that affect the logits.
     """
     record = trace(model, example)
     grids = grids_of(record)
@@ -83,22 +83,22 @@ def find_tail(model: nn.Module, example: Tensor) -> Tail:
             continue
         return Tail(candidate.path, layout, _name(record, candidate.path))
     raise HeadNotSupported(
-        f"{type(model).__name__} cannot be explained: none of its layers has activations that lie over the picture and "
-        "that the logits depend on. Name one with --target-layer, or export without a map: --method none."
+        f"{type(model).__name__} cannot be explained: none of its layers has spatial activations that the logits "
+        "depend on. Name a layer with --target-layer, or export without a map: --method none."
     )
 
 
 def named_tail(model: nn.Module, example: Tensor, path: str) -> Tail:
-    """The tail behind a layer that the user chose.
+    """Return the tail after a layer chosen by the user.
 
     Args:
         model: the classifier, in evaluation mode.
-        example: one input at the size the model will be used with, float `[1, 3, H, W]`.
-        path: of the layer's module.
+        example: one input at the model's input size, float `[1, 3, H, W]`.
+        path: module path of the layer.
 
     Raises:
         UsageError: there is no such layer.
-        HeadNotSupported: its output has no cells, or the logits do not depend on them.
+        HeadNotSupported: its output has no spatial positions, or the logits do not depend on them.
     """
     modules = [name for name, _ in model.named_modules() if name]
     if path not in modules:
@@ -112,33 +112,34 @@ def named_tail(model: nn.Module, example: Tensor, path: str) -> Tail:
     found = next((candidate for candidate in candidates if candidate.path == path), None)
     layout = None if found is None else layout_of(tuple(found.output.shape), grids_of(record))
     if found is None:
-        why = "does not run exactly once, or does not give a tensor"
+        why = "does not run exactly once, or does not return a tensor"
     elif layout is None:
-        why = f"gives a tensor {list(found.output.shape)}, which has no cells that lie over the picture"
+        why = f"returns a tensor {list(found.output.shape)}, which has no spatial positions"
     elif found.gradient is None or not layout.channels_first(found.gradient).any():
-        why = "gives activations of the picture that the logits do not depend on"
+        why = "returns activations that the logits do not depend on"
     else:
         return Tail(path, layout, _name(record, path))
     raise HeadNotSupported(
-        f"{type(model).__name__} cannot be explained at {path}: it {why}. "
-        "Name another --target-layer, or leave the option out."
+        f"{type(model).__name__} cannot be explained at {path}: the layer {why}. Name another --target-layer, or omit "
+        "the option."
     )
 
 
 _PASSED_OVER = (nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.Linear)
-"""Averages have the resolution of what they average at best; a token's projections are the inside of an attention."""
+"""Layers that are never the target: averages have at most the resolution of their input, and projections are
+internal to attention."""
 
 
 def _is_scores(gradient: Tensor, top: int) -> bool:
-    """Whether channels are classes: then the activations are scores, and what they were computed from explains them."""
+    """Return True if channels are classes: the activations are then scores, explained by their own inputs."""
     return len(gradient) > top and not torch.cat([gradient[:top], gradient[top + 1 :]]).any()
 
 
 def _candidates(model: nn.Module, example: Tensor, *, every_path: bool = False) -> tuple[int, list[_Candidate]]:
-    """The top class, and the outputs of modules that ran once with its gradient, last ones first.
+    """Return the top-1 class and the outputs of modules that ran once with their gradients, last first.
 
-    Of several modules that returned the same tensor the outermost counts, of several outermost the last, unless
-    `every_path` is set.
+    If several modules returned the same tensor, the outermost counts, and of several the last, unless `every_path` is
+    set.
     """
     noted: list[tuple[str, nn.Module, Tensor]] = []
     runs: Counter[str] = Counter()
@@ -179,7 +180,7 @@ def _candidates(model: nn.Module, example: Tensor, *, every_path: bool = False) 
 
 @contextmanager
 def nothing_zero(model: nn.Module) -> Iterator[None]:
-    """Give tensors that are all zero, as those of heads before training, values that let gradients through."""
+    """Temporarily replace all-zero parameters (e.g. untrained heads) with noise so that gradients flow."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         zero = [parameter for parameter in model.parameters() if not parameter.any()]
@@ -195,7 +196,7 @@ def nothing_zero(model: nn.Module) -> Iterator[None]:
 
 
 def grids_of(record: Trace) -> frozenset[tuple[int, int]]:
-    """The resolutions that a traced network works at."""
+    """Return the resolutions at which a traced network works."""
     seen = [
         (int(operation.output.shape[2]), int(operation.output.shape[3]))
         for operation in record.operations

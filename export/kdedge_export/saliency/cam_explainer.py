@@ -1,4 +1,4 @@
-"""Explain by the activations of one layer: the CAM family."""
+"""CAM explainer: saliency maps from the activations of one layer."""
 
 from contextlib import ExitStack
 
@@ -17,11 +17,11 @@ __all__ = ["ByCells"]
 
 
 class _Slot:
-    """Where the hook leaves the activations; a plain object, so that `torch.export` does not copy it."""
+    """Holder for the hooked activations; a plain object, so that `torch.export` does not copy it."""
 
     activations: Tensor | None = None
     tail: ExitStack | None = None
-    """What holds from the target layer to the end of a forward pass; None outside of one."""
+    """Contexts active from the target layer to the end of a forward pass; None outside of one."""
 
     def leave(self) -> None:
         self.tail = None
@@ -33,19 +33,19 @@ class _Slot:
 
 
 class ByCells(ExplainedModel):
-    """Catches the target layer's activations, and combines them with the gradients of the logits.
+    """Explain a classifier by its target layer's activations, weighted by the gradients of the logits.
 
-    Behind a head with a closed form the gradients are written out as forward operations. Behind any other, autograd
-    differentiates what follows the target layer, and nothing before it.
+    For a closed-form head the gradients are computed by forward operations. For any other head, autograd differentiates
+    only the layers after the target layer.
     """
 
     def __init__(self, model: nn.Module, head: Head | Tail, method: CellMethod) -> None:
-        """Hook into the target layer.
+        """Register a hook on the target layer.
 
         Args:
             model: the classifier.
-            head: what follows the target layer, from `find_head` or `find_tail`.
-            method: how activations and gradients make a map.
+            head: the layers after the target layer, from `find_head` or `find_tail`.
+            method: function from activations and gradients to a map.
 
         Raises:
             HeadNotSupported: the method is not defined for this head.
@@ -55,9 +55,9 @@ class ByCells(ExplainedModel):
         self.target_layer, self.how = head.target_layer, head.name
         if method.one_dense_layer and not (isinstance(head, Head) and [*map(type, head.layers)] == [Dense]):
             raise HeadNotSupported(
-                f"{type(model).__name__} has no class activation map ({method.name}): that is defined for global "
-                f"average pooling and one dense layer, and this model's head is {head.name}. "
-                "Choose another --method, such as gradcam, which is the same map where both are defined."
+                f"{type(model).__name__} has no class activation map ({method.name}): it is defined only for global "
+                f"average pooling and one dense layer, and this model's head is {head.name}. Choose another --method, "
+                "such as gradcam, which gives the same map where both are defined."
             )
         self._slot = slot = _Slot()
         layer = model.get_submodule(head.target_layer)
@@ -69,7 +69,7 @@ class ByCells(ExplainedModel):
             layer.register_forward_hook(lambda _module, _args, output: _put(slot, output))
 
     def forward(self, x: Tensor) -> Look:
-        """See `ExplainedModel`; what was seen are the activations as the target layer lays them out."""
+        """Classify an input; see `ExplainedModel`. The attribution inputs are the target layer's activations."""
         if isinstance(self.head, Head):
             logits = self.model(x)
             return Look(logits, (self._slot.take(),), logits)
@@ -79,12 +79,12 @@ class ByCells(ExplainedModel):
         return Look(scores if torch.is_grad_enabled() else scores.detach(), (self._slot.take(),), scores)
 
     def class_maps(self, look: Look, classes: Tensor) -> Tensor:
-        """See `ExplainedModel`; dropout in a head with a closed form is left out."""
+        """Compute class maps; see `ExplainedModel`. Dropout in a closed-form head is skipped."""
         (activations,) = look.seen
         if isinstance(self.head, Head):
             activations = _full(activations)
             height, width = activations.shape[2:]
-            # As models with their pooling layer compute it, so that a graph computes it once.
+            # Computed as in the model's own pooling layer, so that the graph computes it only once.
             pooled = activations.mean(dim=(-2, -1), keepdim=True).flatten(1)
             weights = self.head.channel_weights(self.model, pooled, classes)
             return self._compute(activations, (weights / (height * width))[..., None, None])
@@ -97,7 +97,7 @@ class ByCells(ExplainedModel):
 
 
 def _full(tensor: Tensor) -> Tensor:
-    """Of mixed precision's halves float32; float64 as it is."""
+    """Convert half precision to float32; float64 is kept."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
@@ -106,7 +106,7 @@ def _put(slot: _Slot, activations: Tensor) -> None:
 
 
 def _cut(slot: _Slot, activations: Tensor) -> Tensor | None:
-    """Start differentiating at the activations, whether or not anything before them is differentiated."""
+    """Start differentiating at the activations, even if nothing before them requires gradients."""
     if slot.tail is None:
         return None
     slot.tail.enter_context(plain_attention())  # fused kernels cannot be differentiated twice
@@ -116,4 +116,4 @@ def _cut(slot: _Slot, activations: Tensor) -> Tensor | None:
         slot.tail.enter_context(torch.enable_grad())
         activations = activations.detach().requires_grad_()
     slot.activations = activations
-    return activations.clone()  # what follows may work in place
+    return activations.clone()  # the following layers may work in place

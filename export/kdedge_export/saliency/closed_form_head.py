@@ -1,9 +1,9 @@
-"""Heads whose saliency map has a closed form: global average pooling followed by dense layers and activations.
+"""Closed-form heads: global average pooling followed by dense layers and activations.
 
 With the target layer's activations `A [N, C, h, w]`, pooled features `p = mean_ij A`, and logits `z = f(p)`, the
-gradient of a logit is the same at every cell: `dz_c/dA_kij = (dz_c/dp_k) / (h·w)`. Grad-CAM's channel weights are
-therefore `dz_c/dp / (h·w)`, and `dz_c/dp` is a short product through the dense layers, written out here as plain
-forward operations: nothing is left to differentiate when the model is trained or exported.
+gradient of a logit is the same at every position: `dz_c/dA_kij = (dz_c/dp_k) / (h·w)`. Grad-CAM's channel weights are
+therefore `dz_c/dp / (h·w)`, and `dz_c/dp` is a short product through the dense layers. It is computed by forward
+operations, so that nothing is left to differentiate in training or export.
 
 Source: Selvaraju et al., Grad-CAM, ICCV 2017, eq. 1 and 2 without the ReLU; for one dense layer this is Zhou et al.,
 CAM, CVPR 2016, divided by `h·w`.
@@ -53,21 +53,21 @@ ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tens
     "gelu": (F.gelu, _gelu_slope),
     "tanh": (torch.tanh, _tanh_slope),
 }
-"""Activation, by the name of its ATen operator, to the function and its derivative, both elementwise."""
+"""Elementwise activations and their derivatives, by the name of the ATen operator."""
 
 
 @dataclass(frozen=True)
 class Dense:
-    """A dense layer of the head, by the names of its parameters in the model."""
+    """Dense layer of the head, by the names of its parameters in the model."""
 
     weight: str
-    """A `[out, in]` matrix, or the `[out, in, 1, 1]` kernel of a 1×1 convolution on pooled features."""
+    """Name of the `[out, in]` matrix, or of the `[out, in, 1, 1]` kernel of a 1×1 convolution on pooled features."""
     bias: str | None
 
 
 @dataclass(frozen=True)
 class Activation:
-    """An elementwise activation of the head."""
+    """Elementwise activation of the head."""
 
     name: str
 
@@ -77,29 +77,29 @@ Layer = Dense | Activation
 
 @dataclass(frozen=True)
 class Head:
-    """Where a model's features are pooled, and what turns them into logits."""
+    """Closed-form head: the pooled layer and the layers that compute the logits."""
 
     target_layer: str
-    """Module path of the layer that gives (or, for a pooling layer, takes) the pooled activations."""
+    """Module path of the layer that returns (or, for a pooling layer, takes) the pooled activations."""
     takes_input: bool
-    """Whether the activations are the module's input rather than its output."""
+    """True if the activations are the module's input rather than its output."""
     layers: tuple[Layer, ...]
-    """From the pooled features to the logits; dropout is left out."""
+    """Layers from the pooled features to the logits, without dropout."""
 
     @property
     def name(self) -> str:
-        """The head in the field's short form, such as `GAP+Linear` or `GAP+Linear+hardswish+Linear`."""
+        """Short description of the head, such as `GAP+Linear` or `GAP+Linear+hardswish+Linear`."""
         parts = ["Linear" if isinstance(layer, Dense) else layer.name for layer in self.layers]
         return "+".join(["GAP", *parts])
 
     def logits(self, model: nn.Module, pooled: Tensor) -> Tensor:
-        """Logits `[N, K]` of pooled features, float `[N, C]`."""
+        """Compute logits `[N, K]` from pooled features, float `[N, C]`."""
         for layer in self.layers:
             pooled = _apply(layer, model, pooled)
         return pooled
 
     def channel_weights(self, model: nn.Module, pooled: Tensor, classes: Tensor) -> Tensor:
-        """The gradient of chosen logits with respect to the pooled features.
+        """Compute the gradient of chosen logits with respect to the pooled features.
 
         Args:
             model: the model that holds the head's parameters.

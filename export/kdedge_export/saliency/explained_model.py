@@ -1,4 +1,4 @@
-"""A classifier and its saliency map, as training, export and validation all see them."""
+"""Interface of a classifier with saliency maps, shared by training, export and validation."""
 
 from abc import ABC, abstractmethod
 from typing import NamedTuple
@@ -9,32 +9,34 @@ from torch import Tensor, nn
 __all__ = ["LEAST_CELLS", "ExplainedModel", "Look", "gradients", "map_size"]
 
 LEAST_CELLS = 4
-"""Along each side of a map; a coarser one points at nothing and is refused."""
+"""Minimum map resolution along each side; coarser maps are rejected."""
 
 
 class Look(NamedTuple):
-    """What a model answered, and what its maps are made of."""
+    """Result of a forward pass: logits and the inputs of the attribution."""
 
     logits: Tensor
-    """`[N, K]`."""
+    """Logits `[N, K]`."""
     seen: tuple[Tensor, ...]
-    """What the method explains by: the target layer's activations, the pixels, or each block's attention."""
+    """Attribution inputs: the target layer's activations, the pixels, or each block's attention."""
     scores: Tensor
-    """`[P·N, K]`: the logits that depend on what was seen, of `P` points an image; the logits themselves mostly."""
+    """Logits `[P·N, K]` that depend on the attribution inputs, for `P` points per image; usually the logits
+    themselves."""
 
 
 class ExplainedModel(nn.Module, ABC):
-    """A model that also gives the maps of any classes; the model itself is not edited.
+    """Model that also returns the maps of any classes; the model itself is not modified.
 
-    Its subclasses differ in what they look at: `ByCells`, `ByPixels`, `ByAttention`.
+    Subclasses differ in their attribution inputs: `ByCells`, `ByPixels`, `ByAttention`.
     """
 
     method: str
-    """One of `kdedge_export.saliency.METHODS`."""
+    """Method name, one of `kdedge_export.saliency.METHODS`."""
     target_layer: str | None
-    """Module path of the layer that the maps look at; None where they look at no single one."""
+    """Module path of the target layer; None if the method has none."""
     how: str
-    """What is differentiated, and how: a head in closed form such as `GAP+Linear`, or what follows the target layer."""
+    """Description of the differentiated layers: a closed-form head such as `GAP+Linear`, or the layers after the
+    target layer."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -42,27 +44,27 @@ class ExplainedModel(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor) -> Look:
-        """Classify normalised input, float `[N, 3, H, W]`."""
+        """Classify normalized input, float `[N, 3, H, W]`."""
 
     @abstractmethod
     def class_maps(self, look: Look, classes: Tensor) -> Tensor:
-        """The saliency maps of chosen classes.
+        """Compute the saliency maps of chosen classes.
 
-        With gradients enabled they can be differentiated again, as a loss on maps needs it.
+        With gradients enabled the maps can be differentiated again, as needed by a loss on maps.
 
         Args:
-            look: from `forward`, in the same mode of gradients.
+            look: result of `forward`, with the same gradient mode.
             classes: int64 `[N, k]`.
 
         Returns:
-            float32 `[N, k, h, w]`; raw, and signed where the method is.
+            float32 `[N, k, h, w]`; raw, and signed if the method is.
         """
 
 
 def gradients(scores: Tensor, classes: Tensor, seen: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
-    """The gradients of each column of classes with respect to what was seen.
+    """Compute the gradients of each column of classes with respect to the attribution inputs.
 
-    The images of a batch do not depend on each other, so that the gradient of their scores' sum holds each one's own.
+    The images of a batch are independent, so the gradient of the sum of their scores contains each image's own.
 
     Args:
         scores: `[N, K]`.
@@ -70,7 +72,7 @@ def gradients(scores: Tensor, classes: Tensor, seen: tuple[Tensor, ...]) -> list
         seen: tensors that the scores were computed from.
 
     Returns:
-        For each of the `k` columns, a gradient the shape of each tensor.
+        For each of the `k` columns, one gradient of the shape of each tensor.
     """
     again = torch.is_grad_enabled()
     with torch.enable_grad():
@@ -82,7 +84,7 @@ def gradients(scores: Tensor, classes: Tensor, seen: tuple[Tensor, ...]) -> list
 
 
 def map_size(explained: ExplainedModel, example: Tensor) -> tuple[int, int]:
-    """Height and width of the map, in cells, for inputs like `example` (float `[1, 3, H, W]`)."""
+    """Return the height and width of the map for inputs like `example` (float `[1, 3, H, W]`)."""
     with torch.no_grad():
         top = torch.zeros(len(example), 1, dtype=torch.int64, device=example.device)
         shape = explained.class_maps(explained(example), top).shape

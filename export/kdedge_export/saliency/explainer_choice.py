@@ -1,4 +1,4 @@
-"""From a classifier to its explanation: the method by name, the target layer found or named."""
+"""Explanation of a classifier by method name, with the target layer found or given."""
 
 from torch import Tensor, nn
 
@@ -16,26 +16,27 @@ from kdedge_runtime.errors import UsageError
 __all__ = ["DEFAULT_METHODS", "explain"]
 
 DEFAULT_METHODS = (HIRESCAM.name, GRADIENT_ATTENTION.name)
-"""The most faithful class-specific method of each kind of head, as measured (export/README.md, Choosing a method).
+"""Most faithful class-specific method per kind of head, as measured (export/README.md, Choosing a method).
 
-Behind a class token, activations of single cells say little: its evidence was moved to other tokens blocks before.
+With a class token, activations at single positions carry little evidence, since earlier blocks moved it to other
+tokens.
 """
 
 
 def explain(
     model: nn.Module, example: Tensor, method: str | None = None, target_layer: str | None = None
 ) -> ExplainedModel:
-    """Wrap a classifier so that it also gives saliency maps.
+    """Wrap a classifier so that it also returns saliency maps.
 
     Args:
         model: a classifier, float `[N, 3, H, W]` to logits `[N, K]`.
-        example: one input at the size the model will be used with, float `[1, 3, H, W]`.
-        method: one of `METHODS`; None takes the default of the head, see `DEFAULT_METHODS`.
-        target_layer: module path of the layer whose activations the map shows; None finds it.
+        example: one input at the model's input size, float `[1, 3, H, W]`.
+        method: one of `METHODS`; None uses the default for the head, see `DEFAULT_METHODS`.
+        target_layer: module path of the layer whose activations the map uses; None finds it.
 
     Raises:
-        HeadNotSupported: the model does not allow this method, and why.
-        UsageError: there is no such layer or method, or the method looks at none.
+        HeadNotSupported: the model does not support this method; the message gives the reason.
+        UsageError: there is no such layer or method, or the method uses no target layer.
     """
     if method is None:
         return _by_default(model, example, target_layer)
@@ -45,7 +46,7 @@ def explain(
     if isinstance(chosen, CellMethod):
         return ByCells(model, _head(model, example, target_layer), chosen)
     if target_layer is not None:
-        raise UsageError(f"--method {method} looks at no single layer. Leave --target-layer {target_layer} out.")
+        raise UsageError(f"--method {method} uses no target layer. Omit --target-layer {target_layer}.")
     if isinstance(chosen, AttentionMethod):
         return ByAttention(model, chosen, example)
     return ByPixels(model, chosen, example)
@@ -56,7 +57,7 @@ def _by_default(model: nn.Module, example: Tensor, target_layer: str | None) -> 
     if target_layer is None and isinstance(head, Tail) and head.layout.prefix:
         try:
             by_attention = ByAttention(model, GRADIENT_ATTENTION, example)
-        except HeadNotSupported:  # attention within windows, or to fewer tokens than attend
+        except HeadNotSupported:  # windowed attention, or attention to fewer tokens than queries
             pass
         else:
             if by_attention.classifies_prefix:
@@ -65,7 +66,7 @@ def _by_default(model: nn.Module, example: Tensor, target_layer: str | None) -> 
 
 
 def _head(model: nn.Module, example: Tensor, target_layer: str | None) -> Head | Tail:
-    """A closed form if there is one (at the named layer), else what follows the target layer, to be differentiated."""
+    """Return the closed-form head (at the named layer) if there is one, else the tail to be differentiated."""
     try:
         head: Head | None = find_head(model, example)
     except HeadNotSupported:

@@ -1,4 +1,4 @@
-"""Gates that can be differentiated twice, as a loss on maps needs it."""
+"""Twice-differentiable replacements for gate activations, needed by a loss on maps."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ __all__ = ["plain_gates"]
 
 @contextmanager
 def plain_gates() -> Iterator[None]:
-    """Inside the block, hard sigmoids are clipped lines: PyTorch knows no second derivative of its own kernel."""
+    """Replace hard sigmoids by clipped linear functions inside the block; PyTorch's kernel has no second derivative."""
 
     def clipped_line(input: Tensor, inplace: bool = False) -> Tensor:
         return F.relu6(input + 3) / 6

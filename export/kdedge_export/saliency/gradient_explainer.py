@@ -1,4 +1,4 @@
-"""Explain by the pixels: maps as fine as the picture, at the price of differentiating the whole model."""
+"""Gradient explainer: maps at pixel resolution, by differentiating the whole model."""
 
 import torch
 from torch import Tensor, nn
@@ -10,17 +10,17 @@ __all__ = ["ByPixels"]
 
 
 class ByPixels(ExplainedModel):
-    """Differentiates the logits with respect to the input, at one or more points around it."""
+    """Explain a classifier by the gradients of the logits at the input, at one or more points around it."""
 
     target_layer = None
 
     def __init__(self, model: nn.Module, method: PixelMethod, example: Tensor) -> None:
-        """Prepare.
+        """Prepare the points and the noise.
 
         Args:
             model: the classifier.
-            method: at which points, and how their gradients make a map.
-            example: one input at the size the model will be used with, float `[1, 3, H, W]`.
+            method: points, and the function from their gradients to a map.
+            example: one input at the model's input size, float `[1, 3, H, W]`.
         """
         super().__init__(model)
         self.method, self._points, self._combine = method.name, method.points, method.combine
@@ -29,7 +29,10 @@ class ByPixels(ExplainedModel):
         self.register_buffer("noise", noise, persistent=False)
 
     def forward(self, x: Tensor) -> Look:
-        """See `ExplainedModel`; what was seen are the points `[P·N, 3, H, W]`, the images themselves last."""
+        """Classify an input; see `ExplainedModel`.
+
+        The attribution inputs are the points `[P·N, 3, H, W]`, the images last.
+        """
         points = self._points(x.detach(), self.get_buffer("noise"))
         with torch.enable_grad():
             seen = points.flatten(0, 1).detach().requires_grad_()
@@ -37,7 +40,7 @@ class ByPixels(ExplainedModel):
         return Look(scores.detach()[-x.shape[0] :], (seen,), scores)
 
     def class_maps(self, look: Look, classes: Tensor) -> Tensor:
-        """See `ExplainedModel`."""
+        """Compute class maps; see `ExplainedModel`."""
         (pixels,) = look.seen
         points = (-1, *look.logits.shape[:1], *pixels.shape[1:])
         repeated = classes.repeat(pixels.shape[0] // classes.shape[0], 1)

@@ -1,4 +1,4 @@
-"""Find a model's head by watching one forward pass, whatever architecture it has."""
+"""Head finder: detect a model's head from one traced forward pass, for any architecture."""
 
 import torch
 from torch import Tensor, nn
@@ -19,23 +19,23 @@ _RESHAPING = {
     "clone",
     "flatten",
     "detach",
-    "as_strided_",  # how PyTorch keeps the memory format of what it pooled
+    "as_strided_",  # preserves the memory format of pooled tensors
 }
 _POOLING = {"mean", "_adaptive_avg_pool2d", "avg_pool2d"}
 _TOLERANCE = 1e-3
-"""Of the logits, relative to the largest: matrix products in TF32 are as coarse as this."""
+"""Tolerance on the logits relative to the largest; TF32 matrix products have errors of this size."""
 
 
 def find_head(model: nn.Module, example: Tensor) -> Head:
-    """Walk back from the logits to the pooled activations.
+    """Find the closed-form head by walking back from the logits to the pooled activations.
 
     Args:
         model: a classifier, float `[N, 3, H, W]` to logits `[N, K]`.
-        example: one input at the size the model will be used with.
+        example: one input at the model's input size.
 
     Raises:
-        HeadNotSupported: the logits are not dense layers on globally averaged activations; the message names what
-            was found instead.
+        HeadNotSupported: the logits are not dense layers on globally averaged activations; the message names the
+            operations found instead.
     """
     record = trace(model, example)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -60,23 +60,23 @@ def find_head(model: nn.Module, example: Tensor) -> Head:
             raise _refusal(model, _ending(record, index))
     activations = operation.inputs[0]
     if activations.shape[2:] == (1, 1):
-        raise _refusal(model, "what it pools is a single cell")
+        raise _refusal(model, "its pooled activations have a single spatial position")
     if id(activations) in record.outputs:
         head = Head(record.outputs[id(activations)], takes_input=False, layers=tuple(layers))
     elif id(activations) in record.inputs:
         head = Head(record.inputs[id(activations)], takes_input=True, layers=tuple(layers))
     else:
-        raise _refusal(model, "what it pools is neither the input nor the output of a module that runs once")
-    # The names of operations do not say everything: pooling may leave out a border, a product may be scaled.
+        raise _refusal(model, "its pooled activations are neither the input nor the output of a module that runs once")
+    # Operation names are not sufficient: pooling may exclude a border, and a product may be scaled.
     with torch.no_grad():
         difference = head.logits(model, activations.mean(dim=(2, 3))) - record.logits
     if float(difference.abs().max()) > _TOLERANCE * float(record.logits.abs().max()):
-        raise _refusal(model, f"{_ending(record, index)} does not give the logits of {head.name}")
+        raise _refusal(model, f"{_ending(record, index)} does not reproduce the logits of {head.name}")
     return head
 
 
 def _dense(operation: Operation, record: Trace, names: dict[int, str]) -> tuple[Dense, Tensor] | None:
-    """A dense layer and the tensor that goes into it, if the operation is one."""
+    """Return a dense layer and its input tensor if the operation is one, else None."""
     if operation.name in {"addmm", "mm"} and not operation.options:
         *bias, value, transposed = operation.inputs
         source = record.producer(transposed)
@@ -96,7 +96,7 @@ def _activation(operation: Operation) -> Activation | None:
     name = operation.name.removesuffix("_")
     if name == "hardtanh" and operation.arguments[1:] == (0.0, 6.0):
         return Activation("relu6")
-    if operation.options:  # the tanh approximation of GELU, whose slope is another
+    if operation.options:  # the tanh approximation of GELU, which has a different derivative
         return None
     return Activation(name) if name in ACTIVATIONS else None
 
@@ -115,7 +115,7 @@ def _is_global_average(operation: Operation) -> bool:
 
 
 def _ending(record: Trace, start: int) -> str:
-    """The operations from an index on, and four at least, in words."""
+    """Describe the operations from an index on, at least four."""
     names: list[str] = []
     for index in reversed(range(len(record.operations))):
         name = record.operations[index].name
@@ -126,9 +126,9 @@ def _ending(record: Trace, start: int) -> str:
 
 def _refusal(model: nn.Module, why: str) -> HeadNotSupported:
     return HeadNotSupported(
-        f"{_name(model)} has no closed-form saliency map: {why}. Supported heads are global average pooling "
-        "followed by dense layers (ResNet, RegNet, EfficientNet, MobileNetV2 and V3, …). "
-        "Choose such a model, or export without a map: --method none."
+        f"{_name(model)} has no closed-form saliency map: {why}. Supported heads are global average pooling followed "
+        "by dense layers (ResNet, RegNet, EfficientNet, MobileNetV2 and V3, …). Choose such a model, or export "
+        "without a map: --method none."
     )
 
 
@@ -137,6 +137,6 @@ def _name(model: nn.Module) -> str:
 
 
 def example_input(height: int, width: int) -> Tensor:
-    """A deterministic float `[1, 3, height, width]` input to look at a model with."""
+    """Return a deterministic float `[1, 3, height, width]` input for tracing a model."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(1, 3, height, width, generator=generator)

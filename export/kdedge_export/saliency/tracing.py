@@ -1,4 +1,4 @@
-"""What a model computes, as a flat record of tensor operations on one example."""
+"""Trace of a forward pass: a flat record of tensor operations on one example."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -17,37 +17,37 @@ __all__ = ["Operation", "Trace", "evaluating", "trace"]
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation, such as `addmm`, with the tensors it took and gave."""
+    """Traced operation, such as `addmm`, with its input and output tensors."""
 
     name: str
     arguments: tuple[Any, ...]
-    """Positional arguments, with lists flattened; those that have their default value may be missing."""
+    """Positional arguments, with lists flattened; arguments with their default value may be missing."""
     options: dict[str, Any]
-    """Keyword arguments other than the default."""
+    """Keyword arguments that differ from the default."""
     output: Tensor
 
     @property
     def inputs(self) -> list[Tensor]:
-        """The tensor arguments, in order."""
+        """Tensor arguments, in order."""
         return [value for value in self.arguments if isinstance(value, Tensor)]
 
 
 @dataclass
 class Trace:
-    """A forward pass: its operations in order, and the modules whose input or output each tensor was.
+    """Traced forward pass: its operations in order, and the modules that took or returned each tensor.
 
-    Modules that ran more than once own no tensor: a hook on them could not tell which run is meant.
+    Modules that ran more than once own no tensor, since a hook cannot distinguish the runs.
     """
 
     logits: Tensor
     operations: list[Operation]
     outputs: dict[int, str] = field(default_factory=dict)
-    """`id(tensor)` to the path of the outermost module that returned it, of several the last."""
+    """Path of the outermost (of several, the last) module that returned a tensor, by `id(tensor)`."""
     inputs: dict[int, str] = field(default_factory=dict)
-    """`id(tensor)` to the path of the outermost module that took it as its first argument, of several the last."""
+    """Path of the outermost (of several, the last) module that took a tensor as its first argument, by `id(tensor)`."""
 
     def producer(self, tensor: Tensor, before: int | None = None) -> tuple[int, Operation] | None:
-        """The last operation (with its index) that wrote `tensor`, among those before an index."""
+        """Return the last operation before an index that produced `tensor`, with its index."""
         stop = len(self.operations) if before is None else before
         for index in range(stop - 1, -1, -1):
             if self.operations[index].output is tensor:
@@ -71,7 +71,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def trace(model: nn.Module, example: Tensor) -> Trace:
-    """Run `model` once in evaluation mode, without gradients, and record what it does.
+    """Run `model` once in evaluation mode, without gradients, and record its operations.
 
     Args:
         model: any classifier; its mode is restored.
@@ -80,7 +80,7 @@ def trace(model: nn.Module, example: Tensor) -> Trace:
     Raises:
         HeadNotSupported: the model does not return one `[N, K]` tensor.
     """
-    outputs: list[tuple[Tensor, str]] = []  # with the tensors: a freed one's id would be used again
+    outputs: list[tuple[Tensor, str]] = []  # stored with the tensors, since the id of a freed tensor is reused
     inputs: list[tuple[Tensor, str]] = []
     runs: Counter[str] = Counter()
 
@@ -110,7 +110,7 @@ def trace(model: nn.Module, example: Tensor) -> Trace:
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise HeadNotSupported(
-            f"{type(model).__name__} cannot be explained: the model returned {shape}, expected one tensor of logits "
+            f"{type(model).__name__} cannot be explained: the model returned {shape}. Expected one tensor of logits "
             "[N, K]."
         )
     return Trace(logits, recorder.operations, _owners(outputs, runs), _owners(inputs, runs))
@@ -127,7 +127,7 @@ def _owners(noted: list[tuple[Tensor, str]], runs: Counter[str]) -> dict[int, st
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; every module's own mode afterwards."""
+    """Put a model in evaluation mode inside the block; every module's mode is restored afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -1,6 +1,7 @@
-"""Attention in the open: the same products as PyTorch's fused kernels, with the matrices in sight.
+"""Unfused attention that exposes the attention matrices.
 
-Fused kernels have no derivative that ONNX knows, and keep their attention matrices to themselves.
+It computes the same products as PyTorch's fused kernels, which do not return their attention matrices and whose
+derivatives cannot be exported to ONNX.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,14 +20,13 @@ Watch = Callable[[Tensor], Tensor]
 
 @contextmanager
 def plain_attention(watch: Watch = lambda attention: attention) -> Iterator[None]:
-    """Inside the block, attention is computed by matrix products and a softmax.
+    """Compute attention by matrix products and a softmax inside the block.
 
     Args:
-        watch: sees each attention matrix `[N, heads, T, T]` in the order of the forward pass, and returns the one to go
-            on with.
+        watch: called with each attention matrix `[N, heads, T, T]` in forward order; returns the matrix to use.
 
     Raises:
-        HeadNotSupported: the attention is causal or grouped; networks for pictures have no use for either.
+        HeadNotSupported: the attention is causal or grouped, which image classifiers do not need.
     """
 
     def attend(
@@ -41,9 +41,9 @@ def plain_attention(watch: Watch = lambda attention: attention) -> Iterator[None
     ) -> Tensor:
         if is_causal or enable_gqa:
             raise HeadNotSupported(
-                f"The model calls scaled_dot_product_attention with {'is_causal' if is_causal else 'enable_gqa'}=True, "
-                "whose derivative cannot be exported. Give it an attn_mask, or keys and values for each head, instead, "
-                "or export without a map: --method none."
+                "The model calls scaled_dot_product_attention with "
+                f"{'is_causal' if is_causal else 'enable_gqa'}=True, whose derivative cannot be exported. Use an "
+                "attn_mask, or separate keys and values per head, or export without a map: --method none."
             )
         products = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.transpose(-2, -1)
         if attn_mask is not None:

@@ -1,4 +1,4 @@
-"""From a PyTorch classifier to one ONNX graph that gives logits and the reason for them."""
+"""Export of a PyTorch classifier to one ONNX graph with logits and saliency map."""
 
 from kdedge_export.onnx_graph.model_file import save_model
 from kdedge_export.torch_export.exporter import ExportedGraph, export_graph

@@ -1,7 +1,7 @@
-"""A forward pass that differentiates, as a plain graph of tensor operations.
+"""Tracing of a forward pass that differentiates, as a plain graph of tensor operations.
 
-No ONNX exporter takes a gradient inside `forward`. Traced below autograd, the gradient is a sequence of operations like
-any other.
+ONNX exporters do not support gradients inside `forward`. Traced below autograd, a gradient is an ordinary sequence of
+operations.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,13 +24,13 @@ __all__ = ["traced"]
 
 
 def traced(function: Callable[..., Any], model: nn.Module, image: Tensor, class_index: Tensor) -> fx.GraphModule:
-    """Trace `function(image, class_index)` with every derivative in it.
+    """Trace `function(image, class_index)` including all derivatives.
 
     Args:
-        function: uses `model`, and may differentiate it.
-        model: in evaluation mode, with frozen parameters; it is not changed.
-        image: an example; its first dimension, the batch, stays free.
-        class_index: an example; its size is taken as it is.
+        function: function that uses `model` and may differentiate it.
+        model: model in evaluation mode with frozen parameters; it is not modified.
+        image: an example; its first dimension, the batch, stays dynamic.
+        class_index: an example; its size is fixed.
     """
     fake = FakeTensorMode(allow_fallback_kernels=False, allow_non_fake_inputs=True, shape_env=ShapeEnv())
     free = [DimDynamic.DYNAMIC] + [DimDynamic.STATIC] * (image.ndim - 1)
@@ -39,7 +39,7 @@ def traced(function: Callable[..., Any], model: nn.Module, image: Tensor, class_
         fake.from_tensor(image, symbolic_context=context, source=ConstantSource("image")),
         fake.from_tensor(class_index, static_shapes=True),
     )
-    # Python's shape inference where there is one: that in C++ takes a free batch for the example's.
+    # Python's shape inference is used, since the C++ one fixes the dynamic batch to the example's.
     with fake, enable_python_dispatcher(), _out_of_place(model), plain_attention():
         first = {operation: rule for operation, rule in DECOMPOSITIONS.items() if operation not in KEEP_ROWS}
         graph = make_fx(function, decomposition_table=first, _allow_non_fake_inputs=True)(*examples)
@@ -53,7 +53,7 @@ def traced(function: Callable[..., Any], model: nn.Module, image: Tensor, class_
 
 
 def _name_weights(graph: fx.GraphModule, model: nn.Module) -> None:
-    """Give weights the paths that they have in the model, by which layers are known; tracing numbers them."""
+    """Rename weights to their paths in the model, which identify layers; tracing numbers them."""
     paths = {id(weight): path for path, weight in (*model.named_parameters(), *model.named_buffers())}
     numbered = {node.target: getattr(graph, node.target) for node in graph.graph.find_nodes(op="get_attr")}
     for node in graph.graph.find_nodes(op="get_attr"):
@@ -72,7 +72,7 @@ def _name_weights(graph: fx.GraphModule, model: nn.Module) -> None:
 
 @contextmanager
 def _out_of_place(model: nn.Module) -> Iterator[None]:
-    """Activations that keep what they were given: a derivative may need it."""
+    """Disable in-place activations inside the block, since a derivative may need their input."""
     changed = [module for module in model.modules() if getattr(module, "inplace", False) is True]
     for module in changed:
         module.inplace = False  # type: ignore[assignment]

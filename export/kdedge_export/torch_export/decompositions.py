@@ -1,4 +1,4 @@
-"""Derivatives as forward operations: what PyTorch computes in one step and ONNX has no operator for."""
+"""Derivatives as forward operations, for PyTorch operators without an ONNX equivalent."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +26,7 @@ def _convolution(
     groups: int,
     output_mask: list[bool],
 ) -> tuple[Tensor | None, None, None]:
-    """The gradient of the input; weights are frozen."""
+    """Compute the gradient of the input; weights are frozen."""
     if not output_mask[0]:
         return None, None, None
     if _is_dense(x, weight, padding, transposed, groups):
@@ -36,7 +36,7 @@ def _convolution(
         return aten.convolution(gradient, weight, None, stride, padding, dilation, False, none, groups), None, None
     full = [dilation[side] * (weight.shape[2 + side] - 1) for side in sides]
     if all(step == 1 for step in stride) and all(full[side] >= padding[side] for side in sides):
-        # Without a stride it is an ordinary convolution with the kernel turned round, for which there are fast kernels.
+        # At stride 1 it is an ordinary convolution with the flipped kernel, which has fast implementations.
         turned = weight.flip([2 + side for side in sides])
         turned = turned.reshape(groups, -1, *turned.shape[1:]).transpose(1, 2).flatten(0, 1)
         rest = [full[side] - padding[side] for side in sides]
@@ -59,7 +59,7 @@ def _dense(
     output_padding: list[int],
     groups: int,
 ) -> Any:
-    """A 1 × 1 convolution of pooled values, as a head may have it, is a dense layer."""
+    """Rewrite a 1 × 1 convolution of pooled values as a dense layer."""
     if not _is_dense(x, weight, padding, transposed, groups):
         return NotImplemented
     x, matrix = x.flatten(1), weight.squeeze((2, 3)).t()
@@ -72,7 +72,7 @@ def _is_dense(x: Tensor, weight: Tensor, padding: list[int], transposed: bool, g
 
 
 def _on_one_cell(x: Tensor) -> Tensor:
-    return x.reshape(x.shape[0], -1, 1, 1)  # `len` would bake the batch
+    return x.reshape(x.shape[0], -1, 1, 1)  # `len` would fix the batch size
 
 
 def _max_pool(
@@ -89,13 +89,13 @@ def _max_pool(
 
 
 def _to_maxima(gradient: Tensor, x: Tensor, indices: Tensor) -> Tensor:
-    """Each window gives its gradient to the pixel that was its maximum."""
+    """Scatter each window's gradient to its maximum."""
     planes = x.new_zeros(x.shape).flatten(2)
     return planes.scatter_add(2, indices.flatten(2), gradient.flatten(2)).reshape(x.shape)
 
 
 def _adaptive_max_pool(x: Tensor, size: list[int]) -> Any:
-    """Windows that come out even are those of an ordinary pool; one cell is a maximum over positions."""
+    """Rewrite windows of equal size as an ordinary pool; one output position is a maximum over all."""
     window = [side // cells for side, cells in zip(x.shape[2:], size, strict=True)]
     if any(side % cells for side, cells in zip(x.shape[2:], size, strict=True)):
         return NotImplemented
@@ -112,12 +112,12 @@ def _average_pool(
     count_include_pad: bool,
     divisor_override: int | None,
 ) -> Tensor:
-    """Each window spreads its gradient evenly over its pixels."""
+    """Spread each window's gradient evenly over its pixels."""
     sides = range(2)
     kernel, padding = _pair(kernel), _pair(padding)
     stride = _pair(stride) if len(stride) else kernel
     height, width = x.shape[2:]
-    ends = [(gradient.shape[2 + side] - 1) * stride[side] + kernel[side] for side in sides]  # with padding in front
+    ends = [(gradient.shape[2 + side] - 1) * stride[side] + kernel[side] for side in sides]  # with front padding
     if divisor_override is not None or (count_include_pad and not ceil_mode):
         gradient = gradient / (divisor_override or kernel[0] * kernel[1])
     else:
@@ -143,7 +143,7 @@ def _pair(sizes: list[int]) -> list[int]:
 
 
 def _adaptive_average_pool(gradient: Tensor, x: Tensor) -> Tensor:
-    """Window by window along each side: a product with the matrix of the windows' shares."""
+    """Multiply by the matrix of the windows' weights along each side."""
     if gradient.shape[2:] == x.shape[2:]:
         return gradient
     rows = _shares(x.shape[2], gradient.shape[2], x)
@@ -152,7 +152,7 @@ def _adaptive_average_pool(gradient: Tensor, x: Tensor) -> Tensor:
 
 
 def _shares(side: int, windows: int, like: Tensor) -> Tensor:
-    """`[side, windows]`: which part of a pixel each window averages."""
+    """Return `[side, windows]`, the weight of each pixel in each window's average."""
     shares = [[0.0] * windows for _ in range(side)]
     for window in range(windows):
         start, end = window * side // windows, -(-(window + 1) * side // windows)
@@ -195,4 +195,4 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.avg_pool2d_backward.default: _average_pool,
     aten._adaptive_avg_pool2d_backward.default: _adaptive_average_pool,
 }
-"""For `make_fx`: what the ONNX exporter cannot translate, or not well. Everything else is left as it is."""
+"""Decompositions for `make_fx` of operators that the ONNX exporter cannot translate, or not efficiently."""

@@ -1,4 +1,4 @@
-"""What PyTorch's own exporter cannot do, told as an error of this project: where in the model, why, and what to do."""
+"""Translation of PyTorch export errors into errors with location, cause and remedy."""
 
 import re
 from collections.abc import Iterator
@@ -15,16 +15,16 @@ from kdedge_runtime.errors import KdedgeError
 __all__ = ["told_refusals"]
 
 _OF_VALUES = (GuardOnDataDependentSymNode, DataDependentOutputException, DynamicOutputShapeException)
-"""Python code or a shape that depends on what is in the picture."""
+"""Errors for Python code or shapes that depend on image values."""
 _UNKNOWN_OPERATOR = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)'")
 
 
 @contextmanager
 def told_refusals(model: nn.Module) -> Iterator[None]:
-    """Inside the block, whatever PyTorch raises over `model` becomes a `GraphNotSupported`.
+    """Convert errors raised by PyTorch for `model` inside the block to `GraphNotSupported`.
 
-    PyTorch's exporter has no type of errors of its own for what a network may not do, so all are taken; errors of this
-    project and of the disk pass as they are.
+    PyTorch's exporter has no common error type, so all are converted. Errors of this package and of the file system are
+    passed through.
     """
     try:
         yield
@@ -41,24 +41,24 @@ def _told(model: nn.Module, error: Exception) -> str:
     start = f"{type(model).__name__} cannot be exported{place}: "
     if any(isinstance(cause, _OF_VALUES) for cause in causes):
         return (
-            f"{start}what it does next depends on values that it computes from the picture ({reason}). "
-            "A graph does the same for every picture: put torch.where in the place of if, and leave out while, "
-            ".item(), .tolist(), float(tensor) and selecting by a mask."
+            f"{start}its next step depends on values computed from the image ({reason}). A graph is the same for "
+            "every image: use torch.where instead of if, and avoid while, .item(), .tolist(), float(tensor) and "
+            "boolean masks."
         )
     if (operator := _UNKNOWN_OPERATOR.search(reason)) is not None:
         return (
-            f"{start}PyTorch has no ONNX for the operation {operator[1]}. Put another in its place in the model; if it "
-            "is in the map only, name another --method, or export without a map: --method none."
+            f"{start}PyTorch has no ONNX translation for the operation {operator[1]}. Replace it in the model. If "
+            "only the map needs it, choose another --method, or export without a map: --method none."
         )
     return (
-        f"{start}{reason.rstrip('.')}. Write this part of the model in plain tensor operations; if the map alone is "
-        "the reason, --method none exports without one. An .onnx file that another tool made of the model takes a map "
-        "too: kdedge export --from-onnx MODEL.onnx."
+        f"{start}{reason.rstrip('.')}. Write this part of the model in plain tensor operations. If only the map needs "
+        "it, --method none exports without one. An .onnx file written by another tool can be explained as well: "
+        "kdedge export --from-onnx MODEL.onnx."
     )
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """The error and what raised it, the first cause first."""
+    """Return the error and its causes, root cause first."""
     found: list[BaseException] = []
     current: BaseException | None = error
     while current is not None and current not in found:
@@ -68,9 +68,9 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 
 def _place(model: nn.Module, error: BaseException) -> str | None:
-    """The innermost of the model's modules that the error went through, and the line; None where it went through none.
+    """Return the innermost of the model's modules in the traceback and the line, or None.
 
-    A module's own code is preferred to that of the layers of PyTorch which it calls: that is where it can be changed.
+    A module's own code is preferred to PyTorch layers that it calls, since it can be changed.
     """
     paths = {id(module): path for path, module in model.named_modules()}
     found, trace = None, error.__traceback__

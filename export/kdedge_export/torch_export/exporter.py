@@ -1,4 +1,4 @@
-"""Trace the deployed module into an ONNX graph with a dynamic batch."""
+"""Export of the deployed module to an ONNX graph with a dynamic batch size."""
 
 import contextlib
 import io
@@ -31,19 +31,19 @@ _ACTIVATIONS = "target_activations"
 
 @dataclass(frozen=True)
 class ExportedGraph:
-    """A graph in memory, before quantization and metadata."""
+    """Exported graph in memory, before quantization and metadata."""
 
     model: onnx.ModelProto
     head_nodes: frozenset[str]
-    """Names of the nodes that quantization leaves float.
+    """Names of the nodes that quantization keeps in fp32.
 
-    Of a head with a closed form, all between the target layer's activations and the outputs; else the last layer and
-    everything that makes the map.
+    For a closed-form head these are all nodes between the target layer's activations and the outputs; otherwise the
+    last layer and all nodes of the map.
     """
 
 
 class _WithActivations(nn.Module):
-    """Gives the target activations as one more output, so that they can be found in the ONNX graph."""
+    """Module with the target activations as an additional output, to locate them in the ONNX graph."""
 
     def __init__(self, deployed: Deployed) -> None:
         super().__init__()
@@ -55,29 +55,29 @@ class _WithActivations(nn.Module):
 
 
 def export_graph(module: Deployed | Plain) -> ExportedGraph:
-    """Export a deployed model: input `image` uint8 `[batch, H, W, 3]`, outputs by name.
+    """Export a deployed model: input `image` uint8 `[batch, H, W, 3]`, named outputs.
 
     Args:
-        module: `Deployed` gives `logits`, `saliency_map` and `explained_class`, and takes `class_index` int64 `[1]`;
-            `Plain` gives `logits` only.
+        module: `Deployed` returns `logits`, `saliency_map` and `explained_class`, and takes `class_index` int64 `[1]`;
+            `Plain` returns `logits` only.
 
     Raises:
-        GraphNotSupported: PyTorch cannot write the model, or the derivative that its map takes, as a graph.
+        GraphNotSupported: PyTorch cannot export the model, or the derivative for its map, as a graph.
     """
     model = module.model if isinstance(module, Plain) else module.explained.model
     with told_refusals(model), _quiet():
         exported = _exported(module)
     if fixed := exported.model.graph.input[0].type.tensor_type.shape.dim[0].dim_value:
         raise GraphNotSupported(
-            f"{type(model).__name__} cannot be exported: its code turns the number of pictures into a plain number, so "
-            f"that the graph would take {fixed} at a time and no others. Write x.shape[0] or -1 in place of len(x)."
+            f"{type(model).__name__} cannot be exported: its code converts the batch size to a Python number, so the "
+            f"graph would accept only {fixed} images at a time. Write x.shape[0] or -1 instead of len(x)."
         )
     return exported
 
 
 def _exported(module: Deployed | Plain) -> ExportedGraph:
     spec = module.spec
-    # Two images: a batch of one would be taken for a constant.
+    # A batch of one would be exported as a constant.
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (2, spec.height, spec.width, 3), dtype=torch.uint8, generator=generator)
     batch = {0: torch.export.Dim("batch")}
@@ -118,7 +118,7 @@ def _to_onnx(
 
 
 class _MeanForGlobalPooling(TorchFunctionMode):
-    """Pooling to one cell is a mean; PyTorch's own decomposition of it leaves a reshape and a gather behind."""
+    """Replace global pooling by a mean; PyTorch's own decomposition leaves a reshape and a gather."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -128,7 +128,7 @@ class _MeanForGlobalPooling(TorchFunctionMode):
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Remove the exporter's notes: they hold source lines and paths of the machine that exported."""
+    """Remove the exporter's annotations, which contain source lines and local paths."""
     graph = model.graph
     for part in (
         model,
@@ -145,9 +145,9 @@ def _strip(model: onnx.ModelProto) -> None:
 
 
 class _Unwritten:
-    """A stream that prints nothing, such as the half-traced graph of a network that is refused.
+    """Stream that discards its output, such as the partial graph of a rejected network.
 
-    In all else it is the stream that it stands for, so that a bar of progress finds its terminal behind it.
+    All other attributes are those of the wrapped stream, so that progress bars find its terminal.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -162,9 +162,9 @@ class _Unwritten:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress notes and its advice to library authors off the user's terminal."""
+    """Suppress the exporter's progress output and developer warnings."""
     disabled = logging.root.manager.disable
-    logging.disable(logging.ERROR)  # PyTorch's parts have loggers of their own; what they stop at is raised besides
+    logging.disable(logging.ERROR)  # the exporter's loggers; errors are raised as well
     try:
         with (
             warnings.catch_warnings(),

@@ -1,4 +1,4 @@
-"""From raw pixels to what a model was trained on."""
+"""Normalization of raw pixels to the model's input."""
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +10,9 @@ __all__ = ["Normalise"]
 
 
 class Normalise(nn.Module):
-    """uint8 RGB `[N, H, W, 3]` to the float32 `[N, 3, H, W]` that the model was trained on.
+    """Convert uint8 RGB `[N, H, W, 3]` to normalized float32 `[N, 3, H, W]`.
 
-    Pictures of another size than the model's are resampled, so that a teacher can look at the student's.
+    Images of another size are resampled, so that a teacher can use the student's images.
     """
 
     mean: Tensor
@@ -21,13 +21,13 @@ class Normalise(nn.Module):
     def __init__(self, spec: ImageInput) -> None:
         super().__init__()
         self.size = (spec.height, spec.width)
-        # In units of pixel values, so that normalising is one subtraction and one product.
+        # Scaled to pixel values, so that normalization is one subtraction and one multiplication.
         self.register_buffer("mean", torch.tensor(spec.mean).mul(255).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor(spec.std).mul(255).reciprocal().view(1, 3, 1, 1), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
         """Cast, move the channels to the front, subtract the mean and divide by the standard deviation."""
         x = (image.permute(0, 3, 1, 2).float() - self.mean) * self.scale
-        if tuple(x.shape[2:]) != self.size:  # never in the exported graph, whose input has the model's size
+        if tuple(x.shape[2:]) != self.size:  # not in an exported graph, whose input has the model's size
             x = F.interpolate(x, self.size, mode="bilinear", antialias=True)
         return x

@@ -1,8 +1,8 @@
-"""Where a gradient is zero but for some rows, compute these rows only.
+"""Sparse-row evaluation: compute only the nonzero rows of a gradient.
 
-A transformer classifies one of its tokens. Behind the last attention the gradient of all the others is zero, and
-autograd computes with the zeros: in a ViT-tiny that costs a tenth of the answer. Most operations of a derivative keep
-rows apart, so that those which are not zero can go their way alone until an attention mixes them.
+A transformer classifies one of its tokens. After the last attention the gradient of all other tokens is zero, but
+autograd computes with the zeros. In a ViT-tiny this costs a tenth of the forward pass. Most derivative operations keep
+rows separate, so the nonzero rows can be processed alone until an attention mixes them.
 """
 
 import math
@@ -21,60 +21,60 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class _Rows:
-    """A tensor that is zero but for some rows."""
+    """Tensor that is zero except for some rows."""
 
     some: Tensor
-    """The rows, laid out as in the tensor."""
+    """Nonzero rows, in the tensor's layout."""
     axis: int
-    """On which they lie, counted from the last one: negative, so that it holds for whatever the tensor is added to."""
+    """Axis of the rows, counted from the last one: negative, so that it is valid after broadcasting."""
     start: int
-    """Number of the first."""
+    """Index of the first nonzero row."""
     of: int
-    """How many the tensor has."""
+    """Total number of rows of the tensor."""
     flat: bool = False
-    """Whether the tensor is a matrix `[a·b, c]` of what `some` has as `[a, b, c]`, rows being `a` or `b`."""
+    """True if the tensor is a matrix `[a·b, c]` where `some` has `[a, b, c]`, with rows `a` or `b`."""
 
     @property
     def end(self) -> int:
-        """Behind the last."""
+        """Index after the last nonzero row."""
         return self.start + self.some.shape[self.axis]
 
     @property
     def others(self) -> list[Any]:
-        """The sizes of the other axes."""
+        """Sizes of the other axes."""
         sizes = list(self.some.shape)
         del sizes[self.axis]
         return sizes
 
     def whole(self) -> Tensor:
-        """The tensor, with its zeros."""
+        """Return the full tensor, with its zeros."""
         tensor = self.within(0, self.of)
         return tensor.flatten(0, 1) if self.flat else tensor
 
     def within(self, start: int, end: int) -> Tensor:
-        """The rows from `start` to `end`, of which those that are not zero are a part."""
+        """Return the rows from `start` to `end`, which include all nonzero rows."""
         margins = [self.start - start, end - self.end]
         padded: Tensor = aten.constant_pad_nd(self.some, [0, 0] * (-self.axis - 1) + margins)
         return padded if any(margins) else self.some
 
     def same(self, tensor: Tensor, axis: int) -> Tensor:
-        """The same rows of another tensor."""
+        """Return the same rows of another tensor."""
         return tensor.narrow(axis, self.start, self.some.shape[self.axis])
 
     def meets(self, factor: Any) -> Any:
-        """What of a factor meets these rows: the same ones of a tensor that has them all."""
+        """Return the part of a factor that multiplies these rows: the same rows if the factor has all of them."""
         has_rows = isinstance(factor, Tensor) and factor.ndim >= -self.axis and factor.shape[self.axis] == self.of
         return self.same(factor, self.axis) if has_rows else factor
 
 
 class OnlyRows(fx.Interpreter):
-    """Runs a graph of ATen operations; traced, it is the graph that computes only the rows that are not zero.
+    """Interpret a graph of ATen operations; tracing it gives a graph that computes only the nonzero rows.
 
-    Operations without a rule get the tensor with its zeros. Those in `KEEP_ROWS` must not be decomposed before.
+    Operations without a rule receive the full tensor. Operations in `KEEP_ROWS` must not be decomposed before.
     """
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """See `fx.Interpreter`."""
+        """Apply a row rule if there is one; see `fx.Interpreter`."""
         if target is operator.getitem:
             return args[0][args[1]]
         if target in _STARTS or (target in _RULES and any(isinstance(value, _Rows) for value in args)):
@@ -84,7 +84,7 @@ class OnlyRows(fx.Interpreter):
         return super().call_function(target, _whole(args), _whole(kwargs))
 
     def output(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """See `fx.Interpreter`."""
+        """Return the full tensors; see `fx.Interpreter`."""
         return super().output(target, _whole(args), kwargs)
 
 
@@ -94,7 +94,7 @@ def _whole(value: Any) -> Any:
 
 _Operation: TypeAlias = Callable[..., Tensor]
 _Found: TypeAlias = _Rows | Tensor | tuple[_Rows, None, None] | None
-"""What an operation gives; None where it needs the zeros."""
+"""Result of a rule; None if it needs the full tensor."""
 
 
 def _select(_target: _Operation, gradient: Any, sizes: Sequence[int], axis: int, index: int) -> _Found:
@@ -121,7 +121,7 @@ def _as_it_is(target: _Operation, x: _Rows, **options: Any) -> _Found:
 
 
 def _product(target: _Operation, a: Any, b: Any) -> _Found:
-    """Zero wherever a factor is."""
+    """Multiply; the result is zero wherever a factor is."""
     if isinstance(a, _Rows) and not isinstance(b, _Rows) and not a.flat:
         return replace(a, some=target(a.some, a.meets(b)))
     if isinstance(b, _Rows) and not isinstance(a, _Rows) and target is aten.mul.Tensor:
@@ -130,7 +130,7 @@ def _product(target: _Operation, a: Any, b: Any) -> _Found:
 
 
 def _slope(target: _Operation, gradient: _Rows, x: Any, *settings: Any, **options: Any) -> _Found:
-    """A function of each value, differentiated at `x`."""
+    """Differentiate an elementwise function at `x`."""
     if isinstance(x, _Rows) or gradient.flat:
         return None
     return replace(gradient, some=target(gradient.some, gradient.meets(x), *settings, **options))
@@ -194,7 +194,7 @@ def _matrix_product(target: _Operation, x: Any, weight: Any) -> _Found:
 
 
 def _batch_product(target: _Operation, a: Any, b: Any) -> _Found:
-    """Rows of the left and columns of the right factor are kept apart, the axis between them is not."""
+    """Multiply batches; rows of the left and columns of the right factor stay separate, unlike the contracted axis."""
     match a, b:
         case _Rows(axis=-2), Tensor():
             return replace(a, some=target(a.some, b))
@@ -209,7 +209,7 @@ def _batch_product(target: _Operation, a: Any, b: Any) -> _Found:
 
 
 _Rule: TypeAlias = Callable[..., _Found]
-"""From an operation and its arguments."""
+"""Function of an operation and its arguments."""
 _STARTS: dict[Any, _Rule] = {aten.select_backward.default: _select, aten.slice_backward.default: _slice}
 _SLOPES: dict[Any, _Rule] = dict.fromkeys(
     (
@@ -228,7 +228,7 @@ _BACKWARD = {
     aten.native_layer_norm_backward.default: _layer_norm,
 }
 KEEP_ROWS = frozenset(_BACKWARD)
-"""What has a decomposition, and a rule that takes it whole."""
+"""Operations with both a decomposition and a row rule."""
 _RULES = _BACKWARD | {
     aten.clone.default: _as_it_is,
     aten.detach.default: _as_it_is,

@@ -1,9 +1,9 @@
-"""Products with a layer's weight, read as it is stored.
+"""Rewrite transposed matmuls so that each weight is stored once.
 
-PyTorch differentiates `x Wᵀ` in pieces: a transposed weight for the answer, transposed again for the way back, and a
-row of the weight as a product with a one-hot vector. An exporter folds some of these into further copies of the
-weight, and leaves others to every run. Of sequences that do not lie in one piece PyTorch multiplies each position with
-the weight by itself: a runtime that folds constants then holds a copy of the weight for every position.
+PyTorch's derivative of `x Wᵀ` uses a transposed weight in the forward pass, transposed again in the backward pass, and
+a row of the weight as a product with a one-hot vector. An exporter folds some of these into additional copies of the
+weight, and computes others in every run. For noncontiguous sequences PyTorch multiplies each position with the weight
+separately. A runtime that folds constants then holds one copy of the weight per position.
 """
 
 from typing import Any
@@ -17,10 +17,10 @@ aten = torch.ops.aten
 
 
 def read_weights_as_stored(module: fx.GraphModule) -> None:
-    """Write products with a constant `W` as dense layers.
+    """Rewrite products with a constant `W` as dense layers.
 
-    `x · t(W)` as a dense layer, `t(t(W))` as `W`, `onehot(c) · W` as row `c`, and batches of products with copies of
-    `W` as one product.
+    `x · t(W)` becomes a dense layer, `t(t(W))` becomes `W`, `onehot(c) · W` becomes row `c`, and batches of products
+    with copies of `W` become one product.
     """
     graph = module.graph
     _store_matrices(module)
@@ -41,7 +41,7 @@ def read_weights_as_stored(module: fx.GraphModule) -> None:
 
 
 def _store_matrices(module: fx.GraphModule) -> None:
-    """Let weights that are only read as matrices, those of 1 × 1 convolutions of pooled values, be stored as such."""
+    """Store weights used only as matrices, such as 1 × 1 convolutions of pooled values, as matrices."""
     readers: dict[str, list[fx.Node]] = {}
     for node in module.graph.find_nodes(op="get_attr"):
         readers.setdefault(str(node.target), []).extend(node.users)
@@ -60,7 +60,7 @@ def _takes_one_cell(node: fx.Node) -> bool:
 
 
 def _constant(node: Any) -> fx.Node | None:
-    """The constant that an even number of transpositions leaves."""
+    """Return the constant behind an even number of transpositions, else None."""
     turned = False
     while node.op == "call_function" and node.target is aten.t.default:
         node, turned = node.args[0], not turned
@@ -72,7 +72,7 @@ def _transposed(node: Any) -> fx.Node | None:
 
 
 def _copied(node: Any) -> tuple[fx.Node, bool] | None:
-    """The constant `[a, b]` that a tensor `[N, a, b]` or, turned, `[N, b, a]` repeats, and whether it is turned."""
+    """Return the constant `[a, b]` repeated in `[N, a, b]` or, transposed, `[N, b, a]`, and True if transposed."""
     turned = False
     while node.op == "call_function":
         source = node.args[0]
@@ -85,7 +85,7 @@ def _copied(node: Any) -> tuple[fx.Node, bool] | None:
 
 
 def _flat(graph: fx.Graph, node: fx.Node, weight: fx.Node, turned: bool) -> None:
-    """One product of all rows: left in a batch, an exporter would copy the weight again."""
+    """Rewrite a batched product as one product of all rows; an exporter would copy the weight otherwise."""
     rows, columns = node.args[0].meta["val"].shape[-1], node.meta["val"].shape[-1]  # type: ignore[union-attr]
     sizes = [size if isinstance(size, int) else -1 for size in node.meta["val"].shape[:2]]
     with graph.inserting_before(node):
@@ -102,7 +102,7 @@ _VIEWS = {aten.expand.default, aten.view.default, aten._unsafe_view.default}
 
 
 def _one_hot(node: Any) -> tuple[fx.Node, fx.Node] | None:
-    """Index and value `[N, 1]` of the only entry of each row that is not 0."""
+    """Return index and value `[N, 1]` of the only nonzero entry of each row."""
     if node.target is not aten.scatter_add.default or node.args[1] != 1:
         return None
     zeros, _, index, value = node.args

@@ -1,4 +1,4 @@
-"""The model as the device sees it: raw pixels in, logits and map out. These modules are what is exported."""
+"""Exportable models: raw pixels in, logits and saliency map out."""
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ __all__ = ["Deployed", "Plain", "deploy"]
 
 
 class Deployed(nn.Module):
-    """Normalising, the model and its map in one forward pass."""
+    """Normalization, model and saliency map in one forward pass."""
 
     def __init__(self, explained: ExplainedModel, spec: ImageInput) -> None:
         super().__init__()
@@ -24,11 +24,11 @@ class Deployed(nn.Module):
         self.spec = spec
 
     def forward(self, image: Tensor, class_index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Classify and explain.
+        """Classify and explain images.
 
         Args:
             image: uint8 RGB `[N, H, W, 3]`.
-            class_index: int64 `[1]` or `[N]`; -1 explains the top class.
+            class_index: int64 `[1]` or `[N]`; -1 explains the top-1 class.
 
         Returns:
             logits float32 `[N, K]`, raw signed map float32 `[N, h, w]`, explained class int64 `[N]`.
@@ -37,7 +37,7 @@ class Deployed(nn.Module):
         return logits, saliency_map, explained_class
 
     def with_seen(self, image: Tensor, class_index: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
-        """As `forward`, and what the map is made of (`Look.seen`)."""
+        """Run `forward` and also return the attribution inputs (`Look.seen`)."""
         look: Look = self.explained(self.normalise(image))
         explained_class = torch.where(class_index < 0, look.logits.argmax(dim=1), class_index)
         saliency_map = self.explained.class_maps(look, explained_class[:, None]).squeeze(1)
@@ -45,17 +45,17 @@ class Deployed(nn.Module):
 
     @property
     def map_size(self) -> tuple[int, int]:
-        """Height and width of the map, in cells."""
+        """Height and width of the map."""
         return map_size(self.explained, example_input(self.spec.height, self.spec.width).to(self.normalise.mean.device))
 
     @property
     def outputs(self) -> Outputs:
-        """What the graph gives, for the model file's metadata."""
+        """Output description for the model file's metadata."""
         return Outputs(self.explained.method, self.explained.target_layer, self.explained.how, *self.map_size)
 
 
 class Plain(nn.Module):
-    """Normalising and the model, without a map: what `--method none` exports, for comparison."""
+    """Normalization and model without a map, as exported by `--method none`."""
 
     def __init__(self, model: nn.Module, spec: ImageInput) -> None:
         super().__init__()
@@ -64,13 +64,13 @@ class Plain(nn.Module):
         self.spec = spec
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits float32 `[N, K]` of uint8 RGB `[N, H, W, 3]`."""
+        """Compute logits float32 `[N, K]` of uint8 RGB `[N, H, W, 3]`."""
         logits: Tensor = self.model(self.normalise(image))
         return logits
 
     @property
     def outputs(self) -> Outputs:
-        """What the graph gives, for the model file's metadata."""
+        """Output description for the model file's metadata."""
         return Outputs("none")
 
 
@@ -79,14 +79,14 @@ def deploy(model: nn.Module, spec: ImageInput, method: str | None = None, target
 
     Args:
         model: the classifier.
-        spec: its input.
-        method: one of `kdedge_export.saliency.METHODS`; None takes the default of the head.
-        target_layer: module path of the layer whose activations the map shows; None finds it.
+        spec: its input specification.
+        method: one of `kdedge_export.saliency.METHODS`; None uses the default for the head.
+        target_layer: module path of the layer whose activations the map uses; None finds it.
 
     Raises:
-        GraphNotSupported: it does not run on a picture of this size, or cannot be differentiated.
-        HeadNotSupported: the model does not allow this method, or its map is too coarse to mean anything.
-        UsageError: there is no such layer or method, or the method looks at none.
+        GraphNotSupported: the model does not run at this image size, or cannot be differentiated.
+        HeadNotSupported: the model does not support this method, or its map is too coarse.
+        UsageError: there is no such layer or method, or the method uses no target layer.
     """
     model.eval().requires_grad_(False)
     device = next(model.parameters()).device
@@ -96,9 +96,9 @@ def deploy(model: nn.Module, spec: ImageInput, method: str | None = None, target
         height, width = deployed.map_size
     if min(height, width) < LEAST_CELLS:
         raise HeadNotSupported(
-            f"The saliency map of {type(model).__name__} has only {height}×{width} cells at {spec.height}×{spec.width} "
-            f"px; at least {LEAST_CELLS}×{LEAST_CELLS} are needed to point at anything. Train it with a finer "
-            "--output-stride or a larger --size, name an earlier --target-layer, or export it without a map: "
-            "--method none."
+            f"The saliency map of {type(model).__name__} has a resolution of only {height}×{width} at "
+            f"{spec.height}×{spec.width} px. Expected at least {LEAST_CELLS}×{LEAST_CELLS}. Train with a finer "
+            "--output-stride or a larger --size, name an earlier --target-layer, or export without a map: --method "
+            "none."
         )
     return deployed

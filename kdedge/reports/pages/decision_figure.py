@@ -5,7 +5,7 @@ import numpy as np
 from kdedge.pipelines.model_inspection import Seen
 from kdedge.reports.pages.vector_drawing import Arrow, Cells, Drawing, Item, Picture, Words
 from kdedge_export.html.thumbnails import overlaid
-from kdedge_export.inspect.layer_attribution import Channel, Stage
+from kdedge_export.inspection.layer_attribution import Channel, Stage
 from kdedge_runtime.util.arrays import Floats, Pixels
 
 __all__ = ["decision_drawing"]

@@ -11,9 +11,9 @@ from kdedge.reports.pages.decision_figure import decision_drawing
 from kdedge.reports.pages.structure_figure import structure_svg
 from kdedge_export.html.shell import shell
 from kdedge_export.html.text import escape, large, megabytes
-from kdedge_export.inspect.class_weights import ClassWeights
-from kdedge_export.inspect.layer_attribution import Channel
-from kdedge_export.inspect.structure import Layer
+from kdedge_export.inspection.class_weights import ClassWeights
+from kdedge_export.inspection.layer_attribution import Channel
+from kdedge_export.inspection.structure import Layer
 from kdedge_runtime.util.files import write_whole
 
 __all__ = ["decision_page", "inspection_page", "write_inspection"]

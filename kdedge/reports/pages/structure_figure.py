@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from kdedge_export.html.text import escape
-from kdedge_export.inspect.layer_timing import LayerTimes
-from kdedge_export.inspect.structure import Layer, Structure
+from kdedge_export.inspection.layer_timing import LayerTimes
+from kdedge_export.inspection.structure import Layer, Structure
 
 __all__ = ["structure_svg"]
 

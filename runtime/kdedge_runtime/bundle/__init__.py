@@ -1,15 +1,15 @@
-"""Bundles: what a device runs, in one folder or .zip that can be checked before anything of it is used.
+"""Bundles: models for a device in one folder or .zip, verified before use.
 
 ```
-model.onnx            the model
-model.int8.onnx       the same, quantized; may be missing
-bundle.json           {"version": 3, "device": "raspberry-pi-5"}; may be missing
-SHA256SUMS            of the files above, as `sha256sum` writes it
-SHA256SUMS.ed25519    signature of SHA256SUMS (64 bytes, RFC 8032); may be missing
+model.onnx            model
+model.int8.onnx       quantized model; optional
+bundle.json           {"version": 3, "device": "raspberry-pi-5"}; optional
+SHA256SUMS            checksums of the files above, in the format of `sha256sum`
+SHA256SUMS.ed25519    signature of SHA256SUMS (64 bytes, RFC 8032); optional
 ```
 
-Checking a signature needs nothing but the standard library, so that a device can refuse what is not from its maker
-without a package more; signing is for the workbench (`kdedge bundle --sign`).
+Verification uses only the standard library, so that devices need no additional package. Signing happens on the
+development machine (`kdedge bundle --sign`).
 """
 
 from kdedge_runtime.bundle.checksums import MODELS, SIGNATURE, SUMS, BundleError, format_sums

@@ -1,6 +1,6 @@
-"""Verification of Ed25519 signatures: RFC 8032, section 5.1.7, in whole numbers of Python.
+"""Ed25519 signature verification (RFC 8032, section 5.1.7) with Python integers.
 
-Only public values are handled, so nothing is given away by how long it takes; signing is left to a library.
+Only public values are processed, so timing leaks nothing. Signing is left to a library.
 """
 
 import hashlib
@@ -19,18 +19,18 @@ Point = tuple[int, int, int, int]
 
 
 def verify(public_key: bytes, message: bytes, signature: bytes) -> bool:
-    """Whether the owner of the key has signed the message.
+    """Return True if the signature of the message is valid for the public key.
 
     Args:
         public_key: 32 bytes.
-        message: of any length.
+        message: signed message.
         signature: 64 bytes.
     """
     if len(public_key) != KEY_BYTES or len(signature) != SIGNATURE_BYTES:
         return False
     key, commitment = _decompress(public_key), _decompress(signature[:32])
     response = int.from_bytes(signature[32:], "little")
-    if key is None or commitment is None or response >= _ORDER:  # a larger one would be a second form of the same
+    if key is None or commitment is None or response >= _ORDER:  # larger values would make signatures malleable
         return False
     digest = hashlib.sha512(signature[:32] + public_key + message).digest()
     challenge = int.from_bytes(digest, "little") % _ORDER
@@ -38,7 +38,7 @@ def verify(public_key: bytes, message: bytes, signature: bytes) -> bool:
 
 
 def _decompress(encoded: bytes) -> Point | None:
-    """The point of an encoding (section 5.1.3); None where there is none, or it is not in its one right form."""
+    """Decode a point (section 5.1.3); None if the encoding is invalid or not canonical."""
     y = int.from_bytes(encoded, "little")
     sign, y = y >> 255, y & (2**255 - 1)
     if y >= _P:
@@ -55,7 +55,7 @@ def _decompress(encoded: bytes) -> Point | None:
 
 
 def _add(one: Point, other: Point) -> Point:
-    """Section 5.1.4."""
+    """Add two points (section 5.1.4)."""
     a = (one[1] - one[0]) * (other[1] - other[0]) % _P
     b = (one[1] + one[0]) * (other[1] + other[0]) % _P
     c = 2 * one[3] * other[3] * _D % _P

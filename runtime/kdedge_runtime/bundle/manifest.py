@@ -1,4 +1,4 @@
-"""Version and device of a bundle; an older one never replaces a newer one."""
+"""Bundle version and target device, with rollback protection."""
 
 import json
 import logging
@@ -21,26 +21,26 @@ _MOST_VERSION = 2**53
 
 @dataclass(frozen=True)
 class Manifest:
-    """The content of `bundle.json`."""
+    """Content of `bundle.json`."""
 
     version: int = 0
-    """Version among one maker's bundles, from 1; 0 for a bundle without `bundle.json`."""
+    """Version of the signer's bundle, from 1; 0 for a bundle without `bundle.json`."""
     device: str | None = None
-    """The device profile; None for any."""
+    """Target device profile; None for any device."""
 
     def to_json(self) -> bytes:
-        """The file."""
+        """Return the content of the file."""
         return (json.dumps(asdict(self)) + "\n").encode()
 
     @classmethod
     def read(cls, path: Path | None) -> "Manifest":
-        """Read the file.
+        """Read `bundle.json`.
 
         Args:
-            path: None for a bundle without one.
+            path: path of the file; None for a bundle without one.
 
         Raises:
-            BundleError: it is none.
+            BundleError: the file is damaged.
         """
         if path is None:
             return cls()
@@ -53,25 +53,25 @@ class Manifest:
             raise BundleError(f"{MANIFEST} of the bundle is damaged ({error}). Pack the bundle again.") from error
         is_version = isinstance(version, int) and not isinstance(version, bool) and 1 <= version <= _MOST_VERSION
         if not is_version or not isinstance(device, str | None):
-            raise BundleError(f"{MANIFEST} of the bundle is damaged: expected a version from 1 and a device's name.")
+            raise BundleError(f"{MANIFEST} of the bundle is damaged: expected a version from 1 and a device name.")
         return cls(version, device)
 
 
 def accept(manifest: Manifest, public_key: bytes, device: str) -> None:
-    """Refuse a signed bundle that is for another device, or older than one that was accepted here.
+    """Reject a signed bundle for another device, or one older than a bundle accepted before.
 
     Args:
-        manifest: of a bundle that this key has signed.
-        public_key: 32 bytes; versions are counted for each key.
-        device: the device's profile, or `auto` for that of this machine.
+        manifest: manifest of a bundle signed with this key.
+        public_key: 32 bytes; versions are tracked per key.
+        device: device profile, or `auto` for that of this machine.
 
     Raises:
-        BundleError: it is refused.
-        UsageError: there is no such profile.
+        BundleError: the bundle is rejected.
+        UsageError: the device profile does not exist.
     """
     if manifest.device is not None and (here := find_profile(device).name) != manifest.device:
         raise BundleError(
-            f"The bundle is for {manifest.device}, and this device is {here}. Take the bundle for {here}, or name the "
+            f"The bundle is for {manifest.device}, but this device is {here}. Use the bundle for {here}, or name the "
             f"device: --device {manifest.device}."
         )
     path = _state_file()
@@ -79,21 +79,23 @@ def accept(manifest: Manifest, public_key: bytes, device: str) -> None:
     known = newest.get(public_key.hex(), 0)
     if manifest.version < known:
         raise BundleError(
-            f"The bundle has version {manifest.version}, and version {known} ran here before. Take a newer one; to go "
-            f"back on purpose, remove {path}."
+            f"The bundle has version {manifest.version}, but version {known} ran here before. Use a newer bundle; to "
+            f"downgrade deliberately, remove {path}."
         )
     if manifest.version > known:
         try:
             write_whole(path, json.dumps(newest | {public_key.hex(): manifest.version}) + "\n")
         except OSError as error:
-            _log.warning("The bundle's version cannot be kept in %s (%s): an older one would run.", path, error)
+            _log.warning(
+                "The bundle's version cannot be stored in %s (%s): an older bundle would be accepted.", path, error
+            )
 
 
 def _state_file() -> Path:
     """Return the file of accepted versions, in systemd's StateDirectory or in the user's state folder.
 
     Raises:
-        BundleError: this user has no home folder, and nothing names another one.
+        BundleError: the user has no home folder, and no other folder is set.
     """
     if folder := os.environ.get("STATE_DIRECTORY"):
         return Path(folder.partition(":")[0]) / "bundle-versions.json"
@@ -101,14 +103,14 @@ def _state_file() -> Path:
         home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     except RuntimeError as error:
         raise BundleError(
-            "The bundle's version cannot be compared with earlier ones: this user has no home folder to keep them in. "
-            "Name a folder: XDG_STATE_HOME=FOLDER."
+            "The bundle's version cannot be compared with earlier ones, because this user has no home folder to "
+            "store them. Set a folder: XDG_STATE_HOME=FOLDER."
         ) from error
     return Path(home) / "kdedge" / "bundle-versions.json"
 
 
 def _read_newest(path: Path) -> dict[str, int]:
-    """The newest version of each key that was accepted.
+    """Return the latest accepted version of each key.
 
     Raises:
         BundleError: the file is damaged.
@@ -118,7 +120,7 @@ def _read_newest(path: Path) -> dict[str, int]:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise BundleError(f"{path}, which holds the newest versions, is damaged ({error}). Remove it.") from error
+        raise BundleError(f"{path}, which stores the latest versions, is damaged ({error}). Remove it.") from error
     if not isinstance(found, dict) or not all(isinstance(version, int) for version in found.values()):
-        raise BundleError(f"{path}, which holds the newest versions, is damaged. Remove it.")
+        raise BundleError(f"{path}, which stores the latest versions, is damaged. Remove it.")
     return found

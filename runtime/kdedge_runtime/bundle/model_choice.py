@@ -1,4 +1,4 @@
-"""The model of a bundle that is the fastest on this machine."""
+"""Selection of the fastest model of a bundle on this machine."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -20,32 +20,36 @@ __all__ = ["load_fastest", "sound_files"]
 _log = logging.getLogger(__name__)
 _RUNS = 5
 _WORTH = 0.95
-"""The quantized model must take less than this share of the other's time, to be worth its rounding."""
+"""Largest latency ratio to the fp32 model at which the quantized model is used; a smaller gain does not justify the
+rounding.
+"""
 
 
 @contextmanager
 def sound_files(path: Path, signer: str | None = None, device: str = "auto") -> Iterator[Mapping[str, Path]]:
-    """The files of a bundle that is known to be sound, by their names.
+    """Verify a bundle and yield its files by name.
 
     Args:
-        path: a bundle.
+        path: bundle folder or .zip.
         signer: public key whose signature is required, see `read_public_key`.
-        device: the profile that a signed bundle must be for, or `auto` for that of this machine.
+        device: device profile that a signed bundle must match, or `auto` for that of this machine.
 
     Raises:
-        BundleError: it is no bundle, or not a sound one; or a signed one for another device, or an older one.
-        UsageError: the key is none.
+        BundleError: the path is not a valid bundle, or a signed bundle is for another device or outdated.
+        UsageError: the public key is invalid.
     """
     public_key = None if signer is None else read_public_key(signer)
     if not is_bundle(path):
         raise BundleError(
-            f"{path} is a bare file, which carries no signature, and --require-signature asks for one. Pack it with "
-            f"`kdedge bundle {path} --sign KEY`."
+            f"{path} is a single file without a signature, but --require-signature needs one. Pack it with `kdedge "
+            f"bundle {path} --sign KEY`."
         )
     with opened_bundle(path, public_key) as files:
         if public_key is not None:
             accept(Manifest.read(files.get(MANIFEST)), public_key, device)
-        _log.info("bundle: %s, %s", path.name, "sums right" if public_key is None else "signed with the required key")
+        _log.info(
+            "bundle: %s, %s", path.name, "checksums verified" if public_key is None else "signed with the required key"
+        )
         yield files
 
 
@@ -54,12 +58,12 @@ def load_fastest(
     load: Callable[[Path], Model],
     measure: Callable[..., tuple[float, ...]] | None = None,
 ) -> Model:
-    """Load the models of a bundle and keep the one that suits this machine: int8 is slower on some.
+    """Load the models of a bundle and return the faster one, because int8 is slower on some machines.
 
     Args:
-        files: from `opened_bundle`.
-        load: opens a model file.
-        measure: milliseconds of a pass of each of the models that it is given; None measures a few.
+        files: files from `opened_bundle`.
+        load: function that loads a model file.
+        measure: function that returns the latency of each given model in ms; None for a short measurement.
     """
     present = [files[name] for name in MODELS if name in files]
     if len(present) == 1:

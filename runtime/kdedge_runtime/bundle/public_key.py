@@ -1,4 +1,4 @@
-"""The public key that a device trusts."""
+"""Ed25519 public keys for bundle verification."""
 
 import base64
 import binascii
@@ -11,7 +11,7 @@ from kdedge_runtime.errors import UsageError
 __all__ = ["read_public_key"]
 
 _DER_PREFIX = bytes.fromhex("302a300506032b6570032100")
-"""What precedes the 32 bytes of an Ed25519 key in a PEM file (RFC 8410, section 4)."""
+"""DER prefix of an Ed25519 public key in a PEM file (RFC 8410, section 4)."""
 _PEM = re.compile(r"-----BEGIN PUBLIC KEY-----\s(.*?)-----END PUBLIC KEY-----", re.DOTALL)
 
 
@@ -19,20 +19,20 @@ def read_public_key(text: str) -> bytes:
     """Read an Ed25519 public key.
 
     Args:
-        text: 64 hexadecimal digits, or the name of a PEM file (`openssl pkey -pubout`) or of one with such digits.
+        text: 64 hexadecimal digits, or the path of a PEM file (`openssl pkey -pubout`) or of a file with such digits.
 
     Returns:
-        32 bytes.
+        The key, 32 bytes.
 
     Raises:
-        UsageError: it is none of these.
+        UsageError: the text is not a public key.
     """
     path = Path(text)
     content = text
     try:
         if not _is_hex(text) and path.is_file() and path.stat().st_size < 10_000:
             content = path.read_text("ascii").strip()
-    except (OSError, ValueError):  # a name that cannot be one, a file of another kind
+    except (OSError, ValueError):  # an invalid file name, or a file of another type
         content = ""
     if _is_hex(content):
         return bytes.fromhex(content)
@@ -44,8 +44,8 @@ def read_public_key(text: str) -> bytes:
         if der.startswith(_DER_PREFIX) and len(der) == len(_DER_PREFIX) + KEY_BYTES:
             return der[len(_DER_PREFIX) :]
     raise UsageError(
-        f"{text} is no Ed25519 public key. Expected 64 hexadecimal digits, as `kdedge bundle --sign` prints them, or a "
-        "PEM file with the public half: `openssl pkey -in maker.pem -pubout -out maker.pub.pem`."
+        f"{text} is not an Ed25519 public key. Expected 64 hexadecimal digits, as printed by `kdedge bundle --sign`, "
+        "or a PEM file with the public key: `openssl pkey -in maker.pem -pubout -out maker.pub.pem`."
     )
 
 

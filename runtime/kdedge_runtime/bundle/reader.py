@@ -1,4 +1,4 @@
-"""A bundle is checked before anything of it is used."""
+"""Verification and unpacking of bundles."""
 
 import errno
 import hashlib
@@ -17,24 +17,24 @@ __all__ = ["opened_bundle"]
 _MOST_SUMS_BYTES = 100_000
 _CHUNK_BYTES = 1 << 20
 _RECORD_OF_A_RUN = "run.json"
-"""What the workbench keeps in every run's folder, see kdedge.models.run_folder."""
+"""Run record in every run folder, see kdedge.models.run_folder."""
 
 
 @contextmanager
 def opened_bundle(path: Path, public_key: bytes | None = None) -> Iterator[dict[str, Path]]:
-    """Check a bundle and yield its listed files by name; those of a .zip are unpacked for as long as the block lasts.
+    """Verify a bundle and yield its listed files by name. A .zip is unpacked for the duration of the block.
 
-    A model that is not listed is refused, any other such file is not looked at. A .zip must hold its files
-    uncompressed, as `kdedge bundle` writes them: so it cannot unpack to more than it weighs. A folder is used where it
-    lies: who may write to it can still change it after it was checked.
+    A model that is not listed is an error; other unlisted files are ignored. The files in a .zip must be stored
+    uncompressed, as `kdedge bundle` writes them, which rules out decompression bombs. A folder is used in place, so
+    users with write access can still modify it after the verification.
 
     Args:
-        path: a folder or a .zip.
-        public_key: 32 bytes; a signature by its owner is required. None checks the sums only.
+        path: bundle folder or .zip.
+        public_key: 32 bytes; a signature with this key is required. None verifies only the checksums.
 
     Raises:
-        BundleError: it is no bundle, its signature is missing or not by this key, a file is missing or not what the
-            list says, or a name leads out of it.
+        BundleError: the path is not a bundle, its signature is missing or invalid, a file is missing or modified, or a
+        name refers to a file outside the bundle.
     """
     with ExitStack() as stack:
         if path.is_dir():
@@ -46,31 +46,31 @@ def opened_bundle(path: Path, public_key: bytes | None = None) -> Iterator[dict[
 
 def _unpacked(path: Path, target: Path, public_key: bytes | None) -> dict[str, Path]:
     if not path.is_file():
-        raise BundleError(f"There is no bundle {path}. Write one with `kdedge bundle RUN -o {path}`.")
+        raise BundleError(f"The bundle {path} does not exist. Create one with `kdedge bundle RUN -o {path}`.")
     try:
         with zipfile.ZipFile(path) as archive:
             _check_members(path, archive.infolist())
             return _checked(path, _Archive(archive, target), public_key)
-    # As zipfile raises them; of the system's errors only that of a file before the archive's beginning.
+    # Errors of zipfile. The only relevant system error is a file before the archive's beginning.
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
-        raise BundleError(f"{path} is damaged, or no .zip ({error}). Copy the bundle again.") from error
+        raise BundleError(f"{path} is damaged or not a .zip file ({error}). Copy the bundle again.") from error
 
 
 def _no_bundle(path: Path, *, signed: bool) -> str:
-    """What a path without sums is, and what to type; `signed`: whether a signature is required."""
+    """Describe a path without checksums and the command to use instead. `signed`: True if a signature is required."""
     is_run = (path / _RECORD_OF_A_RUN).is_file()
-    told = f"{path} is a run, not a bundle." if is_run else f"{path} is no bundle: it has no {SUMS}."
-    # The quantized one first: what a device is given.
+    told = f"{path} is a run, not a bundle." if is_run else f"{path} is not a bundle: it has no {SUMS}."
+    # The quantized model first, because it is the one for devices.
     inside = next((path / name for name in reversed(MODELS) if (path / name).is_file()), None)
     if inside is None:
         return f"{told} " + (
-            f"Export its model with `kdedge export {path}`." if is_run else "Write one with `kdedge bundle RUN`."
+            f"Export its model with `kdedge export {path}`." if is_run else "Create one with `kdedge bundle RUN`."
         )
     if signed:
         return f"{told} A signature is required: pack it with `kdedge bundle {path if is_run else inside} --sign KEY`."
-    return f"{told} Name the model file in it: {inside}."
+    return f"{told} Pass the model file in it: {inside}."
 
 
 def _checked(path: Path, source: "_Source", public_key: bytes | None) -> dict[str, Path]:
@@ -83,18 +83,18 @@ def _checked(path: Path, source: "_Source", public_key: bytes | None) -> dict[st
     for name in MODELS:
         if name not in digests and source.holds(name):
             raise BundleError(
-                f"{path} holds {name}, which its {SUMS} does not list. Remove it, or pack the bundle again."
+                f"{path} contains {name}, which is not listed in its {SUMS}. Remove it, or pack the bundle again."
             )
     files: dict[str, Path] = {}
     for name, digest in digests.items():
         found = source.fetch(name)
         if found is None:
-            raise BundleError(f"{path} lacks {name}, which its {SUMS} lists. Copy the whole bundle again.")
+            raise BundleError(f"{path} lacks {name}, which is listed in its {SUMS}. Copy the whole bundle again.")
         files[name], actual = found
         if actual != digest:
             raise BundleError(
-                f"{name} in {path} is not what was packed: its SHA-256 is {actual[:12]}…, expected {digest[:12]}…. "
-                "Do not use it; copy the bundle again from where it was made."
+                f"{name} in {path} was modified: its SHA-256 is {actual[:12]}…, expected {digest[:12]}…. Do not use "
+                "it; copy the bundle again from its origin."
             )
     return files
 
@@ -105,7 +105,7 @@ class _Source(Protocol):
     def open(self, name: str) -> IO[bytes] | None: ...
 
     def fetch(self, name: str) -> tuple[Path, str] | None:
-        """Where a file lies and its SHA-256; None where there is none."""
+        """Return the path of a file and its SHA-256; None if it does not exist."""
 
 
 class _Folder:
@@ -118,7 +118,7 @@ class _Folder:
     def open(self, name: str) -> IO[bytes] | None:
         file = self._path / name
         if file.is_symlink():
-            raise BundleError(f"{file} is a link. Expected a file of the bundle itself; copy the bundle again.")
+            raise BundleError(f"{file} is a link. Expected a regular file in the bundle; copy the bundle again.")
         return file.open("rb") if file.is_file() else None
 
     def fetch(self, name: str) -> tuple[Path, str] | None:
@@ -161,20 +161,20 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
     for member in members:
         if not is_plain(member.filename):
             raise BundleError(
-                f"{path} holds {member.filename[:80]!r}, which is no file of the bundle itself. Expected plain names; "
+                f"{path} contains {member.filename[:80]!r}, which is outside the bundle. Expected plain file names; "
                 "do not use this bundle."
             )
         if member.compress_type != zipfile.ZIP_STORED:
             raise BundleError(
-                f"{path} holds {member.filename} compressed, and what it would unpack to is unknown. Expected files as "
-                "they are: pack it with `kdedge bundle`, or with `zip -0`."
+                f"{path} contains {member.filename} compressed, so its unpacked size is unknown. Expected "
+                "uncompressed files: pack it with `kdedge bundle`, or with `zip -0`."
             )
     names = [member.filename for member in members]
     if len(set(names)) < len(names):
-        raise BundleError(f"{path} holds a file twice. Pack the bundle again.")
-    # Members that lie over each other could still come to more than the file.
+        raise BundleError(f"{path} contains a file twice. Pack the bundle again.")
+    # Overlapping members could still exceed the size of the archive.
     if sum(member.file_size for member in members) > path.stat().st_size:
-        raise BundleError(f"{path} claims to hold more than it weighs. Do not use this bundle.")
+        raise BundleError(f"{path} declares more content than its size. Do not use this bundle.")
 
 
 def _small(source: _Source, name: str, most_bytes: int) -> bytes | None:
@@ -184,17 +184,17 @@ def _small(source: _Source, name: str, most_bytes: int) -> bytes | None:
     with opened:
         content = opened.read(most_bytes + 1)
     if len(content) > most_bytes:
-        raise BundleError(f"{name} has more than {most_bytes:,} bytes. Pack the bundle again.")
+        raise BundleError(f"{name} exceeds {most_bytes:,} bytes. Pack the bundle again.")
     return content
 
 
 def _check_signature(path: Path, sums: bytes, signature: bytes | None, public_key: bytes) -> None:
     if signature is None:
         raise BundleError(
-            f"{path} is not signed, and a signature is required. Pack it with `kdedge bundle --sign KEY`."
+            f"{path} is not signed, but a signature is required. Pack it with `kdedge bundle --sign KEY`."
         )
     if not verify(public_key, sums, signature):
         raise BundleError(
-            f"{path} was not signed with the key {public_key.hex()[:12]}…, or its {SUMS} was changed afterwards. "
-            "Do not use it; copy the bundle again from where it was made."
+            f"{path} was not signed with the key {public_key.hex()[:12]}…, or its {SUMS} was modified afterwards. Do "
+            "not use it; copy the bundle again from its origin."
         )

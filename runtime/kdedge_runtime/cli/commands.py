@@ -1,6 +1,6 @@
-"""What `kdedge-run` does instead of answering a source: its verbs, their options and their outcome.
+"""Commands of `kdedge-run` other than running a source: their options and dispatch.
 
-They are options of the one command, so that a device has one command to know. What a verb does not use is refused.
+They are options of one command, so that a device needs only one. Options that a command does not use are rejected.
 """
 
 import argparse
@@ -18,48 +18,52 @@ _USED: dict[str, frozenset[str]] = {
     "doctor": frozenset(),
     "devices": frozenset(),
 }
-"""By verb, the other arguments that it reads."""
+"""Other arguments used by each command."""
 _UNITS_S = {"s": 1, "m": 60, "h": 3600}
 
 
 def add_verbs(parser: argparse.ArgumentParser) -> None:
-    """Add the verbs to the parser of the command."""
-    group = parser.add_argument_group("instead of answering a source (also on a device that has only this package)")
+    """Add the commands to the argument parser."""
+    group = parser.add_argument_group("commands instead of running a source (they need only this package)")
     verbs = group.add_mutually_exclusive_group()
     verbs.add_argument(
         "--self-test",
         action="store_true",
-        help="run MODEL on its golden frames: are outputs, latency and memory as they have to be here? Exit 4 if not",
+        help="run MODEL on its reference frames and check outputs, latency and memory; exit code 4 on failure",
     )
     verbs.add_argument(
-        "--bench", action="store_true", help="measure MODEL, and the fp32 or int8 file beside it, with and without map"
+        "--bench",
+        action="store_true",
+        help="measure the latency of MODEL with and without map, and of its fp32 or int8 counterpart",
     )
-    verbs.add_argument("--doctor", action="store_true", help="print what a helper has to know of this machine; advise")
+    verbs.add_argument("--doctor", action="store_true", help="print an environment report for bug reports, with advice")
     verbs.add_argument(
         "--devices",
         nargs="?",
         const="all",
         metavar="NAME",
-        help="list the device profiles; print one with its reasons; detect: which machine this is",
+        help="list the device profiles; NAME: print that profile with its sources; detect: show this machine and its "
+        "profile",
     )
-    group.add_argument("--json", action="store_true", help="one JSON object (with --self-test and --bench)")
+    group.add_argument("--json", action="store_true", help="print one JSON object (with --self-test and --bench)")
 
 
 def add_soak(parser: argparse.ArgumentParser) -> None:
-    """Add the option that judges a run."""
+    """Add the soak test option."""
     parser.add_argument(
         "--soak",
         type=_duration_s,
         metavar="TIME",
-        help="run for this long (30s, 10m, 24h), then judge memory, open files, drops and age; exit 4 if they grew",
+        help="run for this time (30s, 10m, 24h), then check memory, open files, drops and frame age for growth; exit "
+        "code 4 on failure",
     )
 
 
 def check_verb(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> str | None:
-    """The verb that was asked for; None where a source is to be answered.
+    """Return the requested command, or None to run a source.
 
     Raises:
-        SystemExit: something is missing, or given that the verb does not read (2).
+        SystemExit: an argument is missing or not used by the command (code 2).
     """
     verb = next((name for name in _USED if getattr(arguments, name)), None)
     if verb is None:
@@ -68,14 +72,14 @@ def check_verb(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -
         if arguments.source is None and arguments.device is None:
             parser.error("the following arguments are required: --source, or --device for its camera")
         if arguments.json:
-            parser.error("--json goes with --self-test or --bench; answers go to --jsonl FILE")
+            parser.error("--json needs --self-test or --bench; for predictions use --jsonl FILE")
         if arguments.view is None:
             if arguments.token is not None:
-                parser.error("--token is what browsers show to the view: it goes with --view")
+                parser.error("--token needs --view")
             if arguments.tls is not None:
-                parser.error("--tls is for the view: it goes with --view")
+                parser.error("--tls needs --view")
             if arguments.feedback is not None:
-                parser.error("feedback is given in the browser: --feedback goes with --view")
+                parser.error("--feedback needs --view, because feedback is given in the browser")
         return None
     flag = f"--{verb.replace('_', '-')}"
     if "model" in _USED[verb] and arguments.model is None:
@@ -88,15 +92,15 @@ def check_verb(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -
 
 
 def perform(verb: str, arguments: argparse.Namespace) -> KdedgeError | None:
-    """Do what a verb says and print the outcome on stdout.
+    """Run a command and print its result to stdout.
 
     Returns:
-        Why it went wrong: a check that failed, with all of them printed. None if it did not.
+        The error of a failed check, after all checks are printed; None on success.
 
     Raises:
-        KdedgeError: the model or the device is not usable, or there is nothing to print.
+        KdedgeError: the model or device cannot be used.
     """
-    # Not at the top: they load onnxruntime, which may be what is broken.
+    # Imported on demand, because they load onnxruntime, which may be the broken part.
     if verb == "doctor":
         from kdedge_runtime.cli.machine_commands import print_diagnosis
 
@@ -124,5 +128,5 @@ def perform(verb: str, arguments: argparse.Namespace) -> KdedgeError | None:
 def _duration_s(text: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
     if match is None or float(match[1]) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 30s, 10m or 24h")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 30s, 10m or 24h")
     return float(match[1]) * _UNITS_S[match[2]]

@@ -1,4 +1,4 @@
-"""The verbs that need no model: the doctor, and the device profiles. onnxruntime is not loaded here."""
+"""Commands without a model: environment report and device profiles. They do not import onnxruntime."""
 
 import sys
 
@@ -9,7 +9,7 @@ __all__ = ["print_devices", "print_diagnosis"]
 
 
 def print_diagnosis() -> None:
-    """Print the block for an issue on stdout and advice on stderr."""
+    """Print the environment report to stdout and advice to stderr."""
     from kdedge_runtime.diagnostics.environment import diagnose
 
     diagnosis = diagnose()
@@ -19,10 +19,10 @@ def print_diagnosis() -> None:
 
 
 def print_devices(what: str) -> None:
-    """Print all profiles (`all`), which machine this is (`detect`), or one profile with its reasons.
+    """Print all profiles (`all`), this machine (`detect`), or one profile with its sources.
 
     Raises:
-        UsageError: there is no profile of this name.
+        UsageError: there is no profile with this name.
     """
     if what == "detect":
         _print_detected()
@@ -43,7 +43,7 @@ def _print_detected() -> None:
     }
     width = max(len(name) for name in rows)
     sys.stdout.write("".join(f"{name:{width}}  {value}\n" for name, value in rows.items()))
-    if profile.boards:  # whose camera is known
+    if profile.boards:  # profiles of known boards have a camera
         sys.stderr.write(f"\nNext: kdedge-run MODEL --device {profile.name} --source {profile.camera}\n")
 
 

@@ -1,4 +1,4 @@
-"""The command `kdedge-run`: parses, calls, prints errors."""
+"""Command line of `kdedge-run`: parses arguments, runs the command and prints errors."""
 
 import argparse
 import logging
@@ -18,122 +18,136 @@ from kdedge_runtime.util.printable import printable, printable_lines
 __all__ = ["build_parser", "main"]
 
 _INTERRUPTED = 130
-"""The exit code of Ctrl-C, as of a shell."""
+"""Exit code for Ctrl-C, as in a shell."""
 _DEFAULT_VIEW = "127.0.0.1:8080"
 _EXAMPLES = """examples:
-  %(prog)s model.onnx --source 0 --view 8080              a camera, watched at http://localhost:8080
-  %(prog)s model.onnx --source film.mp4 -o seen.mp4       every frame of a video, with its heat
-  %(prog)s model.onnx --source photos/ -o seen/           a folder of pictures
-  %(prog)s model.onnx --source rtsp://host/cam --jsonl -  one line of JSON a frame
-  %(prog)s model.onnx --source csi:0 --cadence every=5    a Raspberry Pi's camera, every fifth frame explained
-  %(prog)s model.onnx --source synthetic: --view          without any camera
-  %(prog)s model.onnx --self-test                         does it compute here what it computed where it was exported?
-  %(prog)s model.onnx --source csi:0 --soak 24h           does it hold out?
+  %(prog)s model.onnx --source 0 --view 8080              camera, with a live view at http://localhost:8080
+  %(prog)s model.onnx --source film.mp4 -o seen.mp4       every frame of a video, with its heat map
+  %(prog)s model.onnx --source photos/ -o seen/           folder of images
+  %(prog)s model.onnx --source rtsp://host/cam --jsonl -  one JSON line per frame
+  %(prog)s model.onnx --source csi:0 --cadence every=5    Raspberry Pi camera, every fifth frame explained
+  %(prog)s model.onnx --source synthetic: --view          no camera needed
+  %(prog)s model.onnx --self-test                         compare outputs with those recorded at export
+  %(prog)s model.onnx --source csi:0 --soak 24h           endurance test
 
 exit codes: 0 done, 1 other, 2 usage, 3 a package is missing, 4 a check failed, 5 the source failed"""
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one line; the whole usage would hide it."""
+        """Print the error on one line, without the full usage."""
         hint = ""
         if message.startswith("unrecognized arguments: ") and Path(message.split()[-1]).is_file():
-            hint = " Quote a pattern, so that the shell does not open it: --source 'photos/*.jpg'."
+            hint = " Quote a pattern, so that the shell does not expand it: --source 'photos/*.jpg'."
         self.exit(UsageError.exit_code, f"{self.prog}: error: {message}.{hint} All options: {self.prog} --help\n")
 
 
 def build_parser(prog: str = "kdedge-run") -> argparse.ArgumentParser:
-    """The arguments of the command."""
+    """Return the argument parser of the command."""
     parser = _Parser(
         prog=prog,
-        description="Run an explained model: every frame gets its answer and the reason, in one forward pass.",
+        description="Run an explained model: one forward pass per frame gives the prediction and its saliency map.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", nargs="?", metavar="MODEL", help="a model file, or a bundle of `kdedge bundle`")
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help="model file (.onnx) or bundle created by `kdedge bundle`"
+    )
     parser.add_argument(
         "--source",
         type=_named,
         metavar="SOURCE",
-        help="a camera (0, usb:0, csi:0), a URL (rtsp://…), a video, a picture, a folder or a quoted pattern of "
-        "pictures ('photos/*.jpg'), or synthetic:[CLASS] (default: the camera of --device)",
+        help="camera (0, usb:0, csi:0), URL (rtsp://…), video, image, folder or quoted pattern of images "
+        "('photos/*.jpg'), or synthetic:[CLASS] (default: the camera of --device)",
     )
     parser.add_argument(
         "--frames",
         choices=("all", "latest"),
-        help="every frame in order, or only the newest (default: all of files, the latest of cameras and streams)",
+        help="process every frame in order, or only the newest one (default: all for files, latest for cameras and "
+        "streams)",
     )
-    parser.add_argument("--loop", action="store_true", help="begin again at the end of a file or folder")
+    parser.add_argument("--loop", action="store_true", help="restart at the end of a file or folder")
     parser.add_argument("--max-frames", type=_positive, metavar="N", help="stop after N frames")
     add_soak(parser)
-    where = parser.add_argument_group("where the answers go (any of them together)")
-    where.add_argument("--jsonl", metavar="FILE", help="one line of JSON a frame; - is standard output")
+    where = parser.add_argument_group("outputs (can be combined)")
+    where.add_argument("--jsonl", metavar="FILE", help="write one JSON line per frame; - for standard output")
     where.add_argument(
         "-o",
         "--output",
         type=_named,
         metavar="PATH",
-        help="the overlay: a video (PATH ends in .mp4) or a folder of pictures",
+        help="write the overlay to a video (PATH ends in .mp4) or a folder of images",
     )
     where.add_argument(
         "--view",
         nargs="?",
         const=_DEFAULT_VIEW,
         metavar="[HOST:]PORT",
-        help=f"watch in a browser (default {_DEFAULT_VIEW}; 0.0.0.0:PORT lets the network in, with a token)",
+        help=f"serve a live view (default: {_DEFAULT_VIEW}; use 0.0.0.0:PORT for network access with a token)",
     )
     where.add_argument(
         "--token",
         metavar="TOKEN",
-        help="what browsers and programs have to show the view (default: $KDEDGE_TOKEN, which is not printed, or one "
-        "made anew where the network can reach it)",
+        help="token required to access the view (default: $KDEDGE_TOKEN, which is not printed, or a random one if the "
+        "view is reachable from the network)",
     )
     where.add_argument(
         "--tls",
         nargs="?",
         const="",
         metavar="PEM",
-        help="serve the view over HTTPS with a PEM file of a private key and its certificate (default: one made for "
-        "this run)",
+        help="serve the view over HTTPS with a PEM file of a private key and its certificate (default: a self-signed "
+        "certificate for this run)",
     )
     where.add_argument(
         "--feedback",
         type=_named,
         metavar="FILE",
-        help="keep what people say of the answers in the view, and the frames",
+        help="store corrections made in the view, with their frames, in this SQLite file",
     )
-    where.add_argument("--show", action="store_true", help="watch in a window")
-    when = parser.add_argument_group("which frames are explained (all are answered; others are not drawn)")
+    where.add_argument("--show", action="store_true", help="show the overlay in a window")
+    when = parser.add_argument_group(
+        "explanation schedule (every frame is classified; frames without explanation are not drawn)"
+    )
     when.add_argument(
         "--cadence",
         default="always",
         metavar="WHEN",
-        help="always (default), every=N, on-change (of the answer), low-confidence[=P] (answers below P; 0.5)",
+        help="always (default), every=N, on-change (of the label) or low-confidence[=P] (probability below P; default "
+        "0.5)",
     )
     when.add_argument(
         "--method",
         metavar="NAME",
-        help="ask the model again with parts hidden: occlusion, rise, lime, shap or scorecam (default: the file's map)",
+        help="black-box explainer: occlusion, rise, lime, shap or scorecam (default: the map of the model file)",
     )
-    when.add_argument("--budget-ms", type=_milliseconds, metavar="MS", help="time that such a method may take a frame")
     when.add_argument(
-        "--fps", type=_rate, metavar="N", help="keep up with N frames a second: explanations thin before frames drop"
+        "--budget-ms", type=_milliseconds, metavar="MS", help="time limit for --method per frame, in milliseconds"
     )
-    how = parser.add_argument_group("how the model runs")
-    how.add_argument("--class", dest="class_name", metavar="NAME", help="explain this class (default: the top one)")
-    how.add_argument("--opacity", type=_share, metavar="0..1", help="how much full heat covers (default: 0.6)")
+    when.add_argument(
+        "--fps", type=_rate, metavar="N", help="target frame rate: skip explanations before dropping frames"
+    )
+    how = parser.add_argument_group("inference")
+    how.add_argument("--class", dest="class_name", metavar="NAME", help="class to explain (default: the top-1 class)")
+    how.add_argument("--opacity", type=_share, metavar="0..1", help="opacity of the heat map (default: 0.6)")
     how.add_argument(
         "--require-signature",
         metavar="PUBLICKEY",
-        help="run a bundle that this Ed25519 key has signed, and nothing else (hexadecimal, or a PEM file)",
+        help="run only bundles signed with this Ed25519 key (hexadecimal, or a PEM file)",
     )
     how.add_argument(
         "--device",
         metavar="NAME",
-        help="set threads, provider and spinning up for this device (see --devices); auto: for this machine",
+        help="use threads, provider and spinning of this device profile (see --devices); auto: profile of this machine",
     )
-    how.add_argument("--threads", type=_positive, metavar="N", help="for one inference (default: onnxruntime's choice)")
-    how.add_argument("--provider", metavar="NAME", help="onnxruntime's provider: used, or refused (default: cpu)")
+    how.add_argument(
+        "--threads", type=_positive, metavar="N", help="threads per inference (default: chosen by onnxruntime)"
+    )
+    how.add_argument(
+        "--provider",
+        metavar="NAME",
+        help="onnxruntime execution provider; an error if it is not available (default: cpu)",
+    )
     add_verbs(parser)
     parser.add_argument("--version", action="version", version=f"kdedge-runtime {__version__}")
     return parser
@@ -143,14 +157,14 @@ def main(argv: Sequence[str] | None = None, prog: str = "kdedge-run") -> int:
     """Run the command.
 
     Args:
-        argv: the arguments after the command's name; None takes those of the process.
-        prog: the command's name in help and errors.
+        argv: arguments after the command name; None for those of the process.
+        prog: command name in help and error messages.
 
     Returns:
-        The exit code: 0, that of the error (see `kdedge_runtime.errors`), or 130 for an interrupted run.
+        The exit code: 0, the error's code (see `kdedge_runtime.errors`), or 130 for an interrupted run.
 
     Raises:
-        SystemExit: the arguments cannot be parsed (2), or help or version was asked for (0).
+        SystemExit: with code 2 if the arguments cannot be parsed, with code 0 after `--help` or `--version`.
     """
     parser = build_parser(prog)
     arguments = parser.parse_args(argv)
@@ -160,10 +174,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "kdedge-run") -> int:
             failure = _carry_out(arguments) if verb is None else perform(verb, arguments)
     except KdedgeError as error:
         failure = error
-    except OSError as error:  # a full disk, a folder of somebody else's
+    except OSError as error:  # e.g. a full disk or missing permissions
         what = error.filename or "An output"
         failure = KdedgeError(f"{what} cannot be read or written: {error.strerror or error}.")
-    except KeyboardInterrupt:  # a second Ctrl-C
+    except KeyboardInterrupt:  # second Ctrl-C
         return _INTERRUPTED
     if failure is None:
         return 0
@@ -172,14 +186,14 @@ def main(argv: Sequence[str] | None = None, prog: str = "kdedge-run") -> int:
 
 
 def _carry_out(arguments: argparse.Namespace) -> KdedgeError | None:
-    # Not before the arguments are known to be good: onnxruntime and numpy take longer to load than help to print.
+    # Imported after argument parsing, because onnxruntime and numpy load slowly.
     from kdedge_runtime.cli.run import execute
 
     return execute(arguments).failure
 
 
 class _PrintableFormatter(logging.Formatter):
-    """Plain lines; strangers' names among the arguments of a message neither steer a terminal nor begin a line."""
+    """Log formatter that escapes control characters in message arguments, such as file names."""
 
     def format(self, record: logging.LogRecord) -> str:
         shown = copy(record)
@@ -190,7 +204,7 @@ class _PrintableFormatter(logging.Formatter):
 
 @contextmanager
 def _logging_to_stderr() -> Iterator[None]:
-    """Within the block the runtime's own log goes to stderr as plain lines."""
+    """Log the runtime's messages to stderr as plain lines within the block."""
     log = logging.getLogger("kdedge_runtime")
     handler = logging.StreamHandler()
     handler.setFormatter(_PrintableFormatter())
@@ -208,7 +222,7 @@ def _logging_to_stderr() -> Iterator[None]:
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
     return int(text)
 
 
@@ -231,6 +245,6 @@ _share = _number(lambda value: 0 <= value <= 1, "a number from 0 to 1")
 
 
 def _named(text: str) -> str:
-    if not text:  # what an unset variable of a shell leaves
+    if not text:  # e.g. from an unset shell variable
         raise argparse.ArgumentTypeError("the name is empty")
     return text

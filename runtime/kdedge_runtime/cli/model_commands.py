@@ -1,4 +1,4 @@
-"""The verbs that need a model: the self-test and the benchmark."""
+"""Commands with a model: self-test and benchmark."""
 
 import sys
 from collections.abc import Callable
@@ -9,7 +9,6 @@ from pathlib import Path
 import onnxruntime as ort
 
 from kdedge_runtime.bundle import sound_files
-from kdedge_runtime.bundle.model_source import opened_model
 from kdedge_runtime.devices import DeviceProfile
 from kdedge_runtime.devices.detection import detect_machine, find_profile
 from kdedge_runtime.diagnostics.benchmark import Bench, bench, companion, refusal
@@ -17,45 +16,46 @@ from kdedge_runtime.diagnostics.checklist import checklist
 from kdedge_runtime.diagnostics.self_test import advice, self_test
 from kdedge_runtime.errors import ValidationFailed
 from kdedge_runtime.model import Model, available_providers, is_bundle
+from kdedge_runtime.model_source import opened_model
 from kdedge_runtime.util.printable import printable_json, printable_lines
 
 __all__ = ["Trial", "int8_verdict", "print_bench", "print_self_test"]
 
 _PAYS_BELOW = 0.95
-"""Of fp32's time; a gain that is smaller is not worth what int8 rounds away."""
+"""Latency ratio to fp32 below which int8 is recommended; a smaller gain does not justify the rounding."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What is tried on this machine, and how."""
+    """Model and settings of a self-test or benchmark."""
 
     path: Path
-    """A model file or a bundle."""
+    """Model file or bundle."""
     device: str = "auto"
-    """The profile that applies; `auto` is that of this machine."""
+    """Device profile; `auto` for this machine."""
     threads: int | None = None
-    """For one inference; None takes the profile's."""
+    """Threads per inference; None for the profile's."""
     provider: str | None = None
-    """None takes the first of the profile's that is installed."""
+    """Execution provider; None for the profile's first one that is installed."""
     signer: str | None = None
-    """The public key whose signature a bundle must have."""
+    """Public key whose signature a bundle must have, or None."""
     as_json: bool = False
-    """Print one JSON object instead of text."""
+    """True prints one JSON object instead of text."""
 
     @property
     def is_bare(self) -> bool:
-        """Whether it is to be read as a model file, and nobody has to have signed it."""
+        """True if the path is a model file and no signature is required."""
         return not is_bundle(self.path) and self.signer is None
 
 
 def print_self_test(trial: Trial) -> ValidationFailed | None:
-    """Print how a model does on this machine, on stdout; of a bundle, the one that would run.
+    """Run the self-test and print the result to stdout. For a bundle, test the model that would run.
 
     Returns:
-        What failed, with advice; None if nothing did.
+        The failed checks with advice; None on success.
 
     Raises:
-        KdedgeError: the model, the bundle or the device is not usable.
+        KdedgeError: the model, bundle or device cannot be used.
     """
     profile = find_profile(trial.device)
     load = _loader(trial, profile)
@@ -74,10 +74,10 @@ def print_self_test(trial: Trial) -> ValidationFailed | None:
 
 
 def print_bench(trial: Trial) -> None:
-    """Print what a model and the fp32 or int8 file beside it, or both of a bundle, cost here, on stdout.
+    """Benchmark a model and its fp32 or int8 counterpart, or both models of a bundle, and print the result to stdout.
 
     Raises:
-        KdedgeError: the board held itself back, or the model, the bundle or the device is not usable.
+        KdedgeError: the board was throttled, or the model, bundle or device cannot be used.
     """
     profile = find_profile(trial.device)
     load = _loader(trial, profile)
@@ -97,7 +97,7 @@ def print_bench(trial: Trial) -> None:
     count = trial.threads or profile.threads
     used = "1 thread" if count == 1 else f"{count or 'all'} threads"
     provider = next(iter(models.values())).provider
-    setup = f"{profile.name}, onnxruntime {ort.__version__}, {provider}, {used}, one image a run"
+    setup = f"{profile.name}, onnxruntime {ort.__version__}, {provider}, {used}, batch size 1"
     names = ", ".join(model.path.name for model in models.values())
     sys.stdout.write(printable_lines(f"{names}\n{setup}\n{measured.table()}\n"))
     if verdict := int8_verdict(measured, profile):
@@ -105,7 +105,7 @@ def print_bench(trial: Trial) -> None:
 
 
 def int8_verdict(measured: Bench, profile: DeviceProfile) -> str | None:
-    """Which file to take, and whether the profile expected it; None where not both were measured."""
+    """Return the recommended model file, compared with the profile's expectation; None unless both were measured."""
     ratios = {timing.name: timing.ratio for timing in measured.timings}
     if "fp32" not in ratios or "int8" not in ratios:
         return None
@@ -113,9 +113,9 @@ def int8_verdict(measured: Bench, profile: DeviceProfile) -> str | None:
     pays, expected = share < _PAYS_BELOW, profile.quantization.int8_pays
     found = f"int8 takes {share:.2f} of fp32's time here"
     if expected is None:
-        return f"{found}: take the {'int8' if pays else 'fp32'} file."
-    agreement = "as" if pays == expected else "otherwise than"
-    return f"{found}, {agreement} the profile {profile.name} expects: take the {'int8' if pays else 'fp32'} file."
+        return f"{found}: use the {'int8' if pays else 'fp32'} file."
+    agreement = "as" if pays == expected else "unlike"
+    return f"{found}, {agreement} the profile {profile.name} expects: use the {'int8' if pays else 'fp32'} file."
 
 
 def _loader(trial: Trial, profile: DeviceProfile) -> Callable[[Path], Model]:
@@ -129,7 +129,7 @@ def _loader(trial: Trial, profile: DeviceProfile) -> Callable[[Path], Model]:
 
 
 def _pair(path: Path) -> dict[str, Path]:
-    """A model file and the one beside it, by their names."""
+    """Return a model file and its counterpart, if it exists, by name."""
     other = companion(path)
     return {path.name: path} | ({other.name: other} if other else {})
 

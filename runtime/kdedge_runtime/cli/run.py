@@ -1,4 +1,4 @@
-"""What `kdedge-run` does with its arguments: open, run, report."""
+"""Implementation of `kdedge-run`: open the model, source and sinks, run, and report."""
 
 import argparse
 import ctypes
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import onnxruntime as ort
 
-from kdedge_runtime.bundle.model_source import opened_model
 from kdedge_runtime.drawing.heatmap import OPACITY
 from kdedge_runtime.errors import UsageError, ValidationFailed
 from kdedge_runtime.model import Model, available_providers
+from kdedge_runtime.model_source import opened_model
 from kdedge_runtime.sinks.sink import Sink
 from kdedge_runtime.sources import Source, open_source
 from kdedge_runtime.sources.grammar import Place, parse_source
@@ -42,17 +42,17 @@ __all__ = ["execute"]
 
 _log = logging.getLogger(__name__)
 _M_ARENA_MAX = -8
-"""Of glibc's malloc.h."""
+"""Value from glibc's malloc.h."""
 _FEEDBACK_MB = 256.0
-"""What feedback may take on the disk; the oldest makes room."""
+"""Maximum size of the feedback file in MB; the oldest entries are removed first."""
 
 
 def execute(arguments: argparse.Namespace) -> RunSummary:
-    """Carry out the parsed arguments of `kdedge_runtime.cli.main.build_parser`.
+    """Run the command with arguments parsed by `kdedge_runtime.cli.build_parser`.
 
     Raises:
-        KdedgeError: whatever is wrong with the model, the source or an output. A source that gives out after its first
-            frame does not raise; see `RunSummary.failure`.
+        KdedgeError: the model, the source or an output cannot be used. A source that fails after its first frame does
+        not raise; see `RunSummary.failure`.
     """
     _share_one_heap()
     stop = threading.Event()
@@ -62,7 +62,8 @@ def execute(arguments: argparse.Namespace) -> RunSummary:
         arguments.source = arguments.source or setup.camera
         model = opened.enter_context(_model(arguments, setup))
         explainer = _explainer(model, arguments)
-        if not model.has_map and explainer is None and arguments.view is None:  # a view can begin to explain
+        # A viewer can request explanations later.
+        if not model.has_map and explainer is None and arguments.view is None:
             _refuse_idle(arguments)
         class_index = None
         if arguments.class_name is not None:
@@ -97,20 +98,20 @@ def execute(arguments: argparse.Namespace) -> RunSummary:
     if arguments.output and summary.frames:
         _log.info("written: %s", arguments.output)
     if model.has_map and explainer is None:
-        # Not measured here: that takes a second session, and with it the memory of a second model.
-        _log.info("What the map costs, in the same pass as the answer: kdedge-run %s --bench", arguments.model)
+        # Not measured here, because that needs a second session and the memory of a second model.
+        _log.info("To measure the latency that the map adds: kdedge-run %s --bench", arguments.model)
     if soak is not None:
         _judge(soak, summary)
     return summary
 
 
 def _share_one_heap() -> None:
-    """Let the threads of this process share one heap where the C library is glibc.
+    """Make all threads of this process share one heap if the C library is glibc.
 
-    It gives each thread one of its own, which keeps what was once needed: 5 MB of MobileNetV3-small's 102.
+    By default glibc gives each thread its own heap and keeps freed memory there: 5 MB of 102 MB for MobileNetV3-small.
     """
     if sys.platform.startswith("linux"):
-        with suppress(AttributeError):  # another C library
+        with suppress(AttributeError):  # other C libraries
             ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
@@ -133,21 +134,21 @@ def _judge(soak: "Soak", summary: RunSummary) -> None:
     checks = soak.checks()
     _log.info(checklist(checks))
     failed = [check.name for check in checks if check.passed is False]
-    # A source that gave out is the reason for the rest, and is the error then.
+    # A failed source causes the other failures, so it is reported instead.
     if failed and summary.failure is None:
         raise ValidationFailed(f"The soak failed: {', '.join(failed)}.")
 
 
 @dataclass(frozen=True)
 class _Setup:
-    """How onnxruntime is set up: by the options, and where they are left out by the device's profile."""
+    """Settings of onnxruntime, from the options or else the device profile."""
 
     threads: int | None
     provider: str | None
-    """As asked for; None where nobody asked."""
+    """Requested provider, or None."""
     spinning: bool
     camera: str | None = None
-    """What is read where no source is named."""
+    """Default source."""
 
 
 def _setup(arguments: argparse.Namespace) -> _Setup:
@@ -169,7 +170,7 @@ def _setup(arguments: argparse.Namespace) -> _Setup:
 def _explainer(model: Model, arguments: argparse.Namespace) -> "Explainer | None":
     if arguments.method is None:
         if arguments.budget_ms is not None:
-            raise UsageError("--budget-ms is for a --method. Name one, or leave --budget-ms out.")
+            raise UsageError("--budget-ms needs a --method. Add --method NAME, or remove --budget-ms.")
         return None
     from kdedge_runtime.explainers import make_explainer
 
@@ -177,7 +178,7 @@ def _explainer(model: Model, arguments: argparse.Namespace) -> "Explainer | None
 
 
 def _refuse_idle(arguments: argparse.Namespace) -> None:
-    """Refuse what is about explanations in a run that gives none."""
+    """Raise if options about explanations are given but the run produces none."""
     asked = {
         f"--cadence {arguments.cadence}": arguments.cadence != "always",
         f"--fps {arguments.fps or 0:g}": arguments.fps is not None,
@@ -186,8 +187,8 @@ def _refuse_idle(arguments: argparse.Namespace) -> None:
     for option, is_idle in asked.items():
         if is_idle:
             raise UsageError(
-                f"{option} is about explanations, and {arguments.model} gives no saliency map. Export it without "
-                f"--method none, take a --method that needs no map in the file, or leave {option.split()[0]} out."
+                f"{option} needs explanations, but {arguments.model} has no saliency map. Export it without --method "
+                f"none, use a --method that needs no map in the file, or remove {option.split()[0]}."
             )
 
 
@@ -225,7 +226,7 @@ def _controls(arguments: argparse.Namespace, model: Model, settings: RunSettings
 def _view(
     arguments: argparse.Namespace, controls: "Controls", source: Source, start_line: str, stack: ExitStack
 ) -> "LiveView":
-    # A web server takes a third as long to load as onnxruntime, so it is not loaded for runs without one.
+    # Imported on demand: a web server takes a third as long to load as onnxruntime.
     from kdedge_runtime.server import Address, Door
     from kdedge_runtime.server.live_view import Feedback, LiveView
     from kdedge_runtime.sources.camera import without_password
@@ -250,7 +251,7 @@ def _view(
 
 
 def _secret_token() -> str | None:
-    """The token that the environment gives: $KDEDGE_TOKEN, or systemd's credential `kdedge-token`."""
+    """Return the token from $KDEDGE_TOKEN or from systemd's credential `kdedge-token`."""
     if token := os.environ.get("KDEDGE_TOKEN"):
         return token
     if folder := os.environ.get("CREDENTIALS_DIRECTORY"):
@@ -260,22 +261,22 @@ def _secret_token() -> str | None:
 
 
 def _tls(wanted: str | None, door: "Door") -> "ssl.SSLContext | None":
-    """The certificate of --tls: an empty text makes one, None speaks HTTP."""
+    """Return the TLS context for --tls: self-signed for an empty string, None for plain HTTP."""
     if wanted is None:
         if not door.address.is_loopback:
-            _log.warning("The view speaks HTTP: its token and pictures cross the network unencrypted. Add --tls.")
+            _log.warning("The view uses HTTP: its token and images cross the network unencrypted. Add --tls.")
         return None
     from kdedge_runtime.server.tls import certified, self_signed
 
     if wanted:
         return certified(Path(wanted), "--tls")
     tls, fingerprint = self_signed("--tls")
-    _log.info("The browser will warn of the certificate, which was made here. SHA-256: %s", fingerprint)
+    _log.info("The certificate is self-signed, so browsers show a warning. SHA-256: %s", fingerprint)
     return tls
 
 
 def _check_apart(output: Path, read: Place) -> None:
-    """Overlays bear the names of their pictures, so among them they would replace them, or be read as pictures."""
+    """Raise if the output overlaps the source. Overlays have the names of their images and would overwrite them."""
     if read.kind not in ("pictures", "video"):
         return
     named = read.files or (Path(read.address),)
@@ -284,20 +285,23 @@ def _check_apart(output: Path, read: Place) -> None:
     place = output.resolve()
     if place in taken | beside or not taken.isdisjoint(place.parents):
         raise UsageError(
-            f"-o {output} is where --source is read: overlays would replace what is there, or be read as pictures. "
-            "Name another place."
+            f"-o {output} overlaps --source: overlays would overwrite its files or be read as images. Choose another "
+            "path."
         )
 
 
 def _output(path: Path, source: Source) -> Sink:
     if path.suffix.lower() == ".mp4":
         if stands_still(source):
-            raise UsageError(f"Pictures make no video. Name a folder for their overlays: `-o {path.with_suffix('')}`.")
+            raise UsageError(
+                "Single images cannot be written as a video. Use a folder for their overlays: `-o "
+                f"{path.with_suffix('')}`."
+            )
         from kdedge_runtime.sinks.video_file import VideoFile
 
         return VideoFile(path, source.fps, live=source.live)
     if path.suffix and not path.is_dir():
-        raise UsageError(f"-o {path} is neither a video (*.mp4) nor a folder. Name one of them.")
+        raise UsageError(f"-o {path} is neither a video (*.mp4) nor a folder. Use one of them.")
     from kdedge_runtime.sinks.image_folder import PictureFolder
 
     return PictureFolder(path, names_differ=not stands_still(source))
@@ -307,7 +311,7 @@ def _start_line(model: Model, setup: _Setup, method: str | None) -> str:
     spec = model.metadata.input
     parts = [
         f"onnxruntime {ort.__version__}",
-        f"provider {model.provider.removesuffix('ExecutionProvider')} (asked for: {setup.provider or 'none'})",
+        f"provider {model.provider.removesuffix('ExecutionProvider')} (requested: {setup.provider or 'none'})",
         "1 thread" if setup.threads == 1 else f"{setup.threads or 'all'} threads{', spinning' * setup.spinning}",
         f"{spec.width}×{spec.height} px",
         f"{len(model.metadata.labels)} classes",

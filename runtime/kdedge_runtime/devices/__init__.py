@@ -1,4 +1,4 @@
-"""Devices: what is written of a kind of machine, and what the one at hand is."""
+"""Device profiles and detection of the machine."""
 
 from kdedge_runtime.devices.profile import (
     Budgets,

@@ -1,4 +1,4 @@
-"""Which machine this is: its cores, what they can do, and the profile that fits it."""
+"""Machine detection: cores, instruction sets and matching device profile."""
 
 import os
 import platform
@@ -24,51 +24,52 @@ _FLAGS: dict[str, Instruction] = {
     "FEAT_DotProd": "dotprod",
     "FEAT_I8MM": "i8mm",
 }
-"""How Linux (`/proc/cpuinfo`) and macOS (`sysctl hw.optional.arm`) call the instructions."""
+"""Instruction names of Linux (`/proc/cpuinfo`) and macOS (`sysctl hw.optional.arm`)."""
 _ARM_CORES = {"0xd03": "Cortex-A53", "0xd08": "Cortex-A72", "0xd0b": "Cortex-A76", "0xd42": "Cortex-A78AE"}
 """`CPU part` of `/proc/cpuinfo`; source: Linux, arch/arm64/include/asm/cputype.h."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a machine tells about itself; None where it does not."""
+    """Properties of a machine; None if unknown."""
 
     board: str | None
-    """The name in its device tree, such as `Raspberry Pi 5 Model B Rev 1.0`."""
+    """Device tree name, such as `Raspberry Pi 5 Model B Rev 1.0`."""
     cpu: str | None
     architecture: str
-    """As Python names it: `aarch64`, `x86_64`, `arm64`, …"""
+    """Architecture as in `platform.machine()`: `aarch64`, `x86_64`, `arm64`, …"""
     cores: int | None
-    """That this process may use."""
+    """Number of cores available to this process."""
     instructions: tuple[Instruction, ...]
     ram_mb: int | None
 
     @property
     def processor(self) -> str:
-        """In words, such as `Cortex-A76, aarch64, 4 cores`."""
+        """Processor description, such as `Cortex-A76, aarch64, 4 cores`."""
         return f"{self.cpu or 'unknown'}, {self.architecture}, {self.cores or '?'} cores"
 
     @property
     def name(self) -> str:
-        """In words, such as `Raspberry Pi 5 Model B Rev 1.0 (Cortex-A76, aarch64, 4 cores)`."""
+        """Machine description, such as `Raspberry Pi 5 Model B Rev 1.0 (Cortex-A76, aarch64, 4 cores)`."""
         return self.processor if self.board in (None, self.cpu) else f"{self.board} ({self.processor})"
 
     def rows(self) -> dict[str, str]:
-        """What it tells, in words by name."""
+        """Return the properties as text by name."""
         return {
-            "board": self.board or "no name",
+            "board": self.board or "unknown",
             "CPU": self.processor,
-            "instructions": ", ".join(self.instructions) or "none that int8 kernels use",
+            "instructions": ", ".join(self.instructions) or "none used by int8 kernels",
             "RAM": f"{self.ram_mb:,} MB" if self.ram_mb else "unknown",
         }
 
 
 def detect_machine(root: Path = _ROOT, ask_macos: Callable[[str], str] | None = None) -> Machine:
-    """Ask the system which machine this is.
+    """Detect the machine.
 
     Args:
-        root: where `proc/` and `sys/` are.
-        ask_macos: gives the value of a `sysctl` name, empty if there is none; None asks the real one on macOS only.
+        root: folder that contains `proc/` and `sys/`.
+        ask_macos: function that returns the value of a `sysctl` name, or an empty string. None calls `sysctl` on macOS
+        only.
     """
     if ask_macos is None and platform.system() == "Darwin":
         ask_macos = _sysctl
@@ -89,7 +90,7 @@ def detect_machine(root: Path = _ROOT, ask_macos: Callable[[str], str] | None = 
 
 
 def machine_name() -> str:
-    """Where something is measured, in words; as little as Python knows where the system does not answer."""
+    """Return a description of this machine, reduced to what Python provides if detection fails."""
     try:
         return detect_machine().name
     except KdedgeError:
@@ -97,11 +98,11 @@ def machine_name() -> str:
 
 
 def profile_for(machine: Machine) -> DeviceProfile:
-    """The profile that fits a machine: of its board, else of its instructions, else `generic`."""
+    """Return the profile of a machine: by board, else by instruction sets, else `generic`."""
     profiles = [load_profile(name) for name in profile_names()]
     board = machine.board or ""
     fitting = [profile for profile in profiles if any(board.startswith(name) for name in profile.boards)]
-    if not fitting:  # without a known board the instructions decide, the most of them first
+    if not fitting:  # unknown board: most matching instruction sets
         fitting = [
             profile
             for profile in profiles
@@ -113,10 +114,10 @@ def profile_for(machine: Machine) -> DeviceProfile:
 
 
 def find_profile(name: str) -> DeviceProfile:
-    """The profile of a name as users give it: `auto` is the one that fits this machine.
+    """Return the profile with a name, or the one of this machine for `auto`.
 
     Raises:
-        UsageError: there is none of this name; the message names the nearest.
+        UsageError: there is no profile with this name. The message names the closest match.
     """
     return profile_for(detect_machine()) if name == "auto" else load_profile(name)
 
@@ -129,7 +130,7 @@ def _read(path: Path) -> str:
 
 
 def _cpuinfo(root: Path) -> dict[str, str]:
-    """The lines of the last core, `name: value`."""
+    """Return the entries of the last core, by name."""
     pairs = (line.partition(":") for line in _read(root / "proc/cpuinfo").splitlines())
     return {name.strip(): value.strip() for name, colon, value in pairs if colon}
 
@@ -169,7 +170,5 @@ def _sysctl(name: str) -> str:
     try:
         told = subprocess.run(["/usr/sbin/sysctl", "-n", name], capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise KdedgeError(
-            f"macOS does not answer `sysctl {name}` ({error}). Name the device: --device NAME."
-        ) from error
+        raise KdedgeError(f"`sysctl {name}` failed on macOS ({error}). Name the device: --device NAME.") from error
     return told.stdout.strip()

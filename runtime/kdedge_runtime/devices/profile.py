@@ -1,4 +1,4 @@
-"""Device profiles: what a board can do and what therefore suits it, as TOML files that ship with the runtime."""
+"""Device profiles: hardware and recommended settings, in TOML files shipped with the runtime."""
 
 import difflib
 import tomllib
@@ -25,28 +25,28 @@ __all__ = [
 ]
 
 Instruction = Literal["dotprod", "i8mm", "vnni", "avx2"]
-"""What int8 kernels use: SDOT/UDOT and SMMLA of ARM, VPDPBUSD and 256-bit integers of x86."""
+"""Instruction sets used by int8 kernels: SDOT/UDOT and SMMLA on ARM, VPDPBUSD and 256-bit integers on x86."""
 
 
 @dataclass(frozen=True)
 class OnnxRuntime:
-    """How onnxruntime is to be set up there."""
+    """onnxruntime settings for a device."""
 
     providers: tuple[str, ...]
-    """Execution providers by their short names, the best first."""
+    """Execution providers by short name, best first."""
     minimum: str
-    """The oldest version that works."""
+    """Oldest working version."""
     forbidden: tuple[str, ...] = ()
-    """Versions that do not, each exact (`1.21.0`) or a whole series (`1.24.*`)."""
+    """Broken versions, exact (`1.21.0`) or a series (`1.24.*`)."""
     spinning: bool = False
-    """Whether idle threads wait actively: less latency, for a core's heat."""
+    """True if idle threads busy-wait, which lowers latency but heats a core. Default False."""
 
     def best_provider(self, available: Container[str]) -> str:
-        """The first provider that is installed, else the first."""
+        """Return the first provider that is available, else the first one."""
         return next((name for name in self.providers if name in available), self.providers[0])
 
     def objection(self, version: str) -> str | None:
-        """Why an installed version must not be used here; None if it may."""
+        """Return the reason why a version must not be used, or None."""
         if _numbers(version) < _numbers(self.minimum):
             return f"onnxruntime {version} is older than {self.minimum}"
         for pattern in self.forbidden:
@@ -57,30 +57,30 @@ class OnnxRuntime:
 
 @dataclass(frozen=True)
 class Quantization:
-    """What an int8 file for this device should be."""
+    """Recommended quantization for a device."""
 
     activations: Literal["uint8", "int8"]
     reduce_range: bool
-    """Quantize weights to 7 bits, so that cores without VNNI do not saturate."""
+    """True quantizes weights to 7 bits, to avoid saturation on cores without VNNI."""
     int8_pays: bool | None = None
-    """Whether int8 is expected to be faster than fp32; None: measure it."""
+    """True if int8 is expected to be faster than fp32; None if it must be measured."""
 
 
 @dataclass(frozen=True)
 class Budgets:
-    """What a model may cost there. None sets no bound."""
+    """Budgets of a model on a device; None for no limit."""
 
     file_mb: float | None = None
     latency_ms: float | None = None
-    """Median of one inference with the map, one image."""
+    """Median latency of one inference with map at batch size 1, in milliseconds."""
     peak_memory_mb: float | None = None
-    """Of the whole process."""
+    """Peak memory of the process, in MB."""
     parameters: int | None = None
 
 
 @dataclass(frozen=True)
 class DeviceProfile:
-    """A kind of machine. What is None differs from one such machine to another."""
+    """Profile of a type of device. None marks values that vary between devices."""
 
     name: str
     description: str
@@ -90,60 +90,60 @@ class DeviceProfile:
     instructions: tuple[Instruction, ...] = ()
     cores: int | None = None
     threads: int | None = None
-    """For one inference; None leaves the choice to onnxruntime."""
+    """Threads per inference; None for onnxruntime's default."""
     ram_mb: int | None = None
-    """Of the smallest variant that is sold."""
+    """Memory of the smallest variant on sale, in MB."""
     boards: tuple[str, ...] = ()
-    """How the device tree's name of such a machine begins."""
+    """Prefixes of the device tree names."""
     camera: str = "0"
-    """The source that is most likely there, as for `--source`."""
+    """Default `--source`."""
 
 
 def profile_names() -> list[str]:
-    """The profiles that ship with the runtime, sorted."""
+    """Return the names of the shipped profiles, sorted."""
     return sorted(item.name.removesuffix(".toml") for item in _folder().iterdir() if item.name.endswith(".toml"))
 
 
 def load_profile(name: str) -> DeviceProfile:
-    """Read a profile by its name.
+    """Load a profile by name.
 
     Raises:
-        UsageError: there is none of this name; the message names the nearest.
+        UsageError: there is no profile with this name. The message names the closest match.
     """
     return parse_profile(name, profile_text(name))
 
 
 def profile_text(name: str) -> str:
-    """The file of a profile, with the reasons for its values.
+    """Return the text of a profile, including the sources of its values.
 
     Raises:
-        UsageError: there is none of this name; the message names the nearest.
+        UsageError: there is no profile with this name. The message names the closest match.
     """
     names = profile_names()
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise UsageError(f"There is no device profile {name!r}.{hint} The profiles are: {', '.join(names)}.")
+        raise UsageError(f"The device profile {name!r} does not exist.{hint} Available profiles: {', '.join(names)}.")
     return (_folder() / f"{name}.toml").read_text(encoding="utf-8")
 
 
 def parse_profile(name: str, text: str) -> DeviceProfile:
-    """Read a profile from the text of its TOML file.
+    """Parse a profile from the text of its TOML file.
 
     Raises:
-        KdedgeError: the text is no TOML, or a key is unknown, missing or of another type.
+        KdedgeError: the text is not valid TOML, or a key is unknown, missing or of the wrong type.
     """
     try:
         return build(DeviceProfile, tomllib.loads(text) | {"name": name})
-    except ValueError as error:  # also what tomllib raises
+    except ValueError as error:  # includes errors of tomllib
         raise KdedgeError(
-            f"The device profile {name}.toml is damaged: {error}. Expected the keys of the other profiles; "
-            "mend it, or install kdedge-runtime again."
+            f"The device profile {name}.toml is damaged: {error}. Expected the keys of the other profiles; fix it, "
+            "or reinstall kdedge-runtime."
         ) from error
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """The release of a version as numbers: `1.32.0rc1` is (1, 32, 0)."""
+    """Return the release numbers of a version: `1.32.0rc1` is (1, 32, 0)."""
     parts = []
     for part in version.split("."):
         digits = part[: len(part) - len(part.lstrip("0123456789"))]
@@ -154,6 +154,6 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _folder() -> Traversable:
-    """`devices/` inside the installed package, or at the root of a checkout."""
+    """Return the `devices/` folder of the installed package, or of the checkout."""
     installed = files("kdedge_runtime.devices") / "profiles"
     return installed if installed.is_dir() else Path(__file__).resolve().parents[3] / "devices"

@@ -1,4 +1,4 @@
-"""Frozen dataclasses from TOML tables, strictly: whatever is unknown, missing or of another type is told."""
+"""Strict conversion of TOML tables to frozen dataclasses."""
 
 import difflib
 from collections.abc import Mapping
@@ -12,17 +12,17 @@ Settings = TypeVar("Settings")
 
 
 def build(kind: type[Settings], table: Mapping[str, Any], path: str = "") -> Settings:
-    """An instance of a dataclass from a table; nested dataclasses are tables in it.
+    """Create a dataclass from a table. Nested dataclasses are nested tables.
 
-    Fields are bool, int, float, str, a `Literal`, a dataclass, a tuple of one of them, or one of them or None.
+    Fields may be bool, int, float, str, a `Literal`, a dataclass, a tuple of one of these, or optional.
 
     Args:
         kind: the dataclass.
-        table: its values; fields with a default may be left out.
-        path: the dotted keys that lead to the table, for messages.
+        table: field values; fields with a default may be omitted.
+        path: prefix of dotted keys in error messages.
 
     Raises:
-        ValueError: all that is wrong with the table itself; an unknown key with the nearest known one.
+        ValueError: lists all faults of the table, and the closest match for unknown keys.
     """
     hints, known = get_type_hints(kind), {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
     faults = [_unknown(path + key, difflib.get_close_matches(key, known, n=1)) for key in table if key not in known]
@@ -55,7 +55,7 @@ def _value(kind: Any, value: Any, path: str) -> Any:
         raise ValueError(f"{path} is {value!r}, expected one of {', '.join(map(repr, options))}")
     if kind is float and type(value) is int:
         return float(value)
-    if type(value) is kind:  # not isinstance: a bool is an int
+    if type(value) is kind:  # not isinstance, because bool is a subclass of int
         return value
     expected = "a table" if is_dataclass(kind) else "a list" if origin is tuple else kind.__name__
     raise ValueError(f"{path} is {value!r}, expected {expected}")

@@ -1,4 +1,4 @@
-"""What a model costs on this machine: plain against explained, fp32 against int8, layer by layer."""
+"""Latency of a model on this machine: with and without its map, fp32 and int8, and per layer."""
 
 import json
 import logging
@@ -31,51 +31,51 @@ _SPINNING = "session.intra_op.allow_spinning"
 _PROFILED_RUNS = 10
 _LAYERS_SHOWN = 12
 _KERNEL = "_kernel_time"
-"""The end of an event's name in the profile, after the node's."""
+"""Suffix of kernel events in the profile, after the node name."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What one variant of a model took, one image a run."""
+    """Latency of one model variant at batch size 1."""
 
     name: str
     p50_ms: float
     p25_ms: float
     p75_ms: float
     ratio: float
-    """Median over rounds of its time to that of the first variant in the same round."""
+    """Median ratio of its latency to that of the first variant in the same round."""
     ratio_p25: float
     ratio_p75: float
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One node of the graph that onnxruntime really runs, which fuses those of the file."""
+    """One node of the optimized graph, after onnxruntime's operator fusion."""
 
     name: str
     operator: str
     mean_ms: float
     share: float
-    """Of the time of all nodes, in [0, 1]."""
+    """Share of the total node time, in [0, 1]."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Everything that was measured. A board that held itself back has no figures."""
+    """Result of a benchmark. It contains no timings if the board was throttled."""
 
     throttling: tuple[str, ...]
     before: BoardState
     after: BoardState
     timings: tuple[Timing, ...] = ()
     layers: tuple[Layer, ...] = ()
-    """Of the first variant, the slowest first."""
+    """Layers of the first variant, slowest first."""
 
     def to_json(self) -> str:
-        """One JSON object."""
+        """Return the result as one JSON object."""
         return json.dumps(asdict(self), ensure_ascii=False)
 
     def table(self) -> str:
-        """The figures for a terminal."""
+        """Return the result as a text table."""
         lines = [f"board before: {self.before}", f"board after:  {self.after}", ""]
         width = max(len(timing.name) for timing in self.timings)
         first = self.timings[0].name
@@ -95,7 +95,7 @@ class Bench:
 
 
 def companion(path: Path) -> Path | None:
-    """The int8 file beside an fp32 one or the other way round, as `kdedge export` names them; None if there is none."""
+    """Return the int8 counterpart of an fp32 file, or the reverse, as named by `kdedge export`; None if missing."""
     stem = path.name.removesuffix(".onnx")
     other = path.with_name(f"{stem.removesuffix('.int8')}.onnx" if stem.endswith(".int8") else f"{stem}.int8.onnx")
     return other if other.is_file() else None
@@ -108,19 +108,19 @@ def bench(
     look: Callable[[], BoardState] = read_board,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Bench:
-    """Measure models in turn: each with and, where it gives a map, without the map.
+    """Measure models in turn, each with its map and, if it has one, without it.
 
-    In a round every variant runs once, in an order that turns, so that a machine that slows down slows all; ratios are
-    of the same round. The first rounds do not count. The board is looked at twice a second.
+    Each round runs every variant once, in rotating order, so that a slowdown affects all variants. Ratios compare runs
+    of the same round. The first rounds are warm-up. The board state is read twice a second.
 
     Args:
-        models: by the name to show; the others are held against the first.
-        runs: rounds that count.
-        look: reads the state of the board.
-        progress: called with rounds done and all rounds.
+        models: models by display name; the first is the reference.
+        runs: number of measured rounds.
+        look: function that reads the board state.
+        progress: callback for the completed and total number of rounds.
 
     Returns:
-        The figures; none if the board held itself back meanwhile.
+        Timings; none if the board was throttled during the measurement.
     """
     variants = {name: call for key, model in models.items() for name, call in _variants(key, model).items()}
     names = list(variants)
@@ -133,7 +133,7 @@ def bench(
         for name in names[turn:] + names[:turn]:
             with watches[name]:
                 variants[name]()
-        if time.monotonic() >= next_look_s:  # not every round: it asks a process of the firmware's
+        if time.monotonic() >= next_look_s:  # not every round, because it starts a firmware tool
             throttling.look(look())
             next_look_s = time.monotonic() + _LOOK_EVERY_S
         progress(number + 1, WARM_UPS + runs)
@@ -147,10 +147,10 @@ def bench(
 
 
 def refusal(throttling: Sequence[str]) -> KdedgeError:
-    """The error of a board that held itself back: a figure of it would say nothing of the model."""
+    """Return the error for a throttled board, on which timings would not be representative."""
     return KdedgeError(
-        f"The board held itself back while it was measured ({', '.join(throttling)}), so there are no figures. "
-        "Give it a better supply or more cooling, let it rest, and run this again."
+        f"The board was throttled during the measurement ({', '.join(throttling)}), so no timings are reported. Use "
+        "a stronger power supply or more cooling, let the board cool down, and run this again."
     )
 
 
@@ -169,7 +169,7 @@ def _variants(key: str, model: Model) -> dict[str, Callable[[], object]]:
 
 
 def _like(model: Model, content: bytes, profile: Path | None = None) -> ort.InferenceSession:
-    """A session of other content with the settings of a model's; with a profile it writes down what nodes take."""
+    """Open a session for other content with the settings of a model, optionally writing a profile."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     of_model = model.session.get_session_options()
@@ -188,7 +188,7 @@ def _timing(name: str, taken_ms: np.ndarray[Any, Any], first_ms: np.ndarray[Any,
 
 
 def _layers(model: Model) -> tuple[Layer, ...]:
-    """Time by node, from onnxruntime's own profile; in a session of its own, since profiling slows it down."""
+    """Measure the time per node with onnxruntime's profiler, in a separate session because profiling adds overhead."""
     spec = model.metadata.input
     feed = {spec.name: draw_frame(0, spec.height, spec.width)[None]}
     with tempfile.TemporaryDirectory() as folder:

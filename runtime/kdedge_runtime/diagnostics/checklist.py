@@ -1,4 +1,4 @@
-"""What a device is held against: one line a check."""
+"""Checks of a device, reported one per line."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ _MARKS = {True: "[✓]", False: "[✗]", None: "[-]"}
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at."""
+    """Result of one check."""
 
     name: str
     found: str
     asked: str
     passed: bool | None
-    """None: not judged, for the reason that `found` tells."""
+    """True if passed, False if failed, None if not evaluated (`found` gives the reason)."""
 
 
 def checklist(checks: Sequence[Check]) -> str:
-    """The checks for a terminal, one a line: `[✓]` kept, `[✗]` broken, `[-]` not judged."""
+    """Return the checks as text, one per line: `[✓]` passed, `[✗]` failed, `[-]` not evaluated."""
     name_width, found_width = (
         max(len(text) for text in texts)
         for texts in ([check.name for check in checks], [check.found for check in checks])
@@ -33,6 +33,6 @@ def checklist(checks: Sequence[Check]) -> str:
 
 
 def bounded(name: str, value: float, bound: float, form: str) -> Check:
-    """A figure that must not exceed its bound; `form` shows it with its unit."""
+    """Check that a value does not exceed its bound. `form` formats the value with its unit."""
     unit = form.partition("}")[2]
-    return Check(name, form.format(value), f"<= {bound:.4g}{unit}", value <= bound)  # a NaN is not
+    return Check(name, form.format(value), f"<= {bound:.4g}{unit}", value <= bound)  # False for NaN

@@ -1,7 +1,6 @@
-"""The default path of a model file: no class is asked for, and the map must be the top class's.
+"""Check of the default class: without `class_index`, the map must explain the top-1 class.
 
-It is what a camera runs. Every other measurement names its class, and would never notice a graph that explains another
-one by default.
+Devices run models this way. Other measurements pass a class and cannot detect a wrong default.
 """
 
 from dataclasses import dataclass
@@ -14,28 +13,29 @@ from kdedge_runtime.util.arrays import Pixels
 __all__ = ["DefaultClass", "run_without_class"]
 
 TOLERANCE = 1e-3
-"""Largest difference of two runs of one file on one image, as a share of the map's range: kernels may add in another
-order from run to run, and nothing else may differ."""
+"""Largest difference between two runs on one image, relative to the map's range. Kernels may sum in a different order
+from run to run.
+"""
 
 
 @dataclass(frozen=True)
 class DefaultClass:
-    """Result of running a model without naming a class."""
+    """Result of running a model without `class_index`."""
 
     images: int
-    """Number of images that were run."""
+    """Number of images."""
     kept: int
-    """Images with the map of their own top class."""
+    """Number of images whose map explains their top-1 class."""
     fault: str | None
-    """The first image's that has another map; None where all are kept."""
+    """Description of the first failing image, or None."""
 
 
 def run_without_class(model: Model, images: Pixels) -> DefaultClass:
-    """Run a model with `class_index` left out, one image at a time, and again with its top class named.
+    """Run a model without `class_index`, one image at a time, and again with the top-1 class.
 
     Args:
-        model: with a map.
-        images: uint8 RGB `[N, H, W, 3]` at the model's size.
+        model: model with a saliency map.
+        images: uint8 RGB `[N, H, W, 3]` at the model's input size.
     """
     faults = [fault for number in range(len(images)) if (fault := _fault(model, images[number][None], number))]
     return DefaultClass(len(images), len(images) - len(faults), faults[0] if faults else None)
@@ -45,11 +45,11 @@ def _fault(model: Model, image: Pixels, number: int) -> str | None:
     free = model.predict(image)
     top, explained = int(free.logits[0].argmax()), int(free.explained_class[0])
     if explained != top:
-        return f"image {number} explains class {explained} by default, and its top class is {top}"
+        return f"image {number} explains class {explained} by default, but its top class is {top}"
     named = model.predict(image, top)
     assert free.saliency_map is not None and named.saliency_map is not None
     largest = float(np.ptp(named.saliency_map)) or float(np.abs(named.saliency_map).max()) or 1.0
     error = float(np.abs(free.saliency_map - named.saliency_map).max()) / largest
-    if not error <= TOLERANCE:  # so that a NaN is a fault
-        return f"image {number} has another map by default than for its top class {top} (error {error:.0e})"
+    if not error <= TOLERANCE:  # also catches NaN
+        return f"the default map of image {number} differs from the map of its top class {top} (error {error:.0e})"
     return None

@@ -1,7 +1,7 @@
-"""The doctor: what somebody who helps has to know of a machine, as one block to paste, and advice.
+"""Environment report for bug reports, with advice.
 
-It names versions, hardware and cameras, and neither people nor paths. onnxruntime is tried in a process of its own,
-since some versions kill the process that imports them on some cores.
+It contains versions, hardware and cameras, but no user names or paths. onnxruntime is imported in a subprocess, because
+some versions crash on some cores.
 """
 
 import importlib.metadata
@@ -39,29 +39,29 @@ _PACKAGES = (
     "torchvision",
 )
 _RIVALS = re.compile(r"onnxruntime(-gpu|-directml|-openvino|-silicon|-training|-qnn)?$")
-"""Distributions that all install the same import name, `onnxruntime`."""
+"""Distributions that install the same import package, `onnxruntime`."""
 _TRIAL = "import onnxruntime as o; print(o.__version__, *o.get_available_providers())"
 _TRIAL_TIMEOUT_S = 60
 
 
 @dataclass(frozen=True)
 class OnnxRuntimeTrial:
-    """What became of an attempt to import onnxruntime."""
+    """Result of importing onnxruntime in a subprocess."""
 
     version: str | None
-    """None where the import failed."""
+    """Version, or None if the import failed."""
     providers: tuple[str, ...]
     failure: str | None
-    """How it failed."""
+    """Error description, or None."""
 
     def told(self) -> str:
-        """In words."""
+        """Return a one-line description."""
         return self.failure or f"{self.version} with {', '.join(self.providers)}"
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The block and what it means."""
+    """Environment report and advice."""
 
     machine: Machine
     profile: DeviceProfile
@@ -71,7 +71,7 @@ class Diagnosis:
     cameras: tuple[str, ...]
 
     def block(self) -> str:
-        """The facts, as text to paste into an issue."""
+        """Return the report as text to paste into an issue."""
         rows = {
             "kdedge-runtime": __version__,
             "Python": f"{platform.python_version()} ({platform.python_implementation()})",
@@ -87,41 +87,41 @@ class Diagnosis:
         return "\n".join(f"{name:{width}}  {value}" for name, value in rows.items())
 
     def advice(self) -> list[str]:
-        """What should be changed, a sentence each; empty if all is well."""
+        """Return recommended changes, one sentence each; empty if there are none."""
         return list(self._advice())
 
     def _advice(self) -> Iterator[str]:
         installed = [name for name in self.packages if _RIVALS.match(name)]
         if len(installed) > 1:
             yield (
-                f"{' and '.join(installed)} overwrite each other. Uninstall all of them, then install the one that "
-                "is meant."
+                f"{' and '.join(installed)} overwrite each other. Uninstall all of them, then install only the one "
+                "you need."
             )
         version = self.onnxruntime.version or next((self.packages[name] for name in installed), None)
         objection = None if version is None else self.profile.onnxruntime.objection(version)
         if objection is not None:
-            yield f"{objection}. Install another: `pip install -U onnxruntime`."
+            yield f"{objection}. Install another version: `pip install -U onnxruntime`."
         elif self.onnxruntime.failure is not None:
-            yield "onnxruntime does not work here. Install it again: `pip install --force-reinstall onnxruntime`."
+            yield "onnxruntime cannot be imported. Reinstall it: `pip install --force-reinstall onnxruntime`."
         if sys.maxsize < 2**32 or self.machine.architecture.startswith(("armv6", "armv7")):
-            yield "This is a 32-bit system, for which there are no wheels of onnxruntime. Install the 64-bit one."
+            yield "This is a 32-bit system, and onnxruntime has no wheels for it. Install the 64-bit system."
         if self.board.throttled:
             yield (
-                f"The board holds itself back ({', '.join(self.board.throttled)}). Give it a better supply or more "
-                "cooling; `--bench` gives no figures until then."
+                f"The board is throttled ({', '.join(self.board.throttled)}). Use a stronger power supply or more "
+                "cooling. `--bench` reports no timings until then."
             )
         elif self.board.throttled_since_boot:
             since = ", ".join(self.board.throttled_since_boot)
-            yield f"The board held itself back since it was started ({since}). Check its supply and its cooling."
+            yield f"The board was throttled since boot ({since}). Check its power supply and cooling."
         if self.profile.ram_mb and self.machine.ram_mb and self.machine.ram_mb < 0.75 * self.profile.ram_mb:
-            yield f"There is less memory than the profile {self.profile.name} counts on."
+            yield f"The machine has less memory than the profile {self.profile.name} assumes."
 
 
 def diagnose(root: Path = _ROOT) -> Diagnosis:
-    """Look at everything.
+    """Collect the environment report.
 
     Args:
-        root: where `proc/`, `sys/` and `dev/` are; another one than `/` is for tests.
+        root: folder that contains `proc/`, `sys/` and `dev/`. Values other than `/` are for tests.
     """
     machine = detect_machine(root)
     return Diagnosis(
@@ -135,23 +135,23 @@ def diagnose(root: Path = _ROOT) -> Diagnosis:
 
 
 def try_onnxruntime(python: str = sys.executable) -> OnnxRuntimeTrial:
-    """Import onnxruntime in another process, which may die of it.
+    """Import onnxruntime in a subprocess, because the import may crash.
 
     Args:
-        python: the interpreter to try it with.
+        python: Python interpreter to use.
     """
     try:
         done = subprocess.run(
             [python, "-c", _TRIAL], capture_output=True, text=True, timeout=_TRIAL_TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired:
-        return OnnxRuntimeTrial(None, (), f"its import takes more than {_TRIAL_TIMEOUT_S} s")
+        return OnnxRuntimeTrial(None, (), f"import takes more than {_TRIAL_TIMEOUT_S} s")
     if done.returncode < 0:
-        return OnnxRuntimeTrial(None, (), f"its import dies of {signal.Signals(-done.returncode).name}")
+        return OnnxRuntimeTrial(None, (), f"import killed by {signal.Signals(-done.returncode).name}")
     if done.returncode:
-        # The last line names the error; what stands above it holds paths.
+        # The last line contains the error; the lines above contain paths.
         kind = (done.stderr.strip().splitlines() or ["no message"])[-1].partition(":")[0]
-        return OnnxRuntimeTrial(None, (), f"its import fails ({kind})")
+        return OnnxRuntimeTrial(None, (), f"import fails ({kind})")
     version, *providers = done.stdout.split()
     return OnnxRuntimeTrial(version, tuple(name.removesuffix("ExecutionProvider") for name in providers), None)
 
@@ -175,7 +175,7 @@ def _cameras(root: Path) -> Iterator[str]:
     for folder in sorted((root / "sys/class/video4linux").glob("video*"), key=lambda path: (len(path.name), path)):
         device = root / "dev" / folder.name
         name = " ".join((folder / "name").read_text(encoding="utf-8", errors="replace").split())
-        blocked = "" if os.access(device, os.R_OK | os.W_OK) else " (not permitted: join the group video)"
+        blocked = "" if os.access(device, os.R_OK | os.W_OK) else " (permission denied: join the group video)"
         yield f"/dev/{folder.name} {name}{blocked}"
     if root == _ROOT and (tool := shutil.which("rpicam-vid") or shutil.which("libcamera-vid")):
         yield f"ribbon-cable cameras through {Path(tool).name}"

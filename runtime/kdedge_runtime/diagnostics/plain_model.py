@@ -1,7 +1,7 @@
-"""The same model without its map, to measure what the map costs.
+"""Remove the saliency map from a model, to measure the latency it adds.
 
-onnxruntime computes every node of a graph, also those whose outputs nobody asks for, so they have to be taken out of
-the file.
+onnxruntime computes all nodes, including those of outputs that are not requested, so they must be removed from the
+file.
 """
 
 from kdedge_runtime.util import protobuf
@@ -10,19 +10,19 @@ __all__ = ["keep_output"]
 
 
 def keep_output(model: bytes, name: str) -> bytes:
-    """An ONNX file with one output only, and only the nodes that it needs.
+    """Return an ONNX file with a single output and only the nodes it needs.
 
     Args:
-        model: the content of a model file whose nodes are in order, as ONNX asks.
-        name: the output.
+        model: content of a model file with topologically sorted nodes, as ONNX requires.
+        name: name of the output.
 
     Raises:
-        ValueError: the content is no ONNX file, has no such output, or has nodes with graphs inside, which may need
-            values in ways that this does not follow.
+        ValueError: the content is not an ONNX file, lacks this output, or contains nodes with subgraphs, which are not
+        supported.
     """
     fields = list(protobuf.fields(model))
     if sum(field.number == protobuf.MODEL_GRAPH for field in fields) != 1:
-        raise ValueError("the file holds no graph")
+        raise ValueError("the file contains no graph")
     return b"".join(
         protobuf.held(field.number, _pruned(field.content, name))
         if field.number == protobuf.MODEL_GRAPH
@@ -39,7 +39,7 @@ def _pruned(graph: memoryview, name: str) -> bytes:
             if any(
                 _holds_graph(part.content) for part in protobuf.fields(node) if part.number == protobuf.NODE_ATTRIBUTE
             ):
-                raise ValueError("a node holds a graph of its own")
+                raise ValueError("a node contains a subgraph")
             if needed.isdisjoint(protobuf.texts(node, protobuf.NODE_OUTPUT)):
                 continue
             needed |= protobuf.texts(node, protobuf.NODE_INPUT)

@@ -1,13 +1,12 @@
-"""Golden frames: drawn pictures, and what the model has to say of them on every machine.
+"""Reference frames: generated images and their expected outputs, stored in the model file for self-tests.
 
-The pictures are drawn from numbers by whole-number arithmetic, so that they cost no byte in the file, hold nobody's
-photo, and are the same everywhere. Coloured cells of three sizes in full contrast drive int8 kernels to their limits:
-those that saturate err far more on them than rounding does.
+The images are generated from seeds with integer arithmetic. They need no space in the file, contain no personal photos,
+and are identical on every machine. Colored squares of three sizes at full contrast drive int8 kernels to their limits.
+Kernels that saturate have much larger errors on them than rounding causes.
 
-What the model has to say is computed in float arithmetic, also of an int8 file: quantized values, exact sums. So the
-machine that exports may itself saturate and the frames are true all the same. It is computed twice, with sums in two
-orders: what lies on the edge between two quantized values falls either way, and how far that moves the outputs of this
-very model is the rounding that its device must be granted.
+Expected outputs are computed from the quantized values with exact float sums, also for int8 files. They are correct
+even if the exporting machine saturates. They are computed twice, with two summation orders. Values on the edge between
+two quantized values may round either way, and the resulting output difference is the tolerance of this model.
 """
 
 import base64
@@ -30,50 +29,53 @@ __all__ = ["MOST_ROUNDING", "Golden", "draw_frame", "mean_error", "record"]
 
 _FRAMES = 4
 _BYTES = 45_000
-"""At most, before base64: with very many classes there are fewer frames."""
+"""Maximum size before base64 encoding. Models with very many classes get fewer frames."""
 MOST_ROUNDING = 0.1
-"""Largest rounding, as a share of the outputs' range; a file that claims more would disable its own self-test."""
+"""Largest tolerance relative to the output range. A file with a larger value would disable its own self-test."""
 _CELLS = (3, 9, 27)
-"""Cells a side of the layers of a picture."""
+"""Squares per side in each layer of an image."""
 _LEAST_RANGE = 1e-3
-"""Of their magnitude: outputs that are the same but for less, such as a map of one cell, have rounding for a range."""
+"""Lower bound of the output range relative to the magnitude, because the range of a nearly constant output, such as a
+1×1 map, is only rounding.
+"""
 
 
 @dataclass(frozen=True)
 class Golden:
-    """Pictures and the outputs that belong to them."""
+    """Reference images and their expected outputs."""
 
     images: Pixels
-    """`[G, H, W, 3]`."""
+    """Reference images, `[G, H, W, 3]`."""
     logits: Floats
-    """`[G, K]`."""
+    """Expected logits, `[G, K]`."""
     explained_class: Integers
-    """`[G]`."""
+    """Explained class indices, `[G]`."""
     saliency_map: Floats | None
-    """`[G, h, w]`; None of a model without a map."""
+    """Expected maps `[G, h, w]`, or None for a model without a map."""
     logits_rounding: float
-    """Mean error (see `mean_error`) between two orders of summing, in [0, `MOST_ROUNDING`]."""
+    """Mean error (see `mean_error`) between two summation orders, in [0, `MOST_ROUNDING`]."""
     map_rounding: float
 
     @classmethod
     def of(cls, model: Model) -> "Golden":
-        """Read the golden frames of a model file.
+        """Read the reference frames of a model file.
 
         Raises:
-            ModelFileError: it has none, they are damaged, or this version draws other pictures.
+            ModelFileError: they are missing or damaged, or this version generates different images.
         """
         values = model.metadata.golden
         if values is None:
             raise ModelFileError(
-                f"{model.path} brings no golden frames to test itself with. Export it again with this kdedge."
+                f"{model.path} contains no reference frames for the self-test. Export it again with this version of "
+                "kdedge."
             )
         try:
             count, outputs = int(values["frames"]), model.metadata.outputs
             if not 1 <= count <= _FRAMES:
-                raise ValueError(f"{count} of them, expected 1 to {_FRAMES}")
+                raise ValueError(f"{count} frames, expected 1 to {_FRAMES}")
             images = _draw(count, model.metadata.input)
             if values["images_sha256"] != hashlib.sha256(images.tobytes()).hexdigest():
-                raise ValueError("this kdedge-runtime draws other pictures")
+                raise ValueError("this version of kdedge-runtime generates different images")
             logits = _unpack(values["logits"], (count, len(model.metadata.labels)))
             classes = np.array(values["explained_class"], dtype=np.int64)
             cells = None
@@ -81,21 +83,21 @@ class Golden:
                 cells = _unpack(values["saliency_map"], (count, outputs.map_height or 0, outputs.map_width or 0))
             rounding = [float(values[key]) for key in ("logits_rounding", "map_rounding")]
             if classes.shape != (count,) or (cells is None) == model.has_map:
-                raise ValueError("they do not fit the model")
-            if not all(0 <= each <= MOST_ROUNDING for each in rounding):  # a NaN is not
+                raise ValueError("they do not match the model")
+            if not all(0 <= each <= MOST_ROUNDING for each in rounding):  # False for NaN
                 raise ValueError(f"rounding {rounding}, expected 0 to {MOST_ROUNDING:g}")
         except (KeyError, TypeError, ValueError, OverflowError, binascii.Error) as error:
             raise ModelFileError(
-                f"The golden frames of {model.path} are damaged ({str(error)[:200]}). Export it again."
+                f"The reference frames of {model.path} are damaged ({str(error)[:200]}). Export it again."
             ) from error
         return cls(images, logits, classes, cells, *rounding)
 
 
 def record(path: Path) -> dict[str, Any]:
-    """What a model file has to say of its golden frames, as `Metadata.golden` holds it.
+    """Compute the reference frames of a model file, in the format of `Metadata.golden`.
 
     Args:
-        path: a model file that is complete but for them.
+        path: model file that is complete except for its reference frames.
     """
     model = _exact_model(path, ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
     otherwise = _exact_model(path, ort.GraphOptimizationLevel.ORT_ENABLE_BASIC)
@@ -117,14 +119,14 @@ def record(path: Path) -> dict[str, Any]:
 
 
 def mean_error(said: Floats, expected: Floats) -> float:
-    """Mean over frames of the largest difference, relative to the range of what is expected of the frame.
+    """Return the mean over frames of the largest error, relative to the output range of the frame.
 
-    The mean, since rounding strikes some frames and saturation all of them. NaN if anything is. Of outputs that are
-    nearly the same, the range is a thousandth of their magnitude.
+    The mean is used because rounding affects some frames, but saturation affects all. The range is at least a
+    thousandth of the magnitude. The result is NaN if any value is NaN.
 
     Args:
-        said: `[G, …]`.
-        expected: of the same shape.
+        said: actual outputs, `[G, …]`.
+        expected: expected outputs, same shape.
     """
     count = len(expected)
     differences = np.abs(said - expected).reshape(count, -1).max(axis=1)
@@ -134,7 +136,7 @@ def mean_error(said: Floats, expected: Floats) -> float:
 
 
 def draw_frame(seed: int, height: int, width: int) -> Pixels:
-    """A picture of coloured cells in three sizes, uint8 RGB `[height, width, 3]`, the same on every machine."""
+    """Generate an image of colored squares, uint8 RGB `[height, width, 3]`, identical on every machine."""
     layers = np.zeros((height, width, 3), dtype=np.uint16)
     for cells in _CELLS:
         colours = _noise(f"{seed}/{cells}", cells * cells * 3).reshape(cells, cells, 3)
@@ -144,7 +146,7 @@ def draw_frame(seed: int, height: int, width: int) -> Pixels:
 
 
 def _exact_model(path: Path, level: ort.GraphOptimizationLevel) -> Model:
-    """Quantized values as they are in the file, but sums in float: no machine's int8 kernels have a part in it."""
+    """Load a model that keeps the quantized values but sums in float, without int8 kernels."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = level
@@ -154,7 +156,7 @@ def _exact_model(path: Path, level: ort.GraphOptimizationLevel) -> Model:
 
 
 def _say(model: Model, images: Pixels, classes: Integers | None = None) -> tuple[Floats, Floats | None, Integers]:
-    """Logits, maps and explained classes of images, one by one as on a device."""
+    """Return logits, maps and explained classes of images, computed one by one as on a device."""
     said = [
         model.predict(image[None], None if classes is None else int(classes[number]))
         for number, image in enumerate(images)
@@ -169,7 +171,7 @@ def _draw(count: int, spec: ImageInput) -> Pixels:
 
 
 def _noise(key: str, count: int) -> Pixels:
-    """Bytes that no version of any library draws otherwise."""
+    """Return pseudo-random bytes that do not depend on library versions."""
     blocks = (hashlib.sha256(f"{key}/{number}".encode()).digest() for number in range(-(-count // 32)))
     return np.frombuffer(b"".join(blocks)[:count], dtype=np.uint8)
 

@@ -1,4 +1,4 @@
-"""The self-test: what a model has to say and may cost, held against what it says and costs on this machine."""
+"""Self-test: compare a model's outputs and costs on this machine with reference frames and budgets."""
 
 from collections.abc import Callable, Iterator
 from statistics import median
@@ -21,28 +21,31 @@ __all__ = ["advice", "self_test"]
 _WARM_UPS = 3
 _RUNS = 21
 _FLOAT_TOLERANCE = 0.01
-"""Of the outputs' range, mean over frames. Sums in another order differ by 1e-6 to 1e-4, arithmetic with 11 bits (TF32,
-half precision) by less than this; a kernel that is wrong, by more."""
+"""Tolerance of fp32 outputs relative to their range, mean over frames. A different summation order causes 1e-6 to 1e-4
+and reduced precision (TF32, half precision) less than this. A faulty kernel causes more.
+"""
 _INT8_LOGITS_TOLERANCE, _INT8_MAP_TOLERANCE = 0.02, 0.05
 _NEAR = 0.05
-"""Of the range, at most: an answer that the file's own rounding cannot excuse."""
+"""Upper limit of the prediction tolerance relative to the logits' range, even for files with more rounding."""
 _ROUNDINGS = 3.0
-"""An int8 file is granted this many times its own rounding, or the tolerances above where they are more. Measured with
-EfficientNet-Lite0 and ResNet-20 on x86 with VNNI and on emulated ARM with and without dot products: logits err by up to
-1.2 times their rounding or 0.007, maps by up to 1.4 times or 0.015. Where 16-bit sums saturate (emulated AVX2 without
-VNNI) Lite0's logits err by 0.11 of their range and its maps by 0.21."""
+"""Tolerance of int8 files in multiples of their own rounding, but at least the constants above.
+
+Measured with EfficientNet-Lite0 and ResNet-20 on x86 with VNNI and on emulated ARM with and without dot products. Logit
+errors reach 1.2 times the rounding or 0.007; map errors reach 1.4 times or 0.015. If 16-bit sums saturate (emulated
+AVX2 without VNNI), Lite0's logits differ by 0.11 of their range and its maps by 0.21.
+"""
 
 
 def self_test(model: Model, profile: DeviceProfile, look: Callable[[], BoardState] = read_board) -> list[Check]:
-    """Run a model on its golden frames and hold it against them and against the device's budgets.
+    """Run a model on its reference frames and check outputs and budgets.
 
     Args:
-        model: as it will run.
-        profile: the device.
-        look: reads the state of the board.
+        model: model with its deployment settings.
+        profile: device profile.
+        look: function that reads the board state.
 
     Raises:
-        ModelFileError: the file brings no golden frames.
+        ModelFileError: the file contains no reference frames.
     """
     golden = Golden.of(model)
     objection = profile.onnxruntime.objection(ort.__version__)
@@ -53,13 +56,13 @@ def self_test(model: Model, profile: DeviceProfile, look: Callable[[], BoardStat
 
 
 def advice(model: Model, checks: list[Check], instructions: tuple[str, ...]) -> str | None:
-    """What to do about a failure, where its cause can be told."""
+    """Return a fix for a failure if its cause is known, else None."""
     failed = {check.name for check in checks if check.passed is False}
     saturates = kernels_saturate(instructions, model.metadata.quantization)
     if failed & {"answers", "logits", "map"} and saturates:
         return (
-            "This core has no VNNI: it adds pairs of products in 16 bits, and 8-bit weights overflow. Export the file "
-            "for it: `kdedge export … --quantize --device laptop-x86-avx2`."
+            "This core has no VNNI: it adds pairs of products in 16 bits, and 8-bit weights overflow. Export the "
+            "file for this core: `kdedge export … --quantize --device laptop-x86-avx2`."
         )
     if "onnxruntime" in failed:
         return "Install a version of onnxruntime that the profile allows: `pip install -U onnxruntime`."
@@ -77,7 +80,7 @@ def _outputs(model: Model, golden: Golden) -> Iterator[Check]:
         map_tolerance = max(_INT8_MAP_TOLERANCE, _ROUNDINGS * golden.map_rounding)
     near = 2 * min(logits_tolerance, _NEAR)
     same = sum(
-        # Two classes that are closer than the tolerance may change places.
+        # Classes closer than the tolerance may swap.
         expected[said.argmax()] >= expected.max() - near * np.ptp(expected)
         for said, expected in zip(logits, golden.logits, strict=True)
     )
@@ -85,7 +88,7 @@ def _outputs(model: Model, golden: Golden) -> Iterator[Check]:
     yield Check("answers", f"{same} of {count}", f"{count} of {count}", bool(same == count))
     yield bounded("logits", mean_error(logits, golden.logits), logits_tolerance, "{:.4f} of the range")
     if golden.saliency_map is None:
-        yield Check("map", "not judged: the file gives none", "", None)
+        yield Check("map", "not evaluated: the file has no map", "", None)
         return
     free = run_without_class(model, golden.images)
     kept = free.fault or f"{free.kept} of {free.images}"
@@ -105,12 +108,12 @@ def _costs(model: Model, golden: Golden, profile: DeviceProfile, look: Callable[
             model.predict(image)
     throttling.look(look())
     latency = _within_budget("latency", median(watch.laps_ms[_WARM_UPS:]), budgets.latency_ms, "{:.2f} ms")
-    if throttling.reasons:  # a figure of a board that holds itself back says nothing of the model
+    if throttling.reasons:  # latency on a throttled board is not representative
         latency = Check("latency", f"not measured: {', '.join(throttling.reasons)}", latency.asked, False)
     yield latency
     peak_mb = peak_memory_mb()
     if peak_mb is None:
-        yield Check("peak memory", "not judged: the system does not tell", "", None)
+        yield Check("peak memory", "not evaluated: not available on this system", "", None)
     else:
         yield _within_budget("peak memory", peak_mb, budgets.peak_memory_mb, "{:.0f} MB")
 

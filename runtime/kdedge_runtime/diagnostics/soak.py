@@ -1,4 +1,4 @@
-"""A soak: the same run for hours, judged by what it must not do in them."""
+"""Soak test: run for hours, then check memory, open files, dropped frames and latency for growth."""
 
 import threading
 import time
@@ -20,36 +20,36 @@ __all__ = ["Sample", "Soak", "judge", "theil_sen"]
 _SAMPLES = 600
 _LOOK_EVERY_S = 1.0
 _SETTLING = 0.25
-"""Share of the soak that is not judged: pools and caches grow to their size in it …"""
+"""Share of the soak excluded from the checks, during which pools and caches grow."""
 _SETTLING_S = 60.0
-"""… which took 50 s where it was measured, so that this much is left out of a soak that is three times as long."""
+"""Excluded time in seconds for soaks at least three times as long. Memory was measured to settle in 50 s."""
 _FEWEST_SAMPLES = 20
 _MEMORY_MB = 2.0
-"""Growth that is still noise of the allocator. What leaks less than this in a soak is not seen: soak longer."""
+"""Memory growth in MB attributed to the allocator. A smaller leak needs a longer soak to detect."""
 _UNSETTLED_SHARE = 0.2
-"""Of the memory at the start, growth that a soak too short to settle may show."""
+"""Allowed memory growth, as a share of the initial memory, in a soak too short to settle."""
 _FILES = 2
-"""A visitor of the web view may come and stay."""
+"""Allowed growth in open files, e.g. a web view client that stays connected."""
 _DROP_POINTS = 5.0
 _AGE_MS, _AGE_SHARE = 5.0, 0.25
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The process at one moment."""
+    """Process statistics at one time."""
 
     time_s: float
     memory_mb: float | None
     open_files: int | None
     frames: int
-    """Answered since the start."""
+    """Frames predicted since the start."""
     dropped: int
     age_ms: float
-    """Of the newest answer."""
+    """Age of the latest prediction in milliseconds."""
 
 
 class Soak:
-    """A sink that watches the process for a while, then ends the run."""
+    """Sink that samples process statistics and ends the run after a given time."""
 
     wants_overlay = False
 
@@ -60,13 +60,13 @@ class Soak:
         look: Callable[[], BoardState] = read_board,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Set up the watch.
+        """Create a soak test.
 
         Args:
-            duration_s: how long.
-            stop: ends the run.
-            look: reads the state of the board.
-            clock: seconds, in steps of its own.
+            duration_s: duration in seconds.
+            stop: event that ends the run.
+            look: function that reads the board state.
+            clock: monotonic clock in seconds.
         """
         self.samples: list[Sample] = []
         self._duration_s = duration_s
@@ -87,7 +87,7 @@ class Soak:
         self._timer.cancel()
 
     def write(self, answer: Answer, progress: Progress) -> None:
-        """Take a sample where one is due."""
+        """Take a sample if one is due."""
         elapsed_s = self._clock() - self._started_s
         if elapsed_s < self._next_s:
             return
@@ -100,25 +100,25 @@ class Soak:
         )
 
     def checks(self) -> list[Check]:
-        """The verdict."""
+        """Return the results of the checks."""
         reasons = self._throttling.reasons
-        board = Check("board", ", ".join(reasons) or "held nothing back", "not throttled", not reasons)
+        board = Check("board", ", ".join(reasons) or "not throttled", "not throttled", not reasons)
         return [*judge(self.samples, self._duration_s), board]
 
 
 def judge(samples: Sequence[Sample], duration_s: float) -> list[Check]:
-    """Hold a soak against its bounds.
+    """Check the samples of a soak test.
 
-    Memory must not grow by more than the noise of the allocator, by the median of all slopes between two samples
-    (Theil, 1950; Sen, 1968), which single spikes do not move. A soak of less than three minutes is over before memory
-    has settled, and only shows great leaks. The others compare the last third with the first.
+    Memory growth is the median slope between any two samples (Theil, 1950; Sen, 1968), which is robust to spikes. It
+    must not exceed allocator noise. A soak under three minutes ends before memory has settled and detects only large
+    leaks. The other checks compare the last third with the first.
 
     Args:
-        samples: in the order of time.
-        duration_s: how long the soak was to take.
+        samples: samples in chronological order.
+        duration_s: intended duration in seconds.
     """
     lasted_s = samples[-1].time_s if samples else 0.0
-    # The last sample comes with the last answer, a frame or two before the end.
+    # The last sample is taken with the last prediction, one or two frames before the end.
     full = Check("duration", f"{lasted_s:.1f} s", f">= {0.95 * duration_s:.1f} s", lasted_s >= 0.95 * duration_s)
     is_settled = lasted_s >= 3 * _SETTLING_S
     from_s = max(_SETTLING * lasted_s, _SETTLING_S if is_settled else 0.0)
@@ -139,7 +139,7 @@ def judge(samples: Sequence[Sample], duration_s: float) -> list[Check]:
 
 
 def theil_sen(times: Sequence[float], values: Sequence[float]) -> float:
-    """The slope of values over times: the median of the slopes between any two points."""
+    """Return the Theil-Sen slope: the median of the slopes between any two points."""
     x, y = np.asarray(times, dtype=np.float64), np.asarray(values, dtype=np.float64)
     early, late = np.triu_indices(len(x), k=1)
     return float(np.median((y[late] - y[early]) / (x[late] - x[early])))
@@ -148,19 +148,19 @@ def theil_sen(times: Sequence[float], values: Sequence[float]) -> float:
 def _memory(judged: Sequence[Sample], is_settled: bool) -> Check:
     known = [(sample.time_s, sample.memory_mb) for sample in judged if sample.memory_mb is not None]
     if len(known) < len(judged):
-        return Check("memory", "not judged: the system does not tell", "", None)
+        return Check("memory", "not evaluated: not available on this system", "", None)
     times, values = zip(*known, strict=True)
     slope = theil_sen(times, values)
     growth_mb = slope * (times[-1] - times[0])
     check = bounded("memory", growth_mb, _MEMORY_MB if is_settled else _UNSETTLED_SHARE * values[0], "{:+.2f} MB")
-    return Check(check.name, f"{check.found} ({slope * 3600:+.1f} MB an hour)", check.asked, check.passed)
+    return Check(check.name, f"{check.found} ({slope * 3600:+.1f} MB per hour)", check.asked, check.passed)
 
 
 def _files(first: Sequence[Sample], last: Sequence[Sample]) -> Check:
     before, after = ([sample.open_files for sample in part if sample.open_files is not None] for part in (first, last))
     if not before or not after:
-        return Check("open files", "not judged: the system does not tell", "", None)
-    # The fewest of each, since what comes and goes is no leak.
+        return Check("open files", "not evaluated: not available on this system", "", None)
+    # Minima, because temporarily open files are not a leak.
     return bounded("open files", min(after) - min(before), _FILES, "{:+d}")
 
 

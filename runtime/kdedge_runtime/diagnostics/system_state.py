@@ -1,7 +1,7 @@
-"""The state of the board: how hot it is, how fast it runs, and whether it holds itself back.
+"""Board state: temperature, clock frequency and throttling.
 
-Linux tells it in sysfs; a Raspberry Pi's firmware also through `vcgencmd`. What a machine does not tell is None or
-empty, never a guess.
+Linux reports it in sysfs, and the Raspberry Pi's firmware also through `vcgencmd`. Unavailable values are None or
+empty, never estimated.
 """
 
 import shutil
@@ -14,7 +14,7 @@ __all__ = ["BoardState", "Throttling", "read_board"]
 
 _ROOT = Path("/")
 _FIRMWARE_BITS = ("under-voltage", "frequency capped", "throttled", "soft temperature limit")
-"""Bits 0 to 3 of the Raspberry Pi's `get_throttled`: what is so now. Bits 16 to 19: what was so since the start.
+"""Bits 0 to 3 of the Raspberry Pi's `get_throttled`: current state. Bits 16 to 19: events since boot.
 
 Source: raspberrypi.com documentation, vcgencmd, get_throttled.
 """
@@ -24,20 +24,20 @@ _CPU_SENSORS = ("coretemp", "k10temp", "cpu_thermal", "zenpower")
 
 @dataclass(frozen=True)
 class BoardState:
-    """One look at the board."""
+    """One reading of the board state."""
 
     temperature_c: float | None
-    """Of the hottest sensor of the CPU."""
+    """Temperature of the hottest CPU sensor, in °C."""
     clock_mhz: float | None
-    """Of the slowest core now."""
+    """Current clock frequency of the slowest core, in MHz."""
     max_clock_mhz: float | None
-    """Of the slowest core at its best."""
+    """Maximum clock frequency of the slowest core, in MHz."""
     throttled: tuple[str, ...]
-    """Why it holds itself back now; empty if it does not, or does not tell."""
+    """Active throttling reasons; empty if there are none or none are reported."""
     throttled_since_boot: tuple[str, ...]
-    """What a Raspberry Pi remembers until it restarts."""
+    """Throttling reasons since boot, as reported by a Raspberry Pi."""
     throttle_events: int | None
-    """How often x86 cores held themselves back since the start; None elsewhere."""
+    """Number of thermal throttling events of x86 cores since boot; None elsewhere."""
 
     def __str__(self) -> str:
         parts = []
@@ -48,20 +48,20 @@ class BoardState:
             parts.append(f"{self.clock_mhz:.0f}{of} MHz")
         parts += [f"now: {reason}" for reason in self.throttled]
         parts += [f"since boot: {reason}" for reason in self.throttled_since_boot if reason not in self.throttled]
-        return ", ".join(parts) or "tells neither temperature nor clock"
+        return ", ".join(parts) or "temperature and clock not available"
 
 
 class Throttling:
-    """Collects over a measurement why the board held itself back in it."""
+    """Throttling reasons collected over a measurement."""
 
     def __init__(self, first: BoardState) -> None:
         self._first = first
         self._reasons = dict.fromkeys(first.throttled)
 
     def look(self, state: BoardState) -> None:
-        """Take in a later look at the board."""
+        """Add a later reading of the board state."""
         self._reasons |= dict.fromkeys(state.throttled)
-        # What is remembered now and was not at the start happened in between.
+        # A since-boot reason that is new occurred during the measurement.
         new = [reason for reason in state.throttled_since_boot if reason not in self._first.throttled_since_boot]
         self._reasons |= dict.fromkeys(new)
         if (state.throttle_events or 0) > (self._first.throttle_events or 0):
@@ -69,15 +69,15 @@ class Throttling:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Why it held itself back, each reason once; empty if it did not."""
+        """Throttling reasons, each once; empty if there were none."""
         return tuple(self._reasons)
 
 
 def read_board(root: Path = _ROOT) -> BoardState:
-    """Look at the board.
+    """Read the board state.
 
     Args:
-        root: where `sys/` is; another one than `/` is for tests, and the firmware is then not asked.
+        root: folder that contains `sys/`. Values other than `/` are for tests and skip the firmware query.
     """
     flags = _firmware_flags(root)
     now = [name for bit, name in enumerate(_FIRMWARE_BITS) if flags >> bit & 1]
@@ -99,7 +99,7 @@ def read_board(root: Path = _ROOT) -> BoardState:
 
 
 def _read(path: Path) -> str:
-    """The text of a file of the kernel; empty where it cannot be read, as of a sensor that is asleep."""
+    """Return the text of a kernel file, or an empty string if it cannot be read (e.g. a sleeping sensor)."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
@@ -132,9 +132,9 @@ def _clocks_mhz(root: Path, name: str) -> list[float]:
 
 
 def _firmware_flags(root: Path) -> int:
-    """`get_throttled` of a Raspberry Pi; 0 elsewhere.
+    """Return `get_throttled` of a Raspberry Pi, or 0 elsewhere.
 
-    The kernel's copy is only as fresh as its last poll (raspberrypi/linux issue 2367), so the firmware is asked too.
+    The kernel's copy is only as recent as its last poll (raspberrypi/linux issue 2367), so the firmware is queried too.
     """
     flags = 0
     for path in (root / "sys/devices/platform").glob("soc*/*firmware/get_throttled"):
@@ -158,7 +158,7 @@ def _hexadecimal(text: str) -> int:
 
 
 def _has_voltage_alarm(root: Path) -> bool:
-    """Of the kernel's own driver for the Raspberry Pi's supply."""
+    """Return True if the kernel's Raspberry Pi supply driver reports under-voltage."""
     return any(
         _read(folder / "name") == "rpi_volt" and _read(folder / "in0_lcrit_alarm") == "1"
         for folder in (root / "sys/class/hwmon").glob("hwmon*")
@@ -166,7 +166,7 @@ def _has_voltage_alarm(root: Path) -> bool:
 
 
 def _is_cooled_by_its_clock(root: Path) -> bool:
-    """Whether the kernel's thermal governor has lowered a CPU's clock."""
+    """Return True if the kernel's thermal governor has lowered a CPU clock."""
     return any(
         "cpufreq" in _read(device / "type") and (_number(device / "cur_state") or 0) > 0
         for device in (root / "sys/class/thermal").glob("cooling_device*")

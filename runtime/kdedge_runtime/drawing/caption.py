@@ -1,4 +1,4 @@
-"""The words on a picture: label, probability and a line of detail, legible on any ground and at any size."""
+"""Captions on images: label, probability and details, legible on any background and at any size."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,25 +18,25 @@ _SMALLEST_PX = 9
 _ASCENT = 0.84
 _WIDEST_PERCENT = "   100 %"
 _MOST_CHARACTERS = 200
-"""Of a line; no picture is wide enough for more, and setting type takes time by its length."""
+"""Maximum number of characters in a line: longer text does not fit, and layout time grows with its length."""
 
 
 @dataclass(frozen=True)
 class Caption:
-    """What is written on a picture."""
+    """Caption text of an image."""
 
     label: str
     probability: float
-    """Of `label`, in [0, 1]; written in percent and drawn as a bar."""
+    """Probability of `label`, in [0, 1]; shown in percent and as a bar."""
     details: tuple[str, ...] = ()
-    """Smaller lines below."""
+    """Smaller lines below the label."""
 
 
 def draw_caption(picture: Image.Image, caption: Caption) -> None:
-    """Write a caption on a dark plate in the lower left corner of an RGB picture, in place.
+    """Draw a caption on a dark plate in the lower left corner of an RGB image, in place.
 
-    The type is 1/17 of the picture's shorter side; text that does not fit the width is made smaller, then cut
-    with an ellipsis.
+    The font size is 1/17 of the shorter image side. Text that is too wide is shrunk first, then truncated with an
+    ellipsis.
     """
     size = _type_size(picture)
     margin = max(2, size // 2)
@@ -49,7 +49,7 @@ def draw_caption(picture: Image.Image, caption: Caption) -> None:
 
 
 def with_caption_below(picture: Image.Image, caption: Caption) -> Image.Image:
-    """The picture on a dark ground with the caption under it, so that no part is covered."""
+    """Return the image on a dark background with the caption below it, so that no part is covered."""
     size = _type_size(picture)
     margin = max(2, size // 2)
     block = _Block(caption, size, picture.width - 2 * margin)
@@ -60,7 +60,7 @@ def with_caption_below(picture: Image.Image, caption: Caption) -> Image.Image:
 
 
 class _Block:
-    """A caption set in type: measured, then drawn."""
+    """Caption layout: measured first, then drawn."""
 
     def __init__(self, caption: Caption, size: int, room: int) -> None:
         self.size, self.label = _fitted(caption.label, _WIDEST_PERCENT, size, room)
@@ -68,14 +68,14 @@ class _Block:
         self.details = [_fitted(text, "", self.small, room)[1] for text in caption.details]
         self.bar, self.gap = max(2, self.size // 6), max(2, self.size // 4)
         self.probability = min(max(caption.probability, 0.0), 1.0)
-        # The width of 100 % whatever the probability, so that the plate of a video stands still.
+        # The width of 100 % for every probability, so that the plate keeps its size in a video.
         self.width = max(
             _width(self.label + _WIDEST_PERCENT, self.size), *[_width(text, self.small) for text in self.details], 1
         )
         self.height = self.size + self.gap + self.bar + len(self.details) * (self.gap + self.small)
 
     def draw(self, draw: ImageDraw.ImageDraw, x: int, y: int) -> None:
-        # Anchors at the baseline, so that lines with and without descenders stand evenly.
+        # Baseline anchors, so that lines with and without descenders align.
         baseline = y + round(self.size * _ASCENT)
         type_ = font(typeface_of(self.label), self.size)
         draw.text((x, baseline), self.label, _BRIGHT, font=type_, anchor="ls")
@@ -105,7 +105,7 @@ def _width(text: str, size: int) -> int:
 
 @lru_cache(maxsize=256)
 def _fitted(text: str, rest: str, size: int, room: int) -> tuple[int, str]:
-    """The size and wording at which `text` and then `rest` fit into `room` pixels; only `text` may be cut."""
+    """Return the font size and text at which `text` and `rest` fit into `room` pixels. Only `text` may be truncated."""
     text = text[:_MOST_CHARACTERS]
     while size > _SMALLEST_PX and _width(text + rest, size) > room:
         size -= 1

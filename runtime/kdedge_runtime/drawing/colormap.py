@@ -1,4 +1,4 @@
-"""The colour ramp of heat: lightness rises evenly with the evidence, so that it reads in grey as well."""
+"""Color ramp of heat maps. Lightness rises evenly with the value, so that it also works in grayscale."""
 
 import numpy as np
 
@@ -17,10 +17,10 @@ _ANCHORS = (
 
 
 def heat_ramp() -> Pixels:
-    """The ramp as a table, uint8 RGB `[256, 3]`, from no heat to full heat.
+    """Return the color ramp as a table, uint8 RGB `[256, 3]`, from no heat to full heat.
 
-    Colours are interpolated in OKLab's polar form (Ottosson 2020, https://bottosson.github.io/posts/oklab), where equal
-    steps look equal.
+    Colors are interpolated in OKLCh, the polar form of the perceptually uniform OKLab (Ottosson 2020,
+    https://bottosson.github.io/posts/oklab).
     """
     position, lightness, chroma, hue = np.array(_ANCHORS).T
     heat = np.linspace(0.0, 1.0, 256)

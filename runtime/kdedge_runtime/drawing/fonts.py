@@ -1,4 +1,4 @@
-"""Which font can write a text: Pillow's own has ASCII and little else, the system's have the rest of the world."""
+"""Font selection by character coverage: Pillow's default font for ASCII, system fonts for other characters."""
 
 import logging
 from functools import cache, lru_cache
@@ -16,29 +16,29 @@ _SYSTEM_FONTS = (
     *("segoeui.ttf", "msyh.ttc", "malgun.ttf", "msgothic.ttc", "Nirmala.ttf"),  # Windows
     *("Arial Unicode.ttf", "Arial.ttf", "Hiragino Sans GB.ttc", "AppleSDGothicNeo.ttc"),  # macOS
 )
-"""By the names of their files, which Pillow looks for where the system keeps fonts."""
+"""Font file names, which Pillow searches in the system's font folders."""
 _PROBE_PX = 20
 _BESIDE_EVERY_NAME = "a0%:"
-"""A font of one script alone, which lacks these, cannot write a line of a caption."""
+"""Characters needed in every caption. Some fonts for a single script lack them."""
 _NO_CHARACTER = "\uffff"
-"""Unicode promises never to make it one, so a font draws its sign for what it lacks."""
+"""Unicode noncharacter, for which every font draws its missing-glyph symbol."""
 
 
 def typeface_of(text: str) -> str | None:
-    """The first font that has every character of a text, else the one that lacks fewest, which is told once.
+    """Return the first font that covers a text, or else the one with the fewest missing characters (warns once).
 
     Returns:
-        The name of a file for `font`; None is Pillow's own font.
+        A file name for `font`, or None for Pillow's default font.
     """
     return None if text.isascii() else _typeface_beyond_ascii(text)
 
 
 @lru_cache(maxsize=64)
 def font(typeface: str | None, size: int) -> Font:
-    """A font at a size in pixels.
+    """Load a font at a size in pixels.
 
     Raises:
-        OSError: the system does not have it.
+        OSError: the font is not installed.
         ImportError: Pillow was built without FreeType.
     """
     return ImageFont.load_default(size) if typeface is None else ImageFont.truetype(typeface, size)
@@ -46,7 +46,7 @@ def font(typeface: str | None, size: int) -> Font:
 
 @lru_cache(maxsize=1024)
 def _typeface_beyond_ascii(text: str) -> str | None:
-    # What is not printable, such as a joiner or half of a pair, has no glyph in any font.
+    # Unprintable characters, such as joiners and surrogates, have no glyph in any font.
     wanted = {character for character in text if not character.isascii() and character.isprintable()}
     best, fewest = None, len(wanted) + 1
     for typeface in (None, *_SYSTEM_FONTS):
@@ -88,6 +88,7 @@ def _drawn(typeface: str | None, character: str) -> tuple[tuple[int, int], bytes
 @cache
 def _tell_once() -> None:
     _log.warning(
-        "Boxes stand for some characters of the class names: no font found here has them all. Install one, such as "
-        "`apt install fonts-noto-cjk` for Chinese, Japanese and Korean, or `fonts-freefont-ttf` for other scripts."
+        "Some characters of the class names are shown as boxes, because no installed font contains them. Install "
+        "one, such as `apt install fonts-noto-cjk` for Chinese, Japanese and Korean, or `fonts-freefont-ttf` for "
+        "other scripts."
     )

@@ -1,4 +1,4 @@
-"""Saliency maps as heat: what a person is shown, and four numbers that say where the model looked."""
+"""Heat maps for display, and four statistics of a saliency map."""
 
 import math
 from dataclasses import dataclass
@@ -22,23 +22,23 @@ __all__ = [
 
 Box = tuple[float, float, float, float]
 OPACITY = 0.6
-"""How much of the colour covers the picture where the heat is full."""
+"""Default opacity of the heat map at full heat."""
 
 
 def peak(saliency_map: Floats) -> float:
-    """The strongest evidence for the class in a map `[h, w]`; 0.0 where no cell speaks for it."""
+    """Return the maximum of a map `[h, w]`, or 0.0 if it has no positive value."""
     return max(float(saliency_map.max()), 0.0)
 
 
 def rectified(saliency_map: Floats, scale: float) -> Floats:
-    """Heat for display: the positive part of a signed map, divided by `scale`.
+    """Return the positive part of a signed map, divided by `scale` and clipped to 1.
 
     Args:
-        saliency_map: raw and signed, `[h, w]`.
-        scale: the value that is shown as full heat; what exceeds it is shown as full heat too.
+        saliency_map: raw signed map, `[h, w]`.
+        scale: map value shown as full heat.
 
     Returns:
-        float32 `[h, w]` in [0, 1]; all zeros where `scale` is not positive.
+        float32 `[h, w]` in [0, 1]; all zeros if `scale` is not positive.
     """
     if scale <= 0:
         return np.zeros_like(saliency_map, dtype=np.float32)
@@ -48,46 +48,47 @@ def rectified(saliency_map: Floats, scale: float) -> Floats:
 
 @dataclass(frozen=True)
 class MapDisplay:
-    """Place and strength of a model's maps on the images that they explain, as measured at export."""
+    """Position and contrast of a model's maps on their images, measured at export."""
 
     shift_x: float = 0.0
-    """Displacement of the content from the middles of the cells, in cells, positive to the right.
+    """Horizontal offset of the map content in map pixels, positive to the right. Default 0.
 
-    Kernels, strides and paddings shift features: cell (i, j) of a map shows the image at `(j + 1/2 + shift_x) / width`.
+    Kernels, strides and paddings shift features: position (i, j) of a map covers the image at `(j + 1/2 + shift_x) /
+    width`.
     """
     shift_y: float = 0.0
-    """Displacement of the content in cells, positive downward."""
+    """Vertical offset of the map content in map pixels, positive downward. Default 0."""
     typical_contrast: float | None = None
-    """`contrast` of a typical map; None where it is unknown."""
+    """Median `contrast` of the model's maps, or None if unknown."""
 
     @property
     def shift(self) -> tuple[float, float]:
-        """Displacement to the right and down, in cells."""
+        """Offset to the right and down, in map pixels."""
         return self.shift_x, self.shift_y
 
 
 UNMEASURED = MapDisplay()
-"""Maps without a measured display: as they lie, at full strength."""
+"""Display of maps without measurements: no offset, full opacity."""
 
 
 def contrast(saliency_map: Floats) -> float:
-    """Return the height of a map's maximum above the mean of its positive part; 0.0 for a constant map.
+    """Return the difference between a map's maximum and the mean of its positive part; 0.0 for a constant map.
 
     Args:
-        saliency_map: raw and signed, `[h, w]`.
+        saliency_map: raw signed map, `[h, w]`.
     """
     return peak(saliency_map) - float(np.maximum(saliency_map, 0.0).mean(dtype=np.float64))
 
 
 def display_heat(saliency_map: Floats, scale: float, typical_contrast: float | None) -> Floats:
-    """Scale a map for display, weaker than full heat where the map is flatter than a typical one.
+    """Scale a map for display, and attenuate maps that are flatter than typical.
 
-    Heat that is normalized by its own maximum alone glows on an empty wall as it does on an object.
+    Normalization by the maximum alone would show an empty wall as brightly as an object.
 
     Args:
-        saliency_map: raw and signed, `[h, w]`.
-        scale: the value shown as full heat (see `rectified`).
-        typical_contrast: see `MapDisplay`; None leaves the strength as it is.
+        saliency_map: raw signed map, `[h, w]`.
+        scale: map value shown as full heat (see `rectified`).
+        typical_contrast: see `MapDisplay`; None disables the attenuation.
 
     Returns:
         float32 `[h, w]` in [0, 1].
@@ -100,33 +101,32 @@ def display_heat(saliency_map: Floats, scale: float, typical_contrast: float | N
 
 @dataclass(frozen=True)
 class HeatStats:
-    """Where the evidence for the explained class lies, from the positive cells of a map.
+    """Location and spread of the positive evidence in a map.
 
-    A map without a positive cell has no evidence and so no place: `cx`, `cy` and `entropy` are None, `area_frac`
-    is 0.
+    A map without positive values has no location: `cx`, `cy` and `entropy` are None and `area_frac` is 0.
     """
 
     cx: float | None
-    """Centre of mass, from the left edge of the frame (0) to the right (1)."""
+    """Horizontal center of mass, from the left edge of the frame (0) to the right (1)."""
     cy: float | None
-    """Centre of mass, from the top edge of the frame (0) to the bottom (1)."""
+    """Vertical center of mass, from the top edge of the frame (0) to the bottom (1)."""
     area_frac: float
-    """Share of the map's cells that are above half of its maximum, in [0, 1]."""
+    """Share of map values above half of the maximum, in [0, 1]."""
     entropy: float | None
-    """Spread of the evidence: 0 when one cell holds all of it, 1 when all cells hold the same."""
+    """Normalized entropy: 0 if all evidence is at one position, 1 if it is uniform."""
 
 
 def heat_stats(
     saliency_map: Floats, box: Box, height: int, width: int, shift: tuple[float, float] = (0.0, 0.0)
 ) -> HeatStats:
-    """Summarise one map in the coordinates of the frame that it explains.
+    """Compute the statistics of one map in frame coordinates.
 
     Args:
-        saliency_map: raw and signed, `[h, w]`.
-        box: the part of the frame that the model saw, from `kdedge_runtime.preprocess.visible_box`.
-        height: of the frame in pixels.
-        width: of the frame in pixels.
-        shift: displacement of the map's content in cells, see `MapDisplay`.
+        saliency_map: raw signed map, `[h, w]`.
+        box: visible part of the frame, from `kdedge_runtime.preprocess.visible_box`.
+        height: frame height in pixels.
+        width: frame width in pixels.
+        shift: offset of the map content in map pixels, see `MapDisplay`.
     """
     evidence = np.maximum(saliency_map.astype(np.float64), 0.0)
     total = float(evidence.sum())
@@ -134,7 +134,7 @@ def heat_stats(
         return HeatStats(None, None, 0.0, None)
     rows, columns = evidence.shape
     share = evidence / total
-    # A cell's place is its middle plus the shift: cell j of w lies at (j + 1/2 + shift) / w.
+    # Column j of w is centered at (j + 1/2 + shift) / w.
     across = float(share.sum(axis=0) @ np.clip((np.arange(columns) + 0.5 + shift[0]) / columns, 0.0, 1.0))
     down = float(share.sum(axis=1) @ np.clip((np.arange(rows) + 0.5 + shift[1]) / rows, 0.0, 1.0))
     left, top, right, bottom = box
@@ -142,7 +142,7 @@ def heat_stats(
     cells = evidence.size
     entropy = float(-(held * np.log(held)).sum()) / math.log(cells) if cells > 1 else 0.0
     return HeatStats(
-        cx=min(max((left + across * (right - left)) / width, 0.0), 1.0),  # a letterbox's borders lie beyond the frame
+        cx=min(max((left + across * (right - left)) / width, 0.0), 1.0),  # letterbox borders extend beyond the frame
         cy=min(max((top + down * (bottom - top)) / height, 0.0), 1.0),
         area_frac=float((evidence > evidence.max() / 2).mean()),
         entropy=min(max(entropy, 0.0), 1.0),
@@ -150,10 +150,10 @@ def heat_stats(
 
 
 class SteadyScale:
-    """A display scale for video: it rises at once and falls slowly, so that the picture does not flicker.
+    """Display scale for video: rises immediately and decays slowly, to avoid flicker.
 
-    Normalising every frame by its own maximum would show weak evidence as brightly as strong evidence and pulse
-    with the noise. The scale is the exponential moving maximum of the peaks.
+    Normalizing every frame by its own maximum would show weak evidence as brightly as strong evidence and pulse with
+    noise. The scale is an exponentially decaying maximum of the peaks.
     """
 
     def __init__(self, half_life_s: float = 1.0) -> None:
@@ -161,11 +161,11 @@ class SteadyScale:
         self._scale = 0.0
 
     def update(self, peak: float, elapsed_s: float) -> float:
-        """Take in the peak of a map and return the scale to show that map with.
+        """Update the scale with the peak of a map and return the scale for that map.
 
         Args:
-            peak: of the map, see `peak`.
-            elapsed_s: from the map before to this one, in the time of what is seen.
+            peak: maximum of the map, see `peak`.
+            elapsed_s: seconds of source time since the previous map.
         """
         self._scale = max(peak, self._scale * 0.5 ** (max(elapsed_s, 0.0) / self._half_life_s))
         return self._scale

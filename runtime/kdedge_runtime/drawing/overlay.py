@@ -1,4 +1,4 @@
-"""The picture with its explanation on it."""
+"""Overlays: an image blended with its heat map."""
 
 import math
 from functools import lru_cache
@@ -15,7 +15,7 @@ __all__ = ["OPACITY", "draw_overlay"]
 
 _SMALLEST_SIDE_PX = 240
 _LONGEST_JPEG_PX = 65_500
-"""Longest side that libjpeg writes."""
+"""Longest side supported by libjpeg, in pixels."""
 _MOST_ENLARGED_PX = 16_000_000
 _SEEN_OUTLINE = (255, 255, 255, 150)
 _SEEN_OUTLINE_SHADE = (0, 0, 0, 110)
@@ -30,22 +30,22 @@ def draw_overlay(
     opacity: float = OPACITY,
     shift: tuple[float, float] = (0.0, 0.0),
 ) -> Pixels:
-    """Lay heat over the part of a picture that the model saw, and write the answer on it.
+    """Blend a heat map over the visible part of an image and draw the caption.
 
-    What the model did not see keeps its own colours, beyond a thin outline.
+    The area outside the visible part keeps its colors, except for a thin outline.
 
     Args:
-        picture: uint8 RGB `[H, W, 3]`; it is not changed.
-        heat: `[h, w]` in [0, 1] (see `kdedge_runtime.drawing.heatmap.rectified`), or None to show no heat.
-        box: the part of the picture that the model saw, from `kdedge_runtime.preprocess.visible_box`; what lies
-            beyond the picture is not drawn.
-        caption: what to write, or None for no words.
-        opacity: cover of full heat, in [0, 1]; a cell's cover is proportional to its heat.
-        shift: displacement of the heat in cells, each in [-1, 1] (see `kdedge_runtime.drawing.heatmap.MapDisplay`).
+        picture: uint8 RGB `[H, W, 3]`; not modified.
+        heat: heat map `[h, w]` in [0, 1] (see `kdedge_runtime.drawing.heatmap.rectified`), or None.
+        box: visible part of the image, from `kdedge_runtime.preprocess.visible_box`. Parts outside the image are not
+        drawn.
+        caption: caption, or None.
+        opacity: opacity at full heat, in [0, 1]; proportional to the heat elsewhere.
+        shift: offset of the heat map in map pixels, each in [-1, 1] (see `kdedge_runtime.drawing.heatmap.MapDisplay`).
 
     Returns:
-        uint8 RGB of the picture's size, or a whole multiple of it where the picture is too small to write on; never
-        enlarged beyond 16 million pixels.
+        uint8 RGB of the image's size. Images too small for a caption are enlarged by an integer factor, up to 16
+        million pixels.
     """
     height, width = picture.shape[:2]
     enlarged = _enlargement(height, width)
@@ -66,7 +66,7 @@ def draw_overlay(
 def _enlargement(height: int, width: int) -> int:
     if min(height, width) >= _SMALLEST_SIDE_PX / 2:
         return 1
-    # A strip of a few pixels' height would otherwise grow to gigabytes, and longer than a JPEG may be.
+    # Otherwise a strip a few pixels high would grow to gigabytes and exceed the JPEG size limit.
     most = min(math.isqrt(_MOST_ENLARGED_PX // (height * width)), _LONGEST_JPEG_PX // max(height, width))
     return max(1, min(-(-_SMALLEST_SIDE_PX // min(height, width)), most))
 
@@ -78,13 +78,13 @@ def _paste_heat(
     opacity: float,
     shift: tuple[float, float],
 ) -> None:
-    # Eight bits and Pillow's own blending: 2 ms at 640 × 360 on one x86 core, where float arrays take 5 ms.
+    # Pillow's 8-bit blending takes 2 ms at 640 × 360 on one x86 core; float arrays take 5 ms.
     left, top, right, bottom = region
-    # A letterbox of a strip is far larger than the strip.
+    # The letterbox of a narrow strip is far larger than the strip.
     shown = max(left, 0), max(top, 0), min(right, canvas.width), min(bottom, canvas.height)
     (rows, columns), (across, down) = heat.shape, shift
     levels, border = np.round(heat * 255).astype(np.uint8), 0
-    if shift != (0.0, 0.0):  # a border of repeated cells fills what the shift uncovers
+    if shift != (0.0, 0.0):  # repeated edge values fill the area uncovered by the shift
         levels, border = np.pad(levels, 1, mode="edge"), 1
     across, down = border - across, border - down
     window = (
@@ -108,7 +108,7 @@ def _palette() -> bytes:
 def _outline(canvas: Image.Image, region: tuple[int, int, int, int]) -> None:
     left, top, right, bottom = region
     draw = ImageDraw.Draw(canvas, "RGBA")
-    # Light beside dark shows on every ground.
+    # A light line next to a dark one is visible on any background.
     draw.rectangle((left, top, right - 1, bottom - 1), outline=_SEEN_OUTLINE)
     if min(right - left, bottom - top) > 2:
         draw.rectangle((left + 1, top + 1, right - 2, bottom - 2), outline=_SEEN_OUTLINE_SHADE)

@@ -1,16 +1,16 @@
-"""Maps of models that have none, and a second opinion on those that have one: hide parts, ask again, compare.
+"""Black-box explainers: perturb the input and observe the score. They work for any model, with or without its own map.
 
 ```
-occlusion    a square slides over the picture                  Zeiler and Fergus, ECCV 2014
+occlusion    sliding square                                    Zeiler and Fergus, ECCV 2014
 rise         random soft masks                                 Petsiuk, Das and Saenko, BMVC 2018
-lime         random superpixels, a local linear model          Ribeiro, Singh and Guestrin, KDD 2016
-shap         superpixels share the answer fairly               Lundberg and Lee, NeurIPS 2017
-scorecam     each channel of the target layer is a mask        Wang et al., CVPR Workshops 2020
+lime         superpixels, local linear model                   Ribeiro, Singh and Guestrin, KDD 2016
+shap         superpixels, Shapley values                       Lundberg and Lee, NeurIPS 2017
+scorecam     channels of the target layer as masks             Wang et al., CVPR Workshops 2020
 ```
 
-All of them only ask the model, a few hundred times and more. What they hide becomes the model's mean colour, which is
-zero once the graph has normalised it. The score is the class's probability (for Score-CAM its logit). Maps are signed
-and raw, like the graph's own: positive cells speak for the class.
+Each explanation takes several hundred evaluations or more. Hidden areas are filled with the model's mean color, which
+is zero after normalization. The score is the class probability (for Score-CAM the logit). Maps are raw and signed, like
+those of the graph: positive values support the class.
 """
 
 from kdedge_runtime.explainers.estimate import Estimate, Explainer

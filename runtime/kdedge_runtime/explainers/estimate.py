@@ -1,4 +1,4 @@
-"""What an explainer gives: a map and how sure it is."""
+"""Result and interface of black-box explainers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,38 +11,39 @@ from kdedge_runtime.util.arrays import Floats, Pixels
 __all__ = ["Estimate", "Explainer", "Progress"]
 
 Progress: TypeAlias = Callable[[int, int], None]
-"""Takes how much is done and how much there is to do: evaluations, or milliseconds where a budget was given."""
+"""Callback for the completed and total work, in evaluations or, with a budget, in milliseconds."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A map, found by asking the model again and again."""
+    """Saliency map estimated from many evaluations of the model."""
 
     map: Floats
-    """`[h, w]` over what the model sees, signed: positive cells speak for the class."""
+    """Signed map `[h, w]` over the model input: positive values support the class."""
     standard_error: Floats
-    """`[h, w]`, of each cell: how far the map may be from that of the same method with evaluations without end, or with
-    all that there are. Infinite where the evaluations were too few to tell."""
+    """Standard error `[h, w]` relative to the same method with unlimited (or all possible) evaluations. Infinite if
+    there were too few evaluations to estimate it.
+    """
     evaluations: int
-    """Pictures that the model was asked about."""
+    """Number of model evaluations."""
     elapsed_ms: float
 
     @property
     def relative_error(self) -> float:
-        """The median cell's standard error as a share of the map's largest magnitude."""
+        """Median standard error relative to the map's largest magnitude."""
         largest = float(np.abs(self.map).max())
         typical = float(np.median(self.standard_error))
         return typical / largest if largest > 0 else (0.0 if typical == 0 else np.inf)
 
 
 class Explainer(Protocol):
-    """Explains one class in one picture."""
+    """Explainer of one class in one image."""
 
     def __call__(self, image: Pixels, class_index: int, progress: Progress | None = None) -> Estimate:
-        """Explain.
+        """Explain an image.
 
         Args:
-            image: uint8 RGB `[H, W, 3]` at the model's size (see `kdedge_runtime.preprocess.fit`).
-            class_index: the class that the map speaks about.
-            progress: is called after each batch.
+            image: uint8 RGB `[H, W, 3]` at the model's input size (see `kdedge_runtime.preprocess.fit`).
+            class_index: class to explain.
+            progress: callback, called after each batch.
         """

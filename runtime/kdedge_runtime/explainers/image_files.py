@@ -1,4 +1,4 @@
-"""Pictures with their explanations beside them, as files."""
+"""Explain image files: write each image next to its heat map."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -29,13 +29,13 @@ _LONGEST_SIDE_PX = 1280
 
 @dataclass(frozen=True)
 class Explained:
-    """One picture's explanation on the disk."""
+    """Explanation of one image, written to disk."""
 
     picture: Path
     written: Path
     answer: Answer
     estimate: Estimate | None = None
-    """How the map was found, where it is not the file's own."""
+    """Statistics of the black-box estimate, or None if the map comes from the model file."""
 
 
 def explain(
@@ -48,23 +48,23 @@ def explain(
     explainer: Explainer | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Explained]:
-    """Explain pictures and write one PNG each: the picture beside its overlay; label, probability and class below.
+    """Explain images and write one PNG each: the image next to its overlay, with label, probability and class below.
 
     Args:
-        model: the model; without a map of its own and without an explainer the overlay holds words only.
-        pictures: picture files, or folders of them.
-        output: the folder to write to. Pictures of the same name, from different folders, get `-2`, `-3`, …
-        class_name: the class to explain in every picture, by name or number; None explains the best of each.
-        opacity: cover of full heat, in [0, 1].
-        explainer: explains in the place of the file's own map; see `kdedge_runtime.explainers`.
-        progress: takes what is being done, how much of it is done, and how much there is to do.
+        model: the model. If it has no map and no explainer is given, the overlay contains only text.
+        pictures: image files or folders of them.
+        output: output folder. Images with equal names from different folders get the suffix `-2`, `-3`, …
+        class_name: name or index of the class to explain; None for the top-1 class of each image.
+        opacity: heat map opacity, in [0, 1].
+        explainer: black-box explainer used instead of the map in the model file; see `kdedge_runtime.explainers`.
+        progress: callback for the name of the stage, the completed steps and the total steps.
 
     Returns:
-        What was written, in the order of the pictures.
+        The written files, in the order of the images.
 
     Raises:
-        UsageError: the model has no such class, or the output would overwrite one of the pictures.
-        SourceError: some pictures cannot be read, or there are none; those that can be read are written first.
+        UsageError: the model has no such class, or the output would overwrite an input image.
+        SourceError: no image was found, or some cannot be read. Readable images are written first.
     """
     class_index = None if class_name is None else model.class_index(class_name, by_explainer=explainer is not None)
     files = list(_files(pictures))
@@ -81,7 +81,7 @@ def explain(
         image = fit(frame.rgb, model.metadata.input)
         explanation, estimate = model.predict(image[None], class_index), None
         if explainer is not None:
-            shown = None if progress is None else partial(progress, "this picture")
+            shown = None if progress is None else partial(progress, "this image")
             explained = int(explanation.explained_class[0]) if class_index is None else class_index
             estimate = explainer(image, explained, shown)
             explanation = replace(
@@ -93,9 +93,7 @@ def explain(
         answer = read_answer(model, frame, explanation, clock=lambda: 0.0)
         target = output / names.take(written(path.stem), ".png")
         if target.resolve() in read:
-            raise UsageError(
-                f"{target} is a picture to explain, and would be overwritten. Name another folder: -o DIR."
-            )
+            raise UsageError(f"{target} is an input image and would be overwritten. Choose another folder: -o DIR.")
         with staged(target) as temporary:
             Image.fromarray(explanation_picture(model, answer, opacity, estimate)).save(temporary)
         if progress is not None:
@@ -106,18 +104,18 @@ def explain(
         if not done:
             raise SourceError(named)
         raise SourceError(
-            f"{len(failures)} of {len(failures) + len(done)} pictures cannot be read: {named} "
-            f"The other {len(done)} were explained in {output}."
+            f"{len(failures)} of {len(failures) + len(done)} images cannot be read: {named} The other {len(done)} "
+            f"were explained in {output}."
         )
     if not done:
-        raise SourceError(f"There are no pictures in {', '.join(map(str, pictures))}. Name files or folders of them.")
+        raise SourceError(f"No images found in {', '.join(map(str, pictures))}. Pass image files or folders of them.")
     return done
 
 
 def explanation_picture(
     model: Model, answer: Answer, opacity: float = OPACITY, estimate: Estimate | None = None
 ) -> Pixels:
-    """The picture of an answer beside its overlay, uint8 RGB, each at most 1280 pixels long, and the answer below."""
+    """Return an image next to its overlay with the prediction below, uint8 RGB. Each side is at most 1280 pixels."""
     picture = _shrunk(answer.frame.rgb)
     height, width = picture.shape[:2]
     heat = None
@@ -125,12 +123,12 @@ def explanation_picture(
     if answer.saliency_map is not None:
         strongest = peak(answer.saliency_map)
         heat = display_heat(answer.saliency_map, strongest, answer.display.typical_contrast)
-        details = (f"heat: evidence for {answer.explained}",)
+        details = (f"heat map: evidence for {answer.explained}",)
     if estimate is not None:
         details += (_account(estimate),)
     box = visible_box(height, width, model.metadata.input)
     overlay = draw_overlay(picture, heat, box, opacity=opacity, shift=answer.display.shift)
-    # A small picture's overlay comes enlarged.
+    # The overlay of a small image is enlarged.
     plain = Image.fromarray(picture).resize(overlay.shape[1::-1], Image.Resampling.BICUBIC)
     gap = np.full((overlay.shape[0], _GAP_PX, 3), 255, dtype=np.uint8)
     pair = Image.fromarray(np.concatenate([np.asarray(plain), gap, overlay], axis=1))
@@ -139,7 +137,7 @@ def explanation_picture(
 
 def _account(estimate: Estimate) -> str:
     error = estimate.relative_error
-    sure = f"error ± {100 * error:.0f} % of the peak" if np.isfinite(error) else "too few to tell the error"
+    sure = f"error ± {100 * error:.0f} % of the peak" if np.isfinite(error) else "too few to estimate the error"
     return f"{estimate.evaluations:,} evaluations, {sure}"
 
 

@@ -1,7 +1,7 @@
-"""KernelSHAP: the superpixels share the score by Shapley's rule.
+"""KernelSHAP: Shapley values of superpixels.
 
-Source: Lundberg and Lee, A Unified Approach to Interpreting Model Predictions, NeurIPS 2017; coalitions in pairs with
-their complements as in Covert and Lee, Improving KernelSHAP, AISTATS 2021.
+Source: Lundberg and Lee, A Unified Approach to Interpreting Model Predictions, NeurIPS 2017; paired coalitions as in
+Covert and Lee, Improving KernelSHAP, AISTATS 2021.
 """
 
 import math
@@ -16,21 +16,21 @@ __all__ = ["kernel_shap", "shapley_values"]
 
 _SAMPLES = 1000
 _MOST_EXACT = 10
-"""Parts of which all 2^parts coalitions are asked."""
+"""Maximum number of parts for exact values, from all 2^parts coalitions."""
 
 
 def kernel_shap(probe: Probe, parts: Integers) -> Estimate:
-    """Shapley values of the parts: they sum to the score of the whole picture minus that of the hidden one.
+    """Compute Shapley values of superpixels. They sum to the score of the image minus that of the fully hidden image.
 
-    Up to 10 parts all coalitions are asked and the values are exact, unless the budget ends before; with more they
-    are estimated from coalitions drawn by the Shapley kernel, without a budget 1,000.
+    Values are exact for up to 10 parts, unless the budget ends earlier. Otherwise they are estimated from coalitions
+    drawn with the Shapley kernel, 1,000 without a budget.
 
     Args:
-        probe: the picture.
+        probe: probe of the image.
         parts: int64 `[H, W]`, from `superpixels`.
 
     Returns:
-        A map `[H, W]`, the same value all over a part.
+        A map `[H, W]`, constant within each part.
     """
     count = int(parts.max()) + 1
     nothing, everything = probe.ask(np.array([0, 1], np.float32)[:, None, None])
@@ -44,14 +44,14 @@ def kernel_shap(probe: Probe, parts: Integers) -> Estimate:
     for size in probe.batches(total, 2 * count, endless=every is None):
         pairs = _draw_pairs(probe.rng, count, size // 2) if every is None else every[done // 2 : (done + size) // 2]
         done += size
-        # A pair stands together: a coalition, then its complement.
+        # Pairs are adjacent: a coalition, then its complement.
         shown.append(np.stack([pairs, ~pairs], axis=1).reshape(-1, count))
         scores.append(probe.ask(shown[-1][:, parts].astype(np.float32)))
     coalitions = np.concatenate(shown)
-    # Drawn by the kernel they all weigh the same; drawn evenly they weigh what the kernel says.
+    # Coalitions drawn with the kernel have equal weights; uniformly drawn ones get the kernel weight.
     weights = np.ones(done) if every is None else _kernel(coalitions)
     values, error = shapley_values(coalitions, weights, np.concatenate(scores), nothing, everything)
-    if every is not None:  # a sample without replacement
+    if every is not None:  # finite population correction
         error = error * math.sqrt(1 - done / total) if done < total else np.zeros(count)
     return probe.estimate(values[parts], error[parts])
 
@@ -59,17 +59,18 @@ def kernel_shap(probe: Probe, parts: Integers) -> Estimate:
 def shapley_values(
     coalitions: Truths, weights: Doubles, scores: Doubles, nothing: float, everything: float
 ) -> tuple[Doubles, Doubles]:
-    """Least squares of scores on coalitions, where the values must sum to `everything − nothing`.
+    """Fit scores to coalitions by least squares, with values constrained to sum to `everything − nothing`.
 
     Args:
-        coalitions: bool `[n, parts]`, pairs of a coalition and its complement after each other.
-        weights: `[n]`.
-        scores: `[n]`.
-        nothing: the score with all parts hidden.
-        everything: the score with none hidden.
+        coalitions: bool `[n, parts]`, each coalition followed by its complement.
+        weights: sample weights `[n]`.
+        scores: scores `[n]`.
+        nothing: score with all parts hidden.
+        everything: score with no part hidden.
 
     Returns:
-        The values and their standard errors from the residuals of the pairs (a jackknife over pairs), both `[parts]`.
+        Values and their standard errors, both `[parts]`. The errors come from the residuals of the pairs (jackknife
+        over pairs).
     """
     present = coalitions.astype(np.float64)
     parts = present.shape[1]
@@ -82,14 +83,14 @@ def shapley_values(
         return values, np.full(parts, np.inf)
     projection = inverse - np.outer(ones, ones) / ones.sum()
     residuals = weighted * (scores - nothing - present @ values)[:, None]
-    # A pair pulls at the values with the difference of its two residuals, and with twice the leverage of one.
+    # The influence of a pair depends on the difference of its residuals, with twice the leverage of one sample.
     leverage = 2 * ((weighted @ projection) * present).sum(axis=1)[0::2]
     influence = (residuals[0::2] + residuals[1::2]) @ projection / np.maximum(1 - leverage, 1e-9)[:, None]
     return values, np.sqrt((influence**2).sum(axis=0))
 
 
 def _all_pairs(rng: np.random.Generator, parts: int) -> Truths:
-    """One of each pair of complements, shuffled, without all and nothing: bool `[2^(parts − 1) − 1, parts]`."""
+    """Return one coalition per pair, shuffled, without full and empty ones: bool `[2^(parts − 1) − 1, parts]`."""
     numbers = rng.permutation(2 ** (parts - 1) - 1)
     bits: Truths = (numbers[:, None] >> np.arange(parts) & 1).astype(bool)
     bits[:, -1] = True
@@ -97,7 +98,7 @@ def _all_pairs(rng: np.random.Generator, parts: int) -> Truths:
 
 
 def _draw_pairs(rng: np.random.Generator, parts: int, count: int) -> Truths:
-    """Coalitions drawn with the probabilities of the Shapley kernel: bool `[count, parts]`."""
+    """Draw coalitions with the probabilities of the Shapley kernel: bool `[count, parts]`."""
     sizes = np.arange(1, parts)
     chance = 1 / (sizes * (parts - sizes))
     drawn = rng.choice(sizes, size=count, p=chance / chance.sum())
@@ -107,7 +108,7 @@ def _draw_pairs(rng: np.random.Generator, parts: int, count: int) -> Truths:
 
 
 def _kernel(coalitions: Truths) -> Doubles:
-    """The Shapley kernel of each coalition: `(m − 1) / (C(m, k) k (m − k))` of `m` parts, `k` of them present."""
+    """Return the Shapley kernel of each coalition: `(m − 1) / (C(m, k) k (m − k))` for `k` of `m` parts present."""
     parts = coalitions.shape[1]
     by_size = [0.0] + [(parts - 1) / (math.comb(parts, k) * k * (parts - k)) for k in range(1, parts)]
     weights: Doubles = np.array(by_size)[coalitions.sum(axis=1)]

@@ -1,7 +1,7 @@
-"""LIME: which superpixels does a linear model of the neighbourhood lean on?
+"""LIME: weights of superpixels in a local linear model.
 
-Source: Ribeiro, Singh and Guestrin, "Why Should I Trust You?", KDD 2016; kernel and ridge are those of the authors'
-package `lime`.
+Source: Ribeiro, Singh and Guestrin, "Why Should I Trust You?", KDD 2016. Kernel and ridge penalty are those of the
+authors' package `lime`.
 """
 
 import numpy as np
@@ -18,14 +18,14 @@ _RIDGE = 1.0
 
 
 def lime(probe: Probe, parts: Integers) -> Estimate:
-    """The weight of each part in a linear model of the score, fitted where the picture is nearly whole.
+    """Compute the weight of each superpixel in a linear model of the score near the full image.
 
     Args:
-        probe: the picture.
+        probe: probe of the image.
         parts: int64 `[H, W]`, from `superpixels`.
 
     Returns:
-        A map `[H, W]`, the same value all over a part. Without a budget from 1,000 samples.
+        A map `[H, W]`, constant within each part, from 1,000 samples without a budget.
     """
     count = int(parts.max()) + 1
     shown = [np.ones((1, count), bool)]
@@ -38,22 +38,22 @@ def lime(probe: Probe, parts: Integers) -> Estimate:
 
 
 def local_model(shown: Truths, scores: Doubles) -> tuple[Doubles, Doubles]:
-    """Ridge regression of scores on what is shown, weighted by nearness to the whole picture.
+    """Fit scores by ridge regression, weighted by proximity to the full image.
 
-    The weight of a sample is `sqrt(exp(−d² / 0.25²))`, `d` its cosine distance to all parts shown; the penalty is 1, on
-    all but the intercept.
+    The weight of a sample is `sqrt(exp(−d² / 0.25²))`, with `d` its cosine distance to the full image. The penalty is 1
+    on all coefficients except the intercept.
 
     Args:
-        shown: bool `[n, parts]`.
-        scores: `[n]`.
+        shown: bool `[n, parts]`, True for visible parts.
+        scores: scores `[n]`.
 
     Returns:
-        The weights of the parts, and their standard errors from the residuals (HC3 of MacKinnon and White, Journal of
+        Weights of the parts and their standard errors from the residuals (HC3, MacKinnon and White, Journal of
         Econometrics 1985), both `[parts]`.
     """
     present = shown.astype(np.float64)
     samples, parts = present.shape
-    # The cosine of a row of zeros and ones with all ones; a row of zeros is as far as can be.
+    # Cosine of a binary row with all ones. A row of zeros has the maximum distance.
     distance = 1 - np.sqrt(present.mean(axis=1))
     nearness = np.sqrt(np.exp(-(distance**2) / _KERNEL_WIDTH**2))
     share = nearness / nearness.sum()

@@ -1,4 +1,4 @@
-"""A picture with parts hidden, put before the model until the time is up."""
+"""Evaluation of partially hidden images within a time budget."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -15,14 +15,14 @@ __all__ = ["Doubles", "Probe", "Score", "Truths"]
 Doubles: TypeAlias = NDArray[np.float64]
 Truths: TypeAlias = NDArray[np.bool_]
 Score: TypeAlias = Callable[[Pixels], Floats]
-"""What the model says of pictures uint8 `[n, H, W, 3]`: one number each, `[n]`."""
+"""Score function from images uint8 `[n, H, W, 3]` to scores `[n]`."""
 _BATCH = 8
-"""Pictures a forward pass: larger batches gain little on a CPU, and the time is looked at between them."""
+"""Images per forward pass. Larger batches gain little on a CPU and delay the budget check."""
 _MOST_EVALUATIONS = 100_000
 
 
 class Probe:
-    """One explanation in the making: it hides, asks, counts and watches the clock."""
+    """State of one explanation: hides parts, evaluates the score, counts evaluations and measures time."""
 
     def __init__(
         self,
@@ -35,16 +35,16 @@ class Probe:
         progress: Progress | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start the clock.
+        """Create a probe and start its clock.
 
         Args:
-            score: the model.
+            score: score function.
             image: uint8 RGB `[H, W, 3]`.
-            hidden: the colour that hidden parts become, uint8 RGB `[3]`.
-            budget_ms: time for the whole explanation; None for each method's own number of evaluations.
-            seed: of all that is drawn.
-            progress: is called after each batch.
-            clock: in seconds.
+            hidden: fill color of hidden parts, uint8 RGB `[3]`.
+            budget_ms: time limit in milliseconds; None uses each method's default number of evaluations.
+            seed: random seed.
+            progress: callback, called after each batch.
+            clock: monotonic clock in seconds.
         """
         self.height, self.width = image.shape[:2]
         self.rng = np.random.default_rng(seed)
@@ -59,29 +59,29 @@ class Probe:
 
     @property
     def elapsed_ms(self) -> float:
-        """Since the start."""
+        """Milliseconds since the start."""
         return (self._clock() - self._started) * 1e3
 
     def ask(self, keep: Floats) -> Doubles:
-        """Score the picture with parts of it hidden.
+        """Score the image with parts hidden.
 
         Args:
-            keep: `[n, H, W]` in [0, 1]; 0 hides a pixel, 1 shows it, between them the two are blended.
+            keep: visibility `[n, H, W]` in [0, 1]; 0 hides a pixel, 1 shows it, values in between blend.
 
         Returns:
-            `[n]`.
+            Scores `[n]`.
         """
         self.evaluations += len(keep)
         blended = self._hidden + keep[..., None].astype(np.float32) * self._shown
         return self._score(np.rint(blended).astype(np.uint8)).astype(np.float64)
 
     def batches(self, total: int, minimum: int, *, endless: bool = False) -> Iterator[int]:
-        """Sizes of the next batches, until all is done or the time is up.
+        """Yield batch sizes until all evaluations are done or the budget is used up.
 
         Args:
-            total: evaluations without a budget, and with one unless `endless`.
-            minimum: evaluations that are made even if they take longer than the budget: before them there is no map.
-            endless: with a budget, go on beyond `total` while there is time.
+            total: number of evaluations without a budget; also with one, unless `endless`.
+            minimum: evaluations needed for a map, performed even beyond the budget.
+            endless: True continues beyond `total` while the budget lasts.
         """
         if endless and self.budget_ms is not None:
             total = max(_MOST_EVALUATIONS, minimum)
@@ -98,7 +98,7 @@ class Probe:
                 self._progress(min(round(self.elapsed_ms), round(self.budget_ms)), round(self.budget_ms))
 
     def estimate(self, saliency_map: Doubles, standard_error: Doubles) -> Estimate:
-        """Stop the clock."""
+        """Return the estimate with the evaluations and elapsed time so far."""
         return Estimate(
             saliency_map.astype(np.float32), standard_error.astype(np.float32), self.evaluations, self.elapsed_ms
         )

@@ -1,4 +1,4 @@
-"""Occlusion: a square slides over the picture, and the score drops where it covers what matters.
+"""Occlusion: score drop under a sliding square.
 
 Source: Zeiler and Fergus, Visualizing and Understanding Convolutional Networks, ECCV 2014, section 4.2.
 """
@@ -16,11 +16,11 @@ _WINDOW_CELLS = 3
 
 
 def occlusion(probe: Probe) -> Estimate:
-    """The mean drop of the score over the squares that cover a cell.
+    """Compute the mean score drop over the squares that cover each position.
 
-    The map has 14 × 14 cells; squares of 3 × 3 cells stand at every place within the picture, 144 of them. Those that
-    tile the picture come first and are always made, the others follow in random order. The error is that of a sample
-    without replacement, against all squares: zero when none was left out.
+    The map has 14 × 14 positions. Squares of 3 × 3 positions are placed everywhere inside the image, 144 in total.
+    Squares that tile the image come first and are always evaluated; the others follow in random order. The standard
+    error includes the finite population correction and is zero if all squares are evaluated.
     """
     rows, columns = cell_edges(probe.height, _CELLS), cell_edges(probe.width, _CELLS)
     shape = len(rows) - 1, len(columns) - 1
@@ -31,7 +31,7 @@ def occlusion(probe: Probe) -> Estimate:
     ordered = tiling + [others[index] for index in probe.rng.permutation(len(others))]
 
     whole = probe.ask(np.ones((1, probe.height, probe.width), np.float32))[0]
-    # Sums over the squares that cover a cell: how many, their drops, and the squares of these.
+    # Sums over the squares that cover a position: count, drops and squared drops.
     made, drops, squares = np.zeros((3, *shape))
     all_of_them = np.zeros(shape)
     for top, left in places:
@@ -53,13 +53,13 @@ def occlusion(probe: Probe) -> Estimate:
 
 
 def _tiles(cells: int, window: int) -> list[int]:
-    """Starts of windows that cover all cells with as few as there need be; the last one may overlap."""
+    """Return the starts of the fewest windows that cover all positions; the last one may overlap."""
     return sorted({*range(0, cells - window + 1, window), cells - window})
 
 
 def _error(mean: Doubles, made: Doubles, squares: Doubles, all_of_them: Doubles) -> Doubles:
     several = made > 1
-    # Pooled over the cells, as a cell's own few squares say little; one square alone says nothing.
+    # Pooled over all positions, because each has few squares. A single square gives no estimate.
     freedom = float((made - 1).sum())
     spread = float((squares - made * mean**2)[several].sum()) / freedom if freedom > 0 else np.inf
     left_out = (all_of_them - made) / np.maximum(all_of_them - 1, 1)

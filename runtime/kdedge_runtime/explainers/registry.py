@@ -1,4 +1,4 @@
-"""From a model and a method's name to an explainer."""
+"""Factory of black-box explainers."""
 
 from collections.abc import Callable
 
@@ -21,7 +21,7 @@ __all__ = ["METHODS", "PARTS", "make_explainer"]
 
 METHODS = ("occlusion", "rise", "lime", "shap", "scorecam")
 PARTS = 40
-"""Superpixels that LIME and KernelSHAP divide a picture into by default."""
+"""Default number of superpixels for LIME and KernelSHAP."""
 _MOST_PARTS = 200
 _OF_PARTS = {"lime": lime, "shap": kernel_shap}
 
@@ -35,28 +35,28 @@ def make_explainer(
     seed: int = 0,
     activations_of: Callable[[Model], Activations] = target_activations,
 ) -> Explainer:
-    """An explainer of a model that only asks it, whether or not it has a map of its own.
+    """Create a black-box explainer for a model, with or without its own map.
 
     Args:
         model: the model.
         method: one of `METHODS`.
-        budget_ms: time for one picture; it is exceeded by a batch at most, or where a method needs more to give a map
-            at all. None leaves the number of evaluations to the method.
-        parts: superpixels of LIME and KernelSHAP, 2 to 200; None for 40. Up to 10, KernelSHAP is exact.
-        seed: of all that is drawn; the same picture gets the same map, unless a budget ends it elsewhere.
-        activations_of: finds the layer that Score-CAM masks with.
+        budget_ms: time limit per image in milliseconds. It may be exceeded by one batch, or by the minimum evaluations
+        of the method. None uses the method's default number of evaluations.
+        parts: number of superpixels for LIME and KernelSHAP, 2 to 200; None for 40. KernelSHAP is exact up to 10.
+        seed: random seed. The same image gets the same map, unless a budget stops earlier or later.
+        activations_of: function that returns the activations for Score-CAM.
 
     Raises:
-        UsageError: there is no such method, the method has no parts, or the model file lacks what the method needs.
+        UsageError: the method does not exist or has no superpixels, or the model file lacks what it needs.
     """
     if method not in METHODS:
-        raise UsageError(f"There is no method {method!r}. Expected one of {', '.join(METHODS)}.")
+        raise UsageError(f"The method {method!r} does not exist. Expected one of {', '.join(METHODS)}.")
     if parts is not None and method not in _OF_PARTS:
-        raise UsageError(f"The method {method} has no parts. Name lime or shap, or leave the parts out.")
+        raise UsageError(f"The method {method} has no superpixels. Use lime or shap, or omit the number of parts.")
     if parts is not None and not 2 <= parts <= _MOST_PARTS:
-        raise UsageError(f"A picture cannot be divided into {parts} parts. Expected 2 to {_MOST_PARTS}.")
+        raise UsageError(f"{parts} superpixels are not supported. Expected 2 to {_MOST_PARTS}.")
     if budget_ms is not None and not budget_ms > 0:
-        raise UsageError(f"A budget of {budget_ms:g} ms is no time. Expected more than 0.")
+        raise UsageError(f"A budget of {budget_ms:g} ms is not supported. Expected more than 0.")
     activations = activations_of(model) if method == "scorecam" else None
 
     def explain(image: Pixels, class_index: int, progress: Progress | None = None) -> Estimate:
@@ -80,7 +80,7 @@ def make_explainer(
 
 
 class _Score:
-    """The probability of a class, or its logit."""
+    """Probability or logit of a class."""
 
     def __init__(self, model: Model, class_index: int, *, of_logit: bool) -> None:
         self._model = model

@@ -1,4 +1,4 @@
-"""RISE: random soft masks; a cell matters as much as the score goes with its visibility.
+"""RISE: correlation of the score with random soft masks.
 
 Source: Petsiuk, Das and Saenko, RISE: Randomized Input Sampling for Explanation of Black-box Models, BMVC 2018.
 """
@@ -20,11 +20,11 @@ _CELLS = 28
 
 
 def rise(probe: Probe) -> Estimate:
-    """The covariance of the score and a cell's visibility, over p (1 − p).
+    """Compute the covariance of the score and each position's visibility, divided by p (1 − p).
 
-    The published map is `E[f M] / p`: it is positive everywhere, by `E[f]` where the score does not depend on a cell.
-    Taking `E[f] E[M] / p` away and dividing by `1 − p` puts zero there; the ranking of the cells stays.
-    Masks are those of the paper, 7 × 7 cells visible with p = 1/2, bilinear, shifted; without a budget 2,000 of them.
+    The published map `E[f M] / p` equals `E[f]`, not zero, at positions that do not affect the score. Subtracting `E[f]
+    E[M] / p` and dividing by `1 − p` makes it zero there and keeps the ranking. Masks are those of the paper: 7 × 7
+    cells visible with p = 1/2, bilinear, shifted; 2,000 without a budget.
     """
     rows, columns = cell_edges(probe.height, _CELLS), cell_edges(probe.width, _CELLS)
     sums = np.zeros((2, 3, len(rows) - 1, len(columns) - 1))
@@ -41,7 +41,7 @@ def rise(probe: Probe) -> Estimate:
 
 
 def draw_masks(rng: np.random.Generator, count: int, height: int, width: int) -> Floats:
-    """Soft masks float32 `[count, height, width]` in [0, 1]: enlarged grids of random bits at random shifts."""
+    """Draw soft masks, float32 `[count, height, width]` in [0, 1]: upsampled grids of random bits at random shifts."""
     bits = (rng.random((count, _GRID, _GRID)) < _VISIBLE).astype(np.float32)
     tall, wide = -(-height // _GRID), -(-width // _GRID)
     large = enlarge(bits, (_GRID + 1) * tall, (_GRID + 1) * wide)
@@ -52,7 +52,7 @@ def draw_masks(rng: np.random.Generator, count: int, height: int, width: int) ->
 
 
 def covariance(sums: Doubles, powers: Doubles) -> tuple[Doubles, Doubles]:
-    """The covariance of scores `f` and visibilities `M` with its standard error, from sums over the samples.
+    """Compute the covariance of scores `f` and visibilities `M` and its standard error from sums over the samples.
 
     Args:
         sums: `[2, 3, …]`, `sums[j - 1, i]` is the sum of `f^i M^j`.
@@ -61,7 +61,7 @@ def covariance(sums: Doubles, powers: Doubles) -> tuple[Doubles, Doubles]:
     count = powers[0]
     score, visible = powers[1] / count, sums[0, 0] / count
     covariance = sums[0, 1] / count - score * visible
-    # The sum of ((f − f̄)(M − M̄))², from c_i = Σ f^i (M − M̄)².
+    # Sum of ((f − f̄)(M − M̄))², from c_i = Σ f^i (M − M̄)².
     around = [sums[1, i] - 2 * visible * sums[0, i] + visible**2 * powers[i] for i in range(3)]
     products = around[2] - 2 * score * around[1] + score**2 * around[0]
     variance = np.maximum(products / count - covariance**2, 0)

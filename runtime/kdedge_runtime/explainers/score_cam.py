@@ -1,7 +1,7 @@
-"""Score-CAM: each channel of the target layer is a mask, and weighs what the model says of the picture behind it.
+"""Score-CAM: channels of the target layer, weighted by the score of the image masked with each.
 
 Source: Wang et al., Score-CAM: Score-Weighted Visual Explanations for Convolutional Neural Networks, CVPR Workshops
-2020; weights as in pytorch-grad-cam: softmax over the channels of the class's logit.
+2020. Weights are the softmax of the class logit over the channels, as in pytorch-grad-cam.
 """
 
 import numpy as np
@@ -15,20 +15,21 @@ __all__ = ["score_cam"]
 
 _FEWEST_CHANNELS = 32
 _FLAT = 1e-8
-"""Keeps a channel that is the same everywhere from dividing by zero: it hides all."""
+"""Avoids division by zero for constant channels, whose mask hides everything."""
 
 
 def score_cam(probe: Probe, activations: Floats) -> Estimate:
-    """The mean of the channels, weighted by softmax of the logit that remains when only a channel's places are seen.
+    """Compute the mean of the channels, weighted by the softmax of the logit under each channel's mask.
 
-    Channels are taken in random order; the error is that of a sample without replacement, zero when none was left out.
+    Channels are evaluated in random order. The standard error includes the finite population correction and is zero if
+    all channels are evaluated.
 
     Args:
-        probe: the picture, with the class's logit as its score.
-        activations: of the target layer, `[C, h, w]`.
+        probe: probe of the image, with the class logit as its score.
+        activations: activations of the target layer, `[C, h, w]`.
 
     Returns:
-        A map `[h, w]`; all positive where the activations are, as the weights are.
+        A map `[h, w]`; non-negative for non-negative activations.
     """
     channels = activations[probe.rng.permutation(len(activations))]
     least = channels.min(axis=(1, 2), keepdims=True)
@@ -42,7 +43,7 @@ def score_cam(probe: Probe, activations: Floats) -> Estimate:
     weights = np.exp(logits - logits.max())
     weights /= weights.sum()
     mean = np.tensordot(weights, channels[:done].astype(np.float64), axes=1)
-    # The linearised error of a ratio of sums (Cochran, Sampling Techniques, 1977, section 2.11).
+    # Linearized error of a ratio estimator (Cochran, Sampling Techniques, 1977, section 2.11).
     apart = weights[:, None, None] * (channels[:done] - mean)
     left_out = 1 - done / len(channels)
     return probe.estimate(mean, np.sqrt((apart**2).sum(axis=0) * left_out * done / max(done - 1, 1)))

@@ -1,9 +1,8 @@
-"""Superpixels: parts of a picture that hold together by colour and place.
+"""Superpixels: segmentation by color and position.
 
-SLIC (Achanta et al., IEEE TPAMI 2012) with the fixed neighbourhood of gSLIC (Ren and Reid, 2011): a pixel chooses among
-the nine seeds around the cell of the regular grid that it lies in. Colours are compared in YCbCr, after blurring, so
-that texture does not scatter the parts. Stray pixels are not joined to their neighbours: whoever hides and shows
-parts does not need them connected.
+SLIC (Achanta et al., IEEE TPAMI 2012) with the fixed neighborhood of gSLIC (Ren and Reid, 2011): each pixel is assigned
+to one of the nine seeds around its grid cell. Colors are compared in YCbCr after blurring, so that texture does not
+fragment the segments. Segments need not be connected.
 """
 
 import numpy as np
@@ -15,20 +14,20 @@ __all__ = ["superpixels"]
 
 _ITERATIONS = 6
 _BLUR = 0.1
-"""Radius of the blur, in steps of the grid."""
+"""Blur radius, relative to the grid step."""
 _COMPACTNESS = 20.0
-"""How much a seed's distance weighs beside colour: a step of the grid counts as much as this many levels."""
+"""Weight of the distance to a seed relative to color: one grid step equals this many color levels."""
 
 
 def superpixels(picture: Pixels, count: int) -> Integers:
-    """Divide a picture into `count` parts, or somewhat fewer.
+    """Segment an image into at most `count` superpixels.
 
     Args:
         picture: uint8 RGB `[H, W, 3]`.
-        count: the most to make, at least 2: what comes are the whole rows and columns of a grid.
+        count: maximum number of segments, at least 2. The actual number fills whole rows and columns of a grid.
 
     Returns:
-        int64 `[H, W]`, parts numbered from 0 without gaps.
+        Segment indices int64 `[H, W]`, numbered from 0 without gaps.
     """
     height, width = picture.shape[:2]
     rows = min(max(round((count * height / width) ** 0.5), 1), height, count)
@@ -37,7 +36,7 @@ def superpixels(picture: Pixels, count: int) -> Integers:
     blurred = Image.fromarray(picture).filter(ImageFilter.GaussianBlur(_BLUR * step))
     colour = np.asarray(blurred.convert("YCbCr"), np.float32)
     down, across = np.indices((height, width), np.float32)
-    # Colour and place of each pixel, scaled so that the plain Euclidean distance is SLIC's.
+    # Color and position of each pixel, scaled so that the Euclidean distance equals SLIC's.
     points = np.concatenate([colour, np.stack([down, across], 2) * (_COMPACTNESS / step)], axis=2).reshape(-1, 5)
     home_row = (np.arange(height) * rows // height)[:, None]
     home_column = np.arange(width) * columns // width
@@ -51,7 +50,7 @@ def superpixels(picture: Pixels, count: int) -> Integers:
     for _ in range(_ITERATIONS):
         counts = np.bincount(labels, minlength=len(centres))
         sums = [np.bincount(labels, points[:, axis], minlength=len(centres)) for axis in range(5)]
-        filled = counts > 0  # an empty part keeps its place
+        filled = counts > 0  # empty segments keep their center
         centres[filled] = (np.stack(sums, axis=1)[filled] / counts[filled, None]).astype(np.float32)
         distances = np.stack([((points - centres[seeds]) ** 2).sum(axis=1) for seeds in neighbours])
         labels = np.choose(distances.argmin(axis=0), neighbours)

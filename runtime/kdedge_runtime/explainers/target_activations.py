@@ -1,4 +1,4 @@
-"""The activations of a model's target layer, which its file computes but does not give."""
+"""Activations of a model's target layer, which are computed in its file but not an output."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -14,27 +14,29 @@ from kdedge_runtime.util.arrays import Floats, Pixels
 __all__ = ["ACTIVATIONS", "Activations", "target_activations"]
 
 ACTIVATIONS = "target_activations"
-"""The name of the tensor float32 `[N, C, h, w]` in graphs that `kdedge export` writes with a map."""
+"""Name of the tensor, float32 `[N, C, h, w]`, in graphs that `kdedge export` writes with a map."""
 _TENSORS = (f"{ACTIVATIONS}_DequantizeLinear_Output", ACTIVATIONS)
-"""An int8 file leaves the layer's ReLU to the quantization: there the activations are what comes out of it."""
+"""Tensor names in int8 and fp32 files. In int8 files the quantization implements the layer's ReLU, so its output is
+used.
+"""
 Activations: TypeAlias = Callable[[Pixels], Floats]
-"""From the model's input uint8 `[H, W, 3]` to `[C, h, w]`."""
+"""Function from the model input, uint8 `[H, W, 3]`, to activations `[C, h, w]`."""
 
 
 def target_activations(model: Model) -> Activations:
-    """Open a model's file a second time, with its target layer's activations as one more output.
+    """Open a model file again with the target layer's activations as an additional output.
 
     Raises:
-        UsageError: the graph has no tensor of that name: it was exported without a map or by something else, or its map
-            is differentiated.
+        UsageError: the graph has no such tensor. It was exported without a map or by another tool, or its map is a
+        gradient.
     """
     opened = next((found for name in _TENSORS if (found := _with_output(model, name)) is not None), None)
     if opened is None:
         raise UsageError(
-            f"Score-CAM masks with the activations of the target layer, and {model.path} does not tell which they are: "
-            f"its graph has no tensor {ACTIVATIONS}, as kdedge export names them where the map has a closed form. "
-            "Take another --method: occlusion, rise, lime or shap. (`kdedge explain`, where kdedge is installed, takes "
-            "the last layer that lies over the picture, if there is one and the file's own map has its cells.)"
+            f"Score-CAM needs the activations of the target layer, but the graph of {model.path} has no tensor "
+            f"{ACTIVATIONS}. `kdedge export` adds it if the map has a closed form. Use another --method: occlusion, "
+            "rise, lime or shap. (With the full package, `kdedge explain` uses the last layer aligned with the "
+            "image, if there is one and its resolution matches the map.)"
         )
     session, name = opened
 
@@ -53,15 +55,15 @@ def _with_output(model: Model, name: str) -> tuple[ort.InferenceSession, str] | 
     options = model.session.get_session_options()
     try:
         return ort.InferenceSession(content, options, providers=model.session.get_providers()), name
-    except Exception:  # no tensor has this name; onnxruntime raises its own types without a common, public base
+    except Exception:  # no tensor has this name; onnxruntime's exceptions have no common public base class
         return None
 
 
 def _one_more_output(name: str) -> bytes:
-    """What makes a tensor of a graph an output, when it follows the bytes of an ONNX file.
+    """Return bytes that make a tensor an output when appended to an ONNX file.
 
-    Protocol Buffers merge an embedded message that comes twice, and append to its repeated fields: so a second graph
-    with one output adds to the first. onnxruntime infers its type.
+    Protocol Buffers merges repeated occurrences of an embedded message and concatenates their repeated fields. A second
+    graph with one output therefore extends the first. onnxruntime infers its type.
     """
     output = protobuf.held(protobuf.VALUE_NAME, name.encode())
     return protobuf.held(protobuf.MODEL_GRAPH, protobuf.held(protobuf.GRAPH_OUTPUT, output))

@@ -1,9 +1,9 @@
-"""What people say of the answers, kept on the device for the next training.
+"""User feedback on predictions, stored on the device for later training.
 
 ```
-Verdict          one person's word on one answer
-FeedbackStore    verdicts in an SQLite file that never grows beyond its cap
-write_folder     verdicts as class folders, ready to train on
+Verdict          feedback on one prediction
+FeedbackStore    feedback in an SQLite file with a size limit
+write_folder     export to class folders for training
 ```
 """
 

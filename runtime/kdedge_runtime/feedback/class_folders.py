@@ -1,4 +1,4 @@
-"""Verdicts as class folders, ready to train on."""
+"""Export of feedback to class folders for training."""
 
 import csv
 import hashlib
@@ -17,41 +17,40 @@ from kdedge_runtime.util.images import open_picture
 __all__ = ["Written", "write_folder"]
 
 _FORBIDDEN = '<>:"/\\|?*'
-"""Characters that a folder's name may not have on some system."""
+"""Characters that are invalid in folder names on some systems."""
 _LONGEST_BYTES = 240
-"""Of a folder's name; most systems have room for 255."""
+"""Maximum length of a folder name in bytes; most systems allow 255."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """What became of the verdicts."""
+    """Summary of an export."""
 
     pictures: dict[str, int]
-    """Pictures by label, sorted."""
+    """Number of images by label, sorted."""
     boxes: int
     unlabelled: int
-    """Pictures that are only known to be answered wrongly: no label, so no folder."""
+    """Images known only to be misclassified, so they have no label and no folder."""
     superseded: int
-    """Verdicts on a picture that was judged again later."""
+    """Entries replaced by later feedback on the same image."""
 
 
 def write_folder(verdicts: Iterable[Verdict], folder: Path) -> Written:
-    """Write the pictures under the labels that people gave, and `boxes.csv` where they drew boxes.
+    """Write the images into class folders by their corrected labels, and annotated boxes to `boxes.csv`.
 
-    Pictures are `CLASS/said-DIGEST.jpg`, named by their content: put among others they replace none. Of several
-    verdicts on the same picture the last one counts. `boxes.csv` has the columns `file,x1,y1,x2,y2` in pixels of the
-    picture.
+    Images are named `CLASS/said-DIGEST.jpg` by content, so they never overwrite other images. The latest entry for an
+    image counts. `boxes.csv` has the columns `file,x1,y1,x2,y2` in image pixels.
 
     Args:
-        verdicts: oldest first; gone through twice, so a `FeedbackStore` or a list.
-        folder: is made; an existing one must be empty.
+        verdicts: entries, oldest first. Iterated twice, so pass a `FeedbackStore` or a list.
+        folder: output folder, created if missing; an existing one must be empty.
 
     Raises:
-        UsageError: the folder has something in it.
-        DataError: no verdict tells a label, or two labels would share a folder.
+        UsageError: the folder is not empty.
+        DataError: no entry has a label, or two labels would share a folder.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} exists already. Name a new folder, or an empty one: -o FOLDER.")
+        raise UsageError(f"{folder} is not empty. Use a new or empty folder: -o FOLDER.")
     last: dict[bytes, tuple[str | None, Box | None]] = {}
     count = 0
     for verdict in verdicts:
@@ -60,8 +59,8 @@ def write_folder(verdicts: Iterable[Verdict], folder: Path) -> Written:
     labelled = {digest: (label, box) for digest, (label, box) in last.items() if label is not None}
     if not labelled:
         raise DataError(
-            f"None of {count:,} verdicts tells what a picture shows. Expected answers that somebody called right, or "
-            "gave another label."
+            f"None of the {count:,} feedback entries gives a label. Expected predictions marked as right or "
+            "corrected with another label."
         )
     names = _folder_names({label for label, _ in labelled.values()})
     pictures: Counter[str] = Counter()
@@ -87,15 +86,15 @@ def _digest(verdict: Verdict) -> bytes:
 
 
 def _folder_names(labels: Collection[str]) -> dict[str, str]:
-    """A folder for each label; what no folder may be called is replaced, so that nothing leaves the target."""
+    """Return a folder name for each label. Invalid characters are replaced, so that no path leaves the folder."""
     names = {label: _folder_name(label) for label in sorted(labels)}
     shared = Counter(name.casefold() for name in names.values())
     clashing = [label for label, name in names.items() if shared[name.casefold()] > 1]
     if clashing:
         raise DataError(
             f"The labels {', '.join(map(repr, clashing))} would share a folder. Expected labels that differ in more "
-            "than letter case and punctuation. What somebody typed can be made another label, of a copy of the file: "
-            "`sqlite3 FILE \"UPDATE verdict SET correct_label = 'THIS' WHERE correct_label = 'THAT'\"`."
+            "than letter case and punctuation. To rename a typed label, edit a copy of the file: `sqlite3 FILE "
+            "\"UPDATE verdict SET correct_label = 'THIS' WHERE correct_label = 'THAT'\"`."
         )
     return names
 
@@ -103,7 +102,7 @@ def _folder_names(labels: Collection[str]) -> dict[str, str]:
 def _folder_name(label: str) -> str:
     clean = "".join("-" if character in _FORBIDDEN or ord(character) < 32 else character for character in label)
     short = clean.encode()[:_LONGEST_BYTES].decode(errors="ignore")
-    # A leading dot hides a folder, a trailing one is lost on Windows.
+    # A leading dot hides a folder, and Windows removes trailing dots.
     return short.strip(" .") or "-"
 
 

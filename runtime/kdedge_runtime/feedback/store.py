@@ -1,4 +1,4 @@
-"""Verdicts in an SQLite file that never grows beyond its cap and outlives crashes and power cuts."""
+"""Feedback store: an SQLite file with a size limit that survives crashes and power failures."""
 
 import logging
 import os
@@ -17,13 +17,13 @@ from kdedge_runtime.feedback.verdict import Verdict, packed, unpacked
 __all__ = ["FeedbackError", "FeedbackStore"]
 
 _log = logging.getLogger(__name__)
-_APPLICATION_ID = 0x6B646662  # "kdfb": tells the file from any other program's database
+_APPLICATION_ID = 0x6B646662  # "kdfb": identifies the file format
 _SCHEMA = 1
 _PAGE_BYTES = 4096
 _PATIENCE_S = 10.0
-"""For another program that holds the file."""
+"""Time in seconds to wait for a lock held by another program."""
 _SLACK_PAGES = 8
-"""Pages that a verdict may need besides its own content: the tree's and the free list's."""
+"""Pages needed by an entry in addition to its content, for the B-tree and the free list."""
 _COLUMNS = (
     "judgement, frame_jpeg, map, map_height, map_width, label, probability, explained, frame_name, model_sha256, at, "
     "correct_label, box_left, box_top, box_right, box_bottom"
@@ -39,43 +39,44 @@ CREATE TABLE verdict (
 
 
 class FeedbackError(KdedgeError):
-    """Feedback cannot be kept or read; whatever else runs can go on without it."""
+    """Feedback that cannot be stored or read. The run can continue."""
 
 
 class FeedbackStore:
-    """The verdicts of a device, newest last. Safe to use from several threads.
+    """Feedback entries of a device, oldest first. Thread-safe.
 
-    The file and SQLite's log beside it stay within the cap together, also while a verdict is added: the oldest ones
-    make room. A verdict is on the disk when `add` returns.
+    The file and SQLite's write-ahead log together stay within the limit, also during writes. The oldest entries are
+    deleted to make room. Entries are on disk when `add` returns.
     """
 
     def __init__(self, path: Path, cap_bytes: int | None) -> None:
-        """Connect to nothing yet; see `open` and `open_to_read`."""
+        """Create a store without connecting; see `open` and `open_to_read`."""
         self.path = path
         self._connection: sqlite3.Connection | None = None
         self._lock = threading.RLock()
         self._reads_only = cap_bytes is None
-        # While a verdict is added it is in the log as well: three quarters for the file, one for the log.
+        # A new entry is in the file and the log at the same time: three quarters of the limit are for the file, one for
+        # the log.
         self._most_pages = (cap_bytes or 0) * 3 // 4 // _PAGE_BYTES
         self._most_bytes = (cap_bytes or 0) // 4 - _SLACK_PAGES * _PAGE_BYTES
 
     @classmethod
     def open(cls, path: str | Path, cap_mb: float) -> Self:
-        """Open the store in a file, or start it there.
+        """Open a store, creating it if needed.
 
-        A run does not end because its feedback cannot be kept. A file that is damaged or cannot be written is a warning
-        in the log, and an error of every `add` until it is moved away or can be written; then the store works.
+        A run should not end because feedback cannot be stored. A damaged or read-only file is logged as a warning, and
+        every `add` fails until the file is moved away or writable.
 
         Args:
-            path: the SQLite file; folders above it are made.
-            cap_mb: what file and log may take together, in 10^6 bytes; 1 or more. A lower cap than before deletes the
-                oldest verdicts now.
+            path: SQLite file; missing parent folders are created.
+            cap_mb: limit of file and log together in MB (10^6 bytes), at least 1. A lower limit than before deletes the
+            oldest entries.
 
         Raises:
-            UsageError: the cap is below 1 MB, or the file is another program's database.
+            UsageError: the limit is below 1 MB, or the file is a database of another program.
         """
         if not cap_mb >= 1:
-            raise UsageError(f"A cap of {cap_mb:g} MB holds no feedback. Expected 1 or more.")
+            raise UsageError(f"A limit of {cap_mb:g} MB is too small for feedback. Expected 1 or more.")
         store = cls(Path(path), int(cap_mb * 1e6))
         try:
             store._connected()
@@ -85,25 +86,27 @@ class FeedbackStore:
 
     @classmethod
     def open_to_read(cls, path: str | Path) -> Self:
-        """Open a store that exists, also while a run adds to it.
+        """Open an existing store for reading, also while a run writes to it.
 
         Raises:
-            UsageError: there is no such file, or it is another program's database.
-            FeedbackError: the file is damaged, or cannot be read.
+            UsageError: the file does not exist, or is a database of another program.
+            FeedbackError: the file is damaged or cannot be read.
         """
         path = Path(path)
         if not path.is_file():
-            raise UsageError(f"There is no feedback in {path}. Expected the file that `kdedge-run --feedback` wrote.")
+            raise UsageError(
+                f"The feedback file {path} does not exist. Expected a file written by `kdedge-run --feedback`."
+            )
         store = cls(path, None)
         store._connected()
         return store
 
     def add(self, verdict: Verdict) -> None:
-        """Keep a verdict; the oldest ones are deleted where the cap asks for it.
+        """Add an entry, deleting the oldest ones if necessary.
 
         Raises:
-            FeedbackError: the disk is full, the file is damaged, or the verdict does not fit into the cap. Nothing
-                was kept then, and the verdicts from before are still there.
+            FeedbackError: the disk is full, the file is damaged, or the entry is too large. The entry is not stored;
+            earlier ones are kept.
         """
         saliency_map = verdict.saliency_map
         content = None if saliency_map is None else packed(saliency_map)
@@ -111,8 +114,8 @@ class FeedbackStore:
         size_bytes = len(verdict.frame_jpeg) + len(content or b"") + 4096
         if size_bytes > self._most_bytes:
             raise FeedbackError(
-                f"A verdict of {size_bytes / 1e6:.1f} MB does not fit into {self.path}: a quarter of the cap is the "
-                f"most for one ({max(self._most_bytes, 0) / 1e6:.1f} MB). Raise the cap."
+                f"A feedback entry of {size_bytes / 1e6:.1f} MB does not fit into {self.path}: one entry may use a "
+                f"quarter of the limit ({max(self._most_bytes, 0) / 1e6:.1f} MB). Raise the limit."
             )
         row = (
             *(verdict.judgement, verdict.frame_jpeg, content, *shape),
@@ -129,24 +132,24 @@ class FeedbackStore:
                         connection.execute(
                             f"INSERT INTO verdict ({_COLUMNS}) VALUES ({', '.join('?' * len(row))})", row
                         )
-                    # The log is emptied each time, so that it never counts for more than one verdict.
+                    # The log is truncated after each entry, so that it never contains more than one.
                     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             except FeedbackError:
-                self.close()  # the next one tries anew: by then the file may have been moved away
+                self.close()  # the next call reconnects, because the file may have been moved away
                 raise
 
     def __iter__(self) -> Iterator[Verdict]:
-        """The verdicts, oldest first.
+        """Iterate over the entries, oldest first.
 
         Raises:
             FeedbackError: the file is damaged.
         """
         with _explained(self.path):
             numbers = [number for (number,) in self._rows("SELECT id FROM verdict ORDER BY id")]
-        for number in numbers:  # one at a time: pictures of days need not fit in memory
+        for number in numbers:  # one at a time, because all images may not fit in memory
             with _explained(self.path):
                 found = [_verdict(*row) for row in self._rows(f"SELECT {_COLUMNS} FROM verdict WHERE id = ?", number)]
-            yield from found  # none where it has just made room for a newer one
+            yield from found  # empty if the entry was just deleted to make room
 
     def __len__(self) -> int:
         with _explained(self.path):
@@ -154,7 +157,7 @@ class FeedbackStore:
         return int(count)
 
     def close(self) -> None:
-        """Close the file; the log beside it disappears."""
+        """Close the file. SQLite removes its log."""
         with self._lock:
             if self._connection is not None:
                 self._connection.close()
@@ -184,11 +187,11 @@ class FeedbackStore:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FeedbackError(
-                f"Feedback cannot be kept in {self.path}: {error.strerror}. Name another place."
+                f"Feedback cannot be stored in {self.path}: {error.strerror}. Use another path."
             ) from error
-        with suppress(FileExistsError):  # pictures of a camera are nobody else's; SQLite's log takes the file's mode
+        with suppress(FileExistsError):  # camera images are private; SQLite's log inherits the file mode
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        # The lock takes the place of SQLite's check that one thread only uses the connection.
+        # Our lock replaces SQLite's single-thread check.
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=_PATIENCE_S)
         try:
             _prepare(self.path, connection)
@@ -199,7 +202,7 @@ class FeedbackStore:
         return connection
 
     def _make_room(self, connection: sqlite3.Connection, needed_pages: int) -> None:
-        """Delete the oldest verdicts until so many more pages fit."""
+        """Delete the oldest entries until the given number of pages fits."""
         while (
             _number(connection, "page_count") - _number(connection, "freelist_count") + needed_pages > self._most_pages
         ):
@@ -208,18 +211,18 @@ class FeedbackStore:
                 return
 
     def _trim(self, connection: sqlite3.Connection) -> None:
-        """Bring a file that was allowed to be larger below its cap."""
+        """Shrink a file to a limit that was lowered."""
         if _number(connection, "page_count") <= self._most_pages:
             return
         with _transaction(connection):
             self._make_room(connection, 0)
-        # A script runs the statement to its end; `execute` stops after its first page.
+        # A script runs the statement to completion; `execute` stops after the first page.
         connection.executescript("PRAGMA incremental_vacuum")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def _connect_to_read(path: Path) -> sqlite3.Connection:
-    # Not read-only: such a connection would leave an empty log behind.
+    # Not read-only, because such a connection would leave an empty log behind.
     connection = sqlite3.connect(
         f"{path.resolve().as_uri()}?mode=rw", uri=True, check_same_thread=False, timeout=_PATIENCE_S
     )
@@ -237,7 +240,7 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if connection.in_transaction:  # SQLite ends it by itself when the disk is full
+        if connection.in_transaction:  # SQLite rolls back by itself when the disk is full
             connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
@@ -248,15 +251,15 @@ def _number(connection: sqlite3.Connection, pragma: str) -> int:
 
 
 def _prepare(path: Path, connection: sqlite3.Connection) -> None:
-    """Set up a new file, or check that it is one of ours."""
+    """Initialize a new file, or check that it is a feedback file."""
     if not path.stat().st_size:
         connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     else:
         _check_ours(path, connection)
     connection.execute("PRAGMA journal_mode = WAL").fetchall()
-    connection.execute("PRAGMA synchronous = FULL")  # a power cut loses no verdict
-    connection.execute("PRAGMA secure_delete = OFF")  # overwriting deleted pictures would go through the log
+    connection.execute("PRAGMA synchronous = FULL")  # no entry is lost on a power failure
+    connection.execute("PRAGMA secure_delete = OFF")  # overwriting deleted images would fill the log
     if not _number(connection, "user_version"):
         connection.executescript(
             f"BEGIN IMMEDIATE; {_TABLE}; PRAGMA application_id = {_APPLICATION_ID}; "
@@ -267,13 +270,13 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
 def _check_ours(path: Path, connection: sqlite3.Connection) -> None:
     application, schema = _number(connection, "application_id"), _number(connection, "user_version")
     tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-    # A crash may come between the file and its table.
+    # A crash may occur after the file is created and before its table is.
     if application != _APPLICATION_ID and (tables or application or schema):
-        raise UsageError(f"{path} is the database of another program. Name another file for the feedback.")
+        raise UsageError(f"{path} is a database of another program. Use another file for the feedback.")
     if schema not in (0, _SCHEMA):
         raise UsageError(
-            f"{path} has feedback of schema {schema}; this kdedge-runtime keeps schema {_SCHEMA}. Name another file, "
-            "or install the kdedge-runtime that wrote it."
+            f"{path} has feedback schema {schema}; this kdedge-runtime uses schema {_SCHEMA}. Use another file, or "
+            "install the kdedge-runtime that wrote it."
         )
 
 
@@ -310,20 +313,20 @@ def _verdict(
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """SQLite's errors as a sentence that says what to do."""
+    """Convert SQLite errors to `FeedbackError` with a remedy."""
     try:
         yield
-    except (sqlite3.Error, ValueError, TypeError) as error:  # the latter two of what stands in a damaged row
+    except (sqlite3.Error, ValueError, TypeError) as error:  # ValueError and TypeError come from damaged rows
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if not isinstance(error, sqlite3.Error) or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise FeedbackError(
-                f"{path} is damaged, or no feedback ({error}). Move it away, and a new one is started: "
-                f"`mv {path} {path}.damaged`."
+                f"{path} is damaged or not a feedback file ({error}). Move it away to start a new one: `mv {path} "
+                f"{path}.damaged`."
             ) from error
         remedy = {
-            sqlite3.SQLITE_FULL: "The disk is full: remove something.",
-            sqlite3.SQLITE_READONLY: "The file cannot be written: name another place.",
-            sqlite3.SQLITE_CANTOPEN: "The file cannot be opened: name another place.",
-            sqlite3.SQLITE_BUSY: "Another program holds it: end that one, or name another file.",
-        }.get(code, "The disk or the file may be damaged: name another place.")
+            sqlite3.SQLITE_FULL: "The disk is full: free some space.",
+            sqlite3.SQLITE_READONLY: "The file cannot be written: use another path.",
+            sqlite3.SQLITE_CANTOPEN: "The file cannot be opened: use another path.",
+            sqlite3.SQLITE_BUSY: "Another program has locked it: end that program, or use another file.",
+        }.get(code, "The disk or the file may be damaged: use another path.")
         raise FeedbackError(f"Feedback in {path} cannot be read or written ({error}). {remedy}") from error

@@ -1,4 +1,4 @@
-"""One person's word on one answer."""
+"""User feedback on one prediction."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,54 +15,59 @@ from kdedge_runtime.util.images import jpeg
 __all__ = ["Judgement", "Verdict"]
 
 Judgement: TypeAlias = Literal["right", "wrong", "label", "place"]
-"""The answer is right; it is wrong; it is another label; it is right, but the model looked at the wrong place."""
+"""Prediction correct (`right`), wrong (`wrong`), corrected with another label (`label`), or correct with the map in the
+wrong place (`place`).
+"""
 _JPEG_QUALITY = 92
 _LONGEST_LABEL = 200
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was judged, and how.
+    """User feedback on one prediction, with frame and map.
 
     Raises:
-        UsageError: the judgement is unknown, a label is missing, superfluous or too long, or the box is not one.
+        UsageError: the judgement is unknown; a label is missing, not allowed or too long; or the box is invalid.
     """
 
     judgement: Judgement
     frame_jpeg: bytes
-    """The whole frame, without any heat on it."""
+    """Complete frame as JPEG, without heat map."""
     saliency_map: Floats | None
-    """`[h, w]`, raw and signed; None when the model gives no map. The store keeps half precision."""
+    """Raw signed map `[h, w]`, or None if the model has no map. Stored in half precision."""
     label: str
-    """The model's answer."""
+    """Predicted label."""
     probability: float
-    """Of `label`, in [0, 1]."""
+    """Probability of `label`, in [0, 1]."""
     explained: str
-    """The label that the map speaks about."""
+    """Label explained by the map."""
     frame_name: str
     model_sha256: str
-    """Of the model file."""
+    """SHA-256 of the model file."""
     at: datetime
-    """When the person judged, with its time zone."""
+    """Time of the feedback, with time zone."""
     correct_label: str | None = None
-    """What it really is; for the judgement `label`, and for no other."""
+    """Correct label; only for the judgement `label`."""
     box: Box | None = None
-    """Where the thing is: left, top, right, bottom as fractions of the frame, in [0, 1]."""
+    """Bounding box of the object: left, top, right, bottom as fractions of the frame, in [0, 1]."""
 
     def __post_init__(self) -> None:
         if self.judgement not in get_args(Judgement):
-            raise UsageError(f"{self.judgement!r} is no judgement. Expected one of {', '.join(get_args(Judgement))}.")
+            raise UsageError(
+                f"{self.judgement!r} is not a valid judgement. Expected one of {', '.join(get_args(Judgement))}."
+            )
         if (self.judgement == "label") != (self.correct_label is not None):
-            raise UsageError("The judgement `label` says what it really is, and no other one does.")
+            raise UsageError("A correct label is required for the judgement `label`, and not allowed for any other.")
         if self.correct_label is not None and not 0 < len(self.correct_label.strip()) <= _LONGEST_LABEL:
-            raise UsageError(f"The right label has to have 1 to {_LONGEST_LABEL} characters.")
+            raise UsageError(f"The correct label needs 1 to {_LONGEST_LABEL} characters.")
         if not _is_text(self.correct_label or ""):
-            raise UsageError("The right label holds half a character. Type it again.")
+            raise UsageError("The correct label contains an invalid character. Type it again.")
         if self.box is not None:
             left, top, right, bottom = self.box
-            if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):  # also refuses what is not a number
+            if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):  # also false for NaN
                 raise UsageError(
-                    f"{self.box} is no box. Expected left < right and top < bottom as fractions of the frame, 0 to 1."
+                    f"{self.box} is not a valid box. Expected left < right and top < bottom as fractions of the "
+                    "frame, 0 to 1."
                 )
 
     @classmethod
@@ -75,7 +80,7 @@ class Verdict:
         correct_label: str | None = None,
         box: Box | None = None,
     ) -> Self:
-        """A verdict on an answer of a run, given now.
+        """Create feedback on a prediction, with the current time.
 
         Raises:
             UsageError: see the class.
@@ -96,12 +101,12 @@ class Verdict:
 
     @property
     def true_label(self) -> str | None:
-        """What it is, as far as the verdict tells: nothing where it only says that the answer is wrong."""
+        """True label according to the feedback; None if the prediction is only marked as wrong."""
         return {"right": self.label, "place": self.label, "label": self.correct_label, "wrong": None}[self.judgement]
 
 
 def _is_text(value: str) -> bool:
-    """Whether it can be stored: JSON may hold half a character."""
+    """Return True if a string can be encoded. JSON may contain lone surrogates."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -110,11 +115,11 @@ def _is_text(value: str) -> bool:
 
 
 def packed(saliency_map: Floats) -> bytes:
-    """A map as little-endian half-precision bytes, row by row; values beyond its range become its largest."""
+    """Encode a map as little-endian half-precision bytes, row by row. Values out of range are clipped."""
     most = float(np.finfo(np.float16).max)
     return np.clip(saliency_map, -most, most).astype("<f2").tobytes()
 
 
 def unpacked(content: bytes, height: int, width: int) -> Floats:
-    """The map of `packed` bytes."""
+    """Decode a map from `packed` bytes."""
     return np.frombuffer(content, dtype="<f2").reshape(height, width).astype(np.float32)

@@ -1,4 +1,4 @@
-"""A small web server that is safe to leave running: who may ask, how much, and what browsers may do with the answer."""
+"""Small hardened web server: access control, resource limits and browser security headers."""
 
 from kdedge_runtime.server.access import Door
 from kdedge_runtime.server.address import Address

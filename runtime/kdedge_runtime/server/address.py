@@ -1,4 +1,4 @@
-"""Where a server listens, and by which names it may be called."""
+"""Server addresses and accepted host names."""
 
 import ipaddress
 import socket
@@ -15,50 +15,49 @@ _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 @dataclass(frozen=True)
 class Address:
-    """A host and a port to listen on."""
+    """Host and port to listen on."""
 
     host: str
     port: int
 
     @classmethod
     def parse(cls, text: str, option: str = "--view") -> Self:
-        """Read `PORT`, `:PORT`, `HOST:PORT` or `[IPv6]:PORT`; without a host it is this machine only.
+        """Parse `PORT`, `:PORT`, `HOST:PORT` or `[IPv6]:PORT`. Without a host, only this machine has access.
 
         Args:
-            text: what the user typed.
-            option: what it was typed after, for the message.
+            text: text to parse.
+            option: option name for error messages.
 
         Raises:
-            UsageError: the text is none of these.
+            UsageError: the text is not an address.
         """
         host, _, port = text.rpartition(":")
         host = host.removeprefix("[").removesuffix("]")
         if not (port.isascii() and port.isdecimal() and int(port) <= 65535):
             raise UsageError(
-                f"{option} {text!r} is no address. Expected PORT for this machine only (8080), or HOST:PORT "
-                "(0.0.0.0:8080 lets the network in, with a token)."
+                f"{option} {text!r} is not a valid address. Expected PORT for this machine only (8080), or HOST:PORT "
+                "(0.0.0.0:8080 for network access with a token)."
             )
         return cls(host or "127.0.0.1", int(port))
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can reach it."""
+        """True if only this machine can reach the address."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return self.host.lower() == "localhost"
 
     def admits(self, host_header: str | None) -> bool:
-        """Whether a request that names `host_header` as its target may be answered.
+        """Return True if a request with this Host header may be answered.
 
-        A web page from elsewhere can point a name of its own at this machine and then read what is served there (DNS
-        rebinding); such requests carry that name. Numbers cannot be pointed elsewhere; of names, those that this
-        machine calls itself and the one that the user gave are good. Ports are not compared, so that a forwarded port
-        works.
+        A foreign web page can point its own host name at this machine and read what is served there (DNS rebinding).
+        Such requests carry that name. Accepted are IP addresses, names of this machine and the name given by the user.
+        Ports are not compared, so that port forwarding works.
         """
         try:
             target = urlsplit(f"//{host_header or ''}").hostname
-        except ValueError:  # an unfinished IPv6 address
+        except ValueError:  # incomplete IPv6 address
             return False
         if target is None:
             return False
@@ -67,7 +66,7 @@ class Address:
         return not self.is_loopback and (_is_number(target) or target in _names_of_this_machine())
 
     def url(self, port: int, scheme: str = "http") -> str:
-        """The address to open in a browser, for the port that was really bound."""
+        """Return the URL to open in a browser, for the bound port."""
         everywhere = self.host in {"0.0.0.0", "::"}
         host = socket.gethostname() if everywhere else self.host
         return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"

@@ -1,4 +1,4 @@
-// What all pages show of an answer. Labels are data: they go into the page as text, never as markup.
+// Prediction display shared by all pages. Labels are inserted as text, never as markup.
 
 export const at = (id) => document.getElementById(id);
 export const percent = (p) => (p * 100).toFixed(p < 0.0995 ? 1 : 0) + " %";
@@ -20,7 +20,7 @@ export function bar(p) {
   return make("div", { className: "bar" }, fill);
 }
 
-/** Fill the card of the answer. `ranking` is [{label, p}], best first; `speaks` says whether any cell speaks for `explained`. */
+/** Fill the prediction card. `ranking` is [{label, p}], best first; `speaks` is true if the map has positive values. */
 export function showAnswer({ ranking, explained, hasMap, speaks }) {
   const [best, ...others] = ranking;
   write("label", best.label);
@@ -33,8 +33,8 @@ export function showAnswer({ ranking, explained, hasMap, speaks }) {
   ]));
   at("heat").hidden = !hasMap;
   at("why").textContent = speaks
-    ? `The heat is the evidence for ${explained}.`
-    : `Nothing in this frame speaks for ${explained}.`;
+    ? `The heat map shows the evidence for ${explained}.`
+    : `No evidence for ${explained} in this frame.`;
 }
 
 export function become(state, text) {
@@ -44,7 +44,7 @@ export function become(state, text) {
 
 let toldAt = 0;
 
-/** Say what has just happened, for as long as it takes to read. */
+/** Show a message, for a time proportional to its length. */
 export function tell(text, kind = "") {
   at("told").textContent = text;
   at("told").className = kind;

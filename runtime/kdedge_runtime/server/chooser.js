@@ -1,17 +1,17 @@
-// A dialog to pick one of many classes: type to search, click to choose.
+// Dialog to select one of many classes, with search.
 
 import { make } from "/answer.js";
 
 const MOST_SHOWN = 60;
 
 /**
- * Ask for a class.
+ * Open the dialog.
  *
- * @param {string} title what is asked.
+ * @param {string} title dialog title.
  * @param {string[]} labels all classes.
- * @param {object} options `first`: labels to show on top before anything is typed; `current`: the one to mark;
- *   `none`: a text for choosing no class; `free`: a word that is none of the labels is taken as well.
- * @returns {Promise<string|null|undefined>} the label, null for none, undefined where the dialog was closed.
+ * @param {object} options `first`: labels listed first; `current`: the label to mark;
+ *   `none`: text of the option for no class; `free`: true accepts new labels.
+ * @returns {Promise<string|null|undefined>} the label, null for none, undefined if the dialog was closed.
  */
 export function choose(title, labels, { first = [], current, none, free = false } = {}) {
   const search = make("input", { type: "search", placeholder: free ? "Search, or type a new class" : "Search" });
@@ -41,9 +41,9 @@ export function choose(title, labels, { first = [], current, none, free = false 
       if (none && !typed) options.unshift(option(none, null, current === null));
       if (free && typed && !labels.includes(typed)) options.push(option(`“${typed}”, a new class`, typed, false));
       if (found.length > MOST_SHOWN) {
-        options.push(make("p", { className: "none", textContent: `and ${found.length - MOST_SHOWN} more: type to search` }));
+        options.push(make("p", { className: "none", textContent: `${found.length - MOST_SHOWN} more: type to search` }));
       }
-      if (!options.length) options.push(make("p", { className: "none", textContent: "No class has this in its name." }));
+      if (!options.length) options.push(make("p", { className: "none", textContent: "No matching class." }));
       choices.replaceChildren(...options);
     };
     search.oninput = list;
@@ -56,7 +56,7 @@ export function choose(title, labels, { first = [], current, none, free = false 
     list();
     document.body.append(dialog);
     dialog.showModal();
-    // On a touch screen the keyboard would cover the list before anybody wants to type.
+    // On a touch screen the keyboard would cover the list.
     if (matchMedia("(pointer: coarse)").matches) cancel.focus({ preventScroll: true });
     else search.focus();
   });

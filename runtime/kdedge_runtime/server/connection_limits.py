@@ -1,4 +1,4 @@
-"""Places for clients: bounded in all, and for each address until a request of it was let in."""
+"""Connection slots: limited in total, and per address for clients that are not authorized yet."""
 
 import ipaddress
 import socket
@@ -10,9 +10,9 @@ __all__ = ["Places"]
 
 MOST_PLACES = 96
 _LOOPBACK_RESERVE = 4
-"""Places that only this machine can take: its watchdog asks for /health."""
+"""Slots reserved for this machine, e.g. for a watchdog that requests /health."""
 _WAITING_PER_ADDRESS = 8
-"""A browser opens six connections."""
+"""Maximum unauthorized connections per address; browsers open six."""
 
 
 @dataclass
@@ -23,22 +23,22 @@ class _Place:
 
 
 class Places:
-    """Counts the clients that are served at once.
+    """Connection slots of the server.
 
-    A newcomer takes the place of the client that has waited longest to be let in, where its own address or all
-    addresses together have too many. So slow senders end each other, and nobody else.
+    If its address or all addresses together exceed the limit, a new client replaces the longest-waiting unauthorized
+    one. Slow clients can therefore only displace each other.
     """
 
     def __init__(self) -> None:
-        self._taken: dict[socket.socket, _Place] = {}  # the oldest first
+        self._taken: dict[socket.socket, _Place] = {}  # oldest first
         self._lock = threading.Lock()
 
     def take(self, connection: socket.socket, host: str) -> bool:
-        """Give a client a place; False if all are taken by clients that were let in.
+        """Assign a slot to a client. Return False if all slots are taken by authorized clients.
 
         Args:
-            connection: the client's.
-            host: its IP address.
+            connection: client socket.
+            host: client IP address.
         """
         origin, is_loopback = _origin(host)
         with self._lock:
@@ -54,18 +54,18 @@ class Places:
             return True
 
     def admit(self, connection: socket.socket) -> None:
-        """Note that a request of this client was let in: its place is its own until it leaves."""
+        """Mark a client as authorized, which keeps its slot until it disconnects."""
         with self._lock:
             if connection in self._taken:
                 self._taken[connection].is_admitted = True
 
     def release(self, connection: socket.socket) -> None:
-        """Free the place of a client that has left."""
+        """Free the slot of a disconnected client."""
         with self._lock:
             self._taken.pop(connection, None)
 
     def end_all(self) -> None:
-        """End every connection."""
+        """Close every connection."""
         with self._lock:
             for connection in list(self._taken):
                 self._end(connection)
@@ -76,19 +76,19 @@ class Places:
         ]
 
     def _most_waiting(self, *, besides_loopback: bool) -> list[socket.socket]:
-        """The waiting clients of the address that has most of them."""
+        """Return the waiting clients of the address with most of them."""
         origins = {place.origin for place in self._taken.values() if not (besides_loopback and place.is_loopback)}
         return max(map(self._waiting, origins), key=len, default=[])
 
     def _end(self, connection: socket.socket) -> None:
         del self._taken[connection]
-        with suppress(OSError):  # it has ended by itself
-            # Not the method of SSL sockets, which takes the encryption away under the thread that reads.
+        with suppress(OSError):  # already closed
+            # SSL sockets' own method would remove the encryption under the reading thread.
             socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
 def _origin(host: str) -> tuple[str, bool]:
-    """Whoever holds an address, and whether it is this machine; an IPv6 client has a /64 of addresses to itself."""
+    """Return the owner of an address and True if it is loopback. An IPv6 client owns a /64 network."""
     address = ipaddress.ip_address(host.partition("%")[0])
     mapped = getattr(address, "ipv4_mapped", None)
     address = mapped or address

@@ -1,4 +1,4 @@
-"""Wrong tokens: each is slowed, and they are logged by address without flooding the log."""
+"""Rate limiting and logging of wrong tokens."""
 
 import logging
 import threading
@@ -9,7 +9,7 @@ __all__ = ["Guesses"]
 
 _log = logging.getLogger(__name__)
 PAUSE_S = 1.0
-"""Delay of each wrong token, in the client's own thread; an address has eight of these at most."""
+"""Delay after each wrong token, in the client's thread. An address has at most eight such threads."""
 _MOST_ADDRESSES = 256
 
 
@@ -21,12 +21,12 @@ class Guesses:
         self._lock = threading.Lock()
 
     def slow(self, host: str) -> None:
-        """Count a wrong token and return after a pause; the 1st, 2nd, 4th, 8th, … of an address is logged."""
+        """Count a wrong token and pause. The 1st, 2nd, 4th, 8th, … attempt of an address is logged."""
         with self._lock:
             count = self._counts.pop(host, 0) + 1
             self._counts[host] = count
             if len(self._counts) > _MOST_ADDRESSES:
                 self._counts.popitem(last=False)
         if count & (count - 1) == 0:
-            _log.warning("%s showed a wrong token (%d so far)", host, count)
+            _log.warning("%s sent a wrong token (%d so far)", host, count)
         time.sleep(PAUSE_S)

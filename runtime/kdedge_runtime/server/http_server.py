@@ -1,4 +1,4 @@
-"""The standard library's web server, a thread a client, with bounds on everything that a client can ask for."""
+"""Threaded HTTP server based on the standard library, with limits on all client-controlled resources."""
 
 import errno
 import json
@@ -26,7 +26,7 @@ __all__ = ["PATIENCE_S", "Handler", "Server"]
 
 _log = logging.getLogger(__name__)
 PATIENCE_S = 10.0
-"""Time for a client to send a whole request head, a whole body, or to take an answer."""
+"""Time limit in seconds for a request head, for a body, and for sending a response."""
 _MAX_HEAD_BYTES = 16 * 1024
 _MAX_BODY_BYTES = 64 * 1024
 _MAX_DISCARDED_BYTES = 256 * 1024
@@ -48,7 +48,7 @@ _CSP = (
 
 
 class Server(ThreadingHTTPServer):
-    """Listens from its creation, answers from `start` to `close`."""
+    """HTTP server. It listens from its creation, and answers from `start` to `close`."""
 
     daemon_threads = True
     block_on_close = False
@@ -57,16 +57,16 @@ class Server(ThreadingHTTPServer):
     def __init__(
         self, door: Door, handler: "type[Handler]", *, option: str = "--view", tls: ssl.SSLContext | None = None
     ) -> None:
-        """Listen.
+        """Create the server and listen.
 
         Args:
-            door: where, and who is let in.
-            handler: what answers.
-            option: what the user named the address with, for messages.
-            tls: the certificate to speak HTTPS with; None speaks HTTP.
+            door: address and access policy.
+            handler: request handler class.
+            option: option name for error messages.
+            tls: certificate for HTTPS; None for HTTP.
 
         Raises:
-            UsageError: the address cannot be listened on.
+            UsageError: the address cannot be used.
         """
         self.door = door
         self.address_family = socket.AF_INET6 if ":" in door.address.host else socket.AF_INET
@@ -80,51 +80,53 @@ class Server(ThreadingHTTPServer):
         except OSError as error:
             remedy = f"Expected an address of this machine and a port above 1023: `{option} 8080`."
             if error.errno == errno.EADDRINUSE:
-                remedy = f"Stop what uses that port, or take another: `{option} {address.port % 65535 + 1}`."
+                remedy = (
+                    f"Stop the program that uses this port, or use another port: `{option} {address.port % 65535 + 1}`."
+                )
             raise UsageError(
                 f"{option} cannot listen on {address.host}:{address.port}: {error.strerror or error}. {remedy}"
             ) from error
         if tls is not None:
-            # The handshake waits for the client's thread: whoever does not finish it holds up nobody else.
+            # The handshake runs in the client's thread, so that a slow client blocks nobody else.
             self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
 
     @property
     def cookie(self) -> str:
-        """The cookie's name. Browsers send cookies to all ports of a host, so each port has its own."""
+        """Cookie name. Browsers send cookies to all ports of a host, so each port has its own name."""
         return f"kdedge-{self.server_address[1]}"
 
     @property
     def is_encrypted(self) -> bool:
-        """Whether it speaks HTTPS."""
+        """True if the server uses HTTPS."""
         return self._scheme == "https"
 
     @property
     def url(self) -> str:
-        """Address of the page, with the token where one is needed and may be printed."""
+        """URL of the page, including the token if it is required and may be printed."""
         url = self.door.address.url(self.server_address[1], self._scheme)
         return f"{url}?token={self.door.token}" if self.door.token and self.door.is_printed else url
 
     def start(self, name: str) -> None:
-        """Answer, in a thread of this name."""
+        """Start answering requests in a thread with this name."""
         self._thread = threading.Thread(target=self.serve_forever, args=(0.1,), name=name, daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Stop answering and listening, and end what is still open."""
+        """Stop the server and close all connections."""
         if self._thread is not None:
             self.shutdown()
         self.server_close()
         self.places.end_all()
 
     def server_bind(self) -> None:
-        """As the standard library's, without asking a name server for our own name, which can take seconds."""
+        """Bind without a reverse DNS lookup, which can take seconds."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = self.door.address.host, self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Give the client a thread, if there is a place left."""
+        """Start a thread for the client if a slot is free."""
         if not self.places.take(request, client_address[0]):
-            with suppress(OSError):  # gone already
+            with suppress(OSError):  # already disconnected
                 if not self.is_encrypted:
                     request.setblocking(False)
                     request.send(_BUSY)
@@ -132,23 +134,23 @@ class Server(ThreadingHTTPServer):
             return
         try:
             super().process_request(request, client_address)
-        except BaseException:  # the system has no thread left
+        except BaseException:  # no more threads available
             self.places.release(request)
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Serve one client to its end."""
+        """Serve one client until it disconnects."""
         try:
             super().process_request_thread(request, client_address)
         finally:
             self.places.release(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Note that a client went away, or tell of a fault of ours."""
+        """Log disconnected clients at debug level, and unexpected errors."""
         if isinstance(sys.exception(), OSError):
-            _log.debug("a client went away", exc_info=True)
+            _log.debug("client disconnected", exc_info=True)
         else:
-            _log.error("A request was not answered; the run goes on.", exc_info=True)
+            _log.error("A request failed; the run continues.", exc_info=True)
 
 
 def _outcome(change: Callable[[dict[str, Any]], object], body: dict[str, Any]) -> tuple[HTTPStatus, object]:
@@ -156,12 +158,12 @@ def _outcome(change: Callable[[dict[str, Any]], object], body: dict[str, Any]) -
         return HTTPStatus.OK, change(body)
     except UsageError as error:
         return HTTPStatus.BAD_REQUEST, {"error": str(error)}
-    except (KdedgeError, OSError) as error:  # also a model file that has been removed since
+    except (KdedgeError, OSError) as error:  # e.g. a model file that was removed
         return HTTPStatus.INTERNAL_SERVER_ERROR, {"error": str(error)}
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One client's connection. A site derives from it and names its routes."""
+    """Request handler for one connection. Subclasses define the routes."""
 
     server: Server
     protocol_version = "HTTP/1.1"
@@ -169,20 +171,20 @@ class Handler(BaseHTTPRequestHandler):
     sys_version = ""
     timeout = PATIENCE_S
     open_paths: ClassVar[frozenset[str]] = frozenset()
-    """Answered without the token."""
+    """Paths that need no token."""
     scripts: ClassVar[str] = ""
-    """What scripts may do besides coming from here, in the words of the Content-Security-Policy."""
+    """Additional script sources for the Content-Security-Policy."""
     query: dict[str, str]
     rfile: Incoming
 
     def setup(self) -> None:
-        """Read through bounds."""
+        """Install the bounded reader."""
         super().setup()
         self.rfile.close()
         self.rfile = Incoming(self.connection)
 
     def handle_one_request(self) -> None:
-        """Answer one request, unless its head is too long or comes too slowly."""
+        """Handle one request, with limits on the size and time of its head."""
         self.rfile.expect(_MAX_HEAD_BYTES, PATIENCE_S)
         self.raw_requestline = b""
         try:
@@ -195,21 +197,21 @@ class Handler(BaseHTTPRequestHandler):
             self.rfile.discard(_MAX_DISCARDED_BYTES)
 
     def assets(self) -> Mapping[str, Asset]:
-        """Fixed files by path."""
+        """Return static files by path."""
         return {}
 
     def gets(self) -> Mapping[str, Callable[[], None]]:
-        """What answers GET, by path."""
+        """Return GET handlers by path."""
         return {}
 
     def posts(self) -> Mapping[str, Callable[[dict[str, Any]], object]]:
-        """What answers POST, by path: takes the request's object and returns what to say in JSON."""
+        """Return POST handlers by path. They take the request's JSON object and return a JSON-compatible response."""
         return {}
 
     def do_GET(self) -> None:
-        """Answer a question."""
+        """Handle a GET request."""
         if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
-            # What a question carries is not read, and must not be taken for the next one.
+            # The body of a GET request is not read, so the connection cannot be reused.
             self.close_connection = True
         path = self._admitted()
         if path is None:
@@ -224,7 +226,7 @@ class Handler(BaseHTTPRequestHandler):
             self._send_missing([*self.assets(), *self.gets()])
 
     def do_POST(self) -> None:
-        """Carry out a change."""
+        """Handle a POST request."""
         path = self._admitted()
         if path is None:
             return
@@ -242,18 +244,18 @@ class Handler(BaseHTTPRequestHandler):
         self.send_body(status, "application/json", json.dumps(value, allow_nan=False).encode())
 
     def send_text(self, status: HTTPStatus, text: str) -> None:
-        """Send a sentence."""
+        """Send plain text."""
         self.send_body(status, "text/plain; charset=utf-8", text.encode())
 
     def send_body(
         self, status: HTTPStatus, content_type: str, body: bytes, headers: Mapping[str, str] | None = None
     ) -> None:
-        """Send a whole answer."""
+        """Send a complete response."""
         self.begin(status, content_type, {"Content-Length": str(len(body)), **(headers or {})})
         self.wfile.write(body)
 
     def begin(self, status: HTTPStatus, content_type: str, headers: Mapping[str, str]) -> None:
-        """Send the head of an answer; without a `Content-Length` it lasts until the connection ends."""
+        """Send the response headers. Without a `Content-Length` the body ends with the connection."""
         if "Content-Length" not in headers:
             self.close_connection = True
         self.send_response(status)
@@ -269,21 +271,21 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Say what the standard library found wrong with a request, under our own headers."""
+        """Send an error found by the standard library, with our headers."""
         self.close_connection = True
         status = HTTPStatus(code)
         self.send_text(status, f"{message or status.phrase}\n")
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Requests are no news, and their URLs may hold the token."""
+        """Do nothing: request URLs may contain the token."""
 
     def _admitted(self) -> str | None:
-        """The path asked for, or None where the request has been refused."""
+        """Return the requested path, or None after rejecting the request."""
         try:
             target = urlsplit(self.path)
             self.query = {key: values[0] for key, values in parse_qs(target.query, max_num_fields=16).items()}
         except ValueError:
-            self._refuse(Refusal(HTTPStatus.BAD_REQUEST, "That is no address.\n"))
+            self._refuse(Refusal(HTTPStatus.BAD_REQUEST, "Invalid URL.\n"))
             return None
         door = self.server.door
         refusal = door.refuse_host(self.headers)
@@ -303,10 +305,10 @@ class Handler(BaseHTTPRequestHandler):
         return None
 
     def _exchange_token(self) -> None:
-        """Put the token into a cookie and take it out of the address, where it would be seen and kept."""
+        """Move the token from the URL, where it would be visible and stored, to a cookie."""
         headers = {"Location": "/", "Content-Length": "0"}
         if self.server.door.token is not None:
-            # Lax: a Strict cookie would not survive the way here from a link in a mail.
+            # Lax, because a Strict cookie would not be sent after following a link in an email.
             secure = "; Secure" if self.server.is_encrypted else ""
             headers["Set-Cookie"] = (
                 f"{self.server.cookie}={self.server.door.token}; Path=/; HttpOnly; SameSite=Lax{secure}; "
@@ -315,13 +317,13 @@ class Handler(BaseHTTPRequestHandler):
         self.begin(HTTPStatus.SEE_OTHER, "text/plain; charset=utf-8", headers)
 
     def _body(self) -> dict[str, Any] | None:
-        """The object that was sent, or None where it has been refused."""
+        """Return the JSON object of the request body, or None after rejecting the request."""
         length = self.headers.get("Content-Length", "")
         if "Transfer-Encoding" in self.headers or not (length.isascii() and length.isdecimal()):
-            self._refuse(Refusal(HTTPStatus.LENGTH_REQUIRED, "Say how long the body is: Content-Length.\n"))
+            self._refuse(Refusal(HTTPStatus.LENGTH_REQUIRED, "The Content-Length header is required.\n"))
         elif len(length) > len(str(_MAX_BODY_BYTES)) or int(length) > _MAX_BODY_BYTES:
             self._refuse(
-                Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A body may have {_MAX_BODY_BYTES:,} bytes at most.\n")
+                Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body may have at most {_MAX_BODY_BYTES:,} bytes.\n")
             )
         else:
             self.rfile.expect(0, PATIENCE_S)
@@ -335,12 +337,12 @@ class Handler(BaseHTTPRequestHandler):
         return None
 
     def _refuse(self, refusal: Refusal) -> None:
-        # What was sent after the head has not been read, so the connection cannot go on.
+        # The body has not been read, so the connection cannot be reused.
         self.close_connection = True
         self.send_text(refusal.status, refusal.text)
 
     def _send_missing(self, paths: Mapping[str, object] | list[str]) -> None:
-        self.send_text(HTTPStatus.NOT_FOUND, f"There are: {' '.join(paths)}\n")
+        self.send_text(HTTPStatus.NOT_FOUND, f"Not found. Available: {' '.join(paths)}\n")
 
     def _send_asset(self, asset: Asset, status: HTTPStatus = HTTPStatus.OK) -> None:
         body, gzipped = asset.for_client(self.headers.get("Accept-Encoding", ""))

@@ -1,4 +1,4 @@
-"""The bytes that a client sends, bounded in number and in time before anything parses them."""
+"""Bounded request reader: limits on bytes and time before parsing."""
 
 import io
 import socket
@@ -12,14 +12,14 @@ __all__ = ["HeadTooLong", "Incoming"]
 
 
 class HeadTooLong(Exception):
-    """A request head has more bytes than allowed."""
+    """Request head that exceeds the size limit."""
 
 
 class Incoming(io.BufferedReader):
-    """Reads from a socket until a deadline for the whole message, not for each `recv`."""
+    """Reads from a socket with one deadline for the whole message instead of per `recv`."""
 
     def __init__(self, connection: socket.socket) -> None:
-        """Read from `connection`; call `expect` before each message."""
+        """Create a reader for `connection`. Call `expect` before each message."""
         self._timed = _Timed(connection)
         self._line_bytes_left = 0
         super().__init__(self._timed)
@@ -28,8 +28,8 @@ class Incoming(io.BufferedReader):
         """Start the deadline of a message.
 
         Args:
-            head_bytes: the most bytes that `readline` returns until the next call, in all.
-            seconds: until the last byte of the message; later reads raise `TimeoutError`.
+            head_bytes: maximum total bytes returned by `readline` until the next call.
+            seconds: time limit for the message; later reads raise `TimeoutError`.
         """
         self._line_bytes_left = head_bytes
         self._timed.deadline = time.monotonic() + seconds
@@ -38,7 +38,7 @@ class Incoming(io.BufferedReader):
         """Read a line.
 
         Raises:
-            HeadTooLong: the lines since `expect` are longer than allowed.
+            HeadTooLong: the lines since `expect` exceed the limit.
             TimeoutError: the deadline has passed.
         """
         most = self._line_bytes_left + 1
@@ -49,11 +49,11 @@ class Incoming(io.BufferedReader):
         return line
 
     def discard(self, most_bytes: int) -> None:
-        """Read and drop what still comes: closing a socket with unread bytes would drop the answer instead."""
+        """Read and discard pending input. Closing a socket with unread bytes would drop the response."""
         try:
             while most_bytes > 0 and (chunk := self.read1(8192)):
                 most_bytes -= len(chunk)
-        except OSError:  # the deadline, or the client left
+        except OSError:  # the deadline passed or the client disconnected
             return
 
 

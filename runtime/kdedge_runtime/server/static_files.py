@@ -1,4 +1,4 @@
-"""Files of a page, read once: what is not among them cannot be asked for, so that no path leads out of the folder."""
+"""Static files, read once at startup. Only listed files are served, so path traversal is impossible."""
 
 import gzip
 from collections.abc import Mapping
@@ -22,38 +22,38 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class Asset:
-    """One file as it goes out."""
+    """Static file with its content type."""
 
     content_type: str
     body: bytes
     gzipped: bool = False
-    """`body` is compressed; clients that cannot read that get it unpacked."""
+    """True if `body` is gzip-compressed. It is decompressed for clients that do not accept gzip."""
 
     @classmethod
     def of(cls, name: str, body: bytes) -> "Asset":
-        """An asset by its file's name; `.gz` at the end means that the body is compressed."""
+        """Create an asset from a file name; the suffix `.gz` marks a compressed body."""
         plain = name.removesuffix(".gz")
         return cls(_TYPES[plain.rpartition(".")[2]], body, gzipped=plain != name)
 
     def for_client(self, accepts: str) -> tuple[bytes, bool]:
-        """The body, and whether it is compressed, for a client's `Accept-Encoding`."""
+        """Return the body for a client's `Accept-Encoding`, and True if it is compressed."""
         if self.gzipped and "gzip" not in accepts:
             return gzip.decompress(self.body), False
         return self.body, self.gzipped
 
 
 def read_assets(folder: Traversable, paths: Mapping[str, str]) -> dict[str, Asset]:
-    """Read files of a package's folder.
+    """Read files from a package folder.
 
     Args:
-        folder: where they are.
-        paths: from the URL's path to the file's name.
+        folder: folder of the files.
+        paths: file names by URL path.
     """
     return {path: Asset.of(name, folder.joinpath(name).read_bytes()) for path, name in paths.items()}
 
 
 @lru_cache(maxsize=1)
 def shared_assets() -> dict[str, Asset]:
-    """What strangers get to see: the page that asks for the token, and what all pages share."""
+    """Return the files served without a token: the token page and the files shared by all pages."""
     names = {name: name.removeprefix("/") for name in ("/theme.css", "/answer.js", "/chooser.js")}
     return read_assets(files("kdedge_runtime.server"), {"/": "token.html"} | names)

@@ -1,4 +1,4 @@
-"""Certificates: without one, tokens and pictures cross the network as they are, and pages are given no camera."""
+"""TLS certificates. Without them, tokens and images are sent unencrypted, and browsers block camera access."""
 
 import hashlib
 import shutil
@@ -14,20 +14,20 @@ __all__ = ["certified", "self_signed"]
 
 
 def certified(certificate: Path, option: str) -> ssl.SSLContext:
-    """Speak HTTPS with a PEM file of a private key and its certificate.
+    """Create a TLS context from a PEM file of a private key and its certificate.
 
     Args:
-        certificate: the file.
-        option: what the user named it with, for the message.
+        certificate: the PEM file.
+        option: option name for error messages.
 
     Raises:
-        UsageError: it is no such file.
+        UsageError: the file cannot be used.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         context.load_cert_chain(certificate)
-    except OSError as error:  # ssl.SSLError is one
+    except OSError as error:  # includes ssl.SSLError
         raise UsageError(
             f"{option} {certificate} cannot be used ({error.strerror or error}). Expected a PEM file with a private "
             "key and its certificate: `cat key.pem cert.pem > both.pem`."
@@ -36,13 +36,13 @@ def certified(certificate: Path, option: str) -> ssl.SSLContext:
 
 
 def self_signed(option: str) -> tuple[ssl.SSLContext, str]:
-    """Make a certificate for this run, that no authority vouches for: browsers warn of it once.
+    """Create a self-signed certificate for this run. Browsers show a warning once.
 
     Args:
-        option: what names a certificate instead, for the message.
+        option: option that sets a certificate, for error messages.
 
     Returns:
-        It, and its SHA-256 fingerprint as browsers show it, so that a careful person can compare.
+        The TLS context, and the SHA-256 fingerprint in the format of browsers, for comparison.
 
     Raises:
         MissingDependency: the program `openssl` is not installed.
@@ -50,7 +50,7 @@ def self_signed(option: str) -> tuple[ssl.SSLContext, str]:
     openssl = shutil.which("openssl")
     if openssl is None:
         raise MissingDependency(
-            "Making a certificate needs openssl, which is not installed. Type `apt install openssl`, or name a "
+            "A self-signed certificate needs openssl, which is not installed. Run `apt install openssl`, or pass a "
             f"certificate: {option} FILE."
         )
     host = socket.gethostname()
@@ -62,7 +62,9 @@ def self_signed(option: str) -> tuple[ssl.SSLContext, str]:
             [*command, "-keyout", pem, "-out", pem.with_suffix(".crt")], capture_output=True, text=True
         )
         if made.returncode:
-            raise UsageError(f"openssl made no certificate: {made.stderr.strip()[-200:]} Name one: {option} FILE.")
+            raise UsageError(
+                f"openssl failed to create a certificate: {made.stderr.strip()[-200:]} Pass one: {option} FILE."
+            )
         text = pem.with_suffix(".crt").read_text()
         pem.write_text(pem.read_text() + text)
         context = certified(pem, option)

@@ -1,4 +1,4 @@
-"""Outputs of a run: JSON lines, a video, images, a window, a terminal; browsers use `kdedge_runtime.server.live_view`.
+"""Output sinks: JSON lines, video, image folder, window and terminal; the web view is a package of `server`.
 
-Each has a module of its own, so that a run loads only what it uses.
+Each sink has its own module, so that a run imports only what it uses.
 """

@@ -1,6 +1,6 @@
-"""Write a fragmented MP4 (ISO/IEC 14496-12, section 8.8) from short whole ones: it plays wherever it is cut off.
+"""Write a fragmented MP4 (ISO/IEC 14496-12, section 8.8) from short complete files. It stays playable when truncated.
 
-OpenCV does not pass FFmpeg's `movflags` on, and its own films cannot be read before their index is written at the end.
+OpenCV does not expose FFmpeg's `movflags`, and its files are unreadable until the index is written at the end.
 """
 
 import struct
@@ -11,36 +11,36 @@ from typing import BinaryIO
 __all__ = ["FragmentWriter"]
 
 _SYNC, _DELTA = 0x02000000, 0x01010000
-"""Sample flags: depends on no other sample; depends on others and is no sync sample."""
+"""Sample flags: sync sample without dependencies; dependent non-sync sample."""
 _DEFAULT_BASE_IS_MOOF = 0x020000
 _OFFSET_DURATION_SIZE_FLAGS = 0x000701
 _TABLES = (b"stts", b"stsc", b"stco", b"stsz")
 _CONTAINERS = (b"trak", b"mdia", b"minf", b"stbl")
 _DURATION_AT = {b"mvhd": (16, 24), b"mdhd": (16, 24), b"tkhd": (20, 28)}
-"""Offset of the duration in a box's payload, of versions 0 and 1."""
+"""Offset of the duration in a box's payload, for versions 0 and 1."""
 
 
 @dataclass(frozen=True)
 class _Film:
-    """The one track of a whole MP4."""
+    """Single track of a complete MP4."""
 
     moov: bytes
     timescale: int
     durations: list[int]
     sizes: list[int]
     sync: frozenset[int]
-    """Numbers of the sync samples, from 1."""
+    """Numbers of the sync samples, starting at 1."""
     data: bytes
 
 
 class FragmentWriter:
-    """Appends whole MP4 films of one video track, coded alike, to a file."""
+    """Appends complete single-track MP4 files with identical encoding to one file."""
 
     def __init__(self, file: BinaryIO) -> None:
-        """Begin.
+        """Create a writer.
 
         Args:
-            file: empty, opened for writing without a buffer.
+            file: empty file, opened unbuffered for writing.
         """
         self._file = file
         self._sequence = 0
@@ -49,17 +49,17 @@ class FragmentWriter:
         self._duration_at = 0
 
     def append(self, film: bytes) -> int:
-        """Append a film's frames as one fragment.
+        """Append the frames of an MP4 file as one fragment.
 
         Args:
-            film: a whole MP4.
+            film: content of a complete MP4 file.
 
         Returns:
-            How many frames it has.
+            The number of frames.
 
         Raises:
-            ValueError: it is no whole MP4 of one video track.
-            OSError: it cannot be written; the file ends with the fragment before.
+            ValueError: the content is not a complete MP4 file with one video track.
+            OSError: the fragment cannot be written. The file is truncated to the previous fragment.
         """
         try:
             track = _read(film)
@@ -69,7 +69,7 @@ class FragmentWriter:
         head = b"" if self._sequence else _initialization(track)
         fragment = _fragment(track, self._sequence + 1, self._ticks)
         try:
-            # Half a moof would make the whole file unreadable; half a free box is passed over.
+            # A partial moof box makes the file unreadable; a partial free box is ignored.
             self._write(head + fragment.replace(b"moof", b"free", 1))
             self._write_at(end + len(head) + 4, b"moof")
         except OSError:
@@ -100,7 +100,7 @@ _MOVIE_TIMESCALE = 1000
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The boxes of a payload: kind and payload of each."""
+    """Yield the type and payload of each box in a payload."""
     at = 0
     while at + 8 <= len(data):
         size, kind = struct.unpack_from(">I4s", data, at)
@@ -110,7 +110,7 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
             head = 16
         end = at + size if size else len(data)
         if (size and size < head) or end > len(data):
-            raise ValueError("a box is cut off")
+            raise ValueError("a box is truncated")
         yield kind, data[at + head : end]
         at = end
 
@@ -137,7 +137,9 @@ def _read(film: bytes) -> _Film:
     each, count = struct.unpack_from(">II", tables[b"stsz"], 4)
     sizes = [each] * count if each else list(struct.unpack_from(f">{count}I", tables[b"stsz"], 12))
     if not count or sum(sizes) != len(top[b"mdat"]):
-        raise ValueError(f"its index has {count} frames of {sum(sizes)} bytes, and there are {len(top[b'mdat'])}")
+        raise ValueError(
+            f"its index has {count} frames of {sum(sizes)} bytes, but it contains {len(top[b'mdat'])} bytes"
+        )
     (runs,) = struct.unpack_from(">I", tables[b"stts"], 4)
     times = struct.unpack_from(f">{2 * runs}I", tables[b"stts"], 8)
     durations = [ticks for many, ticks in zip(times[::2], times[1::2], strict=True) for _ in range(many)]
@@ -149,10 +151,10 @@ def _read(film: bytes) -> _Film:
 
 
 def _initialization(film: _Film) -> bytes:
-    """Return the boxes before the fragments: the codec's settings and empty tables."""
+    """Return the initialization boxes: codec settings and empty tables."""
     extends = _box(
         b"mvex",
-        _full(b"mehd", 0, struct.pack(">Q", 0), version=1),  # 32 bits of milliseconds are 49 days
+        _full(b"mehd", 0, struct.pack(">Q", 0), version=1),  # 32 bits of milliseconds last only 49 days
         _full(b"trex", 0, struct.pack(">IIIII", 1, 1, 0, 0, 0)),
     )
     kind = _box(b"ftyp", b"isom", struct.pack(">I", 512), b"isomiso5iso6mp41")
@@ -170,7 +172,7 @@ def _emptied(payload: bytes) -> bytes:
             long = bool(content[0])
             at, width = _DURATION_AT[kind][long], 8 if long else 4
             content = content[:at] + bytes(width) + content[at + width :]
-            if kind == b"mvhd":  # its timescale is that of mehd
+            if kind == b"mvhd":  # mehd uses this timescale
                 content = content[: at - 4] + struct.pack(">I", _MOVIE_TIMESCALE) + content[at:]
             parts.append(_box(kind, content))
         elif kind not in (b"stss", b"edts", b"udta"):

@@ -1,4 +1,4 @@
-"""The overlays as picture files in a folder."""
+"""Overlays as image files in a folder."""
 
 from pathlib import Path
 from types import TracebackType
@@ -16,17 +16,17 @@ _QUALITY = 92
 
 
 class PictureFolder:
-    """Writes each overlay as `NAME.jpg`, with hyphens for spaces and colons; subfolders are kept."""
+    """Writes each overlay as `NAME.jpg`, with hyphens for spaces and colons. Subfolders are kept."""
 
     wants_overlay = True
 
     def __init__(self, folder: Path, *, names_differ: bool) -> None:
-        """Prepare to write.
+        """Create a sink.
 
         Args:
-            folder: is made.
-            names_differ: frames are numbered, and only one of the same name may replace another; False gives pictures
-                of different places that share a name `-2`, `-3`, …, and remembers all names for it.
+            folder: output folder, created if missing.
+            names_differ: True if frame names are unique, so that an existing file is simply replaced. False adds `-2`,
+            `-3`, … to repeated names, which requires storing all names.
         """
         self._folder = folder
         self._names = None if names_differ else UniqueNames()
@@ -41,17 +41,17 @@ class PictureFolder:
         pass
 
     def write(self, answer: Answer, progress: Progress) -> None:
-        """Write one picture."""
+        """Write one image."""
         if answer.overlay is None:
             return
         name = Path(answer.frame.name.replace(":", "-").replace(" ", "-"))
         stem = name.with_suffix("") if is_picture(name) else name
-        # A camera's frames of weeks are not remembered.
+        # Names of long camera recordings are not stored.
         file = f"{shortened(stem.as_posix())}.jpg" if self._names is None else self._names.take(stem.as_posix(), ".jpg")
         target = self._folder / file
         try:
             write_whole(target, jpeg(answer.overlay, _QUALITY), durable=False)
         except OSError as error:
             raise KdedgeError(
-                f"{target} cannot be written: {error.strerror or error}. The pictures before it are whole."
+                f"{target} cannot be written: {error.strerror or error}. All images before it are complete."
             ) from error

@@ -1,4 +1,4 @@
-"""One line of JSON a frame, at about 200 bytes: the answer and where it came from. The last holds the run's figures."""
+"""JSON Lines output: one line of about 200 bytes per frame, and a summary as the last line."""
 
 import os
 import sys
@@ -22,12 +22,12 @@ __all__ = ["JsonLines", "record"]
 
 
 def record(answer: Answer, age_now_s: float, now: datetime) -> dict[str, Any]:
-    """An answer as the object of its line.
+    """Convert a prediction to a JSON-compatible record.
 
     Args:
-        answer: what the model said.
+        answer: the prediction.
         age_now_s: seconds since the frame was captured.
-        now: the time at this moment, in UTC.
+        now: current time in UTC.
     """
     line = {
         "frame": answer.frame.index,
@@ -46,27 +46,27 @@ def record(answer: Answer, age_now_s: float, now: datetime) -> dict[str, Any]:
 
 
 class JsonLines:
-    """Writes `record`s to a file, or to standard output for `-`, each flushed at once.
+    """Writes records to a file, or to standard output for `-`. Each line is flushed.
 
-    `time` is when the frame was captured, `age_ms` how old it was when it was answered. `explained` is the class that
-    the heat speaks for; where the frame was not explained it is null, and `left_out` says why: `cadence` or `budget`.
-    `heat` holds `cx` and `cy` (centre of the evidence as fractions of the frame, from its upper left corner), `area`
-    (share of the map above half of its maximum) and `entropy` (0 one cell, 1 everywhere). It is null without a map;
-    its parts are null where nothing speaks for the class. Synthetic frames bring their `truth`: `label` and `box`
-    (left, top, right, bottom as fractions of the frame).
+    `time` is the capture time and `age_ms` the frame's age at prediction. `explained` is the class that the map
+    explains. If the frame was not explained it is null, and `left_out` gives the reason: `cadence` or `budget`. `heat`
+    contains `cx` and `cy` (center of mass as fractions of the frame, from its upper left corner), `area` (share of the
+    map above half of its maximum) and `entropy` (0 for one position, 1 for uniform). It is null without a map; its
+    values are null if no evidence is positive. Synthetic frames have `truth`: `label` and `box` (left, top, right,
+    bottom as fractions of the frame).
 
-    The last line holds `summary` alone: the figures of the run.
+    The last line contains only `summary`, the summary of the run.
     """
 
     wants_overlay = False
 
     def __init__(self, target: str, stop: threading.Event, clock: Callable[[], float] = time.monotonic) -> None:
-        """Open `target` on entering.
+        """Create a sink. `target` is opened on entering.
 
         Args:
-            target: a path, whose file is replaced, or `-`.
-            stop: set when the reader of standard output has gone (`… | head`).
-            clock: the clock of `Frame.captured_at`.
+            target: path of a file, which is replaced, or `-`.
+            stop: event to set when the reader of standard output has exited (`… | head`).
+            clock: clock of `Frame.captured_at`.
         """
         self._target = target
         self._stop = stop
@@ -83,7 +83,7 @@ class JsonLines:
                 self._file = path.open("w", encoding="utf-8", newline="\n")
             except OSError as error:
                 raise UsageError(
-                    f"--jsonl cannot write {path}: {error.strerror}. Name a file in a folder of yours, or - for "
+                    f"--jsonl cannot write {path}: {error.strerror}. Use a file in a writable folder, or - for "
                     "standard output."
                 ) from error
         return self
@@ -118,16 +118,16 @@ class JsonLines:
             self._progress = None
             self._silence()
             if self._target == "-":
-                raise KdedgeError(f"Standard output takes no more lines: {error.strerror}.") from error
-            # What there was room for of the line that failed; a pipe has no such thing.
+                raise KdedgeError(f"Standard output cannot be written: {error.strerror}.") from error
+            # Remove the partial line. Not possible for pipes.
             with suppress(OSError):
                 os.truncate(self._target, self._whole_bytes)
             raise KdedgeError(
-                f"--jsonl cannot write to {self._target} any more: {error.strerror}. The lines before are whole."
+                f"--jsonl cannot write to {self._target}: {error.strerror}. All lines before it are complete."
             ) from error
 
     def _silence(self) -> None:
-        """What is still buffered goes nowhere, instead of failing again when the file is closed."""
+        """Redirect buffered output to the null device, so that closing the file does not fail again."""
         os.dup2(os.open(os.devnull, os.O_WRONLY), self._file.fileno())
 
 

@@ -1,4 +1,4 @@
-"""What takes the answers of a run."""
+"""Interface of output sinks."""
 
 from types import TracebackType
 from typing import Protocol, Self
@@ -10,11 +10,11 @@ __all__ = ["Sink"]
 
 
 class Sink(Protocol):
-    """Somewhere that answers go: a context manager with `write`."""
+    """Output sink: a context manager with `write`."""
 
     @property
     def wants_overlay(self) -> bool:
-        """Whether the next answer should carry its overlay; drawing it costs milliseconds."""
+        """True if the next prediction should include its overlay, which takes milliseconds to draw."""
 
     def __enter__(self) -> Self: ...
 
@@ -23,4 +23,4 @@ class Sink(Protocol):
     ) -> None: ...
 
     def write(self, answer: Answer, progress: Progress) -> None:
-        """Take one answer, in the order of the frames."""
+        """Write one prediction, in frame order."""

@@ -1,4 +1,4 @@
-"""One line that tells a person at a terminal how far the run is."""
+"""Progress line for terminals."""
 
 import shutil
 import sys
@@ -17,7 +17,7 @@ _EVERY_S = 0.2
 
 
 class StatusLine:
-    """Rewrites one line of a terminal five times a second, and clears it at the end."""
+    """Rewrites one terminal line five times a second and clears it at the end."""
 
     wants_overlay = False
 
@@ -35,7 +35,7 @@ class StatusLine:
         self._rewrite("")
 
     def write(self, answer: Answer, progress: Progress) -> None:
-        """Show where the run stands, unless the last time was a moment ago."""
+        """Update the line, unless it was updated recently."""
         now = self._clock()
         if now < self._next:
             return

@@ -1,4 +1,4 @@
-"""Tells systemd that the run is alive, over the socket that it names; see sd_notify(3) and `devices/systemd/`."""
+"""systemd notifications over the socket in `NOTIFY_SOCKET`; see sd_notify(3) and `devices/systemd/`."""
 
 import logging
 import os
@@ -17,22 +17,22 @@ _log = logging.getLogger(__name__)
 
 
 class SystemdNotifier:
-    """A sink that says READY with the first answer and pets the watchdog with answers to fresh frames only.
+    """Sink that sends READY with the first prediction and notifies the watchdog for fresh frames only.
 
-    A program that hangs, a camera that gives no frames and one whose frames lie around too long before their answer
-    all end in the same way: nobody pets the watchdog, and systemd starts the service anew. A socket that nobody listens
-    on is no reason to end the run; the log tells of it once.
+    The watchdog is not notified if the program hangs, the camera delivers no frames, or frames are too old when
+    predicted. systemd then restarts the service. If the socket is not reachable, the run continues and one warning is
+    logged.
     """
 
     wants_overlay = False
 
     def __init__(self, address: str, watchdog_s: float | None, clock: Callable[[], float] = time.monotonic) -> None:
-        """Prepare the messages.
+        """Create a notifier.
 
         Args:
-            address: `NOTIFY_SOCKET`; a leading @ names an abstract socket.
-            watchdog_s: petted within this time, or the service is restarted; None: there is no watchdog.
-            clock: seconds.
+            address: value of `NOTIFY_SOCKET`; a leading @ denotes an abstract socket.
+            watchdog_s: watchdog timeout in seconds; None if there is no watchdog.
+            clock: monotonic clock in seconds.
         """
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._watchdog_s = watchdog_s
@@ -42,7 +42,7 @@ class SystemdNotifier:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self | None:
-        """The notifier that systemd asks for; None where the run is no service that notifies."""
+        """Create a notifier from systemd's environment variables; None if systemd expects no notifications."""
         address, watchdog_us = environment.get("NOTIFY_SOCKET"), environment.get("WATCHDOG_USEC", "")
         if not address:
             return None
@@ -58,7 +58,7 @@ class SystemdNotifier:
         self._send("STOPPING=1")
 
     def write(self, answer: Answer, progress: Progress) -> None:
-        """Say what an answer proves."""
+        """Send READY and WATCHDOG as warranted by a prediction."""
         if not self._is_ready:
             self._send("READY=1")
             self._is_ready = True
@@ -77,5 +77,5 @@ class SystemdNotifier:
                 connection.sendall(message.encode())
             except OSError as error:
                 if not self._is_unheard:
-                    _log.warning("systemd does not listen on its socket (NOTIFY_SOCKET): %s", error.strerror or error)
+                    _log.warning("systemd's NOTIFY_SOCKET is not reachable: %s", error.strerror or error)
                 self._is_unheard = True

@@ -1,4 +1,4 @@
-"""The overlay as an MP4 file."""
+"""Overlays as an MP4 file."""
 
 import logging
 import os
@@ -22,35 +22,35 @@ __all__ = ["VideoFile"]
 _log = logging.getLogger(__name__)
 _FALLBACK_FPS = 25.0
 _FRAGMENT_S = 2.0
-"""Length of a fragment: the most that a power cut or `kill -9` costs, besides data not yet on the disk."""
+"""Length of a fragment in seconds: the most that is lost on a power failure or `kill -9`, besides unflushed data."""
 _RESERVE_BYTES = 16 * 2**20
-"""Room that is left on the disk for everybody else."""
+"""Free disk space kept in reserve, in bytes."""
 _LOOK_EVERY_S = 1.0
 _MOST_THOUSANDTHS = 65_535
 _LONGEST_GAP_S = 10.0
-"""A longer time without frames, while a camera was away, is shortened to this."""
+"""Longest gap in seconds that is kept while a camera delivers no frames. Longer gaps are shortened."""
 
 
 class VideoFile:
-    """Writes overlays to a fragmented MP4, `film.part.mp4`, which becomes `film.mp4` at its end.
+    """Writes overlays to a fragmented MP4, `film.part.mp4`, renamed to `film.mp4` at the end.
 
-    A picture stays until the next one's time, so that the film runs at the speed of the world: a live source gives
-    fewer frames than its rate says when the model is slower, and frames that are not explained are not drawn.
+    Frames are repeated until the next one is due, so that the video plays in real time. Live sources yield fewer frames
+    than their nominal rate if the model is slower, and frames that are not explained are not drawn.
 
-    Every two seconds of film are written at once, and play even if the process is killed then. The next recording under
-    the same name keeps such a film as `film-1.mp4`, or the next free number; so it does with an earlier `film.mp4`.
-    When the disk is nearly full the film is ended there and the run with it. A film of no frame leaves no file.
+    A fragment is written every two seconds and stays playable if the process is killed. The next recording with the
+    same name keeps such a video as `film-1.mp4`, or the next free number. It does the same with an earlier `film.mp4`.
+    If the disk is nearly full, the video is finished and the run ends. A video without frames leaves no file.
     """
 
     wants_overlay = True
 
     def __init__(self, path: Path, fps: float | None, *, live: bool) -> None:
-        """Prepare to write.
+        """Create a sink.
 
         Args:
-            path: ends in `.mp4`.
-            fps: of the source; None for 25.
-            live: whether frames are placed by the time of their capture, instead of by their number.
+            path: output path ending in `.mp4`.
+            fps: frame rate of the source; None for 25.
+            live: True places frames by capture time instead of by index.
         """
         self._path = path
         self._part = path.with_name(f"{path.stem}.part{path.suffix}")
@@ -64,7 +64,7 @@ class VideoFile:
         self._segment = path
         self._writer: Any = None
         self._waiting = 0
-        """Frames in the writer that are not in the film yet."""
+        """Number of encoded frames that are not yet in the video."""
         self._size = (0, 0)
         self._first_at = 0.0
         self._written = 0
@@ -86,7 +86,7 @@ class VideoFile:
             self._stack.close()
 
     def write(self, answer: Answer, progress: Progress) -> None:
-        """Append one frame, as often as its time asks for."""
+        """Append one frame, repeated as often as its duration requires."""
         picture = answer.overlay
         if picture is None:
             return
@@ -97,7 +97,7 @@ class VideoFile:
             self._first_at = due_at
         bgr = self._cv2.cvtColor(picture, self._cv2.COLOR_RGB2BGR)
         if bgr.shape[1::-1] != self._size:
-            # A writer drops frames of another size without a word.
+            # OpenCV's writer silently drops frames of another size.
             bgr = self._cv2.resize(bgr, self._size, interpolation=self._cv2.INTER_AREA)
         gap = due_at - self._first_at - self._written
         self._first_at += max(0.0, gap - _LONGEST_GAP_S * self._fps)
@@ -111,16 +111,16 @@ class VideoFile:
                 self._append()
 
     def _recover(self) -> None:
-        """Keep what a killed recording has left."""
+        """Keep the recording left by a killed process."""
         with abandoned(self._part) as is_ours:
             if not is_ours:
                 raise UsageError(
-                    f"{self._part} is there, and belongs to another run or cannot be locked. Name another file: -o "
-                    "OTHER.mp4; or move that one away."
+                    f"{self._part} exists, and belongs to another run or cannot be locked. Use another file (-o "
+                    "OTHER.mp4), or move it away."
                 )
             if self._part.stat().st_size:
                 kept = number_earlier(self._part, self._path)
-                _log.warning("A recording that was ended by force is kept: %s", kept)
+                _log.warning("An interrupted recording was kept: %s", kept)
             self._part.unlink()
 
     def _begin(self, width: int, height: int) -> None:
@@ -144,7 +144,7 @@ class VideoFile:
         return writer
 
     def _append(self) -> None:
-        """Move what is encoded into the film. OpenCV does not report writes that fail, so its frames are counted."""
+        """Move the encoded frames into the video. OpenCV does not report failed writes, so the frames are counted."""
         assert self._fragments is not None
         self._writer.release()
         self._writer, wanted, self._waiting = None, self._waiting, 0
@@ -158,14 +158,14 @@ class VideoFile:
             reason = error.strerror or error if isinstance(error, OSError) else error
             kept = "No frame was kept"
             if self._written:
-                kept = f"The film was ended there and plays: {self._written:,} frames"
+                kept = f"The video was finished there and is playable: {self._written:,} frames"
             raise KdedgeError(
-                f"{self._path} could not be written any more: {reason}. {kept}. Expected room on the disk and in the "
-                "temporary folder, and no limit on the size of a file (`df -h`, `ulimit -f`)."
+                f"{self._path} cannot be written: {reason}. {kept}. Expected free space on the disk and in the "
+                "temporary folder, and no limit on file size (`df -h`, `ulimit -f`)."
             ) from error
 
     def _check_room(self) -> None:
-        """End the film while there is room for its end."""
+        """Finish the video while there is enough space to do so."""
         now = time.monotonic()
         if now < self._next_look:
             return
@@ -173,15 +173,17 @@ class VideoFile:
         free_bytes = shutil.disk_usage(_existing(self._path.parent)).free
         if free_bytes >= _RESERVE_BYTES:
             return
-        nearly_full = f"The disk of {self._path} is nearly full ({free_bytes / 2**20:.0f} MB are free)."
-        expected = f"Expected {_RESERVE_BYTES // 2**20} MB or more. Make room, then start the run again."
+        nearly_full = f"The disk of {self._path} is nearly full ({free_bytes / 2**20:.0f} MB free)."
+        expected = f"Expected at least {_RESERVE_BYTES // 2**20} MB. Free some space, then start the run again."
         if self._file is None:
-            raise KdedgeError(f"{nearly_full} Nothing was recorded, and earlier films are as they were. {expected}")
+            raise KdedgeError(f"{nearly_full} Nothing was recorded, and earlier videos are unchanged. {expected}")
         self._finish()
-        raise KdedgeError(f"{nearly_full} The film was ended there and plays: {self._written:,} frames. {expected}")
+        raise KdedgeError(
+            f"{nearly_full} The video was finished there and is playable: {self._written:,} frames. {expected}"
+        )
 
     def _finish(self) -> None:
-        """Give the film its name, if it has a frame."""
+        """Rename the video to its final name, or remove it if it has no frames."""
         if self._waiting:
             self._append()
         assert self._file is not None
@@ -198,10 +200,10 @@ class VideoFile:
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists."""
+    """Return the folder, or its nearest existing parent."""
     return next(above for above in (folder, *folder.parents) if above.exists())
 
 
 def _writable(fps: float) -> float:
-    """The nearest rate that OpenCV can write: it takes thousandths, of which MPEG-4 holds 65,535 a second."""
+    """Return the nearest frame rate in thousandths that MPEG-4 allows: at most 65,535 ticks per second."""
     return fps if fps <= _MOST_THOUSANDTHS / 1000 else round(fps, 1)

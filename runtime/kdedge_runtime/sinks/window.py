@@ -1,4 +1,4 @@
-"""The overlay in a window."""
+"""Overlays in a window."""
 
 import os
 import sys
@@ -13,12 +13,12 @@ from kdedge_runtime.util.opencv import load_opencv
 
 __all__ = ["Window"]
 
-_TITLE = "kdedge (q quits)"
+_TITLE = "kdedge (press q to quit)"
 _ESCAPE = 27
 
 
 class Window:
-    """Shows overlays in a window; q, Escape or closing it ends the run."""
+    """Shows overlays in a window. Pressing q or Escape, or closing the window, ends the run."""
 
     wants_overlay = True
 
@@ -28,16 +28,16 @@ class Window:
 
     def __enter__(self) -> Self:
         cv2 = load_opencv("A window")
-        # Qt ends the whole process where there is no screen, so ask first.
+        # Qt aborts the process if there is no display, so check first.
         if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            raise UsageError("--show needs a screen, and there is none here. Watch in a browser: `--view 8080`.")
+            raise UsageError("--show needs a display, and none is available. Use a browser instead: `--view 8080`.")
         try:
             cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
         except cv2.error as error:
             raise MissingDependency(
-                "--show needs an OpenCV with windows, and this one is headless. Install the other one with "
-                "`pip uninstall opencv-python-headless && pip install opencv-python` (or `apt install "
-                "python3-opencv`), or watch in a browser: `--view 8080`."
+                "--show needs OpenCV with window support, but the headless build is installed. Replace it with `pip "
+                "uninstall opencv-python-headless && pip install opencv-python` (or `apt install python3-opencv`), "
+                "or use a browser: `--view 8080`."
             ) from error
         self._cv2 = cv2
         return self
@@ -48,7 +48,7 @@ class Window:
         self._cv2.destroyAllWindows()
 
     def write(self, answer: Answer, progress: Progress) -> None:
-        """Show one picture and look for a key."""
+        """Show one image and process key presses."""
         if answer.overlay is None:
             return
         if not progress.frames > 1:

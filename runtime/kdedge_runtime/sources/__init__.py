@@ -1,4 +1,4 @@
-"""Where frames come from: pictures, videos, cameras, streams and a synthetic camera, all named by one `--source`."""
+"""Frame sources: images, videos, cameras, streams and a synthetic camera, selected by `--source`."""
 
 import threading
 from functools import partial
@@ -23,42 +23,42 @@ FramePolicy = Literal["all", "latest"]
 def open_source(
     uri: str, frames: FramePolicy | None = None, stop: threading.Event | None = None, *, loop: bool = False
 ) -> Source:
-    """Make the source that a user named; what it needs is opened when it is entered.
+    """Create the source for a `--source` value. Devices and files are opened on entering it.
 
     | `uri`                                  | source                                       |
     |----------------------------------------|----------------------------------------------|
-    | `0`, `usb:0`, `/dev/video0`            | a USB or built-in camera                     |
-    | `csi:0`                                | a ribbon-cable camera of a Raspberry Pi      |
-    | `rtsp://…`, `http://…`, `tcp://…`, …   | a network stream                             |
-    | a folder, a picture, `'photos/*.jpg'`  | pictures                                     |
-    | any other file, `http://…/film.mp4`    | a video                                      |
-    | `synthetic:`, `synthetic:NAME`         | drawn scenes of all classes, or of one       |
+    | `0`, `usb:0`, `/dev/video0`            | USB or built-in camera                       |
+    | `csi:0`                                | ribbon-cable camera of a Raspberry Pi        |
+    | `rtsp://…`, `http://…`, `tcp://…`, …   | network stream                               |
+    | a folder, an image, `'photos/*.jpg'`   | images                                       |
+    | any other file, `http://…/film.mp4`    | video                                        |
+    | `synthetic:`, `synthetic:NAME`         | rendered scenes of all classes, or of one    |
 
     Args:
-        uri: what to read.
-        frames: `all` gives every frame in order, `latest` only the newest, at the source's own rate; None is
-            `latest` for live sources and `all` for the rest.
-        stop: ends waits for live frames when set.
-        loop: begin again at the end of a file or folder.
+        uri: source to read.
+        frames: `all` returns every frame in order, `latest` only the newest one in real time. None is `latest` for live
+        sources and `all` otherwise.
+        stop: event that ends waits for live frames.
+        loop: True restarts at the end of a file or folder.
 
     Raises:
-        SourceError: there is no such file.
-        UsageError: the address is none, or the source has no rate for `latest` or no end for `loop`.
-        MissingDependency: there is no program here that reads a ribbon-cable camera.
+        SourceError: the file does not exist.
+        UsageError: the value is invalid, or the source has no frame rate for `latest` or no end for `loop`.
+        MissingDependency: no program for ribbon-cable cameras is installed.
     """
     place = parse_source(uri)
     source = _made(place, stop)
     if loop:
         if source.live:
-            raise UsageError(f"--loop is for files and folders: {source.name} has no end.")
+            raise UsageError(f"--loop needs a file or folder: {source.name} has no end.")
         source = Looped(source)
     policy = frames or ("latest" if source.live else "all")
     if policy == "all":
         return source
     if place.kind == "pictures":
         raise UsageError(
-            "Pictures stand still, so there is no latest one. Use --frames all (the default for pictures), or a "
-            "camera, stream or video."
+            "Images have no frame rate, so --frames latest does not apply. Use --frames all (the default for "
+            "images), or a camera, stream or video."
         )
     return LatestFrames(source, stop)
 

@@ -1,4 +1,4 @@
-"""What lies behind the object of a rendered scene: a patterned ground and shapes that belong to no class."""
+"""Backgrounds of rendered scenes: a patterned ground with distractor shapes that belong to no class."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -12,7 +12,7 @@ from kdedge_runtime.util.arrays import Pixels
 __all__ = ["Colour", "backdrop", "random_colours"]
 
 Colour: TypeAlias = tuple[int, int, int]
-"""RGB, each in [0, 255]."""
+"""RGB color, each channel in [0, 255]."""
 
 _OVERSAMPLING = 2
 _MIN_SHAPES, _MAX_SHAPES = 2, 8
@@ -20,7 +20,7 @@ _RGB_PHASES = np.array((5.0, 3.0, 1.0))
 
 
 def random_colours(rng: np.random.Generator, count: int, saturation: tuple[float, float] = (0.35, 0.9)) -> list[Colour]:
-    """Any hue, at a brightness that prints and screens show well."""
+    """Draw random colors of any hue with moderate to high brightness."""
     hue, vividness, value = rng.random((3, count, 1))
     chroma = saturation[0] + vividness * (saturation[1] - saturation[0])
     distance = (hue * 6 + _RGB_PHASES) % 6
@@ -30,7 +30,7 @@ def random_colours(rng: np.random.Generator, count: int, saturation: tuple[float
 
 
 def backdrop(rng: np.random.Generator, height: int, width: int) -> Pixels:
-    """Paint a ground and scatter shapes over it.
+    """Render a random background with scattered shapes.
 
     Returns:
         uint8 RGB `[height, width, 3]`, writable.
@@ -46,7 +46,7 @@ def _quiet(rng: np.random.Generator, count: int) -> list[Colour]:
 
 
 def _blend(rng: np.random.Generator, size: tuple[int, int], cells: int = 2) -> Image.Image:
-    """Mixtures of two quiet colours on a coarse grid, blended into each other."""
+    """Interpolate random mixtures of two muted colors on a coarse grid."""
     first, second = np.array(_quiet(rng, 2))
     mix = first + rng.random((cells, cells, 1)) * (second - first)
     smooth = Image.Resampling.BILINEAR if cells == 2 else Image.Resampling.BICUBIC
@@ -58,7 +58,7 @@ def _clouds(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
 
 
 def _table(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
-    """A wall above a tabletop."""
+    """Render a wall above a tabletop."""
     picture = _blend(rng, size)
     edge = round(size[1] * rng.uniform(0.45, 0.8))
     picture.paste(_blend(rng, (size[0], size[1] - edge)), (0, edge))

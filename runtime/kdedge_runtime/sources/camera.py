@@ -1,4 +1,4 @@
-"""Cameras and network streams, through OpenCV."""
+"""Cameras and network streams through OpenCV."""
 
 import time
 from typing import Any
@@ -13,7 +13,7 @@ _PATIENCE_MS = 10_000
 
 
 class OpenCVConnection:
-    """An open `cv2.VideoCapture`."""
+    """Open `cv2.VideoCapture`."""
 
     def __init__(self, cv2: Any, capture: Any) -> None:
         self._cv2 = cv2
@@ -22,7 +22,7 @@ class OpenCVConnection:
         self.fps = float(fps) if 0 < fps < 1000 else None
 
     def read(self) -> tuple[Pixels, float] | None:
-        """The next frame and when it came; None when there is none."""
+        """Return the next frame and its capture time; None if there is none."""
         read, bgr = self._capture.read()
         captured_at = time.monotonic()
         if not read or bgr is None or not bgr.size:
@@ -35,44 +35,43 @@ class OpenCVConnection:
 
 
 def open_camera(device: str) -> OpenCVConnection:
-    """Open a USB camera by its number or device.
+    """Open a USB camera by number or device path.
 
     Raises:
-        SourceError: it does not open.
+        SourceError: the camera cannot be opened.
         MissingDependency: OpenCV is not installed.
     """
     cv2 = load_opencv("Reading a camera")
     capture = cv2.VideoCapture(int(device) if device.isdecimal() else device)
     if not capture.isOpened():
         raise SourceError(
-            f"Camera {device} did not open. Expected a connected camera that no other program uses "
-            "(`v4l2-ctl --list-devices`). A ribbon-cable (CSI) camera of a Raspberry Pi does not open this way: name "
-            "it `--source csi:0`."
+            f"Camera {device} did not open. Expected a connected camera that no other program uses (`v4l2-ctl "
+            "--list-devices`). For a ribbon-cable (CSI) camera of a Raspberry Pi, use `--source csi:0`."
         )
     return OpenCVConnection(cv2, capture)
 
 
 def open_stream(url: str) -> OpenCVConnection:
-    """Open a stream by its address.
+    """Open a stream by URL.
 
     Raises:
-        SourceError: it does not open within ten seconds.
+        SourceError: the stream does not open within ten seconds.
         MissingDependency: OpenCV is not installed.
     """
     cv2 = load_opencv("Reading a stream")
-    # Without these a server that stays silent would hold the run for ever.
+    # Without timeouts, an unresponsive server would block the run forever.
     patience = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _PATIENCE_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _PATIENCE_MS]
     capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, patience)
     if not capture.isOpened():
         raise SourceError(
-            f"The stream {without_password(url)} did not open. Check the address and that the sender runs, for "
+            f"The stream {without_password(url)} did not open. Check the address and that the sender is running, for "
             "example with `ffplay URL`."
         )
     return OpenCVConnection(cv2, capture)
 
 
 def without_password(url: str) -> str:
-    """A URL as it may be shown and logged; a path stays as it is."""
+    """Return a URL with its credentials masked, for display and logs. Paths are unchanged."""
     if "://" not in url:
         return url
     from urllib.parse import urlsplit

@@ -1,4 +1,4 @@
-"""Ribbon-cable (CSI) cameras of a Raspberry Pi: through picamera2, or else the pipe of `rpicam-vid`."""
+"""Ribbon-cable (CSI) cameras of a Raspberry Pi, through picamera2 or else `rpicam-vid`."""
 
 import importlib
 import logging
@@ -24,24 +24,24 @@ __all__ = ["HEIGHT", "WIDTH", "Picamera", "RpicamPipe", "csi_opener", "frame_byt
 _log = logging.getLogger(__name__)
 
 WIDTH, HEIGHT = 1024, 768
-"""The shape of most sensors, several times what a classifier sees, and rows that need no padding."""
+"""Capture size in pixels: the aspect ratio of most sensors, well above classifier input sizes, without row padding."""
 _FPS = 30.0
 _ALIGNMENT_PX = 64
 _PATIENCE_S = 10.0
 _GOODBYE_S = 2.0
 _PROGRAMS = ("rpicam-vid", "libcamera-vid")
-"""The same program, before and after it was renamed (Raspberry Pi OS Bullseye has the old name)."""
+"""Current and former name of the program (Raspberry Pi OS Bullseye has the former)."""
 
 
 def csi_opener(number: int) -> Callable[[], Connection]:
-    """What opens a CSI camera here.
+    """Return a function that opens a CSI camera.
 
     Raises:
-        MissingDependency: neither picamera2 nor rpicam-vid is there.
+        MissingDependency: neither picamera2 nor rpicam-vid is installed.
     """
     try:
         module = importlib.import_module("picamera2")
-    except Exception as error:  # an ImportError, or numpy's ValueError where pip's and apt's builds do not match
+    except Exception as error:  # ImportError, or numpy's ValueError if pip and apt builds are incompatible
         _log.debug("picamera2 is not used: %s", error)
     else:
         return lambda: Picamera(module, number)
@@ -49,35 +49,35 @@ def csi_opener(number: int) -> Callable[[], Connection]:
         if path := shutil.which(program):
             return lambda: RpicamPipe(path, number)
     raise MissingDependency(
-        f"csi:{number} needs picamera2 or rpicam-vid, and neither is here. On a Raspberry Pi: `sudo apt install "
-        "rpicam-apps`. A USB camera is `--source usb:0`."
+        f"csi:{number} needs picamera2 or rpicam-vid, and neither is installed. On a Raspberry Pi: `sudo apt install "
+        "rpicam-apps`. For a USB camera, use `--source usb:0`."
     )
 
 
 class Picamera:
-    """A camera through picamera2, dated by its sensor."""
+    """Camera through picamera2, with sensor timestamps."""
 
     fps: float | None = _FPS
 
     def __init__(self, picamera2: Any, number: int) -> None:
-        """Open and start it.
+        """Open and start the camera.
 
         Args:
-            picamera2: the module.
-            number: of the camera.
+            picamera2: the picamera2 module.
+            number: camera index.
 
         Raises:
-            SourceError: there is no such camera, or another program has it.
+            SourceError: the camera does not exist or is in use.
         """
         self._camera: Any = None
         try:
             self._camera = picamera2.Picamera2(number)
-            # picamera2 names the order of bytes in a little-endian word: its BGR888 is an RGB array.
+            # picamera2 names formats by byte order in a little-endian word: BGR888 is an RGB array.
             main = {"size": (WIDTH, HEIGHT), "format": "BGR888"}
             controls = {"FrameRate": _FPS}
             self._camera.configure(self._camera.create_video_configuration(main=main, controls=controls))
             self._camera.start()
-        except Exception as error:  # picamera2 raises RuntimeError, IndexError and libcamera's own
+        except Exception as error:  # picamera2 raises RuntimeError, IndexError and libcamera exceptions
             self.close()
             raise SourceError(
                 f"csi:{number} did not open ({error}). Expected a connected camera that no other program uses: "
@@ -85,11 +85,11 @@ class Picamera:
             ) from error
 
     def read(self) -> tuple[Pixels, float] | None:
-        """The next frame and when its exposure ended; None when there is none."""
+        """Return the next frame and the time its exposure ended; None if there is none."""
         try:
             request = self._camera.capture_request(wait=False).get_result(timeout=_PATIENCE_S)
-        except Exception as error:  # a timeout, or whatever the camera died of
-            _log.debug("picamera2 gave no frame: %s", error)
+        except Exception as error:  # a timeout or any camera failure
+            _log.debug("picamera2 returned no frame: %s", error)
             return None
         try:
             metadata = request.get_metadata()
@@ -106,7 +106,7 @@ class Picamera:
 
 
 class RpicamPipe:
-    """A camera through the pipe of `rpicam-vid`: whole frames of raw YUV 4:2:0 on its standard output."""
+    """Camera through `rpicam-vid`, which writes raw YUV 4:2:0 frames to its standard output."""
 
     fps: float | None = _FPS
 
@@ -114,11 +114,11 @@ class RpicamPipe:
         """Start the program and wait for its first frame.
 
         Args:
-            program: the path of `rpicam-vid`.
-            number: of the camera.
+            program: path of `rpicam-vid`.
+            number: camera index.
 
         Raises:
-            SourceError: it ended, or gave nothing in ten seconds.
+            SourceError: the program ended, or returned no frame within ten seconds.
         """
         self._frame = bytearray(frame_bytes(WIDTH, HEIGHT))
         self._messages = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
@@ -131,27 +131,27 @@ class RpicamPipe:
             stderr=self._messages,
             env=os.environ | {"LIBCAMERA_LOG_LEVELS": "*:ERROR"},
             bufsize=0,
-            # Ctrl-C is for us: the program is ended when the source is closed.
+            # Ctrl-C must not reach the program; it is terminated when the source is closed.
             start_new_session=True,
         )
-        # Also at the end of the interpreter: a program that hangs would keep the camera from everybody else.
+        # Also at interpreter exit: a program left running would keep the camera occupied.
         self._end = weakref.finalize(self, _ended, self._process)
         self._first = self._next()
         if self._first is None:
             reason = self._last_message()
             self.close()
             raise SourceError(
-                f"csi:{number} did not open: {program} gave no frame ({reason}). Expected a connected camera that no "
-                "other program uses: `rpicam-hello --list-cameras`."
+                f"csi:{number} did not open: {program} returned no frame ({reason}). Expected a connected camera "
+                "that no other program uses: `rpicam-hello --list-cameras`."
             )
 
     def read(self) -> tuple[Pixels, float] | None:
-        """The next frame and when it had come through the pipe; None when the program died or fell silent."""
+        """Return the next frame and the time it was received; None if the program ended or timed out."""
         first, self._first = self._first, None
         return first or self._next()
 
     def close(self) -> None:
-        """End the program."""
+        """Terminate the program."""
         self._end()
         if self._process.stdout is not None:
             self._process.stdout.close()
@@ -165,7 +165,7 @@ class RpicamPipe:
             if not select.select([stream], [], [], _PATIENCE_S)[0]:
                 return None
             count = os.readv(stream.fileno(), [view[filled:]])
-            if not count:  # a frame that breaks off is none
+            if not count:  # incomplete frames are discarded
                 return None
             filled += count
         captured_at = time.monotonic()
@@ -175,7 +175,7 @@ class RpicamPipe:
         self._messages.seek(0)
         lines = self._messages.read().decode(errors="replace").split("\n")
         said = [line.strip() for line in lines if line.strip()]
-        return said[-1] if said else f"it waited for {_PATIENCE_S:.0f} s"
+        return said[-1] if said else f"timeout after {_PATIENCE_S:.0f} s"
 
 
 def _ended(process: "subprocess.Popen[bytes]") -> None:
@@ -188,19 +188,19 @@ def _ended(process: "subprocess.Popen[bytes]") -> None:
 
 
 def frame_bytes(width: int, height: int) -> int:
-    """Size of a YUV 4:2:0 frame as `rpicam-vid` writes it: each row of Y is padded to a multiple of 64 bytes."""
+    """Return the size of a YUV 4:2:0 frame of `rpicam-vid` in bytes. Rows of Y are padded to a multiple of 64 bytes."""
     return _stride(width) * height * 3 // 2
 
 
 def rgb_of_yuv420(frame: bytes | bytearray, width: int, height: int) -> Pixels:
-    """A raw frame of `rpicam-vid --codec yuv420` as uint8 RGB `[height, width, 3]`.
+    """Convert a raw frame of `rpicam-vid --codec yuv420` to uint8 RGB `[height, width, 3]`.
 
-    The program asks libcamera for the colour space of JPEG: full range, BT.601. Chroma rows have half the stride.
+    The color space is that of JPEG: full range, BT.601. Chroma rows have half the stride.
 
     Args:
-        frame: the planes Y, U and V, `frame_bytes` long.
-        width: in px, even.
-        height: in px, even.
+        frame: Y, U and V planes, `frame_bytes` long.
+        width: width in pixels, even.
+        height: height in pixels, even.
     """
     stride = _stride(width)
     luma_bytes, chroma_bytes = stride * height, stride // 2 * (height // 2)
@@ -217,7 +217,7 @@ def _stride(width: int) -> int:
 
 
 def _monotonic_s(sensor_timestamp_ns: int | None) -> float:
-    """A time of the sensor, in ns since the system's start, on the clock of `time.monotonic`."""
+    """Convert a sensor timestamp in ns since boot to the clock of `time.monotonic`, in seconds."""
     now_s = time.monotonic()
     if sensor_timestamp_ns is None or not hasattr(time, "CLOCK_BOOTTIME"):
         return now_s

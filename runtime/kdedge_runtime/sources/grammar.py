@@ -1,4 +1,4 @@
-"""What may stand after `--source`."""
+"""Parser for `--source` values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from kdedge_runtime.util.images import is_picture
 __all__ = ["GRAMMAR", "Place", "parse_source"]
 
 GRAMMAR = """a USB camera (0, usb:0, /dev/video0), a ribbon-cable camera (csi:0), a stream (rtsp://…, http://…), \
-a file, a folder or a quoted pattern of pictures ('photos/*.jpg'), or synthetic:[CLASS]"""
+a file, a folder or a quoted pattern of images ('photos/*.jpg'), or synthetic:[CLASS]"""
 
 Kind = Literal["usb", "csi", "stream", "video", "pictures", "synthetic"]
 
@@ -23,23 +23,23 @@ _PATTERN = "*?["
 
 @dataclass(frozen=True)
 class Place:
-    """A source as it was named."""
+    """Parsed `--source` value."""
 
     kind: Kind
     address: str
-    """A camera's number or device, a URL, a path, or the class of synthetic scenes (empty for all)."""
+    """Camera index or device path, URL, file path, or class of synthetic scenes (empty for all)."""
     files: tuple[Path, ...] = ()
-    """What a pattern stood for."""
+    """Files matched by a pattern."""
 
 
 def parse_source(text: str) -> Place:
-    """Read what a user typed after `--source`.
+    """Parse a `--source` value.
 
-    A recording behind `http://` is a video; the other addresses with `://` are live.
+    A video file behind `http://` is a video; all other URLs are live streams.
 
     Raises:
-        UsageError: it is not in the grammar; the message tells the grammar and what comes nearest.
-        SourceError: it names a file that is not there.
+        UsageError: the value is invalid. The message contains the grammar and the closest match.
+        SourceError: the file does not exist.
     """
     scheme, colon, rest = text.partition(":")
     if text.isdecimal() or text.startswith("/dev/video"):
@@ -63,10 +63,10 @@ def _address(url: str) -> Place:
         host = parts.hostname
     except ValueError as error:
         raise UsageError(
-            f"--source is no address of a stream ({error}). Expected one like rtsp://HOST/PATH."
+            f"--source is not a valid stream URL ({error}). Expected one like rtsp://HOST/PATH."
         ) from error
-    if not host and parts.scheme not in ("udp", "rtp"):  # those two may listen on all addresses: udp://:5000
-        raise UsageError(f"--source {url} is no address of a stream: it names no host. Expected rtsp://HOST/PATH.")
+    if not host and parts.scheme not in ("udp", "rtp"):  # these two may listen on all addresses: udp://:5000
+        raise UsageError(f"--source {url} is not a valid stream URL: the host is missing. Expected rtsp://HOST/PATH.")
     recorded = parts.scheme in ("http", "https") and Path(parts.path).suffix.lower() in _VIDEO_SUFFIXES
     return Place("video" if recorded else "stream", url)
 
@@ -74,9 +74,9 @@ def _address(url: str) -> Place:
 def _path(text: str) -> Place:
     try:
         path = Path(text).expanduser()
-    except RuntimeError as error:  # ~nobody/film.mp4
+    except RuntimeError as error:  # e.g. ~nobody/film.mp4
         raise UsageError(
-            f"--source {text} begins with a home folder that is not there. Name the whole path."
+            f"--source {text} begins with a home folder that does not exist. Use the full path."
         ) from error
     if path.exists():
         return Place("pictures" if path.is_dir() or is_picture(path) else "video", str(path))
@@ -85,13 +85,13 @@ def _path(text: str) -> Place:
     near = _nearest(text, _WORDS)
     scheme, colon, _ = text.partition(":")
     if near or "://" in text:
-        # Only the part before the address can be nearest: "htp://camera/video" is far from "http://" as a whole.
+        # Compare only the scheme: "htp://camera/video" as a whole is far from "http://".
         near = near or _nearest(f"{scheme}://", _WORDS)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise UsageError(f"--source {text} is none that kdedge knows.{hint} Expected {GRAMMAR}.")
+        raise UsageError(f"--source {text} is not a known source.{hint} Expected {GRAMMAR}.")
     if colon and (near := _nearest(f"{scheme}:", ("usb:", "csi:", "synthetic:"))):
-        raise UsageError(f"--source {text} is none that kdedge knows. Did you mean {near[0]}? Expected {GRAMMAR}.")
-    raise SourceError(f"There is no file or folder {path}.{_nearest_file(path)} Expected {GRAMMAR}.")
+        raise UsageError(f"--source {text} is not a known source. Did you mean {near[0]}? Expected {GRAMMAR}.")
+    raise SourceError(f"The file or folder {path} does not exist.{_nearest_file(path)} Expected {GRAMMAR}.")
 
 
 def _pattern(path: Path, text: str) -> Place:
@@ -99,15 +99,15 @@ def _pattern(path: Path, text: str) -> Place:
     pattern = str(path.relative_to(path.anchor)) if path.anchor else str(path)
     try:
         found = sorted(item for item in anchor.glob(pattern) if item.is_file())
-    except (ValueError, NotImplementedError) as error:  # an ill-formed pattern
-        raise UsageError(f"--source {text} is no pattern of file names ({error}). Expected {GRAMMAR}.") from error
+    except (ValueError, NotImplementedError) as error:  # invalid pattern
+        raise UsageError(f"--source {text} is not a valid file name pattern ({error}). Expected {GRAMMAR}.") from error
     pictures = tuple(item for item in found if is_picture(item))
     if pictures:
         return Place("pictures", text, pictures)
     if len(found) == 1:
         return Place("video", str(found[0]))
     if found:
-        raise UsageError(f"--source {text} stands for {len(found)} files that are no pictures. Name one video.")
+        raise UsageError(f"--source {text} matches {len(found)} files that are not images. Name a single video.")
     raise SourceError(f"No file matches --source {text}. Expected {GRAMMAR}.")
 
 

@@ -1,7 +1,7 @@
-"""Vector drawings of everyday things: the classes of the rendered scenes.
+"""Vector drawings of everyday objects, the classes of the rendered scenes.
 
-Every drawing varies in its proportions, never in what makes it that thing; colours are chosen elsewhere and
-independent of the class.
+Drawings vary in proportions but keep the features of their class. Colors are chosen elsewhere, independently of the
+class.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 __all__ = ["LABELS", "Part", "Points", "draw_icon", "ellipse", "ribbon"]
 
 Points: TypeAlias = NDArray[np.float64]
-"""`[V, 2]`, x to the right and y downwards; drawings fill about [-1, 1] on their longer axis."""
+"""Points `[V, 2]`, x to the right and y downward. Drawings span about [-1, 1] on their longer axis."""
 
 _LEFT = np.array((-1.0, 1.0))
 
@@ -25,26 +25,26 @@ Paint: TypeAlias = Literal["body", "accent", "shade", "light", "dark", "hole"]
 
 @dataclass(frozen=True)
 class Part:
-    """One filled polygon of a drawing; later parts lie over earlier ones."""
+    """One filled polygon of a drawing; later parts are drawn over earlier ones."""
 
     points: Points
     paint: Paint
 
     @property
     def is_solid(self) -> bool:
-        """Whether the part makes the silhouette; the others are drawn upon solid parts."""
+        """True if the part belongs to the silhouette. Other parts are drawn on top of solid parts."""
         return self.paint in ("body", "accent")
 
 
 def ellipse(x: float, y: float, rx: float, ry: float, start: float = 0.0, stop: float = 2 * np.pi) -> Points:
-    """An ellipse about (x, y), or its arc between two angles in radians (0 points right, π/2 down)."""
+    """Return an ellipse around (x, y), or its arc between two angles in radians (0 is right, π/2 is down)."""
     count = max(6, round(30 * abs(stop - start) / (2 * np.pi)))
     angle = start + _steps(count) * (stop - start)
     return np.array((x + rx * np.cos(angle), y + ry * np.sin(angle))).T
 
 
 def ribbon(path: Points, width: float) -> Points:
-    """The outline of a band of some width along a path."""
+    """Return the outline of a band of constant width along a path."""
     along = np.empty_like(path)
     along[0], along[-1] = path[1] - path[0], path[-1] - path[-2]
     along[1:-1] = path[2:] - path[:-2]
@@ -58,10 +58,10 @@ def _steps(count: int) -> NDArray[np.float64]:
 
 
 def draw_icon(label: str, rng: np.random.Generator) -> tuple[Part, ...]:
-    """Draw a thing with random proportions.
+    """Draw an object with random proportions.
 
     Raises:
-        KeyError: `label` is not one of `LABELS`.
+        KeyError: `label` is not in `LABELS`.
     """
     return tuple(_DRAWINGS[label](rng))
 
@@ -71,13 +71,13 @@ def _box(left: float, top: float, right: float, bottom: float) -> Points:
 
 
 def _mirrored(half: Sequence[tuple[float, float]]) -> Points:
-    """A symmetric outline from its right half, listed from top to bottom."""
+    """Return a symmetric outline from its right half, listed from top to bottom."""
     right = np.array(half, dtype=np.float64)
     return np.concatenate([right, right[::-1] * (-1, 1)])
 
 
 def _rounded(corners: Points, rounds: int = 2) -> Points:
-    """Cut the corners of a closed outline, each round more smoothly (Chaikin 1974)."""
+    """Smooth a closed outline by corner cutting (Chaikin, 1974)."""
     for _ in range(rounds):
         following = np.roll(corners, -1, axis=0)
         cut = np.stack([0.8 * corners + 0.2 * following, 0.2 * corners + 0.8 * following], axis=1)
@@ -222,7 +222,7 @@ def _umbrella(rng: np.random.Generator) -> list[Part]:
 
 
 def _panel(right: float, left: float, edge: float, high: float) -> Points:
-    """The part of an umbrella between two ribs."""
+    """Return the panel of an umbrella between two ribs."""
     down, up = (ellipse(0, edge, x, high, -np.pi / 2, 0) for x in (right, left))
     return np.concatenate([down, up[::-1]])
 
@@ -239,4 +239,4 @@ _DRAWINGS: dict[str, Callable[[np.random.Generator], list[Part]]] = {
 }
 
 LABELS = tuple(_DRAWINGS)
-"""The classes, sorted by name."""
+"""Class names, sorted."""

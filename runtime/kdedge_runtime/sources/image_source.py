@@ -1,4 +1,4 @@
-"""A picture file, or a folder of them."""
+"""Image files and folders as a source."""
 
 import logging
 import time
@@ -18,10 +18,9 @@ _log = logging.getLogger(__name__)
 
 
 class PictureSource:
-    """One picture, some, or all pictures below a folder in the order of their names.
+    """One or several image files, or all images below a folder in path order.
 
-    Among several a file that cannot be read is logged by name, counted and skipped; a single picture that cannot be
-    read is an error.
+    With several files, an unreadable one is logged, counted and skipped. A single unreadable image is an error.
     """
 
     live = False
@@ -30,11 +29,11 @@ class PictureSource:
     reconnects = 0
 
     def __init__(self, path: Path, files: tuple[Path, ...] = ()) -> None:
-        """Name what is read on entering.
+        """Create a source. Files are listed on entering.
 
         Args:
-            path: a picture, a folder, or a pattern of names.
-            files: what the pattern stands for.
+            path: an image, a folder, or a file name pattern.
+            files: files matched by the pattern.
         """
         self.name = written(str(path))
         self.unreadable = 0
@@ -49,8 +48,8 @@ class PictureSource:
         self._files = list(self._named) or (picture_files(self._path) if is_folder else [self._path])
         if not self._files:
             raise SourceError(
-                f"The folder {self._path} holds no pictures. Expected files named "
-                f"*{', *'.join(PICTURE_SUFFIXES)} in it or below it."
+                f"The folder {self._path} contains no images. Expected files named *{', *'.join(PICTURE_SUFFIXES)} "
+                "in it or below it."
             )
         self.expected = len(self._files)
         return self
@@ -65,14 +64,14 @@ class PictureSource:
             yield from self._read(index, file)
 
     def _read(self, index: int, file: Path) -> list[Frame]:
-        """The frame of a file; none if it is skipped."""
+        """Return the frame of a file, or nothing if it is skipped."""
         try:
             rgb = read_picture(file)
         except SourceError as error:
             if len(self._files) == 1 and not self._path.is_dir():
                 raise
             self.unreadable += 1
-            if file not in self._told:  # and not in every round of a loop
+            if file not in self._told:  # log once, not in every round of a loop
                 self._told.add(file)
                 _log.warning("skipped: %s", error)
             return []

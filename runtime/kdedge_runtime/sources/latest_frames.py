@@ -1,4 +1,4 @@
-"""Only the newest frame: what keeps a slow model from falling behind a camera."""
+"""Latest-frame source, which keeps a slow model from lagging behind a camera."""
 
 import threading
 import time
@@ -16,18 +16,18 @@ _GOODBYE_S = 2.0
 
 
 class LatestFrames:
-    """A source that reads ahead in a thread and hands out the newest frame only; the rest is counted as dropped.
+    """Source that reads ahead in a background thread and returns only the newest frame. The others count as dropped.
 
-    Buffers of camera drivers cannot be relied on to stay short (OpenCV issue 10671), so somebody has to keep
-    emptying them. A source that is not live is played at its own rate, as if it were a camera.
+    Camera drivers may buffer many frames (OpenCV issue 10671), so the buffer must be emptied continuously. Sources that
+    are not live are played in real time, like a camera.
     """
 
     def __init__(self, source: Source, stop: threading.Event | None = None) -> None:
-        """Wrap `source`.
+        """Wrap a source.
 
         Args:
-            source: opened and closed by this one.
-            stop: ends the iteration when set, also while it waits for a frame.
+            source: source to wrap, opened and closed by this one.
+            stop: event that ends the iteration, also during a wait.
         """
         self.name = source.name
         self.live = True
@@ -45,12 +45,12 @@ class LatestFrames:
 
     @property
     def unreadable(self) -> int:
-        """Frames that the wrapped source could not decode."""
+        """Number of frames that the wrapped source could not decode."""
         return self._source.unreadable
 
     @property
     def reconnects(self) -> int:
-        """Times that the wrapped source gave out and came back."""
+        """Number of times that the wrapped source failed and recovered."""
         return self._source.reconnects
 
     def __enter__(self) -> Self:
@@ -64,13 +64,13 @@ class LatestFrames:
         if self._reader.ident is None:
             self._source.__exit__(kind, error, trace)
             return
-        # The reader closes the source itself: releasing a capture while another thread reads from it crashes. A
-        # reader that hangs in a driver is left behind; it is a daemon.
+        # The reader thread closes the source, because releasing a capture during a read crashes. A reader blocked in a
+        # driver is abandoned; it is a daemon.
         self._closed.set()
         self._reader.join(_GOODBYE_S)
 
     def __iter__(self) -> Iterator[Frame]:
-        # Not earlier: what passes before anybody asks is not dropped.
+        # Start here, so that frames before the first request do not count as dropped.
         self._reader.start()
         while True:
             with self._changed:
@@ -95,7 +95,7 @@ class LatestFrames:
                     self._changed.notify()
                 if self._closed.is_set():
                     break
-        except BaseException as raised:  # everything belongs to the consumer, who raises it again
+        except BaseException as raised:  # re-raised in the consumer
             error = raised
         finally:
             self._source.__exit__(None, None, None)

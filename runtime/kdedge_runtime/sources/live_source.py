@@ -1,4 +1,4 @@
-"""Cameras and streams: opened again when they give out, and never a frame made up meanwhile."""
+"""Cameras and streams, reopened automatically after failures."""
 
 import logging
 import threading
@@ -18,41 +18,41 @@ _GOODBYE_S = 2.0
 
 
 class Connection(Protocol):
-    """An open camera or stream."""
+    """Open camera or stream."""
 
     @property
     def fps(self) -> float | None:
-        """The rate that it claims."""
+        """Nominal frame rate, or None."""
 
     def read(self) -> tuple[Pixels, float] | None:
-        """Wait for the next frame: uint8 RGB `[H, W, 3]` and its capture on the clock of `time.monotonic`.
+        """Wait for the next frame: uint8 RGB `[H, W, 3]` and its capture time on the `time.monotonic` clock.
 
-        None when none came: the connection is dead then, and is closed.
+        None means that the connection failed; it is then closed.
         """
 
     def close(self) -> None:
-        """Release it."""
+        """Release the device or connection."""
 
 
 class Backoff:
-    """How long to wait before the next attempt: twice as long each time, up to a bound."""
+    """Exponential backoff between attempts to reopen a source."""
 
     def __init__(self, first_s: float = 0.5, longest_s: float = 30.0, patience_s: float = 600.0) -> None:
         self.first_s = first_s
         self.longest_s = longest_s
         self.patience_s = patience_s
-        """After this time without a frame the source is given up."""
+        """Seconds without a frame after which the source fails permanently."""
 
     def delay_s(self, attempt: int) -> float:
-        """Seconds before attempt number `attempt`, from 0."""
+        """Return the delay in seconds before an attempt, counted from 0."""
         return min(self.first_s * 2.0 ** min(attempt, 30), self.longest_s)
 
 
 class LiveSource:
-    """A camera or stream: whatever it shows, from now on.
+    """Camera or stream without an end.
 
-    It has no end. When it gives out after its first frame, it is opened again and again, and time passes without
-    frames. The first opening is not repeated: what fails then is mostly a wrong name.
+    If it fails after its first frame, it is reopened repeatedly. The first opening is not retried, because a wrong name
+    is the most likely cause.
     """
 
     live = True
@@ -68,14 +68,14 @@ class LiveSource:
         stop: threading.Event | None = None,
         backoff: Backoff | None = None,
     ) -> None:
-        """Prepare; entering opens it.
+        """Create a source. Entering opens it.
 
         Args:
-            name: of the source in messages.
-            kind: what the names of frames begin with.
-            connect: opens it; raises `SourceError` where that fails.
-            stop: ends the waits between attempts when set.
-            backoff: None for the default one.
+            name: name of the source in messages.
+            kind: prefix of frame names.
+            connect: function that opens it; raises `SourceError` on failure.
+            stop: event that ends the waits between attempts.
+            backoff: delays between attempts; None for the default.
         """
         self.name = name
         self.fps: float | None = None
@@ -97,7 +97,7 @@ class LiveSource:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         self._closed = True
-        # Releasing a camera while another thread reads from it crashes some drivers; that thread does it then.
+        # Releasing a camera during a read crashes some drivers, so the reading thread releases it.
         if self._in_use.acquire(timeout=_GOODBYE_S):
             self._disconnect()
             self._in_use.release()
@@ -117,7 +117,7 @@ class LiveSource:
                 read = self._connection.read() if self._connection is not None else None
             if read is None:
                 if not index:
-                    raise SourceError(f"{self.name} opened but gives no frames. See that no other program uses it.")
+                    raise SourceError(f"{self.name} opened but returns no frames. Check that no other program uses it.")
                 read = self._recover()
                 if read is None:
                     return
@@ -126,23 +126,23 @@ class LiveSource:
             index += 1
 
     def _recover(self) -> tuple[Pixels, float] | None:
-        """Open it until it gives a frame again; None when the run is to stop.
+        """Reopen the source until it returns a frame; None if the run is stopping.
 
         Raises:
-            SourceError: patience has run out.
+            SourceError: no frame for longer than `Backoff.patience_s`.
         """
         if self._closed or self._stop.is_set():
             return None
         lost_at = time.monotonic()
-        _log.warning("%s gives no more frames: trying to open it again", self.name)
+        _log.warning("%s returns no more frames: reopening it", self.name)
         attempt = 0
         while not self._closed and not self._stop.is_set():
             with self._in_use:
                 self._disconnect()
             if time.monotonic() - lost_at > self._backoff.patience_s:
                 raise SourceError(
-                    f"{self.name} has given no frame for {self._backoff.patience_s / 60:.0f} minutes, in {attempt} "
-                    "attempts to open it again. Check its cable, power and network, then start the run again."
+                    f"{self.name} has returned no frame for {self._backoff.patience_s / 60:.0f} minutes and "
+                    f"{attempt} attempts to reopen it. Check its cable, power and network, then start the run again."
                 )
             if self._stop.wait(self._backoff.delay_s(attempt)):
                 break

@@ -1,4 +1,4 @@
-"""A file or folder that begins again when it ends."""
+"""Looped playback of a file or folder."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,7 +12,7 @@ __all__ = ["Looped"]
 
 
 class Looped:
-    """Gives the frames of a source again and again, numbered on."""
+    """Source that repeats another one, with continuous frame indices."""
 
     live = False
     dropped = 0
@@ -20,14 +20,14 @@ class Looped:
     expected: int | None = None
 
     def __init__(self, source: Source) -> None:
-        """Wrap a source that is not live; it is entered once a round."""
+        """Wrap a source that is not live. It is entered once per round."""
         self.name = source.name
         self.fps: float | None = None
         self._source = source
 
     @property
     def unreadable(self) -> int:
-        """Frames or files that could not be decoded, in all rounds."""
+        """Number of frames or files that could not be decoded, over all rounds."""
         return self._source.unreadable
 
     def __enter__(self) -> Self:
@@ -48,7 +48,7 @@ class Looped:
                 behind = start + frame.index + 1
                 yield replace(frame, index=start + frame.index)
             if behind == start:
-                raise SourceError(f"{self.name} gave no frame that can be read, so there is nothing to repeat.")
+                raise SourceError(f"{self.name} returned no readable frame, so there is nothing to repeat.")
             start = behind
             self._source.__exit__(None, None, None)
             self._source.__enter__()

@@ -1,4 +1,4 @@
-"""Painting one drawing into a picture: placed, antialiased, outlined and lit."""
+"""Rasterization of drawings: placement, antialiasing, outline and lighting."""
 
 from dataclasses import dataclass
 from itertools import groupby
@@ -17,26 +17,26 @@ __all__ = ["Mask", "Palette", "Pose", "darker", "paint"]
 Mask: TypeAlias = NDArray[np.bool_]
 
 _LINE = 0.07
-"""Width of an outline in units of the drawing."""
+"""Outline width in drawing units."""
 _RIGHT = np.array((1.0, -1.0))
 
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a drawing lies in a picture."""
+    """Position and orientation of a drawing in an image."""
 
     x: float
-    """Of the drawing's origin, in px from the left."""
+    """Horizontal position of the drawing's origin, in pixels from the left."""
     y: float
     scale: float
-    """Pixels a unit of the drawing."""
+    """Pixels per drawing unit."""
     angle: float
-    """Clockwise, in radians."""
+    """Clockwise rotation in radians."""
     flipped: bool = False
-    """Left and right swapped before turning."""
+    """True if mirrored horizontally before the rotation."""
 
     def place(self, points: Points) -> Points:
-        """Points of the drawing in pixels of the picture."""
+        """Transform points from drawing units to image pixels."""
         cos, sin = np.cos(self.angle), np.sin(self.angle)
         turn = np.array([(cos, sin), (-sin, cos)]) * self.scale
         if self.flipped:
@@ -46,16 +46,16 @@ class Pose:
 
 @dataclass(frozen=True)
 class Palette:
-    """The colours of one drawing and how it is lit."""
+    """Colors and lighting of a drawing."""
 
     body: Colour
     accent: Colour
     outline: Colour | None
     light_angle: float
-    """Where the light comes from, in radians clockwise from the right."""
+    """Direction of the light in radians, clockwise from the right."""
 
     def of(self, paint: str) -> Colour:
-        """The colour of a part."""
+        """Return the color of a part."""
         if paint == "body":
             return self.body
         if paint == "accent":
@@ -66,16 +66,16 @@ class Palette:
 
 
 def paint(picture: Pixels, parts: tuple[Part, ...], pose: Pose, palette: Palette) -> Mask:
-    """Draw an object into a picture, antialiased and lit.
+    """Draw an object into an image, with antialiasing and lighting.
 
     Args:
-        picture: uint8 RGB `[H, W, 3]`, changed in place.
-        parts: the drawing.
-        pose: where it goes; what lies outside the picture is cut off.
-        palette: its colours.
+        picture: uint8 RGB `[H, W, 3]`, modified in place.
+        parts: parts of the drawing.
+        pose: placement; parts outside the image are clipped.
+        palette: colors and lighting.
 
     Returns:
-        bool `[H, W]`: pixels that the object covers by half or more.
+        bool `[H, W]`: pixels covered at least half by the object.
     """
     height, width = picture.shape[:2]
     mask = np.zeros((height, width), dtype=bool)
@@ -103,14 +103,14 @@ def paint(picture: Pixels, parts: tuple[Part, ...], pose: Pose, palette: Palette
 def _fill(
     parts: tuple[Part, ...], shapes: list[Points], palette: Palette, line: float, size: tuple[int, int]
 ) -> tuple[Image.Image, Image.Image]:
-    """Ink (RGB, also beyond the silhouette, so that no other colour bleeds in) and silhouette (L)."""
+    """Return ink (RGB) and silhouette (L). The ink extends beyond the silhouette, to avoid color bleeding."""
     edge = palette.outline or palette.body
     ink = Image.new("RGB", size, edge)
     silhouette = Image.new("L", size)
     drawing, cutting = ImageDraw.Draw(ink), ImageDraw.Draw(silhouette)
     for _, group in groupby(zip(parts, shapes, strict=True), key=lambda pair: pair[0].paint):
         alike = list(group)
-        # All outlines of one paint come before its fills: pieces that touch become one shape.
+        # All outlines of one paint precede its fills, so that touching pieces become one shape.
         for part, points in alike:
             if part.is_solid or part.paint == "hole":
                 grown = _widened(points, line / 2 if part.is_solid else -line / 2).ravel().tolist()
@@ -123,20 +123,20 @@ def _fill(
 
 
 def _widened(points: Points, distance: float) -> Points:
-    """Push the edges of a closed polygon outwards; the corners stay sharp up to twice the distance."""
+    """Offset the edges of a closed polygon outward. Corners stay sharp up to twice the distance."""
     edges = np.concatenate((points[1:], points[:1])) - points
     lengths = np.hypot(edges[:, 0], edges[:, 1])[:, None] + 1e-9
     normals = edges[:, ::-1] * _RIGHT / lengths
     area = (points[:, 0] * edges[:, 1] - points[:, 1] * edges[:, 0]).sum()
     miters = normals + np.concatenate((normals[-1:], normals[:-1]))
-    # A miter m = a + b of unit normals reaches the shifted corner at 2 m / |m|².
+    # The miter m = a + b of unit normals reaches the offset corner at 2 m / |m|².
     reach = 2 / np.maximum((miters**2).sum(axis=1, keepdims=True), 1.0)
     widened: Points = points + miters * reach * (distance if area > 0 else -distance)
     return widened
 
 
 def _light(coverage: Image.Image, scale: float, angle: float) -> Floats:
-    """Brightness factors `[h, w]` that make a flat silhouette look rounded and lit from one side."""
+    """Return brightness factors `[h, w]` that make a flat silhouette appear rounded and lit from one side."""
     radius = max(1.0, 0.12 * scale)
     height = np.asarray(coverage.filter(ImageFilter.BoxBlur(radius)), dtype=np.float32) * np.float32(radius / 255)
     slope = np.zeros_like(height)
@@ -147,6 +147,6 @@ def _light(coverage: Image.Image, scale: float, angle: float) -> Floats:
 
 
 def darker(colour: Colour, share: float) -> Colour:
-    """The colour at a share of its brightness."""
+    """Return the color at a share of its brightness."""
     red, green, blue = (round(value * share) for value in colour)
     return red, green, blue

@@ -1,7 +1,7 @@
-"""Rendered pictures of one known thing each, with the exact mask of its pixels.
+"""Rendered images of one object each, with an exact pixel mask.
 
-They are the ground truth that needs no download: the label says what a classifier should answer, the mask says
-where a saliency map should look. The object lies anywhere, and its colours are drawn without regard to its class.
+They provide ground truth without a download: the label for the prediction and the mask for the saliency map. The
+object's position is random, and its colors are independent of its class.
 """
 
 from dataclasses import dataclass
@@ -19,35 +19,35 @@ __all__ = ["LABELS", "Scene", "random_palette", "random_pose", "render_scene"]
 
 _MIN_SIDE_PX = 32
 _MIN_COVERAGE, _MAX_COVERAGE = 0.09, 0.27
-"""Of the bare drawing; an outline adds up to a fifth."""
+"""Image coverage of the drawing; an outline adds up to a fifth."""
 _MARGIN_PX = 1.5
 _TILT = np.pi / 5
-"""Largest turn from upright: things mostly stand or hang the right way up."""
+"""Largest rotation from upright, in radians."""
 _TRIES = 16
 _GRAIN = 14
-"""Noise of the sensor stays below this, in grey levels."""
+"""Upper bound of the sensor noise, in gray levels."""
 _UNIT_PX = 24
-"""Pixels a unit when a drawing's area is measured."""
+"""Pixels per drawing unit when measuring a drawing's area."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A rendered picture and its truth."""
+    """Rendered image with ground truth."""
 
     image: Pixels
     """uint8 RGB `[H, W, 3]`."""
     mask: Mask
-    """bool `[H, W]`: pixels that the object covers by half or more."""
+    """bool `[H, W]`: pixels covered at least half by the object."""
     label: str
 
 
 def render_scene(label: str, rng: np.random.Generator, size: int | tuple[int, int] = 64) -> Scene:
-    """Render a scene; the same label and generator state give the same pixels.
+    """Render a scene. The same label and generator state give the same pixels.
 
     Args:
         label: one of `LABELS`.
-        rng: everything random is drawn from it.
-        size: `(height, width)` in px, or the side of a square; 32 or more.
+        rng: random number generator.
+        size: `(height, width)` in pixels, or the side of a square; at least 32.
 
     Raises:
         UsageError: the label is unknown or the size too small.
@@ -56,7 +56,7 @@ def render_scene(label: str, rng: np.random.Generator, size: int | tuple[int, in
     if label not in LABELS:
         raise UsageError(f"There is no drawing of {label!r}. Expected one of: {', '.join(LABELS)}.")
     if min(height, width) < _MIN_SIDE_PX:
-        raise UsageError(f"A scene of {width}x{height} px shows nothing. Expected {_MIN_SIDE_PX} px or more a side.")
+        raise UsageError(f"A scene of {width}x{height} px is too small. Expected at least {_MIN_SIDE_PX} px per side.")
     image = backdrop(rng, height, width)
     parts = draw_icon(label, rng)
     mask = paint(image, parts, random_pose(rng, parts, height, width), random_palette(rng, image))
@@ -66,14 +66,14 @@ def render_scene(label: str, rng: np.random.Generator, size: int | tuple[int, in
 
 
 def random_pose(rng: np.random.Generator, parts: tuple[Part, ...], height: int, width: int) -> Pose:
-    """A pose that keeps the whole object in the picture and lets it cover 8 to 35 % of it."""
+    """Draw a random pose that keeps the object inside the image and covers 8 to 35 % of it."""
     silhouette = np.concatenate([part.points for part in parts if part.is_solid])
     area, pixels = _unit_area(parts), height * width
     picture = np.array([width, height])
     wanted = np.sqrt(rng.uniform(_MIN_COVERAGE, _MAX_COVERAGE) * pixels / area)
     enough = 0.95 * np.sqrt(_MIN_COVERAGE * pixels / area)
     flipped = bool(rng.random() < 0.5)
-    # Long things fit only at some angles: take the first that leaves them large enough, or else the best.
+    # Elongated objects fit only at some angles: use the first that is large enough, or else the best.
     scale, angle = 0.0, 0.0
     for candidate in rng.uniform(-_TILT, _TILT, _TRIES).tolist():
         extent = np.ptp(Pose(0, 0, 1, candidate, flipped).place(silhouette), axis=0)
@@ -89,7 +89,7 @@ def random_pose(rng: np.random.Generator, parts: tuple[Part, ...], height: int, 
 
 
 def random_palette(rng: np.random.Generator, ground: Pixels) -> Palette:
-    """Colours that stand out from the average of the ground, by themselves or by an outline."""
+    """Draw random colors that contrast with the average background, by themselves or through an outline."""
     average = ground[::4, ::4].reshape(-1, 3).mean(axis=0)
     body, second, accent = random_colours(rng, 3)
     if np.abs(average - second).sum() > np.abs(average - body).sum():
@@ -99,7 +99,7 @@ def random_palette(rng: np.random.Generator, ground: Pixels) -> Palette:
 
 
 def _unit_area(parts: tuple[Part, ...]) -> float:
-    """Area of the silhouette in square units of the drawing."""
+    """Return the silhouette area in square drawing units."""
     canvas = Image.new("1", (3 * _UNIT_PX, 3 * _UNIT_PX))
     draw = ImageDraw.Draw(canvas)
     for part in parts:

@@ -1,4 +1,4 @@
-"""What every source gives: frames, and an honest account of those that it did not give."""
+"""Interface of frame sources: frames and counters of missing frames."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,63 +12,65 @@ __all__ = ["Frame", "Source", "Truth", "stands_still"]
 
 @dataclass(frozen=True)
 class Truth:
-    """What is known to be in a drawn frame, and where."""
+    """Ground truth of a synthetic frame."""
 
     label: str
     box: tuple[int, int, int, int]
-    """`(left, top, right, bottom)` in px, right and bottom exclusive."""
+    """Bounding box `(left, top, right, bottom)` in pixels, right and bottom exclusive."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture and when it was taken."""
+    """Image with its capture time."""
 
     index: int
-    """Position in the source from 0; a frame that was dropped or unreadable leaves a gap."""
+    """Position in the source from 0. Dropped and unreadable frames leave gaps."""
     rgb: Pixels
-    """uint8 RGB `[H, W, 3]`; nobody writes into it."""
+    """uint8 RGB `[H, W, 3]`; read-only by convention."""
     captured_at: float
-    """`time.monotonic()` in seconds: by the sensor where it tells (picamera2), else as soon as it had been read."""
+    """Capture time in seconds on the `time.monotonic` clock: the sensor timestamp if available (picamera2), else the
+    time it was read.
+    """
     name: str
-    """For people and logs: a file's name, or the source's name and the frame's index."""
+    """Display name: the file name, or the source name and frame index."""
     truth: Truth | None = None
-    """Known of synthetic frames only."""
+    """Ground truth; synthetic frames only."""
 
 
 class Source(Protocol):
-    """Somewhere that frames come from: a context manager to be iterated over once.
+    """Frame source: a context manager that can be iterated once.
 
-    What the source needs is opened by `__enter__` and released by `__exit__`; iteration ends where the source does.
-    Plain attributes do for the properties.
+    `__enter__` opens its resources and `__exit__` releases them. Iteration ends with the source. Plain attributes can
+    implement the properties.
     """
 
     @property
     def name(self) -> str:
-        """The source as the user named it."""
+        """Source as named by the user."""
 
     @property
     def live(self) -> bool:
-        """Whether frames go by whether or not anybody takes them (a camera, a stream)."""
+        """True if frames pass even when they are not taken (cameras, streams)."""
 
     @property
     def fps(self) -> float | None:
-        """Frames per second that the source itself claims; None where it has no rate (pictures) or does not say."""
+        """Nominal frame rate; None if there is none (images) or it is unknown."""
 
     @property
     def expected(self) -> int | None:
-        """Frames that the source says it holds; None for one without an end."""
+        """Number of frames in the source; None if unbounded."""
 
     @property
     def dropped(self) -> int:
-        """Frames that passed while the consumer was busy."""
+        """Number of frames that passed while the consumer was busy."""
 
     @property
     def unreadable(self) -> int:
-        """Frames or files that exist but could not be decoded: they are skipped, never replaced by a black frame."""
+        """Number of frames or files that could not be decoded. They are skipped, never replaced by a black frame."""
 
     @property
     def reconnects(self) -> int:
-        """Times that the source gave out and came back."""
+        """Number of times that the source failed and recovered."""
 
     def __enter__(self) -> Self: ...
 
@@ -80,5 +82,5 @@ class Source(Protocol):
 
 
 def stands_still(source: Source) -> bool:
-    """Whether the frames of an entered source are pictures of their own, rather than following one another in time."""
+    """Return True if the frames of an entered source are independent images, not a time series."""
     return not source.live and source.fps is None

@@ -1,4 +1,4 @@
-"""A camera that needs no hardware and knows the answer: one drawn thing at a time gliding through the picture."""
+"""Synthetic camera with ground truth: one rendered object at a time, moving through the image."""
 
 import itertools
 import time
@@ -23,14 +23,14 @@ __all__ = ["SyntheticSource"]
 _FPS = 30.0
 _SHOT_FRAMES = 90
 _UNITS = 1.15
-"""Distance from the origin of a drawing that no part of it exceeds, in its units."""
+"""Upper bound of a drawing's extent from its origin, in drawing units."""
 
 
 class SyntheticSource:
-    """A live source of rendered frames, paced by the wall clock, the same in every run.
+    """Live source of rendered frames in real time, identical in every run.
 
-    The thing and the backdrop change every three seconds. Each frame knows what it shows and where; `scene_at` tells
-    it to the pixel.
+    Object and background change every three seconds. Each frame has its label and bounding box; `scene_at` returns the
+    exact mask.
     """
 
     live = True
@@ -42,17 +42,17 @@ class SyntheticSource:
     def __init__(
         self, kind: str | None = None, *, height: int = 360, width: int = 640, frames: int | None = None, seed: int = 0
     ) -> None:
-        """Set up the camera.
+        """Create a synthetic camera.
 
         Args:
-            kind: show only this one of `LABELS`; None shows all in turn.
-            height: of the frames, in px.
-            width: of the frames, in px.
-            frames: how many there are; None goes on for ever.
-            seed: another seed gives other drawings, colours and backdrops.
+            kind: one of `LABELS`; None cycles through all.
+            height: frame height in pixels.
+            width: frame width in pixels.
+            frames: number of frames; None for no end.
+            seed: seed of the drawings, colors and backgrounds.
 
         Raises:
-            UsageError: nothing is drawn under this name.
+            UsageError: `kind` is unknown.
         """
         if kind is not None and kind not in LABELS:
             raise UsageError(f"There is no drawing of {kind!r}. Expected synthetic: or one of: {', '.join(LABELS)}.")
@@ -79,7 +79,7 @@ class SyntheticSource:
             yield Frame(index, scene.image, time.monotonic(), f"{self.name} {index}", truth)
 
     def scene_at(self, index: int) -> Scene:
-        """Frame `index` with its label and mask."""
+        """Return frame `index` with its label and mask."""
         number, position = divmod(index, _SHOT_FRAMES)
         label = self._labels[number % len(self._labels)]
         shot = _shot(label, *self._size, self._seed, number)
@@ -89,7 +89,7 @@ class SyntheticSource:
 
 @dataclass(frozen=True)
 class _Shot:
-    """What stays the same for three seconds."""
+    """Constants of one three-second shot."""
 
     ground: Pixels
     parts: tuple[Part, ...]
@@ -99,7 +99,7 @@ class _Shot:
     flipped: bool
 
     def pose_at(self, position: int) -> Pose:
-        """The pose in the frame `position` of the shot: sine curves on both axes, swaying and breathing."""
+        """Return the pose in a frame of the shot. Position, angle and scale follow sine curves."""
         height, width = self.ground.shape[:2]
         across, down, sway, breath = (
             np.sin(2 * np.pi * position / (period_s * _FPS) + phase)

@@ -1,4 +1,4 @@
-"""Open a source in another thread: a driver may block for ever, and only the main thread receives signals."""
+"""Open a source in a background thread, because a driver may block and only the main thread receives signals."""
 
 import threading
 from collections.abc import Iterator
@@ -13,17 +13,17 @@ _SIGNAL_CHECK_S = 0.1
 
 @contextmanager
 def opened(source: Source, stop: threading.Event) -> Iterator[bool]:
-    """Enter a source for as long as the block lasts.
+    """Enter a source for the duration of the block.
 
-    Yields whether it is open: False once `stop` is set before that. It is left behind then, in a thread that ends with
-    the process, and closed if it opens after all.
+    Yields True once the source is open, or False if `stop` is set first. In that case the opening thread is abandoned,
+    and closes the source if it opens later.
 
     Args:
-        source: not entered yet.
-        stop: set by a signal, say.
+        source: source that is not entered yet.
+        stop: event set, for example, by a signal handler.
 
     Raises:
-        Exception: what the source raises.
+        Exception: any error of the source.
     """
     is_over = threading.Event()
     errors: list[BaseException] = []
@@ -33,7 +33,7 @@ def opened(source: Source, stop: threading.Event) -> Iterator[bool]:
     def enter() -> None:
         try:
             source.__enter__()
-        except BaseException as error:  # everything belongs to the caller, who raises it again
+        except BaseException as error:  # re-raised in the caller
             errors.append(error)
             is_over.set()
             return

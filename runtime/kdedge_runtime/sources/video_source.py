@@ -1,4 +1,4 @@
-"""A video file: every frame of it, counted against what the file says it holds."""
+"""Video files as a source, with unreadable frames counted."""
 
 import logging
 import time
@@ -20,10 +20,10 @@ _TRIES_AFTER_A_FAILED_READ = 30
 
 
 class VideoSource:
-    """The frames of a video file, in order.
+    """Frames of a video file, in order.
 
-    A read that fails before the promised end is tried past; what never comes counts as unreadable, so that frames
-    given and frames unreadable add up to at least what the container promises. Some containers only estimate that.
+    If a read fails before the end, the next frames are tried. Frames given and frames unreadable add up to at least the
+    container's frame count, which some containers only estimate.
     """
 
     live = False
@@ -31,10 +31,10 @@ class VideoSource:
     reconnects = 0
 
     def __init__(self, path: str | Path) -> None:
-        """Name the video; entering opens it.
+        """Create a source. Entering opens the file.
 
         Args:
-            path: of a file, or the URL of one.
+            path: file path or URL.
         """
         self.name = without_password(str(path))
         self.fps: float | None = None
@@ -52,8 +52,8 @@ class VideoSource:
         self._capture = cv2.VideoCapture(self._address if is_url else utf8_path(Path(self._address), "OpenCV"))
         if not self._capture.isOpened():
             raise SourceError(
-                f"{self.name} cannot be opened as a video. Expected a picture, a folder of pictures or a video "
-                "that OpenCV decodes; check the file, or convert it: `ffmpeg -i FILE -c:v libx264 out.mp4`."
+                f"{self.name} cannot be opened as a video. Expected an image, a folder of images or a video that "
+                "OpenCV decodes. Check the file, or convert it: `ffmpeg -i FILE -c:v libx264 out.mp4`."
             )
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = float(fps) if 0 < fps < 1000 else None
@@ -84,9 +84,9 @@ class VideoSource:
             index += 1
         if self.expected is not None and index < self.expected:
             self.unreadable += self.expected - index
-            if not self._has_told:  # and not in every round of a loop
+            if not self._has_told:  # log once, not in every round of a loop
                 _log.warning(
-                    "%s promises %d frames, %d could be read: the file is damaged, or its count is an estimate",
+                    "%s declares %d frames, but %d could be read: the file is damaged, or its count is an estimate",
                     self.name,
                     self.expected,
                     given,
@@ -99,7 +99,7 @@ class VideoSource:
             )
 
     def _advance(self, index: int) -> int | None:
-        """Move to the next frame that can be had; how many were passed over, or None at the end."""
+        """Advance to the next readable frame. Return the number of skipped frames, or None at the end."""
         remaining = self.expected - index if self.expected is not None else 1
         for skipped in range(max(1, min(remaining, _TRIES_AFTER_A_FAILED_READ))):
             if self._capture.grab():

@@ -1,4 +1,4 @@
-"""Work that goes on beside its consumer, a bounded step ahead of it."""
+"""Prefetching in a background thread."""
 
 import threading
 from collections.abc import Iterable, Iterator
@@ -13,19 +13,19 @@ _GOODBYE_S = 2.0
 
 
 class Ahead(Generic[T]):
-    """Iterates over something in a thread of its own, so that its work overlaps with the consumer's.
+    """Iterates in a background thread, so that producer and consumer overlap.
 
-    An item is begun only when the one before has been taken. So no more than one waits, and it does not grow old behind
-    a slow consumer: what comes from a camera is taken late rather than kept.
+    An item is produced only after the previous one was taken. At most one item waits, so camera frames are captured
+    late instead of aging in a queue.
     """
 
     def __init__(self, items: Iterable[T], name: str, stop: threading.Event | None = None) -> None:
-        """Start nothing yet; entering does.
+        """Create the prefetcher. The thread starts on entering the context.
 
         Args:
-            items: iterated over in the thread, once; its errors are raised in the consumer, after its last item.
-            name: of the thread.
-            stop: ends a wait for the next item when set.
+            items: iterable consumed once in the thread. Its errors are raised in the consumer, after the last item.
+            name: thread name.
+            stop: event that ends a wait for the next item.
         """
         self._items = items
         self._stop = stop or threading.Event()
@@ -45,7 +45,7 @@ class Ahead(Generic[T]):
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        # A thread that hangs in a driver is left behind; it is a daemon.
+        # A thread blocked in a driver is abandoned; it is a daemon.
         self._thread.join(_GOODBYE_S)
 
     def __iter__(self) -> Iterator[T]:
@@ -57,7 +57,7 @@ class Ahead(Generic[T]):
                     break
                 taken, self._ready = self._ready, []
                 self._changed.notify_all()
-            # Popped, so that no name here holds a frame of many megabytes while the next one is made.
+            # Popped, so that no reference keeps a large frame alive while the next one is produced.
             yield taken.pop()
         if self._error is not None:
             raise self._error
@@ -74,7 +74,7 @@ class Ahead(Generic[T]):
                     self._ready.append(item)
                     self._changed.notify_all()
                 del item
-        except BaseException as error:  # everything belongs to the consumer, who raises it again
+        except BaseException as error:  # re-raised in the consumer
             self._error = error
         finally:
             with self._changed:

@@ -1,4 +1,4 @@
-"""Draws the answers of a run."""
+"""Overlay rendering for a run."""
 
 from kdedge_runtime.drawing.heatmap import SteadyScale, display_heat, peak
 from kdedge_runtime.metadata import ImageInput
@@ -10,17 +10,16 @@ __all__ = ["Painter"]
 
 
 class Painter:
-    """Draws answers; of a moving picture it remembers how bright the heat was."""
+    """Renders predictions as overlays, with a smoothed heat scale for video."""
 
     def __init__(self, spec: ImageInput, *, moving: bool, fps: float | None = None) -> None:
-        """Start a run.
+        """Create a renderer.
 
         Args:
-            spec: the model's input, which says what part of a frame it sees.
-            moving: whether frames follow one another in time. Their heat shares a steady scale, and their age is
-                written on them.
-            fps: the rate of a recording that is not read at its own; None takes the time between frames from their
-                captures.
+            spec: input specification of the model, which determines the visible part of a frame.
+            moving: True if frames follow one another in time. Their heat maps share a smoothed scale, and the caption
+            shows the frame age.
+            fps: frame rate of a recording that is not played in real time; None uses the capture times.
         """
         self._spec = spec
         self._moving = moving
@@ -29,15 +28,15 @@ class Painter:
         self._scale = self._seen_at = 0.0
 
     def look(self, answer: Answer) -> None:
-        """Take in the strength of the evidence, also of frames that are not drawn."""
+        """Update the heat scale, also for frames that are not drawn."""
         if answer.saliency_map is not None:
             strength, frame = peak(answer.saliency_map), answer.frame
             before, self._seen_at = self._seen_at, frame.index / self._fps if self._fps else frame.captured_at
             self._scale = self._steady.update(strength, self._seen_at - before) if self._moving else strength
 
     def paint(self, answer: Answer, opacity: float) -> Pixels:
-        """The frame with its heat and caption, uint8 RGB; full heat covers it with `opacity`, in [0, 1]."""
-        # Here, since a run that nobody watches needs no typefaces.
+        """Return the frame with heat map and caption, uint8 RGB. `opacity` applies at full heat, in [0, 1]."""
+        # Imported on demand, because runs without overlays need no fonts.
         from kdedge_runtime.drawing.caption import Caption
         from kdedge_runtime.drawing.overlay import draw_overlay
 

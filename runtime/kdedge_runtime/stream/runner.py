@@ -1,4 +1,4 @@
-"""The loop: a source, a model, sinks."""
+"""Main loop: read frames from a source, run the model, write to sinks."""
 
 import logging
 import math
@@ -37,25 +37,27 @@ _log = logging.getLogger(__name__)
 _WARM_UPS = 2
 _FRAMES_OVER_BUDGET = 30
 _UNWATCHED_S = 1.0
-"""A view wants fewer pictures than there are frames; after this time without one, somebody has begun to watch."""
+"""Seconds without an overlay request after which the next request counts as a new viewer. A view requests fewer images
+than there are frames.
+"""
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a user may choose about a run."""
+    """User settings of a run."""
 
     class_index: int | None = None
-    """The class to explain in every frame; None explains the best one of each."""
+    """Class to explain in every frame; None for the top-1 class of each."""
     opacity: float = OPACITY
-    """Cover of full heat on the overlay, in [0, 1]."""
+    """Opacity of the heat map at full heat, in [0, 1]."""
     max_frames: int | None = None
-    """Stop after this many answers; None runs until the source ends."""
+    """Maximum number of frames; None runs until the source ends."""
     cadence: Cadence = ALWAYS
-    """Which frames are explained and drawn."""
+    """Schedule of explained and drawn frames."""
     budget_fps: float | None = None
-    """Frames per second to keep up with: explanations thin before frames are dropped. None explains regardless."""
+    """Target frame rate: explanations are skipped before frames are dropped. None for no target."""
     explainer: "Explainer | None" = None
-    """Explains in the place of the graph (see `kdedge_runtime.explainers`); None takes the graph's map."""
+    """Black-box explainer (see `kdedge_runtime.explainers`); None uses the map of the graph."""
 
 
 def run(
@@ -65,27 +67,26 @@ def run(
     settings: RunSettings | Callable[[], RunSettings] | None = None,
     stop: threading.Event | None = None,
 ) -> RunSummary:
-    """Answer every frame of a source and hand the answers to the sinks.
+    """Run the model on every frame of a source and pass the predictions to the sinks.
 
-    Reading, the model and the sinks work side by side, each at most a frame ahead of the next. The model is
-    warmed up first, so that no figure holds its first, slower passes. The overlay is drawn only for explained frames
-    that some sink wants to see.
+    Reading, inference and sinks run concurrently, each at most one frame ahead of the next. Warm-up passes come first,
+    so that measurements exclude them. Overlays are drawn only for explained frames, and only if a sink requests them.
 
     Args:
         model: the model to run.
-        source: already entered.
-        sinks: already entered; written to from this thread.
-        settings: None for the defaults; a function is asked before every frame for the class, the opacity and the
-            explainer.
-        stop: ends the run after the current frame when set, from any thread or signal.
+        source: an entered source.
+        sinks: entered sinks, written to from this thread.
+        settings: settings, or a function called before every frame for the class, opacity and explainer; None for the
+        defaults.
+        stop: event that ends the run after the current frame. It may be set from any thread or signal handler.
 
     Returns:
-        The figures. A source that gives out after its first frame is reported in `failure`, so that the sinks can
-        be closed in peace.
+        The summary. If the source fails after its first frame, the error is in `failure`, so that the sinks can be
+        closed.
 
     Raises:
-        SourceError: the source gave no frame at all.
-        KdedgeError: the model's outputs are not finite, or a sink cannot write.
+        SourceError: the source returned no frame.
+        KdedgeError: an output of the model is not finite, or a sink cannot write.
     """
     given = settings or RunSettings()
     current = given if callable(given) else lambda: given
@@ -123,14 +124,14 @@ def run(
         progress.failure = error
     if not progress.frames and not stop.is_set():
         raise SourceError(
-            f"{source.name} gave no frame that can be read ({progress.unreadable:,} unreadable). "
-            "Check the files, or see that all else works with `--source synthetic:`."
+            f"{source.name} returned no readable frame ({progress.unreadable:,} unreadable). Check the files, or "
+            "test the rest of the setup with `--source synthetic:`."
         )
     return progress.summary()
 
 
 def warm_up(model: Model, class_index: int | None = None) -> None:
-    """Run the model on an empty picture twice: the first passes allocate and are slower, and loading made one."""
+    """Run the model twice on a blank image, because the first passes allocate memory and are slower."""
     spec = model.metadata.input
     for _ in range(_WARM_UPS):
         model.predict(np.zeros((1, spec.height, spec.width, 3), dtype=np.uint8), class_index)
@@ -138,16 +139,16 @@ def warm_up(model: Model, class_index: int | None = None) -> None:
 
 @contextmanager
 def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """Within the block SIGINT, SIGTERM and SIGHUP set `stop`; a second one acts as it would without us.
+    """Set `stop` on SIGINT, SIGTERM and SIGHUP within the block. A second signal has its original effect.
 
-    One that is ignored stays so: `nohup` has a run go on when its terminal is closed.
+    Ignored signals stay ignored, so that `nohup` keeps a run alive when its terminal closes.
     """
 
     def ask_to_stop(number: int, frame: FrameType | None) -> None:
         stop.set()
         signal.signal(number, before[number])
 
-    # SIGHUP: the terminal or ssh session of a recording was closed. Not every system has it.
+    # SIGHUP: the terminal or SSH session was closed. Not available on every system.
     numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
     before = {int(number): signal.getsignal(number) for number in numbers}
     for number in [number for number, handler in before.items() if handler != signal.SIG_IGN]:
@@ -161,7 +162,7 @@ def stopped_by_signals(stop: threading.Event) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Look:
-    """What the model said of a frame, and when."""
+    """Model output for one frame, with its time."""
 
     frame: Frame
     explanation: Explanation
@@ -174,7 +175,7 @@ class _Look:
 
 
 class _Looks:
-    """The model's side of a run: frames in, looks out."""
+    """Inference stage of a run: frames in, model outputs out."""
 
     def __init__(
         self,
@@ -198,10 +199,10 @@ class _Looks:
 
     @contextmanager
     def ahead(self) -> Iterator[Iterable[_Look]]:
-        """The looks, worked out in other threads."""
+        """Yield the model outputs, computed in background threads."""
         prepared = self._prepared()
         if isinstance(self._source, LatestFrames):
-            # It reads ahead by itself. What is newest is asked for as late as can be: prepared ahead it would age.
+            # This source reads ahead by itself. The newest frame is requested as late as possible to keep it fresh.
             with Ahead(self._looks(prepared), "kdedge-model", self._stop) as looks:
                 yield looks
         else:
@@ -212,7 +213,7 @@ class _Looks:
                 yield looks
 
     def _looks(self, prepared: Iterable[tuple[Frame, Pixels]]) -> Iterator[_Look]:
-        # Here, so that the first frame is read meanwhile.
+        # Warm up here, while the first frame is read.
         warm_up(self._model, self._current().class_index)
         self._progress.start()
         yield from map(self._look, prepared)
@@ -228,7 +229,7 @@ class _Looks:
             with self._timer.measure("preprocess"):
                 image = fit(frame.rgb, self._model.metadata.input)[None]
             prepared = [(frame, image)]
-            del frame  # which may have many megabytes, and is not kept while the next one is read
+            del frame  # frees a large frame before the next one is read
             yield prepared.pop()
 
     def _look(self, prepared: tuple[Frame, Pixels]) -> _Look:
@@ -259,13 +260,13 @@ class _Looks:
         return _Look(frame, explanation, left_out, answered_at)
 
     def _warn(self, left_out: Reason | None, busy_s: float) -> None:
-        """Say once that leaving explanations out is not enough."""
+        """Log a warning once if the target is missed even without explanations."""
         if self._budget_fps is None or left_out is None:
             return
         self._over_budget = self._over_budget + 1 if busy_s * self._budget_fps > 1 else 0
         if self._over_budget == _FRAMES_OVER_BUDGET:
             _log.warning(
-                "--fps %g is out of reach even without explanations: one pass of the model takes %.0f ms",
+                "--fps %g cannot be reached even without explanations: one pass of the model takes %.0f ms",
                 self._budget_fps,
                 busy_s * 1e3,
             )

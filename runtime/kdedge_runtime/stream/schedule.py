@@ -1,4 +1,4 @@
-"""Which frames are explained: as often as asked, and as time allows."""
+"""Scheduling of explanations: requested cadence and frame rate budget."""
 
 import re
 import time
@@ -12,7 +12,7 @@ __all__ = ["ALWAYS", "Cadence", "FrameBudget", "Reason", "Thinning"]
 
 When = Literal["always", "every", "on-change", "low-confidence"]
 Reason = Literal["cadence", "budget"]
-"""Why a frame was not explained: it was not its turn, or there was no time."""
+"""Reason why a frame was not explained: `cadence` (not scheduled) or `budget` (behind the frame rate)."""
 
 _CONFIDENT = 0.5
 _FORGIVEN_HALF_S = 5.0
@@ -20,21 +20,21 @@ _FORGIVEN_HALF_S = 5.0
 
 @dataclass(frozen=True)
 class Cadence:
-    """How often to explain."""
+    """Schedule of explanations."""
 
     when: When
-    """`always`; `every` so many frames; `on-change` of the answer; `low-confidence` of the answer."""
+    """`always`; `every` N frames; `on-change` of the predicted label; `low-confidence` predictions only."""
     every: int = 1
     """Frames from one explanation to the next."""
     below: float = _CONFIDENT
-    """`low-confidence` explains answers whose probability is below this, in (0, 1]."""
+    """Probability below which `low-confidence` explains a prediction, in (0, 1]."""
 
     @classmethod
     def parse(cls, text: str) -> "Cadence":
-        """Read what a user typed: `always`, `every=N`, `on-change` or `low-confidence[=P]`.
+        """Parse `always`, `every=N`, `on-change` or `low-confidence[=P]`.
 
         Raises:
-            UsageError: it is none of them.
+            UsageError: the text is not one of these.
         """
         name, _, value = text.partition("=")
         if text in ("always", "on-change", "low-confidence"):
@@ -44,8 +44,8 @@ class Cadence:
         if name == "low-confidence" and re.fullmatch(r"0?\.\d+|1(\.0*)?", value) and float(value) > 0:
             return cls("low-confidence", below=float(value))
         raise UsageError(
-            f"--cadence {text} is none of: always, every=N (every=5), on-change, low-confidence[=P] (P in (0, 1], "
-            f"{_CONFIDENT} if left out)."
+            f"--cadence {text} is not valid. Expected always, every=N (every=5), on-change or low-confidence[=P] (P "
+            f"in (0, 1], default {_CONFIDENT})."
         )
 
 
@@ -53,16 +53,16 @@ ALWAYS = Cadence("always")
 
 
 class FrameBudget:
-    """Whether a run keeps up with a number of frames per second."""
+    """Tracks whether a run keeps up with a target frame rate."""
 
     def __init__(self, fps: float, *, live: bool, clock: Callable[[], float] = time.monotonic) -> None:
-        """Start.
+        """Create a budget.
 
         Args:
-            fps: frames per second to keep up with.
-            live: whether frames go by whether or not they are taken. No more can be taken then than go by, so a camera
-                that is slower than the budget is kept up with when none of its frames is missed.
-            clock: seconds.
+            fps: target frame rate in frames per second.
+            live: True if frames pass even when they are not taken. A live source slower than the target is kept up with
+            if none of its frames is dropped.
+            clock: monotonic clock in seconds.
         """
         self._fps = fps
         self._live = live
@@ -72,34 +72,34 @@ class FrameBudget:
 
     @property
     def kept(self) -> bool:
-        """Whether the frames so far were taken in their time, give or take half a frame."""
+        """True if the frames so far were taken on time, within half a frame."""
         return self._ahead > -0.5
 
     def take(self, index: int) -> None:
-        """Book that the frame of this index is taken now. To be ahead is not hoarded beyond one frame."""
+        """Record that the frame with this index is taken now. At most one frame of lead is accumulated."""
         now = self._clock()
         if self._last is not None:
             passed, elapsed_s = index - self._last[0], now - self._last[1]
             due = self._fps * elapsed_s
             self._ahead = min(self._ahead + 1 - (min(due, passed) if self._live else due), 1.0)
             if self._live and passed <= due and self._ahead < 0:
-                # What was lost of a camera that is no faster than the budget can never be won back.
+                # A camera no faster than the budget offers no frames to catch up with, so its deficit decays.
                 self._ahead *= 0.5 ** (elapsed_s / _FORGIVEN_HALF_S)
         self._last = index, now
 
 
 class Thinning:
-    """Decides frame by frame whether to explain, for a run that is to keep up with a number of frames per second.
+    """Decides per frame whether to explain, so that a run keeps its target frame rate.
 
-    Behind the budget, explanations are left out until the frames without one have won back the time.
+    Behind the target, explanations are skipped until the frames without one have made up the time.
     """
 
     def __init__(self, cadence: Cadence = ALWAYS, budget: FrameBudget | None = None) -> None:
-        """Start.
+        """Create a scheduler.
 
         Args:
-            cadence: how often to explain, time permitting.
-            budget: None leaves the time out of it.
+            cadence: requested schedule.
+            budget: frame rate budget; None for no limit.
         """
         self._cadence = cadence
         self._budget = budget
@@ -107,7 +107,7 @@ class Thinning:
         self._explained: str | None = None
 
     def before(self, index: int) -> Reason | None:
-        """What already speaks against explaining the frame of this index, before the model has seen it."""
+        """Return the reason not to explain a frame that is known before inference, or None."""
         turn, self._frames = self._frames % self._cadence.every == 0, self._frames + 1
         if self._budget is not None:
             self._budget.take(index)
@@ -116,7 +116,7 @@ class Thinning:
         return None if self._budget is None or self._budget.kept else "budget"
 
     def after(self, label: str, probability: float) -> Reason | None:
-        """What speaks against explaining this frame now that its answer is known; None has it explained."""
+        """Return the reason not to explain a frame that is known after inference, or None to explain it."""
         when = self._cadence.when
         if when == "on-change" and label == self._explained:
             return "cadence"
@@ -126,5 +126,5 @@ class Thinning:
         return None
 
     def forget(self) -> None:
-        """Take the next answer for a change: somebody has begun to look, or wants something else explained."""
+        """Treat the next prediction as a change, because a viewer connected or requested another explanation."""
         self._explained = None

@@ -1,4 +1,4 @@
-"""Where a run stands, and what it came to."""
+"""Progress counters and summary of a run."""
 
 import time
 from collections import Counter, deque
@@ -16,13 +16,12 @@ from kdedge_runtime.util.timing import Stage, StageTimer, Tally
 __all__ = ["STAGES", "Progress", "RunSummary"]
 
 STAGES = ("capture", "preprocess", "inference", "explanation", "overlay", "output")
-"""A frame's way: waiting for it, bringing it to size, the model, what explains from outside of it, drawing, the sinks.
-"""
+"""Stages of a frame: wait for it, resize, model, black-box explainer, drawing, sinks."""
 _RECENT_FRAMES = 30
 
 
 class Progress:
-    """The counters of a run while it goes on. Sinks read it, also from other threads."""
+    """Live counters of a run. Sinks read them, also from other threads."""
 
     def __init__(self, source: Source, clock: Callable[[], float] = time.monotonic) -> None:
         self.frames = 0
@@ -38,13 +37,13 @@ class Progress:
         self.start()
 
     def start(self) -> None:
-        """Count the time from here."""
+        """Start measuring the elapsed time."""
         self._started = self._clock()
         self._ended_at.clear()
         self._ended_at.append(self._started)
 
     def count(self, answer: Answer) -> None:
-        """Take in one more answer."""
+        """Count a prediction."""
         self.frames += 1
         self.labels[answer.label] += 1
         self.explained += answer.saliency_map is not None
@@ -55,22 +54,22 @@ class Progress:
 
     @property
     def expected(self) -> int | None:
-        """Frames that the source promises; None without an end."""
+        """Number of frames in the source; None if unbounded."""
         return self._source.expected
 
     @property
     def dropped(self) -> int:
-        """Frames that passed while the model was busy."""
+        """Number of frames that passed while the model was busy."""
         return self._source.dropped
 
     @property
     def unreadable(self) -> int:
-        """Frames or files that could not be decoded."""
+        """Number of frames or files that could not be decoded."""
         return self._source.unreadable
 
     @property
     def reconnects(self) -> int:
-        """Times that the source gave out and came back."""
+        """Number of times that the source failed and recovered."""
         return self._source.reconnects
 
     @property
@@ -81,7 +80,7 @@ class Progress:
         return (len(ended_at) - 1) / span if span > 0 else 0.0
 
     def summary(self) -> "RunSummary":
-        """The figures so far, fixed."""
+        """Return the current counters as a summary."""
         elapsed_s = self._ended_at[-1] - self._started
         return RunSummary(
             frames=self.frames,
@@ -103,43 +102,43 @@ class Progress:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run came to."""
+    """Summary of a run."""
 
     frames: int
-    """Frames answered."""
+    """Number of predicted frames."""
     expected: int | None
-    """Frames that the source promised; None without an end."""
+    """Number of frames in the source; None if unbounded."""
     dropped: int
     unreadable: int
     reconnects: int
-    """Times that the source gave out and came back."""
+    """Number of times that the source failed and recovered."""
     explained: int
-    """Frames answered with a map."""
+    """Number of frames with a map."""
     left_out: dict[Reason, int]
-    """Frames that were not explained, by the reason."""
+    """Number of frames that were not explained, by reason."""
     elapsed_s: float
-    """From the start of the first wait to the last answer; loading and warm-up are not in it."""
+    """Seconds from the first wait for a frame to the last prediction, without loading and warm-up."""
     fps: float
     source_fps: float | None
-    """The rate at which a live source, or a file played like one, gives frames."""
+    """Frame rate of a live source, or of a file played in real time."""
     stages: dict[str, Stage]
     age: Stage | None
-    """From capture to answer; None without a frame."""
+    """Time from capture to prediction; None without frames."""
     labels: tuple[tuple[str, int], ...]
-    """The most frequent answers with their counts."""
+    """Most frequent labels with their counts."""
     failure: SourceError | None = None
-    """Why the source gave out before its end; what came before it is complete."""
+    """Error that ended the source early; earlier predictions are complete."""
 
     @property
     def model_fps(self) -> float | None:
-        """The rate that the model alone would reach, without reading, drawing and writing; None without a frame."""
+        """Frame rate of the model alone, without reading, drawing and writing; None without frames."""
         parts = [self.stages[name] for name in ("inference", "explanation") if name in self.stages]
         busy_ms = sum(stage.mean_ms * stage.count for stage in parts)
-        # The model may have been a frame or two ahead of the answers when the run ended.
+        # The model may have been one or two frames ahead when the run ended.
         return parts[0].count / busy_ms * 1e3 if busy_ms > 0 else None
 
     def as_record(self) -> dict[str, Any]:
-        """The figures, ready for JSON."""
+        """Return the summary as a JSON-compatible dictionary."""
         stages = self.stages | ({"age": self.age} if self.age else {})
         return {
             "frames": self.frames,
@@ -161,7 +160,7 @@ class RunSummary:
         }
 
     def table(self) -> str:
-        """The summary for a terminal, without a newline at the end."""
+        """Return the summary as text, without a trailing newline."""
         lines = [self._counts(), *self._rates(), *self._explanations()]
         if self.stages:
             lines.append(f"{'':12}{'p50 ms':>9}{'p95 ms':>9}{'p99 ms':>9}{'mean ms':>9}")
@@ -171,7 +170,7 @@ class RunSummary:
                 for name, stage in rows.items()
             ]
         if self.labels:
-            lines.append("answers: " + ", ".join(f"{printable(label)} {count:,}" for label, count in self.labels))
+            lines.append("predictions: " + ", ".join(f"{printable(label)} {count:,}" for label, count in self.labels))
         return "\n".join(lines)
 
     def _counts(self) -> str:
@@ -193,5 +192,5 @@ class RunSummary:
     def _explanations(self) -> list[str]:
         if not self.left_out:
             return []
-        reasons = ", ".join(f"{count:,} left out by {reason}" for reason, count in sorted(self.left_out.items()))
+        reasons = ", ".join(f"{count:,} skipped by {reason}" for reason, count in sorted(self.left_out.items()))
         return [f"{self.explained:,} frames explained, {reasons}"]

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, under names that do not clash."""
+"""Atomic file writes and unique file names."""
 
 import glob
 import hashlib
@@ -16,6 +16,7 @@ from kdedge_runtime.util.printable import printable
 from kdedge_runtime.util.temporary_files import HAS_LOCKS, mark_as_ours, remove_abandoned
 
 __all__ = [
+    "Location",
     "UniqueNames",
     "file_sha256",
     "number_earlier",
@@ -28,25 +29,26 @@ __all__ = [
     "written",
 ]
 
+Location = str | os.PathLike[str]
+"""Path of a file or folder, or an object that stands for one, such as a run."""
 _STAGED = ".kdedge-"
-"""Begins the names of files that are being written: not the path's, which may be as long as there is room for."""
+"""Name prefix of files being written. It does not contain the target name, which may have maximum length."""
 
 _MOST_STEM_BYTES = 251
-"""Most file systems hold names of 255 bytes, suffix included."""
+"""Maximum stem length: most file systems limit names to 255 bytes, including the suffix."""
 
 
 @contextmanager
 def staged(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` once the block has succeeded.
+    """Yield a temporary path next to `path` and rename it to `path` after the block succeeds.
 
-    The file is flushed to the disk before the rename and the folder after it, so that neither a crash nor a
-    power cut leaves a half-written file under the final name. On an error the temporary file is removed.
-    What a killed process has left is removed by the next one that stages a durable file of this suffix there.
+    The file is flushed to disk before the rename and its folder after it. Neither a crash nor a power failure leaves a
+    partial file under the final name. The temporary file is removed on errors. Files left by killed processes are
+    removed by the next durable call with the same suffix.
 
     Args:
-        path: the final name.
-        durable: False skips the flushing, for files that come by the frame: a crash of the program still leaves
-            nothing half-written, a power cut may.
+        path: the final path.
+        durable: False skips the flush, for files written per frame. A power failure may then leave a partial file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if durable:
@@ -59,7 +61,7 @@ def staged(path: Path, *, durable: bool = True) -> Iterator[Path]:
         if durable:
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
-        # mkstemp makes private files; the result has the permissions that a plain open() would give.
+        # mkstemp creates private files; restore the permissions of a plain open().
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
@@ -81,42 +83,43 @@ def _made(path: Path) -> tuple[int, Path]:
 
 
 def remove_staged(folder: Path, suffixes: Iterable[str]) -> None:
-    """Remove what processes that were killed have left half-written in a folder, of files with these suffixes."""
+    """Remove partial files left in a folder by killed processes, for these suffixes."""
     for suffix in suffixes:
         for left in folder.glob(f"{_STAGED}*{suffix}"):
             left.unlink()
 
 
 def write_whole(path: Path, content: str | bytes, *, durable: bool = True) -> None:
-    r"""Write `content` to `path`, whole or not at all; `durable` as for `staged`.
+    r"""Write `content` to `path` atomically. `durable` is as in `staged`.
 
-    Text is written as UTF-8. Bytes in a path that are none, which Python holds as halves of characters, are written as
-    such as `\udce9`: JSON reads that back as the same path.
+    Text is encoded as UTF-8. Surrogates, which stand for invalid bytes in paths, are written as escapes such as
+    `\udce9`; JSON decodes them to the same path.
     """
     with staged(path, durable=durable) as temporary:
         temporary.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, hexadecimal; it is not read into memory at once."""
+    """Return the hexadecimal SHA-256 of a file, reading it in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def written(name: str) -> str:
-    r"""A file's name as the same text on every machine, which can be hashed, printed and put into a report.
+    r"""Return a printable file name that is identical on every machine.
 
-    macOS decomposes accents, others do not; old archives leave bytes that are no UTF-8, which become such as `\xe9`.
-    Control characters, which could forge a line of a log, are escaped the same way.
+    Accents are composed (NFC), because macOS decomposes them. Bytes that are not UTF-8 become escapes such as `\xe9`.
+    Control characters, which could forge log lines, are escaped too.
     """
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return printable(unicodedata.normalize("NFC", text))
 
 
 def shortened(stem: str) -> str:
-    """A stem whose parts each leave room for a suffix: `written` makes four bytes of one that is no UTF-8.
+    """Return a stem whose path components each leave room for a suffix.
 
-    A part of more than 251 bytes keeps its first 200 or fewer and a hash of all.
+    `written` needs four bytes for each byte that is not UTF-8. A component longer than 251 bytes is cut to at most 200
+    bytes and a hash.
     """
     return "/".join(map(_shortened, stem.split("/")))
 
@@ -129,31 +132,31 @@ def _shortened(part: str) -> str:
 
 
 def utf8_path(path: Path, reader: str) -> str:
-    """A path for a library that takes UTF-8 only: OpenCV dies of any other.
+    """Return an absolute path as UTF-8 text, for libraries such as OpenCV that crash on other encodings.
 
-    It is absolute, since FFmpeg takes the colon of a relative one, as in `12:30.mp4`, for that of an address.
+    The path is absolute because FFmpeg parses a relative `12:30.mp4` as a URL.
 
     Args:
-        path: of a file.
-        reader: the library, for the message.
+        path: the file.
+        reader: name of the library, for the error message.
 
     Raises:
-        UsageError: the name is no UTF-8.
+        UsageError: the name is not valid UTF-8.
     """
     name = str(path.absolute())
     try:
         name.encode()
     except UnicodeEncodeError as error:
         raise UsageError(
-            f"The name of {written(str(path))} is no UTF-8: {reader} takes no other. Rename it."
+            f"The name of {written(str(path))} is not valid UTF-8, which {reader} requires. Rename the file."
         ) from error
     return name
 
 
 class UniqueNames:
-    """Hands out file names that differ, so that `a/1.png` and `a/1.jpg` do not end in one output.
+    """Generator of unique file names, so that `a/1.png` and `a/1.jpg` get different outputs.
 
-    The same names in the same order give the same result, so that a second run replaces the files of the first.
+    The result is deterministic, so that a second run overwrites the files of the first.
     """
 
     def __init__(self) -> None:
@@ -161,10 +164,10 @@ class UniqueNames:
         self._last: dict[str, int] = {}
 
     def take(self, stem: str, suffix: str) -> str:
-        """`stem` + `suffix`, with `-2`, `-3`, … after the stem where that is taken (also in other letter case)."""
+        """Return `stem` + `suffix`, adding `-2`, `-3`, … to the stem if the name is taken (case-insensitive)."""
         stem = shortened(stem)
         wanted = name = stem + suffix
-        number = self._last.get(wanted.casefold(), 1)  # a loop asks for the same name thousands of times
+        number = self._last.get(wanted.casefold(), 1)  # loops request the same name thousands of times
         while name.casefold() in self._taken:
             number += 1
             name = shortened(f"{stem}-{number}") + suffix
@@ -174,14 +177,14 @@ class UniqueNames:
 
 
 def number_earlier(path: Path, name: Path) -> Path | None:
-    """Give a file a second name, so that the first one may be replaced or removed.
+    """Add a numbered name to a file, so that the original name can be replaced or removed.
 
     Args:
-        path: the file; nothing is done where there is none.
-        name: of which `STEM-1.SUFFIX`, or the next free number, is the second name.
+        path: the file, which may be missing.
+        name: base of the new name `STEM-1.SUFFIX`; the first free number is used.
 
     Returns:
-        The second name; None where there is no file.
+        The numbered path, or None if the file does not exist.
     """
     if not path.exists():
         return None
@@ -193,14 +196,14 @@ def number_earlier(path: Path, name: Path) -> Path | None:
                 numbered.hardlink_to(path)
             except FileExistsError:
                 raise
-            except OSError:  # FAT, as on memory cards, has no links
+            except OSError:  # FAT has no hard links
                 with numbered.open("xb") as copy, path.open("rb") as file:
                     shutil.copyfileobj(file, copy)
             return numbered
 
 
 def sync_folder(folder: Path) -> None:
-    """Write a folder's names to the disk."""
+    """Flush a folder's entries to disk."""
     if os.name != "posix":  # other systems cannot open a folder
         return
     handle = os.open(folder, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Picture files of any kind as RGB arrays: the one reader that training, validation and device share."""
+"""Image file decoding, shared by training, validation and the device."""
 
 import io
 import os
@@ -35,17 +35,19 @@ PICTURE_SUFFIXES = (
     *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpeg", ".jpg"),
     *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
 )
-"""Lower-case suffixes of files that are meant as pictures, whether or not Pillow can decode them here."""
+"""Lower-case suffixes of image files, whether or not the installed Pillow can decode them."""
 
 MOST_PIXELS = 50_000_000
-"""Largest number of pixels that is decoded: 150 MB as RGB."""
+"""Maximum number of pixels to decode: 150 MB as RGB."""
 LONGEST_SIDE_PX = 20_000
-"""Longest side that is decoded."""
+"""Maximum side length to decode, in pixels."""
 
 Fault: TypeAlias = Literal["unreadable", "empty", "not an image", "truncated", "too large", "of unsupported pixel type"]
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "MPO", "AVIF", "HEIF")
-"""Pillow's names of the formats that are decoded. It goes by content, and would start Ghostscript on PostScript."""
+"""Pillow format names to decode, detected by content. Excludes formats with risks, such as PostScript, which starts
+Ghostscript.
+"""
 _TIFF_SAMPLE_FORMAT = 339
 _TIFF_UNSIGNED = 1
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N"})
@@ -63,11 +65,11 @@ _TURNED = {
     *(Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270),
     *(Image.Transpose.TRANSPOSE, Image.Transpose.TRANSVERSE),
 }
-"""Exchange width and height."""
+"""Transpositions that swap width and height."""
 
 
 class UnreadablePicture(SourceError):
-    """A picture file cannot be decoded; `fault` says why in a word or two."""
+    """Image file that cannot be decoded. `fault` classifies the reason."""
 
     def __init__(self, message: str, fault: Fault) -> None:
         super().__init__(message)
@@ -76,23 +78,26 @@ class UnreadablePicture(SourceError):
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded picture file."""
+    """Decoded image file."""
 
     pixels: Pixels
-    """uint8 RGB `[H, W, 3]`, upright."""
+    """uint8 RGB `[H, W, 3]` with EXIF orientation applied."""
     is_grey: bool
-    """The file stores a single grey channel, which became R = G = B."""
+    """True if the file stores a single gray channel, copied to R, G and B."""
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file's name says that it is a picture; hidden files are none."""
+    """Return True if a file has an image suffix and is not hidden."""
     return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """All visible files, through links too; each folder is walked once, under its own name rather than a link's."""
+    """Yield all visible files below a folder, following links.
+
+    Each folder is visited once, preferably under its own name.
+    """
     seen: set[tuple[int, int]] = set()
-    for above in folder.resolve().parents:  # a link to one of them leads back here
+    for above in folder.resolve().parents:  # a link to a parent would lead back here
         _is_new(above, seen)
     starts = [folder]
     while starts:
@@ -103,7 +108,7 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 def _files_below(start: Path, seen: set[tuple[int, int]], links: list[Path]) -> Iterator[Path]:
-    """The files below a folder that was not seen; the links to folders are added to `links` and not followed."""
+    """Yield the files below an unvisited folder. Links to folders are appended to `links` and not followed."""
     if not _is_new(start, seen):
         return
     for parent, folders, names in os.walk(start):
@@ -114,10 +119,10 @@ def _files_below(start: Path, seen: set[tuple[int, int]], links: list[Path]) -> 
 
 
 def _is_new(folder: Path, seen: set[tuple[int, int]]) -> bool:
-    """Add a folder to those seen; return whether it is new."""
+    """Add a folder to `seen` and return True if it is new."""
     try:
         status = folder.stat()
-    except OSError:  # a link to nothing
+    except OSError:  # broken link
         return False
     identity = (status.st_dev, status.st_ino)
     is_new = identity not in seen
@@ -126,13 +131,13 @@ def _is_new(folder: Path, seen: set[tuple[int, int]]) -> bool:
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """All pictures below a folder, sorted by their path relative to it; see `files_below`."""
+    """Return all image files below a folder, sorted by relative path; see `files_below`."""
     found = [path for path in files_below(folder) if is_picture(path) and path.is_file()]
     return sorted(found, key=lambda path: path.relative_to(folder).parts)
 
 
 def read_picture(path: str | Path) -> Pixels:
-    """Read a picture as a person sees it: uint8 RGB `[H, W, 3]`.
+    """Read an image file as upright uint8 RGB `[H, W, 3]`.
 
     Raises:
         UnreadablePicture: see `load_picture`.
@@ -141,10 +146,10 @@ def read_picture(path: str | Path) -> Pixels:
 
 
 def load_picture(path: str | Path) -> Picture:
-    """Read a picture as a person sees it, or refuse it: a damaged file never gives a half-grey picture.
+    """Decode an image file. Damaged files raise an error and are never partially decoded.
 
     Args:
-        path: a JPEG, PNG, WebP, BMP, GIF, TIFF, PNM, AVIF or, with pillow-heif, HEIF file; its content decides.
+        path: a JPEG, PNG, WebP, BMP, GIF, TIFF, PNM, AVIF or (with pillow-heif) HEIF file, detected by content.
 
     Raises:
         UnreadablePicture: see `open_picture` and `decode_picture`.
@@ -154,16 +159,15 @@ def load_picture(path: str | Path) -> Picture:
 
 
 def open_picture(path: str | Path, content: bytes | None = None) -> Image.Image:
-    """Read a picture's header; its size is known then, its pixels wait for `decode_picture`.
+    """Read an image header, which includes the size. `decode_picture` decodes the pixels.
 
     Args:
         path: a file in a format of `load_picture`.
-        content: what the file holds, where it is not a file of its own but part of an archive, say; `path` is then
-            what messages call it.
+        content: file content, if it is not a separate file (e.g. part of an archive). `path` is then its name in
+        messages.
 
     Raises:
-        UnreadablePicture: the file is missing, empty, no picture, or has more than `MOST_PIXELS` or a side of more than
-            `LONGEST_SIDE_PX`.
+        UnreadablePicture: the file is missing, empty, not an image, or exceeds `MOST_PIXELS` or `LONGEST_SIDE_PX`.
     """
     Image.init()
     formats = [name for name in _FORMATS if name in Image.OPEN]
@@ -172,13 +176,13 @@ def open_picture(path: str | Path, content: bytes | None = None) -> Image.Image:
         opened = Image.open(path if content is None else io.BytesIO(content), formats=formats) if size_bytes else None
     except UnidentifiedImageError as error:
         raise UnreadablePicture(
-            f"{path} is not a picture that can be read here. Expected {', '.join(formats)}.", "not an image"
+            f"{path} is not an image in a supported format. Expected {', '.join(formats)}.", "not an image"
         ) from error
     except Image.DecompressionBombError as error:
         raise UnreadablePicture(f"{path} is too large: {error} Scale it down first.", "too large") from error
     except OSError as error:
         raise UnreadablePicture(f"{path} cannot be read: {error.strerror or error}.", "unreadable") from error
-    except Exception as error:  # Pillow's parsers raise whatever they stumble over
+    except Exception as error:  # Pillow's parsers raise arbitrary exceptions
         raise UnreadablePicture(f"{path} is damaged ({error}). Copy it again or remove it.", "not an image") from error
     if opened is None:
         raise UnreadablePicture(f"{path} is empty (0 bytes). Copy it again or remove it.", "empty")
@@ -186,32 +190,32 @@ def open_picture(path: str | Path, content: bytes | None = None) -> Image.Image:
     if width * height > MOST_PIXELS or max(width, height) > LONGEST_SIDE_PX:
         opened.close()
         raise UnreadablePicture(
-            f"{path} is too large ({width:,} × {height:,} px). Expected at most {MOST_PIXELS / 1e6:.0f} megapixels and "
-            f"{LONGEST_SIDE_PX:,} px a side: scale it down first.",
+            f"{path} is too large ({width:,} × {height:,} px). Expected at most {MOST_PIXELS / 1e6:.0f} megapixels "
+            f"and {LONGEST_SIDE_PX:,} px per side: scale it down first.",
             "too large",
         )
     return opened
 
 
 def decode_picture(opened: Image.Image, name: str) -> Picture:
-    """The pixels of an opened picture as a person sees them.
+    """Decode the pixels of an opened image as upright RGB.
 
-    The EXIF orientation is applied, the first frame of an animation is taken, transparent parts are laid on
-    white, and other color models are converted to RGB. 16-bit grey becomes 8-bit by its upper byte. So does 32-bit
-    grey, unless it has values above 65,535: then by the upper byte of its largest value.
+    EXIF orientation is applied. Animations are reduced to their first frame, transparency is blended onto white, and
+    other color models are converted to RGB. 16-bit gray keeps its upper byte. 32-bit gray does too, unless it has
+    values above 65,535: then the upper byte of the largest value sets the scale.
 
     Args:
-        opened: from `open_picture`, or any other picture of Pillow's.
-        name: what messages call it.
+        opened: image from `open_picture`, or any other Pillow image.
+        name: name of the image in error messages.
 
     Raises:
-        UnreadablePicture: it is damaged, its pixels cannot become RGB, or memory is short.
+        UnreadablePicture: the image is damaged, cannot be converted to RGB, or exceeds the available memory.
     """
     try:
         opened.load()
     except MemoryError as error:
         raise _beyond_memory(opened, name) from error
-    except Exception as error:  # Pillow's decoders raise whatever their parsers raise
+    except Exception as error:  # Pillow's decoders raise arbitrary exceptions
         raise UnreadablePicture(
             f"{name} is truncated or damaged ({error}). Copy it again or remove it.", "truncated"
         ) from error
@@ -222,13 +226,14 @@ def decode_picture(opened: Image.Image, name: str) -> Picture:
         raise _beyond_memory(opened, name) from error
     except ValueError as error:
         raise UnreadablePicture(
-            f"{name} has pixels that cannot become RGB ({error}). Save it as 8-bit RGB.", "of unsupported pixel type"
+            f"{name} cannot be converted to RGB ({error}). Save it as 8-bit RGB.",
+            "of unsupported pixel type",
         ) from error
     return Picture(pixels, is_grey=opened.mode in _GREY_MODES)
 
 
 def upright_size(opened: Image.Image) -> tuple[int, int]:
-    """Width and height of an opened picture as `decode_picture` gives it; of most formats only the header is read."""
+    """Return width and height of an opened image after EXIF rotation, from its header in most formats."""
     width, height = opened.size
     is_turned = _UPRIGHT.get(_orientation(opened)) in _TURNED
     return (height, width) if is_turned else (width, height)
@@ -244,7 +249,7 @@ def jpeg(picture: Pixels, quality: int) -> bytes:
 def _rgb(picture: Image.Image) -> Image.Image:
     if picture.mode == "F":
         raise ValueError("floating-point pixels have no defined white")
-    if picture.mode.startswith("I"):  # Pillow's own conversion would clip at 255
+    if picture.mode.startswith("I"):  # Pillow's conversion would clip at 255
         return Image.fromarray(_upper_byte(picture)).convert("RGB")
     if picture.has_transparency_data:
         layer = picture.convert("RGBA")
@@ -254,7 +259,7 @@ def _rgb(picture: Image.Image) -> Image.Image:
 
 
 def _upper_byte(picture: Image.Image) -> Pixels:
-    """Deep grey as uint8 `[H, W]`, in copies no deeper than its pixels."""
+    """Convert 16- or 32-bit gray to uint8 `[H, W]` without enlarging the array."""
     deep = np.asarray(picture)
     if deep.dtype == np.int32:
         is_unsigned = getattr(picture, "tag_v2", {}).get(_TIFF_SAMPLE_FORMAT) == (_TIFF_UNSIGNED,)
@@ -266,7 +271,7 @@ def _upper_byte(picture: Image.Image) -> Pixels:
 def _beyond_memory(opened: Image.Image, name: str) -> UnreadablePicture:
     width, height = opened.size
     return UnreadablePicture(
-        f"{name} ({width:,} × {height:,} px) does not fit into the memory that is free. Scale it down first.",
+        f"{name} ({width:,} × {height:,} px) does not fit into the free memory. Scale it down first.",
         "too large",
     )
 
@@ -274,7 +279,7 @@ def _beyond_memory(opened: Image.Image, name: str) -> UnreadablePicture:
 def _orientation(picture: Image.Image) -> int:
     try:
         return int(picture.getexif().get(_EXIF_ORIENTATION, 1))
-    except Exception:  # a damaged EXIF block leaves a sound picture, which viewers show as it is stored
+    except Exception:  # an image with damaged EXIF data is valid, and viewers show it unrotated
         return 1
 
 

@@ -1,4 +1,4 @@
-"""OpenCV, for those who have it: cameras, videos and windows need it, pictures and models do not."""
+"""Optional OpenCV import. Cameras, videos and windows need OpenCV; images and models do not."""
 
 import os
 from typing import Any
@@ -9,15 +9,15 @@ __all__ = ["load_opencv"]
 
 
 def load_opencv(purpose: str) -> Any:
-    """Import `cv2` and silence its own logging: what matters is said by our errors.
+    """Import `cv2` and silence its logging.
 
     Args:
-        purpose: what needs it, to begin the error message with ("Reading a video").
+        purpose: feature that needs OpenCV, used as the beginning of the error message ("Reading a video").
 
     Raises:
         MissingDependency: OpenCV is not installed.
     """
-    # Read when FFmpeg is first used: without it a damaged video prints tens of thousands of lines.
+    # Must be set before FFmpeg is first used. Otherwise a damaged video prints tens of thousands of lines.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     try:
         import cv2

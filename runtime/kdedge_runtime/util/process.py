@@ -1,4 +1,4 @@
-"""What this process takes of the machine."""
+"""Memory and open files of this process."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ _DESCRIPTORS = (Path("/proc/self/fd"), Path("/dev/fd"))
 
 
 def memory_mb() -> float | None:
-    """Resident memory now, in MB; None on a system that does not tell."""
+    """Return the resident memory in MB, or None if unavailable."""
     if _STATM.exists():
         pages = int(_STATM.read_text(encoding="ascii").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
@@ -23,7 +23,7 @@ def memory_mb() -> float | None:
 
 
 def peak_memory_mb() -> float | None:
-    """The most resident memory that the process ever had, in MB; None on a system that does not tell."""
+    """Return the peak resident memory in MB, or None if unavailable."""
     try:
         import resource
     except ImportError:  # Windows
@@ -33,7 +33,7 @@ def peak_memory_mb() -> float | None:
 
 
 def open_files() -> int | None:
-    """Open file descriptors; None on a system that does not tell."""
+    """Return the number of open file descriptors, or None if unavailable."""
     for folder in _DESCRIPTORS:
         if folder.is_dir():
             return sum(1 for _ in folder.iterdir())

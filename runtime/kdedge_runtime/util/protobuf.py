@@ -1,9 +1,9 @@
-"""ONNX files as the fields that they are made of, for a runtime without the package onnx.
+"""Minimal Protocol Buffers parser for ONNX files, without the onnx package.
 
-A message of Protocol Buffers is a row of fields, and a message within it is one of them. So a file can be cut without
-a schema: fields are copied as they stand, except for those that go and the lengths of what held them.
+A message is a sequence of fields, and a nested message is one of them. Files can therefore be pruned without a schema:
+fields are copied unchanged, except for removed ones and the lengths of their containers.
 
-Source: https://protobuf.dev/programming-guides/encoding, and onnx.proto of ONNX for the numbers.
+Source: https://protobuf.dev/programming-guides/encoding; onnx.proto of ONNX for the field numbers.
 """
 
 from collections.abc import Iterator
@@ -32,25 +32,25 @@ NODE_INPUT, NODE_OUTPUT, NODE_ATTRIBUTE = 1, 2, 5
 ATTRIBUTE_GRAPHS = (6, 11)
 TENSOR_NAME, VALUE_NAME = 8, 1
 _VARINT, _EIGHT_BYTES, _HELD, _FOUR_BYTES = 0, 1, 2, 5
-"""Kinds of fields; those that hold a text or a message begin with its length."""
+"""Wire types. Length-delimited fields hold strings and messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of a message; nothing is copied."""
+    """One field of a message, as views without copies."""
 
     number: int
     content: memoryview
-    """Of a text or message; empty of numbers."""
+    """Content of a string or message; empty for numbers."""
     whole: memoryview
-    """As it stands in the file."""
+    """Complete encoded field."""
 
 
 def fields(message: bytes | memoryview) -> Iterator[Field]:
-    """The fields of a message, in their order.
+    """Yield the fields of a message in order.
 
     Raises:
-        ValueError: it is none, or is cut off.
+        ValueError: the message is invalid or truncated.
     """
     message = memoryview(message)
     position = 0
@@ -67,19 +67,19 @@ def fields(message: bytes | memoryview) -> Iterator[Field]:
         elif kind in (_EIGHT_BYTES, _FOUR_BYTES):
             position += 8 if kind == _EIGHT_BYTES else 4
         else:
-            raise ValueError(f"the file is no Protocol Buffers message: wire type {kind}")
+            raise ValueError(f"the file is not a Protocol Buffers message: wire type {kind}")
         if position > len(message):
-            raise ValueError("the file is cut off")
+            raise ValueError("the file is truncated")
         yield Field(tag >> 3, content, message[start:position])
 
 
 def texts(message: bytes | memoryview, number: int) -> set[bytes]:
-    """What the fields of a number hold, such as the names of a node's inputs."""
+    """Return the contents of all fields with a number, such as the names of a node's inputs."""
     return {bytes(field.content) for field in fields(message) if field.number == number}
 
 
 def held(number: int, content: bytes) -> bytes:
-    """A field that holds a text or a message."""
+    """Encode a string or message field."""
     return _encoded(number << 3 | _HELD) + _encoded(len(content)) + content
 
 
@@ -93,7 +93,7 @@ def _varint(message: memoryview, position: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if not byte & 0x80:
             return value, position
-    raise ValueError("the file is cut off")
+    raise ValueError("the file is truncated")
 
 
 def _encoded(number: int) -> bytes:

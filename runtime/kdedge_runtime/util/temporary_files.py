@@ -1,4 +1,4 @@
-"""Temporary files that belong to a process, and what processes that were killed have left of theirs."""
+"""Temporary files owned by a process, and cleanup of those left by killed processes."""
 
 import os
 import shutil
@@ -10,27 +10,27 @@ from pathlib import Path
 __all__ = ["HAS_LOCKS", "abandoned", "mark_as_ours", "remove_abandoned", "scratch_folder"]
 
 HAS_LOCKS = os.name == "posix"
-"""Whether open files can be locked; Windows lets no open file be renamed or removed either."""
+"""True if open files can be locked. Windows cannot rename or remove open files either."""
 _LOCK = "lock"
 
 
 def mark_as_ours(descriptor: int) -> bool:
-    """Lock an open file until it is closed or the process ends, however it ends.
+    """Lock an open file until it is closed or the process ends.
 
     Args:
-        descriptor: of a file that was just made.
+        descriptor: descriptor of a newly created file.
 
     Returns:
-        Whether it is still there: False if another process took it for abandoned before it was locked.
+        False if another process removed the file as abandoned before it was locked, else True.
     """
     return _lock(descriptor) is not False and os.fstat(descriptor).st_nlink > 0
 
 
 @contextmanager
 def abandoned(path: Path) -> Iterator[bool]:
-    """Yield whether a file was marked by a process that no longer runs; within the block nobody else takes it so.
+    """Yield True if the process that locked a file has ended. No other process can claim it within the block.
 
-    Where there are no locks, on Windows or some network drives, no file is abandoned.
+    Without file locks (Windows, some network drives) no file counts as abandoned.
     """
     try:
         file = path.open("rb")
@@ -42,7 +42,7 @@ def abandoned(path: Path) -> Iterator[bool]:
 
 
 def remove_abandoned(paths: Iterable[Path]) -> None:
-    """Remove those files that are abandoned."""
+    """Remove the abandoned files among `paths`."""
     for path in paths:
         with abandoned(path) as is_ours:
             if is_ours:
@@ -51,10 +51,10 @@ def remove_abandoned(paths: Iterable[Path]) -> None:
 
 @contextmanager
 def scratch_folder(purpose: str) -> Iterator[Path]:
-    """Yield an empty folder of this process, and remove it and what killed processes left of the same purpose.
+    """Yield an empty folder of this process, removed afterwards. Also removes abandoned folders of the same purpose.
 
     Args:
-        purpose: a part of its name.
+        purpose: part of the folder name.
     """
     prefix = f"kdedge-{purpose}-"
     for left in Path(tempfile.gettempdir()).glob(f"{prefix}*/{_LOCK}"):
@@ -72,7 +72,7 @@ def scratch_folder(purpose: str) -> Iterator[Path]:
 
 
 def _lock(descriptor: int) -> bool | None:
-    """Lock an open file; False if another process has, None where there are no locks."""
+    """Lock an open file. Return False if another process holds the lock, None if locks are unavailable."""
     try:
         import fcntl
 

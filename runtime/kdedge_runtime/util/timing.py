@@ -1,4 +1,4 @@
-"""How long calls take, and each stage of a frame, without growing on a device that runs for months."""
+"""Latency statistics of calls and of frame stages, in constant memory."""
 
 import os
 import time
@@ -12,28 +12,28 @@ import numpy as np
 __all__ = ["WINDOW", "CpuShare", "Stage", "StageTimer", "Stopwatch", "Tally", "fastest_ms", "latencies_ms"]
 
 WINDOW = 2048
-"""Percentiles are those of this many most recent samples; means are of all."""
+"""Number of recent samples used for percentiles. Means include all samples."""
 _WARM_UPS = 5
 _LEAST_SHARE = 0.9
-"""Least share of one core that a measurement gets on an idle machine."""
+"""Minimum share of one core that a measurement gets on an idle machine."""
 
 
 def latencies_ms(*calls: Callable[[], object], runs: int = 30) -> tuple[float, ...]:
-    """Median latency of each call, made in turn so that a machine that slows down slows all.
+    """Return the median latency of each call in ms. Calls alternate, so that a slowdown affects all of them.
 
     Args:
-        calls: what to measure.
-        runs: counted runs of each, after five that are not.
+        calls: functions to measure.
+        runs: measured runs per function, after five warm-up runs.
     """
     return tuple(float(np.median(laps)) for laps in _laps_ms(calls, runs))
 
 
 def fastest_ms(*calls: Callable[[], object], runs: int = 30) -> tuple[float, ...]:
-    """The fastest of each call's runs, made in turn: what else a machine does makes them slower, never faster.
+    """Return the minimum latency of each call in ms. Other processes can only increase latency, never reduce it.
 
     Args:
-        calls: what to measure.
-        runs: counted runs of each, after five that are not.
+        calls: functions to measure.
+        runs: measured runs per function, after five warm-up runs.
     """
     return tuple(float(min(laps)) for laps in _laps_ms(calls, runs))
 
@@ -49,10 +49,10 @@ def _laps_ms(calls: Sequence[Callable[[], object]], runs: int) -> list[list[floa
 
 @dataclass
 class CpuShare:
-    """Watches over a block that computes without a pause, on one thread or more, for programs that disturb it."""
+    """Detects interference from other processes during a compute-bound block."""
 
     is_busy: bool = False
-    """True where the block had less than nine tenths of one core, or more programs ran than there are cores."""
+    """True if the block got less than 90 % of one core, or if more processes were runnable than there are cores."""
     _started: tuple[float, float] = (0.0, 0.0)
 
     def __enter__(self) -> "CpuShare":
@@ -61,14 +61,14 @@ class CpuShare:
 
     def __exit__(self, *_: object) -> None:
         taken, computed = time.perf_counter() - self._started[0], time.process_time() - self._started[1]
-        # A minute's mean of what runs or waits; Windows has none.
+        # One-minute load average; not available on Windows.
         waiting = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
         self.is_busy = computed < _LEAST_SHARE * taken or waiting > (os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage's figures in milliseconds."""
+    """Latency statistics of one stage, in milliseconds."""
 
     count: int
     mean_ms: float
@@ -78,7 +78,7 @@ class Stage:
 
 
 class Tally:
-    """Figures of a stream of durations, in constant memory."""
+    """Running statistics of durations, in constant memory."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -86,14 +86,14 @@ class Tally:
         self._recent: deque[float] = deque(maxlen=WINDOW)
 
     def add(self, duration_ms: float) -> None:
-        """Take in one duration."""
+        """Add one duration."""
         self._count += 1
         self._sum_ms += duration_ms
         self._recent.append(duration_ms)
 
     def stage(self) -> Stage | None:
-        """The figures so far; None before the first duration."""
-        # A copy, since the web view asks from another thread.
+        """Return the statistics so far; None without samples."""
+        # A copy, because the web view reads from another thread.
         recent = self._recent.copy()
         if not recent:
             return None
@@ -103,7 +103,7 @@ class Tally:
 
 @dataclass
 class Stopwatch:
-    """Times blocks, each as one lap."""
+    """Records the duration of each block as a lap."""
 
     laps_ms: list[float] = field(default_factory=list)
     _started: float = 0.0
@@ -116,7 +116,7 @@ class Stopwatch:
 
 
 class StageTimer:
-    """Named stopwatches, one for each stage of a frame."""
+    """Latency statistics for each stage of a frame."""
 
     def __init__(self, names: tuple[str, ...], clock: Callable[[], float] = time.perf_counter) -> None:
         self._tallies = {name: Tally() for name in names}
@@ -124,12 +124,12 @@ class StageTimer:
 
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
-        """Time the block as one sample of the stage; a block that raises is no sample."""
+        """Record the block's duration as a sample of the stage, unless it raises."""
         started = self._clock()
         yield
         self._tallies[name].add((self._clock() - started) * 1e3)
 
     def stages(self) -> dict[str, Stage]:
-        """The figures of every stage that has run, in the order of a frame's way."""
+        """Return the statistics of every stage with samples, in processing order."""
         figures = {name: tally.stage() for name, tally in self._tallies.items()}
         return {name: stage for name, stage in figures.items() if stage is not None}

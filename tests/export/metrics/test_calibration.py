@@ -1,4 +1,4 @@
-"""Calibration against a loop, a simulation and scipy: what it measures and what it fits."""
+"""Calibration compared with plain loops, a simulation and scipy."""
 
 import math
 
@@ -23,7 +23,7 @@ from kdedge_export.metrics.confidence import interval_of, mean_interval
 
 
 def answers(n: int, seed: int, sharpness: float = 1.0, classes: int = 6) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and right classes drawn from their own softmax: calibrated at a temperature of `sharpness`."""
+    """Draw logits and targets from their own softmax: calibrated at a temperature of `sharpness`."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 2, (n, classes))
     probabilities = np.exp(log_softmax(logits, axis=1))
@@ -36,7 +36,7 @@ def confidence(logits: np.ndarray) -> np.ndarray:
 
 
 def plain_error(sure: np.ndarray, right: np.ndarray) -> float:
-    """The textbook's: bins of equally many images, no correction."""
+    """Compute the expected calibration error over equal-mass bins, without correction."""
     total = 0.0
     ranked = sorted(range(len(sure)), key=lambda i: sure[i])
     for number in range(BINS):
@@ -45,7 +45,7 @@ def plain_error(sure: np.ndarray, right: np.ndarray) -> float:
     return total / len(sure)
 
 
-def test_with_many_images_it_is_the_textbooks_error() -> None:
+def test_error_matches_the_plain_definition_with_many_images() -> None:
     logits, targets = answers(60_000, 0, sharpness=2.0)
     sure, right = confidence(logits), (logits.argmax(axis=1) == targets).astype(float)
     expected = plain_error(sure, right)
@@ -53,8 +53,8 @@ def test_with_many_images_it_is_the_textbooks_error() -> None:
     assert expected_calibration_error(sure, right) == pytest.approx(expected, abs=1e-3)
 
 
-def test_by_hand() -> None:
-    # Two bins of two: 0.5 right at 0.6 (distance 0.1), all right at 0.9 (distance 0.1, no spread).
+def test_error_matches_a_hand_computed_value() -> None:
+    # Two bins of two: accuracy 0.5 at 0.6 (distance 0.1), accuracy 1 at 0.9 (distance 0.1, no variance).
     sure, right = np.array([0.6, 0.6, 0.9, 0.9]), np.array([1.0, 0.0, 1.0, 1.0])
     spread = math.sqrt(0.25 / 2)
     z = 0.1 / spread
@@ -63,8 +63,8 @@ def test_by_hand() -> None:
     assert expected_calibration_error(sure, right, bins=2) == pytest.approx(expected)
 
 
-def test_chance_is_taken_off() -> None:
-    """On few images the textbook's error of a calibrated model is far from 0, of an overconfident one too large."""
+def test_chance_bias_is_subtracted() -> None:
+    """With few images the plain error of a calibrated model is far from 0, that of an overconfident one too large."""
     means = {}
     for sharpness in (1.0, 2.0):
         plain, debiased = [], []
@@ -80,13 +80,13 @@ def test_chance_is_taken_off() -> None:
     assert abs(means[2.0][1] - truth) < 0.5 * abs(means[2.0][0] - truth)
 
 
-def test_it_says_what_chance_alone_would_give() -> None:
+def test_ece_by_chance_matches_calibrated_models() -> None:
     found = [calibration(*answers(200, seed), temperature=1.0) for seed in range(30)]
     assert np.mean([one.ece for one in found]) == pytest.approx(np.mean([one.ece_by_chance for one in found]), abs=0.01)
 
 
 @pytest.mark.parametrize("sharpness", [0.5, 1.0, 3.0])
-def test_the_fitted_temperature_is_scipys_and_the_true_one(sharpness: float) -> None:
+def test_fitted_temperature_matches_scipy_and_the_true_one(sharpness: float) -> None:
     logits, targets = answers(5000, 3, sharpness)
 
     def loss(temperature: float) -> float:
@@ -99,17 +99,17 @@ def test_the_fitted_temperature_is_scipys_and_the_true_one(sharpness: float) -> 
     assert fitted == pytest.approx(sharpness, rel=0.1)
 
 
-def test_no_temperature_is_best_where_every_answer_is_right() -> None:
+def test_all_correct_predictions_give_the_lowest_temperature() -> None:
     logits, _ = answers(100, 4)
     assert fit_temperature(logits, logits.argmax(axis=1)) == LOWEST
 
 
-def test_no_temperature_is_best_where_right_classes_score_lower_than_others() -> None:
+def test_lowest_target_scores_give_the_highest_temperature() -> None:
     logits, _ = answers(100, 4)
     assert fit_temperature(logits, logits.argmin(axis=1)) == HIGHEST
 
 
-def test_the_temperature_mends_what_it_is_meant_to() -> None:
+def test_temperature_scaling_reduces_the_error() -> None:
     logits, targets = answers(4000, 5, sharpness=3.0)
     fitted = fit_temperature(logits[::2], targets[::2])
     found = calibration(logits[1::2], targets[1::2], fitted)
@@ -121,7 +121,7 @@ def test_the_temperature_mends_what_it_is_meant_to() -> None:
 
 
 def error_by_hand(sure: list[float], right: list[float]) -> float:
-    """Bins of equally many images; twice the distance less the mean distance that a second draw would have."""
+    """Compute the debiased error: twice the distance minus the mean distance of a second draw."""
     bins = max(1, min(BINS, len(sure) // 25))
     ranked, total = sorted(range(len(sure)), key=lambda i: sure[i]), 0.0
     for number in range(bins):
@@ -134,7 +134,7 @@ def error_by_hand(sure: list[float], right: list[float]) -> float:
 
 
 @pytest.mark.parametrize("n", [40, 137, 400])
-def test_every_figure_is_that_of_plain_loops(n: int) -> None:
+def test_all_fields_match_plain_loops(n: int) -> None:
     logits, targets = answers(n, 6, sharpness=2.5)
     found = calibration(logits, targets, 1.75)
     right = [float(row.argmax() == target) for row, target in zip(logits, targets, strict=True)]
@@ -160,7 +160,7 @@ def test_every_figure_is_that_of_plain_loops(n: int) -> None:
         assert (ends.low, ends.high) == pytest.approx((expected.low, expected.high), abs=1e-5)
 
 
-def test_what_chance_gives_is_the_mean_error_of_seeded_answers_that_are_as_right_as_they_are_sure() -> None:
+def test_ece_by_chance_is_the_mean_error_of_calibrated_draws() -> None:
     logits, targets = answers(60, 7)
     sure = confidence(logits)
     drawn = np.random.default_rng(0).random((SIMULATIONS, 60)) < sure
@@ -168,8 +168,8 @@ def test_what_chance_gives_is_the_mean_error_of_seeded_answers_that_are_as_right
     assert calibration(logits, targets, 1.0).ece_by_chance == pytest.approx(expected, abs=2e-3)
 
 
-def test_equal_confidences_are_taken_in_the_order_of_images() -> None:
-    """Bins end between equally sure images, of which the first ones are right."""
+def test_equal_confidences_are_binned_in_image_order() -> None:
+    """Bins end between equally confident images, of which the first ones are correct."""
     sure = np.random.default_rng(9).choice([0.4, 0.6, 0.8], 1000)
     right = (np.arange(1000) < 500).astype(float)
     assert expected_calibration_error(sure, right) == pytest.approx(
@@ -178,12 +178,12 @@ def test_equal_confidences_are_taken_in_the_order_of_images() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_answers_that_are_sure_and_right_have_no_error() -> None:
+def test_confident_correct_predictions_have_no_error() -> None:
     assert expected_calibration_error(np.ones(30), np.ones(30)) == 0
     assert expected_calibration_error(np.zeros(30), np.ones(30)) == 1
 
 
-def test_large_logits_of_one_image_leave_the_others_as_they_are() -> None:
+def test_large_logits_of_one_image_do_not_affect_others() -> None:
     logits = np.array([[1e4, 0], [-1e4, 0], [0, math.log(3)], [1, 1]], np.float32)
     found = calibration(logits, np.array([0, 0, 1, 0]), 2.0)
     before = [0, 1e4, math.log(4 / 3), math.log(2)]
@@ -191,17 +191,17 @@ def test_large_logits_of_one_image_leave_the_others_as_they_are() -> None:
     assert (found.nll_before, found.nll) == pytest.approx((np.mean(before), np.mean(after)), rel=1e-6)
 
 
-def test_a_likelihood_that_the_temperature_does_not_change_takes_the_lowest() -> None:
+def test_constant_likelihood_gives_the_lowest_temperature() -> None:
     assert fit_temperature(np.zeros((3, 2), np.float32), np.zeros(3, np.int64)) == LOWEST
 
 
 @pytest.mark.parametrize("extreme", [0.06, 15.0])
-def test_temperatures_near_an_end_are_not_rounded_to_it(extreme: float) -> None:
+def test_temperatures_near_an_end_are_not_clamped(extreme: float) -> None:
     logits, targets = answers(4000, 8, sharpness=extreme)
     assert fit_temperature(logits, targets) == pytest.approx(extreme, rel=0.1)
     assert LOWEST < fit_temperature(logits, targets) < HIGHEST
 
 
-def test_few_images_are_one_bin() -> None:
+def test_few_images_form_one_bin() -> None:
     assert expected_calibration_error(np.array([0.9]), np.array([1.0])) == pytest.approx(0.1)
     assert expected_calibration_error(np.full(5, 0.8), np.ones(5)) == pytest.approx(0.2)

@@ -1,4 +1,4 @@
-"""A comparison sums up without hiding what was lost."""
+"""Comparison of two models' predictions and maps."""
 
 import math
 
@@ -16,7 +16,7 @@ TOP = LOGITS.argmax(axis=1)
 REFERENCE = Predictions(LOGITS, MAPS, TOP)
 
 
-def test_a_model_against_itself_loses_nothing() -> None:
+def test_identical_models_agree_fully() -> None:
     same = compare(REFERENCE, REFERENCE, TOP)
     assert (same.n, same.top1_reference, same.top1_candidate, same.top1_drop_points) == (N, 1.0, 1.0, 0.0)
     assert (same.agreement, same.kl) == (1.0, 0.0)
@@ -26,7 +26,7 @@ def test_a_model_against_itself_loses_nothing() -> None:
     assert abs(same.maps.floor_pearson) < 0.1
 
 
-def test_maps_with_a_common_centre_have_a_high_floor() -> None:
+def test_maps_with_a_center_bias_have_a_high_floor() -> None:
     centred = MAPS * 0.3 + np.outer(np.hanning(7), np.hanning(7)).astype(np.float32)
     predictions = Predictions(LOGITS, centred, TOP)
     maps = compare(predictions, predictions, None).maps
@@ -34,7 +34,7 @@ def test_maps_with_a_common_centre_have_a_high_floor() -> None:
     assert maps.floor_pearson > 0.4
 
 
-def test_percentiles_are_of_the_images() -> None:
+def test_percentiles_are_over_images() -> None:
     noise = RNG.normal(size=MAPS.shape).astype(np.float32) * np.linspace(0, 1, N, dtype=np.float32)[:, None, None]
     candidate = Predictions(LOGITS, MAPS + noise, TOP)
     scores = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(MAPS, MAPS + noise, strict=True)]
@@ -44,25 +44,25 @@ def test_percentiles_are_of_the_images() -> None:
     assert measured == pytest.approx((np.mean(scores), np.percentile(scores, 5), np.percentile(scores, 1)))
 
 
-def test_a_drop_of_exactly_one_point_is_one_point() -> None:
+def test_drop_of_exactly_one_point_is_exact() -> None:
     worse = LOGITS.copy()
     worse[0] = -worse[0]
     targets = TOP.copy()
-    targets[1:11] = (targets[1:11] + 1) % 5  # 90 right against 89
+    targets[1:11] = (targets[1:11] + 1) % 5  # 90 correct vs. 89
     comparison = compare(REFERENCE, Predictions(worse, MAPS, TOP), targets)
     assert comparison.top1_drop_points == 1.0
 
 
-def test_without_labels_there_is_no_accuracy() -> None:
+def test_accuracy_is_none_without_labels() -> None:
     comparison = compare(REFERENCE, REFERENCE, None)
     assert comparison.top1_reference is comparison.top1_candidate is comparison.top1_drop_points is None
 
 
-def test_without_a_map_there_is_no_map_comparison() -> None:
+def test_map_comparison_is_none_without_maps() -> None:
     assert compare(REFERENCE, Predictions(LOGITS, None, TOP), None).maps is None
 
 
-def test_lost_maps_pull_the_mean_down_instead_of_dropping_out() -> None:
+def test_lost_maps_count_as_zero() -> None:
     lossy = MAPS.copy()
     lossy[:20] = 0
     lossy[20:30] = np.nan
@@ -88,7 +88,7 @@ def test_pairs_of_constant_maps_are_counted_and_left_out() -> None:
     assert math.isnan(nothing_left.pearson_mean)
 
 
-def test_a_map_for_another_class_than_asked_is_lost() -> None:
+def test_map_for_another_class_counts_as_lost() -> None:
     explained = TOP.copy()
     explained[0] = (explained[0] + 1) % 5
     candidate = Predictions(LOGITS, MAPS, explained)
@@ -100,14 +100,14 @@ def test_a_map_for_another_class_than_asked_is_lost() -> None:
     assert scores[0] == 0.0
 
 
-def test_a_teacher_with_a_finer_map_is_compared_at_the_students_size() -> None:
+def test_finer_teacher_map_is_compared_at_the_students_resolution() -> None:
     finer = MAPS.repeat(2, axis=1).repeat(2, axis=2)
     maps = compare(Predictions(LOGITS, finer, TOP), REFERENCE, None).maps
     assert maps is not None
     assert maps.pearson_mean == pytest.approx(1.0)
 
 
-def test_one_image_has_no_other_to_be_shuffled_with() -> None:
+def test_single_image_has_no_shuffled_floor() -> None:
     one = Predictions(LOGITS[:1], MAPS[:1], TOP[:1])
     maps = compare(one, one, None).maps
     assert maps is not None

@@ -1,4 +1,4 @@
-"""Intervals are those of the bootstrap, cover what they should, and say what more images would do."""
+"""Confidence intervals: agreement with scipy, coverage, and required numbers of images."""
 
 import math
 from collections.abc import Callable
@@ -22,9 +22,9 @@ from kdedge_export.metrics.confidence import (
     unseen_share,
 )
 from kdedge_export.metrics.faithfulness import FAITH_IMAGES, _summed_up
-from kdedge_export.validate import Gates
-from kdedge_export.validate.fidelity_checks import check_comparison
-from kdedge_export.validate.gates import check_faithfulness
+from kdedge_export.validation import Gates
+from kdedge_export.validation.fidelity_checks import check_comparison
+from kdedge_export.validation.gates import check_faithfulness
 
 SCORES = np.random.default_rng(0).gamma(2.0, 1.0, 300)
 
@@ -41,36 +41,36 @@ def scipys(statistic: object, **options: object) -> tuple[float, float]:
     return tuple(result.confidence_interval)
 
 
-def test_the_mean_has_scipys_interval() -> None:
-    # Two random draws of resamples: they differ by a few percent of the width.
+def test_mean_interval_matches_scipy_bootstrap() -> None:
+    # Two random sets of resamples differ by a few percent of the width.
     expected = scipys(np.mean)
     assert ends(mean_interval(SCORES)) == pytest.approx(expected, abs=0.05 * (expected[1] - expected[0]))
 
 
-def test_any_figure_of_image_numbers_will_do() -> None:
+def test_interval_of_accepts_any_statistic() -> None:
     expected = ends(mean_interval(SCORES))
     by_number = interval_of(lambda index: float(SCORES[index].mean()), len(SCORES), resamples=2000)
     assert ends(by_number) == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_same_scores_give_the_same_interval() -> None:
+def test_same_scores_give_the_same_interval() -> None:
     assert mean_interval(SCORES) == mean_interval(SCORES.copy())
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 30), (30, 30), (3, 100), (90, 100), (4990, 5000)])
-def test_a_share_has_clopper_and_pearsons_interval(hits: int, n: int) -> None:
+def test_proportion_has_the_clopper_pearson_interval(hits: int, n: int) -> None:
     exact = stats.binomtest(hits, n).proportion_ci(0.95, method="exact")
     low, high = ends(mean_interval((np.arange(n) < hits).astype(np.float64), SHARE))
     assert (low, high) == pytest.approx((exact.low, exact.high), abs=0.02 * (exact.high - exact.low))
 
 
-def test_bounded_scores_have_about_the_bootstraps_interval_where_images_are_many() -> None:
+def test_bounded_interval_approaches_the_bootstrap_with_many_images() -> None:
     scores = np.random.default_rng(0).beta(2, 1, 3000)
     low, high = ends(mean_interval(scores))
     assert ends(mean_interval(scores, SHARE)) == pytest.approx((low, high), abs=0.05 * (high - low))
 
 
-def test_what_is_the_same_on_every_image_has_the_width_of_what_none_shows() -> None:
+def test_constant_scores_have_the_width_of_unseen_share() -> None:
     for n in (1, 30, 400):
         unseen = unseen_share(n)
         assert ends(mean_interval(np.ones(n), SHARE)) == pytest.approx((1 - unseen, 1.0), rel=0.02, abs=1e-3)
@@ -80,15 +80,15 @@ def test_what_is_the_same_on_every_image_has_the_width_of_what_none_shows() -> N
     assert ends(mean_interval(np.ones(30), SHARE))[1] == 1.0
 
 
-def test_a_percentile_has_the_interval_of_its_order_statistics() -> None:
-    """Of the numbers of n images, the ranks between which the 5th percentile lies in 95 of 100 draws."""
+def test_percentile_has_the_interval_of_its_order_statistics() -> None:
+    """The ranks contain the 5th percentile in 95 of 100 draws."""
     for n in (72, 100, 320, 5000):
         low, high = ends(percentile_interval(np.random.default_rng(0).permutation(n) + 1.0, 5))
         assert stats.binom.cdf(low - 1, n, 0.05) <= 0.025 < stats.binom.cdf(low, n, 0.05)
         assert stats.binom.sf(high - 1, n, 0.05) <= 0.025 < stats.binom.sf(high - 2, n, 0.05)
 
 
-def test_so_few_images_have_no_interval_of_a_percentile() -> None:
+def test_too_few_images_have_no_percentile_interval() -> None:
     assert fewest_for_percentile(5) == 72
     assert percentile_interval(np.ones(71), 5) is None
     assert percentile_interval(np.append(np.ones(71), np.nan), 5) is None
@@ -96,7 +96,7 @@ def test_so_few_images_have_no_interval_of_a_percentile() -> None:
 
 
 def weighted_ends(values: np.ndarray, counts: np.ndarray, bounds: tuple[float, float]) -> tuple[float, float]:
-    """Draw a weight for each image and one for an image on the bound, and take quantiles of the means."""
+    """Draw a weight per image and one for an image on the bound, and return quantiles of the means."""
     held = 2**22 // len(values)
     draws = max(2000, min(50_000, held))
     generator, means = np.random.default_rng(0), ([], [])
@@ -121,7 +121,7 @@ def test_ends_of_a_bounded_mean_are_quantiles_of_weighted_means(n: int, bounds: 
     )
 
 
-def test_equal_scores_weigh_what_their_images_do() -> None:
+def test_equal_scores_have_the_weight_of_their_images() -> None:
     scores = np.repeat([0.5, 0.1, 0.9], [3, 1, 6])
     expected = weighted_ends(np.array([0.1, 0.5, 0.9]), np.array([1, 3, 6]), SHARE)
     assert ends(mean_interval(scores, SHARE)) == pytest.approx(expected, abs=1e-9)
@@ -138,7 +138,7 @@ def test_ends_of_an_unbounded_mean_are_quantiles_of_seeded_resamples(n: int) -> 
     assert ends(mean_interval(scores, scale=3.0)) == pytest.approx(3 * expected, abs=1e-12)
 
 
-def test_a_figure_of_image_numbers_has_500_resamples_and_needs_two_images() -> None:
+def test_interval_of_uses_500_resamples_and_needs_two_images() -> None:
     seen: list[np.ndarray] = []
 
     def figure(index: np.ndarray) -> float:
@@ -163,7 +163,7 @@ def test_ends_of_a_percentile_are_ranks_of_the_binomial_distribution(n: int, per
 
 
 @pytest.mark.parametrize(("percent", "fewest"), [(5, 72), (1, 368), (10, 36), (50, 6)])
-def test_the_fewest_images_for_a_percentile(percent: float, fewest: int) -> None:
+def test_fewest_images_for_a_percentile(percent: float, fewest: int) -> None:
     assert (1 - percent / 100) ** fewest <= 0.025 < (1 - percent / 100) ** (fewest - 1)
     assert fewest_for_percentile(percent) == fewest
 
@@ -176,27 +176,27 @@ def test_numbers_are_rounded_up_to_two_digits(images: float, rounded: int) -> No
     assert rounded_up(images) == rounded
 
 
-def test_the_images_needed_are_those_of_the_formula() -> None:
+def test_images_needed_matches_the_formula() -> None:
     # Unseen images: 3.689 · |1 - 0.9| = 0.3689; a margin of 0.08, a width of 0.1.
     unseen = -math.log(0.025) * 0.1
     expected = unseen / 0.08 + (12 - unseen / 0.1) * (0.1 / 0.08) ** 2
     assert images_needed(12, 0.9, 1.0, 0.98, 1.0) == math.ceil(expected) == 18
-    # All of the width is what no image shows: (0.2 · 3.689) / 0.1.
+    # The whole width is due to unseen images: (0.2 · 3.689) / 0.1.
     assert images_needed(1, 0.5, 0.9, 0.6, 0.3) == math.ceil(-math.log(0.025) * 0.2 / 0.1)
-    # Without one, (0.5 / 0.2)² times as many: 18.75.
+    # Without an unseen image, (0.5 / 0.2)² times as many: 18.75.
     assert images_needed(3, 0.2, 0.7, 0.4) == 19
     assert images_needed(10, 0.5, math.inf, 0.6) is None
     assert images_needed(10, 0.5, 0.7, 0.5 + 1e-13) is None
 
 
-def test_one_image_has_no_bootstrap_and_nan_is_no_image() -> None:
+def test_single_image_has_no_bootstrap_and_nan_is_ignored() -> None:
     assert mean_interval(np.array([0.5])) is None
     assert mean_interval(np.array([np.nan]), SHARE) is None
     assert mean_interval(np.append(SCORES, np.nan)) == mean_interval(SCORES)
     assert mean_interval(np.array([0.5, np.nan]), SHARE) == mean_interval(np.array([0.5]), SHARE)
 
 
-def test_nineteen_of_twenty_intervals_hold_the_truth() -> None:
+def test_intervals_cover_the_truth_in_95_percent_of_draws() -> None:
     rng = np.random.default_rng(2)
     held = 0
     for _ in range(300):
@@ -205,17 +205,17 @@ def test_nineteen_of_twenty_intervals_hold_the_truth() -> None:
     assert 0.92 <= held / 300 <= 0.99
 
 
-class TestWhatAGateLetsThrough:
-    """Models that break a bound by a hair are shown to keep it in at most 1 of 40 draws of images.
+class TestFalsePassRate:
+    """Models that barely violate a bound pass its check in at most 1 of 40 draws of images.
 
-    What a check says depends on how many images are at fault, so that its chance to pass is a sum over binomial terms.
+    An outcome depends on the number of failing images, so that the pass probability is a sum of binomial terms.
     """
 
     MOST = 0.0255
-    """1 of 40, and what the seeded weights of an interval are off."""
+    """1 in 40, plus the error of an interval's seeded weights."""
 
     def shown(self, faulty: Callable[[int], Comparison], n: int, share: float, key: str, gates: Gates) -> float:
-        """The chance that the check passes, of pictures of which such a share is at fault."""
+        """Return the probability that the check passes if this share of images fails."""
         chance = 0.0
         for count in range(n + 1):
             (check,) = (check for check in check_comparison("int8", faulty(count), gates) if check.key == key)
@@ -226,7 +226,7 @@ class TestWhatAGateLetsThrough:
 
     @pytest.mark.parametrize("n", [30, 60, 100, 200, 300])
     @pytest.mark.parametrize("loss", [0.005, 0.01, 0.02, 0.03])
-    def test_lost_answers(self, n: int, loss: float) -> None:
+    def test_lost_predictions(self, n: int, loss: float) -> None:
         gates = Gates(int8_top1_drop_points=100 * loss - 1e-6)
         chance = self.shown(
             lambda count: compared(n, lost=range(count), correlations=None), n, loss, "int8_top1_drop_points", gates
@@ -235,7 +235,7 @@ class TestWhatAGateLetsThrough:
 
     @pytest.mark.parametrize("n", [30, 60, 100, 200, 300])
     @pytest.mark.parametrize("loss", [0.02, 0.1])
-    def test_other_answers_where_there_are_no_labels(self, n: int, loss: float) -> None:
+    def test_changed_predictions_without_labels(self, n: int, loss: float) -> None:
         gates = Gates(int8_agreement=1 - loss + 1e-8)
         chance = self.shown(
             lambda count: compared(n, lost=range(count), labelled=False, correlations=None),
@@ -246,7 +246,7 @@ class TestWhatAGateLetsThrough:
         )
         assert chance <= self.MOST
 
-    def test_lost_answers_beside_gained_ones(self) -> None:
+    def test_lost_and_gained_predictions(self) -> None:
         n, lost, gained, chance = 400, 0.015, 0.005, 0.0
         for plus in range(8):
             for minus in range(plus + 4):
@@ -262,7 +262,7 @@ class TestWhatAGateLetsThrough:
 
     @pytest.mark.parametrize("n", [30, 60, 72, 100, 200, 300])
     @pytest.mark.parametrize("bad", [0.0501, 0.07])
-    def test_a_tail_of_bad_maps(self, n: int, bad: float) -> None:
+    def test_tail_of_bad_maps(self, n: int, bad: float) -> None:
         chance = self.shown(
             lambda count: compared(n, correlations=[0.5] * count), n, bad, "int8_map_pearson_p5", Gates()
         )
@@ -270,16 +270,16 @@ class TestWhatAGateLetsThrough:
 
     @pytest.mark.parametrize("n", [60, 200, 400, 800])
     @pytest.mark.parametrize(("score", "share"), [(0.0, 0.021), (-1.0, 0.0101), (-1.0, 0.0125)])
-    def test_a_few_lost_or_opposite_maps(self, n: int, score: float, share: float) -> None:
-        """In the mean as well: 21 of 1,000 maps that are unrelated, or 11 that are opposite, cost more than 0.02."""
+    def test_few_lost_or_opposite_maps(self, n: int, score: float, share: float) -> None:
+        """21 of 1,000 unrelated maps, or 11 opposite ones, reduce the mean by more than 0.02."""
         chance = self.shown(
             lambda count: compared(n, correlations=[score] * count), n, share, "int8_map_pearson_mean", Gates()
         )
         assert chance <= self.MOST
 
 
-class TestWhatTheFaithfulnessGateLetsThrough:
-    """Maps that are exactly as faithful as random ones in the mean are shown to be better in at most 1 of 40 draws."""
+class TestFalsePassRateOfFaithfulness:
+    """Maps that are on average as faithful as random ones pass in at most 1 of 40 draws."""
 
     def outcome(self, margins: np.ndarray) -> str:
         curves = 0.5 + margins / 2, 0.5 - margins / 2
@@ -303,8 +303,8 @@ class TestWhatTheFaithfulnessGateLetsThrough:
         assert shown <= 2
 
     @pytest.mark.parametrize("n", [30, FAITH_IMAGES])
-    def test_a_few_images_that_lose_what_the_others_gain(self, n: int) -> None:
-        """95 of 100 images gain 0.02 and the others lose 0.38: of 30 images, none of those is seen in 1 of 5 draws."""
+    def test_few_images_that_lose_what_the_others_gain(self, n: int) -> None:
+        """95 of 100 images gain 0.02 and the others lose 0.38; 1 of 5 draws of 30 images contains no losing image."""
         chance = 0.0
         for bad in range(n + 1):
             if self.outcome(np.where(np.arange(n) < bad, -0.38, 0.02)) != "passed":
@@ -312,11 +312,11 @@ class TestWhatTheFaithfulnessGateLetsThrough:
             chance += stats.binom.pmf(bad, n, 0.05)
         assert chance <= 0.0255
 
-    def test_a_margin_that_models_have_is_shown(self) -> None:
+    def test_typical_margin_passes(self) -> None:
         rng = np.random.default_rng(0)
         assert self.outcome(rng.normal(0.1, 0.1, FAITH_IMAGES)) == "passed"
 
-    def test_an_image_counts_one_half_at_most(self) -> None:
+    def test_margin_of_an_image_is_capped_at_one_half(self) -> None:
         found = _summed_up(np.array([0.0, 1.0]), np.array([1.0, 0.0]), np.array([0.0, 0.5]))
         assert found.margin == 0.0
 
@@ -324,8 +324,8 @@ class TestWhatTheFaithfulnessGateLetsThrough:
 @pytest.mark.parametrize(
     ("n", "lost", "bound"), [(100, 0, 1.0), (30, 0, 1.0), (200, 1, 2.0), (390, 2, 1.0), (60, 3, 10.0)]
 )
-def test_as_many_images_as_it_says_would_show_it(n: int, lost: int, bound: float) -> None:
-    """On the number that is named, with as large a share lost, the interval ends about at the bound."""
+def test_interval_at_images_needed_ends_at_the_bound(n: int, lost: int, bound: float) -> None:
+    """With `images_needed` images and the same proportion lost, the interval ends near the bound."""
     scores = (np.arange(n) < lost).astype(np.float64)
     _, high = ends(mean_interval(scores, DIFFERENCE, 100))
     assert high > bound
@@ -338,16 +338,16 @@ def test_as_many_images_as_it_says_would_show_it(n: int, lost: int, bound: float
         assert high <= bound
 
 
-def test_without_a_worst_the_width_falls_with_the_square_root() -> None:
+def test_width_falls_with_the_square_root_without_a_worst_score() -> None:
     # 1.2 beyond 0.2 must shrink to 0.8: (1.2 / 0.8)² = 2.25 times as many, rounded up to two digits.
     assert images_needed(100, 0.2, 1.4, 1.0) == 230
 
 
-def test_no_number_of_images_shows_what_lies_on_the_bound() -> None:
+def test_estimate_on_the_bound_needs_no_finite_number_of_images() -> None:
     assert images_needed(100, 1.0, 2.0, 1.0) is None
 
 
-def test_what_no_image_shows_is_seldom_but_not_excluded() -> None:
-    """With so large a share of pictures at fault, n images are without one in 1 of 40 cases."""
+def test_unseen_share_has_a_probability_of_one_in_40() -> None:
+    """If this share of images fails, n images contain no failure in 1 of 40 draws."""
     for n in (1, 30, 400):
         assert (1 - unseen_share(n)) ** n == pytest.approx(0.025)

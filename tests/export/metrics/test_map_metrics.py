@@ -1,4 +1,4 @@
-"""What maps are worth: faithful, on the object, dependent on the model, beside maps that know nothing of it."""
+"""Map quality: faithfulness, localization, sanity checks, robustness and baselines."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,8 +25,8 @@ from kdedge_export.metrics.sanity import _alike, _head_weight, sanity
 from kdedge_export.metrics.torch_predictions import predict
 from kdedge_export.saliency.explained_model import ExplainedModel, Look
 from kdedge_export.torch_export import Deployed, deploy
-from kdedge_export.validate import Gates
-from kdedge_export.validate.gates import check_sanity
+from kdedge_export.validation import Gates
+from kdedge_export.validation.gates import check_sanity
 from kdedge_runtime import Model
 
 IMAGES = toy_pictures(24)
@@ -38,7 +38,7 @@ def toy_file(tmp_path: Path) -> Model:
 
 
 class TestBaselines:
-    def test_edges_are_scipys_sobel_in_the_mean_of_each_cell(self) -> None:
+    def test_edge_maps_match_scipys_sobel_averaged_by_area(self) -> None:
         grey = IMAGES.astype(np.float64) @ [0.299, 0.587, 0.114]
         strength = [
             np.hypot(ndimage.sobel(one, 0, mode="nearest"), ndimage.sobel(one, 1, mode="nearest")) for one in grey
@@ -46,11 +46,11 @@ class TestBaselines:
         cells = np.stack(strength).reshape(len(IMAGES), 8, 4, 8, 4).mean(axis=(2, 4))
         assert edge_maps(IMAGES, 8, 8) == pytest.approx(cells, rel=1e-3)
 
-    def test_random_maps_are_the_same_every_time_and_differ_from_each_other(self) -> None:
+    def test_random_maps_are_reproducible_and_distinct(self) -> None:
         maps = random_maps(2, 7, 7)
         assert (maps == random_maps(2, 7, 7)).all() and (maps[0] != maps[1]).all()
 
-    def test_a_shift_moves_the_content_to_the_right_and_down(self) -> None:
+    def test_shift_moves_the_content_right_and_down(self) -> None:
         bump = np.exp(-((np.arange(8) - 3.0) ** 2) / 2)
         maps = np.outer(bump, bump)[None].astype(np.float32)
         row, column = np.unravel_index(upsampled(maps, 64, 64, (0.5, -0.25)).argmax(), (64, 64))
@@ -61,7 +61,7 @@ class TestBaselines:
             there[0, 16:-16, 16:-16], abs=1e-4
         )
 
-    def test_a_constant_map_stays_exactly_constant_when_it_grows(self) -> None:
+    def test_upsampled_constant_map_stays_constant(self) -> None:
         grown = upsampled(np.full((1, 7, 7), 0.1, dtype=np.float32), 224, 224)
         assert np.unique(grown).size == 1
 
@@ -70,7 +70,7 @@ class TestLocalisation:
     MASK = np.zeros((TOY_SIDE, TOY_SIDE), dtype=np.bool_)
     MASK[4:12, 8:24] = True
 
-    def test_against_a_loop(self) -> None:
+    def test_scores_match_a_loop(self) -> None:
         maps = np.random.default_rng(0).normal(size=(80, 8, 8)).astype(np.float32)
         masks = [np.random.default_rng(i).random((TOY_SIDE, TOY_SIDE)) < 0.3 for i in range(80)]
         hits, energies = localise(maps, masks)
@@ -94,27 +94,27 @@ class TestLocalisation:
         np.testing.assert_array_equal(hits, agreement.pointing_game(large, np.stack(masks)))
         np.testing.assert_allclose(energies, agreement.energy_inside(large, np.stack(masks)), rtol=1e-5)
 
-    def test_a_constant_map_scores_what_a_random_guess_would(self) -> None:
+    def test_constant_map_scores_chance(self) -> None:
         flat = {"flat": np.full((24, 8, 8), 0.3, dtype=np.float32)}
         found = localise_all(flat, IMAGES, [self.MASK] * 24, {})
         assert found["flat"].pointing == pytest.approx(self.MASK.mean())
         assert found["flat"].energy_inside == pytest.approx(self.MASK.mean())
 
-    def test_maps_of_a_model_are_moved_by_its_displacement(self) -> None:
+    def test_maps_are_shifted_by_their_displacement(self) -> None:
         maps = np.zeros((24, 8, 8), dtype=np.float32)
         maps[:, 4, 4] = 1
         mask = np.zeros((TOY_SIDE, TOY_SIDE), dtype=np.bool_)
-        mask[14:17, 14:17] = True  # at the left and upper edge of the cell
+        mask[14:17, 14:17] = True  # at the left and upper edge of the map position
         moved = {"moved": (-0.5, -0.5)}
         found = localise_all({"as it lies": maps, "moved": maps}, IMAGES, [mask] * 24, moved)
         assert found["as it lies"].pointing == 0.0 and found["moved"].pointing == 1.0
         assert found["moved"].energy_inside > 1.5 * found["as it lies"].energy_inside
 
-    def test_a_map_without_evidence_finds_nothing(self) -> None:
+    def test_map_without_evidence_scores_zero(self) -> None:
         nothing = {"none": np.full((24, 8, 8), -1.0, dtype=np.float32) * np.arange(1, 65).reshape(8, 8)}
         assert localise_all(nothing, IMAGES, [self.MASK] * 24, {})["none"].energy_inside == 0.0
 
-    def test_each_figure_has_the_interval_of_a_share(self) -> None:
+    def test_each_score_has_the_interval_of_a_proportion(self) -> None:
         maps = np.random.default_rng(5).normal(size=(24, 8, 8)).astype(np.float32)
         hits, energies = localise(maps, [self.MASK] * 24)
         found = localise_all({"fp32": maps}, IMAGES, [self.MASK] * 24, {})["fp32"]
@@ -124,7 +124,7 @@ class TestLocalisation:
             "energy_inside": mean_interval(energies, (0.0, 1.0)),
         }
 
-    def test_the_baselines_stand_beside_the_models(self) -> None:
+    def test_baselines_are_listed_with_the_models(self) -> None:
         on_it = np.zeros((24, 8, 8), dtype=np.float32)
         on_it[:, 1:3, 2:6] = 1
         found = localise_all({"fp32": on_it}, IMAGES, [self.MASK] * 24, {})
@@ -132,14 +132,14 @@ class TestLocalisation:
         assert found["fp32"].pointing == 1.0 and found["centre"].pointing == 0.0
         assert 0.0 <= found["random"].pointing < 0.5
 
-    def test_the_centre_points_at_the_middle(self) -> None:
+    def test_center_map_points_at_the_middle(self) -> None:
         middle = np.zeros((1, 31, 31), dtype=np.bool_)
         middle[0, 15, 15] = True
         assert agreement.pointing_game(centre_maps(1, 31, 31), middle) == 1.0
 
 
 class TestFaithfulness:
-    def test_areas_against_a_loop(self, toy_file: Model) -> None:
+    def test_areas_match_a_loop(self, toy_file: Model) -> None:
         image, saliency_map = IMAGES[0], np.random.default_rng(1).normal(size=(8, 8)).astype(np.float32)
         large = np.asarray(Image.fromarray(saliency_map).resize((TOY_SIDE, TOY_SIDE), Image.Resampling.BICUBIC))
         ranked = sorted(range(TOY_SIDE**2), key=lambda pixel: -large[divmod(pixel, TOY_SIDE)])
@@ -156,8 +156,8 @@ class TestFaithfulness:
         expected = tuple(np.trapezoid(curve, dx=1 / STEPS) for curve in curves)
         assert areas(toy_file, image, saliency_map, 2) == pytest.approx(expected, abs=1e-6)
 
-    def test_a_true_map_beats_random_ones_and_its_opposite_loses(self, toy_file: Model) -> None:
-        """The toy's map is exact: what each cell adds to the logit."""
+    def test_true_map_beats_random_maps_and_its_opposite_loses(self, toy_file: Model) -> None:
+        """The toy's map is the exact contribution of each position to the logit."""
         images = toy_pictures(64)
         answers = predict(toy_file, images)
         assert answers.maps is not None
@@ -172,7 +172,7 @@ class TestFaithfulness:
         assert found["random"].margin == 0.0
         assert told == list(range(2, 2 * 4 * len(images) + 1, 2))
 
-    def test_a_constant_map_ranks_pixels_by_chance_and_not_by_their_place(self, toy_file: Model) -> None:
+    def test_constant_map_ranks_pixels_at_random(self, toy_file: Model) -> None:
         flat, noise = np.zeros((8, 8), dtype=np.float32), np.random.default_rng(0).normal(size=(TOY_SIDE, TOY_SIDE))
         own = areas(toy_file, IMAGES[0], flat, 1)
         by_chance = [areas(toy_file, IMAGES[0], np.roll(noise, i).astype(np.float32), 1) for i in range(30)]
@@ -189,7 +189,7 @@ IMAGES_OF_SPEC = np.random.default_rng(0).integers(0, 256, (64, SPEC.height, SPE
 
 
 class Drawn(ExplainedModel):
-    """A classifier whose maps are drawn: of a class's logit and of noise that is another on every picture."""
+    """Classifier with synthetic maps, computed from a class's logit and noise that differs by image."""
 
     method, target_layer, how = "gradcam", None, "drawn"
 
@@ -213,7 +213,7 @@ class Pooled(nn.Module):
 
 
 class TestSanity:
-    def test_maps_of_a_real_network_follow_class_picture_and_head(self, pictures: object) -> None:
+    def test_maps_of_a_real_network_pass_the_sanity_checks(self, pictures: object) -> None:
         torch.manual_seed(0)
         student = deploy(randomised(NETS["linear"]()), SPEC)
         weights = {name: value.clone() for name, value in student.state_dict().items()}
@@ -222,11 +222,11 @@ class TestSanity:
         rows = sanity({"student": student}, images, predict(student, images).explained_class)
         assert [row.test for row in rows] == ["class", "picture", "head"]
         assert all(check_sanity(row, len(images), "gradcam", Gates()).passed for row in rows)
-        # The head is given back.
+        # The head is restored.
         assert all((value == weights[name]).all() for name, value in student.state_dict().items())
 
-    def test_a_random_head_is_what_captum_would_explain_with_it(self, pictures: object) -> None:
-        """The mean correlation, computed once more from Grad-CAM of a network whose head was replaced by hand."""
+    def test_random_head_map_matches_captum(self, pictures: object) -> None:
+        """Compare the mean correlation with Grad-CAM of a network whose head was replaced by hand."""
         torch.manual_seed(0)
         network = randomised(NETS["linear"]())
         student = deploy(network, SPEC)
@@ -253,30 +253,30 @@ class TestSanity:
             (lambda logits, noise: BELL * torch.ones_like(logits), {"class", "picture", "head"}),
             (lambda logits, noise: BELL * logits.abs(), {"class", "picture", "head"}),
             (lambda logits, noise: BELL + 0.02 * noise, {"class", "picture", "head"}),
-            # Where two logits differ in sign, so do the maps: another picture's is in the same place all the same.
+            # Maps of logits with different signs differ in sign, but maps of other images lie in the same place.
             (lambda logits, noise: BELL * logits, {"picture"}),
         ],
         ids=["fixed", "rescaled", "two percent of noise", "times the logit"],
     )
-    def test_a_spot_in_the_middle_of_every_picture_is_refused(self, maps: MakeMaps, refused: set[str]) -> None:
+    def test_fixed_central_spot_fails(self, maps: MakeMaps, refused: set[str]) -> None:
         student = Deployed(Drawn(maps), SPEC).eval()
         rows = sanity({"student": student}, IMAGES_OF_SPEC, predict(student, IMAGES_OF_SPEC).explained_class)
         checks = {row.test: check_sanity(row, len(IMAGES_OF_SPEC), "gradcam", Gates()) for row in rows}
         assert {test for test, check in checks.items() if not check.passed} == refused
 
-    def test_of_two_classes_each_may_have_the_negative_of_the_others_map(self) -> None:
+    def test_map_may_be_the_negative_of_the_other_class_map(self) -> None:
         sign = np.array([1.0, -1.0])[:, None, None] * np.random.default_rng(0).normal(size=(1, 4, 4))
         assert _alike("class", sign, sign[::-1]).tolist() == [0.0, 0.0]
         assert _alike("class", sign, 3 * sign) == pytest.approx([1.0, 1.0])
         assert _alike("picture", sign, sign[::-1]) == pytest.approx([1.0, 1.0])
 
-    def test_what_is_constant_or_not_finite_has_followed_nothing(self) -> None:
+    def test_constant_or_non_finite_maps_count_as_unchanged(self) -> None:
         flat, other = np.zeros((1, 2, 2)), np.arange(4.0).reshape(1, 2, 2)
         assert _alike("class", flat, flat + 1).tolist() == [1.0]
         assert _alike("class", flat, other).tolist() == [0.0] == _alike("head", other, flat).tolist()
         assert _alike("class", flat, other * np.nan).tolist() == [1.0]
 
-    def test_the_head_is_the_layer_that_makes_the_logits_wherever_it_is_registered(self) -> None:
+    def test_head_is_the_layer_that_produces_the_logits(self) -> None:
         class HeadFirst(nn.Module):
             def __init__(self) -> None:
                 super().__init__()
@@ -287,7 +287,7 @@ class TestSanity:
                 return self.head(self.body(x).mean((2, 3)))
 
         network = HeadFirst()
-        for method in ("gradcam", "input-gradient"):  # in closed form, and by tracing
+        for method in ("gradcam", "input-gradient"):  # closed form, and tracing
             assert _head_weight(deploy(network, SPEC, method), IMAGES_OF_SPEC[:1], 10) is network.head.weight
 
     @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ class TestSanity:
         [({"constant_map": True}, {"class", "picture"}), ({}, set())],
         ids=["constant", "intact"],
     )
-    def test_a_file_proves_class_and_picture_by_itself(
+    def test_file_without_a_module_is_checked_for_class_and_image(
         self, tmp_path: Path, broken: dict[str, bool], caught: set[str]
     ) -> None:
         model = model_file(Toy(), tmp_path / "toy.onnx", **broken)  # type: ignore[arg-type]
@@ -306,12 +306,12 @@ class TestSanity:
 
 class TestRobustness:
     @pytest.mark.parametrize("name", list(DISTURBANCES))
-    def test_pictures_get_worse_the_same_way_every_time(self, name: str) -> None:
+    def test_corruptions_are_reproducible(self, name: str) -> None:
         worse = disturbed(IMAGES, name)
         assert worse.shape == IMAGES.shape and worse.dtype == np.uint8
         assert (worse != IMAGES).any() and (worse == disturbed(IMAGES, name)).all()
 
-    def test_severities_are_what_they_say(self) -> None:
+    def test_severities_match_their_names(self) -> None:
         grey = np.full((8, 64, 64, 3), 128, dtype=np.uint8)
         noise = disturbed(grey, "noise, σ = 10 of 255").astype(np.float64) - 128
         assert noise.std() == pytest.approx(10, rel=0.02) and abs(noise.mean()) < 0.2
@@ -319,7 +319,7 @@ class TestRobustness:
         assert (disturbed(grey, "brightness × 0.6") == 77).all()
         assert (disturbed(grey, "brightness × 1.5") == 192).all()
 
-    def test_files_are_held_against_the_student_and_against_themselves(self, tmp_path: Path) -> None:
+    def test_files_are_compared_with_the_student_and_their_clean_results(self, tmp_path: Path) -> None:
         toy = Toy()
         files = {
             "fp32": model_file(toy, tmp_path / "toy.onnx"),

@@ -1,4 +1,4 @@
-"""Class by class, worst first, so that a good mean cannot hide a class that was lost."""
+"""Per-class results, worst first."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def predictions(answers: np.ndarray, maps: np.ndarray | None) -> Predictions:
 
 
 def rows(targets: np.ndarray | None = TARGETS, maps: np.ndarray | None = MAPS) -> tuple[ClassRow, ...]:
-    """A student that is always right, and a file that has lost half of class 1 and the maps of class 2."""
+    """Return rows of a perfect student, and of a file that lost half of class 1 and the maps of class 2."""
     student = predictions(TARGETS, maps)
     lost = np.where((TARGETS == 1) & (np.arange(N) < N // 2), 0, TARGETS)
     worse = None if maps is None else np.where((TARGETS == 2)[:, None, None], RNG.normal(size=maps.shape), maps)
@@ -34,7 +34,7 @@ def rows(targets: np.ndarray | None = TARGETS, maps: np.ndarray | None = MAPS) -
     )
 
 
-def test_the_worst_class_comes_first_and_then_the_worst_maps() -> None:
+def test_worst_accuracy_comes_first_then_worst_maps() -> None:
     found = rows()
     assert [row.label for row in found] == ["b", "c", "a"]
     assert [row.n for row in found] == [30, 30, 30]
@@ -45,22 +45,22 @@ def test_the_worst_class_comes_first_and_then_the_worst_maps() -> None:
     assert found[2].map_pearson["fp32"] == pytest.approx(1.0)
 
 
-def test_every_figure_has_its_interval() -> None:
+def test_every_value_has_an_interval() -> None:
     ends = rows()[0].intervals
     assert set(ends) == {"top1", "agreement", "map_pearson"}
     inside = ends["top1"]["fp32"]
     assert inside is not None and inside.low < 0.5 < inside.high
 
 
-def test_without_labels_a_class_is_what_the_student_answers() -> None:
+def test_predictions_of_the_student_replace_missing_labels() -> None:
     found = rows(targets=None)
     assert [row.top1 for row in found] == [{}, {}, {}]
     assert found[0].label == "b"
 
 
-def test_without_maps_there_are_answers_only() -> None:
+def test_rows_without_maps_have_no_correlation() -> None:
     assert all(row.map_pearson == {} for row in rows(maps=None))
 
 
-def test_a_class_without_images_has_no_row() -> None:
+def test_class_without_images_has_no_row() -> None:
     assert {row.label for row in rows(targets=np.where(TARGETS == 0, 1, TARGETS))} == {"b", "c"}

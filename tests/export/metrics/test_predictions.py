@@ -1,4 +1,4 @@
-"""Predictions come back in the order of the images, whatever the grouping and batching behind them."""
+"""Predictions in image order, independent of grouping and batching."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ def assert_close(a: Predictions, b: Predictions) -> None:
     assert (a.explained_class == b.explained_class).all()
 
 
-def test_a_module_gives_what_it_gives_when_called_image_by_image() -> None:
+def test_module_predictions_match_single_image_calls() -> None:
     toy = Toy()
     classes = np.arange(len(IMAGES)) % CLASSES
     with torch.no_grad():
@@ -32,14 +32,14 @@ def test_a_module_gives_what_it_gives_when_called_image_by_image() -> None:
     assert_close(predict(toy, IMAGES, classes), expected)
 
 
-def test_a_file_explains_a_class_of_its_own_in_every_image(tmp_path: Path) -> None:
+def test_file_explains_a_given_class_per_image(tmp_path: Path) -> None:
     toy = Toy()
     classes = np.random.default_rng(0).integers(0, CLASSES, len(IMAGES))
     model = model_file(toy, tmp_path / "toy.onnx")
     assert_close(predict(model, IMAGES, classes), predict(toy, IMAGES, classes))
 
 
-def test_without_classes_each_explains_its_top_class(tmp_path: Path) -> None:
+def test_top_class_is_explained_by_default(tmp_path: Path) -> None:
     toy = Toy()
     for model in (toy, model_file(toy, tmp_path / "toy.onnx")):
         answers = predict(model, IMAGES)
@@ -47,7 +47,7 @@ def test_without_classes_each_explains_its_top_class(tmp_path: Path) -> None:
         assert len(set(answers.explained_class)) > 1
 
 
-def test_a_file_without_a_map_gives_none(tmp_path: Path) -> None:
+def test_file_without_a_map_returns_none(tmp_path: Path) -> None:
     model = model_file(Toy(), tmp_path / "toy.onnx", without_map=True)
     answers = predict(model, IMAGES[:3], np.array([0, 1, 0]))
     assert answers.maps is None
@@ -63,7 +63,7 @@ def test_progress_counts_images_to_the_end(tmp_path: Path) -> None:
         assert max(np.diff([0, *seen])) <= 64
 
 
-def test_a_module_is_evaluated_and_given_back_as_it_was() -> None:
+def test_module_is_evaluated_and_its_mode_restored() -> None:
     toy = Toy()
     toy.train()
     toy.head.eval()
@@ -74,14 +74,14 @@ def test_a_module_is_evaluated_and_given_back_as_it_was() -> None:
     assert (toy.training, toy.conv.training, toy.head.training) == (True, True, False)
 
 
-def test_weights_are_counted_in_bytes() -> None:
+def test_weight_bytes_counts_parameters_and_buffers() -> None:
     toy = Toy()
     parameters = 6 * 3 * 4 * 4 + 6 + 4 * 6 + 4
     assert weight_bytes(toy) == 4 * (parameters + 3 + 3)
 
 
 @pytest.mark.parametrize(("method", "most"), [("gradcam", 64), ("input-gradient", 16), ("smoothgrad", 17)])
-def test_what_is_kept_to_differentiate_the_whole_network_fits_into_memory(method: str, most: int) -> None:
+def test_batch_size_is_limited_when_differentiating_to_the_pixels(method: str, most: int) -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     net.append(nn.Linear(4, CLASSES))
     deployed = deploy(net, METADATA.input, method)
@@ -93,9 +93,7 @@ def test_what_is_kept_to_differentiate_the_whole_network_fits_into_memory(method
     assert len(answers.maps) == 80
 
 
-def test_a_file_whose_map_looks_at_many_pictures_is_asked_about_one_at_a_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pixel_method_file_runs_one_image_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     metadata = replace(METADATA, outputs=replace(METADATA.outputs, method="smoothgrad", target_layer=None))
     model = model_file(Toy(), tmp_path / "toy.onnx", metadata=metadata)
     same = model_file(Toy(), tmp_path / "same.onnx")

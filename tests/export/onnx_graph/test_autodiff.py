@@ -1,4 +1,4 @@
-"""Derivatives that are written into graphs, operator by operator, held against PyTorch's automatic differentiation."""
+"""Derivative rules of ONNX operators, compared with PyTorch's autograd."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ SHAPE, PLANES = (IMAGES, 4, 6), (IMAGES, 3, 7, 6)
 
 @dataclass(frozen=True)
 class Case:
-    """Nodes from `x` to `y`, and the same in PyTorch."""
+    """Nodes from `x` to `y`, and the same function in PyTorch."""
 
     function: Callable[[Tensor], Tensor]
     nodes: tuple[onnx.NodeProto, ...]
@@ -34,7 +34,7 @@ class Case:
 
 
 def one(op_type: str, function: Callable[[Tensor], Tensor], *inputs: str, **rest: Any) -> Case:
-    """A case of a single node that takes `x` first."""
+    """Return a case of a single node with `x` as its first input."""
     of_case = {name: rest.pop(name) for name in ("constants", "opset", "shape") if name in rest}
     return Case(function, (node(op_type, ["x", *inputs], "y", **rest),), **of_case)
 
@@ -301,7 +301,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_derivative_equals_autograd(name: str) -> None:
+def test_derivative_equals_autograd(name: str) -> None:
     case = CASES[name]
     for seed in (1, 2):
         x = torch.from_numpy(np.random.default_rng(seed).normal(size=case.shape).astype(np.float32)).requires_grad_()
@@ -320,39 +320,42 @@ def test_a_derivative_equals_autograd(name: str) -> None:
     [
         ("Gather at varying positions", one("Gather", lambda x: x, "at", axis=1, constants={"at": [[0, 1], [2, 3]]})),
         (
-            "Gather that takes values twice before operator version 16",
+            "Gather with repeated values before opset 16",
             one("Gather", lambda x: x, "at", axis=1, constants={"at": [1, 1]}, opset=15),
         ),
         (
-            "Gather that takes values of the first axis twice",
+            "Gather with repeated values on the first axis",
             one("Gather", lambda x: x, "at", constants={"at": [1, 1]}),
         ),
         (
             "GatherND at varying positions",
             one("GatherND", lambda x: x, "at", batch_dims=1, constants={"at": [[1], [1]]}),
         ),
-        ("Einsum of this kind", one("Einsum", lambda x: x, equation="bij->bi")),
+        ("Einsum of this form", one("Einsum", lambda x: x, equation="bij->bi")),
         (
-            "Einsum that sums one operand by itself",
+            "Einsum that sums one operand alone",
             one("Einsum", lambda x: x, "m", equation="bij,ki->bk", constants={"m": MATRIX}),
         ),
-        ("Attention that looks back only", one("Attention", lambda x: x, "x", "x", is_causal=1, shape=HEADS)),
-        ("Attention with its heads together", one("Attention", lambda x: x, "x", "x", q_num_heads=2, kv_num_heads=2)),
+        ("Attention with a causal mask", one("Attention", lambda x: x, "x", "x", is_causal=1, shape=HEADS)),
+        (
+            "Attention with merged or shared heads",
+            one("Attention", lambda x: x, "x", "x", q_num_heads=2, kv_num_heads=2),
+        ),
         ("Gather of the batch", one("Gather", lambda x: x, "at", axis=0, constants={"at": [1, 0]})),
         ("MaxPool over windows", one("MaxPool", lambda x: x, kernel_shape=[2, 2], shape=PLANES)),
         ("ReduceMax over the batch", one("ReduceMax", lambda x: x, axes=[0])),
-        ("PRelu of a varying slope", one("PRelu", lambda x: x, "x")),
+        ("PRelu with a varying slope", one("PRelu", lambda x: x, "x")),
         ("Softmax over several axes", one("Softmax", lambda x: x, axis=1, opset=11)),
     ],
 )
-def test_what_has_no_derivative_is_named(name: str, case: Case) -> None:
+def test_operator_without_a_derivative_is_named(name: str, case: Case) -> None:
     x = np.zeros(case.shape, np.float32)
     with pytest.raises(CannotDifferentiate, match=name):
         _by_graph(case, np.zeros((1, CLASSES), np.float32), x, np.array([0, 0]), runs=False)
 
 
 def _by_graph(case: Case, weights: np.ndarray, x: np.ndarray, classes: np.ndarray, *, runs: bool = True) -> np.ndarray:
-    """The derivative of each image's logit by the nodes that are written."""
+    """Return the derivative of each image's logit computed by the added nodes."""
     tail = [node("Flatten", ["y"], "flat"), node("MatMul", ["flat", "fc"], "logits")]
     held = {
         name: value if isinstance(value, np.ndarray) else np.array(value, np.int64)
@@ -383,7 +386,7 @@ def _shapes_only(names: set[str], case: Case) -> dict[str, np.ndarray]:
     return {name: np.zeros((IMAGES, CLASSES) if name == "logits" else case.shape, np.float32) for name in names}
 
 
-def test_a_bias_makes_no_layer_of_two_activations() -> None:
+def test_bias_does_not_make_a_layer_of_two_activations() -> None:
     nodes = [
         node("Gemm", ["x", "weight", "bias"], "dense", transB=1),
         node("Gemm", ["x", "dense", "bias"], "scores", transB=1),

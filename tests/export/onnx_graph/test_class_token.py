@@ -1,4 +1,4 @@
-"""Files of networks that keep tokens: the map is the one that PyTorch's automatic differentiation gives."""
+"""Maps of token-based networks, compared with PyTorch's autograd."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ from small_nets import CLASSES, SIDE, hires_cam, inputs, relative_error
 from torch import Tensor, nn
 
 from kdedge_export.errors import HeadNotSupported
-from kdedge_export.inspect.layer_attribution import decide
+from kdedge_export.inspection.layer_attribution import decide
 from kdedge_export.onnx_graph.graph_index import shapes_of
 from kdedge_export.onnx_import import ExplainedFile, PixelInput, explain_file
 from kdedge_runtime import Model
@@ -25,7 +25,7 @@ Planes = Callable[[Tensor], Tensor]
 
 
 class Block(nn.Module):
-    """Attention and dense layers, each normalised before; the attention in plain products."""
+    """Attention and dense layers with pre-normalization; the attention in plain products."""
 
     def __init__(self, *, fused: bool = True) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Block(nn.Module):
 
 
 class MaskedBlock(Block):
-    """Attention by PyTorch's own function with a mask, whose softmax the default exporter guards against no number."""
+    """Attention by PyTorch's own function with a mask, whose softmax the default exporter guards against NaN."""
 
     def attention(self, x: Tensor) -> Tensor:
         shape = (x.shape[0], x.shape[1], HEADS, WIDTH // HEADS)
@@ -61,7 +61,7 @@ class MaskedBlock(Block):
 
 
 class Transformer(nn.Module):
-    """Tokens of patches behind those of a class and of registers, through blocks, to a norm and a dense layer."""
+    """Patch tokens after class and register tokens, through blocks, to a norm and a dense layer."""
 
     def __init__(
         self, prefix: int, head: str = "first", *, fused: bool = True, patch: tuple[int, int] = (PATCH, PATCH)
@@ -99,7 +99,7 @@ class Transformer(nn.Module):
 
 
 class WithoutPositions(Transformer):
-    """Tokens that are told apart by nothing but what they are of."""
+    """Tokens without position embeddings."""
 
     def tokens(self, x: Tensor) -> Tensor:
         patches = self.patches(x).flatten(2).transpose(1, 2)
@@ -107,7 +107,7 @@ class WithoutPositions(Transformer):
 
 
 class Masked(Transformer):
-    """With a mask that hides nothing, as Hugging Face's transformers are traced."""
+    """Transformer with an empty mask, as Hugging Face's transformers are traced."""
 
     def __init__(self, prefix: int) -> None:
         super().__init__(prefix)
@@ -115,7 +115,7 @@ class Masked(Transformer):
 
 
 class CutsByMoving(Transformer):
-    """Patches that no convolution makes: pixels are moved, and a dense layer takes those of a patch."""
+    """Patches cut by reshaping instead of a convolution, followed by a dense layer."""
 
     def __init__(self, prefix: int) -> None:
         super().__init__(prefix)
@@ -128,7 +128,7 @@ class CutsByMoving(Transformer):
 
 
 class MergesPatches(nn.Module):
-    """As Swin: cells in rows of which four become one, and tokens of these; no planes have as few cells."""
+    """Swin-like: channels-last positions of which four are merged, and their tokens; no tensor has that resolution."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class MergesPatches(nn.Module):
 
 
 class AsManyChannels(nn.Module):
-    """As many as there are cells, so that no shape tells one from the other."""
+    """Network with as many channels as positions, which shapes cannot distinguish."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ class AsManyChannels(nn.Module):
 
 
 class TokensOfGrid(nn.Module):
-    """As Swin: cells in rows with their channels last, normalised, then averaged."""
+    """Swin-like: channels-last positions, normalized, then averaged."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -168,7 +168,7 @@ class TokensOfGrid(nn.Module):
 
 
 class LooksFromAToken(nn.Module):
-    """As SigLIP: a learned query looks at all tokens."""
+    """SigLIP-like: a learned query attends to all tokens."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -188,14 +188,14 @@ class LooksFromAToken(nn.Module):
 
 
 def random(make: Callable[[], nn.Module], std: float | None = 0.4) -> nn.Module:
-    """In evaluation mode, with norms that are not the identity and a head that is not zero.
+    """Return a model in evaluation mode, with nontrivial norms and a nonzero head.
 
-    Dense layers have weights of deviation `std`; None leaves those that are not zero as they are.
+    Weights of dense layers have the standard deviation `std`; None keeps those that are not zero.
     """
     torch.manual_seed(0)
     model = make()
     for name, parameter in model.named_parameters():
-        if "gamma" in name:  # of layers that begin as nothing
+        if "gamma" in name:  # of layers initialized to nearly zero
             nn.init.uniform_(parameter, 0.5, 1.5)
     for module in model.modules():
         if isinstance(module, nn.LayerNorm):
@@ -207,7 +207,7 @@ def random(make: Callable[[], nn.Module], std: float | None = 0.4) -> nn.Module:
 
 
 def planes(prefix: int, height: int = CELLS) -> Planes:
-    """Tokens as `[N, C, h, w]`."""
+    """Return a function that rearranges tokens to `[N, C, h, w]`."""
     return lambda tokens: tokens[:, prefix:].transpose(1, 2).unflatten(2, (height, -1))
 
 
@@ -216,7 +216,7 @@ def rows_first(cells: Tensor) -> Tensor:
 
 
 def torchvision_vit() -> nn.Module:
-    """`nn.MultiheadAttention`, whose tokens come before the batch."""
+    """Return a ViT with `nn.MultiheadAttention`, whose tokens come before the batch."""
     model = torchvision.models.VisionTransformer(SIDE, PATCH, 2, HEADS, WIDTH, 32, num_classes=CLASSES)
     nn.init.normal_(model.encoder.pos_embedding)
     return model
@@ -241,14 +241,14 @@ NETS: dict[str, Case] = {
     "torchvision's": (torchvision_vit, "encoder.layers.encoder_layer_1.ln_1", planes(1)),
 }
 WITH_BOTH = {"class token", "a mask", "mean of the picture's tokens", "torchvision's"}
-"""Exporters, in every run; `make test-models` has the others."""
+"""Networks tested with both exporters in every run; `make test-models` covers the others."""
 EXPORTERS = pytest.mark.parametrize("dynamo", [False, True], ids=["TorchScript exporter", "dynamo exporter"])
 
 
 def assert_explains(
     done: ExplainedFile, model: nn.Module, layer: str, how: Planes, count: int = 3, side: int = SIDE
 ) -> None:
-    """Logits, classes and maps of two batches, for the top class and for a given one."""
+    """Check logits, classes and maps of two batches, for the top-1 class and for a given one."""
     for seed in (1, 2):
         x = inputs(count, seed, side)
         logits = model(x).detach()
@@ -261,7 +261,7 @@ def assert_explains(
             assert relative_error(found["saliency_map"], expected) <= TOLERANCE
 
 
-class TestGradCam:
+class TestHiResCam:
     @pytest.mark.parametrize(
         ("net", "dynamo"),
         [
@@ -270,7 +270,7 @@ class TestGradCam:
             for dynamo in (False, True)
         ],
     )
-    def test_the_map_equals_autograd(self, tmp_path: Path, net: str, dynamo: bool) -> None:
+    def test_map_equals_autograd(self, tmp_path: Path, net: str, dynamo: bool) -> None:
         make, layer, how = NETS[net]
         model = random(make)
         done = explain_file(to_onnx(model, tmp_path / "theirs.onnx", dynamo=dynamo), tmp_path / "ours.onnx")
@@ -279,7 +279,7 @@ class TestGradCam:
         assert done.outputs.map_height == run(done.path, inputs(1, 1))["saliency_map"].shape[1]
 
     @EXPORTERS
-    def test_behind_the_last_attention_only_the_class_tokens_row_is_gone_back(
+    def test_only_the_class_token_row_is_differentiated_after_the_last_attention(
         self, tmp_path: Path, dynamo: bool
     ) -> None:
         make, _, _ = NETS["class token"]
@@ -291,7 +291,7 @@ class TestGradCam:
         assert dense == {(3, 1, 32), (3, 1, WIDTH), (3, 1 + CELLS**2, WIDTH)}  # the last: queries, keys and values
 
     @EXPORTERS
-    def test_it_is_that_of_the_source(self, tmp_path: Path, dynamo: bool) -> None:
+    def test_map_equals_that_of_the_source_model(self, tmp_path: Path, dynamo: bool) -> None:
         from kdedge_export.saliency import explain
 
         model = random(torchvision_vit)
@@ -302,7 +302,7 @@ class TestGradCam:
         assert relative_error(found["saliency_map"], expected) <= TOLERANCE
 
     @pytest.mark.parametrize("net", ["class token", "torchvision's", "mean of the picture's tokens"])
-    def test_a_fixed_batch_stays_fixed(self, tmp_path: Path, net: str) -> None:
+    def test_fixed_batch_is_supported(self, tmp_path: Path, net: str) -> None:
         make, layer, how = NETS[net]
         model = random(make)
         done = explain_file(to_onnx(model, tmp_path / "theirs.onnx", batch=1), tmp_path / "ours.onnx")
@@ -310,16 +310,16 @@ class TestGradCam:
 
     @pytest.mark.parametrize("opset", [11, 14])
     @pytest.mark.parametrize("net", ["class token", "mean of the picture's tokens"])
-    def test_norms_and_activations_in_parts(self, tmp_path: Path, net: str, opset: int) -> None:
-        """As operator versions before 17 have them, which HuggingFace's exporter takes for vision transformers."""
+    def test_decomposed_norms_and_activations_are_supported(self, tmp_path: Path, net: str, opset: int) -> None:
+        """Opsets before 17 decompose them, as does Hugging Face's exporter for vision transformers."""
         make, layer, how = NETS[net]
         model = random(make)
         path = to_onnx(model, tmp_path / "theirs.onnx", opset_version=opset)
         assert not {"LayerNormalization", "Gelu"} & {node.op_type for node in onnx.load(path).graph.node}
         assert_explains(explain_file(path, tmp_path / "ours.onnx"), model, layer, how)
 
-    def test_attention_in_one_operator(self, tmp_path: Path) -> None:
-        """As the default exporter writes it in operator version 23; the file keeps it."""
+    def test_attention_operator_is_supported(self, tmp_path: Path) -> None:
+        """The default exporter uses the operator in opset 23; the file keeps it."""
         make, layer, how = NETS["a mask"]
         model = random(make)
         path = to_onnx(model, tmp_path / "theirs.onnx", dynamo=True, opset_version=23)
@@ -329,8 +329,8 @@ class TestGradCam:
         assert_explains(done, model, layer, how)
 
     @pytest.mark.parametrize("net", ["class token", "mean of the picture's tokens"])
-    def test_all_axes_open(self, tmp_path: Path, net: str) -> None:
-        """As HuggingFace's exporter declares its input, although the weights of positions fix the size."""
+    def test_dynamic_axes_are_supported(self, tmp_path: Path, net: str) -> None:
+        """Hugging Face's exporter declares dynamic axes although position embeddings fix the size."""
         make, layer, how = NETS[net]
         model = random(make)
         axes = {
@@ -346,14 +346,14 @@ class TestGradCam:
         found = run(done.path, torch.from_numpy(images / 127.5 - 1).permute(0, 3, 1, 2).float())
         assert relative_error(torch.from_numpy(runnable.predict(images).saliency_map), found["saliency_map"]) <= 1e-3
 
-    def test_pictures_of_any_size(self, tmp_path: Path) -> None:
-        """Without positions nothing fixes how many tokens there are; what is averaged goes along, a class token not."""
+    def test_dynamic_size_is_supported_for_averaged_tokens(self, tmp_path: Path) -> None:
+        """Without position embeddings the number of tokens is dynamic, which a class token does not support."""
         axes = {"input": {0: "batch", 2: "height", 3: "width"}, "output": {0: "batch"}}
         for prefix, head, layer in ((0, "mean", "norm"), (1, "first", "blocks.1.norm1")):
             model = random(lambda prefix=prefix, head=head: WithoutPositions(prefix, head))
             path = to_onnx(model, tmp_path / "theirs.onnx", dynamic_axes=axes)
             if head == "first":
-                with pytest.raises(HeadNotSupported, match="its map can be had at 32 px only"):
+                with pytest.raises(HeadNotSupported, match="its map works only at 32 px"):
                     explain_file(path, tmp_path / "ours.onnx", side_px=SIDE)
                 continue
             done = explain_file(path, tmp_path / "ours.onnx", side_px=SIDE)
@@ -361,7 +361,7 @@ class TestGradCam:
             for side in (SIDE, SIDE + PATCH):
                 assert_explains(done, model, layer, planes(prefix, side // PATCH), side=side)
 
-    def test_pictures_of_any_size_whose_cells_are_rows(self, tmp_path: Path) -> None:
+    def test_dynamic_size_is_supported_for_channels_last_positions(self, tmp_path: Path) -> None:
         axes = {"input": {0: "batch", 2: "height", 3: "width"}, "output": {0: "batch"}}
         model = random(MergesPatches)
         path = to_onnx(model, tmp_path / "theirs.onnx", dynamic_axes=axes)
@@ -372,15 +372,15 @@ class TestGradCam:
         assert found["saliency_map"].shape[1:] == (CELLS + 1, CELLS + 2)
         assert relative_error(found["saliency_map"], expected) <= TOLERANCE
 
-    def test_a_size_that_only_weights_fix(self, tmp_path: Path) -> None:
-        """Nothing but the example tells height from width, and no other size can be asked for."""
+    def test_dynamic_size_fixed_by_weights_is_supported(self, tmp_path: Path) -> None:
+        """Only the example distinguishes height from width, and no other size is possible."""
         make, layer, how = NETS["patches cut by moving pixels"]
         model = random(make)
         axes = {"input": {0: "batch", 2: "height", 3: "width"}, "output": {0: "batch"}}
         path = to_onnx(model, tmp_path / "theirs.onnx", dynamic_axes=axes)
         assert_explains(explain_file(path, tmp_path / "ours.onnx", side_px=SIDE), model, layer, how)
 
-    def test_inputs_and_outputs_stay_and_a_second_time_it_is_the_same_file(self, tmp_path: Path) -> None:
+    def test_inputs_and_outputs_are_kept_and_importing_again_is_idempotent(self, tmp_path: Path) -> None:
         model = random(NETS["class token"][0])
         path = to_onnx(model, tmp_path / "theirs.onnx")
         done = explain_file(path, tmp_path / "ours.onnx")
@@ -391,7 +391,7 @@ class TestGradCam:
         again = explain_file(done.path, tmp_path / "again.onnx")
         assert again.was_explained and again.path.read_bytes() == done.path.read_bytes()
 
-    def test_half_precision(self, tmp_path: Path) -> None:
+    def test_half_precision_is_supported(self, tmp_path: Path) -> None:
         model, (make, layer, how) = random(NETS["class token"][0]), NETS["class token"]
         path = to_onnx(random(make).half(), tmp_path / "theirs.onnx", opset_version=17)
         done, x = explain_file(path, tmp_path / "ours.onnx"), inputs(3, 1)
@@ -401,8 +401,8 @@ class TestGradCam:
         assert relative_error(found["saliency_map"], expected) <= 2e-2
 
     @pytest.mark.parametrize("net", ["class token", "torchvision's"])
-    def test_a_quantized_file_keeps_its_answers(self, tmp_path: Path, net: str) -> None:
-        """The derivative takes what was dequantized: whatever else takes a result ends its layer's integer kernel."""
+    def test_quantized_file_keeps_its_predictions(self, tmp_path: Path, net: str) -> None:
+        """The derivative reads dequantized tensors, since another reader of a result disables the integer kernel."""
         from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
         class Pictures(CalibrationDataReader):
@@ -426,7 +426,7 @@ class TestGradCam:
         for ours, expected in zip(*maps, strict=True):
             assert torch.corrcoef(torch.stack([ours, expected]))[0, 1] >= 0.9
 
-    def test_named_tokens(self, tmp_path: Path) -> None:
+    def test_target_tokens_can_be_named(self, tmp_path: Path) -> None:
         model = random(NETS["class token"][0])
         path = to_onnx(model, tmp_path / "theirs.onnx")
         first = "/blocks/blocks.0/norm1/LayerNormalization_output_0"
@@ -458,7 +458,7 @@ class TestRealNetworks:
     @pytest.mark.timeout(1200)
     @EXPORTERS
     @pytest.mark.parametrize("name", REAL)
-    def test_the_maps_equal_autograd(self, tmp_path: Path, name: str, dynamo: bool) -> None:
+    def test_maps_of_real_networks_equal_autograd(self, tmp_path: Path, name: str, dynamo: bool) -> None:
         side, layer, how = REAL[name]
         timm = pytest.importorskip("timm")
         source, _, plain = name.rpartition(":")
@@ -471,11 +471,11 @@ class TestRealNetworks:
 
 
 class TestReciproCam:
-    """A cell is what it alone adds to the logit, beside the tokens that belong to no part of the picture."""
+    """Each position's own contribution to the logit, with all prefix tokens kept."""
 
     @EXPORTERS
     @pytest.mark.parametrize("net", ["class token", "a second token distills", "torchvision's", "a learned query"])
-    def test_it_can_be_asked_for(self, tmp_path: Path, net: str, dynamo: bool) -> None:
+    def test_reciprocam_can_be_requested(self, tmp_path: Path, net: str, dynamo: bool) -> None:
         model = random(NETS[net][0])
         path = to_onnx(model, tmp_path / "theirs.onnx", dynamo=dynamo)
         done = explain_file(path, tmp_path / "ours.onnx", method="reciprocam")
@@ -487,8 +487,8 @@ class TestReciproCam:
         assert done.outputs.method == "reciprocam"
         assert_runs_again(done, model, layer, prefix)
 
-    def test_where_an_operator_has_no_derivative_here(self, tmp_path: Path) -> None:
-        """As tools that fuse operators for ONNX Runtime write them."""
+    def test_reciprocam_replaces_missing_derivatives(self, tmp_path: Path) -> None:
+        """As in files with operators fused for ONNX Runtime."""
         model = random(NETS["class token"][0])
         path = to_onnx(model, tmp_path / "theirs.onnx", dynamo=True)
         graph = onnx.load(path)
@@ -504,7 +504,7 @@ class TestReciproCam:
 
 
 def assert_runs_again(done: ExplainedFile, model: nn.Module, layer: str, prefix: int) -> None:
-    """Two batches against PyTorch, which runs the model once a cell with the layer's other cells at zero."""
+    """Compare two batches with PyTorch, which runs the model once per position with all others at zero."""
     for seed in (1, 2):
         x = inputs(3, seed)
         found = run(done.path, x)
@@ -526,8 +526,8 @@ def assert_runs_again(done: ExplainedFile, model: nn.Module, layer: str, prefix:
         assert relative_error(found["saliency_map"], expected.unflatten(1, (CELLS, CELLS))) <= TOLERANCE
 
 
-class TestRefusals:
-    def test_tokens_that_are_no_grid(self, tmp_path: Path) -> None:
+class TestErrors:
+    def test_tokens_without_a_grid_are_rejected(self, tmp_path: Path) -> None:
         class Drops(Transformer):
             def tokens(self, x: Tensor) -> Tensor:
                 return self.patches(x).flatten(2).transpose(1, 2)[:, 1:] + self.position[:, 2:]
@@ -535,23 +535,23 @@ class TestRefusals:
         path = to_onnx(random(lambda: Drops(1)), tmp_path / "theirs.onnx")
         with pytest.raises(
             HeadNotSupported,
-            match=r"no tokens \[N, T, C\] whose T are cells of the picture row by row \(there are .*\[N, 15, 24\].* "
-            r"The last that lie over the picture are \S+, 4 × 4 cells, and behind them 2 attentions",
+            match=r"no tokens \[N, T, C\] in row-major order \(found .*\[N, 15, 24\].* "
+            r"The last spatial features are \S+, 4 × 4 positions, and 2 attentions after them",
         ):
             explain_file(path, tmp_path / "ours.onnx")
 
-    def test_a_name_of_tokens_that_do_not_lie_over_the_picture(self, tmp_path: Path) -> None:
+    def test_named_tokens_without_positions_are_rejected(self, tmp_path: Path) -> None:
         path = to_onnx(random(NETS["class token"][0]), tmp_path / "theirs.onnx")
         flat = next(node for node in onnx.load(path).graph.node if node.op_type == "Reshape").output[0]
-        with pytest.raises(HeadNotSupported, match=r"how .* \[2, 24, 16\] lies over a picture"):
+        with pytest.raises(HeadNotSupported, match=r"spatial positions of .* \[2, 24, 16\] cannot be followed"):
             explain_file(path, tmp_path / "ours.onnx", target=flat)
 
 
-class TestDecision:
-    """What `kdedge inspect` tells of a picture: the evidence at the last tokens, gradient times activation."""
+class TestLayerAttribution:
+    """Evidence at the last tokens, gradient × activation, as reported by `kdedge inspect`."""
 
     @pytest.mark.parametrize("net", ["class token", "rows of cells"])
-    def test_the_last_stage_is_gradient_times_activation(self, tmp_path: Path, net: str) -> None:
+    def test_last_stage_is_gradient_times_activation(self, tmp_path: Path, net: str) -> None:
         make, layer, how = NETS[net]
         model, x = random(make), inputs(1, 1)
         path = to_onnx(model, tmp_path / "theirs.onnx")

@@ -1,4 +1,4 @@
-"""Files that converters of other frameworks wrote, held against those frameworks' own gradients."""
+"""Files written by converters of other frameworks, compared with the frameworks' own gradients."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def error(measured: np.ndarray, expected: np.ndarray) -> float:
 
 
 @both
-def test_the_map_is_the_frameworks_own_grad_cam(tmp_path: Path, path: Path, pixels: PixelInput) -> None:
+def test_map_matches_the_frameworks_grad_cam(tmp_path: Path, path: Path, pixels: PixelInput) -> None:
     done = explain_file(path, tmp_path / "ours.onnx", pixels=pixels, method="gradcam")
     expected = known(path)
     found = Model.load(done.path).predict(expected["images"])
@@ -41,7 +41,7 @@ def test_the_map_is_the_frameworks_own_grad_cam(tmp_path: Path, path: Path, pixe
 
 
 @both
-def test_the_files_own_outputs_stay_bit_for_bit(tmp_path: Path, path: Path, pixels: PixelInput) -> None:
+def test_own_outputs_are_bit_exact(tmp_path: Path, path: Path, pixels: PixelInput) -> None:
     before = ort.InferenceSession(path)
     ours = ort.InferenceSession(explain_file(path, tmp_path / "ours.onnx").path)
     x = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
@@ -51,8 +51,8 @@ def test_the_files_own_outputs_stay_bit_for_bit(tmp_path: Path, path: Path, pixe
     assert np.array_equal(ours.run(None, {image: x})[0], expected)
 
 
-def test_inputs_that_nothing_reads_are_left_out_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Keras's `Normalization` holds constants that tf2onnx folds into others and still lists as inputs."""
+def test_unused_inputs_are_removed_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Keras's `Normalization` has constants that tf2onnx folds but still declares as inputs."""
     listed = [value.name for value in onnx.load(KERAS).graph.input]
     unread = ("functional_1/normalization_1/Sub/y:0", "functional_1/normalization_1/Sqrt/x:0")
     assert listed == ["image", *unread]

@@ -1,4 +1,4 @@
-"""Every method of cells, added to an exported file, gives the map that the same method gives on the PyTorch model."""
+"""Every activation-based method of an imported file matches the PyTorch implementation."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +32,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 
 
 def by_torch(model: nn.Module, method: str, x: Tensor, classes: Tensor) -> Tensor:
-    """The map from the model's source, whose methods are held against pytorch-grad-cam elsewhere."""
+    """Compute the map of the source model, whose methods are compared with pytorch-grad-cam elsewhere."""
     explained = explain(model, inputs(1, 9), method)
     with torch.no_grad():
         return explained.class_maps(explained(x), classes[:, None])[:, 0]
@@ -40,7 +40,7 @@ def by_torch(model: nn.Module, method: str, x: Tensor, classes: Tensor) -> Tenso
 
 @pytest.mark.parametrize("method", CELL_METHODS)
 @pytest.mark.parametrize("net", MODELS)
-def test_the_map_is_that_of_the_models_source(tmp_path: Path, net: str, method: Method) -> None:
+def test_map_matches_the_source_model(tmp_path: Path, net: str, method: Method) -> None:
     torch.manual_seed(0)
     model = randomised(MODELS[net]())
     done = explain_file(to_onnx(model, tmp_path / "theirs.onnx"), tmp_path / "ours.onnx", method=method)
@@ -56,7 +56,7 @@ def test_the_map_is_that_of_the_models_source(tmp_path: Path, net: str, method: 
 
 
 @pytest.mark.parametrize("method", CELL_METHODS)
-def test_operators_are_those_of_the_files_own_opset(tmp_path: Path, method: Method) -> None:
+def test_old_opsets_are_supported(tmp_path: Path, method: Method) -> None:
     torch.manual_seed(0)
     model = randomised(FlattensItsMap())
     path = to_onnx(model, tmp_path / "theirs.onnx", opset_version=9)
@@ -68,7 +68,7 @@ def test_operators_are_those_of_the_files_own_opset(tmp_path: Path, method: Meth
 
 
 @pytest.mark.parametrize("method", CELL_METHODS)
-def test_channels_last(tmp_path: Path, method: Method) -> None:
+def test_channels_last_is_supported(tmp_path: Path, method: Method) -> None:
     done = explain_file(tensorflow_like(tmp_path / "theirs.onnx"), tmp_path / "ours.onnx", method=method)
     assert (done.outputs.map_height, done.outputs.map_width) == (CELLS, CELLS)
     assert done.is_map_confirmed
@@ -76,8 +76,8 @@ def test_channels_last(tmp_path: Path, method: Method) -> None:
 
 @pytest.mark.parametrize("method", CELL_METHODS)
 @pytest.mark.parametrize("kind", ["NCHW", "NHWC", "tokens"])
-def test_the_definitions_are_those_of_the_torch_methods(kind: str, method: Method) -> None:
-    """Maps are checked against these before they are written."""
+def test_numpy_definitions_match_the_torch_methods(kind: str, method: Method) -> None:
+    """Maps are compared with these before they are written."""
     rng = np.random.default_rng(0)
     features, gradient = rng.normal(size=(2, 1, CHANNELS, 5, 4))
     cells = METHODS[method].compute(torch.from_numpy(features), torch.from_numpy(gradient)[:, None])[0, 0].numpy()
@@ -91,15 +91,15 @@ def test_the_definitions_are_those_of_the_torch_methods(kind: str, method: Metho
     np.testing.assert_allclose(found, cells, atol=1e-6 * np.abs(cells).max())
 
 
-def test_the_command_line_takes_them_all() -> None:
+def test_command_line_accepts_every_method() -> None:
     assert {choice.value for choice in Choice} >= set(get_args(Method)) == TITLES.keys()
     assert [as_method(name) for name in get_args(Method)] == list(get_args(Method))
-    with pytest.raises(UsageError, match=r"gradcam, .*, not by smoothgrad"):
+    with pytest.raises(UsageError, match=r"smoothgrad is not available .* gradcam, "):
         as_method("smoothgrad")
 
 
 @pytest.mark.parametrize("net", ["pooled", "flattened", "class token"])
-def test_the_default_is_the_signed_map_of_each_cells_own_gradient(tmp_path: Path, net: str) -> None:
+def test_default_method_is_hirescam(tmp_path: Path, net: str) -> None:
     torch.manual_seed(0)
     path = to_onnx(randomised(MODELS[net]()), tmp_path / "theirs.onnx")
     done = explain_file(path, tmp_path / "ours.onnx")

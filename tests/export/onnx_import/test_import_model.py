@@ -1,4 +1,4 @@
-"""Files as other tools write them: what surgery keeps, what it copes with, and what it refuses and why."""
+"""Import of third-party files: what is kept, which formats are supported, and which errors are raised."""
 
 import hashlib
 import json
@@ -41,7 +41,7 @@ def answers(path: Path, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def cam(path: Path, feed: dict[str, np.ndarray], classifier: np.ndarray) -> np.ndarray:
-    """Zhou et al., CVPR 2016, divided by the number of cells, from the file's own features `[N, C, h, w]`."""
+    """Compute CAM (Zhou et al., CVPR 2016) over the number of positions, from the file's features `[N, C, h, w]`."""
     model = onnx.load(path)
     model.graph.output.append(onnx.ValueInfoProto(name="features"))
     session = ort.InferenceSession(model.SerializeToString())
@@ -54,8 +54,8 @@ def assert_close(measured: np.ndarray, expected: np.ndarray, tolerance: float = 
     assert np.abs(measured - expected).max() <= tolerance * np.abs(expected).max()
 
 
-class TestWhatItKeeps:
-    def test_inputs_and_outputs_stay_and_the_map_comes_after_them(self, tmp_path: Path) -> None:
+class TestKeptContent:
+    def test_inputs_and_outputs_are_kept_and_the_map_is_appended(self, tmp_path: Path) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head())
         done = explain_file(path, tmp_path / "ours.onnx")
         session = ort.InferenceSession(done.path)
@@ -69,7 +69,7 @@ class TestWhatItKeeps:
             assert np.array_equal(ours["logits"], answers(path, feed)["logits"])
             assert_close(ours["saliency_map"], cam(done.path, feed, weights()["fc"]))
 
-    def test_metadata_stays(self, tmp_path: Path) -> None:
+    def test_metadata_is_kept(self, tmp_path: Path) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head())
         model = onnx.load(path)
         helper.set_model_props(model, {"author": "somebody"})
@@ -87,7 +87,7 @@ class TestWhatItKeeps:
         }
 
     @pytest.mark.parametrize("pixels", [None, HALF], ids=["map only", "with a front"])
-    def test_a_second_time_it_gives_the_same_file(self, tmp_path: Path, pixels: PixelInput | None) -> None:
+    def test_importing_again_is_idempotent(self, tmp_path: Path, pixels: PixelInput | None) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head())
         first = explain_file(path, tmp_path / "first.onnx", pixels=pixels)
         second = explain_file(first.path, tmp_path / "second.onnx")
@@ -97,9 +97,7 @@ class TestWhatItKeeps:
 
     @pytest.mark.parametrize("pixels", [None, HALF], ids=["map only", "with a front"])
     @pytest.mark.parametrize("stated", ["nonsense", "[]", "{}", '{"method": 1}', '{"method": "x", "target_layer": []}'])
-    def test_a_map_that_is_described_by_damage_is_refused(
-        self, tmp_path: Path, stated: str, pixels: PixelInput | None
-    ) -> None:
+    def test_damaged_map_metadata_is_rejected(self, tmp_path: Path, stated: str, pixels: PixelInput | None) -> None:
         done = explain_file(write(tmp_path / "theirs.onnx", body() + head()), tmp_path / "explained.onnx")
         model = onnx.load(done.path)
         helper.set_model_props(model, {"kdedge.outputs": stated})
@@ -108,7 +106,7 @@ class TestWhatItKeeps:
             explain_file(done.path, tmp_path / "again.onnx", pixels=pixels)
         assert not (tmp_path / "again.onnx").exists()
 
-    def test_a_front_can_be_added_later(self, tmp_path: Path) -> None:
+    def test_preprocessing_can_be_added_later(self, tmp_path: Path) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head())
         explained = explain_file(path, tmp_path / "explained.onnx")
         later = explain_file(explained.path, tmp_path / "later.onnx", pixels=HALF)
@@ -119,7 +117,7 @@ class TestWhatItKeeps:
 
     @pytest.mark.parametrize("later", [False, True], ids=["at once", "to a file with a map"])
     @pytest.mark.parametrize("is_open", [False, True], ids=["fixed size", "open size"])
-    def test_a_file_that_runs_can_test_itself(self, tmp_path: Path, is_open: bool, later: bool) -> None:
+    def test_imported_file_passes_its_self_test(self, tmp_path: Path, is_open: bool, later: bool) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head())
         side_px = None
         if is_open:
@@ -137,18 +135,18 @@ class TestWhatItKeeps:
         assert_close(said.logits, golden.logits)
         assert_close(said.saliency_map, golden.saliency_map)
 
-    def test_a_failed_check_writes_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_failed_check_writes_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from kdedge_export.onnx_graph.autodiff import reverse_mode
 
         monkeypatch.setitem(reverse_mode._RULES, "Gemm", lambda step: {step.node.input[0]: step.node.input[0]})
         path = write(tmp_path / "theirs.onnx", body() + head())
-        with pytest.raises(KdedgeError, match="not what its logits do"):
+        with pytest.raises(KdedgeError, match="does not match the behavior of its logits"):
             explain_file(path, tmp_path / "ours.onnx")
         assert sorted(item.name for item in tmp_path.iterdir()) == ["theirs.onnx"]
 
 
-class TestFormsOfFiles:
-    def test_channels_last_as_tensorflow_has_them(self, tmp_path: Path) -> None:
+class TestFileFormats:
+    def test_channels_last_file_of_tensorflow_is_supported(self, tmp_path: Path) -> None:
         path = tensorflow_like(tmp_path / "theirs.onnx")
         done = explain_file(path, tmp_path / "ours.onnx")
         feed = {"x": pictures(3, 0, last=True)}
@@ -168,7 +166,7 @@ class TestFormsOfFiles:
         assert_close(found["saliency_map"], expected)
 
     @pytest.mark.parametrize(("opset", "ir", "lists"), [(9, 3, True), (11, 6, False), (13, 7, True), (18, 8, False)])
-    def test_old_and_new_versions(self, tmp_path: Path, opset: int, ir: int, lists: bool) -> None:
+    def test_old_and_new_opsets_are_supported(self, tmp_path: Path, opset: int, ir: int, lists: bool) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head(), opset=opset, ir=ir, lists_constants=lists)
         done = explain_file(path, tmp_path / "ours.onnx")
         feed = {"x": pictures(2, 1)}
@@ -176,7 +174,7 @@ class TestFormsOfFiles:
         assert_close(found["saliency_map"], cam(done.path, feed, weights()["fc"]))
         assert answers(done.path, feed | {"class_index": np.array([7])})["explained_class"].tolist() == [7, 7]
 
-    def test_constants_as_nodes(self, tmp_path: Path) -> None:
+    def test_constant_nodes_are_supported(self, tmp_path: Path) -> None:
         held = weights()
         made = [
             helper.make_node("Constant", [], [name], value=numpy_helper.from_array(held[name])) for name in ("fc", "w")
@@ -186,7 +184,7 @@ class TestFormsOfFiles:
         done = explain_file(path, tmp_path / "ours.onnx")
         assert_close(answers(done.path, feed)["saliency_map"], cam(done.path, feed, held["fc"]))
 
-    def test_weights_in_another_file_come_in(self, tmp_path: Path) -> None:
+    def test_external_weights_are_embedded(self, tmp_path: Path) -> None:
         saving = {"save_as_external_data": True, "location": "theirs.data", "size_threshold": 0}
         path = write(tmp_path / "theirs.onnx", body() + head(), **saving)
         assert (tmp_path / "theirs.data").is_file()
@@ -194,10 +192,10 @@ class TestFormsOfFiles:
         feed = {"x": pictures(2, 1)}
         assert_close(answers(done.path, feed)["saliency_map"], cam(done.path, feed, weights()["fc"]))
         (tmp_path / "theirs.data").unlink()
-        with pytest.raises(ModelFileError, match=r"theirs\.data, which is not beside it"):
+        with pytest.raises(ModelFileError, match=r"theirs\.data, which is not in the same folder"):
             explain_file(path, tmp_path / "ours.onnx")
 
-    def test_half_precision(self, tmp_path: Path) -> None:
+    def test_half_precision_is_supported(self, tmp_path: Path) -> None:
         halves = {name: value.astype(np.float16) for name, value in weights().items()}
         path = write(tmp_path / "theirs.onnx", body() + head(), halves, dtype=TensorProto.FLOAT16)
         done = explain_file(path, tmp_path / "ours.onnx")
@@ -207,7 +205,7 @@ class TestFormsOfFiles:
         expected = cam(done.path, feed, weights()["fc"]).astype(np.float32)
         assert_close(found["saliency_map"], expected, 1e-2)
 
-    def test_a_quantized_file_is_explained_by_its_dequantized_features(self, tmp_path: Path) -> None:
+    def test_quantized_file_uses_its_dequantized_features(self, tmp_path: Path) -> None:
         from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
         class Pictures(CalibrationDataReader):
@@ -234,7 +232,7 @@ class TestFormsOfFiles:
         )
         assert_close(same, expected, 0.05)
 
-    def test_an_open_size(self, tmp_path: Path) -> None:
+    def test_dynamic_size_is_supported(self, tmp_path: Path) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head(), shape=("N", 3, "H", "W"))
         done = explain_file(path, tmp_path / "ours.onnx", side_px=SIDE)
         assert done.outputs.map_height is None
@@ -242,7 +240,7 @@ class TestFormsOfFiles:
             feed = {"x": np.random.default_rng(0).normal(size=(2, 3, side, side)).astype(np.float32)}
             assert_close(answers(done.path, feed)["saliency_map"], cam(done.path, feed, weights()["fc"]))
 
-    def test_logits_and_probabilities_are_one_answer(self, tmp_path: Path) -> None:
+    def test_logits_and_probabilities_count_as_one_output(self, tmp_path: Path) -> None:
         values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", CLASSES]) for n in ("p", "logits")]
         path = write(tmp_path / "theirs.onnx", [*body(), *head(), node("Softmax", ["logits"], "p")], outputs=values)
         done = explain_file(path, tmp_path / "ours.onnx")
@@ -250,12 +248,12 @@ class TestFormsOfFiles:
         assert_close(answers(done.path, feed)["saliency_map"], cam(done.path, feed, weights()["fc"]))
 
 
-class TestFront:
-    """With mean and std the file becomes one that `kdedge run` takes."""
+class TestPreprocessing:
+    """A file with mean and std can be run by `kdedge run`."""
 
     @pytest.mark.parametrize("bgr", [False, True], ids=["RGB", "BGR"])
     @pytest.mark.parametrize("last", [False, True], ids=["channels first", "channels last"])
-    def test_pixels_become_what_the_file_was_trained_on(self, tmp_path: Path, last: bool, bgr: bool) -> None:
+    def test_pixels_are_normalized_as_in_training(self, tmp_path: Path, last: bool, bgr: bool) -> None:
         theirs = tmp_path / "theirs.onnx"
         path = tensorflow_like(theirs) if last else write(theirs, body() + head())
         pixels = PixelInput((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), bgr)
@@ -272,7 +270,7 @@ class TestFront:
         assert_close(explanation.saliency_map, answers(plain.path, feed)["saliency_map"], 1e-4)
         assert explanation.probabilities.shape == (3, CLASSES)
 
-    def test_what_it_says_of_itself(self, tmp_path: Path) -> None:
+    def test_metadata_describes_the_file(self, tmp_path: Path) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head())
         labels = tuple(f"kind {index}" for index in range(CLASSES))
         metadata = Model.load(explain_file(path, tmp_path / "ours.onnx", pixels=HALF, labels=labels).path).metadata
@@ -282,7 +280,7 @@ class TestFront:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         assert metadata.lineage == {"file": {"name": "theirs.onnx", "sha256": digest}}
 
-    def test_labels_are_read_from_the_file(self, tmp_path: Path) -> None:
+    def test_labels_are_read_from_the_metadata(self, tmp_path: Path) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head())
         model = onnx.load(path)
         names = {index: f"kind {index}" for index in range(CLASSES)}
@@ -291,8 +289,8 @@ class TestFront:
         done = explain_file(path, tmp_path / "ours.onnx", pixels=HALF)
         assert done.metadata.labels == tuple(names.values()) and not done.labels_are_numbers
 
-    def test_names_a_line_each_in_the_metadata(self, tmp_path: Path) -> None:
-        """As RapidOCR has them."""
+    def test_labels_with_one_name_per_line_are_read(self, tmp_path: Path) -> None:
+        """As in RapidOCR's files."""
         path = write(tmp_path / "theirs.onnx", body() + head())
         model = onnx.load(path)
         helper.set_model_props(model, {"character": "\n".join(f"kind {index}" for index in range(CLASSES))})
@@ -300,22 +298,22 @@ class TestFront:
         done = explain_file(path, tmp_path / "ours.onnx", pixels=HALF)
         assert done.metadata.labels == tuple(f"kind {index}" for index in range(CLASSES))
 
-    def test_without_names_the_classes_are_numbers(self, tmp_path: Path) -> None:
+    def test_classes_without_names_are_numbered(self, tmp_path: Path) -> None:
         done = explain_file(write(tmp_path / "theirs.onnx", body() + head()), tmp_path / "o.onnx", pixels=HALF)
         assert done.labels_are_numbers and done.metadata.labels[3] == "3"
 
-    def test_labels_that_do_not_fit(self, tmp_path: Path) -> None:
+    def test_wrong_number_of_labels_is_rejected(self, tmp_path: Path) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head())
-        with pytest.raises(UsageError, match=r"3 labels .* tells 10 classes apart"):
+        with pytest.raises(UsageError, match=r"3 labels .* has 10 classes"):
             explain_file(path, tmp_path / "ours.onnx", pixels=HALF, labels=("a", "b", "c"))
 
-    def test_an_input_that_is_called_image_already(self, tmp_path: Path) -> None:
+    def test_input_named_image_is_supported(self, tmp_path: Path) -> None:
         nodes = [node("Identity", ["x"], "image"), *body("image"), *head()]
         done = explain_file(write(tmp_path / "theirs.onnx", nodes), tmp_path / "ours.onnx", pixels=HALF)
         images = np.zeros((1, SIDE, SIDE, 3), dtype=np.uint8)
         assert Model.load(done.path).predict(images).saliency_map.shape == (1, 8, 8)
 
-    def test_an_open_size_must_be_said(self, tmp_path: Path) -> None:
+    def test_dynamic_size_must_be_given(self, tmp_path: Path) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head(), shape=("N", 3, "H", "W"))
         with pytest.raises(UsageError, match="--size"):
             explain_file(path, tmp_path / "ours.onnx", pixels=HALF)
@@ -323,7 +321,7 @@ class TestFront:
         images = np.zeros((2, 48, 48, 3), dtype=np.uint8)
         assert Model.load(done.path).predict(images).saliency_map.shape == (2, 12, 12)
 
-    def test_raw_pixels_need_no_front(self, tmp_path: Path) -> None:
+    def test_raw_pixel_input_needs_no_preprocessing(self, tmp_path: Path) -> None:
         nodes = [
             node("Cast", ["x"], "pixels", to=TensorProto.FLOAT),
             node("Transpose", ["pixels"], "first", perm=[0, 3, 1, 2]),
@@ -339,15 +337,15 @@ class TestFront:
         images = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), dtype=np.uint8)
         found = Model.load(done.path).predict(images)
         assert_close(found.saliency_map, cam(done.path, {"x": images}, weights()["fc"]))
-        with pytest.raises(UsageError, match="normalises them itself"):
+        with pytest.raises(UsageError, match="normalizes them itself"):
             explain_file(path, tmp_path / "again.onnx", pixels=HALF)
 
 
 class TestOldOpsets:
     @pytest.mark.parametrize("matrix", ["in x out", "out x in"])
     @pytest.mark.parametrize(("opset", "ir"), [(7, 3), (8, 3), (9, 4), (10, 5), (11, 6), (13, 7)])
-    def test_two_dense_layers(self, tmp_path: Path, opset: int, ir: int, matrix: str) -> None:
-        """As converters of that time write VGG: Flatten, Gemm, Relu, Gemm."""
+    def test_two_dense_layers_are_supported(self, tmp_path: Path, opset: int, ir: int, matrix: str) -> None:
+        """As old converters write VGG: Flatten, Gemm, Relu, Gemm."""
         held, turned = weights(), matrix == "out x in"
         dense = {"three": np.random.default_rng(3).normal(size=(12 * 64, 16)).astype(np.float32)}
         last = {"four": held["two"].T.copy() if turned else held["two"]}
@@ -378,7 +376,7 @@ class TestOldOpsets:
         expected = (slope * features).sum(1).detach().numpy()
         assert_close(found["saliency_map"], expected, 1e-4)
 
-    def test_a_graph_that_does_not_run_with_its_map_names_the_cause(
+    def test_graph_that_fails_with_its_map_names_the_cause(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from kdedge_export.onnx_graph.autodiff import reverse_mode
@@ -391,28 +389,28 @@ class TestOldOpsets:
             explain_file(path, tmp_path / "ours.onnx")
 
 
-class TestRefusals:
+class TestErrors:
     @pytest.mark.parametrize(
         ("content", "complaint"), [(None, "There is no model file"), (b"no protobuf", "is not an ONNX model")]
     )
-    def test_no_model(self, tmp_path: Path, content: bytes | None, complaint: str) -> None:
+    def test_missing_or_damaged_file_is_rejected(self, tmp_path: Path, content: bytes | None, complaint: str) -> None:
         if content is not None:
             (tmp_path / "theirs.onnx").write_bytes(content)
         with pytest.raises(ModelFileError, match=complaint):
             explain_file(tmp_path / "theirs.onnx", tmp_path / "ours.onnx")
 
-    def test_its_own_source(self, tmp_path: Path) -> None:
+    def test_output_must_differ_from_the_source(self, tmp_path: Path) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head())
         with pytest.raises(UsageError, match="would be overwritten"):
             explain_file(path, path)
 
-    def test_an_opset_that_is_too_old(self, tmp_path: Path) -> None:
+    def test_too_old_opset_is_rejected(self, tmp_path: Path) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head(), opset=6, ir=3, lists_constants=True)
-        with pytest.raises(ModelFileError, match=r"opset 6; onnxruntime runs 7 and later"):
+        with pytest.raises(ModelFileError, match="opset 6, but onnxruntime supports 7 and later"):
             explain_file(path, tmp_path / "ours.onnx")
 
-    def test_an_old_opset_that_cannot_be_converted(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The converter's own words are in the message; another result of it is refused."""
+    def test_failed_opset_conversion_is_rejected(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The message contains the converter's error; a changed output is rejected."""
         path = write(tmp_path / "theirs.onnx", body() + head(), opset=8)
 
         def fails(*_: object) -> onnx.ModelProto:
@@ -431,10 +429,10 @@ class TestRefusals:
             return model
 
         monkeypatch.setattr(onnx.version_converter, "convert_version", changes)
-        with pytest.raises(ModelFileError, match="gives another logits when it is converted"):
+        with pytest.raises(ModelFileError, match="its output logits changes when it is converted"):
             explain_file(path, tmp_path / "ours.onnx")
 
-    def test_two_inputs(self, tmp_path: Path) -> None:
+    def test_two_inputs_are_rejected(self, tmp_path: Path) -> None:
         nodes = [*body(), *head(), node("Add", ["logits", "other"], "sum")]
         path = write(tmp_path / "theirs.onnx", nodes, output="sum")
         model = onnx.load(path)
@@ -447,8 +445,8 @@ class TestRefusals:
         onnx.save_model(model, path)
         assert explain_file(path, tmp_path / "ours.onnx").outputs.head == "GAP+Linear"
 
-    def test_neither_method_can_explain_it(self, tmp_path: Path) -> None:
-        """Pooling by maxima over windows behind the features, of pictures of any size: both reasons are told."""
+    def test_both_reasons_are_reported_if_no_method_works(self, tmp_path: Path) -> None:
+        """Max-pooling over windows after the features, with a dynamic size."""
         nodes = [
             *body(),
             node("GlobalAveragePool", ["features"], "pooled"),
@@ -458,34 +456,34 @@ class TestRefusals:
             node("Gemm", ["flat", "fc", "fc_bias"], "logits", transB=1),
         ]
         path = write(tmp_path / "theirs.onnx", nodes, shape=("N", 3, "height", "width"))
-        told = "derivative of MaxPool over windows, which kdedge does not have. ReciproCAM needs to know"
+        told = "derivative of MaxPool over windows, which kdedge does not have. ReciproCAM needs a fixed map size"
         with pytest.raises(HeadNotSupported, match=told):
             explain_file(path, tmp_path / "ours.onnx", side_px=SIDE)
 
-    def test_no_classes(self, tmp_path: Path) -> None:
+    def test_output_without_classes_is_rejected(self, tmp_path: Path) -> None:
         values = [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", 12, 8, 8])]
         path = write(tmp_path / "theirs.onnx", body(), outputs=values)
-        with pytest.raises(ModelFileError, match="no classifier that can be explained"):
+        with pytest.raises(ModelFileError, match="not a classifier that can be explained"):
             explain_file(path, tmp_path / "ours.onnx")
 
-    def test_no_map_of_features(self, tmp_path: Path) -> None:
+    def test_graph_without_spatial_features_is_rejected(self, tmp_path: Path) -> None:
         nodes = [node("Flatten", ["x"], "flat"), node("MatMul", ["flat", "dense"], "logits")]
         dense = np.random.default_rng(0).normal(size=(3 * SIDE * SIDE, CLASSES)).astype(np.float32)
         path = write(tmp_path / "theirs.onnx", nodes, {"dense": dense})
-        with pytest.raises(HeadNotSupported, match="no features with weights after them"):
+        with pytest.raises(HeadNotSupported, match="no spatial features that are followed by weights"):
             explain_file(path, tmp_path / "ours.onnx")
 
-    def test_a_target_that_is_not_there(self, tmp_path: Path) -> None:
+    def test_missing_target_is_rejected(self, tmp_path: Path) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head())
         with pytest.raises(HeadNotSupported, match=r"no tensor 'layer4'.*features"):
             explain_file(path, tmp_path / "ours.onnx", target="layer4")
 
-    def test_a_target_that_is_no_map(self, tmp_path: Path) -> None:
+    def test_target_without_positions_is_rejected(self, tmp_path: Path) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head())
         with pytest.raises(HeadNotSupported, match=r"flat is float32 \[2, 12\]"):
             explain_file(path, tmp_path / "ours.onnx", target="flat")
 
-    def test_branches_in_the_tail(self, tmp_path: Path) -> None:
+    def test_branches_in_the_tail_are_rejected(self, tmp_path: Path) -> None:
         def branch(name: str) -> onnx.GraphProto:
             value = helper.make_tensor_value_info(f"{name}_out", TensorProto.FLOAT, None)
             return helper.make_graph([node("Relu", ["pooled"], f"{name}_out")], name, [], [value])
@@ -503,17 +501,17 @@ class TestRefusals:
         with pytest.raises(HeadNotSupported, match="branches or loops"):
             explain_file(path, tmp_path / "ours.onnx")
 
-    def test_a_map_of_somebody_else(self, tmp_path: Path) -> None:
+    def test_unrelated_saliency_map_output_is_rejected(self, tmp_path: Path) -> None:
         values = [
             helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", CLASSES]),
             helper.make_tensor_value_info("saliency_map", TensorProto.FLOAT, ["N", 12, 8, 8]),
         ]
         nodes = [*body(), *head(), node("Identity", ["features"], "saliency_map")]
         path = write(tmp_path / "theirs.onnx", nodes, outputs=values)
-        with pytest.raises(ModelFileError, match="saliency_map already"):
+        with pytest.raises(ModelFileError, match="already has a tensor saliency_map"):
             explain_file(path, tmp_path / "ours.onnx")
 
-    def test_grad_cam_without_a_derivative(self, tmp_path: Path) -> None:
+    def test_grad_cam_without_a_derivative_is_rejected(self, tmp_path: Path) -> None:
         nodes = [*body(), node("GlobalAveragePool", ["features"], "means"), node("CumSum", ["means", "axis"], "pooled")]
         path = write(tmp_path / "theirs.onnx", [*nodes, *head()[1:]], {"axis": np.array(1)})
         with pytest.raises(HeadNotSupported, match="derivative of CumSum"):
@@ -535,12 +533,12 @@ class TestLabels:
             ("names.txt", "0\tcat\n1\tdog\n"),
         ],
     )
-    def test_ways_to_write_them(self, tmp_path: Path, name: str, text: str) -> None:
+    def test_supported_formats_are_read(self, tmp_path: Path, name: str, text: str) -> None:
         (tmp_path / name).write_text(text)
         assert read_labels(tmp_path / name) == ("cat", "dog")
 
     @pytest.mark.parametrize("text", ["7: cat\n8: dog\n", "0: cat\ndog\n", "0: cat\n0: dog\n"])
-    def test_numbers_that_are_not_those_of_the_classes_belong_to_the_names(self, tmp_path: Path, text: str) -> None:
+    def test_numbers_other_than_class_indices_belong_to_the_names(self, tmp_path: Path, text: str) -> None:
         (tmp_path / "names.txt").write_text(text)
         assert read_labels(tmp_path / "names.txt") == tuple(text.split("\n")[:2])
 
@@ -548,15 +546,15 @@ class TestLabels:
         ("name", "text"),
         [("a.txt", "\n"), ("a.json", "{}"), ("a.json", "["), ("a.json", "[1]"), ("a.json", '{"cat": 0, "dog": 2}')],
     )
-    def test_none(self, tmp_path: Path, name: str, text: str) -> None:
+    def test_file_without_names_is_rejected(self, tmp_path: Path, name: str, text: str) -> None:
         (tmp_path / name).write_text(text)
         with pytest.raises(UsageError, match=r"a\.(txt|json)"):
             read_labels(tmp_path / name)
 
 
 @pytest.mark.parametrize("later", [False, True], ids=["at once", "to a file with a map"])
-def test_the_display_of_its_maps_is_measured(tmp_path: Path, later: bool) -> None:
-    """Three strided convolutions with odd kernels and padding displace by half a cell less a sixteenth."""
+def test_display_of_the_maps_is_measured(tmp_path: Path, later: bool) -> None:
+    """Three strided convolutions with odd kernels and padding displace by half a position minus a sixteenth."""
     path, rng = tmp_path / "theirs.onnx", np.random.default_rng(0)
     bump, sizes = np.outer([1, 2, 1], [1, 2, 1]) / 16, (3, 8, 8, 8)
     nodes, constants, last = [], {"fc": rng.normal(size=(8, 4))}, "x"
@@ -588,8 +586,8 @@ def test_the_display_of_its_maps_is_measured(tmp_path: Path, later: bool) -> Non
     assert done.outputs.display == display and done.metadata is not None and done.metadata.outputs == done.outputs
 
 
-def test_a_probe_runs_only_what_leads_to_the_wanted_tensors(tmp_path: Path) -> None:
-    """onnxruntime runs all of a graph, whatever is asked of it."""
+def test_probe_runs_only_nodes_that_lead_to_the_wanted_tensors(tmp_path: Path) -> None:
+    """onnxruntime runs all nodes of a graph."""
     nodes = [
         helper.make_node("Relu", ["x"], ["wanted"]),
         helper.make_node("Reshape", ["x", "shape"], ["impossible"]),
@@ -605,7 +603,7 @@ def test_a_probe_runs_only_what_leads_to_the_wanted_tensors(tmp_path: Path) -> N
     assert len(model.graph.node) == 3 and len(model.graph.initializer) == 1
 
 
-def test_it_needs_no_torch(tmp_path: Path) -> None:
+def test_import_needs_no_torch(tmp_path: Path) -> None:
     path = write(tmp_path / "theirs.onnx", body() + head())
     program = (
         "import sys; sys.modules['torch'] = None\n"

@@ -1,4 +1,4 @@
-"""A map added to an exported file is the one that PyTorch's automatic differentiation gives."""
+"""Maps added to exported files equal those of PyTorch's autograd."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ WEIGHTS = Path(__file__).parents[3] / ".." / "shared" / "data" / "weights"
 
 
 def assert_explains(done: ExplainedFile, model: nn.Module, target: nn.Module, side: int = SIDE, count: int = 3) -> None:
-    """Logits, classes and maps of two different batches, for the top class and for a given one."""
+    """Check logits, classes and maps of two batches, for the top-1 class and for a given one."""
     for seed in (1, 2):
         x = inputs(count, seed, side)
         logits = model(x).detach()
@@ -35,7 +35,7 @@ def assert_explains(done: ExplainedFile, model: nn.Module, target: nn.Module, si
 
 
 class Residual(nn.Module):
-    """A block whose input is added to its output."""
+    """Block with a residual connection."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Residual(nn.Module):
 
 
 class TakesEverySecondCell(nn.Module):
-    """The shortcut of the CIFAR ResNets, every second cell with channels of zeros on both sides, and then a part."""
+    """Shortcut of the CIFAR ResNets: every second position with zero-padded channels, and then a slice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,10 +76,10 @@ SMALL: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-class TestGradCam:
+class TestHiResCam:
     @pytest.mark.parametrize("dynamo", [False, True], ids=["TorchScript exporter", "dynamo exporter"])
     @pytest.mark.parametrize("net", SMALL)
-    def test_the_map_equals_autograd(self, tmp_path: Path, net: str, dynamo: bool) -> None:
+    def test_map_equals_autograd(self, tmp_path: Path, net: str, dynamo: bool) -> None:
         torch.manual_seed(0)
         model = randomised(SMALL[net]())
         path = to_onnx(model, tmp_path / "theirs.onnx", dynamo=dynamo)
@@ -87,12 +87,12 @@ class TestGradCam:
         assert done.outputs.method == "hirescam"
         assert_explains(done, model, model.get_submodule("features"))
 
-    def test_a_fixed_batch_stays_fixed(self, tmp_path: Path) -> None:
+    def test_fixed_batch_is_supported(self, tmp_path: Path) -> None:
         model = randomised(FlattensItsMap())
         done = explain_file(to_onnx(model, tmp_path / "theirs.onnx", batch=1), tmp_path / "ours.onnx")
         assert_explains(done, model, model.get_submodule("features"), count=1)
 
-    def test_another_tensor_can_be_looked_at(self, tmp_path: Path) -> None:
+    def test_another_target_tensor_can_be_named(self, tmp_path: Path) -> None:
         model = randomised(NETS["linear"]())
         path = to_onnx(model, tmp_path / "theirs.onnx")
         first = next(item for item in _tensors(path) if item.endswith("Relu_output_0"))
@@ -101,7 +101,7 @@ class TestGradCam:
         assert done.outputs.target_layer == first
 
     @pytest.mark.parametrize("dynamo", [False, True], ids=["TorchScript exporter", "dynamo exporter"])
-    def test_a_tensor_of_which_a_shortcut_takes_parts(self, tmp_path: Path, dynamo: bool) -> None:
+    def test_target_read_by_a_strided_shortcut_is_supported(self, tmp_path: Path, dynamo: bool) -> None:
         torch.manual_seed(0)
         model = randomised(TakesEverySecondCell())
         path = to_onnx(model, tmp_path / "theirs.onnx", dynamo=dynamo)
@@ -111,15 +111,15 @@ class TestGradCam:
         assert done.outputs.method == "hirescam"
         assert_explains(done, model, model.features)
 
-    def test_a_tensor_beside_the_main_way(self, tmp_path: Path) -> None:
-        """The second convolution of a residual block, before the sum: part of the answer goes around it."""
+    def test_target_on_a_side_path_is_supported(self, tmp_path: Path) -> None:
+        """The second convolution of a residual block, before the sum: some paths to the logits bypass it."""
         torch.manual_seed(0)
         model = randomised(Residual())
         path = to_onnx(model, tmp_path / "theirs.onnx")
         name = next(item for item in _tensors(path) if item.startswith("/side/"))
         done = explain_file(path, tmp_path / "ours.onnx", target=name)
         assert_explains(done, model, model.side)
-        with pytest.raises(HeadNotSupported, match="depends on the image in other ways"):
+        with pytest.raises(HeadNotSupported, match="also depend on the image in other ways"):
             explain_file(path, tmp_path / "again.onnx", target=name, method="reciprocam")
 
     @pytest.mark.slow
@@ -141,7 +141,7 @@ class TestGradCam:
             for dynamo, marks in ((False, ()), (True, of_dynamo))
         ],
     )
-    def test_the_maps_of_real_networks_equal_autograd(
+    def test_maps_of_real_networks_equal_autograd(
         self, tmp_path: Path, name: str, layer: str | None, dynamo: bool
     ) -> None:
         model = real_network(name)
@@ -154,7 +154,7 @@ class TestGradCam:
 class TestReciproCam:
     @pytest.mark.parametrize("batch", [None, 1], ids=["open batch", "batch of one"])
     @pytest.mark.parametrize("dynamo", [False, True], ids=["TorchScript exporter", "dynamo exporter"])
-    def test_a_cell_is_what_it_alone_adds_to_the_logit(self, tmp_path: Path, dynamo: bool, batch: int | None) -> None:
+    def test_map_is_each_positions_own_contribution(self, tmp_path: Path, dynamo: bool, batch: int | None) -> None:
         torch.manual_seed(0)
         model = randomised(AveragesTheLargest())
         path = to_onnx(model, tmp_path / "theirs.onnx", dynamo=dynamo, batch=batch)
@@ -167,7 +167,7 @@ class TestReciproCam:
             expected = cells_alone(model.features, model.tail, x, found["explained_class"])
             assert relative_error(found["saliency_map"], expected) <= TOLERANCE
 
-    def test_it_can_be_asked_for(self, tmp_path: Path) -> None:
+    def test_reciprocam_can_be_requested(self, tmp_path: Path) -> None:
         model = randomised(FlattensItsMap())
         done = explain_file(to_onnx(model, tmp_path / "theirs.onnx"), tmp_path / "ours.onnx", method="reciprocam")
         x = inputs(2, 1)
@@ -177,7 +177,7 @@ class TestReciproCam:
         )
         assert relative_error(found["saliency_map"], expected) <= TOLERANCE
 
-    def test_behind_pooling_and_a_dense_layer_it_is_grad_cam(self, tmp_path: Path) -> None:
+    def test_reciprocam_equals_grad_cam_for_pooling_and_a_dense_layer(self, tmp_path: Path) -> None:
         model = randomised(NETS["linear"]())
         path = to_onnx(model, tmp_path / "theirs.onnx")
         both = [explain_file(path, tmp_path / f"{m}.onnx", method=m) for m in ("gradcam", "reciprocam")]
@@ -186,7 +186,7 @@ class TestReciproCam:
 
     @pytest.mark.models
     @pytest.mark.timeout(1200)
-    def test_vgg11_both_ways(self, tmp_path: Path) -> None:
+    def test_both_methods_support_vgg11(self, tmp_path: Path) -> None:
         model = real_network("vgg11")
         path = to_onnx(model, tmp_path / "theirs.onnx", 224)
         x = inputs(1, 1, 224)
@@ -201,7 +201,7 @@ class TestReciproCam:
 
 
 class _Rectified(nn.Module):
-    """DenseNet with the ReLU that it applies as a function as a module."""
+    """DenseNet with its functional ReLU as a module."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -214,7 +214,7 @@ class _Rectified(nn.Module):
 def cells_alone(
     features: Callable[[Tensor], Tensor], tail: Callable[[Tensor], Tensor], x: Tensor, classes: Tensor
 ) -> Tensor:
-    """ReciproCAM by its definition, a run a cell, less the logit without features."""
+    """Compute ReciproCAM by its definition: one run per position, minus the logit without features."""
     with torch.no_grad():
         held = features(x)
         maps = torch.zeros(len(x), *held.shape[2:])
@@ -228,7 +228,7 @@ def cells_alone(
 
 
 def real_network(name: str) -> nn.Module:
-    """With trained weights where they are at hand, else random ones."""
+    """Return a network with trained weights if available, else random ones."""
     torch.manual_seed(0)
     if name == "tf_efficientnet_lite0":
         timm = pytest.importorskip("timm")
@@ -239,7 +239,7 @@ def real_network(name: str) -> nn.Module:
     files = list(WEIGHTS.glob(f"{name}*.safetensors"))
     if name in ("tf_efficientnet_lite0", "squeezenet1_0"):
         if not files:
-            pytest.skip(f"the weights of {name} are not beside the checkout")
+            pytest.skip(f"the weights of {name} are not available")
         from safetensors.torch import load_file
 
         model.load_state_dict(load_file(files[0]))

@@ -1,4 +1,4 @@
-"""Answers and inputs other than one softmax of color pictures: a sigmoid, several heads, grey, and ways to resize."""
+"""Other outputs and inputs: a sigmoid, several heads, grayscale, and resizing modes."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def color(count: int, seed: int = 0) -> np.ndarray:
 
 
 def keras_binary(path: Path, end: str = "Sigmoid") -> Path:
-    """Channels last, a mean over axes 1 and 2, MatMul and Add to one value, sigmoid, as tf2onnx writes it."""
+    """Write a binary classifier as tf2onnx does: channels last, mean, MatMul and Add to one value, sigmoid."""
     nodes = [
         *tensorflow_body(),
         node("MatMul", ["pooled", "row"], "product"),
@@ -65,7 +65,7 @@ class TestOneSigmoid:
         cam = (features @ ROW / 2000)[..., 0] / 2 / np.prod(features.shape[1:3])  # half of the logit's
         np.testing.assert_allclose(maps[1], cam, atol=1e-5 * np.abs(cam).max())
 
-    def test_the_map_alone_and_a_front_later(self, tmp_path: Path) -> None:
+    def test_preprocessing_can_be_added_later(self, tmp_path: Path) -> None:
         path = keras_binary(tmp_path / "theirs.onnx")
         first = explain_file(path, tmp_path / "first.onnx")
         later = explain_file(first.path, tmp_path / "later.onnx", pixels=RAW)
@@ -76,14 +76,14 @@ class TestOneSigmoid:
         np.testing.assert_array_equal(one.logits, two.logits)
         assert len(at_once.metadata.labels) == 2
 
-    def test_one_value_without_a_sigmoid_may_be_anything(self, tmp_path: Path) -> None:
+    def test_single_value_without_a_sigmoid_is_rejected(self, tmp_path: Path) -> None:
         path = keras_binary(tmp_path / "theirs.onnx", end="Relu")
-        with pytest.raises(ModelFileError, match=r"\[2, 1\] behind a Sigmoid"):
+        with pytest.raises(ModelFileError, match=r"\[2, 1\] after a Sigmoid"):
             explain_file(path, tmp_path / "ours.onnx")
 
 
 def two_heads(path: Path) -> Path:
-    """As paddle2onnx writes GoogLeNet, with a head that only training looks at, and a sigmoid besides."""
+    """Write two softmax heads, as paddle2onnx does for GoogLeNet, and a sigmoid head."""
     nodes = [
         *body(),
         *head(),
@@ -97,15 +97,15 @@ def two_heads(path: Path) -> Path:
 
 
 class TestHeads:
-    def test_one_of_several_must_be_named(self, tmp_path: Path) -> None:
+    def test_one_of_several_heads_must_be_named(self, tmp_path: Path) -> None:
         path = two_heads(tmp_path / "theirs.onnx")
         with pytest.raises(ModelFileError, match=r"several heads: .* Choose one of own, more: --head own\."):
             explain_file(path, tmp_path / "ours.onnx")
-        with pytest.raises(UsageError, match=r"no head 'less' .* It has: own, more, single\."):
+        with pytest.raises(UsageError, match=r"no classification head 'less'. Its heads are: own, more, single\."):
             explain_file(path, tmp_path / "ours.onnx", head="less")
 
     @pytest.mark.parametrize("name", ["own", "more", "single"])
-    def test_the_named_one_is_explained(self, tmp_path: Path, name: str) -> None:
+    def test_named_head_is_explained(self, tmp_path: Path, name: str) -> None:
         path = two_heads(tmp_path / "theirs.onnx")
         done = explain_file(path, tmp_path / "ours.onnx", head=name, pixels=HALF)
         found = run(done.path, {"image": color(4)})
@@ -121,8 +121,8 @@ class TestHeads:
         np.testing.assert_allclose(found["saliency_map"], expected, atol=1e-5 * np.abs(expected).max())
 
 
-def test_an_inner_tensor_of_another_shape_may_be_called_logits(tmp_path: Path) -> None:
-    """As a convolution in place of the dense layer writes it."""
+def test_inner_tensor_named_logits_is_supported(tmp_path: Path) -> None:
+    """As a convolution used instead of a dense layer is exported."""
     kernel = weights()["fc"][:, :, None, None]
     nodes = [*body(), node("GlobalAveragePool", ["features"], "pooled"), node("Conv", ["pooled", "kernel"], "logits")]
     nodes.append(node("Flatten", ["logits"], "scores"))
@@ -134,7 +134,7 @@ def test_an_inner_tensor_of_another_shape_may_be_called_logits(tmp_path: Path) -
 
 
 def detector(path: Path, kind: str) -> Path:
-    """Cells as boxes, in the shapes that detectors give."""
+    """Write a detector with the given kind of output."""
     nodes = [*body(), node("Reshape", ["features", "shape"], "boxes" if kind == "a name" else "found")]
     cells = {"many rows": [0, 6, 128], "many columns": [0, 128, 6]}.get(kind, [0, 24, 32])
     if kind == "suppression":
@@ -160,32 +160,34 @@ def detector(path: Path, kind: str) -> Path:
 
 class TestDetectors:
     @pytest.mark.parametrize("kind", ["many rows", "many columns", "metadata", "a name", "suppression"])
-    def test_they_are_called_so(self, tmp_path: Path, kind: str) -> None:
+    def test_detectors_are_rejected_by_name(self, tmp_path: Path, kind: str) -> None:
         path = detector(tmp_path / "yolo.onnx", kind)
         with pytest.raises(ModelFileError, match="is a detector"):
             explain_file(path, tmp_path / "ours.onnx")
         with pytest.raises(ModelFileError, match="is a detector"):
             explain_file(path, tmp_path / "ours.onnx", head="found")
 
-    def test_tokens_are_no_boxes(self, tmp_path: Path) -> None:
+    def test_tokens_are_not_mistaken_for_boxes(self, tmp_path: Path) -> None:
         path = detector(tmp_path / "encoder.onnx", "tokens")
-        with pytest.raises(ModelFileError, match="is no classifier"):
+        with pytest.raises(ModelFileError, match="is not a classifier"):
             explain_file(path, tmp_path / "ours.onnx")
 
     @pytest.mark.parametrize("kind", ["many rows", "tokens"])
-    def test_inspect_refuses_before_it_times(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    def test_inspection_rejects_detectors_before_timing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    ) -> None:
         steps: list[str] = []
         monkeypatch.setattr(model_inspection, "time_layers", lambda *_: pytest.fail("timed"))
-        with pytest.raises(ModelFileError, match="is a detector" if kind == "many rows" else "is no classifier"):
+        with pytest.raises(ModelFileError, match="is a detector" if kind == "many rows" else "is not a classifier"):
             model_inspection.inspect_model(
                 str(detector(tmp_path / "theirs.onnx", kind)), progress=lambda step, *_: steps.append(step)
             )
         assert steps == []
 
 
-class TestGrey:
+class TestGrayscale:
     @pytest.mark.parametrize("is_last", [False, True], ids=["channels first", "channels last"])
-    def test_color_pictures_become_grey_in_the_graph(self, tmp_path: Path, is_last: bool) -> None:
+    def test_color_images_are_converted_to_grayscale_in_the_graph(self, tmp_path: Path, is_last: bool) -> None:
         kernel = weights()["w"][:, :1].copy()
         turn = [node("Transpose", ["x"], "x_first", perm=[0, 3, 1, 2])] if is_last else []
         nodes = [*turn, *body("x_first" if is_last else "x"), *head()]
@@ -199,7 +201,7 @@ class TestGrey:
         model = Model.load(done.path)
         np.testing.assert_allclose(model.predict(images).logits, expected, atol=1e-4)
         grey = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 4, 1).reshape(1, SIDE, SIDE, 1)
-        of_grey = (grey / 255 - 0.5) / 0.5  # one channel that is repeated is taken as it is
+        of_grey = (grey / 255 - 0.5) / 0.5  # a repeated channel is unchanged
         expected = run(path, {"x": (of_grey if is_last else of_grey.transpose(0, 3, 1, 2)).astype(np.float32)})[
             "logits"
         ]
@@ -208,26 +210,26 @@ class TestGrey:
     @pytest.mark.parametrize(
         "pixels", [PixelInput((0.5, 0.4, 0.3), (0.5,) * 3), PixelInput((0.5,) * 3, (0.5,) * 3, True)]
     )
-    def test_colors_mean_nothing_to_it(self, tmp_path: Path, pixels: PixelInput) -> None:
+    def test_per_channel_values_are_rejected(self, tmp_path: Path, pixels: PixelInput) -> None:
         shape = ("N", 1, SIDE, SIDE)
         path = write(tmp_path / "theirs.onnx", [*body(), *head()], {"w": weights()["w"][:, :1].copy()}, shape=shape)
-        with pytest.raises(UsageError, match="grey pictures, which have one channel"):
+        with pytest.raises(UsageError, match="grayscale images, which have one channel"):
             explain_file(path, tmp_path / "ours.onnx", pixels=pixels)
 
-    def test_a_file_of_grey_pictures_leaves_its_channels_open(self, tmp_path: Path) -> None:
+    def test_dynamic_channel_axis_is_supported(self, tmp_path: Path) -> None:
         constants = {"w": weights()["w"][:, :1].copy()}
         path = write(tmp_path / "theirs.onnx", [*body(), *head()], constants, shape=("N", None, SIDE, SIDE))
         assert explain_file(path, tmp_path / "ours.onnx", pixels=HALF).is_map_confirmed
 
 
-class TestFront:
-    """Work that changes nothing is left out, and no constant broadcasts three values at a time."""
+class TestPreprocessing:
+    """Operations without effect are omitted, and no constant broadcasts three values at a time."""
 
-    def test_pixels_as_they_are_are_only_cast(self, tmp_path: Path) -> None:
+    def test_raw_pixels_are_only_cast(self, tmp_path: Path) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head())
         assert _front_of(explain_file(path, tmp_path / "ours.onnx", pixels=RAW).path) == ["Transpose", "Cast"]
 
-    def test_a_graph_that_turns_its_pictures_at_once_takes_bytes_that_are_turned(self, tmp_path: Path) -> None:
+    def test_initial_transpose_is_applied_to_bytes(self, tmp_path: Path) -> None:
         path = keras_binary(tmp_path / "theirs.onnx")
         done = explain_file(path, tmp_path / "ours.onnx", pixels=RAW)
         assert _front_of(done.path) == ["Transpose", "Cast"]
@@ -238,7 +240,7 @@ class TestFront:
         np.testing.assert_allclose(run(done.path, {"image": images})["probability"], expected, rtol=1e-6)
 
     @pytest.mark.parametrize("bgr", [False, True])
-    def test_constants_of_channels_last_are_laid_out_over_a_row(self, tmp_path: Path, bgr: bool) -> None:
+    def test_channels_last_constants_are_tiled_over_a_row(self, tmp_path: Path, bgr: bool) -> None:
         nodes = [node("Relu", ["x"], "positive"), node("Transpose", ["positive"], "x_first", perm=[0, 3, 1, 2])]
         path = write(tmp_path / "theirs.onnx", [*nodes, *body("x_first"), *head()], shape=("N", SIDE, SIDE, 3))
         pixels = PixelInput((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), bgr)
@@ -248,7 +250,7 @@ class TestFront:
         taken = {item.input[1] for item in graph.node if item.op_type in ("Sub", "Mul")}
         assert [list(item.dims) for item in graph.initializer if item.name in taken] == [[SIDE, 3]] * 2
 
-    def test_one_number_for_all_channels_is_a_scalar(self, tmp_path: Path) -> None:
+    def test_equal_channel_values_become_a_scalar(self, tmp_path: Path) -> None:
         done = explain_file(write(tmp_path / "theirs.onnx", body() + head()), tmp_path / "ours.onnx", pixels=HALF)
         assert _front_of(done.path) == ["Transpose", "Cast", "Sub", "Mul"]
         graph = onnx.load(done.path).graph
@@ -260,7 +262,7 @@ class TestGeometry:
     @pytest.mark.parametrize(
         "geometry", [Geometry(), Geometry("squash"), Geometry("letterbox"), Geometry("crop", 0.875)], ids=str
     )
-    def test_it_is_kept_in_the_file(self, tmp_path: Path, geometry: Geometry) -> None:
+    def test_geometry_is_stored_in_the_file(self, tmp_path: Path, geometry: Geometry) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head())
         done = explain_file(path, tmp_path / "ours.onnx", pixels=HALF, geometry=geometry)
         spec = Model.load(done.path).metadata.input
@@ -270,7 +272,7 @@ class TestGeometry:
 
 
 def _front_of(path: Path) -> list[str]:
-    """The operators before the graph's own."""
+    """Return the operators before the graph's own."""
     nodes = onnx.load(path).graph.node
     return [item.op_type for item in nodes[: next(at for at, item in enumerate(nodes) if "/" not in item.name)]]
 

@@ -1,4 +1,4 @@
-"""The checks that come before a file is written: a wrong map and wrong outputs are refused."""
+"""Checks before a file is written: wrong maps and outputs are rejected."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -22,14 +22,14 @@ CELLS = 8
 
 
 def dense_head(path: Path) -> Path:
-    """A dense layer on all cells: its gradient differs from cell to cell."""
+    """Write a dense layer on all positions, whose gradient differs by position."""
     dense = np.random.default_rng(3).normal(size=(12 * CELLS * CELLS, CLASSES)).astype(np.float32)
     nodes = [*body(), node("Flatten", ["features"], "flat"), node("MatMul", ["flat", "dense"], "logits")]
     return write(path, nodes, {"dense": dense})
 
 
 def tokens(path: Path) -> Path:
-    """Cells as tokens, averaged, as transformers have them."""
+    """Write positions as tokens, averaged, as in transformers."""
     nodes = [
         *body(),
         node("Reshape", ["features", "shape"], "rows"),
@@ -60,14 +60,14 @@ def transposed(model: onnx.ModelProto, name: str) -> list[onnx.NodeProto]:
 
 
 def shifted(model: onnx.ModelProto, name: str) -> list[onnx.NodeProto]:
-    """Each row in the place of the next, which keeps the map's sum."""
+    """Shift the rows by one, which preserves the map's sum."""
     order = onnx.numpy_helper.from_array(np.roll(np.arange(CELLS), 1), "order")
     model.graph.initializer.append(order)
     return [node("Gather", [name, "order"], "saliency_map", axis=1)]
 
 
-def test_changes_of_the_features_are_run_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A dense layer of hundreds of megabytes is read once a run, not once a change."""
+def test_feature_changes_are_run_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dense layer of hundreds of megabytes is read once per run, not once per change."""
     sizes: list[int] = []
 
     class Counted(map_check.Probe):
@@ -78,15 +78,15 @@ def test_changes_of_the_features_are_run_in_batches(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(map_check, "Probe", Counted)
     explain_file(dense_head(tmp_path / "theirs.onnx"), tmp_path / "ours.onnx")
-    assert sizes[0] == 12 and 12 in sizes[1:]  # six directions, and six cells, each there and back
-    assert len(sizes) <= 14  # a run for each step at most
+    assert sizes[0] == 12 and 12 in sizes[1:]  # six directions, and six positions, in both signs
+    assert len(sizes) <= 14  # at most one run per step
 
 
 class TestMap:
     @pytest.mark.parametrize("method", ["gradcam", "reciprocam"])
     @pytest.mark.parametrize("change", [negated, transposed, shifted])
     @pytest.mark.parametrize("file", FILES)
-    def test_a_wrong_map_is_refused(
+    def test_wrong_map_is_rejected(
         self,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
@@ -94,7 +94,7 @@ class TestMap:
         change: Callable[[onnx.ModelProto, str], list[onnx.NodeProto]],
         method: str,
     ) -> None:
-        """The gradient is right, and so are the outputs: only the map itself tells."""
+        """Gradient and outputs are correct; only the map is wrong."""
         write_nodes = Builder.write
 
         def write_and_change(builder: Builder, model: onnx.ModelProto) -> None:
@@ -107,20 +107,20 @@ class TestMap:
 
         monkeypatch.setattr(Builder, "write", write_and_change)
         path = FILES[file](tmp_path / "theirs.onnx")
-        with pytest.raises(KdedgeError, match="not what its logits do"):
+        with pytest.raises(KdedgeError, match="does not match the behavior of its logits"):
             explain_file(path, tmp_path / "ours.onnx", method=method)
         assert not (tmp_path / "ours.onnx").exists()
 
     @pytest.mark.parametrize("file", FILES)
-    def test_a_right_map_is_confirmed(self, tmp_path: Path, file: str) -> None:
+    def test_correct_map_is_confirmed(self, tmp_path: Path, file: str) -> None:
         done = explain_file(FILES[file](tmp_path / "theirs.onnx"), tmp_path / "ours.onnx")
         assert done.map_error is not None and done.map_error <= CONFIRMED
         assert done.is_map_confirmed
 
     @pytest.mark.filterwarnings("error")
     @pytest.mark.parametrize("pixels", [None, PixelInput((0.0,) * 3, (1.0,) * 3)])
-    def test_the_map_of_dead_features_is_confirmed(self, tmp_path: Path, pixels: PixelInput | None) -> None:
-        """Features that are zero everywhere have no spread to take steps of, and maps of zeros do not correlate."""
+    def test_map_of_constant_features_is_confirmed(self, tmp_path: Path, pixels: PixelInput | None) -> None:
+        """Features that are zero have no standard deviation for step sizes, and zero maps have no correlation."""
         path = dense_head(tmp_path / "theirs.onnx")
         model = onnx.load(path)
         (makes,) = (item for item in model.graph.node if "features" in item.output)
@@ -134,7 +134,7 @@ class TestMap:
         assert done.outputs.display.shift == (0.0, 0.0)
 
     @pytest.mark.parametrize(("error", "is_ticked"), [(CONFIRMED, True), (1.1 * CONFIRMED, False), (1e-2, False)])
-    def test_a_tick_stands_for_a_confirmed_map_only(
+    def test_only_a_confirmed_map_is_ticked(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], error: float, is_ticked: bool
     ) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head())
@@ -147,8 +147,8 @@ class TestMap:
 
 
 class TestOutputs:
-    def test_other_answers_are_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The head is changed by a thousandth after its map was checked."""
+    def test_changed_outputs_are_rejected(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The head is changed by 0.001 after its map was checked."""
         declare = import_model._declare
 
         def declare_and_change(model: onnx.ModelProto, *others: object) -> None:
@@ -159,11 +159,11 @@ class TestOutputs:
 
         monkeypatch.setattr(import_model, "_declare", declare_and_change)
         path = write(tmp_path / "theirs.onnx", body() + head())
-        with pytest.raises(KdedgeError, match="gives other answers"):
+        with pytest.raises(KdedgeError, match="has different outputs"):
             explain_file(path, tmp_path / "ours.onnx")
         assert not (tmp_path / "ours.onnx").exists()
 
-    def test_a_wrong_front_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_wrong_preprocessing_is_rejected(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         right = preprocessing._front
 
         def exchanged(builder: Builder, port: Port, pixels: PixelInput, *rest: Any) -> list[onnx.NodeProto]:
@@ -172,6 +172,6 @@ class TestOutputs:
         monkeypatch.setattr(preprocessing, "_front", exchanged)
         path = write(tmp_path / "theirs.onnx", body() + head())
         pixels = PixelInput((0.4, 0.5, 0.6), (0.2, 0.3, 0.1))
-        with pytest.raises(KdedgeError, match="gives other answers"):
+        with pytest.raises(KdedgeError, match="has different outputs"):
             explain_file(path, tmp_path / "ours.onnx", pixels=pixels)
         assert not (tmp_path / "ours.onnx").exists()

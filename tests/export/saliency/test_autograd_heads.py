@@ -1,4 +1,4 @@
-"""A head without a closed form is differentiated: the target layer is found, and autograd is right about it."""
+"""Test heads without a closed form: target layer search and maps by autograd."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,7 @@ def seeded() -> None:
 
 
 def by_tail(model: nn.Module, tail: Tail | None = None) -> ByCells:
-    """Explained by differentiating, also where there is a closed form."""
+    """Return an explainer that uses autograd, even if there is a closed form."""
     explained = explain(model, inputs(1, 99), "hirescam", None if tail is None else tail.target_layer)
     assert isinstance(explained, ByCells)
     assert isinstance(explained.head, Tail)
@@ -49,7 +49,7 @@ def by_tail(model: nn.Module, tail: Tail | None = None) -> ByCells:
         ),
     ],
 )
-def test_the_target_layer_is_found(name: str, target: str, layout: Layout, head: str) -> None:
+def test_target_layer_is_found(name: str, target: str, layout: Layout, head: str) -> None:
     assert find_tail(TAILS[name](), inputs(1, 0)) == Tail(target, layout, head)
 
 
@@ -63,20 +63,20 @@ def test_the_target_layer_is_found(name: str, target: str, layout: Layout, head:
         ("efficientformer_l1", 224, "norm", Layout("tokens", 7, 7)),
     ],
 )
-def test_target_layers_of_timm(name: str, side: int, target: str, layout: Layout) -> None:
+def test_target_layers_of_timm_models(name: str, side: int, target: str, layout: Layout) -> None:
     tail = find_tail(timm.create_model(name, num_classes=CLASSES), inputs(1, 0, side))
     assert (tail.target_layer, tail.layout) == (target, layout)
 
 
-def test_a_head_that_is_zero_before_training_is_looked_through() -> None:
+def test_zero_initialized_head_does_not_hide_the_target_layer() -> None:
     net = TAILS["class token"]()
     nn.init.zeros_(net.heads.head.weight)
     nn.init.zeros_(net.heads.head.bias)
     assert find_tail(net, inputs(1, 0)).target_layer == "encoder.layers.encoder_layer_1.ln_1"
-    assert not net.heads.head.weight.any() and not net.heads.head.bias.any(), "the weights were not put back"
+    assert not net.heads.head.weight.any() and not net.heads.head.bias.any(), "weights were not restored"
 
 
-def test_looking_for_a_target_layer_does_not_change_the_model() -> None:
+def test_find_tail_leaves_the_model_unchanged() -> None:
     net = Flattens().train()
     net.features[1].eval()
     before = {name: value.clone() for name, value in net.state_dict().items()}
@@ -89,7 +89,7 @@ def test_looking_for_a_target_layer_does_not_change_the_model() -> None:
 
 
 @pytest.mark.parametrize("name", TAILS)
-def test_maps_are_those_of_automatic_differentiation(name: str) -> None:
+def test_maps_match_autograd(name: str) -> None:
     net = randomised(TAILS[name]())
     explained, previous = by_tail(net), None
     layer, layout = net.get_submodule(explained.head.target_layer), explained.head.layout
@@ -101,19 +101,19 @@ def test_maps_are_those_of_automatic_differentiation(name: str) -> None:
             torch.testing.assert_close(look.logits, net(x))
         assert maps.shape == (4, CELLS, CELLS) and not maps.requires_grad and not look.logits.requires_grad
         assert error_of(maps, hires_cam(net, layer, x, classes, planes=layout.channels_first)) <= TOLERANCE
-        assert previous is None or error_of(maps, previous) > 0.1, "the maps do not depend on the input"
+        assert previous is None or error_of(maps, previous) > 0.1, "maps do not depend on the input"
         previous = maps
 
 
 @pytest.mark.parametrize("method", ["gradcam", "gradcam++", "hirescam", "layercam", "xgradcam", "eigencam"])
-def test_a_closed_form_equals_differentiating(method: str) -> None:
+def test_closed_form_matches_autograd_tail(method: str) -> None:
     net = randomised(HeadNet(nn.Linear(CHANNELS, 16), nn.Hardswish(), nn.Linear(16, CLASSES)))
     x, classes = inputs(3, 5), torch.tensor([[1, 4], [0, 9], [2, 2]])
     with torch.no_grad():
         closed = explain(net, inputs(1, 99), method)
         assert closed.how == "GAP+Linear+hardswish+Linear"
         expected = closed.class_maps(closed(x), classes)
-        # The last layer of the body gives the same tensor under another name, for which there is no closed form.
+        # The last layer of the body returns the same tensor under another name, which has no closed form.
         tail = explain(net, inputs(1, 99), method, "features.5")
         maps = tail.class_maps(tail(x), classes)
     assert isinstance(tail, ByCells) and isinstance(tail.head, Tail)
@@ -121,8 +121,8 @@ def test_a_closed_form_equals_differentiating(method: str) -> None:
 
 
 @pytest.mark.parametrize("name", TAILS)
-def test_a_loss_on_maps_trains_body_and_head(name: str) -> None:
-    """The second derivative, against autograd over the whole network in double precision."""
+def test_map_loss_trains_body_and_head(name: str) -> None:
+    """Second derivatives match autograd over the whole network in double precision."""
     net = randomised(TAILS[name]())
     explained = by_tail(net)
     x, classes = inputs(2, 3), torch.tensor([[1, 5], [8, 2]])
@@ -152,7 +152,7 @@ def test_a_loss_on_maps_trains_body_and_head(name: str) -> None:
         torch.testing.assert_close(measured[key].double(), parameter.grad, rtol=1e-3, atol=1e-4 * scale + 1e-9)
 
 
-def test_in_training_only_the_tail_is_differentiated_for_the_map() -> None:
+def test_map_in_training_differentiates_only_the_tail() -> None:
     net = randomised(Flattens())
     explained = by_tail(net)
     touched: list[str] = []
@@ -165,7 +165,7 @@ def test_in_training_only_the_tail_is_differentiated_for_the_map() -> None:
     assert touched == ["head.0"]
 
 
-def test_without_a_look_the_model_is_as_it_was() -> None:
+def test_model_without_explainer_is_unchanged() -> None:
     net = randomised(Flattens())
     x = inputs(2, 3)
     with torch.no_grad():
@@ -174,14 +174,14 @@ def test_without_a_look_the_model_is_as_it_was() -> None:
         again = net(x)
         assert torch.equal(again, before) and not again.requires_grad
         explained(x)
-        assert not torch.is_grad_enabled(), "the mode of gradients was not put back"
+        assert not torch.is_grad_enabled(), "the gradient mode was not restored"
     logits = net(x)
     logits.sum().backward()
     assert net.features[0].weight.grad is not None, "gradients stop at the target layer"
 
 
 class TestNamedLayer:
-    def test_any_layer_with_cells_can_be_named(self) -> None:
+    def test_any_spatial_layer_can_be_named(self) -> None:
         net = randomised(HeadNet())
         explained = by_tail(net, named_tail(net, inputs(1, 0), "features.2"))
         x, classes = inputs(3, 1), torch.tensor([1, 2, 3])
@@ -190,36 +190,36 @@ class TestNamedLayer:
         assert maps.shape == (3, 16, 16)
         assert error_of(maps, hires_cam(net, net.features[2], x, classes)) <= TOLERANCE
 
-    def test_the_layer_of_the_closed_form_keeps_it(self) -> None:
+    def test_target_layer_of_closed_form_keeps_it(self) -> None:
         assert explain(HeadNet(), inputs(1, 0), target_layer="features").how == "GAP+Linear"
 
-    def test_an_unknown_layer_is_refused_with_near_names(self) -> None:
+    def test_unknown_layer_is_rejected_with_similar_names(self) -> None:
         with pytest.raises(UsageError, match=r"HeadNet has no layer 'feature\.4'.* features\.4"):
             explain(HeadNet(), inputs(1, 0), target_layer="feature.4")
 
     @pytest.mark.parametrize(
         ("make", "path", "why"),
         [
-            (Flattens, "head.0", r"gives a tensor \[1, 24\], which has no cells"),
+            (Flattens, "head.0", r"returns a tensor \[1, 24\], which has no spatial positions"),
             (TAILS["class token"], "encoder.ln", "that the logits do not depend on"),
-            (TAILS["class token"], "encoder.layers.encoder_layer_0.self_attention", "does not give a tensor"),
+            (TAILS["class token"], "encoder.layers.encoder_layer_0.self_attention", "does not return a tensor"),
         ],
     )
-    def test_a_layer_that_explains_nothing_is_refused(self, make: Callable[[], nn.Module], path: str, why: str) -> None:
+    def test_unsuitable_layer_is_rejected(self, make: Callable[[], nn.Module], path: str, why: str) -> None:
         with pytest.raises(HeadNotSupported, match=why):
             explain(make(), inputs(1, 0), target_layer=path)
 
 
-def test_a_model_that_returns_more_than_logits_is_refused() -> None:
+def test_additional_model_outputs_are_rejected() -> None:
     class Twofold(Flattens):
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
             return super().forward(x), x
 
-    with pytest.raises(HeadNotSupported, match=r"Twofold .* returned tuple, expected one tensor of logits \[N, K\]"):
+    with pytest.raises(HeadNotSupported, match=r"Twofold .* returned tuple. Expected one tensor of logits \[N, K\]"):
         explain(Twofold(), inputs(1, 0))
 
 
-def test_a_model_without_cells_is_refused_with_the_way_out() -> None:
+def test_model_without_spatial_layers_is_rejected() -> None:
     with pytest.raises(HeadNotSupported, match=r"none of its layers.*--target-layer.*--method none"):
         explain(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 4)), inputs(1, 0))
 
@@ -242,10 +242,10 @@ class TestLayout:
             ((1, 9), None),
         ],
     )
-    def test_it_is_told_by_the_shape(self, shape: tuple[int, ...], expected: Layout | None) -> None:
+    def test_layout_is_inferred_from_the_shape(self, shape: tuple[int, ...], expected: Layout | None) -> None:
         assert layout_of(shape, self.GRIDS) == expected
 
-    def test_cells_come_out_row_by_row(self) -> None:
+    def test_positions_are_row_major(self) -> None:
         planes = torch.arange(2 * 3 * 14 * 7).reshape(2, 3, 14, 7)
         rows = planes.permute(0, 2, 3, 1)
         tokens = torch.cat([torch.zeros(2, 5, 3, dtype=torch.int64), rows.flatten(1, 2)], dim=1)
@@ -253,22 +253,22 @@ class TestLayout:
         assert torch.equal(Layout("tokens", 14, 7, 5).channels_first(tokens), planes)
 
 
-def test_scores_are_not_mistaken_for_features() -> None:
-    """The last tensor over the picture may hold the classes' own scores; what they come from is looked at."""
+def test_class_scores_are_not_used_as_features() -> None:
+    """If the last spatial tensor holds class scores, the target layer is the one before."""
     net = nn.Sequential(body(), nn.Conv2d(CHANNELS, CLASSES, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     assert find_tail(net, inputs(1, 0)).target_layer == "0"
 
 
-def test_squeezenet_and_vgg_of_torchvision() -> None:
+def test_target_layers_of_squeezenet_and_vgg() -> None:
     for name, cells in (("squeezenet1_1", 7), ("vgg11", 4)):
-        with torch.no_grad():  # vgg11 takes a second to initialise
+        with torch.no_grad():  # vgg11 takes a second to initialize
             model = torchvision.models.get_model(name, weights=None, num_classes=CLASSES)
         tail = find_tail(model, F.interpolate(inputs(1, 0), 128))
         assert (tail.target_layer, tail.layout) == ("features", Layout("NCHW", cells, cells))
 
 
-def test_a_loss_on_maps_goes_through_hard_sigmoids() -> None:
-    """PyTorch's own kernel has no second derivative."""
+def test_map_loss_differentiates_hard_sigmoid() -> None:
+    """PyTorch's kernel has no second derivative."""
     gated = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3), nn.Hardsigmoid(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     )
@@ -278,14 +278,14 @@ def test_a_loss_on_maps_goes_through_hard_sigmoids() -> None:
 
 
 class TestDefault:
-    """The most faithful class-specific method of each head (export/README.md, Choosing a method)."""
+    """The default is the most faithful class-specific method of each head (export/README.md, Choosing a method)."""
 
     @pytest.mark.parametrize("name", [name for name in TAILS if "class token" not in name])
-    def test_heads_on_cells_take_hirescam(self, name: str) -> None:
+    def test_convolutional_heads_default_to_hirescam(self, name: str) -> None:
         net = randomised(TAILS[name]())
         assert explain(net, inputs(1, 99)).method == "hirescam"
 
-    def test_a_class_token_takes_gradient_attention(self) -> None:
+    def test_class_token_defaults_to_gradient_attention(self) -> None:
         net = randomised(TAILS["class token"]())
         explained, x, classes = explain(net, inputs(1, 99)), inputs(2, 3), torch.tensor([[1, 5], [8, 2]])
         assert (explained.method, explained.target_layer) == ("gradient-attention", None)
@@ -293,12 +293,12 @@ class TestDefault:
         with torch.no_grad():
             torch.testing.assert_close(explained.class_maps(explained(x), classes), named.class_maps(named(x), classes))
 
-    def test_a_named_layer_is_explained_by_its_cells(self) -> None:
+    def test_named_layer_of_a_transformer_uses_hirescam(self) -> None:
         net = randomised(TAILS["class token"]())
         named = explain(net, inputs(1, 99), target_layer="encoder.layers.encoder_layer_1.ln_1")
         assert named.method == "hirescam"
 
-    def test_tokens_whose_mean_is_classified_take_hirescam(self) -> None:
+    def test_averaged_tokens_default_to_hirescam(self) -> None:
         options = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 5}
         mean = timm.models.VisionTransformer(**options, global_pool="avg", class_token=False, reg_tokens=2)
         assert explain(randomised(mean), inputs(1, 99)).method == "hirescam"

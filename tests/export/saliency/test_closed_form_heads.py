@@ -1,4 +1,4 @@
-"""A head is found by what the model computes, and what has no closed form is refused with its reason."""
+"""Test that `find_head` recognizes closed-form heads and rejects all others with a reason."""
 
 import pytest
 import timm
@@ -15,7 +15,7 @@ from kdedge_runtime.errors import UsageError
 
 
 class Scaled(HeadNet):
-    """Scales its product in the very operation of the dense layer."""
+    """Network that scales the product inside the dense layer's operation."""
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = self.pool(self.features(x)).flatten(1)
@@ -23,7 +23,7 @@ class Scaled(HeadNet):
 
 
 class Twofold(HeadNet):
-    """Returns its logits and its features, as models with auxiliary outputs do."""
+    """Network that returns logits and features, as models with auxiliary outputs do."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         features = self.features(x)
@@ -31,14 +31,14 @@ class Twofold(HeadNet):
 
 
 class Functional(HeadNet):
-    """Keeps what it pools to itself."""
+    """Network that scales and pools features without a module."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head((self.features(x) * 2).mean(dim=(2, 3)))
 
 
 class Concatenated(HeadNet):
-    """Pools the mean and the maximum."""
+    """Network with mean and max pooling."""
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.features(x)
@@ -51,7 +51,7 @@ def seeded() -> None:
 
 
 def vgg() -> VGG:
-    """VGG as torchvision builds it, with narrow dense layers instead of 120 million weights."""
+    """Return torchvision's VGG with narrow dense layers instead of 120 million weights."""
     with torch.device("meta"):
         model = VGG(nn.Sequential(nn.Conv2d(3, 512, 3, stride=4), nn.ReLU(inplace=True)), init_weights=False)
     model.features = nn.Sequential(nn.Conv2d(3, 512, 3, stride=4), nn.ReLU(inplace=True))
@@ -71,12 +71,12 @@ def test_one_dense_layer() -> None:
     )
 
 
-def test_a_dense_layer_without_bias() -> None:
+def test_dense_layer_without_bias() -> None:
     head = find_head(HeadNet(nn.Linear(CHANNELS, CLASSES, bias=False)), inputs(1, 0))
     assert head.layers == (Dense("head.0.weight", None),)
 
 
-def test_dropout_and_identity_leave_no_trace() -> None:
+def test_dropout_and_identity_are_ignored() -> None:
     net = HeadNet(
         nn.Dropout(),
         nn.Linear(CHANNELS, 16),
@@ -109,7 +109,7 @@ def test_dropout_and_identity_leave_no_trace() -> None:
     ],
     ids=str,
 )
-def test_every_activation_is_known_in_place_or_not(module: nn.Module, name: str) -> None:
+def test_activations_are_recognized(module: nn.Module, name: str) -> None:
     head = find_head(HeadNet(nn.Linear(CHANNELS, 16), module, nn.Linear(16, 4)), inputs(1, 0))
     assert head.layers[1] == Activation(name)
 
@@ -119,36 +119,36 @@ def test_every_activation_is_known_in_place_or_not(module: nn.Module, name: str)
     [nn.AdaptiveAvgPool2d(1), nn.AdaptiveAvgPool2d((1, 1)), nn.AvgPool2d(8), nn.AvgPool2d((8, 8), stride=1)],
     ids=str,
 )
-def test_every_way_to_pool_globally(pool: nn.Module) -> None:
+def test_global_pooling_modules_are_recognized(pool: nn.Module) -> None:
     assert find_head(HeadNet(pool=pool), inputs(1, 0)).target_layer == "features"
 
 
-def test_one_by_one_convolutions_on_pooled_features_are_dense() -> None:
+def test_pointwise_convolutions_after_pooling_are_dense() -> None:
     net = HeadNet(
         nn.Unflatten(1, (CHANNELS, 1, 1)), nn.Conv2d(CHANNELS, 16, 1), nn.ReLU(), nn.Flatten(), nn.Linear(16, 4)
     )
     assert find_head(net, inputs(1, 0)).name == "GAP+Linear+relu+Linear"
 
 
-def test_channels_last_changes_nothing() -> None:
+def test_channels_last_memory_format() -> None:
     net = HeadNet().to(memory_format=torch.channels_last)
     assert find_head(net, inputs(1, 0)) == find_head(HeadNet(), inputs(1, 0))
 
 
-def test_the_target_layer_takes_what_no_module_gives() -> None:
+def test_target_layer_takes_its_input_from_a_function() -> None:
     assert find_head(PoolsFunction(), inputs(1, 0)) == Head(
         "pool", takes_input=True, layers=(Dense("head.weight", "head.bias"),)
     )
 
 
-def test_the_target_layer_is_the_outermost_module_that_gives_the_activations() -> None:
+def test_target_layer_is_the_outermost_module() -> None:
     assert find_head(RectifiesInPlace(), inputs(1, 0)).target_layer == "features"
     flat = nn.Sequential(*HeadNet(inplace=True).features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(CHANNELS, 4))
-    # The last batch normalisation (4) gives the same tensor, before the ReLU (5) changes it in place.
+    # The last batch normalization (4) returns the same tensor, before the ReLU (5) changes it in place.
     assert find_head(flat, inputs(1, 0)).target_layer == "5"
 
 
-def test_a_module_that_runs_more_than_once_is_no_target_layer() -> None:
+def test_reused_module_is_no_target_layer() -> None:
     head = find_head(SharesItsReLU(pool=nn.AdaptiveAvgPool2d(1)), inputs(1, 0))
     assert (head.target_layer, head.takes_input) == ("pool", True)
     with pytest.raises(HeadNotSupported, match="neither the input nor the output of a module that runs once"):
@@ -163,7 +163,7 @@ def test_a_module_that_runs_more_than_once_is_no_target_layer() -> None:
         ("resnet18", "layer4", "GAP+Linear"),
     ],
 )
-def test_heads_of_timm(name: str, target_layer: str, head: str) -> None:
+def test_heads_of_timm_models(name: str, target_layer: str, head: str) -> None:
     found = find_head(timm.create_model(name, num_classes=CLASSES), inputs(1, 0, 64))
     assert (found.target_layer, found.name) == (target_layer, head)
 
@@ -182,9 +182,9 @@ def test_heads_of_timm(name: str, target_layer: str, head: str) -> None:
             lambda: ConvNeXt([CNBlockConfig(8, 16, 1), CNBlockConfig(16, None, 1)], num_classes=CLASSES),
             32,
             "native_layer_norm → permute → addmm",
-            id="convnext normalises what it pooled",
+            id="convnext normalizes after pooling",
         ),
-        pytest.param(vgg, 64, "adaptive_avg_pool2d → addmm → relu → addmm", id="vgg keeps 7 by 7 cells"),
+        pytest.param(vgg, 64, "adaptive_avg_pool2d → addmm → relu → addmm", id="vgg keeps 7 × 7 positions"),
         pytest.param(
             lambda: Concatenated(nn.Linear(2 * CHANNELS, CLASSES)), 32, "mean → amax → cat → addmm", id="two poolings"
         ),
@@ -195,40 +195,43 @@ def test_heads_of_timm(name: str, target_layer: str, head: str) -> None:
             lambda: HeadNet(nn.Linear(CHANNELS, 9), nn.BatchNorm1d(9), nn.Linear(9, 4)),
             32,
             "batch_norm.* → addmm",
-            id="normalisation in the head",
+            id="normalization in the head",
         ),
         pytest.param(
             lambda: HeadNet(nn.Linear(CHANNELS, 9), nn.GELU(approximate="tanh"), nn.Linear(9, 4)),
             32,
             "addmm → gelu → addmm",
-            id="another gelu",
+            id="approximate gelu",
         ),
         pytest.param(
-            lambda: HeadNet(pool=nn.AvgPool2d(7)), 32, r"avg_pool2d → addmm does not give the logits", id="pools a part"
+            lambda: HeadNet(pool=nn.AvgPool2d(7)),
+            32,
+            r"avg_pool2d → addmm does not reproduce the logits",
+            id="partial pooling",
         ),
-        pytest.param(Scaled, 32, "mean → addmm", id="a scaled product"),
+        pytest.param(Scaled, 32, "mean → addmm", id="scaled product"),
     ],
 )
-def test_no_closed_form_is_refused_and_the_message_names_the_operations(make, side: int, operations: str) -> None:
+def test_rejected_head_lists_its_operations(make, side: int, operations: str) -> None:
     with pytest.raises(HeadNotSupported, match=operations) as refusal:
         find_head(make(), inputs(1, 0, side))
     assert "--method none" in str(refusal.value)
     assert isinstance(refusal.value, UsageError)
 
 
-def test_pooling_that_no_module_sees_is_refused() -> None:
+def test_pooling_without_a_module_is_rejected() -> None:
     with pytest.raises(HeadNotSupported, match="neither the input nor the output of a module"):
         find_head(Functional(), inputs(1, 0))
 
 
-def test_a_model_that_returns_more_than_logits_is_refused() -> None:
-    with pytest.raises(HeadNotSupported, match=r"Twofold .* returned tuple, expected one tensor of logits \[N, K\]"):
+def test_additional_model_outputs_are_rejected() -> None:
+    with pytest.raises(HeadNotSupported, match=r"Twofold .* returned tuple. Expected one tensor of logits \[N, K\]"):
         find_head(Twofold(), inputs(1, 0))
     with pytest.raises(HeadNotSupported, match=r"returned \(1, 12, 8, 8\)"):
         find_head(HeadNet().features, inputs(1, 0))
 
 
-def test_looking_at_a_model_does_not_change_it() -> None:
+def test_find_head_leaves_the_model_unchanged() -> None:
     net = HeadNet(nn.Dropout(), nn.Linear(CHANNELS, CLASSES)).train()
     net.features[1].eval()
     before = {name: value.clone() for name, value in net.state_dict().items()}

@@ -1,4 +1,4 @@
-"""Saliency methods on small tensors that are higher than wide, against plain formulas in double precision."""
+"""Test saliency formulas on small tensors of unequal sides against NumPy in double precision."""
 
 import numpy as np
 import pytest
@@ -19,14 +19,14 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def test_cam_is_the_number_of_cells_times_the_gradient() -> None:
+def test_cam_is_positions_times_gradient() -> None:
     activations, gradients = drawn(2, 5, 3, 7), drawn(2, 4, 5, 1, 1, seed=1)
     expected = 21 * torch.einsum("nkc,nchw->nkhw", gradients[..., 0, 0], activations)
     torch.testing.assert_close(cam(activations, gradients), expected)
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 5, 7), (3, 40, 2, 3), (3, 6, 2, 3)])
-def test_eigencam_of_each_image_is_its_own_first_component(shape: tuple[int, ...]) -> None:
+def test_eigencam_matches_svd_per_image(shape: tuple[int, ...]) -> None:
     activations = drawn(*shape) * torch.tensor([1.0, 30.0, 0.01], dtype=torch.float64)[:, None, None, None]
     found = eigencam(activations, drawn(3, 2, shape[1], 1, 1))
     assert found.shape == (3, 2, *shape[2:])
@@ -40,42 +40,42 @@ def test_eigencam_of_each_image_is_its_own_first_component(shape: tuple[int, ...
 
 
 @pytest.mark.parametrize(("rest", "is_kept"), [(3.8e-3, False), (4.2e-3, True), (5.0e-3, True), (1e-3, False)])
-def test_grad_cam_plus_plus_keeps_denominators_above_a_thousandth_of_their_terms(rest: float, is_kept: bool) -> None:
-    """The terms are 2 and rest - 2, and the size of both is 4 - rest."""
+def test_gradcam_plus_plus_skips_small_denominators(rest: float, is_kept: bool) -> None:
+    """The terms are 2 and `rest` - 2, and the sum of their magnitudes is 4 - `rest`."""
     activations = torch.tensor([[[[rest - 2]]]], dtype=torch.float64)
     found = gradcam_plus_plus(activations, torch.ones(1, 1, 1, 1, 1, dtype=torch.float64))
     assert found.item() == pytest.approx((rest - 2) / rest if is_kept else 0.0)
 
 
-def test_xgradcam_weighs_shares_of_the_sum_with_its_epsilon() -> None:
+def test_xgradcam_includes_epsilon() -> None:
     activations, gradients = EPSILON * torch.ones(1, 1, 2, 3, dtype=torch.float64), drawn(1, 1, 1, 2, 3)
-    weight = gradients.sum() / 7  # a cell of six, and the epsilon beside them
+    weight = gradients.sum() / 7  # six positions and epsilon
     torch.testing.assert_close(xgradcam(activations, gradients), (weight * activations)[:, :1], rtol=1e-6, atol=0)
 
 
 class TestAttention:
     @pytest.mark.parametrize("blocks", [1, 3])
-    def test_rollout_is_a_product_of_mixed_means(self, blocks: int) -> None:
+    def test_rollout_matches_numpy(self, blocks: int) -> None:
         attention = tuple(drawn(2, 3, 5, 5, seed=block).softmax(dim=-1) for block in range(blocks))
         expected = np.stack([np.eye(5)] * 2)
         for matrix in attention:
             expected = (0.5 * matrix.numpy().mean(axis=1) + 0.5 * np.eye(5)) @ expected
-        with torch.device("meta"):  # everything is on the device of the attention
+        with torch.device("meta"):  # tensors are created on the device of the attention
             found = attention_rollout(attention, ())
         assert found.dtype == torch.float64
         np.testing.assert_allclose(found.numpy(), expected)
 
-    def test_every_block_has_a_gradient(self) -> None:
+    def test_gradient_of_each_block_is_required(self) -> None:
         matrix = drawn(1, 2, 4, 4)
         with pytest.raises(ValueError, match="zip"):
             gradient_attention((matrix, matrix), (matrix,))
 
 
 class TestPixels:
-    def test_the_path_and_its_weights_are_gauss_and_legendres(self) -> None:
-        """They integrate polynomials exactly: ∫ (1 + 3a²) da = 2 along the path to each pixel."""
+    def test_path_matches_gauss_legendre(self) -> None:
+        """Polynomials are integrated exactly: ∫ (1 + 3a²) da = 2 along the path to each pixel."""
         images = drawn(2, 3, 4, 5)
-        with torch.device("meta"):  # everything is on the device of the images
+        with torch.device("meta"):  # tensors are created on the device of the images
             points = path(images, torch.zeros(0, device="cpu"))
             shares = (points / images)[:, :1, :1, :1, :1]
             found = integrated_gradients(points, (1 + 3 * shares**2).expand_as(points))
@@ -83,7 +83,7 @@ class TestPixels:
         torch.testing.assert_close(points[-1], images)
         torch.testing.assert_close(found, 2 * images.sum(dim=1))
 
-    def test_noise_is_seeded_and_samples_are_its_rolled_copies(self) -> None:
+    def test_noise_is_seeded_and_rolled_per_sample(self) -> None:
         noise = field(32, 48)
         torch.testing.assert_close(noise, torch.randn(3, 32, 48, generator=torch.Generator().manual_seed(0)))
         images = drawn(2, 3, 32, 48).float()
@@ -97,7 +97,7 @@ class TestPixels:
                 expected = image.numpy() + NOISE_LEVEL * float(image.max() - image.min()) * moved
                 np.testing.assert_allclose(point.numpy(), expected, rtol=1e-5, atol=1e-5)
 
-    def test_smoothgrad_is_the_mean_over_samples_without_the_image_itself(self) -> None:
+    def test_smoothgrad_averages_samples_without_the_image(self) -> None:
         gradients = drawn(SAMPLES + 1, 2, 3, 4, 5)
         expected = gradients[:-1].numpy().mean(axis=0)
         found = smoothgrad(gradients, gradients)

@@ -1,4 +1,4 @@
-"""Every method gives what its paper defines: held against pytorch-grad-cam, captum, and plain formulas."""
+"""Test saliency methods against pytorch-grad-cam, captum and the formulas of the papers."""
 
 import copy
 from collections.abc import Callable
@@ -60,24 +60,24 @@ def maps_of(explained: ExplainedModel, x: Tensor, classes: Tensor) -> Tensor:
         return explained.class_maps(explained(x), classes[:, None])[:, 0]
 
 
-def test_the_command_line_offers_every_method() -> None:
-    assert [choice.value for choice in Choice] == [*METHODS, "reciprocam", "none"], "reciprocam is for --from-onnx"
+def test_command_line_offers_all_methods() -> None:
+    assert [choice.value for choice in Choice] == [*METHODS, "reciprocam", "none"], "only reciprocam needs --from-onnx"
 
 
 def plus_plus(activations: np.ndarray, slopes: np.ndarray) -> np.ndarray:
-    """Grad-CAM++ as its paper has it, eq. 5 and 19, in double precision: maps of `[N, C, h, w]` and its gradients."""
+    """Return Grad-CAM++ maps by eq. 5 and 19 of the paper in double precision."""
     a, g = activations.astype(np.float64), slopes.astype(np.float64)
     denominator = 2 * g**2 + a.sum(axis=(2, 3), keepdims=True) * g**3
     shares = np.divide(g**2, denominator, out=np.zeros_like(g), where=denominator != 0)
     return np.einsum("nc,nchw->nhw", (shares * np.maximum(g, 0)).sum(axis=(2, 3)), a)
 
 
-def test_grad_cam_plus_plus_is_the_papers_whatever_the_size_of_gradients() -> None:
-    """Behind pooling gradients are so small that pytorch-grad-cam's epsilon is as large as their squares."""
+def test_gradcam_plus_plus_matches_the_paper_at_any_scale() -> None:
+    """After pooling, gradients are so small that pytorch-grad-cam's epsilon is as large as their squares."""
     torch.manual_seed(0)
     activations, slopes = torch.randn(4, 64, 16, 16).relu(), torch.randn(4, 64, 1, 1) / (8 * 256)
     expected = plus_plus(activations.numpy(), slopes.expand(4, 64, 16, 16).numpy())
-    for scale in (1.0, 1e-3, 1e3):  # of the score, which the map follows as the paper's does
+    for scale in (1.0, 1e-3, 1e3):  # of the logit; the map scales with it as in the paper
         maps = gradcam_plus_plus(activations, scale * slopes[:, None])[:, 0].numpy()
         scaled = plus_plus(activations.numpy(), scale * slopes.expand(4, 64, 16, 16).numpy())
         np.testing.assert_allclose(maps, scaled, rtol=1e-4, atol=1e-5 * np.abs(scaled).max())
@@ -85,10 +85,10 @@ def test_grad_cam_plus_plus_is_the_papers_whatever_the_size_of_gradients() -> No
         None, None, None, None, activations.numpy(), slopes.expand(4, 64, 16, 16).numpy()
     )
     theirs = np.einsum("nc,nchw->nhw", package, activations.numpy())
-    assert np.corrcoef(theirs.ravel(), expected.ravel())[0, 1] < 0.99, "its epsilon makes no difference here"
+    assert np.corrcoef(theirs.ravel(), expected.ravel())[0, 1] < 0.99, "epsilon makes no difference"
 
 
-def test_grad_cam_plus_plus_leaves_out_cells_whose_weight_is_not_defined() -> None:
+def test_gradcam_plus_plus_skips_undefined_weights() -> None:
     activations = torch.tensor([[[[-1.0, -1.0]], [[1.0, 3.0]]]])  # sums of -2 and 4
     slopes = torch.tensor([[[[[1.0, 0.5]], [[1.0, 0.0]]]]])
     # 2 + g·sum is 0 and 1 in the first channel, 6 and 2 in the second.
@@ -97,8 +97,8 @@ def test_grad_cam_plus_plus_leaves_out_cells_whose_weight_is_not_defined() -> No
 
 
 @pytest.mark.parametrize("method", PACKAGE)
-def test_the_cam_family_equals_pytorch_grad_cam(net: nn.Module, method: str) -> None:
-    """But for Grad-CAM++, in which it adds an epsilon to what is not larger: that is held against the paper."""
+def test_cam_methods_match_pytorch_grad_cam(net: nn.Module, method: str) -> None:
+    """For Grad-CAM++ the expected map is that of the paper, since pytorch-grad-cam's epsilon is not negligible."""
     explained = explain(net, inputs(1, 9), method)
     assert isinstance(explained, ByCells)
     layer, head = net.get_submodule(explained.head.target_layer), explained.head
@@ -112,7 +112,7 @@ def test_the_cam_family_equals_pytorch_grad_cam(net: nn.Module, method: str) -> 
                 one[0].numpy()
                 for one in (package.activations_and_grads.activations, package.activations_and_grads.gradients)
             )
-            # Its map before it rectifies, scales and resizes it.
+            # The package's map before ReLU, scaling and resizing.
             raw = package.get_cam_image(x, layer, targets, activations, slopes, False)
             if method == "gradcam++":
                 raw = plus_plus(activations, slopes)
@@ -120,7 +120,7 @@ def test_the_cam_family_equals_pytorch_grad_cam(net: nn.Module, method: str) -> 
         assert relative_error(maps_of(explained, x, classes), torch.from_numpy(np.float32(raw))) <= TOLERANCE
 
 
-def test_eigencam_equals_pytorch_grad_cam_with_the_sign_that_it_corrects(net: nn.Module) -> None:
+def test_eigencam_matches_pytorch_grad_cam_with_sign_correction(net: nn.Module) -> None:
     explained = explain(net, inputs(1, 9), "eigencam")
     assert isinstance(explained, ByCells)
     planes = (lambda seen: seen) if isinstance(explained.head, Head) else explained.head.layout.channels_first
@@ -132,7 +132,7 @@ def test_eigencam_equals_pytorch_grad_cam_with_the_sign_that_it_corrects(net: nn
         assert relative_error(maps_of(explained, x, torch.tensor([0, 1, 2])), expected) <= TOLERANCE
 
 
-def test_cam_weighs_the_activations_with_the_row_of_the_class() -> None:
+def test_cam_weights_activations_by_class() -> None:
     net = randomised(HeadNet())
     x, classes = inputs(3, 1), torch.tensor([0, 4, 9])
     with torch.no_grad():
@@ -144,12 +144,12 @@ def test_cam_weighs_the_activations_with_the_row_of_the_class() -> None:
 
 
 @pytest.mark.parametrize("make", [mlp_head, *TAILS.values()])
-def test_cam_is_refused_where_it_is_not_defined(make: Callable[[], nn.Module]) -> None:
+def test_cam_without_a_linear_head_is_rejected(make: Callable[[], nn.Module]) -> None:
     with pytest.raises(HeadNotSupported, match=r"no class activation map \(cam\).*Choose another --method"):
         explain(make(), inputs(1, 9), "cam")
 
 
-def test_input_gradient_equals_captum(net: nn.Module) -> None:
+def test_input_gradient_matches_captum(net: nn.Module) -> None:
     explained = explain(net, inputs(1, 9), "input-gradient")
     for seed in (1, 2):
         x, classes = inputs(3, seed), torch.tensor([1, 4, 7])
@@ -159,7 +159,7 @@ def test_input_gradient_equals_captum(net: nn.Module) -> None:
         assert relative_error(maps, expected) <= TOLERANCE
 
 
-def test_integrated_gradients_equal_captum(net: nn.Module) -> None:
+def test_integrated_gradients_match_captum(net: nn.Module) -> None:
     explained = explain(net, inputs(1, 9), "integrated-gradients")
     for seed in (1, 2):
         x, classes = inputs(3, seed), torch.tensor([1, 4, 7])
@@ -167,8 +167,8 @@ def test_integrated_gradients_equal_captum(net: nn.Module) -> None:
         assert relative_error(maps_of(explained, x, classes), expected.float()) <= TOLERANCE
 
 
-def test_integrated_gradients_add_up_to_the_difference_of_the_logit() -> None:
-    net = randomised(TAILS["class token"]())  # smooth, so that few steps integrate it
+def test_integrated_gradients_are_complete() -> None:
+    net = randomised(TAILS["class token"]())  # smooth, so that few steps suffice
     x, classes = inputs(3, 1), torch.tensor([1, 4, 7])
     total = maps_of(explain(net, inputs(1, 9), "integrated-gradients"), x, classes).sum(dim=(1, 2))
     with torch.no_grad():
@@ -176,7 +176,7 @@ def test_integrated_gradients_add_up_to_the_difference_of_the_logit() -> None:
     torch.testing.assert_close(total, difference, rtol=0.05, atol=0.01)
 
 
-def test_smoothgrad_is_captums_gradient_averaged_over_noisy_copies(net: nn.Module) -> None:
+def test_smoothgrad_matches_captum_over_noisy_copies(net: nn.Module) -> None:
     explained = explain(net, inputs(1, 9), "smoothgrad")
     x, classes = inputs(3, 1), torch.tensor([1, 4, 7])
     copies = noisy(x, field(SIDE, SIDE))[:-1]
@@ -185,7 +185,7 @@ def test_smoothgrad_is_captums_gradient_averaged_over_noisy_copies(net: nn.Modul
     assert relative_error(maps_of(explained, x, classes), expected) <= TOLERANCE
 
 
-def test_smoothgrad_noise_is_always_the_same_and_as_strong_as_the_paper_says() -> None:
+def test_smoothgrad_noise_is_deterministic_and_of_the_papers_level() -> None:
     x = inputs(2, 1, 64)
     copies = noisy(x, field(64, 64))
     assert torch.equal(copies, noisy(x, field(64, 64)))
@@ -194,11 +194,11 @@ def test_smoothgrad_noise_is_always_the_same_and_as_strong_as_the_paper_says() -
     noise = (copies[:-1] - x) / reach[:, None, None, None]
     assert float(noise.std()) == pytest.approx(NOISE_LEVEL, rel=0.02)
     correlation = torch.corrcoef(noise[:, 0].flatten(1)) - torch.eye(SAMPLES)
-    assert correlation.abs().max() < 0.1, "samples are alike"
+    assert correlation.abs().max() < 0.1, "noise samples are correlated"
 
 
-def test_eigencam_holds_out_against_close_components() -> None:
-    """Where the first components are nearly as long as each other, and with more cells than channels and fewer."""
+def test_eigencam_separates_close_components() -> None:
+    """The first components have almost equal norms, with both more and fewer positions than channels."""
     rng = np.random.default_rng(0)
     for channels, side in ((6, 8), (128, 5)):
         left = np.linalg.qr(rng.normal(size=(side * side, 4)) - 0)[0]
@@ -212,7 +212,7 @@ def test_eigencam_holds_out_against_close_components() -> None:
 
 
 class TestAttention:
-    """Against timm's own attention matrices and the formulas of the papers."""
+    """Attention methods match timm's attention matrices and the formulas of the papers."""
 
     @pytest.fixture(params=[1, 2])
     def vit(self, request: pytest.FixtureRequest) -> nn.Module:
@@ -220,7 +220,7 @@ class TestAttention:
 
     @staticmethod
     def vit_with(**options: Any) -> nn.Module:
-        """A small vision transformer whose weights are large enough for attention to differ."""
+        """Return a small vision transformer with weights large enough for attention to differ."""
         net = timm.models.VisionTransformer(
             img_size=SIDE, patch_size=4, embed_dim=24, depth=3, num_heads=3, num_classes=CLASSES, **options
         )
@@ -231,7 +231,7 @@ class TestAttention:
 
     @staticmethod
     def matrices(vit: nn.Module, x: Tensor, classes: Tensor) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Attention and its gradient in each block, from timm's unfused attention."""
+        """Return attention and its gradient in each block from timm's unfused attention."""
         seen: list[Tensor] = []
         handles = []
         for block in vit.blocks:
@@ -276,8 +276,8 @@ class TestAttention:
 
     @pytest.mark.parametrize("class_token", [True, False])
     @pytest.mark.parametrize("method", ["attention-rollout", "gradient-attention"])
-    def test_where_the_pictures_tokens_are_averaged_those_have_looked(self, method: str, class_token: bool) -> None:
-        """And not the class token or the registers beside them, which are not classified."""
+    def test_averaged_tokens_use_their_own_rows(self, method: str, class_token: bool) -> None:
+        """Class and register tokens are excluded, since they are not pooled."""
         net = self.vit_with(class_token=class_token, reg_tokens=2, global_pool="avg")
         explained = explain(net, inputs(1, 9), method)
         x, classes = inputs(2, 1), torch.tensor([1, 4])
@@ -295,7 +295,7 @@ class TestAttention:
             expected = relevance[prefix:, prefix:].mean(axis=0).reshape(CELLS, CELLS)
             np.testing.assert_allclose(maps[image], expected, rtol=0, atol=TOLERANCE * expected.max())
 
-    def test_torchvisions_transformer_attends_as_timms(self) -> None:
+    def test_torchvision_transformer_is_supported(self) -> None:
         net = randomised(TAILS["class token"]())
         x = inputs(2, 1)
         maps = maps_of(explain(net, inputs(1, 9), "attention-rollout"), x, torch.tensor([0, 1]))
@@ -313,20 +313,20 @@ class TestAttention:
         torch.testing.assert_close(maps, rollout[:, 0, 1:].reshape(2, CELLS, CELLS), rtol=1e-4, atol=1e-7)
 
     @pytest.mark.parametrize("method", ["attention-rollout", "gradient-attention"])
-    def test_a_model_that_does_not_attend_to_everything_is_refused(self, method: str) -> None:
+    def test_model_without_global_attention_is_rejected(self, method: str) -> None:
         for net in (HeadNet(), timm.create_model("swin_tiny_patch4_window7_224", depths=(1, 1, 1, 1), img_size=64)):
             with pytest.raises(HeadNotSupported, match=f"cannot be explained by {method}.*from all tokens to all"):
                 explain(net, inputs(1, 9, 64), method)
 
 
 @pytest.mark.parametrize("method", ["input-gradient", "attention-rollout"])
-def test_a_target_layer_is_refused_where_none_is_looked_at(method: str) -> None:
-    with pytest.raises(UsageError, match=f"--method {method} looks at no single layer"):
+def test_target_layer_is_rejected_by_methods_without_one(method: str) -> None:
+    with pytest.raises(UsageError, match=f"--method {method} uses no target layer"):
         explain(TAILS["class token"](), inputs(1, 9), method, "encoder.ln")
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in {"eigencam", "attention-rollout", "cam"}])
-def test_maps_depend_on_the_class(method: str) -> None:
+def test_maps_are_class_specific(method: str) -> None:
     net = randomised(TAILS["class token"]())
     explained, x = explain(net, inputs(1, 9), method), inputs(2, 1)
     first, second = (maps_of(explained, x, torch.tensor(classes)) for classes in ([0, 0], [5, 5]))
@@ -334,7 +334,7 @@ def test_maps_depend_on_the_class(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["gradcam", "input-gradient", "integrated-gradients", "smoothgrad"])
-def test_several_classes_at_once_are_each_class_alone(method: str) -> None:
+def test_several_classes_match_single_classes(method: str) -> None:
     net = randomised(Flattens())
     explained, x = explain(net, inputs(1, 9), method), inputs(2, 1)
     classes = torch.tensor([[3, 5], [7, 1]])
@@ -344,6 +344,6 @@ def test_several_classes_at_once_are_each_class_alone(method: str) -> None:
         torch.testing.assert_close(maps[:, column], maps_of(explained, x, classes[:, column]))
 
 
-def test_a_method_that_does_not_exist_is_named_with_those_that_do() -> None:
+def test_unknown_method_is_rejected_with_the_available_ones() -> None:
     with pytest.raises(UsageError, match=r"There is no method 'grad-cam'\. Expected one of cam, gradcam, "):
         explain(randomised(HeadNet()), inputs(1, 0), "grad-cam")

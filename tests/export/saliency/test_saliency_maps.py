@@ -1,4 +1,4 @@
-"""The closed-form map is Grad-CAM: equal to automatic differentiation and to the package that everybody uses."""
+"""Test closed-form maps against autograd and pytorch-grad-cam."""
 
 from collections.abc import Callable
 
@@ -65,7 +65,7 @@ def layer_of(explained: ByCells) -> nn.Module:
 
 
 def assert_is_grad_cam(model: nn.Module) -> None:
-    """Over two batches, each image with another class."""
+    """Compare the closed form with autograd over two batches, with another class for each image."""
     explained = closed_form_of(randomised(model))
     previous: Tensor | None = None
     for seed in (1, 2):
@@ -74,14 +74,14 @@ def assert_is_grad_cam(model: nn.Module) -> None:
         maps = closed_form(explained, x, classes)
         assert maps.shape == (4, CELLS, CELLS)
         assert relative_error(maps, expected) <= TOLERANCE
-        assert previous is None or relative_error(maps, previous) > 0.1, "the maps do not depend on the input"
+        assert previous is None or relative_error(maps, previous) > 0.1, "maps do not depend on the input"
         previous = maps
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_slopes_are_the_derivatives(name: str) -> None:
+def test_slopes_match_autograd(name: str) -> None:
     function, slope = ACTIVATIONS[name]
-    # Off the kinks, where a derivative is a matter of taste.
+    # Off the kinks, where the derivative is not defined.
     x = torch.arange(-8.005, 8, 0.01, dtype=torch.float64).requires_grad_()
     (expected,) = torch.autograd.grad(function(x).sum(), x)
     torch.testing.assert_close(slope(x.detach()), expected, rtol=1e-12, atol=1e-12)
@@ -92,16 +92,18 @@ def test_one_dense_layer() -> None:
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_an_activation_between_dense_layers(name: str) -> None:
+def test_activation_between_dense_layers(name: str) -> None:
     first = wide_linear(CHANNELS, 64)
     net = HeadNet(nn.Dropout(0.3), first, MODULES[name](), nn.Dropout(0.3), nn.Linear(64, CLASSES))
     seen: list[Tensor] = []
     first.register_forward_hook(lambda _module, _args, output: seen.append(output))
     assert_is_grad_cam(net)
-    assert torch.cat(seen).min() < -3 and torch.cat(seen).max() > 6, "not every piece of the activation was tried"
+    assert torch.cat(seen).min() < -3 and torch.cat(seen).max() > 6, (
+        "the inputs do not cover all pieces of the activation"
+    )
 
 
-def test_all_activations_one_after_the_other() -> None:
+def test_all_activations_in_sequence() -> None:
     assert_is_grad_cam(every_activation())
 
 
@@ -139,7 +141,7 @@ def channels_last() -> nn.Module:
         RectifiesInPlace,
     ],
 )
-def test_however_the_model_is_written(make: Callable[[], nn.Module]) -> None:
+def test_model_implementations(make: Callable[[], nn.Module]) -> None:
     assert_is_grad_cam(make())
 
 
@@ -150,7 +152,7 @@ def architecture(request: pytest.FixtureRequest) -> tuple[str, ByCells]:
     return request.param, closed_form_of(randomised(model), 64)
 
 
-def test_torchvision_equals_automatic_differentiation(architecture: tuple[str, ByCells]) -> None:
+def test_torchvision_models_match_autograd(architecture: tuple[str, ByCells]) -> None:
     name, explained = architecture
     assert (explained.head.target_layer, explained.head.name) == ARCHITECTURES[name]
     for seed in (1, 2):
@@ -159,7 +161,7 @@ def test_torchvision_equals_automatic_differentiation(architecture: tuple[str, B
         assert relative_error(closed_form(explained, x, classes), expected) <= TOLERANCE
 
 
-def test_torchvision_equals_the_grad_cam_package(architecture: tuple[str, ByCells]) -> None:
+def test_torchvision_models_match_pytorch_grad_cam(architecture: tuple[str, ByCells]) -> None:
     _, explained = architecture
     layer, classes = layer_of(explained), [2, 8]
     targets = [ClassifierOutputTarget(index) for index in classes]
@@ -171,13 +173,13 @@ def test_torchvision_equals_the_grad_cam_package(architecture: tuple[str, ByCell
                 package.activations_and_grads.activations,
                 package.activations_and_grads.gradients,
             )
-            # Its map before it rectifies, scales and resizes it.
+            # The package's map before ReLU, scaling and resizing.
             raw = package.get_cam_image(x, layer, targets, activations.numpy(), gradients.numpy())
         maps = closed_form(explained, x, torch.tensor(classes))
         assert relative_error(maps, torch.from_numpy(raw)) <= TOLERANCE
 
 
-def test_the_cells_of_a_map_add_up_to_the_logit() -> None:
+def test_map_sums_to_the_logit() -> None:
     net = randomised(HeadNet())
     explained = closed_form_of(net)
     x = inputs(3, 6)
@@ -187,7 +189,7 @@ def test_the_cells_of_a_map_add_up_to_the_logit() -> None:
     torch.testing.assert_close(maps.sum(dim=(2, 3)) + net.head[0].bias, look.logits)
 
 
-def test_many_classes_at_once_are_each_class_alone() -> None:
+def test_several_classes_match_single_classes() -> None:
     explained = closed_form_of(randomised(HeadNet(wide_linear(CHANNELS, 16), nn.Hardswish(), nn.Linear(16, CLASSES))))
     x = inputs(2, 7)
     classes = torch.tensor([[4, 0, 9], [1, 1, 5]])
@@ -199,7 +201,7 @@ def test_many_classes_at_once_are_each_class_alone() -> None:
     torch.testing.assert_close(maps[1, 0], maps[1, 1], rtol=0, atol=0)
 
 
-def test_wrapping_changes_neither_the_logits_nor_the_model() -> None:
+def test_explaining_leaves_logits_and_model_unchanged() -> None:
     net = randomised(HeadNet())
     x = inputs(2, 8)
     with torch.no_grad():
@@ -210,7 +212,7 @@ def test_wrapping_changes_neither_the_logits_nor_the_model() -> None:
     torch.testing.assert_close(activations, features, rtol=0, atol=0)
 
 
-def test_maps_can_be_trained_and_ignore_the_dropout_of_the_head() -> None:
+def test_maps_are_trainable_and_ignore_head_dropout() -> None:
     torch.manual_seed(0)
     net = randomised(HeadNet(nn.Dropout(), wide_linear(CHANNELS, 16), nn.SiLU(), nn.Linear(16, CLASSES)))
     explained = closed_form_of(net)

@@ -1,4 +1,4 @@
-"""Derivatives that PyTorch computes in one step are written as forward operations, and give what it gives."""
+"""Test that decompositions of backward operations match PyTorch's gradients."""
 
 from collections.abc import Callable
 from typing import Any
@@ -55,7 +55,7 @@ FUNCTIONS: dict[str, Function] = {
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_the_gradient_is_pytorchs(name: str) -> None:
+def test_gradient_matches_pytorch(name: str) -> None:
     function = FUNCTIONS[name]
     x = 2 * weight(2, 4, 9, 14)
     slopes = weight(*function(x).shape)

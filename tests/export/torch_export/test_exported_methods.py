@@ -1,4 +1,4 @@
-"""Every method in the graph gives what it gives in PyTorch, for any batch and class, twice the same."""
+"""Test that exported saliency methods match PyTorch for any batch and class, and are deterministic."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("method", "net"), CASES)
-def test_the_graph_equals_pytorch(method: str, net: str, pictures: Draw, tmp_path) -> None:
+def test_exported_method_matches_pytorch(method: str, net: str, pictures: Draw, tmp_path) -> None:
     torch.manual_seed(0)
     module = deploy(randomised(NETS[net]()), SPEC, method)
     side = SIDE if method in FINE else CELLS
@@ -45,5 +45,5 @@ def test_the_graph_equals_pytorch(method: str, net: str, pictures: Draw, tmp_pat
             seen.append(answer.saliency_map[0])
         np.testing.assert_array_equal(model.predict(images, 7).saliency_map, answer.saliency_map)
     scale = np.abs(seen[1]).max()
-    assert np.abs(seen[1] - seen[4]).max() > 0.05 * scale, "the map does not depend on the picture"
+    assert np.abs(seen[1] - seen[4]).max() > 0.05 * scale, "the map does not depend on the image"
     assert bool(np.abs(seen[1] - seen[2]).max() > 0.05 * scale) == (method not in CLASSLESS)

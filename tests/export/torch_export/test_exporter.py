@@ -1,4 +1,4 @@
-"""The model file computes what PyTorch computes, for any batch and class, and says nothing of who exported it."""
+"""Test that exported models match PyTorch for any batch and class, and contain no local paths."""
 
 import re
 from collections.abc import Callable
@@ -38,7 +38,7 @@ from kdedge_runtime.diagnostics.reference_frames import Golden, mean_error
 from kdedge_runtime.metadata import ImageInput, Outputs
 
 TOLERANCE = 1e-4
-"""Of maps, relative to their largest value: ONNX Runtime sums float32 in another order than PyTorch."""
+"""Tolerance of maps relative to their largest value: ONNX Runtime sums float32 in a different order than PyTorch."""
 Exports = Callable[[str], Export]
 
 
@@ -58,7 +58,7 @@ def plain(export: Exports) -> Export:
 
 
 def by_autograd(module: Deployed, images: np.ndarray, classes: np.ndarray) -> Tensor:
-    """Grad-CAM of the wrapped model on pictures that are normalised here, in NumPy."""
+    """Return Grad-CAM maps of the wrapped model for images normalized with NumPy."""
     scaled = (images / 255.0 - SPEC.mean) / SPEC.std
     x = torch.from_numpy(scaled.transpose(0, 3, 1, 2).astype(np.float32))
     explained = module.explained
@@ -71,7 +71,7 @@ def by_autograd(module: Deployed, images: np.ndarray, classes: np.ndarray) -> Te
 
 @pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("pinned", [None, 7])
-def test_onnxruntime_equals_pytorch(explained: Export, pictures: Draw, n: int, pinned: int | None) -> None:
+def test_onnxruntime_matches_pytorch(explained: Export, pictures: Draw, n: int, pinned: int | None) -> None:
     answers = []
     for seed in (1, 2):
         images = pictures(n, seed)
@@ -89,18 +89,18 @@ def test_onnxruntime_equals_pytorch(explained: Export, pictures: Draw, n: int, p
         assert relative_error(measured, maps) <= TOLERANCE
         assert relative_error(measured, by_autograd(explained.module, images, answer.explained_class)) <= TOLERANCE
     first, second = answers
-    assert np.abs(first.logits - second.logits).max() > 1e-2, "the logits do not depend on the picture"
+    assert np.abs(first.logits - second.logits).max() > 1e-2, "the logits do not depend on the image"
     assert np.abs(first.saliency_map - second.saliency_map).max() > 0.1 * np.abs(first.saliency_map).max()
 
 
-def test_the_map_depends_on_the_class(explained: Export, pictures: Draw) -> None:
+def test_map_is_class_specific(explained: Export, pictures: Draw) -> None:
     images = pictures(2, 3)
     maps = [explained.model.predict(images, index).saliency_map for index in range(CLASSES)]
     for index in range(1, CLASSES):
         assert np.abs(maps[index] - maps[0]).max() > 1e-2 * np.abs(maps[0]).max()
 
 
-def test_a_batch_is_its_images_one_by_one(linear: Export, pictures: Draw) -> None:
+def test_batch_matches_single_images(linear: Export, pictures: Draw) -> None:
     images = pictures(5, 4)
     whole = linear.model.predict(images)
     for index in range(5):
@@ -109,13 +109,13 @@ def test_a_batch_is_its_images_one_by_one(linear: Export, pictures: Draw) -> Non
         np.testing.assert_allclose(alone.saliency_map[0], whole.saliency_map[index], rtol=1e-5, atol=1e-6)
 
 
-def test_inputs_and_outputs_are_those_of_the_contract(linear: Export) -> None:
+def test_inputs_and_outputs_of_the_file(linear: Export) -> None:
     session = ort.InferenceSession(linear.model.path.read_bytes())
     given = {item.name: (item.type, item.shape) for item in session.get_inputs()}
     assert given.keys() == {"image"} or given["class_index"] == ("tensor(int64)", [1])
     kind, (batch, *rest) = given["image"]
     assert (kind, rest) == ("tensor(uint8)", [SIDE, SIDE, 3])
-    assert isinstance(batch, str), "the batch is fixed"
+    assert isinstance(batch, str), "the batch size is fixed"
     assert [(item.name, item.type, item.shape) for item in session.get_outputs()] == [
         ("logits", "tensor(float)", [batch, CLASSES]),
         ("saliency_map", "tensor(float)", [batch, CELLS, CELLS]),
@@ -123,7 +123,7 @@ def test_inputs_and_outputs_are_those_of_the_contract(linear: Export) -> None:
     ]
 
 
-def test_the_class_index_can_be_left_out(linear: Export, pictures: Draw) -> None:
+def test_class_index_is_optional(linear: Export, pictures: Draw) -> None:
     session = ort.InferenceSession(linear.model.path.read_bytes())
     image = pictures(3, 5)
     free = session.run(None, {"image": image})
@@ -133,17 +133,17 @@ def test_the_class_index_can_be_left_out(linear: Export, pictures: Draw) -> None
     np.testing.assert_array_equal(free[2], free[0].argmax(axis=1))
 
 
-def test_the_file_is_sound_and_whole(explained: Export) -> None:
+def test_file_is_valid_and_self_contained(explained: Export) -> None:
     path = explained.model.path
     model = onnx.load(path, load_external_data=False)
     onnx.checker.check_model(model, full_check=True)
     assert not any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer)
-    assert not list(path.parent.glob(f"{path.name}?*")), "weights beside the file"
+    assert not list(path.parent.glob(f"{path.name}?*")), "weights are stored outside the file"
     assert {opset.domain for opset in model.opset_import} == {""}
     assert not model.functions
 
 
-def test_the_file_says_nothing_of_the_machine_that_exported_it(explained: Export, own_paths: tuple[bytes, ...]) -> None:
+def test_file_contains_no_local_paths(explained: Export, own_paths: tuple[bytes, ...]) -> None:
     content = explained.model.path.read_bytes()
     for place in own_paths:
         assert place not in content
@@ -154,14 +154,14 @@ def test_the_file_says_nothing_of_the_machine_that_exported_it(explained: Export
     assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
 
 
-def test_metadata_survives_the_file(linear: Export, plain: Export) -> None:
+def test_metadata_is_preserved(linear: Export, plain: Export) -> None:
     assert replace(linear.model.metadata, golden=None) == linear.metadata
     assert linear.model.metadata.outputs == Outputs("hirescam", "features", "GAP+Linear", CELLS, CELLS)
     assert linear.model.metadata.lineage == {"student": "Grüße"}
     assert plain.model.metadata.outputs == Outputs("none")
 
 
-def test_the_file_brings_golden_frames_that_it_passes(linear: Export, plain: Export) -> None:
+def test_file_contains_passing_golden_frames(linear: Export, plain: Export) -> None:
     for export in (linear, plain):
         golden = Golden.of(export.model)
         said = export.model.predict(golden.images, None)
@@ -169,7 +169,7 @@ def test_the_file_brings_golden_frames_that_it_passes(linear: Export, plain: Exp
     assert Golden.of(linear.model).saliency_map is not None and Golden.of(plain.model).saliency_map is None
 
 
-def test_without_a_method_there_are_only_logits(plain: Export, linear: Export, pictures: Draw) -> None:
+def test_no_method_gives_only_logits(plain: Export, linear: Export, pictures: Draw) -> None:
     session = ort.InferenceSession(plain.model.path.read_bytes())
     assert [item.name for item in session.get_inputs()] == ["image"]
     assert [item.name for item in session.get_outputs()] == ["logits"]
@@ -182,7 +182,7 @@ def test_without_a_method_there_are_only_logits(plain: Export, linear: Export, p
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_head_nodes_are_what_comes_after_the_activations(export: Exports, name: str) -> None:
+def test_head_nodes_follow_the_activations(export: Exports, name: str) -> None:
     explained = export(name)
     nodes = {node.name: node for node in explained.graph.model.graph.node}
     assert len(nodes) == len(explained.graph.model.graph.node), "two nodes share a name"
@@ -197,7 +197,7 @@ def test_head_nodes_are_what_comes_after_the_activations(export: Exports, name: 
 
 
 @pytest.mark.parametrize("name", TAILS)
-def test_behind_a_differentiated_head_only_the_last_layer_and_the_map_stay_float(export: Exports, name: str) -> None:
+def test_autograd_head_keeps_only_last_layer_and_map_in_fp32(export: Exports, name: str) -> None:
     graph = export(name).graph
     nodes = {node.name: node for node in graph.model.graph.node}
     body = nodes.keys() - graph.head_nodes
@@ -209,24 +209,24 @@ def test_behind_a_differentiated_head_only_the_last_layer_and_the_map_stay_float
     assert sum(nodes[each].op_type == "Conv" for each in body) >= 1
     assert any("logits" in nodes[each].output for each in graph.head_nodes)
     if name == "flattens":
-        assert sum(nodes[each].op_type == "Gemm" for each in body) == 1, "the first dense layer is most of the weights"
+        assert sum(nodes[each].op_type == "Gemm" for each in body) == 1, "the first dense layer has most of the weights"
 
 
-def test_a_map_costs_no_second_convolution(linear: Export, plain: Export) -> None:
+def test_map_adds_no_convolution(linear: Export, plain: Export) -> None:
     def convolutions(model: onnx.ModelProto) -> int:
         return sum(node.op_type == "Conv" for node in model.graph.node)
 
     assert convolutions(linear.graph.model) == convolutions(plain.graph.model) == 2
 
 
-def test_saving_leaves_the_graph_as_it_was(linear: Export, tmp_path: Path) -> None:
+def test_saving_leaves_the_graph_unchanged(linear: Export, tmp_path: Path) -> None:
     before = linear.graph.model.SerializeToString()
     save_model(linear.graph.model, linear.metadata, tmp_path / "again.onnx")
     assert linear.graph.model.SerializeToString() == before
     assert (tmp_path / "again.onnx").read_bytes() == linear.model.path.read_bytes()
 
 
-def test_saving_never_leaves_half_a_file(linear: Export, tmp_path: Path) -> None:
+def test_saving_is_atomic(linear: Export, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"the one before")
     broken = onnx.ModelProto()
@@ -238,19 +238,19 @@ def test_saving_never_leaves_half_a_file(linear: Export, tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_normalising_is_that_of_torchvision() -> None:
+def test_normalization_matches_torchvision() -> None:
     spec = ImageInput(4, 5, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     image = torch.randint(0, 256, (2, 4, 5, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     expected = T.normalize(image.permute(0, 3, 1, 2) / 255, list(spec.mean), list(spec.std))
     torch.testing.assert_close(Normalise(spec)(image), expected)
 
 
-def test_deploying_refuses_a_head_without_a_map() -> None:
-    with pytest.raises(HeadNotSupported, match="none of its layers has activations that lie over the picture"):
+def test_deploy_rejects_a_head_without_a_map() -> None:
+    with pytest.raises(HeadNotSupported, match="none of its layers has spatial activations"):
         deploy(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, 4)), SPEC)
 
 
-def test_a_module_explains_another_class_in_each_image(linear: Export, pictures: Draw) -> None:
+def test_class_per_image(linear: Export, pictures: Draw) -> None:
     images, classes = torch.from_numpy(pictures(3, 7)), torch.tensor([4, -1, 0])
     logits, maps, explained = linear.module(images, classes)
     assert explained.tolist() == [4, int(logits[1].argmax()), 0]
@@ -259,7 +259,7 @@ def test_a_module_explains_another_class_in_each_image(linear: Export, pictures:
         torch.testing.assert_close(maps[index], alone[0], rtol=1e-5, atol=1e-6)
 
 
-def test_pictures_of_another_size_are_resampled() -> None:
+def test_images_of_another_size_are_resampled() -> None:
     module = deploy(randomised(HeadNet()), SPEC)
     image = torch.randint(0, 256, (2, 2 * SIDE, 2 * SIDE, 3), dtype=torch.uint8)
     logits, maps, _ = module(image, torch.tensor([-1]))
@@ -268,7 +268,7 @@ def test_pictures_of_another_size_are_resampled() -> None:
     assert maps.shape == (2, CELLS, CELLS)
 
 
-@pytest.mark.models  # its parts are those of `hard swish` above
+@pytest.mark.models  # its components are those of `hard swish` above
 def test_mobilenet_v3_from_torchvision(tmp_path: Path) -> None:
     torch.manual_seed(0)
     spec = ImageInput(128, 128, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

@@ -1,4 +1,4 @@
-"""A gradient that is zero but for some rows is computed for these rows only, and is the same."""
+"""Test that gradients with few nonzero rows are computed for these rows only, with the same result."""
 
 from collections.abc import Callable
 
@@ -28,7 +28,7 @@ ROWS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Block(nn.Module):
-    """A transformer's block, of which a function chooses rows."""
+    """Transformer block."""
 
     def __init__(self, activation: Callable[[Tensor], Tensor] = F.gelu, *, tokens_first: bool = False) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Block(nn.Module):
 
 
 def gradient_graph(function: Callable[[Tensor], Tensor], x: Tensor) -> fx.GraphModule:
-    """Of the sum of what a function of `x` gives squared."""
+    """Return the traced gradient of the squared sum of a function's values."""
 
     def gradient(x: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -71,7 +71,7 @@ def by_rows(graph: fx.GraphModule, x: Tensor) -> fx.GraphModule:
 
 
 def products(graph: fx.GraphModule) -> int:
-    """Multiplications in all products of matrices."""
+    """Return the number of multiplications in all matrix products."""
     total = 0
     for node in graph.graph.nodes:
         if node.target in {aten.mm.default, aten.bmm.default, aten.addmm.default}:
@@ -82,7 +82,7 @@ def products(graph: fx.GraphModule) -> int:
 
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("tokens_first", [False, True], ids=["images first", "tokens first"])
-def test_the_gradient_is_the_same_whichever_rows_are_chosen(rows: str, tokens_first: bool) -> None:
+def test_gradient_is_the_same_for_all_rows(rows: str, tokens_first: bool) -> None:
     block, x = Block(tokens_first=tokens_first), torch.randn(2, TOKENS, CHANNELS)
     graph = gradient_graph(lambda x: ROWS[rows](block(x)), x)
     torch.testing.assert_close(by_rows(graph, x)(x), graph(x))
@@ -91,7 +91,7 @@ def test_the_gradient_is_the_same_whichever_rows_are_chosen(rows: str, tokens_fi
 @pytest.mark.parametrize(
     "activation", [F.gelu, F.silu, F.hardswish, F.relu, F.tanh, F.mish], ids=lambda function: function.__name__
 )
-def test_the_gradient_is_the_same_through_every_activation(activation: Callable[[Tensor], Tensor]) -> None:
+def test_gradient_is_the_same_for_all_activations(activation: Callable[[Tensor], Tensor]) -> None:
     block, x = Block(activation), torch.randn(2, TOKENS, CHANNELS)
     graph = gradient_graph(lambda x: block(x)[:, 0], x)
     torch.testing.assert_close(by_rows(graph, x)(x), graph(x))
@@ -113,7 +113,7 @@ def test_the_gradient_is_the_same_through_every_activation(activation: Callable[
         lambda x: x.unsqueeze(0)[:, :, 3].exp(),
     ],
 )
-def test_what_mixes_rows_gets_the_zeros(function: Callable[[Tensor], Tensor]) -> None:
+def test_operations_across_rows_get_the_full_gradient(function: Callable[[Tensor], Tensor]) -> None:
     torch.manual_seed(0)
     x = torch.randn(2, TOKENS, CHANNELS)
     graph = gradient_graph(function, x)
@@ -121,7 +121,7 @@ def test_what_mixes_rows_gets_the_zeros(function: Callable[[Tensor], Tensor]) ->
 
 
 @pytest.mark.parametrize("tokens_first", [False, True], ids=["images first", "tokens first"])
-def test_of_a_class_token_only_what_feeds_the_attention_is_left_for_all_tokens(tokens_first: bool) -> None:
+def test_class_token_gradient_computes_all_rows_only_for_attention_inputs(tokens_first: bool) -> None:
     block, x = Block(tokens_first=tokens_first), torch.randn(2, TOKENS, CHANNELS)
     forward = products(make_fx(block)(x))
     graph = gradient_graph(lambda x: block(x)[:, 0], x)
@@ -129,10 +129,10 @@ def test_of_a_class_token_only_what_feeds_the_attention_is_left_for_all_tokens(t
     projections = 2 * TOKENS * 3 * CHANNELS * CHANNELS
     mlp, out = 2 * 2 * 4 * CHANNELS * CHANNELS, 2 * CHANNELS * CHANNELS
     attention = 4 * 2 * TOKENS * CHANNELS
-    assert way_back == projections + mlp + out + attention, "of each product one row is computed"
+    assert way_back == projections + mlp + out + attention, "each product computes more than one row"
 
 
-def test_a_graph_with_a_class_token_goes_back_by_its_row(export: Callable[[str], Export]) -> None:
+def test_exported_class_token_gradient_uses_its_row(export: Callable[[str], Export]) -> None:
     deployed = export("class token").module
     assert isinstance(deployed, Deployed)
     side = deployed.spec.height
@@ -140,4 +140,4 @@ def test_a_graph_with_a_class_token_goes_back_by_its_row(export: Callable[[str],
     with torch.no_grad():
         graph = traced(deployed, deployed, image=image, class_index=top)
     targets = [node.target for node in graph.graph.nodes]
-    assert aten.select_scatter.default not in targets, "the other tokens' zeros are written out"
+    assert aten.select_scatter.default not in targets, "zeros of the other tokens are materialized"

@@ -1,4 +1,4 @@
-"""Dense layers whose weight a graph holds once: for the answer, for the way back, and for a class's own row."""
+"""Test that dense weights are stored once for the logits, the backward pass and the row of a class."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -17,7 +17,7 @@ aten = torch.ops.aten
 
 
 class Differentiated(nn.Module):
-    """Two dense layers, and the gradient of one class with respect to what comes in."""
+    """Two dense layers, and the gradient of one class with respect to their input."""
 
     def __init__(self, *, bias: bool = True) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ def kinds(graph: fx.GraphModule) -> Counter[object]:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_gradient_through_dense_layers_is_the_same_and_turns_no_weight(bias: bool) -> None:
+def test_gradient_through_dense_layers_needs_no_transposed_weight(bias: bool) -> None:
     torch.manual_seed(0)
     module, x, classes = Differentiated(bias=bias), torch.randn(3, 6), torch.tensor([[0], [3], [1]])
     graph = traced(module, x, classes)
@@ -58,7 +58,7 @@ def test_a_gradient_through_dense_layers_is_the_same_and_turns_no_weight(bias: b
 
 
 class OverTime(nn.Module):
-    """A dense layer on a sequence whose steps come first, so that no step lies in one piece, and its gradient."""
+    """Dense layer on a sequence with time as the first axis, so that no step is contiguous, and its gradient."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,11 +71,11 @@ class OverTime(nn.Module):
             return y.detach(), torch.autograd.grad((y**2).sum(), x)[0]
 
 
-def test_a_sequence_is_multiplied_with_one_weight_not_with_a_copy_a_step() -> None:
+def test_sequence_product_uses_one_weight() -> None:
     torch.manual_seed(0)
     module, x = OverTime(), torch.randn(3, 7, 6)
     graph = traced(module, x)
-    assert kinds(graph)[aten.bmm.default] == 2, "PyTorch does not do what this is about"
+    assert kinds(graph)[aten.bmm.default] == 2, "PyTorch does not expand the weight"
 
     read_weights_as_stored(graph)
     graph.recompile()
@@ -85,7 +85,7 @@ def test_a_sequence_is_multiplied_with_one_weight_not_with_a_copy_a_step() -> No
         torch.testing.assert_close(one, other)
 
 
-def test_a_batch_of_products_with_different_constants_stays_as_it_is() -> None:
+def test_batched_product_of_different_constants_is_unchanged() -> None:
     weights = nn.Parameter(torch.randn(4, 3, 2), requires_grad=False)
     graph = traced(lambda x: x.bmm(weights), torch.randn(4, 5, 3))
     before = kinds(graph)
@@ -93,7 +93,7 @@ def test_a_batch_of_products_with_different_constants_stays_as_it_is() -> None:
     assert kinds(graph) == before
 
 
-def test_products_of_what_is_computed_stay_as_they_are() -> None:
+def test_products_of_computed_tensors_are_unchanged() -> None:
     def multiply(left: Tensor, right: Tensor) -> Tensor:
         return left.mm(right.t())
 
@@ -104,7 +104,7 @@ def test_products_of_what_is_computed_stay_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(("name", "hidden", "features"), [("flattens", 24, 300), ("convolves pooled", 24, CHANNELS)])
-def test_an_exported_head_stores_each_weight_once_and_as_a_matrix(
+def test_exported_head_stores_each_weight_once(
     name: str, hidden: int, features: int, export: Callable[[str], Export]
 ) -> None:
     graph = export(name).graph.model.graph
@@ -115,10 +115,10 @@ def test_an_exported_head_stores_each_weight_once_and_as_a_matrix(
     assert readers == {"Gemm", "MatMul", "Gather"}
 
 
-def test_weights_of_a_differentiated_graph_have_their_modules_names(export: Callable[[str], Export]) -> None:
+def test_weights_are_named_after_modules(export: Callable[[str], Export]) -> None:
     explained = export("flattens")
     assert isinstance(explained.module, Deployed)
     weights = {f"explained.model.{name}" for name, _ in explained.module.explained.model.named_parameters()}
     stored = {tensor.name for tensor in explained.graph.model.graph.initializer}
     folded = {f"explained.model.features.{index}.{kind}" for index in (1, 4) for kind in ("weight", "bias")}
-    assert weights - stored == folded  # of batch normalisation
+    assert weights - stored == folded  # of batch normalization

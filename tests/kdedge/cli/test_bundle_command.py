@@ -124,11 +124,11 @@ def test_unsigned_or_modified_sources_are_rejected_if_a_signature_is_required(
         file.seek(1000)
         file.write(b"\xff\xff\xff\xff")
     for path, message in (
-        (run_folder / "model.onnx", "is a bare file, which carries no signature"),
-        (tmp_path / "unsigned.zip", "is not signed, and a signature is required"),
+        (run_folder / "model.onnx", "is a single file without a signature"),
+        (tmp_path / "unsigned.zip", "is not signed, but a signature is required"),
         (run_folder, "has no SHA256SUMS"),
-        (tmp_path / "signed", "is not what was packed"),
-        (tmp_path / "none.zip", "There is no bundle"),
+        (tmp_path / "signed", "was modified"),
+        (tmp_path / "none.zip", "The bundle"),
     ):
         run = watch(command, path, "--require-signature", public)
         assert run.code == 2
@@ -136,7 +136,7 @@ def test_unsigned_or_modified_sources_are_rejected_if_a_signature_is_required(
         assert message in run.err
         assert run.out == ""
     run = watch(command, tmp_path / "signed", "--require-signature", "12")
-    assert "12 is no Ed25519 public key" in run.err
+    assert "12 is not an Ed25519 public key" in run.err
 
 
 @pytest.mark.parametrize("name", ["student.zip", "student.bundle"])
@@ -153,8 +153,8 @@ def test_explain_accepts_a_bundle(command: Callable[..., Outcome], run_folder: P
     assert asked.code == 0 and "64 evaluations" in asked.out, asked.err
     refused = command("explain", str(run_folder), str(picture), "-o", str(out))
     assert refused.code == 2
-    assert f"{run_folder} is no bundle" in refused.err
-    assert f"Name the model file in it: {run_folder / 'model.int8.onnx'}" in refused.err
+    assert f"{run_folder} is not a bundle" in refused.err
+    assert f"Pass the model file in it: {run_folder / 'model.int8.onnx'}" in refused.err
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_commands_for_a_model_file_reject_a_bundle(
     monkeypatch.chdir(tmp_path)
     refused = command(*verb, str(bundle))
     assert refused.code == 2
-    assert f"{bundle} is a bundle, and here one model file is needed. Unpack it" in refused.err
+    assert f"{bundle} is a bundle, but a single model file is needed. Unpack it" in refused.err
 
 
 def test_bench_supports_required_signatures(
@@ -186,8 +186,8 @@ def test_bench_supports_required_signatures(
     measured = command("bench", str(tmp_path / "signed.zip"), *required)
     assert measured.code == 0 and "without map" in measured.out, measured.err
     for path, message in (
-        (tmp_path / "unsigned.zip", "is not signed, and a signature is required"),
-        (run_folder / "model.onnx", "is a bare file, which carries no signature"),
+        (tmp_path / "unsigned.zip", "is not signed, but a signature is required"),
+        (run_folder / "model.onnx", "is a single file without a signature"),
     ):
         refused = command("bench", str(path), *required)
         assert refused.code == 2 and message in refused.err and refused.out == ""

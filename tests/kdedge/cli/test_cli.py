@@ -163,7 +163,7 @@ class TestErrors:
     def test_missing_model_file(self, command: Callable[..., Outcome], teacher_run: Path, arguments: list[str]) -> None:
         outcome = command(*(str(teacher_run) if word == "RUN" else word for word in arguments))
         assert_one_sentence(outcome, 2)
-        assert re.search(r"no model file.*kdedge export", outcome.err)
+        assert re.search(r"model file.*kdedge export", outcome.err)
 
     def test_missing_teacher(self, command: Callable[..., Outcome], scenes: Path, tmp_path: Path) -> None:
         outcome = command(

@@ -70,13 +70,13 @@ def test_score_cam_rejects_a_layer_other_than_the_target(
     assert exported.code == 0, exported.err
     refused = command("explain", earlier, files[1], "--method", "scorecam")
     assert refused.code == 2
-    assert "no tensor target_activations" in refused.err and "Take another --method" in refused.err
+    assert "no tensor target_activations" in refused.err and "Use another --method" in refused.err
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--method", "gradcam"), "no method 'gradcam'"),
+        (("--method", "gradcam"), "method 'gradcam' does not exist"),
         (("--budget-ms", "100"), "--budget-ms 100 needs --method"),
         (("--parts", "9"), "--parts 9 needs --method"),
     ],

@@ -13,7 +13,7 @@ from training_toys import Outcome
 from kdedge.cli.export_summary import print_export, require_goal
 from kdedge.pipelines.model_export import ExportResult, export_model
 from kdedge_export.metrics.confidence import images_needed
-from kdedge_export.quantize import Goal
+from kdedge_export.quantization import Goal
 from kdedge_runtime import Model
 from kdedge_runtime.devices import load_profile
 from kdedge_runtime.errors import ValidationFailed

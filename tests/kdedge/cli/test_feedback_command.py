@@ -119,13 +119,13 @@ def test_colliding_labels_are_rejected_before_writing(tmp_path: Path) -> None:
 
 
 def test_reviews_without_a_label_are_rejected(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="None of 1 verdicts tells what a picture shows"):
+    with pytest.raises(DataError, match="None of the 1 feedback entries gives a label"):
         write_folder([verdict(1, judgement="wrong")], tmp_path / "out")
 
 
 def test_non_empty_folder_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("mine")
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="is not empty"):
         write_folder([verdict(1)], tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
 
@@ -133,5 +133,5 @@ def test_non_empty_folder_is_rejected(tmp_path: Path) -> None:
 def test_missing_database_is_a_single_sentence_error(command: Callable[..., Outcome], tmp_path: Path) -> None:
     outcome = command("feedback", "export", str(tmp_path / "none.db"), "-o", str(tmp_path / "out"))
     assert outcome.code == 2
-    assert outcome.err.startswith("error: There is no feedback in")
+    assert outcome.err.startswith("error: The feedback file")
     assert not (tmp_path / "out").exists()

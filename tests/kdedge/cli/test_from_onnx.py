@@ -151,15 +151,15 @@ class TestFromOnnx:
             pytest.param(front, arguments, complaint, id=f"{front}, {' '.join(arguments)}")
             for front in ("with a front", "without")
             for arguments, complaint in (
-                (["--target-layer", "x"], "Leave --target-layer, --method and --head out"),
-                (["--method", "gradcam"], "Leave --target-layer, --method and --head out"),
-                (["--head", "output"], "Leave --target-layer, --method and --head out"),
-                (["--resize", "squash"], "Leave --resize out"),
-                (["--method", "reciprocam"], "Leave --target-layer, --method and --head out"),
-                (["--mean", "0.5", "--std", "0.5"], "Leave --mean and --std out"),
-                (["--labels", "THREE"], "Leave --labels out"),
-                (["--size", "64"], "Leave --size out"),
-                (["--labels", "THREE", "--size", "32"], "Leave --labels and --size out"),
+                (["--target-layer", "x"], "Omit --target-layer, --method and --head"),
+                (["--method", "gradcam"], "Omit --target-layer, --method and --head"),
+                (["--head", "output"], "Omit --target-layer, --method and --head"),
+                (["--resize", "squash"], "Omit --resize"),
+                (["--method", "reciprocam"], "Omit --target-layer, --method and --head"),
+                (["--mean", "0.5", "--std", "0.5"], "Omit --mean and --std"),
+                (["--labels", "THREE"], "Omit --labels"),
+                (["--size", "64"], "Omit --size"),
+                (["--labels", "THREE", "--size", "32"], "Omit --labels and --size"),
             )
             if front == "with a front" or "--mean" not in arguments  # preprocessing can be added later
         ],
@@ -203,7 +203,7 @@ class TestFromOnnx:
         refused = command("export", "--from-onnx", path, "--method", "gradcam", "-o", ours)
         assert refused.code == 2 and not ours.exists()
         assert "Grad-CAM needs the derivative of TopK" in refused.err
-        assert "Leave --method out: ReciproCAM needs none" in refused.err
+        assert "Omit --method to use ReciproCAM" in refused.err
         unnamed = command("export", "--from-onnx", path, "-o", ours)
         assert unnamed.code == 0, unnamed.err
         assert "map: ReciproCAM (TopK is not differentiable here)" in unnamed.err
@@ -236,8 +236,8 @@ class TestFromOnnx:
             (["--labels", "THREE"], "--labels goes into a file that kdedge can run"),
             (["--resize", "squash"], "--resize goes into a file that kdedge can run"),
             (["--crop-fraction", "1.5", "--mean", "0", "--std", "1"], "1.5 is no share of the picture"),
-            (["--crop-fraction", "0.9", "--resize", "squash"], "--crop-fraction goes with --resize crop"),
-            (["--head", "nowhere"], "has no head 'nowhere' that ranks classes. It has: output"),
+            (["--crop-fraction", "0.9", "--resize", "squash"], "--crop-fraction needs --resize crop"),
+            (["--head", "nowhere"], "has no classification head 'nowhere'. Its heads are: output"),
             (["--size", "64"], "takes pictures of 32 × 32 px and no others"),
             (["-o", "model.pt"], "must end in .onnx"),
             (["resnet18"], "Remove SOURCE"),

@@ -108,7 +108,7 @@ def test_methods_that_need_a_closed_form_are_rejected(
     assert cam.code == 2 and not (tmp_path / "cam.onnx").exists()
     assert "no class activation map (cam)" in cam.err and "Choose another --method, such as gradcam" in cam.err
     masked = command("run", exported, "--source", photo, "--method", "scorecam", "--jsonl", "-")
-    assert masked.code == 2 and "Score-CAM masks with the activations" in masked.err
+    assert masked.code == 2 and "Score-CAM needs the activations" in masked.err
 
 
 _BRANCHES = "if features.mean() > 0: features = features * 2"
@@ -121,7 +121,7 @@ _CAUSAL = """tokens = features.flatten(2).transpose(1, 2)
 @pytest.mark.parametrize(
     ("before", "after", "told"),
     [
-        ("", _BRANCHES, ("at Peak, nets.py line 14", "depends on values", "torch.where in the place of if")),
+        ("", _BRANCHES, ("at Peak, nets.py line 14", "depends on values", "torch.where instead of if")),
         ("x = torch.linalg.qr(x)[0]", "", ("no ONNX for the operation aten.linalg_qr", "--method none")),
         ("", _NO_DERIVATIVE, ("does not require grad", "--method none")),
         ("", _CAUSAL, ("scaled_dot_product_attention with is_causal=True", "attn_mask", "--method none")),
@@ -171,7 +171,7 @@ def test_fixed_batch_size_is_rejected(command: Command, tmp_path: Path) -> None:
     done = command("export", f"{tmp_path / 'tokens.py'}:make_model", "-o", tmp_path / "tokens.onnx")
     assert done.code == 2 and not (tmp_path / "tokens.onnx").exists()
     error = done.err.splitlines()[-1]
-    assert error.startswith("error: Tokens cannot be exported") and "x.shape[0] or -1 in place of len(x)" in error
+    assert error.startswith("error: Tokens cannot be exported") and "x.shape[0] or -1 instead of len(x)" in error
 
 
 def test_attribution_of_a_transformer(command: Command, photo: Path, tmp_path: Path) -> None:
@@ -209,5 +209,5 @@ def test_layers_are_shown_without_attribution(command: Command, photo: Path, tmp
     explained = command("explain", model, photo, "-o", tmp_path / "out")
     assert explained.code == 0 and (tmp_path / "out" / "noise.png").is_file(), explained.err
     for said in (inspected.err, explained.err):
-        assert "cannot be followed" in said and "lie over the picture" in said
+        assert "cannot be computed" in said and "spatial positions" in said
         assert "--target-layer" not in said, "neither command has this option"

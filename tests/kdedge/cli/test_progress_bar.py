@@ -55,5 +55,5 @@ def test_export_and_validate_log_each_step(command: Callable[..., Outcome], expo
     steps = ["measuring latency and memory …", "reading images …", "Student, PyTorch …"]
     lines = validated.err.splitlines()
     assert lines[: len(steps)] == steps
-    for step in ("ONNX, fp32 …", "ONNX, int8 …", "sanity of the maps …", "faithfulness …", "robustness …"):
+    for step in ("ONNX, fp32 …", "ONNX, int8 …", "sanity checks …", "faithfulness …", "robustness …"):
         assert lines.count(step) == 1

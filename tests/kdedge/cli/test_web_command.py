@@ -30,8 +30,8 @@ def test_missing_onnxruntime_web_exits_with_3(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--listen", "nonsense"], "--listen 'nonsense' is no address"),
-        (["--listen", "0.0.0.0:0", "--token", "short"], "16 or more"),
+        (["--listen", "nonsense"], "--listen 'nonsense' is not a valid address"),
+        (["--listen", "0.0.0.0:0", "--token", "short"], "at least 16"),
         (["--cert", "missing.pem"], "--cert missing.pem"),
     ],
 )

@@ -31,7 +31,7 @@ from kdedge.pipelines.model_validation import Validation, validate_model
 from kdedge.training.compute_device import Compute
 from kdedge_export.metrics.torch_predictions import predict
 from kdedge_export.torch_export import deploy, export_graph, save_model
-from kdedge_export.validate import Check
+from kdedge_export.validation import Check
 from kdedge_runtime import Model
 from kdedge_runtime.devices import Budgets, load_profile
 from kdedge_runtime.errors import DataError, UsageError, ValidationFailed
@@ -514,7 +514,7 @@ class TestCommand:
     def test_unknown_device_is_rejected_before_measuring(self, run: Path, command: Callable[..., Outcome]) -> None:
         outcome = command("validate", run, "--device", "raspberry-pi-6")
         assert outcome.code == 2
-        assert "no device profile 'raspberry-pi-6'. Did you mean raspberry-pi-5?" in outcome.err
+        assert "device profile 'raspberry-pi-6' does not exist. Did you mean raspberry-pi-5?" in outcome.err
         assert not (run / "report").exists()
 
 

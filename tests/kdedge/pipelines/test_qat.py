@@ -22,8 +22,8 @@ from kdedge.pipelines.model_export import export_model
 from kdedge.pipelines.qat import fine_tune
 from kdedge.training.fake_quantization import fake_quantized
 from kdedge_export.onnx_graph.session import feed, open_session
-from kdedge_export.quantize import Recipe, quantize
-from kdedge_export.quantize.qat_scales import Rounded, Steps, rounded_by
+from kdedge_export.quantization import Recipe, quantize
+from kdedge_export.quantization.qat_scales import Rounded, Steps, rounded_by
 from kdedge_export.torch_export import deploy, export_graph
 from kdedge_runtime import Model
 from kdedge_runtime.devices import load_profile

@@ -15,7 +15,7 @@ from kdedge.pipelines.model_export import export_model
 from kdedge.pipelines.model_validation import validate_model
 from kdedge.training.training_run import Request, start_run
 from kdedge_export.torch_export import save_model
-from kdedge_export.validate import ValidationReport
+from kdedge_export.validation import ValidationReport
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.devices import load_profile
 

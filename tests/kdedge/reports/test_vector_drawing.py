@@ -10,8 +10,8 @@ from PIL import Image
 from kdedge.pipelines.model_inspection import Seen
 from kdedge.reports.pages.decision_figure import decision_drawing
 from kdedge.reports.pages.vector_drawing import Arrow, Cells, Drawing, Item, Picture, Words
-from kdedge_export.inspect.attribution import Evidence
-from kdedge_export.inspect.layer_attribution import Decision, Stage
+from kdedge_export.inspection.attribution import Evidence
+from kdedge_export.inspection.layer_attribution import Decision, Stage
 from kdedge_runtime.drawing.fonts import typeface_of
 from kdedge_runtime.util.arrays import Pixels
 

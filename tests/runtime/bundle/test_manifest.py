@@ -31,7 +31,7 @@ def test_an_older_version_is_refused_and_versions_are_counted_by_key(state: Path
 
 
 def test_a_bundle_of_another_device_is_refused_and_leaves_no_version(state: Path) -> None:
-    with pytest.raises(BundleError, match=r"for raspberry-pi-4, and this device is raspberry-pi-5"):
+    with pytest.raises(BundleError, match=r"for raspberry-pi-4, but this device is raspberry-pi-5"):
         accept(Manifest(9, "raspberry-pi-4"), KEY, "raspberry-pi-5")
     assert not state.exists()
     accept(Manifest(1, "raspberry-pi-5"), KEY, "raspberry-pi-5")

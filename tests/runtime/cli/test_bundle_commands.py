@@ -41,7 +41,7 @@ def test_the_model_that_would_run_is_tested(bundle: Path, capsys: pytest.Capture
         assert main([str(packed), "--self-test", "--device", "generic"]) == 0
         told = capsys.readouterr()
         assert told.out.splitlines()[0] in ("model.onnx on generic", "model.int8.onnx on generic")
-        assert "sums right" in told.err
+        assert "checksums verified" in told.err
 
 
 def test_both_models_are_measured(

@@ -34,7 +34,7 @@ def test_verbs_of_a_model_need_one(verb: str, capsys: pytest.CaptureFixture[str]
         (["m.onnx", "--doctor"], "--doctor does not use MODEL"),
         (["--doctor", "--json"], "--doctor does not use --json"),
         (["--devices", "--device", "generic"], "--devices does not use --device"),
-        (["m.onnx", "--source", "0", "--json"], "--json goes with --self-test or --bench"),
+        (["m.onnx", "--source", "0", "--json"], "--json needs --self-test or --bench"),
         (["m.onnx", "--bench", "--self-test"], "not allowed with argument"),
         (["m.onnx"], "--source, or --device for its camera"),
         ([], "required: MODEL"),

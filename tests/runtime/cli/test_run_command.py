@@ -124,35 +124,39 @@ def test_expected_failures_are_one_line_and_a_code(
         busy.listen()
         port = str(busy.getsockname()[1])
         cases = [
-            (2, "There is no model file", ("missing.onnx", *pictures)),
+            (2, "The model file", ("missing.onnx", *pictures)),
             (2, "cannot read", (photos / "notes.txt", *pictures)),
             (2, "no class 'purple'", (model_path, *pictures, "--class", "purple")),
             (2, "no saliency map", (write_model(method="none"), *pictures, "--class", "red")),
             (
                 2,
-                "--cadence every=5 is about explanations",
+                "--cadence every=5 needs explanations",
                 (write_model(method="none"), *pictures, "--cadence", "every=5"),
             ),
-            (2, "--fps 15 is about explanations", (write_model(method="none"), *pictures, "--fps", "15")),
-            (2, "or leave --opacity out", (write_model(method="none"), *pictures, "--opacity", "0.4")),
+            (2, "--fps 15 needs explanations", (write_model(method="none"), *pictures, "--fps", "15")),
+            (2, "or remove --opacity", (write_model(method="none"), *pictures, "--opacity", "0.4")),
             (2, "no provider 'tpu'", (model_path, *pictures, "--provider", "tpu")),
-            (2, "Pictures make no video", (model_path, *pictures, "-o", "out.mp4")),
+            (2, "cannot be written as a video", (model_path, *pictures, "-o", "out.mp4")),
             (2, "neither a video", (model_path, *pictures, "-o", "out.avi")),
-            (2, "is where --source is read", (model_path, *pictures, "-o", photos)),
-            (2, "is where --source is read", (model_path, "--source", photos / "1-red.png", "-o", photos)),
-            (2, "is where --source is read", (model_path, "--source", photos / "*.png", "-o", photos)),
-            (2, "is where --source is read", (model_path, *pictures, "-o", photos / "seen")),
-            (2, "is no address", (model_path, *pictures, "--view", "")),
+            (2, "overlaps --source", (model_path, *pictures, "-o", photos)),
+            (2, "overlaps --source", (model_path, "--source", photos / "1-red.png", "-o", photos)),
+            (2, "overlaps --source", (model_path, "--source", photos / "*.png", "-o", photos)),
+            (2, "overlaps --source", (model_path, *pictures, "-o", photos / "seen")),
+            (2, "is not a valid", (model_path, *pictures, "--view", "")),
             (2, "in use", (model_path, *pictures, "--view", port)),
-            (2, "is no address", (model_path, *pictures, "--view", "here")),
-            (2, "16 or more", (model_path, *pictures, "--view", "0", "--token", "")),
+            (2, "is not a valid", (model_path, *pictures, "--view", "here")),
+            (2, "at least 16", (model_path, *pictures, "--view", "0", "--token", "")),
             (2, "There is no drawing of", (model_path, "--source", "synthetic:unicorn")),
             (2, "Did you mean usb:0", (model_path, "--source", "usb")),
-            (2, "--cadence often is none of", (model_path, *pictures, "--cadence", "often")),
-            (2, "--budget-ms is for a --method", (model_path, *pictures, "--budget-ms", "100")),
-            (2, "no device profile 'raspberry-pi-44'", (model_path, *pictures, "--device", "raspberry-pi-44")),
-            (5, "There is no file or folder", (model_path, "--source", "nowhere.mp4")),
-            (5, "holds no pictures", (model_path, "--source", str(tmp_path / "empty"))),
+            (2, "--cadence often is not valid", (model_path, *pictures, "--cadence", "often")),
+            (2, "--budget-ms needs a --method", (model_path, *pictures, "--budget-ms", "100")),
+            (
+                2,
+                "device profile 'raspberry-pi-44' does not exist",
+                (model_path, *pictures, "--device", "raspberry-pi-44"),
+            ),
+            (5, "The file or folder", (model_path, "--source", "nowhere.mp4")),
+            (5, "contains no images", (model_path, "--source", str(tmp_path / "empty"))),
         ]
         (tmp_path / "empty").mkdir()
         for code, message, arguments in cases:
@@ -166,9 +170,9 @@ def test_expected_failures_are_one_line_and_a_code(
 def test_a_video_is_not_overwritten_by_its_overlay(model_path: Path, video: Path, capsys) -> None:
     before = video.read_bytes()
     code, error = _fails(capsys, model_path, "--source", video, "-o", video)
-    assert (code, "is where --source is read" in error) == (2, True)
+    assert (code, "overlaps --source" in error) == (2, True)
     code, error = _fails(capsys, model_path, "--source", str(video.with_name("c*.mp4")), "-o", video)
-    assert (code, "is where --source is read" in error) == (2, True)
+    assert (code, "overlaps --source" in error) == (2, True)
     assert video.read_bytes() == before
 
 
@@ -242,7 +246,7 @@ def test_a_camera_that_is_plugged_out_and_in_again_is_answered_on_and_told_of(
     told = capfd.readouterr().err
     assert [line["label"] for line in _lines(lines)] == ["red"] * 13, "no frame was made up while it was away"
     assert json.loads(lines.read_text().splitlines()[-1])["summary"]["reconnects"] >= 1
-    for words in ("gives no more frames", "is back after", "reconnects"):
+    for words in ("returns no more frames", "is back after", "reconnects"):
         assert words in told
 
 
@@ -259,11 +263,11 @@ def test_a_camera_that_is_not_there_at_the_start_is_an_error_at_once(
 def test_a_devices_profile_sets_onnxruntime_up_and_options_go_first(model_path: Path, photos: Path, capfd) -> None:
     arguments = [str(model_path), "--source", str(photos), "--device", "raspberry-pi-4"]
     assert main(arguments) == 0
-    assert "provider CPU (asked for: cpu) · 3 threads" in capfd.readouterr().err
+    assert "provider CPU (requested: cpu) · 3 threads" in capfd.readouterr().err
     assert main([*arguments, "--threads", "1"]) == 0
-    assert "provider CPU (asked for: cpu) · 1 thread ·" in capfd.readouterr().err
+    assert "provider CPU (requested: cpu) · 1 thread ·" in capfd.readouterr().err
     assert main([str(model_path), "--source", str(photos)]) == 0
-    assert "provider CPU (asked for: none) · all threads" in capfd.readouterr().err
+    assert "provider CPU (requested: none) · all threads" in capfd.readouterr().err
 
 
 def test_frames_that_are_not_explained_are_in_the_lines_with_the_reason(
@@ -277,7 +281,7 @@ def test_frames_that_are_not_explained_are_in_the_lines_with_the_reason(
     assert [line["left_out"] for line in lines[:5]] == [None, "cadence", "cadence", "cadence", None]
     assert [line["heat"] is None for line in lines[:5]] == [False, True, True, True, False]
     assert all(line["label"] in ("red", "blue") for line in lines)
-    assert "6 frames explained, 18 left out by cadence" in capfd.readouterr().err
+    assert "6 frames explained, 18 skipped by cadence" in capfd.readouterr().err
     assert cv2.VideoCapture(str(tmp_path / "o.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 21, "the film keeps its time"
 
 

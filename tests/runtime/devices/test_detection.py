@@ -119,7 +119,7 @@ def test_a_machine_is_named_once_by_its_board_and_its_processor() -> None:
 
 def test_a_system_that_does_not_answer_has_a_name_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_answer(_name: str) -> str:
-        raise KdedgeError("macOS does not answer")
+        raise KdedgeError("failed on macOS")
 
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
     monkeypatch.setattr("kdedge_runtime.devices.detection._sysctl", no_answer)

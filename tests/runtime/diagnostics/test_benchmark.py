@@ -40,12 +40,12 @@ def test_a_graph_that_cannot_lose_its_map_is_measured_with_it(
     model: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(content: bytes, name: str) -> bytes:
-        raise ValueError("a node holds a graph of its own")
+        raise ValueError("a node contains a subgraph")
 
     monkeypatch.setattr("kdedge_runtime.diagnostics.benchmark.keep_output", refuse)
     measured = bench({"fp32": model}, runs=2, look=lambda: CALM)
     assert [timing.name for timing in measured.timings] == ["fp32"]
-    assert "cannot be measured without its map: a node holds a graph of its own" in caplog.text
+    assert "cannot be measured without its map: a node contains a subgraph" in caplog.text
 
 
 def test_layers_are_those_of_the_graph_and_share_its_time(model: Model) -> None:
@@ -89,11 +89,11 @@ def test_json_and_table_tell_the_same(model: Model) -> None:
 @pytest.mark.parametrize(
     ("device", "ratio", "verdict"),
     [
-        ("raspberry-pi-5", 0.5, "0.50 of fp32's time here, as the profile raspberry-pi-5 expects: take the int8 file."),
-        ("raspberry-pi-5", 1.3, "here, otherwise than the profile raspberry-pi-5 expects: take the fp32 file."),
-        ("raspberry-pi-4", 1.3, "here, as the profile raspberry-pi-4 expects: take the fp32 file."),
-        ("raspberry-pi-4", 0.97, "take the fp32 file."),
-        ("generic", 0.5, "0.50 of fp32's time here: take the int8 file."),
+        ("raspberry-pi-5", 0.5, "0.50 of fp32's time here, as the profile raspberry-pi-5 expects: use the int8 file."),
+        ("raspberry-pi-5", 1.3, "here, unlike the profile raspberry-pi-5 expects: use the fp32 file."),
+        ("raspberry-pi-4", 1.3, "here, as the profile raspberry-pi-4 expects: use the fp32 file."),
+        ("raspberry-pi-4", 0.97, "use the fp32 file."),
+        ("generic", 0.5, "0.50 of fp32's time here: use the int8 file."),
     ],
 )
 def test_int8_is_held_against_what_the_profile_expects(device: str, ratio: float, verdict: str) -> None:
@@ -130,7 +130,7 @@ def test_the_command_prints_a_table_or_json(
     monkeypatch.setattr(model_commands, "bench", partial(bench, runs=2))
     assert main([str(tmp_path / "model.onnx"), "--bench", "--threads", "1", "--device", "generic"]) == 0
     told = capsys.readouterr().out
-    assert told.startswith("model.onnx\ngeneric, onnxruntime ") and "1 thread, one image a run" in told
+    assert told.startswith("model.onnx\ngeneric, onnxruntime ") and "1 thread, batch size 1" in told
     assert main([str(tmp_path / "model.onnx"), "--bench", "--json"]) == 0
     assert {timing["name"] for timing in json.loads(capsys.readouterr().out)["timings"]} == {"fp32", "fp32 without map"}
 
@@ -149,4 +149,4 @@ def test_the_command_refuses_figures_of_a_throttled_board(
     assert main([str(model_path), "--bench"]) == 1
     told = capsys.readouterr()
     assert told.out == ""
-    assert "held itself back while it was measured (under-voltage, throttled), so there are no figures" in told.err
+    assert "was throttled during the measurement (under-voltage, throttled)" in told.err

@@ -70,21 +70,21 @@ def test_this_machine_is_diagnosed_without_people_and_paths(capsys: pytest.Captu
             replace(
                 SOUND,
                 packages={"onnxruntime": "1.21.0"},
-                onnxruntime=OnnxRuntimeTrial(None, (), "its import dies of SIGILL"),
+                onnxruntime=OnnxRuntimeTrial(None, (), "import killed by SIGILL"),
             ),
-            "1.21.0 is older than 1.22. Install another: `pip install -U onnxruntime`",
+            "1.21.0 is older than 1.22. Install another version: `pip install -U onnxruntime`",
         ),
         (
-            replace(SOUND, onnxruntime=OnnxRuntimeTrial(None, (), "its import fails (ImportError)")),
-            "does not work here",
+            replace(SOUND, onnxruntime=OnnxRuntimeTrial(None, (), "import fails (ImportError)")),
+            "cannot be imported",
         ),
         (
             replace(SOUND, packages={"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.32.0"}),
             "onnxruntime and onnxruntime-gpu overwrite each other",
         ),
         (replace(SOUND, machine=replace(SOUND.machine, architecture="armv7l")), "32-bit system"),
-        (replace(SOUND, board=replace(CALM, throttled=("under-voltage",))), "holds itself back (under-voltage)"),
-        (replace(SOUND, board=replace(CALM, throttled_since_boot=("throttled",))), "since it was started (throttled)"),
+        (replace(SOUND, board=replace(CALM, throttled=("under-voltage",))), "is throttled (under-voltage)"),
+        (replace(SOUND, board=replace(CALM, throttled_since_boot=("throttled",))), "since boot (throttled)"),
         (replace(SOUND, machine=replace(SOUND.machine, ram_mb=512)), "less memory than the profile"),
     ],
 )
@@ -96,13 +96,13 @@ def test_each_fault_gets_its_advice(diagnosis: Diagnosis, advice: str) -> None:
 @pytest.mark.parametrize(
     ("script", "failure"),
     [
-        ("kill -ILL $$", "its import dies of SIGILL"),
-        ("kill -SEGV $$", "its import dies of SIGSEGV"),
+        ("kill -ILL $$", "import killed by SIGILL"),
+        ("kill -SEGV $$", "import killed by SIGSEGV"),
         (
             'echo \'Traceback: File "/home/ada/x.py"\' >&2; echo "ImportError: /home/ada/lib.so" >&2; exit 1',
-            "its import fails (ImportError)",
+            "import fails (ImportError)",
         ),
-        ("exit 3", "its import fails (no message)"),
+        ("exit 3", "import fails (no message)"),
     ],
 )
 def test_an_onnxruntime_that_kills_its_importer_is_told(tmp_path: Path, script: str, failure: str) -> None:
@@ -123,7 +123,7 @@ def test_cameras_are_listed_with_what_forbids_them(tmp_path: Path) -> None:
     (tmp_path / "dev/video0").touch()
     assert diagnose(tmp_path).cameras == (
         "/dev/video0 HD Webcam C525",
-        "/dev/video10 bcm2835-codec-decode (not permitted: join the group video)",
+        "/dev/video10 bcm2835-codec-decode (permission denied: join the group video)",
     )
 
 
@@ -132,4 +132,4 @@ def test_advice_goes_to_stderr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     monkeypatch.setattr("kdedge_runtime.diagnostics.environment.diagnose", lambda: ill)
     assert main(["--doctor"]) == 0
     told = capsys.readouterr()
-    assert "advice" not in told.out and told.err.startswith("advice: The board holds itself back")
+    assert "advice" not in told.out and told.err.startswith("advice: The board is throttled")

@@ -82,12 +82,12 @@ def test_int8_frames_hold_exact_sums(tmp_path: Path) -> None:
     ],
 )
 def test_damaged_frames_are_told(write_model: Callable[..., Path], changes: dict[str, object]) -> None:
-    with pytest.raises(ModelFileError, match=r"golden frames of .* are damaged .*Export it again"):
+    with pytest.raises(ModelFileError, match=r"reference frames of .* are damaged .*Export it again"):
         Golden.of(Model.load(with_golden(write_model(), **changes)))
 
 
 def test_a_file_without_frames_is_told_what_to_do(model: Model) -> None:
-    with pytest.raises(ModelFileError, match=r"brings no golden frames .* Export it again"):
+    with pytest.raises(ModelFileError, match=r"contains no reference frames .* Export it again"):
         Golden.of(model)
 
 

@@ -164,12 +164,12 @@ def test_the_list_is_one_line_a_check() -> None:
     checks = [
         bounded("latency", 18.3, 33, "{:.2f} ms"),
         bounded("file", 120.0, 105, "{:.2f} MB"),
-        Check("map", "not judged: the file gives none", "", None),
+        Check("map", "not evaluated: the file has no map", "", None),
     ]
     assert checklist(checks).splitlines() == [
         "[✓] latency  18.30 ms                         (<= 33 ms)",
         "[✗] file     120.00 MB                        (<= 105 MB)  FAILED",
-        "[-] map      not judged: the file gives none",
+        "[-] map      not evaluated: the file has no map",
     ]
 
 
@@ -208,4 +208,4 @@ def test_a_core_that_saturates_is_caught(tmp_path: Path) -> None:
 
 def test_a_file_without_golden_frames_is_refused(model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(model_path), "--self-test"]) == 2
-    assert "brings no golden frames" in capsys.readouterr().err
+    assert "contains no reference frames" in capsys.readouterr().err

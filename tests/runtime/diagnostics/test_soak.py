@@ -59,7 +59,7 @@ def test_a_slow_leak_fails_and_is_told_by_the_hour() -> None:
     checks = judge(hour(lambda s, share: replace(s, memory_mb=s.memory_mb + 6 * share)), HOUR_S)  # type: ignore[operator]
     assert failed(checks) == ["memory"]
     told = next(check.found for check in checks if check.name == "memory")
-    assert re.search(r"\(\+6\.\d MB an hour\)", told), told
+    assert re.search(r"\(\+6\.\d MB per hour\)", told), told
 
 
 def test_a_spike_is_no_leak() -> None:
@@ -176,4 +176,4 @@ def test_an_odd_time_is_refused(model_path: Path, text: str, capsys: pytest.Capt
     with pytest.raises(SystemExit) as stopped:
         main([str(model_path), "--source", "synthetic:", f"--soak={text}"])
     assert stopped.value.code == 2
-    assert "is not a time such as 30s, 10m or 24h" in capsys.readouterr().err
+    assert "is not a duration such as 30s, 10m or 24h" in capsys.readouterr().err

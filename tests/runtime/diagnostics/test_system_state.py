@@ -87,7 +87,7 @@ def test_a_clock_that_heat_lowers_is_throttling(tmp_path: Path) -> None:
 def test_a_machine_that_tells_nothing_is_not_guessed_at(tmp_path: Path) -> None:
     state = read_board(tmp_path)
     assert (state.temperature_c, state.clock_mhz, state.throttled, state.throttle_events) == (None, None, (), None)
-    assert str(state) == "tells neither temperature nor clock"
+    assert str(state) == "temperature and clock not available"
 
 
 def test_what_cannot_be_read_is_as_if_it_were_not_there(tmp_path: Path) -> None:

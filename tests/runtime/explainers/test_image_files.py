@@ -64,7 +64,7 @@ def test_a_name_that_is_no_utf8_is_written_in_letters(model: Model, photos: Path
 
 def test_no_picture_is_overwritten_by_its_explanation(model: Model, photos: Path) -> None:
     before = {path: path.read_bytes() for path in photos.iterdir()}
-    with pytest.raises(UsageError, match=r"1-red\.png is a picture to explain.*-o DIR"):
+    with pytest.raises(UsageError, match=r"1-red\.png is an input image.*-o DIR"):
         explain(model, [photos / "1-red.png"], photos)
     assert {path: path.read_bytes() for path in photos.iterdir()} == before
 
@@ -73,7 +73,7 @@ def test_one_that_cannot_be_read_is_named_and_the_others_are_written(
     model: Model, photos: Path, tmp_path: Path
 ) -> None:
     (photos / "2-green.png").write_bytes(b"broken")
-    with pytest.raises(SourceError, match=r"1 of 3 pictures cannot be read: .*2-green\.png"):
+    with pytest.raises(SourceError, match=r"1 of 3 images cannot be read: .*2-green\.png"):
         explain(model, [photos], tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["1-red.png", "3-blue.png"]
 
@@ -85,7 +85,7 @@ def test_a_single_picture_that_cannot_be_read_is_all_there_is_to_tell(model: Mod
 
 
 def test_nothing_to_explain_is_an_error(model: Model, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="There are no pictures"):
+    with pytest.raises(SourceError, match="No images found"):
         explain(model, [tmp_path], tmp_path / "out")
 
 
@@ -121,10 +121,10 @@ def test_a_model_without_a_map_is_explained_from_outside(
     assert (done.answer.heat.cx, done.answer.heat.cy) == pytest.approx((44 / 64, 20 / 64), abs=0.06)
     assert done.estimate is not None
     np.testing.assert_array_equal(done.answer.saliency_map, done.estimate.map)
-    assert steps[-2:] == [("this picture", 144, 144), ("pictures", 1, 1)]
+    assert steps[-2:] == [("this image", 144, 144), ("pictures", 1, 1)]
     (blue,) = explain(mapless, [tmp_path / "spot.png"], tmp_path / "blue", class_name="blue", explainer=explainer)
     assert (blue.answer.label, blue.answer.explained) == ("red", "blue")
-    with pytest.raises(UsageError, match="take a --method that needs no map"):
+    with pytest.raises(UsageError, match="use a --method that needs no map"):
         explain(mapless, [tmp_path / "spot.png"], tmp_path / "none", class_name="blue")
 
 

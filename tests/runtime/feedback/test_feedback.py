@@ -63,14 +63,14 @@ class TestVerdict:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"judgement": "maybe"}, "'maybe' is no judgement.*right, wrong, label, place"),
-            ({"judgement": "label"}, "says what it really is"),
-            ({"correct_label": "blue"}, "no other one does"),
+            ({"judgement": "maybe"}, "'maybe' is not a valid judgement.*right, wrong, label, place"),
+            ({"judgement": "label"}, "correct label is required"),
+            ({"correct_label": "blue"}, "not allowed for any other"),
             ({"judgement": "label", "correct_label": "  "}, "1 to 200 characters"),
             ({"judgement": "label", "correct_label": "x" * 201}, "1 to 200 characters"),
-            ({"box": (0.5, 0.0, 0.5, 1.0)}, "is no box"),
-            ({"box": (0.0, 0.0, 0.5, 1.1)}, "is no box"),
-            ({"box": (float("nan"), 0.0, 0.5, 1.0)}, "is no box"),
+            ({"box": (0.5, 0.0, 0.5, 1.0)}, "is not a valid box"),
+            ({"box": (0.0, 0.0, 0.5, 1.1)}, "is not a valid box"),
+            ({"box": (float("nan"), 0.0, 0.5, 1.0)}, "is not a valid box"),
         ],
     )
     def test_nonsense_is_refused(self, changes: dict[str, object], message: str) -> None:
@@ -147,7 +147,7 @@ class TestStore:
     def test_what_cannot_fit_is_refused_and_nothing_is_deleted_for_it(self, tmp_path: Path) -> None:
         with FeedbackStore.open(tmp_path / "feedback.db", 1) as store:
             store.add(verdict(1))
-            with pytest.raises(FeedbackError, match=r"of 0\.3 MB does not fit .* Raise the cap"):
+            with pytest.raises(FeedbackError, match=r"of 0\.3 MB does not fit .* Raise the limit"):
                 store.add(verdict(2, size_bytes=300_000))
             assert numbers(store) == [1]
 
@@ -238,7 +238,7 @@ class TestTrouble:
         with FeedbackStore.open(tmp_path / "feedback.db", 20) as store:
             store.add(verdict(1))
             store._rows("PRAGMA max_page_count = 10")
-            with pytest.raises(FeedbackError, match="The disk is full: remove something"):
+            with pytest.raises(FeedbackError, match="The disk is full: free some space"):
                 store.add(verdict(2, size_bytes=100_000))
             assert numbers(store) == [1]
 
@@ -284,9 +284,9 @@ class TestTrouble:
         (tmp_path / "notes.txt").write_text("notes " * 1000)
         (tmp_path / "file").write_text("")
         for path, message in (
-            (tmp_path / "notes.txt", "is damaged, or no feedback"),
-            (tmp_path / "file" / "feedback.db", "Name another place"),
-            (tmp_path, "name another place"),
+            (tmp_path / "notes.txt", "is damaged or not a feedback file"),
+            (tmp_path / "file" / "feedback.db", "Use another path"),
+            (tmp_path, "use another path"),
         ):
             caplog.clear()
             with FeedbackStore.open(path, 5) as store:
@@ -294,7 +294,7 @@ class TestTrouble:
                 with pytest.raises(FeedbackError, match=message):
                     store.add(verdict())
         assert (tmp_path / "notes.txt").read_text() == "notes " * 1000
-        with pytest.raises(FeedbackError, match="no feedback"):
+        with pytest.raises(FeedbackError, match="not a feedback file"):
             FeedbackStore.open_to_read(tmp_path / "notes.txt")
 
     @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ class TestTrouble:
         [
             ("CREATE TABLE cookies (a)", "database of another program"),
             ("PRAGMA application_id = 7", "database of another program"),
-            ("PRAGMA application_id = 1801741922; PRAGMA user_version = 9", "feedback of schema 9"),
+            ("PRAGMA application_id = 1801741922; PRAGMA user_version = 9", "feedback schema 9"),
         ],
     )
     def test_another_programs_database_is_left_alone(self, tmp_path: Path, script: str, message: str) -> None:
@@ -321,7 +321,7 @@ class TestTrouble:
         assert path.read_bytes() == before
 
     def test_nothing_to_read_is_named(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="There is no feedback in"):
+        with pytest.raises(UsageError, match=r"The feedback file .* does not exist"):
             FeedbackStore.open_to_read(tmp_path / "none.db")
         assert not (tmp_path / "none.db").exists()
 

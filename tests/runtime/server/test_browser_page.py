@@ -56,7 +56,7 @@ def _get(server: WebServer, path: str, **headers: str) -> tuple[http.client.HTTP
 def test_the_page_is_isolated_so_that_it_may_use_threads(server: WebServer) -> None:
     response, body = _get(server, "/")
     assert response.status == 200
-    assert b"No picture leaves it" in body
+    assert b"Images are not uploaded" in body
     assert response.headers["Cross-Origin-Opener-Policy"] == "same-origin"
     assert response.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
     policy = response.headers["Content-Security-Policy"]
@@ -180,8 +180,12 @@ def test_the_wheel_holds_the_pages_and_stays_small_unless_onnxruntime_web_is_pac
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path]
     subprocess.run([*build, folder], check=True)
     (wheel,) = tmp_path.glob("*.whl")
-    sizes = {item.filename.removeprefix("kdedge_runtime/"): item.compress_size for item in ZipFile(wheel).infolist()}
-    assert {"view/page.html", "view/view.js", "web/app.js", "serving/theme.css"} <= sizes.keys()
-    packed = {name for name in sizes if name.startswith("web/ort/")}
+    sizes = {
+        item.filename.removeprefix("kdedge_runtime/server/"): item.compress_size for item in ZipFile(wheel).infolist()
+    }
+    assert {"live_view/page.html", "live_view/view.js", "browser/app.js", "theme.css"} <= sizes.keys()
+    packed = {name for name in sizes if name.startswith("browser/ort/")}
     assert sum(size for name, size in sizes.items() if name not in packed) < 2_000_000
-    assert ("web/ort/ort.wasm.bundle.min.mjs" in packed) == (web_runtime.FOLDER / "ort.wasm.bundle.min.mjs").is_file()
+    assert ("browser/ort/ort.wasm.bundle.min.mjs" in packed) == (
+        web_runtime.FOLDER / "ort.wasm.bundle.min.mjs"
+    ).is_file()

@@ -86,7 +86,7 @@ def test_a_token_is_asked_for_and_exchanged_for_a_cookie(exposed: LiveView) -> N
     assert exposed.url.endswith("/?token=" + "t" * 24)
     response, page = get(exposed, "/")
     assert response.status == 401
-    assert b"needs its token" in page
+    assert b"Token required" in page
     for path in ("/metrics.json", "/metrics", "/snapshot.jpg", "/stream.mjpg", "/labels.json", "/view.js", "/nothing"):
         assert get(exposed, path)[0].status == 401, path
         assert get(exposed, path, Authorization="Bearer " + "x" * 24)[0].status == 401

@@ -90,7 +90,7 @@ def _picture(page: Any) -> np.ndarray:
 def test_the_page_shows_the_run(chromium: Any, watched: LiveView) -> None:
     page = _live(chromium, watched.url, **DESK)
     assert page.text_content("#label") == "red"
-    assert "The heat is the evidence for red" in page.text_content("#why")
+    assert "The heat map shows the evidence for red" in page.text_content("#why")
     assert page.text_content("#about") == "colour.onnx on camera 0"
     assert page.input_value("#method") == "cam"
     page.wait_for_selector("#stages tr")
@@ -122,10 +122,10 @@ def test_opacity_and_class_take_effect_on_the_stream(chromium: Any, watched: Liv
 
     page.click("#explain")
     page.click("dialog .choices button:text-is('blue')")
-    _until(lambda: "Nothing in this frame speaks for blue" in page.text_content("#why"))
+    _until(lambda: "No evidence for blue in this frame" in page.text_content("#why"))
     _until(lambda: heat() < 20)
     page.click("#explain")
-    page.click("dialog .choices button:text-is('the best answer')")
+    page.click("dialog .choices button:text-is('top-1 class')")
     _until(lambda: heat() > 180)
     assert controls.class_name is None
     assert page.complaints == []
@@ -149,7 +149,7 @@ def test_a_click_stores_the_frame_that_was_on_the_screen(
     time.sleep(0.5)
     assert (_picture(page) == before).all(), "it stands still"
     page.click("[data-judgement=right]")
-    page.wait_for_selector("#told.good:has-text('red is right')")
+    page.wait_for_selector("#told.good:has-text('red is correct')")
     page.click("[data-judgement=wrong]")
     page.wait_for_selector("#told.good:has-text('red is wrong')")
     right, wrong = store
@@ -172,7 +172,7 @@ def test_what_it_is_can_be_searched_or_typed_anew(chromium: Any, watched: LiveVi
     assert page.get_attribute("#hold", "aria-pressed") == "true", "the picture waits for the answer"
     page.keyboard.type("BLU")
     page.keyboard.press("Enter")
-    page.wait_for_selector("#told:has-text('red is blue')")
+    page.wait_for_selector("#told:has-text('red should be blue')")
     page.wait_for_selector("#state.live")
     page.click("[data-judgement=label]")
     page.fill("dialog input", "<i>violet</i>")
@@ -204,7 +204,7 @@ def test_a_box_is_drawn_where_the_thing_is(
     to(0.25, 0.3)
     page.mouse.up()
     page.click("#box-store")
-    page.wait_for_selector("#told.good:has-text('red is elsewhere')")
+    page.wait_for_selector("#told.good:has-text('wrong region for red')")
     page.wait_for_selector("#state.live")
     (verdict,) = store
     assert verdict.judgement == "place"
@@ -259,7 +259,7 @@ def test_a_stranger_types_the_token_and_is_in(chromium: Any, model: Model, contr
         thread = threading.Thread(target=run, args=(model, Spots(ended), [view], controls, ended))
         thread.start()
         page = open_page(chromium, view.url.partition("?")[0], **PHONE)
-        assert "needs its token" in page.text_content("h1")
+        assert "Token required" in page.text_content("h1")
         page.fill("#token", token)
         page.click("button:text-is('Open')")
         page.wait_for_selector("#state.live")

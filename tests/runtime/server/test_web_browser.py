@@ -308,5 +308,5 @@ def test_a_refused_camera_is_said_and_int8_is_warned_of(
         "() => { navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('', 'NotAllowedError')) }"
     )
     page.click("#camera")
-    page.wait_for_selector("#told.bad:has-text('not allowed')")
+    page.wait_for_selector("#told.bad:has-text('denied')")
     assert page.complaints == []

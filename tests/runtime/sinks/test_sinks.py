@@ -185,7 +185,7 @@ def test_a_film_ends_while_the_disk_still_has_room_for_its_end(
         sink.write(_answer(0), progress)
         monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20))
         monkeypatch.setattr(sink, "_next_look", 0.0)
-        with pytest.raises(KdedgeError, match=r"nearly full \(1 MB are free\).*and plays: 1 frames"):
+        with pytest.raises(KdedgeError, match=r"nearly full \(1 MB free\).*is playable: 1 frames"):
             sink.write(_answer(1), progress)
     assert len(_frames_of(tmp_path / "out.mp4")[0]) == 1
 
@@ -197,7 +197,7 @@ def test_a_disk_that_is_full_at_the_start_costs_no_earlier_film(
     (tmp_path / "out.mp4").write_bytes(b"an earlier film")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20))
     with (
-        pytest.raises(KdedgeError, match=r"nearly full \(1 MB are free\).*Nothing was recorded"),
+        pytest.raises(KdedgeError, match=r"nearly full \(1 MB free\).*Nothing was recorded"),
         VideoFile(tmp_path / "out.mp4", 10.0, live=False) as sink,
     ):
         sink.write(_answer(0), progress)
@@ -321,7 +321,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    assert "--jsonl cannot write to a.jsonl any more: File too large. The lines before are whole." in done.stdout
+    assert "--jsonl cannot write to a.jsonl: File too large" in done.stdout
     assert "Traceback" not in done.stderr
     lines = (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["frame"] for line in lines] == list(range(len(lines)))
@@ -406,7 +406,7 @@ def test_a_strangers_labels_cannot_steer_the_terminal(progress: Progress) -> Non
         sink.write(answer, progress)
     shown = terminal.getvalue().split("\r\x1b[2K")[1]
     assert r"stop\x1b[2J\nsign\x9b1m 90 %" in shown
-    assert progress.summary().table().splitlines()[-1] == r"answers: stop\x1b[2J\nsign\x9b1m 1"
+    assert progress.summary().table().splitlines()[-1] == r"predictions: stop\x1b[2J\nsign\x9b1m 1"
 
 
 def test_a_window_without_a_screen_or_with_a_headless_opencv_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

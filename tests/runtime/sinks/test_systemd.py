@@ -88,7 +88,7 @@ def test_a_socket_that_nobody_listens_on_does_not_end_the_run(tmp_path: Path, ca
         write(notifier, 20)
         write(notifier, 20)
     assert [record.message for record in caplog.records] == [
-        "systemd does not listen on its socket (NOTIFY_SOCKET): No such file or directory"
+        "systemd's NOTIFY_SOCKET is not reachable: No such file or directory"
     ]
 
 

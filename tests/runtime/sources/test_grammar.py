@@ -82,7 +82,7 @@ def test_what_is_no_address_is_a_usage_error(text: str) -> None:
 
 
 def test_a_missing_file_is_told_its_neighbour(photos: Path) -> None:
-    with pytest.raises(SourceError, match=r"no file or folder .*Did you mean .*1-red\.png\?.*usb:0"):
+    with pytest.raises(SourceError, match=r"file or folder .* does not exist.*Did you mean .*1-red\.png\?.*usb:0"):
         parse_source(str(photos / "1-rde.png"))
     with pytest.raises(SourceError, match="No file matches"):
         parse_source(str(photos / "*.jpg"))

@@ -73,7 +73,7 @@ def test_an_unplugged_camera_is_opened_again_and_no_frame_is_made_up(caplog: pyt
     assert (plug.open, plug.most_open) == (0, 1), "one at a time, and none is left open"
     told = [record.message for record in caplog.records]
     assert len(told) == 6, "once when it goes and once when it is back, however many attempts"
-    assert "gives no more frames" in told[0]
+    assert "returns no more frames" in told[0]
     assert "is back after" in told[1] and "attempt 3" in told[1]
 
 
@@ -98,7 +98,7 @@ def test_a_camera_that_opens_and_gives_nothing_is_an_error_at_once() -> None:
     plug = Plug()
     with (
         LiveSource("Camera test", "camera", lambda: Silent(plug, 0), backoff=QUICK) as source,
-        pytest.raises(SourceError, match="opened but gives no frames"),
+        pytest.raises(SourceError, match="opened but returns no frames"),
     ):
         next(iter(source))
 
@@ -108,7 +108,7 @@ def test_patience_has_an_end() -> None:
     impatient = Backoff(first_s=0.01, longest_s=0.02, patience_s=0.2)
     with (
         LiveSource("Camera test", "camera", plug.connect, backoff=impatient) as source,
-        pytest.raises(SourceError, match=r"Camera test has given no frame for .* attempts"),
+        pytest.raises(SourceError, match=r"Camera test has returned no frame for .* attempts"),
     ):
         _read(source, 2)
     assert 5 < plug.attempts < 40
@@ -225,7 +225,7 @@ def test_a_network_camera_that_restarts_is_read_on(caplog: pytest.LogCaptureFixt
     assert source.reconnects == 1
     assert min(reds) > 80, "no black frame was ever given"
     assert {round(red / 100) for red in reds} == {1, 2}, "frames of before and of after"
-    assert "gives no more frames" in caplog.text
+    assert "returns no more frames" in caplog.text
     assert "is back" in caplog.text
 
 

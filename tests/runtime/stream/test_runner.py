@@ -176,7 +176,7 @@ def test_words_speak_of_heat_only_where_there_is_some(
 
 def test_a_model_that_gives_no_numbers_is_an_error(write_model: Callable[..., Path], red_spot: np.ndarray) -> None:
     broken = Model.load(write_model(gain=float("nan")))
-    with pytest.raises(KdedgeError, match="not finite"):
+    with pytest.raises(KdedgeError, match="non-finite"):
         run(broken, Frames(red_spot), [])
 
 
@@ -241,7 +241,7 @@ def test_by_cadence_all_frames_are_answered_and_some_explained(
     assert [answer.left_out for answer in sink.answers[:3]] == [None, "cadence", "cadence"]
     assert {answer.label for answer in sink.answers} == {"red"}
     assert (summary.explained, summary.left_out) == (3, {"cadence": 4})
-    assert "3 frames explained, 4 left out by cadence" in summary.table()
+    assert "3 frames explained, 4 skipped by cadence" in summary.table()
     assert explainer is None or len(explainer.asked) == 3, "what is left out costs nothing"
 
 
@@ -296,7 +296,7 @@ def test_a_budget_out_of_reach_is_said_once(
     with caplog.at_level(logging.WARNING):
         run(model, Frames(*[red_spot] * 80), [], RunSettings(budget_fps=1e6))
     assert [record.message.split(":")[0] for record in caplog.records] == [
-        "--fps 1e+06 is out of reach even without explanations"
+        "--fps 1e+06 cannot be reached even without explanations"
     ]
 
 

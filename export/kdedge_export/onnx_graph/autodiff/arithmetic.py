@@ -1,4 +1,4 @@
-"""Derivatives of elementwise operators of several operands, which may be broadcast."""
+"""Derivatives of elementwise operators with several operands, which may be broadcast."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,7 +8,7 @@ __all__ = ["ARITHMETIC"]
 
 
 def _operands(step: Step, names: Sequence[str], *slopes: Callable[[], str]) -> dict[str, str]:
-    """The gradients of some operands, each given as a call so that only those that are wanted are written."""
+    """Compute the gradients of the wanted operands, each given as a callable."""
     parts: dict[str, str] = {}
     for name, slope in zip(names, slopes, strict=True):
         if name in step.wanted:

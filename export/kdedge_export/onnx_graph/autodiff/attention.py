@@ -1,4 +1,4 @@
-"""Derivatives of what attention is made of: softmax, and products of two activations, however they are written."""
+"""Derivatives of attention: softmax, and products of two activations in any notation."""
 
 import math
 
@@ -8,11 +8,11 @@ from kdedge_export.onnx_graph.node_attributes import attributes
 __all__ = ["ATTENTION", "product"]
 
 _ONE_AXIS_SINCE = 13
-"""The opset since which a softmax goes over one axis, the last by default; before, over all from the given one on."""
+"""First opset in which a softmax uses one axis, the last by default; before, it uses all axes from the given one."""
 
 
 def product(step: Step) -> dict[str, str]:
-    """A MatMul of which either operand may vary, or both: `∂/∂A = G Bᵀ` and `∂/∂B = Aᵀ G`, matrix by matrix."""
+    """Differentiate a batched MatMul with one or two varying operands: `∂/∂A = G Bᵀ` and `∂/∂B = Aᵀ G`."""
     left, right = step.node.input
     if min(len(step.shape(left)), len(step.shape(right))) < 2:
         raise CannotDifferentiate("MatMul of a vector")
@@ -48,19 +48,19 @@ def _softmax(step: Step) -> dict[str, str]:
 
 
 def _einsum(step: Step) -> dict[str, str]:
-    """Of two operands: the equation with the gradient in the place of one, and that one in the place of the result."""
+    """Differentiate an einsum of two operands by exchanging the result with one operand."""
     equation = attributes(step.node)["equation"].decode().replace(" ", "")
     given, arrow, result = equation.partition("->")
     terms = given.split(",")
     if not arrow or "." in equation or len(terms) != 2 or any(len(set(term)) < len(term) for term in terms):
-        raise CannotDifferentiate("Einsum of this kind")
+        raise CannotDifferentiate("Einsum of this form")
     parts: dict[str, str] = {}
     for at, (operand, term) in enumerate(zip(step.node.input, terms, strict=True)):
         if operand not in step.wanted:
             continue
         other = terms[1 - at]
         if not set(term) <= set(result) | set(other):
-            raise CannotDifferentiate("Einsum that sums one operand by itself")
+            raise CannotDifferentiate("Einsum that sums one operand alone")
         turned = f"{result},{other}->{term}"
         part = step.builder.add("Einsum", step.grad, step.node.input[1 - at], equation=turned)
         step.builder.sum_into(parts, operand, part)
@@ -68,15 +68,15 @@ def _einsum(step: Step) -> dict[str, str]:
 
 
 def _attention(step: Step) -> dict[str, str]:
-    """Of the operator that is all of `softmax(scale · Q Kᵀ + mask) V`, heads apart: its softmax is computed again."""
+    """Differentiate the operator `softmax(scale · Q Kᵀ + mask) V` with separate heads, recomputing its softmax."""
     given, add = attributes(step.node), step.builder.add
     names = [name for name in step.node.input if name]
     query, key, value = names[:3]
     heads = {step.shape(name)[1] for name in names[:3]}
     if len(step.shape(query)) != 4 or len(heads) > 1 or len(names) > 4 or len(step.node.output) > 1:
-        raise CannotDifferentiate("Attention with its heads together, shared, or with a cache")
+        raise CannotDifferentiate("Attention with merged or shared heads, or with a cache")
     if given.get("is_causal", 0) or given.get("softcap", 0.0):
-        raise CannotDifferentiate("Attention that looks back only, or caps its scores")
+        raise CannotDifferentiate("Attention with a causal mask or capped scores")
     scale = step.number(given.get("scale", step.shape(query)[-1] ** -0.5))
 
     def turned(tensor: str) -> str:

@@ -1,7 +1,7 @@
-"""The part of a tail that is computed for all tokens and of which one is used, such as a class token.
+"""Row-sparse differentiation for tails that use a single token, such as a class token.
 
-Behind the last attention each token goes its own way through norms and dense layers, and the logits take one row of
-what comes out. The gradient is zero in all others there, so that it is written for that row alone.
+After the last attention, norms and dense layers process each token separately, and the logits use one row of the
+result. The gradient of all other rows is zero, so it is computed for that row alone.
 """
 
 from collections.abc import Sequence
@@ -23,32 +23,32 @@ _ALONE = {
     *("Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Exp", "Erf", "Neg", "Identity", "Dropout", "Relu", "Gelu", "Tanh"),
     *("Sigmoid", "Swish", "HardSwish", "Clip"),
 }
-"""What works on each value."""
+"""Operators that work on each value."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of tokens and the nodes that work on it."""
+    """Selected token row, and the nodes that process it."""
 
     number: int
     nodes: dict[int, onnx.NodeProto]
-    """By place in the graph: the same on tensors that hold the row alone."""
+    """Nodes by index, rewritten to tensors with only the row."""
     whole: dict[str, str]
-    """By such a tensor, `[N, 1, C]`, the one that it is the row of."""
+    """Original tensor of each row tensor `[N, 1, C]`."""
     values: dict[str, Array]
-    """What they held in the example run."""
+    """Values of the row tensors in the example run."""
 
     def leaves_at(self, tensor: str) -> str | None:
-        """What a tensor is the row of, if that is made by none of the nodes: the gradient goes on from it."""
+        """Return the original tensor of a row not produced by these nodes, where the gradient leaves the row."""
         made = {item for node in self.nodes.values() for item in node.output}
         return None if tensor in made else self.whole.get(tensor)
 
 
 def only_row(builder: Builder, view: GraphView, values: Values, path: Sequence[int]) -> Row | None:
-    """Of the last tokens on a path of which one row is taken: that row, up to where tokens are mixed; None without any.
+    """Find the last tokens of which a single row is used, up to where tokens are mixed; None if there are none.
 
     Args:
-        builder: takes the nodes that cut the row out of what the graph computes.
+        builder: builder for the nodes that extract the row.
         view: the graph.
         values: the path's tensors in an example run.
         path: nodes in order.
@@ -99,7 +99,7 @@ def _takes_one(view: GraphView, node: onnx.NodeProto, values: Values) -> bool:
 
 
 def _works_on_each(view: GraphView, node: onnx.NodeProto, values: Values) -> bool:
-    """Whether a node of tokens `[N, T, C]` gives each its own."""
+    """Return True if a node processes each token of `[N, T, C]` separately."""
     if node.op_type in ("LayerNormalization", "RMSNormalization"):
         return attributes(node).get("axis", -1) in (-1, 2)
     if node.op_type == "MatMul":

@@ -10,7 +10,7 @@ __all__ = ["ELEMENTWISE"]
 
 
 def _elementwise(slope: Callable[[Step, str, str], str]) -> Rule:
-    """A rule of `slope(step, x, y)`, the derivative of y with respect to x at each element."""
+    """Return the rule for `slope(step, x, y)`, the elementwise derivative of y with respect to x."""
 
     def rule(step: Step) -> dict[str, str]:
         x = step.node.input[0]
@@ -31,7 +31,7 @@ def _leaky_relu(step: Step) -> dict[str, str]:
 
 
 def _elu_slope(step: Step, x: str, y: str) -> str:
-    """Of `x` above zero and `alpha · (exp(x) − 1)` below, where it is the result and `alpha` more; Selu is scaled."""
+    """Return the derivative of `x` for x > 0, else of `alpha · (exp(x) − 1)`, which is y + alpha; Selu is scaled."""
     given = attributes(step.node)
     alpha, gain = {"Elu": (1.0, 1.0), "Selu": (1.67326319217681884765625, 1.05070102214813232421875)}[step.node.op_type]
     alpha, gain = given.get("alpha", alpha), given.get("gamma", gain)
@@ -43,7 +43,7 @@ def _elu_slope(step: Step, x: str, y: str) -> str:
 def _prelu(step: Step) -> dict[str, str]:
     x, slope = step.node.input
     if slope in step.view.varying:
-        raise CannotDifferentiate("PRelu of a varying slope")
+        raise CannotDifferentiate("PRelu with a varying slope")
     positive = step.builder.add("Greater", x, step.number(0.0))
     return {x: step.builder.add("Where", positive, step.grad, step.times(step.grad, slope))}
 
@@ -92,7 +92,7 @@ def _tanh_slope(step: Step, _: str, y: str) -> str:
 
 
 def _bell(step: Step, x: str, height: float, narrowness: float) -> str:
-    """`height · exp(−narrowness · x²)`."""
+    """Return `height · exp(−narrowness · x²)`."""
     exponent = step.times(step.times(x, x), step.number(-narrowness))
     return step.times(step.builder.add("Exp", exponent), step.number(height))
 
@@ -111,7 +111,7 @@ def _gelu_slope(step: Step, x: str, _: str) -> str:
 
 
 def _gelu_by_tanh_slope(step: Step, x: str) -> str:
-    """Of `x · (1 + tanh u) / 2` with `u = √(2/π) · (x + 0.044715 x³)` (Hendrycks and Gimpel, 2016)."""
+    """Differentiate `x · (1 + tanh u) / 2` with `u = √(2/π) · (x + 0.044715 x³)` (Hendrycks and Gimpel, 2016)."""
     add, squared = step.builder.add, step.times(x, x)
     rate, bend = math.sqrt(2.0 / math.pi), 0.044715
     inner = step.times(x, add("Add", step.times(squared, step.number(rate * bend)), step.number(rate)))

@@ -1,4 +1,4 @@
-"""Derivatives of the largest or the smallest of some values; those that tie for it share them evenly."""
+"""Derivatives of maxima and minima; ties share the gradient evenly."""
 
 from functools import reduce
 
@@ -10,7 +10,7 @@ __all__ = ["EXTREMES"]
 
 
 def _of_operands(step: Step) -> dict[str, str]:
-    """`Max` and `Min`, element by element."""
+    """Differentiate elementwise `Max` and `Min`."""
     add, result = step.builder.add, step.node.output[0]
     reached = [_reaches(step, name, result) for name in step.node.input]
     count = reduce(lambda one, two: add("Add", one, two), (_as_number(step, mask) for mask in reached))
@@ -22,7 +22,7 @@ def _of_operands(step: Step) -> dict[str, str]:
 
 
 def _of_axes(step: Step) -> dict[str, str]:
-    """`ReduceMax`, `ReduceMin`, and pooling by maxima over the whole map."""
+    """Differentiate `ReduceMax`, `ReduceMin` and max-pooling over the whole map."""
     x, shape = step.node.input[0], step.shape(step.node.input[0])
     axes = _axes(step, len(shape))
     kept = [-1, *(1 if axis in axes else shape[axis] for axis in range(1, len(shape)))]
@@ -42,12 +42,12 @@ def _axes(step: Step, rank: int) -> tuple[int, ...]:
         return tuple(range(2, rank))
     axes = reduced_axes(step.view, step.node, rank)
     if axes is None or 0 in axes:
-        raise CannotDifferentiate(f"{kind} over the batch or axes that are not constant")
+        raise CannotDifferentiate(f"{kind} over the batch or over non-constant axes")
     return axes
 
 
 def _reaches(step: Step, tensor: str, extreme: str) -> str:
-    """Where a tensor is the extreme; by comparisons that operator versions before 11 have for floats too."""
+    """Return a mask of the positions at the extreme, using comparisons available for floats before opset 11."""
     short = "Greater" if step.node.op_type.endswith("Min") else "Less"
     return step.builder.add("Not", step.builder.add(short, tensor, extreme))
 

@@ -1,4 +1,4 @@
-"""Derivatives of normalisations."""
+"""Derivatives of normalization operators."""
 
 import math
 
@@ -30,11 +30,11 @@ def _instance_norm(step: Step) -> dict[str, str]:
 
 
 def _group_norm(step: Step) -> dict[str, str]:
-    """Of all values of a group of channels; each channel has a gain since operator version 21, before a group."""
+    """Differentiate group normalization; the gain is per channel since opset 21, per group before."""
     x, scale = step.node.input[:2]
     shape, groups = step.shape(x), attributes(step.node)["num_groups"]
     if step.shape(scale) != shape[1:2]:
-        raise CannotDifferentiate("GroupNormalization with a gain for each group")
+        raise CannotDifferentiate("GroupNormalization with a gain per group")
     gained = step.times(step.grad, step.builder.reshape(scale, [1, -1, *[1] * (len(shape) - 2)]))
     parted = [-1, groups, math.prod(shape[1:]) // groups]
     back = _standardised(step, step.builder.reshape(x, parted), step.builder.reshape(gained, parted), [2])
@@ -51,7 +51,7 @@ def _rms_norm(step: Step) -> dict[str, str]:
 
 
 def _standardised(step: Step, x: str, grad: str, axes: list[int]) -> str:
-    """Through taking the mean away and dividing by the standard deviation, over some axes."""
+    """Differentiate subtracting the mean and dividing by the standard deviation over axes."""
     add = step.builder.add
     centred = add("Sub", x, _mean_of(step, x, axes))
     deviation = add("Sqrt", add("Add", _mean_of(step, step.times(centred, centred), axes), _epsilon(step)))

@@ -1,4 +1,4 @@
-"""Derivatives of sums and lengths over axes."""
+"""Derivatives of sums and norms over axes."""
 
 from kdedge_export.onnx_graph.autodiff.context import CannotDifferentiate, Rule, Step
 from kdedge_export.onnx_graph.pooling import reduced_axes
@@ -12,7 +12,7 @@ def _sum(step: Step) -> dict[str, str]:
 
 
 def _length(step: Step) -> dict[str, str]:
-    """`∂‖x‖/∂x = x / ‖x‖`; zero where x is, as PyTorch has it."""
+    """Differentiate the norm: `∂‖x‖/∂x = x / ‖x‖`; zero at x = 0, as in PyTorch."""
     x, add = step.node.input[0], step.builder.add
     length = _kept(step, step.node.output[0])
     unit = add("Where", add("Greater", length, step.number(0.0)), add("Div", x, length), step.number(0.0))
@@ -20,11 +20,11 @@ def _length(step: Step) -> dict[str, str]:
 
 
 def _kept(step: Step, tensor: str) -> str:
-    """A tensor of the result's shape with the axes that were reduced, of size 1."""
+    """Reshape a tensor of the result's shape to keep the reduced axes with size 1."""
     shape = step.shape(step.node.input[0])
     axes = reduced_axes(step.view, step.node, len(shape))
     if axes is None or 0 in axes:
-        raise CannotDifferentiate(f"{step.node.op_type} over the batch or axes that are not constant")
+        raise CannotDifferentiate(f"{step.node.op_type} over the batch or over non-constant axes")
     return step.builder.reshape(tensor, [-1, *(1 if axis in axes else shape[axis] for axis in range(1, len(shape)))])
 
 

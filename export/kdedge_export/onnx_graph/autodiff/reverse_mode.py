@@ -1,8 +1,8 @@
-"""The derivative of a graph's tail, written as ONNX nodes: reverse differentiation at export time.
+"""Derivative of a graph's tail as ONNX nodes: reverse-mode differentiation at export time.
 
-Each rule takes the gradient of the logit with respect to a node's output and adds the nodes that give it with
-respect to the inputs that vary. Quantizing is differentiated straight through (Bengio et al., 2013): rounding has
-no slope of its own.
+Each rule takes the gradient of the logit with respect to a node's output and adds the nodes for the gradient with
+respect to its varying inputs. Quantization uses the straight-through estimator (Bengio et al., 2013), since rounding
+has zero gradient.
 """
 
 import math
@@ -31,7 +31,7 @@ from kdedge_export.onnx_graph.pooling import pooled_axes
 __all__ = ["gradients"]
 
 _TWO_OPERANDS_SINCE = 11
-"""The opset since which a Gemm may go without a bias."""
+"""First opset in which the bias of a Gemm is optional."""
 
 
 def gradients(
@@ -46,22 +46,22 @@ def gradients(
     *,
     all_whole: bool = False,
 ) -> dict[str, str]:
-    """Add the nodes that give the derivatives of each image's explained logit.
+    """Add the nodes that compute the gradients of each image's explained logit.
 
     Args:
-        builder: takes the nodes.
+        builder: builder for the nodes.
         view: the graph.
         values: the tail's tensors in an example run.
         logits: the tensor `[N, K]` or `[N, K, 1, 1]`.
         explained: int64 `[N]`.
-        one_hot: of `explained`, in the shape and type of the logits.
+        one_hot: one-hot `explained`, in the shape and type of the logits.
         source: the first tensor to differentiate with respect to.
-        more_rules: by operator, for those that have none here.
-        all_whole: ask for those of tensors of which a row alone moves the logits, too.
+        more_rules: additional rules by operator.
+        all_whole: also return gradients of tensors of which a single row affects the logits.
 
     Returns:
-        By the name of every tensor from the source to the logits, that of its gradient, of the same shape; unless
-        `all_whole`, without those of which a row alone moves them.
+        Gradient tensors by tensor name, from the source to the logits, of the same shapes. Unless `all_whole`, tensors
+            of which a single row affects the logits are omitted.
 
     Raises:
         CannotDifferentiate: a node of the tail has no rule.
@@ -82,7 +82,7 @@ def gradients(
     for at in reversed(path):
         node = view.nodes[at] if row is None else row.nodes.get(at, view.nodes[at])
         own = {name: grads[name] for name in node.output if name in grads}
-        if not own:  # only what has no slope takes it
+        if not own:  # used only by operators without a gradient
             continue
         step = Step(builder, view, values, node, own, seed, wanted)
         for name, part in rules[node.op_type](step).items():
@@ -95,9 +95,9 @@ def gradients(
 
 
 def _has_slope(node: onnx.NodeProto, values: Values) -> bool:
-    """Whether a node gives numbers: conditions and positions change in jumps, and are constant between them.
+    """Return True if a node outputs floats; conditions and indices are piecewise constant.
 
-    What is quantized does so too, but stands for what it was.
+    Quantized values are too, but represent the original ones.
     """
     return node.op_type == "QuantizeLinear" or any(values[name].dtype.kind == "f" for name in node.output if name)
 
@@ -107,7 +107,7 @@ def _cast(step: Step) -> dict[str, str]:
 
 
 def _row_of(step: Step, weight: str, *, classes_first: bool) -> str:
-    """The explained class's row of the classifier: what a product with a one-hot vector would select."""
+    """Gather the explained class's row of the classifier, equal to a product with a one-hot vector."""
     row = step.builder.add("Gather", weight, step.seed.explained, axis=0 if classes_first else 1)
     return row if classes_first else step.builder.add("Transpose", row, perm=[1, 0])
 
@@ -121,7 +121,7 @@ def _gemm(step: Step) -> dict[str, str]:
     if step.grad == step.seed.tensor:
         back = _row_of(step, weight, classes_first=classes_first)
     else:
-        # Its third operand may be left out since opset 11.
+        # The third operand is optional since opset 11.
         nothing = [] if step.builder.opset >= _TWO_OPERANDS_SINCE else [step.number(0.0)]
         back = step.builder.add("Gemm", step.grad, weight, *nothing, transB=int(not classes_first))
     alpha = given.get("alpha", 1.0)
@@ -152,7 +152,7 @@ def _conv(step: Step) -> dict[str, str]:
 
 
 def _spread(step: Step, weight: str, kernel: tuple[int, ...], given: dict[str, Any]) -> str:
-    """The transposed convolution of a gradient, to the size that the convolution's input had."""
+    """Add the transposed convolution of a gradient, to the size of the convolution's input."""
     sizes, outputs = (step.shape(name)[2:] for name in (step.node.input[0], step.node.output[0]))
     strides, dilations = (given.get(name, [1] * len(kernel)) for name in ("strides", "dilations"))
     pads = given.get("pads", [0] * 2 * len(kernel))
@@ -160,10 +160,10 @@ def _spread(step: Step, weight: str, kernel: tuple[int, ...], given: dict[str, A
         (outputs[axis] - 1) * strides[axis] + (side - 1) * dilations[axis] + 1 - pads[axis] - pads[axis + len(kernel)]
         for axis, side in enumerate(kernel)
     ]
-    # What is left at the end, where no whole stride fits.
+    # Remainder at the end, where no whole stride fits.
     unseen = [size - reach for size, reach in zip(sizes, reached, strict=True)]
     if any(not 0 <= left < stride for left, stride in zip(unseen, strides, strict=True)):
-        raise CannotDifferentiate(f"{step.node.op_type} that rounds its size up")
+        raise CannotDifferentiate(f"{step.node.op_type} with a rounded-up output size")
     return step.builder.add("ConvTranspose", step.grad, weight, **given, output_padding=unseen)
 
 
@@ -173,7 +173,7 @@ def _mean(step: Step) -> dict[str, str]:
     if axes is None and step.node.op_type == "AveragePool":
         return {x: _windows(step)}
     if axes is None:
-        raise CannotDifferentiate(f"{step.node.op_type} over axes that are not constant")
+        raise CannotDifferentiate(f"{step.node.op_type} over non-constant axes")
     if 0 in axes:
         raise CannotDifferentiate("mean over the batch")
     kept = [1 if axis in axes else size for axis, size in enumerate(step.shape(x))]
@@ -184,10 +184,10 @@ def _mean(step: Step) -> dict[str, str]:
 
 
 def _windows(step: Step) -> str:
-    """An average over windows is a convolution of each channel, by one over how many cells of the picture it sees."""
+    """Differentiate windowed averaging as a depthwise convolution, normalized by the unpadded window size."""
     given = attributes(step.node)
     if given.get("ceil_mode", 0) or given.get("auto_pad", b"NOTSET") != b"NOTSET":
-        raise CannotDifferentiate("AveragePool that rounds its size up")
+        raise CannotDifferentiate("AveragePool with ceil_mode or automatic padding")
     channels, kernel = step.shape(step.node.input[0])[1], tuple(given["kernel_shape"])
     kept: dict[str, Any] = {name: given[name] for name in ("kernel_shape", "strides", "pads") if name in given}
     dtype = step.values[step.node.output[0]].dtype
@@ -200,7 +200,7 @@ def _windows(step: Step) -> str:
 
 
 def _cells_seen(step: Step, kernel: tuple[int, ...], given: dict[str, Any]) -> Array:
-    """How many cells that are not padding each window holds."""
+    """Count the unpadded positions in each window."""
     sizes, outputs = (step.shape(name)[2:] for name in (step.node.input[0], step.node.output[0]))
     seen = np.ones((), dtype=np.int64)
     for axis, side in enumerate(kernel):

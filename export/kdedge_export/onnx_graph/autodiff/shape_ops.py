@@ -1,4 +1,4 @@
-"""Derivatives of operators that move values or leave them as they are."""
+"""Derivatives of shape operators: reshape, transpose, slice, gather, concat, split."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from kdedge_export.onnx_graph.node_attributes import attributes
 __all__ = ["MOVES", "put_back"]
 
 _SUMS_SINCE = 16
-"""The operator version since which ScatterND adds."""
+"""First opset in which ScatterND can add."""
 
 
 def _through(step: Step) -> dict[str, str]:
@@ -45,10 +45,10 @@ def _pad(step: Step) -> dict[str, str]:
     given, rank = attributes(step.node), len(step.shape(x))
     pads = step.values[step.node.input[1]].tolist() if len(step.node.input) > 1 else list(given.get("pads", []))
     if given.get("mode", b"constant") != b"constant" or len(pads) != 2 * rank or len(step.node.input) > 3:
-        raise CannotDifferentiate("Pad by copies")
+        raise CannotDifferentiate("Pad with a mode other than constant")
     starts = pads[:rank]
     ends = [start + size for start, size in zip(starts, step.shape(x), strict=True)]
-    ends[0] = np.iinfo(np.int64).max  # the batch
+    ends[0] = np.iinfo(np.int64).max  # the batch axis
     return {x: step.builder.slice(step.grad, starts, ends, range(rank))}
 
 
@@ -64,13 +64,13 @@ def _gather(step: Step) -> dict[str, str]:
     places, shape = step.view.value(indices), step.shape(x)
     axis = attributes(step.node).get("axis", 0) % len(shape)
     if indices not in step.view.varying and len(shape) == 1 and _in_order(step.values[indices], shape[0]):
-        return {x: step.builder.reshape_as(step.grad, x)}  # PyTorch's `as_strided` of what lies as it should already
+        return {x: step.builder.reshape_as(step.grad, x)}  # PyTorch's `as_strided` of a tensor already in order
     if places is None or places.ndim > 1:
         raise CannotDifferentiate("Gather at varying positions")
     taken = places.reshape(-1) % shape[axis]
     if len(set(taken.tolist())) < len(taken):
         if axis == 0:
-            raise CannotDifferentiate("Gather that takes values of the first axis twice")
+            raise CannotDifferentiate("Gather with repeated values on the first axis")
         first = [axis, *(other for other in range(len(shape)) if other != axis)]
         nothing, back = (step.builder.add("Transpose", item, perm=first) for item in (_nothing(step, x), step.grad))
         summed = _summed(step, nothing, taken[:, None], back)
@@ -92,9 +92,9 @@ def _nothing(step: Step, like: str) -> str:
 
 
 def _summed(step: Step, nothing: str, positions: Array, grad: str) -> str:
-    """Zeros with gradients added at positions of the first axes, `[..., axes]`, of which one may come twice."""
+    """Add gradients at positions of the first axes, `[..., axes]`, which may repeat, to zeros."""
     if step.builder.opset < _SUMS_SINCE:
-        raise CannotDifferentiate(f"{step.node.op_type} that takes values twice before operator version {_SUMS_SINCE}")
+        raise CannotDifferentiate(f"{step.node.op_type} with repeated values before opset {_SUMS_SINCE}")
     at = step.builder.constant(positions.astype(np.int64))
     return step.builder.add("ScatterND", nothing, at, grad, reduction="add")
 
@@ -104,11 +104,13 @@ def _in_order(places: Array, count: int) -> bool:
 
 
 def put_back(step: Step, grad: str, x: str, axis: int, taken: NDArray[np.int64]) -> str:
-    """The gradient of a tensor of which the positions `taken` of an axis were taken, each once: zero elsewhere."""
+    """Scatter a gradient to the positions `taken` of an axis, each unique; zero elsewhere."""
     shape = step.shape(x)
     if np.array_equal(taken, np.arange(shape[axis])):
         return grad
-    if axis == 0 and shape[0] == step.seed.images and step.seed.images not in shape[1:]:  # keys and values are two too
+    if (
+        axis == 0 and shape[0] == step.seed.images and step.seed.images not in shape[1:]
+    ):  # keys and values are two as well
         raise CannotDifferentiate(f"{step.node.op_type} of the batch")
     source, is_taken = np.zeros(shape[axis], np.int64), np.zeros(shape[axis], step.values[x].dtype)
     source[taken], is_taken[taken] = np.arange(len(taken)), 1
@@ -120,7 +122,7 @@ def put_back(step: Step, grad: str, x: str, axis: int, taken: NDArray[np.int64])
 def _split(step: Step) -> dict[str, str]:
     x, given = step.node.input[0], attributes(step.node)
     parts = [
-        step.grads.get(name) or _nothing(step, name)  # a part that the answer does without
+        step.grads.get(name) or _nothing(step, name)  # a part that does not lead to the logits
         for name in step.node.output
     ]
     return {x: step.builder.add("Concat", *parts, axis=given.get("axis", 0))}
@@ -131,7 +133,7 @@ def _expand(step: Step) -> dict[str, str]:
 
 
 def _taken(step: Step, rank: int) -> dict[int, slice]:
-    """What a Slice takes, by axis: in attributes before operator version 10, in inputs since."""
+    """Return the slices of a Slice by axis: attributes before opset 10, inputs since."""
     given = attributes(step.node)
     names = ("starts", "ends", "axes", "steps")
     for name, tensor in zip(names, step.node.input[1:], strict=False):
@@ -143,7 +145,7 @@ def _taken(step: Step, rank: int) -> dict[int, slice]:
     axes = [axis % rank for axis in given.get("axes", range(len(given["starts"])))]
     steps = given.get("steps", [1] * len(axes))
     if any(stride < 1 for stride in steps):
-        raise CannotDifferentiate("Slice backwards")
+        raise CannotDifferentiate("Slice with a negative step")
     return {axis: slice(*bounds) for axis, *bounds in zip(axes, given["starts"], given["ends"], steps, strict=True)}
 
 

@@ -1,1 +1,1 @@
-"""Which values of a graph's tensors lie over which part of the picture, and which of these a map looks at."""
+"""Spatial coordinates of a graph's tensors, and the selection of target features."""

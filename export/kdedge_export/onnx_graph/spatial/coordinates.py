@@ -1,9 +1,9 @@
-"""Where in the picture the values of a graph's tensors are from.
+"""Image coordinates of the values of a graph's tensors.
 
-A convolutional network keeps its cells in two axes of a tensor. Transformers keep them as tokens, as rows, or by
-window, with tokens beside them that are of no cell, and a shape alone does not tell which is which. So the places are
-followed from the image through the graph: what moves values moves their places, what works on each value leaves them,
-and what mixes some values gives them the middle of their places. What mixes values of the whole picture has no place.
+A convolutional network stores spatial positions in two axes of a tensor. Transformers store them as tokens, rows, or
+windows, with tokens that have no position, and a shape alone does not identify them. Coordinates are therefore
+propagated from the image through the graph. Operators that move values move their coordinates, elementwise operators
+keep them, and operators that mix values average them. Values mixed over the whole image have no position.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -22,7 +22,7 @@ from kdedge_export.onnx_graph.node_attributes import attributes
 __all__ = ["Places", "follow_places"]
 
 Coordinates = NDArray[np.float32]
-"""Of the values of a tensor, in its shape: 0 is one edge of the picture, 1 the other, NaN no place."""
+"""Coordinates of a tensor's values, in its shape: 0 and 1 are opposite edges of the image, NaN is no position."""
 
 _RESHAPES = {"Reshape", "Flatten", "Squeeze", "Unsqueeze"}
 _MOVES = {"Transpose", "Slice", "Split", "Concat", "Gather", "Expand", "Tile", "DepthToSpace", "SpaceToDepth"}
@@ -31,24 +31,24 @@ _WINDOWED = {
 }
 _REDUCES = "Reduce"
 _UNKNOWN = {"Einsum", "Reverse", "GatherND", "GatherElements", "Compress", "Scan", "Loop", "If"}
-"""They may keep a shape and move values all the same."""
+"""Operators that may keep a shape but move values."""
 
 
 @dataclass(frozen=True)
 class Places:
-    """Rows and columns of a tensor's values in the picture."""
+    """Row and column coordinates of a tensor's values in the image."""
 
     rows: Coordinates
     columns: Coordinates
 
     @classmethod
     def nowhere(cls, shape: tuple[int, ...]) -> "Places":
-        """Of values that no place is known of."""
+        """Return coordinates of values without a position."""
         return cls(np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32))
 
     @classmethod
     def regular(cls, shape: tuple[int, ...], vertical: int, horizontal: int) -> "Places":
-        """Of a tensor with an axis from top to bottom and one from left to right."""
+        """Return coordinates of a tensor with a vertical and a horizontal axis."""
 
         def along(axis: int) -> Coordinates:
             centres = (np.arange(shape[axis], dtype=np.float32) + 0.5) / shape[axis]
@@ -57,22 +57,22 @@ class Places:
         return cls(along(vertical), along(horizontal))._if_apart()
 
     def moved(self, change: Callable[[Coordinates], Array]) -> "Places":
-        """After a change that takes rows and columns alike."""
+        """Apply a change to rows and columns alike."""
         return Places(change(self.rows), change(self.columns))
 
     def mixed(self, axes: tuple[int, ...]) -> "Places":
-        """Of values that are each made of all along some axes, which stay with size 1."""
+        """Average over axes, which are kept with size 1."""
         return self.moved(lambda values: _mean(values, axes))._if_apart()
 
     def spread(self, shape: tuple[int, ...]) -> "Places":
-        """Broadcast to a shape; nowhere if that cannot be."""
+        """Broadcast to a shape; no positions if that is impossible."""
         try:
             return self.moved(lambda values: np.broadcast_to(values, shape))
         except ValueError:
             return Places.nowhere(shape)
 
     def filled(self, other: "Places") -> "Places":
-        """With another's places where these values have none."""
+        """Fill missing coordinates from another instance."""
         missing = np.isnan(self.rows)
         if not missing.any():
             return self
@@ -80,16 +80,16 @@ class Places:
 
     @cached_property
     def are_known(self) -> bool:
-        """Whether any value has one."""
+        """True if any value has a position."""
         return not bool(np.isnan(_once(self.rows)).all())
 
     @property
     def are_planes(self) -> bool:
-        """Whether the last two of four axes go down and across the picture."""
+        """True if the last two of four axes are vertical and horizontal."""
         return self.rows.ndim == 4 and _runs_along(_once(self.rows), 2) and _runs_along(_once(self.columns), 3)
 
     def _if_apart(self) -> "Places":
-        """Unless all are the same: the middle of everything is no place."""
+        """Return self, or no positions if all coordinates are equal, as after a global mean."""
         rows, columns = (values[~np.isnan(values)] for values in map(_once, (self.rows, self.columns)))
         if not rows.size or max(np.ptp(rows), np.ptp(columns)) > _SAME:
             return self
@@ -97,11 +97,11 @@ class Places:
 
 
 _SAME = 1e-4
-"""Places that differ by less are one."""
+"""Largest difference of equal coordinates."""
 
 
 def _once(values: Coordinates) -> Coordinates:
-    """Without what is repeated along an axis in memory, as all is in regular places: that axis has size 1."""
+    """Reduce axes repeated in memory (stride 0), as in regular coordinates, to size 1."""
     return values[tuple(slice(None) if step else slice(1) for step in values.strides)]
 
 
@@ -125,13 +125,13 @@ def _runs_along(values: Coordinates, axis: int) -> bool:
 def follow_places(
     view: GraphView, values: Mapping[str, Array], port: Port, path: list[int], wanted: Iterable[str]
 ) -> dict[str, Places]:
-    """The places of some tensors' values for one picture.
+    """Propagate coordinates to some tensors for one image.
 
     Args:
         view: the graph.
-        values: what all tensors that the path reads and makes held in a run; only shapes and constants matter.
-        port: the image.
-        path: nodes from the image on, in order.
+        values: values of all tensors on the path in a run; only shapes and constants matter.
+        port: the image input.
+        path: nodes from the image, in order.
         wanted: tensors of the path.
     """
     wanted = set(wanted)
@@ -156,13 +156,13 @@ def follow_places(
 def _after(
     node: onnx.NodeProto, held: Mapping[str, Places], values: Mapping[str, Array], opset: int
 ) -> tuple[Places, ...]:
-    """The places of a node's outputs."""
+    """Return the coordinates of a node's outputs."""
     shapes = [values[name].shape for name in node.output if name in values]
     given = [held.get(name) for name in node.input]
     known = [places for places in given if places is not None and places.are_known]
     kind = node.op_type
     if len(shapes[0]) == 4 and (kind == "Col2Im" or (kind == "Conv" and not known)):
-        return (Places.regular(shapes[0], 2, 3),)  # they work on planes, however these came about
+        return (Places.regular(shapes[0], 2, 3),)  # they operate on planes, however these were produced
     if not known or kind in _UNKNOWN:
         return tuple(map(Places.nowhere, shapes))
     if kind in _RESHAPES:
@@ -177,7 +177,7 @@ def _after(
         return (_windowed(node, known[0], values, shapes[0]),)
     if kind.startswith(_REDUCES) or kind.startswith("Global"):
         return (_reduced(known[0], shapes[0]),)
-    # Elementwise and normalising operators: one that is as large as the result knows more than one that is repeated.
+    # Elementwise and normalization operators: operands of the output's shape come before broadcast ones.
     whole = sorted(known, key=lambda places: places.rows.shape != shapes[0])
     result = whole[0].spread(shapes[0])
     for places in whole[1:]:
@@ -188,7 +188,7 @@ def _after(
 def _moved(
     node: onnx.NodeProto, given: list[Places | None], values: Mapping[str, Array], opset: int
 ) -> tuple[Places, ...]:
-    """The operator itself, run on rows and on columns."""
+    """Run the operator itself on rows and columns."""
     evaluator = ReferenceEvaluator(node, opsets={"": opset})
     moving = len(node.input) if node.op_type == "Concat" else 1
     constants = {name: values[name] for name in node.input[moving:] if name}
@@ -205,7 +205,7 @@ def _moved(
 
 
 def _padded(node: onnx.NodeProto, places: Places, values: Mapping[str, Array], shape: tuple[int, ...]) -> Places:
-    """In the middle of values that are of no place."""
+    """Pad with values without a position."""
     listed = values[node.input[1]].tolist() if len(node.input) > 1 else list(attributes(node).get("pads", []))
     rank = places.rows.ndim
     if len(listed) != 2 * rank or min(listed) < 0:
@@ -215,9 +215,9 @@ def _padded(node: onnx.NodeProto, places: Places, values: Mapping[str, Array], s
 
 
 def _multiplied(node: onnx.NodeProto, held: Mapping[str, Places], shape: tuple[int, ...]) -> Places:
-    """A row of the left is mixed along its last axis; if that has no place, a column of the right.
+    """Average rows of the left operand over their last axis, or columns of the right one if those have no position.
 
-    So what attention gathers for a query is where the query is, of `softmax(Q Kᵀ) V` and of `Q (Kᵀ V)` alike.
+    The result of an attention thus has the position of its query, for `softmax(Q Kᵀ) V` and for `Q (Kᵀ V)`.
     """
     if attributes(node).get("transA", 0):
         return Places.nowhere(shape)
@@ -231,7 +231,7 @@ def _multiplied(node: onnx.NodeProto, held: Mapping[str, Places], shape: tuple[i
 
 
 def _windowed(node: onnx.NodeProto, places: Places, values: Mapping[str, Array], shape: tuple[int, ...]) -> Places:
-    """Cells of planes are at regular places again; a convolution of single cells works anywhere."""
+    """Return regular coordinates for planes; a pointwise convolution applies anywhere."""
     if node.op_type == "Conv":
         given = attributes(node)
         is_pointwise = set(values[node.input[1]].shape[2:]) == {1}
@@ -241,7 +241,7 @@ def _windowed(node: onnx.NodeProto, places: Places, values: Mapping[str, Array],
 
 
 def _reduced(places: Places, shape: tuple[int, ...]) -> Places:
-    """Over the axes that shrank; one that is gone altogether is told by its size."""
+    """Average over the reduced axes; a removed axis is identified by its size."""
     full = places.rows.shape
     if len(shape) == len(full):
         return places.mixed(tuple(axis for axis in range(len(full)) if shape[axis] != full[axis]))

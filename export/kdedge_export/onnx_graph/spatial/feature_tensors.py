@@ -1,9 +1,9 @@
-"""The features that a map looks at: the last that still lie over the picture, as planes, rows of cells or tokens.
+"""Target features: the last ones with spatial positions, as planes, channels-last planes or tokens.
 
-A transformer's class token has lost sight of the picture's tokens behind the last attention, and a projection inside an
-attention is none of its features. So they are the last that move the logits when their cells are changed, of those that
-all of the answer goes through or that an attention reads: what goes into the last attention, or what is averaged. It
-is the choice that `kdedge_export.saliency` makes from a model's source.
+After the last attention a transformer's class token no longer depends on the image tokens, and a projection inside an
+attention is not a feature. The target is therefore the last tensor that affects the logits when its spatial values
+change, among those on every path to the logits or read by an attention. This is the input of the last attention, or the
+averaged tensor, as in `kdedge_export.saliency` for source models.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,13 +22,13 @@ __all__ = ["Features", "find_features", "named_features"]
 
 @dataclass(frozen=True)
 class Features:
-    """A tensor whose cells lie over the picture."""
+    """Tensor with spatial positions."""
 
     tensor: str
     layout: Layout
-    """In the example run."""
+    """Layout in the example run."""
     planes: tuple[str, int] | None = None
-    """Of tokens: a tensor of four axes with the same cells, and the axis of its height; None where none has them."""
+    """For tokens: a 4-axis tensor with the same positions, and its height axis; None if there is none."""
 
 
 def find_features(
@@ -41,16 +41,16 @@ def find_features(
     *,
     is_cut: bool,
 ) -> Features:
-    """The last features that lie over the picture, have weights after them and move the logits.
+    """Find the last features with spatial positions that are followed by weights and affect the logits.
 
     Args:
         view: the graph.
         port: its image input.
-        cuts: the tensors that all of the answer goes through, in order.
-        logits: the tensor before a softmax at the end.
+        cuts: the tensors on every path to the logits, in order.
+        logits: the tensor before a final softmax.
         feed: an example.
-        name: what messages call the graph.
-        is_cut: ask for features that all of the answer goes through.
+        name: name used in messages.
+        is_cut: require features on every path to the logits.
 
     Raises:
         HeadNotSupported: there are none.
@@ -67,34 +67,34 @@ def find_features(
         reading = attentions(view, view.between(tensor, logits))
         if len(reading) > 1 and not (is_cut and layout.kind == "tokens"):
             too_early = (
-                f" The last that lie over the picture are {tensor}, {layout.height} × {layout.width} cells, and behind "
-                f"them {len(reading)} attentions let all cells know of each other."
+                f" The last spatial features are {tensor}, {layout.height} × {layout.width} positions, and "
+                f"{len(reading)} attentions after them mix all positions."
             )
             break
         if moves_logits(view, tensor, layout, logits, feed, name):
             return _features(followed, tensor, layout)
     raise HeadNotSupported(
-        f"{name} has no features with weights after them that lie over a picture and that the answer depends on: "
-        "no [N, C, h, w] or [N, h, w, C] that all of it goes through, and no tokens [N, T, C]"
-        f"{_why_no_tokens(followed, candidates.cuts)}.{too_early} Name a tensor that has: --target-layer TENSOR."
+        f"{name} has no spatial features that are followed by weights and that the logits depend on: no [N, C, h, w] "
+        "or [N, h, w, C] on every path, and no tokens [N, T, "
+        f"C]{_why_no_tokens(followed, candidates.cuts)}.{too_early} Name a tensor that has: --target-layer TENSOR."
     )
 
 
 def named_features(
     view: GraphView, port: Port, target: str, logits: str, feed: Mapping[str, Array], name: str
 ) -> Features:
-    """The features of a name.
+    """Return the features with a given name.
 
     Args:
         view: the graph.
         port: its image input.
-        target: the tensor, or the node that gives it: `kdedge inspect` lists nodes.
-        logits: the tensor before a softmax at the end.
+        target: the tensor, or the node that produces it, as listed by `kdedge inspect`.
+        logits: the tensor before a final softmax.
         feed: an example.
-        name: what messages call the graph.
+        name: name used in messages.
 
     Raises:
-        HeadNotSupported: there is no such tensor on the way to the logits, or it does not lie over the picture.
+        HeadNotSupported: there is no such tensor on a path to the logits, or it has no spatial positions.
     """
     by_node = {node.name: str(node.output[0]) for node in view.nodes if node.name}
     tensor = target if target in view.varying else by_node.get(target, target)
@@ -102,8 +102,8 @@ def named_features(
         known = [item for node in view.nodes for item in node.output if item and item in view.varying]
         near = [item for item in known if tensor.lower() in item.lower()] or known
         raise HeadNotSupported(
-            f"{name} has no tensor {tensor!r} on the way to its logits. Some that it has: {', '.join(near[-8:])}. "
-            "`kdedge inspect` lists all nodes, whose names can be typed too."
+            f"{name} has no tensor {tensor!r} on the path to its logits. Some of its tensors: {', '.join(near[-8:])}. "
+            "`kdedge inspect` lists all nodes, whose names are accepted too."
         )
     value = run_graph(view.model, [tensor], feed, name)[tensor]
     if value.ndim not in (3, 4) or value.dtype.name not in FLOATS:
@@ -115,9 +115,9 @@ def named_features(
     layout = followed.layout(tensor)
     if layout is None:
         raise HeadNotSupported(
-            f"{name}: how {tensor} {list(value.shape)} lies over a picture cannot be followed through the graph. "
-            "Name features [N, C, h, w] or [N, h, w, C] of two rows and columns or more, or tokens [N, T, C] whose T "
-            "are their cells row by row, after class tokens if there are any."
+            f"{name}: the spatial positions of {tensor} {list(value.shape)} cannot be followed through the graph. "
+            "Name features [N, C, h, w] or [N, h, w, C] with at least two rows and columns, or tokens [N, T, C] in "
+            "row-major order, after class tokens if there are any."
         )
     return _features(followed, tensor, layout)
 
@@ -129,4 +129,4 @@ def _features(followed: Followed, tensor: str, layout: Layout) -> Features:
 def _why_no_tokens(followed: Followed, cuts: Sequence[str]) -> str:
     rest = {followed.shapes[item][1:] for item in cuts if len(followed.shapes.get(item, ())) == 3}
     shapes = ", ".join(f"[N, {tokens}, {channels}]" for tokens, channels in sorted(rest))
-    return f" whose T are cells of the picture row by row (there are {shapes})" if shapes else ""
+    return f" in row-major order (found {shapes})" if shapes else ""

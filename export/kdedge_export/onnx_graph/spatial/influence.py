@@ -1,4 +1,4 @@
-"""Whether the features of a tensor's cells move the logits: behind the last attention only a class token's do."""
+"""Test whether perturbing a tensor's spatial features changes the logits."""
 
 from collections.abc import Mapping
 
@@ -12,21 +12,21 @@ from kdedge_export.spatial_layout import Layout
 __all__ = ["moves_logits"]
 
 _LEAST_CHANGE = 1e-6
-"""Of the logits, relative to the largest: below it is rounding."""
+"""Smallest change of the logits relative to the largest one; smaller changes are rounding."""
 
 
 def moves_logits(
     view: GraphView, tensor: str, layout: Layout, logits: str, feed: Mapping[str, Array], name: str
 ) -> bool:
-    """Change the cells of float features at random and see whether the logits change.
+    """Perturb spatial float features at random and test whether the logits change.
 
     Args:
         view: the graph.
         tensor: the features.
-        layout: theirs.
-        logits: the tensor where the way ends.
+        layout: their layout.
+        logits: the tensor at the end of the path.
         feed: an example.
-        name: what messages call the graph.
+        name: name used in messages.
     """
     read = {tensor, *_read_from_outside(view, tensor, logits)}
     held = dict(feed) | {item: value for item in read if (value := view.value(item)) is not None}
@@ -42,14 +42,14 @@ def moves_logits(
 
 
 def _read_from_outside(view: GraphView, tensor: str, logits: str) -> set[str]:
-    """What the nodes behind a tensor read that does not depend on it."""
+    """Return the tensors read by the nodes after a tensor that do not depend on it."""
     path = [view.nodes[at] for at in view.between(tensor, logits)]
     inside = {tensor}.union(*(node.output for node in path))
     return {item for node in path for item in view.taken(node)} - inside
 
 
 def _tail(view: GraphView, tensor: str, logits: str, held: Mapping[str, Array], name: str) -> Probe:
-    """The graph behind a tensor by itself; all else that it reads stays as it is held."""
+    """Extract the graph after a tensor; its other inputs are constants from `held`."""
     kind = helper.np_dtype_to_tensor_dtype(held[tensor].dtype)
     graph = helper.make_graph(
         [view.nodes[at] for at in view.between(tensor, logits)],

@@ -1,4 +1,4 @@
-"""The cells of a tensor: which of its values are of which cell and channel."""
+"""Spatial grid of a tensor: the position and channel of each value."""
 
 from dataclasses import dataclass
 
@@ -12,33 +12,34 @@ from kdedge_export.spatial_layout import Layout
 __all__ = ["Grid", "grid_of"]
 
 _DECIMALS = 4
-"""To which places are told apart."""
+"""Decimals to which coordinates are distinguished."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """How the activations of one picture lie over it: as planes, rows, tokens, by window, or as merged patches."""
+    """Assignment of one image's activations to spatial positions: planes, rows, tokens, windows, or merged patches."""
 
     height: int
     width: int
     cells: NDArray[np.int64]
-    """In the shape of the tensor: the number of the cell of each value, row by row, or -1 for none."""
+    """Row-major position index of each value, in the tensor's shape; -1 for none."""
     channel_of: NDArray[np.int64]
-    """Likewise the channel: how many values of the same cell, or token, come before it."""
+    """Channel index of each value, in the tensor's shape: the number of earlier values of the same position or
+    token."""
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width."""
+        """Height and width of the grid."""
         return self.height, self.width
 
     @property
     def channels(self) -> int:
-        """How many there are."""
+        """Number of channels."""
         return int(self.channel_of.max()) + 1
 
     @property
     def layout(self) -> Layout | None:
-        """As planes, as rows of cells, or as tokens row by row behind those of no cell; None in any other order."""
+        """Layout as planes, channels-last planes, or row-major tokens after prefix tokens; None for any other order."""
         shape, numbers = self.cells.shape, np.arange(self.height * self.width, dtype=np.float64).reshape(self.size)
         beside = shape[1] - numbers.size
         if len(shape) == 3 and beside >= 0:
@@ -49,31 +50,31 @@ class Grid:
         return next((item for item in layouts if (self.cells == item.over_cells(numbers, -1.0)).all()), None)
 
     def planes(self, value: Array) -> NDArray[np.float64]:
-        """A tensor's values as `[C, h, w]`."""
+        """Rearrange a tensor's values to `[C, h, w]`."""
         planes = np.zeros((self.channels, self.height * self.width))
         is_placed = self.cells >= 0
         planes[self.channel_of[is_placed], self.cells[is_placed]] = value[is_placed]
         return planes.reshape(-1, self.height, self.width)
 
     def beside(self, value: Array) -> NDArray[np.float64]:
-        """The values that are of no cell, `[C, tokens]`, such as a class token's."""
+        """Return the values without a position, `[C, tokens]`, such as a class token's."""
         order = np.argsort(self.channel_of[self.cells < 0], kind="stable")
         found: NDArray[np.float64] = value[self.cells < 0][order].astype(np.float64).reshape(self.channels, -1)
         return found
 
     def over_cells(self, values: NDArray[np.float64], elsewhere: float) -> NDArray[np.float64]:
-        """A value for each cell, `[h, w]`, in the shape of the tensor."""
-        return np.append(values.ravel(), elsewhere)[self.cells]  # -1 is the last one
+        """Expand one value per position, `[h, w]`, to the tensor's shape."""
+        return np.append(values.ravel(), elsewhere)[self.cells]  # index -1 selects the last value
 
     def over_channels(self, values: NDArray[np.float64], elsewhere: float) -> NDArray[np.float64]:
-        """A value for each channel, `[C]`, in the shape of the tensor."""
+        """Expand one value per channel, `[C]`, to the tensor's shape."""
         return np.where(self.cells < 0, elsewhere, values[self.channel_of])
 
 
 def grid_of(places: Places) -> Grid | None:
-    """The grid of a tensor, of two rows and columns or more.
+    """Return the grid of a tensor with at least two rows and columns.
 
-    None where there is none, or its cells have not the same number of values.
+    Returns None if there is none, or if its positions differ in their number of values.
     """
     is_placed = ~np.isnan(places.rows)
     height, row = _numbered(places.rows[is_placed])
@@ -95,13 +96,13 @@ def grid_of(places: Places) -> Grid | None:
 
 
 def _numbered(values: Coordinates) -> tuple[int, NDArray[np.int64]]:
-    """How many different places there are, and the number of each value's."""
+    """Return the number of distinct coordinates and the index of each value's."""
     different, numbers = np.unique(np.round(values, _DECIMALS), return_inverse=True)
     return len(different), numbers.astype(np.int64)
 
 
 def _before_of_same(numbers: NDArray[np.int64], each: int) -> NDArray[np.int64]:
-    """How often the same number, which comes `each` times, has come before."""
+    """Count earlier occurrences of the same number, each of which occurs `each` times."""
     order = np.argsort(numbers, kind="stable")
     before = np.empty_like(numbers)
     before[order] = np.arange(numbers.size) % each
@@ -109,7 +110,7 @@ def _before_of_same(numbers: NDArray[np.int64], each: int) -> NDArray[np.int64]:
 
 
 def _of_tokens(are_beside: NDArray[np.bool_], channels: int) -> NDArray[np.int64]:
-    """The channels of values that are of no cell: the axis that has as many, or one token after the other."""
+    """Return the channels of values without a position: along the axis of that size, or token by token."""
     positions = np.nonzero(are_beside)
     for axis, along in enumerate(positions):
         if are_beside.shape[axis] == channels == len(np.unique(along)):

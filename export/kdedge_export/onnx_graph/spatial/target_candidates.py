@@ -1,4 +1,4 @@
-"""The tensors of a graph that can be looked at: what all of the answer goes through, and what attentions read."""
+"""Candidate target tensors: those on every path to the logits, and those read by attentions."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,23 +12,23 @@ __all__ = ["Candidates", "attentions", "find_candidates", "has_weights"]
 
 @dataclass(frozen=True)
 class Candidates:
-    """Tensors between the first weights on a path and the last."""
+    """Candidate tensors between the first and the last weights on a path."""
 
     cuts: tuple[str, ...]
-    """Through which all of the answer goes, in order."""
+    """Tensors on every path to the logits, in order."""
     tensors: frozenset[str]
-    """Those, and those that attentions may read."""
+    """All candidates: those on every path, and those that attentions may read."""
     ways: tuple[tuple[str, ...], ...]
-    """To each attention: the tensors with weights behind them that all it takes goes through, the last first. What it
-    weighs comes from the last tensor that all of the answer goes through, which ends the list."""
+    """Tensors on every path to each attention that are followed by weights, last first. Each list ends with the last
+    tensor on every path to the logits, which the attention's values come from."""
 
     def readers(self, grid: Callable[[str], Grid | None]) -> dict[str, int]:
-        """By tensor, which attention reads it first, counted from 1.
+        """Map each tensor to the number, from 1, of the first attention that reads it.
 
-        An attention reads the last on its way that has the width it came with: behind are projections.
+        An attention reads the last tensor on its path with the original width; later ones are projections.
 
         Args:
-            grid: of a tensor, None where it does not lie over the picture.
+            grid: function that returns a tensor's grid, or None without spatial positions.
         """
         numbers: dict[str, int] = {}
         for number, (*way, before) in enumerate(self.ways, start=1):
@@ -41,11 +41,11 @@ class Candidates:
 
 
 def find_candidates(view: GraphView, cuts: Sequence[str], path: Sequence[int]) -> Candidates:
-    """All on a path.
+    """Find all candidates on a path.
 
     Args:
         view: the graph.
-        cuts: the tensors that all of the answer goes through, from the image to the logits.
+        cuts: the tensors on every path from the image to the logits.
         path: the nodes between both.
     """
     weighted = [at for at in path if has_weights(view, at)] or [-1]
@@ -59,12 +59,12 @@ def find_candidates(view: GraphView, cuts: Sequence[str], path: Sequence[int]) -
 
 
 def attentions(view: GraphView, path: Sequence[int]) -> list[int]:
-    """The softmaxes among some nodes, and the operators that hold one."""
+    """Return the nodes that are a softmax or an attention operator."""
     return [at for at in path if view.nodes[at].op_type in ("Softmax", "Attention")]
 
 
 def has_weights(view: GraphView, at: int) -> bool:
-    """Whether a node multiplies with weights; adding them, as a bias, is not enough."""
+    """Return True if a node multiplies by weights; adding a bias does not count."""
     node = view.nodes[at]
     return node.op_type in WEIGHTED and any(view.is_weight(item) for item in node.input[:2])
 

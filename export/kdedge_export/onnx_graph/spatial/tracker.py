@@ -1,4 +1,4 @@
-"""The cells of a graph's tensors, followed from the image without keeping what the tensors hold."""
+"""Propagate image coordinates through the graph using shapes only."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,27 +16,27 @@ __all__ = ["Followed", "follow"]
 
 @dataclass(frozen=True)
 class Followed:
-    """Where tensors lie over the picture."""
+    """Image coordinates of tensors."""
 
     places: Mapping[str, Places]
-    """Of those that were asked for and that have the batch first: of the first image."""
+    """Coordinates of the requested tensors with a leading batch axis, for the first image."""
     shapes: Mapping[str, tuple[int, ...]]
-    """Of all tensors on the way from the image to the logits, in an example run."""
+    """Shapes of all tensors on the path from the image to the logits, in an example run."""
     images: int
-    """Of that run."""
+    """Batch size of that run."""
 
     def grid(self, tensor: str) -> Grid | None:
-        """Of a tensor; None where it has no cells in one of the layouts of features."""
+        """Return the grid of a tensor; None if its positions have no supported layout."""
         grid = grid_of(self.places[tensor]) if tensor in self.places else None
         return grid if grid is not None and grid.layout is not None else None
 
     def layout(self, tensor: str) -> Layout | None:
-        """Of a tensor."""
+        """Return the layout of a tensor, or None."""
         grid = self.grid(tensor)
         return None if grid is None else grid.layout
 
     def planes(self, layout: Layout) -> tuple[str, int] | None:
-        """The first tensor `[N, C, h, w]` with these cells, else `[N, h, w, C]`, and the axis of its height."""
+        """Return the first tensor `[N, C, h, w]`, else `[N, h, w, C]`, of this resolution, and its height axis."""
         size = layout.height, layout.width
         whole = [(name, shape) for name, shape in self.shapes.items() if len(shape) == 4 and shape[0] == self.images]
         found = ((name, axis) for axis in (2, 1) for name, shape in whole if shape[axis : axis + 2] == size)
@@ -46,7 +46,7 @@ class Followed:
 def follow(
     view: GraphView, port: Port, path: list[int], wanted: Iterable[str], feed: Mapping[str, Array], name: str
 ) -> Followed:
-    """Follow the image's places to some tensors.
+    """Propagate the image coordinates to some tensors.
 
     Args:
         view: the graph.
@@ -54,7 +54,7 @@ def follow(
         path: the nodes from the image to the logits.
         wanted: tensors of the path.
         feed: an example.
-        name: what messages call the graph.
+        name: name used in messages.
     """
     feed = {item: value[: port.shape[0] or 1] for item, value in feed.items()}
     path = [at for at in path if "Sequence" not in view.nodes[at].op_type]
@@ -63,7 +63,7 @@ def follow(
     read = {item for at in path for item in view.nodes[at].input if item} - shapes.keys() - feed.keys()
     constants = {item: value for item in read if (value := view.value(item)) is not None}
     held = constants | run_graph(view.model, sorted(read - constants.keys()), feed, name)
-    # Of what the image decides only the shapes matter.
+    # Only the shapes of image-dependent tensors are needed.
     values = {item: np.broadcast_to(np.float32(0), shape) for item, shape in shapes.items()}
     images = len(feed[port.name])
     apart = [item for item in wanted if len(shapes.get(item, ())) in (3, 4) and shapes[item][0] == images]

@@ -1,4 +1,4 @@
-"""Saliency methods: each a pure function of tensors in a module of its name, with its source."""
+"""Saliency methods: one pure function of tensors per module, with its source."""
 
 from kdedge_export.saliency.methods.method_types import AttentionMethod, CellMethod, Method, PixelMethod
 from kdedge_export.saliency.methods.registry import GRADIENT_ATTENTION, HIRESCAM, METHODS

@@ -1,4 +1,4 @@
-"""Attention rollout."""
+"""Attention rollout (Abnar and Zuidema, 2020)."""
 
 import torch
 from torch import Tensor
@@ -7,16 +7,16 @@ __all__ = ["attention_rollout"]
 
 
 def attention_rollout(attention: tuple[Tensor, ...], gradients: tuple[Tensor, ...]) -> Tensor:
-    """`Ã_L … Ã_1` with `Ã = ½ mean_heads(A) + ½ I`; the same for all classes.
+    """Compute attention rollout: `Ã_L … Ã_1` with `Ã = ½ mean_heads(A) + ½ I`; class-agnostic.
 
     Abnar and Zuidema, Quantifying Attention Flow in Transformers, ACL 2020, eq. 1 and section 3.
 
     Args:
         attention: float `[N, heads, T, T]` of each block, first block first.
-        gradients: not used.
+        gradients: unused.
 
     Returns:
-        `[N, T, T]`, not negative; its rows add up to 1.
+        `[N, T, T]`, nonnegative; its rows sum to 1.
     """
     size = attention[0].shape[-1]
     identity = torch.eye(size, dtype=attention[0].dtype, device=attention[0].device)

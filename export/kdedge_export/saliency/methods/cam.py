@@ -1,4 +1,4 @@
-"""Class activation mapping."""
+"""Class activation mapping (Zhou et al., 2016)."""
 
 from torch import Tensor
 
@@ -8,16 +8,16 @@ __all__ = ["cam"]
 
 
 def cam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """`sum_k w_kc A_k` with the weights of the dense layer behind global average pooling.
+    """Compute CAM: `sum_k w_kc A_k` with the weights of the dense layer after global average pooling.
 
-    Those are `h·w` times the gradient at every cell. Zhou et al., Learning Deep Features for Discriminative
+    The weights are `h·w` times the gradient at each position. Zhou et al., Learning Deep Features for Discriminative
     Localization, CVPR 2016, eq. 2.
 
     Args:
         activations: float `[N, C, h, w]`.
-        gradients: float `[N, k, C, 1, 1]`, the same at every cell.
+        gradients: float `[N, k, C, 1, 1]`, equal at every position.
 
     Returns:
-        `[N, k, h, w]`, signed; its mean over the cells is the logit without its bias.
+        `[N, k, h, w]`, signed; its mean over positions is the logit without its bias.
     """
     return weighted_sum(activations, gradients.flatten(2) * (activations.shape[2] * activations.shape[3]))

@@ -1,4 +1,4 @@
-"""Eigen-CAM."""
+"""Eigen-CAM (Muhammad and Yeasin, 2020)."""
 
 import torch
 from torch import Tensor
@@ -6,19 +6,19 @@ from torch import Tensor
 __all__ = ["eigencam"]
 
 SQUARINGS = 12
-"""Of the covariance: the second component is left with (λ₂/λ₁)^4096 of its share."""
+"""Number of squarings of the covariance; they reduce the second component by (λ₂/λ₁)^4096."""
 
 
 def eigencam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """The projection of each cell's centred activations on their first principal component; the same for all classes.
+    """Project centered activations on their first principal component; class-agnostic.
 
-    Muhammad and Yeasin, Eigen-CAM, IJCNN 2020, eq. 3, centred as in pytorch-grad-cam. ONNX has no singular value
-    decomposition: the covariance is squared again and again until only the first component is left. Its sign, which is
-    arbitrary, is that of Chung and Jan (Seg-Eigen-CAM, Applied Sciences 2025, eq. 13): the largest value is positive.
+    Muhammad and Yeasin, Eigen-CAM, IJCNN 2020, eq. 3, centered as in pytorch-grad-cam. ONNX has no singular value
+    decomposition, so the covariance is squared repeatedly until only the first component is left. Its sign, which is
+    arbitrary, follows Chung and Jan (Seg-Eigen-CAM, Applied Sciences 2025, eq. 13): the largest value is positive.
 
     Args:
         activations: float `[N, C, h, w]`.
-        gradients: float `[N, k, C, …]`, of which only the number of maps is used.
+        gradients: float `[N, k, C, …]`; only the number of maps is used.
 
     Returns:
         `[N, k, h, w]`, signed.
@@ -29,7 +29,7 @@ def eigencam(activations: Tensor, gradients: Tensor) -> Tensor:
     for _ in range(SQUARINGS):
         power = power / (power.diagonal(dim1=1, dim2=2).sum(dim=1)[:, None, None] + 1e-30)
         power = power @ power
-    # What is left is λ u uᵀ, whose largest column is u.
+    # The power approaches λ u uᵀ, whose largest column is u.
     largest = power.square().sum(dim=1).argmax(dim=1)
     direction = power.gather(2, largest[:, None, None].expand(-1, power.shape[1], 1))
     direction = direction / (direction.square().sum(dim=1, keepdim=True).sqrt() + 1e-30)

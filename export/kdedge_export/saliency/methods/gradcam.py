@@ -1,4 +1,4 @@
-"""Grad-CAM."""
+"""Grad-CAM (Selvaraju et al., 2017)."""
 
 from torch import Tensor
 
@@ -8,7 +8,7 @@ __all__ = ["gradcam"]
 
 
 def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """`sum_k (mean_ij dz_c/dA_kij) A_k`, before the ReLU.
+    """Compute Grad-CAM: `sum_k (mean_ij dz_c/dA_kij) A_k`, before the ReLU.
 
     Selvaraju et al., Grad-CAM, ICCV 2017, eq. 1 and 2.
 

@@ -1,4 +1,4 @@
-"""Grad-CAM++."""
+"""Grad-CAM++ (Chattopadhay et al., 2018)."""
 
 import torch
 from torch import Tensor
@@ -8,18 +8,19 @@ from kdedge_export.saliency.methods.spatial_sums import everywhere, weighted_sum
 __all__ = ["gradcam_plus_plus"]
 
 LEAST_SHARE = 1e-3
-"""Of its two terms' size that the denominator must keep: nearer to 0, rounding decides the weight."""
+"""Minimum of the denominator relative to the size of its two terms; below, rounding would determine the weight."""
 
 
 def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
-    """`sum_k w_k A_k`, `w_k = sum_ij a_kij ReLU(g_kij)`, `a = g² / (2 g² + g³ sum_ij A_kij)`, before the ReLU.
+    """Compute Grad-CAM++: `sum_k w_k A_k`, `w_k = sum_ij a_kij ReLU(g_kij)`, before the ReLU.
 
-    Chattopadhay et al., Grad-CAM++, WACV 2018, eq. 5 and 19, with `g²` cancelled. A cell whose denominator vanishes has
-    no weight; behind a ReLU none does, as activations and the gradients that count are positive.
+    The coefficients are `a = g² / (2 g² + g³ sum_ij A_kij)`. Chattopadhay et al., Grad-CAM++, WACV 2018, eq. 5 and 19,
+    with `g²` canceled. A position with a vanishing denominator has no weight. After a ReLU none vanishes, since
+    activations and the relevant gradients are positive.
 
-    The authors' code divides the `a` of each channel by their sum besides, takes 1 for a denominator of 0, and has the
-    gradients of the exponential of the score, which scales a picture's map. pytorch-grad-cam adds 1e-6 to the
-    denominator: as much as `g²` itself behind global average pooling, where its maps are others than the paper's.
+    The authors' code additionally normalizes the `a` of each channel by their sum, replaces a denominator of 0 by 1,
+    and uses the gradients of the exponential of the score, which scales the map. pytorch-grad-cam adds 1e-6 to the
+    denominator. After global average pooling this is as large as `g²` itself, so that its maps differ from the paper's.
 
     Args:
         activations: float `[N, C, h, w]`.

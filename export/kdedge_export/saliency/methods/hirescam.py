@@ -1,4 +1,4 @@
-"""HiResCAM."""
+"""HiResCAM (Draelos and Carin, 2020)."""
 
 from torch import Tensor
 
@@ -8,7 +8,7 @@ __all__ = ["hirescam"]
 
 
 def hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """`sum_k (dz_c/dA_kij) A_kij`: each cell by its own gradient.
+    """Compute HiResCAM: `sum_k (dz_c/dA_kij) A_kij`, each position weighted by its own gradient.
 
     Draelos and Carin, Use HiResCAM instead of Grad-CAM, 2020 (arXiv 2011.08891), eq. 4.
 
@@ -19,6 +19,6 @@ def hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
     Returns:
         `[N, k, h, w]`, signed.
     """
-    if gradients.shape[3:] == (1, 1):  # as Grad-CAM's map, by one matrix product
+    if gradients.shape[3:] == (1, 1):  # equals Grad-CAM, as one matrix product
         return weighted_sum(activations, gradients.flatten(2))
     return (gradients * activations[:, None]).sum(dim=2)

@@ -1,4 +1,4 @@
-"""The gradient at the pixels."""
+"""Input gradient (Simonyan et al., 2014)."""
 
 from torch import Tensor
 
@@ -6,20 +6,20 @@ __all__ = ["input_gradient", "the_image"]
 
 
 def the_image(images: Tensor, noise: Tensor) -> Tensor:
-    """The one point `[1, N, 3, H, W]` where the gradient is taken."""
+    """Return the image as the single point `[1, N, 3, H, W]`."""
     return images[None]
 
 
 def input_gradient(points: Tensor, gradients: Tensor) -> Tensor:
-    """`max_c |dz/dx_cij|` over the colour channels of the normalised input.
+    """Compute `max_c |dz/dx_cij|` over the color channels of the normalized input.
 
     Simonyan et al., Deep Inside Convolutional Networks, ICLR 2014 workshop, section 3.1.
 
     Args:
         points: float `[1, N, 3, H, W]`.
-        gradients: of the same shape.
+        gradients: same shape.
 
     Returns:
-        `[N, H, W]`, not negative.
+        `[N, H, W]`, nonnegative.
     """
     return gradients[0].abs().amax(dim=1)

@@ -1,4 +1,4 @@
-"""Integrated gradients."""
+"""Integrated gradients (Sundararajan et al., 2017)."""
 
 import numpy as np
 import torch
@@ -7,25 +7,25 @@ from torch import Tensor
 __all__ = ["STEPS", "integrated_gradients", "path"]
 
 STEPS = 16
-"""Points on the path. Each costs a forward and a backward pass."""
+"""Number of points on the path; each needs a forward and a backward pass."""
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(STEPS)
 
 
 def path(images: Tensor, noise: Tensor) -> Tensor:
-    """Points from the mean colour (zero, after normalising) to the images, then those, `[STEPS + 1, N, 3, H, W]`."""
+    """Return points from the mean color (zero when normalized) to the images, then those, `[STEPS + 1, N, 3, H, W]`."""
     nodes = torch.tensor([*(_NODES + 1) / 2, 1.0], dtype=images.dtype, device=images.device)
     return nodes[:, None, None, None, None] * images
 
 
 def integrated_gradients(points: Tensor, gradients: Tensor) -> Tensor:
-    """`sum_c x_c ∫ dz/dx_c(a x) da` over the colour channels, by Gauss-Legendre quadrature.
+    """Compute `sum_c x_c ∫ dz/dx_c(a x) da` over the color channels, by Gauss-Legendre quadrature.
 
-    Sundararajan et al., Axiomatic Attribution for Deep Networks, ICML 2017, eq. 1; the map adds up to the difference of
-    the logit from that of the baseline.
+    Sundararajan et al., Axiomatic Attribution for Deep Networks, ICML 2017, eq. 1. The map sums to the difference
+    between the logit and that of the baseline.
 
     Args:
         points: float `[STEPS + 1, N, 3, H, W]`.
-        gradients: of the same shape.
+        gradients: same shape.
 
     Returns:
         `[N, H, W]`, signed.

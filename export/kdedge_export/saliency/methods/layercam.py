@@ -1,4 +1,4 @@
-"""LayerCAM."""
+"""LayerCAM (Jiang et al., 2021)."""
 
 from torch import Tensor
 
@@ -8,7 +8,7 @@ __all__ = ["layercam"]
 
 
 def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """`sum_k ReLU(dz_c/dA_kij) A_kij`, before the last ReLU.
+    """Compute LayerCAM: `sum_k ReLU(dz_c/dA_kij) A_kij`, before the last ReLU.
 
     Jiang et al., LayerCAM, IEEE TIP 2021, eq. 5 to 7.
 

@@ -1,4 +1,4 @@
-"""What a saliency method is made of, by what it looks at."""
+"""Kinds of saliency methods: by activations, by pixels, by attention."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ __all__ = ["AttentionMethod", "CellMethod", "Method", "PixelMethod"]
 
 @dataclass(frozen=True)
 class CellMethod:
-    """A map from the activations of one layer and the gradients of chosen logits there."""
+    """Method that computes a map from the activations of one layer and the gradients of chosen logits."""
 
     name: str
     compute: Callable[[Tensor, Tensor], Tensor]
-    """Activations `[N, C, h, w]` and gradients `[N, k, C, h, w]` to maps `[N, k, h, w]`.
+    """Function from activations `[N, C, h, w]` and gradients `[N, k, C, h, w]` to maps `[N, k, h, w]`.
 
-    Where the gradient is the same at every cell it comes as `[N, k, C, 1, 1]`.
+    Gradients that are equal at every position are passed as `[N, k, C, 1, 1]`.
     """
     one_dense_layer: bool = False
-    """Whether it is defined only for global average pooling and one dense layer."""
+    """True if defined only for global average pooling and one dense layer."""
 
 
 def _no_noise(height: int, width: int) -> Tensor:
@@ -29,26 +29,27 @@ def _no_noise(height: int, width: int) -> Tensor:
 
 @dataclass(frozen=True)
 class PixelMethod:
-    """A map from the gradients of chosen logits at the pixels of one or more points."""
+    """Method that computes a map from the gradients of chosen logits at the pixels of one or more points."""
 
     name: str
     points: Callable[[Tensor, Tensor], Tensor]
-    """Images `[N, 3, H, W]` and the noise to points `[P, N, 3, H, W]`, of which the last are the images themselves."""
+    """Function from images `[N, 3, H, W]` and noise to points `[P, N, 3, H, W]`, the images themselves last."""
     combine: Callable[[Tensor, Tensor], Tensor]
-    """Points and their gradients `[P, N, 3, H, W]` to maps `[N, H, W]`."""
+    """Function from points and their gradients `[P, N, 3, H, W]` to maps `[N, H, W]`."""
     count: int
-    """How many points; each is a picture that goes through the whole network and back."""
+    """Number of points; each needs a forward and a backward pass through the whole network."""
     noise: Callable[[int, int], Tensor] = _no_noise
-    """Random constants for pictures of this height and width, always the same ones."""
+    """Function that returns fixed random constants for images of this height and width."""
 
 
 @dataclass(frozen=True)
 class AttentionMethod:
-    """A map from the attention matrices of all blocks."""
+    """Method that computes a map from the attention matrices of all blocks."""
 
     name: str
     compute: Callable[[tuple[Tensor, ...], tuple[Tensor, ...]], Tensor]
-    """Attention and its gradients (or itself again), `[N, heads, T, T]` of each block, to relevance `[N, T, T]`."""
+    """Function from attention and its gradients (or attention again), `[N, heads, T, T]` per block, to relevance
+    `[N, T, T]`."""
     by_gradients: bool
 
 

@@ -1,4 +1,4 @@
-"""All methods by name."""
+"""Registry of all methods by name."""
 
 from kdedge_export.saliency.methods.attention_rollout import attention_rollout
 from kdedge_export.saliency.methods.cam import cam
@@ -36,4 +36,4 @@ METHODS: dict[str, Method] = {
         GRADIENT_ATTENTION,
     )
 }
-"""By the name that `--method` takes."""
+"""Methods by the name used for `--method`."""

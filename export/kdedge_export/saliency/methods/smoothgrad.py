@@ -1,4 +1,4 @@
-"""SmoothGrad."""
+"""SmoothGrad (Smilkov et al., 2017)."""
 
 import torch
 from torch import Tensor
@@ -6,21 +6,21 @@ from torch import Tensor
 __all__ = ["NOISE_LEVEL", "SAMPLES", "field", "noisy", "smoothgrad"]
 
 SAMPLES = 16
-"""Each costs a forward and a backward pass."""
+"""Number of samples; each needs a forward and a backward pass."""
 NOISE_LEVEL = 0.15
-"""Standard deviation of the noise, as a share of the image's range; the paper recommends 0.1 to 0.2."""
+"""Standard deviation of the noise relative to the image's range; the paper recommends 0.1 to 0.2."""
 
 
 def field(height: int, width: int) -> Tensor:
-    """A seeded field of normal noise `[3, height, width]`.
+    """Return a seeded field of normal noise `[3, height, width]`.
 
-    Samples are rolled copies of it: a file would be larger by megabytes with one each, and nearly as random.
+    Samples are shifted copies of it. Independent samples would add megabytes to the file and be hardly more random.
     """
     return torch.randn(3, height, width, generator=torch.Generator().manual_seed(0))
 
 
 def noisy(images: Tensor, noise: Tensor) -> Tensor:
-    """Noisy copies of the images, and the images, `[SAMPLES + 1, N, 3, H, W]`."""
+    """Return noisy copies of the images, then the images, `[SAMPLES + 1, N, 3, H, W]`."""
     height, width = noise.shape[1:]
     shifts = [(index * height // SAMPLES, index * 7 * width // SAMPLES % width) for index in range(SAMPLES)]
     samples = torch.stack([torch.roll(noise, shift, dims=(1, 2)) for shift in shifts])
@@ -29,15 +29,15 @@ def noisy(images: Tensor, noise: Tensor) -> Tensor:
 
 
 def smoothgrad(points: Tensor, gradients: Tensor) -> Tensor:
-    """`max_c |mean_s dz/dx_c(x + noise_s)|` over the colour channels.
+    """Compute `max_c |mean_s dz/dx_c(x + noise_s)|` over the color channels.
 
     Smilkov et al., SmoothGrad, 2017 (arXiv 1706.03825), section 3.
 
     Args:
         points: float `[SAMPLES + 1, N, 3, H, W]`.
-        gradients: of the same shape.
+        gradients: same shape.
 
     Returns:
-        `[N, H, W]`, not negative.
+        `[N, H, W]`, nonnegative.
     """
     return gradients[:-1].mean(dim=0).abs().amax(dim=1)

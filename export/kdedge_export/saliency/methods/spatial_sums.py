@@ -1,4 +1,4 @@
-"""Sums over the cells of a map."""
+"""Weighted sums of activations over channels."""
 
 from torch import Tensor
 
@@ -6,10 +6,10 @@ __all__ = ["everywhere", "weighted_sum"]
 
 
 def weighted_sum(activations: Tensor, weights: Tensor) -> Tensor:
-    """Maps `[N, k, h, w]`: activations `[N, C, h, w]`, weighted by channel with `[N, k, C]` and summed."""
+    """Compute maps `[N, k, h, w]`: activations `[N, C, h, w]` weighted by channel with `[N, k, C]` and summed."""
     return (weights @ activations.flatten(2)).reshape(*weights.shape[:2], *activations.shape[2:])
 
 
 def everywhere(gradients: Tensor, activations: Tensor) -> Tensor:
-    """Gradients `[N, k, C, h, w]` at every cell, also where they are given as the same one for all of them."""
+    """Expand gradients `[N, k, C, h, w]` or `[N, k, C, 1, 1]` to every spatial position."""
     return gradients.expand(*gradients.shape[:3], *activations.shape[2:])

@@ -1,4 +1,4 @@
-"""XGrad-CAM."""
+"""XGrad-CAM (Fu et al., 2020)."""
 
 from torch import Tensor
 
@@ -7,11 +7,11 @@ from kdedge_export.saliency.methods.spatial_sums import everywhere, weighted_sum
 __all__ = ["xgradcam"]
 
 EPSILON = 1e-7
-"""As in pytorch-grad-cam; for channels that are zero everywhere."""
+"""Added to the denominator as in pytorch-grad-cam, for channels that are zero everywhere."""
 
 
 def xgradcam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """`sum_k w_k A_k`, `w_k = sum_ij g_kij A_kij / sum_ij A_kij`, before the ReLU.
+    """Compute XGrad-CAM: `sum_k w_k A_k`, `w_k = sum_ij g_kij A_kij / sum_ij A_kij`, before the ReLU.
 
     Fu et al., Axiom-based Grad-CAM, BMVC 2020, eq. 8 and 9.
 

@@ -1,10 +1,10 @@
-// The page: a camera or a picture in, the answer and the reason out. No picture leaves this browser.
+// Page logic: classifies and explains camera frames or an image. Images never leave the browser.
 
 import { at, become, make, showAnswer, tell, write } from "/answer.js";
 import { choose } from "/chooser.js";
 import { draw, peak, SteadyScale } from "/heat.js";
 
-const BEST = "the best answer";
+const BEST = "top-1 class";
 const RANKED = 3;
 const RECENT = 30;
 
@@ -13,30 +13,30 @@ const worker = new Worker("/worker.js", { type: "module" });
 let about = null;
 let classIndex = null;
 let opacity = 0.6;
-let source = 0;         // counts cameras and pictures, so that an old one's answers end
+let source = 0;         // incremented per camera or image, to discard results of earlier ones
 let facing = "environment";
 let steady = new SteadyScale();
 let endedAt = [];
 
-/** What the model said last: its input `pixels`, `logits`, `map` and `explained`, and the `frame` it was about. */
+/** Latest prediction: input `pixels`, `logits`, `map`, `explained` and the `frame`. */
 export let latest = null;
 
 function ask(message, transfer = []) {
   return new Promise((resolve, reject) => {
     worker.onmessage = ({ data }) => (data.kind === "failed" ? reject(new Error(data.message)) : resolve(data));
-    worker.onerror = () => reject(new Error("The browser could not start the model's worker."));
+    worker.onerror = () => reject(new Error("The browser could not start the worker that runs the model."));
     worker.postMessage(message, transfer);
   });
 }
 
-// Questions wait for one another: the worker has one answer at a time.
+// Requests are queued, because the worker handles one at a time.
 let queue = Promise.resolve();
 function answerTo(frame) {
   queue = queue.catch(() => {}).then(() => ask({ frame, classIndex }, [frame]));
   return queue;
 }
 
-// ---- what is shown
+// ---- display
 
 function show(answer, scale) {
   latest?.frame.close();
@@ -64,14 +64,14 @@ function showRates(capturedAt) {
 
 async function startCamera() {
   if (!navigator.mediaDevices) {
-    throw new Error("This browser gives a camera only to pages of this machine or to encrypted ones: open the https address.");
+    throw new Error("This browser allows camera access only on localhost or encrypted pages: open the https address.");
   }
   stopCamera();
   const mine = source;
   const stream = await navigator.mediaDevices.getUserMedia({
     audio: false, video: { facingMode: facing, width: { ideal: 640 }, height: { ideal: 480 } },
   });
-  if (mine !== source) {  // clicked again meanwhile
+  if (mine !== source) {  // clicked again in the meantime
     stop(stream);
     return;
   }
@@ -97,7 +97,7 @@ async function startCamera() {
   }
 }
 
-/** Until the camera has another frame; hidden pages get none and rest. */
+/** Wait for the next camera frame. Hidden pages get none. */
 const nextFrame = () => new Promise((resolve) => {
   if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(resolve);
   else requestAnimationFrame(resolve);
@@ -118,14 +118,14 @@ function stopCamera() {
 
 async function openPicture(file) {
   stopCamera();
-  // Its colours as they are stored, which is what everything else reads.
+  // Without color conversion, as in the Python runtime.
   const answer = await answerTo(await createImageBitmap(file, { colorSpaceConversion: "none" }));
   show(answer, answer.map ? peak(answer.map) : 0);
   write("age", "–");
   write("fps", "–");
 }
 
-/** Explain the frame on the screen anew, where no next one will come. */
+/** Explain the frame on the screen again, if it is a still image. */
 async function again() {
   if (!latest || video.srcObject) return;
   const answer = await answerTo(await createImageBitmap(latest.frame));
@@ -137,13 +137,13 @@ async function attempt(deed) {
     await deed();
   } catch (error) {
     stopCamera();
-    tell(error.name === "NotAllowedError" ? "The camera was not allowed. Allow it in the browser's address bar." : error.message, "bad");
+    tell(error.name === "NotAllowedError" ? "Camera access was denied. Allow it in the browser's address bar." : error.message, "bad");
   }
 }
 
 async function chooseClass() {
   const current = classIndex === null ? null : about.labels[classIndex];
-  const chosen = await choose("Which class shall the heat explain?", about.labels, { current, none: BEST });
+  const chosen = await choose("Class to explain", about.labels, { current, none: BEST });
   if (chosen === undefined) return;
   classIndex = chosen === null ? null : about.labels.indexOf(chosen);
   at("explain").firstElementChild.textContent = chosen ?? BEST;

@@ -1,11 +1,11 @@
-// The model in this browser: one session, one forward pass, the answer and the reason.
+// Inference session: one forward pass returns logits and saliency map.
 
 import * as ort from "/ort/ort.wasm.bundle.min.mjs";
 
-const MOST_THREADS = 4;  // more only heat a phone
+const MOST_THREADS = 4;  // more only increase power use on phones
 
 export class Engine {
-  /** Load the model; threads need a page that is isolated from all others, as this server's are. */
+  /** Load the model. Threads need a cross-origin isolated page, as served by this server. */
   static async load(about) {
     const threads = globalThis.crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency || 1) : 1;
     ort.env.logLevel = "error";
@@ -22,10 +22,10 @@ export class Engine {
   }
 
   /**
-   * Classify and explain one picture.
+   * Classify and explain one image.
    *
-   * @param {Uint8Array} pixels RGB [height, width, 3] at the model's size.
-   * @param {number|null} classIndex the class to explain; null explains the best one.
+   * @param {Uint8Array} pixels RGB [height, width, 3] at the model's input size.
+   * @param {number|null} classIndex class to explain; null for the top-1 class.
    * @returns {Promise<{logits: Float32Array, explained: number, map: {data: Float32Array, height: number, width: number}|null}>}
    */
   async run(pixels, classIndex = null) {
@@ -41,7 +41,7 @@ export class Engine {
   }
 }
 
-/** Probabilities of logits at the model's calibration temperature. */
+/** Convert logits to probabilities at the model's calibration temperature. */
 export function softmax(logits, temperature) {
   const most = Math.max(...logits);
   const shifted = Array.from(logits, (logit) => Math.exp((logit - most) / temperature));

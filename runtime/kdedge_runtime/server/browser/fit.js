@@ -1,7 +1,7 @@
-// From a picture of any size to the model's input: the runtime's preprocessing (preprocess.py), bit for bit.
+// Resizing of images to the model input, bit-exact with the Python runtime (preprocess.py).
 //
-// A canvas scales in a way of its own, which moves logits by up to 0.8. So this is Pillow's resampling: separable, the
-// filter widened by the scale, weights in 22-bit fixed point, eight bits between the passes.
+// Canvas scaling differs and changes logits by up to 0.8. This is Pillow's resampling instead: separable, antialiased,
+// weights in 22-bit fixed point, 8 bits between the passes.
 
 const PRECISION_BITS = 22;
 const FILTERS = {
@@ -15,14 +15,14 @@ function cubic(x) {
   return x < 2 ? (((x - 5) * x + 8) * x - 4) * a : 0;
 }
 
-/** Draw a frame where its transparent parts lie on white, as pictures.py reads it. */
+/** Draw a frame with transparency blended onto white, as in pictures.py. */
 export function drawOnWhite(context, frame) {
   context.fillStyle = "#fff";
   context.fillRect(0, 0, frame.width, frame.height);
   context.drawImage(frame, 0, 0);
 }
 
-/** The part of a picture that the model sees: [left, top, right, bottom] in pixels; a letterbox reaches beyond it. */
+/** Return the visible part of an image, [left, top, right, bottom] in pixels. A letterbox extends beyond the image. */
 export function visibleBox(height, width, spec) {
   if (spec.resize === "squash") return [0, 0, width, height];
   if (spec.resize === "letterbox") {
@@ -37,7 +37,7 @@ export function visibleBox(height, width, spec) {
   return [left, top, left + seenWidth, top + seenHeight];
 }
 
-/** Size and place of a picture inside its letterbox, in whole pixels. */
+/** Return the size and position of an image inside its letterbox, in pixels. */
 function innerSize(height, width, spec) {
   const scale = Math.min(spec.height / height, spec.width / width);
   const innerHeight = Math.max(1, Math.floor(height * scale + 0.5));
@@ -46,7 +46,7 @@ function innerSize(height, width, spec) {
   return { width: innerWidth, height: innerHeight, left, top };
 }
 
-/** Bring RGBA pixels to the model's size: Uint8Array of RGB [spec.height, spec.width, 3]. */
+/** Resize RGBA pixels to the model input: Uint8Array of RGB [spec.height, spec.width, 3]. */
 export function fit(rgba, width, height, spec) {
   const rgb = new Uint8Array(width * height * 3);
   for (let from = 0, to = 0; to < rgb.length; from += 4) {
@@ -69,7 +69,7 @@ export function fit(rgba, width, height, spec) {
   return resample(rgb, { width, height, channels: 3 }, box, spec.width, spec.height, spec.interpolation);
 }
 
-/** Cut a box out of a picture and bring it to a size, in one step. */
+/** Crop a box from an image and resize it in one step. */
 export function resample(pixels, { width, height, channels }, box, toWidth, toHeight, filter) {
   const [left, top, right, bottom] = box.map(Math.fround);
   let size = { width, height, channels };
@@ -83,7 +83,7 @@ export function resample(pixels, { width, height, channels }, box, toWidth, toHe
   return pixels;
 }
 
-/** For every output pixel: where its input begins, and the weights of what it takes. */
+/** Return the first input pixel and the filter weights of every output pixel. */
 function weights(size, from, to, toSize, filter) {
   const scale = Math.fround(to - from) / toSize;
   const widened = Math.max(scale, 1);

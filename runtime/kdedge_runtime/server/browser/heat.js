@@ -1,8 +1,8 @@
-// Saliency maps as heat on a picture, as the runtime draws them (heat.py, overlay.py).
+// Heat map rendering, equivalent to the Python runtime (heat.py, overlay.py).
 
 import { drawOnWhite, resample, visibleBox } from "/fit.js";
 
-/** A display scale that rises at once and falls slowly, so that the picture does not flicker. */
+/** Display scale that rises immediately and decays slowly, to avoid flicker. */
 export class SteadyScale {
   constructor(halfLifeS = 1) {
     Object.assign(this, { halfLifeS, scale: 0 });
@@ -14,16 +14,16 @@ export class SteadyScale {
   }
 }
 
-/** The strongest evidence for the class; 0 where no cell speaks for it. */
+/** Return the maximum of a map, or 0 if it has no positive value. */
 export const peak = (map) => Math.max(0, ...map.data);
 
-/** The height of a map's maximum above the mean of its positive part; 0 for a constant map. */
+/** Return the difference between a map's maximum and the mean of its positive part; 0 for a constant map. */
 export const contrast = (map) => peak(map) - map.data.reduce((sum, value) => sum + Math.max(0, value), 0) / map.data.length;
 
-/** The share of full heat that a map is shown with: less for one that is flatter than a typical one. */
+/** Return the display strength of a map, below 1 if it is flatter than typical. */
 const strength = (map, { typical_contrast: typical }) => (typical === null ? 1 : Math.min(1, contrast(map) / typical));
 
-/** Draw a frame, the heat over what the model saw of it, and the outline of that. */
+/** Draw a frame with its heat map and an outline of the visible part. */
 export function draw(canvas, frame, map, scale, { input, ramp, display }, opacity) {
   const { width, height } = frame;
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
@@ -31,7 +31,7 @@ export function draw(canvas, frame, map, scale, { input, ramp, display }, opacit
   drawOnWhite(context, frame);
   const [left, top, right, bottom] = visibleBox(height, width, input).map(Math.round);
   if (map && scale > 0) {
-    // A letterbox of a strip is far larger than the strip.
+    // The letterbox of a narrow strip is far larger than the strip.
     const shown = [Math.max(left, 0), Math.max(top, 0), Math.min(right, width), Math.min(bottom, height)];
     const part = shown.map((edge, axis) =>
       axis % 2 ? ((edge - top) * map.height) / (bottom - top) : ((edge - left) * map.width) / (right - left));
@@ -62,7 +62,7 @@ function heatImage(map, scale, part, toWidth, toHeight, ramp, opacity, display) 
   return image;
 }
 
-/** A part of the cells at the size of what is shown, moved by the shift of its maps. */
+/** Resize part of a map to the displayed size, corrected for its offset. */
 function enlarged(cells, width, height, { shift_x: across, shift_y: down }, part, toWidth, toHeight) {
   if (across === 0 && down === 0) {
     return resample(cells, { width, height, channels: 1 }, part, toWidth, toHeight, "bicubic");
@@ -72,7 +72,7 @@ function enlarged(cells, width, height, { shift_x: across, shift_y: down }, part
   return resample(bordered(cells, width, height), size, window, toWidth, toHeight, "bicubic");
 }
 
-/** Cells with one more on every side, each a copy of its neighbor. */
+/** Pad a map by one pixel on every side, replicating the edges. */
 function bordered(cells, width, height) {
   const inside = (at, size) => Math.min(Math.max(at - 1, 0), size - 1);
   return Uint8Array.from({ length: (width + 2) * (height + 2) }, (_, at) =>

@@ -1,4 +1,4 @@
-"""Serves a page that runs a model by itself."""
+"""Server of a page that runs the model in the browser."""
 
 import json
 import ssl
@@ -21,19 +21,19 @@ _PAGE = {"/": "page.html"} | {
 
 
 class WebServer(Server):
-    """The page, the model and onnxruntime-web; it sees no picture."""
+    """Serves the page, the model and onnxruntime-web. It receives no images."""
 
     def __init__(self, door: Door, model: Model, tls: ssl.SSLContext | None = None) -> None:
-        """Listen; `start` answers.
+        """Create the server and listen. `start` begins answering.
 
         Args:
-            door: where, and who is let in.
-            model: what the page runs.
-            tls: the certificate to speak HTTPS with.
+            door: address and access policy.
+            model: model for the page.
+            tls: certificate for HTTPS.
 
         Raises:
-            MissingDependency: onnxruntime-web is not here.
-            UsageError: the address cannot be listened on.
+            MissingDependency: onnxruntime-web is not installed.
+            UsageError: the address cannot be used.
         """
         self.assets: dict[str, Asset] = {
             **shared_assets(),
@@ -46,7 +46,7 @@ class WebServer(Server):
 
 
 def about_model(model: Model) -> dict[str, object]:
-    """What a page has to know of a model besides its graph, ready for JSON."""
+    """Return the metadata that the page needs, as a JSON-compatible dictionary."""
     metadata = model.metadata
     return {
         "name": model.path.name,

@@ -1,7 +1,7 @@
-"""Make an optional input of a model file a required one, since onnxruntime-web feeds no other.
+"""Convert an optional model input to a required one, because onnxruntime-web cannot feed optional inputs.
 
-An optional input of ONNX is one that has an initializer of the same name. onnxruntime-web (1.30) does not count it as
-an input and refuses to be given it, so the initializer has to go.
+An optional ONNX input has an initializer of the same name. onnxruntime-web (1.30) does not list it as an input and
+rejects values for it, so the initializer is removed.
 """
 
 from kdedge_runtime.errors import ModelFileError
@@ -11,10 +11,10 @@ __all__ = ["with_required_input"]
 
 
 def with_required_input(model: bytes, name: str) -> bytes:
-    """The model without the default of its input `name`; the same where it has none.
+    """Return the model without the default of its input `name`; unchanged if there is none.
 
     Raises:
-        ModelFileError: the bytes are no ONNX model.
+        ModelFileError: the bytes are not an ONNX model.
     """
     try:
         parts = [

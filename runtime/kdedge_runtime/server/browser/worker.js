@@ -1,4 +1,4 @@
-// Everything that takes time, off the page's own thread: the page stays responsive.
+// Preprocessing and inference in a worker thread, to keep the page responsive.
 
 import { Engine, softmax } from "/engine.js";
 import { drawOnWhite, fit } from "/fit.js";
@@ -20,7 +20,7 @@ async function answer({ frame, classIndex }) {
   const said = await engine.run(pixels, classIndex);
   const ms = { preprocess: fitted - started, inference: performance.now() - fitted };
   const probabilities = softmax(said.logits, engine.about.temperature);
-  // The frame goes back, so that the heat is drawn on the very frame that it explains.
+  // The frame is returned, so that its heat map is drawn on the same frame.
   postMessage({ kind: "answer", frame, pixels, ms, probabilities, ...said }, [frame, pixels.buffer]);
 }
 

@@ -1,4 +1,4 @@
-"""The run in a browser: a small web server with the live overlay and the figures, which can be talked back to."""
+"""Live view: a small web server with the overlay, statistics, controls and feedback."""
 
 from kdedge_runtime.server.live_view.controls import Controls
 from kdedge_runtime.server.live_view.view_server import Feedback, LiveView

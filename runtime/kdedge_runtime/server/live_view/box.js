@@ -1,12 +1,12 @@
-// Drawing a box on the picture, with a mouse, a pen or a finger.
+// Drawing a box on the image, with mouse, pen or touch.
 
 import { at } from "/answer.js";
 
-const SMALLEST = 0.01;  // of the picture's side: less is a click, not a box
+const SMALLEST = 0.01;  // minimum side as a fraction of the image; smaller is a click
 const clamp = (value) => Math.min(1, Math.max(0, value));
 
 function lay() {
-  // Exactly over the picture, which does not fill its frame when its shape is another.
+  // Align with the image, which may not fill its frame.
   const picture = at("picture");
   Object.assign(at("drawing").style, {
     left: picture.offsetLeft + "px", top: picture.offsetTop + "px",
@@ -19,7 +19,7 @@ function place({ clientX, clientY }) {
   return [clamp((clientX - area.left) / area.width), clamp((clientY - area.top) / area.height)];
 }
 
-/** Let a box be drawn. Resolves to [left, top, right, bottom] as fractions of the picture, or null where it is cancelled. */
+/** Draw a box. Resolves to [left, top, right, bottom] as fractions of the image, or null if canceled. */
 export function drawBox() {
   const drawing = at("drawing"), rect = drawing.firstElementChild;
   let start = null, box = null;

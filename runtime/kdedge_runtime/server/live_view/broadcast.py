@@ -1,4 +1,4 @@
-"""One thread sends each picture to all viewers of the stream: it is encoded once, and nobody waits for anybody."""
+"""Image stream: one thread sends each image, encoded once, to all clients without waiting for any of them."""
 
 import logging
 import socket
@@ -23,11 +23,11 @@ class _Viewer:
     connection: socket.socket
     unsent: memoryview = field(default_factory=lambda: memoryview(b""))
     took_at: float = field(default_factory=time.monotonic)
-    """When it last took something."""
+    """Time of the last successful send."""
     has_left: threading.Event = field(default_factory=threading.Event)
 
     def take(self, part: bytes) -> bool:
-        """Send as much as can be sent at once, of the last picture first; False if the viewer has left."""
+        """Send as much as possible without blocking, previous image first. Return False if the client is gone."""
         try:
             if self._send() and part:
                 self.unsent = memoryview(part)
@@ -46,19 +46,19 @@ class _Viewer:
 
 
 class Broadcast:
-    """The stream of a board's pictures. A viewer that is slower than the pictures misses some."""
+    """Stream of the overlay images. Slow clients skip images."""
 
     def __init__(self, board: Board) -> None:
-        """Send nothing yet."""
+        """Create a broadcast without clients."""
         self._board = board
         self._viewers: set[_Viewer] = set()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._last = b""
-        """The picture that is shown now, for viewers that join while the source stands still."""
+        """Current image, for clients that join while the source is idle."""
 
     def serve(self, connection: socket.socket) -> None:
-        """Send pictures, as parts of `multipart/x-mixed-replace`, until the viewer leaves or the run ends."""
+        """Send images as parts of `multipart/x-mixed-replace` until the client disconnects or the run ends."""
         connection.setblocking(False)
         with self._lock:
             viewer = _Viewer(connection, memoryview(f"--{BOUNDARY}\r\n".encode() + self._last))
@@ -68,15 +68,15 @@ class Broadcast:
                 self._thread = threading.Thread(target=self._run, name="kdedge-stream", daemon=True)
                 self._thread.start()
         viewer.has_left.wait()
-        with suppress(OSError):  # it is closed
+        with suppress(OSError):  # connection closed
             connection.settimeout(PATIENCE_S)
 
     def _run(self) -> None:
         try:
             self._send_pictures()
-        except Exception:  # a picture that cannot be encoded, say: viewers would wait for ever
-            _log.error("The stream of pictures has ended; the run goes on.", exc_info=True)
-            while not self._ended(self._viewers.copy()):  # somebody may join meanwhile
+        except Exception:  # otherwise clients would wait forever, e.g. if an image cannot be encoded
+            _log.error("The image stream has ended; the run continues.", exc_info=True)
+            while not self._ended(self._viewers.copy()):  # clients may join in the meantime
                 pass
 
     def _send_pictures(self) -> None:
@@ -90,7 +90,7 @@ class Broadcast:
                     continue
                 serial, started = picture.serial, time.thread_time()
                 head = f"Content-Type: image/jpeg\r\nContent-Length: {len(picture.jpeg)}\r\n\r\n".encode()
-                # The next boundary comes with the picture: browsers show a part only once it has ended.
+                # The next boundary is sent with the image, because browsers show a part only when it is complete.
                 part = head + picture.jpeg + f"\r\n--{BOUNDARY}\r\n".encode()
                 with self._lock:
                     self._last, viewers = part, self._viewers.copy()
@@ -100,7 +100,7 @@ class Broadcast:
                     return
 
     def _ended(self, left: set[_Viewer]) -> bool:
-        """Let viewers go; whether none is left, and with them this thread."""
+        """Remove clients. Return True if none is left, which also ends this thread."""
         with self._lock:
             self._viewers -= left
             is_over = not self._viewers

@@ -1,4 +1,4 @@
-"""What watchers may change while the run goes on: the class to explain, the method, the opacity of the heat."""
+"""Settings that clients can change during a run: explained class, method and opacity."""
 
 import threading
 from collections.abc import Mapping
@@ -12,25 +12,25 @@ from kdedge_runtime.stream.runner import RunSettings
 __all__ = ["Controls", "is_share"]
 
 _BUDGET_MS = 500.0
-"""Time for one frame of a method that asks the model again and again, where nobody said how much it may take."""
+"""Default time limit of a black-box explainer, in milliseconds per frame."""
 
 
 class Controls:
-    """The settings of the run from frame to frame: called by the run, changed by the view.
+    """Run settings per frame: called by the run, changed by the view.
 
-    A change replaces the settings as a whole, so that no frame sees half of one.
+    A change replaces the whole settings object, so that no frame uses a mixture.
     """
 
     def __init__(
         self, model: Model, settings: RunSettings, method: str | None = None, budget_ms: float | None = None
     ) -> None:
-        """Begin with the settings that the run was started with.
+        """Create controls with the initial settings.
 
         Args:
-            model: that runs.
-            settings: to begin with.
-            method: that `settings.explainer` explains by; None for the file's own map.
-            budget_ms: time for one frame of such a method.
+            model: the running model.
+            settings: initial settings.
+            method: method of `settings.explainer`; None for the map of the model file.
+            budget_ms: time limit per frame of a black-box explainer, in milliseconds.
         """
         self.model = model
         self.settings = settings
@@ -39,45 +39,45 @@ class Controls:
         self._changing = threading.Lock()
 
     def __call__(self) -> RunSettings:
-        """The settings for the next frame."""
+        """Return the settings for the next frame."""
         return self.settings
 
     @property
     def class_name(self) -> str | None:
-        """The class that is explained in every frame; None explains the best one of each."""
+        """Class explained in every frame; None for the top-1 class of each."""
         index = self.settings.class_index
         return None if index is None else self.model.metadata.labels[index]
 
     @property
     def methods(self) -> list[str]:
-        """What can explain this model, the file's own map first (`none` where it has none)."""
-        # Here, since most runs never need it.
+        """Available methods for this model, starting with the map of the file (`none` if it has no map)."""
+        # Imported on demand, because most runs do not need it.
         from kdedge_runtime.explainers import METHODS
 
-        # Score-CAM needs the target layer's activations, which a file without a map does not compute.
+        # Score-CAM needs the target layer's activations, which are not available without a map.
         asking = [method for method in METHODS if method != "scorecam" or self.model.has_map]
         return [self.model.metadata.outputs.method, *asking]
 
     def figures(self) -> dict[str, Any]:
-        """The settings, ready for JSON."""
+        """Return the settings as a JSON-compatible dictionary."""
         return {"class": self.class_name, "method": self.method, "opacity": self.settings.opacity}
 
     def change(self, wanted: Mapping[str, Any]) -> None:
-        """Change what is named, all of it or nothing.
+        """Change settings atomically.
 
         Args:
-            wanted: `class` (a label, or None for the best one of each frame), `method` (one of `methods`) and
-                `opacity` (in [0, 1]).
+            wanted: `class` (a label, or None for the top-1 class of each frame), `method` (one of `methods`) and
+            `opacity` (in [0, 1]).
 
         Raises:
-            UsageError: there is no such class, method or setting, or a value is out of its range.
+            UsageError: a class, method or setting does not exist, or a value is out of range.
         """
-        with self._changing:  # two watchers may change something at once, and neither change may be lost
+        with self._changing:  # concurrent changes must not overwrite each other
             self._change(wanted)
 
     def _change(self, wanted: Mapping[str, Any]) -> None:
         settings, method = self.settings, self.method
-        # The method first: it decides whether a class can be explained at all.
+        # The method comes first, because it determines whether a class can be explained.
         for name, value in sorted(wanted.items(), key=lambda item: item[0] != "method"):
             if name == "method" and value in self.methods:
                 settings, method = replace(settings, explainer=self._explainer(value)), value
@@ -89,8 +89,8 @@ class Controls:
                 settings = replace(settings, opacity=float(value))
             else:
                 raise UsageError(
-                    f"{name}: {value!r:.80} cannot be set. Expected class: LABEL or null, opacity: 0 to 1, or method: "
-                    f"{', '.join(self.methods)}."
+                    f"{name}: {value!r:.80} is not a valid setting. Expected class: LABEL or null, opacity: 0 to 1, "
+                    f"or method: {', '.join(self.methods)}."
                 )
         self.settings, self.method = settings, method
 
@@ -103,5 +103,5 @@ class Controls:
 
 
 def is_share(value: object) -> bool:
-    """Whether a value of JSON is a number in [0, 1]; its whole numbers may be larger than any float."""
+    """Return True if a JSON value is a number in [0, 1]. Integers may be too large for a float."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1

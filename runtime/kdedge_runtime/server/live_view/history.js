@@ -1,4 +1,4 @@
-// The probability of the answer over the last minute; every class has its colour.
+// Chart of the top-1 probability over the last minute, colored by class.
 
 import { at, make } from "/answer.js";
 
@@ -8,7 +8,7 @@ const COLOURS = ["inference", "preprocess", "output", "overlay", "sixth", "seven
 const SVG = "http://www.w3.org/2000/svg";
 const colours = new Map();
 
-/** A class keeps its colour for as long as it is in sight. */
+/** Assign colors to classes. A class keeps its color while it is visible. */
 function assignColours(labels) {
   for (const label of colours.keys()) if (!labels.includes(label)) colours.delete(label);
   for (const label of labels.filter((each) => !colours.has(each))) {
@@ -38,7 +38,7 @@ export function showHistory(points) {
     const isFirst = !before || before[0] - ago > GAP_S;
     through += `${isFirst ? "M" : "L"}${x} ${y}`;
     if (isFirst || before[1] !== label) {
-      // A first point has to be seen as well: a line of no length has round ends.
+      // A zero-length line with round caps makes the first point visible.
       paths.push({ label, d: `M${x} ${y}h0` });
     } else {
       paths.at(-1).d += `L${x} ${y}`;

@@ -1,4 +1,4 @@
-"""How sure the run was over the last minute, a point every half second."""
+"""Confidence over the last minute, at half-second resolution."""
 
 import threading
 from collections import deque
@@ -10,14 +10,14 @@ _STEP_S = 0.5
 
 
 class History:
-    """The newest answer of every half second, in constant memory."""
+    """Latest prediction of every half second, in constant memory."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._points: deque[tuple[float, str, float]] = deque(maxlen=round(SPAN_S / _STEP_S))
 
     def add(self, at_s: float, label: str, probability: float) -> None:
-        """Take in an answer; a later one of the same half second takes its place."""
+        """Add a prediction. A later one in the same half second replaces it."""
         with self._lock:
             if self._points and at_s // _STEP_S == self._points[-1][0] // _STEP_S:
                 self._points[-1] = (at_s, label, probability)
@@ -25,7 +25,7 @@ class History:
                 self._points.append((at_s, label, probability))
 
     def until(self, now_s: float) -> list[tuple[float, str, float]]:
-        """The points of the last minute as `(seconds ago, label, probability)`, oldest first."""
+        """Return the points of the last minute as `(seconds ago, label, probability)`, oldest first."""
         with self._lock:
             points = list(self._points)
         return [(now_s - at_s, label, p) for at_s, label, p in points if now_s - at_s <= SPAN_S]

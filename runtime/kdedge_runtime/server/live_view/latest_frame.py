@@ -1,4 +1,4 @@
-"""The notice board between the run and its watchers: the run pins the newest answer, nobody holds it up."""
+"""Latest prediction, handed to HTTP clients without blocking the inference loop."""
 
 import threading
 import time
@@ -16,22 +16,22 @@ from kdedge_runtime.util.images import jpeg
 __all__ = ["FRESH_S", "Board", "Notice", "Picture"]
 
 FRESH_S = 10.0
-"""A run whose last answer is older is not healthy."""
+"""Maximum age of the latest prediction of a healthy run, in seconds."""
 _JPEG_QUALITY = 80
 _FASTEST_S = 1 / 15
-"""Between pictures: an eye needs no more, and drawing them takes processor time from the model."""
+"""Minimum interval between images in seconds. Faster drawing would only take CPU time from the model."""
 _MOST_SHARE = 0.02
-"""Largest share of a core for encoding and sending pictures; with many viewers they come less often."""
+"""Maximum share of one core for encoding and sending. With many clients, images are sent less often."""
 _LEASE_S = 1.0
-"""A page that asks for picture after picture is watching in between as well."""
+"""Time in seconds that a polling client counts as watching after a request."""
 
 
 @dataclass(frozen=True)
 class Notice:
-    """One answer on the board."""
+    """Published prediction with its serial number."""
 
     serial: int
-    """Counts the answers from 1."""
+    """Serial number of the prediction, from 1."""
     answer: Answer
     progress: Progress
     pinned_at: float
@@ -39,20 +39,20 @@ class Notice:
 
 @dataclass(frozen=True)
 class Picture:
-    """An overlay as it goes out."""
+    """Encoded overlay."""
 
     serial: int
     jpeg: bytes
 
 
 class Board:
-    """Holds the newest answer; the run writes, any number of watchers wait and read."""
+    """Holds the latest prediction. The run writes; any number of clients wait and read."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Start empty.
+        """Create an empty board.
 
         Args:
-            clock: seconds.
+            clock: monotonic clock in seconds.
         """
         self.shown = Shown()
         self.history = History()
@@ -71,25 +71,25 @@ class Board:
 
     @property
     def newest(self) -> Notice | None:
-        """The newest answer; None before the first."""
+        """Latest prediction; None before the first."""
         return self._notice
 
     @property
     def is_watched(self) -> bool:
-        """Whether anybody wants to see the next answer."""
+        """True if a client is watching."""
         return self.watchers > 0 or self._clock() < self._leased_until
 
     @property
     def is_due(self) -> bool:
-        """True where the next answer should carry its overlay."""
+        """True if the next prediction should include its overlay."""
         return self.is_watched and self._clock() >= self._due_at
 
     def note_cost(self, sending_s: float) -> None:
-        """Take in the processor time that sending a picture to all viewers took."""
+        """Record the CPU time used to send an image to all clients."""
         self._cost_s = sending_s
 
     def publish(self, answer: Answer, progress: Progress) -> None:
-        """Pin the newest answer and wake the watchers."""
+        """Publish the latest prediction and wake waiting clients."""
         now = self._clock()
         self.history.add(now, answer.label, answer.probability)
         with self._changed:
@@ -102,14 +102,14 @@ class Board:
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """Send all watchers home."""
+        """Release all waiting clients."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Within the block answers carry their overlay."""
+        """Request overlays within the block."""
         with self._changed:
             self.watchers += 1
         try:
@@ -119,26 +119,26 @@ class Board:
                 self.watchers -= 1
 
     def renew_lease(self) -> None:
-        """Let answers carry their overlay for another second, for a page that will ask again."""
+        """Request overlays for another second, for a polling client."""
         self._leased_until = self._clock() + _LEASE_S
 
     def next_picture(self, after: int, timeout_s: float) -> Picture | None:
-        """Wait for an overlay that is newer than number `after`; any is newer than one that is still to come.
+        """Wait for an overlay with a serial number above `after`. A number above all existing ones counts as 0.
 
         Returns:
-            None when the run has ended or nothing came in time.
+            The encoded overlay; None if the run has ended or the wait timed out.
         """
         deadline = time.monotonic() + timeout_s
         with self._changed:
             if self._notice is None or after > self._notice.serial:
-                after = 0  # of an earlier run, which had come further
+                after = 0  # from a longer earlier run
             while (drawn := self._drawn) is None or drawn[0].serial <= after or self._is_old(drawn[0]):
                 remaining = deadline - time.monotonic()
                 if self._closed or remaining <= 0:
                     return None
                 self._changed.wait(remaining)
         notice, overlay = drawn
-        # Outside the condition, so that the run is not held up; once a picture, whoever comes first.
+        # Outside the condition, so that the run is not blocked. The first client encodes each image for all.
         with self._encoding:
             if self._encoded.serial < notice.serial:
                 started = time.thread_time()
@@ -148,11 +148,11 @@ class Board:
             return self._encoded
 
     def _is_old(self, drawn: Notice) -> bool:
-        """Whether it was drawn for somebody who has left since."""
-        # Not by its capture: an explanation may take longer than a page waits before it asks again.
+        """Return True if an overlay was drawn for a client that has since disconnected."""
+        # Not by capture time: an explanation may take longer than the polling interval.
         return self._clock() - drawn.pinned_at > _LEASE_S
 
     def health(self) -> tuple[bool, float]:
-        """Whether answers are coming, and the seconds since the last one (or since the start)."""
+        """Return True if the run is healthy, and the seconds since the last prediction (or the start)."""
         silence_s = self._clock() - self._answered_at
         return silence_s < FRESH_S, silence_s

@@ -1,4 +1,4 @@
-"""How the machine is doing, for whoever asks and however often: the board's own word, and this process' memory."""
+"""Cached machine state: board state and process memory."""
 
 import threading
 import time
@@ -15,15 +15,15 @@ _KEPT_S = 2.0
 
 @dataclass(frozen=True)
 class MachineState:
-    """The machine at one moment."""
+    """Machine state at one time."""
 
     board: BoardState
     memory_mb: float | None
-    """Resident memory of this process, in 10^6 bytes; None where the system does not tell."""
+    """Resident memory of this process in MB (10^6 bytes), or None if unavailable."""
 
 
 class Machine:
-    """Looks at this machine at most every two seconds, since asking a board's firmware starts a program."""
+    """Reads the machine state at most every two seconds, because a firmware query starts a process."""
 
     def __init__(
         self, look: Callable[[], BoardState] = read_board, clock: Callable[[], float] = time.monotonic
@@ -35,7 +35,7 @@ class Machine:
         self._seen_at = 0.0
 
     def state(self) -> MachineState:
-        """The state, not older than two seconds."""
+        """Return the machine state, at most two seconds old."""
         with self._lock:
             if self._state is None or self._clock() - self._seen_at >= _KEPT_S:
                 self._state, self._seen_at = MachineState(self._look(), memory_mb()), self._clock()

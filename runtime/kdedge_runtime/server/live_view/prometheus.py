@@ -1,4 +1,4 @@
-"""The run in Prometheus' text format, version 0.0.4.
+"""Metrics in Prometheus' text format, version 0.0.4.
 
 https://prometheus.io/docs/instrumenting/exposition_formats/
 """
@@ -23,20 +23,20 @@ def exposition(
     silence_s: float,
     watchers: int,
 ) -> str:
-    """All figures, in seconds, degrees Celsius and bytes.
+    """Return all metrics, in seconds, degrees Celsius and bytes.
 
     Args:
-        about: what is said of the run itself.
-        answer: the newest, or None before the first.
-        progress: of the run, or None before the first answer.
-        machine: the board.
-        silence_s: seconds since the last answer, or since the start.
-        watchers: browsers that watch.
+        about: labels that describe the run.
+        answer: latest prediction, or None before the first.
+        progress: counters of the run, or None before the first prediction.
+        machine: machine state.
+        silence_s: seconds since the last prediction, or since the start.
+        watchers: number of watching clients.
     """
     families = [
-        _family("kdedge_info", "gauge", "What runs.", [("", about, 1)]),
-        _family("kdedge_last_answer_seconds", "gauge", "Time since the newest answer.", [("", {}, silence_s)]),
-        _family("kdedge_watchers", "gauge", "Browsers that watch.", [("", {}, watchers)]),
+        _family("kdedge_info", "gauge", "Description of the run.", [("", about, 1)]),
+        _family("kdedge_last_answer_seconds", "gauge", "Time since the latest prediction.", [("", {}, silence_s)]),
+        _family("kdedge_watchers", "gauge", "Number of watching clients.", [("", {}, watchers)]),
         _machine(machine),
     ]
     if answer is not None and progress is not None:
@@ -48,24 +48,28 @@ def _counters(progress: Progress) -> str:
     answers: list[Sample] = [("", {"label": label}, count) for label, count in progress.labels.copy().items()]
     return "".join(
         [
-            _counter("kdedge_frames", "Frames answered.", progress.frames),
+            _counter("kdedge_frames", "Frames predicted.", progress.frames),
             _counter("kdedge_frames_dropped", "Frames that passed while the model was busy.", progress.dropped),
-            _counter("kdedge_frames_explained", "Frames answered with a map.", progress.explained),
-            _counter("kdedge_reconnects", "Times that the source gave out and came back.", progress.reconnects),
+            _counter("kdedge_frames_explained", "Frames with a map.", progress.explained),
+            _counter("kdedge_reconnects", "Times that the source failed and recovered.", progress.reconnects),
             _counter("kdedge_frames_unreadable", "Frames that could not be decoded.", progress.unreadable),
-            _family("kdedge_answers_total", "counter", "Frames by their answer.", answers),
+            _family("kdedge_answers_total", "counter", "Frames by predicted label.", answers),
         ]
     )
 
 
 def _answer(answer: Answer, progress: Progress) -> str:
     families = [
-        _family("kdedge_frames_per_second", "gauge", "Over the newest frames.", [("", {}, progress.recent_fps)]),
-        _family("kdedge_frame_age_seconds", "gauge", "From capture to answer.", [("", {}, answer.age_ms / 1e3)]),
+        _family(
+            "kdedge_frames_per_second", "gauge", "Frame rate over the latest frames.", [("", {}, progress.recent_fps)]
+        ),
+        _family(
+            "kdedge_frame_age_seconds", "gauge", "Time from capture to prediction.", [("", {}, answer.age_ms / 1e3)]
+        ),
         _family(
             "kdedge_answer_probability",
             "gauge",
-            "Of the newest answer.",
+            "Probability of the latest prediction.",
             [("", {"label": answer.label}, answer.probability)],
         ),
     ]
@@ -85,14 +89,14 @@ def _stages(progress: Progress) -> str:
             ("_sum", {"stage": name}, stage.mean_ms * stage.count / 1e3),
             ("_count", {"stage": name}, stage.count),
         ]
-    return _family("kdedge_stage_seconds", "summary", "Time of each stage of a frame.", samples)
+    return _family("kdedge_stage_seconds", "summary", "Latency of each stage of a frame.", samples)
 
 
 def _machine(machine: MachineState) -> str:
     board = machine.board
     gauges = [
-        ("kdedge_temperature_celsius", "Of the hottest sensor of the CPU.", board.temperature_c, 1.0),
-        ("kdedge_clock_hertz", "Of the slowest core.", board.clock_mhz, 1e6),
+        ("kdedge_temperature_celsius", "Temperature of the hottest CPU sensor.", board.temperature_c, 1.0),
+        ("kdedge_clock_hertz", "Clock frequency of the slowest core.", board.clock_mhz, 1e6),
         ("process_resident_memory_bytes", "Resident memory.", machine.memory_mb, 1e6),
     ]
     families = [
@@ -101,9 +105,11 @@ def _machine(machine: MachineState) -> str:
         if value is not None
     ]
     throttled: list[Sample] = [("", {"reason": reason}, 1.0) for reason in board.throttled]
-    families.append(_family("kdedge_throttled", "gauge", "Why the board holds itself back now.", throttled))
+    families.append(_family("kdedge_throttled", "gauge", "Active throttling reasons.", throttled))
     if board.throttle_events is not None:
-        families.append(_counter("kdedge_throttle_events", "Of x86 cores since the start.", board.throttle_events))
+        families.append(
+            _counter("kdedge_throttle_events", "Throttling events of x86 cores since boot.", board.throttle_events)
+        )
     return "".join(families)
 
 

@@ -1,4 +1,4 @@
-"""The figures of a run as one object for JSON."""
+"""Statistics of a run as JSON-compatible dictionaries."""
 
 from dataclasses import asdict
 from typing import Any
@@ -11,7 +11,7 @@ __all__ = ["answer_figures", "machine_figures", "run_figures"]
 
 
 def answer_figures(serial: int, answer: Answer) -> dict[str, Any]:
-    """One answer."""
+    """Return one prediction."""
     return {
         "serial": serial,
         "frame": answer.frame.index,
@@ -27,7 +27,7 @@ def answer_figures(serial: int, answer: Answer) -> dict[str, Any]:
 
 
 def run_figures(progress: Progress) -> dict[str, Any]:
-    """Counters and stage timings."""
+    """Return counters and stage latencies."""
     return {
         "frames": progress.frames,
         "expected": progress.expected,
@@ -43,5 +43,5 @@ def run_figures(progress: Progress) -> dict[str, Any]:
 
 
 def machine_figures(machine: MachineState) -> dict[str, Any]:
-    """The machine; what it does not tell is null or empty."""
+    """Return the machine state; unavailable values are null or empty."""
     return asdict(machine.board) | {"memory_mb": None if machine.memory_mb is None else round(machine.memory_mb, 1)}

@@ -1,4 +1,4 @@
-"""The answers that browsers have on their screens, so that a word about one of them is about that very frame."""
+"""Predictions sent to browsers, so that feedback refers to exactly the frame on the screen."""
 
 import threading
 from collections import OrderedDict
@@ -14,7 +14,7 @@ _MOST_HELD = 8
 
 
 class Shown:
-    """Keeps the newest answers that went out, by their number, in bounded memory; and those that were put on hold."""
+    """Keeps the latest sent predictions by serial number, in bounded memory, and those on hold."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -22,16 +22,16 @@ class Shown:
         self._held: OrderedDict[int, Answer] = OrderedDict()
 
     def add(self, serial: int, answer: Answer) -> None:
-        """Note that an answer goes out to browsers."""
+        """Record that a prediction was sent to browsers."""
         with self._lock:
             self._recent[serial] = replace(answer, overlay=None)
-            # Frames of one run have one size, so the newest speaks for all.
+            # All frames of a run have the same size.
             most = max(_LEAST_FRAMES, _MOST_BYTES // max(answer.frame.rgb.nbytes, 1))
             while len(self._recent) > most:
                 self._recent.popitem(last=False)
 
     def hold(self, serial: int) -> Answer | None:
-        """Keep an answer while somebody looks at it; of more than eight, those held last. None if it has passed."""
+        """Put a prediction on hold; at most eight are kept, latest first. Return None if it is no longer available."""
         with self._lock:
             answer = self._find(serial)
             if answer is not None:
@@ -42,7 +42,7 @@ class Shown:
             return answer
 
     def find(self, serial: int) -> Answer | None:
-        """An answer by its number; None if it has passed."""
+        """Return a prediction by serial number; None if it is no longer available."""
         with self._lock:
             return self._find(serial)
 

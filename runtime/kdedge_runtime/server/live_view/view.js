@@ -1,24 +1,24 @@
-// The live view: one picture after the other, each with its number, so that a verdict is about the frame on the screen.
+// Live view. Images have serial numbers, so that feedback refers to the frame on the screen.
 
 import { at, become, count, make, showAnswer, tell, write } from "/answer.js";
 import { drawBox } from "/box.js";
 import { choose } from "/chooser.js";
 import { showHistory } from "/history.js";
 
-const BEST = "the best answer";
+const BEST = "top-1 class";
 const POLL_MS = 400;
 const HIDDEN_POLL_MS = 5000;
 const STALLED_MS = 3000;
 const STATES = { live: "live", waiting: "waiting for frames", stalled: "no new frames", lost: "the run has ended", held: "held" };
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-let shown = 0;        // the number of the frame on the screen
+let shown = 0;        // serial number of the frame on the screen
 let picture = null;   // its JPEG
-let held = false;     // the picture stands still
-let answer = null;    // the newest figures of the frame on the screen
-let choices = null;   // the classes and the methods
+let held = false;     // true while the image is on hold
+let answer = null;    // latest metrics of the frame on the screen
+let choices = null;   // available classes and methods
 let lastFrames = 0, lastChange = Date.now();
-let settledAt = 0;    // until then the page's own settings are newer than those that are polled
+let settledAt = 0;    // polled settings are ignored until this time
 
 async function ask(path, body) {
   const response = await fetch(path, body && {
@@ -30,7 +30,7 @@ async function ask(path, body) {
   return said;
 }
 
-// ---- the picture
+// ---- image
 
 /** The JPEG on the screen. */
 export const newest = () => picture;
@@ -52,7 +52,7 @@ async function watch() {
     try {
       const response = await fetch(`/snapshot.jpg?after=${shown}`, { signal: AbortSignal.timeout(15000) });
       if (response.status === 401) location.reload();
-      if (!response.ok) {  // nothing new was drawn: what is on the screen can still be judged
+      if (!response.ok) {  // no new image; feedback on the current one is still possible
         await pause(1000);
         continue;
       }
@@ -68,7 +68,7 @@ async function watch() {
   }
 }
 
-// ---- hold and verdicts
+// ---- hold and feedback
 
 async function hold() {
   held = true;
@@ -89,18 +89,18 @@ function release() {
 
 function mark() {
   at("hold").setAttribute("aria-pressed", held);
-  at("hold").textContent = held ? "Go on" : "Hold";
+  at("hold").textContent = held ? "Resume" : "Hold";
   if (held) become("held", STATES.held);
 }
 
 async function judge(judgement, more = {}) {
   const { label, kept } = await ask("/feedback", { serial: shown, judgement, ...more });
-  const words = { right: `${label} is right`, wrong: `${label} is wrong`, label: `${label} is ${more.label}`,
-                  place: `${label} is elsewhere` };
-  tell(`Stored: ${words[judgement]}. ${count(kept)} ${kept === 1 ? "verdict" : "verdicts"} kept.`, "good");
+  const words = { right: `${label} is correct`, wrong: `${label} is wrong`, label: `${label} should be ${more.label}`,
+                  place: `wrong region for ${label}` };
+  tell(`Stored: ${words[judgement]}. ${count(kept)} ${kept === 1 ? "entry" : "entries"} in total.`, "good");
 }
 
-/** Stop the picture for a question about it, and let it go on afterwards unless it stood before. */
+/** Hold the image during a dialog, and resume afterwards unless it was on hold before. */
 async function standing(question) {
   const stood = held;
   if (!stood) await hold();
@@ -116,7 +116,7 @@ const JUDGING = {
   wrong: () => judge("wrong"),
   label: () => standing(async () => {
     const first = answer.ranking.slice(1).map(({ label }) => label);
-    const label = await choose("What is it?", (await allChoices()).labels, { first, free: true });
+    const label = await choose("Correct class", (await allChoices()).labels, { first, free: true });
     if (label) await judge("label", { label });
   }),
   place: () => standing(async () => {
@@ -168,7 +168,7 @@ async function sendOpacity() {
   if (isSending) return;
   isSending = true;
   try {
-    // While one change is on its way only the newest of the next ones is kept.
+    // While a change is being sent, only the latest of the following ones is kept.
     while (wantedOpacity !== null) {
       const opacity = wantedOpacity;
       wantedOpacity = null;
@@ -182,11 +182,11 @@ async function sendOpacity() {
 async function chooseClass() {
   const current = at("explain").dataset.name || null;
   const first = answer ? answer.ranking.map(({ label }) => label) : [];
-  const name = await choose("Which class shall the heat explain?", (await allChoices()).labels, { first, current, none: BEST });
+  const name = await choose("Class to explain", (await allChoices()).labels, { first, current, none: BEST });
   if (name !== undefined) await set({ class: name });
 }
 
-// ---- figures
+// ---- metrics
 
 function showFigures(m) {
   showAnswer({ ranking: m.ranking, explained: m.explained, hasMap: m.heat !== null, speaks: m.heat?.cx != null });
@@ -227,8 +227,8 @@ function showMachine({ temperature_c, clock_mhz, max_clock_mhz, throttled, throt
   at("machine-figures").replaceChildren(...figures.map(([name, value, unit]) =>
     make("div", {}, make("dt", { textContent: name }),
       make("dd", { className: "number" }, value.toFixed(0), make("small", { textContent: " " + unit })))));
-  at("throttled").textContent = throttled.length ? `Slowed down now: ${throttled.join(", ")}.`
-    : before.length ? `Slowed down since the start: ${before.join(", ")}.` : "";
+  at("throttled").textContent = throttled.length ? `Throttled: ${throttled.join(", ")}.`
+    : before.length ? `Throttled since boot: ${before.join(", ")}.` : "";
   at("throttled").className = throttled.length ? "bad" : "before";
 }
 
@@ -258,7 +258,7 @@ async function poll() {
       const state = !m.frames ? "waiting" : Date.now() - lastChange > STALLED_MS ? "stalled" : "live";
       if (!held) become(state, STATES[state]);
     } catch {
-      choices = null;  // the next run may have another model
+      choices = null;  // the next run may use another model
       become("lost", STATES.lost);
     }
     for (const button of at("verdicts").children) button.disabled = !shown;

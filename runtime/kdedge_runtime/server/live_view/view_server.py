@@ -1,4 +1,4 @@
-"""The view: a sink that serves the run to browsers and takes their word on it."""
+"""Live view server: a sink that serves the run to browsers and collects feedback."""
 
 import logging
 import socket
@@ -34,20 +34,20 @@ _MAX_WATCHERS = 64
 _STREAM_BUFFER_BYTES = 128 * 1024
 _JPEG_QUALITY = 90
 _PAGE = {"/": "page.html"} | {f"/{name}": name for name in ("view.css", "view.js", "box.js", "history.js")}
-_PASSED = "That frame is no longer kept. Press hold, then judge."
+_PASSED = "That frame is no longer available. Press hold before giving feedback."
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """Where verdicts go."""
+    """Destination of user feedback."""
 
     store: FeedbackStore
     model_sha256: str
-    """Of the file that gives the answers."""
+    """SHA-256 of the model file."""
 
     @property
     def kept(self) -> int | None:
-        """How many verdicts there are; None where the store cannot be read, which the log has told."""
+        """Number of stored entries; None if the store cannot be read (logged)."""
         try:
             return len(self.store)
         except FeedbackError:
@@ -55,21 +55,21 @@ class Feedback:
 
 
 class LiveView:
-    """A sink that serves the run to browsers for as long as it is entered.
+    """Sink that serves the run to browsers while it is entered.
 
-    | path                  | what                                                                  |
+    | path                  | content                                                               |
     |-----------------------|-----------------------------------------------------------------------|
-    | `/`                   | the page                                                              |
-    | `/snapshot.jpg`       | the next overlay; `?after=SERIAL` waits for a newer one               |
-    | `/stream.mjpg`        | the overlays for other programs, `multipart/x-mixed-replace`          |
-    | `/frame.jpg?serial=`  | the frame of an answer that was shown, without heat                   |
-    | `/metrics.json`       | answer (`?serial=`: of that frame), history, rates, timings, board    |
-    | `/metrics`            | the same for Prometheus                                               |
-    | `/choices.json`       | the classes and the methods                                           |
-    | `/health`             | 200 while answers come, 503 when none came for ten seconds            |
-    | `POST /controls`      | change the class to explain, the method and the opacity               |
-    | `POST /hold`          | keep the frame of an answer that is shown                             |
-    | `POST /feedback`      | a person's verdict on an answer that was shown                        |
+    | `/`                   | page                                                                  |
+    | `/snapshot.jpg`       | next overlay; `?after=SERIAL` waits for a newer one                   |
+    | `/stream.mjpg`        | overlays for other programs, `multipart/x-mixed-replace`              |
+    | `/frame.jpg?serial=`  | frame of a shown prediction, without heat map                         |
+    | `/metrics.json`       | prediction (`?serial=` for a shown one), history, rates, timings, board |
+    | `/metrics`            | metrics in Prometheus format                                          |
+    | `/choices.json`       | classes and methods                                                   |
+    | `/health`             | 200 if predictions are recent, 503 after ten seconds without one      |
+    | `POST /controls`      | change the explained class, the method and the opacity                |
+    | `POST /hold`          | keep the frame of a shown prediction                                  |
+    | `POST /feedback`      | user feedback on a shown prediction                                   |
     """
 
     def __init__(
@@ -81,14 +81,14 @@ class LiveView:
         *,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Set up the view.
+        """Create a view.
 
         Args:
-            door: where it listens, and who is let in.
-            about: what is said of the run itself, shown as it is.
-            controls: what the page may change.
-            feedback: where verdicts go; None offers no buttons.
-            tls: the certificate to speak HTTPS with; None speaks HTTP.
+            door: address and access policy.
+            about: description of the run, shown unchanged.
+            controls: settings that the page may change.
+            feedback: destination of feedback; None hides the feedback buttons.
+            tls: certificate for HTTPS; None for HTTP.
         """
         self._door = door
         self._tls = tls
@@ -97,12 +97,12 @@ class LiveView:
 
     @property
     def wants_overlay(self) -> bool:
-        """True where a client watches and the next picture is due."""
+        """True if a client is watching and the next image is due."""
         return self._site.board.is_due
 
     @property
     def url(self) -> str:
-        """Where the page is, with the token where one is asked for; only while entered."""
+        """URL of the page, including the token if required; only while entered."""
         if self._server is None:
             raise RuntimeError("the view has no URL before it is entered")
         return self._server.url
@@ -121,13 +121,13 @@ class LiveView:
             self._server = None
 
     def write(self, answer: Answer, progress: Progress) -> None:
-        """Show one answer to whoever watches; returns at once."""
+        """Publish one prediction to the clients without blocking."""
         self._site.board.publish(answer, progress)
 
 
 @dataclass
 class _Site:
-    """What the clients of one view share."""
+    """State shared by all clients of a view."""
 
     about: dict[str, str]
     controls: Controls
@@ -144,7 +144,7 @@ class _Site:
         self.broadcast = Broadcast(self.board)
 
     def metrics(self, serial: int = 0) -> dict[str, Any]:
-        """All figures, ready for JSON; of the answer with this number while it is kept, of the newest else."""
+        """Return all statistics, JSON-compatible, for the prediction with this number or else the latest."""
         board = self.board
         figures: dict[str, Any] = {
             "about": self.about,
@@ -222,7 +222,7 @@ class _ViewHandler(Handler):
         finally:
             self.server.site.watchers.release()
         if picture is None:
-            self.send_text(HTTPStatus.SERVICE_UNAVAILABLE, "No picture came in time.\n")
+            self.send_text(HTTPStatus.SERVICE_UNAVAILABLE, "No image arrived in time.\n")
             return
         if after:
             board.renew_lease()
@@ -232,7 +232,7 @@ class _ViewHandler(Handler):
         if not self._begin_to_watch():
             return
         try:
-            # A short send buffer: what waits in it is seen late.
+            # Short send buffer, because buffered images arrive late.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _STREAM_BUFFER_BYTES)
             self.begin(HTTPStatus.OK, f"multipart/x-mixed-replace; boundary={BOUNDARY}", {})
             self.server.site.broadcast.serve(self.connection)
@@ -242,7 +242,7 @@ class _ViewHandler(Handler):
     def _begin_to_watch(self) -> bool:
         if self.server.site.watchers.acquire(blocking=False):
             return True
-        self.send_text(HTTPStatus.SERVICE_UNAVAILABLE, f"{_MAX_WATCHERS} browsers watch already.\n")
+        self.send_text(HTTPStatus.SERVICE_UNAVAILABLE, f"The limit of {_MAX_WATCHERS} watching browsers is reached.\n")
         return False
 
     def _frame(self) -> None:
@@ -254,7 +254,7 @@ class _ViewHandler(Handler):
             self.send_body(HTTPStatus.OK, "image/jpeg", jpeg(answer.frame.rgb, _JPEG_QUALITY))
 
     def _serial(self, name: str, missing: int | None) -> int | None:
-        """A frame's number from the URL; None, and an answer sent, where it is no number."""
+        """Return a serial number from the URL; None after sending an error if it is invalid."""
         text = self.query.get(name)
         if text is None and missing is not None:
             return missing
@@ -278,7 +278,7 @@ class _ViewHandler(Handler):
     def _judge(self, said: dict[str, Any]) -> object:
         feedback = self.server.site.feedback
         if feedback is None:
-            raise UsageError("This run keeps no feedback. Start it with --feedback FILE.")
+            raise UsageError("This run does not store feedback. Start it with --feedback FILE.")
         answer = self.server.site.board.shown.find(_whole_number(said.get("serial")))
         if answer is None:
             raise UsageError(_PASSED)
@@ -290,13 +290,13 @@ class _ViewHandler(Handler):
             box=_optional_box(said.get("box")),
         )
         feedback.store.add(verdict)
-        _log.info("feedback: %s, answered %s: %s", answer.frame.name, answer.label, verdict.judgement)
+        _log.info("feedback: %s, predicted %s: %s", answer.frame.name, answer.label, verdict.judgement)
         return {"label": answer.label, "kept": feedback.kept}
 
 
 def _whole_number(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise UsageError("Expected serial: NUMBER, that of a frame that was shown.")
+        raise UsageError("Expected serial: NUMBER of a shown frame.")
     return value
 
 

@@ -1,0 +1,1 @@
+"""Inspection of a model file: layers, cost and layer attribution. It does not import torch."""

@@ -1,0 +1,113 @@
+"""Fidelity of a quantized graph: agreement of predictions and maps with the fp32 graph."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from kdedge_export.metrics.agreement import agreement, agrees, is_constant, is_right, map_pearson, points_lost
+from kdedge_export.metrics.confidence import DIFFERENCE, mean_interval
+from kdedge_export.onnx_graph.session import feed, open_session
+from kdedge_runtime.int8_arithmetic import Arithmetic
+from kdedge_runtime.util.arrays import Floats, Integers, Pixels, evenly_spaced
+
+__all__ = ["Fidelity", "Judge"]
+
+
+_ARITHMETIC: Arithmetic = "exact sums"
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """Agreement of a graph with the fp32 graph on the same images."""
+
+    agreement: float
+    """Fraction of images in [0, 1] with the same top-1 class."""
+    top1: float | None
+    """Top-1 accuracy in [0, 1]; None without labels."""
+    drop_points: float
+    """Drop of top-1 accuracy in percentage points; without labels, of images whose prediction changed."""
+    most_drop_points: float
+    """Unfavorable end of the drop's 95 % interval."""
+    logits_error: float
+    """Mean over images of the squared error of the centered logits, relative to their variance."""
+    map_pearson: float | None
+    """Mean correlation of the maps of the fp32 graph's top-1 class; None without a map."""
+
+    @property
+    def loss(self) -> float:
+        """Combined loss of both; for small errors, the logits error is twice the loss of correlation."""
+        return self.logits_error / 2 + (0.0 if self.map_pearson is None else 1 - self.map_pearson)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields, the loss and the arithmetic used, as plain JSON values."""
+        return asdict(self) | {"loss": self.loss, "arithmetic": _ARITHMETIC}
+
+
+class Judge:
+    """Evaluator of graphs against the fp32 graph's results on fixed images."""
+
+    def __init__(self, model: onnx.ModelProto, images: Pixels, targets: Integers | None = None) -> None:
+        """Run the fp32 graph.
+
+        Args:
+            model: the fp32 graph.
+            images: uint8 RGB `[N, H, W, 3]`, N ≥ 1; used neither for calibration nor for validation.
+            targets: int64 `[N]`, the target classes; None for unlabeled images.
+        """
+        self._images, self._targets = images, targets
+        self._classes: NDArray[np.int64] = np.full(len(images), -1)
+        self._every = np.arange(len(images))
+        self._logits, self._maps = self._ask(model, self._every)
+        self._classes = self._logits.argmax(axis=1)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    @property
+    def itself(self) -> Fidelity:
+        """Fidelity of the fp32 graph itself, without losses."""
+        return self._compare(self._logits, self._maps, self._every)
+
+    def judge(self, model: onnx.ModelProto, images: int | None = None) -> Fidelity:
+        """Evaluate another graph, on `images` evenly spaced images if given, since classes are in order."""
+        numbers = self._every if images is None else evenly_spaced(len(self._images), images)
+        return self._compare(*self._ask(model, numbers), numbers)
+
+    def _ask(self, model: onnx.ModelProto, numbers: NDArray[np.int64]) -> tuple[Floats, Floats | None]:
+        session = open_session(model, exact_int8=True)
+        has_map = any(item.name == "saliency_map" for item in session.get_outputs())
+        wanted = ["logits", "saliency_map"] if has_map else ["logits"]
+        answers = [
+            session.run(wanted, feed(session, self._images[number][None], int(self._classes[number])))
+            for number in numbers
+        ]
+        logits = np.concatenate([answer[0] for answer in answers])
+        return logits, np.concatenate([answer[1] for answer in answers]) if has_map else None
+
+    def _compare(self, logits: Floats, maps: Floats | None, numbers: NDArray[np.int64]) -> Fidelity:
+        exact = self._logits[numbers]
+        agreed = agreement(exact, logits)
+        top1_share, lost = None, 1 - agrees(exact, logits)
+        if self._targets is not None:
+            kept, right = (is_right(answer, self._targets[numbers]) for answer in (exact, logits))
+            top1_share, lost = float(right.mean()), kept - right
+        pearson = None
+        if maps is not None and self._maps is not None:
+            told = ~is_constant(self._maps[numbers])
+            # A map that became constant or non-finite scores 0.
+            scores = np.nan_to_num(map_pearson(self._maps[numbers], maps), nan=0.0)[told]
+            pearson = float(scores.mean()) if told.any() else 1.0
+        interval = mean_interval(lost, DIFFERENCE, scale=100)
+        assert interval is not None, "no images"
+        return Fidelity(agreed, top1_share, points_lost(lost), interval.high, _relative_error(exact, logits), pearson)
+
+
+def _relative_error(exact: Floats, logits: Floats) -> float:
+    centred = exact - exact.mean(axis=1, keepdims=True)
+    error = logits - logits.mean(axis=1, keepdims=True) - centred
+    spread = np.maximum((centred**2).mean(axis=1), 1e-12)
+    relative = np.nan_to_num((error**2).mean(axis=1) / spread, nan=np.inf)
+    return float(np.minimum(relative, 1e6).mean())

@@ -1,0 +1,259 @@
+"""Insertion of QuantizeLinear and DequantizeLinear pairs at chosen nodes of a prepared graph."""
+
+import contextlib
+import logging
+import math
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+from onnxruntime.quantization import QuantType
+from onnxruntime.quantization.calibrate import TensorData
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+from kdedge_export.onnx_graph.editor import GraphEditor, gated_product
+from kdedge_export.onnx_graph.node_attributes import WEIGHTED, attributes
+from kdedge_export.quantization.calibration_ranges import Range
+from kdedge_export.quantization.dense_weights import dense_layers, quantize_dense
+from kdedge_export.quantization.prepare import Rewritten
+from kdedge_export.quantization.recipe import Recipe
+from kdedge_export.quantization.uint8_stem import CENTRED
+
+__all__ = ["insert_quantization", "observed_tensors", "quantizable_nodes"]
+
+_OP_TYPES = {
+    "Conv",
+    "Gemm",
+    "MatMul",
+    "Add",
+    "Mul",
+    "Relu",
+    "Clip",
+    "MaxPool",
+    "AveragePool",
+    "GlobalAveragePool",
+    "Concat",
+    "Sigmoid",
+    "LeakyRelu",
+    "HardSigmoid",
+}
+"""Operators with an int8 kernel, or rewritten to one. Quantizing any other operator would add conversions to float
+and back."""
+_COARSEST = 1.5
+"""Maximum step size of a HardSwish input, relative to the step size of its own range."""
+
+
+def quantizable_nodes(rewritten: Rewritten) -> list[str]:
+    """Return the names of quantizable nodes, in graph order."""
+    nodes = rewritten.model.graph.node
+    first = next((index for index, node in enumerate(nodes) if node.op_type in WEIGHTED), 0)
+    graph = GraphEditor(rewritten.model)
+    left_alone = rewritten.left_alone
+    dense = dense_layers(graph, left_alone)
+    excluded = left_alone | _between_weights(graph, [name for name in dense if name not in left_alone])
+    names = [
+        node.name
+        for node in nodes[first:]
+        if node.op_type in _OP_TYPES
+        and node.name not in excluded
+        and (node.op_type != "HardSigmoid" or gated_product(graph, node) is not None)
+    ]
+    # Nodes that convert pixel groups back to positions operate on bytes.
+    moved = [node.name for node in nodes if node.output[0] in {"grouped_positions", "positions", "ungrouped"}]
+    return [*names, *moved, *dense]
+
+
+def _between_weights(graph: GraphEditor, dense: Collection[str]) -> set[str]:
+    """Return the dense layers, whose outputs are float, and the nodes after them up to the next layer."""
+    names, tensors = set[str](), set[str]()
+    for node in graph.graph.node:
+        if node.name in dense or (tensors.intersection(node.input) and node.op_type not in WEIGHTED):
+            tensors.update(node.output)
+            names.add(node.name)
+    return names
+
+
+def observed_tensors(rewritten: Rewritten) -> list[str]:
+    """Return the names of the tensors whose ranges are needed."""
+    graph, names = GraphEditor(rewritten.model), set(quantizable_nodes(rewritten))
+    constants = {tensor.name for tensor in graph.graph.initializer}
+    types = {value.name: value.type.tensor_type.elem_type for value in graph.graph.value_info}
+    tensors = dict.fromkeys(
+        tensor for node in graph.graph.node if node.name in names for tensor in (*node.input, *node.output)
+    )
+    return [
+        name
+        for name in tensors
+        if name and name not in constants and types.get(name) == onnx.TensorProto.FLOAT and name != CENTRED
+    ]
+
+
+def insert_quantization(
+    rewritten: Rewritten, ranges: Mapping[str, Range], recipe: Recipe, float_nodes: Collection[str] = ()
+) -> onnx.ModelProto:
+    """Quantize all quantizable nodes except some.
+
+    Args:
+        rewritten: result of `rewrite`.
+        ranges: range of every tensor of `observed_tensors`.
+        recipe: quantization recipe.
+        float_nodes: names of nodes to keep in fp32.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(rewritten.model)
+    graph = GraphEditor(model)
+    left = set(float_nodes) | _gates_that_never_close(graph, ranges)
+    chosen = [name for name in quantizable_nodes(rewritten) if name not in left]
+    large = set(dense_layers(graph, rewritten.left_alone))
+    body = [name for name in chosen if name not in large]
+    dense = {node.name: ranges[node.input[0]] for node in model.graph.node if node.name in large.intersection(chosen)}
+    if not chosen:
+        return model
+    narrowed, fixed = dict(ranges), dict[str, list[dict[str, Any]]]()
+    kind, least = (QuantType.QUInt8, 0) if recipe.activations == "uint8" else (QuantType.QInt8, -128)
+    whole = np.uint8 if recipe.activations == "uint8" else np.int8
+    gates = [node for node in model.graph.node if node.name in body and node.op_type in {"HardSigmoid", "Sigmoid"}]
+    for gate in gates:
+        tensor = gate.input[0]
+        if gate.op_type == "HardSigmoid":
+            scale, steps = _gate_steps(gate, ranges[tensor][1])
+            fixed[tensor] = [_parameters(scale, least + steps, whole)]
+        elif (product := gated_product(graph, gate)) is not None and tensor in ranges:
+            narrowed[tensor] = _without_tail(ranges[tensor], ranges.get(product.output[0], ranges[tensor]))
+    if rewritten.pixel_zero is not None:
+        narrowed[CENTRED] = (-float(rewritten.pixel_zero), 255.0 - rewritten.pixel_zero)
+        fixed[CENTRED] = [_parameters(1.0, rewritten.pixel_zero, np.uint8)]
+    # The quantizer treats an empty list as all nodes.
+    if body:
+        model = _quantize(model, body, narrowed, fixed, kind, recipe)
+    graph = GraphEditor(model)
+    _take_bytes(graph)
+    for node in list(model.graph.node):
+        if node.op_type == "HardSigmoid" and node.name in body:
+            _clip_bytes(graph, node, least)
+    quantize_dense(graph, dense, recipe)
+    graph.drop_unused()
+    return model
+
+
+def _quantize(
+    model: onnx.ModelProto,
+    nodes: list[str],
+    ranges: Mapping[str, Range],
+    fixed: dict[str, list[dict[str, Any]]],
+    kind: QuantType,
+    recipe: Recipe,
+) -> onnx.ModelProto:
+    with _quiet():
+        quantizer = QDQQuantizer(
+            model,
+            per_channel=True,
+            reduce_range=recipe.reduce_range,
+            weight_qType=QuantType.QInt8,
+            activation_qType=kind,
+            tensors_range={name: _tensor_data(span) for name, span in ranges.items()},
+            nodes_to_quantize=nodes,
+            nodes_to_exclude=[],
+            op_types_to_quantize=[*_OP_TYPES, "Reshape", "Transpose"],
+            extra_options={"TensorQuantOverrides": fixed},
+        )
+        quantizer.quantize_model()
+        quantizer.model.topological_sort()
+    quantized: onnx.ModelProto = quantizer.model.model
+    return quantized
+
+
+def _gates_that_never_close(graph: GraphEditor, ranges: Mapping[str, Range]) -> set[str]:
+    """Return HardSwish gates and products whose inputs are too small for a range down to the closing point."""
+    names = set[str]()
+    for node in graph.graph.node:
+        product = gated_product(graph, node) if node.op_type == "HardSigmoid" else None
+        if product is not None and node.input[0] in ranges:
+            low, high = ranges[node.input[0]]
+            scale, _ = _gate_steps(node, high)
+            if 255 * scale > _COARSEST * (high - low):
+                names.update((node.name, product.name))
+    return names
+
+
+def _gate_steps(gate: onnx.NodeProto, high: float) -> tuple[float, int]:
+    """Return the scale of a HardSwish input, and the number of steps its lowest value lies below 0.
+
+    The lowest value is -3, where the gate closes, since all values below give 0 as well. It must be a whole number of
+    steps, so that the gate can use the same bytes.
+    """
+    settings = attributes(gate)
+    closed = settings.get("beta", 0.5) / settings.get("alpha", 0.2)
+    steps = max(1, min(254, int(255 * closed / (max(high, 1e-6) + closed))))
+    return closed / steps, steps
+
+
+def _without_tail(span: Range, product: Range) -> Range:
+    """Exclude SiLU inputs so low that the output, rounded to its own step size, is 0."""
+    step = (max(product[1], 0.0) - min(product[0], 0.0)) / 255
+    values = np.linspace(-20, -1.3, 500)
+    small = values[-values / (1 + np.exp(-values)) <= step / 2]
+    return max(span[0], float(small.max()) if len(small) else -20.0), span[1]
+
+
+def _take_bytes(graph: GraphEditor) -> None:
+    """Use the pixels directly, which equal the result of centering and quantizing them."""
+    quantize = next((node for node in graph.consumers(CENTRED) if node.op_type == "QuantizeLinear"), None)
+    if quantize is not None:
+        graph.redirect(quantize.output[0], "pixels")
+
+
+def _clip_bytes(graph: GraphEditor, node: onnx.NodeProto, least: int) -> None:
+    """Compute a hard sigmoid of quantized values by clipping the bytes, with another scale and zero point.
+
+    `clip(αx + β, 0, 1)` is `α · (x - closed)` between its closing and opening point. `_gate_steps` assigns the smallest
+    byte to the closing point. Bytes are therefore clipped at the opening point, and scaled by α.
+    """
+    settings = attributes(node)
+    alpha = settings.get("alpha", 0.2)
+    (quantize,) = graph.consumers(node.output[0])
+    (dequantize,) = graph.consumers(quantize.output[0])
+    source = graph.producer(node.input[0])
+    assert source is not None and source.op_type == "DequantizeLinear" and dequantize.op_type == "DequantizeLinear"
+    scale = graph.constant(source.input[1])
+    assert scale is not None
+    kind = np.uint8 if least == 0 else np.int8
+    open_at = min(least + round(1 / (alpha * float(scale))), least + 255)
+    prefix = node.output[0]
+    clipped = helper.make_node(
+        "Clip",
+        [
+            source.input[0],
+            graph.add_constant(f"{prefix}_closed", np.array(least, kind)),
+            graph.add_constant(f"{prefix}_open", np.array(open_at, kind)),
+        ],
+        list(quantize.output),
+        f"{node.name}_clip",
+    )
+    dequantize.input[1] = graph.add_constant(f"{prefix}_step", np.array(alpha * scale, np.float32))
+    dequantize.input[2] = graph.add_constant(f"{prefix}_zero", np.array(least, kind))
+    graph.replace({node.name, quantize.name}, [clipped])
+
+
+def _parameters(scale: float, zero: int, kind: type) -> dict[str, Any]:
+    return {"scale": np.array(scale, np.float32), "zero_point": np.array(zero, kind)}
+
+
+def _tensor_data(span: Range) -> TensorData:
+    low, high = span
+    if not (math.isfinite(low) and math.isfinite(high)):
+        low, high = -1.0, 1.0
+    return TensorData(lowest=np.float32(low), highest=np.float32(high))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Suppress the quantizer's advice on the root logger about steps already taken."""
+    level = logging.getLogger().level
+    logging.getLogger().setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.getLogger().setLevel(level)

@@ -1,0 +1,46 @@
+"""Layers of a graph that can be quantized or kept in fp32 individually."""
+
+from dataclasses import dataclass
+
+from kdedge_export.onnx_graph.node_attributes import WEIGHTED
+from kdedge_export.quantization.prepare import Rewritten
+from kdedge_export.quantization.qdq import quantizable_nodes
+
+__all__ = ["Layer", "layers_of"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Convolution or product of a module with all following nodes up to the next one, wherever the module is used."""
+
+    name: str
+    """Path of its weight in the PyTorch model, such as `layer1.0.conv2`; unique."""
+    nodes: frozenset[str]
+
+
+def layers_of(rewritten: Rewritten) -> tuple[Layer, ...]:
+    """Return the layers in graph order; every quantizable node belongs to one."""
+    quantizable = set(quantizable_nodes(rewritten))
+    layers: dict[str, set[str]] = {}
+    made_by: dict[str, str] = {}
+    for node in rewritten.model.graph.node:
+        before = [made_by[tensor] for tensor in node.input if tensor in made_by]
+        if node.name in quantizable and node.op_type in WEIGHTED:
+            name = _module(node.input[1])
+            layers.setdefault(name, set())
+            before = [name]
+        if not before:
+            continue
+        latest = max(before, key=list(layers).index)
+        made_by.update(dict.fromkeys(node.output, latest))
+        if node.name in quantizable:
+            layers[latest].add(node.name)
+    return tuple(Layer(name, frozenset(members)) for name, members in layers.items())
+
+
+def _module(weight: str) -> str:
+    """Return a weight's module path, without the wrappers added by export."""
+    name = weight.removesuffix("_matrix").removesuffix(".weight")  # `flatten_pooled` stores matrices
+    for wrapper in ("deployed.", "explained.", "model."):
+        name = name.removeprefix(wrapper)
+    return name

@@ -1,0 +1,151 @@
+"""Static QDQ quantization: the body and large dense layers in int8, logits and map in fp32."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import onnx
+
+from kdedge_export.onnx_graph.session import open_session, paired_latency_ms
+from kdedge_export.quantization.calibration_ranges import METHODS, Range, clipped_range, observe
+from kdedge_export.quantization.fidelity import Judge
+from kdedge_export.quantization.mixed_precision import Goal, Tradeoff, search
+from kdedge_export.quantization.prepare import Rewritten, rewrite
+from kdedge_export.quantization.qdq import insert_quantization, observed_tensors
+from kdedge_export.quantization.quantizable_layers import layers_of
+from kdedge_export.quantization.recipe import Recipe
+from kdedge_export.torch_export.exporter import ExportedGraph
+from kdedge_runtime.devices.detection import machine_name
+from kdedge_runtime.errors import UsageError
+from kdedge_runtime.util.arrays import Integers, Pixels
+
+__all__ = ["Quantized", "quantize"]
+
+Progress = Callable[[str, int, int], None]
+"""Called with the name of the current step, the number done, and the total."""
+_AS_TRAINED = "trained"
+"""Name of trained ranges in the metadata, in addition to the calibration methods."""
+_TIMED_RUNS = 50
+_RANGES_CHOSEN_ON = 128
+"""Maximum number of held-out images for choosing ranges; the chosen file is evaluated on all."""
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """Quantized graph with its metadata and measurements."""
+
+    model: onnx.ModelProto
+    note: dict[str, Any]
+    """Quantization entry of the metadata; JSON values."""
+    tradeoff: Tradeoff
+    """Search results."""
+    int8_layers: tuple[str, ...]
+    """Layers in int8, by module path."""
+    ranges: Mapping[str, Range]
+    """Calibrated range of every quantizable tensor."""
+
+    @property
+    def latency_ms(self) -> tuple[float, float]:
+        """Median latency of fp32 and int8 on this machine for one image, with one thread, measured interleaved."""
+        latency = self.note["latency_ms"]
+        return latency["fp32"], latency["int8"]
+
+
+def quantize(
+    graph: ExportedGraph,
+    calibration: Pixels,
+    held_out: Pixels,
+    recipe: Recipe,
+    *,
+    targets: Integers | None = None,
+    goal: Goal | None = None,
+    reference: onnx.ModelProto | None = None,
+    trained_in: Mapping[str, Range] | None = None,
+    progress: Progress = lambda *_: None,
+) -> Quantized:
+    """Quantize a graph: integer activations, int8 weights per channel.
+
+    The map and small layers of the head stay in fp32, since they are less than one percent of the work. Logits are
+    float, since int8 logits tie. Large dense layers are quantized by `dense`, since onnxruntime's quantizer crashes if
+    the map shares their weights. The calibration method is the one with the smallest loss of predictions and maps on
+    held-out images.
+
+    Args:
+        graph: result of `export_graph`.
+        calibration: uint8 RGB `[N, H, W, 3]` at the model's size, from the training split.
+        held_out: other images of the training split.
+        recipe: the device's settings.
+        targets: int64, the target classes of the held-out images; None without labels.
+        goal: target to meet; None keeps no layer in fp32.
+        reference: fp32 graph whose predictions and maps to preserve; None uses the quantized one.
+        trained_in: trained ranges of all tensors (QAT), which are tried as well. Training with clipping makes values
+            beyond a range irrelevant, but calibration would extend the range to include them.
+        progress: called during long steps.
+
+    Raises:
+        UsageError: there are no images.
+    """
+    if len(calibration) == 0 or len(held_out) == 0:
+        raise UsageError(
+            "Quantization needs calibration images, but there are none. Name a folder with images: --data DIR."
+        )
+    rewritten = rewrite(graph, bytes_in=recipe.activations == "uint8")
+    judge = Judge(reference or graph.model, held_out, targets)
+    method, losses, ranges = _choose_ranges(rewritten, calibration, judge, recipe, trained_in, progress)
+    build = partial(insert_quantization, rewritten, ranges, recipe)
+    layers = layers_of(rewritten)
+    tradeoff = search(graph.model, build, layers, judge, calibration[:1], goal or Goal(), progress)
+    kept = set(tradeoff.chosen.float_layers)
+    model = build([name for layer in layers if layer.name in kept for name in layer.nodes])
+    timed = [open_session(each, exact_int8=False) for each in (graph.model, model)]
+    fp32_ms, int8_ms = paired_latency_ms(timed, calibration[:1], runs=_TIMED_RUNS)
+    found = tradeoff.chosen.fidelity
+    note = {
+        "format": "qdq",
+        "weights": "int8",
+        "per_channel": True,
+        "calibration": method,
+        "calibration_loss": losses,
+        "calibration_sha256": hashlib.sha256(calibration.tobytes()).hexdigest(),
+        "calibration_images": len(calibration),
+        "float_layers": list(tradeoff.chosen.float_layers),
+        "goal": asdict(tradeoff.goal),
+        "held_out": {"images": len(held_out)} | found.to_dict(),
+        "latency_ms": {"fp32": fp32_ms, "int8": int8_ms, "machine": machine_name(), "threads": 1},
+    }
+    int8_layers = tuple(layer.name for layer in layers if layer.name not in kept)
+    return Quantized(model, note | asdict(recipe), tradeoff, int8_layers, ranges)
+
+
+def _choose_ranges(
+    rewritten: Rewritten,
+    calibration: Pixels,
+    judge: Judge,
+    recipe: Recipe,
+    trained_in: Mapping[str, Range] | None,
+    progress: Progress,
+) -> tuple[str, dict[str, float], Mapping[str, Range]]:
+    """Return the best method, the loss of each method with all layers in int8, and the best ranges."""
+    done = 0
+
+    def count(images: int) -> None:
+        nonlocal done
+        done += images
+        progress("calibrating", done, 2 * len(calibration))
+
+    count(0)
+    histograms = observe(rewritten.model, observed_tensors(rewritten), calibration, count)
+    ways: dict[str, Mapping[str, Range]] = {
+        method: {name: clipped_range(histogram, method) for name, histogram in histograms.items()} for method in METHODS
+    }
+    if trained_in is not None:
+        ways[_AS_TRAINED] = trained_in
+    losses: dict[str, float] = {}
+    progress("choosing ranges", 0, len(ways))
+    for number, (way, ranges) in enumerate(ways.items()):
+        losses[way] = judge.judge(insert_quantization(rewritten, ranges, recipe), _RANGES_CHOSEN_ON).loss
+        progress("choosing ranges", number + 1, len(ways))
+    best = min(ways, key=lambda way: losses[way])
+    return best, losses, ways[best]

@@ -1,0 +1,66 @@
+"""Validation that an exported model keeps the student's predictions and saliency maps.
+
+```python
+models = Models(student=deployed, fp32=model, int8=small)
+report, evidence = validate(models, ValidationSet(images, labels, targets))
+for line in checklist(report.checks):
+    print(line)
+write_report(report, evidence, Path("report"))
+```
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kdedge_export.validation.check import Check
+    from kdedge_export.validation.footprint import Footprint
+    from kdedge_export.validation.gates import Gates
+    from kdedge_export.validation.inputs import Deployment, Models, Origin, ValidationSet
+    from kdedge_export.validation.report import Data, ModelFacts, ValidationReport, json_schema
+    from kdedge_export.validation.samples import Evidence
+    from kdedge_export.validation.text_report import checklist
+    from kdedge_export.validation.validator import validate, write_report
+
+__all__ = [
+    "Check",
+    "Data",
+    "Deployment",
+    "Evidence",
+    "Footprint",
+    "Gates",
+    "ModelFacts",
+    "Models",
+    "Origin",
+    "ValidationReport",
+    "ValidationSet",
+    "checklist",
+    "json_schema",
+    "validate",
+    "write_report",
+]
+
+_HOMES = {
+    "Check": "check",
+    "Data": "report",
+    "Deployment": "inputs",
+    "Evidence": "samples",
+    "Footprint": "footprint",
+    "Gates": "gates",
+    "ModelFacts": "report",
+    "Models": "inputs",
+    "Origin": "inputs",
+    "ValidationReport": "report",
+    "ValidationSet": "inputs",
+    "checklist": "text_report",
+    "json_schema": "report",
+    "validate": "validator",
+    "write_report": "validator",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use, so that modules without PyTorch, such as `metrics`, import without it.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

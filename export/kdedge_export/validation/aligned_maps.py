@@ -1,0 +1,205 @@
+"""Compare gradient maps under the same activation pattern, since rounding decides the side of a kink.
+
+A ReLU passes or blocks a gradient by the sign of its input, and max-pooling routes it to the window's largest value.
+PyTorch and ONNX Runtime sum in different orders. Among the millions of units between logits and pixels, some lie within
+rounding error of their kink and fall on the other side. Both maps are then correct, and differ by the contribution of
+those units, which can reach percents of the range. This difference is not estimated but removed. The exported graph
+gives the side of each unit. Units within their own rounding error of a kink are moved to that side, and PyTorch's map
+is recomputed; it must then equal the graph's. The moved units are few and leave the logits unchanged. The report lists
+the images with both errors.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeGuard
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from kdedge_export.metrics import agreement
+from kdedge_export.metrics.torch_predictions import Predictions, predict
+from kdedge_export.onnx_graph.node_attributes import attributes
+from kdedge_export.onnx_graph.session import feed, open_session
+from kdedge_export.saliency import ByCells, Head
+from kdedge_export.torch_export.wrappers import Deployed
+from kdedge_export.validation.activation_boundaries import Call, KinkedCalls, Unit
+from kdedge_runtime import Model
+from kdedge_runtime.util.arrays import Floats, Integers, Pixels
+
+__all__ = ["Aligned", "at_the_same_kinks", "has_kinks", "in_float64", "sides_of_float64"]
+
+NEAR = 4.0
+"""Units within this multiple of their rounding error count as near a kink, since the graph's rounding is an independent
+draw."""
+MOST_MOVED = 1e-3
+"""Largest fraction of a network's units that may be moved on one image; rounding cannot explain more."""
+_ULPS = 4.0
+"""Minimum rounding error of a unit, in float32 steps at its channel's median magnitude."""
+_MEDIANS = 2.5
+"""Typical rounding error, in medians of the channel's. Of a million units with normal errors, two differ by over ten
+medians."""
+_LOGITS = 1e-5
+"""Fraction of their range by which moved units may change the logits, or four times their own rounding error."""
+_POINTWISE = {"Relu", "Clip", "HardSwish", "HardSigmoid", "LeakyRelu"}
+
+
+def has_kinks(module: nn.Module) -> TypeGuard[Deployed]:
+    """Return True if a map is computed by differentiation, so that it can jump; a closed form is continuous."""
+    if not isinstance(module, Deployed):
+        return False
+    return not (isinstance(module.explained, ByCells) and isinstance(module.explained.head, Head))
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """PyTorch's maps with units on the exported graph's sides of their kinks."""
+
+    maps: Floats
+    """Maps `[N, h, w]`."""
+    moved: Integers
+    """Number of moved units, int64 `[N]`; 0 if the map is unmodified."""
+
+
+def at_the_same_kinks(module: Deployed, model: Model, images: Pixels, classes: Integers) -> Aligned:
+    """Compute PyTorch's maps with units on the exported graph's sides of their kinks.
+
+    Only units within their own rounding error of a kink are moved, by no more than that. A map that is wrong for
+    another reason keeps its error. A map stays unmodified if the graph's piecewise-linear functions differ from the
+    module's. It also does if more than `MOST_MOVED` of the units would move, or if moving them changes the logits.
+
+    Args:
+        module: module whose maps are differentiated (`has_kinks`).
+        model: its exported graph.
+        images: uint8 RGB `[N, H, W, 3]`.
+        classes: int64 `[N]`, the explained classes.
+    """
+    graph = _Shown(model)
+    rows = []
+    for image, picked in zip(images, classes, strict=True):
+        theirs = graph.values(image[None], int(picked))
+        rows.append(_on_their_sides(module, image[None], picked[None], theirs))
+    return Aligned(np.concatenate([maps for maps, _ in rows]), np.array([moved for _, moved in rows], np.int64))
+
+
+class _Shown:
+    """Exported graph with extra outputs: results of elementwise piecewise-linear functions and inputs of pools.
+
+    Neither changes the kernel selection of preceding nodes.
+    """
+
+    def __init__(self, model: Model) -> None:
+        shown = onnx.load(model.path)
+        self._kinds: list[bool] = []
+        self._names: list[str] = []
+        for node in shown.graph.node:
+            pools = node.op_type == "MaxPool" and max(attributes(node)["kernel_shape"]) > 1
+            if pools or node.op_type in _POINTWISE:
+                self._kinds.append(pools)
+                self._names.append(node.input[0] if pools else node.output[0])
+        present = {value.name for value in shown.graph.output}
+        more = [name for name in dict.fromkeys(self._names) if name not in present]
+        shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in more)
+        self._session = open_session(shown, exact_int8=True)
+
+    def values(self, image: Pixels, picked: int) -> list[tuple[bool, Tensor]]:
+        """Return, for each such function in graph order, True for a pool, and its tensor."""
+        if not self._names:
+            return []
+        found = self._session.run(self._names, feed(self._session, image, picked))
+        return list(zip(self._kinds, map(torch.from_numpy, found), strict=True))
+
+
+def sides_of_float64(module: Deployed, images: Pixels, classes: Integers) -> Floats:
+    """Compute PyTorch's float32 maps with every unit on its float64 side of the kink.
+
+    Args:
+        module: module whose maps are differentiated (`has_kinks`).
+        images: uint8 RGB `[N, H, W, 3]`.
+        classes: int64 `[N]`, the explained classes.
+
+    Returns:
+        Maps `[N, h, w]`.
+    """
+    rows = []
+    for image, picked in zip(images, classes, strict=True):
+        exact: list[Tensor] = []
+        units: list[Unit] = []
+
+        def note(call: Call, exact: list[Tensor] = exact) -> None:
+            exact.append(call.shown.clone())
+
+        def look(call: Call, exact: list[Tensor] = exact, units: list[Unit] = units) -> None:
+            turned = call.turned(call.x, exact[call.number], torch.full_like(call.x, float("inf")))
+            units.extend(Unit(call.number, index, push) for index, push in turned)
+
+        with in_float64(module):
+            _run(module, image[None], picked[None], KinkedCalls(note))
+        ours = _run(module, image[None], picked[None], KinkedCalls(look)).maps
+        moved = _run(module, image[None], picked[None], KinkedCalls(pushed=units)).maps if units else ours
+        assert moved is not None
+        rows.append(moved)
+    return np.concatenate(rows)
+
+
+def _on_their_sides(
+    module: Deployed, image: Pixels, picked: Integers, theirs: list[tuple[bool, Tensor]]
+) -> tuple[Floats, int]:
+    """Return the map of one image, and the number of units moved for it."""
+    single: list[tuple[bool, Tensor]] = []
+    units: list[Unit] = []
+
+    def look(call: Call) -> None:
+        x = single[call.number][1]
+        turned = call.turned(x, theirs[call.number][1].to(x.device), NEAR * _rounding(x, call.x))
+        units.extend(Unit(call.number, index, push) for index, push in turned)
+
+    ours = _run(module, image, picked, KinkedCalls(lambda call: single.append((call.pools, call.x))))
+    assert ours.maps is not None
+    if [(pools, x.shape) for pools, x in single] != [(pools, x.shape) for pools, x in theirs]:
+        return ours.maps, 0
+    with in_float64(module):
+        exact = _run(module, image, picked, KinkedCalls(look))
+    if not 0 < len(units) <= max(1, MOST_MOVED * sum(x.numel() for _, x in single)):
+        return ours.maps, 0
+    moved = _run(module, image, picked, KinkedCalls(pushed=units))
+    allowed = np.maximum(_LOGITS, NEAR * agreement.logits_error(exact.logits, ours.logits))
+    if not (agreement.logits_error(ours.logits, moved.logits) <= allowed).all():
+        return ours.maps, 0
+    assert moved.maps is not None
+    return moved.maps, len(units)
+
+
+def _rounding(single: Tensor, double: Tensor) -> Tensor:
+    """Return the rounding error of each unit: its own or its channel's typical one, whichever is larger.
+
+    A unit's own error may be small by chance. The error of the largest unit does not bound the others, since channels
+    may differ by octaves. Units without spatial positions are compared with all units of the layer.
+
+    Args:
+        single: float32 values `[N, C, …]`.
+        double: the same in float64.
+    """
+    own = (double - single).abs()
+    rows = (single.transpose(0, 1) if single.dim() > 2 else single[None]).flatten(1)
+    errors = (own.transpose(0, 1) if own.dim() > 2 else own[None]).flatten(1)
+    ulp = _ULPS * torch.finfo(torch.float32).eps * rows.abs().median(dim=1).values
+    usual = torch.maximum(_MEDIANS * errors.median(dim=1).values, ulp.to(errors))
+    return torch.maximum(own, usual.reshape(1, -1, *[1] * (own.dim() - 2)) if own.dim() > 2 else usual)
+
+
+def _run(module: Deployed, image: Pixels, picked: Integers, calls: KinkedCalls) -> Predictions:
+    with calls:
+        return predict(module, image, picked)
+
+
+@contextmanager
+def in_float64(module: nn.Module) -> Iterator[None]:
+    """Convert a module's weights to float64 inside the block; converting back is lossless."""
+    module.double()
+    try:
+        yield
+    finally:
+        module.float()

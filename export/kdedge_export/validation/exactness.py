@@ -1,0 +1,148 @@
+"""Error of the fp32 file relative to PyTorch, compared with the float32 rounding error of each image."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdedge_export.metrics import agreement
+from kdedge_export.metrics.torch_predictions import Predictions, TorchModel
+from kdedge_export.validation.aligned_maps import at_the_same_kinks, has_kinks
+from kdedge_export.validation.float_tolerance import Hardest, Rounding, hardest, spread_of_rounding
+from kdedge_runtime import Model
+from kdedge_runtime.util.arrays import Integers, Pixels
+
+__all__ = ["AlignedImage", "Bounds", "Exactness", "measure_exactness"]
+
+DOUBTED_IMAGES = 16
+"""Batch size for measuring PyTorch's rounding error, repeated until an error exceeds it."""
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Largest errors accepted without measuring the rounding error."""
+
+    logits: float
+    """Bound on the logits error, relative to the range of the image's logits."""
+    kl: float
+    """Bound on the KL divergence, in nats."""
+    maps: float
+    """Bound on the map error, relative to the range of the image's map."""
+    ceiling: float
+    """Largest error of each kind that rounding may explain."""
+
+
+@dataclass(frozen=True)
+class AlignedImage:
+    """Image whose map was compared with PyTorch's after moving units to the file's side of their kinks."""
+
+    image: int
+    """Image index."""
+    moved: int
+    """Number of units moved, each within its own rounding error."""
+    raw_error: float
+    """Error of the file's map relative to PyTorch's unmodified map, in units of its range."""
+    error: float
+    """Error relative to PyTorch's map with the units moved."""
+    raw_pearson: float
+    """Correlation with PyTorch's unmodified map."""
+    pearson: float
+
+
+@dataclass(frozen=True)
+class Exactness:
+    """Decisive image for each kind of error."""
+
+    logits: Hardest
+    kl: Hardest
+    maps: Hardest | None
+    """Map error; None if the maps cannot be compared."""
+    aligned: tuple[AlignedImage, ...] = ()
+    """Images whose PyTorch map was recomputed with units on the file's sides of their kinks."""
+
+
+def measure_exactness(
+    student: TorchModel, fp32: Model, images: Pixels, ours: Predictions, theirs: Predictions, bounds: Bounds
+) -> Exactness:
+    """Compare the fp32 file's logits and maps with PyTorch's.
+
+    Args:
+        student: the exported module.
+        fp32: its model file.
+        images: uint8 RGB `[N, H, W, 3]`.
+        ours: the student's predictions.
+        theirs: the file's predictions for the same classes.
+        bounds: bounds on the errors.
+    """
+    rounding = _Roundings(student, images, ours.explained_class)
+    reference, aligned = _at_the_same_kinks(student, fp32, images, ours, theirs, bounds.maps)
+
+    def decide(errors: Scores, bound: float, kind: Callable[[Rounding], Scores]) -> Hardest:
+        return _decide(errors, bound, bounds.ceiling, lambda numbers: kind(rounding.of(numbers)))
+
+    logits = decide(agreement.logits_error(ours.logits, theirs.logits), bounds.logits, lambda found: found.logits)
+    kl = decide(agreement.kl_divergence(ours.logits, theirs.logits), bounds.kl, lambda found: found.kl)
+    maps = None
+    if reference.maps is not None and theirs.maps is not None and reference.maps.shape == theirs.maps.shape:
+        wrong = ours.explained_class != theirs.explained_class
+        errors = np.where(wrong, np.inf, agreement.map_error(reference.maps, theirs.maps))
+        maps = decide(errors, bounds.maps, lambda found: found.maps)
+    return Exactness(logits, kl, maps, aligned)
+
+
+class _Roundings:
+    """Cache of PyTorch's rounding error per image."""
+
+    def __init__(self, student: TorchModel, images: Pixels, classes: Integers) -> None:
+        self._student, self._images, self._classes = student, images, classes
+        blank = np.full(len(images), np.nan)
+        self._found = Rounding(blank.copy(), blank.copy(), blank.copy())
+        self._known = np.zeros(len(images), np.bool_)
+
+    def of(self, numbers: Integers) -> Rounding:
+        """Return the rounding errors of images by index."""
+        missing = numbers[~self._known[numbers]]
+        if len(missing):
+            found = spread_of_rounding(self._student, self._images[missing], self._classes[missing])
+            for name, values in vars(found).items():
+                getattr(self._found, name)[missing] = values
+            self._known[missing] = True
+        return Rounding(self._found.logits[numbers], self._found.kl[numbers], self._found.maps[numbers])
+
+
+def _decide(errors: Scores, bound: float, ceiling: float, rounding_of: Callable[[Integers], Scores]) -> Hardest:
+    """Compare each error with the rounding error of its own image, worst first."""
+    rounding = np.zeros_like(errors)
+    doubted = np.flatnonzero(~(errors <= bound))
+    doubted = doubted[np.argsort(-np.nan_to_num(errors[doubted], nan=np.inf), kind="stable")]
+    for start in range(0, len(doubted), DOUBTED_IMAGES):
+        some = doubted[start : start + DOUBTED_IMAGES]
+        rounding[some] = rounding_of(some)
+        if not (errors[some] <= rounding[some]).all():  # decisive: the remaining images cannot change the outcome
+            return hardest(errors[some], rounding[some], bound, ceiling)
+    return hardest(errors, rounding, bound, ceiling)
+
+
+def _at_the_same_kinks(
+    student: TorchModel, fp32: Model, images: Pixels, ours: Predictions, theirs: Predictions, tolerance: float
+) -> tuple[Predictions, tuple[AlignedImage, ...]]:
+    """Return the student's predictions, with units of differing maps moved to the file's sides of their kinks."""
+    if not has_kinks(student) or ours.maps is None or theirs.maps is None or ours.maps.shape != theirs.maps.shape:
+        return ours, ()
+    errors = agreement.map_error(ours.maps, theirs.maps)
+    differing = np.flatnonzero(errors > tolerance)
+    if not len(differing):
+        return ours, ()
+    found = at_the_same_kinks(student, fp32, images[differing], ours.explained_class[differing])
+    maps = ours.maps.copy()
+    maps[differing] = found.maps
+    after, before = (agreement.map_pearson(some, theirs.maps) for some in (maps, ours.maps))
+    now = agreement.map_error(maps, theirs.maps)
+    aligned = tuple(
+        AlignedImage(int(image), int(moved), *(float(some[image]) for some in (errors, now, before, after)))
+        for image, moved in zip(differing, found.moved, strict=True)
+        if moved
+    )
+    return replace(ours, maps=maps), aligned

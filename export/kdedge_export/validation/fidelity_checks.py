@@ -1,0 +1,181 @@
+"""Checks of a model file against the student: predictions, probabilities, and saliency maps of every class."""
+
+from kdedge_export.candidates import Role
+from kdedge_export.metrics.comparison import Comparison, MapComparison
+from kdedge_export.metrics.confidence import fewest_for_percentile
+from kdedge_export.validation.check import Check, Outcome, Relation, Sample, Unit, judge, judge_sample
+from kdedge_export.validation.exactness import Exactness
+from kdedge_export.validation.float_tolerance import Hardest
+from kdedge_export.validation.gates import NO_STUDENT, Gates
+from kdedge_export.validation.other_classes import OtherClasses
+from kdedge_runtime.diagnostics.default_class import DefaultClass
+
+__all__ = ["check_comparison", "check_default_class", "check_other_classes", "unasked_of_fp32"]
+
+_NO_MAP = "no saliency map in the model file"
+_LOST_MAP = f"{_NO_MAP}, but its reference has one"
+_FP32_NAMES: tuple[tuple[str, str, Unit], ...] = (
+    ("fp32_logits_error", "fp32 logits error", "error"),
+    ("fp32_kl", "fp32 KL divergence", "nats"),
+    ("fp32_map_error", "fp32 map error", "error"),
+)
+_AGREEMENT = "fp32_agreement", "fp32 top-1 agreement"
+_OTHER_CLASSES = "fp32_other_map_error", "fp32 map error, other classes"
+_MAP_UNITS: tuple[tuple[Relation, Unit], ...] = ((">=", "correlation"), (">=", "correlation"), ("<=", "share"))
+
+
+def check_comparison(
+    role: Role, comparison: Comparison, gates: Gates, exact: Exactness | None = None, ties: int = 0
+) -> tuple[Check, ...]:
+    """Check a model file by its comparison with its reference.
+
+    Args:
+        role: `fp32` or `int8`; other models have no checks.
+        comparison: comparison of the file with its reference.
+        gates: the bounds.
+        exact: decisive images of the fp32 file, if the rounding error was measured; None checks the comparison alone.
+        ties: number of images on which the fp32 prediction differs by rounding alone, which count as agreement.
+    """
+    if role == "fp32":
+        return _check_fp32(comparison, gates, exact, ties)
+    if role == "int8":
+        return (*_check_int8_answers(comparison, gates), *_check_int8_maps(comparison, gates))
+    return ()
+
+
+def unasked_of_fp32(gates: Gates) -> tuple[Check, ...]:
+    """Return the comparisons with PyTorch as not applicable, for model files from other frameworks.
+
+    Args:
+        gates: the bounds of these checks.
+    """
+    bounds = gates.fp32_logits_error, gates.fp32_kl, gates.fp32_map_error
+    asked: list[tuple[str, str, Relation, float, Unit]] = [(*_AGREEMENT, ">=", gates.fp32_agreement, "share")]
+    asked += [(key, name, "<=", bound, unit) for (key, name, unit), bound in zip(_FP32_NAMES, bounds, strict=True)]
+    asked += [(*_OTHER_CLASSES, "<=", gates.fp32_map_error, "error")]
+    return tuple(
+        Check(key, name, None, relation, bound, unit, "not applicable", reason=NO_STUDENT)
+        for key, name, relation, bound, unit in asked
+    )
+
+
+def check_default_class(role: Role, found: DefaultClass | None) -> Check:
+    """Check the map returned when no class is requested, the default on a device.
+
+    Args:
+        role: role of the file.
+        found: measured result; None for a file without a map.
+    """
+    key, name = f"{role}_default_class", f"{role} explains its top-1 class by default"
+    if found is None:
+        return judge(key, name, None, ">=", 1.0, "share", _NO_MAP)
+    return judge(key, name, found.kept / found.images, ">=", 1.0, "share", found.fault)
+
+
+def check_other_classes(role: Role, found: OtherClasses | None, gates: Gates, why_not: str) -> Check:
+    """Check a file's maps of classes other than the top-1 class.
+
+    This tests the graph and not the rounding error on unseen images, so the value is checked without an interval.
+
+    Args:
+        role: `fp32` or `int8`.
+        found: the comparison; None if there is none.
+        gates: the bounds.
+        why_not: reason why there is none.
+    """
+    if role == "fp32":
+        key, name = _OTHER_CLASSES
+        if found is None or found.fp32_error is None:
+            return judge(key, name, None, "<=", gates.fp32_map_error, "error", why_not)
+        return _check_hardest(key, name, found.fp32_error)
+    key, name = "int8_other_map_pearson", "int8 map Pearson, other classes"
+    measured = None if found is None else found.int8_pearson
+    return judge(key, name, measured, ">=", gates.int8_other_map_pearson, "correlation", why_not)
+
+
+def _check_fp32(comparison: Comparison, gates: Gates, exact: Exactness | None, ties: int) -> tuple[Check, ...]:
+    agreement, maps = comparison.agreement, comparison.maps
+    if ties:
+        agreement = (round(agreement * comparison.n) + ties) / comparison.n
+    bounds = gates.fp32_logits_error, gates.fp32_kl, gates.fp32_map_error
+    plain = comparison.logits_error, comparison.kl, None if maps is None else maps.error_relative
+    decisive = (None,) * 3 if exact is None else (exact.logits, exact.kl, exact.maps)
+    checks = [judge(*_AGREEMENT, agreement, ">=", gates.fp32_agreement, "share")]
+    for (key, name, unit), bound, figure, image in zip(_FP32_NAMES, bounds, plain, decisive, strict=True):
+        if key == "fp32_map_error" and (lost := _lost(key, name, comparison, bound)) is not None:
+            checks.append(lost)
+        elif image is None:
+            checks.append(judge(key, name, figure, "<=", bound, unit))
+        else:
+            checks.append(_check_hardest(key, name, image, unit))
+    return tuple(checks)
+
+
+def _lost(key: str, name: str, comparison: Comparison, bound: float) -> Check | None:
+    """Return the check of a file without a map, which fails if the reference has one; None for a file with a map."""
+    if comparison.maps is not None:
+        return None
+    if not comparison.lost_map:
+        return judge(key, name, None, "<=", bound, "error", _NO_MAP)
+    return Check(key, name, None, "<=", bound, "error", "failed", reason=_LOST_MAP)
+
+
+def _check_hardest(key: str, name: str, decisive: Hardest, unit: Unit = "error") -> Check:
+    reason = None
+    if decisive.outcome == "not shown":
+        reason = (
+            f"since float32 alone explains up to {decisive.rounding:.0e} on this image: the network is "
+            "ill-conditioned there"
+        )
+    return Check(key, name, decisive.error, "<=", decisive.bound, unit, decisive.outcome, reason=reason)
+
+
+def _check_int8_answers(comparison: Comparison, gates: Gates) -> list[Check]:
+    n, intervals = comparison.n, comparison.intervals
+    drop = Sample(comparison.top1_drop_points, intervals.get("top1_drop_points"), n, n, worst=100.0)
+    key, bound = "int8_top1_drop_points", gates.int8_top1_drop_points
+    unlabelled = "the images have no labels" if drop.measured is None else None
+    checks = [judge_sample(key, "int8 top-1 drop", drop, "<=", bound, "points", unlabelled)]
+    if drop.measured is None:
+        kept = Sample(comparison.agreement, intervals["agreement"], n, n, worst=0.0)
+        bound = gates.int8_agreement
+        checks.append(judge_sample("int8_agreement", "int8 top-1 agreement", kept, ">=", bound, "share"))
+    kl = Sample(comparison.kl_capped, intervals["kl_capped"], n, n, worst=1.0)
+    checks.append(judge_sample("int8_kl", "int8 KL divergence, mean", kl, "<=", gates.int8_kl, "nats"))
+    away = Sample(comparison.logits_distance, intervals["logits_distance"], n, n, worst=1.0)
+    key, bound = "int8_logits_distance", gates.int8_logits_distance
+    checks.append(judge_sample(key, "int8 logits distance, mean", away, "<=", bound, "share"))
+    return checks
+
+
+def _check_int8_maps(comparison: Comparison, gates: Gates) -> list[Check]:
+    maps, n = comparison.maps, comparison.n
+    named = (
+        ("int8_map_pearson_mean", "int8 map Pearson, mean"),
+        ("int8_map_pearson_p5", "int8 map Pearson, 5th percentile"),
+        ("int8_map_scale_error", "int8 map scale error, mean"),
+    )
+    bounds = gates.int8_map_pearson_mean, gates.int8_map_pearson_p5, gates.int8_map_scale_error
+    if maps is None:
+        reason = _LOST_MAP if comparison.lost_map else _NO_MAP
+        outcome: Outcome = "failed" if comparison.lost_map else "not measured"
+        return [
+            Check(key, name, None, relation, bound, unit, outcome, reason=reason)
+            for (key, name), bound, (relation, unit) in zip(named, bounds, _MAP_UNITS, strict=True)
+        ]
+    constant = None if maps.defined else "every map is constant"
+    return [
+        judge_sample(key, name, sample, relation, bound, unit, constant)
+        for (key, name), bound, (relation, unit), sample in zip(
+            named, bounds, _MAP_UNITS, _map_samples(maps, n), strict=True
+        )
+    ]
+
+
+def _map_samples(maps: MapComparison, n: int) -> tuple[Sample, Sample, Sample]:
+    mean, p5, scale = (maps.intervals.get(name) for name in ("pearson_mean", "pearson_p5", "scale_error"))
+    return (
+        Sample(maps.pearson_mean, mean, maps.defined, n, worst=-1.0),
+        Sample(maps.pearson_p5, p5, maps.defined, n, fewest=fewest_for_percentile(5)),
+        Sample(maps.scale_error, scale, n, n, worst=1.0),
+    )

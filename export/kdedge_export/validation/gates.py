@@ -1,0 +1,186 @@
+"""Bounds for exported models and their checks.
+
+A value estimated on a sample of images has a confidence interval. Its check passes only if the unfavorable end of the
+interval satisfies the bound. If the estimate satisfies the bound but the end does not, the check is inconclusive (`not
+shown`) and does not pass. At most 1 in 40 models that violate a bound passes its check (see `metrics.confidence`). This
+holds for one validation: repeated validation of changed models until one passes raises that rate. Values that must
+hold exactly on every image (export equivalence), or that describe the model (file size), are checked without an
+interval.
+Checks of predictions and maps against the student are in `fidelity_checks`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Literal
+
+from kdedge_export.candidates import Role
+from kdedge_export.metrics.faithfulness import FAITH_IMAGES, FEWEST_FAITH_IMAGES, MOST_MARGIN, Faithfulness
+from kdedge_export.metrics.sanity import SANE_IMAGES, WITHOUT_CLASS, Sanity, Test
+from kdedge_export.validation.check import Check, Sample, Unit, judge, judge_sample
+from kdedge_export.validation.float_tolerance import CEILING
+from kdedge_export.validation.footprint import Footprint
+from kdedge_runtime.devices import Budgets
+from kdedge_runtime.metadata import ImageInput
+
+__all__ = [
+    "NO_STUDENT",
+    "Gates",
+    "check_budgets",
+    "check_faithfulness",
+    "check_input",
+    "check_labels",
+    "check_sanity",
+    "check_unchanged",
+]
+
+NO_STUDENT = "there is no PyTorch model to compare with"
+"""Reason of checks that do not apply to model files from other frameworks."""
+_TESTS: dict[Test, str] = {"class": "another class", "picture": "another image", "head": "a random head"}
+
+
+@dataclass(frozen=True)
+class Gates:
+    """Bounds on an exported model relative to its reference (`kdedge_export.candidates.reference`)."""
+
+    fp32_agreement: float = 1.0
+    """Minimum fraction of images in [0, 1] on which the fp32 file predicts the student's class, except for rounding
+    ties."""
+    fp32_map_error: float = 1e-4
+    """Largest map error at any position, relative to the range of that image's map."""
+    fp32_logits_error: float = 1e-4
+    """Largest logits error, relative to the range of that image's logits."""
+    fp32_kl: float = 1e-4
+    """Largest KL divergence of any image's softmax from the student's, in nats."""
+    fp32_rounding: float = CEILING
+    """Largest error of an image's logits or map that float32 rounding may explain."""
+    int8_top1_drop_points: float = 1.0
+    """Largest accuracy drop of int8, in percentage points."""
+    int8_agreement: float = 0.90
+    """Minimum fraction of images in [0, 1] with the student's prediction; checked only without labels."""
+    int8_kl: float = 0.1
+    """Largest mean KL divergence of the softmax from the student's, in nats, each image capped at 1."""
+    int8_logits_distance: float = 0.15
+    """Largest mean distance of the logits from the student's (`agreement.distance`); 0.15 is an error of 35 % of their
+    norm."""
+    int8_map_pearson_mean: float = 0.98
+    int8_map_pearson_p5: float = 0.90
+    """Minimum 5th percentile of the map correlation, since a good mean may hide a bad tail."""
+    int8_map_scale_error: float = 0.1
+    """Largest mean scale error of the maps, in [0, 1] (`agreement.scale_error`)."""
+    int8_other_map_pearson: float = 0.9
+    """Minimum mean correlation of maps of classes other than the top-1 class; a graph that mixes up classes scores far
+    lower."""
+    map_margin: float = 0.0
+    """Minimum faithfulness margin over random maps (`Faithfulness.margin`)."""
+    map_stays: float = 0.98
+    """Largest similarity, in [0, 1], of a map before and after its class, image or head weights change. Sound models
+    reach up to 0.91 (Grad-CAM++ and LayerCAM with random heads); a fixed spot with 2 % noise scores 0.995."""
+
+
+def check_labels(role: Role, expected: Sequence[str] | None, labels: Sequence[str]) -> Check:
+    """Check the order of class names in a model file; wrong order gives correct predictions wrong names.
+
+    Args:
+        role: role of the file.
+        expected: names in the order of the reference's logits; None without a reference.
+        labels: names in the file's order.
+    """
+    key, name = f"{role}_labels", f"{role} labels in order"
+    if expected is None:
+        return Check(key, name, None, ">=", 1.0, "share", "not applicable", reason=NO_STUDENT)
+    pairs = list(zip_longest(expected, labels))
+    odd = next((f"class {place} is {b!r}, trained as {a!r}" for place, (a, b) in enumerate(pairs) if a != b), None)
+    share = sum(a == b for a, b in pairs) / max(len(pairs), 1)
+    return judge(key, name, share, ">=", 1.0, "share", odd)
+
+
+def check_input(role: Role, expected: ImageInput | None, stated: ImageInput) -> Check:
+    """Check the input specification in a model file: size, resizing and normalization as in training.
+
+    The device preprocesses images as the file specifies. Preprocessing that differs from training lowers accuracy
+    silently.
+
+    Args:
+        role: role of the file.
+        expected: the reference's input; None without a reference.
+        stated: the file's input.
+    """
+    key, name = f"{role}_input", f"{role} input specification"
+    if expected is None:
+        return Check(key, name, None, ">=", 1.0, "share", "not applicable", reason=NO_STUDENT)
+    trained, found = vars(expected), vars(stated)
+    odd = [
+        f"{name} is {found[name]!r}, trained with {value!r}" for name, value in trained.items() if found[name] != value
+    ]
+    return judge(key, name, 1 - len(odd) / len(trained), ">=", 1.0, "share", "; ".join(odd) or None)
+
+
+def check_sanity(row: Sanity, images: int, method: str, gates: Gates) -> Check:
+    """Check that a model's maps change with the class, the image or the head (sanity check).
+
+    Args:
+        row: similarity of the maps before and after the change.
+        images: number of images measured.
+        method: one of `kdedge_export.saliency.METHODS`; class-agnostic methods are checked with another image only.
+        gates: the bounds.
+    """
+    key, name = _named(row.role, row.test)
+    if method in WITHOUT_CLASS and row.test != "picture":
+        return judge(key, name, None, "<=", gates.map_stays, "correlation", f"{method} is class-agnostic")
+    alike = Sample(row.alike, row.intervals["alike"], images, images, worst=1.0, most=SANE_IMAGES)
+    return judge_sample(key, name, alike, "<=", gates.map_stays, "correlation")
+
+
+def check_unchanged(role: Role, test: Literal["class", "picture"], gates: Gates) -> Check:
+    """Return the check of a change that is impossible with a single class or a single image."""
+    key, name = _named(role, test)
+    if test == "class":
+        return judge(key, name, None, "<=", gates.map_stays, "correlation", "there is no other class")
+    reason = "with 1 image; at least 2 are needed"
+    return Check(key, name, None, "<=", gates.map_stays, "correlation", "not shown", images_needed=2, reason=reason)
+
+
+def check_faithfulness(role: Role, margin: Faithfulness, images: int, gates: Gates) -> tuple[Check, ...]:
+    """Check that the deployed file's maps are more faithful than random maps; empty with too few images.
+
+    An export preserves a wrong map, so that every comparison with the student passes. This check does not depend on the
+    student.
+
+    Args:
+        role: role of the deployed file.
+        margin: faithfulness of its maps.
+        images: number of images measured.
+        gates: the bounds.
+    """
+    if images < FEWEST_FAITH_IMAGES:
+        return ()
+    interval = margin.intervals["margin"]
+    sample = Sample(margin.margin, interval, images, images, worst=-MOST_MARGIN, most=FAITH_IMAGES)
+    name = f"{role} map more faithful than a random map"
+    return (judge_sample(f"{role}_map_margin", name, sample, ">=", gates.map_margin, "area"),)
+
+
+def check_budgets(role: Role, footprint: Footprint, budgets: Budgets) -> tuple[Check, ...]:
+    """Check a model file against its device's budgets; unlimited quantities give no check.
+
+    Args:
+        role: role of the file.
+        footprint: measured size and cost: 10^6 bytes, parameters, milliseconds.
+        budgets: limits in the same units; None if unlimited.
+    """
+    figures: tuple[tuple[str, str, float | None, float | None, Unit], ...] = (
+        ("file_mb", "file size", footprint.file_mb, budgets.file_mb, "MB"),
+        ("parameters", "parameters", footprint.parameters, budgets.parameters, "count"),
+        ("peak_memory_mb", "peak memory, measured here", footprint.peak_memory_mb, budgets.peak_memory_mb, "MB"),
+        ("latency_ms", "latency, measured here", footprint.latency_ms, budgets.latency_ms, "ms"),
+    )
+    return tuple(
+        judge(f"{role}_{key}", f"{role} {name}", measured, "<=", most, unit)
+        for key, name, measured, most, unit in figures
+        if most is not None
+    )
+
+
+def _named(role: Role, test: Test) -> tuple[str, str]:
+    return f"{role}_map_follows_{test}", f"{role} map similarity to {_TESTS[test]}"

@@ -1,0 +1,105 @@
+"""Inputs of a validation: models, images and device."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdedge_export.candidates import Role
+from kdedge_export.metrics.torch_predictions import TorchModel
+from kdedge_export.validation.footprint import Footprint
+from kdedge_export.validation.report import Data
+from kdedge_runtime import Model
+from kdedge_runtime.devices import Budgets
+from kdedge_runtime.errors import DataError
+from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.util.arrays import Integers, Pixels
+
+__all__ = ["Deployment", "Models", "Origin", "ValidationSet"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Source of a PyTorch model's weights, for the report."""
+
+    name: str = ""
+    """Name, such as the architecture."""
+    sha256: str | None = None
+    """SHA-256 of the weights, if known."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """Models to validate."""
+
+    student: TorchModel | None
+    """Exported PyTorch module (`kdedge_export.torch_export.deploy`); None for a model file from another framework."""
+    fp32: Model
+    int8: Model | None = None
+    teacher: TorchModel | Model | None = None
+    """Teacher of the student, if available; it takes the same pixels."""
+    trained_input: ImageInput | None = None
+    """Input specification from training, which the files must match; None skips the check."""
+    origins: Mapping[Role, Origin] = field(default_factory=dict)
+
+    @property
+    def by_role(self) -> dict[Role, TorchModel | Model]:
+        """Models that are present, from teacher to int8."""
+        roles: dict[Role, TorchModel | Model | None] = {
+            "teacher": self.teacher,
+            "student": self.student,
+            "fp32": self.fp32,
+            "int8": self.int8,
+        }
+        return {role: model for role, model in roles.items() if model is not None}
+
+
+@dataclass(frozen=True)
+class ValidationSet:
+    """Images to validate on.
+
+    Raises:
+        DataError: there are no images, or targets, names or classes do not match.
+    """
+
+    images: Pixels
+    """uint8 RGB `[N, H, W, 3]` at the model's size, preprocessed as in training."""
+    labels: Sequence[str]
+    """Class names in the order of the student's logits."""
+    targets: Integers | None = None
+    """int64 `[N]`, the target classes; None for unlabeled images."""
+    names: Sequence[str] | None = None
+    """Name of each image, such as its path; numbers if None."""
+    held_out: NDArray[np.bool_] | None = None
+    """bool `[N]`, images not used to fit the files' temperature; None for all."""
+    masks: Sequence[NDArray[np.bool_] | None] | None = None
+    """bool `[H, W]` per image, True on the object; None if unknown."""
+    source: Data = field(default_factory=Data)
+    """Description of the data for the report."""
+
+    def __post_init__(self) -> None:
+        n = len(self.images)
+        if n == 0:
+            raise DataError("There are no images to validate on. Name a folder that contains images: `--data DATA`.")
+        per_image = {"targets": self.targets, "names": self.names, "flags": self.held_out, "masks": self.masks}
+        for what, values in per_image.items():
+            if values is not None and len(values) != n:
+                raise DataError(f"Found {n} images but {len(values)} {what}. Expected one per image.")
+        if self.targets is not None and not ((self.targets >= 0) & (self.targets < len(self.labels))).all():
+            raise DataError(
+                f"A target is outside the {len(self.labels)} labels (found {self.targets.min()} to "
+                f"{self.targets.max()}). Expected indices into the model's labels. Validate on the classes that the "
+                "model was trained on."
+            )
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Target device of the files, and their measured size and cost."""
+
+    device: str | None = None
+    budgets: Budgets = field(default_factory=Budgets)
+    """Limits of the device."""
+    footprints: Mapping[Role, Footprint] = field(default_factory=dict)
+    """Measured size and cost of the files."""

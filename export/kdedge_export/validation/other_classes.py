@@ -1,0 +1,70 @@
+"""Comparison of maps for classes other than the top-1 class."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from kdedge_export.candidates import Role
+from kdedge_export.metrics import agreement
+from kdedge_export.metrics.comparison import pair_pearson
+from kdedge_export.metrics.torch_predictions import TorchModel, predict
+from kdedge_export.validation.exactness import Bounds, measure_exactness
+from kdedge_export.validation.float_tolerance import Hardest
+from kdedge_runtime import Model
+from kdedge_runtime.util.arrays import Integers, Pixels
+
+__all__ = ["OTHER_CLASS_IMAGES", "OtherClasses", "compare_other_classes", "other_classes"]
+
+OTHER_CLASS_IMAGES = 32
+"""Maximum number of images for this comparison."""
+
+
+@dataclass(frozen=True)
+class OtherClasses:
+    """Agreement of maps of one other class per image with the reference's."""
+
+    images: int
+    fp32_error: Hardest | None
+    """Map error of the fp32 file; None if the maps cannot be compared or the fp32 file is the reference."""
+    int8_pearson: float | None
+    """Mean map correlation of the int8 file; None without an int8 file or a map."""
+
+
+def other_classes(top: Integers, count: int) -> Integers:
+    """Return a class per image other than its top-1 class, cycling through all classes.
+
+    Args:
+        top: int64 `[N]`, the top-1 classes.
+        count: number of classes, 2 or more.
+    """
+    return (top + 1 + np.arange(len(top)) % (count - 1)) % count
+
+
+def compare_other_classes(
+    reference: TorchModel | Model,
+    files: Mapping[Role, Model],
+    images: Pixels,
+    top: Integers,
+    count: int,
+    bounds: Bounds,
+) -> OtherClasses:
+    """Compare maps of classes other than the top-1 class.
+
+    Args:
+        reference: the exported module, with a map; or the fp32 file itself.
+        files: the fp32 file, and the int8 file if there is one.
+        images: uint8 RGB `[N, H, W, 3]`.
+        top: int64 `[N]`, the reference's predictions.
+        count: number of classes, 2 or more.
+        bounds: bounds on the fp32 file's errors.
+    """
+    asked = other_classes(top, count)
+    ours, error = predict(reference, images, asked), None
+    if not isinstance(reference, Model):
+        theirs = predict(files["fp32"], images, asked)
+        error = measure_exactness(reference, files["fp32"], images, ours, theirs, bounds).maps
+    pearson = None
+    if "int8" in files and (scores := pair_pearson(ours, predict(files["int8"], images, asked))) is not None:
+        pearson = None if np.isnan(scores).all() else agreement.mean(scores)
+    return OtherClasses(len(images), error, pearson)

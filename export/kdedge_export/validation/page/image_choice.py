@@ -1,0 +1,112 @@
+"""Selection of the images shown in the report: the worst first, then typical ones."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kdedge_export.candidates import WORDS, Role, reference
+from kdedge_export.metrics import agreement
+from kdedge_export.validation.samples import Evidence
+from kdedge_runtime.util.arrays import Integers, evenly_spaced
+
+__all__ = ["Section", "choose"]
+
+CHANGED_ROWS = 8
+WORST_ROWS = 20
+WRONG_ROWS = 8
+FARTHEST_ROWS = 8
+TYPICAL_ROWS = 6
+
+
+@dataclass(frozen=True)
+class Section:
+    """Group of images shown together."""
+
+    title: str
+    note: str
+    """What the images have in common, in one sentence."""
+    rows: tuple[int, ...]
+    """Image indices in display order."""
+
+
+def choose(evidence: Evidence) -> list[Section]:
+    """Select the gallery sections; no image appears twice, and empty sections are left out.
+
+    The sections are: the lowest map agreement between the source model and the deployed file, worst first; predictions
+    changed by export, most confident first; the lowest map agreement between student and teacher; and images around the
+    median. A file without a reference has its most confident wrong predictions, and evenly spaced images.
+    """
+    shipped = evidence.shipped
+    if reference(shipped, evidence.predictions) is None:
+        return _of_one_file(evidence, shipped)
+    first, seen = WORDS[evidence.origin], set[int]()
+    sections = [
+        Section(
+            "Worst maps",
+            f"Lowest agreement between the maps of the {WORDS[shipped]} and the {first}, worst first.",
+            _take(_by_pearson(evidence, shipped), WORST_ROWS, seen),
+        ),
+        Section(
+            "Changed predictions",
+            f"Images on which the {WORDS[shipped]} and the {first} predict different classes, not listed above. The "
+            f"{first}’s most confident predictions come first.",
+            _take(_changed(evidence, shipped), CHANGED_ROWS, seen),
+        ),
+        Section(
+            "Farthest from the teacher",
+            "Lowest agreement between the maps of student and teacher, worst first.",
+            _take(_by_pearson(evidence, "student"), FARTHEST_ROWS, seen),
+        ),
+        Section(
+            "Typical images",
+            f"Images around the median agreement of the {WORDS[shipped]} with the {first}.",
+            _take(_around_median(evidence, shipped), TYPICAL_ROWS, seen),
+        ),
+    ]
+    return [section for section in sections if section.rows]
+
+
+def _of_one_file(evidence: Evidence, role: Role) -> list[Section]:
+    answers, seen = agreement.top1(evidence.predictions[role].logits), set[int]()
+    sections = []
+    if evidence.targets is not None:
+        wrong = _surest(evidence, role, np.flatnonzero(answers != evidence.targets))
+        note = f"The {WORDS[role]}’s most confident wrong predictions first."
+        sections.append(Section("Wrong predictions", note, _take(wrong, WRONG_ROWS, seen)))
+    spaced = evenly_spaced(len(answers), TYPICAL_ROWS).tolist()
+    sections.append(Section("Sample images", "Evenly spaced among all images.", _take(spaced, TYPICAL_ROWS, seen)))
+    return [section for section in sections if section.rows]
+
+
+def _take(ranked: list[int], most: int, seen: set[int]) -> tuple[int, ...]:
+    fresh = [row for row in ranked if row not in seen][:most]
+    seen.update(fresh)
+    return tuple(fresh)
+
+
+def _changed(evidence: Evidence, shipped: Role) -> list[int]:
+    answers = agreement.top1(evidence.predictions[evidence.origin].logits)
+    changed = np.flatnonzero(answers != agreement.top1(evidence.predictions[shipped].logits))
+    return _surest(evidence, evidence.origin, changed)
+
+
+def _surest(evidence: Evidence, role: Role, rows: Integers) -> list[int]:
+    surest = evidence.probabilities[role][rows].max(axis=1)
+    return [int(row) for row in rows[np.argsort(-surest, kind="stable")]]
+
+
+def _by_pearson(evidence: Evidence, candidate: Role) -> list[int]:
+    if candidate not in evidence.pearson:
+        return []
+    scores = evidence.pearson[candidate]
+    ranked = np.argsort(scores, kind="stable")
+    return [int(row) for row in ranked if not np.isnan(scores[row])]
+
+
+def _around_median(evidence: Evidence, candidate: Role) -> list[int]:
+    ranked = _by_pearson(evidence, candidate)
+    if not ranked:
+        return list(range(len(evidence.images)))
+    middle = len(ranked) / 2 - 0.5
+    nearest = sorted(range(len(ranked)), key=lambda place: abs(place - middle))
+    return [ranked[place] for place in nearest]

@@ -1,0 +1,186 @@
+"""Validation results as one JSON document with a stable schema.
+
+`report.json` is described by `report.schema.json` next to this module (JSON Schema, draft 2020-12), which ships with
+the package: `kdedge_export.validation.json_schema()`. Missing and non-finite numbers are null. Fractions and accuracies
+are in [0, 1]. An interval is `{low, high}`, 95 %, or null.
+
+Later versions may add keys under the same schema number; a key that changes its meaning increments it. Schema 2:
+`passed` of a check accounts for its interval. Schema 3: sanity checks report how `alike` maps stay, instead of the
+fraction of images that `changed`. Schema 4: the PyTorch student may be missing; checks may then be `not applicable`,
+and the int8 reference is the fp32 file.
+"""
+
+import json
+import math
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+import kdedge_export
+from kdedge_export.candidates import Role, origin, reference, shipped
+from kdedge_export.metrics.calibration import Calibration
+from kdedge_export.metrics.comparison import Comparison
+from kdedge_export.metrics.confidence import Interval
+from kdedge_export.metrics.faithfulness import Faithfulness
+from kdedge_export.metrics.localization import Localisation
+from kdedge_export.metrics.per_class import ClassRow
+from kdedge_export.metrics.robustness import Robustness
+from kdedge_export.metrics.sanity import Sanity
+from kdedge_export.validation.check import Check, applicable, verdict
+from kdedge_export.validation.exactness import AlignedImage
+from kdedge_export.validation.footprint import Footprint
+from kdedge_export.validation.sampled_metrics import Sampled
+from kdedge_runtime.devices.detection import machine_name
+from kdedge_runtime.int8_arithmetic import Arithmetic
+from kdedge_runtime.util.files import file_sha256, write_whole
+
+__all__ = ["SCHEMA", "Data", "ModelFacts", "ValidationReport", "file_facts", "json_schema", "write_json"]
+
+SCHEMA = 4
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "kdedge": kdedge_export.__version__,
+        "torch": version("torch"),
+        "onnxruntime": onnxruntime.__version__,
+        "python": platform.python_version(),
+        "machine": machine_name(),
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """Description of one validated model."""
+
+    name: str
+    """File name, or the class name of a PyTorch module."""
+    bytes: int
+    """File size; for a PyTorch module the size of its parameters and buffers."""
+    sha256: str | None
+    """SHA-256 of the file; for a PyTorch module of its checkpoint, if known."""
+    top1: float | None
+    """Top-1 accuracy in [0, 1]; None without labels."""
+    top1_interval: Interval | None = None
+    quantization: Mapping[str, Any] | None = None
+    """Quantization entry of the file's metadata; None if not quantized."""
+    arithmetic: Arithmetic | None = None
+    """Integer arithmetic used for all results except latency and memory; None if not quantized."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Validation data."""
+
+    description: str = ""
+    """Human-readable description."""
+    fingerprint: str | None = None
+    """SHA-256 fingerprint of the dataset, as recorded in training; None if unknown."""
+    chose_epoch: bool = False
+    """True if the student's best epoch was selected on these images, which biases its accuracy upwards."""
+
+
+@dataclass(frozen=True)
+class ValidationReport:
+    """Results of one validation."""
+
+    data: Data
+    images: int
+    labelled: bool
+    models: Mapping[Role, ModelFacts]
+    comparisons: Mapping[Role, Comparison]
+    """Comparisons by candidate, each with `kdedge_export.candidates.reference`."""
+    checks: tuple[Check, ...]
+    aligned: tuple[AlignedImage, ...] = ()
+    """Images whose fp32 map error was computed with moved units; `comparisons` use the unmodified maps."""
+    classes: tuple[ClassRow, ...] = ()
+    """Per-class results, worst first."""
+    calibration: Mapping[Role, Calibration] = field(default_factory=dict)
+    """Calibration by role; empty without labels."""
+    sanity: Sampled[tuple[Sanity, ...]] | None = None
+    localisation: Sampled[dict[str, Localisation]] | None = None
+    """Localization by role or baseline; None without known object regions."""
+    faithfulness: Sampled[dict[str, Faithfulness]] | None = None
+    """Faithfulness by role or baseline; None if skipped or without maps."""
+    robustness: Sampled[tuple[Robustness, ...]] | None = None
+    """Robustness; None if skipped."""
+    footprints: Mapping[Role, Footprint] = field(default_factory=dict)
+    device: str | None = None
+    """Name of the device profile whose budgets were checked."""
+    quick: bool = False
+    """True if faithfulness and robustness were skipped."""
+    notes: tuple[str, ...] = ()
+    """Notes on skipped measurements and their reasons."""
+    versions: Mapping[str, str] = field(default_factory=_versions)
+    created: str = field(default_factory=_now)
+
+    @property
+    def passed(self) -> bool:
+        """True if no measured check failed or is inconclusive, and at least one passed."""
+        return verdict(self.checks)
+
+    @property
+    def complete(self) -> bool:
+        """True if every applicable check was measured."""
+        return all(check.passed is not None for check in applicable(self.checks))
+
+    @property
+    def origin(self) -> Role:
+        """Role whose predictions all maps explain: the PyTorch student, or the fp32 file without one."""
+        return origin(self.models)
+
+    @property
+    def shipped(self) -> Role:
+        """Role of the deployed file: int8 if present, else fp32."""
+        return shipped(self.models)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain JSON values, as described by `report.schema.json`."""
+        values = {"schema": SCHEMA, "passed": self.passed} | asdict(self)
+        values["comparisons"] = {
+            role: {"reference": reference(role, self.models)} | asdict(compared)
+            for role, compared in self.comparisons.items()
+        }
+        values["checks"] = [{"passed": check.passed} | asdict(check) for check in self.checks]
+        finite: dict[str, Any] = _finite(values)
+        return finite
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of `report.json`."""
+    schema: dict[str, Any] = json.loads(
+        files("kdedge_export.validation").joinpath("report.schema.json").read_text(encoding="utf-8")
+    )
+    return schema
+
+
+def file_facts(path: Path, **facts: Any) -> ModelFacts:
+    """Describe a model file by its size, checksum and further facts."""
+    return ModelFacts(path.name, path.stat().st_size, file_sha256(path), **facts)
+
+
+def write_json(report: ValidationReport, path: Path) -> None:
+    """Write `report.json` atomically."""
+    text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+    write_whole(path, text + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

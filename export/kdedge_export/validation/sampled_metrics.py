@@ -1,0 +1,181 @@
+"""Measurements on a sample of the images, since each needs many forward passes per image."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdedge_export.candidates import Role, origin
+from kdedge_export.metrics.calibration import Calibration, calibration
+from kdedge_export.metrics.faithfulness import FAITH_IMAGES, Faithfulness, faithfulness
+from kdedge_export.metrics.localization import Localisation, localise_all
+from kdedge_export.metrics.robustness import DISTURBANCES, Robustness, robustness
+from kdedge_export.metrics.sanity import SANE_IMAGES, Sanity, sanity
+from kdedge_export.metrics.torch_predictions import Predictions, TorchModel, predict
+from kdedge_export.validation.exactness import Bounds
+from kdedge_export.validation.other_classes import OTHER_CLASS_IMAGES, OtherClasses, compare_other_classes
+from kdedge_runtime import Model
+from kdedge_runtime.util.arrays import Floats, Integers, Pixels, evenly_spaced
+
+__all__ = ["Progress", "Sampled", "Subject", "calibrated", "disturbed_answers", "faith", "other_maps", "places", "sane"]
+
+Progress = Callable[[str, int, int], None]
+"""Called with the name of the current step, its total, and the number done."""
+DISTURBED_IMAGES = 96
+"""Maximum number of images to corrupt."""
+
+Rows = TypeVar("Rows")
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Sampled(Generic[Rows]):
+    """Results measured on a sample of the images."""
+
+    images: int
+    """Sample size; the images are evenly spaced among all."""
+    rows: Rows
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Models and images under validation, with the models' predictions for all images."""
+
+    models: Mapping[Role, TorchModel | Model]
+    predictions: Mapping[Role, Predictions]
+    images: Pixels
+    targets: Integers | None
+    shipped: Role
+    progress: Progress
+
+    @property
+    def files(self) -> dict[Role, Model]:
+        """Models that are files."""
+        return {role: model for role, model in self.models.items() if role != "teacher" and isinstance(model, Model)}
+
+    @property
+    def origin(self) -> Role:
+        """Role whose predictions all maps explain: the PyTorch student, or the fp32 file without one."""
+        return origin(self.models)
+
+    @property
+    def shipped_file(self) -> Model:
+        """Deployed model file."""
+        return self.files[self.shipped]
+
+    @property
+    def shifts(self) -> dict[Role, tuple[float, float]]:
+        """Displacement of each model's maps from its file's metadata, in map positions; unknown for a teacher."""
+        of_files = {role: file.metadata.outputs.display.shift for role, file in self.files.items()}
+        return {role: of_files.get(role, of_files["fp32"]) for role in self.models if role != "teacher"}
+
+    def sample(self, most: int) -> Integers:
+        """Return at most `most` evenly spaced image indices."""
+        return evenly_spaced(len(self.images), most)
+
+    def told(self, what: str, total: int) -> Callable[[int], None]:
+        """Report the start of a step and return its progress callback."""
+        self.progress(what, total, 0)
+        return lambda done: self.progress(what, total, done)
+
+
+def calibrated(subject: Subject, held_out: Flags | None, temperatures: Mapping[Role, float]) -> dict[Role, Calibration]:
+    """Compute every model's calibration on images not used to fit the temperature; empty without labels."""
+    if subject.targets is None:
+        return {}
+    chosen = np.flatnonzero(np.ones(len(subject.images), dtype=np.bool_) if held_out is None else held_out)
+    if not len(chosen):
+        return {}
+    return {
+        role: calibration(answers.logits[chosen], subject.targets[chosen], temperatures[role])
+        for role, answers in subject.predictions.items()
+    }
+
+
+def sane(subject: Subject) -> Sampled[tuple[Sanity, ...]] | None:
+    """Run the sanity checks on the student's and the files' maps; None if the deployed file has none."""
+    models: dict[Role, TorchModel | Model] = {
+        role: model
+        for role, model in subject.models.items()
+        if role != "teacher" and subject.predictions[role].maps is not None
+    }
+    chosen = subject.sample(SANE_IMAGES)
+    if subject.predictions[subject.shipped].maps is None:
+        return None
+    asked = subject.predictions[subject.origin].explained_class[chosen]
+    told = subject.told("sanity checks", len(models))
+    return Sampled(len(chosen), sanity(models, subject.images[chosen], asked, told))
+
+
+def other_maps(subject: Subject, bounds: Bounds) -> OtherClasses | None:
+    """Compare the files' maps of another class with the reference; None without another class or a map."""
+    reference, answers = subject.models[subject.origin], subject.predictions[subject.origin]
+    count = answers.logits.shape[1]
+    if count < 2 or answers.maps is None or subject.predictions["fp32"].maps is None:
+        return None
+    chosen = subject.sample(OTHER_CLASS_IMAGES)
+    told = subject.told("maps of other classes", 1)
+    top = answers.logits[chosen].argmax(axis=1)
+    found = compare_other_classes(reference, subject.files, subject.images[chosen], top, count, bounds)
+    told(1)
+    return found
+
+
+def places(subject: Subject, masks: Sequence[Flags | None]) -> Sampled[dict[str, Localisation]] | None:
+    """Measure how well all models' maps of the target class localize the object; None without known regions.
+
+    Without labels the maps explain the prediction of the student or fp32 file.
+    """
+    chosen = np.array([number for number, mask in enumerate(masks) if mask is not None and mask.any()], dtype=np.int64)
+    with_maps = {role: answers for role, answers in subject.predictions.items() if answers.maps is not None}
+    if not len(chosen) or not with_maps:
+        return None
+    told = subject.told("localization", len(with_maps))
+    maps: dict[str, Floats] = {}
+    for done, (role, answers) in enumerate(with_maps.items(), 1):
+        maps[role] = _maps_of_the_right_class(subject, role, answers, chosen)
+        told(done)
+    known = [mask for mask in masks if mask is not None and mask.any()]
+    shifts = {str(role): shift for role, shift in subject.shifts.items()}
+    return Sampled(len(chosen), localise_all(maps, subject.images[chosen], known, shifts))
+
+
+def faith(subject: Subject) -> Sampled[dict[str, Faithfulness]] | None:
+    """Measure the faithfulness of the teacher's, the fp32 file's and the deployed file's maps."""
+    maps = {
+        role: answers.maps
+        for role, answers in subject.predictions.items()
+        if role != "student" and answers.maps is not None  # the fp32 file's maps are the same
+    }
+    if subject.predictions[subject.shipped].maps is None:
+        return None
+    chosen = subject.sample(FAITH_IMAGES)
+    told = subject.told("faithfulness", (len(maps) + 2) * 2 * len(chosen))
+    classes = subject.predictions[subject.origin].explained_class[chosen]
+    some = {str(role): of_all[chosen] for role, of_all in maps.items()}
+    return Sampled(len(chosen), faithfulness(subject.shipped_file, some, subject.images[chosen], classes, told))
+
+
+def disturbed_answers(subject: Subject) -> Sampled[tuple[Robustness, ...]]:
+    """Measure predictions and maps on corrupted images."""
+    chosen = subject.sample(DISTURBED_IMAGES)
+    targets = None if subject.targets is None else subject.targets[chosen]
+    told = subject.told("robustness", len(DISTURBANCES))
+    rows = robustness(subject.models[subject.origin], subject.files, subject.images[chosen], targets, told)
+    return Sampled(len(chosen), rows)
+
+
+def _maps_of_the_right_class(subject: Subject, role: Role, answers: Predictions, chosen: Integers) -> Floats:
+    assert answers.maps is not None
+    maps = answers.maps[chosen].copy()
+    if subject.targets is None:
+        return maps
+    # Most maps already explain the target class.
+    wrong = np.flatnonzero(answers.explained_class[chosen] != subject.targets[chosen])
+    if len(wrong):
+        again = predict(subject.models[role], subject.images[chosen[wrong]], subject.targets[chosen[wrong]]).maps
+        assert again is not None
+        maps[wrong] = again
+    return maps

@@ -1,0 +1,277 @@
+"""Compare model files with the PyTorch student, if there is one, and the student with its teacher."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from kdedge_export.candidates import TITLES, Role, origin, reference, shipped
+from kdedge_export.metrics import agreement
+from kdedge_export.metrics.comparison import Comparison, compare, pair_pearson
+from kdedge_export.metrics.confidence import SHARE, mean_interval
+from kdedge_export.metrics.per_class import class_rows
+from kdedge_export.metrics.sanity import Sanity
+from kdedge_export.metrics.torch_predictions import Predictions, TorchModel, predict, weight_bytes
+from kdedge_export.validation.check import Check
+from kdedge_export.validation.exactness import AlignedImage, Bounds, Exactness, measure_exactness
+from kdedge_export.validation.fidelity_checks import (
+    check_comparison,
+    check_default_class,
+    check_other_classes,
+    unasked_of_fp32,
+)
+from kdedge_export.validation.float_tolerance import tied_by_rounding
+from kdedge_export.validation.gates import (
+    Gates,
+    check_budgets,
+    check_faithfulness,
+    check_input,
+    check_labels,
+    check_sanity,
+    check_unchanged,
+)
+from kdedge_export.validation.inputs import Deployment, Models, Origin, ValidationSet
+from kdedge_export.validation.page import write_page
+from kdedge_export.validation.report import ModelFacts, ValidationReport, file_facts, write_json
+from kdedge_export.validation.sampled_metrics import (
+    Progress,
+    Sampled,
+    Subject,
+    calibrated,
+    disturbed_answers,
+    faith,
+    other_maps,
+    places,
+    sane,
+)
+from kdedge_export.validation.samples import Evidence
+from kdedge_export.validation.saturation_note import saturation_note
+from kdedge_runtime import Model
+from kdedge_runtime.diagnostics.default_class import run_without_class
+from kdedge_runtime.errors import DataError
+from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.model import softmax
+from kdedge_runtime.util.arrays import Integers, Pixels
+
+__all__ = ["validate", "write_report"]
+
+NAMED_IMAGES = 5
+"""Maximum number of images listed in a note; `report.json` lists all."""
+DEFAULT_CLASS_IMAGES = 32
+"""Maximum number of images for the default-class check."""
+
+
+def validate(
+    models: Models,
+    data: ValidationSet,
+    deployment: Deployment | None = None,
+    *,
+    gates: Gates | None = None,
+    quick: bool = False,
+    notes: Sequence[str] = (),
+    progress: Progress = lambda *_: None,
+) -> tuple[ValidationReport, Evidence]:
+    """Measure whether predictions and saliency maps survive export and quantization.
+
+    Every model sees the same pixels and explains the same class of each image, the PyTorch student's top-1 class; the
+    raw maps are compared. Without a student, as for a model file from another framework, it is the fp32 file's top-1
+    class. The int8 file is then compared with the fp32 file, and comparisons with PyTorch do not apply.
+
+    Args:
+        models: models to validate.
+        data: images to validate on.
+        deployment: target device, and the files' size and cost; None checks no budgets.
+        gates: the bounds; None for the defaults.
+        quick: skip measurements with many forward passes per image: faithfulness and robustness.
+        notes: notes on skipped measurements, for the report.
+        progress: called after every batch.
+
+    Returns:
+        The report, and the per-image data shown in its page.
+
+    Raises:
+        DataError: a model has other classes than the data.
+    """
+    gates, deployment = gates or Gates(), deployment or Deployment()
+    images, targets, labels, fp32 = data.images, data.targets, data.labels, models.fp32
+    asked = models.by_role
+    predictions = _ask_all(asked, images, labels, progress)
+    pairs = {
+        role: (predictions[against], answers)
+        for role, answers in predictions.items()
+        if (against := reference(role, predictions)) is not None
+    }
+    bounds = Bounds(gates.fp32_logits_error, gates.fp32_kl, gates.fp32_map_error, gates.fp32_rounding)
+    exact, ties = None, 0
+    if models.student is not None:
+        ours, theirs = pairs["fp32"]
+        exact = measure_exactness(models.student, fp32, images, ours, theirs, bounds)
+        ties = tied_by_rounding(models.student, images, ours, theirs, gates.fp32_rounding)
+    aligned = () if exact is None else exact.aligned
+    comparisons = {role: compare(against, candidate, targets) for role, (against, candidate) in pairs.items()}
+    pearson = {role: scores for role, pair in pairs.items() if (scores := pair_pearson(*pair)) is not None}
+    temperatures = {role: _temperature(role, model, fp32) for role, model in asked.items()}
+    subject = Subject(asked, predictions, images, targets, shipped(asked), progress)
+    sound, faithful = sane(subject), None if quick else faith(subject)
+    ships = subject.shipped
+    checks = [
+        *_checks(subject, comparisons, labels, models.trained_input, gates, exact, ties),
+        *_class_checks(subject, bounds, gates),
+        *([] if sound is None else _sanity_checks(sound, predictions, fp32.metadata.outputs.method, gates)),
+        *([] if faithful is None else check_faithfulness(ships, faithful.rows[ships], faithful.images, gates)),
+        *(
+            check
+            for role, footprint in deployment.footprints.items()
+            for check in check_budgets(role, footprint, deployment.budgets)
+        ),
+    ]
+    report = ValidationReport(
+        data=data.source,
+        images=len(images),
+        labelled=targets is not None,
+        models={
+            role: _facts(model, models.origins.get(role, Origin()), predictions[role], targets)
+            for role, model in asked.items()
+        },
+        comparisons=comparisons,
+        checks=tuple(checks),
+        classes=class_rows(predictions, pairs, pearson, targets, labels, ships),
+        calibration=calibrated(subject, data.held_out, temperatures),
+        sanity=sound,
+        localisation=None if data.masks is None else places(subject, data.masks),
+        faithfulness=faithful,
+        robustness=None if quick else disturbed_answers(subject),
+        footprints=deployment.footprints,
+        device=deployment.device,
+        quick=quick,
+        aligned=aligned,
+        notes=(*notes, *_told(ties, aligned, data, models.int8)),
+    )
+    evidence = Evidence(
+        images=images,
+        targets=targets,
+        labels=tuple(labels),
+        names=tuple(data.names or (f"image {number}" for number in range(len(images)))),
+        predictions=predictions,
+        probabilities={role: softmax(answers.logits / temperatures[role]) for role, answers in predictions.items()},
+        pearson=pearson,
+        shifts=subject.shifts,
+    )
+    return report, evidence
+
+
+def write_report(report: ValidationReport, evidence: Evidence, folder: Path) -> tuple[Path, Path]:
+    """Write `report.html` and `report.json` atomically into a folder and return their paths."""
+    page, document = folder / "report.html", folder / "report.json"
+    write_page(report, evidence, page)
+    write_json(report, document)
+    return page, document
+
+
+def _told(ties: int, aligned: Sequence[AlignedImage], data: ValidationSet, int8: Model | None) -> list[str]:
+    """Return notes on differences caused only by rounding, and on kernels that saturate."""
+    notes = []
+    if ties:
+        images = f"{ties:,} image{'' if ties == 1 else 's'}"
+        notes.append(f"on {images} the fp32 file's prediction differs by rounding alone: two classes are tied")
+    if aligned:
+        worst = max(aligned, key=lambda one: one.raw_error)
+        names = [data.names[one.image] if data.names else f"image {one.image}" for one in aligned[:NAMED_IMAGES]]
+        more = f" and {len(aligned) - len(names):,} more" if len(aligned) > len(names) else ""
+        moved = max(one.moved for one in aligned)
+        notes.append(
+            f"the fp32 map error of {', '.join(names)}{more} was computed with units moved to the file's side of "
+            f"their kink: at most {moved:,} units, each within its own rounding error. Unmodified, these maps differ "
+            f"by up to {worst.raw_error:.1e} of their range (Pearson {worst.raw_pearson:.6f}); with moved units by "
+            f"{worst.error:.1e} ({worst.pearson:.6f})"
+        )
+    if int8 is not None and (saturated := saturation_note(int8.metadata.quantization)):
+        notes.append(saturated)
+    return notes
+
+
+def _ask_all(
+    models: Mapping[Role, TorchModel | Model], images: Pixels, labels: Sequence[str], progress: Progress
+) -> dict[Role, Predictions]:
+    """Predict with every model in the order of `models`, explaining the source model's top-1 classes."""
+
+    def ask(role: Role, classes: Integers | None) -> Predictions:
+        told = partial(progress, TITLES[role], len(images))
+        told(0)
+        answers = predict(models[role], images, classes, progress=told)
+        if answers.logits.shape[1] != len(labels):
+            raise DataError(
+                f"{TITLES[role]} has {answers.logits.shape[1]} classes but the data has {len(labels)} labels. "
+                "Validate on data with the classes that the model was trained on: `kdedge validate RUN --data DATA`."
+            )
+        return answers
+
+    first = origin(models)
+    answers = ask(first, None)
+    return {role: answers if role == first else ask(role, answers.explained_class) for role in models}
+
+
+def _checks(
+    subject: Subject,
+    comparisons: Mapping[Role, Comparison],
+    labels: Sequence[str],
+    spec: ImageInput | None,
+    gates: Gates,
+    exact: Exactness | None,
+    ties: int,
+) -> list[Check]:
+    checks: list[Check] = []
+    for role, model in subject.files.items():
+        is_origin = role == subject.origin  # a comparison with itself
+        checks += unasked_of_fp32(gates) if is_origin else check_comparison(role, comparisons[role], gates, exact, ties)
+        checks.append(check_labels(role, None if is_origin else labels, model.metadata.labels))
+        if spec is not None:
+            checks.append(check_input(role, None if is_origin else spec, model.metadata.input))
+    return checks
+
+
+def _class_checks(subject: Subject, bounds: Bounds, gates: Gates) -> list[Check]:
+    """Return checks of the class explained by default, and of the maps of other classes."""
+    checks = []
+    chosen = subject.sample(DEFAULT_CLASS_IMAGES)
+    with_map = {role: file for role, file in subject.files.items() if subject.predictions[role].maps is not None}
+    told = subject.told("default class", len(with_map))
+    for done, (role, file) in enumerate(with_map.items(), 1):
+        checks.append(check_default_class(role, run_without_class(file, subject.images[chosen])))
+        told(done)
+    found = other_maps(subject, bounds)
+    count = len(subject.predictions["fp32"].logits[0])
+    why_not = "there is no other class" if count < 2 else "there are no two maps to compare"
+    compared = [role for role in with_map if role != subject.origin]
+    return checks + [check_other_classes(role, found, gates, why_not) for role in compared]
+
+
+def _sanity_checks(
+    sound: Sampled[tuple[Sanity, ...]], predictions: Mapping[Role, Predictions], method: str, gates: Gates
+) -> list[Check]:
+    """Return checks of every change that was made, and of those that were impossible."""
+    made = {(row.role, row.test) for row in sound.rows}
+    tests: tuple[Literal["class", "picture"], ...] = ("class", "picture")
+    return [check_sanity(row, sound.images, method, gates) for row in sound.rows] + [
+        check_unchanged(role, test, gates)
+        for role, answers in predictions.items()
+        for test in tests
+        if role != "teacher" and answers.maps is not None and (role, test) not in made
+    ]
+
+
+def _facts(model: TorchModel | Model, origin: Origin, answers: Predictions, targets: Integers | None) -> ModelFacts:
+    right = None if targets is None else agreement.is_right(answers.logits, targets)
+    top1 = None if right is None else float(right.mean())
+    interval = None if right is None else mean_interval(right, SHARE)
+    if isinstance(model, Model):
+        found = {"quantization": model.metadata.quantization, "arithmetic": model.arithmetic}
+        return file_facts(model.path, top1=top1, top1_interval=interval, **found)
+    return ModelFacts(origin.name, weight_bytes(model), origin.sha256, top1, interval)
+
+
+def _temperature(role: Role, model: TorchModel | Model, fp32: Model) -> float:
+    if isinstance(model, Model):
+        return model.metadata.temperature
+    # A module stores no temperature; the student's is stored in its file.
+    return fp32.metadata.temperature if role == "student" else 1.0

@@ -1,0 +1,112 @@
+"""Export of a PyTorch classifier to a verified model file in one call."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from kdedge_export.export_check import check_against_torch
+from kdedge_export.metrics.map_displacement import measure_display
+from kdedge_export.metrics.torch_predictions import at_once
+from kdedge_export.onnx_graph.model_file import save_model
+from kdedge_export.torch_export import Deployed, ExportedGraph, Plain, deploy, export_graph
+from kdedge_runtime import Metadata, Model
+from kdedge_runtime.errors import UsageError
+from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.util.files import staged
+
+__all__ = ["ExportedFile", "export", "exportable"]
+
+Completion = Callable[[Model, Metadata], Metadata]
+"""Returns the metadata with values measured on the verified file, such as a fitted temperature."""
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """Verified fp32 model file."""
+
+    path: Path
+    metadata: Metadata
+    graph: ExportedGraph
+    """Graph in memory, for quantization."""
+    logits_error: float
+    """Maximum error of the logits against PyTorch over two inputs, relative to their range."""
+    map_error: float | None
+    """Maximum error of the maps against PyTorch, relative to their range; None without a map."""
+
+
+def export(
+    module: nn.Module,
+    input_spec: ImageInput,
+    labels: Sequence[str],
+    path: str | Path,
+    *,
+    method: str | None = None,
+    target_layer: str | None = None,
+    lineage: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    complete: Completion | None = None,
+) -> ExportedFile:
+    """Export a classifier with its saliency map to one `.onnx` file, and verify the file against PyTorch.
+
+    Both run on two batches of random images, for the top class and for other classes. The file is written only if
+    logits and maps agree.
+
+    Args:
+        module: Classifier, float32 `[N, 3, H, W]` to logits `[N, K]`.
+        input_spec: Input size, resizing rule and normalization.
+        labels: K class names in the order of the logits.
+        path: File to write; its name ends in `.onnx`.
+        method: Saliency method, a key of `kdedge_export.saliency.METHODS`, or `none`; None takes the head's default.
+        target_layer: Module path of the layer whose activations the map uses; None finds it.
+        lineage: Origin of the weights, as JSON values for the metadata.
+        metrics: Figures of the model, as JSON values for the metadata.
+        complete: Returns the metadata with values measured on the verified file.
+
+    Raises:
+        HeadNotSupported: The model does not support this method.
+        GraphNotSupported: PyTorch cannot export the model as a graph.
+        UsageError: The file name or the options are unusable.
+        KdedgeError: The exported graph does not match PyTorch, or the match is hidden by rounding.
+    """
+    path = Path(path)
+    if path.suffix != ".onnx":
+        raise UsageError(f"The model file must end in .onnx; got {path}.")
+    wrapped = exportable(module, input_spec, method, target_layer)
+    metadata = Metadata(
+        labels=tuple(labels),
+        input=input_spec,
+        outputs=wrapped.outputs,
+        lineage=dict(lineage or {}),
+        metrics=dict(metrics or {}),
+    )
+    graph = export_graph(wrapped)
+    with staged(path) as temporary:  # a file that fails the check must not replace one that passed
+        save_model(graph.model, metadata, temporary)
+        model = Model.load(temporary)
+        logits_error, map_error = check_against_torch(wrapped, model)
+        finished = metadata if complete is None else complete(model, metadata)
+        if model.has_map:
+            display = measure_display(model, at_once=at_once(model))
+            finished = replace(finished, outputs=replace(finished.outputs, display=display))
+        if finished is not metadata:
+            save_model(graph.model, finished, temporary)
+    return ExportedFile(path, finished, graph, logits_error, map_error)
+
+
+def exportable(
+    module: nn.Module, input_spec: ImageInput, method: str | None = None, target_layer: str | None = None
+) -> Deployed | Plain:
+    """Wrap a classifier for export with its map, or for `method="none"` without one.
+
+    Raises:
+        HeadNotSupported: The model does not support this method.
+        UsageError: A target layer is given without a map.
+    """
+    if method != "none":
+        return deploy(module, input_spec, method, target_layer)
+    if target_layer is not None:
+        raise UsageError(f"--method none exports no saliency map. Remove --target-layer {target_layer}.")
+    return Plain(module.eval(), input_spec)

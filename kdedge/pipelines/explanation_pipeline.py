@@ -1,0 +1,59 @@
+"""Explanation of images in one call. Nothing here imports torch."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from kdedge_runtime import Model
+from kdedge_runtime.explainers import make_explainer
+from kdedge_runtime.explainers.image_files import Explained
+from kdedge_runtime.explainers.image_files import explain as explain_files
+from kdedge_runtime.explainers.target_activations import target_activations
+from kdedge_runtime.model_source import opened_model
+from kdedge_runtime.util.files import Location
+
+__all__ = ["explain"]
+
+Progress = Callable[[str, int, int], None]
+
+
+def explain(
+    model: Location,
+    images: Sequence[Location],
+    output: Location = "explanations",
+    *,
+    class_name: str | None = None,
+    method: str | None = None,
+    budget_ms: float | None = None,
+    parts: int | None = None,
+    progress: Progress | None = None,
+) -> list[Explained]:
+    """Explain images with a model file, and write each with its overlay as a PNG.
+
+    Args:
+        model: Export result, model file or bundle.
+        images: Image files, or folders of them.
+        output: Folder to write to.
+        class_name: Class to explain, by name or index; None explains each image's top class.
+        method: Black-box method `occlusion`, `rise`, `lime`, `shap` or `scorecam`; None takes the file's own map.
+        budget_ms: Time budget of the black-box method per image in ms; None for none.
+        parts: Number of superpixels for `lime` and `shap`; None takes 40.
+        progress: Called during long steps.
+
+    Returns:
+        One entry per image: the written file, the prediction, and the black-box estimate.
+
+    Raises:
+        UsageError: The model has no such class, or the output would overwrite an image.
+        SourceError: Images cannot be read, or there are none.
+    """
+    with opened_model(Path(model), Model.load) as loaded:
+        explainer = None
+        if method is not None:
+            if method == "scorecam":
+                from kdedge.pipelines.layer_activations import layer_activations as activations
+            else:
+                activations = target_activations
+            explainer = make_explainer(loaded, method, budget_ms=budget_ms, parts=parts, activations_of=activations)
+        return explain_files(
+            loaded, list(map(Path, images)), Path(output), class_name=class_name, explainer=explainer, progress=progress
+        )

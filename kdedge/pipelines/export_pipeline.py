@@ -1,0 +1,65 @@
+"""Export of a run, or of a network with its weights, in one call."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from kdedge.pipelines.model_export import ExportResult, export_model
+from kdedge_export.quantization import Goal
+from kdedge_runtime.devices import load_profile
+from kdedge_runtime.util.files import Location
+
+__all__ = ["export"]
+
+Progress = Callable[[str, int, int], None]
+
+
+def export(
+    source: Location,
+    *,
+    output: Location | None = None,
+    weights: Location | None = None,
+    method: str | None = None,
+    target_layer: str | None = None,
+    quantize: bool = False,
+    keep_heatmaps: float | None = None,
+    max_drop: float | None = None,
+    qat: bool = False,
+    data: Location | None = None,
+    device: str = "generic",
+    progress: Progress = lambda *_: None,
+) -> ExportResult:
+    """Export a run, or a network with its weights, to a verified `.onnx` file with its saliency map.
+
+    Args:
+        source: Run, run folder, or name of a network.
+        output: fp32 file; None writes `model.onnx` into the run folder, or names the file after the network.
+        weights: Weights of a named network.
+        method: Saliency method, a key of `kdedge_export.saliency.METHODS`, or `none`; None takes the head's default.
+        target_layer: Module path of the layer whose activations the map uses; None finds it.
+        quantize: Write an int8 file beside the fp32 file.
+        keep_heatmaps: Minimum correlation of int8 maps with fp32 maps; layers stay in fp32 to reach it.
+        max_drop: Maximum loss of top-1 accuracy, in percentage points.
+        qat: Fine-tune the student with simulated int8 if the goal is missed.
+        data: Images for calibration; None takes the run's training split.
+        device: Device profile of the int8 file.
+        progress: Called during long steps.
+
+    Raises:
+        HeadNotSupported: The model does not support this method.
+        UsageError: The source, the weights or the calibration images are unusable.
+        KdedgeError: The exported graph does not match PyTorch.
+    """
+    return export_model(
+        os.fspath(source),
+        weights=None if weights is None else Path(weights),
+        output=None if output is None else Path(output),
+        method=method,
+        target_layer=target_layer,
+        with_int8=quantize,
+        goal=Goal(keep_heatmaps, max_drop),
+        with_qat=qat,
+        data=None if data is None else os.fspath(data),
+        profile=load_profile(device),
+        progress=progress,
+    )

@@ -1,0 +1,180 @@
+"""Training and distillation in one call each."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from kdedge.config.train_config import Request
+from kdedge.models.run_folder import RunRecord, is_run
+from kdedge.training.log_callback import LogCallback
+from kdedge.training.training_run import Audience, continue_run, start_run
+from kdedge_runtime.util.files import Location
+
+__all__ = ["Run", "distill", "train"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Run folder of a trained model; accepted wherever a path is."""
+
+    folder: Path
+    record: RunRecord
+
+    @property
+    def is_complete(self) -> bool:
+        """True if all epochs are done; False after SIGTERM, which leaves a checkpoint for `resume=True`."""
+        return self.record.result is not None
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+
+def train(
+    data: Location,
+    model: str,
+    *,
+    out: Location = "runs/teacher",
+    weights: Location | None = None,
+    size: int | None = None,
+    output_stride: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    recipe: str | None = None,
+    flip: bool | None = None,
+    images_per_class: int | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+    compile: bool = False,
+    resume: bool = False,
+    callback: Audience | None = None,
+) -> Run:
+    """Train a classifier on labeled images, for example a teacher.
+
+    Args:
+        data: Folder with one folder of images per class, or with `train/` and `val/` of such folders.
+        model: Network, such as `resnet18`, `timm:convnext_atto` or `small:resnet56`.
+        out: Run folder to write.
+        weights: Initial weights; None starts from random ones.
+        size: Input size in pixels; None chooses it from the images.
+        output_stride: Pixels per map position; None chooses it from the input size.
+        epochs: Number of epochs; None chooses it from the data and the device.
+        batch_size: Batch size; None chooses it from the number of images.
+        lr: Peak learning rate; None scales it with the batch size.
+        recipe: Shipped recipe or TOML file; None takes `labels`.
+        flip: Flip images horizontally; None takes the recipe's setting.
+        images_per_class: Training images per class; None takes all.
+        seed: Random seed; None takes the recipe's.
+        device: `cpu`, `cuda`, `mps` or `auto`.
+        compile: Compile the training step with `torch.compile`.
+        resume: Continue an interrupted run exactly.
+        callback: Receives the plan, warnings and metrics; None logs them.
+
+    Raises:
+        UsageError: An option is out of range, or `out` holds a run.
+        DataError: The images cannot train a classifier.
+    """
+    request = Request(
+        data=os.fspath(data),
+        model=model,
+        weights=None if weights is None else str(Path(weights).resolve()),
+        size=size,
+        output_stride=output_stride,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        recipe=recipe,
+        flip=flip,
+        images_per_class=images_per_class,
+        seed=seed,
+    )
+    return _run(request, Path(out), device, compile, resume, callback)
+
+
+def distill(
+    data: Location,
+    teacher: Location | Sequence[Location],
+    student: str,
+    *,
+    out: Location = "runs/student",
+    teacher_weights: Sequence[Location] = (),
+    loss: str | None = None,
+    temperature: float | None = None,
+    cache_teacher: int | None = None,
+    init: Literal["teacher"] | None = None,
+    weights: Location | None = None,
+    size: int | None = None,
+    output_stride: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    recipe: str | None = None,
+    flip: bool | None = None,
+    images_per_class: int | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+    compile: bool = False,
+    resume: bool = False,
+    callback: Audience | None = None,
+) -> Run:
+    """Distill a student from one teacher or several: soft labels, hard labels and saliency maps.
+
+    Args:
+        data: Labeled images, as for `train`.
+        teacher: Run, run folder, `.onnx` file, or network with `teacher_weights`; several form an ensemble.
+        student: Network, such as `resnet10w16` or `mobilenet_v3_small`.
+        out: Run folder to write.
+        teacher_weights: Weights of the teachers that are names of networks, in their order.
+        loss: Weighted sum of loss terms, such as `ce:0.1,kd:0.9,mapall:20`; None takes the recipe's.
+        temperature: Softmax temperature of the distillation loss; None takes the recipe's.
+        cache_teacher: Number of augmented views per image whose teacher outputs are cached; None computes all online.
+        init: `teacher` initializes the student with a selection of the teacher's weights.
+        weights: Initial weights of the student.
+        size: Input size in pixels; None chooses it from the images.
+        output_stride: Pixels per map position; None chooses it from the input size.
+        epochs: Number of epochs; None chooses it from the data and the device.
+        batch_size: Batch size; None chooses it from the number of images.
+        lr: Peak learning rate; None scales it with the batch size.
+        recipe: Shipped recipe or TOML file; None chooses by the number of images per class.
+        flip: Flip images horizontally; None takes the recipe's setting.
+        images_per_class: Training images per class; None takes all.
+        seed: Random seed; None takes the recipe's.
+        device: `cpu`, `cuda`, `mps` or `auto`.
+        compile: Compile the training step with `torch.compile`.
+        resume: Continue an interrupted run exactly.
+        callback: Receives the plan, warnings and metrics; None logs them.
+
+    Raises:
+        UsageError: An option is out of range, a teacher is unusable, or `out` holds a run.
+        DataError: The images cannot train a classifier, or do not fit the teacher's classes.
+    """
+    teachers = [teacher] if isinstance(teacher, str | os.PathLike) else teacher
+    request = Request(
+        data=os.fspath(data),
+        model=student,
+        teacher=tuple(os.fspath(one) for one in teachers),
+        teacher_weights=tuple(os.fspath(one) for one in teacher_weights),
+        cache_teacher=cache_teacher,
+        init=init,
+        weights=None if weights is None else str(Path(weights).resolve()),
+        size=size,
+        output_stride=output_stride,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        loss=loss,
+        temperature=temperature,
+        recipe=recipe,
+        flip=flip,
+        images_per_class=images_per_class,
+        seed=seed,
+    )
+    return _run(request, Path(out), device, compile, resume, callback)
+
+
+def _run(request: Request, out: Path, device: str, compiled: bool, resume: bool, callback: Audience | None) -> Run:
+    # A run killed before its record was written starts over.
+    begin = continue_run if resume and is_run(out) else start_run
+    return Run(out, begin(request, out, callback or LogCallback(), device, compiled=compiled))

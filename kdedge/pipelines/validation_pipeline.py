@@ -1,0 +1,58 @@
+"""Validation of exported files in one call."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from kdedge.pipelines.model_validation import Validation, validate_model
+from kdedge_runtime.devices import load_profile
+from kdedge_runtime.util.files import Location
+
+__all__ = ["validate"]
+
+Progress = Callable[[str, int, int], None]
+
+
+def validate(
+    source: Location,
+    *,
+    data: Location | None = None,
+    boxes: Location | None = None,
+    weights: Location | None = None,
+    model: str | None = None,
+    device: str | None = None,
+    quick: bool = False,
+    out: Location | None = None,
+    progress: Progress = lambda *_: None,
+) -> Validation:
+    """Compare exported files with their PyTorch model, and write the report.
+
+    Args:
+        source: Export result, run folder or model file.
+        data: Images; None takes the run's validation split.
+        boxes: Object annotations: a table or a folder of masks; None takes `boxes.csv` of the data.
+        weights: Weights of a file from a named network; None searches beside the file and here.
+        model: Function `FILE.py:FUNCTION` that builds the network, if the file was exported from one.
+        device: Device profile with budgets; None takes the one that the int8 file was made for.
+        quick: Skip the faithfulness and robustness checks.
+        out: Folder of the report; None takes `report/` in the run folder.
+        progress: Called during long steps.
+
+    Returns:
+        The report; `Validation.require_passed` raises unless every bound is shown to hold.
+
+    Raises:
+        UsageError: There is nothing to validate.
+        DataError: The images do not fit the model.
+    """
+    return validate_model(
+        os.fspath(source),
+        data=None if data is None else os.fspath(data),
+        boxes=None if boxes is None else Path(boxes),
+        weights=None if weights is None else Path(weights),
+        model=model,
+        profile=None if device is None else load_profile(device),
+        quick=quick,
+        out=None if out is None else Path(out),
+        progress=progress,
+    )

@@ -1,0 +1,405 @@
+"""Gates: each check passes, fails, is inconclusive or is not measured."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from validate_toys import compared
+
+from kdedge_export.metrics.comparison import Comparison
+from kdedge_export.metrics.confidence import Interval
+from kdedge_export.metrics.faithfulness import Faithfulness
+from kdedge_export.metrics.sanity import Sanity
+from kdedge_export.validation import Check, Footprint, Gates, checklist
+from kdedge_export.validation.check import verdict
+from kdedge_export.validation.fidelity_checks import check_comparison
+from kdedge_export.validation.gates import (
+    NO_STUDENT,
+    check_budgets,
+    check_faithfulness,
+    check_input,
+    check_labels,
+    check_sanity,
+    check_unchanged,
+)
+from kdedge_runtime.devices import Budgets
+from kdedge_runtime.metadata import ImageInput
+
+GOOD = compared(1000, correlations=[0.999] * 40)
+"""Comparison with all predictions preserved and nearly all maps."""
+
+
+def outcomes(role: str, comparison: Comparison, gates: Gates | None = None) -> dict[str, bool | None]:
+    checks = check_comparison(role, comparison, gates or Gates())  # type: ignore[arg-type]
+    return {check.key: check.passed for check in checks}
+
+
+def test_good_export_passes_every_check() -> None:
+    fp32, int8 = outcomes("fp32", compared()), outcomes("int8", GOOD)
+    assert set(fp32) == {"fp32_agreement", "fp32_logits_error", "fp32_kl", "fp32_map_error"}
+    of_answers = {"int8_top1_drop_points", "int8_kl", "int8_logits_distance"}
+    assert set(int8) == of_answers | {"int8_map_pearson_mean", "int8_map_pearson_p5", "int8_map_scale_error"}
+    assert all(fp32.values()) and all(int8.values())
+
+
+@pytest.mark.parametrize(
+    ("role", "broken", "key"),
+    [
+        ("fp32", replace(compared(), agreement=0.999), "fp32_agreement"),
+        ("fp32", replace(compared(), logits_error=2e-4), "fp32_logits_error"),
+        ("fp32", replace(compared(), kl=2e-4), "fp32_kl"),
+        ("fp32", compared(correlations=[0.99999]), "fp32_map_error"),
+        ("int8", compared(lost=range(11)), "int8_top1_drop_points"),
+        ("int8", compared(labelled=False, lost=range(101)), "int8_agreement"),
+        ("int8", replace(compared(), kl_capped=0.2), "int8_kl"),
+        ("int8", replace(compared(), logits_distance=0.2), "int8_logits_distance"),
+        ("int8", replace(compared(), maps=replace(compared().maps, scale_error=0.2)), "int8_map_scale_error"),
+        ("int8", compared(correlations=[0.97] * 700), "int8_map_pearson_mean"),
+        ("int8", compared(correlations=[0.89] * 51), "int8_map_pearson_p5"),
+    ],
+)
+def test_each_gate_fails_alone(role: str, broken: Comparison, key: str) -> None:
+    checks = check_comparison(role, broken, Gates())  # type: ignore[arg-type]
+    assert [check.key for check in checks if check.outcome == "failed"] == [key]
+
+
+def test_bounds_are_configurable() -> None:
+    lossy = compared(lost=range(15))
+    assert outcomes("int8", lossy)["int8_top1_drop_points"] is False
+    assert outcomes("int8", lossy, Gates(int8_top1_drop_points=3.0))["int8_top1_drop_points"]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_non_finite_values_never_pass(value: float) -> None:
+    maps = replace(GOOD.maps, error_relative=value, pearson_mean=-value)  # type: ignore[type-var]
+    broken = replace(GOOD, agreement=-value, logits_error=value, kl=value, maps=maps)
+    assert set(outcomes("fp32", broken).values()) == {False}
+    assert outcomes("int8", broken)["int8_map_pearson_mean"] is False
+
+
+def test_agreement_replaces_accuracy_without_labels() -> None:
+    unlabelled = compared(labelled=False, lost=range(500))
+    result = outcomes("int8", unlabelled)
+    assert result["int8_top1_drop_points"] is None
+    assert result["int8_agreement"] is False
+
+
+def test_maps_are_not_measured_if_neither_model_has_one() -> None:
+    without = compared(correlations=None)
+    assert outcomes("fp32", without)["fp32_map_error"] is None
+    assert outcomes("int8", without)["int8_map_pearson_p5"] is None
+
+
+@pytest.mark.parametrize("role", ["fp32", "int8"])
+def test_file_without_a_map_fails_if_its_reference_has_one(role: str) -> None:
+    lost = replace(compared(correlations=None), lost_map=True)
+    checks = [check for check in check_comparison(role, lost, Gates()) if "map" in check.key]  # type: ignore[arg-type]
+    assert checks and {check.outcome for check in checks} == {"failed"}
+    assert all("its reference has one" in (check.reason or "") for check in checks)
+
+
+class TestConstantMaps:
+    """Pairs of constant maps are excluded from the map correlations."""
+
+    def test_only_images_with_varying_maps_are_counted(self) -> None:
+        mostly = check_comparison("int8", compared(1000, constant=997), Gates())
+        of_maps = {check.key: check for check in mostly if "pearson" in check.key}
+        assert {check.outcome for check in of_maps.values()} == {"not shown"}
+        p5 = of_maps["int8_map_pearson_p5"]
+        # 72 such images are needed, and 3 of 1,000 qualify.
+        assert p5.images_needed == 24_000
+        assert p5.reason == "with 3 images of 1,000, since the other maps are constant; about 24,000 would show it"
+
+    def test_enough_varying_maps_pass(self) -> None:
+        assert all(outcomes("int8", compared(1000, constant=500)).values())
+
+    def test_all_constant_maps_have_their_own_reason(self) -> None:
+        checks = check_comparison("int8", compared(400, constant=400), Gates())
+        of_maps = [check for check in checks if "pearson" in check.key]
+        assert [check.outcome for check in of_maps] == ["failed", "failed"]
+        assert {check.reason for check in of_maps} == {"every map is constant"}
+
+
+def test_teacher_and_student_have_no_gates() -> None:
+    assert outcomes("student", GOOD) == {}
+
+
+@pytest.mark.parametrize("labels", [("a", "c", "b"), ("a", "b"), ("a", "b", "c", "d"), ()])
+def test_labels_must_match_in_order(labels: tuple[str, ...]) -> None:
+    assert check_labels("int8", ("a", "b", "c"), labels).passed is False
+    assert check_labels("int8", ("a", "b", "c"), ("a", "b", "c")).passed is True
+
+
+def test_reason_names_the_difference() -> None:
+    swapped = check_labels("fp32", ("a", "b", "c"), ("a", "c", "b"))
+    assert swapped.reason == "class 1 is 'c', trained as 'b'"
+    assert checklist([swapped])[0].endswith("FAILED: class 1 is 'c', trained as 'b'")
+    trained = ImageInput(32, 32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    odd = check_input("fp32", trained, replace(trained, resize="squash", crop_fraction=0.9))
+    assert odd.reason == "resize is 'squash', trained with 'crop'; crop_fraction is 0.9, trained with 1.0"
+    assert check_input("fp32", trained, trained).reason is None
+
+
+class TestTheInterval:
+    def drop(self, n: int, lost: int, gained: int = 0) -> Check:
+        comparison = compared(n, lost=range(lost), gained=range(n - gained, n))
+        return check_comparison("int8", comparison, Gates())[0]
+
+    def test_check_passes_if_the_unfavorable_end_satisfies_the_bound(self) -> None:
+        assert self.drop(370, 0).outcome == "passed"
+        assert self.drop(360, 0).outcome == "not shown"
+        assert self.drop(1000, 2).outcome == "passed"
+        assert self.drop(500, 2).outcome == "not shown"
+
+    def test_estimate_beyond_the_bound_fails_at_any_interval_width(self) -> None:
+        failed = self.drop(20, 1)
+        assert failed.outcome == "failed" and failed.reason is None
+        assert failed.interval is not None and failed.interval.low < 1.0
+
+    def test_gained_predictions_offset_lost_ones(self) -> None:
+        assert self.drop(1000, 6).outcome == "not shown"
+        assert self.drop(1000, 6, gained=6).outcome == "passed"
+
+    def test_inconclusive_check_does_not_pass(self) -> None:
+        unshown = self.drop(500, 2)
+        assert unshown.passed is False
+        assert not verdict([unshown])
+
+    @pytest.mark.parametrize("n", [1, 2, 30, 100])
+    def test_images_needed_if_all_images_agree(self, n: int) -> None:
+        unshown = self.drop(n, 0)
+        assert (unshown.outcome, unshown.images_needed) == ("not shown", 370)
+        assert unshown.reason == f"with {n} image{'' if n == 1 else 's'}; about 370 would show it"
+
+    def test_5th_percentile_has_no_interval_with_too_few_images(self) -> None:
+        def percentile(n: int) -> Check:
+            return next(check for check in check_comparison("int8", compared(n), Gates()) if check.key.endswith("p5"))
+
+        p5 = percentile(71)
+        assert (p5.outcome, p5.interval, p5.images_needed) == ("not shown", None, 72)
+        assert p5.reason == "with 71 images; about 72 would show it"
+        assert percentile(72).passed
+
+    def test_estimate_on_the_bound_is_never_conclusive(self) -> None:
+        on_it = self.drop(100, 1)
+        assert (on_it.outcome, on_it.images_needed) == ("not shown", None)
+        assert on_it.reason is not None and "no number of images" in on_it.reason
+
+    def test_correlations_are_checked_at_their_lower_end(self) -> None:
+        unsure = compared(1000, correlations=[0.0] * 15)
+        assert outcomes("int8", unsure)["int8_map_pearson_mean"] is False
+        assert unsure.maps is not None and unsure.maps.pearson_mean > 0.98
+
+    def test_export_is_checked_per_image_without_an_interval(self) -> None:
+        exact = check_comparison("fp32", compared(), Gates())
+        assert all(check.interval is None and check.passed for check in exact)
+
+
+def test_input_that_differs_from_training_fails() -> None:
+    trained = ImageInput(32, 32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    assert check_input("fp32", trained, trained).passed
+    changes = {"resize": "squash", "mean": (0.4, 0.5, 0.5), "crop_fraction": 0.9, "interpolation": "bicubic"}
+    for name, value in changes.items():
+        stated = replace(trained, **{name: value})  # type: ignore[arg-type]
+        assert check_input("fp32", trained, stated).outcome == "failed"
+
+
+def test_labels_and_input_report_the_matching_fraction() -> None:
+    labels = check_labels("int8", ("a", "b", "c", "d"), ("a", "c", "b", "d"))
+    assert (labels.key, labels.measured, labels.relation, labels.bound, labels.unit) == (
+        "int8_labels", 0.5, ">=", 1.0, "share",
+    )  # fmt: skip
+    assert labels.name.startswith("int8 labels")
+    assert check_labels("int8", ("a",), ("a",)).measured == 1
+    trained = ImageInput(32, 32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    stated = check_input("fp32", trained, replace(trained, resize="squash"))
+    fields = len(vars(trained))
+    assert (stated.key, stated.measured, stated.relation, stated.bound, stated.unit) == (
+        "fp32_input", (fields - 1) / fields, ">=", 1.0, "share",
+    )  # fmt: skip
+    assert stated.name.startswith("fp32 input")
+
+
+def test_labels_and_input_do_not_apply_without_a_reference() -> None:
+    stated = ImageInput(32, 32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    for found, key in ((check_labels("int8", None, ("a",)), "labels"), (check_input("int8", None, stated), "input")):
+        assert found == Check(f"int8_{key}", found.name, None, ">=", 1.0, "share", "not applicable", reason=NO_STUDENT)
+        assert found.name.startswith(f"int8 {key}")
+
+
+def test_empty_labels_score_zero() -> None:
+    assert check_labels("fp32", (), ()).measured == 0
+
+
+@pytest.mark.parametrize("test", ["class", "picture", "head"])
+@pytest.mark.parametrize("method", ["gradcam", "eigencam"])
+def test_sanity_check_has_the_fields_of_its_bound(test: str, method: str) -> None:
+    ends = Interval(0.2, 0.5)
+    row = Sanity(test, "int8", 0.3, 0.3, {"alike": ends, "pearson": None})  # type: ignore[arg-type]
+    found = check_sanity(row, 12, method, Gates(map_stays=0.7))
+    assert (found.key, found.relation, found.bound, found.unit) == (
+        f"int8_map_follows_{test}", "<=", 0.7, "correlation",
+    )  # fmt: skip
+    words = {"class": "another class", "picture": "another image", "head": "a random head"}
+    assert found.name.startswith("int8 map") and found.name.endswith(words[test])
+    if method == "eigencam" and test != "picture":
+        assert (found.outcome, found.measured, found.interval) == ("not measured", None, None)
+    else:
+        assert (found.outcome, found.measured, found.interval) == ("passed", 0.3, ends)
+
+
+def test_images_needed_for_sanity_assume_one_unchanged_map() -> None:
+    unsure = Sanity("class", "int8", 0.9, 0.9, {"alike": Interval(0.8, 1.0), "pearson": None})
+    found = check_sanity(unsure, 12, "gradcam", Gates())
+    # See `confidence.images_needed`: an unseen image scores 1.
+    unseen = -math.log(0.025) * 0.1
+    assert found.images_needed == math.ceil(unseen / 0.08 + (12 - unseen / 0.1) * (0.1 / 0.08) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("test", "outcome", "needed", "token"),
+    [("class", "not measured", None, "no other class"), ("picture", "not shown", 2, "1 image")],
+)
+def test_impossible_change_is_reported_with_its_reason(test: str, outcome: str, needed: int | None, token: str) -> None:
+    found = check_unchanged("fp32", test, Gates(map_stays=0.7))  # type: ignore[arg-type]
+    bound = (found.key, found.name, found.measured, found.relation, found.bound, found.unit)
+    assert bound == (
+        f"fp32_map_follows_{test}", found.name, None, "<=", 0.7, "correlation",
+    )  # fmt: skip
+    assert (found.outcome, found.images_needed) == (outcome, needed)
+    assert token in (found.reason or "")
+
+
+def test_maps_that_do_not_change_fail_the_sanity_check() -> None:
+    follows = Sanity("class", "int8", 0.3, 0.3, {"alike": Interval(0.2, 0.5), "pearson": None})
+    assert check_sanity(follows, 12, "gradcam", Gates()).passed
+    assert check_sanity(replace(follows, alike=0.99), 12, "gradcam", Gates()).outcome == "failed"
+
+
+def test_sanity_check_uses_the_interval() -> None:
+    unsure = Sanity("picture", "int8", 0.5, 0.5, {"alike": Interval(0.1, 0.99), "pearson": None})
+    few = check_sanity(unsure, 3, "gradcam", Gates())
+    assert (few.outcome, few.images_needed) == ("not shown", 4)
+    # The check never uses more images than this.
+    most = check_sanity(unsure, 64, "gradcam", Gates())
+    assert (most.outcome, most.images_needed) == ("not shown", None)
+    assert most.reason == "with 64 images, the maximum for this check"
+
+
+def test_class_agnostic_method_is_checked_with_images_only() -> None:
+    still = Sanity("class", "int8", 1.0, 1.0, {"alike": Interval(0.9, 1.0), "pearson": None})
+    unmeasured = check_sanity(still, 64, "eigencam", Gates())
+    assert unmeasured.outcome == "not measured"
+    assert unmeasured.reason == "eigencam is class-agnostic"
+    assert check_sanity(replace(still, test="picture"), 64, "eigencam", Gates()).outcome == "failed"
+
+
+class TestFaithfulness:
+    def check(self, images: int, margin: float, low: float) -> tuple[Check, ...]:
+        found = Faithfulness(0.2, 0.5, margin, {"margin": Interval(low, margin + 0.1)})
+        return check_faithfulness("int8", found, images, Gates())
+
+    def test_faithfulness_must_significantly_exceed_random_maps(self) -> None:
+        (shown,), (broken,) = self.check(32, 0.07, 0.03), self.check(32, -0.01, -0.1)
+        assert (shown.key, shown.outcome, broken.outcome) == ("int8_map_margin", "passed", "failed")
+        assert checklist([shown]) == ["[✓] int8 map more faithful than a random map  0.070  [0.030, 0.170]  (>= 0)"]
+
+    def test_inconclusive_margin_at_the_maximum_number_of_images(self) -> None:
+        (unsure,) = self.check(64, 0.07, -0.01)
+        assert (unsure.outcome, unsure.images_needed) == ("not shown", None)
+        (fewer,) = self.check(30, 0.07, -0.01)
+        # See `confidence.images_needed`: an unseen image has the worst margin, -0.5, since there are few images.
+        unseen = -math.log(0.025) * 0.57
+        assert fewer.outcome == "not shown"
+        assert fewer.images_needed == math.ceil(unseen / 0.07 + (30 - unseen / 0.08) * (0.08 / 0.07) ** 2)
+
+    def test_too_few_images_give_no_check(self) -> None:
+        assert self.check(29, 0.07, 0.03) == ()
+
+
+class TestBudgets:
+    FOOTPRINT = Footprint(parameters=1_000_000, file_mb=4.0, latency_ms=10.0, threads=1, peak_memory_mb=100.0)
+
+    def test_only_limited_quantities_are_checked(self) -> None:
+        assert check_budgets("int8", self.FOOTPRINT, Budgets()) == ()
+        checks = check_budgets("int8", self.FOOTPRINT, Budgets(file_mb=4.0, parameters=999_999))
+        assert {check.key: check.passed for check in checks} == {"int8_file_mb": True, "int8_parameters": False}
+
+    def test_each_budget_gives_a_check(self) -> None:
+        budgets = Budgets(file_mb=5.0, parameters=2_000_000, latency_ms=9.0, peak_memory_mb=128.0)
+        checks = check_budgets("fp32", self.FOOTPRINT, budgets)
+        assert [(check.key, check.measured, check.relation, check.bound, check.unit) for check in checks] == [
+            ("fp32_file_mb", 4.0, "<=", 5.0, "MB"),
+            ("fp32_parameters", 1_000_000, "<=", 2_000_000, "count"),
+            ("fp32_peak_memory_mb", 100.0, "<=", 128.0, "MB"),
+            ("fp32_latency_ms", 10.0, "<=", 9.0, "ms"),
+        ]
+        assert checks[1].name == "fp32 parameters"
+
+    def test_local_measurements_are_marked(self) -> None:
+        checks = check_budgets("int8", self.FOOTPRINT, Budgets(latency_ms=9.0, peak_memory_mb=128))
+        assert checklist(checks) == [
+            "[✓] int8 peak memory, measured here  100.00 MB  (<= 128 MB)",
+            "[✗] int8 latency, measured here      10.00 ms   (<= 9 ms)  FAILED",
+        ]
+
+    def test_unknown_memory_is_not_measured(self) -> None:
+        unknown = replace(self.FOOTPRINT, peak_memory_mb=None)
+        (check,) = check_budgets("int8", unknown, Budgets(peak_memory_mb=128))
+        assert check.outcome == "not measured"
+
+
+def check(measured: float | None, bound: float, passed: bool | None, **changes: object) -> Check:
+    outcome = "not measured" if passed is None else "passed" if passed else "failed"
+    made = Check("key", "some check", measured, ">=", bound, "correlation", outcome)  # type: ignore[arg-type]
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def test_verdict_needs_a_passed_check_and_no_failure() -> None:
+    good, bad, unknown = check(1.0, 0.9, True), check(0.1, 0.9, False), check(None, 0.9, None)
+    assert verdict([good]) and verdict([good, unknown])
+    assert not verdict([good, bad]) and not verdict([unknown]) and not verdict([])
+
+
+class TestChecklist:
+    def test_lines_are_aligned_with_marks(self) -> None:
+        unlabelled = check_comparison("int8", compared(100, labelled=False, lost=range(50)), Gates())
+        wanted = {"int8_top1_drop_points", "int8_agreement", "int8_map_pearson_mean", "int8_map_pearson_p5"}
+        checks = [
+            *check_comparison("fp32", compared(), Gates())[1:3],
+            *(check for check in unlabelled if check.key in wanted),
+        ]
+        assert checklist(checks) == [
+            "[✓] fp32 logits error                 0.0e+00                      (<= 0.0001)",
+            "[✓] fp32 KL divergence                0.0000 nats                  (<= 0.0001 nats)",
+            "[-] int8 top-1 drop                   not measured: the images have no labels",
+            "[✗] int8 top-1 agreement              50.00 %      [39.79, 60.12]  (>= 90 %)  FAILED",
+            "[?] int8 map Pearson, mean            1.000        [0.927, 1.000]  (>= 0.98)  NOT SHOWN with 100 images; "
+            "about 370 would show it",
+            "[✓] int8 map Pearson, 5th percentile  1.000        [1.000, 1.000]  (>= 0.9)",
+        ]
+
+    @pytest.mark.parametrize(
+        ("failed", "shown"),
+        [
+            (check(0.97996, 0.98, False), "0.97996"),
+            (check(0.99999, 1.0, False, unit="share"), "99.999 %"),
+            (check(1.004, 1.0, False, unit="points", relation="<="), "1.004 points"),
+            (check(1.0004e-4, 1e-4, False, unit="error", relation="<="), "1.0004e-04"),
+            (check(0.99972, 0.98, True), "0.9997"),
+            (check(0.9999999, 0.98, True), "1.000"),
+            (check(math.nan, 0.98, False), "not a number"),
+            (check(math.inf, 1e-4, False, unit="error", relation="<="), "infinite"),
+        ],
+    )
+    def test_rounding_never_contradicts_the_outcome(self, failed: Check, shown: str) -> None:
+        assert f"  {shown}  (" in checklist([failed])[0]
+
+    def test_inconclusive_line_states_its_reason(self) -> None:
+        ends = Interval(0.9799, 1.0)
+        unshown = check(0.99, 0.98, True, outcome="not shown", interval=ends, reason="with 9 images; …")
+        (line,) = checklist([unshown])
+        assert line == "[?] some check  0.990  [0.9799, 1.000]  (>= 0.98)  NOT SHOWN with 9 images; …"
+
+    def test_no_checks_give_no_lines(self) -> None:
+        assert checklist([]) == []
