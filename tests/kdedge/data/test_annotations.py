@@ -17,7 +17,7 @@ HEAD = "file,x1,y1,x2,y2\n"
 
 @pytest.fixture
 def samples(tmp_path: Path) -> list[FileSample]:
-    """Two images of 64 × 32 px, of which the model uses the unscaled center crop."""
+    """Two images of 64 × 32 px; the model uses their unscaled center crop."""
     found = []
     for name in ("val/cat/1.png", "val/dog/2.png"):
         path = tmp_path / "data" / name
