@@ -35,7 +35,7 @@ def export(
         weights: Weights of a named network.
         method: Saliency method, a key of `kdedge_export.saliency.METHODS`, or `none`; None takes the head's default.
         target_layer: Module path of the layer whose activations the map uses; None finds it.
-        quantize: Write an int8 file beside the fp32 file.
+        quantize: Write an int8 file next to the fp32 file.
         keep_heatmaps: Minimum correlation of int8 maps with fp32 maps; layers stay in fp32 to reach it.
         max_drop: Maximum loss of top-1 accuracy, in percentage points.
         qat: Fine-tune the student with simulated int8 if the goal is missed.

@@ -29,7 +29,7 @@ def validate(
         source: Export result, run folder or model file.
         data: Images; None takes the run's validation split.
         boxes: Object annotations: a table or a folder of masks; None takes `boxes.csv` of the data.
-        weights: Weights of a file from a named network; None searches beside the file and here.
+        weights: Weights of a file from a named network; None searches next to the file and in the current folder.
         model: Function `FILE.py:FUNCTION` that builds the network, if the file was exported from one.
         device: Device profile with budgets; None takes the one that the int8 file was made for.
         quick: Skip the faithfulness and robustness checks.

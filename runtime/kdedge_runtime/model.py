@@ -138,9 +138,7 @@ class Model:
             metadata = Metadata.from_props(props)
             _check_graph(path, inputs, outputs, metadata)
         except UnicodeDecodeError as error:  # onnxruntime decodes names and symbolic shapes when they are read
-            raise ModelFileError(
-                f"{path} is damaged: its text is not valid UTF-8. Copy or export the file again."
-            ) from error
+            raise ModelFileError(f"{path} is damaged: its text is not valid UTF-8. Copy or export it again.") from error
         model = cls(path, metadata, session)
         model._try()
         return model
