@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 
 $(VENV)/installed: pyproject.toml export/pyproject.toml runtime/pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kdedge needs Python 3.11 or later")'
-	@echo 'Installing kdedge, what it needs (PyTorch, ONNX Runtime, OpenCV, …) and its tools into $(VENV): a few minutes, without a word'
+	@echo 'Installing kdedge, its dependencies (PyTorch, ONNX Runtime, OpenCV, …) and development tools into $(VENV). This takes a few minutes without output.'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet -e './runtime[camera]' -e ./export -e '.[dev]'
@@ -14,33 +14,33 @@ $(VENV)/installed: pyproject.toml export/pyproject.toml runtime/pyproject.toml
 
 .PHONY: help install demo test test-models test-arm64 fuzz mutants claims check format wheels web-assets clean
 
-help:  ## Show what can be made
+help:  ## List the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-install: $(VENV)/installed  ## Create .venv with the three packages and the tools
+install: $(VENV)/installed  ## Create .venv with the three packages and development tools
 
-demo: install  ## Distill, export, validate and run on pictures rendered here: 3 to 11 minutes of CPU time
+demo: install  ## Distill, export, validate and run on rendered images: 3 to 11 minutes of CPU time
 	$(BIN)/kdedge demo
 
 test: install  ## Run the tests: about 12 minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-test-models: install  ## Export every classifier of torchvision and timm's families: hours, goes on where it stopped
+test-models: install  ## Export every classifier of torchvision and timm's families: takes hours, resumable
 	$(BIN)/python -m pytest -m models
 
-test-arm64: install  ## Run the runtime's tests on emulated 64-bit ARM: root, debootstrap, qemu; ten minutes
+test-arm64: install  ## Run the runtime's tests on emulated 64-bit ARM: needs root, debootstrap and qemu; ten minutes
 	PIP=$(BIN)/pip tests/arm64/run.sh
 
-fuzz: install  ## Mutate model files, images, run folders, bundles and requests for a minute (FUZZ_SECONDS=60)
+fuzz: install  ## Fuzz model files, images, run folders, bundles and requests for a minute (FUZZ_SECONDS=60)
 	PYTHONPATH=tests/runtime OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/fuzz.py --seconds $${FUZZ_SECONDS:-60}
 
-mutants: install  ## Plant one defect at a time in the numerical core and count what the tests notice: eleven minutes
+mutants: install  ## Run mutation tests on the numerical core: eleven minutes
 	$(BIN)/python tests/mutation/run.py
 
-claims: install  ## List each figure of the READMEs with the command that makes it; fail on one without
+claims: install  ## List each figure of the READMEs with its command; fail on a figure without one
 	$(BIN)/python tests/claims/check.py
 
-check: install  ## Lint and type-check, as CI does
+check: install  ## Lint and type-check, as in CI
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy kdedge export/kdedge_export runtime/kdedge_runtime tests/benchmarks tests/claims
@@ -49,13 +49,13 @@ format: install  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-wheels: install  ## Build the three wheels into dist/, the runtime's for the device
+wheels: install  ## Build the three wheels into dist/
 	for package in runtime export .; do $(BIN)/pip wheel --quiet --no-deps --wheel-dir dist ./$$package || exit; done
 	cp devices/container/requirements.lock dist/
 
-web-assets: install  ## Bring onnxruntime-web for `kdedge web` and the next runtime wheel (needs npm)
+web-assets: install  ## Download onnxruntime-web for `kdedge web` and the next runtime wheel (needs npm)
 	cd $$(mktemp -d) && npm pack --silent onnxruntime-web@1.30.0 && \
 		$(CURDIR)/$(BIN)/python -m kdedge_runtime.server.browser.web_runtime onnxruntime-web-1.30.0.tgz
 
-clean:  ## Remove what was made
+clean:  ## Remove build and environment files
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache runtime/kdedge_runtime/server/browser/ort

@@ -28,7 +28,7 @@ def bench(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
-    """Benchmark a model on this machine: with and without its map, fp32 and int8, layer by layer."""
+    """Benchmark a model on this machine. Compares with and without map, fp32 and int8, and single layers."""
     from kdedge_runtime.cli.model_commands import Trial, print_bench
 
     print_bench(

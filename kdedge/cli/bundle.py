@@ -32,7 +32,7 @@ def bundle(
     ] = 1,
     device: Annotated[str | None, typer.Option(help="Device profile of the target device. [default: any]")] = None,
 ) -> None:
-    """Bundle model files for a device, with checksums and an optional signature."""
+    """Bundle model files for a device, with checksums. The bundle can be signed."""
     from kdedge.cli.bundle_summary import print_bundle
     from kdedge.pipelines.bundle_writer import write_bundle
 

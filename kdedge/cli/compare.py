@@ -23,7 +23,7 @@ def compare(
         bool, typer.Option("--json", help="Print one JSON object per run instead of the table.")
     ] = False,
 ) -> None:
-    """Compare runs: a table in the terminal and an HTML page with learning curves, classes and maps."""
+    """Compare runs in a table and an HTML page. The page shows learning curves, classes and maps."""
     from kdedge.models.run_folder import ANSWERS, read_run
 
     runs = [run for run in runs if run.name != ANSWERS] or runs  # `runs/*/` also matches the cache of teacher outputs

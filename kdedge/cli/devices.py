@@ -6,9 +6,7 @@ import typer
 
 __all__ = ["devices"]
 
-devices = typer.Typer(
-    help="List device profiles, print one, or detect the profile of this machine.", rich_markup_mode=None
-)
+devices = typer.Typer(help="List device profiles, print one, or detect this machine's.", rich_markup_mode=None)
 
 
 @devices.callback(invoke_without_command=True)

@@ -84,7 +84,7 @@ def distill(
     resume: Resume = False,
     trust_code: TrustCode = None,
 ) -> None:
-    """Distill a student that matches its teacher's predictions and saliency maps."""
+    """Distill a student from one or more teachers. Its loss can match predictions, features and saliency maps."""
     from kdedge.cli.training_checks import next_export, require_training
 
     of_teachers = tuple(teacher_weights or ())

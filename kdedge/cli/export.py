@@ -129,7 +129,7 @@ def export(
     ] = None,
     trust_code: TrustCode = None,
 ) -> None:
-    """Export one ONNX file that computes logits and a saliency map in one pass."""
+    """Export a model to ONNX with a saliency map. The file computes logits and map in one pass."""
     from kdedge.cli.from_model import ModelExport, export_model_file
     from kdedge.cli.from_onnx import OnnxExport, export_onnx_file
     from kdedge_runtime.errors import UsageError

@@ -188,7 +188,7 @@ def _gained(qat: dict[str, Any]) -> str:
     for key, name, scale, digits, unit in _QAT_FIGURES:
         if before[key] is not None and (key != "float_layers" or before[key] or after[key]):
             figures.append(f"{name} {scale * before[key]:.{digits}f} → {scale * after[key]:.{digits}f}{unit}")
-    outcome = "taken" if qat["taken"] else "not used, it keeps less"
+    outcome = "used" if qat["taken"] else "not used, it keeps less"
     missed, all_tensors = qat["not_rounded"], qat["rounded"] + qat["not_rounded"]
     part = f" ({missed} of {all_tensors} tensors excluded, as they have no PyTorch counterpart)" if missed else ""
     return f"  QAT for {qat['epochs']} epochs{part}: {', '.join(figures)} ({outcome})"

@@ -16,7 +16,7 @@ def inspect(
     ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="HTML page to write.")] = Path("inspect.html"),
 ) -> None:
-    """Show a model's layers, their cost, and their contribution to a prediction."""
+    """Show a model's layers, their cost and attribution."""
     from kdedge.cli.layer_table import print_inspected
     from kdedge.cli.progress_bar import step_progress
     from kdedge.pipelines.model_inspection import inspect_model

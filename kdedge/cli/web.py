@@ -28,7 +28,7 @@ def web(
         typer.Option(envvar="KDEDGE_TOKEN", help="Access token required from other machines. [default: generated]"),
     ] = None,
 ) -> None:
-    """Serve a model to the browser of a laptop or phone, using its camera."""
+    """Run a model in the browser of a laptop or phone. The browser uses the camera of its device."""
     import os
     import threading
 

@@ -15,7 +15,7 @@ def attention_transfer(lesson: Lesson) -> Tensor:
 
     Shapes: features of each compared layer `[N, C_S, h, w]` and `[N, C_T, h', w']`; the larger is average-pooled.
     Source: Zagoruyko and Komodakis, Paying More Attention to Attention, ICLR 2017. The paper (eq. 2) uses the L2 norm
-    of the difference, the code its mean square. This follows the code, as does the published weight of 1000.
+    of the difference, the code its mean square; this follows the code, as does the published weight of 1000.
     Default weight: measured.
     """
     distances = []

@@ -1,17 +1,15 @@
 """Export of a run, or of a network with its weights, in one call."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from kdedge.pipelines.model_export import ExportResult, export_model
 from kdedge_export.quantization import Goal
 from kdedge_runtime.devices import load_profile
 from kdedge_runtime.util.files import Location
+from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["export"]
-
-Progress = Callable[[str, int, int], None]
 
 
 def export(
@@ -27,7 +25,7 @@ def export(
     qat: bool = False,
     data: Location | None = None,
     device: str = "generic",
-    progress: Progress = lambda *_: None,
+    progress: ProgressCallback = no_progress,
 ) -> ExportResult:
     """Export a run, or a network with its weights, to a verified `.onnx` file with its saliency map.
 
@@ -37,7 +35,7 @@ def export(
         weights: Weights of a named network.
         method: Saliency method, a key of `kdedge_export.saliency.METHODS`, or `none`; None takes the head's default.
         target_layer: Module path of the layer whose activations the map uses; None finds it.
-        quantize: Write an int8 file beside the fp32 file.
+        quantize: Write an int8 file next to the fp32 file.
         keep_heatmaps: Minimum correlation of int8 maps with fp32 maps; layers stay in fp32 to reach it.
         max_drop: Maximum loss of top-1 accuracy, in percentage points.
         qat: Fine-tune the student with simulated int8 if the goal is missed.

@@ -1,16 +1,14 @@
 """Validation of exported files in one call."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from kdedge.pipelines.model_validation import Validation, validate_model
 from kdedge_runtime.devices import load_profile
 from kdedge_runtime.util.files import Location
+from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["validate"]
-
-Progress = Callable[[str, int, int], None]
 
 
 def validate(
@@ -23,7 +21,7 @@ def validate(
     device: str | None = None,
     quick: bool = False,
     out: Location | None = None,
-    progress: Progress = lambda *_: None,
+    progress: ProgressCallback = no_progress,
 ) -> Validation:
     """Compare exported files with their PyTorch model, and write the report.
 
@@ -31,7 +29,7 @@ def validate(
         source: Export result, run folder or model file.
         data: Images; None takes the run's validation split.
         boxes: Object annotations: a table or a folder of masks; None takes `boxes.csv` of the data.
-        weights: Weights of a file from a named network; None searches beside the file and here.
+        weights: Weights of a file from a named network; None searches next to the file and in the current folder.
         model: Function `FILE.py:FUNCTION` that builds the network, if the file was exported from one.
         device: Device profile with budgets; None takes the one that the int8 file was made for.
         quick: Skip the faithfulness and robustness checks.

@@ -111,8 +111,7 @@ class _Recognised:
         self._values = {name: torch.from_numpy(value).flatten() for name, value in file.values.items()}
         self._errors = dict.fromkeys(file.values, _SAME)
         self.numbers: dict[str, int] = {}
-        """Index of the closest call for each tensor; the first of equal ones, so that later calls use rounded "
-        "values."""
+        """Index of the closest call for each tensor; the first of equals, so that later calls use rounded values."""
 
     def note(self, number: int, result: Tensor) -> Tensor:
         """Compare the result of a call with all tensors of its size."""

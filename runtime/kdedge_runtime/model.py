@@ -133,11 +133,12 @@ class Model:
             )
         try:
             props = session.get_modelmeta().custom_metadata_map
-            inputs, outputs = session.get_inputs(), session.get_outputs()
-        except UnicodeDecodeError as error:
+            inputs = {item.name: item for item in session.get_inputs()}
+            outputs = {item.name: item for item in session.get_outputs()}
+            metadata = Metadata.from_props(props)
+            _check_graph(path, inputs, outputs, metadata)
+        except UnicodeDecodeError as error:  # onnxruntime decodes names and symbolic shapes when they are read
             raise ModelFileError(f"{path} is damaged: its text is not valid UTF-8. Copy or export it again.") from error
-        metadata = Metadata.from_props(props)
-        _check_graph(path, inputs, outputs, metadata)
         model = cls(path, metadata, session)
         model._try()
         return model

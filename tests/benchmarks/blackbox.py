@@ -1,15 +1,17 @@
-"""What explanations from outside cost, and how far they agree with the map in the file.
+"""Benchmark black-box explainers: cost, and agreement with the model's own map.
 
 ```
 python tests/benchmarks/blackbox.py MODEL.onnx PICTURES [--budget-ms MS] [--pictures 10]
 ```
 
-Explains the top class of each picture by every method. Prints one JSON line a method: evaluations and milliseconds a
-picture, the method's own error as a share of its peak, Pearson correlation with the file's map (on its cells; null
-for a file without a map), deletion (the mean probability while the pixels are hidden in the order of the map, in
-tenths; lower is better) and insertion (while they are shown; higher is better). Medians over the pictures, of deletion
-and insertion means. The file's own map is the line `file`; `random` is chance. Random parts in the model's mean colour
-break a picture up, so chance deletes well and inserts badly: look at both.
+Explains the top class of each image with every method. Prints one JSON line per method: evaluations and milliseconds
+per
+image, the method's standard error as a fraction of its peak, Pearson correlation with the file's map (at its
+resolution;
+null without a map), deletion (mean probability while pixels are hidden in the order of the map, in tenths; lower is
+better) and insertion (while they are revealed; higher is better). Figures are medians over the images; deletion and
+insertion are means. The line `file` is the file's own map, `random` the chance level. Random parts in the model's mean
+color disrupt an image, so chance has a good deletion and a bad insertion score: compare both.
 """
 
 import argparse
@@ -32,7 +34,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--methods", nargs="+", choices=METHODS)
-    parser.add_argument("--pictures", type=int, default=10, help="evenly spread over the folder")
+    parser.add_argument("--pictures", type=int, default=10, help="number of images, evenly spread over the folder")
     parser.add_argument("--budget-ms", type=float)
     parser.add_argument("--parts", type=int)
     parser.add_argument("--threads", type=int, default=1)
@@ -76,7 +78,7 @@ def main() -> None:
 
 
 def pearson(found: np.ndarray, reference: np.ndarray) -> float:
-    """Correlation on the reference's cells."""
+    """Compute the correlation at the reference's resolution."""
     side = 112
     rows, columns = (cell_edges(side, cells) for cells in reference.shape)
     cells = cell_means(enlarge(found[None], side, side), rows, columns)[0]
@@ -84,7 +86,7 @@ def pearson(found: np.ndarray, reference: np.ndarray) -> float:
 
 
 def faithfulness(model: Model, picture: np.ndarray, top: int, found: np.ndarray) -> tuple[float, float]:
-    """Mean probability of the class while more and more pixels are hidden, and while they are shown, hottest first."""
+    """Compute the class's mean probability while pixels are hidden, and while they are revealed, most salient first."""
     heat = enlarge(found[None], *picture.shape[:2])[0]
     rank = (-heat).ravel().argsort(kind="stable").argsort().reshape(heat.shape) / heat.size
     hidden = np.rint(255 * np.array(model.metadata.input.mean)).astype(np.uint8)

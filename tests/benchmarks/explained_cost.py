@@ -1,10 +1,11 @@
-"""What a map costs: each network's graph with it and without it, one image, one thread, ONNX Runtime.
+"""Measure the latency overhead of the map: each model's graph with and without it, one image, one thread, ONNX Runtime.
 
     python tests/benchmarks/explained_cost.py [MODEL ...] [--method METHOD] [--int8] [--seconds S]
 
-Prints a JSON line for each model, and for what OpenVINO XAI puts into the same graph where that package is installed
-(see `openvino_xai_cost`). Weights are random; time does not depend on them. The ratio is the median over paired runs,
-so that it travels between machines although times do not.
+Prints a JSON line for each model, and for OpenVINO XAI's branch in the same graph if that package is installed (see
+`openvino_xai_cost`). Weights are random; latency does not depend on them. The ratio is the median over paired runs, so
+it
+is comparable between machines.
 """
 
 import argparse
@@ -62,7 +63,7 @@ def measure(name: str, method: str, *, int8: bool, seconds: float) -> dict[str, 
 
 
 def measure_peer(name: str, seconds: float) -> Iterator[dict[str, object]]:
-    """The same network without a map in OpenVINO, and with each branch of OpenVINO XAI."""
+    """Measure the same model in OpenVINO, without a map and with each branch of OpenVINO XAI."""
     torch.manual_seed(0)
     spec = pretrained_input(name)
     plain = export_graph(Plain(build(ModelSpec(name, CLASSES), spec.height).eval(), spec)).model
@@ -85,15 +86,15 @@ def measure_peer(name: str, seconds: float) -> Iterator[dict[str, object]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=MODELS)
-    parser.add_argument("--method", action="append", help="may be given several times [default: cam and gradcam]")
-    parser.add_argument("--int8", action="store_true", help="measure the quantized graph as well")
-    parser.add_argument("--seconds", type=float, default=10, help="how long to measure each graph")
+    parser.add_argument("--method", action="append", help="saliency method, repeatable [default: cam and gradcam]")
+    parser.add_argument("--int8", action="store_true", help="also measure the quantized graph")
+    parser.add_argument("--seconds", type=float, default=10, help="duration of each measurement in s")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for name in arguments.models:
         for method in arguments.method or ("cam", "gradcam"):
             if method == "cam" and "mobilenet_v3" in name:
-                continue  # has two dense layers, for which CAM is not defined
+                continue  # has two dense layers, for which CAM is undefined
             for int8 in (False, True) if arguments.int8 else (False,):
                 row = measure(name, method, int8=int8, seconds=arguments.seconds)
                 print(json.dumps(row), flush=True)

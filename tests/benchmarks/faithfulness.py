@@ -1,14 +1,14 @@
-"""Faithfulness of each saliency method behind each kind of head.
+"""Measure the faithfulness of each saliency method for each type of head.
 
     python tests/benchmarks/faithfulness.py MODEL DATA [--weights FILE] [--name NAME] [--images N] [--json FILE]
 
-MODEL is a run folder or a model's name, DATA a folder of images; those of `val/` are taken where there is one.
-Prints a row a method, and writes a JSON line a method. Every map explains the model's own prediction. Measured are
+MODEL is a run folder or a model name, DATA a folder of images, of which `val/` is used if it exists. Prints one row per
+method, and writes one JSON line per method. Every map explains the model's own prediction. The metrics are
 
 - insertion and deletion (Petsiuk et al., BMVC 2018), their difference, and that difference paired against Grad-CAM;
 - the mean Pearson correlation with an occlusion map of the logit (Zeiler and Fergus, ECCV 2014) at the map's size;
-- the share of images in which painting over the quarter of the cells with most heat costs the logit more than
-  painting over random cells costs it (mean of four draws).
+- the fraction of images in which masking the most salient quarter of positions reduces the logit more than masking
+  random positions (mean of four draws).
 
 Random maps, edges (Adebayo et al., NeurIPS 2018) and the occlusion map itself are the baselines. Intervals are
 bootstrapped over images, 95 %.
@@ -56,7 +56,7 @@ _RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Row:
-    """Figures of one method on one model; means over images with the ends of their intervals."""
+    """Figures of one method on one model: means over images with confidence intervals."""
 
     model: str
     head: str
@@ -99,7 +99,7 @@ def main() -> None:
 
 
 def chosen_images(folder: Path, spec: ImageInput, count: int) -> Pixels:
-    """Read up to `count` images at the model's size, evenly over the sorted files."""
+    """Read up to `count` images at the model's input size, evenly spaced in the sorted files."""
     folder = folder / "val" if (folder / "val").is_dir() else folder
     files = picture_files(folder)
     places = np.unique(np.linspace(0, len(files) - 1, count).round().astype(int))
@@ -107,7 +107,7 @@ def chosen_images(folder: Path, spec: ImageInput, count: int) -> Pixels:
 
 
 def rows(name: str, trained: TrainedModel, images: Pixels) -> Iterator[Row]:
-    """Measure every method that the model allows, and the baselines."""
+    """Measure every method that the model supports, and the baselines."""
     with tempfile.TemporaryDirectory() as folder:
         model, head = judge(trained, Path(folder) / "judge.onnx")
         logits = predict(model, images).logits
@@ -142,7 +142,7 @@ def rows(name: str, trained: TrainedModel, images: Pixels) -> Iterator[Row]:
 
 
 def judge(trained: TrainedModel, path: Path) -> tuple[Model, str]:
-    """Export the model with its default map, whose probabilities all maps are judged by."""
+    """Export the model with its default map; its probabilities are used to evaluate all maps."""
     deployed = deploy(trained.model, trained.input)
     save_model(export_graph(deployed).model, Metadata(trained.labels, trained.input, deployed.outputs), path)
     return Model.load(path), deployed.explained.how
@@ -171,14 +171,14 @@ def method_maps(trained: TrainedModel, images: Pixels, classes: Integers, folder
 
 
 def occlusion_map(model: Model, image: Pixels, wanted: int) -> Floats:
-    """Compute the drop of the logit where a square covers the image, float32 `[14, 14]`."""
+    """Compute the drop of the logit when a square covers the image, float32 `[14, 14]`."""
     hidden = np.rint(255 * np.array(model.metadata.input.mean)).astype(np.uint8)
     probe = Probe(lambda batch: model.predict(batch).logits[:, wanted], image, hidden)
     return occlusion(probe).map
 
 
 def quarter_test(model: Model, images: Pixels, maps: Floats, classes: Integers, logits: Floats) -> NDArray[np.bool_]:
-    """Compare the logit's loss without the hottest quarter with its mean loss without random quarters, bool `[N]`."""
+    """Compare the logit drop without the most salient quarter with its mean over random quarters, bool `[N]`."""
     rng = np.random.default_rng(0)
     cells = maps.shape[1] * maps.shape[2]
     mean = np.rint(255 * np.array(model.metadata.input.mean)).astype(np.uint8)
@@ -196,7 +196,7 @@ def quarter_test(model: Model, images: Pixels, maps: Floats, classes: Integers, 
 
 
 def nearest(masks: Floats, height: int, width: int) -> NDArray[np.bool_]:
-    """Enlarge masks `[n, h, w]` to bool `[n, height, width]` without blending."""
+    """Upsample masks `[n, h, w]` to bool `[n, height, width]` by nearest neighbor."""
     rows, columns = (
         np.arange(side) * cells // side for side, cells in zip((height, width), masks.shape[1:], strict=True)
     )
@@ -204,7 +204,7 @@ def nearest(masks: Floats, height: int, width: int) -> NDArray[np.bool_]:
 
 
 def bootstrap(scores: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Return the mean of the defined scores and the ends of its 95 % percentile bootstrap interval."""
+    """Return the mean of the defined scores with its 95 % percentile bootstrap interval."""
     defined = scores[~np.isnan(scores)]
     if not len(defined):
         return (float("nan"),) * 3

@@ -1,17 +1,17 @@
-"""Whether `kdedge export --from-onnx` explains what other frameworks' converters really write, and rightly.
+"""Test `kdedge export --from-onnx` on files written by converters of other frameworks.
 
     python -m venv keras  && keras/bin/pip  install tensorflow-cpu==2.21.0 tf2onnx==1.17.0
     python -m venv paddle && paddle/bin/pip install paddlepaddle==3.3.1 paddle2onnx==2.1.0
     python -m venv jax    && jax/bin/pip    install jax2onnx==0.17.1
-
     keras/bin/python tests/benchmarks/foreign_nets.py keras FILES        # and paddle, jax, each in its own environment
     python tests/benchmarks/foreign_files.py FILES ROWS.jsonl [--only PART_OF_A_NAME ...]    # in kdedge's environment
 
-Adds a JSON line a file: how it is explained or why it is refused; the errors of its map, and of its logits behind the
-front that `--mean` and `--std` make, against what the framework itself says of two pictures (see `foreign_nets`),
-relative to the largest value of a picture; the largest difference of the file's own outputs, 0 being bit for bit;
-whether a second run changes nothing; and which of `kdedge inspect`, `explain` and `run` fail. Rows that are there are
-not measured again.
+Adds one JSON line per file: the saliency method or the reason for rejection; the errors of its map and of its logits
+with
+preprocessing (`--mean`, `--std`) against the framework's own results for two images (see `foreign_nets`), relative to
+the
+largest value of an image; the largest difference of the file's own outputs, 0 being bit-exact; whether a second run
+changes nothing; and which of `kdedge inspect`, `explain` and `run` fail. Existing rows are not measured again.
 """
 
 import argparse
@@ -34,7 +34,7 @@ RUNNER = CliRunner()
 
 
 def judge(path: Path, folder: Path, *, is_first: bool) -> dict[str, object]:
-    """One file's row; what is the same for all files of a network is asked of the first."""
+    """Measure one file; checks that are equal for all files of a network run only for the first."""
     with np.load(path.with_name(".".join(path.name.split(".")[:2]) + ".npz")) as held:
         known = dict(held)
     ours, twice, runs = (folder / name for name in ("ours.onnx", "twice.onnx", "runs.onnx"))
@@ -54,7 +54,7 @@ def judge(path: Path, folder: Path, *, is_first: bool) -> dict[str, object]:
 
 
 def typed(*arguments: object) -> tuple[int, str]:
-    """A command of kdedge, without the seconds that starting Python takes: its exit code, and what it says."""
+    """Run a kdedge command in this process, without Python's startup time; return its exit code and output."""
     done = RUNNER.invoke(app, [str(part) for part in arguments])
     return done.exit_code, str(done.exception) if done.exit_code else done.output
 
@@ -105,7 +105,7 @@ def _session(path: Path) -> ort.InferenceSession:
 
 
 def error(measured: Array, expected: Array) -> float:
-    """The largest difference, relative to the largest value of the same picture; of other shapes infinite."""
+    """Compute the largest difference relative to the largest value of the same image; infinite for different shapes."""
     if measured.shape != expected.shape:
         return float("inf")
     axes = tuple(range(1, expected.ndim))
@@ -113,7 +113,7 @@ def error(measured: Array, expected: Array) -> float:
 
 
 def rows(folder: Path, done: set[str], only: list[str]) -> Iterator[dict[str, object]]:
-    """Of the files that are not done, one after another."""
+    """Yield rows of the files that are not measured yet."""
     for path in sorted(folder.glob("*.onnx")):
         network = path.name.rpartition(".onnx")[0].split(".")[:2]
         first = min(folder.glob(f"{'.'.join(network)}.*.onnx"))

@@ -1,6 +1,6 @@
-"""Small networks of flax as its users write them, by jax2onnx; see `foreign_nets`.
+"""Small flax networks in the usual style, exported by jax2onnx; see `foreign_nets`.
 
-Where `delta` is given it is added to the features that a map looks at, which are returned too: its gradient is theirs.
+If `delta` is given, it is added to the target features, which are returned too: its gradient is that of the features.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from jax2onnx import to_onnx
 
 
 class Block(nnx.Module):  # type: ignore[misc]
-    """Two convolutions and a shortcut."""
+    """Two convolutions with a shortcut."""
 
     def __init__(self, inward: int, outward: int, stride: int, rngs: Any) -> None:
         more: dict[str, Any] = {"use_bias": False, "rngs": rngs}
@@ -32,7 +32,7 @@ class Block(nnx.Module):  # type: ignore[misc]
 
 
 class ResNet(nnx.Module):  # type: ignore[misc]
-    """Three blocks, an average, one dense layer."""
+    """Three blocks, average pooling and one dense layer."""
 
     def __init__(self) -> None:
         self.side, rngs = SIDE_PX, nnx.Rngs(0)
@@ -49,7 +49,7 @@ class ResNet(nnx.Module):  # type: ignore[misc]
 
 
 class Layer(nnx.Module):  # type: ignore[misc]
-    """Of a transformer, with the norms first."""
+    """Pre-norm transformer layer."""
 
     def __init__(self, width: int, rngs: Any) -> None:
         self.norms = nnx.List([nnx.LayerNorm(width, rngs=rngs) for _ in range(2)])
@@ -64,7 +64,7 @@ class Layer(nnx.Module):  # type: ignore[misc]
 
 
 class ViT(nnx.Module):  # type: ignore[misc]
-    """Its map looks at what goes into the last attention."""
+    """Vision transformer; its target features are the input of the last attention."""
 
     def __init__(self, width: int = 64, depth: int = 3, patch: int = 16, side: int = SIDE_PX) -> None:
         self.side, rngs = side, nnx.Rngs(0)
@@ -88,7 +88,7 @@ class ViT(nnx.Module):  # type: ignore[misc]
 
 
 class AveragedViT(ViT):
-    """Its map looks at what is averaged; the first token, of no place, is left out there."""
+    """Vision transformer with mean pooling; its target features are the pooled tokens, without the first one."""
 
     def __call__(self, x: Any, delta: Any = None) -> Any:
         x = self.patches(x)
@@ -109,7 +109,7 @@ NETS: dict[str, Any] = {
 
 
 def make(names: list[str], folder: Path) -> Iterator[Path]:
-    """Their files, one after another."""
+    """Yield the files of the networks."""
     for name in names or [name for name in NETS if name != "tiny"]:
         net = NETS[name]()
         _draw(net)
@@ -132,7 +132,7 @@ def make(names: list[str], folder: Path) -> Iterator[Path]:
 
 
 def _draw(net: Any) -> None:
-    """As in `foreign_keras`."""
+    """Randomize parameters as in `foreign_keras`."""
     rng, norms = np.random.default_rng(1), [item for _, item in nnx.iter_graph(net) if hasattr(item, "epsilon")]
     net.train()
     for norm in norms:

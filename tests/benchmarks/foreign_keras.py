@@ -1,4 +1,4 @@
-"""Networks of Keras, by its own `Model.export` and by tf2onnx; see `foreign_nets`."""
+"""Keras networks, exported by `Model.export` and by tf2onnx; see `foreign_nets`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +26,7 @@ NETS = {
     "NASNetMobile": HALF,
     "ConvNeXtTiny": RAW,
 }
-"""Of `keras.applications`, with how pixels become their input."""
+"""Networks of `keras.applications`, with their preprocessing."""
 OPSETS = (13, int(max(tf2onnx.constants.OPSET_TO_IR_VERSION)))
 
 
@@ -66,7 +66,7 @@ def application(name: str) -> Any:
 
 
 def tiny() -> Any:
-    """Preprocessing inside, and a head of several layers."""
+    """Build a network with preprocessing in the graph and a head of several layers."""
     keras.utils.set_random_seed(0)
     x = image = layers.Input((TINY_PX, TINY_PX, 3))
     x = layers.Normalization(mean=[0.5, 0.4, 0.3], variance=[0.1, 0.2, 0.3])(layers.Rescaling(1 / 255)(x))
@@ -80,7 +80,7 @@ def tiny() -> Any:
 
 
 def _draw(net: Any, x: Array) -> None:
-    """Statistics of pictures that are drawn anew a little, and scales that are neither zero nor one."""
+    """Perturb the statistics of images, and randomize scales to be neither zero nor one."""
     rng = np.random.default_rng(1)
     norms = [layer for layer in net._flatten_layers() if type(layer).__name__ == "BatchNormalization"]
     for layer in norms:
@@ -97,7 +97,7 @@ def _draw(net: Any, x: Array) -> None:
 
 
 def _features(net: Any) -> Any:
-    """What the last pooling over the whole map takes; what is flattened, where there is none."""
+    """Return the input of the last global pooling, or of the flattening if there is none."""
     takers = {kind: [layer.input for layer in net.layers if type(layer).__name__ == kind] for kind in KINDS}
     return next(found[-1] for found in takers.values() if found)
 

@@ -1,4 +1,4 @@
-"""Networks of `paddle.vision`, by paddle2onnx; see `foreign_nets`."""
+"""Networks of `paddle.vision`, exported by paddle2onnx; see `foreign_nets`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,12 +21,12 @@ NETS = {
     "inception_v3": "avg_pool",
     "googlenet": "_pool_5",
 }
-"""By network the layer that takes the last features."""
+"""Layer whose input are the last features, by network."""
 SIDES = {"vgg11": 224, "googlenet": 224}
 
 
 def make(names: list[str], folder: Path) -> Iterator[Path]:
-    """Their files, one after another."""
+    """Yield the files of the networks."""
     for name in names or NETS:
         paddle.seed(0)
         net = getattr(models, name)(num_classes=CLASSES)
@@ -57,7 +57,7 @@ def _input(images: Array) -> Array:
 
 
 def _draw(net: Any, x: Array) -> None:
-    """As in `foreign_keras`; the network is in evaluation after it."""
+    """Randomize parameters as in `foreign_keras`; the network is in evaluation mode afterwards."""
     rng = np.random.default_rng(1)
     norms = [layer for layer in net.sublayers() if "BatchNorm" in type(layer).__name__]
     for layer in norms:

@@ -1,6 +1,6 @@
-"""Small networks with eight kinds of heads, for `faithfulness.py`: `kdedge train DATA --model heads.py:NAME`.
+"""Small networks with eight types of heads, for `faithfulness.py`: `kdedge train DATA --model heads.py:NAME`.
 
-All take 64 px. Convolutional ones share a body, so that only the head differs between them.
+All take 64 px. Convolutional ones share a backbone, so that they differ only in the head.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 
 
 def _body() -> nn.Sequential:
-    """Return a convolutional body, `[N, 3, 64, 64]` to `[N, 128, 8, 8]`."""
+    """Return a convolutional backbone, `[N, 3, 64, 64]` to `[N, 128, 8, 8]`."""
     return nn.Sequential(_block(3, 32, 2), _block(32, 48), _block(48, 64, 2), _block(64, 96, 2), _block(96, 128))
 
 
@@ -31,13 +31,13 @@ def gap(num_classes: int) -> nn.Module:
 
 
 def gap_mlp(num_classes: int) -> nn.Module:
-    """Build a network with global average pooling and two dense layers, as MobileNetV3 has them."""
+    """Build a network with global average pooling and two dense layers, as in MobileNetV3."""
     head = [nn.Linear(128, 256), nn.Hardswish(), nn.Dropout(0.2), nn.Linear(256, num_classes)]
     return nn.Sequential(_body(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), *head)
 
 
 def flatten_dense(num_classes: int) -> nn.Module:
-    """Build a network with two dense layers on flattened features, as tutorials have them."""
+    """Build a network with two dense layers on flattened features, as in tutorials."""
     head = [nn.Linear(128 * 8 * 8, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, num_classes)]
     return nn.Sequential(_body(), nn.Flatten(), *head)
 
@@ -48,7 +48,7 @@ def max_pool(num_classes: int) -> nn.Module:
 
 
 class _Vgg(nn.Module):
-    """VGG (Simonyan and Zisserman, ICLR 2015) with a quarter of its channels and two maximum poolings fewer."""
+    """VGG (Simonyan and Zisserman, ICLR 2015) with a quarter of the channels and two max-poolings fewer."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()

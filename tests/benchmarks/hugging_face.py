@@ -1,4 +1,4 @@
-"""Small image classifiers of Hugging Face's transformers, with random weights: no file is loaded from anywhere."""
+"""Small image classifiers of Hugging Face's transformers with random weights; no files are downloaded."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from torch import nn
 __all__ = ["CLASSIFIERS", "classifier", "side_of"]
 
 _SIDE = 64
-"""Of their pictures, in px."""
+"""Default image size in px."""
 _VIT = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 96, "patch_size": 8}
 _BEIT = _VIT | {"use_relative_position_bias": True, "use_mean_pooling": True}
 _SWIN = {"embed_dim": 24, "depths": [2, 2, 2], "num_heads": [2, 2, 4], "window_size": 4, "patch_size": 4}
@@ -46,16 +46,16 @@ CLASSIFIERS: dict[str, dict[str, Any]] = {
     "SwiftFormer": {"embed_dims": [16, 24, 32, 48], "depths": [1, 1, 1, 1]},
     "Hiera": {"embed_dim": 24, "depths": [1, 1, 2, 1], "num_heads": [1, 2, 4, 8], "image_size": [_SIDE, _SIDE]},
 }
-"""What is changed in each configuration; the rest is as it is published."""
+"""Changes to each published configuration."""
 
 
 def side_of(name: str) -> int:
-    """Of its pictures, in px."""
-    return 128 if name == "Levit" else _SIDE  # smaller ones leave it a single token at the end
+    """Return the image size of a network in px."""
+    return 128 if name == "Levit" else _SIDE  # smaller images leave it a single token at the end
 
 
 def classifier(name: str, classes: int) -> nn.Module:
-    """`NAMEForImageClassification`, which takes `[N, 3, side, side]` and gives an output with `logits`."""
+    """Build `NAMEForImageClassification`, which takes `[N, 3, side, side]` and returns an output with `logits`."""
     import transformers  # type: ignore[import-not-found]
 
     changed = {"image_size": side_of(name)} | CLASSIFIERS[name] | {"num_labels": classes}

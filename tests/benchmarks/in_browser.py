@@ -1,11 +1,11 @@
-"""Hold a model in Chromium against the same model in Python, on the same pixels.
+"""Compare a model in Chromium with the same model in Python, on the same pixels.
 
 ```
 make web-assets                                # once; and apt install chromium
 python tests/benchmarks/in_browser.py lite0.onnx PHOTOS
 ```
 
-Prints the largest difference of a logit and of a map's cell over the photos, beside the largest value of each.
+Prints the largest difference of logits and of map values over the photos, with the largest value of each.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("photos", type=Path)
-    parser.add_argument("--count", type=int, default=20, help="photos, evenly spread over the folder")
+    parser.add_argument("--count", type=int, default=20, help="number of photos, evenly spread over the folder")
     options = parser.parse_args()
     model = Model.load(options.model)
     files = sorted(options.photos.iterdir())
@@ -55,7 +55,7 @@ def main() -> None:
                 spec = model.metadata.input
                 pixels = np.array(found["pixels"], np.uint8).reshape(1, spec.height, spec.width, 3)
                 expected = model.predict(pixels)
-                assert expected.saliency_map is not None, f"{options.model} makes no map"
+                assert expected.saliency_map is not None, f"{options.model} has no map"
                 for name, key, here in (
                     ("logits error", "logits", expected.logits),
                     ("map error", "map", expected.saliency_map),

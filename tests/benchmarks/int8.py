@@ -1,16 +1,17 @@
-"""What int8 gains and costs, map included: one thread of this machine, against the fp32 file of the same model.
+"""Measure speedup and fidelity of int8 with map: one thread of this machine, against the fp32 file of the same model.
 
 ```
 python tests/benchmarks/int8.py PHOTOS                      # a folder of photos, or a zip of one
 python tests/benchmarks/int8.py PHOTOS --weights WEIGHTS --models tf_efficientnet_lite0 resnet50
 ```
 
-Prints one JSON line a model: `fp32_ms` and `int8_ms`, medians of runs in turn; `ratio`, the median of their quotients;
-`agreement` and `map_pearson` of int8 with fp32 on the photos' validation side, which quantization has not seen.
+Prints one JSON line per model: `fp32_ms` and `int8_ms`, medians of alternating runs; `ratio`, the median of their
+quotients; `agreement` and `map_pearson` of int8 with fp32 on the validation split of the photos, which is not used for
+quantization.
 
-WEIGHTS holds `NAME.safetensors` (or `NAME_torchvision.safetensors`). A model without weights there gets random ones,
-with normalisation that has seen photos: its times hold, and its other figures, which mean nothing, are null. The
-profile is that of an x86 core with VNNI unless another is named.
+WEIGHTS holds `NAME.safetensors` (or `NAME_torchvision.safetensors`). Other models get random weights with normalization
+statistics of photos: their latencies are valid, and their other figures are null. The profile is an x86 core with VNNI
+unless another is given.
 """
 
 import argparse
@@ -48,7 +49,7 @@ MODELS = {
     "efficientnet_b0": "torchvision:efficientnet_b0",
 }
 SETTLED_ON = 24
-"""Photos that normalisation has seen where weights are random."""
+"""Number of photos for normalization statistics with random weights."""
 
 
 def main() -> None:
@@ -117,7 +118,7 @@ def measured(model: str, photos: Path, options: argparse.Namespace, folder: Path
 
 
 def timed(image: np.ndarray, *models: Model) -> list[float]:
-    """Milliseconds of each model, one after the other."""
+    """Measure the latency of each model in ms, one after the other."""
     taken = []
     for model in models:
         started = time.perf_counter()
@@ -127,7 +128,7 @@ def timed(image: np.ndarray, *models: Model) -> list[float]:
 
 
 def random_weights(source: str, photos: Path, path: Path) -> Path:
-    """Weights whose activations are as large as trained ones': without that, gates neither open nor close."""
+    """Write random weights with activations as large as trained ones; otherwise gates neither open nor close."""
     torch.manual_seed(0)
     trained = load_trained(source)
     spec = trained.input

@@ -1,14 +1,15 @@
-"""Vary the term `mapall`: its weight, how many classes' maps it compares, and what mixed images add.
+"""Vary the term `mapall`: its weight, the number of compared classes, and the effect of mixed images.
 
 ```
 python tests/benchmarks/map_loss.py gtsrb22            # see gtsrb22.py for the data
 python tests/benchmarks/map_loss.py gtsrb22 --mixed
 ```
 
-No table reports the images that judge here, so that a weight chosen on them favors no table. They are cut from
-`gtsrb22/train`: tracks whose number ends in 3 or 8, linked into `runs/map_loss/data`. `gtsrb22/val` is not read.
-A resnet20 teaches a resnet8 with 20 images a class, at 32 px. Prints a table of the last epochs: mean ± standard
-deviation over the seeds. Runs that are complete are not run again.
+No table reports the images used for evaluation here, so that a weight selected on them favors no table. They are split
+from `gtsrb22/train`: tracks whose number ends in 3 or 8, linked into `runs/map_loss/data`. `gtsrb22/val` is not read.
+
+A resnet20 teaches a resnet8 with 20 images per class, at 32 px. Prints a table of the last epochs: mean ± standard
+deviation over the seeds. Complete runs are not repeated.
 """
 
 import argparse
@@ -23,13 +24,13 @@ FIGURES = {
     "agreement %": ("val_agreement", 100, 1),
     "map Pearson": ("val_map_pearson", 1, 3),
 }
-"""Field of the run's record, factor and digits of each column."""
+"""Field of the run's record, scale factor and digits of each column."""
 MIXED = "\n[augmentation]\ngeometry = 0.5\nerase = 0.25\nmixup = 1\ncutmix = 1\n"
-"""As in the recipe few-images."""
+"""Augmentation of the recipe few-images."""
 
 
 def loss(weight: float, classes: int = 32) -> str:
-    """Return a recipe's table of losses."""
+    """Return the loss table of a recipe."""
     term = f"mapall = {{ weight = {weight}, classes = {classes} }}\n" if weight else ""
     return f"[loss]\nce = 0.1\nkd = 0.9\n{term}"
 
@@ -48,7 +49,7 @@ MIXTURES = {
 
 
 def split(source: Path, data: Path) -> None:
-    """Link the training images into two sides by track."""
+    """Link the training images into two splits by track."""
     for file in sorted((source / "train").rglob("*.webp")):
         side = "val" if int(file.name[:5]) % 10 in (3, 8) else "train"
         link = data / side / file.parent.name / file.name
@@ -58,7 +59,7 @@ def split(source: Path, data: Path) -> None:
 
 
 def cells(results: list[dict[str, float]]) -> list[str]:
-    """Return mean ± standard deviation of each figure."""
+    """Format mean ± standard deviation of each figure."""
     made = []
     for field, factor, digits in FIGURES.values():
         values = [factor * result[field] for result in results]
@@ -70,7 +71,7 @@ def cells(results: list[dict[str, float]]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--mixed", action="store_true", help="with and without mixed images, for more epochs")
+    parser.add_argument("--mixed", action="store_true", help="compare with and without mixed images, for more epochs")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("runs/map_loss"))
     options = parser.parse_args()

@@ -1,8 +1,8 @@
-"""Export a published architecture with random weights, hold it against automatic differentiation, and time its map.
+"""Export a published architecture with random weights, compare it with automatic differentiation, and time its map.
 
     python tests/benchmarks/model_sweep.py MODEL ROWS.jsonl
 
-measures one network and adds its row to the file: in a process of its own, which takes its memory with it.
+measures one network and adds its row to the file. A separate process per network releases its memory.
 """
 
 import json
@@ -30,10 +30,10 @@ __all__ = ["LARGEST", "TIMM", "TOLERANCE", "Row", "measure", "read_rows", "table
 
 TOLERANCE = 1e-4
 LARGEST = 150e6
-"""Parameters of the largest network of torchvision that is tried."""
+"""Maximum number of parameters of torchvision networks."""
 CLASSES = 100
 SIDES = (128, 160, 192, 224)
-"""In px; the smallest that the network takes, and that leaves a map which points at something, is used."""
+"""Input sizes in px; the smallest one that the network accepts and that gives a useful map is used."""
 TIMM = (
     *("resnet10t", "resnext26ts", "regnetx_002", "densenet121", "vgg11", "inception_v3", "inception_next_atto"),
     *("mnasnet_small", "mobilenetv1_100", "mobilenetv2_035", "mobilenetv3_small_050", "mobilenetv4_conv_small_035"),
@@ -49,7 +49,7 @@ TIMM = (
     *("swin_tiny_patch4_window7_224", "swinv2_cr_tiny_ns_224", "maxvit_pico_rw_256", "mobilevit_xxs"),
     *("mobilevitv2_050", "fastvit_t8", "efficientformer_l1", "efficientformerv2_s0", "ghostnet_050"),
 )
-"""The smallest member of each mainstream family of timm."""
+"""Smallest member of each mainstream family of timm."""
 
 Answer = tuple[np.ndarray, np.ndarray]
 """Logits and maps."""
@@ -57,29 +57,29 @@ Answer = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of one network."""
+    """Measurements of one network."""
 
     model: str
     parameters: int
     side_px: int
     head: str
     how: str
-    """`closed form` or `differentiated`."""
+    """Type of head: `closed form` or `differentiated`."""
     target_layer: str
     cells: tuple[int, int]
     logits_error: float
-    """Largest error against PyTorch, relative to the largest value of each image; of two inputs the larger one."""
+    """Maximum error against PyTorch over two inputs, relative to the largest value of each image."""
     map_error: float
-    """Likewise, against Grad-CAM by autograd."""
+    """Maximum error against Grad-CAM by autograd over two inputs, relative to the largest value of each image."""
     rounding: float
-    """What float32 costs PyTorch itself: the larger error of its logits and map against its own in float64."""
+    """PyTorch's own float32 error: the larger error of its logits and map against float64."""
     cost: float
-    """Processor time with the map over that without it, one image, one thread."""
+    """CPU time with the map, relative to that without it, one image, one thread."""
     export_s: float
 
 
 def torchvision_names() -> list[str]:
-    """All classifiers of torchvision up to `LARGEST`."""
+    """Return all classifiers of torchvision up to `LARGEST` parameters."""
     from torchvision import models
     from torchvision.models import get_model_weights, list_models
 
@@ -91,7 +91,7 @@ def measure(name: str) -> Row:
     """Export `torchvision:NAME` or `timm:NAME` and measure it.
 
     Raises:
-        AssertionError: the graph is the same for every picture.
+        AssertionError: The map is the same for every image.
     """
     deployed = _smallest(name)
     spec = deployed.spec
@@ -108,7 +108,7 @@ def measure(name: str) -> Row:
         answers = [answer_of(with_map, images) for images in inputs]
         cost = cost_of(with_map, without, pictures(spec, 1, 3))
     (_, first), (_, second) = answers
-    assert np.abs(first - second).max() > 1e-2 * np.abs(first).max(), "the map does not depend on the picture"
+    assert np.abs(first - second).max() > 1e-2 * np.abs(first).max(), "the map does not depend on the image"
     classes = [logits.argmax(axis=1) for logits, _maps in answers]
     single, double = (
         [_by_autograd(deployed, images, index, dtype) for images, index in zip(inputs, classes, strict=True)]
@@ -146,7 +146,7 @@ def _smallest(name: str) -> Deployed:
 
 
 def make_lively(model: nn.Module, side: int) -> None:
-    """Weights such as training leaves: untrained ones are blind where they are zero, and hide errors where one."""
+    """Randomize weights as after training: initial zeros block gradients, and initial ones hide errors."""
     generator = torch.Generator().manual_seed(0)
 
     def uniform(value: Tensor, low: float, high: float) -> None:
@@ -164,7 +164,7 @@ def make_lively(model: nn.Module, side: int) -> None:
             elif scale < 1e-3 or "layer_scale" in path:
                 uniform(parameter, 0.2, 0.4)
         norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-        if norms:  # statistics of pictures, so that the last layers see something
+        if norms:  # statistics of images, so that the last layers have a signal
             for module in norms:
                 module.momentum = None
             model.train()
@@ -192,7 +192,7 @@ def answer_of(model: Model, images: np.ndarray) -> Answer:
 
 
 def _by_autograd(deployed: Deployed, images: np.ndarray, classes: np.ndarray, dtype: torch.dtype) -> Answer:
-    """Logits and Grad-CAM of the model itself, without anything of kdedge but where the target layer is."""
+    """Compute logits and Grad-CAM of the model by autograd, using only the target layer from kdedge."""
     spec, explained = deployed.spec, deployed.explained
     assert isinstance(explained, ByCells)
     scaled = (images / 255.0 - spec.mean) / spec.std
@@ -217,7 +217,7 @@ def _by_autograd(deployed: Deployed, images: np.ndarray, classes: np.ndarray, dt
 
 
 def _errors(measured: list[Answer], expected: list[Answer]) -> tuple[float, float]:
-    """The largest error of logits and of maps over the inputs."""
+    """Return the maximum errors of logits and maps over the inputs."""
     pairs = [
         [_error(*values) for values in zip(*answers, strict=True)] for answers in zip(measured, expected, strict=True)
     ]
@@ -231,7 +231,7 @@ def _error(measured: np.ndarray, expected: np.ndarray) -> float:
 
 
 def without_map(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph with its logits only, and only what they need."""
+    """Reduce the graph to its logits and the nodes they need."""
     model = onnx.ModelProto()
     model.CopyFrom(graph)
     needed, kept = {"logits"}, []
@@ -253,11 +253,11 @@ def saved(model: onnx.ModelProto, metadata: Metadata, path: Path) -> Model:
 
 
 def cost_of(first: Model, second: Model, images: np.ndarray, seconds: float = 4) -> float:
-    """Median ratio of the processor times of paired runs: what slows the machine down slows both of a pair."""
+    """Compute the median ratio of CPU times over paired runs, which cancels slowdowns of the machine."""
     ratios: list[float] = []
     started = time.perf_counter()
     while len(ratios) < 12 or time.perf_counter() - started < seconds:
-        pair = (first, second) if len(ratios) % 2 else (second, first)  # whoever comes second finds warm caches
+        pair = (first, second) if len(ratios) % 2 else (second, first)  # the second run finds warm caches
         times = {}
         for model in pair:
             before = time.process_time()
@@ -268,7 +268,7 @@ def cost_of(first: Model, second: Model, images: np.ndarray, seconds: float = 4)
 
 
 def read_rows(path: Path) -> dict[str, Row]:
-    """Rows by model, of those measured so far."""
+    """Read the measured rows, by model."""
     if not path.is_file():
         return {}
     rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -276,14 +276,14 @@ def read_rows(path: Path) -> dict[str, Row]:
 
 
 def append_row(path: Path, row: Row) -> None:
-    """Add a row to the file."""
+    """Append a row to the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         file.write(json.dumps(asdict(row)) + "\n")
 
 
 def table(rows: dict[str, Row], names: list[str]) -> str:
-    """The rows in Markdown, in the order of the names."""
+    """Format the rows as Markdown, in the order of the names."""
     lines = [
         "| model | M parameters | px | map | target layer | head | how | logits error | map error | cost |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -301,7 +301,7 @@ def table(rows: dict[str, Row], names: list[str]) -> str:
 
 
 def _shown(error: float, row: Row) -> str:
-    """Behind one that is over the tolerance, PyTorch's own."""
+    """Format an error, followed by PyTorch's own error if it exceeds the tolerance."""
     return f"{error:.0e} ({row.rounding:.0e})" if error > TOLERANCE else f"{error:.0e}"
 
 

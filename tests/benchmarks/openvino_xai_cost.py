@@ -1,8 +1,8 @@
-"""What OpenVINO XAI's branch costs, in OpenVINO, for the same graph: a peer to measure beside, where it is installed.
+"""Measure the latency overhead of OpenVINO XAI's branch in OpenVINO for the same graph, if it is installed.
 
     pip install --no-deps openvino_xai "openvino==2024.4.*" openvino-telemetry
 
-Its own requirements pin NumPy 1, which kdedge does not use; these three are what its inserter needs.
+Its requirements pin NumPy 1, which kdedge does not use; these three packages suffice for its inserter.
 """
 
 import importlib.util
@@ -16,17 +16,17 @@ __all__ = ["INSTALLED", "METHODS", "branch_cost"]
 
 INSTALLED = importlib.util.find_spec("openvino_xai") is not None
 METHODS = ("ACTIVATIONMAP", "RECIPROCAM")
-"""One map of the activations, whatever the class; and the maps of all classes by as many tails as the map has cells."""
+"""Methods: one class-independent activation map, and maps of all classes with one tail per map position."""
 
 
 def branch_cost(plain: Path, images: np.ndarray, method: str, seconds: float) -> tuple[float, float, float]:
-    """Median ratio of paired runs with the branch and without it, and the median milliseconds of both, on one thread.
+    """Compute the median ratio of paired runs with and without the branch, and both median latencies in ms.
 
     Args:
-        plain: an ONNX file without a map, whose only input takes `images`.
-        images: one image.
-        method: one of `METHODS`.
-        seconds: how long to measure.
+        plain: ONNX file without a map, whose only input takes `images`.
+        images: One image.
+        method: One of `METHODS`.
+        seconds: Duration of the measurement.
     """
     import openvino
     import openvino_xai
@@ -44,7 +44,7 @@ def branch_cost(plain: Path, images: np.ndarray, method: str, seconds: float) ->
     started = time.perf_counter()
     while len(times) < 12 or time.perf_counter() - started < seconds:
         pair = [0.0, 0.0]
-        for which in (0, 1) if len(times) % 2 else (1, 0):  # whoever comes second finds warm caches
+        for which in (0, 1) if len(times) % 2 else (1, 0):  # the second run finds warm caches
             before = time.perf_counter()
             requests[which].infer([images])
             pair[which] = (time.perf_counter() - before) * 1000

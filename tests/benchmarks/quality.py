@@ -1,4 +1,4 @@
-"""What distillation is worth: teacher, student alone, with KD, with KD and explanation terms.
+"""Measure distillation quality: teacher, student alone, with KD, and with KD and map terms.
 
 ```
 python tests/benchmarks/quality.py DATA
@@ -8,13 +8,17 @@ python tests/benchmarks/quality.py cifar10 --teacher small:resnet56 --teacher-we
     --students resnet8 --regimes few --images-per-class 50 --few-epochs 250 --methods default
 ```
 
-Every run is the command line's own (`kdedge train`, `kdedge distill`), with the defaults of the device unless given.
-Students are judged by the weights of their last epoch, so that they are not selected on the images that are reported:
-those in `test/` where there are any, else the validation side. The teacher is the one that teaches, its best epoch by
-validation. Pointing is hit or miss on `boxes.csv`: the maximum of the map of the true class lies in the object's box,
-beside what a guess at the picture's centre scores. Prints one JSON line a run and, at the end, the table of the README:
-mean ± standard deviation over the seeds. Runs that are complete in --out are not run again, so other epochs, sizes or
-models want another --out.
+Every run uses the command line (`kdedge train`, `kdedge distill`), with the defaults of the device unless given.
+Students
+are evaluated with the weights of their last epoch, so that they are not selected on the reported images: those in
+`test/`
+if it exists, otherwise the validation split. The teacher is the one used for distillation, at its best epoch by
+validation. Pointing is a hit if the maximum of the map of the ground-truth class lies in the object's box of
+`boxes.csv`;
+the score of a guess at the image center is reported too. Prints one JSON line per run and, at the end, the table of the
+README: mean ± standard deviation over the seeds. Complete runs in --out are not repeated, so other epochs, sizes or
+models
+need another --out.
 """
 
 import argparse
@@ -47,32 +51,34 @@ METHODS = {
     "dist": "ce,dist",
     "default": None,
 }
-"""Loss of each method; None takes that of the recipe."""
+"""Loss of each method; None takes the recipe's."""
 FIGURES = {"top1": "top-1 %", "agreement": "agreement %", "map_pearson": "map Pearson", "pointing": "pointing %"}
 
 
 def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line, or what is given in its place."""
+    """Parse the command line, or the given arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument(
-        "--teacher", default="resnet18", help="network to train first, or with weights to take as it is"
+        "--teacher", default="resnet18", help="network to train first, or a trained one with its weights"
     )
     parser.add_argument("--teacher-weights")
     parser.add_argument("--students", nargs="+", default=["resnet10w16"])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=["alone", "KD", "KD + mapall"])
     parser.add_argument("--regimes", nargs="+", choices=("all", "few"), default=["all", "few"])
-    parser.add_argument("--images-per-class", type=int, default=20, help="in the regime of few images")
-    parser.add_argument("--recipe", help="default: chosen by kdedge")
+    parser.add_argument(
+        "--images-per-class", type=int, default=20, help="number of images per class in the regime `few`"
+    )
+    parser.add_argument("--recipe", help="recipe of the students; default: chosen by kdedge")
     parser.add_argument("--cache-teacher", type=int)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
-    parser.add_argument("--epochs", type=int, help="of every student; default: chosen by kdedge")
-    parser.add_argument("--few-epochs", type=int, help="of students that see few images")
+    parser.add_argument("--jobs", type=int, default=1, help="number of parallel runs")
+    parser.add_argument("--epochs", type=int, help="epochs of every student; default: chosen by kdedge")
+    parser.add_argument("--few-epochs", type=int, help="epochs of students in the regime `few`")
     parser.add_argument("--teacher-epochs", type=int)
     parser.add_argument("--flip", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--size", type=int)
-    parser.add_argument("--out", type=Path, help="default: runs/quality/ and the name of the data")
+    parser.add_argument("--out", type=Path, help="output folder; default: runs/quality/ and the name of the dataset")
     options = parser.parse_args(arguments)
     options.out = options.out or Path("runs/quality") / options.data.resolve().name
     return options
@@ -101,7 +107,7 @@ def main() -> None:
     choices = itertools.product(options.regimes, options.students, options.methods, range(options.seeds))
     for regime, student, method, seed in choices:
         few = regime == "few"
-        images = f"{options.images_per_class} a class" if few else "all images"
+        images = f"{options.images_per_class} per class" if few else "all images"
         name = f"{options.images_per_class if few else 'all'}-{student}-{method.replace(' ', '')}-{seed}"
         arguments = ["distill", *common, "--teacher", teacher, "--student", student, "--out", str(options.out / name)]
         arguments += ["--seed", str(seed), *given("--epochs", options.few_epochs if few else options.epochs)]
@@ -124,7 +130,7 @@ def main() -> None:
 
 
 def kdedge(*arguments: str) -> None:
-    """Run the command line in a process of its own; its log goes beside the run."""
+    """Run the command line in a separate process, with its log next to the run."""
     command = [sys.executable, "-c", "from kdedge.cli import main; main()", *arguments]
     out = Path(arguments[arguments.index("--out") + 1])
     if (out / "run.json").is_file() and json.loads((out / "run.json").read_text())["result"]:
@@ -142,7 +148,7 @@ def given(option: str, value: object) -> list[str]:
 
 
 def judge(run: str, weights: Path | None, teacher: str, teacher_weights: Path | None, data: Path) -> dict[str, object]:
-    """A run against the teacher, on the test images or, without any, on the validation images."""
+    """Compare a run with the teacher on the test images, or on the validation images without any."""
     import numpy as np
     import torch
 
@@ -191,7 +197,7 @@ def judge(run: str, weights: Path | None, teacher: str, teacher_weights: Path | 
 
 @functools.cache
 def taught_by(teacher: str, weights: Path | None, data: Path, spec: "ImageInput") -> tuple["Decoded", "Predictions"]:
-    """The held-out pictures at a student's size, and what the teacher says of them: asked once for all its students."""
+    """Decode the held-out images at a student's size and evaluate the teacher on them, once for all its students."""
     import torch
 
     from kdedge.data import decode, scan
@@ -208,7 +214,7 @@ def taught_by(teacher: str, weights: Path | None, data: Path, spec: "ImageInput"
 
 
 def table(results: list[dict[str, object]]) -> str:
-    """The README's table, in Markdown."""
+    """Format the README's table as Markdown."""
     shown = [name for name in FIGURES if name in results[0]]
     lines = [
         "| images | student | method | " + " | ".join(FIGURES[name] for name in shown) + " |",
@@ -225,7 +231,7 @@ def table(results: list[dict[str, object]]) -> str:
         lines.append(f"| {' | '.join(map(str, kind))} | " + " | ".join(cells) + " |")
     if "pointing_centre" in results[0]:
         dashes = " | –" * (len(shown) - 1)
-        lines.insert(3, f"| – | – | a guess at the centre{dashes} | {float(str(results[0]['pointing_centre'])):.1f} |")
+        lines.insert(3, f"| – | – | guess at the center{dashes} | {float(str(results[0]['pointing_centre'])):.1f} |")
     return "\n".join(lines)
 
 

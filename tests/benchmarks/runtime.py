@@ -1,4 +1,4 @@
-"""What the device side costs: speed, age of frames, start, memory, size.
+"""Benchmark the runtime: throughput, frame age, startup time, memory and size.
 
 ```
 kdedge export timm:tf_efficientnet_lite0 --weights W.safetensors -o lite0.onnx
@@ -7,17 +7,19 @@ python tests/benchmarks/runtime.py lite0.onnx --video FILM.mp4 --only realtime t
 python tests/benchmarks/runtime.py small.onnx --only start memory size
 ```
 
-Prints one JSON line a figure. Every run is the command's own, in a process of its own; what it is held against runs in
-turn with it, so that a machine that slows down slows both. Figures are medians over the repeats.
+Prints one JSON line per figure. Every run is a command in a separate process; references are measured alternately, so
+that
+a slowdown of the machine affects both. Figures are medians over the repeats.
 
-realtime    a film played at its own rate, the newest frame answered: age, and the share of what is reachable, which is
-            the rate of the film or, where that is slower, of inference alone
-throughput  every frame as fast as can be: the share of the rate of inference alone, without and with the overlay drawn
+realtime    a video played at its own rate, with the newest frame processed: age, and the fraction of the reachable
+rate,
+            which is the rate of the video or, if slower, of inference alone
+throughput  every frame at maximum speed: the fraction of the rate of inference alone, with and without the overlay
 cost        one pass with the map, and of the same graph without it (`kdedge-run MODEL --bench`); one overlay
-start       from the start of the process to the first explained frame, beyond `import onnxruntime`; the processor
-            time of the same, which a busy machine does not change as much
-memory      peak of a run over photos, a bare session's beside it; on Linux
-size        of the installed files, against those of numpy, onnxruntime and Pillow
+start       from the start of the process to the first explained frame, beyond `import onnxruntime`; and its CPU time,
+            which is less sensitive to a busy machine
+memory      peak of a run over photos, compared with a bare session; on Linux
+size        of the installed files, compared with those of numpy, onnxruntime and Pillow
 """
 
 import argparse
@@ -64,11 +66,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
-    parser.add_argument("--video", type=Path, help="for realtime and throughput")
+    parser.add_argument("--video", type=Path, help="video for realtime and throughput")
     parser.add_argument("--only", nargs="+", choices=CASES, default=CASES)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--frames", type=int, default=300, help="of each run of realtime and throughput")
+    parser.add_argument("--frames", type=int, default=300, help="frames per run of realtime and throughput")
     arguments = parser.parse_args()
     if arguments.video is None and {"realtime", "throughput"} & set(arguments.only):
         parser.error("realtime and throughput need a --video")
@@ -179,7 +181,7 @@ def size(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def run(arguments: argparse.Namespace, source: Path, *options: str) -> dict[str, Any]:
-    """A run of the command, and the figures of its summary."""
+    """Run the command and return the figures of its summary."""
     command = [*RUN, str(arguments.model), "--source", str(source), "--threads", str(arguments.threads), "--jsonl", "-"]
     done = subprocess.run([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
     summary: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])["summary"]
@@ -187,7 +189,7 @@ def run(arguments: argparse.Namespace, source: Path, *options: str) -> dict[str,
 
 
 def inference_fps(arguments: argparse.Namespace, passes: int = 100) -> float:
-    """Passes a second of a session that has nothing else to do."""
+    """Measure the rate of inference alone in passes per second."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = arguments.threads
@@ -204,7 +206,7 @@ def inference_fps(arguments: argparse.Namespace, passes: int = 100) -> float:
 
 
 def timed(command: list[str]) -> tuple[float, float]:
-    """Seconds until a program has written its first line, and of processor time until its end."""
+    """Return the seconds until a program writes its first line, and its total CPU time."""
     started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
@@ -217,7 +219,7 @@ def timed(command: list[str]) -> tuple[float, float]:
 
 
 class photos:
-    """A folder of noisy photos, for as long as it is entered."""
+    """Context manager for a folder of noisy photos."""
 
     def __init__(self, count: int) -> None:
         self._count = count

@@ -1,13 +1,14 @@
-"""Turn a sample of ImageNet into `PHOTOS`: 500 photos, one for each class with an even number.
+"""Convert a sample of ImageNet to `PHOTOS`: 500 photos, one for each class with an even number.
 
 ```
 git clone --depth 1 https://github.com/EliSchwartz/imagenet-sample-images
 python tests/benchmarks/sample_photos.py imagenet-sample-images photos
 ```
 
-writes `photos/NUMBER_WNID.jpg`, shorter side at most 256 px (Lanczos), JPEG of quality 90. With Pillow 13
-the files equal those of the tables byte for byte. The photos are probably ImageNet's training images: they show
-agreement between two files, never accuracy.
+writes `photos/NUMBER_WNID.jpg`, shorter side at most 256 px (Lanczos), JPEG quality 90. With Pillow 13 the files equal
+those of the tables byte for byte. The photos are probably ImageNet training images: they show agreement between two
+files,
+never accuracy.
 """
 
 import argparse
@@ -32,7 +33,7 @@ def small(image: Image.Image) -> Image.Image:
 
 
 def make(source: Path, out: Path) -> int:
-    """Write every second photo in the order of the class ids, and return how many there are."""
+    """Write every second photo in the order of the class ids, and return their number."""
     out.mkdir(parents=True, exist_ok=True)
     files = sorted(source.glob("n[0-9]*_*.JPEG"))
     for number in range(0, len(files), 2):
@@ -50,7 +51,7 @@ def main() -> None:
     count = make(options.source, options.out)
     print(f"{count} photos")
     if count != COUNT:
-        sys.exit(f"Expected {COUNT}: does {options.source} hold all 1,000 photos?")
+        sys.exit(f"Expected {COUNT}: check that {options.source} contains all 1,000 photos.")
 
 
 if __name__ == "__main__":

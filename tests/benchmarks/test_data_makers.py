@@ -1,4 +1,4 @@
-"""The benchmark data made from the public archives: classes, split, sizes, formats."""
+"""Benchmark datasets from public archives: classes, splits, sizes and formats."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
 def archive(name: str) -> zipfile.ZipFile:
-    """Return the reference data, or skip the test where it is not at hand."""
+    """Return the reference data, or skip the test if they are not available."""
     if not (DATA / name).is_file():
         pytest.skip(f"needs the reference data {name}")
     return zipfile.ZipFile(DATA / name)
@@ -35,7 +35,7 @@ def files_of(folder: Path) -> list[str]:
 class TestTrafficSigns:
     @pytest.fixture
     def original(self, tmp_path: Path) -> Path:
-        """Class folders as in the official archive: two classes in full, the others with one track."""
+        """Class folders as in the official archive: two complete classes, the others with one track."""
         root = tmp_path / "Images"
         for number in range(43):
             folder = root / f"{number:05}"
@@ -62,7 +62,7 @@ class TestTrafficSigns:
         assert {int(name[-10:-5]) for name in made} == {4, 9, 14, 19, 24, 29}
         assert count == {"train": 6 * (9 + 21), "val": 6}
 
-    def test_pixels_and_boxes_are_the_originals(self, original: Path, tmp_path: Path) -> None:
+    def test_pixels_and_boxes_equal_the_originals(self, original: Path, tmp_path: Path) -> None:
         gtsrb22.make(original, tmp_path / "out")
         with Image.open(tmp_path / "out/val/02/00004_00019.webp") as made:
             assert made.format == "WEBP"
@@ -71,7 +71,7 @@ class TestTrafficSigns:
         assert rows[0] == ["file", "x1", "y1", "x2", "y2"]
         assert ["val/02/00004_00019.webp", "5", "6", "34", "19"] in rows
 
-    def test_an_archive_with_other_counts_is_an_error(
+    def test_archive_with_other_counts_is_an_error(
         self, original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("sys.argv", ["gtsrb22.py", str(original), str(tmp_path / "out")])
@@ -79,7 +79,7 @@ class TestTrafficSigns:
             gtsrb22.main()
 
     @pytest.mark.data
-    def test_the_reference_data_follow_the_rule(self) -> None:
+    def test_reference_data_follow_the_split_rule(self) -> None:
         with archive("gtsrb22.zip") as zipped:
             names = [name.split("/") for name in zipped.namelist() if name.endswith(".webp")]
         found: dict[int, dict[tuple[int, int], str]] = defaultdict(dict)
@@ -94,8 +94,8 @@ class TestTrafficSigns:
         assert {side: sum(row[0] == side for row in names) for side in gtsrb22.COUNTS} == gtsrb22.COUNTS
 
     @pytest.mark.data
-    def test_the_reference_data_are_made_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The archive's layout is rebuilt from two classes of them."""
+    def test_reference_data_are_reproduced(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The archive's layout is rebuilt from two of its classes."""
         monkeypatch.setattr(gtsrb22, "CLASSES", (0, 32))
         with archive("gtsrb22.zip") as zipped:
             boxes = list(csv.reader(io.TextIOWrapper(zipped.open("boxes.csv"), newline="")))
@@ -119,7 +119,7 @@ class TestTrafficSigns:
 class TestTinyImageNet:
     @pytest.fixture
     def original(self, tmp_path: Path) -> Path:
-        """The archive's layout with two images a class and four validation images."""
+        """The archive's layout with two images per class and four validation images."""
         root = tmp_path / "tiny-imagenet-200"
         (root / "val" / "images").mkdir(parents=True)
         wnids = [*tiny_imagenet_20.CLASSES, "n99999999"]
@@ -164,8 +164,8 @@ class TestTinyImageNet:
         assert len(names) == 20
 
     @pytest.mark.data
-    def test_the_reference_data_are_made_again(self, tmp_path: Path) -> None:
-        """The archive's layout is rebuilt from all of them."""
+    def test_reference_data_are_reproduced(self, tmp_path: Path) -> None:
+        """The archive's layout is rebuilt from all classes."""
         root = tmp_path / "tiny-imagenet-200"
         (root / "val" / "images").mkdir(parents=True)
         with archive("tiny-imagenet-20.zip") as zipped:
@@ -192,7 +192,7 @@ class TestSamplePhotos:
     @pytest.mark.parametrize(
         ("size", "expected"), [((500, 375), (341, 256)), ((333, 500), (256, 384)), ((200, 150), (200, 150))]
     )
-    def test_the_shorter_side_is_256_px_at_most(self, size: tuple[int, int], expected: tuple[int, int]) -> None:
+    def test_shorter_side_is_at_most_256_px(self, size: tuple[int, int], expected: tuple[int, int]) -> None:
         assert sample_photos.small(image(*size, 0)).size == expected
 
     def test_every_second_class_has_one_photo(self, tmp_path: Path) -> None:
@@ -200,14 +200,14 @@ class TestSamplePhotos:
         source.mkdir()
         for index, wnid in enumerate(("n01440764", "n01443537", "n01484850", "n01491361")):
             image(300, 270, index).convert("L" if index == 2 else "RGB").save(source / f"{wnid}_name.JPEG")
-        (source / "README.md").write_text("no photo")
+        (source / "README.md").write_text("not a photo")
         assert sample_photos.make(source, tmp_path / "out") == 2
         assert files_of(tmp_path / "out") == ["0000_n01440764.jpg", "0002_n01484850.jpg"]
         with Image.open(tmp_path / "out/0002_n01484850.jpg") as made:
             assert (made.format, made.mode, made.size) == ("JPEG", "RGB", (284, 256))
 
     @pytest.mark.data
-    def test_the_reference_data_have_these_names_and_sizes(self) -> None:
+    def test_reference_data_have_these_names_and_sizes(self) -> None:
         with archive("imagenet-sample-500.zip") as zipped:
             names = sorted(name for name in zipped.namelist() if name.endswith(".jpg"))
             assert [int(name[:4]) for name in names] == list(range(0, 1000, 2))

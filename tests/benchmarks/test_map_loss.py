@@ -1,4 +1,4 @@
-"""The ablation of the map loss: its split and its recipes."""
+"""Ablation of the map loss: its split and its recipes."""
 
 import tomllib
 from pathlib import Path
@@ -8,7 +8,7 @@ import map_loss
 import kdedge
 
 
-def test_the_split_is_by_track_and_leaves_validation_images_out(tmp_path: Path) -> None:
+def test_split_is_by_track_and_excludes_validation_images(tmp_path: Path) -> None:
     for side, tracks in (("train", (0, 3, 8, 10, 13)), ("val", (4,))):
         for track in tracks:
             file = tmp_path / "gtsrb22" / side / "02" / f"{track:05}_00004.webp"
@@ -24,7 +24,7 @@ def test_the_split_is_by_track_and_leaves_validation_images_out(tmp_path: Path) 
     assert (tmp_path / "data/val/02/00003_00004.webp").read_bytes() == b"image"
 
 
-def test_a_weight_and_a_number_of_classes_are_set_one_at_a_time() -> None:
+def test_weight_and_number_of_classes_are_varied_separately() -> None:
     losses = {name: tomllib.loads(text)["loss"] for name, text in map_loss.TERMS.items()}
     assert losses["KD"] == {"ce": 0.1, "kd": 0.9}
     terms = [loss["mapall"] for loss in losses.values() if "mapall" in loss]
@@ -38,7 +38,7 @@ def test_a_weight_and_a_number_of_classes_are_set_one_at_a_time() -> None:
     ]
 
 
-def test_mixed_images_are_those_of_the_recipe_few_images() -> None:
+def test_mixed_images_use_the_recipe_few_images() -> None:
     shipped = tomllib.loads((Path(kdedge.__file__).parent / "config/recipes/few-images.toml").read_text())
     mixed = [recipe for recipe in map(tomllib.loads, map_loss.MIXTURES.values()) if "augmentation" in recipe]
     assert [recipe["augmentation"] for recipe in mixed] == [shipped["augmentation"]] * 2

@@ -1,8 +1,8 @@
-"""Every classifier of torchvision, and the smallest of each family of timm, is exported with a map that is right.
+"""Export every classifier of torchvision, and the smallest of each family of timm, with a correct map.
 
-Takes hours (`make test-models`). Each network is measured by a process of its own, which adds its row to
-`build/models.jsonl`. Rows that are there are not measured again, so that the sweep goes on where it stopped; `make
-clean` forgets them. At its end the table is written to `export/MODELS.md`.
+Takes hours (`make test-models`). Each network is measured in a separate process, which adds its row to
+`build/models.jsonl`. Existing rows are not measured again, so that the sweep is resumable; `make clean`
+removes them. At the end the table is written to `export/MODELS.md`.
 """
 
 import subprocess
@@ -21,9 +21,9 @@ ROOT = Path(__file__).parents[2]
 MEASURED, PAGE = ROOT / "build" / "models.jsonl", ROOT / "export" / "MODELS.md"
 NAMES = [*(f"torchvision:{name}" for name in torchvision_names()), *(f"timm:{name}" for name in TIMM)]
 ROUNDINGS = 4
-"""Errors of PyTorch in float32 that an error may be, as in `kdedge_export.validation.float_tolerance`."""
+"""Maximum error as a multiple of PyTorch's float32 error, as in `kdedge_export.validation.float_tolerance`."""
 LIMIT_S = 1500
-"""For one network; the largest take about five minutes where nothing else runs."""
+"""Time limit per network; the largest take about five minutes on an idle machine."""
 INTRODUCTION = f"""\
 # Models exported with a saliency map
 
@@ -46,7 +46,7 @@ pytestmark = [pytest.mark.models, pytest.mark.timeout(LIMIT_S + 60)]
 @pytest.fixture(scope="module", autouse=True)
 def page(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
-    if len(request.session.items) == len(NAMES):  # of a selection the page would hold less than before
+    if len(request.session.items) == len(NAMES):  # a selection would remove rows from the page
         write_page()
 
 
@@ -59,7 +59,7 @@ def write_page() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_is_explained(name: str) -> None:
+def test_network_is_exported_with_a_correct_map(name: str) -> None:
     if name not in read_rows(MEASURED):
         command = [sys.executable, model_sweep.__file__, name, str(MEASURED)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)

@@ -1,4 +1,4 @@
-"""Turn Tiny-ImageNet into `tiny-imagenet-20`: every tenth of its 200 classes, in the official split.
+"""Convert Tiny-ImageNet to `tiny-imagenet-20`: every tenth of its 200 classes, in the official split.
 
 ```
 unzip tiny-imagenet-200.zip                    # 248 MB, from http://cs231n.stanford.edu/tiny-imagenet-200.zip
@@ -6,8 +6,9 @@ python tests/benchmarks/tiny_imagenet_20.py tiny-imagenet-200 tiny-imagenet-20
 ```
 
 writes `tiny-imagenet-20/train/WNID/*.JPEG` (10,000), `tiny-imagenet-20/val/WNID/*.JPEG` (1,000), `boxes.csv` and
-`classes.json`. The JPEG files are copied as they are, 64 px. The classes are listed here, since they are the sorted
-`wnids.txt` in steps of ten.
+`classes.json`. The JPEG files of 64 px are copied unchanged. The classes are listed here: the sorted `wnids.txt` in
+steps
+of ten.
 """
 
 import argparse
@@ -28,7 +29,7 @@ COUNTS = {"train": 10_000, "val": 1_000}
 
 
 def annotated(source: Path) -> Iterator[tuple[str, str, Path, list[str]]]:
-    """Yield side, class, file and box of each image, in the order of the annotations."""
+    """Yield split, class, file and box of each image, in the order of the annotations."""
     for wnid in CLASSES:
         folder = source / "train" / wnid
         for line in (folder / f"{wnid}_boxes.txt").read_text().splitlines():
@@ -41,7 +42,7 @@ def annotated(source: Path) -> Iterator[tuple[str, str, Path, list[str]]]:
 
 
 def make(source: Path, out: Path) -> Counter[str]:
-    """Write the folders, the boxes and the names, and return the number of images on each side."""
+    """Write the folders, the boxes and the names, and return the number of images per split."""
     names = dict(line.split("\t", 1) for line in (source / "words.txt").read_text().splitlines())
     count: Counter[str] = Counter()
     rows = [["file", "x1", "y1", "x2", "y2"]]
@@ -65,7 +66,7 @@ def main() -> None:
     count = make(options.source, options.out)
     print(", ".join(f"{side}: {count[side]:,} images" for side in COUNTS))
     if count != COUNTS:
-        sys.exit(f"Expected {COUNTS}: is {options.source} the whole of tiny-imagenet-200?")
+        sys.exit(f"Expected {COUNTS}: check that {options.source} is the complete tiny-imagenet-200.")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Explain the files of PyTorch's exporters, without their source, and hold the maps against automatic differentiation.
+"""Add maps to files of PyTorch's exporters without their source, and compare with automatic differentiation.
 
     python tests/benchmarks/torch_files.py ROWS.jsonl FILES [NETWORK...]
 
-exports classifiers of torchvision, timm and Hugging Face's transformers with random weights as their users do, keeps
-the files in the folder FILES, and adds a row for each file to ROWS.jsonl; rows that are there stay. Each network has a
-process and two minutes. The exporter `optimum` needs optimum-onnx, and with it an older transformers.
+exports classifiers of torchvision, timm and Hugging Face's transformers with random weights in the usual way, keeps the
+files in the folder FILES, and adds a row for each file to ROWS.jsonl; existing rows are kept. Each network has a
+process
+and two minutes. The exporter `optimum` needs optimum-onnx, and with it an older version of transformers.
 """
 
 import json
@@ -51,40 +52,42 @@ NETWORKS = (
     *(f"torchvision:{name}" for name in TORCHVISION),
     *(f"timm:{name}" for name in (*TIMM, *MORE_TIMM)),
 )
-EXPORTERS = ("dynamo", "dynamo, one picture", "TorchScript")
-"""Of torch.onnx.export: the default one with an open and with a fixed batch, and `dynamo=False` with an open one."""
+EXPORTERS = ("dynamo", "dynamo, one image", "TorchScript")
+"""Exporters of torch.onnx.export: default with dynamic and fixed batch, and `dynamo=False` with a dynamic one."""
 SIDES = (128, 160, 192, 224)
-"""In px; the smallest that a network takes is used."""
+"""Input sizes in px; the smallest one that a network accepts is used."""
 _TWIN = 2e-3
-"""How far, relative to the largest value, a tensor of PyTorch may be from the file's features to be the same."""
+"""Maximum relative difference between a PyTorch tensor and the file's features to be considered equal."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What became of one file."""
+    """Result of one file."""
 
     network: str
     exporter: str
     outcome: str
-    """`gradcam`, `reciprocam`, `refused` or `not exported`."""
+    """Outcome: `gradcam`, `reciprocam`, `refused` or `not exported`."""
     why: str = ""
-    """The operator without a derivative, the refusal, or the exporter's error."""
+    """Non-differentiable operator, reason for rejection, or the exporter's error."""
     cells: tuple[int, int] = (0, 0)
     features: str = ""
     error: float | None = None
-    """Of Grad-CAM: the largest against autograd, relative to the largest value of each map, over two inputs. None where
-    no tensor of the source holds the file's features."""
+    """Maximum Grad-CAM error against autograd over two inputs, relative to the largest value of each map.
+
+    None if no tensor of the source equals the file's features.
+    """
     rounding: float | None = None
-    """Likewise of PyTorch in float32 against itself in float64."""
+    """Float32 error of PyTorch's map against float64, likewise."""
 
     @property
     def is_right(self) -> bool:
-        """Whether the error is within the tolerance, or what float32 explains."""
+        """True if the error is within the tolerance, or explained by float32."""
         return self.error is not None and self.error <= max(TOLERANCE, min(4 * (self.rounding or 0), 1e-2))
 
 
 def network(name: str) -> tuple[nn.Module, int]:
-    """A network with lively weights, and the side of its pictures in px."""
+    """Build a network with randomized weights, and return it with its image size in px."""
     library, _, bare = name.partition(":")
     if library == "hf":
         torch.manual_seed(0)
@@ -108,14 +111,14 @@ def network(name: str) -> tuple[nn.Module, int]:
 
 
 def logits_of(model: nn.Module, x: Tensor) -> Tensor:
-    """Hugging Face's models give an object that has them."""
+    """Return the logits, also from the output objects of Hugging Face's models."""
     given = model(x)
     return given if isinstance(given, Tensor) else given.logits
 
 
 def export(model: nn.Module, side: int, exporter: str, path: Path) -> None:
-    """As users do."""
-    count = 1 if exporter == "dynamo, one picture" else 2
+    """Export in the usual way."""
+    count = 1 if exporter == "dynamo, one image" else 2
     example = (normalised(count, 0, side),)
     if exporter == "optimum":
         from optimum.exporters.onnx import onnx_export_from_model  # type: ignore[import-not-found]
@@ -132,7 +135,7 @@ def export(model: nn.Module, side: int, exporter: str, path: Path) -> None:
 
 
 class _Finds(TorchFunctionMode):
-    """The first tensor of a forward pass that holds given values, whatever the order of its axes."""
+    """Mode that finds the first tensor of a forward pass with given values, in any order of axes."""
 
     def __init__(self, wanted: np.ndarray) -> None:
         super().__init__()
@@ -162,7 +165,7 @@ class _Finds(TorchFunctionMode):
 def autograd_map(
     model: nn.Module, x: Tensor, features: np.ndarray, classes: np.ndarray, cells: tuple[int, int]
 ) -> np.ndarray | None:
-    """Grad-CAM at the tensor that holds these features; None where none does."""
+    """Compute Grad-CAM at the tensor that equals these features; None if there is none."""
     finder = _Finds(features)
     with finder:
         logits = logits_of(model, x.clone().requires_grad_())
@@ -181,13 +184,13 @@ def autograd_map(
 
 
 def measure(name: str, exporter: str, folder: Path) -> Row:
-    """Export, explain, and compare."""
+    """Export, add a map, and compare."""
     model, side = network(name)
     path = folder / f"{name} {exporter}.onnx".replace(":", " ")
     if not path.exists():
         try:
             export(model, side, exporter, path)
-        except Exception as error:  # whatever the exporter stops at
+        except Exception as error:  # any error of the exporter
             path.unlink(missing_ok=True)
             return Row(name, exporter, "not exported", _cause(error))
     try:
@@ -232,13 +235,13 @@ def _relative(measured: np.ndarray, expected: np.ndarray) -> float:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Those measured so far."""
+    """Read the measured rows."""
     lines = path.read_text().splitlines() if path.is_file() else []
     return [Row(**json.loads(line)) for line in lines]
 
 
 def summary(rows: Iterable[Row]) -> str:
-    """By library and exporter, in Markdown: how many are explained how, and what is refused."""
+    """Summarize by library and exporter in Markdown: methods and rejections."""
     lines = ["| made by | networks tried | explained how | refused and why | largest error |", "|---|---|---|---|---|"]
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
@@ -266,7 +269,7 @@ def _every(path: Path, folder: Path, names: Iterable[str], exporters: Iterable[s
         try:
             why = subprocess.run(command, timeout=SECONDS * len(missing), capture_output=True, text=True).stderr
         except subprocess.TimeoutExpired:
-            why = f"not done in {SECONDS} s"
+            why = f"not finished in {SECONDS} s"
         found = {row.exporter: row for row in read_rows(path) if row.network == name}
         for exporter in missing:
             if exporter not in found:
@@ -282,7 +285,7 @@ def _add(path: Path, row: Row) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """As the command line says."""
+    """Run the command line."""
     if arguments[0] == "--one":
         path, folder, name, *exporters = arguments[1:]
         logging.disable(logging.ERROR)

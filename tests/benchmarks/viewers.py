@@ -1,12 +1,13 @@
-"""What viewers cost a run: frames a second and processor time a frame, without and with MJPEG clients.
+"""Measure the cost of viewers: frame rate and CPU time per frame, with and without MJPEG clients.
 
 ```
 kdedge export torchvision:mobilenet_v3_small -o small.onnx
 python tests/benchmarks/viewers.py small.onnx FILM.mp4 --viewers 50 --rounds 6
 ```
 
-One run plays the film in a loop on one thread while clients come and go, a round without and a round with them in turn,
-so that a busy machine slows both. Prints one JSON line: medians over the rounds.
+One run plays the video in a loop on one thread while clients connect and disconnect, in alternating rounds, so that a
+busy
+machine affects both. Prints one JSON line: medians over the rounds.
 """
 
 import argparse
@@ -27,7 +28,7 @@ REQUEST = b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def read_streams(port: int, count: int, seconds: float, report: "multiprocessing.connection.Connection") -> None:
-    """Read so many streams; report how many were served, and pictures a second of one in the median."""
+    """Read streams; report how many were served, and the median frame rate per stream."""
     chosen = selectors.DefaultSelector()
     pictures: dict[int, int] = {}
     for _ in range(count):
@@ -48,19 +49,19 @@ def read_streams(port: int, count: int, seconds: float, report: "multiprocessing
 
 
 def frames(port: int) -> int:
-    """Frames that the run has answered."""
+    """Return the number of processed frames."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics.json", timeout=10) as answer:
         return int(json.load(answer)["frames"])
 
 
 def busy_s(process: int) -> float:
-    """Processor time that a process has taken."""
+    """Return the CPU time of a process."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def measure(port: int, process: int, viewers: int, seconds: float) -> tuple[float, float, int, float]:
-    """Frames a second, processor ms a frame, viewers served, and pictures a second that one saw."""
+    """Measure frame rate, CPU time per frame in ms, served viewers, and the frame rate of one viewer."""
     served, seen = 0, 0.0
     reader = None
     here, there = multiprocessing.Pipe(duplex=False)
@@ -79,7 +80,7 @@ def measure(port: int, process: int, viewers: int, seconds: float) -> tuple[floa
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="What viewers cost a run.")
+    parser = argparse.ArgumentParser(description="Measure the cost of viewers.")
     parser.add_argument("model")
     parser.add_argument("film")
     parser.add_argument("--viewers", type=int, default=50)

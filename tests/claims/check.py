@@ -1,8 +1,9 @@
-"""List each figure of the READMEs with the command that makes it; fail on a figure without one.
+"""List each figure of the READMEs with its command; fail on a figure without one.
 
-`claims.toml` holds two kinds of entries. `[[measured]]` has `command`, one or several lines to type, and `needs`, the
-machine and the data. `[[chosen]]` has `where`, the file and the name in it that holds a bound or a default. Both have
-`statements`: "PAGE: words of the sentence or the table". An entry that no statement needs any more is an error, too.
+`claims.toml` holds two types of entries. `[[measured]]` has `command`, one or several commands, and `needs`, the
+machine
+and the data. `[[chosen]]` has `where`, the file and the name in it that holds a bound or a default. Both have
+`statements`: "PAGE: words of the sentence or the table". An entry without a matching statement is an error, too.
 
     python tests/claims/check.py        # or make claims; exit code 1 if a figure has no command
 """
@@ -27,22 +28,22 @@ CLAIMS = Path(__file__).with_name("claims.toml")
 
 @dataclass(frozen=True)
 class Entry:
-    """Where the figures of some statements come from."""
+    """Source of the figures of some statements."""
 
     statements: tuple[str, ...]
-    """Each "PAGE: words"."""
+    """Statements in the form "PAGE: words"."""
     commands: tuple[str, ...] = ()
     needs: str = ""
     where: str = ""
-    """FILE:NAME of a figure that is chosen, not measured."""
+    """FILE:NAME of a chosen value."""
 
     def covers(self, page: str, statement: Statement) -> bool:
-        """Return whether the statement holds the words of one of the entry's."""
+        """Return True if the statement contains the words of one of the entry's statements."""
         return any(_page(words) == page and _words(words) in statement.text for words in self.statements)
 
     @property
     def source(self) -> str:
-        """The commands and what they need, or the place of a figure that is chosen."""
+        """Commands with their requirements, or the location of a chosen value."""
         return f"{' && '.join(self.commands)}   [{self.needs}]" if self.commands else f"chosen in {self.where}"
 
 
@@ -75,7 +76,7 @@ def check(pages: Mapping[str, str], entries: Iterable[Entry]) -> tuple[list[str]
     for entry in entries:
         for words in entry.statements:
             if not any(_page(words) == page and _words(words) in statement.text for page, statement in found):
-                problems.append(f"no figure needs this entry any more: {words}")
+                problems.append(f"no figure matches this entry: {words}")
         problems += _entry_problems(entry)
     return listed, problems
 
@@ -89,7 +90,7 @@ def _entry_problems(entry: Entry) -> list[str]:
         return [f"{name}: {problem}" for problem in problems]
     file, _, constant = entry.where.partition(":")
     if not constant or not (ROOT / file).is_file() or constant not in (ROOT / file).read_text("utf-8"):
-        return [f"{name}: {entry.where} is not there"]
+        return [f"{name}: {entry.where} does not exist"]
     return []
 
 
@@ -114,7 +115,7 @@ def main() -> None:
     listed, problems = check(read_pages(), read_entries(CLAIMS.read_text("utf-8")))
     print("\n".join(listed))
     if problems:
-        sys.exit("\n".join(["", *problems, "", f"Add an entry to {CLAIMS.relative_to(ROOT)}, or take the figure out."]))
+        sys.exit("\n".join(["", *problems, "", f"Add an entry to {CLAIMS.relative_to(ROOT)}, or remove the figure."]))
     print(f"\n{len(listed)} statements with figures, each with a command or a place in the code")
 
 

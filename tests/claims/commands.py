@@ -1,4 +1,4 @@
-"""Find commands in Markdown, and hold them against the real command line, the scripts and the Makefile."""
+"""Find commands in Markdown, and check them against the command line, the scripts and the Makefile."""
 
 import functools
 import re
@@ -29,7 +29,7 @@ def commands(page: str) -> Iterator[tuple[str, str]]:
 
 @functools.cache
 def options_of(command: str) -> frozenset[str]:
-    """Return all option names that a command takes."""
+    """Return all option names of a command."""
     if command in ("kdedge-run", "kdedge run"):
         return frozenset(name for action in build_parser()._actions for name in action.option_strings)
     found = _kdedge()
@@ -45,15 +45,15 @@ def _kdedge() -> Any:
 
 
 def objections(command: str, rest: str) -> list[str]:
-    """Return what is wrong with a kdedge command: its verb, or options that it does not take."""
+    """Return the problems of a kdedge command: an unknown command or unknown options."""
     if command != "kdedge-run" and command.split()[1] not in getattr(_kdedge(), "commands", {}):
-        return [f"{command} is no command"]
+        return [f"{command} is not a command"]
     unknown = _options(rest) - options_of(command)
     return [f"{command} does not take {', '.join(sorted(unknown))}"] if unknown else []
 
 
 def line_objections(line: str) -> list[str]:
-    """Return what is wrong with a line to type: unknown commands, options, scripts, tests and targets."""
+    """Return the problems of a command line: unknown commands, options, scripts, tests and targets."""
     found = [problem for command, rest in _COMMAND.findall(line) for problem in objections(command, rest)]
     for script, rest in _SCRIPT.findall(line):
         if not (ROOT / script).is_file():
@@ -67,7 +67,7 @@ def line_objections(line: str) -> list[str]:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     for target in _TARGET.findall(line):
         if not re.search(rf"^{target}:", makefile, re.MULTILINE):
-            found.append(f"the Makefile makes no {target}")
+            found.append(f"the Makefile has no target {target}")
     if not any(pattern.search(line) for pattern in (_COMMAND, _SCRIPT, _TEST, _TARGET)):
         found.append(f"no command of kdedge, script, test or target: {line}")
     return found

@@ -1,4 +1,4 @@
-"""Find the figures that a Markdown page states."""
+"""Find the figures on a Markdown page."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ _NUMBER = rf"{_START}\d[\d,]*(?:\.\d+)?"
 _WORD = r"\b(?:two|three|four|five|six|seven|eight|nine|ten|twenty|thirty)"
 _UNIT = r"(?:%|×(?! ?\d)|(?:ms|points?|minutes?|hours?|times|nats|M|frames a second)\b|[kMG]B\b)"
 _NAMED = r"(?<!Python )(?<!CC BY )(?<!Apache-)(?<!onnxruntime )(?<!PyTorch )(?<!BT\.)"
-"""What a version's number follows."""
+"""Prefixes of version numbers."""
 _FIGURE = re.compile(
     rf"(?:{_NUMBER}|{_WORD})[ -]?{_UNIT}|{_NUMBER}e-?\d+|{_NUMBER} ?±|{_NAMED}{_START}\d+\.\d+(?![\w.]*\.\d)"
     rf"|{_START}\d+/\d+(?![\w/])"
@@ -23,20 +23,20 @@ _SENTENCE = re.compile(r"(?<=[.:?!)])\s+(?=[A-Z`\[(¹²³])")
 
 @dataclass(frozen=True)
 class Statement:
-    """A sentence, a table or a comment in a block of code, with at least one figure."""
+    """Sentence, table or code comment with at least one figure."""
 
     section: str
-    """The heading above it."""
+    """Heading above the statement."""
     text: str
-    """On one line, without emphasis and targets of links."""
+    """Statement on one line, without emphasis and link targets."""
     figures: tuple[str, ...]
 
 
 def statements(page: str) -> Iterator[Statement]:
     """Yield each statement of a page, in order.
 
-    A figure is a number with a unit, with a decimal point, with an exponent, or a fraction. Code is left out, except
-    comments behind `#`. Numbers of versions are no figures.
+    A figure is a number with a unit, with a decimal point or with an exponent, or a fraction. Code is excluded, except
+    comments after `#`. Version numbers are not figures.
     """
     section = ""
     for block in _BLOCK.split(_FENCE.sub(_comments, page)):

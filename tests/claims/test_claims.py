@@ -1,4 +1,4 @@
-"""Each figure of the READMEs has a command, and a figure without one is found."""
+"""Each figure of the READMEs has a command, and a figure without one is detected."""
 
 import subprocess
 import sys
@@ -30,7 +30,7 @@ def figures(text: str) -> list[str]:
         ("```\nkdedge demo    # about four minutes\n```", ["four minutes"]),
     ],
 )
-def test_numbers_with_a_unit_or_a_decimal_point_are_figures(text: str, expected: list[str]) -> None:
+def test_numbers_with_unit_or_decimal_point_are_figures(text: str, expected: list[str]) -> None:
     assert figures(text) == expected
 
 
@@ -44,11 +44,11 @@ def test_numbers_with_a_unit_or_a_decimal_point_are_figures(text: str, expected:
         "The [page](https://example.org/0.98/) says so.",
     ],
 )
-def test_sizes_versions_years_and_code_are_no_figures(text: str) -> None:
+def test_sizes_versions_years_and_code_are_not_figures(text: str) -> None:
     assert figures(text) == []
 
 
-def test_a_paragraph_is_divided_into_sentences_and_a_table_is_one_statement() -> None:
+def test_paragraphs_are_split_into_sentences_and_tables_are_one_statement() -> None:
     table = "| a | b |\n|---|---|\n| 1.5 | 2.5 |\n| 3.5 | 4.5 |"
     found = list(statements(f"# Speed\n\nIt takes 3 ms. That is\n0.5 × the time. Fine.\n\n{table}\n"))
     assert [statement.section for statement in found] == ["Speed"] * 3
@@ -56,7 +56,7 @@ def test_a_paragraph_is_divided_into_sentences_and_a_table_is_one_statement() ->
     assert found[2].figures == ("1.5", "2.5", "3.5", "4.5")
 
 
-def test_each_figure_has_a_command_or_a_place_in_the_code() -> None:
+def test_each_figure_has_a_command_or_a_location_in_the_code() -> None:
     listed, problems = check(read_pages(), read_entries(CLAIMS.read_text("utf-8")))
     assert problems == []
     assert {line.partition(",")[0] for line in listed} == set(PAGES)
@@ -64,7 +64,7 @@ def test_each_figure_has_a_command_or_a_place_in_the_code() -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("planted", ["It is 97 % right.", "| planted | ms |\n|---|---|\n| here | 1.25 |"])
-def test_a_planted_figure_without_a_command_is_found(page: str, planted: str) -> None:
+def test_figure_without_command_is_detected(page: str, planted: str) -> None:
     pages, entries = read_pages(), read_entries(CLAIMS.read_text("utf-8"))
     _, before = check(pages, entries)
     pages[page] += f"\n\n{planted}\n"
@@ -73,7 +73,7 @@ def test_a_planted_figure_without_a_command_is_found(page: str, planted: str) ->
     assert found.startswith(f"no command: {page}")
 
 
-def test_an_entry_whose_figure_is_gone_is_found() -> None:
+def test_entry_without_figure_is_detected() -> None:
     pages = {"README.md": "It takes 3 ms."}
     entry = Entry(("README.md: It takes 3 ms", "README.md: It takes 4 ms"), ("make test",), "any machine")
     _, problems = check(pages, [entry])
@@ -91,7 +91,7 @@ def test_an_entry_whose_figure_is_gone_is_found() -> None:
         (Entry(("README.md: 3 ms",), where="pyproject.toml"), "pyproject.toml"),
     ],
 )
-def test_an_entry_without_command_needs_or_place_is_found(entry: Entry, expected: str) -> None:
+def test_incomplete_entry_is_detected(entry: Entry, expected: str) -> None:
     _, problems = check({"README.md": "It takes 3 ms."}, [entry])
     assert len(problems) == 1
     assert expected in problems[0]
@@ -110,21 +110,21 @@ def test_an_entry_without_command_needs_or_place_is_found(entry: Entry, expected
         ("look at it", "look at it"),
     ],
 )
-def test_a_command_that_cannot_be_typed_is_found(line: str, expected: str) -> None:
+def test_invalid_command_is_detected(line: str, expected: str) -> None:
     problems = line_objections(line)
     assert len(problems) == 1
     assert expected in problems[0]
 
 
-def test_the_command_lists_figures_with_their_commands() -> None:
+def test_command_lists_figures_with_their_commands() -> None:
     command = [sys.executable, str(ROOT / "tests" / "claims" / "check.py")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "README.md, Measured: " in done.stdout
+    assert "README.md, Results: " in done.stdout
     assert "make test-models   [one x86 core" in done.stdout
 
 
-def test_the_command_fails_where_figures_have_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_fails_for_figures_without_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "claims.toml").write_text("")
     monkeypatch.setattr(claims, "CLAIMS", tmp_path / "claims.toml")
     monkeypatch.setattr(claims, "ROOT", tmp_path)

@@ -1,4 +1,4 @@
-"""Commands of the READMEs take their options, links lead somewhere, and repeated tables are equal."""
+"""Commands in the READMEs have valid options, links resolve, and repeated tables are equal."""
 
 import re
 from pathlib import Path
@@ -14,19 +14,19 @@ PAGES = [ROOT / name / "README.md" for name in ("", "kdedge", "export", "runtime
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_command_takes_its_options(page: Path) -> None:
+def test_commands_have_valid_options(page: Path) -> None:
     for command, rest in commands(page.read_text("utf-8")):
         assert not objections(command, rest)
 
 
-def test_there_are_commands_on_the_first_page() -> None:
+def test_readme_has_commands() -> None:
     assert {"train", "distill", "export", "validate", "run"} <= {
         command.split()[1] for command, _ in commands(PAGES[0].read_text("utf-8")) if command != "kdedge-run"
     }
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_link_leads_somewhere(page: Path) -> None:
+def test_links_resolve(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
         if target.startswith("http"):
             continue
@@ -40,7 +40,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 
 def tables(page: Path) -> list[list[list[str]]]:
-    """The cells of each table of a page, heads first, without what makes them bold."""
+    """Return the cells of each table of a page, headings first, without bold markup."""
     found = re.findall(r"((?:^\|.*\|\n)+)", page.read_text("utf-8"), re.MULTILINE)
     return [
         [[cell.strip() for cell in line.replace("**", "")[1:-1].split("|")] for line in table.splitlines()]
@@ -52,30 +52,30 @@ def with_heads(page: Path, *heads: str) -> list[list[list[str]]]:
     return [rows for rows in tables(page) if set(heads) <= set(rows[0])]
 
 
-def test_figures_on_the_first_page_are_those_of_the_page_of_all_tables() -> None:
+def test_readme_figures_equal_the_benchmark_tables() -> None:
     ours, measured = PAGES[0], PAGES[-1]
-    assert with_heads(ours, "50 images a class") == with_heads(measured, "50 images a class") != []
+    assert with_heads(ours, "50 images per class") == with_heads(measured, "50 images per class") != []
     (short,), (full,) = with_heads(ours, "file", "size"), with_heads(measured, "file", "size")
     assert [row[1:] for row in short] == [row[1:] for row in full]
     assert len(short) == 7
 
 
-def test_few_images_on_the_first_page_are_those_of_the_page_of_all_tables() -> None:
-    ((heads, *rows),) = with_heads(PAGES[0], "few images")
+def test_readme_small_datasets_equal_the_benchmark_tables() -> None:
+    ((heads, *rows),) = with_heads(PAGES[0], "small datasets")
     by_size = {
         table[1][0]: {(row[1], head): cell for row in table[1:4] for head, cell in zip(table[0], row, strict=True)}
         for table in with_heads(PAGES[-1], "training images")
     }
     assert len(rows) == 4
     for name, figure, *cells in rows:
-        size = re.search(r"\d+ a class", name)
+        size = re.search(r"\d+ per class", name)
         if size is not None:
             group = by_size[size[0]]
         assert cells == [group[method, figure] for method in heads[2:]]
 
 
 @pytest.mark.parametrize(("name", "millions"), [("resnet56", "0.85"), ("resnet8", "0.08")])
-def test_networks_have_as_many_parameters_as_the_first_page_says(name: str, millions: str) -> None:
+def test_readme_parameter_counts(name: str, millions: str) -> None:
     count = sum(parameter.numel() for parameter in build(ModelSpec(f"small:{name}", 10), 32).parameters())
     assert f"{count / 1e6:.2f}" == millions
     assert f"{millions} M" in PAGES[0].read_text("utf-8")

@@ -1,11 +1,12 @@
-"""Bounded fuzzing of what strangers supply: model files, images, run folders, bundles, requests.
+"""Bounded fuzzing of untrusted input: model files, images, run folders, bundles, requests.
 
     python tests/fuzz/fuzz.py [--seconds S] [--seed N]
     python tests/fuzz/fuzz.py --target NAME --seed SEED --cases 1
 
-Each target runs in a process of its own, within 6 GiB of memory, so that a crash, a hang and memory without bound are
-found as well as an exception that is none of the project's. Prints a row a target; exits with 1 and the command that
-repeats the case where one fails.
+Each target runs in a separate process with 6 GiB of memory. Crashes, hangs and unbounded memory are therefore detected,
+as
+well as exceptions other than the project's own. Prints one row per target. Exits with 1 and prints the command that
+repeats the case if one fails.
 """
 
 import argparse
@@ -25,15 +26,15 @@ from kdedge_runtime.errors import KdedgeError
 
 _MEMORY_BYTES = 6 * 2**30
 _CASE_S = 30
-"""A case that takes longer is a hang."""
+"""Time limit of a case in s; longer is a hang."""
 _START_S = 120
-"""For a target's process to import and prepare."""
+"""Time limit for the imports and setup of a target's process in s."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=60.0, help="Time for all targets. [default: 60]")
-    parser.add_argument("--seed", type=int, default=0, help="First case of each target. [default: 0]")
+    parser.add_argument("--seconds", type=float, default=60.0, help="Total time for all targets in s. [default: 60]")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the first case of each target. [default: 0]")
     parser.add_argument("--target", choices=TARGETS)
     parser.add_argument("--cases", type=int, help="Number of cases of the target. [default: as many as fit]")
     asked = parser.parse_args()
@@ -44,7 +45,7 @@ def main() -> int:
 
 
 def _passes(name: str, seed: int, seconds: float) -> bool:
-    """Run a target in a process of its own and print what came of it."""
+    """Run a target in a separate process and print the result."""
     command = [sys.executable, __file__, "--target", name, "--seed", str(seed), "--seconds", str(seconds)]
     try:
         done = subprocess.run(
@@ -53,7 +54,7 @@ def _passes(name: str, seed: int, seconds: float) -> bool:
         output, code = done.stdout, done.returncode
         error = done.stderr
     except subprocess.TimeoutExpired as late:
-        output, code, error = (late.stdout or b"").decode(), -signal.SIGALRM, "it hangs"
+        output, code, error = (late.stdout or b"").decode(), -signal.SIGALRM, "timeout"
     cases = [line for line in output.splitlines() if line.startswith("case ")]
     last = cases[-1].split()[1] if cases else str(seed)
     print(f"{name:16} {len(cases):6} cases  {'passed' if code == 0 else f'FAILED (exit {code})'}", flush=True)

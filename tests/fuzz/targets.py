@@ -1,6 +1,6 @@
-"""Inputs that strangers supply, mutated: each target raises only the project's own errors.
+"""Mutated untrusted input: each target raises only the project's own errors.
 
-A case is drawn from a seed alone, so that `fuzz.py --target NAME --seed SEED --cases 1` repeats it.
+A case depends only on its seed, so that `fuzz.py --target NAME --seed SEED --cases 1` repeats it.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ _TEXTS = ["\x1b]0;owned\x07", "\u202e", "\x9b31m", "\r\n", "\udcff", "plain", "Ã
 
 
 class Unexpected(Exception):
-    """A property that must hold for every input does not."""
+    """Raised when a property that must hold for every input is violated."""
 
 
 def model_bytes(work: Path) -> Case:
@@ -53,7 +53,7 @@ def model_bytes(work: Path) -> Case:
 
 
 def model_metadata(work: Path) -> Case:
-    """Put wild values into a model file's metadata, load it, and run it on one image."""
+    """Insert arbitrary values into a model file's metadata, load it, and run it on one image."""
     sound = onnx.load(write_colour_model(work / "sound.onnx"))
 
     def case(rng: np.random.Generator) -> None:
@@ -61,7 +61,7 @@ def model_metadata(work: Path) -> Case:
         model.CopyFrom(sound)
         entry = model.metadata_props[int(rng.integers(len(model.metadata_props)))]
         value = with_wild_leaf(json.loads(entry.value), rng)
-        text = json.dumps(value)  # escapes half characters
+        text = json.dumps(value)  # escapes lone surrogates
         helper.set_model_props(model, {item.key: item.value for item in model.metadata_props} | {entry.key: text})
         onnx.save(model, work / "model.onnx")
         run_model(work / "model.onnx")
@@ -89,7 +89,7 @@ def image(work: Path) -> Case:
 
 
 def run_record(work: Path) -> Case:
-    """Put wild values into run.json and read it."""
+    """Insert arbitrary values into run.json and read it."""
     record = RunRecord(
         kind="train",
         model=ModelSpec("small:resnet8", 2),
@@ -143,7 +143,7 @@ class _Page(Handler):
 
 
 def request_head(work: Path) -> Case:
-    """Send a mutated request head to the web server; the next sound request is answered."""
+    """Send a mutated request head to the web server; the next valid request is answered."""
     server = Server(Door.at(Address("127.0.0.1", 0)), _Page)
     server.start("fuzzed")
     address = server.server_address[:2]
@@ -156,16 +156,16 @@ def request_head(work: Path) -> Case:
             return client.recv(64)
 
     def case(rng: np.random.Generator) -> None:
-        with contextlib.suppress(OSError):  # it may hang up on what is no request
+        with contextlib.suppress(OSError):  # it may disconnect after an invalid request
             send(mutated(sound, rng))
         if not send(sound).startswith(b"HTTP/1."):
-            raise Unexpected("a sound request was not answered")
+            raise Unexpected("a valid request was not answered")
 
     return case
 
 
 def terminal_text(work: Path) -> Case:
-    """Escape texts of strangers for a terminal and for JSON lines."""
+    """Escape untrusted text for a terminal and for JSON lines."""
 
     def case(rng: np.random.Generator) -> None:
         text = "".join(_TEXTS[at] for at in rng.integers(len(_TEXTS), size=6))
@@ -192,7 +192,7 @@ def run_model(path: Path) -> None:
 
 
 def mutated(content: bytes, rng: np.random.Generator) -> bytes:
-    """Flip, insert, remove or repeat some bytes, or cut the end off."""
+    """Flip, insert, remove or repeat some bytes, or truncate the end."""
     data = bytearray(content)
     for _ in range(int(rng.integers(1, 9))):
         at, length = int(rng.integers(len(data) + 1)), int(rng.integers(1, 17))
@@ -211,7 +211,7 @@ def mutated(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def with_wild_leaf(document: Any, rng: np.random.Generator) -> Any:
-    """Copy a JSON document with one of its values replaced by a wild one."""
+    """Copy a JSON document with one of its values replaced by an arbitrary one."""
     copy = json.loads(json.dumps(document))
     places: list[tuple[Any, Any]] = []
 

@@ -1,4 +1,4 @@
-"""The fuzzer itself: its cases repeat, its mutators change their input, and it notices a failure."""
+"""Tests of the fuzzer: cases are reproducible, mutators change their input, and failures are detected."""
 
 import os
 import subprocess
@@ -39,7 +39,7 @@ def planted(defect: str) -> int:
 
 
 @pytest.mark.parametrize("target", ["image", "model_metadata", "request_head"])
-def test_a_target_passes_the_same_cases_again(target: str) -> None:
+def test_cases_are_reproducible(target: str) -> None:
     runs = [fuzz("--target", target, "--cases", "20", "--seed", "7") for _ in range(2)]
     assert [run.returncode for run in runs] == [0, 0], runs[0].stderr
     assert runs[0].stdout.splitlines() == [f"case {7 + at}" for at in range(20)]
@@ -56,11 +56,11 @@ def test_a_target_passes_the_same_cases_again(target: str) -> None:
     ],
     ids=["sound", "another exception", "two lines", "memory", "a crash"],
 )
-def test_a_planted_defect_is_noticed(defect: str, code: int) -> None:
+def test_defects_are_detected(defect: str, code: int) -> None:
     assert planted(defect) == code
 
 
-def test_mutators_change_their_input_and_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mutators_change_their_input_and_are_reproducible(monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in (FOLDER, FOLDER.parent / "runtime"):
         monkeypatch.syspath_prepend(str(folder))
     from targets import mutated, with_wild_leaf

@@ -1,4 +1,4 @@
-"""Run folders without training: records with invented figures, weights as they are drawn."""
+"""Run folders without training: records with invented metrics, and random weights."""
 
 import json
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ LABELS = ("bottle", "fish", "key")
 
 
 def epoch_line(epoch: int, top1: float, **others: float) -> dict[str, Any]:
-    """A line of `metrics.jsonl`."""
+    """Build a line of `metrics.jsonl`."""
     return {"epoch": epoch, "loss": 2.0 / epoch, "lr": 0.1, "val_top1": top1, "seconds": 1.5} | others
 
 
@@ -39,7 +39,7 @@ def make_run(
     fingerprint: str = "f" * 64,
     labels: tuple[str, ...] = LABELS,
 ) -> Path:
-    """Write a run of `small:resnet8` with the weights of its seed; `data` is where its pictures are said to be."""
+    """Write a run of `small:resnet8` with random weights for its seed; `data` is the recorded dataset location."""
     folder.mkdir(parents=True)
     last = epochs[-1] if epochs else None
     found = scan(data) if data is not None and data.is_dir() else None
@@ -87,5 +87,5 @@ def make_run(
 
 
 def taught_line(epoch: int, top1: float, agreement: float, pearson: float) -> dict[str, Any]:
-    """A line of a run with a teacher."""
+    """Build a line of a run with a teacher."""
     return epoch_line(epoch, top1, val_agreement=agreement, val_map_pearson=pearson, val_loss=1.0 / epoch)

@@ -1,4 +1,4 @@
-"""A folder of tiny pictures and a teacher trained on it, shared by all tests of the workbench."""
+"""Fixtures: a folder of tiny images and a teacher trained on it, shared by all tests of kdedge."""
 
 import sys
 from collections.abc import Callable
@@ -16,24 +16,24 @@ from kdedge_runtime.devices import load_profile
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """As the commands of `training_toys.kdedge`, so that sums come out in the same order."""
+    """Use one thread, as in `training_toys.kdedge`, so that sums have the same order."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_exports(operators_listed_once: None) -> None:
-    """Of all the networks here."""
+    """Use fast exports for all networks."""
 
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes, 16 pictures each to train on and 6 to validate, 32 px; tests must not change it."""
+    """Dataset of three classes, with 16 training and 6 validation images each, 32 px; read-only."""
     return write_scenes(tmp_path_factory.mktemp("scenes"))
 
 
 @pytest.fixture(scope="session")
 def teacher_run(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run: `small:resnet8` after four epochs on `scenes`; tests must not change it."""
+    """Complete run of `small:resnet8` after four epochs on `scenes`; read-only."""
     out = tmp_path_factory.mktemp("runs") / "teacher"
     start_run(Request(str(scenes), "small:resnet8", epochs=4, batch_size=16), out, Listener(), "cpu")
     return out
@@ -41,7 +41,7 @@ def teacher_run(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def exported_run(scenes: Path, teacher_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A student of `teacher_run` after two epochs, with its fp32 and int8 files; tests must not change it."""
+    """Student of `teacher_run` after two epochs, with its fp32 and int8 files; read-only."""
     out = tmp_path_factory.mktemp("exported") / "student"
     request = Request(str(scenes), "small:resnet8", teacher=(str(teacher_run),), epochs=2, batch_size=16)
     start_run(request, out, Listener(), "cpu")
@@ -51,7 +51,7 @@ def exported_run(scenes: Path, teacher_run: Path, tmp_path_factory: pytest.TempP
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """Call the command's own entry point, in this process."""
+    """Call the command's entry point in this process."""
 
     def call(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["kdedge", *map(str, arguments)])

@@ -1,4 +1,4 @@
-"""Explanations from outside against the packages of their authors: the same masks give the same numbers."""
+"""Black-box explainers, compared with reference packages: equal masks give equal maps."""
 
 import zipfile
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from kdedge_runtime.preprocess import fit
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 PHOTOS = ("0200_n02097474.jpg", "0782_n04152593.jpg")
-"""A terrier and a television."""
+"""Photo of a terrier and a television."""
 
 pytestmark = [
     pytest.mark.data,
@@ -33,7 +33,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """EfficientNet-Lite0 without a map of its own."""
+    """EfficientNet-Lite0 without a built-in map."""
     path = tmp_path_factory.mktemp("model") / "lite0.onnx"
     weights = DATA / "weights" / "tf_efficientnet_lite0.safetensors"
     profile = load_profile("generic")
@@ -43,7 +43,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 @pytest.fixture(scope="module", params=PHOTOS)
 def case(request: pytest.FixtureRequest, model: Model) -> tuple[np.ndarray, int]:
-    """A photo at the model's size, and its top class."""
+    """Photo at the model's input size, and its top class."""
     with zipfile.ZipFile(DATA / "imagenet-sample-500.zip") as archive, archive.open(request.param) as file:
         picture = fit(np.asarray(Image.open(file).convert("RGB")), model.metadata.input)
     return picture, int(model.predict(picture[None]).logits.argmax())
@@ -58,7 +58,7 @@ def score_of(model: Model, class_index: int) -> Callable[[np.ndarray], np.ndarra
 
 
 class Recording(Probe):
-    """Remembers what was asked and answered, and has time for 250 pictures."""
+    """Probe that records masks and scores, with a budget of 250 evaluations."""
 
     def __init__(self, score: Callable[[np.ndarray], np.ndarray], picture: np.ndarray, hidden: np.ndarray) -> None:
         self.evaluations = 0
@@ -74,14 +74,14 @@ class Recording(Probe):
 
 
 def assert_within_the_errors(ours: np.ndarray, errors: np.ndarray, theirs: np.ndarray) -> None:
-    """Two independent estimates with about the same errors."""
+    """Compare two independent estimates with similar errors."""
     apart = (ours - theirs) / (errors * 2**0.5)
     assert np.abs(apart).max() < 4
     assert 0.6 < np.sqrt((apart**2).mean()) < 1.4
     assert np.corrcoef(ours, theirs)[0, 1] > 0.75
 
 
-def test_occlusion_is_captums(model: Model, case: tuple[np.ndarray, int]) -> None:
+def test_occlusion_equals_captum(model: Model, case: tuple[np.ndarray, int]) -> None:
     attr = pytest.importorskip("captum.attr", reason="the reference is captum")
     picture, class_index = case
     score, hidden = score_of(model, class_index), hidden_colour(model)
@@ -102,7 +102,7 @@ def test_occlusion_is_captums(model: Model, case: tuple[np.ndarray, int]) -> Non
     np.testing.assert_allclose(np.kron(ours.map, np.ones((16, 16))), pixels, atol=1e-5)
 
 
-def test_limes_model_is_that_of_lime_on_the_same_samples(model: Model, case: tuple[np.ndarray, int]) -> None:
+def test_lime_equals_lime_on_equal_samples(model: Model, case: tuple[np.ndarray, int]) -> None:
     lime_base = pytest.importorskip("lime.lime_base", reason="the reference is lime")
     metrics = pytest.importorskip("sklearn.metrics")
     picture, class_index = case
@@ -122,7 +122,7 @@ def test_limes_model_is_that_of_lime_on_the_same_samples(model: Model, case: tup
     assert np.abs(theirs).max() > 0.01
 
 
-def test_lime_is_limes_own_explainer_within_the_errors(model: Model, case: tuple[np.ndarray, int]) -> None:
+def test_lime_equals_lime_within_errors(model: Model, case: tuple[np.ndarray, int]) -> None:
     lime_image = pytest.importorskip("lime.lime_image", reason="the reference is lime")
     picture, class_index = case
     parts = superpixels(picture, 30)
@@ -145,7 +145,7 @@ def test_lime_is_limes_own_explainer_within_the_errors(model: Model, case: tuple
 class TestShap:
     @staticmethod
     def value(model: Model, case: tuple[np.ndarray, int], parts: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        """What `shap` asks: rows of zeros and ones, a part each."""
+        """Return the value function that `shap` expects: rows of zeros and ones, one column per part."""
         picture, class_index = case
         probe = Probe(score_of(model, class_index), picture, hidden_colour(model))
 
@@ -166,7 +166,7 @@ class TestShap:
         np.testing.assert_allclose(ours.map, theirs[parts], atol=1e-6)
         assert np.abs(theirs).max() > 0.02
 
-    def test_the_values_of_the_same_coalitions_are_the_same(self, model: Model, case: tuple[np.ndarray, int]) -> None:
+    def test_values_of_equal_coalitions_are_equal(self, model: Model, case: tuple[np.ndarray, int]) -> None:
         shap = pytest.importorskip("shap", reason="the reference is shap")
         parts = superpixels(case[0], 20)
         count = int(parts.max()) + 1
@@ -184,7 +184,7 @@ class TestShap:
         )
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
-    def test_many_parts_agree_within_the_errors(self, model: Model, case: tuple[np.ndarray, int]) -> None:
+    def test_many_parts_agree_within_errors(self, model: Model, case: tuple[np.ndarray, int]) -> None:
         shap = pytest.importorskip("shap", reason="the reference is shap")
         picture, class_index = case
         parts = superpixels(picture, 20)
@@ -198,14 +198,14 @@ class TestShap:
         assert np.corrcoef(ours.map.ravel()[first], theirs)[0, 1] > 0.75
 
 
-def test_score_cam_is_that_of_pytorch_grad_cam(case: tuple[np.ndarray, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_score_cam_equals_pytorch_grad_cam(case: tuple[np.ndarray, int], monkeypatch: pytest.MonkeyPatch) -> None:
     cam = pytest.importorskip("pytorch_grad_cam", reason="the reference is grad-cam")
     targets = pytest.importorskip("pytorch_grad_cam.utils.model_targets")
     picture, _ = case
     torch.manual_seed(0)
 
     class Net(nn.Module):
-        """Takes pixels minus the hidden colour, so that grad-cam's product with a mask hides as we do."""
+        """Network on pixels minus the baseline color, so that grad-cam's product with a mask equals our masking."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -219,7 +219,7 @@ def test_score_cam_is_that_of_pytorch_grad_cam(case: tuple[np.ndarray, int], mon
     net = Net().eval()
     small = picture[48:176, 48:176].copy()
     apart = torch.from_numpy(small.astype(np.float32) - 128).permute(2, 0, 1)[None]
-    # By default their masks are laid out corner to corner; ours, like kdedge's overlays, have cells of equal size.
+    # Their masks are aligned at the corners by default; ours, like kdedge's overlays, have equal cell sizes.
     monkeypatch.setattr(
         torch.nn, "UpsamplingBilinear2d", lambda size: nn.Upsample(size=size, mode="bilinear", align_corners=False)
     )
@@ -238,14 +238,14 @@ def test_score_cam_is_that_of_pytorch_grad_cam(case: tuple[np.ndarray, int], mon
             return net(tensor)[:, 3].numpy()
 
     ours = score_cam(Probe(logit, small, np.full(3, 128, np.uint8)), activations)
-    # A mask that differs in its last bit rounds a pixel to the next level.
+    # A mask that differs in its last bit may round a pixel to the next level.
     np.testing.assert_allclose(ours.map, maps[0].reshape(ours.map.shape), rtol=0.015)
     assert np.ptp(ours.map) > 0.01
     plain = activations.mean(axis=0)
     assert np.abs(ours.map / plain - 1).max() > 0.15, "the weights matter"
 
 
-def test_weights_of_a_part_that_is_always_shown_are_shrunk_to_zero() -> None:
+def test_weight_of_an_always_visible_part_is_zero() -> None:
     shown = np.random.default_rng(0).random((200, 5)) < 0.5
     shown[:, 2] = True
     weights, errors = local_model(shown, shown @ np.arange(5.0))

@@ -1,4 +1,4 @@
-"""Nothing leaves the machine: no command opens a connection, and onnxruntime's telemetry stays off."""
+"""No command opens a connection, and onnxruntime's telemetry stays off."""
 
 import re
 import shutil
@@ -15,9 +15,7 @@ TELEMETRY_FILES = (".onnxruntime", "onnxruntime.db", "deviceid", ".ses")
 
 @pytest.mark.parametrize("package", ["kdedge", "kdedge_export", "kdedge_runtime"])
 @pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("0", "0")])
-def test_each_package_turns_telemetry_off_unless_the_user_decides(
-    package: str, given: str | None, expected: str
-) -> None:
+def test_packages_disable_telemetry_by_default(package: str, given: str | None, expected: str) -> None:
     environment = {key: value for key, value in ONE_THREAD.items() if key != "ORT_DISABLE_TELEMETRY"}
     if given is not None:
         environment["ORT_DISABLE_TELEMETRY"] = given
@@ -28,7 +26,7 @@ def test_each_package_turns_telemetry_off_unless_the_user_decides(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", ["run", "train", "export", "validate"])
-def test_no_command_opens_a_connection_or_writes_telemetry(
+def test_commands_open_no_connections_and_write_no_telemetry(
     verb: str, scenes: Path, teacher_run: Path, exported_run: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -58,7 +56,7 @@ def test_no_command_opens_a_connection_or_writes_telemetry(
     done = subprocess.run(
         [*strace, *kdedge_command(*arguments)], env=environment, capture_output=True, text=True, cwd=tmp_path
     )
-    # A gate of the toy may fail; the report is written all the same.
+    # A check of the toy model may fail; the report is written anyway.
     assert done.returncode in ((0, 4) if verb == "validate" else (0,)), done.stderr
     written = [path for folder in (home, scratch) for path in folder.rglob("*") if path.name in TELEMETRY_FILES]
     assert written == []

@@ -1,4 +1,4 @@
-"""Texts of strangers on the workbench's terminal: escaped, in lines and tables."""
+"""Untrusted text is escaped in terminal output, in lines and tables."""
 
 import io
 import json
@@ -25,7 +25,7 @@ EVIL = "a\x1b[2J\x9b1m"
 
 @pytest.fixture
 def hostile(exported_run: Path, tmp_path: Path) -> Path:
-    """A model file whose labels, method and first node's name hold escape sequences."""
+    """Model file whose labels, method and first node name contain escape sequences."""
     model = onnx.load(exported_run / "model.onnx")
     model.graph.node[0].name = EVIL
     for entry in model.metadata_props:
@@ -38,7 +38,7 @@ def hostile(exported_run: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("verb", "output"), [("inspect", "page.html"), ("explain", "out")])
-def test_a_model_file_cannot_steer_the_terminal(
+def test_model_file_text_is_escaped(
     verb: str, output: str, command: Callable[..., Outcome], hostile: Path, tmp_path: Path
 ) -> None:
     Image.new("RGB", (32, 32), "red").save(tmp_path / "photo.png")
@@ -51,7 +51,7 @@ def test_a_model_file_cannot_steer_the_terminal(
     assert not STEERING.search(outcome.out + outcome.err)
 
 
-def test_a_visitors_words_cannot_steer_the_terminal(command: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_feedback_text_is_escaped(command: Callable[..., Outcome], tmp_path: Path) -> None:
     with FeedbackStore.open(tmp_path / "feedback.db", 5) as store:
         store.add(
             Verdict(
@@ -71,9 +71,7 @@ def test_a_visitors_words_cannot_steer_the_terminal(command: Callable[..., Outco
     assert not STEERING.search(outcome.out + outcome.err)
 
 
-def test_a_run_record_cannot_steer_the_terminal(
-    command: Callable[..., Outcome], teacher_run: Path, tmp_path: Path
-) -> None:
+def test_run_record_text_is_escaped(command: Callable[..., Outcome], teacher_run: Path, tmp_path: Path) -> None:
     for name in ("one", "other"):
         shutil.copytree(teacher_run, tmp_path / name)
         record = json.loads((tmp_path / name / "run.json").read_text(encoding="utf-8"))
@@ -83,7 +81,7 @@ def test_a_run_record_cannot_steer_the_terminal(
     assert not STEERING.search(outcome.out + outcome.err)
 
 
-def test_lines_cells_and_warnings_are_escaped_and_styles_stay() -> None:
+def test_lines_cells_and_warnings_are_escaped_and_styles_kept() -> None:
     stream = io.StringIO()
     console = PrintableConsole(file=stream, force_terminal=False, width=200)
     table = Table(f"head {EVIL}")

@@ -1,4 +1,4 @@
-"""Tiny labelled pictures, the audience of a silent run, and `kdedge` as a user starts it."""
+"""Tiny labeled images, a recording training callback, and `kdedge` in a subprocess."""
 
 import json
 import os
@@ -36,13 +36,13 @@ from kdedge_runtime.sources.scenes import LABELS, render_scene
 SIDE = 32
 CLASSES = LABELS[:3]
 TRAIN, VAL = 16, 6
-"""Pictures a class."""
+"""Number of images per class."""
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
-"""The environment of commands: with tiny pictures threads only wait for each other."""
+"""Environment of subprocesses: with tiny images threads only wait for each other."""
 
 
 def write_scenes(root: Path, labels: tuple[str, ...] = CLASSES, train: int = TRAIN, val: int = VAL) -> Path:
-    """Render `root/train/CLASS/*.png` and `root/val/CLASS/*.png`, the same pictures every time."""
+    """Render `root/train/CLASS/*.png` and `root/val/CLASS/*.png`, identical on every call."""
     rng = np.random.default_rng(0)
     for side, count in (("train", train), ("val", val)):
         for label in labels:
@@ -53,9 +53,9 @@ def write_scenes(root: Path, labels: tuple[str, ...] = CLASSES, train: int = TRA
 
 
 def write_squares(root: Path, train: int = TRAIN, val: int = VAL) -> Path:
-    """Write pictures that any network tells apart by far: a red, green or blue square somewhere on gray noise.
+    """Write easily separable images: a red, green or blue square on gray noise.
 
-    `root/train/CLASS/*.png` and `root/val/CLASS/*.png`, the same pictures every time.
+    The files are `root/train/CLASS/*.png` and `root/val/CLASS/*.png`, identical on every call.
     """
     rng = np.random.default_rng(0)
     for side, count in (("train", train), ("val", val)):
@@ -73,14 +73,14 @@ def write_squares(root: Path, train: int = TRAIN, val: int = VAL) -> Path:
 
 @dataclass
 class Listener(Audience):
-    """Keeps what a run tells its audience."""
+    """Training callback that records all events."""
 
     plan: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     epochs: list[dict[str, Any]] = field(default_factory=list)
     steps: int = 0
     asked: int = 0
-    """Batches that the teacher was asked about for its answers to be kept."""
+    """Number of batches on which the teacher was evaluated for the cache."""
 
     def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int) -> None:
         self.plan += lines
@@ -88,11 +88,8 @@ class Listener(Audience):
     def on_warning(self, warning: str) -> None:
         self.warnings.append(warning)
 
-    def on_decode(self, done: int, total: int) -> None:
-        pass
-
-    def on_ask(self, done: int, total: int) -> None:
-        self.asked += 1
+    def on_progress(self, step: str, done: int, total: int, /) -> None:
+        self.asked += step == "evaluating the teacher"
 
     def on_step(self, epoch: int, step: int, steps: int, parts: Tensor) -> None:
         self.steps += 1
@@ -103,7 +100,7 @@ class Listener(Audience):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command leaves behind: its exit code and what it wrote."""
+    """Result of a command: exit code and output."""
 
     code: int
     out: str
@@ -111,30 +108,30 @@ class Outcome:
 
 
 def kdedge_command(*arguments: object) -> list[str]:
-    """The command line of `kdedge` in a fresh process of this Python."""
+    """Return the command line of `kdedge` in a new process of this Python."""
     return [sys.executable, "-c", "from kdedge.cli import main; main()", *map(str, arguments)]
 
 
 def kdedge(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run `kdedge` to its end."""
+    """Run `kdedge` until it exits."""
     return subprocess.run(
         kdedge_command(*arguments), cwd=cwd, env=ONE_THREAD, capture_output=True, text=True, timeout=300, check=False
     )
 
 
 def metrics_of(run: Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`, without how long they took."""
+    """Return the lines of `metrics.jsonl` without durations."""
     lines = [json.loads(line) for line in (run / METRICS).read_text(encoding="utf-8").splitlines()]
     return [without_time(line) for line in lines]
 
 
 def without_time(metrics: dict[str, Any]) -> dict[str, Any]:
-    """An epoch's figures, but for how long it took."""
+    """Return the metrics of an epoch without its duration."""
     return {key: value for key, value in metrics.items() if key != "seconds"}
 
 
 def rewrite(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Give a file of weights other tensors; what it notes of itself, as a checkpoint does, stays."""
+    """Replace the tensors of a weights file and keep its metadata."""
     with safe_open(path, "pt") as file:
         noted = file.metadata()
     save_file(tensors, path, metadata=noted)
@@ -149,7 +146,7 @@ def tiny_trainer(
     seed: int = 0,
     bf16: bool = False,
 ) -> Trainer:
-    """A trainer on the pictures of `root`, with a student (and a teacher) of 32 px, on the CPU."""
+    """Build a trainer on the images of `root`, with a student (and a teacher) of 32 px, on the CPU."""
     spec, compute = ImageInput(SIDE, SIDE, (0.5,) * 3, (0.25,) * 3), replace(choose_compute("cpu"), bf16=bf16)
     torch.manual_seed(seed)
     student = Watched(build(ModelSpec(model, len(CLASSES)), SIDE), spec, compute)
@@ -160,7 +157,7 @@ def tiny_trainer(
 
 
 def write_unexplainable(path: Path, side: int = SIDE) -> str:
-    """A factory of a network none of whose layers lies over the picture, by its name."""
+    """Write a factory of a network without spatial layers, and return its name."""
     path.write_text(
         "from torch import nn\n"
         "def make_model(num_classes):\n"
@@ -170,7 +167,7 @@ def write_unexplainable(path: Path, side: int = SIDE) -> str:
 
 
 def write_flattening(path: Path, side: int = SIDE) -> str:
-    """A factory of a network with dense layers on every cell, as VGG has them, by its name."""
+    """Write a factory of a network with dense layers on all positions, as in VGG, and return its name."""
     path.write_text(
         "from torch import nn\n"
         "def make_model(num_classes):\n"
@@ -187,7 +184,7 @@ def write_flattening(path: Path, side: int = SIDE) -> str:
 
 
 def write_foreign_file(path: Path, side: int, classes: int = len(CLASSES)) -> Path:
-    """An `.onnx` classifier of another framework, by the mean colour: float `[N, 3, side, side]`, without map."""
+    """Write an `.onnx` classifier of another framework that uses the mean color: float `[N, 3, side, side]`, no map."""
     rng = np.random.default_rng(0)
     weight, bias = rng.normal(size=(3, classes)).astype(np.float32), rng.normal(size=classes).astype(np.float32)
     nodes = [

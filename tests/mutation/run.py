@@ -1,8 +1,9 @@
-"""Measure which defects of the numerical core the tests notice: `make mutants`.
+"""Mutation tests of the numerical core: `make mutants`.
 
-mutmut changes one expression at a time and runs the tests that call the changed function. This script gives it a flat
-tree of the three packages for each group of `groups.toml`, leaves out the mutants that `equivalent.toml` explains, and
-writes `build/mutants/scores.json` and one `survivors.txt` a group.
+mutmut changes one expression at a time and runs the tests that call the changed function. This script creates a flat
+tree
+of the three packages for each group of `groups.toml`, excludes the mutants explained in `equivalent.toml`, and writes
+`build/mutants/scores.json` and one `survivors.txt` per group.
 """
 
 import argparse
@@ -30,14 +31,14 @@ PACKAGES = {
     "kdedge_runtime": "runtime/kdedge_runtime",
 }
 KILLED = {1, 3, 24, -24, 36, 152, 255, -9, -11}
-"""Exit codes of a failed test, an error of pytest, a time limit and a crash."""
+"""Exit codes of a failed test, a pytest error, a timeout and a crash."""
 TEXT = re.compile(r'"[^"]*"|\'[^\']*\'')
 COUNTS = ("total", "killed", "equivalent", "survived")
 GOAL = 0.95
 
 
 def stage(group: dict[str, Any], never: list[str]) -> Path:
-    """Copy the packages and the tests into a tree where a module's path is its name, and configure mutmut there."""
+    """Copy packages and tests into a tree where a module's path equals its name, and configure mutmut there."""
     folder: Path = BUILD / str(group["name"])
     folder.mkdir(parents=True, exist_ok=True)
     for name, source in {**PACKAGES, "tests": "tests"}.items():
@@ -51,7 +52,7 @@ def stage(group: dict[str, Any], never: list[str]) -> Path:
         "pytest_add_cli_args_test_selection": group["tests"],
         "use_git_change_detection": False,
     }
-    # JSON's strings and lists are TOML's too.
+    # JSON strings and lists are also valid TOML.
     lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     (folder / "pyproject.toml").write_text("\n".join([project, "[tool.mutmut]", *lines, ""]), encoding="utf-8")
@@ -59,7 +60,7 @@ def stage(group: dict[str, Any], never: list[str]) -> Path:
 
 
 def exit_codes(folder: Path) -> dict[str, dict[str, int | None]]:
-    """Exit codes of pytest by module and mutant."""
+    """Read the exit codes of pytest by module and mutant."""
     return {
         str(path.relative_to(folder / "mutants").with_suffix("")): json.loads(path.read_bytes())["exit_code_by_key"]
         for path in sorted((folder / "mutants").rglob("*.py.meta"))
@@ -67,7 +68,7 @@ def exit_codes(folder: Path) -> dict[str, dict[str, int | None]]:
 
 
 def judge(folder: Path, workers: int, again: bool) -> None:
-    """Let mutmut judge all mutants of a group, or those again that survived the last time."""
+    """Run mutmut on all mutants of a group, or again on those that survived the last run."""
     chosen = []
     if again:
         codes = exit_codes(folder).values()
@@ -101,7 +102,7 @@ def is_wording(before: str, after: str) -> bool:
 
 
 def report(folder: Path, explained: set[tuple[str, str, str]]) -> list[dict[str, Any]]:
-    """Count a group's mutants by module, and write the unexplained survivors down."""
+    """Count a group's mutants by module, and write the unexplained survivors to a file."""
     rows, survivors = [], []
     for module, codes in exit_codes(folder).items():
         counts: Counter[str] = Counter()
@@ -122,7 +123,7 @@ def report(folder: Path, explained: set[tuple[str, str, str]]) -> list[dict[str,
 
 
 def show(rows: list[dict[str, Any]]) -> float:
-    """Print one line a module and return the share of killed mutants among those that change something."""
+    """Print one line per module and return the fraction of killed mutants among those that are not equivalent."""
     print("| module | mutants | killed | equivalent | survived | score |\n|---|---|---|---|---|---|")
     total = {"module": "all", **{key: sum(row[key] for row in rows) for key in COUNTS}}
     for row in [*rows, total]:
@@ -133,11 +134,11 @@ def show(rows: list[dict[str, Any]]) -> float:
 
 
 def main() -> None:
-    """Run the groups that were named, or all, and fail below the goal."""
-    parser = argparse.ArgumentParser(description="Mutate the numerical core and count what the tests notice.")
-    parser.add_argument("groups", nargs="*", help="names of groups; all of them by default")
-    parser.add_argument("--again", action="store_true", help="judge only the survivors of the last run")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes at a time")
+    """Run the given groups, or all, and fail below the goal."""
+    parser = argparse.ArgumentParser(description="Run mutation tests on the numerical core.")
+    parser.add_argument("groups", nargs="*", help="names of groups [default: all]")
+    parser.add_argument("--again", action="store_true", help="rerun only the survivors of the last run")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="number of parallel processes")
     options = parser.parse_args()
     settings = tomllib.loads((HERE / "groups.toml").read_text(encoding="utf-8"))
     known = tomllib.loads((HERE / "equivalent.toml").read_text(encoding="utf-8")).get("equivalent", [])

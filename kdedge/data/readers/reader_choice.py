@@ -14,7 +14,7 @@ def scan(data: str | Path, *, val_fraction: float = 0.2, seed: int = 0, unlabell
     """Index a dataset without opening images.
 
     Without a validation split, a hash of each name assigns images to the splits. Frames of one video then fall into
-    both splits, and validation becomes too optimistic: split such data manually.
+    both splits, and validation overestimates accuracy: split such data manually.
 
     Args:
         data: Folder (see `kdedge.data.readers.image_folder` for layouts), torchvision dataset on disk

@@ -1,4 +1,4 @@
-"""From `kdedge bundle` to `kdedge-run`: only what was packed runs, and only what was signed where that is asked for."""
+"""End-to-end tests of `kdedge bundle` and `kdedge-run`: checksums, signatures and version checks."""
 
 import shutil
 import subprocess
@@ -25,7 +25,7 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run_folder(model_file: Path, tmp_path: Path) -> Path:
-    """As `kdedge export --quantize` leaves it, but that the second file is not quantized."""
+    """Run folder as written by `kdedge export --quantize`, with an unquantized second file."""
     folder = tmp_path / "student"
     folder.mkdir()
     for name in ("model.onnx", "model.int8.onnx"):
@@ -35,7 +35,7 @@ def run_folder(model_file: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def key(tmp_path: Path) -> Path:
-    """A private key as the help says to make it, its public half beside it."""
+    """Private key created as the error message suggests, next to its public key."""
     pytest.importorskip("cryptography", reason="signing needs cryptography")
     if shutil.which("openssl") is None:
         pytest.skip("openssl makes the key")
@@ -50,7 +50,7 @@ def watch(command: Callable[..., Outcome], bundle: Path, *options: str) -> Outco
 
 
 @pytest.mark.parametrize("name", ["student.zip", "student.bundle"])
-def test_what_is_packed_and_signed_runs(
+def test_signed_bundle_runs(
     command: Callable[..., Outcome], run_folder: Path, key: Path, tmp_path: Path, name: str
 ) -> None:
     packed = command("bundle", str(run_folder), "-o", str(tmp_path / name), "--sign", str(key))
@@ -64,7 +64,7 @@ def test_what_is_packed_and_signed_runs(
     assert watch(command, tmp_path / name).code == 0
 
 
-def test_openssl_and_sha256sum_agree(
+def test_signature_and_checksums_match_openssl_and_sha256sum(
     command: Callable[..., Outcome], run_folder: Path, key: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "out"
@@ -82,13 +82,13 @@ def test_openssl_and_sha256sum_agree(
     subprocess.run([*checked, *signature], cwd=folder, check=True, capture_output=True)
 
 
-def test_the_same_models_make_the_same_file(command: Callable[..., Outcome], run_folder: Path, tmp_path: Path) -> None:
+def test_bundling_is_reproducible(command: Callable[..., Outcome], run_folder: Path, tmp_path: Path) -> None:
     for name in ("a.zip", "b.zip"):
         assert command("bundle", str(run_folder), "-o", str(tmp_path / name)).code == 0
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
 
 
-def test_without_a_name_it_lies_in_the_run(command: Callable[..., Outcome], run_folder: Path) -> None:
+def test_default_output_is_in_the_run_folder(command: Callable[..., Outcome], run_folder: Path) -> None:
     packed = command("bundle", str(run_folder))
     assert packed.code == 0
     assert "not signed" in packed.err
@@ -96,27 +96,25 @@ def test_without_a_name_it_lies_in_the_run(command: Callable[..., Outcome], run_
         assert sorted(archive.namelist()) == ["SHA256SUMS", "bundle.json", "model.int8.onnx", "model.onnx"]
 
 
-def test_it_takes_the_place_of_an_earlier_bundle_and_of_nothing_else(
-    command: Callable[..., Outcome], run_folder: Path, tmp_path: Path
-) -> None:
+def test_only_an_earlier_bundle_is_replaced(command: Callable[..., Outcome], run_folder: Path, tmp_path: Path) -> None:
     first, again = command("bundle", str(run_folder)), command("bundle", str(run_folder))
-    assert "in place of an earlier bundle" not in first.err and "in place of an earlier bundle" in again.err
+    assert "earlier bundle" not in first.err and "earlier bundle" in again.err
     assert command("bundle", str(run_folder), "-o", str(tmp_path / "folder")).code == 0
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
         archive.writestr("photo.jpg", b"a photo")
     (tmp_path / "notes.zip").write_text("no archive at all")
     for name, expected in (
         ("photos.zip", "is not a bundle"),
-        ("notes.zip", "is no bundle"),
+        ("notes.zip", "is not a bundle"),
         ("folder", "a new folder"),
     ):
         before = (tmp_path / name).stat()
         refused = command("bundle", str(run_folder), "-o", str(tmp_path / name))
-        assert refused.code == 2 and f"{tmp_path / name} exists already" in refused.err and expected in refused.err
+        assert refused.code == 2 and f"{tmp_path / name} already exists" in refused.err and expected in refused.err
         assert (tmp_path / name).stat().st_mtime_ns == before.st_mtime_ns
 
 
-def test_a_signature_is_required_of_everything(
+def test_unsigned_or_modified_sources_are_rejected_if_a_signature_is_required(
     command: Callable[..., Outcome], run_folder: Path, key: Path, tmp_path: Path
 ) -> None:
     public = str(key.with_suffix(".pub"))
@@ -142,9 +140,7 @@ def test_a_signature_is_required_of_everything(
 
 
 @pytest.mark.parametrize("name", ["student.zip", "student.bundle"])
-def test_what_is_packed_can_be_explained(
-    command: Callable[..., Outcome], run_folder: Path, tmp_path: Path, name: str
-) -> None:
+def test_explain_accepts_a_bundle(command: Callable[..., Outcome], run_folder: Path, tmp_path: Path, name: str) -> None:
     bundle, picture, out = tmp_path / name, tmp_path / "picture.png", tmp_path / "out"
     Image.new("RGB", (60, 40), "orange").save(picture)
     assert command("bundle", str(run_folder), "-o", str(bundle)).code == 0
@@ -164,7 +160,7 @@ def test_what_is_packed_can_be_explained(
 @pytest.mark.parametrize(
     "verb", [("inspect",), ("web",), ("bundle",), ("validate", "--data", "photos"), ("export", "--from-onnx")]
 )
-def test_where_one_model_file_is_needed_a_bundle_is_called_one(
+def test_commands_for_a_model_file_reject_a_bundle(
     command: Callable[..., Outcome],
     run_folder: Path,
     tmp_path: Path,
@@ -180,7 +176,7 @@ def test_where_one_model_file_is_needed_a_bundle_is_called_one(
     assert f"{bundle} is a bundle, but a single model file is needed. Unpack it" in refused.err
 
 
-def test_the_benchmark_requires_a_signature_as_the_runner_does(
+def test_bench_supports_required_signatures(
     command: Callable[..., Outcome], run_folder: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model_commands, "bench", partial(model_commands.bench, runs=2))
@@ -200,11 +196,11 @@ def test_the_benchmark_requires_a_signature_as_the_runner_does(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--sign", "none.pem"), "Make one with `openssl genpkey -algorithm ed25519 -out none.pem`"),
-        (("-o", "."), "exists already"),
+        (("--sign", "none.pem"), "`openssl genpkey -algorithm ed25519 -out none.pem`"),
+        (("-o", "."), "already exists"),
     ],
 )
-def test_what_cannot_be_packed_is_one_sentence(
+def test_invalid_arguments_are_single_sentence_errors(
     command: Callable[..., Outcome], run_folder: Path, options: tuple[str, str], message: str
 ) -> None:
     packed = command("bundle", str(run_folder), *options)
@@ -213,26 +209,26 @@ def test_what_cannot_be_packed_is_one_sentence(
     assert message in packed.err
 
 
-def test_a_key_of_another_kind_is_refused(command: Callable[..., Outcome], run_folder: Path, tmp_path: Path) -> None:
+def test_invalid_keys_are_rejected(command: Callable[..., Outcome], run_folder: Path, tmp_path: Path) -> None:
     if shutil.which("openssl") is None:
         pytest.skip("openssl makes the key")
     subprocess.run(
         ["openssl", "genpkey", "-algorithm", "X25519", "-out", tmp_path / "x.pem"], check=True, capture_output=True
     )
     (tmp_path / "no.pem").write_text("no key")
-    for name, message in (("x.pem", "key of another kind. Expected Ed25519"), ("no.pem", "is no private key in PEM")):
+    for name, message in (("x.pem", "is not an Ed25519 key"), ("no.pem", "private key in PEM format")):
         packed = command("bundle", str(run_folder), "--sign", str(tmp_path / name))
         assert packed.code == 2
         assert message in packed.err
 
 
-def test_a_run_without_a_model_says_how_to_make_one(command: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_run_without_model_suggests_export(command: Callable[..., Outcome], tmp_path: Path) -> None:
     packed = command("bundle", str(tmp_path))
     assert packed.code == 2
-    assert "has no model.onnx. Write it with `kdedge export" in packed.err
+    assert "`kdedge export" in packed.err
 
 
-def test_without_the_package_that_signs_it_says_what_to_install(
+def test_missing_cryptography_suggests_installation(
     command: Callable[..., Outcome], run_folder: Path, key: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives", None)
@@ -242,7 +238,7 @@ def test_without_the_package_that_signs_it_says_what_to_install(
     assert not (run_folder / "bundle.zip").exists()
 
 
-def test_a_device_takes_no_older_bundle_and_none_of_another_device(
+def test_older_bundles_and_bundles_for_other_devices_are_rejected(
     command: Callable[..., Outcome], run_folder: Path, key: Path, tmp_path: Path
 ) -> None:
     def pack(name: str, *options: str) -> Path:
@@ -260,5 +256,5 @@ def test_a_device_takes_no_older_bundle_and_none_of_another_device(
         assert run.code == 2
         assert message in run.err
         assert run.out == ""
-        assert watch(command, bundle).code == 0, "without a signature nothing is promised"
+        assert watch(command, bundle).code == 0, "without a required signature there is no version check"
     assert command("bundle", run_folder, "-o", tmp_path / "4.zip", "--device", "toaster").code == 2

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: help at once, and one sentence for what goes wrong."""
+"""Command line behavior: fast help, and single-sentence errors."""
 
 import re
 import shutil
@@ -47,7 +47,7 @@ class TestHelp:
     @pytest.mark.parametrize(
         "arguments", [["--help"], ["--version"], *([verb, "--help"] for verb in VERBS)], ids=" ".join
     )
-    def test_it_loads_nothing_heavy(self, arguments: list[str]) -> None:
+    def test_help_imports_no_heavy_packages(self, arguments: list[str]) -> None:
         program = (
             f"import sys; sys.argv = ['kdedge', *{arguments}]\n"
             "from kdedge.cli import main\n"
@@ -58,7 +58,7 @@ class TestHelp:
         assert done.returncode == 0, done.stderr
         assert done.stdout.splitlines()[-1] == "loaded:"
 
-    def test_it_names_every_verb(self, command: Callable[..., Outcome]) -> None:
+    def test_help_lists_all_commands(self, command: Callable[..., Outcome]) -> None:
         help_ = command("--help")
         assert help_.code == 0
         lines = [line for line in help_.out.partition("Commands:\n")[2].splitlines() if line]
@@ -66,12 +66,12 @@ class TestHelp:
         assert not [line for line in lines if line.endswith("...")], "a summary is cut off"
 
     @pytest.mark.parametrize("verb", VERBS)
-    def test_every_verb_explains_itself(self, command: Callable[..., Outcome], verb: str) -> None:
+    def test_each_command_has_help(self, command: Callable[..., Outcome], verb: str) -> None:
         help_ = command(verb, "--help")
         assert help_.code == 0
         assert f"kdedge {verb}" in help_.out
 
-    def test_no_arguments_are_a_call_for_help(self, command: Callable[..., Outcome]) -> None:
+    def test_no_arguments_print_help(self, command: Callable[..., Outcome]) -> None:
         outcome = command()
         assert outcome.code == 2
         assert "Usage: kdedge" in outcome.out + outcome.err
@@ -101,9 +101,7 @@ class TestUsage:
         ],
         ids=" ".join,
     )
-    def test_what_cannot_be_parsed_is_told_without_a_traceback(
-        self, command: Callable[..., Outcome], arguments: list[str]
-    ) -> None:
+    def test_usage_errors_have_no_traceback(self, command: Callable[..., Outcome], arguments: list[str]) -> None:
         outcome = command(*arguments)
         assert outcome.code == 2
         assert "Error: " in outcome.err
@@ -112,16 +110,16 @@ class TestUsage:
 
 class TestErrors:
     @pytest.mark.parametrize("kind", errors.__all__)
-    def test_each_kind_has_its_exit_code(
+    def test_exit_code_of_each_error_type(
         self, command: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, kind: str
     ) -> None:
         codes = {"KdedgeError": 1, "MissingDependency": 3, "ValidationFailed": 4, "SourceError": 5}
 
         def fail(**_: object) -> None:
-            raise getattr(errors, kind)("What happened. What to type.")
+            raise getattr(errors, kind)("Something happened. Type this.")
 
         monkeypatch.setattr(module, "app", fail)
-        assert command() == Outcome(codes.get(kind, 2), "", "error: What happened. What to type.\n")
+        assert command() == Outcome(codes.get(kind, 2), "", "error: Something happened. Type this.\n")
 
     @pytest.mark.parametrize(
         ("prepare", "complaint"),
@@ -136,9 +134,9 @@ class TestErrors:
             ),
             (lambda root: root.write_bytes(b"PK"), "is a file, not a folder"),
         ],
-        ids=["missing folder", "no images", "one class", "empty class", "unlike sides", "a file"],
+        ids=["missing folder", "no images", "one class", "empty class", "different classes", "a file"],
     )
-    def test_unusable_data(
+    def test_unusable_datasets(
         self, command: Callable[..., Outcome], tmp_path: Path, prepare: Callable[[Path], object], complaint: str
     ) -> None:
         prepare(tmp_path / "data")
@@ -147,14 +145,12 @@ class TestErrors:
         assert complaint in outcome.err
         assert not (tmp_path / "run").exists()
 
-    def test_an_unknown_model(self, command: Callable[..., Outcome], scenes: Path, tmp_path: Path) -> None:
+    def test_unknown_model(self, command: Callable[..., Outcome], scenes: Path, tmp_path: Path) -> None:
         outcome = command("train", scenes, "--model", "resnet81", "--out", tmp_path / "run")
         assert_one_sentence(outcome, 2)
         assert "Did you mean torchvision:resnet18" in outcome.err
 
-    def test_a_run_that_is_there_already(
-        self, command: Callable[..., Outcome], scenes: Path, teacher_run: Path
-    ) -> None:
+    def test_existing_run(self, command: Callable[..., Outcome], scenes: Path, teacher_run: Path) -> None:
         outcome = command("train", scenes, *TRAIN, "--out", teacher_run)
         assert_one_sentence(outcome, 2)
         assert f"--out {teacher_run}-2" in outcome.err and "--resume" not in outcome.err
@@ -164,18 +160,18 @@ class TestErrors:
         [["validate", "RUN"], ["explain", "nowhere.onnx", "a.png"], ["run", "nowhere.onnx", "--source", "a.png"]],
         ids=lambda arguments: arguments[0],
     )
-    def test_no_model_file(self, command: Callable[..., Outcome], teacher_run: Path, arguments: list[str]) -> None:
+    def test_missing_model_file(self, command: Callable[..., Outcome], teacher_run: Path, arguments: list[str]) -> None:
         outcome = command(*(str(teacher_run) if word == "RUN" else word for word in arguments))
         assert_one_sentence(outcome, 2)
         assert re.search(r"model file.*kdedge export", outcome.err)
 
-    def test_a_teacher_that_does_not_exist(self, command: Callable[..., Outcome], scenes: Path, tmp_path: Path) -> None:
+    def test_missing_teacher(self, command: Callable[..., Outcome], scenes: Path, tmp_path: Path) -> None:
         outcome = command(
             "distill", scenes, "--teacher", tmp_path / "runs", "--student", "resnet8", "--out", tmp_path / "s"
         )
         assert_one_sentence(outcome, 2)
 
-    def test_a_missing_package(
+    def test_missing_package(
         self, command: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, scenes: Path, tmp_path: Path
     ) -> None:
         monkeypatch.setitem(sys.modules, "timm", None)
@@ -183,16 +179,14 @@ class TestErrors:
         assert_one_sentence(outcome, 3)
         assert "pip install timm" in outcome.err
 
-    def test_a_folder_that_cannot_be_written(
-        self, command: Callable[..., Outcome], scenes: Path, tmp_path: Path
-    ) -> None:
+    def test_unwritable_folder(self, command: Callable[..., Outcome], scenes: Path, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("in the way")
         outcome = command("train", scenes, *TRAIN, "--epochs", 1, "--out", tmp_path / "file" / "run")
         assert outcome.code == 1
         assert outcome.err.splitlines()[-1].startswith(f"error: {tmp_path / 'file'}")
         assert "Traceback" not in outcome.err
 
-    def test_in_a_process_of_its_own(self, tmp_path: Path) -> None:
+    def test_separate_process(self, tmp_path: Path) -> None:
         done = kdedge("train", "nowhere", *TRAIN, cwd=tmp_path)
         assert_one_sentence(Outcome(done.returncode, done.stdout, done.stderr), 2)
 
@@ -241,10 +235,10 @@ for line in sys.stdin.read().splitlines():
 """
 
 
-def test_what_leads_nowhere_is_told_before_torch_is_imported(
+def test_missing_inputs_are_reported_before_torch_is_imported(
     scenes: Path, teacher_run: Path, exported_run: Path, tmp_path: Path
 ) -> None:
-    """It takes seconds. What looks into a model file does without it to the end."""
+    """Missing inputs are reported before the slow torch import; commands on model files never import torch."""
     places = {"SCENES": scenes, "TEACHER": teacher_run, "FILE": exported_run / "model.onnx"}
     places["PICTURE"] = next((scenes / "val").rglob("*.png"))
     looking = ("explain FILE PICTURE", "inspect FILE PICTURE")
@@ -263,14 +257,14 @@ def test_what_leads_nowhere_is_told_before_torch_is_imported(
 
 
 class TestRunner:
-    """`kdedge run` is the device's own command."""
+    """`kdedge run` wraps the runtime's command."""
 
-    def test_its_help_is_the_runtimes(self, command: Callable[..., Outcome]) -> None:
+    def test_help_is_the_runtimes(self, command: Callable[..., Outcome]) -> None:
         help_ = command("run", "--help")
         assert help_.code == 0
         assert help_.out.startswith("usage: kdedge run [-h] [--source SOURCE]")
 
-    def test_its_usage_errors_pass_through(self, command: Callable[..., Outcome]) -> None:
+    def test_usage_errors_are_the_runtimes(self, command: Callable[..., Outcome]) -> None:
         outcome = command("run", "model.onnx", "--source", "0", "--opacity", "7")
         assert outcome.code == 2
         assert "kdedge run: error: argument --opacity" in outcome.err

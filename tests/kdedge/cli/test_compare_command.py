@@ -1,4 +1,4 @@
-"""`kdedge compare` on real models: what it measures is what they answer."""
+"""`kdedge compare` on real models: its figures equal the models' predictions."""
 
 import json
 import re
@@ -39,7 +39,7 @@ def runs(scenes: Path, tmp_path: Path) -> list[Path]:
 
 
 def right_by_class(run: Path, val: Path) -> dict[str, float]:
-    """Share of right answers of each class, by a plain loop over the files."""
+    """Compute the accuracy of each class in a plain loop over the files."""
     model = load_trained(str(run)).model.eval()
     shares = {}
     for index, label in enumerate(sorted(CLASSES)):
@@ -54,7 +54,7 @@ def right_by_class(run: Path, val: Path) -> dict[str, float]:
 
 
 class TestMeasuring:
-    def test_answers_are_those_of_the_best_epoch(self, runs: list[Path], scenes: Path) -> None:
+    def test_predictions_are_of_the_best_epoch(self, runs: list[Path], scenes: Path) -> None:
         comparison = compare_runs(runs)
         assert [one.title for one in comparison.answers] == ["student-0", "student-1", "teacher"]
         assert comparison.teachers == (), "the teacher is one of the runs"
@@ -67,73 +67,73 @@ class TestMeasuring:
             np.testing.assert_array_equal(one.predictions.explained_class, one.right)
         assert set(comparison.parameters.values()) == {load_trained(str(runs[0])).parameters}
 
-    def test_a_teacher_that_is_no_run_here_is_asked_once(self, runs: list[Path]) -> None:
+    def test_teacher_outside_the_runs_is_evaluated_once(self, runs: list[Path]) -> None:
         told: list[tuple[str, int, int]] = []
         comparison = compare_runs(runs[:2], progress=lambda *step: told.append(step))
         assert [one.title for one in comparison.teachers] == ["teacher"]
         expected = compare_runs(runs[2:]).answers[0].predictions.logits
         np.testing.assert_allclose(comparison.teachers[0].predictions.logits, expected, atol=1e-5)
-        assert told[0] == ("reading pictures", 1, 3 * VAL)
-        assert told[-1] == ("asking models", 9 * VAL, 9 * VAL)
-        assert sum(what == "reading pictures" for what, _, _ in told) == 3 * VAL, "read once for all"
+        assert told[0] == ("reading images", 1, 3 * VAL)
+        assert told[-1] == ("evaluating models", 9 * VAL, 9 * VAL)
+        assert sum(what == "reading images" for what, _, _ in told) == 3 * VAL, "read once for all"
 
-    def test_a_teacher_that_is_gone_or_changed_is_left_out_with_the_reason(self, runs: list[Path]) -> None:
+    def test_missing_or_changed_teacher_is_excluded_with_a_note(self, runs: list[Path]) -> None:
         shutil.copy(runs[0] / BEST, runs[2] / BEST)
         (note,) = compare_runs(runs[:1]).notes
-        assert note.startswith("the teacher teacher: left out of the pictures.") and "other weights" in note
+        assert note.startswith("teacher teacher: excluded") and "have changed" in note
         shutil.rmtree(runs[2])
         (note,) = compare_runs(runs[:1]).notes
         assert "does not exist" in note
 
-    def test_a_teacher_in_a_file_of_another_framework_is_asked_too(self, scenes: Path, tmp_path: Path) -> None:
+    def test_onnx_teacher_of_another_framework_is_evaluated(self, scenes: Path, tmp_path: Path) -> None:
         origin = {"source": str(write_foreign_file(tmp_path / "foreign.onnx", 48)), "weights": None}
         comparison = compare_runs([make_run(tmp_path / "student", data=scenes, teacher=origin)])
         assert comparison.notes == ()
         (teacher,) = comparison.teachers
-        assert teacher.pictures.images.shape == (3 * VAL, 48, 48, 3), "read at its own size"
+        assert teacher.pictures.images.shape == (3 * VAL, 48, 48, 3), "decoded at its own size"
         colours = teacher.pictures.images.mean((1, 2)) / 255
         weight, bias = (numpy_helper.to_array(part) for part in onnx.load(origin["source"]).graph.initializer)
         expected = (colours - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225) @ weight + bias
         np.testing.assert_allclose(teacher.predictions.logits, expected, atol=1e-4)
 
-    def test_pictures_that_are_gone_leave_the_recorded_figures(self, tmp_path: Path) -> None:
+    def test_missing_images_keep_recorded_metrics(self, tmp_path: Path) -> None:
         gone = tmp_path / "nowhere"
         comparison = compare_runs([make_run(tmp_path / name, data=gone, seed=seed) for seed, name in enumerate("ab")])
         assert comparison.answers == () and len(comparison.parameters) == 2
         (note,) = comparison.notes
-        assert note.startswith("a, b: no answers to pictures, only recorded figures.") and str(gone) in note
+        assert note.startswith("a, b: only recorded metrics are shown") and str(gone) in note
 
-    def test_of_more_pictures_than_fit_in_half_of_the_memory_a_part_is_asked_about(
+    def test_images_beyond_half_of_the_memory_are_subsampled(
         self, runs: list[Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(Compute, "memory_bytes", 2 * 9 * SIDE * SIDE * 3)
         comparison = compare_runs(runs)
         (note,) = comparison.notes
-        assert note.startswith("student-0, student-1, teacher: classes and pictures are of 9 of 18 validation pictures")
+        assert note.startswith("student-0, student-1, teacher: classes and images cover 9 of 18 validation images")
         assert [len(one.pictures.names) for one in comparison.answers] == [9, 9, 9]
         assert np.bincount(comparison.answers[0].pictures.targets).tolist() == [3, 3, 3]
 
-    def test_other_pictures_can_be_named(self, scenes: Path, tmp_path: Path) -> None:
+    def test_data_option_selects_other_images(self, scenes: Path, tmp_path: Path) -> None:
         comparison = compare_runs([make_run(tmp_path / "run", data=tmp_path / "nowhere")], data=str(scenes))
         assert len(comparison.answers) == 1 and comparison.notes == ()
 
-    def test_pictures_that_changed_are_told(self, runs: list[Path], scenes: Path, tmp_path: Path) -> None:
+    def test_changed_images_are_noted(self, runs: list[Path], scenes: Path, tmp_path: Path) -> None:
         moved = tmp_path / "moved"
         shutil.copytree(scenes, moved)
         run = make_run(tmp_path / "run", data=moved)
         (moved / "val" / CLASSES[0] / "05.png").unlink()
         comparison = compare_runs([run, runs[0]])
-        assert any(note.startswith("run: the pictures in") and "have changed" in note for note in comparison.notes)
-        assert any(note.startswith("student-0: left out of classes and pictures") for note in comparison.notes)
+        assert any(note.startswith("run: the images in") and "have changed" in note for note in comparison.notes)
+        assert any(note.startswith("student-0: excluded from classes and images") for note in comparison.notes)
 
-    def test_classes_that_a_model_does_not_know_are_a_reason(self, runs: list[Path], tmp_path: Path) -> None:
+    def test_unknown_classes_are_noted(self, runs: list[Path], tmp_path: Path) -> None:
         strange = write_scenes(tmp_path / "strange", labels=("key", "leaf", "mug"), train=1, val=1)
         comparison = compare_runs(runs[:1], data=str(strange))
-        assert any("does not know: leaf, mug" in note for note in comparison.notes)
+        assert any("lacks: leaf, mug" in note for note in comparison.notes)
 
 
 class TestCommand:
-    def test_it_prints_the_table_and_writes_the_page(
+    def test_prints_a_table_and_writes_a_page(
         self, command: Callable[..., Outcome], runs: list[Path], tmp_path: Path
     ) -> None:
         page = tmp_path / "deep" / "page.html"
@@ -146,9 +146,11 @@ class TestCommand:
         assert ["student-{0,1}", "2", "70.0 ± 0.0", "80.0 ± 0.0", "0.900 ± 0.000"] in [line[:5] for line in lines]
         assert outcome.out.startswith("all runs: ") and "model small:resnet8" in outcome.out.splitlines()[0]
         assert outcome.err.splitlines()[-1] == f"page: {page}"
-        assert "<h2>Pictures</h2>" in page.read_text(encoding="utf-8")
+        assert "<h2>Images</h2>" in page.read_text(encoding="utf-8")
 
-    def test_json_is_an_object_a_run(self, command: Callable[..., Outcome], runs: list[Path], tmp_path: Path) -> None:
+    def test_json_has_one_object_per_run(
+        self, command: Callable[..., Outcome], runs: list[Path], tmp_path: Path
+    ) -> None:
         outcome = command("compare", *runs, "--json", "-o", tmp_path / "page.html")
         values = [json.loads(line) for line in outcome.out.splitlines()]
         assert [value["run"] for value in values] == ["student-0", "student-1", "teacher"]
@@ -156,24 +158,22 @@ class TestCommand:
         assert values[0]["teacher"]["source"] == str(runs[2]) and values[2]["teacher"] is None
         assert values[1]["recipe"]["seed"] == 1 and values[1]["folder"] == str(runs[1])
 
-    def test_figures_on_test_pictures_are_shown_where_there_are_any(
-        self, command: Callable[..., Outcome], tmp_path: Path
-    ) -> None:
+    def test_test_metrics_are_shown_if_available(self, command: Callable[..., Outcome], tmp_path: Path) -> None:
         test = {which: {"test_top1": 0.123, "test_agreement": 0.234} for which in ("best", "last")}
         run = make_run(tmp_path / "run", result={"test": test})
         outcome = command("compare", run, make_run(tmp_path / "other"), "-o", tmp_path / "page.html")
         assert "best test" in outcome.out and outcome.out.count("12.3") == 2 and outcome.out.count("23.4") == 2
         assert "best by validation, test" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
-    def test_an_unfinished_run_is_in_the_table(self, command: Callable[..., Outcome], tmp_path: Path) -> None:
+    def test_incomplete_runs_are_in_the_table(self, command: Callable[..., Outcome], tmp_path: Path) -> None:
         begun = make_run(tmp_path / "begun", epochs=[], finished=False)
         half = make_run(tmp_path / "half", epochs=[epoch_line(1, 0.5, val_loss=1.0)], finished=False)
         outcome = command("compare", begun, half, "-o", tmp_path / "page.html")
         assert outcome.code == 0, outcome.err
         assert re.search(r"begun +0/2 +0\.0 s", outcome.out) and re.search(r"half +1/2 +50\.0 +50\.0", outcome.out)
-        assert "note: begun: no epoch is finished yet" in outcome.err
+        assert "note: begun: no epoch is complete" in outcome.err
 
-    def test_all_that_lies_beside_each_other_may_be_named_the_kept_answers_of_teachers_too(
+    def test_teacher_cache_among_the_arguments_is_ignored(
         self, command: Callable[..., Outcome], tmp_path: Path
     ) -> None:
         """`kdedge compare runs/*/` after `kdedge distill … --cache-teacher 4`."""
@@ -185,7 +185,7 @@ class TestCommand:
         outcome = command("compare", tmp_path / ANSWERS)
         assert outcome.code == 2 and "is not a run folder" in outcome.err
 
-    def test_an_error_leaves_an_earlier_page_alone(self, command: Callable[..., Outcome], tmp_path: Path) -> None:
+    def test_an_error_keeps_the_existing_page(self, command: Callable[..., Outcome], tmp_path: Path) -> None:
         page = tmp_path / "page.html"
         page.write_text("earlier")
         outcome = command("compare", make_run(tmp_path / "run"), tmp_path, "-o", page)

@@ -1,4 +1,4 @@
-"""`kdedge devices`, `bench` and `doctor`: the workbench shows what the device shows."""
+"""`kdedge devices`, `bench` and `doctor` print the same as on the device."""
 
 import json
 from collections.abc import Callable
@@ -17,7 +17,7 @@ def same_on_the_device(capfd: pytest.CaptureFixture[str], *arguments: str) -> st
     return capfd.readouterr().out
 
 
-def test_devices_are_listed_as_on_the_device(
+def test_devices_lists_the_same_as_on_the_device(
     command: Callable[..., Outcome], capfd: pytest.CaptureFixture[str]
 ) -> None:
     outcome = command("devices")
@@ -25,23 +25,23 @@ def test_devices_are_listed_as_on_the_device(
     assert outcome.out == same_on_the_device(capfd, "--devices")
 
 
-def test_a_device_is_shown_with_its_reasons(command: Callable[..., Outcome]) -> None:
+def test_show_prints_rationales(command: Callable[..., Outcome]) -> None:
     assert command("devices", "show", "raspberry-pi-5") == Outcome(0, profile_text("raspberry-pi-5"), "")
     wrong = command("devices", "show", "raspberry-pi5")
     assert wrong.code == 2 and "Did you mean raspberry-pi-5?" in wrong.err
 
 
-def test_this_machine_is_detected(command: Callable[..., Outcome], capfd: pytest.CaptureFixture[str]) -> None:
+def test_detect_prints_this_machine(command: Callable[..., Outcome], capfd: pytest.CaptureFixture[str]) -> None:
     assert command("devices", "detect").out == same_on_the_device(capfd, "--devices", "detect")
 
 
-def test_the_doctor_speaks(command: Callable[..., Outcome]) -> None:
+def test_doctor_prints_a_report(command: Callable[..., Outcome]) -> None:
     outcome = command("doctor")
     assert outcome.code == 0
     assert {"kdedge-runtime", "Python", "torch", "onnxruntime"} <= set(outcome.out.split())
 
 
-def test_an_exported_model_tests_itself_and_is_measured(
+def test_self_test_and_bench_of_an_exported_model(
     command: Callable[..., Outcome], exported_run: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("model.onnx", "model.int8.onnx"):

@@ -1,4 +1,4 @@
-"""`kdedge explain` from the command line."""
+"""Tests of the `kdedge explain` command."""
 
 import re
 from collections.abc import Callable
@@ -13,40 +13,38 @@ from training_toys import Outcome
 
 @pytest.fixture
 def files(command: Callable[..., Outcome], tmp_path: Path) -> tuple[str, str]:
-    """A model file with a map, and a picture."""
+    """Model file with a map, and an image file."""
     exported = command("export", "small:resnet8", "-o", str(tmp_path / "model.onnx"))
     assert exported.code == 0, exported.err
     Image.new("RGB", (60, 40), "orange").save(tmp_path / "picture.png")
     return str(tmp_path / "model.onnx"), str(tmp_path / "picture.png")
 
 
-def test_the_file_or_a_method_explains(command: Callable[..., Outcome], files: tuple[str, str], tmp_path: Path) -> None:
+def test_map_of_the_file_or_of_a_method(
+    command: Callable[..., Outcome], files: tuple[str, str], tmp_path: Path
+) -> None:
     own = command("explain", *files, "-o", str(tmp_path / "own"))
     asked = command("explain", *files, "--method", "shap", "--parts", "4", "-o", str(tmp_path / "asked"))
     assert (own.code, asked.code) == (0, 0), own.err + asked.err
     assert own.out.startswith(str(tmp_path / "own" / "picture.png"))
     assert "16 evaluations, " in asked.out
     assert "evaluations" not in own.out
-    # The page tells of the model's own map.
+    # The page describes the model's own map.
     assert list((tmp_path / "own").glob("*.html")) and not list((tmp_path / "asked").glob("*.html"))
 
 
-def test_a_budget_that_is_less_than_a_method_needs_is_told(
-    command: Callable[..., Outcome], files: tuple[str, str], tmp_path: Path
-) -> None:
+def test_exceeded_budget_is_reported(command: Callable[..., Outcome], files: tuple[str, str], tmp_path: Path) -> None:
     asked = command("explain", *files, "--method", "lime", "--budget-ms", "0.01", "-o", str(tmp_path / "asked"))
-    assert "(over the 0.01 ms: without these evaluations there is no map)" in asked.out
+    assert "(over the budget of 0.01 ms" in asked.out
 
 
-def test_score_cam_explains_what_export_wrote_with_a_map(
-    command: Callable[..., Outcome], files: tuple[str, str], tmp_path: Path
-) -> None:
+def test_score_cam_on_an_exported_file(command: Callable[..., Outcome], files: tuple[str, str], tmp_path: Path) -> None:
     asked = command("explain", *files, "--method", "scorecam", "-o", str(tmp_path / "asked"))
     assert asked.code == 0, asked.err
-    assert "64 evaluations, " in asked.out, "a channel each"
+    assert "64 evaluations, " in asked.out, "one evaluation per channel"
 
 
-def test_score_cam_finds_the_last_layer_of_a_file_that_does_not_name_it(
+def test_score_cam_finds_the_last_layer_without_metadata(
     command: Callable[..., Outcome], files: tuple[str, str], tmp_path: Path
 ) -> None:
     model = onnx.load(files[0])
@@ -64,7 +62,7 @@ def test_score_cam_finds_the_last_layer_of_a_file_that_does_not_name_it(
     np.testing.assert_array_equal(*pictures)
 
 
-def test_score_cam_takes_no_layer_that_the_files_own_map_does_not_look_at(
+def test_score_cam_rejects_a_layer_other_than_the_target(
     command: Callable[..., Outcome], files: tuple[str, str], tmp_path: Path
 ) -> None:
     earlier = str(tmp_path / "earlier.onnx")
@@ -79,11 +77,11 @@ def test_score_cam_takes_no_layer_that_the_files_own_map_does_not_look_at(
     ("options", "message"),
     [
         (("--method", "gradcam"), "method 'gradcam' does not exist"),
-        (("--budget-ms", "100"), "--budget-ms 100 is for a --method"),
-        (("--parts", "9"), "--parts 9 is for a --method"),
+        (("--budget-ms", "100"), "--budget-ms 100 needs --method"),
+        (("--parts", "9"), "--parts 9 needs --method"),
     ],
 )
-def test_what_cannot_be_is_one_sentence(
+def test_invalid_options_are_single_sentence_errors(
     command: Callable[..., Outcome], files: tuple[str, str], tmp_path: Path, options: tuple[str, str], message: str
 ) -> None:
     outcome = command("explain", *files, *options, "-o", str(tmp_path / "out"))
@@ -93,10 +91,10 @@ def test_what_cannot_be_is_one_sentence(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_page_gives_the_probability_of_the_terminal_for_int8_too(
+def test_page_and_terminal_show_equal_int8_probabilities(
     command: Callable[..., Outcome], exported_run: Path, scenes: Path, tmp_path: Path
 ) -> None:
-    """Where the stages are followed, ONNX Runtime's integer kernels are off, and the answer is rounded elsewhere."""
+    """Attribution disables ONNX Runtime's integer kernels, so its logits are rounded differently."""
     for picture in sorted((scenes / "val").rglob("*.png"))[::6]:
         told = command("explain", exported_run / "model.int8.onnx", picture, "-o", tmp_path / "out")
         assert told.code == 0, told.err

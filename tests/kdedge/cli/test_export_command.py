@@ -1,4 +1,4 @@
-"""`kdedge export --quantize` on the command line: what it refuses, and what it says of speed and of a goal."""
+"""`kdedge export --quantize`: rejected options, and printed latency and goals."""
 
 import shutil
 from collections.abc import Callable
@@ -24,43 +24,39 @@ Command = Callable[..., Outcome]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--keep-heatmaps", "0.98"], "--keep-heatmaps 0.98 says how to quantize. Add --quantize"),
-        (["--max-drop", "0.5"], "--max-drop 0.5 says how to quantize. Add --quantize"),
-        (["--quantize", "--keep-heatmaps", "1"], "a correlation below 1, such as 0.98; got 1."),
-        (["--quantize", "--keep-heatmaps", "98"], "a correlation below 1, such as 0.98; got 98."),
-        (["--quantize", "--max-drop", "-1"], "in percentage points, 0 to 100, such as 0.5; got -1."),
-        (["--quantize", "--max-drop", "nan"], "in percentage points, 0 to 100, such as 0.5; got nan."),
-        (["--quantize", "--keep-heatmaps", "nan"], "a correlation below 1, such as 0.98; got nan."),
-        (["--quantize", "--keep-heatmaps", "0.9", "--method", "none"], "needs a map, and --method none exports none"),
+        (["--keep-heatmaps", "0.98"], "--keep-heatmaps 0.98 needs --quantize"),
+        (["--max-drop", "0.5"], "--max-drop 0.5 needs --quantize"),
+        (["--quantize", "--keep-heatmaps", "1"], "below 1, such as 0.98; got 1."),
+        (["--quantize", "--keep-heatmaps", "98"], "below 1, such as 0.98; got 98."),
+        (["--quantize", "--max-drop", "-1"], "from 0 to 100, such as 0.5; got -1."),
+        (["--quantize", "--max-drop", "nan"], "from 0 to 100, such as 0.5; got nan."),
+        (["--quantize", "--keep-heatmaps", "nan"], "below 1, such as 0.98; got nan."),
+        (["--quantize", "--keep-heatmaps", "0.9", "--method", "none"], "--method none exports none"),
     ],
 )
-def test_a_goal_that_means_nothing_is_refused(command: Command, arguments: list[str], message: str) -> None:
+def test_invalid_goals_are_rejected(command: Command, arguments: list[str], message: str) -> None:
     outcome = command("export", "small:resnet8", *arguments)
     assert outcome.code == 2 and message in outcome.err, outcome.err
 
 
-def test_a_goal_out_of_reach_is_told_with_the_table_the_picture_and_exit_code_4(
-    command: Command, exported_run: Path, tmp_path: Path
-) -> None:
-    shutil.copy(exported_run / "model.int8.onnx", tmp_path / "m.int8.onnx")  # as an earlier export left it
+def test_missed_goal_prints_the_tradeoff_and_exits_with_4(command: Command, exported_run: Path, tmp_path: Path) -> None:
+    shutil.copy(exported_run / "model.int8.onnx", tmp_path / "m.int8.onnx")  # left by an earlier export
     outcome = command(
         "export", str(exported_run), "--quantize", "--keep-heatmaps", "0.9999999", "-o", str(tmp_path / "m.onnx")
     )
     assert outcome.code == 4, outcome.err
-    assert f"{tmp_path / 'm.int8.onnx'} of an earlier export was removed: it was not made for this goal" in outcome.err
-    assert "layers in float" in outcome.err and "map Pearson" in outcome.err
-    assert "No int8 file was written: nearest to the goal is 6 of 7 layers in float" in outcome.err
+    assert f"{tmp_path / 'm.int8.onnx'} from an earlier export was removed" in outcome.err
+    assert "fp32 layers" in outcome.err and "map Pearson" in outcome.err
+    assert "6 of 7 layers in fp32" in outcome.err
     assert (tmp_path / "m.onnx").is_file() and not (tmp_path / "m.int8.onnx").exists()
     assert (tmp_path / "m.tradeoff.svg").read_text(encoding="utf-8").startswith("<svg ")
 
 
-def test_an_int8_file_stays_beside_an_fp32_file_of_the_same_model_only(
-    command: Command, exported_run: Path, tmp_path: Path
-) -> None:
+def test_int8_file_of_a_different_model_is_removed(command: Command, exported_run: Path, tmp_path: Path) -> None:
     output, int8 = tmp_path / "m.onnx", tmp_path / "m.int8.onnx"
     model = onnx.load(exported_run / "model.int8.onnx")
     metadata = Model.load(exported_run / "model.int8.onnx").metadata
-    elsewhere = replace(metadata.outputs.display, typical_contrast=1.0)  # as another machine rounds it
+    elsewhere = replace(metadata.outputs.display, typical_contrast=1.0)  # as rounded on another machine
     changed = replace(metadata, outputs=replace(metadata.outputs, display=elsewhere))
     onnx.helper.set_model_props(model, changed.to_props())
     onnx.save(model, int8)
@@ -70,22 +66,22 @@ def test_an_int8_file_stays_beside_an_fp32_file_of_the_same_model_only(
     assert int8.read_bytes() == content
     otherwise = command("export", str(exported_run), "--method", "layercam", "-o", str(output))
     assert otherwise.code == 0, otherwise.err
-    assert f"{int8} of an earlier export was removed: it is of another model" in otherwise.err
+    assert f"{int8} from an earlier export was removed: it belongs to a different model" in otherwise.err
     assert not int8.exists()
-    int8.write_bytes(b"no model at all")
+    int8.write_bytes(b"not a model")
     damaged = command("export", str(exported_run), "-o", str(output))
     assert damaged.code == 0 and not int8.exists(), damaged.err
 
 
-def test_a_goal_that_is_kept_marks_what_was_chosen(command: Command, exported_run: Path, tmp_path: Path) -> None:
+def test_met_goal_marks_the_chosen_candidate(command: Command, exported_run: Path, tmp_path: Path) -> None:
     output = tmp_path / "m.onnx"
     outcome = command(
         "export", str(exported_run), "--quantize", "--keep-heatmaps", "0.9", "--max-drop", "20", "-o", str(output)
     )
     assert outcome.code == 0, outcome.err
-    assert "measured on 16 training images that were not calibrated on (one of them is 6.2 points)" in outcome.err
-    assert "→" in outcome.err and "ranges by" in outcome.err and "held out: agreement" in outcome.err
-    assert "(exact sums)" in outcome.err and "this machine's kernels" in outcome.err
+    assert "measured on 16 training images that were not used for calibration (one image is 6.2 points)" in outcome.err
+    assert "→" in outcome.err and "calibration: " in outcome.err and "held out: agreement" in outcome.err
+    assert "(exact sums)" in outcome.err and "measured here" in outcome.err
     assert output.with_suffix(".int8.onnx").is_file() and output.with_suffix(".tradeoff.svg").is_file()
 
 
@@ -99,7 +95,7 @@ def exported(exported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Ex
     ("int8_ms", "verdict", "advice"),
     [(2.0, "int8 is 2.00 × as fast (faster", False), (4.1, "(no gain", True), (8.0, "0.50 × as fast (SLOWER", True)],
 )
-def test_int8_that_is_not_faster_is_said_to_be(
+def test_int8_without_speedup_is_reported(
     exported: ExportResult, int8_ms: float, verdict: str, advice: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert exported.int8_note is not None
@@ -107,20 +103,20 @@ def test_int8_that_is_not_faster_is_said_to_be(
     print_export(replace(exported, int8_note=timed), "small:resnet8", None, None)
     said = capsys.readouterr().err
     assert verdict in said
-    assert ("Run the fp32 file on machines like this one" in said) is advice
+    assert ("Use the fp32 file on machines like this one" in said) is advice
     assert np.isfinite(exported.int8_note["held_out"]["map_pearson"])
 
 
 @pytest.mark.parametrize(
     ("drop_points", "map_pearson", "images", "warned"),
     [
-        (55.0, 0.99, 128, "int8 loses 55.0 points of accuracy, kdedge validate allows 1. Keep layers in float"),
-        (0.0, 0.61, 128, "maps correlate at 0.610, kdedge validate asks for 0.98. Keep layers in float"),
+        (55.0, 0.99, 128, "int8 loses 55.0 points of accuracy, kdedge validate allows 1. To keep layers in fp32"),
+        (0.0, 0.61, 128, "maps correlate at 0.610, kdedge validate requires 0.98. To keep layers in fp32"),
         (0.0, 0.99, 128, None),
-        (6.25, 0.99, 16, None),  # a single picture
+        (6.25, 0.99, 16, None),  # a single image
     ],
 )
-def test_int8_that_lost_the_answers_or_maps_is_warned_of_with_the_goal_to_type(
+def test_int8_loss_warns_and_suggests_a_goal(
     exported: ExportResult,
     drop_points: float,
     map_pearson: float,
@@ -143,12 +139,17 @@ def test_int8_that_lost_the_answers_or_maps_is_warned_of_with_the_goal_to_type(
 @pytest.mark.parametrize(
     ("drop_points", "most", "goal", "told"),
     [
-        (0.2, 1.3, 0.5, "not shown that at most 0.5 points of accuracy are lost: 0.2 on these, on others up to 1.3"),
+        (
+            0.2,
+            1.3,
+            0.5,
+            "inconclusive: a loss of at most 0.5 points of accuracy is not shown; 0.2 on these images, up to 1.3",
+        ),
         (0.2, 0.4, 0.5, None),
         (0.2, 1.3, None, None),
     ],
 )
-def test_a_drop_that_so_few_pictures_cannot_exclude_is_told_with_the_number_that_would(
+def test_inconclusive_drop_reports_the_images_needed(
     exported: ExportResult,
     drop_points: float,
     most: float,
@@ -164,36 +165,32 @@ def test_a_drop_that_so_few_pictures_cannot_exclude_is_told_with_the_number_that
     print_export(replace(exported, tradeoff=tradeoff), "small:resnet8", None, None)
     said = " ".join(capsys.readouterr().err.split())
     if told is None:
-        assert "not shown that" not in said
+        assert "inconclusive" not in said
     else:
         needed = images_needed(512, drop_points, most, 0.5, worst=100.0)
-        assert f"{told} (95 %); about {needed:,} would show it" in said
+        assert f"{told} at 95 % confidence; about {needed:,} images would show it" in said
 
 
-def test_training_that_the_goal_does_not_need_is_said_to_be_left_out(
-    command: Command, exported_run: Path, tmp_path: Path
-) -> None:
+def test_unneeded_qat_is_skipped_with_a_message(command: Command, exported_run: Path, tmp_path: Path) -> None:
     goal = ("--quantize", "--max-drop", "100", "--qat")
     outcome = command("export", str(exported_run), *goal, "-o", str(tmp_path / "m.onnx"))
     assert outcome.code == 0, outcome.err
-    assert "--qat: not needed, the goal is kept, 0 of " in outcome.err
+    assert "--qat: not needed, the goal is met with 0 of " in outcome.err
     quantization = Model.load(tmp_path / "m.int8.onnx").metadata.quantization
     assert quantization is not None and "qat" not in quantization
 
 
-def test_qat_is_not_advised_where_it_was_tried(exported: ExportResult) -> None:
+def test_qat_is_not_suggested_after_qat(exported: ExportResult) -> None:
     assert exported.tradeoff is not None and exported.int8_note is not None
     missed = replace(exported, int8=None, tradeoff=replace(exported.tradeoff, goal=Goal(keep_heatmaps=0.999999)))
-    with pytest.raises(ValidationFailed, match=r"train with int8's errors \(--qat"):
+    with pytest.raises(ValidationFailed, match=r"\(--qat"):
         require_goal(missed)
     with pytest.raises(ValidationFailed) as told:
         require_goal(replace(missed, int8_note=exported.int8_note | {"qat": {}}))
     assert "--qat" not in str(told.value)
 
 
-def test_what_training_with_int8s_errors_gained_is_told(
-    exported: ExportResult, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_qat_gain_is_printed(exported: ExportResult, capsys: pytest.CaptureFixture[str]) -> None:
     assert exported.int8_note is not None
     before = {"top1": 0.9, "agreement": 0.95, "map_pearson": 0.97126, "loss": 0.05, "float_layers": 0}
     after = {"top1": 0.925, "agreement": 0.98, "map_pearson": 0.99004, "loss": 0.02, "float_layers": 0}
@@ -204,12 +201,12 @@ def test_what_training_with_int8s_errors_gained_is_told(
         return capsys.readouterr().err
 
     assert (
-        "trained on for 3 epochs with int8's errors: top-1 90.0 → 92.5 %, agreement 95.0 → 98.0 %, "
-        "map Pearson 0.9713 → 0.9900, loss of answers and maps 0.0500 → 0.0200 (taken)"
+        "QAT for 3 epochs: top-1 90.0 → 92.5 %, agreement 95.0 → 98.0 %, "
+        "map Pearson 0.9713 → 0.9900, prediction and map loss 0.0500 → 0.0200 (used)"
     ) in said()
     without_labels_or_map = {"top1": None, "map_pearson": None}
     fewer = said(before=before | without_labels_or_map | {"float_layers": 2}, after=after | without_labels_or_map)
-    assert "errors: agreement 95.0 → 98.0 %, loss of answers" in fewer
-    assert "layers in float 2 → 0 (taken)" in fewer
-    assert "(not taken, it keeps less)" in said(taken=False)
-    assert "int8's errors, but for 2 of 42 tensors, which PyTorch has no results for: top-1" in said(not_rounded=2)
+    assert "epochs: agreement 95.0 → 98.0 %, prediction and map loss" in fewer
+    assert "fp32 layers 2 → 0 (used)" in fewer
+    assert "(not used, it keeps less)" in said(taken=False)
+    assert "(2 of 42 tensors excluded" in said(not_rounded=2)

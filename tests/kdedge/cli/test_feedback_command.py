@@ -1,4 +1,4 @@
-"""`kdedge feedback`: what people said on the device becomes a data set."""
+"""`kdedge feedback`: export of user corrections as a dataset."""
 
 import csv
 import io
@@ -52,7 +52,7 @@ def database(tmp_path: Path) -> Path:
     return tmp_path / "feedback.db"
 
 
-def test_the_exported_folder_is_a_data_set(command: Callable[..., Outcome], database: Path, tmp_path: Path) -> None:
+def test_exported_folder_is_a_dataset(command: Callable[..., Outcome], database: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     outcome = command("feedback", "export", str(database), "-o", str(folder))
     assert outcome.code == 0, outcome.err
@@ -64,13 +64,13 @@ def test_the_exported_folder_is_a_data_set(command: Callable[..., Outcome], data
     assert sizes == [1, 2, 1]
     greys = sorted((path.parent.name, int(read_picture(path)[0, 0, 0])) for path in folder.rglob("*.jpg"))
     kept = [("bolt", 50), ("nut, M4", 20), ("nut, M4", 30), ("screw", 10)]
-    assert greys == kept, "a second verdict on a picture replaces the first"
-    assert "4 pictures of 3 classes" in outcome.err
-    assert "1 that are only known to be answered wrongly" in outcome.err
+    assert greys == kept, "a second review of an image replaces the first"
+    assert "4 images of 3 classes" in outcome.err
+    assert "1 marked as wrong" in outcome.err
     assert f"cp -rn {folder}/. DATA/train" in outcome.err and "distill again" in outcome.err
 
 
-def test_exports_that_are_put_together_replace_no_other_picture(tmp_path: Path) -> None:
+def test_merged_exports_overwrite_no_images(tmp_path: Path) -> None:
     data = tmp_path / "data"
     for number, greys in enumerate([(10, 20), (20, 30)]):
         write_folder([verdict(grey) for grey in greys], tmp_path / str(number))
@@ -78,7 +78,7 @@ def test_exports_that_are_put_together_replace_no_other_picture(tmp_path: Path) 
     assert sorted(int(read_picture(path)[0, 0, 0]) for path in data.rglob("*.jpg")) == [10, 20, 30]
 
 
-def test_boxes_are_in_pixels_of_the_files_that_they_name(database: Path, tmp_path: Path) -> None:
+def test_boxes_are_in_pixels_of_their_files(database: Path, tmp_path: Path) -> None:
     with FeedbackStore.open_to_read(database) as store:
         written = write_folder(store, tmp_path / "out")
     assert written.pictures == {"bolt": 1, "nut, M4": 2, "screw": 1}
@@ -95,7 +95,7 @@ def test_boxes_are_in_pixels_of_the_files_that_they_name(database: Path, tmp_pat
 
 
 @pytest.mark.parametrize("label", ["../../etc", "/etc/cron.d", "..", ".hidden", "a\\b", "nul\0", " . ", "停" * 200])
-def test_no_label_leads_out_of_the_folder_or_hides_it(label: str, tmp_path: Path) -> None:
+def test_labels_cannot_escape_or_hide_the_folder(label: str, tmp_path: Path) -> None:
     target = tmp_path / "in" / "out"
     write_folder([verdict(1, label), verdict(2, "other")], target)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -104,7 +104,7 @@ def test_no_label_leads_out_of_the_folder_or_hides_it(label: str, tmp_path: Path
     assert len(scan(str(target)).labels) == 2
 
 
-def test_labels_that_would_share_a_folder_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_colliding_labels_are_rejected_before_writing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'Bolt', 'bolt' would share a folder") as told:
         write_folder([verdict(1, "bolt"), verdict(2, judgement="label", correct_label="Bolt")], tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -118,19 +118,19 @@ def test_labels_that_would_share_a_folder_are_refused_before_anything_is_written
         assert write_folder(store, tmp_path / "out").pictures == {"bolt": 2}
 
 
-def test_verdicts_without_a_label_are_no_data_set(tmp_path: Path) -> None:
+def test_reviews_without_a_label_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="None of the 1 feedback entries gives a label"):
         write_folder([verdict(1, judgement="wrong")], tmp_path / "out")
 
 
-def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
+def test_non_empty_folder_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("mine")
     with pytest.raises(UsageError, match="is not empty"):
         write_folder([verdict(1)], tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
 
 
-def test_a_missing_database_is_one_sentence(command: Callable[..., Outcome], tmp_path: Path) -> None:
+def test_missing_database_is_a_single_sentence_error(command: Callable[..., Outcome], tmp_path: Path) -> None:
     outcome = command("feedback", "export", str(tmp_path / "none.db"), "-o", str(tmp_path / "out"))
     assert outcome.code == 2
     assert outcome.err.startswith("error: The feedback file")

@@ -1,4 +1,4 @@
-"""`kdedge export --from-onnx`, `kdedge inspect` and the page of `kdedge explain`, as a user types them."""
+"""`kdedge export --from-onnx`, `kdedge inspect` and the page of `kdedge explain` on the command line."""
 
 import json
 import re
@@ -26,7 +26,7 @@ Command = Callable[..., Outcome]
 
 
 class Small(nn.Module):
-    """A classifier as users have them."""
+    """Typical small user classifier."""
 
     def __init__(self, *, averages_the_largest: bool = False) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ def exported_by_torch(model: nn.Module, path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file by PyTorch's own exporter; tests must not change it."""
+    """File written by PyTorch's exporter; read-only."""
     torch.manual_seed(0)
     return exported_by_torch(Small(), tmp_path_factory.mktemp("theirs") / "net.onnx")
 
@@ -69,7 +69,7 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def runnable(theirs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with its map and a front, as `kdedge run` takes it."""
+    """The same model with map and preprocessing, as `kdedge run` accepts it."""
     from kdedge_export.onnx_import import PixelInput, explain_file
 
     path = tmp_path_factory.mktemp("runnable") / "ours.onnx"
@@ -80,7 +80,7 @@ def runnable(theirs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory, theirs: Path, scenes: Path) -> Path:
-    """The fp32 file with labels, and an int8 file beside it; tests must not change them."""
+    """fp32 file with labels and an int8 file next to it; read-only."""
     from kdedge.cli.app import app
 
     folder = tmp_path_factory.mktemp("pair")
@@ -93,7 +93,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory, theirs: Path, scenes: Path) -
 
 
 class TestFromOnnx:
-    def test_from_somebody_elses_file_to_a_running_model(
+    def test_foreign_file_becomes_a_runnable_model(
         self, command: Command, tmp_path: Path, theirs: Path, photo: Path
     ) -> None:
         labels = tmp_path / "labels.txt"
@@ -103,13 +103,13 @@ class TestFromOnnx:
         done = command("export", "--from-onnx", theirs, "-o", ours, *options)
         assert done.code == 0, done.err
         assert done.out == ""
-        assert "[✓] its own outputs are the original's" in done.err
-        assert "map: HiResCAM, agrees with differences of the logits" in done.err
-        assert "8 × 8 cells, GAP+Linear head" in done.err
+        assert "[✓] original outputs are unchanged" in done.err
+        assert "map: HiResCAM, matches finite differences" in done.err
+        assert "8 × 8 map, GAP+Linear head" in done.err
         assert re.search(
-            r"the map costs 1\.\d+ × the MACs and, measured here on one thread, ([1-9]\d*\.\d+ × the|no) time", done.err
+            r"cost of the map: 1\.\d+ × the MACs and ([1-9]\d*\.\d+ × the|no measurable) latency", done.err
         )
-        assert done.err.endswith(f"Next: kdedge run {ours} --source PICTURE\n")
+        assert done.err.endswith(f"Next: kdedge run {ours} --source IMAGE\n")
         model = Model.load(ours)
         assert model.metadata.labels == ("bottle", "cup", "fork")
         lines = tmp_path / "lines.jsonl"
@@ -117,32 +117,32 @@ class TestFromOnnx:
         assert run.code == 0, run.err
         assert json.loads(lines.read_text().splitlines()[-1])
 
-    def test_without_pixels_it_says_what_is_not_known(self, command: Command, tmp_path: Path, theirs: Path) -> None:
+    def test_missing_preprocessing_is_reported(self, command: Command, tmp_path: Path, theirs: Path) -> None:
         done = command("export", "--from-onnx", theirs, "-o", tmp_path / "ours.onnx")
         assert done.code == 0
-        assert "(bit for bit)" in done.err
-        assert "say how pixels become that" in done.err and "--mean 0.5 --std 0.5" in done.err
+        assert "(bit-exact)" in done.err
+        assert "preprocessing" in done.err and "--mean 0.5 --std 0.5" in done.err
         run = command("run", tmp_path / "ours.onnx", "--source", "a.png")
         assert run.code == 2 and "no kdedge metadata" in run.err
 
-    def test_its_place_is_beside_the_file(self, command: Command, tmp_path: Path, theirs: Path) -> None:
+    def test_default_output_is_next_to_the_file(self, command: Command, tmp_path: Path, theirs: Path) -> None:
         copy = tmp_path / "copy.onnx"
         copy.write_bytes(theirs.read_bytes())
         assert command("export", "--from-onnx", copy).code == 0
         assert (tmp_path / "copy.explained.onnx").is_file()
 
-    def test_a_second_time_it_says_so(self, command: Command, tmp_path: Path, runnable: Path) -> None:
+    def test_file_with_a_map_is_copied_with_a_message(self, command: Command, tmp_path: Path, runnable: Path) -> None:
         done = command("export", "--from-onnx", runnable, "-o", tmp_path / "again.onnx")
         assert done.code == 0
-        assert "is explained already" in done.err
+        assert "already has a saliency map" in done.err
         assert (tmp_path / "again.onnx").read_bytes() == runnable.read_bytes()
 
-    def test_a_front_can_come_later(self, command: Command, tmp_path: Path, theirs: Path) -> None:
+    def test_preprocessing_can_be_added_later(self, command: Command, tmp_path: Path, theirs: Path) -> None:
         first, second = tmp_path / "first.onnx", tmp_path / "second.onnx"
         assert command("export", "--from-onnx", theirs, "-o", first).code == 0
         done = command("export", "--from-onnx", first, "-o", second, "--mean", "0.5", "--std", "0.5")
         assert done.code == 0, done.err
-        assert "map: HiResCAM, as it was" in done.err
+        assert "map: HiResCAM, as in the original file" in done.err
         assert Model.load(second).has_map
 
     @pytest.mark.parametrize(
@@ -161,10 +161,10 @@ class TestFromOnnx:
                 (["--size", "64"], "Omit --size"),
                 (["--labels", "THREE", "--size", "32"], "Omit --labels and --size"),
             )
-            if front == "with a front" or "--mean" not in arguments  # a front can come later
+            if front == "with a front" or "--mean" not in arguments  # preprocessing can be added later
         ],
     )
-    def test_what_a_finished_file_would_ignore(
+    def test_options_without_effect_are_rejected(
         self,
         command: Command,
         tmp_path: Path,
@@ -184,20 +184,20 @@ class TestFromOnnx:
         assert done.code == 2 and complaint in done.err
         assert not again.exists()
 
-    def test_a_layer_that_inspect_lists_can_be_named(self, command: Command, tmp_path: Path, theirs: Path) -> None:
+    def test_target_layer_from_inspect_is_accepted(self, command: Command, tmp_path: Path, theirs: Path) -> None:
         listed = command("inspect", theirs, "-o", tmp_path / "page.html").out.splitlines()
         relu = [line.split()[0] for line in listed if " Relu " in line][-1]
         done = command("export", "--from-onnx", theirs, "--target-layer", relu, "-o", tmp_path / "ours.onnx")
         assert done.code == 0, done.err
         (tensor,) = next(node.output for node in onnx.load(theirs).graph.node if node.name == relu)
-        assert tensor != relu and f"head, of {tensor}" in done.err
+        assert tensor != relu and f"head, target layer {tensor}" in done.err
 
-    def test_reciprocam_says_so_and_what_it_costs(self, command: Command, tmp_path: Path, theirs: Path) -> None:
+    def test_reciprocam_prints_its_cost(self, command: Command, tmp_path: Path, theirs: Path) -> None:
         done = command("export", "--from-onnx", theirs, "--method", "reciprocam", "-o", tmp_path / "ours.onnx")
         assert done.code == 0
-        assert "map: ReciproCAM" in done.err and "once a cell" in done.err
+        assert "map: ReciproCAM" in done.err and "once per map position" in done.err
 
-    def test_a_method_that_is_named_is_never_replaced_by_another(self, command: Command, tmp_path: Path) -> None:
+    def test_explicit_method_has_no_fallback(self, command: Command, tmp_path: Path) -> None:
         path = exported_by_torch(Small(averages_the_largest=True), tmp_path / "largest.onnx")
         ours = tmp_path / "ours.onnx"
         refused = command("export", "--from-onnx", path, "--method", "gradcam", "-o", ours)
@@ -206,11 +206,11 @@ class TestFromOnnx:
         assert "Omit --method to use ReciproCAM" in refused.err
         unnamed = command("export", "--from-onnx", path, "-o", ours)
         assert unnamed.code == 0, unnamed.err
-        assert "map: ReciproCAM: TopK has no derivative here" in unnamed.err
+        assert "map: ReciproCAM (TopK is not differentiable here)" in unnamed.err
 
-    def test_numbers_for_names_are_noted(self, command: Command, tmp_path: Path, theirs: Path) -> None:
+    def test_missing_class_names_are_noted(self, command: Command, tmp_path: Path, theirs: Path) -> None:
         done = command("export", "--from-onnx", theirs, "-o", tmp_path / "o.onnx", "--mean", "0", "--std", "1/255")
-        assert "called 0 to 2. Name them: --labels FILE" in done.err
+        assert "0 to 2. Add names with --labels FILE" in done.err
         assert Model.load(tmp_path / "o.onnx").metadata.input.std == (1 / 255,) * 3
 
     @pytest.mark.parametrize(
@@ -218,19 +218,19 @@ class TestFromOnnx:
         [
             (["--mean", "0.5"], "both --mean and --std"),
             (["--bgr"], "both --mean and --std"),
-            (["--mean", "0.5", "--std", "0"], "--std 0 is not what a colour channel has"),
-            (["--mean", "1,2", "--std", "1"], "--mean 1,2 is not what a colour channel has"),
+            (["--mean", "0.5", "--std", "0"], "--std 0 is not a valid channel value"),
+            (["--mean", "1,2", "--std", "1"], "--mean 1,2 is not a valid channel value"),
             (["--mean", "grey", "--std", "1/0"], "--mean grey is not"),
             (
                 ["--mean", "123,116,103", "--std", "58"],
-                "it is --mean 0.4824,0.4549,0.4039, and --std 58 of these is --std 0.2",
+                "it is --mean 0.4824,0.4549,0.4039, and --std 58 becomes --std 0.2",
             ),
-            (["--quantize"], "Name a folder of pictures such as the model will see: --data DIR"),
-            (["--data", "pictures"], "Add --quantize, or leave --data out"),
-            (["--quantize", "--data", "pictures", "--keep-heatmaps", "1"], "--keep-heatmaps is a correlation below 1"),
-            (["--quantize", "--data", "pictures", "--qat"], "Leave --qat out"),
-            (["--weights", "w.pth"], "Leave --weights out"),
-            (["--method", "none"], "Leave one of them out"),
+            (["--quantize"], "--data DIR"),
+            (["--data", "pictures"], "Add --quantize, or remove --data"),
+            (["--quantize", "--data", "pictures", "--keep-heatmaps", "1"], "--keep-heatmaps must be a correlation"),
+            (["--quantize", "--data", "pictures", "--qat"], "Remove --qat"),
+            (["--weights", "w.pth"], "Remove --weights"),
+            (["--method", "none"], "Remove one of the two options"),
             (["--target-layer", "nowhere"], "has no tensor 'nowhere'"),
             (["--labels", "nowhere.txt"], "nowhere.txt cannot be read"),
             (["--labels", "THREE"], "--labels goes into a file that kdedge can run"),
@@ -240,18 +240,18 @@ class TestFromOnnx:
             (["--head", "nowhere"], "has no classification head 'nowhere'. Its heads are: output"),
             (["--size", "64"], "takes pictures of 32 × 32 px and no others"),
             (["-o", "model.pt"], "must end in .onnx"),
-            (["resnet18"], "Leave SOURCE out"),
+            (["resnet18"], "Remove SOURCE"),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )
-    def test_what_does_not_fit(
+    def test_invalid_arguments(
         self, command: Command, tmp_path: Path, theirs: Path, arguments: list[str], complaint: str
     ) -> None:
         three = tmp_path / "three.txt"
         three.write_text("a\nb\nc\n")
         done = command("export", *(three if word == "THREE" else word for word in arguments), "--from-onnx", theirs)
         assert done.code == 2
-        error = done.err.splitlines()[-1]  # after the steps that a log is told of
+        error = done.err.splitlines()[-1]  # after the progress lines of a log
         assert error.startswith("error: ") and complaint in error
         assert not theirs.with_suffix(".explained.onnx").exists()
 
@@ -260,24 +260,24 @@ class TestFromOnnx:
         [
             ([], "nothing to export"),
             (["net.onnx"], "kdedge export --from-onnx net.onnx"),
-            (["resnet18", "--mean", "0.5"], "--mean goes with --from-onnx"),
-            (["resnet18", "--method", "reciprocam"], "goes with --from-onnx"),
+            (["resnet18", "--mean", "0.5"], "--mean needs --from-onnx"),
+            (["resnet18", "--method", "reciprocam"], "needs --from-onnx"),
             (["--from-onnx", "nowhere.onnx"], "There is no model file nowhere.onnx"),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )
-    def test_what_is_not_there(self, command: Command, arguments: list[str], complaint: str) -> None:
+    def test_missing_arguments(self, command: Command, arguments: list[str], complaint: str) -> None:
         done = command("export", *arguments)
         assert done.code == 2
         assert complaint in done.err
 
 
 class TestValidate:
-    """The gate on a file of another framework, without the PyTorch model that it came from."""
+    """Validation of a file of another framework, without a PyTorch model."""
 
-    def test_the_int8_file_is_held_against_the_fp32_file(self, command: Command, pair: Path, scenes: Path) -> None:
+    def test_int8_is_compared_with_fp32(self, command: Command, pair: Path, scenes: Path) -> None:
         done = command("validate", pair, "--data", scenes, "--out", pair.parent / "report")
-        assert done.code in (0, 4), done.err  # few images show little
+        assert done.code in (0, 4), done.err  # few images leave bounds inconclusive
         report = json.loads((pair.parent / "report" / "report.json").read_text("utf-8"))
         assert set(report["models"]) == {"fp32", "int8"} and report["labelled"]
         assert report["comparisons"]["int8"]["reference"] == "fp32"
@@ -288,11 +288,13 @@ class TestValidate:
         assert outcomes["int8_input"] == outcomes["int8_labels"] == outcomes["fp32_default_class"] == "passed"
         assert report["calibration"].keys() == {"fp32", "int8"} and report["robustness"]["rows"]
         network = sum(parameter.numel() for parameter in Small().parameters())
-        assert network <= report["footprints"]["fp32"]["parameters"] <= network + 10  # mean and std of the front
+        assert (
+            network <= report["footprints"]["fp32"]["parameters"] <= network + 10
+        )  # mean and std of the preprocessing
         assert "There is no PyTorch model" in done.err and "[ ] fp32 top-1 agreement" in done.out
         assert (pair.parent / "report" / "report.html").is_file()
 
-    def test_images_without_classes(self, command: Command, pair: Path, scenes: Path, tmp_path: Path) -> None:
+    def test_unlabeled_images(self, command: Command, pair: Path, scenes: Path, tmp_path: Path) -> None:
         for number, picture in enumerate(sorted((scenes / "val").rglob("*.png"))):
             (tmp_path / "flat").mkdir(exist_ok=True)
             (tmp_path / "flat" / f"{number}.png").write_bytes(picture.read_bytes())
@@ -304,13 +306,13 @@ class TestValidate:
     @pytest.mark.parametrize(
         ("options", "complaint"),
         [
-            ((), "its pictures are unknown. Name them: --data DIR"),
-            (("--data", "SCENES", "--weights", "WEIGHTS"), "not of a PyTorch model. Leave --weights"),
-            (("--data", "SCENES", "--model", "net.py:make"), "not of a PyTorch model. Leave --model"),
+            ((), "its images are unknown. Give them: --data DIR"),
+            (("--data", "SCENES", "--weights", "WEIGHTS"), "not from a PyTorch model. Remove --weights"),
+            (("--data", "SCENES", "--model", "net.py:make"), "not from a PyTorch model. Remove --model"),
         ],
         ids=["no data", "weights", "model"],
     )
-    def test_what_does_not_fit(
+    def test_invalid_arguments(
         self,
         command: Command,
         tmp_path: Path,
@@ -325,9 +327,7 @@ class TestValidate:
         done = command("validate", runnable, *(named.get(word, word) for word in options))
         assert done.code == 2 and complaint in done.err
 
-    def test_classes_that_the_file_does_not_name(
-        self, command: Command, tmp_path: Path, theirs: Path, scenes: Path
-    ) -> None:
+    def test_unnamed_classes(self, command: Command, tmp_path: Path, theirs: Path, scenes: Path) -> None:
         numbered = tmp_path / "numbered.onnx"
         assert command("export", "--from-onnx", theirs, "-o", numbered, "--mean", "0.5", "--std", "0.5").code == 0
         done = command("validate", numbered, "--data", scenes)
@@ -335,11 +335,11 @@ class TestValidate:
 
 
 class TestQuantize:
-    """int8 of a file of another framework, held against that file itself."""
+    """int8 export of a file of another framework, with that file as the reference."""
 
     FRONT = ("--mean", "0.5", "--std", "0.5")
 
-    def test_answers_and_maps_are_those_of_the_file(
+    def test_predictions_and_maps_match_the_file(
         self, command: Command, tmp_path: Path, theirs: Path, scenes: Path
     ) -> None:
         ours = tmp_path / "ours.onnx"
@@ -360,9 +360,7 @@ class TestQuantize:
         dequantized = {item.output[0] for item in nodes if item.op_type == "DequantizeLinear"}
         assert all(set(item.input[:2]) <= dequantized for item in nodes if item.op_type == "Conv")
 
-    def test_a_file_of_an_old_opset_and_one_picture_at_a_time(
-        self, command: Command, tmp_path: Path, scenes: Path
-    ) -> None:
+    def test_old_opset_with_fixed_batch(self, command: Command, tmp_path: Path, scenes: Path) -> None:
         torch.manual_seed(0)
         path = tmp_path / "old.onnx"
         with warnings.catch_warnings():
@@ -382,46 +380,42 @@ class TestQuantize:
         report = json.loads((tmp_path / "report" / "report.json").read_text("utf-8"))
         assert report["faithfulness"] is not None and report["robustness"] is not None
 
-    def test_a_goal_that_is_missed_leaves_no_file(
-        self, command: Command, tmp_path: Path, theirs: Path, scenes: Path
-    ) -> None:
-        (tmp_path / "ours.int8.onnx").write_bytes(b"of an earlier export")
+    def test_missed_goal_leaves_no_file(self, command: Command, tmp_path: Path, theirs: Path, scenes: Path) -> None:
+        (tmp_path / "ours.int8.onnx").write_bytes(b"from an earlier export")
         options = ("--quantize", "--data", scenes, "--keep-heatmaps", "0.99999999")
         done = command("export", "--from-onnx", theirs, "-o", tmp_path / "ours.onnx", *self.FRONT, *options)
         assert done.code == 4 and "No int8 file was written" in done.err
         assert (tmp_path / "ours.onnx").is_file() and not (tmp_path / "ours.int8.onnx").exists()
 
-    def test_files_that_cannot_be_quantized(self, command: Command, tmp_path: Path, theirs: Path, scenes: Path) -> None:
+    def test_unquantizable_files(self, command: Command, tmp_path: Path, theirs: Path, scenes: Path) -> None:
         options = ("--quantize", "--data", scenes)
         done = command("export", "--from-onnx", theirs, "-o", tmp_path / "map.onnx", *options)
         assert done.code == 2 and "Add --mean MEAN --std STD" in done.err
         assert command("export", "--from-onnx", theirs, "-o", tmp_path / "a.onnx", *self.FRONT, *options).code == 0
         done = command("export", "--from-onnx", tmp_path / "a.int8.onnx", "-o", tmp_path / "b.onnx", *options)
-        assert done.code == 2 and "is quantized already" in done.err
+        assert done.code == 2 and "is already quantized" in done.err
 
 
 class TestTimes:
-    """A figure that was measured while other programs ran is marked."""
+    """Figures measured while other programs ran are marked."""
 
     @pytest.mark.parametrize("waiting", [0.0, 1000.0], ids=["idle", "busy"])
-    def test_export_and_inspect_mark_a_busy_machine(
+    def test_busy_machine_is_reported(
         self, command: Command, tmp_path: Path, theirs: Path, monkeypatch: pytest.MonkeyPatch, waiting: float
     ) -> None:
         monkeypatch.setattr(timing.os, "getloadavg", lambda: (waiting, 0.0, 0.0))
         monkeypatch.setattr(timing, "_LEAST_SHARE", 0.0)
         done = command("export", "--from-onnx", theirs, "-o", tmp_path / "o.onnx", "--mean", "0", "--std", "1/255")
         assert done.code == 0, done.err
-        assert ("machine busy" in done.err) == (waiting > 0)
-        assert re.search(r"the map costs .* × the MACs", done.err)
-        assert re.search(r"uint8 pixels as input cost (\d+\.\d\d × the time|no time)", done.err)
+        assert ("using this machine" in done.err) == (waiting > 0)
+        assert re.search(r"cost of the map: .* × the MACs", done.err)
+        assert re.search(r"cost of uint8 input: (\d+\.\d\d × the|no measurable) latency", done.err)
         page = tmp_path / "page.html"
         listed = command("inspect", theirs, "-o", page)
-        assert ("machine busy" in listed.err) == (waiting > 0)
-        assert ("while it was busy" in page.read_text()) == (waiting > 0)
+        assert ("using this machine" in listed.err) == (waiting > 0)
+        assert ("while the machine was busy" in page.read_text()) == (waiting > 0)
 
-    def test_a_front_is_measured_whatever_the_files_own_input_is_called(
-        self, command: Command, tmp_path: Path, theirs: Path
-    ) -> None:
+    def test_preprocessing_is_measured_for_any_input_name(self, command: Command, tmp_path: Path, theirs: Path) -> None:
         model = onnx.load(theirs)
         (own,) = (value.name for value in model.graph.input)
         model.graph.input[0].name = "image"
@@ -429,14 +423,16 @@ class TestTimes:
             item.input[:] = ["image" if name == own else name for name in item.input]
         onnx.save(model, tmp_path / "image.onnx")
         done = command("export", "--from-onnx", tmp_path / "image.onnx", "--mean", "0.5", "--std", "0.5")
-        assert "uint8 pixels as input cost" in done.err
+        assert "cost of uint8 input" in done.err
 
-    def test_a_file_without_a_front_has_no_cost_of_one(self, command: Command, tmp_path: Path, theirs: Path) -> None:
-        assert "uint8 pixels" not in command("export", "--from-onnx", theirs, "-o", tmp_path / "o.onnx").err
+    def test_file_without_preprocessing_has_no_preprocessing_cost(
+        self, command: Command, tmp_path: Path, theirs: Path
+    ) -> None:
+        assert "uint8 input" not in command("export", "--from-onnx", theirs, "-o", tmp_path / "o.onnx").err
 
 
 class TestInspect:
-    def test_a_file_of_anybody(self, command: Command, tmp_path: Path, theirs: Path) -> None:
+    def test_foreign_file(self, command: Command, tmp_path: Path, theirs: Path) -> None:
         done = command("inspect", theirs, "-o", tmp_path / "page.html")
         assert done.code == 0, done.err
         header, *layers = done.out.splitlines()
@@ -444,26 +440,26 @@ class TestInspect:
         convolutions = [line.split() for line in layers if " Conv " in line]
         assert [(cells[2], cells[3]) for cells in convolutions] == [("1×8×16×16", "224"), ("1×12×8×8", "876")]
         page = Page.of(tmp_path / "page.html")
-        assert page.titles == ["Where the work and the time are", "What the classes weigh", "Layers"]
+        assert page.titles == ["Compute and latency per layer", "Classifier weights", "Layers"]
         assert page.rows["layers"] == len(layers)
 
-    def test_a_picture_through_a_file(self, command: Command, tmp_path: Path, runnable: Path, photo: Path) -> None:
+    def test_image_attribution(self, command: Command, tmp_path: Path, runnable: Path, photo: Path) -> None:
         done = command("inspect", runnable, photo, "--class", "cup", "-o", tmp_path / "page.html")
         assert done.code == 0, done.err
         assert "explained: cup" in done.err
-        assert "8 × 8  gradient × activation: half of the evidence in" in done.err
+        assert "8 × 8  gradient × activation: half of the attribution in" in done.err
         page = Page.of(tmp_path / "page.html")
-        assert page.titles[:2] == ["The decision, from coarse to fine", "Which features speak for which class"]
+        assert page.titles[:2] == ["Attribution from coarse to fine", "Channel contributions per class"]
         text = (tmp_path / "page.html").read_text()
         assert "bottle &amp; cap" in text and "scene &lt;1&gt;.png" in text
         assert page.rows["features"] == CLASSES
 
-    def test_a_run(self, command: Command, tmp_path: Path, exported_run: Path, photo: Path) -> None:
+    def test_run_folder(self, command: Command, tmp_path: Path, exported_run: Path, photo: Path) -> None:
         done = command("inspect", exported_run, photo, "-o", tmp_path / "page.html")
         assert done.code == 0, done.err
         Page.of(tmp_path / "page.html")
 
-    def test_a_quantized_file(self, command: Command, tmp_path: Path, exported_run: Path, photo: Path) -> None:
+    def test_quantized_file(self, command: Command, tmp_path: Path, exported_run: Path, photo: Path) -> None:
         done = command("inspect", exported_run / "model.int8.onnx", photo, "-o", tmp_path / "page.html")
         assert done.code == 0, done.err
         assert "QuantizeLinear" in done.out
@@ -472,14 +468,14 @@ class TestInspect:
         ("arguments", "complaint"),
         [
             (["nowhere.onnx"], "There is no model file nowhere.onnx"),
-            (["THEIRS", "PHOTO"], "does not say how a picture becomes its input"),
-            (["OURS", "--class", "cup"], "Name a picture too"),
+            (["THEIRS", "PHOTO"], "has no preprocessing for images"),
+            (["OURS", "--class", "cup"], "Give an image too"),
             (["OURS", "PHOTO", "--class", "spoon"], "no class 'spoon'"),
             (["OURS", "-o", "page.svg"], "must end in .html"),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )
-    def test_what_does_not_fit(
+    def test_invalid_arguments(
         self, command: Command, theirs: Path, runnable: Path, photo: Path, arguments: list[str], complaint: str
     ) -> None:
         places = {"THEIRS": theirs, "OURS": runnable, "PHOTO": photo}
@@ -487,13 +483,13 @@ class TestInspect:
         assert done.code == 2
         assert complaint in done.err
 
-    def test_a_folder_without_a_file(self, command: Command, tmp_path: Path) -> None:
+    def test_folder_without_model(self, command: Command, tmp_path: Path) -> None:
         done = command("inspect", tmp_path)
         assert done.code == 2 and f"kdedge export {tmp_path}" in done.err
 
 
 class TestExplainPage:
-    def test_one_picture_comes_with_a_page_and_a_drawing(
+    def test_single_image_has_page_and_drawing(
         self, command: Command, tmp_path: Path, runnable: Path, photo: Path
     ) -> None:
         done = command("explain", runnable, photo, "-o", tmp_path)
@@ -506,12 +502,12 @@ class TestExplainPage:
         pictures = [item for item in drawing.iter() if item.tag.endswith("}image")]
         assert all(item.attrib["href"].startswith("data:image/") for item in pictures)
         texts = {item.text for item in drawing.iter() if item.tag.endswith("}text")}
-        assert {"the picture", "8 × 8 cells", "16 × 16 cells"} <= texts
+        assert {"image", "8 × 8 map", "16 × 16 map"} <= texts
         _, _, width, height = map(float, drawing.attrib["viewBox"].split())
         with Image.open(written[3]) as picture:
             assert picture.size == (2 * width, 2 * height)
 
-    def test_several_come_without_unless_asked_for(
+    def test_several_images_have_pages_only_on_request(
         self, command: Command, tmp_path: Path, runnable: Path, photo: Path
     ) -> None:
         for option, suffixes in (((), {".png"}), (("--page",), {".png", ".html", ".svg"})):
@@ -519,7 +515,7 @@ class TestExplainPage:
             assert command("explain", runnable, photo, photo, "-o", out, *option).code == 0
             assert {path.suffix for path in out.iterdir()} == suffixes
 
-    def test_a_single_one_without(self, command: Command, tmp_path: Path, runnable: Path, photo: Path) -> None:
+    def test_page_can_be_disabled(self, command: Command, tmp_path: Path, runnable: Path, photo: Path) -> None:
         assert command("explain", runnable, photo, "-o", tmp_path, "--no-page").code == 0
         assert [path.suffix for path in tmp_path.iterdir()] == [".png"]
 
@@ -528,7 +524,7 @@ _VOID = frozenset({"meta", "br", "img", "hr", "link", "input", "path", "rect", "
 
 
 class Page(HTMLParser):
-    """A page that is whole: every tag is closed, it runs nothing and loads nothing."""
+    """HTML parser that checks that a page is well-formed, has no scripts, and loads nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -562,5 +558,5 @@ class Page(HTMLParser):
             assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] == "h2" and data != "How to read this":
+        if self.open and self.open[-1] == "h2" and data != "How to read this page":
             self.titles.append(data)

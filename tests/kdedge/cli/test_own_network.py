@@ -1,4 +1,4 @@
-"""A network in a user's own file whose head has no closed form, from `kdedge export` to `run` and `explain`."""
+"""Custom network without a closed-form head, from `kdedge export` to `run` and `explain`."""
 
 import json
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def make_model(num_classes=3):
 
 @pytest.fixture
 def network(tmp_path: Path) -> tuple[str, Path]:
-    """The name of a network whose head takes the maximum over positions, and a file of its weights."""
+    """Name of a network whose head takes the maximum over positions, and a file with its weights."""
     (tmp_path / "nets.py").write_text(_NETWORK)
     name, weights = f"{tmp_path / 'nets.py'}:make_model", tmp_path / "weights.safetensors"
     allow_typed(name)
@@ -56,7 +56,7 @@ def exported(command: Command, network: tuple[str, Path], tmp_path: Path) -> Pat
     name, weights = network
     done = command("export", name, "--weights", weights, "-o", tmp_path / "peak.onnx")
     assert done.code == 0, done.err
-    assert "hirescam, 8 × 8 cells, linear behind body" in done.err
+    assert "hirescam, 8 × 8, linear head at body" in done.err
     assert "map equals PyTorch's on two inputs" in done.err
     return tmp_path / "peak.onnx"
 
@@ -69,7 +69,7 @@ def photo(tmp_path: Path) -> Path:
     return path
 
 
-def test_its_map_is_hirescam_as_autograd_gives_it(exported: Path, network: tuple[str, Path]) -> None:
+def test_map_equals_hirescam_by_autograd(exported: Path, network: tuple[str, Path]) -> None:
     trained = load_trained(network[0], weights=network[1])
     net, seen = trained.model.eval(), list[Tensor]()
     net.get_submodule("body").register_forward_hook(lambda _module, _args, output: seen.append(output))
@@ -85,7 +85,7 @@ def test_its_map_is_hirescam_as_autograd_gives_it(exported: Path, network: tuple
         np.testing.assert_allclose(found.saliency_map, expected, atol=1e-5 * float(np.ptp(expected)))
 
 
-def test_it_runs_and_explains(command: Command, exported: Path, photo: Path, tmp_path: Path) -> None:
+def test_run_and_explain(command: Command, exported: Path, photo: Path, tmp_path: Path) -> None:
     run = command("run", exported, "--source", photo, "--class", "2", "--jsonl", "-")
     assert run.code == 0, run.err
     frame = json.loads(run.out.splitlines()[0])
@@ -100,7 +100,7 @@ def test_it_runs_and_explains(command: Command, exported: Path, photo: Path, tmp
     assert asked.code == 0 and "evaluations" in asked.out, asked.err
 
 
-def test_what_needs_a_closed_form_says_so(
+def test_methods_that_need_a_closed_form_are_rejected(
     command: Command, exported: Path, network: tuple[str, Path], photo: Path, tmp_path: Path
 ) -> None:
     name, weights = network
@@ -128,7 +128,7 @@ _CAUSAL = """tokens = features.flatten(2).transpose(1, 2)
     ],
     ids=["branch", "operator", "derivative", "causal attention"],
 )
-def test_a_network_that_torch_does_not_export_is_refused_in_one_sentence(
+def test_unexportable_network_is_a_single_sentence_error(
     command: Command, tmp_path: Path, before: str, after: str, told: tuple[str, ...]
 ) -> None:
     body = (
@@ -138,7 +138,7 @@ def test_a_network_that_torch_does_not_export_is_refused_in_one_sentence(
     (tmp_path / "nets.py").write_text(f"import torch{network}")
     done = command("export", f"{tmp_path / 'nets.py'}:make_model", "-o", tmp_path / "net.onnx")
     assert done.code == 2 and not (tmp_path / "net.onnx").exists(), done.err
-    step, error = done.err.splitlines()  # no traceback, no half-traced graph
+    step, error = done.err.splitlines()  # no traceback and no partially traced graph
     assert step == "exporting …" and error.startswith("error: ")
     assert done.out == "" and all(words in done.err for words in told), done.err
 
@@ -166,7 +166,7 @@ def make_model():
 """
 
 
-def test_a_network_that_fixes_the_number_of_pictures_is_refused(command: Command, tmp_path: Path) -> None:
+def test_fixed_batch_size_is_rejected(command: Command, tmp_path: Path) -> None:
     (tmp_path / "tokens.py").write_text(_TRANSFORMER.replace("x.shape[0]", "len(x)"))
     done = command("export", f"{tmp_path / 'tokens.py'}:make_model", "-o", tmp_path / "tokens.onnx")
     assert done.code == 2 and not (tmp_path / "tokens.onnx").exists()
@@ -174,7 +174,7 @@ def test_a_network_that_fixes_the_number_of_pictures_is_refused(command: Command
     assert error.startswith("error: Tokens cannot be exported") and "x.shape[0] or -1 instead of len(x)" in error
 
 
-def test_a_picture_is_followed_through_a_transformer(command: Command, photo: Path, tmp_path: Path) -> None:
+def test_attribution_of_a_transformer(command: Command, photo: Path, tmp_path: Path) -> None:
     (tmp_path / "tokens.py").write_text(_TRANSFORMER)
     model = tmp_path / "tokens.onnx"
     done = command("export", f"{tmp_path / 'tokens.py'}:make_model", "-o", model)
@@ -183,8 +183,8 @@ def test_a_picture_is_followed_through_a_transformer(command: Command, photo: Pa
     assert inspected.code == 0, inspected.err
     cells = SIDE // 8
     for attention in (2, 1):
-        assert f"{cells} × {cells}, read by attention {attention} of 2  gradient × activation" in inspected.err
-    assert "% in tokens beside the patches" in inspected.err
+        assert f"{cells} × {cells}, input of attention {attention} of 2  gradient × activation" in inspected.err
+    assert "% in non-patch tokens" in inspected.err
     assert "attention 2 of 2" in (tmp_path / "page.html").read_text("utf-8")
 
 
@@ -198,7 +198,7 @@ def make_model():
 """
 
 
-def test_the_layers_are_shown_where_a_picture_cannot_be_followed(command: Command, photo: Path, tmp_path: Path) -> None:
+def test_layers_are_shown_without_attribution(command: Command, photo: Path, tmp_path: Path) -> None:
     (tmp_path / "dense.py").write_text(_DENSE)
     model = tmp_path / "dense.onnx"
     done = command("export", f"{tmp_path / 'dense.py'}:make_model", "--method", "none", "-o", model)
@@ -210,4 +210,4 @@ def test_the_layers_are_shown_where_a_picture_cannot_be_followed(command: Comman
     assert explained.code == 0 and (tmp_path / "out" / "noise.png").is_file(), explained.err
     for said in (inspected.err, explained.err):
         assert "cannot be computed" in said and "spatial positions" in said
-        assert "--target-layer" not in said, "neither command has it"
+        assert "--target-layer" not in said, "neither command has this option"

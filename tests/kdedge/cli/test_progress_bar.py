@@ -1,4 +1,4 @@
-"""What tells whoever waits that something goes on: bars on a terminal, lines in a log."""
+"""Progress output: bars on a terminal, lines in a log."""
 
 import io
 import sys
@@ -12,14 +12,14 @@ from kdedge.cli.progress_bar import step_progress
 
 
 class Terminal(io.StringIO):
-    """Takes what is drawn, as a terminal does."""
+    """String buffer that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 def work(seen: Callable[[], str]) -> list[str]:
-    """Two kinds of work, the first of them twice; what stands there after each step."""
+    """Run two kinds of work, the first one twice, and return the output after each step."""
     stages = []
     with step_progress() as progress:
         for what, done in (("calibrating", 0), ("calibrating", 2), ("training [1]", 1), ("calibrating", 0)):
@@ -28,7 +28,7 @@ def work(seen: Callable[[], str]) -> list[str]:
     return stages
 
 
-def test_a_log_gets_a_line_as_each_kind_of_work_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_has_one_line_per_step(monkeypatch: pytest.MonkeyPatch) -> None:
     log = io.StringIO()
     monkeypatch.setattr(sys, "stderr", log)
     one, two, three = "calibrating …\n", "training [1] …\n", "calibrating …\n"
@@ -36,7 +36,7 @@ def test_a_log_gets_a_line_as_each_kind_of_work_begins(monkeypatch: pytest.Monke
     assert log.getvalue() == one + two + three, "nothing is drawn at the end"
 
 
-def test_a_terminal_gets_bars_and_no_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_has_bars_and_no_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setenv("TERM", "xterm")
@@ -45,16 +45,14 @@ def test_a_terminal_gets_bars_and_no_lines(monkeypatch: pytest.MonkeyPatch) -> N
     assert "…" not in screen.getvalue()
 
 
-def test_export_and_validate_tell_a_log_of_each_long_step(
-    command: Callable[..., Outcome], exported_run: Path, tmp_path: Path
-) -> None:
+def test_export_and_validate_log_each_step(command: Callable[..., Outcome], exported_run: Path, tmp_path: Path) -> None:
     exported = command("export", exported_run, "--quantize", "-o", tmp_path / "model.onnx")
     assert exported.code == 0, exported.err
-    steps = ["reading pictures …", "exporting …", "calibrating …", "choosing ranges …"]
+    steps = ["reading images …", "exporting …", "calibrating …", "choosing ranges …"]
     assert exported.err.splitlines()[: len(steps)] == steps
     validated = command("validate", exported_run, "--out", tmp_path / "report")
     assert validated.code in (0, 4), validated.err
-    steps = ["measuring speed and memory …", "reading pictures …", "Student, PyTorch …"]
+    steps = ["measuring latency and memory …", "reading images …", "Student, PyTorch …"]
     lines = validated.err.splitlines()
     assert lines[: len(steps)] == steps
     for step in ("ONNX, fp32 …", "ONNX, int8 …", "sanity checks …", "faithfulness …", "robustness …"):

@@ -1,4 +1,4 @@
-"""`kdedge web`: what it says, what it serves, and how it ends."""
+"""`kdedge web`: messages, served pages and shutdown."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from kdedge_runtime.errors import MissingDependency
 from kdedge_runtime.server.browser import web_runtime
 
 
-def test_without_onnxruntime_web_it_ends_with_3_and_says_how_to_get_it(
+def test_missing_onnxruntime_web_exits_with_3(
     command: Callable[..., Outcome], exported_run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(
@@ -24,7 +24,7 @@ def test_without_onnxruntime_web_it_ends_with_3_and_says_how_to_get_it(
     done = command("web", exported_run / "model.int8.onnx", "--listen", "0")
     assert done.code == 3
     assert "make web-assets" in done.err
-    assert "fp32 is faster" in done.err, "int8 is warned of before anything else"
+    assert "fp32 faster" in done.err, "int8 is reported before anything else"
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_without_onnxruntime_web_it_ends_with_3_and_says_how_to_get_it(
         (["--cert", "missing.pem"], "--cert missing.pem"),
     ],
 )
-def test_wrong_words_are_a_usage_error(
+def test_invalid_options_are_usage_errors(
     command: Callable[..., Outcome], exported_run: Path, arguments: list[str], words: str
 ) -> None:
     done = command("web", exported_run / "model.onnx", *arguments)
@@ -43,7 +43,7 @@ def test_wrong_words_are_a_usage_error(
     assert words in done.err
 
 
-def test_it_serves_until_it_is_stopped(exported_run: Path) -> None:
+def test_serves_until_stopped(exported_run: Path) -> None:
     try:
         web_runtime.onnxruntime_web()
     except MissingDependency:

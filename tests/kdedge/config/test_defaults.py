@@ -1,4 +1,4 @@
-"""What a run decides for the user: size, stride, batch, epochs."""
+"""Defaults of a run: input size, output stride, batch size and epochs."""
 
 import pytest
 import torch
@@ -23,12 +23,12 @@ class TestSize:
         ("typical", "gpu", "cpu"),
         [(10, 32, 32), (32, 32, 32), (33, 48, 32), (60, 64, 48), (64, 64, 64), (65, 96, 64), (224, 224, 64)],
     )
-    def test_nothing_is_lost_on_a_gpu_and_time_is_saved_on_a_cpu(self, typical: int, gpu: int, cpu: int) -> None:
+    def test_size_is_larger_on_a_gpu_than_on_a_cpu(self, typical: int, gpu: int, cpu: int) -> None:
         assert choose_size(typical, on_cpu=False) == gpu
         assert choose_size(typical, on_cpu=True) == cpu
 
     @pytest.mark.parametrize("on_cpu", [True, False])
-    def test_large_photos_get_the_largest_size_there_is(self, on_cpu: bool) -> None:
+    def test_large_photos_get_the_largest_size(self, on_cpu: bool) -> None:
         assert choose_size(4000, on_cpu=on_cpu) == (64 if on_cpu else 224)
 
 
@@ -39,73 +39,75 @@ def powers_of_two(own_stride: int) -> list[int]:
 class TestStride:
     @pytest.mark.parametrize("size", SIZES)
     @pytest.mark.parametrize("own_stride", [4, 8, 16, 32])
-    def test_the_map_has_7_cells_or_more_and_no_more_than_it_must(self, size: int, own_stride: int) -> None:
+    def test_map_is_the_smallest_of_at_least_7x7(self, size: int, own_stride: int) -> None:
         factor = stride_factor(size, powers_of_two(own_stride))
         assert size * factor // own_stride >= 7
         assert factor == 1 or size * (factor // 2) // own_stride < 7
 
     @pytest.mark.parametrize("size", SIZES)
     @pytest.mark.parametrize("name", ["small:resnet8x4", "small:resnet10w16", "torchvision:convnext_tiny"])
-    def test_real_networks_reach_it_and_are_as_fine_as_is_said(self, name: str, size: int) -> None:
-        with torch.device("meta"):  # shapes without numbers
+    def test_real_networks_reach_the_stride(self, name: str, size: int) -> None:
+        with torch.device("meta"):  # shapes without data
             strides = output_strides(build(ModelSpec(name, 5), size), size)
             factor = stride_factor(size, strides)
             (reached, *_) = output_strides(build(ModelSpec(name, 5, factor), size), size)
         assert size // reached >= 7
         assert reached == strides[0] // factor
 
-    def test_a_network_is_made_no_finer_than_it_can_be(self) -> None:
+    def test_stride_reduction_is_limited(self) -> None:
         assert stride_factor(32, [32, 16]) == 2
 
-    def test_the_users_own_stride(self) -> None:
+    def test_requested_stride(self) -> None:
         strides = powers_of_two(32)
         assert [requested_stride_factor(wanted, strides) for wanted in (1, 2, 4, 8, 16, 32)] == [32, 16, 8, 4, 2, 1]
 
     @pytest.mark.parametrize("wanted", [0, -4, 3, 12, 64])
-    def test_a_stride_that_cannot_be_is_refused(self, wanted: int) -> None:
-        with pytest.raises(UsageError, match=rf"32.*cannot become {wanted}\. .*32, 16, 8, 4, 2, 1"):
+    def test_unsupported_stride_is_rejected(self, wanted: int) -> None:
+        with pytest.raises(UsageError, match=rf"32.*cannot be changed to {wanted}\. .*32, 16, 8, 4, 2, 1"):
             requested_stride_factor(wanted, powers_of_two(32))
 
-    def test_so_is_one_that_a_network_of_patches_cannot_have(self) -> None:
+    def test_unsupported_stride_of_a_patch_network_is_rejected(self) -> None:
         with torch.device("meta"):
             strides = output_strides(build(ModelSpec("torchvision:convnext_tiny", 5), 224), 224)
-        with pytest.raises(UsageError, match=r"cannot become 16\. Expected an --output-stride of 32, 8, 4, 2, 1\."):
+        with pytest.raises(
+            UsageError, match=r"cannot be changed to 16\. Expected an --output-stride of 32, 8, 4, 2, 1\."
+        ):
             requested_stride_factor(16, strides)
 
-    def test_a_map_that_points_at_nothing_is_refused(self) -> None:
+    def test_too_coarse_map_is_rejected(self) -> None:
         check_map_size((4, 4))
         check_map_size(None)
-        with pytest.raises(UsageError, match=r"only 3×4 cells.*--size"):
+        with pytest.raises(UsageError, match=r"only 3×4.*--size"):
             check_map_size((3, 4))
 
 
 class TestEpochs:
     @pytest.mark.parametrize("steps", [1, 7, 30, 100, 1000, 10_000])
-    def test_a_gpu_takes_about_4000_steps(self, steps: int) -> None:
+    def test_gpu_trains_about_4000_steps(self, steps: int) -> None:
         epochs = choose_epochs(4000, steps, 0.0, on_cpu=False)
         assert 30 <= epochs <= 300
         if 30 < epochs < 300:
             assert 0.8 * 4000 <= epochs * steps <= 4000
 
     @pytest.mark.parametrize("seconds", [0.01, 0.5, 3, 17, 60, 200, 449])
-    def test_a_cpu_takes_no_more_than_a_quarter_of_an_hour(self, seconds: float) -> None:
+    def test_cpu_trains_at_most_15_minutes(self, seconds: float) -> None:
         epochs = choose_epochs(4000, 10, seconds, on_cpu=True)
         assert 2 <= epochs <= 300
         assert epochs * seconds <= 15 * 60
         if epochs < 300:
-            assert (epochs + 1) * 1.25 * seconds > 15 * 60, "and uses most of it"
+            assert (epochs + 1) * 1.25 * seconds > 15 * 60, "uses most of the limit"
 
-    def test_the_slowest_machine_still_gets_two_epochs(self) -> None:
+    def test_slowest_machine_trains_two_epochs(self) -> None:
         assert choose_epochs(4000, 10, 3600, on_cpu=True) == 2
 
-    def test_a_slower_machine_never_gets_more(self) -> None:
+    def test_epochs_decrease_with_epoch_time(self) -> None:
         chosen = [choose_epochs(4000, 10, seconds / 10, on_cpu=True) for seconds in range(1, 5000, 7)]
         assert chosen == sorted(chosen, reverse=True)
 
-    def test_the_noise_of_a_measurement_rarely_shows(self) -> None:
+    def test_epochs_are_robust_to_measurement_noise(self) -> None:
         assert len({choose_epochs(4000, 10, 10 * (1 + noise / 100), on_cpu=True) for noise in range(-5, 6)}) <= 2
 
 
-def test_batches_grow_with_the_data() -> None:
+def test_batch_size_grows_with_the_dataset() -> None:
     sizes = [choose_batch_size(images) for images in (1, 100, 999, 1000, 7999, 8000, 1_000_000)]
     assert sizes == [32, 32, 32, 64, 64, 128, 128]

@@ -1,4 +1,4 @@
-"""Boxes and masks say where the object is in what the model sees."""
+"""Boxes and masks are mapped to the object in the model's input."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ HEAD = "file,x1,y1,x2,y2\n"
 
 @pytest.fixture
 def samples(tmp_path: Path) -> list[FileSample]:
-    """Two pictures of 64 × 32 px, of which the model sees the middle at their own size."""
+    """Two images of 64 × 32 px; the model uses their unscaled center crop."""
     found = []
     for name in ("val/cat/1.png", "val/dog/2.png"):
         path = tmp_path / "data" / name
@@ -33,17 +33,17 @@ def table(tmp_path: Path, text: str) -> Path:
     return path
 
 
-def test_a_box_moves_with_the_crop(tmp_path: Path, samples: list[FileSample]) -> None:
+def test_box_is_shifted_by_the_crop(tmp_path: Path, samples: list[FileSample]) -> None:
     masks = object_masks(table(tmp_path, HEAD + "val/cat/1.png,20,4,30,12\n"), samples, SPEC)
     assert masks[0] is not None
     expected = np.zeros((32, 32), dtype=bool)
-    expected[4:12, 4:14] = True  # 16 px to the left of the crop are gone
+    expected[4:12, 4:14] = True  # 16 px to the left of the crop are cut off
     assert (masks[0] == expected).all()
     assert masks[1] is None
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_box_lies_on_the_picture_as_it_is_seen_however_it_is_stored(tmp_path: Path, orientation: int) -> None:
+def test_box_is_in_the_upright_image_for_any_orientation(tmp_path: Path, orientation: int) -> None:
     stored = np.zeros((40, 80, 3) if orientation < 5 else (80, 40, 3), dtype=np.uint8)
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -53,19 +53,19 @@ def test_a_box_lies_on_the_picture_as_it_is_seen_however_it_is_stored(tmp_path: 
     (tmp_path / "boxes.csv").write_text(HEAD + "1.jpg,20,0,60,10\n")
     (mask,) = object_masks(tmp_path / "boxes.csv", [sample], SPEC)
     assert mask is not None
-    assert mask[:8].all() and not mask[8:].any(), "the upper quarter of the middle"
+    assert mask[:8].all() and not mask[8:].any(), "the upper quarter of the center crop"
 
 
-def test_several_boxes_of_a_picture_are_one_object(tmp_path: Path, samples: list[FileSample]) -> None:
+def test_several_boxes_form_one_mask(tmp_path: Path, samples: list[FileSample]) -> None:
     path = table(tmp_path, HEAD + "val/cat/1.png,16,0,20,4\nval/cat/1.png,40,28,48,32\n")
     (mask, _) = object_masks(path, samples, SPEC)
     assert mask is not None and mask.sum() == 16 + 32
     assert read_boxes(path) == {"val/cat/1.png": [(16, 0, 20, 4), (40, 28, 48, 32)]}
 
 
-def test_masks_are_pictures_of_the_same_name(tmp_path: Path, samples: list[FileSample]) -> None:
+def test_masks_are_matched_by_name(tmp_path: Path, samples: list[FileSample]) -> None:
     painted = np.zeros((32, 64), dtype=np.uint8)
-    painted[4:12, 20:30] = 3  # a class number of a palette, not white
+    painted[4:12, 20:30] = 3  # class index of a palette, not white
     for mode in ("L", "P"):
         path = tmp_path / "masks" / "val/cat/1.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def test_masks_are_pictures_of_the_same_name(tmp_path: Path, samples: list[FileS
         assert masks[0][4:12, 4:14].all() and masks[0].sum() == 80
 
 
-def test_a_dot_in_a_name_is_part_of_it(tmp_path: Path) -> None:
+def test_names_may_contain_dots(tmp_path: Path) -> None:
     samples = []
     for number in (1, 2):
         for where, value in (("data", 0), ("masks", number - 1)):
@@ -96,18 +96,18 @@ def test_a_dot_in_a_name_is_part_of_it(tmp_path: Path) -> None:
         ("file,left,top\n", r"no column x1, y1, x2, y2\. Expected file,x1,y1,x2,y2 in its first line"),
         (HEAD + "val/cat/1.png,1,2,3\n", r"line 2: a box needs four numbers"),
         (HEAD + "val/cat/1.png,1,2,3,4\nval/cat/1.png,a,2,3,4\n", "line 3: a box needs four numbers"),
-        (HEAD + "val/cat/1.png,5,2,4,4\n", r"line 2: a box that ends before it begins\. Expected x1 < x2"),
-        (HEAD + "val/cat/1.png,nan,2,4,4\n", "line 2: a box that ends before it begins"),
-        (HEAD + "other.png,1,2,3,4\n", r"knows none of the 2 pictures, val/cat/1\.png for one"),
+        (HEAD + "val/cat/1.png,5,2,4,4\n", r"line 2: the box ends before it begins\. Expected x1 < x2"),
+        (HEAD + "val/cat/1.png,nan,2,4,4\n", "line 2: the box ends before it begins"),
+        (HEAD + "other.png,1,2,3,4\n", r"none of the 2 images, such as val/cat/1\.png"),
     ],
 )
-def test_a_damaged_table_says_where(tmp_path: Path, samples: list[FileSample], text: str, message: str) -> None:
+def test_damaged_table_reports_the_line(tmp_path: Path, samples: list[FileSample], text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         object_masks(table(tmp_path, text), samples, SPEC)
 
 
-def test_boxes_without_any_height_or_width_are_left_out(tmp_path: Path, samples: list[FileSample]) -> None:
-    """Tiny-ImageNet has some among its 11,000."""
+def test_empty_boxes_are_skipped(tmp_path: Path, samples: list[FileSample]) -> None:
+    """Tiny-ImageNet has some of these among its 11,000 boxes."""
     flat = table(
         tmp_path, HEAD + f"{samples[0].name},9,12,18,12\n{samples[1].name},2,2,2,9\n{samples[1].name},1,1,9,9\n"
     )
@@ -115,12 +115,12 @@ def test_boxes_without_any_height_or_width_are_left_out(tmp_path: Path, samples:
     assert nowhere is None and somewhere is not None
 
 
-def test_a_missing_table_is_an_error(tmp_path: Path, samples: list[FileSample]) -> None:
-    with pytest.raises(DataError, match=r"There is no .*nowhere\.csv.*--boxes FILE"):
+def test_missing_table_is_an_error(tmp_path: Path, samples: list[FileSample]) -> None:
+    with pytest.raises(DataError, match=r"nowhere\.csv does not exist.*--boxes FILE"):
         object_masks(tmp_path / "nowhere.csv", samples, SPEC)
 
 
-def test_a_table_in_the_data_or_beside_it_is_found(tmp_path: Path, samples: list[FileSample]) -> None:
+def test_table_in_or_next_to_the_dataset_is_found(tmp_path: Path, samples: list[FileSample]) -> None:
     assert boxes_beside(str(tmp_path / "data")) is None
     path = table(tmp_path, HEAD)
     assert boxes_beside(str(tmp_path / "data")) == boxes_beside(str(tmp_path / "data" / "val")) == path

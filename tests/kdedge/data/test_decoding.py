@@ -1,4 +1,4 @@
-"""Decoding never mislabels: a bad file takes its target with it, and everything odd is told once."""
+"""Decoding keeps images and targets aligned, and reports every unusable file once."""
 
 import tracemalloc
 from pathlib import Path
@@ -17,7 +17,7 @@ SPEC = ImageInput(height=8, width=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
 def photo(path: Path, value: int, size: tuple[int, int] = (32, 32)) -> Path:
-    """A picture whose red channel is `value` everywhere, so that its target can be read off its pixels."""
+    """Write an image whose red channel is `value`, so that its target can be read from its pixels."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (value, 0, 128)).save(path)
     return path
@@ -39,14 +39,14 @@ def spoil(path: Path, how: str) -> Path:
 
 @pytest.fixture
 def mixed(tmp_path: Path) -> Split:
-    """60 pictures whose red value is their target; every third file is spoilt."""
+    """60 images whose red value is their target; every third file is damaged."""
     paths = [photo(tmp_path / f"{index:02}.png", index) for index in range(60)]
     for index in range(0, 60, 3):
         spoil(paths[index], ("truncated", "empty", "not an image")[index // 3 % 3])
     return Split(files(*paths), tuple(range(60)))
 
 
-def test_targets_and_samples_stay_with_their_pictures_when_files_are_dropped(mixed: Split) -> None:
+def test_targets_and_samples_stay_aligned_when_files_are_dropped(mixed: Split) -> None:
     decoded = decode(mixed, SPEC, workers=2)
     kept = [index for index in range(60) if index % 3]
     np.testing.assert_array_equal(decoded.targets, kept)
@@ -56,14 +56,14 @@ def test_targets_and_samples_stay_with_their_pictures_when_files_are_dropped(mix
     assert decoded.targets.dtype == np.int64
 
 
-def test_every_dropped_file_is_told_with_its_reason(mixed: Split) -> None:
+def test_dropped_files_are_reported_with_reasons(mixed: Split) -> None:
     problems = decode(mixed, SPEC).problems
     assert list(problems.skipped) == [
         (f"{index:02}.png", ("truncated", "empty", "not an image")[index // 3 % 3]) for index in range(0, 60, 3)
     ]
 
 
-def test_pictures_come_through_the_geometry_of_the_device(tmp_path: Path) -> None:
+def test_images_are_preprocessed_as_on_the_device(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     spec = ImageInput(height=24, width=40, mean=(0, 0, 0), std=(1, 1, 1), crop_fraction=0.8, interpolation="bicubic")
     paths = []
@@ -74,35 +74,35 @@ def test_pictures_come_through_the_geometry_of_the_device(tmp_path: Path) -> Non
     np.testing.assert_array_equal(decoded.images, [fit(read_picture(path), spec) for path in paths])
 
 
-def test_the_number_of_threads_changes_nothing(mixed: Split) -> None:
+def test_result_is_independent_of_threads(mixed: Split) -> None:
     one, four = decode(mixed, SPEC, workers=1), decode(mixed, SPEC, workers=4)
     np.testing.assert_array_equal(one.images, four.images)
     assert one.samples == four.samples
     assert one.problems == four.problems
 
 
-def test_grey_pictures_stay_and_are_told(tmp_path: Path) -> None:
+def test_grayscale_images_are_kept_and_reported(tmp_path: Path) -> None:
     Image.new("L", (9, 9), 77).save(tmp_path / "grey.png")
     decoded = decode(Split(files(tmp_path / "grey.png", photo(tmp_path / "red.png", 200)), (3, 4)), SPEC)
     assert (decoded.images[0] == 77).all()
     assert decoded.problems.grey == ("grey.png",)
-    assert str(decoded.problems) == "1 of 2 files: 1 greyscale, read as grey RGB"
+    assert str(decoded.problems) == "1 of 2 files: 1 grayscale, read as RGB"
 
 
-def test_progress_counts_to_the_total(mixed: Split) -> None:
+def test_progress_reaches_the_total(mixed: Split) -> None:
     calls: list[tuple[int, int]] = []
-    decode(mixed, SPEC, progress=lambda done, total: calls.append((done, total)))
+    decode(mixed, SPEC, progress=lambda step, *call: calls.append(call))
     assert calls == [(done, 60) for done in range(1, 61)]
 
 
-def test_nothing_but_bad_files_gives_an_empty_array(tmp_path: Path) -> None:
+def test_only_unreadable_files_give_an_empty_array(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
     decoded = decode(Split(files(tmp_path / "a.png"), (0,)), SPEC)
     assert decoded.images.shape == (0, 8, 8, 3)
     assert len(decoded) == 0
 
 
-def test_a_bad_file_does_not_double_the_memory(mixed: Split) -> None:
+def test_unreadable_file_does_not_double_memory(mixed: Split) -> None:
     spec = ImageInput(height=128, width=128, mean=(0, 0, 0), std=(1, 1, 1))
     tracemalloc.start()
     decoded = decode(mixed, spec, workers=1)
@@ -113,17 +113,17 @@ def test_a_bad_file_does_not_double_the_memory(mixed: Split) -> None:
 
 
 class TestProblems:
-    def test_one_line_tells_all_and_names_two_of_each(self) -> None:
+    def test_report_is_one_line_with_two_names_per_reason(self) -> None:
         skipped = [Skipped(f"train/cat/{name}", "truncated") for name in ("c.jpg", "a.jpg", "b.jpg")]
         skipped += [Skipped("d.jpg", "empty"), Skipped("e.jpg", "not an image"), Skipped("f.jpg", "not an image")]
         grey = tuple(f"{index}.jpg" for index in range(6))
         problems = Problems(3000, tuple(skipped[:2])) + Problems(114, tuple(skipped[2:]), grey)
         assert str(problems) == (
             "12 of 3,114 files: 3 truncated (a.jpg, b.jpg, …), 1 empty (d.jpg), 2 not images (e.jpg, f.jpg), skipped; "
-            "6 greyscale, read as grey RGB"
+            "6 grayscale, read as RGB"
         )
 
-    def test_sound_files_are_no_problem(self) -> None:
+    def test_readable_files_are_no_problem(self) -> None:
         assert not Problems(5)
         assert Problems(5, grey=("a.jpg",))
 
@@ -136,13 +136,13 @@ class TestLoad:
                     photo(root / side / label / f"{index}.png", value)
         return root
 
-    def test_both_sides_are_labelled_by_their_folders(self, tmp_path: Path) -> None:
+    def test_both_splits_are_labeled_by_folder(self, tmp_path: Path) -> None:
         spoil(self.data(tmp_path) / "train/high/0.png", "truncated")
         spoil(tmp_path / "val/low/1.png", "empty")
         (tmp_path / "train/low/clip.mov").touch()
         calls: list[tuple[int, int]] = []
         folder = scan(tmp_path)
-        dataset = load(folder, SPEC, progress=lambda *call: calls.append(call))
+        dataset = load(folder, SPEC, progress=lambda step, *call: calls.append(call))
         assert dataset.labels == ("high", "low")
         assert dataset.fingerprint == folder.fingerprint
         for side, count in ((dataset.train, 11), (dataset.val, 5)):
@@ -153,7 +153,7 @@ class TestLoad:
             "3 of 19 files: 1 of unknown type (clip.mov), 1 truncated (0.png), 1 empty (1.png), skipped"
         )
 
-    def test_the_test_side_is_not_read(self, tmp_path: Path) -> None:
+    def test_test_split_is_not_read(self, tmp_path: Path) -> None:
         for label in ("low", "high"):
             spoil(photo(self.data(tmp_path) / "test" / label / "0.png", 9), "truncated")
         folder = scan(tmp_path)
@@ -161,13 +161,13 @@ class TestLoad:
         assert folder.test is not None
         assert len(decode(folder.test, SPEC).problems.skipped) == 2
 
-    def test_a_class_that_loses_all_its_images_is_an_error(self, tmp_path: Path) -> None:
+    def test_class_without_readable_images_is_an_error(self, tmp_path: Path) -> None:
         for path in (self.data(tmp_path) / "val/low").iterdir():
             spoil(path, "empty")
         with pytest.raises(DataError, match=r"No validation image of class 'low' .*3 empty"):
             load(scan(tmp_path), SPEC)
 
-    def test_one_image_a_class_leaves_none_for_validation(self, tmp_path: Path) -> None:
+    def test_one_image_per_class_leaves_none_for_validation(self, tmp_path: Path) -> None:
         for label in ("low", "high"):
             photo(tmp_path / label / "0.png", 50)
         with pytest.raises(DataError, match="none is left for validation"):
@@ -175,16 +175,16 @@ class TestLoad:
 
 
 class TestTypicalSize:
-    def test_it_is_the_median_of_the_shorter_sides(self, tmp_path: Path) -> None:
+    def test_typical_size_is_the_median_shorter_side(self, tmp_path: Path) -> None:
         sizes = [(30, 500), (500, 40), (64, 64), (70, 90), (100, 100)]
         paths = [photo(tmp_path / f"{index}.png", 0, size) for index, size in enumerate(sizes)]
         paths.append(spoil(tmp_path / "bad.png", "not an image"))
         assert typical_size(Split(files(*paths), (0,) * 6)) == 64
 
-    def test_it_samples_evenly(self, tmp_path: Path) -> None:
+    def test_typical_size_samples_evenly(self, tmp_path: Path) -> None:
         paths = [photo(tmp_path / f"{index:02}.png", 0, (10, 10) if index % 10 else (20, 20)) for index in range(40)]
         assert typical_size(Split(files(*paths), (0,) * 40), count=4) == 20
 
-    def test_no_readable_picture_is_an_error(self, tmp_path: Path) -> None:
+    def test_no_readable_image_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="can be read"):
             typical_size(Split(files(spoil(tmp_path / "a.png", "empty")), (0,)))

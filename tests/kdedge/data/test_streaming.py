@@ -1,4 +1,4 @@
-"""Streaming gives what decoding gives, in the order that is asked for, and ends cleanly whatever happens."""
+"""Streaming returns the same images as decoding, in the requested order, and shuts down cleanly."""
 
 import io
 import multiprocessing
@@ -28,7 +28,7 @@ COUNT = 40
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Noisy JPEGs of two classes; tests must not change them."""
+    """Noisy JPEGs of two classes; read-only."""
     root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
     for index in range(COUNT):
         path = root / f"train/{'ab'[index % 2]}/{index:02}.jpg"
@@ -47,7 +47,7 @@ def split(photos: Path) -> Split:
 
 @pytest.fixture(scope="module")
 def stream(split: Split) -> Iterator[Stream]:
-    """One for most tests, so that its workers start once."""
+    """Shared stream, so that its workers start once."""
     stream = Stream(split, SPEC, workers=2)
     yield stream
     stream.close()
@@ -58,7 +58,7 @@ def shuffled(seed: int, size: int = 6) -> list[list[int]]:
     return [order[start : start + size] for start in range(0, COUNT, size)]
 
 
-def test_it_describes_the_split(stream: Stream, split: Split) -> None:
+def test_stream_describes_the_split(stream: Stream, split: Split) -> None:
     assert len(stream) == COUNT
     assert stream.side == (16, 24)
     assert stream.names == tuple(sample.name for sample in split.samples)
@@ -66,7 +66,7 @@ def test_it_describes_the_split(stream: Stream, split: Split) -> None:
     assert tuple(stream.targets.tolist()) == split.targets
 
 
-def test_pixels_are_those_of_decode_in_the_order_that_is_asked_for(stream: Stream, split: Split) -> None:
+def test_pixels_equal_decode_in_the_requested_order(stream: Stream, split: Split) -> None:
     images = decode(split, SPEC).images
     for order in (shuffled(1), shuffled(2), [[3, 3, 0], [39], [0]], []):
         batches = list(stream.batches(order))
@@ -76,14 +76,14 @@ def test_pixels_are_those_of_decode_in_the_order_that_is_asked_for(stream: Strea
             np.testing.assert_array_equal(batch.numpy(), images[indices])
 
 
-def test_an_epoch_that_is_left_early_does_not_leak_into_the_next(stream: Stream, split: Split) -> None:
+def test_aborted_epoch_does_not_affect_the_next(stream: Stream, split: Split) -> None:
     images = decode(split, SPEC).images
     next(stream.batches(shuffled(3)))
     for batch, indices in zip(stream.batches(shuffled(4)), shuffled(4), strict=True):
         np.testing.assert_array_equal(batch.numpy(), images[indices])
 
 
-def test_torchs_random_numbers_stay_as_they_are(stream: Stream) -> None:
+def test_global_random_state_is_unchanged(stream: Stream) -> None:
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
@@ -91,7 +91,7 @@ def test_torchs_random_numbers_stay_as_they_are(stream: Stream) -> None:
     torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
 
 
-def test_workers_stay_for_the_next_epoch_until_the_stream_is_closed(split: Split) -> None:
+def test_workers_persist_until_the_stream_is_closed(split: Split) -> None:
     others = set(multiprocessing.active_children())
     stream = Stream(split, SPEC, workers=2)
     list(stream.batches(shuffled(6)))
@@ -105,7 +105,7 @@ def test_workers_stay_for_the_next_epoch_until_the_stream_is_closed(split: Split
     stream.close()
 
 
-def test_a_file_that_vanishes_or_is_damaged_is_named_in_one_line(tmp_path: Path) -> None:
+def test_missing_or_damaged_file_is_a_single_sentence_error(tmp_path: Path) -> None:
     for index in range(8):
         path = tmp_path / f"{'ab'[index % 2]}/{index}.png"
         path.parent.mkdir(exist_ok=True)
@@ -119,7 +119,7 @@ def test_a_file_that_vanishes_or_is_damaged_is_named_in_one_line(tmp_path: Path)
     gone.unlink()
     with pytest.raises(DataError) as caught:
         list(stream.batches(order))
-    told = f"{gone} cannot be read: No such file or directory. Put the same file back and go on with --resume, or start"
+    told = f"{gone} cannot be read: No such file or directory. Restore the file and continue with --resume, or start"
     assert str(caught.value) == f"{told} again without it."
     gone.write_bytes(content)
     damaged.write_bytes(damaged.read_bytes()[:50])
@@ -129,7 +129,7 @@ def test_a_file_that_vanishes_or_is_damaged_is_named_in_one_line(tmp_path: Path)
         next(batches)
 
 
-def test_shards_are_streamed(tmp_path: Path) -> None:
+def test_shards_can_be_streamed(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "train.tar", "w") as archive:
         for index in range(12):
             picture = io.BytesIO()
@@ -145,14 +145,14 @@ def test_shards_are_streamed(tmp_path: Path) -> None:
     assert [f"train.tar/{red}.png" for red in batch[:, 0, 0, 0].tolist()] == [s.name for s in train.samples]
 
 
-def test_a_worker_that_is_killed_ends_training_with_a_sentence(split: Split) -> None:
+def test_killed_worker_is_a_single_sentence_error(split: Split) -> None:
     before = set(multiprocessing.active_children())
     batches = Stream(split, SPEC, workers=1).batches([[0, 1]] * 500)
     next(batches)
     (worker,) = set(multiprocessing.active_children()) - before
     assert worker.pid is not None
     os.kill(worker.pid, signal.SIGKILL)
-    with pytest.raises(KdedgeError, match="process that decodes pictures has ended"):
+    with pytest.raises(KdedgeError, match="decoding process has died"):
         list(batches)
 
 
@@ -181,7 +181,7 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
-def test_workers_end_with_the_main_process_on_ctrl_c_and_on_kill_9(photos: Path, tmp_path: Path) -> None:
+def test_workers_exit_with_the_main_process(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "training.py").write_text(TRAINING)
     mains = {}
     for sent in (signal.SIGINT, signal.SIGKILL):
@@ -192,9 +192,9 @@ def test_workers_end_with_the_main_process_on_ctrl_c_and_on_kill_9(photos: Path,
     for sent, main in mains.items():
         assert main.stdout is not None
         workers += [int(pid) for pid in main.stdout.readline().split()]
-        assert all(signal.SIGINT in withheld(pid) for pid in workers[-2:])  # not even while they start
+        assert all(signal.SIGINT in withheld(pid) for pid in workers[-2:])  # not even during startup
         if sent == signal.SIGINT:
-            os.killpg(main.pid, sent)  # as a terminal does on Ctrl-C: to the workers as well
+            os.killpg(main.pid, sent)  # as a terminal does on Ctrl-C: the workers receive it too
         else:
             main.kill()
         main.communicate(timeout=240)
@@ -203,12 +203,12 @@ def test_workers_end_with_the_main_process_on_ctrl_c_and_on_kill_9(photos: Path,
     while any(map(is_running, workers)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(map(is_running, workers))
-    # That of the main process, which the command line turns into a word.
+    # Message of the main process, which the command line shortens.
     assert (tmp_path / "SIGINT").read_text().count("Traceback") == 1
 
 
 def withheld(pid: int) -> set[int]:
-    """The signals that a process blocks or ignores."""
+    """Return the signals that a process blocks or ignores."""
     lines = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     bits = int(lines["SigBlk"], 16) | int(lines["SigIgn"], 16)
     return {number for number in range(1, 65) if bits >> (number - 1) & 1}
@@ -227,10 +227,10 @@ def is_running(pid: int) -> bool:
         (50_000, 32, 1, True),  # CIFAR: 0.15 GB
         (1_281_167, 224, 80, False),  # ImageNet: 193 GB
         (1_281_167, 224, 400, True),
-        (1_281_167, 224, 300, False),  # fits, but nothing else would
+        (1_281_167, 224, 300, False),  # fits, but leaves no memory for anything else
     ],
 )
-def test_what_takes_more_than_half_of_the_memory_is_streamed(
+def test_datasets_larger_than_half_of_the_memory_are_streamed(
     count: int, side: int, memory_gb: int, expected: bool
 ) -> None:
     assert fits(count, ImageInput(side, side, (0.5,) * 3, (0.5,) * 3), memory_gb * 10**9) is expected

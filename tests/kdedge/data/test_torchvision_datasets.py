@@ -1,6 +1,6 @@
-"""Data sets by torchvision's names are read from disk with their publisher's sides, and never downloaded.
+"""Torchvision datasets are read from disk with their official splits, and never downloaded.
 
-The files are tiny, but torchvision's own classes read them.
+The files are tiny, but are read by torchvision's own classes.
 """
 
 import csv
@@ -23,11 +23,11 @@ from kdedge_runtime.metadata import ImageInput
 
 SPEC = ImageInput(height=28, width=28, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package `dataset-fashion-mnist` puts the real files."""
+"""Location of the original files from Debian's package `dataset-fashion-mnist`."""
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:
-    """The format of MNIST: two zero bytes, the type (8: uint8), the number of sides, each side, then the values."""
+    """Write MNIST's format: two zero bytes, the type (8: uint8), the number of dimensions, each size, the values."""
     path.parent.mkdir(parents=True, exist_ok=True)
     header = struct.pack(f">2xBB{values.ndim}I", 8, values.ndim, *values.shape)
     path.write_bytes(header + values.astype(np.uint8).tobytes())
@@ -95,13 +95,13 @@ def names(split: Split | None) -> list[str]:
 
 
 def sizes(collection: Collection) -> tuple[int, int, int | None]:
-    """Training and validation together, since a hash may have divided them, then validation and test."""
+    """Return the sizes of train + val, val and test; a hash may have split train and val."""
     test = None if collection.test is None else len(collection.test)
     return len(collection.train) + len(collection.val), len(collection.val), test
 
 
 class TestMnist:
-    def test_every_picture_has_its_class(self, tmp_path: Path) -> None:
+    def test_each_image_has_its_class(self, tmp_path: Path) -> None:
         collection = scan(f"torchvision:FashionMNIST:{write_mnist(tmp_path)}")
         reference = {train: datasets.FashionMNIST(tmp_path, train=train) for train in (True, False)}
         assert collection.labels == tuple(reference[True].classes)
@@ -113,9 +113,7 @@ class TestMnist:
             np.testing.assert_array_equal(decoded.images[..., 0], source.data[indices].numpy())
             np.testing.assert_array_equal(decoded.targets, source.targets[indices].numpy())
 
-    def test_validation_is_cut_from_training_by_the_index_and_the_test_side_is_the_publishers(
-        self, tmp_path: Path
-    ) -> None:
+    def test_validation_is_split_from_training_and_test_is_official(self, tmp_path: Path) -> None:
         collection = scan(f"torchvision:FashionMNIST:{write_mnist(tmp_path)}")
         assert collection.split == "hashed"
         assert sorted(names(collection.train) + names(collection.val)) == [f"train/{n:06}" for n in range(60)]
@@ -124,7 +122,7 @@ class TestMnist:
         again = scan(f"torchvision:FashionMNIST:{tmp_path}")
         assert names(again.val) == names(collection.val)
 
-    def test_what_is_loaded_subset_and_found_again_is_what_a_folder_would_give(
+    def test_load_subset_and_rescan_equal_those_of_a_folder(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(write_mnist(tmp_path))
@@ -136,7 +134,7 @@ class TestMnist:
         assert sorted(small.train.targets) == sorted([*range(10)] * 2)
         assert len(load(small, SPEC).train) == 20
 
-    def test_the_fingerprint_notices_pixels_and_classes(self, tmp_path: Path) -> None:
+    def test_fingerprint_depends_on_pixels_and_classes(self, tmp_path: Path) -> None:
         prints = {scan(f"torchvision:MNIST:{write_mnist(tmp_path, 'MNIST')}").fingerprint}
         raw = tmp_path / "MNIST/raw"
         content = bytearray((raw / "t10k-images-idx3-ubyte").read_bytes())
@@ -147,7 +145,7 @@ class TestMnist:
         prints.add(scan(f"torchvision:MNIST:{tmp_path}").fingerprint)
         assert len(prints) == 3
 
-    def test_samples_reach_other_processes_without_the_pictures(self, tmp_path: Path) -> None:
+    def test_samples_are_pickled_without_images(self, tmp_path: Path) -> None:
         collection = scan(f"torchvision:FashionMNIST:{write_mnist(tmp_path, train=600)}")
         pickled = pickle.dumps(collection.train.samples)
         assert len(pickled) < 100 * len(collection.train)
@@ -155,7 +153,7 @@ class TestMnist:
         np.testing.assert_array_equal(copy.read().pixels, collection.train.samples[5].read().pixels)
 
     @pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
-    def test_the_real_files(self, tmp_path: Path) -> None:
+    def test_original_files(self, tmp_path: Path) -> None:
         (tmp_path / "FashionMNIST/raw").mkdir(parents=True)
         for packed in DEBIAN.glob("*.gz"):
             (tmp_path / "FashionMNIST/raw" / packed.stem).write_bytes(gzip.decompress(packed.read_bytes()))
@@ -175,7 +173,7 @@ class TestMnist:
         ("EuroSAT", write_satellite, (20, None, None), ("Forest", "River")),
     ],
 )
-def test_sides_and_labels_are_those_of_the_publisher(
+def test_splits_and_labels_are_official(
     tmp_path: Path,
     name: str,
     write: Callable[[Path], None],
@@ -199,7 +197,7 @@ def test_sides_and_labels_are_those_of_the_publisher(
 
 
 class TestRefusals:
-    def test_missing_files_come_with_the_command_that_downloads_them(self, tmp_path: Path) -> None:
+    def test_missing_files_suggest_the_download_command(self, tmp_path: Path) -> None:
         with pytest.raises(DataError) as caught:
             scan(f"torchvision:CIFAR10:{tmp_path}")
         message = str(caught.value)
@@ -207,17 +205,17 @@ class TestRefusals:
         assert f"from torchvision.datasets import CIFAR10; CIFAR10('{tmp_path}', train=True, download=True)" in message
         assert list(tmp_path.iterdir()) == []
 
-    def test_one_missing_side_is_named(self, tmp_path: Path) -> None:
+    def test_missing_split_is_named(self, tmp_path: Path) -> None:
         write_country(tmp_path)
         (tmp_path / "country211/test").rename(tmp_path / "elsewhere")
         with pytest.raises(DataError, match="Country211, split='test' cannot be read"):
             scan(f"torchvision:Country211:{tmp_path}")
 
-    def test_a_missing_folder(self, tmp_path: Path) -> None:
+    def test_missing_folder(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="there is no such folder"):
             scan(f"torchvision:CIFAR10:{tmp_path / 'nowhere'}")
 
-    def test_a_set_that_downloads_by_itself_does_not(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_automatic_downloads_are_disabled(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def download(_: object) -> None:
             pytest.fail("downloads")
 
@@ -226,26 +224,27 @@ class TestRefusals:
             scan(f"torchvision:SEMEION:{tmp_path}")
 
     @pytest.mark.parametrize(
-        ("name", "told"), [("cifar10", "Nearest: CIFAR10"), ("Flower102", "Nearest: Flowers102"), ("xyz", "such as")]
+        ("name", "told"),
+        [("cifar10", "Did you mean CIFAR10"), ("Flower102", "Did you mean Flowers102"), ("xyz", "such as")],
     )
-    def test_an_unknown_name_gives_the_nearest(self, tmp_path: Path, name: str, told: str) -> None:
+    def test_unknown_name_suggests_the_closest(self, tmp_path: Path, name: str, told: str) -> None:
         with pytest.raises(DataError, match=told):
             scan(f"torchvision:{name}:{tmp_path}")
 
     @pytest.mark.parametrize("data", ["torchvision:CIFAR10", "torchvision:", "torchvision:CIFAR10:"])
-    def test_a_name_without_a_folder(self, data: str) -> None:
+    def test_name_without_folder(self, data: str) -> None:
         with pytest.raises(DataError, match="torchvision:NAME:ROOT"):
             scan(data)
 
-    def test_a_set_that_is_not_for_classifiers(self, tmp_path: Path) -> None:
+    def test_dataset_without_classes(self, tmp_path: Path) -> None:
         picture(tmp_path / "Kitti/raw/training/image_2/0.png")
         picture(tmp_path / "Kitti/raw/testing/image_2/0.png")
         (tmp_path / "Kitti/raw/training/label_2").mkdir()
         (tmp_path / "Kitti/raw/training/label_2/0.txt").write_text("Car 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n")
-        with pytest.raises(DataError, match="Kitti is not for classifiers"):
+        with pytest.raises(DataError, match="Kitti is not for classification"):
             scan(f"torchvision:Kitti:{tmp_path}")
 
-    def test_a_package_that_torchvision_lacks_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_missing_package_is_named(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "scipy.io", None)
         monkeypatch.setattr(datasets.SVHN, "_check_integrity", lambda _: True)
         with pytest.raises(MissingDependency, match=r"pip install scipy$"):

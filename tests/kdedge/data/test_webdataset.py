@@ -1,4 +1,4 @@
-"""WebDataset shards are one data set like any other: every picture in its place, with its class, on its side."""
+"""WebDataset shards form a dataset like any other: images, classes and splits."""
 
 import io
 import json
@@ -17,7 +17,7 @@ SPEC = ImageInput(height=8, width=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
 def picture(value: int, kind: str = "PNG") -> bytes:
-    """Red is `value` everywhere, so that a picture can be told from any other."""
+    """Encode an image whose red channel is `value`, so that images can be distinguished."""
     buffer = io.BytesIO()
     Image.new("RGB", (12, 10), (value, 0, 128)).save(buffer, kind, lossless=True)
     return buffer.getvalue()
@@ -34,7 +34,7 @@ def write_tar(path: Path, members: dict[str, bytes], tar_format: int = tarfile.U
 
 
 def shard(path: Path, first: int, count: int, classes: int = 3) -> Path:
-    """Pictures `first`, `first + 1`, …; each of the class that is the rest of its number."""
+    """Write images `first`, `first + 1`, …, with their number modulo `classes` as the class."""
     members = {}
     for number in range(first, first + count):
         members[f"{number:06}.cls"] = str(number % classes).encode()
@@ -57,7 +57,7 @@ def assert_pictures_have_their_classes(collection: Collection, classes: int = 3)
 
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
-    """30, 12 and 6 pictures to train on, validate and test with, in four tar files."""
+    """30 training, 12 validation and 6 test images in four tar files."""
     shard(tmp_path / "train-0000.tar", 0, 15)
     shard(tmp_path / "train-0001.tar", 15, 15)
     shard(tmp_path / "val-0000.tar", 30, 12)
@@ -66,7 +66,7 @@ def shards(tmp_path: Path) -> Path:
 
 
 class TestListing:
-    def test_a_folder_of_shards_is_divided_as_their_names_say(self, shards: Path) -> None:
+    def test_split_is_read_from_shard_names(self, shards: Path) -> None:
         collection = scan(shards)
         assert collection.split == "shards"
         assert names(collection.train) == [f"train-000{n // 15}.tar/{n:06}.png" for n in range(30)]
@@ -85,7 +85,7 @@ class TestListing:
             "train-{0000..0001}.tar::val-0000.tar::test-0000.tar",
         ],
     )
-    def test_patterns_mean_what_they_mean_to_webdataset(
+    def test_patterns_expand_as_in_webdataset(
         self, shards: Path, pattern: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(shards)
@@ -95,20 +95,20 @@ class TestListing:
         monkeypatch.chdir("/")
         assert scan(collection.source) == collection
 
-    def test_sides_may_be_folders(self, tmp_path: Path) -> None:
+    def test_splits_may_be_folders(self, tmp_path: Path) -> None:
         shard(tmp_path / "train/0.tar", 0, 12)
         shard(tmp_path / "validation/0.tar", 12, 6)
         collection = scan(tmp_path)
         assert (len(collection.train), len(collection.val), collection.test) == (12, 6, None)
         assert_pictures_have_their_classes(collection)
 
-    def test_a_range_without_zeros_counts_without_zeros(self, tmp_path: Path) -> None:
+    def test_range_without_leading_zeros(self, tmp_path: Path) -> None:
         for index in range(8, 12):
             shard(tmp_path / f"{index}.tar", index, 1, classes=2)
         collection = scan(f"{tmp_path}/{{8..11}}.tar")
         assert set(names(collection.train) + names(collection.val)) == {f"{n}.tar/{n:06}.png" for n in range(8, 12)}
 
-    def test_undivided_shards_are_divided_by_hash_and_test_shards_stay_out_of_it(self, tmp_path: Path) -> None:
+    def test_shards_without_validation_are_split_by_hash_except_test(self, tmp_path: Path) -> None:
         shard(tmp_path / "train-0.tar", 0, 120)
         alone = scan(tmp_path)
         assert alone.split == "hashed"
@@ -120,13 +120,13 @@ class TestListing:
         assert with_test.test is not None
         assert len(with_test.test) == 9
 
-    def test_subsets_are_drawn_as_from_folders(self, shards: Path) -> None:
+    def test_subsets_equal_those_of_folders(self, shards: Path) -> None:
         small = subset(scan(shards), 2)
         assert sorted(small.train.targets) == [0, 0, 1, 1, 2, 2]
         assert set(names(small.train)) < set(names(scan(shards).train))
 
     @pytest.mark.parametrize("kind", ["jpg", "JPEG", "webp", "ppm"])
-    def test_every_kind_of_picture_counts(self, tmp_path: Path, kind: str) -> None:
+    def test_all_image_types_are_found(self, tmp_path: Path, kind: str) -> None:
         fmt = {"jpg": "JPEG"}.get(kind, kind.upper())
         members = {
             name: content
@@ -136,7 +136,7 @@ class TestListing:
         collection = scan(write_tar(tmp_path / "a.tar", members))
         assert {sample.read().pixels.shape for sample in collection.train.samples} == {(10, 12, 3)}
 
-    def test_long_names_of_every_tar_format_are_found(self, tmp_path: Path) -> None:
+    def test_long_names_are_found_in_all_tar_formats(self, tmp_path: Path) -> None:
         for index, tar_format in enumerate((tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)):
             key = "d" * 120 + "/ä" + "k" * 120
             members = {
@@ -148,7 +148,7 @@ class TestListing:
             pixels = [sample.read().pixels[0, 0, 0] for sample in (*collection.train.samples, *collection.val.samples)]
             assert sorted(pixels) == [0, 1, 2, 3]
 
-    def test_only_what_webdataset_would_pair_is_paired(self, tmp_path: Path) -> None:
+    def test_pairs_are_those_of_webdataset(self, tmp_path: Path) -> None:
         members = {
             f"{n}.{end}": data for n in range(4) for end, data in (("png", picture(n)), ("cls", b"%d" % (n % 2)))
         }
@@ -166,31 +166,31 @@ class TestLabels:
             ("classes.json", json.dumps(["cat", "big dog", "emu"])),
         ],
     )
-    def test_they_are_read_beside_the_shards(self, shards: Path, name: str, content: str) -> None:
+    def test_labels_are_read_next_to_the_shards(self, shards: Path, name: str, content: str) -> None:
         (shards / name).write_text(content)
         assert scan(shards).labels == ("cat", "big dog", "emu")
         assert scan(f"{shards}/train-*.tar").labels == ("cat", "big dog", "emu")
 
-    def test_too_few_are_an_error(self, shards: Path) -> None:
+    def test_too_few_labels_are_an_error(self, shards: Path) -> None:
         (shards / "classes.txt").write_text("cat\ndog\n")
-        with pytest.raises(DataError, match=r"names 2 classes, but the shards have class 2"):
+        with pytest.raises(DataError, match=r"2 class names, but the shards have class 2"):
             scan(shards)
 
     @pytest.mark.parametrize("content", ['{"cat": 0}', "[1, 2, 3]", "[oops"])
-    def test_other_json_is_an_error(self, shards: Path, content: str) -> None:
+    def test_invalid_label_files_are_an_error(self, shards: Path, content: str) -> None:
         (shards / "classes.json").write_text(content)
         with pytest.raises(DataError, match=r"classes\.json .*Expected a list of class names"):
             scan(shards)
 
-    def test_pictures_without_a_class_are_told_and_left_out(self, shards: Path) -> None:
+    def test_images_without_class_are_skipped_and_reported(self, shards: Path) -> None:
         write_tar(shards / "train-0002.tar", {"stray.png": picture(1)})
         collection = scan(shards)
         assert len(collection.train) == 30
         assert collection.skipped == (Skipped("train-0002.tar/stray.png", "without a class"),)
 
-    def test_pictures_without_any_class_need_permission(self, tmp_path: Path) -> None:
+    def test_unlabeled_shards_must_be_allowed(self, tmp_path: Path) -> None:
         write_tar(tmp_path / "a.tar", {f"{n}.png": picture(n) for n in range(20)})
-        with pytest.raises(DataError, match="20 pictures but no classes"):
+        with pytest.raises(DataError, match="20 images but no classes"):
             scan(tmp_path)
         collection = scan(tmp_path, unlabelled_ok=True)
         assert collection.labels == ()
@@ -198,7 +198,7 @@ class TestLabels:
 
 
 class TestFaults:
-    def test_a_damaged_picture_is_skipped_by_name(self, tmp_path: Path) -> None:
+    def test_damaged_image_is_skipped_by_name(self, tmp_path: Path) -> None:
         members = {
             f"{n}.{end}": data for n in range(6) for end, data in (("png", picture(n)), ("cls", b"%d" % (n % 2)))
         }
@@ -208,12 +208,12 @@ class TestFaults:
         problems = load(scan(tmp_path), SPEC).problems
         assert str(problems) == "4 of 12 files: 2 not images (0.png, 0.png), 2 empty (1.png, 1.png), skipped"
 
-    def test_a_shard_that_vanished_is_a_fault_of_its_pictures(self, shards: Path) -> None:
+    def test_missing_shard_makes_its_images_unreadable(self, shards: Path) -> None:
         collection = scan(shards)
         (shards / "val-0000.tar").unlink()
         assert {reason for _, reason in decode(collection.val, SPEC).problems.skipped} == {"unreadable"}
 
-    def test_the_fingerprint_notices_classes(self, shards: Path) -> None:
+    def test_fingerprint_depends_on_classes(self, shards: Path) -> None:
         before = scan(shards).fingerprint
         shard(shards / "val-0000.tar", 30, 12, classes=2)
         assert scan(shards).fingerprint != before
@@ -223,56 +223,56 @@ class TestFaults:
         [
             ("train-{0000..0009}.tar", r"no shard .*train-0002\.tar"),
             ("other-*.tar", r"No file matches .*other-\*\.tar"),
-            ("train-{x}.tar", r"\{x\} in .* is no range"),
-            ("{val-{0..1},train}.tar", r"is no range"),
-            ("train-{3..1}.tar", r"\{3\.\.1\} in .* is no range"),
-            ("{val,test}-0000.tar", "None of the shards .* is for training"),
+            ("train-{x}.tar", r"\{x\} in .* is not a range"),
+            ("{val-{0..1},train}.tar", r"is not a range"),
+            ("train-{3..1}.tar", r"\{3\.\.1\} in .* is not a range"),
+            ("{val,test}-0000.tar", "None of the shards .* training shard"),
         ],
     )
-    def test_patterns_that_mean_nothing(self, shards: Path, pattern: str, told: str) -> None:
+    def test_invalid_patterns(self, shards: Path, pattern: str, told: str) -> None:
         with pytest.raises(DataError, match=told):
             scan(f"{shards}/{pattern}")
 
     @pytest.mark.parametrize("content", [b"cat", b"-1", b"", b"1.5"])
-    def test_a_class_that_is_no_index(self, tmp_path: Path, content: bytes) -> None:
+    def test_invalid_class_index(self, tmp_path: Path, content: bytes) -> None:
         write_tar(tmp_path / "a.tar", {"1.png": picture(1), "1.cls": content})
-        with pytest.raises(DataError, match=r"1\.cls in .*a\.tar holds .* index of a class"):
+        with pytest.raises(DataError, match=r"1\.cls in .*a\.tar contains .* class index"):
             scan(tmp_path)
 
-    def test_one_class_only(self, tmp_path: Path) -> None:
+    def test_single_class(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="only one class, 0"):
             scan(shard(tmp_path / "a.tar", 0, 5, classes=1))
 
-    def test_a_class_that_only_another_side_has(self, tmp_path: Path) -> None:
+    def test_class_missing_in_training(self, tmp_path: Path) -> None:
         shard(tmp_path / "train-0.tar", 0, 4, classes=2)
         shard(tmp_path / "val-0.tar", 4, 8, classes=4)
-        with pytest.raises(DataError, match=r"no picture to train on of class 2, 3, .* missing training shards"):
+        with pytest.raises(DataError, match=r"no training images of class 2, 3, .* missing training shards"):
             scan(tmp_path)
 
-    def test_training_pictures_that_all_lack_their_class(self, tmp_path: Path) -> None:
+    def test_training_images_without_classes(self, tmp_path: Path) -> None:
         write_tar(tmp_path / "train-0.tar", {"1.png": picture(1)})
         shard(tmp_path / "val-0.tar", 4, 8, classes=2)
-        with pytest.raises(DataError, match=r"no picture to train on of class 0, 1, .* missing \.cls"):
+        with pytest.raises(DataError, match=r"no training images of class 0, 1, .* missing \.cls"):
             scan(tmp_path)
 
     @pytest.mark.parametrize("how", ["cut", "compressed", "empty", "other"])
-    def test_a_file_that_is_no_sound_tar(self, tmp_path: Path, how: str) -> None:
+    def test_damaged_tar_file(self, tmp_path: Path, how: str) -> None:
         path = shard(tmp_path / "a.tar", 0, 9)
         content = path.read_bytes()
         if how == "compressed":
             with tarfile.open(path, "w:gz") as archive:
                 archive.addfile(tarfile.TarInfo("a.png"))
         else:
-            path.write_bytes({"cut": content[:5000], "empty": b"", "other": b"no tar" * 500}[how])
+            path.write_bytes({"cut": content[:5000], "empty": b"", "other": b"not tar" * 500}[how])
         with pytest.raises(DataError, match=r"a\.tar cannot be read as a tar file"):
             scan(path)
 
-    def test_a_tar_of_class_folders_is_to_be_unpacked(self, tmp_path: Path) -> None:
+    def test_tar_of_class_folders_suggests_extraction(self, tmp_path: Path) -> None:
         write_tar(tmp_path / "photos.tar", {f"{label}/{n}.png": picture(n) for label in "ab" for n in range(3)})
-        with pytest.raises(DataError, match="unpack it with `tar -xf`"):
+        with pytest.raises(DataError, match="extract it with `tar -xf`"):
             scan(tmp_path / "photos.tar")
 
-    def test_a_tar_beside_class_folders_does_not_hide_them(self, tmp_path: Path) -> None:
+    def test_tar_next_to_class_folders_is_ignored(self, tmp_path: Path) -> None:
         shard(tmp_path / "backup.tar", 0, 3)
         for label in ("cat", "dog"):
             (tmp_path / label).mkdir()

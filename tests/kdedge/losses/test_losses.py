@@ -1,4 +1,4 @@
-"""Each term of the loss, against plain loops in float64 and against values worked out by hand."""
+"""Loss terms, compared with plain loops in float64 and with manually computed values."""
 
 import inspect
 import math
@@ -32,7 +32,7 @@ def random_lesson(
     temperature: float = 4.0,
     batch: int = 3,
 ) -> Lesson:
-    """A batch with the maps of all classes, the teacher's most probable ones first."""
+    """Build a batch with maps of all classes, the teacher's most probable ones first."""
     generator = torch.Generator().manual_seed(classes)
     logits = 3 * torch.randn(2, batch, classes, generator=generator)
     order = logits[1].argsort(dim=1, descending=True)
@@ -54,14 +54,14 @@ def lesson_of_logits(student: Tensor, teacher: Tensor, temperature: float = 1.0,
 
 
 def lesson_of_maps(student: Tensor, teacher: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Lesson:
-    """A batch of one whose maps `[K, h, w]` are given directly, the teacher's most probable class first."""
+    """Build a batch of one with given maps `[K, h, w]`, the teacher's most probable class first."""
     order = teacher_logits.argsort(descending=True, stable=True)[None]
     ours = Answer(torch.zeros(1, len(student)), order, student[order[0]][None])
     theirs = Answer(teacher_logits[None], order, teacher[order[0]][None])
     return Lesson(ours, theirs, torch.eye(len(student))[:1], temperature)
 
 
-# ---- an independent implementation: plain loops over plain numbers
+# ---- independent implementation: plain loops over plain numbers
 
 
 def softmax_by_hand(values: list[float], temperature: float = 1.0) -> list[float]:
@@ -78,13 +78,13 @@ def rows(values: Tensor) -> list[list[float]]:
 
 
 def logits_of(lesson: Lesson) -> list[tuple[list[float], list[float], int]]:
-    """Student's and teacher's logits and the right class of every image."""
+    """Return student logits, teacher logits and ground-truth class of every image."""
     right = lesson.targets.argmax(dim=1).tolist()
     return list(zip(rows(lesson.student.logits), rows(lesson.taught.logits), right, strict=True))
 
 
 def pooled_by_hand(cells: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The mean of the cells that each new cell covers, at least in part."""
+    """Compute the mean of the positions that each new position covers at least partly."""
     rows, columns = cells.shape
     result = np.zeros((height, width))
     for i in range(height):
@@ -96,7 +96,7 @@ def pooled_by_hand(cells: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def maps_by_hand(lesson: Lesson, image: int, rank: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both maps of the teacher's `rank`-th class, pooled to the smaller size."""
+    """Return both maps of the teacher's `rank`-th class, pooled to the smaller size."""
     assert lesson.student.maps is not None and lesson.taught.maps is not None
     student, teacher = (answer.maps[image, rank].double().numpy() for answer in (lesson.student, lesson.taught))
     height, width = min(student.shape[0], teacher.shape[0]), min(student.shape[1], teacher.shape[1])
@@ -109,25 +109,25 @@ def disagreement_by_hand(lesson: Lesson, image: int, rank: int) -> float:
 
 
 class TestCrossEntropy:
-    def test_it_equals_the_plain_sum(self) -> None:
+    def test_equals_the_plain_sum(self) -> None:
         lesson = random_lesson()
         expected = [-math.log(softmax_by_hand(ours)[right]) for ours, _, right in logits_of(lesson)]
         assert term("ce", lesson).item() == pytest.approx(np.mean(expected), rel=1e-5)
 
-    def test_a_mixed_label_costs_the_mixture_of_both(self) -> None:
+    def test_mixed_label_has_the_mixed_loss(self) -> None:
         lesson = random_lesson(batch=1)
         alone = [term("ce", replace(lesson, targets=torch.eye(5)[[label]])).item() for label in (1, 3)]
         mixed = replace(lesson, targets=0.3 * torch.eye(5)[[1]] + 0.7 * torch.eye(5)[[3]])
         assert term("ce", mixed).item() == pytest.approx(0.3 * alone[0] + 0.7 * alone[1], rel=1e-5)
 
-    def test_knowing_nothing_of_four_classes_costs_log_4(self) -> None:
+    def test_uniform_prediction_of_four_classes_has_loss_log_4(self) -> None:
         lesson = Lesson(Answer(torch.zeros(2, 4)), None, torch.eye(4)[[1, 3]], 1.0)
         assert term("ce", lesson).item() == pytest.approx(math.log(4))
 
 
 class TestSoftLabels:
     @pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
-    def test_it_equals_the_plain_sum(self, temperature: float) -> None:
+    def test_equals_the_plain_sum(self, temperature: float) -> None:
         lesson = random_lesson(temperature=temperature)
         expected = [
             kl_by_hand(softmax_by_hand(theirs, temperature), softmax_by_hand(ours, temperature))
@@ -135,12 +135,12 @@ class TestSoftLabels:
         ]
         assert term("kd", lesson).item() == pytest.approx(temperature**2 * np.mean(expected), rel=1e-4)
 
-    def test_a_teacher_who_says_3_to_1_to_a_student_who_says_even(self) -> None:
+    def test_value_for_a_3_to_1_teacher_and_a_uniform_student(self) -> None:
         lesson = lesson_of_logits(torch.zeros(1, 2), torch.tensor([[math.log(3.0), 0.0]]))
         assert term("kd", lesson).item() == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5), abs=1e-6)
 
     @pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
-    def test_its_gradient_is_the_temperature_times_the_difference_of_beliefs(self, temperature: float) -> None:
+    def test_gradient_is_the_temperature_times_the_probability_difference(self, temperature: float) -> None:
         lesson = random_lesson(temperature=temperature)
         lesson.student.logits.requires_grad_()
         term("kd", lesson).backward()
@@ -150,8 +150,8 @@ class TestSoftLabels:
             expected = [temperature * (q - p) / 3 for p, q in zip(teacher, student, strict=True)]
             assert lesson.student.logits.grad[image].tolist() == pytest.approx(expected, abs=1e-5)
 
-    def test_the_size_of_its_gradient_hardly_depends_on_a_high_temperature(self) -> None:
-        """Hinton et al. 2015, §2.1: the limit is the difference of the centred logits, divided by their number."""
+    def test_gradient_is_nearly_independent_of_high_temperatures(self) -> None:
+        """Hinton et al. 2015, §2.1: the limit is the difference of the centered logits, divided by their number."""
         sizes = []
         for temperature in (50.0, 100.0):
             lesson = random_lesson(temperature=temperature)
@@ -167,7 +167,7 @@ class TestSoftLabels:
 
 class TestStandardisedSoftLabels:
     @pytest.mark.parametrize("base_temperature", [2.0, 3.0])
-    def test_it_equals_the_plain_sum(self, base_temperature: float) -> None:
+    def test_equals_the_plain_sum(self, base_temperature: float) -> None:
         lesson = random_lesson(7)
 
         def standardised(values: list[float]) -> list[float]:
@@ -183,7 +183,7 @@ class TestStandardisedSoftLabels:
         value = term("ls", lesson, base_temperature=base_temperature).item()
         assert value == pytest.approx(base_temperature**2 * np.mean(expected), rel=1e-4)
 
-    def test_it_is_blind_to_the_scale_and_the_offset_of_either_side(self) -> None:
+    def test_invariant_to_scale_and_offset_of_logits(self) -> None:
         lesson = random_lesson()
         moved = replace(
             lesson,
@@ -192,7 +192,7 @@ class TestStandardisedSoftLabels:
         )
         assert term("ls", moved).item() == pytest.approx(term("ls", lesson).item(), rel=1e-4)
 
-    def test_logits_that_are_all_equal_have_a_finite_gradient(self) -> None:
+    def test_equal_logits_have_a_finite_gradient(self) -> None:
         student = torch.zeros(2, 4, requires_grad=True)
         term("ls", lesson_of_logits(student, torch.randn(2, 4))).backward()
         assert student.grad is not None and student.grad.isfinite().all()
@@ -214,23 +214,23 @@ class TestDecoupledSoftLabels:
 
     @pytest.mark.parametrize("temperature", [1.0, 4.0])
     @pytest.mark.parametrize("others", [2.0, 8.0])
-    def test_it_equals_the_plain_sum(self, temperature: float, others: float) -> None:
+    def test_equals_the_plain_sum(self, temperature: float, others: float) -> None:
         lesson = random_lesson(temperature=temperature)
         assert term("dkd", lesson, others=others).item() == pytest.approx(self.by_hand(lesson, others), rel=1e-4)
 
-    def test_the_last_classes_may_be_the_right_ones_of_no_image(self) -> None:
+    def test_classes_without_images_are_supported(self) -> None:
         lesson = random_lesson()
         lesson = replace(lesson, targets=torch.eye(5)[[0, 2, 0]])
         assert term("dkd", lesson).item() == pytest.approx(self.by_hand(lesson, 8.0), rel=1e-4)
 
-    def test_it_is_kd_when_the_others_weigh_what_the_teacher_leaves_them(self) -> None:
+    def test_equals_kd_with_the_teachers_non_target_weight(self) -> None:
         """Zhao et al. 2022, eq. 5: KD = TCKD + (1 - p_T(y)) NCKD."""
         lesson = random_lesson(batch=1)
         (_, theirs, right) = logits_of(lesson)[0]
         left = 1 - softmax_by_hand(theirs, lesson.temperature)[right]
         assert term("dkd", lesson, others=left).item() == pytest.approx(term("kd", lesson).item(), rel=1e-4)
 
-    def test_its_gradient_is_finite_for_a_student_who_is_certain(self) -> None:
+    def test_gradient_is_finite_for_a_confident_student(self) -> None:
         student = torch.tensor([[80.0, -80.0, 0.0]], requires_grad=True)
         term("dkd", lesson_of_logits(student, torch.tensor([[1.0, 2.0, 3.0]]))).backward()
         assert student.grad is not None and student.grad.isfinite().all()
@@ -238,7 +238,7 @@ class TestDecoupledSoftLabels:
 
 class TestRelations:
     @pytest.mark.parametrize("temperature", [1.0, 4.0])
-    def test_it_equals_numpys_correlations(self, temperature: float) -> None:
+    def test_equals_numpy_correlations(self, temperature: float) -> None:
         lesson = random_lesson(6, temperature=temperature, batch=8)
         ours = np.array([softmax_by_hand(row, temperature) for row in rows(lesson.student.logits)])
         theirs = np.array([softmax_by_hand(row, temperature) for row in rows(lesson.taught.logits)])
@@ -249,7 +249,7 @@ class TestRelations:
         expected = temperature**2 * (2 - mean_correlation(ours, theirs) - mean_correlation(ours.T, theirs.T))
         assert term("dist", lesson).item() == pytest.approx(expected, rel=1e-4)
 
-    def test_it_depends_on_who_is_in_the_batch(self) -> None:
+    def test_depends_on_the_batch(self) -> None:
         lesson = random_lesson(batch=8)
         halves = [
             replace(lesson, student=Answer(lesson.student.logits[part]), teacher=Answer(lesson.taught.logits[part]))
@@ -261,7 +261,7 @@ class TestRelations:
 
 
 class TestAttentionTransfer:
-    def test_it_equals_the_plain_sum(self) -> None:
+    def test_equals_the_plain_sum(self) -> None:
         lesson = random_lesson()
         expected = 0.0
         for ours, theirs in zip(lesson.student.features, lesson.taught.features, strict=True):
@@ -272,7 +272,7 @@ class TestAttentionTransfer:
             expected += float(np.mean(squares))
         assert term("at", lesson).item() == pytest.approx(expected, rel=1e-4)
 
-    def test_it_is_blind_to_the_number_and_the_scale_of_channels(self) -> None:
+    def test_invariant_to_number_and_scale_of_channels(self) -> None:
         features = torch.randn(2, 3, 5, 5)
         lesson = random_lesson()
         twice = replace(
@@ -284,7 +284,7 @@ class TestAttentionTransfer:
 
 
 class TestHints:
-    def test_it_is_the_mean_square_over_the_layers(self) -> None:
+    def test_equals_the_mean_square_over_layers(self) -> None:
         lesson = random_lesson()
         expected = np.mean(
             [
@@ -294,7 +294,7 @@ class TestHints:
         )
         assert term("hint", lesson).item() == pytest.approx(expected, rel=1e-5)
 
-    def test_larger_features_are_averaged_down(self) -> None:
+    def test_larger_features_are_average_pooled(self) -> None:
         lesson = random_lesson()
         ours, theirs = torch.randn(3, 4, 8, 8), torch.randn(3, 4, 4, 4)
         lesson = replace(lesson, projected=(ours,), teacher=Answer(lesson.taught.logits, features=(theirs,)))
@@ -303,12 +303,12 @@ class TestHints:
 
 
 class TestTopClassMap:
-    def test_it_compares_the_maps_of_the_teachers_top_class(self) -> None:
+    def test_compares_maps_of_the_teachers_top_class(self) -> None:
         lesson = random_lesson()
         expected = [disagreement_by_hand(lesson, image, 0) for image in range(3)]
         assert term("map", lesson).item() == pytest.approx(np.mean(expected), abs=1e-5)
 
-    def test_the_other_classes_do_not_matter(self) -> None:
+    def test_independent_of_other_classes(self) -> None:
         maps = torch.randn(3, 4, 4)
         lesson = lesson_of_maps(maps, torch.stack([maps[0], -maps[1], -maps[2]]), torch.tensor([2.0, 1.0, 0.0]))
         assert term("map", lesson).item() == pytest.approx(0, abs=1e-6)
@@ -317,7 +317,7 @@ class TestTopClassMap:
 class TestAllClassMaps:
     @pytest.mark.parametrize("classes", [2, 5, MOST_PROBABLE])
     @pytest.mark.parametrize("temperature", [1.0, 4.0])
-    def test_it_equals_the_weighted_sum_over_all_classes(self, classes: int, temperature: float) -> None:
+    def test_equals_the_weighted_sum_over_all_classes(self, classes: int, temperature: float) -> None:
         lesson = random_lesson(classes, temperature=temperature)
         expected = 0.0
         for image, row in enumerate(rows(lesson.taught.logits)):
@@ -326,7 +326,7 @@ class TestAllClassMaps:
         assert term("mapall", lesson).item() == pytest.approx(expected / 3, abs=1e-5)
 
     @pytest.mark.parametrize("kept", [1, 4])
-    def test_of_many_classes_only_the_most_probable_count(self, kept: int) -> None:
+    def test_only_the_most_probable_classes_are_used(self, kept: int) -> None:
         lesson = random_lesson(9)
         expected = 0.0
         for image, row in enumerate(rows(lesson.taught.logits)):
@@ -334,19 +334,19 @@ class TestAllClassMaps:
             expected += sum(p * disagreement_by_hand(lesson, image, rank) for rank, p in enumerate(beliefs))
         assert term("mapall", lesson, classes=kept).item() == pytest.approx(expected / 3, abs=1e-5)
 
-    def test_maps_that_agree_on_the_first_of_two_classes_and_oppose_on_the_second(self) -> None:
+    def test_value_for_one_equal_and_one_opposed_map(self) -> None:
         maps = torch.randn(2, 5, 5)
         lesson = lesson_of_maps(maps, torch.stack([maps[0], -maps[1]]), torch.tensor([math.log(3.0), 0.0]))
         assert term("mapall", lesson).item() == pytest.approx(0.75 * 0 + 0.25 * 2, abs=1e-5)
 
-    def test_a_higher_temperature_gives_the_unlikely_class_more_weight(self) -> None:
+    def test_higher_temperature_increases_the_weight_of_unlikely_classes(self) -> None:
         maps = torch.randn(2, 5, 5)
         lesson = lesson_of_maps(maps, torch.stack([maps[0], -maps[1]]), torch.tensor([math.log(9.0), 0.0]), 2.0)
         assert term("mapall", lesson).item() == pytest.approx(0.25 * 2, abs=1e-5)  # the square root of 9 is 3
 
 
 class TestRectifiedMap:
-    def test_it_is_one_minus_the_cosine_of_the_positive_parts(self) -> None:
+    def test_equals_one_minus_the_cosine_of_positive_parts(self) -> None:
         lesson = random_lesson()
         expected = []
         for image in range(3):
@@ -355,14 +355,14 @@ class TestRectifiedMap:
         assert term("e2", lesson).item() == pytest.approx(np.mean(expected), abs=1e-5)
 
     @pytest.mark.parametrize("scale", [1e-3, 1e3])
-    def test_it_is_blind_to_the_scale_of_either_map(self, scale: float) -> None:
+    def test_invariant_to_scale_of_maps(self, scale: float) -> None:
         student, teacher = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(3))
         expected = term("e2", lesson_of_maps(student, teacher, torch.zeros(3))).item()
         assert term("e2", lesson_of_maps(scale * student, teacher, torch.zeros(3))).item() == pytest.approx(expected)
         assert term("e2", lesson_of_maps(student, scale * teacher, torch.zeros(3))).item() == pytest.approx(expected)
 
-    def test_a_map_that_is_nowhere_positive_costs_1_and_learns_nothing(self) -> None:
-        """The hole that `map` has not."""
+    def test_map_without_positive_values_has_loss_1_and_no_gradient(self) -> None:
+        """Property of `e2` that `map` does not have."""
         student = -torch.rand(2, 6, 6) - 0.1
         student.requires_grad_()
         loss = term("e2", lesson_of_maps(student, torch.rand(2, 6, 6), torch.zeros(2)))
@@ -373,7 +373,7 @@ class TestRectifiedMap:
 
 class TestClassAttentionTransfer:
     @pytest.mark.parametrize("cells", [2, 3, 6])
-    def test_it_equals_the_plain_sum_over_all_classes(self, cells: int) -> None:
+    def test_equals_the_plain_sum_over_all_classes(self, cells: int) -> None:
         lesson = random_lesson()
         squares = []
         for image in range(3):
@@ -382,7 +382,7 @@ class TestClassAttentionTransfer:
                 squares.append((ours / np.linalg.norm(ours) - theirs / np.linalg.norm(theirs)) ** 2)
         assert term("cat", lesson, cells=cells).item() == pytest.approx(float(np.mean(squares)), rel=1e-4)
 
-    def test_it_notices_an_offset_that_the_centred_terms_do_not(self) -> None:
+    def test_depends_on_an_offset_unlike_centered_terms(self) -> None:
         maps = torch.randn(3, 6, 6)
         lesson = lesson_of_maps(maps, maps + 5, torch.zeros(3))
         assert term("mapall", lesson).item() == pytest.approx(0, abs=1e-4)
@@ -396,7 +396,7 @@ class TestCentredMaps:
         [((4, 4), (8, 8)), ((8, 8), (4, 4)), ((6, 6), (4, 4)), ((7, 7), (3, 3)), ((4, 8), (8, 6))],
         ids=str,
     )
-    def test_maps_are_averaged_down_to_the_smaller_of_both_sides(
+    def test_maps_are_pooled_to_the_smaller_size(
         self, name: str, student_cells: tuple[int, int], teacher_cells: tuple[int, int]
     ) -> None:
         lesson = random_lesson(4, student_cells, teacher_cells)
@@ -408,9 +408,7 @@ class TestCentredMaps:
 
     @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
     @pytest.mark.parametrize("offset", [-5.0, 0.0, 5.0])
-    def test_it_is_blind_to_the_scale_and_the_offset_of_either_map(
-        self, name: str, scale: float, offset: float
-    ) -> None:
+    def test_invariant_to_scale_and_offset_of_maps(self, name: str, scale: float, offset: float) -> None:
         generator = torch.Generator().manual_seed(1)
         student, teacher = torch.randn(2, 3, 6, 6, generator=generator)
         logits = torch.tensor([1.0, 0.5, 0.0])
@@ -420,13 +418,13 @@ class TestCentredMaps:
         moved = term(name, lesson_of_maps(student, scale * (teacher + offset), logits)).item()
         assert moved == pytest.approx(expected, abs=1e-4)
 
-    def test_it_runs_from_0_for_equal_maps_to_2_for_opposed_ones(self, name: str) -> None:
+    def test_ranges_from_0_for_equal_to_2_for_opposed_maps(self, name: str) -> None:
         maps, logits = torch.randn(3, 6, 6), torch.zeros(3)
         assert term(name, lesson_of_maps(maps, maps, logits)).item() == pytest.approx(0, abs=1e-5)
         assert term(name, lesson_of_maps(-maps, maps, logits)).item() == pytest.approx(2, abs=1e-5)
 
-    def test_a_map_that_speaks_only_against_the_class_still_learns(self, name: str) -> None:
-        """Rectified it would be all zero, and so would be its gradient."""
+    def test_negative_map_has_a_gradient(self, name: str) -> None:
+        """A rectified map would be all zero, with a zero gradient."""
         generator = torch.Generator().manual_seed(2)
         student = (-1 - torch.rand(3, 6, 6, generator=generator)).requires_grad_()
         teacher = torch.rand(3, 6, 6, generator=generator)
@@ -438,7 +436,7 @@ class TestCentredMaps:
 @pytest.mark.parametrize("name", MAP_TERMS)
 class TestAnyMapTerm:
     @pytest.mark.parametrize("constant", [0.0, 1.0])
-    def test_the_gradient_of_a_constant_map_is_finite(self, name: str, constant: float) -> None:
+    def test_gradient_of_a_constant_map_is_finite(self, name: str, constant: float) -> None:
         student = torch.full((2, 6, 6), constant).requires_grad_()
         loss = term(name, lesson_of_maps(student, torch.randn(2, 6, 6), torch.zeros(2)))
         loss.backward()
@@ -449,11 +447,11 @@ class TestAnyMapTerm:
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", sorted(TERMS))
 class TestAnyTerm:
-    def test_its_defaults_are_the_settings_of_the_table(self, name: str) -> None:
+    def test_defaults_are_in_the_table_of_terms(self, name: str) -> None:
         lesson = random_lesson(9)
         assert term(name, lesson).item() == term(name, lesson, **TERMS[name].settings).item()
 
-    def test_it_is_a_finite_number_that_teaches_the_student(self, name: str) -> None:
+    def test_loss_and_student_gradient_are_finite(self, name: str) -> None:
         lesson = random_lesson()
         student = lesson.student
         assert student.maps is not None
@@ -467,13 +465,13 @@ class TestAnyTerm:
         assert gradients and all(gradient.isfinite().all() for gradient in gradients)
         assert any(gradient.abs().max() > 0 for gradient in gradients)
 
-    def test_a_student_like_its_teacher_has_nothing_to_learn(self, name: str) -> None:
+    def test_equal_outputs_have_no_gradient(self, name: str) -> None:
         lesson = random_lesson()
         alike = replace(lesson, student=lesson.taught, projected=lesson.taught.features)
         nothing = term(name, alike).item() == pytest.approx(0, abs=1e-5)
-        assert nothing == (name != "ce"), "hard labels do not know the teacher"
+        assert nothing == (name != "ce"), "ground-truth labels are independent of the teacher"
 
-    def test_it_has_a_module_of_its_own_with_shapes_and_source(self, name: str) -> None:
+    def test_docstring_and_module(self, name: str) -> None:
         """Define each loss in one module; its docstring states shapes, source and default weight."""
         compute, weight = TERMS[name].compute, TERMS[name].weight
         others = {inspect.getsourcefile(term.compute) for other, term in TERMS.items() if other != name}
@@ -482,10 +480,10 @@ class TestAnyTerm:
         assert "Shapes: " in text and "Source: " in text and "`[N, " in text
         assert f"Default weight: {'measured' if weight is None else f'{weight:g}'}" in text
 
-    def test_its_settings_are_numbers_above_zero(self, name: str) -> None:
+    def test_settings_are_positive(self, name: str) -> None:
         assert all(value > 0 for value in TERMS[name].settings.values())
 
-    def test_the_terms_that_need_a_teacher_say_so(self, name: str) -> None:
+    def test_terms_that_need_a_teacher_are_marked(self, name: str) -> None:
         lesson = replace(random_lesson(), teacher=None)
         if TERMS[name].taught:
             with pytest.raises(AssertionError):
@@ -493,49 +491,49 @@ class TestAnyTerm:
         else:
             assert term(name, lesson).isfinite()
 
-    def test_whether_it_is_softened_is_said(self, name: str) -> None:
+    def test_terms_that_use_the_temperature_are_marked(self, name: str) -> None:
         lesson = random_lesson()
         values = {round(term(name, replace(lesson, temperature=t)).item(), 6) for t in (1.0, 4.0)}
         assert (len(values) == 2) == TERMS[name].softened
 
 
 class TestDistance:
-    def test_pearson_of_a_case_worked_by_hand(self) -> None:
+    def test_pearson_of_a_manual_example(self) -> None:
         a, b = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([2.0, 1.0, 4.0, 3.0])
         assert pearson(a, b).item() == pytest.approx(3 / 5)  # deviations ∓1.5, ∓0.5 against ∓0.5, ∓1.5
 
     @pytest.mark.parametrize(("one", "other"), [(0.1, 0.3), (1000.1, 0.7), (0.0, 0.3), (0.1, -0.3), (3.3, 0.7)])
-    def test_constant_rows_have_none(self, one: float, other: float) -> None:
-        """Their mean, as float32 rounds it, is another number than they are."""
+    def test_constant_rows_have_zero_correlation(self, one: float, other: float) -> None:
+        """Their float32 mean differs from their value by rounding."""
         constant, another, varying = torch.full((49,), one), torch.full((49,), other), torch.randn(49)
         assert pearson(constant, another) == pearson(constant, varying) == pearson(varying, constant) == 0.0
 
-    def test_small_variation_on_a_large_value_counts(self) -> None:
+    def test_small_variation_of_a_large_value_is_kept(self) -> None:
         varying = torch.linspace(-1, 1, 49)
         assert pearson(varying, 100 + 0.1 * varying).item() == pytest.approx(1.0, abs=1e-4)
 
-    def test_a_constant_row_has_no_gradient_that_is_not_a_number(self) -> None:
+    def test_constant_row_has_a_finite_gradient(self) -> None:
         constant = torch.full((2, 49), 1000.1, requires_grad=True)
         pearson(constant, torch.randn(2, 49)).sum().backward()
         assert constant.grad is not None and constant.grad.isfinite().all()
 
-    def test_rows_do_not_depend_on_each_other(self) -> None:
+    def test_rows_are_independent(self) -> None:
         constants = [torch.full((49,), value) for value in (0.1, 0.7, 3.3, 1000.1)]
         small, large = 1e-3 * torch.linspace(-1, 1, 49), 1e6 * torch.randn(49)
         a, b = torch.stack([*constants, small, large]), torch.stack([*[small] * 4, small, large])
         assert pearson(a, b).tolist() == pytest.approx([0, 0, 0, 0, 1, 1], abs=1e-6)
         assert pearson(b, a).tolist() == pytest.approx([0, 0, 0, 0, 1, 1], abs=1e-6)
-        # Rounding leaves each of them the same small number in all cells, which would correlate.
+        # Rounding leaves the same small remainder at all positions, which would correlate.
         a, b = torch.stack([*constants[1:], large]), torch.stack([*constants[2:], constants[1], large])
         assert pearson(a, b).tolist() == pytest.approx([0, 0, 0, 1], abs=1e-6)
 
-    def test_maps_of_one_size_stay_as_they_are(self) -> None:
+    def test_maps_of_equal_size_are_unchanged(self) -> None:
         a, b = torch.randn(2, 3, 5, 5), torch.randn(2, 3, 5, 5)
         assert all(x is y for x, y in zip(at_common_size(a, b), (a, b), strict=True))
 
 
 @pytest.mark.parametrize("name", ["at", "hint"])
-def test_a_layer_without_a_partner_is_an_error(name: str) -> None:
+def test_unpaired_layer_is_an_error(name: str) -> None:
     lesson = random_lesson()
     fewer = replace(lesson.taught, features=lesson.taught.features[:1])
     with pytest.raises(ValueError, match="zip"):
@@ -544,13 +542,13 @@ def test_a_layer_without_a_partner_is_an_error(name: str) -> None:
 
 @dataclass(frozen=True)
 class WithPartner(Group):
-    """Two processes, of which the other one holds the second half of a batch."""
+    """Group of two processes, where the other one holds the second half of a batch."""
 
     size: int = 2
     others: tuple[Tensor, ...] = ()
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The rows of both, whichever answer they are of."""
+        """Return the rows of both processes."""
         (partner,) = (whole[len(rows) :] for whole in self.others if torch.equal(whole[: len(rows)], rows))
         return torch.cat([rows, partner])
 
@@ -558,14 +556,14 @@ class WithPartner(Group):
 class TestObjective:
     SETTINGS: ClassVar = {"ce": {}, "dkd": {"others": 2.0}, "dist": {}, "map": {}, "kd": {}}
 
-    def test_its_values_are_those_of_its_terms_in_order(self) -> None:
+    def test_values_are_in_the_order_of_terms(self) -> None:
         lesson = random_lesson(6)
         values = Objective(self.SETTINGS).values(lesson, Group())
         expected = [term(name, lesson, **settings).item() for name, settings in self.SETTINGS.items()]
         assert values.tolist() == pytest.approx(expected, rel=1e-6)
         assert values.dtype == torch.float32
 
-    def test_terms_of_the_whole_batch_gather_logits_and_others_do_not(self) -> None:
+    def test_only_whole_batch_terms_gather_logits(self) -> None:
         whole = random_lesson(6, batch=8)
 
         def half(answer: Answer) -> Answer:
@@ -580,8 +578,8 @@ class TestObjective:
         assert values.tolist() == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_projection_learns_what_a_hint_says() -> None:
-    """The student's channels can be turned into the teacher's by a 1×1 convolution."""
+def test_projection_can_be_learned() -> None:
+    """A 1×1 convolution can map the student's channels to the teacher's."""
     torch.manual_seed(0)
     features = torch.randn(4, 3, 4, 4)
     mixing = nn.Conv2d(3, 6, 1)

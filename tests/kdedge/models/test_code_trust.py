@@ -1,4 +1,4 @@
-"""Python files that data names: they run only if the user typed them or allowed their content."""
+"""Python files named by data are executed only if the user named them or allowed their content."""
 
 import importlib.util
 import json
@@ -26,7 +26,7 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(command: Command, data: Path, tmp_path: Path) -> Path:
-    """Train a network of a Python file, then replace the file by one that this command has not named."""
+    """Train a network from a Python file, then replace the file by one that was not named in this command."""
     name = write_flattening(tmp_path / "typed.py")
     out = tmp_path / "run"
     assert command("train", data, "--model", name, "--epochs", 1, "--batch-size", 6, "--out", out).code == 0
@@ -34,7 +34,7 @@ def run(command: Command, data: Path, tmp_path: Path) -> Path:
 
 
 def stranger(run: Path, folder: Path) -> Path:
-    """Let a run name another file of the same network, which leaves a mark when it runs."""
+    """Make a run refer to another file of the same network, which leaves a trace when executed."""
     (folder / "evil.py").write_text(
         (folder / "typed.py").read_text() + f"\nfrom pathlib import Path\nPath({str(folder / 'MARK')!r}).touch()\n"
     )
@@ -45,7 +45,7 @@ def stranger(run: Path, folder: Path) -> Path:
 
 
 class TestRunFolder:
-    def test_export_refuses_and_names_the_hash_that_allows(self, command: Command, run: Path, tmp_path: Path) -> None:
+    def test_export_rejects_untrusted_code_with_its_hash(self, command: Command, run: Path, tmp_path: Path) -> None:
         digest = file_sha256(tmp_path / "evil.py")[:12]
         refused = command("export", run)
         assert refused.code == 2
@@ -55,20 +55,20 @@ class TestRunFolder:
         assert command("export", run, "--trust-code", digest).code == 0
         assert (tmp_path / "MARK").exists()
 
-    def test_distill_does_not_run_the_code_of_its_teacher(
+    def test_distill_does_not_execute_the_teachers_code(
         self, command: Command, data: Path, run: Path, tmp_path: Path
     ) -> None:
         refused = command("distill", data, "--teacher", run, "--student", "resnet8", "--out", tmp_path / "student")
         assert (refused.code, (tmp_path / "MARK").exists()) == (2, False)
         assert not (tmp_path / "student").exists()
 
-    def test_compare_keeps_the_recorded_figures(self, command: Command, run: Path, tmp_path: Path) -> None:
+    def test_compare_keeps_recorded_metrics(self, command: Command, run: Path, tmp_path: Path) -> None:
         compared = command("compare", run, "-o", tmp_path / "page.html", "--json")
         assert (compared.code, (tmp_path / "MARK").exists()) == (0, False)
         assert json.loads(compared.out)["last"]["epoch"] == metrics_of(run)[-1]["epoch"]
         assert "--trust-code" in compared.err
 
-    def test_the_code_of_a_recorded_teacher_does_not_run(self, command: Command, run: Path, tmp_path: Path) -> None:
+    def test_code_of_a_recorded_teacher_is_not_executed(self, command: Command, run: Path, tmp_path: Path) -> None:
         record = json.loads((run / "run.json").read_text())
         name = record["model"]["name"]
         record["model"] |= {"name": f"{tmp_path / 'typed.py'}:make_model"}
@@ -78,8 +78,8 @@ class TestRunFolder:
         compared = command("compare", run, "-o", tmp_path / "page.html")
         assert (compared.code, (tmp_path / "MARK").exists()) == (0, False)
 
-    def test_a_typed_file_of_the_same_content_needs_no_hash(self, command: Command, run: Path, tmp_path: Path) -> None:
-        """`--resume` types the network again, so an own network goes on as it began."""
+    def test_named_file_needs_no_hash(self, command: Command, run: Path, tmp_path: Path) -> None:
+        """`--resume` names the network again, so a custom network can be resumed."""
         (run / LAST).unlink()
         record = json.loads((run / "run.json").read_text()) | {"result": None}
         (run / "run.json").write_text(json.dumps(record))
@@ -92,8 +92,10 @@ class TestRunFolder:
 
 
 class TestModelFile:
-    def test_code_that_a_file_names_never_runs(self, command: Command, data: Path, run: Path, tmp_path: Path) -> None:
-        """Also not with its hash: a model file travels further than a run folder."""
+    def test_code_named_by_a_model_file_is_never_executed(
+        self, command: Command, data: Path, run: Path, tmp_path: Path
+    ) -> None:
+        """The hash does not help either, since model files are shared more widely than run folders."""
         record = json.loads((run / "run.json").read_text())
         weights, output = tmp_path / "w.safetensors", tmp_path / "model.onnx"
         weights.write_bytes((run / BEST).read_bytes())
@@ -113,7 +115,7 @@ class TestModelFile:
         assert (other.code, (tmp_path / "MARK").exists()) == (2, False)
         assert "SHA-256" in other.err
 
-    def test_the_typed_network_of_a_file_is_validated(
+    def test_model_option_names_the_network_to_validate(
         self, command: Command, data: Path, run: Path, tmp_path: Path
     ) -> None:
         weights, output = tmp_path / "w.safetensors", tmp_path / "model.onnx"
@@ -121,14 +123,14 @@ class TestModelFile:
         typed = f"{tmp_path / 'typed.py'}:make_model"
         assert command("export", typed, "--weights", weights, "-o", output).code == 0
         for at, label in enumerate(sorted(path.name for path in (data / "val").iterdir())):
-            (data / "val" / label).rename(data / "val" / str(at))  # as the file calls its classes
+            (data / "val" / label).rename(data / "val" / str(at))  # class names as in the file
         validated = command("validate", output, "--data", data / "val", "--quick", "--model", typed)
         assert validated.code in (0, 4), "few images may not show every bound"
         assert list(tmp_path.rglob("report.json"))
 
 
-def test_cached_bytecode_is_not_run_in_place_of_an_allowed_file(tmp_path: Path) -> None:
-    """An archive can bring any `__pycache__`, whose unchecked kind is valid beside any source."""
+def test_cached_bytecode_is_not_executed(tmp_path: Path) -> None:
+    """An archive may contain any `__pycache__`, whose unchecked variant is valid for any source."""
     mark, nets = tmp_path / "MARK", tmp_path / "nets.py"
     nets.write_text("from torch import nn\n\ndef make_model():\n    return nn.Identity()\n")
     evil = compile(f"from pathlib import Path\nPath({str(mark)!r}).touch()\n{nets.read_text()}", nets, "exec")
@@ -142,6 +144,6 @@ def test_cached_bytecode_is_not_run_in_place_of_an_allowed_file(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("digest", ["", "abc", "g" * 12, "AB" * 8, "0" * 65])
-def test_what_is_no_hash_is_refused(digest: str) -> None:
+def test_invalid_hashes_are_rejected(digest: str) -> None:
     with pytest.raises(UsageError, match="12 hexadecimal digits"):
         allow_content(digest)

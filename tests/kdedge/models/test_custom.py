@@ -1,4 +1,4 @@
-"""The user's own networks: found in a file, built again from a run, refused when they are something else."""
+"""Custom networks: loaded from a file, rebuilt from a run, and rejected if invalid."""
 
 import hashlib
 import sys
@@ -68,7 +68,7 @@ CONSTANT = 3
 
 @pytest.fixture(autouse=True)
 def typed_by_the_user(tmp_path: Path) -> None:
-    """Allow the files that these tests name, in the folder itself and in those of neighbors."""
+    """Allow the files that these tests name, in the folder itself and its neighbors."""
     for folder in ("", "teacher", "student", "nets"):
         for name in ("nets.py", "bad.py", "json.py"):
             allow_typed(f"{tmp_path / folder / name}:make_model")
@@ -82,7 +82,7 @@ def nets(tmp_path: Path) -> Path:
 
 
 class TestName:
-    def test_it_is_the_same_from_any_folder(self, nets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_name_is_valid_from_any_folder(self, nets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(nets.parent)
         assert canonical_name("nets.py:make_model") == canonical_name(f"{nets}:make_model") == f"{nets}:make_model"
 
@@ -92,17 +92,17 @@ class TestName:
             ("nowhere.py:make_model", r"no file .*nowhere\.py\. Expected a Python file with a function make_model"),
             ("nets.py:make_modle", r"nets\.py has no function make_modle\. It has make_model, must_be_told"),
             ("nets.py:CONSTANT", "has no function CONSTANT"),
-            ("nets.py", r"names no function\. Expected FILE\.py:FUNCTION, such as nets\.py:make_model"),
-            ("nets.py:", "names no function"),
+            ("nets.py", r"has no function name\. Expected FILE\.py:FUNCTION, such as nets\.py:make_model"),
+            ("nets.py:", "has no function name"),
         ],
     )
-    def test_what_is_not_there(self, nets: Path, monkeypatch: pytest.MonkeyPatch, name: str, complaint: str) -> None:
+    def test_missing_arguments(self, nets: Path, monkeypatch: pytest.MonkeyPatch, name: str, complaint: str) -> None:
         monkeypatch.chdir(nets.parent)
         with pytest.raises(UsageError, match=complaint):
             canonical_name(name)
 
     @pytest.mark.parametrize("content", ["def make_model(:", "import nothing_of_this_name", "raise SystemExit(3)"])
-    def test_a_file_that_cannot_be_loaded(self, tmp_path: Path, content: str) -> None:
+    def test_unloadable_file(self, tmp_path: Path, content: str) -> None:
         (tmp_path / "bad.py").write_text(content)
         before = set(sys.modules)
         with pytest.raises(UsageError, match=r"bad\.py cannot be loaded: (SyntaxError|ModuleNotFound|SystemExit)"):
@@ -112,17 +112,17 @@ class TestName:
 
 class TestBuild:
     @pytest.mark.parametrize("function", ["make_model", "must_be_told", "forwards"])
-    def test_a_factory_that_takes_the_number_of_classes_is_told(self, nets: Path, function: str) -> None:
+    def test_factory_receives_the_number_of_classes(self, nets: Path, function: str) -> None:
         model = build(specify(f"{nets}:{function}", 6), 32)
         assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 6)
         assert set(head_tensors(f"{nets}:{function}", 32)) == {"4.weight", "4.bias"}
 
-    def test_one_that_does_not_must_have_the_right_number(self, nets: Path) -> None:
+    def test_factory_without_argument_must_match_the_number_of_classes(self, nets: Path) -> None:
         assert build(specify(f"{nets}:always_seven", 7), 32)(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
-        with pytest.raises(UsageError, match=r"always_seven gives 7 logits, expected 22"):
+        with pytest.raises(UsageError, match=r"always_seven returns 7 logits, expected 22"):
             build(specify(f"{nets}:always_seven", 22), 32)
 
-    def test_early_strides_can_be_removed_as_from_any_network(self, nets: Path) -> None:
+    def test_early_strides_can_be_removed(self, nets: Path) -> None:
         model = build(replace(specify(f"{nets}:make_model", 4), stride_factor=2), 32)
         assert model[0].stride == (1, 1)
 
@@ -131,17 +131,17 @@ class TestBuild:
         [
             ("no_module", r"no_module returned str\. Expected a torch\.nn\.Module"),
             ("broken", r"broken failed when called as broken\(\): RuntimeError: out of luck"),
-            ("no_logits", r"gives a tensor \(1, 8, 30, 30\) for one picture\. Expected logits \[1, K\]"),
-            ("one_size", r"cannot take pictures of 32 × 32 px: .*pretrained_cfg"),
+            ("no_logits", r"returns a tensor \(1, 8, 30, 30\) for one image\. Expected logits \[1, K\]"),
+            ("one_size", r"does not accept images of 32 × 32 px: .*pretrained_cfg"),
         ],
     )
-    def test_what_is_no_classifier_is_refused(self, nets: Path, function: str, complaint: str) -> None:
+    def test_invalid_models_are_rejected(self, nets: Path, function: str, complaint: str) -> None:
         with pytest.raises(UsageError, match=complaint):
             build(specify(f"{nets}:{function}", 4), 32)
 
 
 class TestNeighbours:
-    """What a factory's file imports from its own folder."""
+    """Imports of a factory's file from its own folder."""
 
     @staticmethod
     def package(folder: Path, width: int) -> Path:
@@ -161,7 +161,7 @@ class TestNeighbours:
         )
         return folder / "nets.py"
 
-    def test_teacher_and_student_may_have_neighbours_of_one_name(self, tmp_path: Path) -> None:
+    def test_neighbor_modules_may_share_a_name(self, tmp_path: Path) -> None:
         path = list(sys.path)
         for name, width in (("teacher", 5), ("student", 3)):
             file = self.package(tmp_path / name, width)
@@ -169,7 +169,7 @@ class TestNeighbours:
             assert model.head.weight.shape == (width + 1, width)
         assert sys.path == path
 
-    def test_the_file_takes_no_name_that_another_module_has(self, tmp_path: Path) -> None:
+    def test_module_name_is_unique(self, tmp_path: Path) -> None:
         (tmp_path / "json.py").write_text("from torch import nn\ndef make_model():\n    return nn.Flatten()\n")
         import json
 
@@ -177,22 +177,22 @@ class TestNeighbours:
         assert sys.modules["json"] is json
         assert json.dumps([1]) == "[1]"
 
-    def test_classes_can_be_found_by_their_module_as_compilers_do(self, tmp_path: Path) -> None:
+    def test_classes_are_found_by_module_name(self, tmp_path: Path) -> None:
         file = self.package(tmp_path / "nets", 2)
         net = type(build(specify(f"{file}:make_model", 3), 32))
         assert sys.modules[net.__module__].Net is net
 
 
 class TestInput:
-    def test_it_is_imagenets_when_nothing_is_said(self, nets: Path) -> None:
+    def test_default_input_is_imagenets(self, nets: Path) -> None:
         spec = pretrained_input(f"{nets}:make_model")
         assert spec == ImageInput(224, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
-    def test_the_module_describes_it_as_timms_do(self, nets: Path) -> None:
+    def test_input_from_pretrained_cfg(self, nets: Path) -> None:
         spec = pretrained_input(f"{nets}:described")
         assert spec == ImageInput(48, 40, (0.5, 0.4, 0.3), (0.229, 0.224, 0.225), crop_fraction=0.9)
 
-    def test_a_factory_around_timm_has_timms(self, tmp_path: Path) -> None:
+    def test_factory_of_a_timm_model_has_timms_input(self, tmp_path: Path) -> None:
         pytest.importorskip("timm")
         file = tmp_path / "nets.py"
         file.write_text(
@@ -201,10 +201,8 @@ class TestInput:
         )
         assert pretrained_input(f"{file}:make_model") == pretrained_input("timm:test_efficientnet.r160_in1k")
 
-    def test_a_description_that_cannot_be_read(self, nets: Path) -> None:
-        with pytest.raises(
-            UsageError, match=r"badly_described has a pretrained_cfg that cannot be read .*Expected a dict"
-        ):
+    def test_unreadable_pretrained_cfg(self, nets: Path) -> None:
+        with pytest.raises(UsageError, match=r"badly_described has an unreadable pretrained_cfg .*Expected a dict"):
             pretrained_input(f"{nets}:badly_described")
 
 
@@ -217,7 +215,7 @@ class TestTrained:
         return model, path
 
     @pytest.mark.parametrize(("function", "classes"), [("make_model", 9), ("must_be_told", 9), ("always_seven", 7)])
-    def test_the_number_of_classes_is_that_of_the_weights(
+    def test_number_of_classes_is_read_from_the_weights(
         self, nets: Path, monkeypatch: pytest.MonkeyPatch, function: str, classes: int
     ) -> None:
         original, weights = self.weights(nets, function, classes)
@@ -234,18 +232,18 @@ class TestTrained:
             "code_sha256": hashlib.sha256(nets.read_bytes()).hexdigest(),
         }
 
-    def test_without_weights_a_factory_needs_a_default(self, nets: Path) -> None:
+    def test_factory_without_weights_needs_a_default(self, nets: Path) -> None:
         assert len(load_trained(f"{nets}:make_model").labels) == 4
-        with pytest.raises(UsageError, match=r"must be told the number of its classes.*--weights FILE"):
+        with pytest.raises(UsageError, match=r"requires the number of classes.*--weights FILE"):
             load_trained(f"{nets}:must_be_told")
 
-    def test_the_weights_of_another_network(self, nets: Path, tmp_path: Path) -> None:
+    def test_weights_of_another_network(self, nets: Path, tmp_path: Path) -> None:
         save_file({"fc.weight": torch.zeros(4, 8)}, tmp_path / "w.safetensors")
         with pytest.raises(UsageError, match=r"do not fit Sequential: tensors 4 missing .*1 unknown"):
             load_trained(f"{nets}:make_model", weights=tmp_path / "w.safetensors")
 
 
-def test_an_export_says_where_its_model_can_be_had_again(nets: Path, tmp_path: Path) -> None:
+def test_export_records_the_factory(nets: Path, tmp_path: Path) -> None:
     _, weights = TestTrained.weights(nets, "described", 4)
     exported = export_model(
         f"{nets}:described", weights=weights, output=tmp_path / "m.onnx", profile=load_profile("generic")
@@ -259,7 +257,7 @@ def test_an_export_says_where_its_model_can_be_had_again(nets: Path, tmp_path: P
 class TestRun:
     @pytest.fixture
     def run(self, nets: Path, tmp_path: Path) -> Path:
-        """A run of a factory's network, as training writes it."""
+        """Run of a factory's network, as written by training."""
         spec = specify(f"{nets}:make_model", 5, fresh_stem=False)
         model = build(spec, 32)
         record = RunRecord(
@@ -276,7 +274,7 @@ class TestRun:
         save_weights(tmp_path / "run" / BEST, model, {})
         return tmp_path / "run"
 
-    def test_it_holds_what_it_takes_to_build_the_network_again(self, run: Path, nets: Path) -> None:
+    def test_run_can_rebuild_the_network(self, run: Path, nets: Path) -> None:
         spec = read_run(run).model
         assert spec.name == f"{nets}:make_model"
         assert spec.code_sha256 == hashlib.sha256(nets.read_bytes()).hexdigest()
@@ -286,17 +284,17 @@ class TestRun:
         picture = torch.randn(1, 3, 32, 32)
         assert torch.equal(rebuilt(picture), trained.model(picture))
 
-    def test_a_file_that_has_changed_is_told(self, run: Path, nets: Path) -> None:
+    def test_changed_file_is_reported(self, run: Path, nets: Path) -> None:
         nets.write_text(NETS + "\n# tidied\n")
-        with pytest.raises(UsageError, match=r"nets\.py has changed since the model was trained.*Put the file back"):
+        with pytest.raises(UsageError, match=r"nets\.py has changed since the model was trained.*Restore the file"):
             load_trained(str(run))
 
-    def test_a_file_that_is_gone_is_told(self, run: Path, nets: Path) -> None:
+    def test_missing_file_is_reported(self, run: Path, nets: Path) -> None:
         nets.unlink()
         with pytest.raises(UsageError, match=r"no file .*nets\.py"):
             load_trained(str(run))
 
-    def test_a_file_that_changes_is_loaded_anew(self, nets: Path) -> None:
+    def test_changed_file_is_reloaded(self, nets: Path) -> None:
         assert build(specify(f"{nets}:make_model", 5), 32)[0].out_channels == 8
         nets.write_text(NETS.replace("8,", "16,"))
         assert build(specify(f"{nets}:make_model", 5), 32)[0].out_channels == 16

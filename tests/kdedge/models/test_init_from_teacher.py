@@ -1,4 +1,4 @@
-"""Weight selection: which of a teacher's weights a student starts with."""
+"""Weight selection for the initialization of a student from its teacher."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from kdedge_runtime.errors import UsageError
 
 
 def network(name: str, seed: int = 0, classes: int = 5) -> nn.Module:
-    """With batch statistics that are not those of a fresh network."""
+    """Build a network with batch statistics that differ from the initial ones."""
     torch.manual_seed(seed)
     model = build(ModelSpec(name, classes), 32)
     for module in model.modules():
@@ -27,12 +27,12 @@ def network(name: str, seed: int = 0, classes: int = 5) -> nn.Module:
 
 
 def middles(size: int, of: int) -> np.ndarray:
-    """The middle of each of `size` equal parts of `of` elements."""
+    """Return the middle index of each of `size` equal parts of `of` elements."""
     return np.floor((np.arange(size) + 0.5) * of / size).astype(int)
 
 
 def picked(tensor: Tensor, *sizes: int) -> np.ndarray:
-    """Evenly spaced elements, by numpy's own indexing."""
+    """Select evenly spaced elements by numpy indexing."""
     return tensor.detach().numpy()[np.ix_(*(middles(size, of) for size, of in zip(sizes, tensor.shape, strict=True)))]
 
 
@@ -49,10 +49,10 @@ class TestSelect:
             (1, 3, [1]),
         ],
     )
-    def test_elements_are_evenly_spaced_and_kernels_stay_centred(self, size: int, of: int, expected: list[int]) -> None:
+    def test_elements_are_evenly_spaced_and_kernels_centered(self, size: int, of: int, expected: list[int]) -> None:
         assert select(torch.arange(of), torch.Size([size])).tolist() == expected == middles(size, of).tolist()
 
-    def test_in_every_dimension(self) -> None:
+    def test_all_dimensions_are_selected(self) -> None:
         tensor = torch.randn(12, 10, 7, 7)
         assert np.array_equal(select(tensor, torch.Size([6, 4, 3, 3])).numpy(), picked(tensor, 6, 4, 3, 3))
 
@@ -60,7 +60,7 @@ class TestSelect:
 @pytest.mark.parametrize(
     "name", ["small:resnet20", "small:resnet8x4", "torchvision:mobilenet_v2", "torchvision:resnet18"]
 )
-def test_a_student_as_large_as_the_teacher_becomes_the_teacher(name: str) -> None:
+def test_student_of_equal_size_becomes_the_teacher(name: str) -> None:
     student, teacher = network(name, 1), network(name, 2)
     report = inherit(student, teacher)
     assert report.copied == report.total and report.kept == ()
@@ -71,7 +71,7 @@ def test_a_student_as_large_as_the_teacher_becomes_the_teacher(name: str) -> Non
 
 
 class TestDepth:
-    """A shallower student gets the first layers of each stage."""
+    """A shallower student receives the first layers of each stage."""
 
     @pytest.mark.parametrize(
         ("small", "large"),
@@ -81,14 +81,14 @@ class TestDepth:
             ("torchvision:resnet18", "torchvision:resnet34"),
         ],
     )
-    def test_of_the_same_width(self, small: str, large: str) -> None:
+    def test_shallower_student_of_equal_width(self, small: str, large: str) -> None:
         student, teacher = network(small, 1), network(large, 2)
         report = inherit(student, teacher)
         assert report.kept == ()
         for name, value in student.state_dict().items():
             assert torch.equal(value, teacher.state_dict()[name]), name
 
-    def test_shortcuts_are_among_them(self) -> None:
+    def test_shortcuts_are_copied(self) -> None:
         names = inherit(network("small:resnet8x4"), network("small:resnet32x4")).names
         assert "layer2.0.project.0.weight" in names and "layer2.0.project.1.running_var" in names
         names = inherit(network("torchvision:resnet18"), network("torchvision:resnet34")).names
@@ -97,7 +97,7 @@ class TestDepth:
 
 @pytest.fixture(scope="module")
 def pair() -> tuple[nn.Module, nn.Module, Inherited]:
-    """A student of half its teacher's width, after it has inherited."""
+    """Student of half its teacher's width after weight selection."""
     from torchvision.models import mobilenet_v2
 
     torch.manual_seed(1)
@@ -106,30 +106,28 @@ def pair() -> tuple[nn.Module, nn.Module, Inherited]:
 
 
 class TestWidth:
-    """A narrower student gets every second channel, the same ones all along."""
+    """A narrower student receives every second channel, consistently across layers."""
 
-    def test_every_tensor_is_a_selection(self, pair: tuple[nn.Module, nn.Module, Inherited]) -> None:
+    def test_each_tensor_is_a_selection(self, pair: tuple[nn.Module, nn.Module, Inherited]) -> None:
         student, teacher, report = pair
         assert report.kept == ()
         source = teacher.state_dict()
         for name, value in student.state_dict().items():
             assert np.array_equal(value.numpy(), picked(source[name], *value.shape)), name
 
-    def test_depthwise_kernels_go_with_their_channel(self, pair: tuple[nn.Module, nn.Module, Inherited]) -> None:
+    def test_depthwise_kernels_follow_their_channel(self, pair: tuple[nn.Module, nn.Module, Inherited]) -> None:
         student, teacher, _ = pair
         ours, theirs = (model.features[1].conv[0][0] for model in (student, teacher))
         assert ours.groups == ours.weight.shape[0] == 16 and theirs.groups == 32
         for channel in range(16):
             assert torch.equal(ours.weight[channel], theirs.weight[2 * channel + 1])
 
-    def test_a_classifier_of_the_same_classes_keeps_their_order(
-        self, pair: tuple[nn.Module, nn.Module, Inherited]
-    ) -> None:
+    def test_classifier_keeps_the_class_order(self, pair: tuple[nn.Module, nn.Module, Inherited]) -> None:
         student, teacher, _ = pair
         assert torch.equal(student.classifier[1].bias, teacher.classifier[1].bias)
 
-    def test_what_one_layer_gives_is_what_the_next_one_takes(self) -> None:
-        """Where a wide network uses every second channel alone, the narrow one computes the same."""
+    def test_selected_channels_are_consistent_between_layers(self) -> None:
+        """If a wide network uses only every second channel, the narrow one computes the same."""
 
         def net(width: int) -> nn.Sequential:
             layers = (nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, 4, 3), nn.Flatten())
@@ -149,7 +147,7 @@ class TestGroups:
     def grouped(width: int, groups: int) -> nn.Sequential:
         return nn.Sequential(nn.Conv2d(width, width, 3, groups=groups, bias=False), nn.BatchNorm2d(width))
 
-    def test_as_many_groups_correspond(self) -> None:
+    def test_equal_groups_correspond(self) -> None:
         student, teacher = self.grouped(8, 2), self.grouped(24, 2)
         assert inherit(student, teacher).kept == ()
         ours, theirs = student[0].weight.detach().numpy(), teacher[0].weight.detach().numpy()
@@ -158,13 +156,13 @@ class TestGroups:
             assert np.array_equal(mine, others[np.ix_(middles(4, 12), middles(4, 12))])
 
     @pytest.mark.parametrize(("ours", "theirs"), [((8, 2), (16, 4)), ((8, 4), (16, 1)), ((8, 8), (16, 2))])
-    def test_kernels_over_other_channels_are_left_out(self, ours: tuple[int, int], theirs: tuple[int, int]) -> None:
+    def test_kernels_over_other_channels_are_not_copied(self, ours: tuple[int, int], theirs: tuple[int, int]) -> None:
         report = inherit(self.grouped(*ours), self.grouped(*theirs))
         assert report.kept == ("0.weight",)
 
 
 class TestWhatDoesNotFit:
-    def test_it_keeps_its_random_start(self) -> None:
+    def test_mismatching_tensor_keeps_its_initialization(self) -> None:
         student, teacher = network("small:resnet20", 1, classes=22), network("small:resnet56", 2, classes=10)
         before = {name: value.clone() for name, value in student.state_dict().items()}
         report = inherit(student, teacher)
@@ -173,18 +171,18 @@ class TestWhatDoesNotFit:
         assert all(torch.equal(student.state_dict()[name], before[name]) for name in report.kept)
         assert not torch.equal(student.state_dict()["conv1.weight"], before["conv1.weight"])
 
-    def test_a_larger_layer_and_one_that_the_teacher_lacks(self) -> None:
+    def test_larger_and_missing_layers_are_kept(self) -> None:
         student = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 3), nn.Linear(3, 2))
         teacher = nn.Sequential(nn.Linear(4, 5), nn.Linear(8, 4))
         report = inherit(student, teacher)
         assert report.names == ("1.weight", "1.bias")
         assert report.kept == ("0.weight", "0.bias", "2.weight", "2.bias")
 
-    def test_nothing_at_all_is_an_error(self) -> None:
-        with pytest.raises(UsageError, match=r"MobileNetV2 can inherit nothing from SmallResNet: .*leave --init out"):
+    def test_no_matching_tensor_is_an_error(self) -> None:
+        with pytest.raises(UsageError, match=r"MobileNetV2 can inherit no weights from SmallResNet: .*remove --init"):
             inherit(network("torchvision:mobilenet_v2"), network("small:resnet20"))
 
-    def test_gradients_and_modes_stay_as_they_are(self) -> None:
+    def test_gradients_and_modes_are_unchanged(self) -> None:
         student, teacher = network("small:resnet8", 1), network("small:resnet20", 2).eval()
         inherit(student, teacher)
         assert student.training and not teacher.training
@@ -192,11 +190,11 @@ class TestWhatDoesNotFit:
         student(torch.randn(4, 3, 32, 32)).sum().backward()
         teacher_copy = network("small:resnet20", 2)
         for name, value in teacher.state_dict().items():
-            assert torch.equal(value, teacher_copy.state_dict()[name]), "the teacher is not touched"
+            assert torch.equal(value, teacher_copy.state_dict()[name]), "the teacher is not modified"
 
 
 @pytest.mark.data
-def test_a_real_teachers_first_layers_see_what_the_teachers_see() -> None:
+def test_selected_layers_of_a_real_teacher_have_similar_features() -> None:
     file = Path(__file__).parents[3].parent / "shared" / "data" / "weights" / "cifar10_resnet56.safetensors"
     if not file.is_file():
         pytest.skip(f"the reference weights {file.name} are not beside the checkout")

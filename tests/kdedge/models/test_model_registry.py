@@ -1,4 +1,4 @@
-"""Models by name: the libraries, the near misses, and the small networks of the literature."""
+"""Models by name: libraries, suggestions for typos, and small networks from the literature."""
 
 import re
 import sys
@@ -31,9 +31,7 @@ class TestNames:
             ("timm:resnet18.a1_in1k", "timm:resnet18.a1_in1k"),
         ],
     )
-    def test_a_bare_name_is_looked_up_in_torchvision_and_then_among_the_small_ones(
-        self, name: str, expected: str
-    ) -> None:
+    def test_bare_name_is_resolved_in_torchvision_then_small(self, name: str, expected: str) -> None:
         if name.startswith("timm:"):
             pytest.importorskip("timm")
         assert canonical_name(name) == expected
@@ -47,32 +45,32 @@ class TestNames:
             ("small:resnet21", "small:resnet20"),
         ],
     )
-    def test_a_near_miss_is_named(self, name: str, near: str) -> None:
+    def test_similar_name_is_suggested(self, name: str, near: str) -> None:
         with pytest.raises(UsageError, match=rf"no model '{name}'\. Did you mean .*{near}"):
             canonical_name(name)
 
     @pytest.mark.parametrize("library", ["torchvision", "timm"])
-    def test_the_names_read_from_its_source_are_those_that_a_library_lists(self, library: str) -> None:
+    def test_names_from_source_equal_the_librarys_list(self, library: str) -> None:
         package = pytest.importorskip(library)
         models = package.models
         listed = models.list_models(module=models) if library == "torchvision" else package.list_models()
         assert list(networks_of(library)) == sorted(listed)
 
-    def test_a_name_of_another_library_is_named(self) -> None:
+    def test_name_in_another_library_is_suggested(self) -> None:
         pytest.importorskip("timm")
         with pytest.raises(UsageError, match=r"Did you mean timm:tf_efficientnet_lite0\?"):
             canonical_name("tf_efficientnet_lite0")
 
-    def test_a_name_like_no_other_gets_examples(self) -> None:
+    def test_unknown_name_gets_examples(self) -> None:
         with pytest.raises(UsageError, match=r"no model 'qqqq'\. Try resnet18"):
             canonical_name("qqqq")
 
-    def test_a_run_is_no_network_but_has_weights_to_start_from(self, teacher_run: Path) -> None:
+    def test_run_folder_suggests_its_weights(self, teacher_run: Path) -> None:
         weights = re.escape(str(teacher_run / "best.safetensors"))
-        with pytest.raises(UsageError, match=rf"is a run, .* name of a network is expected.* --weights {weights}\."):
+        with pytest.raises(UsageError, match=rf"is a run folder, .* model name is expected.* --weights {weights}\."):
             canonical_name(str(teacher_run))
 
-    def test_an_unknown_tag_of_timm_gets_the_known_ones(self) -> None:
+    def test_unknown_timm_tag_suggests_known_tags(self) -> None:
         pytest.importorskip("timm")
         with pytest.raises(
             UsageError, match=r"no model 'timm:resnet18\.a9_in1k'\. Did you mean .*timm:resnet18\.a1_in1k"
@@ -80,24 +78,24 @@ class TestNames:
             canonical_name("timm:resnet18.a9_in1k")
 
     @pytest.mark.parametrize("name", ["timm:hf-hub:timm/resnet18.a1_in1k", "hf-hub:timm/resnet18.a1_in1k"])
-    def test_the_hub_is_refused_with_the_reason(self, name: str) -> None:
-        with pytest.raises(UsageError, match=r"kdedge downloads nothing\. Download its weights.*--weights FILE"):
+    def test_hub_names_are_rejected(self, name: str) -> None:
+        with pytest.raises(UsageError, match=r"kdedge does not download models\. Download its weights.*--weights FILE"):
             canonical_name(name)
 
-    def test_an_unknown_library_gets_the_list(self) -> None:
+    def test_unknown_library_lists_libraries(self) -> None:
         with pytest.raises(UsageError, match=r"Unknown model library 'keras'.*torchvision:, timm: or small:"):
             canonical_name("keras:resnet50")
 
-    def test_a_detector_is_no_classifier(self) -> None:
+    def test_detector_is_rejected(self) -> None:
         with pytest.raises(UsageError, match="no model"):
             canonical_name("torchvision:fasterrcnn_resnet50_fpn")
 
-    def test_a_timm_name_without_timm_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_timm_name_without_timm_suggests_installation(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "timm", None)
         with pytest.raises(MissingDependency, match="pip install timm") as caught:
             canonical_name("timm:mobilenetv3_small_050")
         assert caught.value.exit_code == 3
-        assert canonical_name("resnet18") == "torchvision:resnet18", "the others do without it"
+        assert canonical_name("resnet18") == "torchvision:resnet18", "other libraries are not affected"
 
 
 class TestSmallNetworks:
@@ -111,17 +109,17 @@ class TestSmallNetworks:
             ("resnet32x4", 100, 7_433_860),  # 7.43 M
         ],
     )
-    def test_they_have_the_published_number_of_parameters(self, name: str, classes: int, parameters: int) -> None:
+    def test_parameter_counts_are_as_published(self, name: str, classes: int, parameters: int) -> None:
         model = build(ModelSpec(f"small:{name}", classes), 32)
         assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
     @pytest.mark.parametrize("name", RESNETS)
-    def test_they_give_a_logit_a_class(self, name: str) -> None:
+    def test_one_logit_per_class(self, name: str) -> None:
         model = build(ModelSpec(f"small:{name}", 7), 32).eval()
         with torch.no_grad():
             assert model(torch.randn(2, 3, 32, 32)).shape == (2, 7)
 
-    def test_the_narrow_one_divides_by_8(self) -> None:
+    def test_narrow_network_has_output_stride_8(self) -> None:
         model = build(ModelSpec("small:resnet10w16", 10), 64).eval()
         assert 0.30e6 < sum(parameter.numel() for parameter in model.parameters()) < 0.32e6
         sizes: list[torch.Size] = []
@@ -132,7 +130,7 @@ class TestSmallNetworks:
 
 
 def published_resnet(x: Tensor, state: dict[str, Tensor], blocks: int) -> Tensor:
-    """The CIFAR network of He et al., CVPR 2016, §4.2 with shortcuts of kind A, written out from its tensors."""
+    """Compute the CIFAR network of He et al., CVPR 2016, §4.2 with shortcuts of type A from its tensors."""
 
     def conv_bn(x: Tensor, conv: str, bn: str, stride: int) -> Tensor:
         x = F.conv2d(x, state[f"{conv}.weight"], stride=stride, padding=1)
@@ -157,7 +155,7 @@ def published_resnet(x: Tensor, state: dict[str, Tensor], blocks: int) -> Tensor
 
 @pytest.mark.data
 @pytest.mark.parametrize(("name", "blocks"), [("resnet20", 3), ("resnet56", 9)])
-def test_published_weights_load_and_mean_the_same(name: str, blocks: int) -> None:
+def test_published_weights_give_equal_logits(name: str, blocks: int) -> None:
     file = WEIGHTS / f"cifar10_{name}.safetensors"
     if not file.is_file():
         pytest.skip(f"the reference weights {file.name} are not beside the checkout")
@@ -180,14 +178,14 @@ def test_published_weights_load_and_mean_the_same(name: str, blocks: int) -> Non
         ("timm:convnext_atto", {"head.fc.weight", "head.fc.bias"}),
     ],
 )
-def test_the_tensors_of_the_classifier_are_found(name: str, expected: set[str]) -> None:
+def test_classifier_tensors_are_found(name: str, expected: set[str]) -> None:
     if name.startswith("timm:"):
         pytest.importorskip("timm")
     assert set(head_tensors(name, 224)) == expected
 
 
 class TestPretrained:
-    def test_the_input_is_that_of_the_published_weights(self) -> None:
+    def test_input_of_published_weights(self) -> None:
         spec = pretrained_input("torchvision:resnet18")
         assert (spec.height, spec.width, spec.mean, spec.std) == (
             224,
@@ -198,19 +196,19 @@ class TestPretrained:
         assert spec.crop_fraction == pytest.approx(224 / 256)
         assert spec.interpolation == "bilinear"
 
-    def test_timm_has_its_own(self) -> None:
+    def test_input_of_timm_models(self) -> None:
         pytest.importorskip("timm")
         spec = pretrained_input("timm:tf_efficientnet_lite0")
         assert (spec.height, spec.mean, spec.std, spec.interpolation) == (224, (0.5,) * 3, (0.5,) * 3, "bicubic")
 
-    def test_a_tag_of_timm_names_the_weights_whose_input_it_is(self) -> None:
+    def test_timm_tag_selects_the_input(self) -> None:
         pytest.importorskip("timm")
         ours, torchvisions = pretrained_input("timm:resnet18.a1_in1k"), pretrained_input("timm:resnet18.tv_in1k")
         assert (ours.crop_fraction, ours.interpolation) == (0.95, "bicubic")
         assert (torchvisions.crop_fraction, torchvisions.interpolation) == (0.875, "bilinear")
         assert pretrained_input("timm:test_efficientnet.r160_in1k").height == 160
 
-    def test_a_thousand_classes_are_imagenets(self) -> None:
+    def test_1000_classes_are_imagenets(self) -> None:
         labels = pretrained_labels("torchvision:resnet18", 1000)
         assert (labels[0], labels[999]) == ("tench", "toilet tissue")
         assert pretrained_labels("torchvision:resnet18", 3) == ("0", "1", "2")

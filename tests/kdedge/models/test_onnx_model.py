@@ -1,4 +1,4 @@
-"""A teacher in an `.onnx` file answers as the PyTorch model that it was made from, whatever its layout."""
+"""ONNX teachers return the outputs of the original PyTorch model for every layout."""
 
 import hashlib
 import warnings
@@ -31,7 +31,7 @@ LABELS = ("ant", "bee", "cat", "dog", "elk")
 
 @pytest.fixture(scope="module")
 def network() -> nn.Module:
-    """With statistics and weights that are not those of a fresh network."""
+    """Network with statistics and weights that differ from the initial ones."""
     torch.manual_seed(0)
     model = build(ModelSpec("small:resnet8", CLASSES), SIZE)
     with torch.no_grad():
@@ -47,14 +47,14 @@ def images() -> Tensor:
 
 @pytest.fixture(scope="module")
 def exported(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As `kdedge export` writes it."""
+    """File written by `kdedge export`."""
     path, module = tmp_path_factory.mktemp("kdedge") / "model.onnx", deploy(network, SPEC)
     save_model(export_graph(module).model, Metadata(LABELS, SPEC, module.outputs), path)
     return path
 
 
 class ChannelsLast(nn.Module):
-    """A model as TensorFlow's converters write it: `[N, H, W, 3]`."""
+    """Model with channels-last input `[N, H, W, 3]`, as written by TensorFlow's converters."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class ChannelsLast(nn.Module):
 
 
 class Explained(nn.Module):
-    """A model that gives more than an answer."""
+    """Model with additional outputs."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class Explained(nn.Module):
 
 
 def plain_export(model: nn.Module, path: Path, shape: tuple[int, ...], open_dims: tuple[int, ...] = (0,)) -> Path:
-    """What most users have: `torch.onnx.export` of a float model by the exporter of the years before kdedge."""
+    """Export a float model with the legacy exporter of `torch.onnx.export`, the most common case."""
     names = ["y"] if not isinstance(model, Explained) else ["embedding", "logits", "saliency_map"]
     axes = {"x": {dim: f"d{dim}" for dim in open_dims}} | ({name: {0: "d0"} for name in names} if open_dims else {})
     with warnings.catch_warnings():
@@ -97,13 +97,13 @@ def close(measured: Tensor, expected: Tensor) -> bool:
     return measured.dtype == torch.float32 and torch.allclose(measured, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_what_is_assumed_of_a_file_is_told(network: nn.Module, exported: Path, tmp_path: Path) -> None:
+def test_assumed_preprocessing_is_reported(network: nn.Module, exported: Path, tmp_path: Path) -> None:
     foreign = OnnxTeacher.load(plain_export(network, tmp_path / "theirs.onnx", (1, 3, SIZE, SIZE)))
     assert foreign.fed is not None and "mean 0.485,0.456,0.406 and std 0.229,0.224,0.225" in foreign.fed
     assert OnnxTeacher.load(exported).fed is None
 
 
-def test_a_file_whose_pixels_were_stated_teaches_by_them(network: nn.Module, images: Tensor, tmp_path: Path) -> None:
+def test_explicit_preprocessing_is_used(network: nn.Module, images: Tensor, tmp_path: Path) -> None:
     theirs = plain_export(network, tmp_path / "theirs.onnx", (1, 3, SIZE, SIZE))
     explain_file(theirs, tmp_path / "ours.onnx", pixels=PixelInput(SPEC.mean, SPEC.std))
     teacher = OnnxTeacher.load(tmp_path / "ours.onnx")
@@ -112,9 +112,7 @@ def test_a_file_whose_pixels_were_stated_teaches_by_them(network: nn.Module, ima
 
 
 class TestFileByKdedge:
-    def test_it_gives_logits_and_the_map_of_the_top_class(
-        self, network: nn.Module, exported: Path, images: Tensor
-    ) -> None:
+    def test_logits_and_map_of_the_top_class(self, network: nn.Module, exported: Path, images: Tensor) -> None:
         teacher = OnnxTeacher.load(exported)
         assert (teacher.labels, teacher.classes, teacher.input, teacher.has_map) == (LABELS, CLASSES, SPEC, True)
         assert teacher.sha256 == hashlib.sha256(exported.read_bytes()).hexdigest()
@@ -125,9 +123,7 @@ class TestFileByKdedge:
         assert close(maps, expected_maps)
         assert close(logits, network(Normalise(SPEC)(images)))
 
-    def test_pictures_of_another_size_are_resampled_as_for_a_pytorch_teacher(
-        self, network: nn.Module, exported: Path
-    ) -> None:
+    def test_images_of_another_size_are_resampled_as_in_pytorch(self, network: nn.Module, exported: Path) -> None:
         generator = torch.Generator().manual_seed(2)
         large = torch.randint(0, 256, (4, 52, 48, 3), dtype=torch.uint8, generator=generator)
         logits, _ = OnnxTeacher.load(exported)(large)
@@ -135,11 +131,11 @@ class TestFileByKdedge:
         assert not torch.equal(logits, expected), "the file takes whole pixel values"
         assert torch.allclose(logits, expected, atol=0.01 * float(expected.abs().max()))
 
-    def test_it_says_itself_what_it_wants(self, exported: Path) -> None:
-        with pytest.raises(UsageError, match="was exported by kdedge and says itself"):
+    def test_kdedge_file_rejects_an_explicit_input(self, exported: Path) -> None:
+        with pytest.raises(UsageError, match="was exported by kdedge"):
             OnnxTeacher.load(exported, SPEC)
 
-    def test_labels_that_do_not_fit_its_logits(self, exported: Path, tmp_path: Path) -> None:
+    def test_mismatch_of_labels_and_logits(self, exported: Path, tmp_path: Path) -> None:
         model = onnx.load(exported)
         props = {item.key: item.value for item in model.metadata_props}
         helper.set_model_props(model, props | {"kdedge.labels": '["ant", "bee"]'})
@@ -151,7 +147,7 @@ class TestFileByKdedge:
 class TestForeignFile:
     @pytest.mark.parametrize("dynamic", [True, False], ids=["any batch", "batch of one"])
     @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
-    def test_float_input_is_normalised(
+    def test_float_input_is_normalized(
         self, network: nn.Module, images: Tensor, tmp_path: Path, layout: str, dynamic: bool
     ) -> None:
         batch = 2 if dynamic else 1
@@ -165,7 +161,7 @@ class TestForeignFile:
             assert maps is None
             assert close(logits, network(Normalise(used)(images)))
 
-    def test_a_published_architecture(self, tmp_path: Path, images: Tensor) -> None:
+    def test_published_architecture(self, tmp_path: Path, images: Tensor) -> None:
         torch.manual_seed(0)
         model = build(ModelSpec("torchvision:squeezenet1_1", CLASSES), 64).eval()
         teacher = OnnxTeacher.load(plain_export(model, tmp_path / "m.onnx", (2, 3, 64, 64)))
@@ -179,16 +175,16 @@ class TestForeignFile:
             )
             assert close(teacher(images)[0], model(resampled))
 
-    def test_a_softmax_at_the_end_is_undone(self, network: nn.Module, images: Tensor, tmp_path: Path) -> None:
+    def test_final_softmax_is_inverted(self, network: nn.Module, images: Tensor, tmp_path: Path) -> None:
         path = plain_export(nn.Sequential(network, nn.Softmax(dim=1)), tmp_path / "m.onnx", (2, 3, SIZE, SIZE))
         logits, _ = OnnxTeacher.load(path, SPEC)(images)
         expected = network(Normalise(SPEC)(images))
         assert close(logits, expected.log_softmax(dim=1))
         for temperature in (1.0, 4.0):
             softened = (logits / temperature).softmax(dim=1)
-            assert close(softened, (expected / temperature).softmax(dim=1)), "a temperature means what it should"
+            assert close(softened, (expected / temperature).softmax(dim=1)), "the temperature has its usual effect"
 
-    def test_a_certain_softmax_gives_finite_logits(self, tmp_path: Path, images: Tensor) -> None:
+    def test_saturated_softmax_gives_finite_logits(self, tmp_path: Path, images: Tensor) -> None:
         class Certain(nn.Module):
             def forward(self, x: Tensor) -> Tensor:
                 return (x.mean(dim=(1, 2, 3))[:, None] * 0 + torch.tensor([200.0, 0.0, -200.0])).softmax(dim=1)
@@ -206,11 +202,9 @@ class TestForeignFile:
         model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = fixed
         onnx.save(model, tmp_path / "m.onnx")
         teacher = OnnxTeacher.load(tmp_path / "m.onnx")
-        assert close(teacher(images)[0], network(Normalise(SPEC)(images))), "the file normalises by itself"
+        assert close(teacher(images)[0], network(Normalise(SPEC)(images))), "the file contains the normalization"
 
-    def test_a_size_that_the_graph_leaves_open_is_the_callers(
-        self, network: nn.Module, images: Tensor, tmp_path: Path
-    ) -> None:
+    def test_dynamic_size_is_the_callers(self, network: nn.Module, images: Tensor, tmp_path: Path) -> None:
         path = plain_export(network, tmp_path / "m.onnx", (2, 3, SIZE, SIZE), (0, 2, 3))
         assert OnnxTeacher.load(path).input.height == 224
         teacher = OnnxTeacher.load(path, SPEC)
@@ -218,10 +212,10 @@ class TestForeignFile:
         assert close(teacher(images)[0], network(Normalise(SPEC)(images)))
 
     @pytest.mark.filterwarnings("ignore::FutureWarning")
-    def test_weights_in_a_file_of_their_own(self, network: nn.Module, images: Tensor, tmp_path: Path) -> None:
+    def test_external_weights(self, network: nn.Module, images: Tensor, tmp_path: Path) -> None:
         path, beside = tmp_path / "m.onnx", tmp_path / "m.onnx.data"
         dynamic = ({0: torch.export.Dim("batch")},)
-        torch.onnx.export(  # the exporter of today, which does this by itself
+        torch.onnx.export(  # the current exporter, which does this by default
             network, (torch.zeros(2, 3, SIZE, SIZE),), path, dynamo=True, dynamic_shapes=dynamic, verbose=False
         )
         first = OnnxTeacher.load(path, SPEC)
@@ -229,12 +223,12 @@ class TestForeignFile:
         content = bytearray(beside.read_bytes())
         content[-1] ^= 1
         beside.write_bytes(content)
-        assert OnnxTeacher.load(path, SPEC).sha256 != first.sha256, "the hash is that of the weights too"
+        assert OnnxTeacher.load(path, SPEC).sha256 != first.sha256, "the hash includes the weights"
         beside.unlink()
-        with pytest.raises(ModelFileError, match=r"weights in another file, m\.onnx\.data, which is not beside it"):
+        with pytest.raises(ModelFileError, match=r"external weights in m\.onnx\.data"):
             OnnxTeacher.load(path)
 
-    def test_a_map_is_used_where_a_file_has_one(self, network: nn.Module, images: Tensor, tmp_path: Path) -> None:
+    def test_map_of_the_file_is_used(self, network: nn.Module, images: Tensor, tmp_path: Path) -> None:
         path = plain_export(Explained(network), tmp_path / "m.onnx", (2, 3, SIZE, SIZE))
         teacher = OnnxTeacher.load(path, SPEC)
         logits, maps = teacher(images)
@@ -250,7 +244,7 @@ def graph(
     outputs: dict[str, list[Any]],
     nodes: Callable[[], list[onnx.NodeProto]],
 ) -> onnx.ModelProto:
-    """A graph by hand; outputs are float."""
+    """Build a graph from nodes; outputs are float."""
     made = helper.make_graph(
         nodes(),
         "by_hand",
@@ -303,18 +297,18 @@ class TestRefused:
                 {"x": (TensorProto.FLOAT, ["n", 3, 8, 8])},
                 {"y": ["n", 3, 8, 8]},
                 identity("y"),
-                r"no classifier that can teach: for 2 images it gives y float32 \[2, 3, 8, 8\]",
+                r"not a classifier usable as a teacher: for 2 images it returns y float32 \[2, 3, 8, 8\]",
             ),
             (
                 {"x": (TensorProto.FLOAT, ["n", 3, 8, 8])},
                 {"a": ["n", 192], "b": ["n", 192]},
                 flatten("a", "b"),
-                r"gives a float32 \[2, 192\], b float32 \[2, 192\]\. Expected one output .* named logits",
+                r"returns a float32 \[2, 192\], b float32 \[2, 192\]\. Expected one output .* named logits",
             ),
         ],
         ids=["sound", "grey", "two inputs", "double", "segmentation", "two answers"],
     )
-    def test_what_is_no_image_classifier(
+    def test_non_classifiers_are_rejected(
         self,
         tmp_path: Path,
         inputs: dict[str, tuple[int, list[Any]]],
@@ -326,7 +320,7 @@ class TestRefused:
         with pytest.raises(ModelFileError, match=complaint):
             OnnxTeacher.load(tmp_path / "m.onnx", ImageInput(8, 8, (0.0,) * 3, (1.0,) * 3))
 
-    def test_a_graph_that_fails_on_what_it_says_it_takes(self, tmp_path: Path) -> None:
+    def test_failing_graph_is_rejected(self, tmp_path: Path) -> None:
         def reshape() -> list[onnx.NodeProto]:
             shape = helper.make_tensor("s", TensorProto.INT64, [2], [1, 192])
             return [
@@ -338,16 +332,16 @@ class TestRefused:
         with pytest.raises(ModelFileError, match=r"fails on images \(2, 3, 8, 8\): .*dynamic batch"):
             OnnxTeacher.load(tmp_path / "m.onnx")
 
-    def test_a_missing_file(self, tmp_path: Path) -> None:
+    def test_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(ModelFileError, match=r"no model file .*nowhere\.onnx"):
             OnnxTeacher.load(tmp_path / "nowhere.onnx")
 
-    def test_a_damaged_file(self, tmp_path: Path) -> None:
+    def test_damaged_file(self, tmp_path: Path) -> None:
         (tmp_path / "m.onnx").write_bytes(b"not a model")
         with pytest.raises(ModelFileError, match=r"m\.onnx is not an ONNX model"):
             OnnxTeacher.load(tmp_path / "m.onnx")
 
-    def test_an_operator_that_onnxruntime_does_not_know(self, tmp_path: Path) -> None:
+    def test_unknown_operator(self, tmp_path: Path) -> None:
         unknown = graph(
             {"x": (TensorProto.FLOAT, ["n", 3, 8, 8])},
             {"y": ["n", 192]},
@@ -358,8 +352,8 @@ class TestRefused:
             OnnxTeacher.load(tmp_path / "m.onnx")
 
 
-def test_probabilities_are_recognised_by_what_they_are(tmp_path: Path) -> None:
-    """Of a graph that is neither: its outputs are non-negative but sum to something else."""
+def test_probabilities_are_detected_by_value(tmp_path: Path) -> None:
+    """A graph without softmax has non-negative outputs that do not sum to one."""
     onnx.save(
         graph(
             {"x": (TensorProto.FLOAT, ["n", 3, 2, 2])},

@@ -1,4 +1,4 @@
-"""A network may have several published weights; pictures are prepared for those that the file holds."""
+"""Published weights of a model may differ in preprocessing; it is selected by the weights file."""
 
 import hashlib
 from collections.abc import Callable
@@ -37,25 +37,25 @@ def touched(path: Path) -> Path:
         ("vit_h_14", 224, 224, "bicubic"),
     ],
 )
-def test_a_tag_names_the_weights_whose_input_it_is(name: str, size: int, shorter_side: int, interpolation: str) -> None:
+def test_tag_selects_the_input(name: str, size: int, shorter_side: int, interpolation: str) -> None:
     assert canonical_name(name) == f"torchvision:{name}"
     spec = pretrained_input(canonical_name(name))
     assert (spec.height, spec.width, spec.interpolation) == (size, size, interpolation)
     assert spec.crop_fraction == pytest.approx(size / shorter_side)
 
 
-def test_a_tag_that_does_not_exist_is_refused() -> None:
+def test_unknown_tag_is_rejected() -> None:
     with pytest.raises(UsageError, match=r"no model 'resnet50\.IMAGENET1K_V3'.*torchvision:resnet50\.IMAGENET1K_V"):
         canonical_name("resnet50.IMAGENET1K_V3")
 
 
-def test_the_network_of_a_tag_is_built_without_it() -> None:
+def test_network_is_built_without_the_tag() -> None:
     tagged = build(ModelSpec("torchvision:mobilenet_v2.IMAGENET1K_V1", 3), 64).state_dict()
     assert tagged.keys() == build(ModelSpec("torchvision:mobilenet_v2", 3), 64).state_dict().keys()
 
 
 class TestRecognising:
-    def test_every_published_file_is_recognised_by_the_hash_in_its_name(self, tmp_path: Path) -> None:
+    def test_published_files_are_recognized_by_the_hash_in_their_name(self, tmp_path: Path) -> None:
         tagged = [f"{network}.{tag}" for network in networks_of("torchvision") for tag in torchvision_tags(network)]
         assert len(tagged) > 100 and "resnet50.IMAGENET1K_V1" in tagged
         for name in tagged:
@@ -64,11 +64,11 @@ class TestRecognising:
             file = touched(tmp_path / url.rpartition("/")[2])
             assert published_name(f"torchvision:{network}", file) == f"torchvision:{name}"
 
-    def test_a_converted_file_keeps_the_hash_in_its_name(self, tmp_path: Path) -> None:
+    def test_converted_file_is_recognized_by_the_hash_in_its_name(self, tmp_path: Path) -> None:
         file = touched(tmp_path / "resnet50-0676ba61.safetensors")
         assert published_name("torchvision:resnet50", file) == "torchvision:resnet50.IMAGENET1K_V1"
 
-    def test_a_renamed_file_is_recognised_by_its_digest(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_renamed_file_is_recognized_by_its_digest(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         file = tmp_path / "w.pth"
         file.write_bytes(b"weights")
         url = f"https://download.pytorch.org/models/resnet50-{hashlib.sha256(b'weights').hexdigest()[:8]}.pth"
@@ -79,23 +79,23 @@ class TestRecognising:
         assert published_name("torchvision:resnet50", file) == "torchvision:resnet50"
 
     @pytest.mark.parametrize("name", ["timm:resnet50", "small:resnet20", "torchvision:resnet50.IMAGENET1K_V2"])
-    def test_other_libraries_and_what_the_user_says_are_left_alone(self, name: str, tmp_path: Path) -> None:
+    def test_other_libraries_and_explicit_tags_are_unchanged(self, name: str, tmp_path: Path) -> None:
         assert published_name(name, touched(tmp_path / "resnet50-0676ba61.pth")) == name
         assert published_name("torchvision:resnet50", None) == "torchvision:resnet50"
 
 
 class TestUnknownWeights:
-    def test_it_is_told_what_was_assumed_and_how_to_say_another(self) -> None:
+    def test_assumption_is_reported_with_alternatives(self) -> None:
         assert assumed_input("torchvision:resnet50") == (
-            "assumed as IMAGENET1K_V2 has it, 224 of 232 px, bilinear; say otherwise by the name: "
+            "assumed as for IMAGENET1K_V2, 224 of 232 px, bilinear; to change it, use a model name with tag: "
             "torchvision:resnet50.IMAGENET1K_V1 for 224 of 256 px, bilinear"
         )
 
     @pytest.mark.parametrize("name", ["torchvision:resnet50.IMAGENET1K_V1", "torchvision:resnet18", "small:resnet20"])
-    def test_where_nothing_was_assumed_nothing_is_told(self, name: str) -> None:
+    def test_nothing_is_reported_without_assumption(self, name: str) -> None:
         assert assumed_input(name) is None
 
-    def test_export_states_the_input_and_tells_of_it(
+    def test_export_records_and_prints_the_assumption(
         self, command: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
@@ -103,7 +103,7 @@ class TestUnknownWeights:
 
         told = command("export", "mobilenet_v2", "--weights", "w.safetensors", "--method", "none", "-o", "m.onnx")
         assert told.code == 0, told.err
-        assert "preparing pictures: assumed as IMAGENET1K_V2 has it, 224 of 232 px, bilinear" in told.err
+        assert "preprocessing: assumed as for IMAGENET1K_V2, 224 of 232 px, bilinear" in told.err
         assert Model.load("m.onnx").metadata.input.crop_fraction == pytest.approx(224 / 232)
         stated = load_trained("torchvision:mobilenet_v2.IMAGENET1K_V1", weights=tmp_path / "w.safetensors")
         (tmp_path / "w.safetensors").rename(tmp_path / "mobilenet_v2-b0353104.safetensors")
@@ -113,5 +113,5 @@ class TestUnknownWeights:
             assert model.input.crop_fraction == pytest.approx(224 / 256)
             assert model.origin["source"] == "torchvision:mobilenet_v2.IMAGENET1K_V1"
 
-    def test_random_weights_assume_nothing(self) -> None:
+    def test_random_weights_have_no_assumption(self) -> None:
         assert load_trained("torchvision:mobilenet_v2").assumed_input is None

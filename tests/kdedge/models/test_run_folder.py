@@ -1,4 +1,4 @@
-"""What a run folder says about its model, and what is said about a damaged one."""
+"""Records of run folders, and errors for damaged ones."""
 
 import errno
 import json
@@ -33,7 +33,7 @@ RECORD = RunRecord(
 EPOCH = {"epoch": 3, "val_top1": 0.5, "val_loss": 1.25}
 
 
-def test_a_record_survives_the_disk(tmp_path: Path) -> None:
+def test_record_roundtrip(tmp_path: Path) -> None:
     assert not is_run(tmp_path / "run")
     write_run(tmp_path / "run", RECORD)
     assert is_run(tmp_path / "run")
@@ -41,45 +41,45 @@ def test_a_record_survives_the_disk(tmp_path: Path) -> None:
     finished = RECORD.finished({"best": EPOCH | {"epoch": 2}, "last": EPOCH, "seconds": 1.5})
     write_run(tmp_path / "run", finished)
     assert read_run(tmp_path / "run") == finished
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"], "no temporary file stays"
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"], "no temporary file remains"
 
 
 class TestARunThatIsInTheWay:
-    """What helps: to go on where it can go on, and otherwise a folder that is free."""
+    """Errors for existing runs suggest --resume if possible, and otherwise a free folder."""
 
     def told(self, folder: Path) -> str:
         with pytest.raises(UsageError) as refused:
             require_free(folder)
         return str(refused.value)
 
-    def test_one_that_is_not_finished_can_go_on(self, tmp_path: Path) -> None:
+    def test_incomplete_run_suggests_resume(self, tmp_path: Path) -> None:
         run = tmp_path / "run"
         require_free(run)
         write_run(run, RECORD)
         assert self.told(run) == (
-            f"{run} holds a run already. Type --resume to continue it, or choose another folder, such as --out {run}-2."
+            f"{run} already holds a run. Add --resume to continue it, or choose another folder, such as --out {run}-2."
         )
 
-    def test_one_that_is_finished_cannot(self, tmp_path: Path) -> None:
+    def test_complete_run_suggests_another_folder(self, tmp_path: Path) -> None:
         run = tmp_path / "my run"
         write_run(run, RECORD.finished({"best": EPOCH | {"epoch": 2}, "last": EPOCH, "seconds": 1.5}))
         (tmp_path / "my run-2").mkdir()
         assert self.told(run) == (
-            f"{run} holds a run already, which is finished. Choose another folder, such as --out '{run}-3'."
+            f"{run} already holds a run, which is complete. Choose another folder, such as --out '{run}-3'."
         )
 
-    def test_nor_one_that_is_damaged(self, tmp_path: Path) -> None:
+    def test_damaged_run_suggests_another_folder(self, tmp_path: Path) -> None:
         (tmp_path / "run.json").write_text("{")
         assert "which cannot be read. Choose another folder" in self.told(tmp_path)
 
-    def test_the_working_directory_itself(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_working_directory_as_run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         write_run(Path(), RECORD)
         assert self.told(Path()).endswith("such as --out run-2.")
 
 
-def test_a_folder_whose_name_is_no_utf8_is_found_again(tmp_path: Path) -> None:
-    source = "/photos/donn\udce9es"  # as Python holds such a byte
+def test_non_utf8_folder_name_roundtrip(tmp_path: Path) -> None:
+    source = "/photos/donn\udce9es"  # as Python represents such a byte
     write_run(tmp_path, replace(RECORD, data=RECORD.data | {"source": source}))
     assert read_run(tmp_path).data["source"] == source
     assert source_name(source) == "donn\\xe9es"
@@ -87,10 +87,8 @@ def test_a_folder_whose_name_is_no_utf8_is_found_again(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such locks")
 @pytest.mark.parametrize("fault", [errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP])
-def test_where_folders_cannot_be_locked_training_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: int
-) -> None:
-    """NFS wants a lock's file open for writing, which no folder is."""
+def test_training_continues_without_folder_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: int) -> None:
+    """NFS requires a lock's file to be open for writing, which is impossible for folders."""
 
     def no_locks(handle: int, operation: int) -> None:
         raise OSError(fault, os.strerror(fault))
@@ -101,7 +99,7 @@ def test_where_folders_cannot_be_locked_training_goes_on(
     assert read_run(tmp_path / "run") == RECORD
 
 
-def test_a_full_disk_leaves_the_record_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_keeps_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run(tmp_path, RECORD)
 
     def full(handle: int) -> None:
@@ -114,19 +112,19 @@ def test_a_full_disk_leaves_the_record_as_it_was(tmp_path: Path, monkeypatch: py
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
-def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
+def test_folder_without_run(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"not a run folder.*kdedge train or distill"):
         read_run(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '"run"', '{"schema": 1}', '{"schema": 1, "input": 3}'])
-def test_a_damaged_record(tmp_path: Path, content: str) -> None:
+def test_damaged_record(tmp_path: Path, content: str) -> None:
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(UsageError, match=r"run\.json is damaged: .*Train the model again"):
         read_run(tmp_path)
 
 
-def test_a_record_of_another_version(tmp_path: Path) -> None:
+def test_record_of_another_version(tmp_path: Path) -> None:
     write_run(tmp_path, RECORD)
     values = json.loads((tmp_path / "run.json").read_text())
     (tmp_path / "run.json").write_text(json.dumps(values | {"schema": 2}))
@@ -145,7 +143,7 @@ def _paths(values: Any, here: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]
 
 
 @pytest.mark.parametrize("wild", WILD, ids=lambda value: ascii(value)[:12])
-def test_wild_values_are_refused_or_keep_their_type(tmp_path: Path, wild: Any) -> None:
+def test_arbitrary_values_are_rejected_or_keep_their_type(tmp_path: Path, wild: Any) -> None:
     finished = RECORD.finished({"best": EPOCH, "last": EPOCH, "seconds": 1.5})
     write_run(tmp_path, finished)
     document = json.loads((tmp_path / "run.json").read_text())

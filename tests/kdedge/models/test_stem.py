@@ -1,4 +1,4 @@
-"""Early strides taken out of a network: the promised map, the same weights, shortcuts that still fit."""
+"""Reduced output strides: the expected map resolution, unchanged weights, matching shortcuts."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def network(name: str, size: int, factor: int = 1, *, fresh: bool = True) -> nn.
 
 
 def map_side(model: nn.Module, size: int) -> int:
-    """The side of the last activations that have one, seen on their way into the pooling."""
+    """Return the side of the last spatial activations before pooling."""
     sides: list[int] = []
 
     def note(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -36,31 +36,31 @@ def map_side(model: nn.Module, size: int) -> int:
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize(("size", "factor", "cells"), [(32, 8, 8), (96, 4, 12)])
-def test_the_map_has_the_promised_size(name: str, size: int, factor: int, cells: int) -> None:
-    """That the network runs at all shows that its shortcuts still fit."""
-    with torch.device("meta"):  # shapes without numbers
+def test_map_has_the_expected_size(name: str, size: int, factor: int, cells: int) -> None:
+    """A successful forward pass shows that shortcuts still match."""
+    with torch.device("meta"):  # shapes without data
         model = network(name, size, factor)
         assert map_side(model, size) == cells
         assert output_strides(model, size)[0] * cells == size
 
 
 @pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x0_5"])
-def test_main_path_and_shortcut_lose_their_stride_together(name: str) -> None:
+def test_main_path_and_shortcut_are_changed_together(name: str) -> None:
     model = network(name, 32, 8)
     strided = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d) and layer.stride[0] > 1]
-    assert len(strided) == 2 * 2, "of five levels two are left, each with a shortcut"
+    assert len(strided) == 2 * 2, "two of five levels are left, each with a shortcut"
     with torch.no_grad():
         assert model(torch.randn(2, 3, 32, 32)).isfinite().all()
 
 
 class TestStem:
-    def test_an_untrained_network_gets_one_for_small_pictures(self) -> None:
+    def test_untrained_network_gets_a_small_stem(self) -> None:
         model = network("resnet18", 32, 8)
         assert model.conv1.kernel_size == (3, 3)
         assert model.conv1.stride == model.conv1.padding == (1, 1)
         assert isinstance(model.maxpool, nn.Identity)
 
-    def test_trained_weights_keep_theirs(self) -> None:
+    def test_pretrained_stem_keeps_its_kernel(self) -> None:
         whole, finer = network("resnet18", 32), network("resnet18", 32, 8, fresh=False)
         load_state(finer, whole.state_dict(), "the same network")
         assert finer.conv1.kernel_size == (7, 7)
@@ -68,18 +68,18 @@ class TestStem:
         assert finer.maxpool.stride == 1
         assert map_side(finer, 32) == 8
 
-    def test_a_factor_of_one_changes_nothing(self) -> None:
+    def test_factor_one_changes_nothing(self) -> None:
         assert str(network("resnet18", 224)) == str(network("resnet18", 224, 1, fresh=False))
 
 
 class TestLimits:
-    def test_what_cannot_be_reached_is_told(self) -> None:
+    def test_reached_factor_is_returned(self) -> None:
         model = build(ModelSpec("small:resnet8", 5), 32)
         assert output_strides(model, 32) == (4, 2, 1)
         assert reduce_stride(model, 16, 32, fresh=True) == 4
         assert output_strides(model, 32) == (1,)
 
-    def test_strides_larger_than_two_count_in_full(self) -> None:
+    def test_strides_larger_than_two_are_counted(self) -> None:
         with torch.device("meta"):
             model = network("convnext_tiny", 64)
             assert output_strides(model, 64) == (32, 8, 4, 2, 1)
@@ -87,13 +87,13 @@ class TestLimits:
             assert output_strides(model, 64) == (8, 4, 2, 1)
 
     @pytest.mark.parametrize(("name", "size"), [("alexnet", 32), ("vit_b_16", 64)])
-    def test_a_picture_that_is_too_small_for_the_network_is_refused(self, name: str, size: int) -> None:
+    def test_too_small_image_is_rejected(self, name: str, size: int) -> None:
         with torch.device("meta"):
             model = network(name, size)
-        with pytest.raises(UsageError, match=rf"cannot take pictures of {size} × {size} px: .*--size"):
+        with pytest.raises(UsageError, match=rf"does not accept images of {size} × {size} px: .*--size"):
             output_strides(model, size)
 
-    def test_looking_leaves_no_trace(self) -> None:
+    def test_inspection_does_not_modify_the_model(self) -> None:
         model = network("mobilenet_v2", 64).train()
         before = {name: value.clone() for name, value in model.state_dict().items()}
         output_strides(model, 64)

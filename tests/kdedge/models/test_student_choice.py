@@ -1,4 +1,4 @@
-"""Which student is named to whoever has trained a network."""
+"""Suggested student for a trained network."""
 
 import pytest
 from torch import nn
@@ -20,7 +20,7 @@ from kdedge.models.student_choice import smaller_student
         ("small:resnet8", None),
     ],
 )
-def test_the_largest_that_saves_half(teacher: str, student: str | None) -> None:
+def test_largest_student_of_at_most_half_the_size(teacher: str, student: str | None) -> None:
     large = build(ModelSpec(teacher, 10), 32)
     assert smaller_student(large.state_dict(), 10) == student
     if student is not None:

@@ -1,4 +1,4 @@
-"""A model with its weights: from a run, or by name from a file."""
+"""Models with weights: from a run, or by name from a file."""
 
 import hashlib
 from dataclasses import replace
@@ -22,7 +22,7 @@ def written(model: torch.nn.Module, path: Path) -> Path:
 
 class TestRun:
     @pytest.mark.parametrize(("which", "name"), [("best", BEST), ("last", LAST)])
-    def test_a_run_gives_the_model_that_was_trained(self, teacher_run: Path, which: str, name: str) -> None:
+    def test_run_gives_the_trained_model(self, teacher_run: Path, which: str, name: str) -> None:
         trained = load_trained(str(teacher_run), which=which)
         record = read_run(teacher_run)
         assert (trained.labels, trained.input, trained.spec) == (record.labels, record.input, record.model)
@@ -33,21 +33,21 @@ class TestRun:
         assert trained.origin["weights_sha256"] == hashlib.sha256((teacher_run / name).read_bytes()).hexdigest()
         assert trained.parameters == sum(parameter.numel() for parameter in trained.model.parameters())
 
-    def test_a_run_has_its_own_weights(self, teacher_run: Path) -> None:
-        with pytest.raises(UsageError, match="has its own weights"):
+    def test_run_rejects_explicit_weights(self, teacher_run: Path) -> None:
+        with pytest.raises(UsageError, match="with its own weights"):
             load_trained(str(teacher_run), weights=teacher_run / BEST)
 
-    def test_a_run_without_an_epoch(self, teacher_run: Path, tmp_path: Path) -> None:
+    def test_run_without_epoch(self, teacher_run: Path, tmp_path: Path) -> None:
         write_run(tmp_path / "run", replace(read_run(teacher_run), result=None))
-        with pytest.raises(UsageError, match=r"no finished epoch yet.*--resume"):
+        with pytest.raises(UsageError, match=r"no complete epoch yet.*--resume"):
             load_trained(str(tmp_path / "run"))
 
-    def test_a_folder_that_is_no_run(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="is no run folder"):
+    def test_folder_without_run(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match="is not a run folder"):
             load_trained(str(tmp_path))
 
     @pytest.mark.parametrize("source", ["runs/teachr", "runs/", "nowhere/"])
-    def test_a_run_that_does_not_exist(self, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_missing_run(self, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         with pytest.raises(UsageError, match=f"{source} does not exist. Expected a run"):
             load_trained(source)
@@ -57,7 +57,7 @@ class TestName:
     @pytest.mark.parametrize(
         "name", ["torchvision:mobilenet_v3_small", "small:resnet8", "timm:convnext_atto", "timm:test_resnet.r160_in1k"]
     )
-    def test_the_number_of_classes_is_read_from_the_weights(self, name: str, tmp_path: Path) -> None:
+    def test_classes_are_counted_from_the_weights(self, name: str, tmp_path: Path) -> None:
         if name.startswith("timm:"):
             pytest.importorskip("timm")
         original = build(ModelSpec(name, 7, fresh_stem=False), 224)
@@ -66,23 +66,23 @@ class TestName:
         for tensor, value in trained.model.state_dict().items():
             assert torch.equal(value, original.state_dict()[tensor])
 
-    def test_a_bare_name_finds_its_library(self, tmp_path: Path) -> None:
+    def test_bare_name_is_resolved(self, tmp_path: Path) -> None:
         file = written(build(ModelSpec("small:resnet8", 4), 32), tmp_path / "w.safetensors")
         trained = load_trained("resnet8", weights=file)
         assert trained.spec.name == trained.origin["source"] == "small:resnet8"
         assert trained.origin["weights"] == str(file)
 
-    def test_without_weights_it_is_random_and_says_so(self) -> None:
+    def test_model_without_weights_is_random(self) -> None:
         trained = load_trained("small:resnet8")
         assert trained.origin == {"source": "small:resnet8", "weights": None, "weights_sha256": None}
         assert len(trained.labels) == 1000
 
-    def test_the_weights_of_another_network_are_refused(self, tmp_path: Path) -> None:
+    def test_weights_of_another_network_are_rejected(self, tmp_path: Path) -> None:
         file = written(build(ModelSpec("small:resnet20", 4), 32), tmp_path / "w.safetensors")
         with pytest.raises(UsageError, match=r"w\.safetensors do not fit SmallResNet: tensors \d+ unknown"):
             load_trained("small:resnet8", weights=file)
 
-    def test_the_weights_of_a_run_fit_its_network_by_name(self, teacher_run: Path) -> None:
+    def test_weights_of_a_run_fit_the_named_network(self, teacher_run: Path) -> None:
         trained = load_trained("small:resnet8", weights=teacher_run / BEST)
         assert len(trained.labels) == 3
 
@@ -97,6 +97,6 @@ class TestName:
         for tensor, value in load_file(file).items():
             assert torch.equal(trained.model.state_dict()[tensor], value)
 
-    def test_the_hub_is_no_folder(self) -> None:
-        with pytest.raises(UsageError, match="kdedge downloads nothing"):
+    def test_hub_name_is_not_a_folder(self) -> None:
+        with pytest.raises(UsageError, match="kdedge does not download models"):
             load_trained("timm:hf-hub:timm/resnet18.a1_in1k")

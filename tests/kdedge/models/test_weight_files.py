@@ -1,4 +1,4 @@
-"""Weights come from files that cannot run code, and fit or are refused."""
+"""Weights are read without code execution, and are loaded only if they fit."""
 
 import os
 import zipfile
@@ -16,7 +16,7 @@ from kdedge_runtime.errors import UsageError
 
 
 class Malicious:
-    """Unpickled by a careless reader, this leaves a file behind."""
+    """Object that creates a file when it is unpickled."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -41,7 +41,7 @@ class TestRead:
 
     @pytest.mark.parametrize("wrap", [dict, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": s}])
     @pytest.mark.parametrize("suffix", [".pth", ".pt"])
-    def test_torchs_own_files_bare_or_in_the_usual_wrappings(
+    def test_torch_files_plain_or_wrapped(
         self, tmp_path: Path, state: dict[str, torch.Tensor], wrap: Any, suffix: str
     ) -> None:
         torch.save(wrap(state), tmp_path / f"w{suffix}")
@@ -51,7 +51,7 @@ class TestRead:
         torch.save({f"module.{name}": value for name, value in state.items()}, tmp_path / "w.pth")
         assert equal(read_state(tmp_path / "w.pth"), state)
 
-    def test_a_checkpoint_of_a_run_gives_the_models_tensors(self, tmp_path: Path) -> None:
+    def test_checkpoint_gives_the_model_tensors(self, tmp_path: Path) -> None:
         model = nn.Linear(3, 2)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         model(torch.ones(1, 3)).sum().backward()
@@ -60,26 +60,26 @@ class TestRead:
         save_checkpoint(tmp_path / "last.safetensors", model, nn.Linear(2, 2), optimizer, {}, others)
         assert equal(read_state(tmp_path / "last.safetensors"), model.state_dict())
 
-    def test_a_network_whose_only_part_is_called_model_keeps_its_names(self, tmp_path: Path) -> None:
-        """Such as a user's module around one of timm's."""
+    def test_submodule_named_model_keeps_its_prefix(self, tmp_path: Path) -> None:
+        """Example: a user's module around a timm model."""
         outer = nn.ModuleDict({"model": nn.Linear(3, 2)})
         save_file(outer.state_dict(), tmp_path / "w.safetensors")
         assert equal(read_state(tmp_path / "w.safetensors"), outer.state_dict())
         save_weights(tmp_path / "best.safetensors", outer, {})
         assert equal(read_state(tmp_path / "best.safetensors"), outer.state_dict())
 
-    def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(
+    def test_malicious_pickle_is_rejected_and_not_executed(
         self, tmp_path: Path, state: dict[str, torch.Tensor]
     ) -> None:
         trace = tmp_path / "trace"
         torch.save(state | {"extra": Malicious(trace)}, tmp_path / "w.pth")
-        with pytest.raises(UsageError, match=r"w\.pth holds no plain weights.*run code.*state_dict"):
+        with pytest.raises(UsageError, match=r"w\.pth does not contain plain weights.*execute code.*state_dict"):
             read_state(tmp_path / "w.pth")
         assert not trace.exists()
         torch.load(tmp_path / "w.pth", weights_only=False)
-        assert trace.exists(), "the file is as dangerous as it is meant to be"
+        assert trace.exists(), "the file is as dangerous as intended"
 
-    def test_torch_load_is_never_asked_to_unpickle_objects(
+    def test_torch_load_uses_weights_only(
         self, tmp_path: Path, state: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         asked: list[dict[str, Any]] = []
@@ -93,13 +93,13 @@ class TestRead:
     @pytest.mark.parametrize(
         "content", [b"", b"\x00", b"not weights", b"PK\x03\x04 half a zip", b"\x80\x02."], ids=repr
     )
-    def test_damaged_files_are_refused(self, tmp_path: Path, name: str, content: bytes) -> None:
+    def test_damaged_files_are_rejected(self, tmp_path: Path, name: str, content: bytes) -> None:
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(UsageError, match=r"Cannot read weights|holds no plain weights"):
+        with pytest.raises(UsageError, match=r"Cannot read weights|does not contain plain weights"):
             read_state(tmp_path / name)
 
     @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-    def test_half_a_file_is_refused(self, tmp_path: Path, state: dict[str, torch.Tensor], suffix: str) -> None:
+    def test_truncated_file_is_rejected(self, tmp_path: Path, state: dict[str, torch.Tensor], suffix: str) -> None:
         file = tmp_path / f"w{suffix}"
         save_file(state, file) if suffix == ".safetensors" else torch.save(state, file)
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
@@ -107,15 +107,15 @@ class TestRead:
             read_state(file)
 
     @pytest.mark.parametrize("content", [[torch.ones(2)], {"weight": 3}, {0: torch.ones(2)}, torch.ones(2)], ids=str)
-    def test_what_is_no_state_dict_is_refused(self, tmp_path: Path, content: Any) -> None:
+    def test_non_state_dict_is_rejected(self, tmp_path: Path, content: Any) -> None:
         torch.save(content, tmp_path / "w.pth")
-        with pytest.raises(UsageError, match=r"no plain state_dict.*torch\.save\(model\.state_dict\(\)"):
+        with pytest.raises(UsageError, match=r"plain state_dict.*torch\.save\(model\.state_dict\(\)"):
             read_state(tmp_path / "w.pth")
 
-    def test_a_compressed_archive_is_refused_before_it_is_unpacked(
+    def test_compressed_archive_is_rejected_before_extraction(
         self, tmp_path: Path, state: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """torch.save stores its members; a megabyte of deflated zeros is gigabytes of memory."""
+        """torch.save stores members uncompressed; a megabyte of deflated zeros expands to gigabytes."""
         plain, bomb = tmp_path / "plain.pth", tmp_path / "bomb.pth"
         torch.save(state, plain)
         with zipfile.ZipFile(plain) as stored, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as deflated:
@@ -126,13 +126,13 @@ class TestRead:
         with pytest.raises(UsageError, match="compressed"):
             read_state(bomb)
 
-    def test_a_missing_file(self, tmp_path: Path) -> None:
+    def test_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"no weights file .*nowhere\.pth"):
             read_state(tmp_path / "nowhere.pth")
 
 
 class TestLoad:
-    def test_weights_that_fit(self, state: dict[str, torch.Tensor]) -> None:
+    def test_matching_weights(self, state: dict[str, torch.Tensor]) -> None:
         model = nn.Linear(3, 2)
         load_state(model, state, "w.pth")
         assert equal(model.state_dict(), state)
@@ -142,11 +142,11 @@ class TestLoad:
         [
             ({"bias": None}, r"1 missing \(bias\)"),
             ({"gain": torch.ones(2)}, r"1 unknown \(gain\)"),
-            ({"weight": torch.ones(4, 3)}, r"1 of another shape \(weight\)"),
+            ({"weight": torch.ones(4, 3)}, r"1 with another shape \(weight\)"),
         ],
         ids=["missing", "unknown", "shape"],
     )
-    def test_what_does_not_fit_is_counted_and_named(
+    def test_mismatches_are_counted_and_named(
         self, state: dict[str, torch.Tensor], change: dict[str, Any], complaint: str
     ) -> None:
         model = nn.Linear(3, 2)
@@ -156,7 +156,7 @@ class TestLoad:
             load_state(model, changed, "w.pth")
         assert equal(model.state_dict(), before)
 
-    def test_only_the_classifier_may_have_another_shape(self) -> None:
+    def test_only_the_classifier_may_differ_in_shape(self) -> None:
         model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
         trained = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 7)).state_dict()
         own_head = model[1].weight.clone()
@@ -164,10 +164,10 @@ class TestLoad:
         assert torch.equal(model[0].weight, trained["0.weight"])
         assert torch.equal(model[1].weight, own_head)
         wider = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 7)).state_dict()
-        with pytest.raises(UsageError, match=r"2 of another shape \(0\.weight, 0\.bias\)"):
+        with pytest.raises(UsageError, match=r"2 with another shape \(0\.weight, 0\.bias\)"):
             load_state(model, wider, "w.pth", replaced=("1.weight", "1.bias"))
 
-    def test_old_files_without_the_batch_counter_are_welcome(self) -> None:
+    def test_files_without_batch_counter_are_accepted(self) -> None:
         norm, old = (
             nn.BatchNorm2d(3),
             {name: torch.rand(3) for name in ("weight", "bias", "running_mean", "running_var")},

@@ -1,4 +1,4 @@
-"""From a run or a name to model files that compute what PyTorch computes, with everything a device must know."""
+"""Export of runs and named models: files match PyTorch and have complete metadata."""
 
 import hashlib
 import shutil
@@ -44,7 +44,7 @@ GENERIC = load_profile("generic")
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights of `small:resnet8` for three classes, from somewhere else than a run."""
+    """Weights of `small:resnet8` for three classes, not from a run."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "resnet8.safetensors"
     save_file(build(ModelSpec("small:resnet8", 3), SIDE).state_dict(), path)
@@ -52,7 +52,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def largest_weight(path: Path) -> int:
-    """Of all quantized convolution kernels."""
+    """Return the largest absolute value of all quantized convolution kernels."""
     kernels = [
         numpy_helper.to_array(tensor)
         for tensor in onnx.load(path).graph.initializer
@@ -61,7 +61,7 @@ def largest_weight(path: Path) -> int:
     return max(int(np.abs(kernel.astype(int)).max()) for kernel in kernels)
 
 
-def test_a_run_gives_a_file_that_answers_and_explains_as_pytorch_does(exported_run: Path, scenes: Path) -> None:
+def test_exported_run_matches_pytorch(exported_run: Path, scenes: Path) -> None:
     model = Model.load(exported_run / "model.onnx")
     trained = load_trained(str(exported_run))
     network, spec = trained.model.eval(), trained.input
@@ -81,7 +81,7 @@ def test_a_run_gives_a_file_that_answers_and_explains_as_pytorch_does(exported_r
     np.testing.assert_allclose(answer.saliency_map, maps, atol=1e-4 * float(np.abs(maps).max()))
 
 
-def test_the_file_names_all_teachers_of_several(exported_run: Path, tmp_path: Path) -> None:
+def test_lineage_has_all_teachers_of_an_ensemble(exported_run: Path, tmp_path: Path) -> None:
     run = shutil.copytree(exported_run, tmp_path / "student")
     hashes = {"wide": "a" * 64, "deep": "b" * 64}
     members = [{"source": f"/somewhere/{name}", "weights": None, "weights_sha256": hashes[name]} for name in hashes]
@@ -91,7 +91,7 @@ def test_the_file_names_all_teachers_of_several(exported_run: Path, tmp_path: Pa
     assert exported.metadata.lineage["teacher"] == {"name": "wide + deep", "weights_sha256": None}
 
 
-def test_the_file_says_where_it_comes_from(exported_run: Path, teacher_run: Path, scenes: Path) -> None:
+def test_lineage_of_an_exported_run(exported_run: Path, teacher_run: Path, scenes: Path) -> None:
     metadata, record = Model.load(exported_run / "model.onnx").metadata, read_run(exported_run)
     assert metadata.labels == tuple(sorted(CLASSES))
     assert metadata.input == record.input
@@ -113,17 +113,17 @@ def test_the_file_says_where_it_comes_from(exported_run: Path, teacher_run: Path
     assert record.result is not None
     assert metadata.metrics["val_top1"] == round(record.result["best"]["val_top1"], 6)
     assert metadata.metrics["epoch"] == record.result["best"]["epoch"]
-    assert str(exported_run.parent).encode() not in (exported_run / "model.onnx").read_bytes(), "paths do not travel"
+    assert str(exported_run.parent).encode() not in (exported_run / "model.onnx").read_bytes(), "paths are not exported"
 
 
-def test_the_int8_file_differs_in_its_quantization_only(exported_run: Path, scenes: Path) -> None:
+def test_int8_metadata_differs_only_in_quantization(exported_run: Path, scenes: Path) -> None:
     fp32, int8 = (Model.load(exported_run / name) for name in ("model.onnx", "model.int8.onnx"))
     note = int8.metadata.quantization
     assert note is not None
     images = decode(scan(scenes).train, int8.metadata.input).images
-    calibrated = images[np.arange(len(images)) % 3 != 2]  # what is chosen is chosen on the rest
+    calibrated = images[np.arange(len(images)) % 3 != 2]  # choices are made on the rest
     sha256 = hashlib.sha256(calibrated.tobytes()).hexdigest()
-    assert note["calibration_sha256"] == sha256, "calibrated on other pictures"
+    assert note["calibration_sha256"] == sha256, "calibrated on other images"
     assert (note["calibration_images"], note["reduce_range"], note["device"]) == (len(calibrated), True, "generic")
     held_out = note["held_out"]
     assert held_out["images"] == len(images) - len(calibrated) and held_out["top1"] is not None, "labels are known"
@@ -137,7 +137,7 @@ def test_the_int8_file_differs_in_its_quantization_only(exported_run: Path, scen
     assert not np.array_equal(exact.logits, coarse.logits)
 
 
-def test_the_profile_decides_how_a_name_is_quantized(
+def test_profile_determines_quantization(
     weights: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exported_run: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -159,20 +159,20 @@ def test_the_profile_decides_how_a_name_is_quantized(
     assert int8.metadata.quantization["device"] == "raspberry-pi-5"
     assert int8.metadata.lineage["student"]["weights"] == weights.name
     for path in (result.fp32, result.int8):
-        assert str(weights.parent).encode() not in path.read_bytes(), "paths do not travel"
+        assert str(weights.parent).encode() not in path.read_bytes(), "paths are not exported"
     assert int8.metadata.labels == ("0", "1", "2")
     latency = int8.metadata.quantization["latency_ms"]
     assert min(latency["fp32"], latency["int8"]) > 0 and latency["threads"] == 1 and latency["machine"]
     assert max(result.logits_error, result.map_error or 0) <= TOLERANCE
     assert {what: (done, total) for what, done, total in told} == {
-        "reading pictures": (48, 48),
+        "reading images": (48, 48),
         "exporting": (1, 1),
         "calibrating": (64, 64),
         "choosing ranges": (4, 4),
     }
 
 
-def test_without_a_method_the_plain_graph_lies_beside(exported_run: Path, scenes: Path, tmp_path: Path) -> None:
+def test_method_none_writes_a_plain_graph(exported_run: Path, scenes: Path, tmp_path: Path) -> None:
     result = export_model(str(exported_run), output=tmp_path / "deep" / "plain.onnx", method="none", profile=GENERIC)
     assert (result.map_error, result.int8, result.int8_note) == (None, None, None)
     plain = Model.load(tmp_path / "deep" / "plain.onnx")
@@ -180,14 +180,14 @@ def test_without_a_method_the_plain_graph_lies_beside(exported_run: Path, scenes
     images = decode(scan(scenes).val, plain.metadata.input).images
     explained = Model.load(exported_run / "model.onnx").predict(images)
     np.testing.assert_allclose(plain.predict(images).logits, explained.logits, rtol=1e-4, atol=1e-5)
-    # The name that a run gives it, so that neither file replaces the other.
+    # Default name in a run, so that neither file replaces the other.
     trained = load_trained(str(exported_run))
     assert workflow._default_output(str(exported_run), trained, explained=False) == exported_run / "model.plain.onnx"
     assert workflow._default_output(str(exported_run), trained, explained=True) == exported_run / "model.onnx"
 
 
-def test_calibration_pictures_come_from_every_class(tmp_path: Path) -> None:
-    """More than are wanted, but less than twice as many: a whole step between them is one. A third is held out."""
+def test_calibration_images_cover_all_classes(tmp_path: Path) -> None:
+    """Fewer than twice the required images give a step of one. A third is held out."""
     for label in range(4):
         for index in range(120):
             path = tmp_path / "train" / f"class {label}" / f"{index:03}.png"
@@ -200,20 +200,20 @@ def test_calibration_pictures_come_from_every_class(tmp_path: Path) -> None:
     trained = TrainedModel(ModelSpec("small:resnet8", 4), torch.nn.Identity(), spec, labels, {})
     pictures = calibration_pictures("small:resnet8", trained, str(tmp_path), lambda *_: None)
     assert (len(pictures.calibration), len(pictures.held_out)) == (256, 160)
-    assert np.bincount(pictures.calibration[:, 0, 0, 0]).tolist() == [64, 64, 64, 64], "or validation pictures"
+    assert np.bincount(pictures.calibration[:, 0, 0, 0]).tolist() == [64, 64, 64, 64], "or validation images"
     assert np.bincount(pictures.held_out[:, 0, 0, 0]).tolist() == [40, 40, 40, 40]
     np.testing.assert_array_equal(pictures.targets, pictures.held_out[:, 0, 0, 0])
     every = np.concatenate([pictures.calibration, pictures.held_out])
-    assert len({tuple(image[0, 0]) for image in every}) == 416, "some serve for both"
+    assert len({tuple(image[0, 0]) for image in every}) == 416, "some are used for both"
 
 
-def test_pictures_in_other_folders_than_the_models_classes_have_no_labels(weights: Path, scenes: Path) -> None:
-    trained = load_trained("small:resnet8", weights=weights)  # whose classes are called 0, 1, 2
+def test_images_of_other_classes_have_no_labels(weights: Path, scenes: Path) -> None:
+    trained = load_trained("small:resnet8", weights=weights)  # its classes are named 0, 1, 2
     pictures = calibration_pictures("small:resnet8", trained, str(scenes), lambda *_: None)
     assert pictures.targets is None and len(pictures.held_out) == 16
 
 
-def test_a_single_picture_is_enough(weights: Path, tmp_path: Path) -> None:
+def test_single_calibration_image(weights: Path, tmp_path: Path) -> None:
     Image.new("RGB", (SIDE, SIDE), (1, 2, 3)).save(tmp_path / "one.png")
     Image.new("RGB", (SIDE, SIDE), (3, 2, 1)).save(tmp_path / "two.png")
     result = export_model(
@@ -227,7 +227,7 @@ def test_a_single_picture_is_enough(weights: Path, tmp_path: Path) -> None:
     assert result.int8 is not None and result.int8_note is not None and result.int8_note["calibration_images"] == 1
 
 
-def test_a_goal_keeps_layers_in_float_and_one_out_of_reach_leaves_no_file(exported_run: Path, tmp_path: Path) -> None:
+def test_goal_keeps_fp32_layers_and_missed_goal_leaves_no_file(exported_run: Path, tmp_path: Path) -> None:
     kept = export_model(
         str(exported_run), output=tmp_path / "kept.onnx", with_int8=True, goal=Goal(0.98, 5.0), profile=GENERIC
     )
@@ -249,7 +249,7 @@ def test_a_goal_keeps_layers_in_float_and_one_out_of_reach_leaves_no_file(export
     assert len(titles) >= 2 * len(missed.tradeoff.points) and any("layer" in (title or "") for title in titles)
 
 
-def test_a_calibration_picture_that_cannot_be_read_is_named(weights: Path, scenes: Path, tmp_path: Path) -> None:
+def test_unreadable_calibration_image_is_named(weights: Path, scenes: Path, tmp_path: Path) -> None:
     pictures = shutil.copytree(scenes, tmp_path / "pictures")
     first = min((pictures / "train").rglob("*.png"))
     first.write_bytes(b"")
@@ -264,22 +264,22 @@ def test_a_calibration_picture_that_cannot_be_read_is_named(weights: Path, scene
     assert result.problems is not None and "1 empty" in result.problems and first.name in result.problems
 
 
-def test_quantizing_a_name_needs_pictures(weights: Path, tmp_path: Path) -> None:
+def test_quantizing_a_named_model_needs_images(weights: Path, tmp_path: Path) -> None:
     output = tmp_path / "model.onnx"
-    with pytest.raises(UsageError, match=r"pictures to calibrate on.*--data DIR"):
+    with pytest.raises(UsageError, match=r"images to calibrate on.*--data DIR"):
         export_model("small:resnet8", weights=weights, output=output, with_int8=True, profile=GENERIC)
-    assert not output.exists(), "the missing pictures were noticed only after the export"
+    assert not output.exists(), "the missing images were detected only after the export"
 
 
-def test_a_method_that_a_model_does_not_allow_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_unsupported_method_is_rejected_before_writing(tmp_path: Path) -> None:
     with pytest.raises(HeadNotSupported, match=r"SqueezeNet has no class activation map.*conv\+relu\+mean"):
         export_model("torchvision:squeezenet1_0", output=tmp_path / "model.onnx", method="cam", profile=GENERIC)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_target_layer_for_no_map_is_refused(weights: Path, tmp_path: Path) -> None:
+def test_target_layer_without_map_is_rejected(weights: Path, tmp_path: Path) -> None:
     request = {"weights": weights, "output": tmp_path / "m.onnx", "profile": GENERIC}
-    with pytest.raises(UsageError, match=r"--method none gives no map\. Leave --target-layer layer2 out"):
+    with pytest.raises(UsageError, match=r"--method none .*Remove --target-layer layer2"):
         export_model("small:resnet8", method="none", target_layer="layer2", **request)
     with pytest.raises(UsageError, match=r"has no layer 'layer9'.*layer"):
         export_model("small:resnet8", target_layer="layer9", **request)
@@ -295,7 +295,7 @@ def least_class(graph: onnx.GraphProto) -> None:
 
 
 def class_0_for_the_last(graph: onnx.GraphProto) -> None:
-    """Give the map of class 0 for class 2, which is the top one of no picture of noise."""
+    """Return the map of class 0 for class 2, which is never the top class for noise images."""
     index = next(index for index, node in enumerate(graph.node) if "explained_class" in node.output)
     for node in graph.node:
         node.input[:] = ["wrong_class" if name == "explained_class" else name for name in node.input]
@@ -311,7 +311,7 @@ def class_0_for_the_last(graph: onnx.GraphProto) -> None:
         (class_0_for_the_last, r"\(map\)"),
     ],
 )
-def test_a_graph_that_computes_something_else_does_not_replace_the_file(
+def test_wrong_graph_does_not_replace_the_file(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, surgery: Callable, message: str
 ) -> None:
     output = tmp_path / "model.onnx"
@@ -329,10 +329,8 @@ def test_a_graph_that_computes_something_else_does_not_replace_the_file(
     assert list(tmp_path.iterdir()) == [output]
 
 
-def test_a_graph_that_nothing_shows_to_be_right_is_refused_too(
-    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What lifts all features alike is taken away by the second layer, and most digits of float32 with it."""
+def test_unverifiable_graph_is_rejected(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second layer removes a common offset of all features, and most float32 digits with it."""
     torch.manual_seed(0)
     body = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU()]
     network = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)).eval()
@@ -349,23 +347,23 @@ def test_a_graph_that_nothing_shows_to_be_right_is_refused_too(
 @pytest.mark.parametrize(
     ("source", "output", "message"),
     [
-        ("small:resnet8", "model.bin", r"must end in \.onnx, got .*model\.bin"),
+        ("small:resnet8", "model.bin", r"must end in \.onnx; got .*model\.bin"),
         ("small:resnet9", "model.onnx", r"no model 'small:resnet9'.*small:resnet8"),
-        ("runs/", "model.onnx", "the name of a model"),
+        ("runs/", "model.onnx", "a model name"),
     ],
 )
-def test_unusable_requests_are_refused(tmp_path: Path, source: str, output: str, message: str) -> None:
+def test_invalid_requests_are_rejected(tmp_path: Path, source: str, output: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         export_model(source, output=tmp_path / output, profile=GENERIC)
 
 
-def test_a_run_brings_its_own_weights(exported_run: Path, weights: Path) -> None:
-    with pytest.raises(UsageError, match="has its own weights"):
+def test_run_with_explicit_weights_is_rejected(exported_run: Path, weights: Path) -> None:
+    with pytest.raises(UsageError, match="with its own weights"):
         export_model(str(exported_run), weights=weights, profile=GENERIC)
 
 
 @pytest.mark.parametrize(("loss_after", "taken"), [(0.1, True), (0.3, False), (0.2, False)])
-def test_training_with_int8s_errors_is_taken_only_if_it_keeps_more(loss_after: float, taken: bool) -> None:
+def test_qat_result_is_used_only_if_better(loss_after: float, taken: bool) -> None:
     def quantized(loss: float) -> Quantized:
         found = Fidelity(1.0, None, 0.0, 0.0, 2 * loss, None)
         point = TradeoffPoint((), 1000, 1.0, 2.0, found)

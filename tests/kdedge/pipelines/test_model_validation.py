@@ -1,4 +1,4 @@
-"""A validation holds the files against the very weights they were exported from, and says so when it cannot."""
+"""Validation compares files with the exact weights they were exported from, or reports why it cannot."""
 
 import hashlib
 import json
@@ -44,14 +44,14 @@ LITE0 = REFERENCE_DATA / "weights" / "tf_efficientnet_lite0.safetensors"
 
 @pytest.fixture
 def run(exported_run: Path, tmp_path: Path) -> Path:
-    """The exported run somewhere else, with fp32 only: what a user copies from another machine."""
+    """Copy of the exported run with the fp32 file only, as copied from another machine."""
     moved = tmp_path / "moved"
     shutil.copytree(exported_run, moved, ignore=shutil.ignore_patterns("model.int8.onnx"))
     return moved
 
 
 def graph_of(path: Path) -> onnx.ModelProto:
-    """The graph as it was before it was saved, without its default class index."""
+    """Return the graph as before saving, without its default class index."""
     model = onnx.load(path)
     (default,) = (tensor for tensor in model.graph.initializer if tensor.name == "class_index")
     model.graph.initializer.remove(default)
@@ -59,7 +59,7 @@ def graph_of(path: Path) -> onnx.ModelProto:
 
 
 def change_lineage(path: Path, target: Path, **changes: Any) -> None:
-    """Write a model file again, as if it had come from somewhere else."""
+    """Rewrite a model file with a changed lineage."""
     metadata = Model.load(path).metadata
     save_model(graph_of(path), replace(metadata, lineage=metadata.lineage | changes), target)
 
@@ -72,7 +72,7 @@ def saved_weights(name: str, classes: int, path: Path) -> Path:
 
 @pytest.fixture
 def named_file(exported_run: Path, tmp_path: Path) -> Path:
-    """The same model as a name with weights from a file, which knows nothing of a run."""
+    """The same model exported by name with a weights file, without a run."""
     state = load_file(exported_run / BEST)
     weights = tmp_path / "weights.safetensors"
     save_file({name.removeprefix("model."): value for name, value in state.items()}, weights)
@@ -89,13 +89,13 @@ def shift(weights: Path, by: float) -> None:
     rewrite(weights, {name: value + by if value.is_floating_point() else value for name, value in state.items()})
 
 
-def test_an_untouched_run_passes_and_writes_both_reports(run: Path, scenes: Path) -> None:
+def test_unmodified_run_passes_and_writes_both_reports(run: Path, scenes: Path) -> None:
     told: list[tuple[str, int, int]] = []
     validation = validate_model(str(run), progress=lambda *step: told.append(step))
     report = validation.report
     assert report.passed
     assert report.images == 3 * VAL and report.labelled
-    assert report.data.description == f"{scenes.name}, validation side (as the folders divide it)"
+    assert report.data.description == f"{scenes.name}, validation split (split by folder)"
     assert set(report.models) == {"teacher", "student", "fp32"}
     comparison = report.comparisons["fp32"]
     assert comparison.agreement == 1.0
@@ -106,19 +106,19 @@ def test_an_untouched_run_passes_and_writes_both_reports(run: Path, scenes: Path
     assert json.loads(validation.document.read_text(encoding="utf-8"))["passed"] is True
     page = validation.page.read_text(encoding="utf-8")
     assert "<html" in page and "small:resnet8" in page
-    timing = "measuring speed and memory"
-    assert told[:3] == [(timing, 0, 1), (timing, 1, 1), ("reading pictures", 1, 3 * VAL)]
+    timing = "measuring latency and memory"
+    assert told[:3] == [(timing, 0, 1), (timing, 1, 1), ("reading images", 1, 3 * VAL)]
     assert all(done <= total for _, done, total in told)
 
 
-def test_the_top1_of_the_report_is_that_of_the_run(run: Path) -> None:
+def test_top1_of_the_report_equals_the_run(run: Path) -> None:
     report = validate_model(str(run)).report
     measured = Model.load(run / "model.onnx").metadata.metrics["val_top1"]
     assert report.models["student"].top1 == pytest.approx(measured)
     assert report.models["fp32"].top1 == pytest.approx(measured)
 
 
-def test_the_int8_file_is_judged_with_the_fp32_one(exported_run: Path, tmp_path: Path) -> None:
+def test_int8_is_validated_with_fp32(exported_run: Path, tmp_path: Path) -> None:
     validation = validate_model(str(exported_run), out=tmp_path / "elsewhere")
     assert {"fp32", "int8"} <= set(validation.report.models)
     assert any(check.key.startswith("int8_") for check in validation.report.checks)
@@ -127,14 +127,14 @@ def test_the_int8_file_is_judged_with_the_fp32_one(exported_run: Path, tmp_path:
     assert not (exported_run / "report").exists()
 
 
-def test_an_int8_file_of_another_model_is_refused(exported_run: Path, run: Path) -> None:
+def test_int8_file_of_another_model_is_rejected(exported_run: Path, run: Path) -> None:
     changes = {"student": {"source": "another", "weights": "another", "weights_sha256": "another"}}
     change_lineage(exported_run / "model.int8.onnx", run / "model.int8.onnx", **changes)
     with pytest.raises(UsageError, match=r"model\.int8\.onnx was exported from another model than .*model\.onnx"):
         validate_model(str(run))
 
 
-def test_an_int8_file_of_an_earlier_export_by_another_method_is_refused(exported_run: Path, run: Path) -> None:
+def test_int8_file_with_another_method_is_rejected(exported_run: Path, run: Path) -> None:
     model = Model.load(exported_run / "model.int8.onnx")
     earlier = replace(model.metadata, outputs=replace(model.metadata.outputs, method="layercam"))
     save_model(graph_of(model.path), earlier, run / "model.int8.onnx")
@@ -142,7 +142,7 @@ def test_an_int8_file_of_an_earlier_export_by_another_method_is_refused(exported
         validate_model(str(run))
 
 
-def test_a_broken_file_fails(run: Path) -> None:
+def test_broken_file_fails(run: Path) -> None:
     path = run / "model.onnx"
     metadata, model = Model.load(path).metadata, graph_of(path)
     kernel = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 4)
@@ -153,13 +153,15 @@ def test_a_broken_file_fails(run: Path) -> None:
     assert "fp32_map_error" in {check.key for check in report.checks if check.passed is False}
 
 
-def test_weights_that_changed_after_the_export_are_noticed(run: Path) -> None:
+def test_changed_weights_are_detected(run: Path) -> None:
     shift(run / BEST, 0.01)
-    with pytest.raises(UsageError, match=r"model\.onnx was exported from other weights than .*best\.safetensors holds"):
+    with pytest.raises(
+        UsageError, match=r"model\.onnx was exported from other weights than those in .*best\.safetensors"
+    ):
         validate_model(str(run))
 
 
-def test_a_run_that_was_not_exported_names_the_command(teacher_run: Path) -> None:
+def test_unexported_run_suggests_the_command(teacher_run: Path) -> None:
     with pytest.raises(UsageError, match=rf"no model file yet\. .*kdedge export {teacher_run} --quantize"):
         validate_model(str(teacher_run))
     with pytest.raises(UsageError, match=r"kdedge export MODEL -o nowhere.onnx"):
@@ -168,56 +170,56 @@ def test_a_run_that_was_not_exported_names_the_command(teacher_run: Path) -> Non
         validate_model("runs/student")
 
 
-def test_pictures_that_were_moved_are_asked_for(run: Path) -> None:
+def test_moved_images_suggest_data_option(run: Path) -> None:
     record = json.loads((run / "run.json").read_text())
     record["data"]["source"] = "/elsewhere/scenes"
     (run / "run.json").write_text(json.dumps(record))
-    with pytest.raises(DataError, match=r"trained with the pictures in /elsewhere/scenes, .* --data DIR"):
+    with pytest.raises(DataError, match=r"trained with the images in /elsewhere/scenes, .* --data DIR"):
         validate_model(str(run))
 
 
-def test_a_file_without_a_map_has_nothing_to_validate(run: Path) -> None:
+def test_file_without_map_is_rejected(run: Path) -> None:
     metadata = replace(Model.load(run / "model.onnx").metadata, outputs=Outputs("none"))
     save_model(graph_of(run / "model.onnx"), metadata, run / "model.onnx")
     with pytest.raises(UsageError, match="--method none and has no map"):
         validate_model(str(run))
 
 
-def test_a_file_of_a_run_is_validated_inside_the_run(run: Path, tmp_path: Path) -> None:
+def test_file_of_a_run_outside_its_folder_is_rejected(run: Path, tmp_path: Path) -> None:
     inside, alone = run / "other.onnx", tmp_path / "alone.onnx"
     for path in (inside, alone):
         shutil.copy(run / "model.onnx", path)
     assert validate_model(str(inside)).report.passed
-    with pytest.raises(UsageError, match=r"alone\.onnx was exported from the run .*, which is not around it"):
+    with pytest.raises(UsageError, match=r"alone\.onnx was exported from the run .*, but is not in its folder"):
         validate_model(str(alone))
 
 
-def test_random_weights_cannot_be_compared_with(named_file: Path, scenes: Path) -> None:
+def test_random_weights_are_rejected(named_file: Path, scenes: Path) -> None:
     origin = {"source": "small:resnet8", "weights": None, "weights_sha256": None}
     change_lineage(named_file, named_file, student=origin)
-    with pytest.raises(UsageError, match=r"random weights, which cannot be had again.*--weights FILE"):
+    with pytest.raises(UsageError, match=r"random weights.*--weights FILE"):
         validate_model(str(named_file), data=str(scenes))
 
 
-def test_a_model_by_name_needs_pictures(named_file: Path) -> None:
-    with pytest.raises(UsageError, match=r"named\.onnx does not come from a run.*--data DIR"):
+def test_named_model_needs_images(named_file: Path) -> None:
+    with pytest.raises(UsageError, match=r"named\.onnx does not belong to a run.*--data DIR"):
         validate_model(str(named_file))
 
 
-def test_class_folders_that_the_model_does_not_know_are_refused(named_file: Path, tmp_path: Path) -> None:
+def test_unknown_class_folders_are_rejected(named_file: Path, tmp_path: Path) -> None:
     strange = write_scenes(tmp_path / "strange", labels=("key", "leaf", "mug"), train=1, val=1)
-    with pytest.raises(DataError, match=r"class folders that the model does not know: leaf, mug\..*bottle, fish, key"):
+    with pytest.raises(DataError, match=r"class folders that the model lacks: leaf, mug\..*bottle, fish, key"):
         validate_model(str(named_file), data=str(strange))
 
 
-def test_a_model_by_name_passes_on_pictures_that_are_named(named_file: Path, scenes: Path) -> None:
+def test_named_model_passes_with_data_option(named_file: Path, scenes: Path) -> None:
     validation = validate_model(str(named_file), data=str(scenes))
     assert validation.report.passed and validation.report.labelled
     assert "teacher" not in validation.report.models
     assert validation.page == named_file.with_suffix(".report") / "report.html"
 
 
-def test_the_weights_of_a_model_by_name_are_named_where_they_lie_elsewhere(
+def test_weights_option_of_a_named_model(
     command: Callable[..., Outcome], named_file: Path, scenes: Path, tmp_path: Path
 ) -> None:
     elsewhere = tmp_path / "elsewhere" / "other name.safetensors"
@@ -225,24 +227,22 @@ def test_the_weights_of_a_model_by_name_are_named_where_they_lie_elsewhere(
     (tmp_path / "weights.safetensors").rename(elsewhere)
     asked = ("validate", named_file, "--data", scenes, "--quick")
     lost = command(*asked)
-    assert lost.code == 2 and "the weights weights.safetensors, which are neither beside it" in lost.err
+    assert lost.code == 2 and "the weights weights.safetensors, which are neither" in lost.err
     assert "--weights FILE" in lost.err
     found = command(*asked, "--weights", elsewhere)
     assert found.code == 0, found.err
     shift(elsewhere, 1e-3)
     changed = command(*asked, "--weights", elsewhere)
-    assert changed.code == 2 and f"other weights than {elsewhere} holds" in changed.err
+    assert changed.code == 2 and f"other weights than those in {elsewhere}" in changed.err
 
 
-def test_a_run_has_its_own_weights(run: Path) -> None:
-    with pytest.raises(
-        UsageError, match=r"exported from a run, which has its own weights\. Leave --weights w\.pth out"
-    ):
+def test_run_rejects_explicit_weights(run: Path) -> None:
+    with pytest.raises(UsageError, match=r"exported from a run, which has its own weights\. Remove --weights w\.pth"):
         validate_model(str(run), weights=Path("w.pth"))
 
 
-def test_classes_are_found_by_their_names(run: Path, tmp_path: Path) -> None:
-    """Pictures of two of the three classes, so that a folder's number is not its label's."""
+def test_classes_are_matched_by_name(run: Path, tmp_path: Path) -> None:
+    """Images of two of the three classes, so that folder indices differ from label indices."""
     subset = write_scenes(tmp_path / "two", labels=("fish", "key"), train=2, val=8)
     report = validate_model(str(run), data=str(subset)).report
     model = Model.load(run / "model.onnx")
@@ -254,7 +254,7 @@ def test_classes_are_found_by_their_names(run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("method", "target_layer"), [("layercam", None), ("gradcam", "layer2"), ("hirescam", None)])
-def test_a_file_is_held_against_the_method_that_it_was_exported_with(
+def test_file_is_compared_with_its_own_method(
     named_file: Path, scenes: Path, tmp_path: Path, method: str, target_layer: str | None
 ) -> None:
     flat = tmp_path / "flat"
@@ -271,7 +271,7 @@ def test_a_file_is_held_against_the_method_that_it_was_exported_with(
     assert validate_model(str(file), data=str(flat)).report.passed
 
 
-def test_pictures_without_classes_are_judged_by_agreement(named_file: Path, tmp_path: Path) -> None:
+def test_unlabeled_images_are_evaluated_by_agreement(named_file: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     folder = tmp_path / "flat"
     folder.mkdir()
@@ -280,10 +280,10 @@ def test_pictures_without_classes_are_judged_by_agreement(named_file: Path, tmp_
     report = validate_model(str(named_file), data=str(folder)).report
     assert report.passed and not report.labelled
     assert report.models["fp32"].top1 is None
-    assert report.data.description == "flat, validation side (divided by file name)"
+    assert report.data.description == "flat, validation split (split by file name hash)"
 
 
-def test_pictures_that_cannot_be_read_are_told(run: Path, scenes: Path, tmp_path: Path) -> None:
+def test_unreadable_images_are_noted(run: Path, scenes: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(scenes, copy)
     next((copy / "val" / "fish").iterdir()).write_bytes(b"")
@@ -292,27 +292,25 @@ def test_pictures_that_cannot_be_read_are_told(run: Path, scenes: Path, tmp_path
     assert len(validation.report.notes) == 1 and "1 of 18" in validation.report.notes[0]
 
 
-def test_of_more_pictures_than_fit_in_half_of_the_memory_a_part_is_validated_on(
-    run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_validation_images_beyond_half_of_the_memory_are_subsampled(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Compute, "memory_bytes", 2 * 9 * SIDE * SIDE * 3)
     report = validate_model(str(run), quick=True).report
     assert report.images == 9
-    assert report.notes == ("9 of 18 validation pictures, evenly spaced: more do not fit in half of the memory",)
+    assert report.notes == ("9 of 18 validation images, evenly spaced: more do not fit in half of the memory",)
     assert [row.n for row in report.classes] == [3, 3, 3]
 
 
-def test_a_teacher_that_cannot_be_asked_is_left_out_with_a_note(run: Path, tmp_path: Path) -> None:
+def test_unloadable_teacher_is_excluded_with_a_note(run: Path, tmp_path: Path) -> None:
     gone = {"source": "small:resnet20", "weights": str(tmp_path / "gone.safetensors")}
     write_run(run, replace(read_run(run), teacher=gone))
     validation = validate_model(str(run))
     assert "teacher" not in validation.report.models
     assert validation.report.passed
     (note,) = validation.report.notes
-    assert re.search(r"the teacher is left out, it cannot be loaded: .*gone\.safetensors", note)
+    assert re.search(r"the teacher is excluded, it cannot be loaded: .*gone\.safetensors", note)
 
 
-def test_a_teacher_that_does_not_allow_the_method_is_asked_for_its_answers(run: Path, tmp_path: Path) -> None:
+def test_teacher_without_map_is_evaluated_by_predictions(run: Path, tmp_path: Path) -> None:
     name = write_unexplainable(tmp_path / "flat.py", 224)
     allow_typed(name)
     weights = saved_weights(name, 3, tmp_path / "flat.safetensors")
@@ -321,15 +319,15 @@ def test_a_teacher_that_does_not_allow_the_method_is_asked_for_its_answers(run: 
     report, answers = validation.report, validation.evidence.predictions["teacher"]
     assert report.passed
     (note,) = report.notes
-    assert re.search("the teacher is asked for its answers only: Sequential cannot be explained: none of its", note)
+    assert re.search("only the teacher's predictions are evaluated, not its maps: Sequential cannot be explained", note)
     assert answers.maps is None and report.models["teacher"].top1 is not None
     same = answers.logits.argmax(axis=1) == validation.evidence.predictions["student"].logits.argmax(axis=1)
     assert report.comparisons["student"].agreement == pytest.approx(same.mean())
     assert report.comparisons["student"].maps is None
-    assert "the teacher is asked for its answers only" in validation.page.read_text(encoding="utf-8")
+    assert "predictions are evaluated, not its maps" in validation.page.read_text(encoding="utf-8")
 
 
-def test_a_teacher_of_another_size_sees_the_pictures_at_its_own(run: Path, scenes: Path, tmp_path: Path) -> None:
+def test_teacher_uses_its_own_input_size(run: Path, scenes: Path, tmp_path: Path) -> None:
     weights = saved_weights("timm:test_efficientnet", 3, tmp_path / "teacher.safetensors")
     teacher = {"source": "timm:test_efficientnet", "weights": str(weights)}
     write_run(run, replace(read_run(run), teacher=teacher))
@@ -343,12 +341,12 @@ def test_a_teacher_of_another_size_sees_the_pictures_at_its_own(run: Path, scene
 
 
 class TestTeachersFile:
-    """A teacher in an `.onnx` file is asked as it was when it taught: its pictures are resampled."""
+    """An ONNX teacher is evaluated as in training: its images are resampled."""
 
     def taught_by(self, run: Path, file: Path) -> None:
         write_run(run, replace(read_run(run), teacher={"source": str(file), "weights": None}))
 
-    def test_one_by_kdedge_of_another_size_explains_the_students_class(self, run: Path, tmp_path: Path) -> None:
+    def test_kdedge_teacher_file_of_another_size_explains_the_students_class(self, run: Path, tmp_path: Path) -> None:
         torch.manual_seed(0)
         module = deploy(build(ModelSpec("small:resnet8", 3), 64), ImageInput(64, 64, (0.5,) * 3, (0.25,) * 3))
         metadata = Metadata(("bottle", "fish", "key"), module.spec, module.outputs, temperature=2.0)
@@ -359,32 +357,34 @@ class TestTeachersFile:
         assert validation.report.models["teacher"].bytes == (tmp_path / "t.onnx").stat().st_size
         answers, evidence = validation.evidence.predictions["teacher"], validation.evidence
         classes = evidence.predictions["student"].explained_class
-        expected = predict(module, evidence.images, classes)  # which resamples without rounding to whole pixel values
+        expected = predict(module, evidence.images, classes)  # resamples without rounding to whole pixel values
         np.testing.assert_allclose(answers.logits, expected.logits, atol=0.02 * np.abs(expected.logits).max())
         assert answers.maps is not None and expected.maps is not None
         np.testing.assert_allclose(answers.maps, expected.maps, atol=0.05 * np.abs(expected.maps).max())
         np.testing.assert_array_equal(answers.explained_class, classes)
         assert validation.report.comparisons["student"].maps is not None
 
-    def test_one_of_another_framework_is_asked_for_its_answers(self, run: Path, tmp_path: Path) -> None:
+    def test_foreign_teacher_file_is_evaluated_by_predictions(self, run: Path, tmp_path: Path) -> None:
         self.taught_by(run, write_foreign_file(tmp_path / "foreign.onnx", 48))
         validation = validate_model(str(run), quick=True)
         (note,) = validation.report.notes
         assert note == (
-            "the teacher is asked for its answers only: foreign.onnx gives no map of a class that is named to it"
+            "only the teacher's predictions are evaluated, not its maps: foreign.onnx has no map of a selectable class"
         )
         assert validation.report.passed and validation.report.models["teacher"].top1 is not None
         assert validation.report.comparisons["student"].maps is None
         assert validation.evidence.predictions["teacher"].maps is None
 
-    def test_one_that_is_no_teacher_of_this_student_is_a_note(self, run: Path, tmp_path: Path) -> None:
+    def test_teacher_file_of_other_classes_is_a_note(self, run: Path, tmp_path: Path) -> None:
         self.taught_by(run, write_foreign_file(tmp_path / "foreign.onnx", 48, classes=7))
         report = validate_model(str(run), quick=True).report
-        assert report.notes == ("the teacher is left out, it does not answer: it knows 7 classes, and the student 3.",)
+        assert report.notes == (
+            "the teacher is excluded, it fails on the images: it has 7 classes, and the student 3.",
+        )
         assert report.passed and "teacher" not in report.models
 
 
-def test_a_teacher_whose_code_fails_is_left_out_with_a_note(run: Path, tmp_path: Path) -> None:
+def test_teacher_with_failing_code_is_excluded_with_a_note(run: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(
         "from torch import nn\n"
         "class Broken(nn.Module):\n"
@@ -404,12 +404,12 @@ def test_a_teacher_whose_code_fails_is_left_out_with_a_note(run: Path, tmp_path:
     teacher = {"source": f"{tmp_path / 'broken.py'}:make_model", "weights": str(tmp_path / "w.safetensors")}
     write_run(run, replace(read_run(run), teacher=teacher))
     report = validate_model(str(run), quick=True).report
-    assert report.notes == ("the teacher is left out, it does not answer: no pictures, please",)
+    assert report.notes == ("the teacher is excluded, it fails on the images: no pictures, please",)
     assert report.passed and "teacher" not in report.models
 
 
 class TestObjects:
-    """Where the objects are, if the data or the user says so."""
+    """Object annotations from the dataset or the user."""
 
     @pytest.fixture
     def copy(self, scenes: Path, tmp_path: Path) -> Path:
@@ -421,7 +421,7 @@ class TestObjects:
         path.write_text("\n".join(["file,x1,y1,x2,y2", *lines]) + "\n")
         return path
 
-    def test_boxes_beside_the_pictures_are_taken(self, run: Path, copy: Path) -> None:
+    def test_boxes_next_to_the_images_are_used(self, run: Path, copy: Path) -> None:
         self.boxes(copy / "boxes.csv")
         places = validate_model(str(run), data=str(copy), quick=True).report.localisation
         assert places is not None and places.images == VAL
@@ -429,13 +429,13 @@ class TestObjects:
         assert places.rows["centre"].pointing == 1.0
         assert places.rows["fp32"].energy_inside == pytest.approx(places.rows["student"].energy_inside, abs=1e-4)
 
-    def test_a_table_elsewhere_is_named(self, run: Path, tmp_path: Path) -> None:
+    def test_boxes_option(self, run: Path, tmp_path: Path) -> None:
         boxes = self.boxes(tmp_path / "other.csv")
         places = validate_model(str(run), boxes=boxes, quick=True).report.localisation
         assert places is not None and places.images == VAL
 
-    def test_the_maps_are_of_the_right_class(self, run: Path, tmp_path: Path) -> None:
-        """Also where the answer is another one: fish are asked about, whatever the student takes them for."""
+    def test_maps_are_for_the_ground_truth_class(self, run: Path, tmp_path: Path) -> None:
+        """The maps are for the ground-truth class even if the prediction differs."""
         boxes = self.boxes(tmp_path / "other.csv")
         report = validate_model(str(run), boxes=boxes, quick=True).report
         model = Model.load(run / "model.onnx")
@@ -451,17 +451,17 @@ class TestObjects:
         assert report.localisation is not None
         assert report.localisation.rows["fp32"].pointing == pytest.approx(np.mean(hits))
 
-    def test_a_table_of_other_pictures_is_an_error_only_where_it_was_asked_for(self, run: Path, copy: Path) -> None:
+    def test_boxes_of_other_images_are_an_error_only_if_explicit(self, run: Path, copy: Path) -> None:
         boxes = self.boxes(copy / "boxes.csv", prefix="elsewhere/")
-        with pytest.raises(DataError, match="knows none of the 18 pictures"):
+        with pytest.raises(DataError, match="none of the 18 images"):
             validate_model(str(run), data=str(copy), boxes=boxes, quick=True)
         report = validate_model(str(run), data=str(copy), quick=True).report
         assert report.localisation is None
-        assert "the maps are not held against objects: " in report.notes[0]
+        assert "localization is not evaluated: " in report.notes[0]
 
 
 class TestBudgets:
-    def test_a_file_that_fits_passes_and_says_where_it_was_measured(self, run: Path) -> None:
+    def test_file_within_budget_passes_with_a_note(self, run: Path) -> None:
         profile = load_profile("raspberry-pi-5")
         report = validate_model(str(run), profile=profile, quick=True).report
         asked = {check.key: check for check in report.checks if check.key.startswith("fp32_")}
@@ -472,9 +472,7 @@ class TestBudgets:
         assert report.footprints["fp32"].threads == profile.threads
         assert "were measured on this machine" in report.notes[0]
 
-    def test_the_device_that_int8_was_made_for_is_asked_for_where_none_is_named(
-        self, exported_run: Path, tmp_path: Path
-    ) -> None:
+    def test_default_device_is_the_one_of_the_int8_file(self, exported_run: Path, tmp_path: Path) -> None:
         both = shutil.copytree(exported_run, tmp_path / "both")
         file = both / "model.int8.onnx"
         metadata = Model.load(file).metadata
@@ -486,20 +484,20 @@ class TestBudgets:
         assert {"fp32_file_mb", "int8_file_mb"} <= {check.key for check in report.checks}
         assert report.notes[0].startswith("the budgets are those of raspberry-pi-5, which the int8 file was made for")
 
-    def test_a_file_that_does_not_fit_fails(self, run: Path) -> None:
+    def test_file_over_budget_fails(self, run: Path) -> None:
         profile = replace(load_profile("generic"), budgets=Budgets(file_mb=0.001, peak_memory_mb=1.0))
         report = validate_model(str(run), profile=profile, quick=True).report
         failed = {check.key for check in report.checks if check.outcome == "failed"}
         assert failed == {"fp32_file_mb", "fp32_peak_memory_mb"}
 
-    def test_memory_is_that_of_the_file_alone(self, run: Path) -> None:
-        """This process holds torch; the one that is measured does not."""
+    def test_memory_excludes_torch(self, run: Path) -> None:
+        """This process has imported torch; the measured one has not."""
         footprint = measure_footprints({"fp32": Model.load(run / "model.onnx")}, 1)["fp32"]
         assert footprint.peak_memory_mb is not None and 20 < footprint.peak_memory_mb < 200
 
 
 class TestCommand:
-    def test_its_options_reach_the_report(
+    def test_options_reach_the_report(
         self, run: Path, tmp_path: Path, command: Callable[..., Outcome], scenes: Path
     ) -> None:
         boxes = TestObjects().boxes(tmp_path / "boxes.csv")
@@ -509,13 +507,11 @@ class TestCommand:
         assert (report["quick"], report["device"], report["localisation"]["images"]) == (True, "raspberry-pi-5", VAL)
         assert outcome.code == (0 if report["passed"] else 4)
         assert len(outcome.out.splitlines()) == len(report["checks"])
-        assert "--quick: faithfulness and robustness were left out" in outcome.err
+        assert "--quick: faithfulness and robustness were skipped" in outcome.err
         assert "note: latency and memory were measured on this machine" in outcome.err
-        assert "a guess at the centre" in outcome.err
+        assert "guess at the center" in outcome.err
 
-    def test_an_unknown_device_is_refused_before_anything_is_measured(
-        self, run: Path, command: Callable[..., Outcome]
-    ) -> None:
+    def test_unknown_device_is_rejected_before_measuring(self, run: Path, command: Callable[..., Outcome]) -> None:
         outcome = command("validate", run, "--device", "raspberry-pi-6")
         assert outcome.code == 2
         assert "device profile 'raspberry-pi-6' does not exist. Did you mean raspberry-pi-5?" in outcome.err
@@ -527,46 +523,43 @@ class TestVerdict:
         made = validate_model(str(run), quick=True)
         return replace(made, report=replace(made.report, checks=checks))
 
-    def test_what_is_not_shown_ends_like_a_failure_and_names_the_images_it_takes(self, run: Path) -> None:
+    def test_inconclusive_check_fails_with_the_images_needed(self, run: Path) -> None:
         shown = Check("a", "a", 1.0, ">=", 0.9, "share", "passed")
         unshown = replace(shown, outcome="not shown", images_needed=70, reason="with 18 images")
         with pytest.raises(
-            ValidationFailed, match=r"^1 of 2 checks is not shown with 18 images \(about 70 would show it\)"
+            ValidationFailed, match=r"^1 of 2 checks is inconclusive with 18 images \(about 70 would show it\)"
         ):
             self.validation(run, shown, unshown).require_passed()
-        both = r"^1 of 3 checks failed and 1 of 3 checks is not shown with 18 images"
+        both = r"^1 of 3 checks failed and 1 of 3 checks is inconclusive with 18 images"
         with pytest.raises(ValidationFailed, match=both):
             self.validation(run, shown, unshown, replace(shown, outcome="failed")).require_passed()
         self.validation(run, shown).require_passed()
 
-    def test_what_no_number_of_images_shows_is_not_said_to_need_more(self, run: Path) -> None:
+    def test_undecidable_check_reports_no_number_of_images(self, run: Path) -> None:
         shown = Check("a", "a", 1.0, ">=", 0.9, "share", "passed")
         ill = replace(shown, outcome="not shown", reason="since float32 alone explains up to 4e-02 of the range")
         with pytest.raises(
-            ValidationFailed, match=r"^1 of 2 checks is not shown, which more images would not change, see "
+            ValidationFailed, match=r"^1 of 2 checks is inconclusive regardless of the number of images; see "
         ):
             self.validation(run, shown, ill).require_passed()
         few = replace(ill, images_needed=370)
-        both = (
-            r"^2 of 4 checks are not shown with 18 images \(about 370 would show them\) "
-            r"and 1 of 4 checks is not shown, which more images would not change, see "
-        )
+        both = r"^2 of 4 checks are inconclusive with 18 images \(about 370 would show them\) "
         with pytest.raises(ValidationFailed, match=both):
             self.validation(run, shown, ill, few, few).require_passed()
 
-    def test_labels_are_judged_by_those_of_training(self, run: Path) -> None:
+    def test_labels_are_compared_with_training(self, run: Path) -> None:
         metadata = Model.load(run / "model.onnx").metadata
         save_model(graph_of(run / "model.onnx"), replace(metadata, labels=metadata.labels[::-1]), run / "model.onnx")
         report = validate_model(str(run), quick=True).report
         assert {check.key for check in report.checks if check.passed is False} == {"fp32_labels"}
 
-    def test_a_file_of_another_size_is_refused(self, run: Path, named_file: Path, scenes: Path, tmp_path: Path) -> None:
+    def test_file_of_another_size_is_rejected(self, run: Path, named_file: Path, scenes: Path, tmp_path: Path) -> None:
         spec = replace(read_run(run).input, height=40, width=40)
         write_run(run, replace(read_run(run), input=spec))
-        with pytest.raises(UsageError, match=r"takes 32 × 32 px, and its model takes 40 × 40"):
+        with pytest.raises(UsageError, match=r"takes 32 × 32 px, but its model takes 40 × 40"):
             validate_model(str(run))
 
-    def test_checkpoints_and_data_are_named_by_their_hashes(self, run: Path) -> None:
+    def test_report_has_hashes_of_checkpoints_and_data(self, run: Path) -> None:
         report = validate_model(str(run), quick=True).report
         assert report.models["student"].sha256 == hashlib.sha256((run / BEST).read_bytes()).hexdigest()
         teacher = read_run(run).teacher
@@ -580,8 +573,8 @@ class TestVerdict:
 @pytest.mark.models
 @pytest.mark.data
 @pytest.mark.skipif(not PHOTOS.is_file() or not LITE0.is_file(), reason=f"no reference data in {REFERENCE_DATA}")
-def test_a_pretrained_model_keeps_answer_and_reason_in_int8(tmp_path: Path) -> None:
-    """EfficientNet-Lite0 on photos it was not calibrated on, from its name to the verdict."""
+def test_pretrained_model_keeps_predictions_and_maps_in_int8(tmp_path: Path) -> None:
+    """EfficientNet-Lite0 on photos outside the calibration set, from its name to the verdict."""
     with zipfile.ZipFile(PHOTOS) as archive:
         for name in sorted(name for name in archive.namelist() if name.endswith(".jpg"))[::8]:
             (tmp_path / "photos").mkdir(exist_ok=True)
@@ -596,11 +589,11 @@ def test_a_pretrained_model_keeps_answer_and_reason_in_int8(tmp_path: Path) -> N
     assert max(map(abs, display.shift)) < 0.3, "as mirrored photos show"
     assert len(result.metadata.labels) == 1000
     report = validate_model(str(output), data=data, weights=LITE0).report
-    # A dozen photos are too few to show every bound, and none may be broken.
+    # A dozen photos are too few to show every bound, but none may be violated.
     assert all(check.outcome != "failed" for check in report.checks)
     fp32, int8 = report.comparisons["fp32"], report.comparisons["int8"]
     assert fp32.agreement == 1.0
     assert fp32.maps is not None and fp32.maps.error_relative <= 1e-4
     assert int8.maps is not None and int8.maps.pearson_mean >= 0.98
-    assert int8.maps.floor_pearson < 0.9, "maps of different photos agree as well as those of one"
+    assert int8.maps.floor_pearson < 0.9, "maps of different photos agree as much as those of one"
     assert report.models["int8"].bytes < 0.5 * report.models["fp32"].bytes

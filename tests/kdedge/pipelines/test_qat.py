@@ -1,4 +1,4 @@
-"""Training with int8's errors: what is rounded, that nothing stays rounded, and that the better file is taken."""
+"""Quantization-aware training: simulated points, restoration afterwards, and selection of the better file."""
 
 import json
 import shutil
@@ -44,7 +44,7 @@ def small_net() -> nn.Sequential:
 def a_file(
     model: nn.Module, x: torch.Tensor, steps: Mapping[str, Steps], layers: tuple[str, ...], largest: int = 127
 ) -> Rounded:
-    """What rounds the results of modules, by their paths."""
+    """Build quantization points for the results of modules, by path."""
     values: dict[str, NDArray[np.float32]] = {}
     handles = [
         model.get_submodule(path).register_forward_hook(
@@ -58,7 +58,7 @@ def a_file(
     return Rounded(layers, largest, steps, np.zeros((1, 12, 12, 3), np.uint8), values)
 
 
-def test_weights_and_tensors_are_rounded_while_it_lasts_and_gradients_pass() -> None:
+def test_quantization_is_simulated_with_straight_through_gradients() -> None:
     model = small_net()
     x = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(1))
     reach = float(model[1](model[0](x)).detach().max())
@@ -72,7 +72,7 @@ def test_weights_and_tensors_are_rounded_while_it_lasts_and_gradients_pass() -> 
             for name, module in model.named_children()
         ]
         rounded = model.train()(x)
-        assert not model.training, "statistics of a batch are another error"
+        assert not model.training, "batch statistics would be another error"
         for handle in handles:
             handle.remove()
         steps = seen["2"] / (reach / 255)
@@ -82,14 +82,14 @@ def test_weights_and_tensors_are_rounded_while_it_lasts_and_gradients_pass() -> 
         rounded.sum().backward()
         assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
     after = model.state_dict()
-    assert after.keys() == before.keys(), "something of it stays behind"
+    assert after.keys() == before.keys(), "something was left behind"
     for name, value in before.items():
         torch.testing.assert_close(after[name], value, atol=0, rtol=0)
     torch.testing.assert_close(model(x), exact)
 
 
 @pytest.mark.parametrize("largest", [64, 127])
-def test_weights_of_a_channel_are_whole_multiples_of_a_step_of_its_own(largest: int) -> None:
+def test_weights_are_quantized_per_channel(largest: int) -> None:
     model = nn.Sequential(nn.Conv2d(4, 6, 1, bias=False))
     unit = torch.eye(4)[:, :, None, None]
     weight = model[0].weight.detach().flatten(1)
@@ -101,7 +101,7 @@ def test_weights_of_a_channel_are_whole_multiples_of_a_step_of_its_own(largest: 
     assert float((rounded - weight).detach().abs().max()) > 0
 
 
-def test_what_lies_outside_the_range_is_clipped_and_gets_no_gradient() -> None:
+def test_values_out_of_range_are_clipped_without_gradient() -> None:
     model = nn.Sequential(nn.Identity(), nn.Flatten())
     x = torch.tensor([-2.0, -0.5, 0.3, 4.0]).reshape(1, 1, 2, 2).requires_grad_()
     file = a_file(model, x, {"1": Steps(2 / 255, 127, 0, 255)}, ())
@@ -112,7 +112,7 @@ def test_what_lies_outside_the_range_is_clipped_and_gets_no_gradient() -> None:
     assert x.grad is not None and x.grad.flatten().tolist() == [0, 1, 1, 0]
 
 
-def test_tensors_that_no_call_gives_are_counted_and_left_alone() -> None:
+def test_unmatched_tensors_are_counted_and_not_quantized() -> None:
     model = small_net()
     x = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(1))
     file = a_file(model, x, {"1": Steps(1.0, 0, 0, 255)}, ())
@@ -124,7 +124,7 @@ def test_tensors_that_no_call_gives_are_counted_and_left_alone() -> None:
 
 
 class _Block(nn.Module):
-    """What int8 rounds between layers: before and after a SiLU, at a gate of pooled values, at a sum."""
+    """Block with typical quantization points: around a SiLU, at a gate of pooled values, and at a sum."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -145,9 +145,9 @@ class _Student(nn.Module):
         self.stem = nn.Conv2d(3, 16, 3, stride=2, padding=1)
         self.blocks = nn.Sequential(*[_Block(16) for _ in range(4)])
         self.pool = nn.AdaptiveAvgPool2d(1)
-        # The last layer is large enough for bytes, which the map reads too.
+        # The last layer is large enough for int8, which the map also uses.
         self.head = nn.Sequential(nn.Linear(16, 300), nn.Hardswish(), nn.Linear(300, 256))
-        for block in self.blocks:  # channels of very different sizes, of which one step serves few
+        for block in self.blocks:  # channels of very different scales, which one scale cannot represent
             nn.init.uniform_(block.norm.weight, 0.1, 4)
             nn.init.normal_(block.norm.bias)
 
@@ -156,7 +156,7 @@ class _Student(nn.Module):
 
 
 @pytest.mark.parametrize("reduce_range", [False, True])
-def test_the_student_makes_the_errors_of_the_file(reduce_range: bool) -> None:
+def test_simulated_errors_match_the_file(reduce_range: bool) -> None:
     spec = ImageInput(32, 32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     images = np.random.default_rng(0).integers(0, 256, (24, 4, 4, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
     module = deploy(_Student().eval(), spec)
@@ -178,12 +178,12 @@ def test_the_student_makes_the_errors_of_the_file(reduce_range: bool) -> None:
     for number, what in enumerate(("answers", "maps")):
         told = np.concatenate([answer[number] for answer in asked])
         error, apart = np.square(told - exact[number]).mean(), np.square(told - rounded[number]).mean()
-        assert 0 < apart < error / 3, f"errors of {what} that are not the file's: int8 makes its own besides"
+        assert 0 < apart < error / 3, f"errors of {what} that are not the file's"
 
 
 @pytest.fixture(scope="module")
 def spread_run(exported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The student's function, written with channels of very different sizes, of which one scale serves few."""
+    """Equivalent student whose channels have very different scales, which one scale cannot represent."""
     run = shutil.copytree(exported_run, tmp_path_factory.mktemp("spread") / "student")
     weights, generator = load_file(run / BEST), torch.Generator().manual_seed(0)
     for block in ("model.layer1.0", "model.layer2.0", "model.layer3.0"):
@@ -196,7 +196,7 @@ def spread_run(exported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return run
 
 
-def test_what_keeps_more_is_taken_and_both_are_noted(spread_run: Path, tmp_path: Path) -> None:
+def test_better_result_is_used_and_both_are_noted(spread_run: Path, tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     result = export_model(
         str(spread_run),
@@ -215,19 +215,19 @@ def test_what_keeps_more_is_taken_and_both_are_noted(spread_run: Path, tmp_path:
     assert losses[0] != losses[1] and qat["taken"] is (losses[1] < losses[0])
     held_out = metadata.quantization["held_out"]
     assert held_out["loss"] == pytest.approx(held_out["logits_error"] / 2 + 1 - held_out["map_pearson"])
-    assert held_out["loss"] == pytest.approx(min(losses)), "the file is the other one"
+    assert held_out["loss"] == pytest.approx(min(losses)), "the file is the other candidate"
     taken = qat["after" if qat["taken"] else "before"]
     assert taken | held_out == taken | {"images": held_out["images"]}
-    assert metadata.lineage == Model.load(result.fp32).metadata.lineage, "or it is not validated with the fp32 file"
-    assert any(what == "training with int8's errors" and done == total for what, done, total in told)
+    assert metadata.lineage == Model.load(result.fp32).metadata.lineage, "required for validation with the fp32 file"
+    assert any(what == "fine-tuning with simulated int8" and done == total for what, done, total in told)
 
 
 @pytest.fixture
 def coarse_run(exported_run: Path, tmp_path: Path) -> Path:
-    """A run whose kernels each have one weight so large that few of the 255 steps are left for the others.
+    """Run whose kernels have one outlier weight each, which leaves few of the 255 steps for the others.
 
-    It multiplies a channel that is always 0, so that it says nothing in float. As if trained for 200 epochs: training
-    on goes by a share of them, and two epochs' share would teach nothing.
+    The outlier multiplies a channel that is always 0, so it has no effect in fp32. The record claims 200 epochs, since
+    fine-tuning uses a fraction of them, and a fraction of two epochs would have no effect.
     """
     run = shutil.copytree(exported_run, tmp_path / "coarse")
     weights = load_file(run / BEST)
@@ -242,18 +242,18 @@ def coarse_run(exported_run: Path, tmp_path: Path) -> Path:
     return run
 
 
-def test_training_on_gives_back_what_rounding_has_taken(coarse_run: Path, tmp_path: Path) -> None:
+def test_qat_recovers_the_quantization_loss(coarse_run: Path, tmp_path: Path) -> None:
     result = export_model(str(coarse_run), output=tmp_path / "m.onnx", with_int8=True, with_qat=True, profile=VNNI)
     assert result.int8_note is not None
     before, after = (result.int8_note["qat"][when] for when in ("before", "after"))
-    # Measured: 0.63 and 0.36 before, 0.94 and 0.03 after, with other kernels for the same training too.
+    # Measured: 0.63 and 0.36 before, 0.94 and 0.03 after, also with other kernels for the same training.
     assert before["agreement"] < 0.85 and before["loss"] > 0.2, "plain int8 does not collapse"
     assert result.int8_note["qat"]["taken"] and after["loss"] < before["loss"] / 5
-    assert "trained" in result.int8_note["calibration_loss"], "the ranges that it was trained in are not tried"
+    assert "trained" in result.int8_note["calibration_loss"], "the trained ranges are not evaluated"
     assert after["agreement"] >= 0.8 and after["map_pearson"] > max(0.985, before["map_pearson"])
 
 
-def test_the_student_of_the_run_stays_as_it_was(exported_run: Path) -> None:
+def test_student_of_the_run_is_unchanged(exported_run: Path) -> None:
     before = (exported_run / BEST).read_bytes()
     side = load_trained(str(exported_run)).input
     one = np.zeros((1, side.height, side.width, 3), np.uint8)
@@ -263,13 +263,11 @@ def test_the_student_of_the_run_stays_as_it_was(exported_run: Path) -> None:
     weights, exact = tuned.model.state_dict(), load_trained(str(exported_run)).model.state_dict()
     assert weights.keys() == exact.keys()
     moved = [float((weights[name] - exact[name]).abs().max()) for name in exact if name.endswith("conv1.weight")]
-    assert max(moved) > 0, "nothing was learned"
+    assert max(moved) > 0, "no weight has changed"
     assert note["learning_rate"] > 0 and np.isfinite(max(moved))
 
 
-def test_pictures_that_judge_are_not_trained_on_but_where_they_are_all_of_a_class(
-    exported_run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_evaluation_images_are_excluded_from_training(exported_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train = scan(read_run(exported_run).data["source"]).train
     pairs = list(train.pairs())
     all_of_one = {sample for sample, target in pairs if target == 0}
@@ -287,6 +285,8 @@ def test_pictures_that_judge_are_not_trained_on_but_where_they_are_all_of_a_clas
     assert set(trained_on) == {sample for sample, _ in pairs} - {another}
 
 
-def test_only_a_run_can_be_trained_on(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--qat trains a run's student on, and small:resnet8 is not a run folder"):
+def test_qat_needs_a_run(tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match="--qat fine-tunes the student of a run, but small:resnet8 is not a run folder"
+    ):
         export_model("small:resnet8", output=tmp_path / "m.onnx", with_int8=True, with_qat=True, profile=VNNI)

@@ -1,4 +1,4 @@
-"""Which runs are the same but for their seed, and which cannot be compared."""
+"""Grouping of runs that differ only in their seed, and comparability warnings."""
 
 from hashlib import sha256
 from pathlib import Path
@@ -25,7 +25,7 @@ def grouped(folder: Path, settings: dict[str, dict[str, Any]]) -> dict[str, list
 
 
 class TestGroups:
-    def test_only_the_seed_may_differ(self, tmp_path: Path) -> None:
+    def test_groups_differ_only_in_the_seed(self, tmp_path: Path) -> None:
         teachers = [
             {"source": name, "weights": None, "weights_sha256": sha256(name.encode()).hexdigest()}
             for name in ("t", "u")
@@ -46,13 +46,13 @@ class TestGroups:
         assert list(found.values()) == [
             ["kd-0", "kd-1"],
             ["alone", "alone-1"],
-            ["kd-2"],  # not finished
+            ["kd-2"],  # not complete
             ["kd-3"],  # another teacher
-            ["kd-4"],  # other pictures
-            ["kd-5"],  # other first weights
+            ["kd-4"],  # other images
+            ["kd-5"],  # other initial weights
         ]
 
-    def test_weights_that_were_measured_are_the_same_setting(self, tmp_path: Path) -> None:
+    def test_measured_weights_are_equal_settings(self, tmp_path: Path) -> None:
         losses = [KD | {"at": 900.0}, KD | {"at": 870.0}]
         for measured, expected in ((("at",), ["{0,1}"]), ((), ["0", "1"])):
             settings = {
@@ -71,10 +71,10 @@ class TestGroups:
             ([f"kd-{seed}" for seed in range(9)], "kd-{0,1,2,…}"),
         ],
     )
-    def test_their_name_is_what_they_have_in_common(self, tmp_path: Path, names: list[str], common: str) -> None:
+    def test_group_name_is_the_common_pattern(self, tmp_path: Path, names: list[str], common: str) -> None:
         assert list(grouped(tmp_path, {name: {"seed": seed} for seed, name in enumerate(names)})) == [common]
 
-    def test_mean_and_sample_deviation(self, tmp_path: Path) -> None:
+    def test_mean_and_sample_standard_deviation(self, tmp_path: Path) -> None:
         top1 = [0.5, 0.6, 0.85]
         settings = {str(seed): {"seed": seed, "epochs": [epoch_line(1, value)]} for seed, value in enumerate(top1)}
         (group,) = seed_groups(runs_of(tmp_path, settings))
@@ -85,11 +85,11 @@ class TestGroups:
         assert written_spread("top1", found) == "65.0 ± 18.0"
         assert group_figure(group, Column("val", "best", "map_pearson")) is None
 
-    def test_one_missing_figure_leaves_no_mean(self) -> None:
+    def test_missing_metric_has_no_mean(self) -> None:
         assert spread([0.5, None]) is None
         assert spread([0.5]) == Spread(0.5, None)
 
-    def test_figures_are_written_in_their_unit(self) -> None:
+    def test_metrics_are_formatted_in_their_unit(self) -> None:
         assert [written("top1", 0.98765), written("map_pearson", -0.12), written("top1", None)] == [
             "98.8",
             "−0.120",
@@ -102,23 +102,23 @@ class TestDoubts:
         runs = runs_of(folder, settings)
         return doubts(runs, seed_groups(runs))
 
-    def test_seeds_of_one_setting_raise_none(self, tmp_path: Path) -> None:
+    def test_seeds_of_one_setting_have_no_warning(self, tmp_path: Path) -> None:
         assert self.told(tmp_path, {"a": {}, "b": {"seed": 1}, "c": {"loss": KD}}) == []
 
-    def test_other_validation_pictures_are_told(self, tmp_path: Path) -> None:
+    def test_different_validation_images_are_a_warning(self, tmp_path: Path) -> None:
         (told,) = self.told(tmp_path, {"a": {}, "b": {"fingerprint": "e" * 64, "data": Path("/else")}})
-        assert "not validated on the same pictures, so figures cannot be compared" in told
-        assert "18 pictures of /else: b" in told
+        assert "different images, so figures are not comparable" in told
+        assert "18 images of /else: b" in told
 
-    def test_other_teachers_are_told_but_not_having_one_is_no_doubt(self, tmp_path: Path) -> None:
+    def test_different_teachers_are_a_warning(self, tmp_path: Path) -> None:
         one, two = (
             {"source": f"/{name}", "weights": None, "weights_sha256": sha256(name.encode()).hexdigest()}
             for name in ("t", "u")
         )
         assert self.told(tmp_path / "fine", {"teacher": {}, "a": {"teacher": one}}) == []
         (told,) = self.told(tmp_path / "odd", {"a": {"teacher": one}, "b": {"teacher": two}})
-        assert "different teachers; agreement and map Pearson" in told and "t: a; u: b" in told
+        assert "different teachers. Agreement and map Pearson" in told and "t: a; u: b" in told
 
-    def test_the_same_seed_twice_is_no_spread(self, tmp_path: Path) -> None:
+    def test_repeated_seed_is_a_warning(self, tmp_path: Path) -> None:
         (told,) = self.told(tmp_path, {"a": {}, "b": {}})
         assert "the same settings and the same seed" in told

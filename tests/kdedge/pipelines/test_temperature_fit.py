@@ -1,4 +1,4 @@
-"""A temperature is fitted on one half of the validation side and judged on the other."""
+"""Temperature scaling: fitted on one half of the validation split, evaluated on the other."""
 
 import re
 import shutil
@@ -26,7 +26,7 @@ PER_CLASS = 30
 
 @pytest.fixture(scope="module")
 def calibrated_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with enough validation pictures, exported; tests must not change it."""
+    """Exported run with enough validation images; read-only."""
     root = tmp_path_factory.mktemp("calibrate")
     data = write_scenes(root / "scenes", train=8, val=PER_CLASS)
     start_run(Request(str(data), "small:resnet8", epochs=2, batch_size=16), root / "run", Listener(), "cpu")
@@ -38,7 +38,7 @@ def metadata_of(run: Path, name: str = "model.onnx") -> Metadata:
     return Model.load(run / name).metadata
 
 
-def test_both_halves_hold_every_class_and_no_picture_is_in_both(calibrated_run: Path) -> None:
+def test_halves_are_disjoint_and_cover_all_classes(calibrated_run: Path) -> None:
     side = scan(calibrated_run.parent / "scenes").val
     half = fitting_half(side)
     names = {sample.name for sample in half.samples}
@@ -47,7 +47,7 @@ def test_both_halves_hold_every_class_and_no_picture_is_in_both(calibrated_run: 
     assert fitting_half(side) == half
 
 
-def test_both_files_carry_the_temperature_of_the_fitting_half(calibrated_run: Path) -> None:
+def test_both_files_have_the_fitted_temperature(calibrated_run: Path) -> None:
     metadata = metadata_of(calibrated_run)
     half = fitting_half(scan(calibrated_run.parent / "scenes").val)
     decoded = decode(half, metadata.input)
@@ -58,7 +58,7 @@ def test_both_files_carry_the_temperature_of_the_fitting_half(calibrated_run: Pa
     assert metadata_of(calibrated_run, "model.int8.onnx").temperature == metadata.temperature
 
 
-def test_the_runtime_shows_probabilities_at_it(calibrated_run: Path) -> None:
+def test_runtime_applies_the_temperature(calibrated_run: Path) -> None:
     model = Model.load(calibrated_run / "model.onnx")
     spec = model.metadata.input
     answer = model.predict(np.zeros((1, spec.height, spec.width, 3), dtype=np.uint8))
@@ -66,7 +66,7 @@ def test_the_runtime_shows_probabilities_at_it(calibrated_run: Path) -> None:
     np.testing.assert_allclose(answer.probabilities, scaled / scaled.sum(), rtol=1e-5)
 
 
-def test_the_error_is_measured_on_the_other_half(calibrated_run: Path) -> None:
+def test_calibration_error_is_measured_on_the_other_half(calibrated_run: Path) -> None:
     report = validate_model(str(calibrated_run), quick=True).report
     fitted = metadata_of(calibrated_run).metrics["temperature_images"]
     found = report.calibration["fp32"]
@@ -74,21 +74,21 @@ def test_the_error_is_measured_on_the_other_half(calibrated_run: Path) -> None:
     assert found.temperature == metadata_of(calibrated_run).temperature
 
 
-def test_other_pictures_are_all_measured_on(calibrated_run: Path, tmp_path: Path) -> None:
+def test_other_images_are_all_used(calibrated_run: Path, tmp_path: Path) -> None:
     other = write_scenes(tmp_path / "other", train=1, val=4)
     report = validate_model(str(calibrated_run), data=str(other), quick=True).report
     assert report.calibration["fp32"].n == report.images == 12
     assert not report.data.chose_epoch
 
 
-def test_the_same_pictures_elsewhere_are_recognised(calibrated_run: Path, tmp_path: Path) -> None:
+def test_moved_images_are_recognized(calibrated_run: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(calibrated_run.parent / "scenes", tmp_path / "copy")
     report = validate_model(str(calibrated_run), data=str(copy), quick=True).report
     assert report.calibration["fp32"].n < report.images
     assert report.data.chose_epoch
 
 
-def test_too_few_pictures_leave_it_at_one(exported_run: Path) -> None:
+def test_too_few_images_keep_temperature_one(exported_run: Path) -> None:
     fit = fit_run(str(exported_run), Model.load(exported_run / "model.onnx"))
     assert fit is not None and fit.temperature == 1.0 and fit.images == 0
     assert fit.why_not is not None and f"too few, {FEWEST_IMAGES} are needed" in fit.why_not
@@ -99,13 +99,13 @@ def test_too_few_pictures_leave_it_at_one(exported_run: Path) -> None:
 @pytest.mark.parametrize(
     ("logits", "why"),
     [
-        (lambda targets: 9.0 * np.eye(3)[targets], r"no answer of \d+ is wrong"),
-        (lambda targets: -9.0 * np.eye(3)[targets], r"(\d+) answers of \1 are wrong and the right classes score no"),
+        (lambda targets: 9.0 * np.eye(3)[targets], r"all \d+ predictions are correct"),
+        (lambda targets: -9.0 * np.eye(3)[targets], r"(\d+) of \1 predictions are wrong"),
         (lambda targets: 1e-4 * np.eye(3)[(targets + (np.arange(len(targets)) % 9 == 0)) % 3], r"below 0\.05"),
     ],
-    ids=["all right", "all wrong", "all alike"],
+    ids=["all correct", "all wrong", "all equal"],
 )
-def test_why_no_temperature_was_found_is_told(
+def test_missing_temperature_is_explained(
     calibrated_run: Path, monkeypatch: pytest.MonkeyPatch, logits: Callable[[np.ndarray], np.ndarray], why: str
 ) -> None:
     model = Model.load(calibrated_run / "model.onnx")
@@ -115,14 +115,14 @@ def test_why_no_temperature_was_found_is_told(
     monkeypatch.setattr("kdedge.pipelines.temperature_fit.predict", lambda *_: said)
     fit = fit_run(str(calibrated_run), model)
     assert fit is not None and (fit.temperature, fit.images) == (1.0, 0)
-    assert fit.why_not is not None and re.match(why, fit.why_not.replace("the best one is ", "")), fit.why_not
+    assert fit.why_not is not None and re.match(why, fit.why_not.replace("the optimum is ", "")), fit.why_not
 
 
-def test_a_model_without_a_run_has_no_pictures_to_fit_on(calibrated_run: Path) -> None:
+def test_named_model_has_no_temperature(calibrated_run: Path) -> None:
     assert fit_run("small:resnet8", Model.load(calibrated_run / "model.onnx")) is None
 
 
-def test_pictures_that_are_gone_do_not_stop_an_export(calibrated_run: Path, tmp_path: Path) -> None:
+def test_missing_images_do_not_stop_an_export(calibrated_run: Path, tmp_path: Path) -> None:
     from kdedge.models.run_folder import read_run, write_run
 
     moved = Path(shutil.copytree(calibrated_run, tmp_path / "moved"))

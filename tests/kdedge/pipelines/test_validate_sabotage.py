@@ -1,4 +1,4 @@
-"""Whatever goes wrong between training and device is found: real files of a trained model, broken one by one."""
+"""Validation detects broken files: real files of a trained model, altered one by one."""
 
 import shutil
 from collections.abc import Callable
@@ -25,7 +25,7 @@ Surgery = Callable[[onnx.GraphProto], None]
 
 @pytest.fixture(scope="module")
 def sound_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small network that makes no mistake, with its fp32 and int8 files; tests must not change it."""
+    """Small network without errors, with its fp32 and int8 files; read-only."""
     root = tmp_path_factory.mktemp("sabotage")
     data = write_squares(root / "squares", train=60, val=160)
     start_run(Request(str(data), "small:resnet8", epochs=8, batch_size=16), root / "run", Listener(), "cpu")
@@ -39,13 +39,13 @@ def run(sound_run: Path, tmp_path: Path) -> Path:
 
 
 def verdict(run: Path) -> tuple[ValidationReport, set[str]]:
-    """The report, and what fails in it."""
+    """Return the report and the keys of its failed checks."""
     report = validate_model(str(run), quick=True).report
     return report, {check.key for check in report.checks if check.outcome == "failed"}
 
 
 def alter(path: Path, surgery: Surgery = lambda _: None, **metadata: object) -> None:
-    """Write a model file again with another graph or other metadata."""
+    """Rewrite a model file with another graph or other metadata."""
     stated: Metadata = replace(Model.load(path).metadata, **metadata)  # type: ignore[arg-type]
     model = onnx.load(path)
     (default,) = (tensor for tensor in model.graph.initializer if tensor.name == "class_index")
@@ -79,14 +79,14 @@ def scale_normalising(graph: onnx.GraphProto, which: int, factor: float) -> None
     """Change the mean (0) or the standard deviation (1), both of shape [1, 3, 1, 1]."""
     constants = [tensor for tensor in graph.initializer if list(tensor.dims) == [1, 3, 1, 1]]
     assert len(constants) == 2
-    # The mean is of pixel values, the other a reciprocal of them.
+    # The mean is in pixel values, the standard deviation is stored as a reciprocal.
     constants.sort(key=lambda tensor: -float(numpy_helper.to_array(tensor).max()))
     value = numpy_helper.to_array(constants[which]) * np.float32(factor)
     constants[which].CopyFrom(numpy_helper.from_array(value, constants[which].name))
 
 
 def explain(graph: onnx.GraphProto, shift: int | None) -> None:
-    """Explain the class this many further, or always class 0 for None, and say nothing of it."""
+    """Explain the class at this offset, or always class 0 for None, without reporting it."""
     rename_input(graph, "explained_class", "another_class")
     (maker,) = (index for index, node in enumerate(graph.node) if "explained_class" in node.output)
     offset = add_constant(graph, "offset", np.array([shift or 0]))
@@ -103,7 +103,7 @@ def give_constant_map(graph: onnx.GraphProto) -> None:
 
 
 def give_the_first_pictures_map(graph: onnx.GraphProto) -> None:
-    """As an exporter does that records a gradient as a constant: the same map for every picture."""
+    """Return the same map for every image, like an exporter that records a gradient as a constant."""
     rename_output(graph, "saliency_map", "true_map")
     shape = [
         dim.dim_value for dim in next(o for o in graph.output if o.name == "saliency_map").type.tensor_type.shape.dim
@@ -115,7 +115,7 @@ def give_the_first_pictures_map(graph: onnx.GraphProto) -> None:
 
 
 def show_a_spot(graph: onnx.GraphProto, scale: float, noise: float) -> None:
-    """Give a spot in the middle of every picture, scaled by the true map's mean, and some of the true map's shape."""
+    """Return a spot in the center of every image, scaled by the true map's mean, mixed with the true map."""
     rename_output(graph, "saliency_map", "true_map")
     sides = next(o for o in graph.output if o.name == "saliency_map").type.tensor_type.shape.dim[1:]
     down, across = (np.linspace(-1, 1, side.dim_value) for side in sides)
@@ -140,7 +140,7 @@ def show_a_spot(graph: onnx.GraphProto, scale: float, noise: float) -> None:
 
 
 def scale_output(graph: onnx.GraphProto, name: str, factor: float) -> None:
-    """Scale an output and nothing that is computed from it."""
+    """Scale an output without scaling values computed from it."""
     rename_output(graph, name, f"true_{name}")
     rename_input(graph, name, f"true_{name}")
     factors = add_constant(graph, f"{name}_factor", np.float32(factor))
@@ -148,13 +148,13 @@ def scale_output(graph: onnx.GraphProto, name: str, factor: float) -> None:
 
 
 def explain_the_least_class(graph: onnx.GraphProto) -> None:
-    """Explain the class with the lowest logit where none is asked for."""
+    """Explain the class with the lowest logit by default."""
     (top,) = (node for node in graph.node if node.op_type == "ArgMax")
     top.op_type = "ArgMin"
 
 
 def mix_up_other_classes(graph: onnx.GraphProto) -> None:
-    """Give the next class's map for every class but the top one, and state nothing of it."""
+    """Return the next class's map for every class except the top one, without reporting it."""
     (top,) = (node for node in graph.node if node.op_type == "ArgMax")
     rename_input(graph, "explained_class", "another_class")
     (maker,) = (index for index, node in enumerate(graph.node) if "explained_class" in node.output)
@@ -173,10 +173,10 @@ def mix_up_other_classes(graph: onnx.GraphProto) -> None:
         graph.node.insert(maker + 1 + number, each)
 
 
-def test_the_untouched_files_pass(run: Path) -> None:
+def test_unmodified_files_pass(run: Path) -> None:
     report, broken = verdict(run)
     assert broken == set() and report.complete and report.passed
-    assert report.models["int8"].arithmetic == "exact sums", "verdicts depend on the core that they are made on"
+    assert report.models["int8"].arithmetic == "exact sums", "verdicts would depend on the CPU"
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_the_untouched_files_pass(run: Path) -> None:
         "map x 1.3",
     ],
 )
-def test_a_broken_graph_fails(run: Path, surgery: Surgery, keys: set[str]) -> None:
+def test_broken_graph_fails(run: Path, surgery: Surgery, keys: set[str]) -> None:
     alter(run / "model.onnx", surgery)
     _, broken = verdict(run)
     assert keys <= broken
@@ -258,7 +258,7 @@ def test_a_broken_graph_fails(run: Path, surgery: Surgery, keys: set[str]) -> No
         "map x 1.3",
     ],
 )
-def test_a_broken_int8_graph_fails_too(run: Path, surgery: Surgery, key: str) -> None:
+def test_broken_int8_graph_fails(run: Path, surgery: Surgery, key: str) -> None:
     alter(run / "model.int8.onnx", surgery)
     _, broken = verdict(run)
     assert key in broken
@@ -266,7 +266,7 @@ def test_a_broken_int8_graph_fails_too(run: Path, surgery: Surgery, key: str) ->
 
 
 @pytest.mark.parametrize("file", ["fp32", "int8"])
-def test_labels_in_another_order_fail_although_every_number_is_right(run: Path, file: str) -> None:
+def test_reordered_labels_fail(run: Path, file: str) -> None:
     path = run / ("model.onnx" if file == "fp32" else "model.int8.onnx")
     alter(path, labels=Model.load(path).metadata.labels[::-1])
     _, broken = verdict(run)
@@ -278,7 +278,7 @@ def test_labels_in_another_order_fail_although_every_number_is_right(run: Path, 
     [{"resize": "squash"}, {"crop_fraction": 0.875}, {"interpolation": "bicubic"}, {"mean": (0.5, 0.5, 0.5)}],
     ids=["squash", "crop", "filter", "mean"],
 )
-def test_another_way_of_bringing_pictures_to_size_than_in_training_fails(run: Path, change: dict[str, object]) -> None:
+def test_different_resizing_rule_fails(run: Path, change: dict[str, object]) -> None:
     stated = Model.load(run / "model.onnx").metadata.input
     alter(run / "model.onnx", input=replace(stated, **change))  # type: ignore[arg-type]
     _, broken = verdict(run)

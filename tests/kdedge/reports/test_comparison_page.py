@@ -1,4 +1,4 @@
-"""The page of a comparison: whole, offline, escaped, and readable with many runs."""
+"""The comparison page is complete, offline, escaped, and readable with many runs."""
 
 import itertools
 import math
@@ -31,7 +31,7 @@ TARGETS = np.array([0] * 4 + [1] * 4 + [2] * 2)
 
 
 def answers(title: str, answered: list[int], *, with_maps: bool = True, labels: tuple[str, ...] = LABELS) -> Answers:
-    """A model that is sure of these answers to ten pictures."""
+    """Build confident predictions for ten images."""
     rng = np.random.default_rng(len(title))
     images = np.full((10, 8, 8, 3), 128, dtype=np.uint8)
     names = tuple(f"val/{number}.png" for number in range(10))
@@ -50,20 +50,20 @@ def comparison(folder: Path, settings: dict[str, dict[str, Any]], **parts: Any) 
 
 
 def taught(*points: tuple[float, float]) -> dict[str, Any]:
-    """Options of a run whose only epochs have these figures: top-1 and map Pearson."""
+    """Return options of a run whose only epochs have these figures: top-1 and map Pearson."""
     origin = {"source": "/teacher", "weights": None, "weights_sha256": "a" * 64}
     lines = [taught_line(number, top1, top1, pearson) for number, (top1, pearson) in enumerate(points, start=1)]
     return {"teacher": origin, "epochs": lines}
 
 
-def test_settings_are_words(tmp_path: Path) -> None:
+def test_settings_are_text(tmp_path: Path) -> None:
     one, two = {"measured": ()}, {"measured": ("hint", "at")}
     assert run_settings(comparison(tmp_path / "none", {"a": one, "b": one})).shared["measured"] == "none"
     assert run_settings(comparison(tmp_path / "some", {"a": two, "b": two})).shared["measured"] == "hint, at"
 
 
 class Reader(HTMLParser):
-    """Collects tags and words, and checks that tags are closed in order."""
+    """HTML parser that collects tags and text, and checks that tags are closed in order."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class Reader(HTMLParser):
 
 
 class TestPage:
-    def test_it_is_whole_and_loads_nothing(self, tmp_path: Path) -> None:
+    def test_page_is_complete_and_loads_nothing(self, tmp_path: Path) -> None:
         shown = (answers("a", [0] * 10), answers("b", [1] * 10))
         settings = {"a": taught((0.5, 0.2), (0.6, 0.4)), "b": taught((0.5, 0.8))}
         page = render_page(comparison(tmp_path, settings, answers=shown, teachers=(answers("t", [2] * 10),)))
@@ -99,42 +99,42 @@ class TestPage:
         assert "$" not in page
         pictures = [attributes["src"] for tag, attributes in reader.tags if tag == "img"]
         assert pictures and all(source and source.startswith("data:image/jpeg;base64,") for source in pictures)
-        for heading in ("Runs", "Learning curves", "Accuracy against map Pearson", "Classes", "Pictures"):
+        for heading in ("Runs", "Learning curves", "Accuracy against map Pearson", "Classes", "Images"):
             assert heading in reader.text
 
-    def test_every_run_has_its_line_in_every_panel_that_it_has_figures_for(self, tmp_path: Path) -> None:
+    def test_each_run_has_a_line_in_each_chart(self, tmp_path: Path) -> None:
         settings = {f"kd-{seed}": taught((0.4, 0.1), (0.5, 0.3)) | {"seed": seed} for seed in range(12)}
         page = render_page(comparison(tmp_path, settings | {"teacher": {}}))
         curves = [attributes for tag, attributes in Reader(page).tags if (attributes.get("class")) == "curve"]
         drawn = [int(attributes["data-run"] or -1) for attributes in curves]
         assert [drawn.count(number) for number in range(13)] == [4] * 12 + [1]
         looks = {attributes["style"] for attributes in curves}
-        assert len(looks) == 13, "no two runs look the same"
+        assert len(looks) == 13, "no two runs have the same style"
 
-    def test_words_from_outside_cannot_break_out(self, tmp_path: Path) -> None:
+    def test_untrusted_text_is_escaped(self, tmp_path: Path) -> None:
         evil = "<script>alert(1)<"
         shown = (answers(evil, [0] * 10, labels=("<b>", "&", '"x"')), answers("b", [1] * 10))
         page = render_page(comparison(tmp_path, {evil: {"loss": {"<i>": 1.0}}, "b": {}}, answers=shown, notes=(evil,)))
         assert "<script" not in page and "<i>" not in page
         assert evil in Reader(page).text
 
-    def test_runs_on_other_pictures_have_no_winner(self, tmp_path: Path) -> None:
+    def test_runs_on_different_images_are_not_ranked(self, tmp_path: Path) -> None:
         alike = render_page(comparison(tmp_path / "1", {"a": {}, "b": {}}))
-        assert "Most right answers: a, 75.0" in Reader(alike).text.replace("\u00a0", " ")
+        assert "Highest top-1: a, 75.0" in Reader(alike).text.replace("\u00a0", " ")
         unlike = Reader(render_page(comparison(tmp_path / "2", {"a": {}, "b": {"fingerprint": "e" * 64}}))).text
-        assert "none of them can be called better" in unlike and "Most right" not in unlike
+        assert "not ranked" in unlike and "Highest top-1" not in unlike
 
-    def test_maps_have_no_winner_across_teachers(self, tmp_path: Path) -> None:
+    def test_maps_are_not_ranked_across_teachers(self, tmp_path: Path) -> None:
         one, two = taught((0.8, 0.9)), taught((0.7, 0.6))
         alike = Reader(render_page(comparison(tmp_path / "1", {"a": one, "b": two}))).text
-        assert "Maps nearest to the teacher’s: a, r = 0.900" in alike
+        assert "Maps closest to the teacher’s: a, r = 0.900" in alike
         other = two | {"teacher": {"source": "/another", "weights": None, "weights_sha256": "b" * 64}}
         unlike = Reader(render_page(comparison(tmp_path / "2", {"a": one, "b": other}))).text
-        assert "cannot be compared across these" in unlike and "Maps nearest" not in unlike
-        assert "Most right answers of the students: a" in unlike
+        assert "not comparable across these" in unlike and "Maps closest" not in unlike
+        assert "Highest top-1 of the students: a" in unlike
 
-    def test_the_winner_is_that_of_the_test_pictures_where_all_runs_were_tested(self, tmp_path: Path) -> None:
-        """Validation pictures have chosen each run's best epoch."""
+    def test_ranking_uses_test_images_if_all_runs_have_them(self, tmp_path: Path) -> None:
+        """Validation images selected each run's best epoch."""
 
         def tested(top1: float) -> dict[str, Any]:
             return {"result": {"test": {"best": {"test_top1": top1}, "last": {"test_top1": 0.0}}}}
@@ -142,16 +142,16 @@ class TestPage:
         better, worse = taught((0.8, 0.9)), taught((0.7, 0.6))
         both = comparison(tmp_path / "1", {"a": better | tested(0.65), "b": worse | tested(0.68)})
         text = Reader(render_page(both)).text.replace("\u00a0", " ")
-        assert "Most right answers of the students, on the test pictures: b, 68.0 %" in text
-        assert "Maps nearest to the teacher’s: a" in text, "these were not measured there"
+        assert "Highest top-1 of the students, on the test images: b, 68.0 %" in text
+        assert "Maps closest to the teacher’s: a" in text, "maps were not measured on them"
         one = comparison(tmp_path / "2", {"a": better, "b": worse | tested(0.99)})
-        assert "Most right answers of the students: a, 80.0 %" in Reader(render_page(one)).text.replace("\u00a0", " ")
+        assert "Highest top-1 of the students: a, 80.0 %" in Reader(render_page(one)).text.replace("\u00a0", " ")
 
-    def test_a_run_without_an_epoch_has_a_row(self, tmp_path: Path) -> None:
+    def test_run_without_epoch_has_a_row(self, tmp_path: Path) -> None:
         text = Reader(render_page(comparison(tmp_path, {"a": {}, "b": {"epochs": [], "finished": False}}))).text
         assert "0 of 2" in text
 
-    def test_figures_that_are_no_numbers_are_left_out(self, tmp_path: Path) -> None:
+    def test_non_finite_metrics_are_omitted(self, tmp_path: Path) -> None:
         lines = [epoch_line(1, 0.5, val_loss=math.nan), epoch_line(2, 0.6, val_loss=math.inf)]
         page = render_page(comparison(tmp_path, {"a": {"epochs": lines, "finished": False}}))
         assert "nan" not in page.split("</style>")[1] and "Cross-entropy," not in page
@@ -161,7 +161,7 @@ class TestAxes:
     @pytest.mark.parametrize(
         "values", [[0.0, 100.0], [97.3, 98.1], [-0.2, 0.93], [5.0], [0.0], [1e-7, 3e-7], [55.0, 55.0]]
     )
-    def test_a_linear_axis_shows_everything_between_round_numbers(self, values: list[float]) -> None:
+    def test_linear_axis_has_round_limits(self, values: list[float]) -> None:
         axis = linear_axis(values)
         assert axis.low <= min(values) and max(values) <= axis.high
         steps = np.diff(axis.ticks)
@@ -170,12 +170,12 @@ class TestAxes:
         assert float(f"{steps[0]:.0e}"[0]) in (1, 2, 3, 5), "1, 2, 2.5 or 5 times a power of ten"
         assert [axis.share(axis.low), axis.share(axis.high)] == [0.0, 1.0]
 
-    def test_an_axis_that_counts_has_whole_ticks(self) -> None:
+    def test_counting_axis_has_integer_ticks(self) -> None:
         assert linear_axis([1, 3], ticks=8, least_step=1.0).ticks == (1, 2, 3)
         assert linear_axis([1, 18], ticks=8, least_step=1.0).ticks == (0, 5, 10, 15, 20)
 
     @pytest.mark.parametrize("values", [[0.02, 47.6], [1.0], [0.5, 0.6], [2.0, 2.0], [1e-5, 3e4]])
-    def test_a_logarithmic_axis_as_well(self, values: list[float]) -> None:
+    def test_logarithmic_axis_has_round_limits(self, values: list[float]) -> None:
         axis = log_axis(values)
         assert axis.low <= min(values) and max(values) <= axis.high
         assert axis.share(axis.low) == 0.0 and axis.share(axis.high) == pytest.approx(1.0)
@@ -187,13 +187,13 @@ class TestLooks:
         histories = read_histories([make_run(folder / f"{name}-{seed}", seed=seed) for seed in range(runs)])
         return SeedGroup(name, histories)
 
-    def test_seeds_share_a_colour_and_no_two_runs_look_alike(self, tmp_path: Path) -> None:
+    def test_seeds_share_a_color_and_styles_are_unique(self, tmp_path: Path) -> None:
         groups = [self.group(name, runs, tmp_path) for name, runs in (("a", 3), ("b", 2), ("c", 7))]
         looks = looks_of(groups)
         assert len(set(looks.values())) == len(looks) == 12
         assert [{looks[run.name].colour for run in group.runs} for group in groups[:2]] == [{0}, {1}]
 
-    def test_forty_runs_can_be_told_apart(self, tmp_path: Path) -> None:
+    def test_forty_runs_have_unique_styles(self, tmp_path: Path) -> None:
         groups = [self.group(f"g{number}", 1, tmp_path) for number in range(40)]
         assert len(set(looks_of(groups).values())) == 40
 
@@ -203,19 +203,19 @@ class TestScatter:
         groups = comparison(folder, settings).groups
         return scatter(groups, looks_of(groups))
 
-    def test_maps_come_before_agreement(self, tmp_path: Path) -> None:
+    def test_maps_are_preferred_to_agreement(self, tmp_path: Path) -> None:
         drawn = self.drawn(tmp_path, {"a": taught((0.5, 0.2)), "b": taught((0.4, 0.1)), "t": {}})
         assert drawn is not None
         assert (drawn.over, drawn.left_out) == ("map Pearson", ("t",))
         assert drawn.svg.count('class="mark"') == 2
 
-    def test_without_maps_it_is_agreement_and_without_teachers_nothing(self, tmp_path: Path) -> None:
+    def test_agreement_without_maps_and_nothing_without_teachers(self, tmp_path: Path) -> None:
         mapless = taught((0.5, 0.2)) | {"epochs": [epoch_line(1, 0.5, val_agreement=0.6)]}
         drawn = self.drawn(tmp_path / "1", {"a": mapless, "b": mapless, "c": taught((0.5, 0.2))})
         assert drawn is not None and drawn.over == "agreement"
         assert self.drawn(tmp_path / "2", {"a": taught((0.5, 0.2)), "t": {}}) is None
 
-    def test_labels_of_a_crowd_do_not_lie_on_each_other(self) -> None:
+    def test_labels_do_not_overlap(self) -> None:
         room: Box = (0, 0, 600, 400)
         taken: list[Box] = []
         for number in range(8):
@@ -229,7 +229,7 @@ class TestClasses:
         rows = re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', table)
         return {label: re.findall(r"<td[^>]*>(.*?)</td>", cells) for label, cells in rows}
 
-    def test_the_class_with_the_largest_loss_comes_first(self) -> None:
+    def test_class_with_the_largest_loss_is_first(self) -> None:
         baseline = answers("base", [0, 0, 0, 1, 1, 1, 1, 1, 2, 0])  # bird 75 %, cat 100 %, dog 50 %
         other = answers("other", [0, 0, 0, 0, 1, 0, 0, 1, 2, 2])  # bird 100 %, cat 50 %, dog 100 %
         rows = self.rows(class_table([baseline, other], {"base": Look(0, 0), "other": Look(1, 0)}))
@@ -238,23 +238,25 @@ class TestClasses:
         assert rows["dog"] == ["2", "50.0\u00a0%", "+50.0"]
         assert rows["all"] == ["10", "80.0\u00a0%", "±0.0"]
 
-    def test_a_run_alone_shows_its_worst_class_first(self) -> None:
+    def test_single_run_shows_its_worst_class_first(self) -> None:
         rows = self.rows(class_table([answers("one", [0, 0, 0, 1, 1, 1, 1, 1, 2, 0])], {"one": Look(0, 0)}))
         assert list(rows) == ["all", "dog", "bird", "cat"]
 
 
 class TestGallery:
-    def test_the_picture_on_which_answers_part_comes_first(self) -> None:
+    def test_image_with_different_predictions_is_first(self) -> None:
         one, other = ([0] * 10 for _ in range(2))
         other[7] = 1
         shown = gallery([answers("a", one, with_maps=False), answers("b", other, with_maps=False)], [], LOOKS)
         assert re.findall(r"val/(\d)\.png", shown)[0] == "7"
         assert shown.count("no map") == 2 * shown.count('class="row')
         first = shown.split('class="row')[1]
-        assert re.findall(r"<b>(\w+)</b>", first) == ["cat", "bird", "cat"], "the right class, then each answer"
+        assert re.findall(r"<b>(\w+)</b>", first) == ["cat", "bird", "cat"], (
+            "the ground-truth class, then each prediction"
+        )
         assert first.count("wrong") == 2  # the class and the word
 
-    def test_a_run_alone_is_held_against_its_teacher(self) -> None:
+    def test_single_run_is_compared_with_its_teacher(self) -> None:
         student = answers("a", [0] * 10)
         assert gallery([student], [], LOOKS) == ""
         assert "the teacher" in gallery([student], [answers("the teacher", [1] * 10)], LOOKS)

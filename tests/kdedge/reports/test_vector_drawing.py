@@ -1,4 +1,4 @@
-"""A drawing shows the same as SVG and as PNG."""
+"""Drawings are equal as SVG and PNG."""
 
 import io
 from xml.etree import ElementTree
@@ -20,14 +20,14 @@ RED = np.full((4, 4, 3), (200, 30, 30), np.uint8)
 
 
 def pixels(*items: Item) -> np.ndarray:
-    """Of a drawing of 60 × 50 as PNG, at two pixels a unit, without its margin."""
+    """Render a drawing of 60 × 50 as PNG at two pixels per unit, without its margin."""
     picture = Image.open(io.BytesIO(Drawing(60, 50, "", items).png()))
     assert picture.format == "PNG" and picture.size == (2 * (60 + 2 * MARGIN), 2 * (50 + 2 * MARGIN))
     return np.asarray(picture)[2 * MARGIN : -2 * MARGIN, 2 * MARGIN : -2 * MARGIN].astype(int)
 
 
 def inked(*items: Item) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of what differs from the ground, in units."""
+    """Return left, top, right and bottom of the area that differs from the background, in units."""
     rows, columns = np.nonzero(np.abs(pixels(*items) - pixels()).max(axis=2) > 40)
     left, top, right, bottom = (float(edge) / 2 for edge in (columns.min(), rows.min(), columns.max(), rows.max()))
     return round(left), round(top), round(right), round(bottom)
@@ -39,7 +39,7 @@ def elements(*items: Item, standalone: bool = False) -> list[ElementTree.Element
     return [item for item in drawing.iter() if item is not drawing]
 
 
-def test_a_picture_fills_its_square() -> None:
+def test_image_fills_its_square() -> None:
     assert inked(Picture(10, 20, 16, RED)) == (10, 20, 26, 36)
     assert (pixels(Picture(10, 20, 16, RED))[42:70, 22:50] == RED[0, 0]).all()
     (image,) = (item for item in elements(Picture(10, 20, 16, RED)) if item.tag.endswith("image"))
@@ -48,7 +48,7 @@ def test_a_picture_fills_its_square() -> None:
     )
 
 
-def test_cells_have_sharp_edges_and_show_the_plate_where_they_are_clear() -> None:
+def test_raster_has_sharp_edges_and_transparency() -> None:
     cells = np.array([[[255, 0, 0, 255], [0, 0, 255, 0]]] * 2, np.uint8)
     found = pixels(Cells(10, 10, 16, cells, "a hint"))
     assert (found[30:40, 24:36] == (255, 0, 0)).all()
@@ -57,7 +57,7 @@ def test_cells_have_sharp_edges_and_show_the_plate_where_they_are_clear() -> Non
     assert hints == ["a hint"]
 
 
-def test_words_stand_on_their_line_and_what_follows_comes_after_them() -> None:
+def test_text_is_on_its_baseline_followed_by_the_note() -> None:
     left, top, right, bottom = inked(Words(5, 30, "HH"))
     assert left in (5, 6) and bottom in (29, 30) and top > 15
     assert inked(Words(5, 30, "HH", after="HH"))[2] > right + 8
@@ -65,23 +65,23 @@ def test_words_stand_on_their_line_and_what_follows_comes_after_them() -> None:
     assert "".join(texts[0].itertext()) == "whya < b&"
 
 
-def test_signs_that_the_font_lacks_are_drawn_as_others() -> None:
+def test_missing_glyphs_are_replaced() -> None:
     np.testing.assert_array_equal(pixels(Words(0, 30, "14 × 3 −2")), pixels(Words(0, 30, "14 x 3 -2")))
 
 
 @pytest.mark.parametrize(("name", "other"), [("кот", "лис"), ("chaîne", "chaÿne")])
-def test_names_beyond_ascii_are_written_in_a_font_that_has_them(name: str, other: str) -> None:
+def test_non_ascii_names_use_a_font_with_their_glyphs(name: str, other: str) -> None:
     if typeface_of(name) is None:
         pytest.skip(f"no font of this system has all of {name}")
     assert (pixels(Words(0, 30, name)) != pixels(Words(0, 30, other))).any(), "boxes look the same"
 
 
-def test_an_arrow_goes_to_its_end() -> None:
+def test_arrow_reaches_its_end() -> None:
     left, top, right, bottom = inked(Arrow(10, 25, 20))
     assert (left, right) == (10, 30) and top < 25 < bottom
 
 
-def test_only_a_drawing_by_itself_has_a_ground() -> None:
+def test_only_a_standalone_drawing_has_a_background() -> None:
     grounds = [
         [item.tag for item in elements(standalone=alone)].count("{http://www.w3.org/2000/svg}rect")
         for alone in (True, False)
@@ -89,7 +89,7 @@ def test_only_a_drawing_by_itself_has_a_ground() -> None:
     assert grounds == [1, 0]
 
 
-def test_a_decision_names_the_cells_that_are_read_and_draws_them_where_they_lie() -> None:
+def test_attribution_figure_shows_the_evaluated_resolution_and_shift() -> None:
     saliency_map = np.zeros((4, 4), np.float32)
     saliency_map[1:3, 1:3] = 1.0
 
@@ -101,7 +101,7 @@ def test_a_decision_names_the_cells_that_are_read_and_draws_them_where_they_lie(
         return [item for item in items if isinstance(item, Words)], picture
 
     words, moved = drawn((-0.25, -0.25))
-    assert any(item.text == "8 × 8 cells" and "4 × 4 are read" in item.after for item in words)
+    assert any(item.text == "8 × 8 map" and "evaluated at 4 × 4" in item.after for item in words)
     _, still = drawn((0.0, 0.0))
     heat = [np.abs(picture.astype(int) - 128).sum(axis=2) for picture in (still, moved)]
     centers = [float((one.sum(axis=0) * np.arange(one.shape[1])).sum() / one.sum()) for one in heat]

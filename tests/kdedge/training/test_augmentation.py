@@ -1,4 +1,4 @@
-"""Views: what torchvision makes of the same parameters, how the parameters are spread, and that a row is a row."""
+"""Augmentation: equal to torchvision for the same parameters, with the expected distributions."""
 
 import math
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def planes(picture: Tensor) -> Tensor:
 
 
 def all_outcomes(picture: np.ndarray, most: tuple[int, int]) -> dict[tuple[int, int, bool], np.ndarray]:
-    """What may become of a picture, by px down and right and by whether it is mirrored."""
+    """Return all possible results for an image, by px down and right and by flip."""
     height, width = picture.shape[:2]
     outcomes = {}
     for mirrored in (False, True):
@@ -48,9 +48,7 @@ def all_outcomes(picture: np.ndarray, most: tuple[int, int]) -> dict[tuple[int, 
 
 @pytest.mark.parametrize(("height", "width", "shift"), [(8, 8, 0.25), (7, 10, 0.3), (5, 6, 0.5), (9, 6, 0.125)])
 @pytest.mark.parametrize("flip", [True, False])
-def test_shifted_and_mirrored_pixels_come_from_where_the_view_says(
-    height: int, width: int, shift: float, flip: bool
-) -> None:
+def test_shift_and_flip_move_pixels_as_drawn(height: int, width: int, shift: float, flip: bool) -> None:
     before = pictures(40, height, width)
     view = draw_view(Augmentation(shift, flip), 40, height, width, seeded(1))
     after = transform(before, view)
@@ -60,10 +58,10 @@ def test_shifted_and_mirrored_pixels_come_from_where_the_view_says(
         (down, right), mirrored = view.shift[i].tolist(), bool(view.mirrored[i])
         np.testing.assert_array_equal(after[i], all_outcomes(before[i].numpy(), most)[down, right, mirrored])
     assert set(view.mirrored.tolist()) == ({True, False} if flip else {False})
-    assert any(down != right for down, right in view.shift.tolist()), "the axes have offsets of their own"
+    assert any(down != right for down, right in view.shift.tolist()), "the axes have independent offsets"
 
 
-def test_mirroring_and_shifting_are_those_of_torchvision() -> None:
+def test_flip_and_shift_equal_torchvision() -> None:
     before = pictures(6, 16, 24)
     view = draw_view(Augmentation(shift=0.25), 6, 16, 24, seeded(8))
     after = transform(before, view)
@@ -74,7 +72,7 @@ def test_mirroring_and_shifting_are_those_of_torchvision() -> None:
         assert torch.equal(planes(after[i]), expected)
 
 
-def test_all_shifts_are_drawn_equally_often_and_half_are_mirrored() -> None:
+def test_shifts_are_uniform_and_half_are_flipped() -> None:
     view = draw_view(Augmentation(shift=1 / 6), 4000, 6, 7, seeded(2))
     rows = torch.cat((view.shift, view.mirrored[:, None]), dim=1)
     counts = rows.unique(dim=0, return_counts=True)[1]
@@ -82,7 +80,7 @@ def test_all_shifts_are_drawn_equally_often_and_half_are_mirrored() -> None:
     assert len(counts) == 18 and all((counts - expected).abs() < 5 * expected**0.5), counts
 
 
-def test_rows_do_not_depend_on_the_batches_in_which_they_are_taken() -> None:
+def test_rows_are_independent_of_batches() -> None:
     before = pictures(30, 12, 10)
     view = draw_view(EVERYTHING, 30, 12, 10, seeded(3))
     expected = transform(before, view)
@@ -91,19 +89,19 @@ def test_rows_do_not_depend_on_the_batches_in_which_they_are_taken() -> None:
         assert torch.equal(transform(before[index], view.take(index)), expected[index])
 
 
-def test_the_same_seed_gives_the_same_view() -> None:
+def test_equal_seeds_give_equal_parameters() -> None:
     def drawn(seed: int) -> Tensor:
         return transform(pictures(8, 8, 8), draw_view(EVERYTHING, 8, 8, 8, seeded(seed)))
 
     torch.manual_seed(0)
     first = drawn(5)
-    torch.manual_seed(99)  # the global state has no say
+    torch.manual_seed(99)  # the global state has no effect
     assert torch.equal(first, drawn(5))
     assert not torch.equal(first, drawn(6))
 
 
 @pytest.mark.parametrize("augmentation", [Augmentation(), EVERYTHING])
-def test_the_original_is_never_touched(augmentation: Augmentation) -> None:
+def test_input_is_not_modified(augmentation: Augmentation) -> None:
     before = pictures(20, 8, 8)
     copy, targets = before.clone(), torch.eye(20)
     transform(before, draw_view(augmentation, 20, 8, 8, seeded(0)))
@@ -111,14 +109,14 @@ def test_the_original_is_never_touched(augmentation: Augmentation) -> None:
     assert torch.equal(before, copy) and torch.equal(targets, torch.eye(20))
 
 
-def test_nothing_asked_for_changes_nothing() -> None:
+def test_disabled_augmentation_changes_nothing() -> None:
     before = pictures(5, 8, 9)
     view = draw_view(Augmentation(shift=0, flip=False), 5, 8, 9, seeded(0))
     assert torch.equal(transform(before, view), before)
 
 
 def torchvision_affine(picture: Tensor, warp: Tensor) -> Tensor:
-    """The picture `[3, H, W]` by torchvision's affine, whose parameters are read from a matrix of one operation."""
+    """Apply torchvision's affine to an image `[3, H, W]`, with parameters from the matrix of one operation."""
     (a, b), (c, d) = warp.double().tolist()
     if b and c:
         parameters: dict[str, Any] = {"angle": -math.degrees(math.atan2(c, a)), "scale": 1.0, "shear": [0.0, 0.0]}
@@ -131,7 +129,7 @@ def torchvision_affine(picture: Tensor, warp: Tensor) -> Tensor:
     return reference.affine(picture, translate=[0, 0], interpolation=bilinear, **parameters)
 
 
-def test_geometry_is_that_of_torchvision() -> None:
+def test_geometry_equals_torchvision() -> None:
     height, width, most = 32, 40, (4, 5)
     before = pictures(40, height, width)
     view = draw_view(Augmentation(shift=0.125, geometry=1.0), 40, height, width, seeded(7))
@@ -152,7 +150,7 @@ def test_geometry_is_that_of_torchvision() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(9, 9), (8, 11), (1, 5), (224, 224)])
-def test_without_a_warp_sampling_is_the_exact_gather(height: int, width: int) -> None:
+def test_identity_warp_equals_the_gather(height: int, width: int) -> None:
     before = pictures(12, height, width)
     view = draw_view(Augmentation(shift=0.5), 12, height, width, seeded(1))
     unit = torch.eye(2).expand(12, 2, 2)
@@ -168,7 +166,7 @@ def test_positions_are_exact_under_autocast() -> None:
 
 
 @pytest.mark.parametrize("strength", [1.0, 0.5])
-def test_each_image_has_one_of_four_operations_of_any_strength(strength: float) -> None:
+def test_each_image_has_one_of_four_operations(strength: float) -> None:
     count = 8000
     (a, b), (c, d) = draw_warps(strength, count, seeded(3)).permute(1, 2, 0)
     assert torch.equal(a, d)
@@ -183,13 +181,13 @@ def test_each_image_has_one_of_four_operations_of_any_strength(strength: float) 
     for values, largest in amounts:
         assert abs(len(values) - count / 4) < 5 * (count * 3 / 16) ** 0.5
         shares = torch.histc(values / (strength * largest), 10, -1, 1)
-        assert shares.sum() == len(values), "none is beyond its range"
+        assert shares.sum() == len(values), "none is out of range"
         assert all((shares - len(values) / 10).abs() < 5 * (len(values) / 10) ** 0.5), shares
     assert torch.allclose((a**2 + c**2)[rotated], torch.tensor(1.0))
     assert (a[sheared_x | sheared_y] == 1).all()
 
 
-def test_erased_boxes_have_the_sizes_that_torchvision_draws() -> None:
+def test_erased_boxes_have_torchvisions_size_distribution() -> None:
     side, count = 256, 3000
     boxes, _ = draw_erasures(1.0, count, side, side, seeded(0))
     top, left, bottom, right = boxes.unbind(1)
@@ -209,7 +207,7 @@ def test_erased_boxes_have_the_sizes_that_torchvision_draws() -> None:
         torch.testing.assert_close(ours.float().quantile(at), expected.quantile(at), atol=0.04 * side, rtol=0)
 
 
-def test_boxes_that_do_not_fit_are_drawn_again_or_not_at_all() -> None:
+def test_boxes_that_do_not_fit_are_redrawn() -> None:
     boxes, _ = draw_erasures(1.0, 2000, 8, 128, seeded(0))
     top, left, bottom, right = boxes.unbind(1)
     assert (bottom - top < 8).all() and (bottom <= 8).all() and (right <= 128).all()
@@ -218,17 +216,19 @@ def test_boxes_that_do_not_fit_are_drawn_again_or_not_at_all() -> None:
     torch.manual_seed(0)
     transformation, picture = v2.RandomErasing(p=1.0), torch.zeros(3, 8, 128)
     theirs = sum(transformation.make_params([picture])["v"] is not None for _ in range(2000))
-    assert abs(int(erased.sum()) - theirs) < 5 * (2 * 2000 * 0.83 * 0.17) ** 0.5 < 200, "some find none in ten attempts"
+    assert abs(int(erased.sum()) - theirs) < 5 * (2 * 2000 * 0.83 * 0.17) ** 0.5 < 200, (
+        "some find no box in ten attempts"
+    )
 
 
-def test_erasing_happens_as_often_as_asked() -> None:
+def test_erasing_probability() -> None:
     boxes, _ = draw_erasures(0.25, 4000, 32, 32, seeded(0))
     erased = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
     assert abs(int(erased.sum()) - 1000) < 5 * (4000 * 0.25 * 0.75) ** 0.5
     assert (boxes[~erased] == 0).all()
 
 
-def test_noise_fills_the_box_and_nothing_else() -> None:
+def test_noise_fills_exactly_the_box() -> None:
     before = pictures(3, 10, 12)
     boxes = torch.tensor([[2, 3, 7, 12], [0, 0, 10, 12], [0, 0, 0, 0]])
     after = erase(before, boxes, torch.tensor([1, 2, 3], dtype=torch.int16))
@@ -238,10 +238,10 @@ def test_noise_fills_the_box_and_nothing_else() -> None:
     assert (after != before)[~outside].float().mean() > 0.95
 
 
-def test_noise_is_uniform_and_unlike_between_neighbours_channels_and_images() -> None:
+def test_noise_is_uniform_and_uncorrelated() -> None:
     count, side = 50, 64
     boxes = torch.tensor([[0, 0, side, side]]).expand(count, 4)
-    keys = torch.arange(-count // 2, count // 2, dtype=torch.int16)  # as alike as keys can be
+    keys = torch.arange(-count // 2, count // 2, dtype=torch.int16)  # keys as similar as possible
     noise = erase(torch.zeros(count, side, side, 3, dtype=torch.uint8), boxes, keys).double()
     frequencies = torch.histc(noise, 256, 0, 255)
     expected = noise.numel() / 256
@@ -257,7 +257,7 @@ def test_noise_is_uniform_and_unlike_between_neighbours_channels_and_images() ->
 
 
 class NoHostTraffic(TorchDispatchMode):
-    """Refuses what makes the host wait for a device, or a device for the host's memory."""
+    """Dispatch mode that rejects synchronizations between host and device."""
 
     FORBIDDEN = ("_local_scalar_dense", "nonzero", "masked_select", "lift_fresh", "is_nonzero", "unique")
 
@@ -265,12 +265,12 @@ class NoHostTraffic(TorchDispatchMode):
         indices = args[1] if "aten.index." in str(function) else ()
         by_mask = any(index is not None and index.dtype == torch.bool for index in indices)
         if by_mask or any(name in str(function) for name in self.FORBIDDEN):
-            raise AssertionError(f"{function} would wait")
+            raise AssertionError(f"{function} would synchronize")
         return function(*args, **(kwargs or {}))
 
 
 def augmented(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """One batch of `EVERYTHING`, from the draw to the mixed targets."""
+    """Augment one batch with all of `EVERYTHING`, from drawing to the mixed targets."""
     count, height, width = images.shape[:3]
     view = draw_view(EVERYTHING, count, height, width, generator)
     index = torch.arange(count, device=images.device)
@@ -279,7 +279,7 @@ def augmented(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tenso
     return blend(transform(images, view.take(index)), targets, mixing)
 
 
-def test_nothing_waits_for_the_device() -> None:
+def test_augmentation_does_not_synchronize() -> None:
     images = pictures(6, 8, 8)
     with NoHostTraffic():
         augmented(images, seeded(0))
@@ -288,14 +288,14 @@ def test_nothing_waits_for_the_device() -> None:
         lambda: images[images > 3],
         lambda: images + torch.tensor([1, 2, 3]),
     ]
-    for wait in waiting:  # the check itself can fail
-        with NoHostTraffic(), pytest.raises(AssertionError, match="would wait"):
+    for wait in waiting:  # verifies that the check can fail
+        with NoHostTraffic(), pytest.raises(AssertionError, match="would synchronize"):
             wait()
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_cuda_graph_holds_a_batch() -> None:
+def test_batch_can_be_captured_in_a_cuda_graph() -> None:
     images, targets = pictures(6, 8, 8).cuda(), torch.eye(6, device="cuda")
     generator = torch.Generator("cuda").manual_seed(0)
     torch.cuda.set_sync_debug_mode("error")
@@ -313,7 +313,7 @@ def test_a_cuda_graph_holds_a_batch() -> None:
 
 
 @pytest.mark.parametrize("augmentation", [Augmentation(), Augmentation(geometry=0.5), EVERYTHING])
-def test_compiled_in_one_graph_it_does_the_same(augmentation: Augmentation) -> None:
+def test_compiled_result_is_equal(augmentation: Augmentation) -> None:
     images, index = pictures(20, 10, 12), torch.arange(3, 11)
     view = draw_view(augmentation, 20, 10, 12, seeded(0))
 
@@ -329,8 +329,8 @@ def test_compiled_in_one_graph_it_does_the_same(augmentation: Augmentation) -> N
     [("shift", 0.6), ("shift", -0.1), ("geometry", 1.5), ("erase", 2), ("mixup", -1), ("cutmix", math.inf)]
     + [(name, math.nan) for name in ("shift", "geometry", "erase", "mixup", "cutmix")],
 )
-def test_settings_outside_their_range_are_refused_with_what_to_write(setting: str, value: float) -> None:
+def test_settings_out_of_range_suggest_a_value(setting: str, value: float) -> None:
     with pytest.raises(UsageError, match=rf"{setting} is .*Expected .* from 0 to .*Write {setting} = ") as caught:
         Augmentation(**{setting: value})
     usual = float(str(caught.value).split("= ")[1].split(",")[0])
-    Augmentation(**{setting: usual})  # what the message says to write works
+    Augmentation(**{setting: usual})  # the suggested value is valid

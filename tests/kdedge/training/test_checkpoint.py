@@ -1,4 +1,4 @@
-"""Checkpoints: all that training needs, in files that are whole or not there."""
+"""Checkpoints: complete training state in atomically written files."""
 
 import json
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from kdedge.training.checkpoint import restore, save_checkpoint, save_weights
 from kdedge_runtime.errors import KdedgeError, UsageError
 
 NONE = nn.ModuleList()
-"""No projections."""
+"""Empty projections."""
 
 
 def network(seed: int) -> tuple[nn.Module, SGD]:
@@ -33,7 +33,7 @@ def step(model: nn.Module, optimizer: SGD, seed: int) -> None:
     optimizer.step()
 
 
-def test_training_goes_on_from_a_checkpoint_as_if_it_had_never_stopped(tmp_path: Path) -> None:
+def test_resumed_training_equals_uninterrupted(tmp_path: Path) -> None:
     straight, optimizer = network(0)
     step(straight, optimizer, 1)
     note = {"history": [{"epoch": 1, "val_top1": 0.1 + 0.2}]}
@@ -50,7 +50,7 @@ def test_training_goes_on_from_a_checkpoint_as_if_it_had_never_stopped(tmp_path:
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
-def test_what_learns_beside_the_model_goes_on_too(tmp_path: Path) -> None:
+def test_projections_are_resumed(tmp_path: Path) -> None:
     def learners(seed: int) -> tuple[nn.Module, nn.Module, SGD]:
         torch.manual_seed(seed)
         model, projections = nn.Linear(3, 2), nn.ModuleList([nn.Conv2d(2, 4, 1)])
@@ -68,10 +68,10 @@ def test_what_learns_beside_the_model_goes_on_too(tmp_path: Path) -> None:
         for optimizer, layers in ((optimizer, projections), (other_optimizer, other_projections))
     ]
     assert torch.equal(*momenta)
-    assert set(read_state(tmp_path / "last.safetensors")) == {"weight", "bias"}, "the student alone is exported"
+    assert set(read_state(tmp_path / "last.safetensors")) == {"weight", "bias"}, "only the student is exported"
 
 
-def test_layers_that_share_their_weights_are_kept_and_go_on_sharing_them(tmp_path: Path) -> None:
+def test_tied_weights_are_saved_and_stay_tied(tmp_path: Path) -> None:
     def tied(seed: int) -> tuple[nn.Module, SGD]:
         torch.manual_seed(seed)
         layer = nn.Linear(3, 3)
@@ -93,7 +93,7 @@ def test_layers_that_share_their_weights_are_kept_and_go_on_sharing_them(tmp_pat
     assert torch.equal(model[0].weight, other[0].weight) and other[0].weight is other[2].weight
 
 
-def test_before_the_first_step_there_is_no_momentum_to_keep(tmp_path: Path) -> None:
+def test_no_momentum_before_the_first_step(tmp_path: Path) -> None:
     model, optimizer = network(0)
     save_checkpoint(tmp_path / "last.safetensors", model, NONE, optimizer, {}, {})
     other, other_optimizer = network(1)
@@ -101,7 +101,7 @@ def test_before_the_first_step_there_is_no_momentum_to_keep(tmp_path: Path) -> N
     assert not any("momentum_buffer" in state for state in other_optimizer.state.values())
 
 
-def test_the_file_is_plain_safetensors_with_a_json_note(tmp_path: Path) -> None:
+def test_file_is_safetensors_with_a_json_note(tmp_path: Path) -> None:
     model, optimizer = network(0)
     step(model, optimizer, 1)
     save_checkpoint(tmp_path / "last.safetensors", model, NONE, optimizer, {"history": [1, 2]}, {})
@@ -117,7 +117,7 @@ def test_the_file_is_plain_safetensors_with_a_json_note(tmp_path: Path) -> None:
 
 
 def half_written(error: BaseException) -> Callable[..., None]:
-    """A `save_file` that fails in the middle."""
+    """Return a `save_file` that fails halfway."""
 
     def save(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
         save_file(tensors, path, metadata=metadata)
@@ -137,7 +137,7 @@ class TestFailure:
             save_checkpoint(path, model, NONE, optimizer, {"epoch": 1}, {})
 
     @pytest.mark.parametrize("there_before", [True, False])
-    def test_a_full_disk_leaves_the_old_file_and_nothing_else(
+    def test_full_disk_keeps_only_the_old_file(
         self, save: str, there_before: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         file = tmp_path / "weights.safetensors"
@@ -155,7 +155,7 @@ class TestFailure:
             assert file.read_bytes() == before
 
     @pytest.mark.parametrize("crash", [KeyboardInterrupt(), RuntimeError("a defect")])
-    def test_so_does_any_other_crash(
+    def test_crash_keeps_only_the_old_file(
         self, save: str, crash: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         file = tmp_path / "weights.safetensors"
@@ -170,8 +170,8 @@ class TestFailure:
         assert file.read_bytes() == before
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"\x80\x04."], ids=repr)
-def test_a_damaged_checkpoint_is_refused(content: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\x80\x04."], ids=repr)
+def test_damaged_checkpoint_is_rejected(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "last.safetensors").write_bytes(content)
     model, optimizer = network(0)
     with pytest.raises(UsageError, match=r"Cannot read the checkpoint .*last\.safetensors.*written by kdedge"):
@@ -179,7 +179,7 @@ def test_a_damaged_checkpoint_is_refused(content: bytes, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("write", [torch.save, save_file], ids=["pickle", "safetensors"])
-def test_another_programs_file_is_refused(write: Callable[..., None], tmp_path: Path) -> None:
+def test_foreign_file_is_rejected(write: Callable[..., None], tmp_path: Path) -> None:
     write({"weight": torch.ones(2)}, tmp_path / "last.safetensors")
     model, optimizer = network(0)
     with pytest.raises(UsageError, match=r"Cannot read the checkpoint|last\.safetensors do not fit Sequential"):

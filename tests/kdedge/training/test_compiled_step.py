@@ -1,4 +1,4 @@
-"""Compiled and captured steps compute what plain ones do."""
+"""Compiled and captured steps compute the same as eager ones."""
 
 import copy
 from dataclasses import replace
@@ -43,8 +43,8 @@ def batch(device: str = "cpu") -> tuple[Tensor, Tensor]:
     return images.to(device), targets.to(device)
 
 
-def test_nothing_breaks_the_graph_of_a_step(scenes: Path) -> None:
-    """All terms in bfloat16, as on a GPU. With `fullgraph` any break is an error; gradients are compared, too."""
+def test_step_has_no_graph_breaks(scenes: Path) -> None:
+    """All terms in bfloat16, as on a GPU. `fullgraph` turns graph breaks into errors; gradients are compared too."""
     recipe = replace(RECIPE, loss=dict.fromkeys(TERMS, 1.0))
     trainer = tiny_trainer(scenes, recipe, teacher=watched("small:resnet14").model, bf16=True)
     learner, batch = trainer.learner, next(trainer.batches.of(0))
@@ -69,14 +69,14 @@ def test_nothing_breaks_the_graph_of_a_step(scenes: Path) -> None:
         assert torch.allclose(plain, compiled, rtol=1e-4, atol=1e-5)
 
 
-def test_on_the_cpu_there_is_nothing_to_capture(scenes: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--compile .* computes on the CPU\. Leave it out"):
+def test_compile_on_the_cpu_is_rejected(scenes: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--compile .* CPU\. Remove --compile"):
         start_run(Request(str(scenes), "small:resnet8"), tmp_path / "run", Listener(), "cpu", compiled=True)
 
 
 @pytest.mark.gpu
 @needs_cuda
-def test_a_captured_step_learns_what_a_plain_one_does() -> None:
+def test_captured_step_equals_eager_step() -> None:
     images, targets = batch("cuda")
     weights = torch.tensor(list(LOSS.values()), device="cuda")
     finished = []
@@ -88,7 +88,7 @@ def test_a_captured_step_learns_what_a_plain_one_does() -> None:
             watched("small:resnet8", "cuda"), Objective({name: {} for name in LOSS}), RECIPE, compute, Group()
         )
         learner.student.train()
-        for step in range(8):  # more than run before the capture
+        for step in range(8):  # more than before the capture
             shifted = images.roll(step, dims=2)
             answer = guidance.answer(torch.arange(8, device="cuda"), shifted)
             terms = learner.learn(shifted, targets, answer, weights, rate=0.01 / (1 + step))

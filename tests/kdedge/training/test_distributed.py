@@ -1,4 +1,4 @@
-"""Several processes train as one: started by torchrun, on the CPU, over gloo."""
+"""Distributed training equals single-process training: started by torchrun on the CPU with gloo."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ from kdedge_runtime.errors import UsageError
 
 EPOCHS, BATCH_SIZE = 2, 16
 LEARNING_RATE = 0.001
-"""Small: the order of sums differs between one process and two, and training magnifies what differs."""
+"""Small learning rate: the order of summation differs between one and two processes, and training amplifies it."""
 SIZES = ["--epochs", EPOCHS, "--batch-size", BATCH_SIZE, "--lr", LEARNING_RATE, "--device", "cpu"]
 
 
@@ -32,14 +32,14 @@ def torchrun(processes: int, *arguments: object) -> subprocess.CompletedProcess[
 
 
 LOSS = {"default": "ce:0.1,kd:0.9,dist:0.1,hint:0.1,mapall:1", "few-images": "ce:0.1,kd:0.9,mapall:1"}
-"""Mixed pictures go without `dist`: rows that are nearly constant, as a mixture's are, have no stable Pearson."""
+"""Mixed images are tested without `dist`: nearly constant rows of mixtures have no stable Pearson correlation."""
 
 
 @pytest.fixture(scope="module", params=LOSS)
 def runs(
     request: pytest.FixtureRequest, scenes: Path, teacher_run: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[int, Path]:
-    """The same distillation by one process and by two; `dist` compares and `few-images` mixes whole batches."""
+    """The same distillation by one and two processes; `dist` and `few-images` use whole batches."""
     folder, recipe, loss = tmp_path_factory.mktemp("group"), request.param, LOSS[request.param]
     alone = Request(
         str(scenes),
@@ -59,7 +59,7 @@ def runs(
     return {processes: folder / str(processes) for processes in (1, 2)}
 
 
-def test_two_processes_get_the_weights_of_one(runs: dict[int, Path]) -> None:
+def test_two_processes_give_the_weights_of_one(runs: dict[int, Path]) -> None:
     for name in (LAST, BEST):
         alone, together = read_state(runs[1] / name), read_state(runs[2] / name)
         assert set(alone) == set(together)
@@ -67,24 +67,24 @@ def test_two_processes_get_the_weights_of_one(runs: dict[int, Path]) -> None:
             assert torch.allclose(value.float(), together[tensor].float(), rtol=1e-5, atol=1e-5), tensor
 
 
-def test_so_they_do_its_figures(runs: dict[int, Path]) -> None:
+def test_two_processes_give_the_metrics_of_one(runs: dict[int, Path]) -> None:
     for alone, together in zip(metrics_of(runs[1]), metrics_of(runs[2]), strict=True):
         assert together == pytest.approx(alone, rel=1e-4)
 
 
-def test_one_of_them_speaks(runs: dict[int, Path]) -> None:
+def test_only_one_process_prints(runs: dict[int, Path]) -> None:
     log = runs[2].with_suffix(".log").read_text()
     assert "2 processes" in log
     assert log.count("epoch   1/2") == log.count("Next: kdedge export") == 1
 
 
-def test_the_run_can_be_used_like_any_other(runs: dict[int, Path]) -> None:
+def test_run_of_two_processes_is_usable(runs: dict[int, Path]) -> None:
     record = read_run(runs[2])
     assert record.result is not None and record.result["last"]["epoch"] == 2
 
 
 @pytest.mark.parametrize("augmentation", [Augmentation(), Augmentation(mixup=1.0, cutmix=1.0, erase=0.5)])
-def test_the_parts_of_all_processes_are_the_batches_of_one(scenes: Path, augmentation: Augmentation) -> None:
+def test_parts_of_all_processes_form_the_batches_of_one(scenes: Path, augmentation: Augmentation) -> None:
     recipe = Recipe(epochs=2, batch_size=12, learning_rate=0.01, loss={"ce": 1.0}, augmentation=augmentation)
     images = tiny_trainer(scenes, recipe).batches.images
     views = Views(augmentation, len(images), images.side, torch.device("cpu"), seed=0, kept=0)
@@ -100,7 +100,7 @@ def test_the_parts_of_all_processes_are_the_batches_of_one(scenes: Path, augment
 
 
 class Unmet(Group):
-    """One of two processes whose other is not there: whatever it asked of it would never come."""
+    """Group of two processes without the other one, in which any communication would block."""
 
     def wait(self) -> None:
         pass
@@ -112,13 +112,13 @@ class Unmet(Group):
 @pytest.mark.parametrize(
     ("asked", "processes", "told"),
     [
-        (15, 2, r"A batch of 15 pictures cannot be divided among 2 processes\. Expected a --batch-size such as 14\."),
-        (64, 5, r"A batch of 48 pictures cannot be divided among 5 processes\. Expected a --batch-size such as 45\."),
-        (3, 4, r"A batch of 3 pictures cannot be divided among 4 processes\. Start fewer processes\."),
+        (15, 2, r"A batch of 15 images cannot be divided among 2 processes\. .*--batch-size such as 14\."),
+        (64, 5, r"A batch of 48 images cannot be divided among 5 processes\. .*--batch-size such as 45\."),
+        (3, 4, r"A batch of 3 images cannot be divided among 4 processes\. Start fewer processes\."),
     ],
-    ids=["odd", "more than there are pictures", "more processes than pictures"],
+    ids=["odd", "more than the images", "more processes than images"],
 )
-def test_a_batch_that_cannot_be_divided_is_refused(
+def test_indivisible_batch_is_rejected(
     scenes: Path,
     teacher_run: Path,
     tmp_path: Path,
@@ -134,22 +134,22 @@ def test_a_batch_that_cannot_be_divided_is_refused(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_process_of_its_own_is_a_group_of_one() -> None:
+def test_single_process_is_a_group_of_one() -> None:
     group = join_group(torch.device("cpu"))
     assert group == Group(0, 1) and group.leads
     rows = torch.arange(6.0)
     assert torch.equal(group.share(rows), rows) and torch.equal(group.gather(rows), rows)
 
 
-def test_an_incomplete_environment_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_incomplete_environment_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match=r"do not find each other.*torchrun --nproc-per-node N -m kdedge"):
+    with pytest.raises(UsageError, match=r"cannot connect.*torchrun --nproc-per-node N -m kdedge"):
         join_group(torch.device("cpu"))
 
 
 @pytest.mark.models
-def test_normalisation_with_an_activation_is_shared_as_well(scenes: Path, teacher_run: Path, tmp_path: Path) -> None:
-    """timm's networks have a batch normalisation of their own kind."""
+def test_batch_norm_with_activation_is_synchronized(scenes: Path, teacher_run: Path, tmp_path: Path) -> None:
+    """timm's models have their own batch normalization class."""
     for processes in (1, 2):
         options = ["--student", "timm:mobilenetv3_small_050", *SIZES, "--out", tmp_path / str(processes)]
         done = torchrun(processes, "distill", scenes, "--teacher", teacher_run, *options, "--loss", "ce:0.1,kd:0.1")

@@ -1,4 +1,4 @@
-"""What training says of answers and maps is what the report would say of them."""
+"""Metrics during training equal those of the validation report."""
 
 import math
 from pathlib import Path
@@ -33,11 +33,11 @@ def as_report(beliefs: Beliefs) -> Predictions:
 
 
 @pytest.mark.parametrize("side", [7, 14, 10])
-def test_figures_are_those_of_the_report(side: int) -> None:
+def test_metrics_equal_the_report(side: int) -> None:
     student, teacher = beliefs(0, 7), beliefs(1, side)
     assert student.maps is not None and teacher.maps is not None
-    student.maps[:3] = teacher.maps[:3].mean(dim=(1, 2), keepdim=True)  # lost
-    student.maps[3], teacher.maps[3] = 1000.1, 0.7  # nothing to lose
+    student.maps[:3] = teacher.maps[:3].mean(dim=(1, 2), keepdim=True)  # different maps
+    student.maps[3], teacher.maps[3] = 1000.1, 0.7  # constant maps in both
     found = agreement_metrics(student, TARGETS, teacher)
     expected = compare(as_report(teacher), as_report(student), TARGETS.numpy())
     assert expected.maps is not None
@@ -46,28 +46,28 @@ def test_figures_are_those_of_the_report(side: int) -> None:
     assert found["top1"] == pytest.approx(expected.top1_candidate)
 
 
-def test_maps_that_are_all_constant_have_no_figure() -> None:
+def test_constant_maps_have_no_metric() -> None:
     student, teacher = beliefs(0, 7), beliefs(1, 7)
     flat = torch.ones(12, 7, 7)
     assert "map_pearson" not in agreement_metrics(Beliefs(student.logits, flat), TARGETS, Beliefs(teacher.logits, flat))
 
 
 def numbered(count: int) -> OnDevice:
-    """Images of one pixel that hold their own number in two bytes."""
+    """Images of one pixel that encode their own index in two bytes."""
     pixels = np.zeros((count, 1, 1, 3), np.uint8)
     pixels[:, 0, 0, 0], pixels[:, 0, 0, 1] = np.arange(count) // 256, np.arange(count) % 256
     return OnDevice(pixels, np.zeros(count, np.int64), torch.device("cpu"))
 
 
 def answer_numbers(images: Tensor, wanted: int | Tensor) -> Answer:
-    """Logits are an image's number, and its maps the numbers of the asked classes."""
+    """Return an image's index as logits, and the requested classes as maps."""
     number = images[:, 0, 0, 0].float() * 256 + images[:, 0, 0, 1]
     classes = torch.full((len(images), 3), 50 + wanted) if isinstance(wanted, int) else wanted
     return Answer(torch.stack([number, -number], dim=1), classes, classes[:, :, None, None].float())
 
 
 @pytest.mark.parametrize("count", [1, 256, 300, 513])
-def test_every_image_is_examined_once_in_its_place(count: int) -> None:
+def test_each_image_is_evaluated_once_in_order(count: int) -> None:
     wanted = torch.arange(count)[:, None] * 7
     with torch.device("meta"):  # everything is on the device of the images
         found = examine(answer_numbers, numbered(count), wanted, Group())
@@ -76,46 +76,46 @@ def test_every_image_is_examined_once_in_its_place(count: int) -> None:
     assert found.maps[:, 0, 0].tolist() == [7 * number for number in range(count)]
 
 
-def test_a_number_of_classes_is_the_same_for_every_image_and_the_first_map_counts() -> None:
+def test_first_map_is_used_for_a_number_of_classes() -> None:
     found = examine(answer_numbers, numbered(4), 1, Group())
     assert found.maps is not None and found.maps.flatten().tolist() == [51.0] * 4
 
 
-def test_a_model_without_maps_has_none() -> None:
+def test_model_without_maps() -> None:
     found = examine(lambda images, wanted: Answer(images[:, 0, 0].float()), numbered(4), 1, Group())
     assert found.maps is None and found.logits.shape == (4, 3)
 
 
 class Apart(Group):
-    """A process that keeps to itself what it would gather."""
+    """Process that returns its own rows instead of gathering."""
 
     def gather(self, rows: Tensor) -> Tensor:
-        """Its own rows."""
+        """Return its own rows."""
         return rows
 
 
 @pytest.mark.parametrize(("rank", "seen"), [(0, [0, 1]), (1, [2, 3]), (2, [4, 4])])
-def test_processes_share_images_evenly_and_the_last_one_fills_up(rank: int, seen: list[int]) -> None:
+def test_processes_share_images_evenly_with_padding(rank: int, seen: list[int]) -> None:
     wanted = torch.arange(5)[:, None]
     found = examine(answer_numbers, numbered(5), wanted, Apart(rank, 3))
     assert found.logits[:, 0].tolist() == seen
     assert found.maps is not None and found.maps.flatten().tolist() == seen
 
 
-def test_figures_without_a_teacher_are_of_labels_alone() -> None:
+def test_metrics_without_teacher() -> None:
     student = Beliefs(torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 1.0]]), None)
     found = agreement_metrics(student, torch.tensor([0, 1, 1]), None)
     losses = [math.log(1 + math.exp(-2)), math.log(1 + math.exp(-1)), math.log(1 + math.exp(2))]
     assert found == pytest.approx({"top1": 2 / 3, "loss": sum(losses) / 3})
 
 
-def test_a_side_without_maps_has_no_map_figure() -> None:
+def test_missing_maps_have_no_map_metric() -> None:
     student, teacher = beliefs(0, 7), beliefs(1, 7)
     for one, other in ((student, Beliefs(teacher.logits, None)), (Beliefs(student.logits, None), teacher)):
         assert set(agreement_metrics(one, TARGETS, other)) == {"top1", "loss", "agreement"}
 
 
-def test_test_figures_are_those_of_the_pictures_that_are_given(scenes: Path) -> None:
+def test_test_metrics_are_of_the_given_images(scenes: Path) -> None:
     torch.manual_seed(5)
     teacher: nn.Module = build(ModelSpec("small:resnet14", len(CLASSES)), SIDE)
     recipe = Recipe(epochs=1, batch_size=16, learning_rate=0.05, loss={"ce": 1.0, "kd": 1.0})
@@ -127,8 +127,8 @@ def test_test_figures_are_those_of_the_pictures_that_are_given(scenes: Path) -> 
     assert set(examiner.test(examiner.val, None)) == {"test_top1", "test_loss"}
 
 
-def test_each_image_is_compared_by_the_map_of_its_own_class(scenes: Path) -> None:
-    """The teacher's top classes differ from image to image."""
+def test_maps_are_compared_for_each_images_class(scenes: Path) -> None:
+    """The teacher's top classes differ between images."""
     trainer = tiny_trainer(scenes, Recipe(epochs=1, batch_size=16, learning_rate=0.05, loss={"ce": 1.0}))
     images, student = trainer.examiner.val, trainer.learner.student.eval()
     assert isinstance(images, OnDevice)

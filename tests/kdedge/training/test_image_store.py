@@ -1,4 +1,4 @@
-"""Where pictures are: in memory where they fit, streamed where not; and how many are validated on."""
+"""Image storage: in memory if it fits, otherwise streamed; and the number of validation images."""
 
 import re
 import shutil
@@ -33,15 +33,15 @@ def nothing_fits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 BYTES = SIDE * SIDE * 3
-"""Of a picture."""
+"""Size of one image in bytes."""
 
 
 @pytest.mark.parametrize(
     ("pictures", "kept"),
     [(66, {"train", "val"}), (65, {"val"}), (18, {"val"}), (17, set())],
-    ids=["all 66", "not all", "the 18 to validate", "not those"],
+    ids=["all 66", "not all", "the 18 for validation", "not those"],
 )
-def test_what_fits_in_half_of_the_memory_is_kept_there(
+def test_images_that_fit_in_half_of_the_memory_are_kept(
     scenes: Path, monkeypatch: pytest.MonkeyPatch, pictures: int, kept: set[str]
 ) -> None:
     monkeypatch.setattr(Compute, "memory_bytes", 2 * pictures * BYTES)
@@ -50,7 +50,7 @@ def test_what_fits_in_half_of_the_memory_is_kept_there(
     assert (len(train), len(val)) == (48, 18)
 
 
-def test_what_is_tested_with_counts_what_is_in_memory_already(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_test_images_count_images_already_in_memory(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     collection, compute = scan(scenes), choose_compute("cpu")
     train, val, _ = training_images(collection, SPEC, compute, Group(), no_progress)
     for pictures, expected in ((84, OnDevice), (83, Streamed)):
@@ -61,7 +61,7 @@ def test_what_is_tested_with_counts_what_is_in_memory_already(scenes: Path, monk
 
 
 @pytest.mark.usefixtures("nothing_fits")
-def test_what_does_not_fit_comes_in_the_same_batches(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_streamed_batches_equal_in_memory_batches(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     both_streamed = training_images(scan(scenes), SPEC, choose_compute("cpu"), Group(), no_progress)[:2]
     monkeypatch.undo()
     both_kept = training_images(scan(scenes), SPEC, choose_compute("cpu"), Group(), no_progress)[:2]
@@ -75,14 +75,14 @@ def test_what_does_not_fit_comes_in_the_same_batches(scenes: Path, monkeypatch: 
 
 
 @pytest.mark.usefixtures("nothing_fits")
-def test_pictures_that_are_read_in_another_way_are_others(scenes: Path) -> None:
+def test_hash_depends_on_the_resizing_rule(scenes: Path) -> None:
     specs = [SPEC, replace(SPEC, height=16, width=16), replace(SPEC, crop_fraction=0.875)]
     found = [training_images(scan(scenes), spec, choose_compute("cpu"), Group(), no_progress)[0] for spec in specs]
     assert len({images.sha256 for images in found}) == 3
 
 
 @pytest.mark.usefixtures("nothing_fits")
-def test_pictures_to_validate_and_test_with_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
+def test_unreadable_validation_and_test_images_are_skipped(tmp_path: Path) -> None:
     data = write_scenes(tmp_path / "data", train=8, val=3)
     shutil.copytree(data / "val", data / "test")
     for side in ("val", "test"):
@@ -92,19 +92,19 @@ def test_pictures_to_validate_and_test_with_that_cannot_be_read_are_left_out(tmp
     assert record.data["val"] == 8 and record.result is not None and "test" in record.result
     assert [re.sub(r"\(.*", "", warning) for warning in listener.warnings] == [
         "1 of 9 files: 1 empty ",
-        "Of the pictures for testing, 1 of 9 files: 1 empty ",
+        "Test images: 1 of 9 files: 1 empty ",
     ]
 
 
 @pytest.mark.usefixtures("nothing_fits")
-def test_a_class_of_which_no_picture_to_validate_on_can_be_read_is_told(tmp_path: Path) -> None:
+def test_class_without_readable_validation_images_is_an_error(tmp_path: Path) -> None:
     data = write_scenes(tmp_path / "data", train=8, val=1)
     next((data / "val" / "fish").iterdir()).write_bytes(b"")
     with pytest.raises(DataError, match=r"No validation image of class 'fish' .* can be read"):
         start_run(Request(str(data), "small:resnet8", epochs=1), tmp_path / "run", Listener(), "cpu")
 
 
-def test_a_streamed_run_is_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_streamed_run_equals_in_memory_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write_scenes(tmp_path / "data")
     shutil.copytree(data / "val", data / "test")
     request = Request(str(data), "small:resnet8", epochs=2, batch_size=16, lr=0.05)
@@ -119,7 +119,7 @@ def test_a_streamed_run_is_the_same_run(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.usefixtures("nothing_fits")
-def test_a_picture_that_vanishes_stops_the_run_and_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
+def test_missing_image_stops_the_run_and_keeps_the_checkpoint(tmp_path: Path) -> None:
     data = write_scenes(tmp_path / "data", train=8, val=2)
     victim = next((data / "train").rglob("*.png"))
 
@@ -135,15 +135,13 @@ def test_a_picture_that_vanishes_stops_the_run_and_leaves_the_last_good_checkpoi
     assert len((tmp_path / "run" / METRICS).read_text().splitlines()) == 1
 
 
-def test_validation_takes_a_part_of_each_class_where_it_would_take_longer_than_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_validation_splits_are_subsampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write_scenes(tmp_path / "data", train=4, val=9)
 
     def validated() -> list[int]:
         val = training_images(scan(data), SPEC, choose_compute("cpu"), Group(), no_progress)[1]
         return val.targets.bincount().tolist()
 
-    assert validated() == [9] * len(CLASSES), "few enough to look at all"
+    assert validated() == [9] * len(CLASSES), "few enough to use all"
     monkeypatch.setattr(module, "LEAST_VAL", 5 * len(CLASSES))
     assert validated() == [5] * len(CLASSES)

@@ -1,4 +1,4 @@
-"""Training sees the maps that are exported, also those of heads that have to be differentiated."""
+"""Maps in training equal the exported ones, also for differentiated heads."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +36,7 @@ def images() -> torch.Tensor:
     return torch.randint(0, 256, (4, SIDE, SIDE, 3), dtype=torch.uint8, generator=generator)
 
 
-def test_maps_in_training_are_those_of_the_deployed_model(network: torch.nn.Module, images: torch.Tensor) -> None:
+def test_maps_in_training_equal_the_exported_ones(network: torch.nn.Module, images: torch.Tensor) -> None:
     watched = Watched(network, SPEC, CPU)
     classes = torch.tensor([[0], [1], [2], [0]])
     watched.eval()
@@ -51,7 +51,7 @@ def test_maps_in_training_are_those_of_the_deployed_model(network: torch.nn.Modu
     assert watched.map_size == (SIDE // 4, SIDE // 4)
 
 
-def test_a_frozen_teacher_explains_all_of_its_top_classes(network: torch.nn.Module, images: torch.Tensor) -> None:
+def test_frozen_teacher_explains_all_top_classes(network: torch.nn.Module, images: torch.Tensor) -> None:
     teacher = NetworkTeacher(Watched(network, SPEC, CPU), CPU)
     answer = teacher(images, 3)
     assert answer.maps.shape == (4, 3, SIDE // 4, SIDE // 4) and not answer.maps.requires_grad
@@ -59,14 +59,14 @@ def test_a_frozen_teacher_explains_all_of_its_top_classes(network: torch.nn.Modu
     torch.testing.assert_close(alone.maps[:, 0], answer.maps[:, 1])
 
 
-def test_without_maps_nothing_is_differentiated(network: torch.nn.Module, images: torch.Tensor) -> None:
+def test_no_differentiation_without_maps(network: torch.nn.Module, images: torch.Tensor) -> None:
     watched = Watched(network.eval(), SPEC, CPU)
     with torch.no_grad():
         answer = watched(images)
     assert answer.maps is None and not answer.logits.requires_grad
 
 
-def test_half_precision_keeps_the_maps(network: torch.nn.Module, images: torch.Tensor) -> None:
+def test_half_precision_keeps_maps(network: torch.nn.Module, images: torch.Tensor) -> None:
     half = replace(CPU, bf16=True)
     watched = Watched(network.eval(), SPEC, half)
     classes = torch.tensor([[0], [1], [2], [0]])
@@ -80,13 +80,15 @@ def test_half_precision_keeps_the_maps(network: torch.nn.Module, images: torch.T
     assert network.features[0].weight.grad.any()
 
 
-def test_compiled_steps_cannot_differentiate_and_say_so(network: torch.nn.Module) -> None:
+def test_compiled_steps_reject_differentiated_heads(network: torch.nn.Module) -> None:
     watched = Watched(network, SPEC, replace(CPU, compiled=True))
     assert watched.explained is None
-    assert watched.unexplained is not None and "Leave --compile out" in watched.unexplained
+    assert watched.unexplained is not None and "Remove --compile" in watched.unexplained
 
 
-def test_such_a_student_learns_where_its_teacher_looks(scenes: Path, teacher_run: Path, tmp_path: Path) -> None:
+def test_student_with_differentiated_head_learns_the_teachers_maps(
+    scenes: Path, teacher_run: Path, tmp_path: Path
+) -> None:
     student = write_flattening(tmp_path / "nets.py")
     request = Request(str(scenes), student, teacher=(str(teacher_run),), loss="ce,map:20", epochs=3, batch_size=8)
     record = start_run(request, tmp_path / "run", Listener(), "cpu")
@@ -94,8 +96,8 @@ def test_such_a_student_learns_where_its_teacher_looks(scenes: Path, teacher_run
     assert 0 < record.result["last"]["val_map_pearson"] <= 1
 
 
-def test_a_class_token_is_watched_by_its_attention_and_for_few_classes(images: torch.Tensor) -> None:
-    """Each class is a backward pass through all blocks, for training and for the exported file alike."""
+def test_class_token_models_use_attention_for_few_classes(images: torch.Tensor) -> None:
+    """Each class needs a backward pass through all blocks, in training and in the exported file."""
     torch.manual_seed(0)
     options = {"img_size": SIDE, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 7}
     network = timm.models.VisionTransformer(**options)

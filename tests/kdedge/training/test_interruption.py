@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: a checkpoint, and a run that goes on at that very step."""
+"""SIGTERM and Ctrl-C write a checkpoint, and the run resumes at exactly that step."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ from kdedge_runtime.errors import KdedgeError
 
 
 class Terminator(Listener):
-    """Asks its own process to stop after a step, as (epoch, step)."""
+    """Listener that sends SIGTERM to its own process after a step, given as (epoch, step)."""
 
     asks = signal.SIGTERM
 
@@ -34,14 +34,14 @@ class Terminator(Listener):
 
 
 class Interrupter(Terminator):
-    """Presses Ctrl-C in its place."""
+    """Listener that sends SIGINT instead."""
 
     asks = signal.SIGINT
 
 
 @pytest.fixture(scope="module")
 def request_with_everything(scenes: Path, teacher_run: Path) -> Request:
-    """Dropout, a teacher, projections that learn, pictures that are mixed: all that draws random numbers."""
+    """Request with all uses of random numbers: dropout, a teacher, trained projections and mixed images."""
     recipe = scenes.parent / "everything.toml"
     recipe.write_text("[loss]\nce = 1\nhint = {}\nmapall = 5\n[augmentation]\nmixup = 0.2\nerase = 0.5\n")
     return Request(
@@ -64,19 +64,19 @@ def uninterrupted(request_with_everything: Request, tmp_path_factory: pytest.Tem
 
 
 @pytest.mark.parametrize("when", [(0, 1), (1, 2), (1, 3), (2, 3)], ids=str)
-def test_a_run_that_was_stopped_ends_as_one_that_was_not(
+def test_stopped_run_equals_uninterrupted_run(
     request_with_everything: Request, uninterrupted: Path, tmp_path: Path, when: tuple[int, int]
 ) -> None:
     stopped = start_run(request_with_everything, tmp_path / "run", Terminator(when), "cpu")
     epoch, step = when
     if when == (2, 3):
-        assert stopped.result is not None, "after the last step there is nothing left to stop"
+        assert stopped.result is not None, "after the last step there is nothing to stop"
     else:
         assert stopped.result is None
         assert (tmp_path / "run" / LAST).is_file()
         listener = Listener()
         continue_run(request_with_everything, tmp_path / "run", listener, "cpu")
-        # Of the epoch that was broken off only the rest is trained; three steps make an epoch.
+        # Only the rest of the interrupted epoch is trained; an epoch has three steps.
         assert listener.steps == 9 - 3 * epoch - step
     for name in (LAST, BEST):
         ours, theirs = load_file(tmp_path / "run" / name), load_file(uninterrupted / name)
@@ -84,7 +84,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     assert metrics_of(tmp_path / "run") == metrics_of(uninterrupted)
 
 
-def test_ctrl_c_keeps_the_very_step_too(request_with_everything: Request, uninterrupted: Path, tmp_path: Path) -> None:
+def test_ctrl_c_saves_the_exact_step(request_with_everything: Request, uninterrupted: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         start_run(request_with_everything, tmp_path / "run", Interrupter((1, 2)), "cpu")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -94,7 +94,7 @@ def test_ctrl_c_keeps_the_very_step_too(request_with_everything: Request, uninte
     assert metrics_of(tmp_path / "run") == metrics_of(uninterrupted)
 
 
-def test_a_second_ctrl_c_stops_at_once() -> None:
+def test_second_ctrl_c_stops_immediately() -> None:
     with stop_requests() as must_stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert must_stop()
@@ -102,7 +102,7 @@ def test_a_second_ctrl_c_stops_at_once() -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_a_loss_that_is_not_a_number_is_not_kept_by_stopping(scenes: Path, tmp_path: Path) -> None:
+def test_non_finite_loss_is_not_saved_when_stopping(scenes: Path, tmp_path: Path) -> None:
     class Spoiler(Terminator):
         def on_step(self, epoch: int, step: int, steps: int, parts: Tensor) -> None:
             if (epoch, step) == self.when:
@@ -110,12 +110,12 @@ def test_a_loss_that_is_not_a_number_is_not_kept_by_stopping(scenes: Path, tmp_p
             super().on_step(epoch, step, steps, parts)
 
     request = Request(str(scenes), "small:resnet8", epochs=4, batch_size=16, lr=0.01)
-    with pytest.raises(KdedgeError, match=r"not a number any more in epoch 2 .*intact"):
+    with pytest.raises(KdedgeError, match=r"not finite in epoch 2 .*kept"):
         start_run(request, tmp_path / "run", Spoiler((1, 1)), "cpu")
     assert all(value.isfinite().all() for value in load_file(tmp_path / "run" / LAST).values())
 
 
-def test_the_command_says_how_to_go_on_and_exits_with_0(scenes: Path, tmp_path: Path) -> None:
+def test_sigterm_prints_the_resume_command_and_exits_with_0(scenes: Path, tmp_path: Path) -> None:
     command = ["train", scenes, "--model", "small:resnet8", "--epochs", "400", "--batch-size", "16", "--seed", "3"]
     command += ["--out", tmp_path / "a run", "--device", "cpu"]
     process = subprocess.Popen(kdedge_command(*command), env=ONE_THREAD, stderr=subprocess.PIPE, text=True)
@@ -127,7 +127,7 @@ def test_the_command_says_how_to_go_on_and_exits_with_0(scenes: Path, tmp_path: 
             process.terminate()
     assert process.wait(60) == 0
     text = "".join(said)
-    assert "Stopped by SIGTERM; a checkpoint is written" in text
+    assert "Stopped by SIGTERM" in text
     assert f"--out '{tmp_path / 'a run'}' --device cpu --resume\n" in text
     assert "Next:" not in text
     done = len((tmp_path / "a run" / METRICS).read_text().splitlines())
@@ -141,7 +141,7 @@ def test_the_command_says_how_to_go_on_and_exits_with_0(scenes: Path, tmp_path: 
     assert first.startswith(f"epoch {done + 1:>3}/400")
 
 
-def test_a_finished_run_is_not_stopped(command: Callable[..., Outcome], scenes: Path, tmp_path: Path) -> None:
+def test_complete_run_is_not_stopped(command: Callable[..., Outcome], scenes: Path, tmp_path: Path) -> None:
     result = command(
         "train", scenes, "--model", "small:resnet8", "--epochs", 1, "--out", tmp_path / "r", "--device", "cpu"
     )
@@ -149,7 +149,7 @@ def test_a_finished_run_is_not_stopped(command: Callable[..., Outcome], scenes: 
     assert "Stopped" not in result.err
 
 
-def test_sigterm_means_what_it_meant_before_and_after() -> None:
+def test_signal_handlers_are_restored() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with stop_requests() as must_stop:
         assert not must_stop()

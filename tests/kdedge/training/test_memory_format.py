@@ -1,4 +1,4 @@
-"""Layouts in memory: the fast one, unless a network crashes in it."""
+"""Memory formats: channels-last unless a network crashes with it."""
 
 import pytest
 import torch
@@ -25,14 +25,14 @@ SPEC = ImageInput(56, 56, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
         (nn.Conv2d(8, 16, 3, stride=2), torch.channels_last),
     ],
 )
-def test_only_networks_that_onednn_breaks_give_up_the_fast_layout(
+def test_only_networks_with_the_onednn_bug_use_contiguous_format(
     layer: nn.Module, expected: torch.memory_format
 ) -> None:
     assert memory_format(nn.Sequential(layer), CPU) is expected
     assert memory_format(nn.Sequential(layer), CUDA) is torch.channels_last
 
 
-def test_a_narrow_network_has_the_gradients_of_double_precision() -> None:
+def test_narrow_network_has_correct_gradients() -> None:
     torch.manual_seed(0)
     watched = Watched(build(ModelSpec("small:resnet10w8", 8), 56), SPEC, choose_compute("cpu")).train()
     images = torch.randint(0, 256, (8, 56, 56, 3), dtype=torch.uint8)
@@ -44,5 +44,5 @@ def test_a_narrow_network_has_the_gradients_of_double_precision() -> None:
     for name, parameter in exact.named_parameters():
         single, double = found[name], parameter.grad
         assert single is not None and double is not None
-        # Not closer: a unit near zero is rectified on one side only. What oneDNN breaks is off by hundreds.
+        # Not tighter: a unit near zero may be rectified on one side only. The oneDNN bug causes errors in the hundreds.
         assert (single.double() - double).norm() <= 0.02 * double.norm(), name

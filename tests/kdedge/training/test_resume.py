@@ -1,7 +1,6 @@
-"""A run that is killed and resumed ends as one that never stopped, bit for bit.
+"""A run that is killed and resumed equals an uninterrupted one, bit for bit.
 
-The runs are real processes that get a real SIGKILL: at a given step, in the middle of writing a file, or whenever the
-clock says so.
+The runs are real processes that receive a real SIGKILL: at a given step, while writing a file, or at random times.
 """
 
 import multiprocessing
@@ -38,7 +37,7 @@ def kill_myself() -> None:
 
 
 class Killer(Listener):
-    """Kills its own process after a step, as (epoch, step)."""
+    """Listener that kills its own process after a step, given as (epoch, step)."""
 
     def __init__(self, when: tuple[int, int]) -> None:
         super().__init__()
@@ -50,7 +49,7 @@ class Killer(Listener):
 
 
 def run_until_killed(request: Request, out: Path, *, step: tuple[int, int] = (-1, -1), write: int = -1) -> None:
-    """In a process of its own: train, and die after a step or half-way through the given write of a weights file."""
+    """Train in this process, and die after a step or halfway through the given write of a weights file."""
     torch.set_num_threads(1)
     save_file, writes = checkpoint.save_file, iter(range(1000))
 
@@ -86,7 +85,7 @@ def assert_equal_runs(run: Path, expected: Path) -> None:
 
 @dataclass(frozen=True)
 class Reference:
-    """A run that nothing interrupted."""
+    """Uninterrupted run."""
 
     request: Request
     folder: Path
@@ -103,7 +102,7 @@ def plain(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Reference:
 
 @pytest.fixture(scope="module")
 def dropout(scenes: Path, teacher_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    """Everything that draws random numbers or learns from a teacher: three epochs of two steps, with dropout."""
+    """All uses of random numbers and a teacher: three epochs of two steps, with dropout."""
     request = Request(
         str(scenes),
         "mobilenet_v3_small",
@@ -126,18 +125,20 @@ class TestKilled:
             ({"step": (2, 1)}, 2),
             ({"step": (3, 3)}, 3),
             ({"write": 0}, 0),  # best.safetensors of the first epoch
-            ({"write": 1}, 0),  # last.safetensors of the first epoch, when best.safetensors and metrics.jsonl have it
+            ({"write": 1}, 0),  # last.safetensors of the first epoch, after best.safetensors and metrics.jsonl
         ],
         ids=["first epoch", "middle of an epoch", "last step of an epoch", "writing best", "writing last"],
     )
-    def test_at_a_given_moment(self, plain: Reference, tmp_path: Path, moment: dict[str, Any], epochs: int) -> None:
+    def test_killed_at_a_given_moment(
+        self, plain: Reference, tmp_path: Path, moment: dict[str, Any], epochs: int
+    ) -> None:
         killed(plain.request, tmp_path / "run", **moment)
         listener = Listener()
         continue_run(plain.request, tmp_path / "run", listener, "cpu")
         assert [metrics["epoch"] for metrics in listener.epochs] == list(range(epochs + 1, 6)), "no epoch is repeated"
         assert_equal_runs(tmp_path / "run", plain.folder)
 
-    def test_with_dropout_and_a_teacher_and_more_than_once(self, dropout: Reference, tmp_path: Path) -> None:
+    def test_killed_repeatedly_with_dropout_and_teacher(self, dropout: Reference, tmp_path: Path) -> None:
         assert any(isinstance(layer, torch.nn.Dropout) and layer.p > 0 for layer in mobilenet().modules())
         killed(dropout.request, tmp_path / "run", step=(1, 1))
         again = processes.Process(target=continue_until_killed, args=(dropout.request, tmp_path / "run", (2, 2)))
@@ -147,7 +148,7 @@ class TestKilled:
         continue_run(dropout.request, tmp_path / "run", Listener(), "cpu")
         assert_equal_runs(tmp_path / "run", dropout.folder)
 
-    def test_through_the_command_line_whenever_the_clock_says(
+    def test_killed_command_at_random_times(
         self, command: Callable[..., Outcome], plain: Reference, tmp_path: Path
     ) -> None:
         options = ["--model", "small:resnet8", "--epochs", "5", "--batch-size", "16", "--lr", "0.05", "--seed", "3"]
@@ -161,8 +162,8 @@ class TestKilled:
         assert resumed.code == 0, resumed.err
         assert_equal_runs(tmp_path / "run", plain.folder)
 
-    def test_at_twenty_random_moments(self, plain: Reference, tmp_path: Path) -> None:
-        """Also in planning, before there is a run, and after its end; the folder can be read after every kill."""
+    def test_killed_at_twenty_random_moments(self, plain: Reference, tmp_path: Path) -> None:
+        """Includes kills during planning and after the end; the folder is readable after every kill."""
         request, moments, kills = replace(plain.request, epochs=40), random.Random(11), 0
         start_run(request, tmp_path / "straight", Listener(), "cpu")
         run = tmp_path / "run"
@@ -206,7 +207,7 @@ def wait_for(happened: Callable[[], bool], limit_s: float = 60) -> None:
 
 @pytest.fixture
 def half_done(plain: Reference, tmp_path: Path) -> Path:
-    """The reference run without the record of its end."""
+    """Reference run without the record of its end."""
     shutil.copytree(plain.folder, tmp_path / "half")
     write_run(tmp_path / "half", replace(read_run(plain.folder), result=None))
     return tmp_path / "half"
@@ -217,7 +218,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 class TestFinished:
-    def test_it_does_nothing_and_says_so(self, plain: Reference, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_complete_run_does_nothing(self, plain: Reference, monkeypatch: pytest.MonkeyPatch) -> None:
         before, listener = content(plain.folder), Listener()
         monkeypatch.setattr("kdedge.training.training_run._Desk", None)
         record = continue_run(plain.request, plain.folder, listener, "cpu")
@@ -225,7 +226,7 @@ class TestFinished:
         assert content(plain.folder) == before
         assert listener.plan == [("resume", f"{plain.folder} is complete: all 5 epochs are done")]
 
-    def test_a_run_killed_after_its_last_epoch_gets_its_record(self, plain: Reference, half_done: Path) -> None:
+    def test_run_killed_after_its_last_epoch_gets_its_record(self, plain: Reference, half_done: Path) -> None:
         listener = Listener()
         record = continue_run(plain.request, half_done, listener, "cpu")
         assert not listener.epochs
@@ -246,22 +247,22 @@ class TestRefused:
         ],
         ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
     )
-    def test_other_options(self, plain: Reference, half_done: Path, change: dict[str, Any], complaint: str) -> None:
+    def test_different_options(self, plain: Reference, half_done: Path, change: dict[str, Any], complaint: str) -> None:
         before = content(half_done)
         with pytest.raises(UsageError, match=rf"{complaint}\. .*--out"):
             continue_run(replace(plain.request, **change), half_done, Listener(), "cpu")
         assert content(half_done) == before
 
-    def test_the_other_verb(self, plain: Reference, half_done: Path, teacher_run: Path) -> None:
-        with pytest.raises(UsageError, match=r"made by kdedge train\. Continue it with kdedge train --resume"):
+    def test_different_command(self, plain: Reference, half_done: Path, teacher_run: Path) -> None:
+        with pytest.raises(UsageError, match=r"created by kdedge train\. Continue it with kdedge train --resume"):
             continue_run(replace(plain.request, teacher=(str(teacher_run),)), half_done, Listener(), "cpu")
 
-    def test_a_folder_without_a_run(self, plain: Reference, tmp_path: Path) -> None:
+    def test_folder_without_run(self, plain: Reference, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="not a run folder"):
             continue_run(plain.request, tmp_path, Listener(), "cpu")
 
     @pytest.mark.parametrize("change", ["removed", "added", "replaced"])
-    def test_changed_pictures(self, plain: Reference, tmp_path: Path, change: str) -> None:
+    def test_changed_images(self, plain: Reference, tmp_path: Path, change: str) -> None:
         data = write_scenes(tmp_path / "data", train=4, val=2)
         request = replace(plain.request, data=str(data), epochs=1, batch_size=4)
         start_run(request, tmp_path / "run", Listener(), "cpu")
@@ -276,32 +277,32 @@ class TestRefused:
             continue_run(request, tmp_path / "run", Listener(), "cpu")
         assert content(tmp_path / "run") == before
 
-    def test_a_picture_that_cannot_be_read_any_more(self, plain: Reference, tmp_path: Path) -> None:
+    def test_unreadable_image(self, plain: Reference, tmp_path: Path) -> None:
         data = write_scenes(tmp_path / "data", train=4, val=2)
         request = replace(plain.request, data=str(data), epochs=1, batch_size=4)
         start_run(request, tmp_path / "run", Listener(), "cpu")
         write_run(tmp_path / "run", replace(read_run(tmp_path / "run"), result=None))
         picture = next((data / "train").rglob("*.png"))
-        picture.write_bytes(b"x" * picture.stat().st_size)  # of the same name and size
-        with pytest.raises(DataError, match=r"started with 12 pictures .*, but 11 and 6 can be read now"):
+        picture.write_bytes(b"x" * picture.stat().st_size)  # same name and size
+        with pytest.raises(DataError, match=r"started with 12 images .*, but 11 and 6 are readable now"):
             continue_run(request, tmp_path / "run", Listener(), "cpu")
 
-    def test_a_recipe_that_has_changed(self, plain: Reference, tmp_path: Path) -> None:
+    def test_changed_recipe(self, plain: Reference, tmp_path: Path) -> None:
         recipe = tmp_path / "mine.toml"
         recipe.write_text("[loss]\nce = 1\n")
         request = replace(plain.request, recipe=str(recipe), epochs=1)
         start_run(request, tmp_path / "run", Listener(), "cpu")
         write_run(tmp_path / "run", replace(read_run(tmp_path / "run"), result=None))
         recipe.write_text("[loss]\nce = 2\n")
-        with pytest.raises(UsageError, match=r"recipe .*mine\.toml has changed since .*--recipe"):
+        with pytest.raises(UsageError, match=r"recipe .*mine\.toml differs .*--recipe"):
             continue_run(request, tmp_path / "run", Listener(), "cpu")
         assert continue_run(replace(request, recipe=None), tmp_path / "run", Listener(), "cpu").result is not None
 
-    def test_a_folder_that_another_process_trains_into(self, plain: Reference, half_done: Path) -> None:
-        with lock_run(half_done), pytest.raises(UsageError, match=r"Another process is training into .*--out"):
+    def test_folder_locked_by_another_process(self, plain: Reference, half_done: Path) -> None:
+        with lock_run(half_done), pytest.raises(UsageError, match=r"Another process is training in .*--out"):
             continue_run(plain.request, half_done, Listener(), "cpu")
 
-    def test_another_teacher_in_the_same_place(self, scenes: Path, teacher_run: Path, tmp_path: Path) -> None:
+    def test_changed_teacher(self, scenes: Path, teacher_run: Path, tmp_path: Path) -> None:
         shutil.copytree(teacher_run, tmp_path / "teacher")
         request = Request(str(scenes), "small:resnet8", teacher=(str(tmp_path / "teacher"),), epochs=1, batch_size=16)
         start_run(request, tmp_path / "run", Listener(), "cpu")
@@ -310,8 +311,8 @@ class TestRefused:
         with pytest.raises(UsageError, match=r"teacher .* has changed since"):
             continue_run(request, tmp_path / "run", Listener(), "cpu")
 
-    def test_not_the_same_teacher_under_another_name(self, scenes: Path, teacher_run: Path, tmp_path: Path) -> None:
-        """As published weights get that a later version knows by their hash."""
+    def test_renamed_teacher_is_accepted(self, scenes: Path, teacher_run: Path, tmp_path: Path) -> None:
+        """Published weights may get a more specific name in a later version."""
         weights = (str(teacher_run / BEST),)
         request = Request(str(scenes), "small:resnet8", teacher=("small:resnet8",), teacher_weights=weights, epochs=1)
         record = start_run(request, tmp_path / "run", Listener(), "cpu")
@@ -319,18 +320,18 @@ class TestRefused:
         write_run(tmp_path / "run", replace(record, result=None, teacher=record.teacher | {"source": "resnet8"}))
         assert continue_run(request, tmp_path / "run", Listener(), "cpu").result is not None
 
-    def test_the_best_weights_in_the_place_of_the_last(self, plain: Reference, half_done: Path) -> None:
+    def test_best_weights_in_place_of_the_checkpoint(self, plain: Reference, half_done: Path) -> None:
         shutil.copy(half_done / BEST, half_done / LAST)
-        with pytest.raises(UsageError, match=r"last\.safetensors holds weights alone.* --weights FILE"):
+        with pytest.raises(UsageError, match=r"last\.safetensors holds only weights.* --weights FILE"):
             continue_run(plain.request, half_done, Listener(), "cpu")
 
-    def test_a_damaged_checkpoint(self, plain: Reference, half_done: Path) -> None:
+    def test_damaged_checkpoint(self, plain: Reference, half_done: Path) -> None:
         (half_done / LAST).write_bytes((half_done / LAST).read_bytes()[:1000])
         with pytest.raises(UsageError, match="Cannot read the checkpoint"):
             continue_run(plain.request, half_done, Listener(), "cpu")
 
 
-def test_a_run_without_a_record_leaves_nothing_for_the_next_one_to_go_on_from(plain: Reference, tmp_path: Path) -> None:
+def test_checkpoint_without_record_is_not_resumed(plain: Reference, tmp_path: Path) -> None:
     run = shutil.copytree(plain.folder, tmp_path / "run")
     (run / RECORD).unlink()
     other = replace(plain.request, seed=4, epochs=2)
@@ -340,7 +341,7 @@ def test_a_run_without_a_record_leaves_nothing_for_the_next_one_to_go_on_from(pl
     assert [line["epoch"] for line in listener.epochs] == [1, 2]
 
 
-def test_what_a_killed_process_left_half_written_is_cleared_away(plain: Reference, half_done: Path) -> None:
+def test_partial_files_of_a_killed_process_are_removed(plain: Reference, half_done: Path) -> None:
     killed = [staged(half_done / name) for name in (LAST, BEST, RECORD, METRICS)]
     for writing in killed:
         writing.__enter__().write_bytes(b"half")
@@ -350,7 +351,7 @@ def test_what_a_killed_process_left_half_written_is_cleared_away(plain: Referenc
 
 
 class TestElsewhere:
-    def test_a_run_goes_on_from_another_working_directory(
+    def test_resume_from_another_working_directory(
         self, scenes: Path, teacher_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(teacher_run.parent)
@@ -360,7 +361,7 @@ class TestElsewhere:
         monkeypatch.chdir(tmp_path)
         assert continue_run(request, tmp_path / "run", Listener(), "cpu").result is not None
 
-    def test_the_first_weights_are_not_needed_any_more(
+    def test_resume_without_the_initial_weights(
         self, plain: Reference, scenes: Path, tmp_path: Path, teacher_run: Path
     ) -> None:
         weights = shutil.copy(teacher_run / BEST, tmp_path / "start.safetensors")

@@ -1,4 +1,4 @@
-"""The teacher's answers, kept: the same lesson without the teacher."""
+"""Cache of teacher outputs: the same training without the teacher."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def an_answer(count: int = 6, scale: float = 1.0) -> Answer:
 
 
 class TestFile:
-    def test_what_is_written_is_read(self, tmp_path: Path) -> None:
+    def test_roundtrip(self, tmp_path: Path) -> None:
         answer = an_answer()
         assert AnswerCache(tmp_path, KEY).read("view-0") is None
         AnswerCache(tmp_path, KEY).write("view-0", compact(answer))
@@ -47,7 +47,7 @@ class TestFile:
         assert torch.equal(kept.classes.long(), answer.classes)
 
     @pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
-    def test_maps_keep_their_shape_whatever_their_scale(self, tmp_path: Path, scale: float) -> None:
+    def test_maps_keep_their_shape_at_any_scale(self, tmp_path: Path, scale: float) -> None:
         answer = an_answer(scale=scale)
         cache = AnswerCache(tmp_path, KEY)
         cache.write("view-0", compact(answer))
@@ -57,42 +57,42 @@ class TestFile:
             together = torch.stack([ours.flatten(), theirs.flatten()])
             assert torch.corrcoef(together)[0, 1] > 0.999999
 
-    def test_a_map_that_is_zero_stays_zero(self, tmp_path: Path) -> None:
+    def test_zero_map_stays_zero(self, tmp_path: Path) -> None:
         cache = AnswerCache(tmp_path, KEY)
         cache.write("view-0", compact(replace(an_answer(), maps=torch.zeros(6, 3, 4, 4))))
         kept = cache.read("view-0")
         assert kept is not None and kept.maps is not None and not kept.maps.any()
 
-    def test_another_key_has_a_place_of_its_own(self, tmp_path: Path) -> None:
+    def test_keys_have_separate_folders(self, tmp_path: Path) -> None:
         AnswerCache(tmp_path, KEY).write("view-0", compact(an_answer()))
         assert AnswerCache(tmp_path, KEY | {"teacher": "abd"}).read("view-0") is None
 
-    def test_answers_under_another_key_are_refused(self, tmp_path: Path) -> None:
+    def test_outputs_of_another_key_are_rejected(self, tmp_path: Path) -> None:
         cache = AnswerCache(tmp_path, KEY)
         (cache.folder / "key.json").write_text(json.dumps(KEY | {"teacher": "abd"}))
         with pytest.raises(UsageError, match=r"another teacher.*Remove that folder"):
             AnswerCache(tmp_path, KEY)
 
-    def test_a_damaged_file_is_refused(self, tmp_path: Path) -> None:
+    def test_damaged_file_is_rejected(self, tmp_path: Path) -> None:
         cache = AnswerCache(tmp_path, KEY)
         cache.write("view-0", compact(an_answer()))
         (file,) = cache.folder.glob("view-0*")
         file.write_bytes(file.read_bytes()[:50])
-        with pytest.raises(UsageError, match=r"Cannot read the teacher's answers in .*Remove the file"):
+        with pytest.raises(UsageError, match=r"Cannot read the teacher outputs in .*Remove the file"):
             cache.read("view-0")
 
-    def test_a_disk_without_room_is_an_error_before_it_is_full(
+    def test_insufficient_disk_space_is_an_error_before_writing(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         cache = AnswerCache(tmp_path, KEY)
         usage = namedtuple("usage", "total used free")
         monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 10**6 - 100, 100))
-        # 5 logits and 3 maps of 16 cells in 2 bytes, 3 classes in 4: 118 bytes a picture.
-        with pytest.raises(KdedgeError, match=r"1,000,000 pictures take 118\.0 MB.*--resume.*--cache-teacher"):
+        # 5 logits and 3 maps of 16 positions in 2 bytes, 3 classes in 4: 118 bytes per image.
+        with pytest.raises(KdedgeError, match=r"1,000,000 images need 118\.0 MB.*--resume.*--cache-teacher"):
             cache.require_room(compact(an_answer()), 1_000_000)
         cache.require_room(compact(an_answer()), 0)
 
-    def test_a_disk_that_fills_up_leaves_no_half_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_full_disk_leaves_no_partial_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def filling_up(tensors: dict[str, Tensor], path: Path) -> None:
             path.write_bytes(b"half")
             raise OSError(28, "No space left on device")
@@ -124,13 +124,13 @@ class TestRun:
         start_run(request, out, listener, "cpu")
         return listener
 
-    def test_the_teacher_is_asked_once_for_all_seeds_and_methods(
+    def test_teacher_is_evaluated_once_for_all_seeds_and_losses(
         self, request_with_cache: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        assert self.start(request_with_cache, tmp_path / "first").asked == 2, "a batch a view"
+        assert self.start(request_with_cache, tmp_path / "first").asked == 2, "one batch per view"
 
         def never(*_: Any) -> Answer:
-            raise AssertionError("the teacher was asked again")
+            raise AssertionError("the teacher was evaluated again")
 
         monkeypatch.setattr(NetworkTeacher, "__call__", never)
         for index, change in enumerate([{"seed": 1}, {"loss": "ce,kd"}, {"loss": "kd,map,cat:10"}, {"lr": 0.02}]):
@@ -140,10 +140,10 @@ class TestRun:
             "key.json", "val.safetensors", "view-0.safetensors", "view-1.safetensors",
         ]  # fmt: skip
 
-    def test_the_lesson_is_the_same_as_without_but_for_rounding(
+    def test_cached_training_equals_online_training_up_to_rounding(
         self, request_with_cache: Request, tmp_path: Path
     ) -> None:
-        """A single view of pictures that stay as they are is the same picture in every epoch."""
+        """With a single view of unchanged images, every epoch has the same images."""
         still = tmp_path / "still.toml"
         still.write_text("[loss]\nce = 0.1\nkd = 0.9\nmapall = 5\n[augmentation]\nshift = 0\nflip = false\n")
         request = replace(request_with_cache, recipe=str(still), epochs=1, lr=1e-3)
@@ -156,17 +156,15 @@ class TestRun:
     @pytest.mark.parametrize(
         "change", [{"images_per_class": 8}, {"flip": False}, {"cache_teacher": 3}, {"size": 48}], ids=str
     )
-    def test_other_data_or_views_are_asked_about_anew(
+    def test_other_data_or_views_are_recomputed(
         self, request_with_cache: Request, tmp_path: Path, change: dict[str, Any]
     ) -> None:
         short = replace(request_with_cache, epochs=1)
         self.start(short, tmp_path / "first")
         assert self.start(replace(short, **change), tmp_path / "second").asked == 1
 
-    def test_pictures_that_were_exchanged_are_asked_about_anew(
-        self, request_with_cache: Request, tmp_path: Path
-    ) -> None:
-        """Also where neither names nor sizes tell: the answers belong to pixels."""
+    def test_replaced_images_are_recomputed(self, request_with_cache: Request, tmp_path: Path) -> None:
+        """Includes changes that keep names and sizes, since outputs belong to pixels."""
         data = write_scenes(tmp_path / "data", train=8, val=2)
         for picture in data.rglob("*.png"):
             Image.open(picture).save(picture.with_suffix(".bmp"))
@@ -177,9 +175,7 @@ class TestRun:
         ImageOps.invert(Image.open(picture)).save(picture)
         assert self.start(request, tmp_path / "second").asked == 1
 
-    def test_a_picture_that_cannot_be_read_moves_no_answer_to_its_neighbour(
-        self, request_with_cache: Request, tmp_path: Path
-    ) -> None:
+    def test_unreadable_image_does_not_shift_outputs(self, request_with_cache: Request, tmp_path: Path) -> None:
         data = write_scenes(tmp_path / "data", train=8, val=2)
         request = replace(request_with_cache, data=str(data), epochs=1, batch_size=8, lr=1e-4)
         self.start(request, tmp_path / "first")
@@ -187,7 +183,7 @@ class TestRun:
         picture.write_bytes(b"x" * picture.stat().st_size)
         assert self.start(request, tmp_path / "kept").asked == 1
 
-    def test_asking_can_be_stopped(
+    def test_cache_computation_can_be_stopped(
         self, request_with_cache: Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(targets, "_BATCH", 16)
@@ -200,7 +196,7 @@ class TestRun:
         ours, theirs = load_file(tmp_path / "run" / LAST), load_file(tmp_path / "straight" / LAST)
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
-    def test_a_run_goes_on_with_what_was_kept(self, request_with_cache: Request, tmp_path: Path) -> None:
+    def test_run_resumes_with_cached_outputs(self, request_with_cache: Request, tmp_path: Path) -> None:
         self.start(request_with_cache, tmp_path / "straight")
         stopping = StopsAfter(2)
         assert start_run(request_with_cache, tmp_path / "run", stopping, "cpu").result is None
@@ -215,16 +211,16 @@ class TestRun:
         [
             (
                 "[loss]\nce = 1",
-                r"No term of the loss ce asks the teacher, .* no answers to keep\. Leave --cache-teacher out",
+                r"No term of the loss ce uses the teacher, .*Remove --cache-teacher",
             ),
-            ("[loss]\nce = 1\nat = {}", "too large to keep. Leave --cache-teacher out"),
+            ("[loss]\nce = 1\nat = {}", "too large to cache. Remove --cache-teacher"),
             (
                 "[loss]\nkd = 1\n[augmentation]\nmixup = 0.2",
-                r"Mixed pictures .* cannot be kept\. Leave --cache-teacher",
+                r"Mixed images .* cannot be cached\. Remove --cache-teacher",
             ),
         ],
     )
-    def test_what_cannot_be_kept_is_refused(
+    def test_uncacheable_recipes_are_rejected(
         self, request_with_cache: Request, tmp_path: Path, recipe: str, complaint: str
     ) -> None:
         (tmp_path / "mine.toml").write_text(recipe)
@@ -233,7 +229,7 @@ class TestRun:
 
 
 class StopsAfter(Listener):
-    """Asks its own process to stop after some epochs."""
+    """Listener that stops its own process after some epochs."""
 
     def __init__(self, epochs: int) -> None:
         super().__init__()
@@ -246,8 +242,9 @@ class StopsAfter(Listener):
 
 
 class StopsAsking(Listener):
-    """Asks its own process to stop while the teacher answers, in batches of 16."""
+    """Listener that stops its own process while the cache is filled, in batches of 16."""
 
-    def on_ask(self, done: int, total: int) -> None:
-        super().on_ask(done, total)
-        os.kill(os.getpid(), signal.SIGTERM)
+    def on_progress(self, step: str, done: int, total: int, /) -> None:
+        super().on_progress(step, done, total)
+        if step == "evaluating the teacher":
+            os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Who may teach: networks, several of them, model files; and which layers of them are compared."""
+"""Teachers: networks, ensembles and model files, and the layers that are compared."""
 
 import re
 from dataclasses import replace
@@ -44,14 +44,14 @@ def pictures(count: int = 4, size: int = SIDE) -> Tensor:
 
 
 class TestNetwork:
-    def test_it_answers_in_evaluation_mode_without_gradients(self) -> None:
+    def test_evaluation_mode_without_gradients(self) -> None:
         student = watched(SMALL).train()
         teacher = NetworkTeacher(student, CPU)
         answer = teacher(pictures(), 2)
         assert not answer.logits.requires_grad and not student.training
         assert torch.equal(answer.logits, teacher(pictures()).logits)
 
-    def test_the_maps_are_those_of_its_most_probable_classes_in_their_order(self) -> None:
+    def test_maps_are_of_the_most_probable_classes_in_order(self) -> None:
         teacher = NetworkTeacher(watched(SMALL), CPU)
         answer = teacher(pictures(), 3)
         assert answer.classes is not None and answer.maps is not None
@@ -61,11 +61,11 @@ class TestNetwork:
             assert asked.maps is not None
             assert torch.allclose(asked.maps[:, 0], answer.maps[:, rank], atol=1e-6)
 
-    def test_of_more_classes_than_it_knows_it_gives_all(self) -> None:
+    def test_number_of_maps_is_limited_by_classes(self) -> None:
         answer = NetworkTeacher(watched(SMALL), CPU)(pictures(), 99)
         assert answer.maps is not None and answer.maps.shape == (4, 5, 8, 8)
 
-    def test_no_maps_are_computed_where_none_are_wanted(self) -> None:
+    def test_no_maps_are_computed_if_none_are_requested(self) -> None:
         answer = NetworkTeacher(watched(SMALL), CPU)(pictures())
         assert (answer.classes, answer.maps) == (None, None)
 
@@ -74,33 +74,33 @@ class TestSeveral:
     def members(self) -> list[NetworkTeacher]:
         return [NetworkTeacher(watched(name, seed=seed), CPU) for name, seed in ((SMALL, 1), ("small:resnet14", 2))]
 
-    def test_they_say_the_mean_of_their_probabilities(self) -> None:
+    def test_ensemble_is_the_mean_of_probabilities(self) -> None:
         members = self.members()
         expected = torch.stack([member(pictures()).logits.softmax(dim=1) for member in members]).mean(dim=0)
         assert torch.allclose(SeveralTeachers(members)(pictures()).logits.softmax(dim=1), expected, atol=1e-6)
 
-    def test_two_that_are_the_same_are_one(self) -> None:
+    def test_ensemble_of_equal_teachers_equals_one(self) -> None:
         alone = NetworkTeacher(watched(SMALL), CPU)
         one, two = alone(pictures(), 2), SeveralTeachers([alone, alone])(pictures(), 2)
         assert one.maps is not None and two.maps is not None and one.classes is not None and two.classes is not None
         assert torch.equal(one.classes, two.classes)
         assert pearson(one.maps.flatten(2), two.maps.flatten(2)).min() > 0.9999
 
-    def test_a_loud_teacher_does_not_drown_the_map_of_a_quiet_one(self) -> None:
+    def test_maps_are_normalized_before_averaging(self) -> None:
         quiet, loud = self.members()
         both = SeveralTeachers([quiet, Louder(loud)])(pictures(), 2)
         plain = SeveralTeachers([quiet, loud])(pictures(), both.classes if both.classes is not None else 2)
         assert both.maps is not None and plain.maps is not None
         assert torch.allclose(both.maps, plain.maps, atol=1e-5)
 
-    def test_maps_of_different_sizes_are_averaged_down(self) -> None:
+    def test_maps_of_different_sizes_are_pooled(self) -> None:
         members = [NetworkTeacher(watched(SMALL), CPU), NetworkTeacher(watched("torchvision:resnet18", size=64), CPU)]
         maps = SeveralTeachers(members)(pictures(), 1).maps
         assert maps is not None and maps.shape[2:] == members[1](pictures(), 1).maps.shape[2:]  # type: ignore[union-attr]
 
 
 class Louder:
-    """A teacher whose maps are a thousand times as large."""
+    """Teacher whose maps are scaled by a thousand."""
 
     unexplained, most_maps = None, None
 
@@ -113,7 +113,7 @@ class Louder:
 
 
 class TestLayers:
-    def test_the_last_layer_of_each_resolution_ends_a_stage(self) -> None:
+    def test_last_layer_of_each_resolution_ends_a_stage(self) -> None:
         assert stages(watched("small:resnet20")) == ["layer1", "layer2", "layer3"]
         assert stages(watched("torchvision:resnet18", size=64)) == ["relu", "layer1", "layer2", "layer3", "layer4"]
 
@@ -126,25 +126,25 @@ class TestLayers:
             ("timm:efficientnet_lite0", ["blocks.2", "blocks.4", "bn2"]),
         ],
     )
-    def test_a_block_whose_stride_comes_late_belongs_to_the_next_stage(self, name: str, last: list[str]) -> None:
+    def test_downsampling_block_belongs_to_the_next_stage(self, name: str, last: list[str]) -> None:
         assert stages(watched(name, size=128))[-3:] == last
 
-    def test_stages_are_paired_from_the_coarsest_on(self) -> None:
+    def test_stages_are_paired_from_the_coarsest(self) -> None:
         pairs = pair_layers(watched("small:resnet8"), watched("torchvision:resnet18", size=64), {})
         assert pairs == (("layer1", "layer2"), ("layer2", "layer3"), ("layer3", "layer4"))
 
-    def test_the_coarsest_are_paired_where_one_network_has_fewer(self) -> None:
+    def test_coarsest_stages_are_paired_if_one_network_has_fewer(self) -> None:
         few = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1), nn.Flatten(), nn.Linear(8 * 64, 5))
         ours, theirs = wrapped(few), watched("torchvision:resnet18", size=64)
         assert pair_layers(ours, theirs, {}) == (("0", "layer3"), ("1", "layer4"))
         assert pair_layers(theirs, ours, {}) == (("layer3", "0"), ("layer4", "1"))
 
-    def test_networks_without_any_to_compare_are_refused(self) -> None:
+    def test_networks_without_comparable_layers_are_rejected(self) -> None:
         flat = wrapped(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, 5)))
-        with pytest.raises(UsageError, match=r"no layers that could be compared.* Leave the terms at and hint out\."):
+        with pytest.raises(UsageError, match=r"no comparable layers.* Remove the terms at and hint\."):
             pair_layers(flat, watched(SMALL), {})
 
-    def test_any_layers_can_be_named(self) -> None:
+    def test_layers_can_be_given(self) -> None:
         student, teacher = watched("small:resnet8"), watched("small:resnet20")
         assert pair_layers(student, teacher, {"layer2.0": "layer3.1.conv1"}) == (("layer2.0", "layer3.1.conv1"),)
         assert channels(student, ["layer2.0"]) == [32] and channels(teacher, ["layer3.1.conv1"]) == [64]
@@ -156,11 +156,11 @@ class TestLayers:
             ({"layer3": "linear"}, r"teacher has no layer 'linear' with an output of \[N, C, h, w\]"),
         ],
     )
-    def test_a_layer_that_is_not_there_is_an_error(self, given: dict[str, str], complaint: str) -> None:
+    def test_missing_layer_is_an_error(self, given: dict[str, str], complaint: str) -> None:
         with pytest.raises(UsageError, match=complaint):
             pair_layers(watched("small:resnet8"), watched("small:resnet20"), given)
 
-    def test_features_are_given_in_the_order_asked_for_and_the_model_stays_as_it_is(self) -> None:
+    def test_features_are_in_the_requested_order_and_the_model_is_unchanged(self) -> None:
         student = watched("small:resnet20").eval()
         plain, names = student(pictures()).logits, [name for name, _ in student.model.named_modules()]
         student.watch(["layer3", "layer1"])
@@ -169,8 +169,8 @@ class TestLayers:
         assert torch.equal(plain, answer.logits)
         assert names == [name for name, _ in student.model.named_modules()]
 
-    def test_a_layer_is_seen_as_it_gives_its_output_not_as_the_next_one_leaves_it(self) -> None:
-        """The ReLU after torchvision's normalisation works in place."""
+    def test_features_are_captured_before_in_place_operations(self) -> None:
+        """The ReLU after torchvision's batch norm works in place."""
         student = watched("torchvision:resnet18", size=64).eval()
         student.watch(["layer1.0.bn1"])
         assert student(pictures(size=64)).features[0].min() < 0
@@ -182,52 +182,48 @@ def tiny(tmp_path: Path) -> Path:
 
 
 class TestRun:
-    def test_two_teachers(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
+    def test_ensemble_of_two_teachers(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
         request = Request(str(tiny), SMALL, teacher=(str(teacher_run), str(teacher_run)), epochs=1)
         listener = Listener()
         record = start_run(request, tmp_path / "run", listener, "cpu")
-        assert dict(listener.plan)["teachers"].startswith("small:resnet8 + small:resnet8, together ")
+        assert dict(listener.plan)["teachers"].startswith("small:resnet8 + small:resnet8, ensemble ")
         assert record.teacher is not None and len(record.teacher["members"]) == 2
         write_run(tmp_path / "run", replace(read_run(tmp_path / "run"), result=None))
         assert continue_run(request, tmp_path / "run", Listener(), "cpu").result is not None
 
-    def test_a_model_file_teaches_by_its_answers_and_its_map(
-        self, tiny: Path, exported_run: Path, tmp_path: Path
-    ) -> None:
+    def test_onnx_teacher_provides_logits_and_map(self, tiny: Path, exported_run: Path, tmp_path: Path) -> None:
         file = str(exported_run / "model.onnx")
         request = Request(str(tiny), SMALL, teacher=(file,), loss="ce,kd,map", epochs=1)
         record = start_run(request, tmp_path / "run", Listener(), "cpu")
         assert record.result is not None and "val_map_pearson" in record.result["last"]
         with pytest.raises(UsageError, match=r"map of its top class only.*map:20"):
             start_run(replace(request, loss="kd,mapall"), tmp_path / "refused", Listener(), "cpu")
-        with pytest.raises(UsageError, match=r"compares inner layers, so it needs one teacher"):
+        with pytest.raises(UsageError, match=r"compares intermediate layers, so it needs a single PyTorch teacher"):
             start_run(replace(request, loss="kd,at"), tmp_path / "refused", Listener(), "cpu")
-        with pytest.raises(UsageError, match=r"--init teacher needs a first teacher that is a PyTorch network"):
+        with pytest.raises(UsageError, match=r"--init teacher needs a first teacher that is a PyTorch model"):
             start_run(replace(request, init="teacher"), tmp_path / "refused", Listener(), "cpu")
         together = replace(request, teacher=(file, str(exported_run)))
-        with pytest.raises(UsageError, match=r"term map .*Among several teachers an \.onnx file cannot give the maps"):
+        with pytest.raises(UsageError, match=r"term map .*\.onnx file in an ensemble"):
             start_run(together, tmp_path / "refused", Listener(), "cpu")
         record = start_run(replace(together, loss="ce,kd"), tmp_path / "several", Listener(), "cpu")
         assert record.result is not None and len(record.teacher["members"]) == 2
 
-    def test_a_model_file_without_a_map_says_so_where_one_is_compared(
+    def test_onnx_teacher_without_map_is_rejected_for_map_terms(
         self, tiny: Path, exported_run: Path, tmp_path: Path
     ) -> None:
         file = tmp_path / "plain.onnx"
         onnx.utils.extract_model(str(exported_run / "model.onnx"), str(file), ["image"], ["logits"])
         request = Request(str(tiny), SMALL, teacher=(str(file),), loss="ce,kd,map", epochs=1)
         complaint = (
-            r"term map compares saliency maps, but the teacher has none: plain\.onnx has no output saliency_map; "
-            r"kdedge export --from-onnx .*plain\.onnx -o .* adds one, .*--loss ce:0\.1,kd:0\.9"
+            r"term map compares saliency maps, but the teacher has none: plain\.onnx has no output saliency_map\. "
+            r"To add one: kdedge export --from-onnx .*plain\.onnx -o .*--loss ce:0\.1,kd:0\.9"
         )
         with pytest.raises(UsageError, match=complaint):
             start_run(request, tmp_path / "refused", Listener(), "cpu")
         record = start_run(replace(request, loss="ce,kd"), tmp_path / "run", Listener(), "cpu")
         assert record.result is not None and "val_map_pearson" not in record.result["last"]
 
-    def test_a_teacher_of_pictures_that_are_not_square_is_told_to_see_them_stretched(
-        self, tiny: Path, tmp_path: Path
-    ) -> None:
+    def test_non_square_teacher_is_a_warning(self, tiny: Path, tmp_path: Path) -> None:
         wide = write_foreign_file(tmp_path / "wide.onnx", SIDE)
         model = onnx.load(wide)
         model.graph.input[0].type.tensor_type.shape.dim[3].dim_value = 2 * SIDE
@@ -237,9 +233,9 @@ class TestRun:
             request = Request(str(tiny), SMALL, teacher=(str(teacher),), loss="ce,kd", epochs=1)
             start_run(request, tmp_path / teacher.stem, listener, "cpu")
             stretched = [warning for warning in listener.warnings if "stretched" in warning]
-            assert bool(stretched) == told and all("wide.onnx takes pictures of 64 × 32 px" in one for one in stretched)
+            assert bool(stretched) == told and all("wide.onnx takes images of 64 × 32 px" in one for one in stretched)
 
-    def test_a_student_that_starts_from_its_teacher_starts_near_it(
+    def test_student_initialized_from_its_teacher_is_close_to_it(
         self, scenes: Path, teacher_run: Path, tmp_path: Path
     ) -> None:
         request = Request(str(scenes), SMALL, teacher=(str(teacher_run),), epochs=1, lr=1e-6, seed=5)
@@ -249,36 +245,34 @@ class TestRun:
         assert near.result["last"]["val_agreement"] > far.result["last"]["val_agreement"]
         assert near.result["last"]["val_map_pearson"] > 0.9
 
-    def test_what_it_has_of_its_teacher_is_said(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
-        listener = Listener()
-        request = Request(str(tiny), "small:resnet14", teacher=(str(teacher_run),), epochs=1, init="teacher")
-        start_run(request, tmp_path / "run", listener, "cpu")
-        assert re.match(r"(\d+) of (\d+) tensors from the teacher, the others random", dict(listener.plan)["start"])
-
-    def test_layers_that_nothing_compares_are_refused(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
-        recipe = tmp_path / "mine.toml"
-        recipe.write_text('[loss]\nkd = 1\n[layers]\nlayer1 = "layer1"\n')
-        request = Request(str(tiny), SMALL, teacher=(str(teacher_run),), recipe=str(recipe), epochs=1)
-        with pytest.raises(UsageError, match=r"what at and hint compare, but kd has neither"):
-            start_run(request, tmp_path / "run", Listener(), "cpu")
-
-    def test_student_and_teacher_may_differ_in_the_size_of_their_maps(
+    def test_initialization_from_the_teacher_is_in_the_plan(
         self, tiny: Path, teacher_run: Path, tmp_path: Path
     ) -> None:
         listener = Listener()
+        request = Request(str(tiny), "small:resnet14", teacher=(str(teacher_run),), epochs=1, init="teacher")
+        start_run(request, tmp_path / "run", listener, "cpu")
+        assert re.match(r"(\d+) of (\d+) tensors from the teacher, others random", dict(listener.plan)["start"])
+
+    def test_unused_layers_are_rejected(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
+        recipe = tmp_path / "mine.toml"
+        recipe.write_text('[loss]\nkd = 1\n[layers]\nlayer1 = "layer1"\n')
+        request = Request(str(tiny), SMALL, teacher=(str(teacher_run),), recipe=str(recipe), epochs=1)
+        with pytest.raises(UsageError, match=r"at and hint, but the loss kd has neither"):
+            start_run(request, tmp_path / "run", Listener(), "cpu")
+
+    def test_student_and_teacher_may_differ_in_map_size(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
+        listener = Listener()
         request = Request(str(tiny), SMALL, teacher=(str(teacher_run),), loss="ce,cat,e2,map,mapall", epochs=1)
         record = start_run(replace(request, output_stride=2), tmp_path / "run", listener, "cpu")
-        assert dict(listener.plan)["map"].startswith("16 × 16 cells"), "where the teacher's has 8 × 8"
+        assert dict(listener.plan)["map"].startswith("16 × 16 "), "the teacher's map is 8 × 8"
         assert record.result is not None and -1 <= record.result["last"]["val_map_pearson"] <= 1
 
-    def test_weights_that_belong_to_no_teacher_are_refused(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
+    def test_unused_teacher_weights_are_rejected(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
         request = Request(str(tiny), SMALL, teacher=(str(teacher_run),), teacher_weights=("w.pth",), epochs=1)
         with pytest.raises(UsageError, match=r"no teacher for the weights w\.pth"):
             start_run(request, tmp_path / "run", Listener(), "cpu")
 
-    def test_a_weight_that_is_not_given_is_measured_and_kept(
-        self, tiny: Path, teacher_run: Path, tmp_path: Path
-    ) -> None:
+    def test_missing_weight_is_measured_and_recorded(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
         listener = Listener()
         request = Request(str(tiny), SMALL, teacher=(str(teacher_run),), loss="ce,at,cat", epochs=1)
         record = start_run(request, tmp_path / "run", listener, "cpu")
@@ -286,7 +280,7 @@ class TestRun:
         assert weights["ce"] == 1 and weights["at"] > 10 and weights["cat"] > 0
         assert f"{weights['at']:g}·at (measured)" in dict(listener.plan)["loss"]
 
-    def test_pictures_for_testing_that_vanish_meanwhile_cost_no_epoch(self, tmp_path: Path) -> None:
+    def test_missing_test_images_cost_no_epoch(self, tmp_path: Path) -> None:
         data = write_scenes(tmp_path / "data", train=4, val=2)
         (data / "val").rename(data / "test")
         stored = {path: path.read_bytes() for path in (data / "test").rglob("*.png")}
@@ -298,7 +292,7 @@ class TestRun:
                     path.write_bytes(b"")
 
         request, listener = Request(str(data), SMALL, epochs=2, batch_size=6), Listener()
-        with pytest.raises(DataError, match=r"No picture for testing .*All epochs are done.*--resume") as caught:
+        with pytest.raises(DataError, match=r"No test image .*All epochs are done.*--resume") as caught:
             start_run(request, tmp_path / "run", Thief(), "cpu")
         assert "\n" not in str(caught.value)
         first, *others = stored
@@ -308,9 +302,9 @@ class TestRun:
         write_run(tmp_path / "run", replace(record, data=record.data | {"fingerprint": scan(str(data)).fingerprint}))
         assert continue_run(request, tmp_path / "run", listener, "cpu").result["test"]
         assert not listener.epochs
-        assert listener.warnings == [f"Of the pictures for testing, 1 of 6 files: 1 empty ({first.name}), skipped"]
+        assert listener.warnings == [f"Test images: 1 of 6 files: 1 empty ({first.name}), skipped"]
 
-    def test_pictures_for_testing_are_read_once_at_the_end(
+    def test_test_images_are_read_once_at_the_end(
         self, teacher_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         data = write_scenes(tmp_path / "data", train=8, val=4)
@@ -338,5 +332,7 @@ class TestRun:
             }  # fmt: skip
         assert not any(name.startswith("test_") for line in (record.result["best"],) for name in line)
         tested = [epochs for side, epochs in opened if side == "test"]
-        assert tested == [2] * 4 * len(CLASSES), "each picture once, after the last epoch"
-        assert [count for count, epochs in looks if epochs == 2] == [4 * len(CLASSES)], "the teacher sees them once"
+        assert tested == [2] * 4 * len(CLASSES), "each image once, after the last epoch"
+        assert [count for count, epochs in looks if epochs == 2] == [4 * len(CLASSES)], (
+            "the teacher is evaluated on them once"
+        )

@@ -1,4 +1,4 @@
-"""One training step and the figures of an epoch, recomputed from their definitions."""
+"""Training steps and epoch metrics, recomputed from their definitions."""
 
 import math
 import shutil
@@ -42,7 +42,7 @@ def a_teacher() -> nn.Module:
 
 @pytest.mark.parametrize("weights", [(0.3, 2.0), (2.0, 0.0)])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.01])
-def test_a_step_follows_the_gradient_of_the_weighted_loss_and_decays_weights(
+def test_step_follows_the_gradient_with_weight_decay(
     scenes: Path, weights: tuple[float, float], weight_decay: float
 ) -> None:
     """The first Nesterov step moves by `lr · (1 + momentum) · (gradient + decay · weight)`."""
@@ -64,13 +64,13 @@ def test_a_step_follows_the_gradient_of_the_weighted_loss_and_decays_weights(
     assert terms.tolist() == pytest.approx([cross_entropy.item(), recipe.temperature**2 * kl.item()], rel=1e-4)
     for start, gradient, parameter in zip(before, gradients, learner.student.model.parameters(), strict=True):
         expected = -0.02 * (1 + MOMENTUM) * (gradient + weight_decay * start)
-        # Batch statistics have moved between the two forward passes, not what they compute with.
+        # Running statistics change between the two forward passes, but are not used in training mode.
         torch.testing.assert_close(parameter.detach() - start, expected, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("names", [("mapall", "hint", "dist"), ("at", "map"), ("hint",), ("ce",)])
-def test_the_terms_of_a_step_see_the_maps_and_layers_of_both(scenes: Path, names: tuple[str, ...]) -> None:
-    """The same as terms that are given both networks' answers to the images, and the projections of the layers."""
+def test_terms_receive_maps_and_features_of_both_models(scenes: Path, names: tuple[str, ...]) -> None:
+    """Terms equal those computed from both networks' outputs and the projected features."""
     recipe = replace(RECIPE, loss=dict.fromkeys(names, 1.0))
     trainer = tiny_trainer(scenes, recipe, teacher=a_teacher())
     learner, batch = trainer.learner, next(trainer.batches.of(0))
@@ -86,7 +86,7 @@ def test_the_terms_of_a_step_see_the_maps_and_layers_of_both(scenes: Path, names
     assert found.tolist() == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_learning_rate_changes_with_every_step(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_learning_rate_changes_every_step(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = replace(RECIPE, batch_size=8, warmup_fraction=0.25)
     trainer = tiny_trainer(scenes, recipe)
     rates: list[float] = []
@@ -111,10 +111,8 @@ def test_the_learning_rate_changes_with_every_step(scenes: Path, monkeypatch: py
     assert rates == pytest.approx([*rising, *falling])
 
 
-def test_an_epoch_that_was_broken_off_goes_on_as_if_it_had_not_been(
-    scenes: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With the same sums and the same random numbers, as dropout draws them; its seconds add up."""
+def test_interrupted_epoch_resumes_exactly(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums and random states, as used by dropout, are restored; durations add up."""
     recipe = replace(RECIPE, batch_size=8, loss={"ce": 0.5, "kd": 2.0})
     clock = iter(range(0, 10_000, 10))
     monkeypatch.setattr("kdedge.training.epoch.time.monotonic", lambda: float(next(clock)))
@@ -130,7 +128,7 @@ def test_an_epoch_that_was_broken_off_goes_on_as_if_it_had_not_been(
         monkeypatch.setattr(trainer.learner, "learn", spy)
         at, broken = Position((), seconds=3.0), []
         for stop in (*stops, 99):
-            torch.manual_seed(1234 + stop)  # another state than the one that was kept
+            torch.manual_seed(1234 + stop)  # a state other than the saved one
             done = train_epoch(
                 trainer.learner,
                 trainer.batches,
@@ -143,7 +141,7 @@ def test_an_epoch_that_was_broken_off_goes_on_as_if_it_had_not_been(
                 return done, drawn, heard, broken
             broken.append(done)
             at = done
-        raise AssertionError("it never ended")
+        raise AssertionError("the epoch did not end")
 
     whole, parts = train(()), train((2, 3))
     assert whole[0]["loss_ce"] == pytest.approx(parts[0]["loss_ce"], rel=1e-6)
@@ -155,7 +153,7 @@ def test_an_epoch_that_was_broken_off_goes_on_as_if_it_had_not_been(
     assert first.history == ()
 
 
-def test_losses_of_an_epoch_are_means_over_its_steps(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_epoch_losses_are_means_over_steps(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = replace(RECIPE, loss={"ce": 0.5, "kd": 2.0})
     trainer, terms, heard = tiny_trainer(scenes, recipe, teacher=a_teacher()), [], []
     learn = trainer.learner.learn
@@ -175,27 +173,27 @@ def test_losses_of_an_epoch_are_means_over_its_steps(scenes: Path, monkeypatch: 
 
 
 class Apart(Group):
-    """A process whose others do what it does, so that it need not wait for them."""
+    """Process in a group of identical processes, which needs no communication."""
 
     def average(self, parameters: Iterable[nn.Parameter]) -> None:
-        """The mean of equal gradients."""
+        """Keep the gradients, as the mean of equal ones."""
         assert all(parameter.grad is not None for parameter in parameters)
 
     def mean(self, value: Tensor) -> None:
-        """The mean of equal tensors."""
+        """Keep the tensor, as the mean of equal ones."""
         assert value.isfinite().all()
 
     def stack(self, value: Tensor) -> Tensor:
-        """Equal tensors."""
+        """Stack equal tensors."""
         return torch.stack([value] * self.size)
 
     def any(self, flag: bool, device: torch.device) -> bool:
-        """Equal flags."""
+        """Return the flag, as all are equal."""
         return flag
 
 
 @pytest.mark.parametrize(("size", "stopped"), [(1, 3), (2, 16)])
-def test_several_processes_agree_at_every_16th_step_whether_to_stop(scenes: Path, size: int, stopped: int) -> None:
+def test_processes_agree_on_stopping_every_16_steps(scenes: Path, size: int, stopped: int) -> None:
     recipe = replace(RECIPE, batch_size=2)
     trainer, steps = tiny_trainer(scenes, recipe), []
     trainer.learner.group = Apart(0, size)
@@ -210,7 +208,7 @@ def test_several_processes_agree_at_every_16th_step_whether_to_stop(scenes: Path
     assert isinstance(at, Position) and at.step == stopped
 
 
-def test_an_epoch_that_is_complete_is_not_broken_off(scenes: Path) -> None:
+def test_complete_epoch_is_not_interrupted(scenes: Path) -> None:
     trainer, steps = tiny_trainer(scenes, RECIPE), []
     done = train_epoch(
         trainer.learner,
@@ -224,7 +222,7 @@ def test_an_epoch_that_is_complete_is_not_broken_off(scenes: Path) -> None:
 
 
 @pytest.mark.parametrize(("rank", "epoch"), [(0, 0), (1, 0), (0, 1), (2, 3)])
-def test_every_process_draws_numbers_of_its_own_in_each_epoch(
+def test_random_numbers_differ_between_processes_and_epochs(
     scenes: Path, monkeypatch: pytest.MonkeyPatch, rank: int, epoch: int
 ) -> None:
     recipe = replace(RECIPE, seed=7)
@@ -242,7 +240,7 @@ def test_every_process_draws_numbers_of_its_own_in_each_epoch(
     assert drawn[0] == float(torch.rand(()))
 
 
-def test_an_epoch_has_random_numbers_of_its_own(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_numbers_differ_between_epochs(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer, drawn = tiny_trainer(scenes, RECIPE), []
     learn = trainer.learner.learn
     monkeypatch.setattr(
@@ -263,7 +261,7 @@ def test_an_epoch_has_random_numbers_of_its_own(scenes: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("stopped", [False, True])
-def test_a_loss_that_is_no_number_ends_the_epoch_with_a_smaller_rate(scenes: Path, stopped: bool) -> None:
+def test_non_finite_loss_suggests_a_smaller_rate(scenes: Path, stopped: bool) -> None:
     trainer = tiny_trainer(scenes, RECIPE)
     with torch.no_grad():
         next(iter(trainer.learner.student.model.parameters())).fill_(torch.nan)
@@ -274,7 +272,7 @@ def test_a_loss_that_is_no_number_ends_the_epoch_with_a_smaller_rate(scenes: Pat
     assert "epoch 2" in str(caught.value) and "--lr 0.0125" in str(caught.value)
 
 
-def test_weights_that_the_last_step_spoiled_end_the_epoch_too(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_non_finite_weights_after_the_last_step_are_an_error(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     single = replace(RECIPE, batch_size=48)
     lone = tiny_trainer(scenes, single)
     monkeypatch.setattr(lone.learner, "learn", spoil_of(lone.learner))
@@ -283,7 +281,7 @@ def test_weights_that_the_last_step_spoiled_end_the_epoch_too(scenes: Path, monk
 
 
 def spoil_of(learner: Any) -> Any:
-    """A step after which one weight is infinite, though its loss is a number."""
+    """Return a step after which one weight is infinite although the loss is finite."""
     learn = learner.learn
 
     def spoil(*given: Any) -> Tensor:
@@ -297,7 +295,7 @@ def spoil_of(learner: Any) -> Any:
 
 
 @pytest.mark.parametrize("mixed", [{"mixup": 1.0}, {"cutmix": 1.0}])
-def test_the_teacher_sees_the_mixed_images_that_the_student_sees(scenes: Path, mixed: dict[str, float]) -> None:
+def test_teacher_receives_the_mixed_images(scenes: Path, mixed: dict[str, float]) -> None:
     recipe = replace(RECIPE, loss={"kd": 1.0}, augmentation=Augmentation(shift=0.0, flip=False, **mixed))
     trainer = tiny_trainer(scenes, recipe, teacher=a_teacher())
     teacher = a_teacher().eval()
@@ -310,7 +308,7 @@ def test_the_teacher_sees_the_mixed_images_that_the_student_sees(scenes: Path, m
         torch.testing.assert_close(batch.taught.logits, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_maps_are_compared_for_the_class_that_the_teacher_predicts(scenes: Path) -> None:
+def test_maps_are_compared_for_the_teachers_prediction(scenes: Path) -> None:
     trainer = tiny_trainer(scenes, replace(RECIPE, loss={"kd": 1.0}), teacher=a_teacher())
     student, images = trainer.learner.student.eval(), trainer.examiner.val.pixels
     answers = trainer.examiner.teacher_beliefs
@@ -333,9 +331,7 @@ def test_maps_are_compared_for_the_class_that_the_teacher_predicts(scenes: Path)
     assert abs(found - mean_pearson(own)) > 1e-3
 
 
-def test_test_figures_are_those_of_the_weights_they_are_named_after(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_test_metrics_belong_to_their_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write_scenes(tmp_path / "data", train=8, val=4)
     shutil.copytree(data / "val", data / "test")
     losses = iter((0.1, 0.2, 0.3))

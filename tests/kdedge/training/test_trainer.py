@@ -1,4 +1,4 @@
-"""The loop: what a run learns from, what it leaves alone, and when it stops."""
+"""Training loop: its inputs, what it leaves unchanged, and when it stops."""
 
 import functools
 import json
@@ -48,7 +48,7 @@ def differing(before: dict[str, Tensor], after: dict[str, Tensor]) -> list[str]:
 
 
 class TestEpochs:
-    def test_every_picture_is_seen_once_an_epoch_in_another_order(self, scenes: Path) -> None:
+    def test_each_image_is_used_once_per_epoch_in_random_order(self, scenes: Path) -> None:
         trainer = tiny_trainer(scenes, replace(RECIPE, augmentation=STILL))
         pictures = trainer.batches.images.pixels
         orders = []
@@ -65,12 +65,12 @@ class TestEpochs:
             orders.append(order)
         assert orders[0] != orders[1] != sorted(orders[1])
 
-    def test_an_incomplete_last_batch_is_left_out_unless_it_is_the_only_one(self, scenes: Path) -> None:
+    def test_incomplete_last_batch_is_dropped_unless_it_is_the_only_one(self, scenes: Path) -> None:
         assert tiny_trainer(scenes, replace(RECIPE, batch_size=20)).batches.per_epoch == 2
         alone = tiny_trainer(scenes, replace(RECIPE, batch_size=500))
         assert [len(batch.images) for batch in alone.batches.of(0)] == [48]
 
-    def test_each_epoch_leaves_a_line_with_its_figures(self, scenes: Path, tmp_path: Path) -> None:
+    def test_each_epoch_writes_a_line_of_metrics(self, scenes: Path, tmp_path: Path) -> None:
         trainer, listener = tiny_trainer(scenes, taught("ce kd map"), teacher=a_teacher()), Listener()
         result = trainer.run(tmp_path, listener, resume=False)
         lines = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
@@ -86,7 +86,7 @@ class TestEpochs:
         assert result["best"] in lines
         assert result["seconds"] == pytest.approx(sum(line["seconds"] for line in lines), abs=0.06)
 
-    def test_the_validation_figures_are_those_of_the_weights_that_are_kept(self, scenes: Path, tmp_path: Path) -> None:
+    def test_validation_metrics_belong_to_the_saved_weights(self, scenes: Path, tmp_path: Path) -> None:
         trainer = tiny_trainer(scenes, replace(RECIPE, epochs=3))
         result = trainer.run(tmp_path, Listener(), resume=False)
         for name, which in ((BEST, "best"), (LAST, "last")):
@@ -110,7 +110,7 @@ class TestEpochs:
         ],
         ids=["accuracy", "then agreement", "then the maps", "then the loss", "then the earlier one"],
     )
-    def test_the_best_epoch_is_kept(
+    def test_best_epoch_is_saved(
         self,
         scenes: Path,
         tmp_path: Path,
@@ -131,7 +131,7 @@ class TestEpochs:
         assert result["best"]["epoch"] == best
         assert torch.equal(load_file(tmp_path / BEST)["model.conv1.weight"], weights[best - 1])
 
-    def test_the_loss_is_the_weighted_sum_of_its_terms(
+    def test_loss_is_the_weighted_sum_of_terms(
         self, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for name, value in (("ce", 3), ("kd", 5)):
@@ -141,11 +141,11 @@ class TestEpochs:
         (line,) = [tiny_trainer(scenes, recipe, teacher=a_teacher()).run(tmp_path, Listener(), resume=False)["last"]]
         assert (line["loss_ce"], line["loss_kd"], line["loss"]) == (3, 5, 0.5 * 5 + 4.0 * 3)
 
-    def test_no_step_waits_for_the_device(self, scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Values are read a fixed number of times an epoch, however many steps it has."""
+    def test_steps_do_not_synchronize(self, scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Values are read a fixed number of times per epoch, independent of the number of steps."""
 
         def one_hot(targets: Tensor, classes: int) -> Tensor:
-            """As on CUDA, where PyTorch does not look for targets that are no class."""
+            """Skip the range check of targets, as on CUDA."""
             return torch.zeros(*targets.shape, classes, dtype=torch.int64).scatter_(-1, targets[..., None], 1)
 
         monkeypatch.setattr(F, "one_hot", one_hot)
@@ -160,7 +160,7 @@ class TestEpochs:
 
 
 class Reads(TorchDispatchMode):
-    """Counts how often the host reads what a tensor holds."""
+    """Dispatch mode that counts reads of tensor values by the host."""
 
     count = 0
 
@@ -170,9 +170,7 @@ class Reads(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("name", TERMS)
-def test_every_term_sees_float32_where_forward_passes_are_bfloat16(
-    name: str, scenes: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_terms_receive_float32_under_bfloat16(name: str, scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[set[torch.dtype], bool]] = []
     compute = TERMS[name].compute
 
@@ -198,7 +196,7 @@ def test_every_term_sees_float32_where_forward_passes_are_bfloat16(
 
 
 class TestTeacher:
-    def test_it_is_never_changed(self, scenes: Path, tmp_path: Path) -> None:
+    def test_teacher_is_unchanged(self, scenes: Path, tmp_path: Path) -> None:
         teacher = a_teacher()
         before = snapshot(teacher)
         tiny_trainer(scenes, taught(epochs=1), teacher=teacher).run(tmp_path, Listener(), resume=False)
@@ -206,7 +204,7 @@ class TestTeacher:
         assert all(parameter.grad is None for parameter in teacher.parameters())
         assert not teacher.training
 
-    def test_a_student_of_its_own_kind_learns_to_agree_with_it(self, scenes: Path, tmp_path: Path) -> None:
+    def test_student_of_equal_architecture_learns_to_agree(self, scenes: Path, tmp_path: Path) -> None:
         recipe = taught("kd mapall", epochs=6, augmentation=STILL)
         listener = Listener()
         tiny_trainer(scenes, recipe, teacher=a_teacher("small:resnet8")).run(tmp_path, listener, resume=False)
@@ -217,8 +215,8 @@ class TestTeacher:
 
 class TestMeasurement:
     @pytest.mark.parametrize("model", ["small:resnet8", "torchvision:mobilenet_v3_small"])
-    def test_it_leaves_no_trace(self, scenes: Path, tmp_path: Path, model: str) -> None:
-        """A run after a measurement equals one without, bit for bit: weights, batch statistics, dropout."""
+    def test_measurement_does_not_change_the_run(self, scenes: Path, tmp_path: Path, model: str) -> None:
+        """A run after a measurement equals one without, bit for bit: weights, batch statistics and dropout."""
         recipe = taught("ce kd mapall", epochs=1, batch_size=24)
         finished = []
         for measured in (False, True):
@@ -237,7 +235,7 @@ class TestMeasurement:
             finished.append(load_file(folder / LAST))
         assert not differing(*finished)
 
-    def test_a_term_is_as_large_as_its_mean_over_the_first_batches(
+    def test_measured_term_is_its_mean_over_the_first_batches(
         self, scenes: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         sizes = iter([1.0, 2.0, 6.0, 7.0, 100.0])
@@ -247,28 +245,28 @@ class TestMeasurement:
         assert measurements.measured_terms(trainer) == [4.0]
 
     @pytest.mark.parametrize("batches", [4, 1])
-    def test_it_is_the_time_of_a_step_times_their_number_and_blind_to_a_slow_start(
+    def test_epoch_time_is_the_median_step_time_times_steps(
         self, scenes: Path, monkeypatch: pytest.MonkeyPatch, batches: int
     ) -> None:
-        """Small sets have one batch an epoch, and the first waits for the teacher's answers where they are kept."""
+        """Small datasets have one batch per epoch, and the first step may fill the teacher cache."""
         trainer = tiny_trainer(scenes, replace(RECIPE, batch_size=48 // batches))
         clock = iter([0.0, 60.0, *(100.0 * step + end for step in range(1, 6) for end in (0.0, 2.0))])
         monkeypatch.setattr(measurements.time, "perf_counter", lambda: next(clock))
         assert measurements.seconds_per_epoch(trainer) == batches * 2.0
 
-    def test_the_largest_rate_that_lowers_the_loss_is_kept_and_the_trials_leave_no_trace(self, scenes: Path) -> None:
+    def test_largest_stable_rate_is_found_without_side_effects(self, scenes: Path) -> None:
         trainer = tiny_trainer(scenes, replace(RECIPE, batch_size=48, augmentation=STILL))
         before = snapshot(trainer.learner.student.model)
         rate = measurements.steady_rate(trainer, RECIPE.loss, 5.0)
-        assert rate in [5 / 4**trial for trial in range(1, 6)], "a rate of 5 lowers nothing"
+        assert rate in [5 / 4**trial for trial in range(1, 6)], "a rate of 5 does not lower the loss"
         assert measurements.steady_rate(trainer, RECIPE.loss, rate) == rate
-        assert measurements.steady_rate(trainer, RECIPE.loss, rate / 2) == rate / 2, "nor is it made larger"
+        assert measurements.steady_rate(trainer, RECIPE.loss, rate / 2) == rate / 2, "the rate is not increased"
         assert not differing(before, trainer.learner.student.model.state_dict())
         assert not trainer.learner.optimizer.state
 
 
 class Poison(Listener):
-    """Spoils the student after a step."""
+    """Listener that corrupts the student after a step."""
 
     def __init__(self, student: nn.Module, epoch: int, step: int, value: float) -> None:
         super().__init__()
@@ -282,8 +280,8 @@ class Poison(Listener):
 
 class TestNotANumber:
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-    @pytest.mark.parametrize("step", [1, 3], ids=["in the middle", "by the last step"])
-    def test_it_stops_the_run_and_the_last_good_checkpoint_is_intact(
+    @pytest.mark.parametrize("step", [1, 3], ids=["in the middle", "in the last step"])
+    def test_non_finite_loss_stops_the_run_and_keeps_the_checkpoint(
         self, scenes: Path, tmp_path: Path, value: float, step: int
     ) -> None:
         trainer = tiny_trainer(scenes, replace(RECIPE, epochs=4))
@@ -293,22 +291,20 @@ class TestNotANumber:
             def on_epoch(self, metrics: dict[str, Any]) -> None:
                 good.update({name: (tmp_path / name).read_bytes() for name in (BEST, LAST, METRICS)})
 
-        with pytest.raises(KdedgeError, match=r"not a number any more in epoch 2 .*intact.*--lr 0\.0125") as caught:
+        with pytest.raises(KdedgeError, match=r"not finite in epoch 2 .*kept.*--lr 0\.0125") as caught:
             trainer.run(tmp_path, Watcher(trainer.learner.student, 1, step, value), resume=False)
         assert "\n" not in str(caught.value)
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == good
         assert all(value.isfinite().all() for value in load_file(tmp_path / LAST).values())
 
-    def test_a_rate_that_is_far_too_high_ends_there(self, scenes: Path, tmp_path: Path) -> None:
+    def test_too_high_rate_is_an_error(self, scenes: Path, tmp_path: Path) -> None:
         trainer = tiny_trainer(scenes, replace(RECIPE, learning_rate=1e20))
-        with pytest.raises(KdedgeError, match="not a number any more in epoch 1"):
+        with pytest.raises(KdedgeError, match="not finite in epoch 1"):
             trainer.run(tmp_path, Listener(), resume=False)
         assert not (tmp_path / LAST).exists()
 
 
-def test_a_disk_that_fills_up_leaves_the_checkpoint_of_the_epoch_before(
-    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_keeps_the_previous_checkpoint(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = tiny_trainer(scenes, replace(RECIPE, epochs=3))
     saved: list[bytes] = []
     save_file = checkpoint.save_file
@@ -327,15 +323,15 @@ def test_a_disk_that_fills_up_leaves_the_checkpoint_of_the_epoch_before(
     assert {path.name for path in tmp_path.iterdir()} == {BEST, LAST, METRICS}
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's disk that is always full")
-def test_a_line_of_figures_that_does_not_fit_is_named(scenes: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full of Linux")
+def test_unwritable_metrics_file_is_named(scenes: Path, tmp_path: Path) -> None:
     class Filler(Listener):
         def on_step(self, epoch: int, step: int, steps: int, parts: Tensor) -> None:
             if epoch == 1:
                 (tmp_path / METRICS).unlink(missing_ok=True)
                 (tmp_path / METRICS).symlink_to("/dev/full")
 
-    with pytest.raises(KdedgeError, match=r"Cannot write .*metrics\.jsonl: .*No space left.*intact.*--resume"):
+    with pytest.raises(KdedgeError, match=r"Cannot write .*metrics\.jsonl: .*No space left.*kept.*--resume"):
         tiny_trainer(scenes, replace(RECIPE, epochs=3)).run(tmp_path, Filler(), resume=False)
     (tmp_path / METRICS).unlink()
     result = tiny_trainer(scenes, replace(RECIPE, epochs=3)).run(tmp_path, Listener(), resume=True)
@@ -343,7 +339,7 @@ def test_a_line_of_figures_that_does_not_fit_is_named(scenes: Path, tmp_path: Pa
     assert [json.loads(line)["epoch"] for line in (tmp_path / METRICS).read_text().splitlines()] == [1, 2, 3]
 
 
-def test_a_finished_run_does_nothing_more(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_complete_run_trains_no_more(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = tiny_trainer(scenes, RECIPE).run(tmp_path, Listener(), resume=False)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     monkeypatch.setattr(trainer, "train_epoch", None)

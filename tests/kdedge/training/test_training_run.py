@@ -1,4 +1,4 @@
-"""From a request to a run folder: what is decided, what is recorded, what is refused."""
+"""Training runs: plans, records and rejected requests."""
 
 import re
 from pathlib import Path
@@ -21,12 +21,12 @@ SMALL = "small:resnet8"
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
-    """Three classes, four pictures each to train on and two to validate."""
+    """Dataset of three classes with four training and two validation images each."""
     return write_scenes(tmp_path / "data", train=4, val=2)
 
 
 class TestFolder:
-    def test_it_holds_everything_that_the_next_verbs_need(self, scenes: Path, teacher_run: Path) -> None:
+    def test_run_folder_has_everything_for_later_commands(self, scenes: Path, teacher_run: Path) -> None:
         record = read_run(teacher_run)
         assert {path.name for path in teacher_run.iterdir()} == {"run.json", METRICS, BEST, LAST}
         assert (record.kind, record.labels, record.teacher) == ("train", CLASSES, None)
@@ -37,15 +37,15 @@ class TestFolder:
         assert record.request == {"data": str(scenes), "model": SMALL, "epochs": 4, "batch_size": 16}
         assert record.result is not None and record.result["last"]["epoch"] == 4
 
-    def test_a_distilled_run_names_its_teacher(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
+    def test_distilled_run_records_its_teacher(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
         request = Request(str(tiny), "small:resnet14", teacher=(str(teacher_run),), epochs=1)
         record = start_run(request, tmp_path / "run", Listener(), "cpu")
         assert record.kind == "distill"
         assert record.teacher is not None
         assert (record.teacher["source"], record.teacher["weights"]) == (str(teacher_run.resolve()), None)
 
-    def test_the_same_request_gives_the_same_run(self, tiny: Path, tmp_path: Path) -> None:
-        """Also in a process that has drawn random numbers before."""
+    def test_equal_requests_give_equal_runs(self, tiny: Path, tmp_path: Path) -> None:
+        """Independent of random numbers drawn earlier in the process."""
         request = Request(str(tiny), SMALL, epochs=2, batch_size=4, seed=5)
         for name in ("a", "b"):
             start_run(request, tmp_path / name, Listener(), "cpu")
@@ -57,27 +57,25 @@ class TestFolder:
 
 
 class TestPlan:
-    def test_it_is_told_before_the_first_step(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
+    def test_plan_is_reported_before_training(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
         listener = Listener()
         request = Request(str(tiny), SMALL, teacher=(str(teacher_run),), epochs=1, temperature=3.0)
         start_run(request, tmp_path / "run", listener, "cpu")
         plan = dict(listener.plan)
-        assert plan["images"] == "12 to train on, 6 to validate, 3 classes"
-        assert re.search(r"1\.0 times as many, \d+\.\d % right here$", plan["teacher"])
+        assert plan["images"] == "12 for training, 6 for validation, 3 classes"
+        assert re.search(r"\(1\.0 times the student's\), \d+\.\d % top-1 here$", plan["teacher"])
         assert plan["input"] == "32 × 32 px (as the teacher's)"
-        assert plan["map"] == "8 × 8 cells (stem as it is)"
+        assert plan["map"] == "8 × 8 (stem unchanged)"
         assert plan["loss"] == "0.1·ce + 0.9·kd + 20·mapall, temperature 3"
-        assert plan["schedule"].startswith("1 epochs (as asked), batches of 12, learning rate ")
+        assert plan["schedule"].startswith("1 epochs (as requested), batch size 12, learning rate ")
 
-    def test_a_network_for_larger_pictures_gets_a_finer_map(self, tiny: Path, tmp_path: Path) -> None:
+    def test_network_for_larger_images_gets_a_finer_map(self, tiny: Path, tmp_path: Path) -> None:
         listener = Listener()
         record = start_run(Request(str(tiny), "resnet10w16", epochs=1), tmp_path / "run", listener, "cpu")
         assert record.model == ModelSpec("small:resnet10w16", 3, 2)
-        assert dict(listener.plan)["map"] == "8 × 8 cells (early strides removed, 2 times finer)"
+        assert dict(listener.plan)["map"] == "8 × 8 (early strides removed, 2 times finer)"
 
-    def test_epochs_that_are_not_asked_for_fit_the_machine(
-        self, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_default_epochs_fit_the_machine(self, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("kdedge.training.resolution.seconds_per_epoch", lambda _: 300.0)
         listener = Listener()
         record = start_run(Request(str(tiny), SMALL), tmp_path / "run", listener, "cpu")
@@ -86,16 +84,14 @@ class TestPlan:
             re.match(r"Only 3 epochs fit .*--epochs 30 \(about 150 minutes\)", line) for line in listener.warnings
         )
 
-    def test_a_users_own_stride_is_met_exactly(self, tiny: Path, tmp_path: Path) -> None:
+    def test_requested_stride_is_met_exactly(self, tiny: Path, tmp_path: Path) -> None:
         listener = Listener()
         start_run(Request(str(tiny), SMALL, epochs=1, output_stride=2), tmp_path / "run", listener, "cpu")
-        assert dict(listener.plan)["map"] == "16 × 16 cells (as asked)"
+        assert dict(listener.plan)["map"] == "16 × 16 (as requested)"
 
     @pytest.mark.parametrize("as_teacher", [True, False])
-    def test_how_pictures_are_prepared_for_unknown_weights_is_told(
-        self, tiny: Path, tmp_path: Path, as_teacher: bool
-    ) -> None:
-        """MobileNetV2's published weights want two different ways."""
+    def test_assumed_preprocessing_is_in_the_plan(self, tiny: Path, tmp_path: Path, as_teacher: bool) -> None:
+        """MobileNetV2's published weights use two kinds of preprocessing."""
         name, weights, listener = "torchvision:mobilenet_v2", tmp_path / "w.safetensors", Listener()
         save_file(build(ModelSpec(name, 3), 32).state_dict(), weights)
         if as_teacher:
@@ -104,11 +100,11 @@ class TestPlan:
             asked = {"model": name, "weights": str(weights)}
         record = start_run(Request(str(tiny), size=32, epochs=1, **asked), tmp_path / "run", listener, "cpu")
         assert record.input.crop_fraction == pytest.approx(224 / 232)
-        assert dict(listener.plan)["prepared"].startswith("assumed as IMAGENET1K_V2 has it, 224 of 232 px, bilinear")
+        assert dict(listener.plan)["prepared"].startswith("assumed as for IMAGENET1K_V2, 224 of 232 px, bilinear")
 
 
 class TestWeights:
-    def test_training_starts_from_them_and_learns_its_own_classifier(self, tiny: Path, tmp_path: Path) -> None:
+    def test_training_starts_from_weights_with_a_new_classifier(self, tiny: Path, tmp_path: Path) -> None:
         trained = build(ModelSpec(SMALL, 10, fresh_stem=False), 32)
         save_file(trained.state_dict(), tmp_path / "w.safetensors")
         request = Request(str(tiny), SMALL, weights=str(tmp_path / "w.safetensors"), epochs=1, lr=1e-8)
@@ -117,12 +113,12 @@ class TestWeights:
         assert torch.allclose(state["model.conv1.weight"], trained.conv1.weight, atol=1e-5)
         assert state["model.linear.weight"].shape == (3, 64)
 
-    def test_those_of_a_wider_network_are_refused_rather_than_left_out(self, tiny: Path, tmp_path: Path) -> None:
+    def test_weights_of_a_wider_network_are_rejected(self, tiny: Path, tmp_path: Path) -> None:
         wide = {name: value.repeat(2, *[1] * (value.ndim - 1)) if value.ndim else value
                 for name, value in build(ModelSpec(SMALL, 3), 32).state_dict().items()}  # fmt: skip
         save_file(wide, tmp_path / "w.safetensors")
         request = Request(str(tiny), SMALL, weights=str(tmp_path / "w.safetensors"), epochs=1)
-        with pytest.raises(UsageError, match=r"do not fit SmallResNet: tensors \d+ of another shape"):
+        with pytest.raises(UsageError, match=r"do not fit SmallResNet: tensors \d+ with another shape"):
             start_run(request, tmp_path / "run", Listener(), "cpu")
 
 
@@ -134,37 +130,37 @@ def refused(tmp_path: Path, request: Request, complaint: str, error: type[Except
 
 
 class TestRefused:
-    def test_a_teacher_of_another_number_of_classes(self, teacher_run: Path, tmp_path: Path) -> None:
+    def test_teacher_with_another_number_of_classes(self, teacher_run: Path, tmp_path: Path) -> None:
         data = write_scenes(tmp_path / "data", (*CLASSES, "mug"), train=2, val=1)
         request = Request(str(data), SMALL, teacher=(str(teacher_run),), epochs=1)
-        refused(tmp_path, request, r"knows 3 classes, but .* has 4\. .*kdedge train")
+        refused(tmp_path, request, r"has 3 classes, but .* has 4\. .*kdedge train")
 
-    def test_a_teacher_of_other_classes(self, teacher_run: Path, tmp_path: Path) -> None:
+    def test_teacher_of_other_classes(self, teacher_run: Path, tmp_path: Path) -> None:
         data = write_scenes(tmp_path / "data", (*CLASSES[:2], "mug"), train=2, val=1)
         request = Request(str(data), SMALL, teacher=(str(teacher_run),), epochs=1)
         refused(tmp_path, request, r"trained on other classes .*\(key, mug are not in both\)")
 
-    def test_a_teacher_by_name_without_weights(self, tiny: Path, tmp_path: Path) -> None:
+    def test_named_teacher_without_weights(self, tiny: Path, tmp_path: Path) -> None:
         request = Request(str(tiny), SMALL, teacher=("small:resnet20",), epochs=1)
         refused(tmp_path, request, r"small:resnet20 has random weights\. .*--teacher-weights FILE")
 
-    def test_a_teacher_that_is_not_there(self, tiny: Path, tmp_path: Path) -> None:
+    def test_missing_teacher_run(self, tiny: Path, tmp_path: Path) -> None:
         request = Request(str(tiny), SMALL, teacher=("runs/teacher21",), epochs=1)
         refused(tmp_path, request, "runs/teacher21 does not exist. Expected a run")
 
-    def test_a_teacher_by_name_with_the_weights_of_other_classes(self, tiny: Path, tmp_path: Path) -> None:
+    def test_named_teacher_with_weights_of_other_classes(self, tiny: Path, tmp_path: Path) -> None:
         save_file(build(ModelSpec("small:resnet14", 7), 32).state_dict(), tmp_path / "w.safetensors")
         weights = str(tmp_path / "w.safetensors")
         request = Request(str(tiny), SMALL, teacher=("small:resnet14",), teacher_weights=(weights,), epochs=1)
         again = rf"kdedge train {tiny} --model small:resnet14 --weights {weights}"
-        refused(tmp_path, request, f"knows 7 classes, but .* has 3.*{again}")
+        refused(tmp_path, request, f"has 7 classes, but .* has 3.*{again}")
 
     @pytest.mark.parametrize("loss", ["kd", "ce,map", "mapall"])
-    def test_a_loss_that_needs_a_teacher_without_one(self, tiny: Path, tmp_path: Path, loss: str) -> None:
+    def test_loss_that_needs_a_teacher(self, tiny: Path, tmp_path: Path, loss: str) -> None:
         refused(tmp_path, Request(str(tiny), SMALL, loss=loss, epochs=1), "needs a teacher.*kdedge distill")
 
     @pytest.mark.parametrize("loss", [None, "kd,map", "map,mapall"])
-    def test_a_map_term_for_a_student_without_a_map(
+    def test_map_term_for_a_student_without_map(
         self, tiny: Path, teacher_run: Path, tmp_path: Path, loss: str | None
     ) -> None:
         student = write_unexplainable(tmp_path / "flat.py")
@@ -172,14 +168,16 @@ class TestRefused:
         terms = ", ".join(term for term in (loss or "mapall").split(",") if "map" in term)
         refused(tmp_path, request, rf"loss term {terms} compares.*the student has none: Sequential.*--loss ce:0\.1,kd")
 
-    def test_without_map_terms_such_a_student_is_welcome(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
+    def test_student_without_map_is_accepted_without_map_terms(
+        self, tiny: Path, teacher_run: Path, tmp_path: Path
+    ) -> None:
         student = write_unexplainable(tmp_path / "flat.py")
         request = Request(str(tiny), student, teacher=(str(teacher_run),), loss="ce,kd", epochs=1, batch_size=6)
         record = start_run(request, tmp_path / "run", Listener(), "cpu")
         assert record.result is not None
         assert "val_agreement" in record.result["last"] and "val_map_pearson" not in record.result["last"]
 
-    def test_a_loss_term_that_does_not_exist(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
+    def test_unknown_loss_term(self, tiny: Path, teacher_run: Path, tmp_path: Path) -> None:
         request = Request(str(tiny), SMALL, teacher=(str(teacher_run),), loss="ce,mapal", epochs=1)
         refused(tmp_path, request, r"Unknown loss term 'mapal'.*Did you mean mapall\?")
 
@@ -192,40 +190,40 @@ class TestRefused:
                 {"temperature": float("inf")},
                 r"--temperature is inf\. Expected a number above zero and below 1e\+09",
             ),
-            ({"weights": "w.pth", "init": "teacher"}, r"both from w\.pth and from its teacher\. Leave one out\."),
+            ({"weights": "w.pth", "init": "teacher"}, r"both w\.pth and its teacher\. Remove"),
         ],
-        ids=["nan", "1e308", "inf", "two beginnings"],
+        ids=["nan", "1e308", "inf", "two initializations"],
     )
-    def test_options_that_are_no_numbers_or_contradict_each_other(self, options: dict[str, Any], told: str) -> None:
+    def test_invalid_or_contradictory_options(self, options: dict[str, Any], told: str) -> None:
         with pytest.raises(UsageError, match=told):
             Request("photos", SMALL, teacher=("runs/teacher",), **options)
 
     @pytest.mark.parametrize("stride", [3, 64])
-    def test_a_stride_that_cannot_be(self, tiny: Path, tmp_path: Path, stride: int) -> None:
-        refused(tmp_path, Request(str(tiny), SMALL, output_stride=stride, epochs=1), f"cannot become {stride}")
+    def test_unsupported_stride(self, tiny: Path, tmp_path: Path, stride: int) -> None:
+        refused(tmp_path, Request(str(tiny), SMALL, output_stride=stride, epochs=1), f"cannot be changed to {stride}")
 
-    def test_a_map_too_coarse_to_point_at_anything(self, tiny: Path, tmp_path: Path) -> None:
+    def test_too_coarse_map(self, tiny: Path, tmp_path: Path) -> None:
         request = Request(str(tiny), "small:resnet10w16", size=16, output_stride=8, epochs=1)
-        refused(tmp_path, request, "only 2×2 cells.*--size")
+        refused(tmp_path, request, r"only 2×2.*--size")
 
-    def test_a_network_that_cannot_take_pictures_this_small(self, tiny: Path, tmp_path: Path) -> None:
-        refused(tmp_path, Request(str(tiny), "alexnet", epochs=1), "AlexNet cannot take pictures of 32 × 32 px")
+    def test_too_small_images_for_the_network(self, tiny: Path, tmp_path: Path) -> None:
+        refused(tmp_path, Request(str(tiny), "alexnet", epochs=1), "AlexNet does not accept images of 32 × 32 px")
 
-    def test_pictures_of_which_none_are_left_to_validate_on(self, tmp_path: Path) -> None:
+    def test_no_validation_images(self, tmp_path: Path) -> None:
         for label in "ab":
             (tmp_path / "data" / label).mkdir(parents=True)
             Image.new("RGB", (32, 32)).save(tmp_path / "data" / label / "1.png")
         request = Request(str(tmp_path / "data"), SMALL, epochs=1)
         refused(tmp_path, request, "none is left for validation", DataError)
 
-    def test_a_card_that_is_not_there(self, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_missing_cuda_device(self, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        for device, complaint in (("cuda", "sees no CUDA card"), ("gpu", "Unknown device 'gpu'")):
+        for device, complaint in (("cuda", "no CUDA device"), ("gpu", "Unknown device 'gpu'")):
             with pytest.raises(UsageError, match=complaint):
                 start_run(Request(str(tiny), SMALL, epochs=1), tmp_path / "refused", Listener(), device)
 
-    def test_a_folder_that_holds_a_run(self, tiny: Path, teacher_run: Path) -> None:
+    def test_folder_with_a_run(self, tiny: Path, teacher_run: Path) -> None:
         before = (teacher_run / "run.json").read_bytes()
-        with pytest.raises(UsageError, match=r"holds a run already, which is finished\. .*--out"):
+        with pytest.raises(UsageError, match=r"already holds a run, which is complete\. .*--out"):
             start_run(Request(str(tiny), SMALL, epochs=1), teacher_run, Listener(), "cpu")
         assert (teacher_run / "run.json").read_bytes() == before

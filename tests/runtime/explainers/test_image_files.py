@@ -119,7 +119,7 @@ def test_model_without_map_uses_black_box_explainer(
     assert (done.answer.heat.cx, done.answer.heat.cy) == pytest.approx((44 / 64, 20 / 64), abs=0.06)
     assert done.estimate is not None
     np.testing.assert_array_equal(done.answer.saliency_map, done.estimate.map)
-    assert steps[-2:] == [("this image", 144, 144), ("pictures", 1, 1)]
+    assert steps[-2:] == [("explaining the image", 144, 144), ("explaining images", 1, 1)]
     (blue,) = explain(mapless, [tmp_path / "spot.png"], tmp_path / "blue", class_name="blue", explainer=explainer)
     assert (blue.answer.label, blue.answer.explained) == ("red", "blue")
     with pytest.raises(UsageError, match="use a --method that needs no map"):

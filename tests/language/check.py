@@ -1,0 +1,116 @@
+"""Check the names and docstrings of the packages against the rules in CONTRIBUTING.
+
+- At most 1 % of a package's docstrings open with a word that depends on the declaration, such as What or Of.
+- No identifier, module name or sentence contains a retired name.
+- A class, and a module, has a name of its own in its package.
+"""
+
+import ast
+import re
+import sys
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Package", "faults", "main", "packages"]
+
+ROOT = Path(__file__).parents[2]
+RULES = tomllib.loads(Path(__file__).with_name("rules.toml").read_text(encoding="utf-8"))
+MAX_OPENINGS = 0.01
+"""Largest share of docstrings with a dependent opening."""
+_SHARED_MODULES = {"__init__", "__main__"}
+
+
+@dataclass(frozen=True)
+class Package:
+    """Source files of one distribution."""
+
+    name: str
+    folder: Path
+
+    @property
+    def files(self) -> list[Path]:
+        """All Python files, sorted."""
+        return sorted(self.folder.rglob("*.py"))
+
+
+def packages() -> list[Package]:
+    """Return the three packages of the checkout."""
+    return [
+        Package("kdedge", ROOT / "kdedge"),
+        Package("kdedge_export", ROOT / "export" / "kdedge_export"),
+        Package("kdedge_runtime", ROOT / "runtime" / "kdedge_runtime"),
+    ]
+
+
+def faults(package: Package) -> list[str]:
+    """List every violation in a package, as `file:line: text`."""
+    found = [*_retired(package), *_shared_names(package)]
+    documented = list(_docstrings(package))
+    dependent = [(path, line, text) for path, line, text in documented if _opening(text) in RULES["openings"]]
+    if len(dependent) > MAX_OPENINGS * len(documented):
+        share = len(dependent) / len(documented)
+        found.append(f"{package.name}: {share:.1%} of {len(documented)} docstrings have a dependent opening:")
+        found += [f"{_shown(path)}:{line}: {text.splitlines()[0]}" for path, line, text in dependent]
+    return found
+
+
+def _opening(text: str) -> str:
+    word = re.match(r"\W*(\w+)", text)
+    return "" if word is None else word[1]
+
+
+def _docstrings(package: Package) -> Iterator[tuple[Path, int, str]]:
+    """Yield every docstring, those of attributes too: a string that stands alone as a statement."""
+    for path in package.files:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for item in getattr(node, "body", []) if not isinstance(node, ast.Lambda | ast.IfExp) else []:
+                value = (
+                    item.value.value if isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant) else None
+                )
+                if isinstance(value, str):
+                    yield path, item.lineno, value.strip()
+
+
+def _retired(package: Package) -> Iterator[str]:
+    names = re.compile(r"(?<![A-Za-z0-9])(" + "|".join(RULES["identifiers"]) + r")(?![A-Za-z0-9])")
+    words = re.compile(r"\b(" + "|".join(RULES["words"]) + r")\b", re.IGNORECASE)
+    for path in package.files:
+        if (stem := names.search(path.stem)) is not None:
+            yield f"{_shown(path)}: module name contains {stem[1]}"
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            for found in (*names.finditer(line), *words.finditer(line)):
+                yield f"{_shown(path)}:{number}: {found[0]}: {line.strip()}"
+
+
+def _shared_names(package: Package) -> Iterator[str]:
+    classes: dict[str, list[Path]] = defaultdict(list)
+    modules: dict[str, list[Path]] = defaultdict(list)
+    for path in package.files:
+        if path.stem not in _SHARED_MODULES:
+            modules[path.stem].append(path)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                classes[node.name].append(path)
+    for kind, named in (("class", classes), ("module", modules)):
+        for name, places in named.items():
+            if len(places) > 1:
+                yield f"{package.name}: {kind} {name} is defined in {', '.join(_shown(path) for path in places)}"
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+def main() -> int:
+    """Print all violations; return 1 if there are any."""
+    found = [fault for package in packages() for fault in faults(package)]
+    print(*found, sep="\n", end="\n" if found else "")
+    print(f"language: {len(found)} violations" if found else "language: names and docstrings keep to the rules")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
