@@ -41,8 +41,8 @@ def main(data: str, *files: str) -> None:
         assert maps is not None
         outputs = model.metadata.outputs
         across, down = outputs.display.shift
-        found = localise_all({"as it lies": maps, "moved": maps}, images, objects, {"moved": (across, down)})
-        before, after = found["as it lies"], found["moved"]
+        found = localise_all({"uncorrected": maps, "moved": maps}, images, objects, {"moved": (across, down)})
+        before, after = found["uncorrected"], found["moved"]
         height, width = images.shape[1:3]
         raw, moved = (
             _offset(upsampled(maps, height, width, shift), np.stack(objects), maps)

@@ -243,8 +243,8 @@ def class_token() -> nn.Module:
 TAILS: dict[str, Callable[[], nn.Module]] = {
     "flattens": Flattens,
     "pools scores": PoolsScores,
-    "normalises pooled": NormalisesPooled,
-    "convolves pooled": ConvolvesPooled,
+    "normalizes after pooling": NormalisesPooled,
+    "convolves after pooling": ConvolvesPooled,
     "channels last": ChannelsLast,
     "class token": class_token,
 }

@@ -37,7 +37,7 @@ def measure_display(model: Model, *, scenes: int = SCENES, at_once: int = 1) -> 
 
     Args:
         model: a model file whose map explains a class.
-        scenes: number of synthetic images, each of which runs three times; with fewer than 24 the result is often
+        scenes: number of synthetic images; each is run three times, and with fewer than 24 the result is often
             unreliable.
         at_once: batch size; methods that average over many copies of an image need much memory per image.
     """

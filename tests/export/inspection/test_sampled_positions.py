@@ -70,7 +70,7 @@ MOVES = {
     "every second": ([node("Slice", ["x", "one", "end", "axes", "two"], "y")], {
         "one": [1, 0], "end": [99, 99], "axes": [2, 3], "two": [2, 2],
     }),
-    "gathered and parted": (
+    "gather and split": (
         [
             helper.make_node("Split", ["x", "sizes"], ["a", "b"], name="parts", axis=3),
             node("Gather", ["b", "order"], "y", axis=2),
@@ -112,8 +112,8 @@ LAYOUTS = {
     "rows": ([PLANES, node("Transpose", ["planes"], "y", perm=[0, 2, 3, 1])], {}, Layout("NHWC", 4, 4)),
     "columns": ([PLANES, node("Transpose", ["planes"], "y", perm=[0, 3, 2, 1])], {}, None),
     "tokens": ([*EMBEDDED, node("Concat", ["token", "tokens"], "y", axis=1)], FLAT, Layout("tokens", 4, 4, 1)),
-    "a token behind": ([*EMBEDDED, node("Concat", ["tokens", "token"], "y", axis=1)], FLAT, None),
-    "tokens, channels first": ([*EMBEDDED, node("Relu", ["flattened"], "y")], FLAT, None),
+    "appended token": ([*EMBEDDED, node("Concat", ["tokens", "token"], "y", axis=1)], FLAT, None),
+    "tokens with channels first": ([*EMBEDDED, node("Relu", ["flattened"], "y")], FLAT, None),
 }
 
 

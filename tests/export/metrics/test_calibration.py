@@ -169,7 +169,7 @@ def test_ece_by_chance_is_the_mean_error_of_calibrated_draws() -> None:
 
 
 def test_equal_confidences_are_binned_in_image_order() -> None:
-    """Bins end between equally confident images, of which the first ones are correct."""
+    """Bins end between equally confident images, the first of them correct."""
     sure = np.random.default_rng(9).choice([0.4, 0.6, 0.8], 1000)
     right = (np.arange(1000) < 500).astype(float)
     assert expected_calibration_error(sure, right) == pytest.approx(

@@ -106,9 +106,9 @@ class TestLocalisation:
         mask = np.zeros((TOY_SIDE, TOY_SIDE), dtype=np.bool_)
         mask[14:17, 14:17] = True  # at the left and upper edge of the map position
         moved = {"moved": (-0.5, -0.5)}
-        found = localise_all({"as it lies": maps, "moved": maps}, IMAGES, [mask] * 24, moved)
-        assert found["as it lies"].pointing == 0.0 and found["moved"].pointing == 1.0
-        assert found["moved"].energy_inside > 1.5 * found["as it lies"].energy_inside
+        found = localise_all({"uncorrected": maps, "moved": maps}, IMAGES, [mask] * 24, moved)
+        assert found["uncorrected"].pointing == 0.0 and found["moved"].pointing == 1.0
+        assert found["moved"].energy_inside > 1.5 * found["uncorrected"].energy_inside
 
     def test_map_without_evidence_scores_zero(self) -> None:
         nothing = {"none": np.full((24, 8, 8), -1.0, dtype=np.float32) * np.arange(1, 65).reshape(8, 8)}

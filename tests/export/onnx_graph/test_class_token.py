@@ -128,7 +128,7 @@ class CutsByMoving(Transformer):
 
 
 class MergesPatches(nn.Module):
-    """Swin-like: channels-last positions of which four are merged, and their tokens; no tensor has that resolution."""
+    """Swin-like: four merged channels-last positions, and their tokens; no tensor has that resolution."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -225,22 +225,22 @@ def torchvision_vit() -> nn.Module:
 Case = tuple[Callable[[], nn.Module], str, Planes]
 NETS: dict[str, Case] = {
     "class token": (lambda: Transformer(1), "blocks.1.norm1", planes(1)),
-    "keys, queries and values of their own": (lambda: Transformer(1, fused=False), "blocks.1.norm1", planes(1)),
-    "a mask": (lambda: Masked(1), "blocks.1.norm1", planes(1)),
-    "a second token distills": (lambda: Transformer(2, "two"), "blocks.1.norm1", planes(2)),
+    "separate queries, keys and values": (lambda: Transformer(1, fused=False), "blocks.1.norm1", planes(1)),
+    "attention mask": (lambda: Masked(1), "blocks.1.norm1", planes(1)),
+    "distillation token": (lambda: Transformer(2, "two"), "blocks.1.norm1", planes(2)),
     "registers": (lambda: Transformer(5), "blocks.1.norm1", planes(5)),
-    "cells that are not square": (lambda: Transformer(1, patch=(4, 8)), "blocks.1.norm1", planes(1, 8)),
-    "mean of the picture's tokens": (lambda: Transformer(1, "mean"), "norm", planes(1)),
-    "norm of their mean": (lambda: Transformer(1, "norm of the mean"), "blocks", planes(1)),
-    "mean without other tokens": (lambda: Transformer(0, "mean"), "norm", planes(0)),
+    "non-square grid": (lambda: Transformer(1, patch=(4, 8)), "blocks.1.norm1", planes(1, 8)),
+    "mean of the image tokens": (lambda: Transformer(1, "mean"), "norm", planes(1)),
+    "norm after the mean": (lambda: Transformer(1, "norm of the mean"), "blocks", planes(1)),
+    "mean without prefix tokens": (lambda: Transformer(0, "mean"), "norm", planes(0)),
     "mean with channels first": (lambda: Transformer(0, "channels first"), "norm", planes(0)),
-    "a learned query": (LooksFromAToken, "norm", planes(0)),
-    "as many channels as cells": (AsManyChannels, "norm", planes(0)),
-    "patches cut by moving pixels": (lambda: CutsByMoving(1), "blocks.1.norm1", planes(1)),
-    "rows of cells": (TokensOfGrid, "norm", rows_first),
+    "learned query": (LooksFromAToken, "norm", planes(0)),
+    "as many channels as positions": (AsManyChannels, "norm", planes(0)),
+    "patches by reshaping": (lambda: CutsByMoving(1), "blocks.1.norm1", planes(1)),
+    "rows of positions": (TokensOfGrid, "norm", rows_first),
     "torchvision's": (torchvision_vit, "encoder.layers.encoder_layer_1.ln_1", planes(1)),
 }
-WITH_BOTH = {"class token", "a mask", "mean of the picture's tokens", "torchvision's"}
+WITH_BOTH = {"class token", "attention mask", "mean of the image tokens", "torchvision's"}
 """Networks tested with both exporters in every run; `make test-models` covers the others."""
 EXPORTERS = pytest.mark.parametrize("dynamo", [False, True], ids=["TorchScript exporter", "dynamo exporter"])
 
@@ -301,7 +301,7 @@ class TestHiResCam:
         expected = explained.class_maps(explained(x), found["explained_class"][:, None])[:, 0].detach()
         assert relative_error(found["saliency_map"], expected) <= TOLERANCE
 
-    @pytest.mark.parametrize("net", ["class token", "torchvision's", "mean of the picture's tokens"])
+    @pytest.mark.parametrize("net", ["class token", "torchvision's", "mean of the image tokens"])
     def test_fixed_batch_is_supported(self, tmp_path: Path, net: str) -> None:
         make, layer, how = NETS[net]
         model = random(make)
@@ -309,7 +309,7 @@ class TestHiResCam:
         assert_explains(done, model, layer, how, count=1)
 
     @pytest.mark.parametrize("opset", [11, 14])
-    @pytest.mark.parametrize("net", ["class token", "mean of the picture's tokens"])
+    @pytest.mark.parametrize("net", ["class token", "mean of the image tokens"])
     def test_decomposed_norms_and_activations_are_supported(self, tmp_path: Path, net: str, opset: int) -> None:
         """Opsets before 17 decompose them, as does Hugging Face's exporter for vision transformers."""
         make, layer, how = NETS[net]
@@ -320,7 +320,7 @@ class TestHiResCam:
 
     def test_attention_operator_is_supported(self, tmp_path: Path) -> None:
         """The default exporter uses the operator in opset 23; the file keeps it."""
-        make, layer, how = NETS["a mask"]
+        make, layer, how = NETS["attention mask"]
         model = random(make)
         path = to_onnx(model, tmp_path / "theirs.onnx", dynamo=True, opset_version=23)
         done = explain_file(path, tmp_path / "ours.onnx")
@@ -328,7 +328,7 @@ class TestHiResCam:
             assert sum(node.op_type == "Attention" for node in onnx.load(file).graph.node) == 2
         assert_explains(done, model, layer, how)
 
-    @pytest.mark.parametrize("net", ["class token", "mean of the picture's tokens"])
+    @pytest.mark.parametrize("net", ["class token", "mean of the image tokens"])
     def test_dynamic_axes_are_supported(self, tmp_path: Path, net: str) -> None:
         """Hugging Face's exporter declares dynamic axes although position embeddings fix the size."""
         make, layer, how = NETS[net]
@@ -374,7 +374,7 @@ class TestHiResCam:
 
     def test_dynamic_size_fixed_by_weights_is_supported(self, tmp_path: Path) -> None:
         """Only the example distinguishes height from width, and no other size is possible."""
-        make, layer, how = NETS["patches cut by moving pixels"]
+        make, layer, how = NETS["patches by reshaping"]
         model = random(make)
         axes = {"input": {0: "batch", 2: "height", 3: "width"}, "output": {0: "batch"}}
         path = to_onnx(model, tmp_path / "theirs.onnx", dynamic_axes=axes)
@@ -474,15 +474,15 @@ class TestReciproCam:
     """Each position's own contribution to the logit, with all prefix tokens kept."""
 
     @EXPORTERS
-    @pytest.mark.parametrize("net", ["class token", "a second token distills", "torchvision's", "a learned query"])
+    @pytest.mark.parametrize("net", ["class token", "distillation token", "torchvision's", "learned query"])
     def test_reciprocam_can_be_requested(self, tmp_path: Path, net: str, dynamo: bool) -> None:
         model = random(NETS[net][0])
         path = to_onnx(model, tmp_path / "theirs.onnx", dynamo=dynamo)
         done = explain_file(path, tmp_path / "ours.onnx", method="reciprocam")
         layer, prefix = {
             "torchvision's": ("encoder.layers.encoder_layer_0", 1),
-            "a learned query": ("body.norm", 0),
-            "a second token distills": ("blocks.0", 2),
+            "learned query": ("body.norm", 0),
+            "distillation token": ("blocks.0", 2),
         }.get(net, ("blocks.0", 1))
         assert done.outputs.method == "reciprocam"
         assert_runs_again(done, model, layer, prefix)
@@ -550,7 +550,7 @@ class TestErrors:
 class TestLayerAttribution:
     """Evidence at the last tokens, gradient × activation, as reported by `kdedge inspect`."""
 
-    @pytest.mark.parametrize("net", ["class token", "rows of cells"])
+    @pytest.mark.parametrize("net", ["class token", "rows of positions"])
     def test_last_stage_is_gradient_times_activation(self, tmp_path: Path, net: str) -> None:
         make, layer, how = NETS[net]
         model, x = random(make), inputs(1, 1)

@@ -86,7 +86,7 @@ class TestKeptContent:
             "display": {"shift_x": 0.0, "shift_y": 0.0, "typical_contrast": None},
         }
 
-    @pytest.mark.parametrize("pixels", [None, HALF], ids=["map only", "with a front"])
+    @pytest.mark.parametrize("pixels", [None, HALF], ids=["map only", "with preprocessing"])
     def test_importing_again_is_idempotent(self, tmp_path: Path, pixels: PixelInput | None) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head())
         first = explain_file(path, tmp_path / "first.onnx", pixels=pixels)
@@ -95,7 +95,7 @@ class TestKeptContent:
         assert second.outputs == first.outputs
         assert second.path.read_bytes() == first.path.read_bytes()
 
-    @pytest.mark.parametrize("pixels", [None, HALF], ids=["map only", "with a front"])
+    @pytest.mark.parametrize("pixels", [None, HALF], ids=["map only", "with preprocessing"])
     @pytest.mark.parametrize("stated", ["nonsense", "[]", "{}", '{"method": 1}', '{"method": "x", "target_layer": []}'])
     def test_damaged_map_metadata_is_rejected(self, tmp_path: Path, stated: str, pixels: PixelInput | None) -> None:
         done = explain_file(write(tmp_path / "theirs.onnx", body() + head()), tmp_path / "explained.onnx")
@@ -115,8 +115,8 @@ class TestKeptContent:
         one, two = (Model.load(done.path).predict(images) for done in (later, at_once))
         assert np.array_equal(one.saliency_map, two.saliency_map)
 
-    @pytest.mark.parametrize("later", [False, True], ids=["at once", "to a file with a map"])
-    @pytest.mark.parametrize("is_open", [False, True], ids=["fixed size", "open size"])
+    @pytest.mark.parametrize("later", [False, True], ids=["in one step", "in two steps"])
+    @pytest.mark.parametrize("is_open", [False, True], ids=["fixed size", "dynamic size"])
     def test_imported_file_passes_its_self_test(self, tmp_path: Path, is_open: bool, later: bool) -> None:
         path = write(tmp_path / "theirs.onnx", body() + head())
         side_px = None
@@ -552,7 +552,7 @@ class TestLabels:
             read_labels(tmp_path / name)
 
 
-@pytest.mark.parametrize("later", [False, True], ids=["at once", "to a file with a map"])
+@pytest.mark.parametrize("later", [False, True], ids=["in one step", "in two steps"])
 def test_display_of_the_maps_is_measured(tmp_path: Path, later: bool) -> None:
     """Three strided convolutions with odd kernels and padding displace by half a position minus a sixteenth."""
     path, rng = tmp_path / "theirs.onnx", np.random.default_rng(0)

@@ -71,7 +71,7 @@ SMALL: dict[str, Callable[[], nn.Module]] = {
     **{name: NETS[name] for name in ("linear", "every activation")},
     "flattens its map": FlattensItsMap,
     "pools classes": PoolsClasses,
-    "normalises the pooled": NormalisesThePooled,
+    "normalizes after pooling": NormalisesThePooled,
     "batch norm and leaky ReLU": normalised_head,
 }
 
@@ -152,7 +152,7 @@ class TestHiResCam:
 
 
 class TestReciproCam:
-    @pytest.mark.parametrize("batch", [None, 1], ids=["open batch", "batch of one"])
+    @pytest.mark.parametrize("batch", [None, 1], ids=["dynamic batch", "batch of one"])
     @pytest.mark.parametrize("dynamo", [False, True], ids=["TorchScript exporter", "dynamo exporter"])
     def test_map_is_each_positions_own_contribution(self, tmp_path: Path, dynamo: bool, batch: int | None) -> None:
         torch.manual_seed(0)

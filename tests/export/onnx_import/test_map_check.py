@@ -46,7 +46,7 @@ def tokens(path: Path) -> Path:
 FILES: dict[str, Callable[[Path], Path]] = {
     "pooled": lambda path: write(path, body() + head()),
     "channels last": tensorflow_like,
-    "dense layer on all cells": dense_head,
+    "dense layer on all positions": dense_head,
     "tokens": tokens,
 }
 

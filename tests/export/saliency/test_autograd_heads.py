@@ -38,8 +38,8 @@ def by_tail(model: nn.Module, tail: Tail | None = None) -> ByCells:
     [
         ("flattens", "features", Layout("NCHW", CELLS, CELLS), "pool+linear+relu+linear"),
         ("pools scores", "features", Layout("NCHW", CELLS, CELLS), "conv+relu+mean"),
-        ("normalises pooled", "features", Layout("NCHW", CELLS, CELLS), "mean+layernorm+linear"),
-        ("convolves pooled", "features", Layout("NCHW", CELLS, CELLS), "mean+conv+batchnorm+relu+linear"),
+        ("normalizes after pooling", "features", Layout("NCHW", CELLS, CELLS), "mean+layernorm+linear"),
+        ("convolves after pooling", "features", Layout("NCHW", CELLS, CELLS), "mean+conv+batchnorm+relu+linear"),
         ("channels last", "norm", Layout("NHWC", CELLS, CELLS), "gelu+mean+linear"),
         (
             "class token",

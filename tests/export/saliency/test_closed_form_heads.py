@@ -186,7 +186,10 @@ def test_heads_of_timm_models(name: str, target_layer: str, head: str) -> None:
         ),
         pytest.param(vgg, 64, "adaptive_avg_pool2d → addmm → relu → addmm", id="vgg keeps 7 × 7 positions"),
         pytest.param(
-            lambda: Concatenated(nn.Linear(2 * CHANNELS, CLASSES)), 32, "mean → amax → cat → addmm", id="two poolings"
+            lambda: Concatenated(nn.Linear(2 * CHANNELS, CLASSES)),
+            32,
+            "mean → amax → cat → addmm",
+            id="two pooling operations",
         ),
         pytest.param(
             lambda: HeadNet(nn.Linear(CHANNELS, CLASSES), nn.Sigmoid()), 32, "addmm → sigmoid", id="probabilities"

@@ -39,7 +39,7 @@ def mlp_head() -> nn.Module:
 
 NETS: dict[str, Callable[[], nn.Module]] = {
     "closed form": HeadNet,
-    "closed form of two layers": mlp_head,
+    "closed form with two layers": mlp_head,
     "flattens": Flattens,
     "class token": TAILS["class token"],
 }

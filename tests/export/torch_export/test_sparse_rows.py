@@ -19,9 +19,9 @@ TOKENS, CHANNELS = 7, 6
 ROWS: dict[str, Callable[[Tensor], Tensor]] = {
     "the first": lambda x: x[:, 0],
     "the last": lambda x: x[:, -1],
-    "three together": lambda x: x[:, 2:5],
-    "two neighbours, one by one": lambda x: x[:, 1] + 2 * x[:, 2],
-    "two that are apart": lambda x: x[:, 1] - 3 * x[:, 4],
+    "three adjacent rows": lambda x: x[:, 2:5],
+    "two adjacent rows, separately": lambda x: x[:, 1] + 2 * x[:, 2],
+    "two distant rows": lambda x: x[:, 1] - 3 * x[:, 4],
     "most": lambda x: x[:, 1:],
     "all": lambda x: x,
 }

@@ -103,7 +103,9 @@ def test_products_of_computed_tensors_are_unchanged() -> None:
     assert kinds(graph) == before
 
 
-@pytest.mark.parametrize(("name", "hidden", "features"), [("flattens", 24, 300), ("convolves pooled", 24, CHANNELS)])
+@pytest.mark.parametrize(
+    ("name", "hidden", "features"), [("flattens", 24, 300), ("convolves after pooling", 24, CHANNELS)]
+)
 def test_exported_head_stores_each_weight_once(
     name: str, hidden: int, features: int, export: Callable[[str], Export]
 ) -> None:

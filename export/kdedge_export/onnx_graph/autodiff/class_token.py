@@ -45,7 +45,7 @@ class Row:
 
 
 def only_row(builder: Builder, view: GraphView, values: Values, path: Sequence[int]) -> Row | None:
-    """Find the last tokens of which a single row is used, up to where tokens are mixed; None if there are none.
+    """Find the last tokens with a single used row, up to the operation that mixes tokens; None if there are none.
 
     Args:
         builder: builder for the nodes that extract the row.

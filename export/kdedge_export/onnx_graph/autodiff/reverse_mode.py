@@ -57,11 +57,11 @@ def gradients(
         one_hot: one-hot `explained`, in the shape and type of the logits.
         source: the first tensor to differentiate with respect to.
         more_rules: additional rules by operator.
-        all_whole: also return gradients of tensors of which a single row affects the logits.
+        all_whole: also return gradients of tensors with a single row that affects the logits.
 
     Returns:
         Gradient tensors by tensor name, from the source to the logits, of the same shapes. Unless `all_whole`, tensors
-            of which a single row affects the logits are omitted.
+            with a single row that affects the logits are omitted.
 
     Raises:
         CannotDifferentiate: a node of the tail has no rule.

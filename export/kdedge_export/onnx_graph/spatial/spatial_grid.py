@@ -102,7 +102,7 @@ def _numbered(values: Coordinates) -> tuple[int, NDArray[np.int64]]:
 
 
 def _before_of_same(numbers: NDArray[np.int64], each: int) -> NDArray[np.int64]:
-    """Count earlier occurrences of the same number, each of which occurs `each` times."""
+    """Count earlier occurrences of the same number; every number occurs `each` times."""
     order = np.argsort(numbers, kind="stable")
     before = np.empty_like(numbers)
     before[order] = np.arange(numbers.size) % each
