@@ -1,4 +1,4 @@
-"""Compare an exported graph with its PyTorch module before the file is kept."""
+"""Compare an exported graph with its PyTorch module before the file is saved."""
 
 from dataclasses import dataclass
 
@@ -37,26 +37,28 @@ class _Measured:
 def check_against_torch(module: Deployed | Plain, model: Model) -> tuple[float, float | None]:
     """Compare module and file on two batches of different content and size (one and three images).
 
-    Different inputs reveal values exported as constants. Each batch is run for its top classes, found by the file
+    Different inputs reveal values exported as constants. Each batch is run for its top-1 classes, selected by the file
     itself, and for other classes.
 
     Args:
-        module: Exported module.
-        model: Its model file.
+        module: exported module.
+        model: its model file.
 
     Returns:
-        Maximum errors of logits and maps, relative to their range; None for the maps of a file without maps.
+        The maximum errors of logits and maps relative to their range; None for the maps of a file without maps.
 
     Raises:
-        KdedgeError: The graph does not match PyTorch, does not explain its top class by default, or the match is hidden
-            by rounding.
+        KdedgeError: the graph does not match PyTorch, does not explain its top-1 class by default, or rounding errors
+            are too large to tell.
     """
     spec, generator = module.spec, np.random.default_rng(0)
     measured = []
     for count in (1, 3):
         images = generator.integers(0, 256, (count, spec.height, spec.width, 3), dtype=np.uint8)
         if model.has_map and (fault := run_without_class(model, images).fault) is not None:
-            raise KdedgeError(f"The exported graph does not explain its top class: {fault}. Please report this model.")
+            raise KdedgeError(
+                f"The exported graph does not explain its top-1 class: {fault}. Please report this model."
+            )
         free = predict(model, images)
         top = free.logits.argmax(axis=1)
         measured.append(_measure(module, model, images, top, free))

@@ -1,6 +1,5 @@
-"""Quantization of a model file to an int8 file beside it."""
+"""Quantization of a model file to an int8 file next to it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,12 @@ from kdedge_runtime import Model
 from kdedge_runtime.errors import ModelFileError, UsageError
 from kdedge_runtime.onnx_session import first_line
 from kdedge_runtime.util.arrays import Integers, Pixels
+from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["QuantizedFile", "quantize"]
 
 _MIN_OPSET = 13
-"""First opset with a scale for each channel in DequantizeLinear."""
+"""First opset with per-channel scales in DequantizeLinear."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class QuantizedFile:
     """Result of quantizing a model file."""
 
     path: Path | None
-    """Int8 file; None if the goal is missed."""
+    """Int8 file; None if the goal is not reached."""
     note: dict[str, Any]
     """Quantization entry of the file's metadata."""
     tradeoff: Tradeoff
     """Evaluated candidates and the chosen one."""
     removed: Path | None = None
-    """Int8 file of an earlier export that was removed, because the new one misses the goal."""
+    """Int8 file of an earlier export that was removed, because the new one does not reach the goal."""
 
 
 def quantize(
@@ -49,25 +49,25 @@ def quantize(
     goal: Goal | None = None,
     device: str = "generic",
     output: str | Path | None = None,
-    progress: Callable[[str, int, int], None] = lambda *_: None,
+    progress: ProgressCallback = no_progress,
 ) -> QuantizedFile:
     """Quantize a model file to int8, with the last layer and the map in fp32.
 
     Args:
         path: fp32 model file with preprocessing in its metadata.
-        calibration: Images at the model's size, uint8 RGB `[N, H, W, 3]`, from the training split.
-        held_out: Other images of the training split, on which the loss is measured; None splits off every third
-            calibration image.
-        targets: Ground-truth class indices of the held-out images, int64 `[M]`, or None without labels.
-        recipe: Quantization settings; None takes the defaults.
-        goal: Agreement and map correlation to keep; None accepts plain int8.
-        device: Device name for the metadata.
-        output: File to write; None replaces the suffix of `path` by `.int8.onnx`.
-        progress: Called with the step, the completed count and the total.
+        calibration: images at the model's input size, uint8 RGB `[N, H, W, 3]`, from the training split.
+        held_out: other images of the training split, to measure the loss; None splits off every third calibration
+            image.
+        targets: ground-truth class indices of the held-out images, int64 `[M]`, or None without labels.
+        recipe: quantization settings; None uses the defaults.
+        goal: agreement and map correlation to keep; None accepts any loss.
+        device: device name for the metadata.
+        output: file to write; None replaces the suffix of `path` by `.int8.onnx`.
+        progress: called with the step, the completed count and the total.
 
     Raises:
-        UsageError: There are no images.
-        ModelFileError: The file is quantized already, or cannot be converted to an opset with int8.
+        UsageError: there are no images, or targets without held-out images.
+        ModelFileError: the file is already quantized, or cannot be converted to an opset with int8.
     """
     path = Path(path)
     model = Model.load(path)
@@ -106,7 +106,7 @@ def _graph_of(path: Path, target_layer: str | None) -> ExportedGraph:
     """Return the file's graph with unique node names and `class_index` as an input without a default."""
     model = onnx.load(path)
     if any(node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear") for node in model.graph.node):
-        raise ModelFileError(f"{path} is already quantized. Quantize the fp32 file that it was made of.")
+        raise ModelFileError(f"{path} is already quantized. Quantize the fp32 file it was made from.")
     kept = [tensor for tensor in model.graph.initializer if tensor.name != "class_index"]
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)

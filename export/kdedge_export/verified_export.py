@@ -20,7 +20,7 @@ from kdedge_runtime.util.files import staged
 __all__ = ["ExportedFile", "export", "exportable"]
 
 Completion = Callable[[Model, Metadata], Metadata]
-"""Returns the metadata with values measured on the verified file, such as a fitted temperature."""
+"""Function that returns the metadata with values measured on the verified file, such as a fitted temperature."""
 
 
 @dataclass(frozen=True)
@@ -51,25 +51,25 @@ def export(
 ) -> ExportedFile:
     """Export a classifier with its saliency map to one `.onnx` file, and verify the file against PyTorch.
 
-    Both run on two batches of random images, for the top class and for other classes. The file is written only if
+    Both run on two batches of random images, for the top-1 class and for other classes. The file is written only if
     logits and maps agree.
 
     Args:
-        module: Classifier, float32 `[N, 3, H, W]` to logits `[N, K]`.
-        input_spec: Input size, resizing rule and normalization.
+        module: classifier, float32 `[N, 3, H, W]` to logits `[N, K]`.
+        input_spec: input size, resizing rule and normalization.
         labels: K class names in the order of the logits.
-        path: File to write; its name ends in `.onnx`.
-        method: Saliency method, a key of `kdedge_export.saliency.METHODS`, or `none`; None takes the head's default.
-        target_layer: Module path of the layer whose activations the map uses; None finds it.
-        lineage: Origin of the weights, as JSON values for the metadata.
-        metrics: Figures of the model, as JSON values for the metadata.
-        complete: Returns the metadata with values measured on the verified file.
+        path: file to write, with suffix `.onnx`.
+        method: saliency method, one of `kdedge_export.saliency.METHODS`, or `none`; None uses the head's default.
+        target_layer: module path of the layer whose activations the map uses; None finds it automatically.
+        lineage: origin of the weights for the metadata, as JSON values.
+        metrics: metrics of the model for the metadata, as JSON values.
+        complete: adds values measured on the verified file to the metadata; see `Completion`.
 
     Raises:
-        HeadNotSupported: The model does not support this method.
+        HeadNotSupported: the model does not support this method.
         GraphNotSupported: PyTorch cannot export the model as a graph.
-        UsageError: The file name or the options are unusable.
-        KdedgeError: The exported graph does not match PyTorch, or the match is hidden by rounding.
+        UsageError: the suffix is not `.onnx`, or the options are invalid.
+        KdedgeError: the exported graph does not match PyTorch, or rounding errors are too large to tell.
     """
     path = Path(path)
     if path.suffix != ".onnx":
@@ -102,8 +102,8 @@ def exportable(
     """Wrap a classifier for export with its map, or for `method="none"` without one.
 
     Raises:
-        HeadNotSupported: The model does not support this method.
-        UsageError: A target layer is given without a map.
+        HeadNotSupported: the model does not support this method.
+        UsageError: a target layer is given without a map.
     """
     if method != "none":
         return deploy(module, input_spec, method, target_layer)

@@ -59,7 +59,7 @@ def explain(
             method=method,
             budget_ms=budget_ms,
             parts=parts,
-            progress=None if method is None else progress,
+            progress=progress,
         )
     for explained in done:
         _print_answer(explained, budget_ms)

@@ -1,17 +1,18 @@
 """Progress of multi-step work: bars on a terminal, lines in a log."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from kdedge.cli.console import stderr_console
+from kdedge_runtime.util.progress import ProgressCallback
 
 __all__ = ["step_progress"]
 
 
 @contextmanager
-def step_progress() -> Iterator[Callable[[str, int, int], None]]:
+def step_progress() -> Iterator[ProgressCallback]:
     """Yield a callback (step name, done, total) that reports progress on stderr.
 
     On a terminal it draws one transient bar per step. Otherwise it prints a line when each step begins.

@@ -75,8 +75,7 @@ class Screen(Audience):
             transient=True,
             disable=console.quiet or not sys.stderr.isatty(),
         )
-        self._decoding: TaskID | None = None
-        self._asking: TaskID | None = None
+        self._preparations: dict[str, TaskID] = {}
         self._training: TaskID | None = None
         self._epochs = 0
         self._terms: list[str] = []
@@ -94,23 +93,13 @@ class Screen(Audience):
         """Print the warning."""
         self._console.print(flagged("warning", warning), soft_wrap=True)
 
-    def on_decode(self, done: int, total: int) -> None:
-        """Update the progress bar of image decoding."""
-        if self._decoding is None:
-            self._decoding = self._progress.add_task("reading images", total=total, note="")
-        self._progress.update(self._decoding, completed=done)
+    def on_progress(self, step: str, done: int, total: int, /) -> None:
+        """Update the progress bar of a preparation, such as decoding."""
+        if step not in self._preparations:
+            self._preparations[step] = self._progress.add_task(step, total=total, note="")
+        self._progress.update(self._preparations[step], completed=done)
         if done == total:
-            self._progress.remove_task(self._decoding)
-            self._decoding = None
-
-    def on_ask(self, done: int, total: int) -> None:
-        """Update the progress bar of the teacher cache."""
-        if self._asking is None:
-            self._asking = self._progress.add_task("evaluating the teacher", total=total, note="")
-        self._progress.update(self._asking, completed=done)
-        if done == total:
-            self._progress.remove_task(self._asking)
-            self._asking = None
+            self._progress.remove_task(self._preparations.pop(step))
 
     def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int) -> None:
         """Print the resolved plan, one line per setting."""

@@ -7,7 +7,7 @@ masks/          val/cat/1.png       one mask per image, not black on the object
 """
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from kdedge_runtime.errors import DataError
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.preprocess import fit
 from kdedge_runtime.util.images import PICTURE_SUFFIXES, open_picture, upright_size
+from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["BOXES", "boxes_beside", "object_masks", "read_boxes"]
 
@@ -71,7 +72,7 @@ def read_boxes(path: Path) -> dict[str, list[tuple[float, float, float, float]]]
 
 
 def object_masks(
-    where: Path, samples: Sequence[Sample], spec: ImageInput, progress: Callable[[int, int], None] = lambda *_: None
+    where: Path, samples: Sequence[Sample], spec: ImageInput, progress: ProgressCallback = no_progress
 ) -> list[Mask | None]:
     """Return the object mask of each image at the model's input size, bool `[H, W]`, or None if unknown.
 
@@ -92,7 +93,7 @@ def object_masks(
     boxes = {} if where.is_dir() else read_boxes(where)
     for done, sample in enumerate(samples, 1):
         masks.append(_painted(where, sample, spec) if where.is_dir() else _boxed(boxes.get(sample.name), sample, spec))
-        progress(done, len(samples))
+        progress("reading annotations", done, len(samples))
     if all(mask is None for mask in masks):
         raise DataError(
             f"{where} has annotations for none of the {len(samples):,} images, such as {samples[0].name}. "

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from statistics import median
 
 from kdedge.data.dataset_index import Collection
-from kdedge.data.decoding import Decoded, Progress, decode, readable
+from kdedge.data.decoding import Decoded, decode, readable
 from kdedge.data.splits import Split
 from kdedge.data.unreadable_files import Problems
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.util.images import UnreadablePicture
+from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["Dataset", "load", "load_validation", "readable_validation", "typical_size"]
 
@@ -29,7 +30,7 @@ class Dataset:
 
 
 def load(
-    collection: Collection, spec: ImageInput, *, workers: int | None = None, progress: Progress | None = None
+    collection: Collection, spec: ImageInput, *, workers: int | None = None, progress: ProgressCallback = no_progress
 ) -> Dataset:
     """Decode the training and validation images at the model's input size; test images are not read.
 
@@ -37,15 +38,15 @@ def load(
         collection: Dataset index from `kdedge.data.scan`, optionally reduced by `kdedge.data.subset`.
         spec: Input of the model.
         workers: Number of decoding threads; None takes one per core, at most eight.
-        progress: Called with (done, total) over both splits.
+        progress: Called after every image, with the total of both splits.
 
     Raises:
         DataError: A class has no readable images, or the validation split has none.
     """
     total = len(collection.train) + len(collection.val)
 
-    def shifted(start: int) -> Progress | None:
-        return (lambda done, _: progress(start + done, total)) if progress else None
+    def shifted(start: int) -> ProgressCallback:
+        return lambda step, done, _: progress(step, start + done, total)
 
     val = load_validation(collection, spec, workers=workers, progress=shifted(0))
     train = decode(collection.train, spec, workers=workers, progress=shifted(len(collection.val)))
@@ -55,7 +56,7 @@ def load(
 
 
 def load_validation(
-    collection: Collection, spec: ImageInput, *, workers: int | None = None, progress: Progress | None = None
+    collection: Collection, spec: ImageInput, *, workers: int | None = None, progress: ProgressCallback = no_progress
 ) -> Decoded:
     """Decode the validation images.
 
@@ -71,7 +72,7 @@ def load_validation(
     return val
 
 
-def readable_validation(collection: Collection, *, progress: Progress | None = None) -> tuple[Split, Problems]:
+def readable_validation(collection: Collection, *, progress: ProgressCallback = no_progress) -> tuple[Split, Problems]:
     """Return the readable validation images and a report on the others, without keeping pixels.
 
     Raises:

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 
@@ -15,11 +14,9 @@ from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.preprocess import fit
 from kdedge_runtime.util.arrays import Integers, Pixels
 from kdedge_runtime.util.images import UnreadablePicture
+from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
-__all__ = ["Decoded", "Progress", "decode", "readable"]
-
-Progress: TypeAlias = Callable[[int, int], None]
-"""Callback with the number of decoded images and their total, on the calling thread."""
+__all__ = ["Decoded", "decode", "readable"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,9 @@ class Decoded:
         return len(self.samples)
 
 
-def decode(split: Split, spec: ImageInput, *, workers: int | None = None, progress: Progress | None = None) -> Decoded:
+def decode(
+    split: Split, spec: ImageInput, *, workers: int | None = None, progress: ProgressCallback = no_progress
+) -> Decoded:
     """Decode every image at the model's input size; unreadable images are dropped with their targets.
 
     Args:
@@ -60,14 +59,14 @@ def decode(split: Split, spec: ImageInput, *, workers: int | None = None, progre
     return Decoded(images=images[: len(kept)], targets=targets, samples=sound.samples, problems=problems)
 
 
-def readable(split: Split, *, progress: Progress | None = None) -> tuple[Split, Problems]:
+def readable(split: Split, *, progress: ProgressCallback = no_progress) -> tuple[Split, Problems]:
     """Return the readable images and a report on the others; each image is read once and discarded."""
     kept, problems = _read_all(split, lambda _index, _pixels: None, None, progress)
     return split.take(kept), problems
 
 
 def _read_all(
-    split: Split, use: Callable[[int, Pixels], None], workers: int | None, progress: Progress | None
+    split: Split, use: Callable[[int, Pixels], None], workers: int | None, progress: ProgressCallback
 ) -> tuple[list[int], Problems]:
     """Read every image in threads and pass it to `use`; return the indices of readable images and the problems."""
 
@@ -92,6 +91,5 @@ def _read_all(
                 kept.append(index)
                 if outcome:
                     grey.append(split.samples[index].name)
-            if progress:
-                progress(index + 1, len(split))
+            progress("reading images", index + 1, len(split))
     return kept, Problems(len(split), tuple(skipped), tuple(grey))

@@ -1,6 +1,5 @@
 """Images for int8 calibration, and held-out images to measure the quantization loss."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +12,7 @@ from kdedge.pipelines.origins import as_model_classes, pictures_of
 from kdedge_runtime.errors import DataError, UsageError
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.util.arrays import Integers, Pixels, evenly_spaced
+from kdedge_runtime.util.progress import ProgressCallback
 
 __all__ = ["CalibrationPictures", "calibration_pictures"]
 
@@ -24,7 +24,6 @@ HELD_OUT_IMAGES = 512
 They come from the training split, but are not used for calibration. Choices during quantization are measured on them,
 so the validation split stays untouched.
 """
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class TakesPictures(Protocol):
 
 
 def calibration_pictures(
-    source: str, trained: TakesPictures, data: str | None, progress: Progress
+    source: str, trained: TakesPictures, data: str | None, progress: ProgressCallback
 ) -> CalibrationPictures:
     """Select evenly spaced training images; validation images are never used.
 
@@ -79,7 +78,7 @@ def calibration_pictures(
     held_out = min(HELD_OUT_IMAGES, len(split) // 3)
     chosen = split.take(evenly_spaced(len(split), CALIBRATION_IMAGES + held_out).tolist())
     count = len(chosen)
-    decoded = decode(chosen, trained.input, progress=lambda done, total: progress("reading images", done, total))
+    decoded = decode(chosen, trained.input, progress=progress)
     aside = np.diff(np.arange(len(decoded) + 1) * held_out // count) > 0  # also evenly spaced
     if not aside.any():  # with one or two images, measure on the calibration images
         aside = np.ones(len(decoded), dtype=bool)

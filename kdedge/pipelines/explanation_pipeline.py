@@ -1,6 +1,6 @@
 """Explanation of images in one call. Nothing here imports torch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from kdedge_runtime import Model
@@ -10,10 +10,9 @@ from kdedge_runtime.explainers.image_files import explain as explain_files
 from kdedge_runtime.explainers.target_activations import target_activations
 from kdedge_runtime.model_source import opened_model
 from kdedge_runtime.util.files import Location
+from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["explain"]
-
-Progress = Callable[[str, int, int], None]
 
 
 def explain(
@@ -25,7 +24,7 @@ def explain(
     method: str | None = None,
     budget_ms: float | None = None,
     parts: int | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback = no_progress,
 ) -> list[Explained]:
     """Explain images with a model file, and write each with its overlay as a PNG.
 

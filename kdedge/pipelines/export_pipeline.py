@@ -1,17 +1,15 @@
 """Export of a run, or of a network with its weights, in one call."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from kdedge.pipelines.model_export import ExportResult, export_model
 from kdedge_export.quantization import Goal
 from kdedge_runtime.devices import load_profile
 from kdedge_runtime.util.files import Location
+from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["export"]
-
-Progress = Callable[[str, int, int], None]
 
 
 def export(
@@ -27,7 +25,7 @@ def export(
     qat: bool = False,
     data: Location | None = None,
     device: str = "generic",
-    progress: Progress = lambda *_: None,
+    progress: ProgressCallback = no_progress,
 ) -> ExportResult:
     """Export a run, or a network with its weights, to a verified `.onnx` file with its saliency map.
 

@@ -1,6 +1,6 @@
 """Export a run or a named model to model files."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,12 @@ from kdedge_export.verified_export import export, exportable
 from kdedge_runtime import Metadata, Model
 from kdedge_runtime.devices import DeviceProfile
 from kdedge_runtime.errors import KdedgeError, UsageError
+from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
-__all__ = ["ExportResult", "Progress", "export_model"]
+__all__ = ["ExportResult", "export_model"]
 
 _SHARED = ("labels", "input", "lineage", "temperature")
 """Metadata fields, besides the outputs, that an fp32 file shares with its int8 file."""
-Progress = Callable[[str, int, int], None]
-"""Callback with (step name, done, total)."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def export_model(
     with_qat: bool = False,
     data: str | None = None,
     profile: DeviceProfile,
-    progress: Progress = lambda *_: None,
+    progress: ProgressCallback = no_progress,
 ) -> ExportResult:
     """Write the fp32 model file and optionally its int8 file (`model.onnx`, `model.int8.onnx`).
 

@@ -1,6 +1,5 @@
 """Inspect a model: layers, cost, and the attribution of one prediction. This module does not import torch."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +21,9 @@ from kdedge_runtime.preprocess import fit
 from kdedge_runtime.util.arrays import Pixels
 from kdedge_runtime.util.files import written
 from kdedge_runtime.util.images import read_picture
+from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["Inspected", "Seen", "inspect_model", "see_picture"]
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Inspected:
 
 
 def inspect_model(
-    source: str, picture: Path | None = None, *, class_name: str | None = None, progress: Progress = lambda *_: None
+    source: str, picture: Path | None = None, *, class_name: str | None = None, progress: ProgressCallback = no_progress
 ) -> Inspected:
     """Read a model's structure, time its layers, and attribute its prediction for an image.
 
@@ -111,7 +109,7 @@ def see_picture(
     picture: Path,
     *,
     class_name: str | None = None,
-    progress: Progress = lambda *_: None,
+    progress: ProgressCallback = no_progress,
 ) -> Seen:
     """Attribute the prediction of a kdedge model file for one image.
 
@@ -137,7 +135,7 @@ def see_picture(
         class_index=class_index,
         logits=loaded.predict(pixels[None]).logits,
         temperature=loaded.metadata.temperature,
-        progress=lambda done, total: progress("tracing the image", done, total),
+        progress=progress,
     )
     return Seen(written(picture.name), pixels, decision, loaded.metadata.labels)
 

@@ -1,6 +1,5 @@
 """Validate a run or a model file and write the report."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,10 +38,10 @@ from kdedge_runtime.devices.detection import machine_name
 from kdedge_runtime.errors import DataError, UsageError, ValidationFailed
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.util.arrays import Integers, evenly_spaced
+from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["Validation", "validate_model"]
 
-Progress = Callable[[str, int, int], None]
 Flags = NDArray[np.bool_]
 LOCATED_IMAGES = 1000
 """Maximum number of images whose object annotations are read."""
@@ -104,7 +103,7 @@ def validate_model(
     profile: DeviceProfile | None = None,
     quick: bool = False,
     out: Path | None = None,
-    progress: Progress = lambda *_: None,
+    progress: ProgressCallback = no_progress,
 ) -> Validation:
     """Compare the exported files of a run (or one model file) with PyTorch, and write the report.
 
@@ -144,7 +143,7 @@ def validate_model(
         deployment,
         quick=quick,
         notes=notes,
-        progress=lambda title, total, done: progress(title, done, total),
+        progress=progress,
     )
     beside = Path(source) / "report" if is_run(Path(source)) else files.fp32.path.with_suffix(".report")
     page, document = write_report(report, evidence, out or beside)
@@ -168,7 +167,7 @@ def _models(files: ExportedFiles, pictures: ValidationSet, notes: list[str]) -> 
 
 
 def _validation_set(
-    files: ExportedFiles, collection: Collection, boxes: Path | None, notes: list[str], progress: Progress
+    files: ExportedFiles, collection: Collection, boxes: Path | None, notes: list[str], progress: ProgressCallback
 ) -> ValidationSet:
     # Decoded for the trained input, not the file's input, so that a wrong input in the file is detected.
     decoded, part = read_validation_side(collection, files.input, progress)
@@ -252,7 +251,7 @@ def _masks(
     decoded: Decoded,
     spec: ImageInput,
     notes: list[str],
-    progress: Progress,
+    progress: ProgressCallback,
 ) -> list[Flags | None] | None:
     """Return object masks for evenly spaced images, or None without annotations."""
     where = boxes or boxes_beside(collection.source)
@@ -261,7 +260,7 @@ def _masks(
     chosen = evenly_spaced(len(decoded), LOCATED_IMAGES).tolist()
     samples = [decoded.samples[index] for index in chosen]
     try:
-        found = object_masks(where, samples, spec, lambda done, of: progress("reading boxes", done, of))
+        found = object_masks(where, samples, spec, progress)
     except DataError as error:
         if boxes is not None:
             raise

@@ -14,11 +14,10 @@ from kdedge_export.onnx_import import ExplainedFile, Geometry, PixelInput, expla
 from kdedge_export.onnx_import.graph_methods import Method
 from kdedge_export.onnx_import.model_loading import load_file, unread_inputs
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.util.progress import ProgressCallback, no_progress
 from kdedge_runtime.util.timing import CpuShare, fastest_ms
 
 __all__ = ["ExplainedOnnx", "MapCost", "explain_onnx"]
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def explain_onnx(
     labels: Path | None = None,
     side_px: int | None = None,
     head: str | None = None,
-    progress: Progress = lambda *_: None,
+    progress: ProgressCallback = no_progress,
 ) -> ExplainedOnnx:
     """Write `MODEL.explained.onnx` next to a file, or `output`; see `kdedge_export.onnx_import.explain_file`.
 

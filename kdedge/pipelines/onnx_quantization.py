@@ -1,18 +1,19 @@
 """Quantize an explained file of another framework; its fp32 file is the reference."""
 
 from kdedge.pipelines.calibration_images import calibration_pictures
-from kdedge.pipelines.model_export import ExportResult, Progress
+from kdedge.pipelines.model_export import ExportResult
 from kdedge_export.file_quantization import quantize
 from kdedge_export.onnx_import import ExplainedFile
 from kdedge_export.quantization import Goal, Recipe
 from kdedge_runtime.devices import DeviceProfile
 from kdedge_runtime.errors import UsageError
+from kdedge_runtime.util.progress import ProgressCallback
 
 __all__ = ["quantize_onnx"]
 
 
 def quantize_onnx(
-    file: ExplainedFile, *, data: str | None, goal: Goal, profile: DeviceProfile, progress: Progress
+    file: ExplainedFile, *, data: str | None, goal: Goal, profile: DeviceProfile, progress: ProgressCallback
 ) -> ExportResult:
     """Write `FILE.int8.onnx` next to an explained file: backbone in int8, head and map in fp32.
 

@@ -1,6 +1,6 @@
 """Quantization-aware training: fine-tune a student with simulated int8 to match its own fp32 outputs."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from kdedge.training.measurements import steady_rate
 from kdedge.training.teachers.teacher import NetworkTeacher
 from kdedge_export.quantization.qat_scales import Rounded
 from kdedge_runtime.errors import DataError
+from kdedge_runtime.util.progress import ProgressCallback
 
 __all__ = ["fine_tune"]
 
@@ -38,11 +39,9 @@ whether int8 preserves the fp32 file.
 _SHARE, _LEAST_EPOCHS = 0.1, 3
 """Number of epochs as a fraction of the run's, and its minimum."""
 
-Progress = Callable[[str, int, int], None]
-
 
 def fine_tune(
-    run: Path, file: Rounded, *, aside: Collection[Sample] = (), progress: Progress
+    run: Path, file: Rounded, *, aside: Collection[Sample] = (), progress: ProgressCallback
 ) -> tuple[TrainedModel, dict[str, Any]]:
     """Fine-tune a run's student with simulated int8, on the run's images with its augmentation.
 
@@ -68,9 +67,7 @@ def fine_tune(
     collection = _without(collection, set(aside))
     compute = replace(choose_compute("auto"), bf16=False)  # bf16 errors are as large as those of int8
     group = join_group(compute.device)
-    images, val, _ = training_images(
-        collection, trained.input, compute, group, lambda done, total: progress("reading images", done, total)
-    )
+    images, val, _ = training_images(collection, trained.input, compute, group, progress)
     before = Recipe.from_record(record.recipe)
     epochs = max(_LEAST_EPOCHS, round(_SHARE * before.epochs))
     teacher = Watched(load_trained(str(run)).model, trained.input, compute)

@@ -8,9 +8,10 @@ from kdedge.models.trained_model import TrainedModel, load_trained
 from kdedge.pipelines.onnx_teacher_file import TeacherFile
 from kdedge.pipelines.origins import load_origin
 from kdedge.pipelines.run_history import RunHistory, TeacherOrigin, read_histories
-from kdedge.pipelines.run_predictions import Answers, Progress, Questions
+from kdedge.pipelines.run_predictions import Answers, Questions
 from kdedge.pipelines.seed_groups import SeedGroup, doubts, seed_groups
 from kdedge_runtime.errors import KdedgeError
+from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["Comparison", "compare_runs"]
 
@@ -35,7 +36,7 @@ class Comparison:
 
 
 def compare_runs(
-    folders: Sequence[Path], *, data: str | None = None, progress: Progress = lambda *_: None
+    folders: Sequence[Path], *, data: str | None = None, progress: ProgressCallback = no_progress
 ) -> Comparison:
     """Read runs and evaluate the best epoch of each on its validation images.
 

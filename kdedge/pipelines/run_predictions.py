@@ -1,8 +1,6 @@
 """Predictions and maps of runs and their teachers on the validation images."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from kdedge.data import scan
 from kdedge.models.trained_model import TrainedModel
@@ -16,10 +14,9 @@ from kdedge_runtime import Model
 from kdedge_runtime.errors import DataError
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.util.arrays import Integers, Pixels
+from kdedge_runtime.util.progress import ProgressCallback
 
 __all__ = ["Answers", "Pictures", "Questions"]
-
-Progress: TypeAlias = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ class Questions:
     """Images for all runs; None uses each run's own dataset."""
     models: int
     """Number of models to evaluate, for the progress."""
-    progress: Progress
+    progress: ProgressCallback
     _asked: int = field(default=0, init=False)
     _read: dict[tuple[str, ImageInput], Pictures] = field(default_factory=dict, init=False)
 

@@ -1,18 +1,17 @@
 """Validation images, limited to the available memory."""
 
-from collections.abc import Callable
-
 from kdedge.data import Collection, Decoded, decode
 from kdedge.data.streaming import most_that_fit
 from kdedge.training.compute_device import choose_compute
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.util.arrays import evenly_spaced
+from kdedge_runtime.util.progress import ProgressCallback
 
 __all__ = ["read_validation_side"]
 
 
 def read_validation_side(
-    collection: Collection, spec: ImageInput, progress: Callable[[str, int, int], None]
+    collection: Collection, spec: ImageInput, progress: ProgressCallback
 ) -> tuple[Decoded, str | None]:
     """Read the validation images, or an evenly spaced subset if they exceed half of the memory.
 
@@ -30,4 +29,4 @@ def read_validation_side(
     if len(side) > most:
         part = f"{most:,} of {len(side):,} validation images, evenly spaced: more do not fit in half of the memory"
         side = side.take(evenly_spaced(len(side), most).tolist())
-    return decode(side, spec, progress=lambda done, total: progress("reading images", done, total)), part
+    return decode(side, spec, progress=progress), part

@@ -1,16 +1,14 @@
 """Validation of exported files in one call."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from kdedge.pipelines.model_validation import Validation, validate_model
 from kdedge_runtime.devices import load_profile
 from kdedge_runtime.util.files import Location
+from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["validate"]
-
-Progress = Callable[[str, int, int], None]
 
 
 def validate(
@@ -23,7 +21,7 @@ def validate(
     device: str | None = None,
     quick: bool = False,
     out: Location | None = None,
-    progress: Progress = lambda *_: None,
+    progress: ProgressCallback = no_progress,
 ) -> Validation:
     """Compare exported files with their PyTorch model, and write the report.
 

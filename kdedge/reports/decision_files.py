@@ -1,6 +1,6 @@
 """Layer attributions of images as files: an HTML page, and the figure as SVG and PNG."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kdedge.pipelines.model_inspection import see_picture
@@ -9,6 +9,7 @@ from kdedge.reports.pages.inspection_page import decision_page
 from kdedge_export.onnx_import.model_loading import load_file
 from kdedge_runtime import Model
 from kdedge_runtime.util.files import write_whole
+from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["write_decisions"]
 
@@ -18,7 +19,7 @@ def write_decisions(
     pictures: Iterable[tuple[Path, Path]],
     *,
     class_name: str | None = None,
-    progress: Callable[[str, int, int], None] = lambda *_: None,
+    progress: ProgressCallback = no_progress,
 ) -> Iterator[Path]:
     """Write `NAME.html`, `NAME.svg` and `NAME.decision.png` next to each explained image, and yield their paths.
 

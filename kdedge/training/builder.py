@@ -1,6 +1,5 @@
 """Assemble a trainer from settings and data."""
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from kdedge.training.teachers.teacher_cache import AnswerCache
 from kdedge.training.trainer import Trainer
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.metadata import ImageInput
+from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["assemble", "cache_key", "first_student", "objective_of"]
 
@@ -71,7 +71,7 @@ def assemble(
     *,
     classes: int,
     cache: AnswerCache | None = None,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    progress: ProgressCallback = no_progress,
 ) -> Trainer:
     """Build the trainer of a run.
 
@@ -85,7 +85,7 @@ def assemble(
         compute: Device and precision.
         classes: Number of classes, K.
         cache: Cache of teacher outputs, or None.
-        progress: Called with (done, total) images while the cache is filled.
+        progress: Called while the cache is filled.
 
     Raises:
         UsageError: The student or teacher lacks an output that the loss needs.

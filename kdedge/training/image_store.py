@@ -10,13 +10,14 @@ from torch import Tensor
 
 from kdedge.data import Collection, Decoded, Problems, Split, decode, load, load_validation
 from kdedge.data.dataset import readable_validation
-from kdedge.data.decoding import Progress, readable
+from kdedge.data.decoding import readable
 from kdedge.data.splits import lowest_ranked
 from kdedge.data.streaming import Stream, cores, fits
 from kdedge.training.compute_device import Compute
 from kdedge.training.distributed import Group
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.util.arrays import Integers, Pixels
+from kdedge_runtime.util.progress import ProgressCallback
 
 __all__ = ["Images", "OnDevice", "Streamed", "images_for_testing", "training_images"]
 
@@ -98,7 +99,7 @@ class Streamed:
 
 
 def training_images(
-    collection: Collection, spec: ImageInput, compute: Compute, group: Group, progress: Progress
+    collection: Collection, spec: ImageInput, compute: Compute, group: Group, progress: ProgressCallback
 ) -> tuple[Images, Images, Problems]:
     """Load training and validation images into memory if they fit, otherwise stream them.
 
@@ -126,7 +127,13 @@ def training_images(
 
 
 def images_for_testing(
-    split: Split, spec: ImageInput, compute: Compute, group: Group, progress: Progress, *, beside: Sequence[Images]
+    split: Split,
+    spec: ImageInput,
+    compute: Compute,
+    group: Group,
+    progress: ProgressCallback,
+    *,
+    beside: Sequence[Images],
 ) -> tuple[Images, Problems]:
     """Load test images into memory if they fit, otherwise stream them.
 

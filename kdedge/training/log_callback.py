@@ -24,11 +24,8 @@ class LogCallback(Audience):
         """Log a warning."""
         _LOG.warning("%s", warning)
 
-    def on_decode(self, done: int, total: int) -> None:
-        """Ignore the progress of decoding."""
-
-    def on_ask(self, done: int, total: int) -> None:
-        """Ignore the progress of caching."""
+    def on_progress(self, step: str, done: int, total: int, /) -> None:
+        """Ignore the progress of decoding and caching."""
 
     def on_step(self, epoch: int, step: int, steps: int, parts: Tensor) -> None:
         """Ignore single steps."""

@@ -51,7 +51,7 @@ ABOUT_CHANCE = 1.5
 
 
 class Audience(Observer, Protocol):
-    """Callbacks for a training run: the resolved plan, warnings, decoding and caching progress."""
+    """Callbacks for a training run: the resolved plan, warnings and the progress of preparations."""
 
     def on_plan(self, lines: list[tuple[str, str]], terms: list[str], epochs: int) -> None:
         """Called before training with the plan as (name, value with its reason), the loss terms and the epochs."""
@@ -59,11 +59,8 @@ class Audience(Observer, Protocol):
     def on_warning(self, warning: str) -> None:
         """Called with a warning for the user, such as a report of unreadable files."""
 
-    def on_decode(self, done: int, total: int) -> None:
-        """Called while images are decoded."""
-
-    def on_ask(self, done: int, total: int) -> None:
-        """Called while the cache of teacher outputs is filled."""
+    def on_progress(self, step: str, done: int, total: int, /) -> None:
+        """Called while images are decoded and while the cache of teacher outputs is filled; a `ProgressCallback`."""
 
 
 def start_run(
@@ -216,7 +213,7 @@ class _Desk:
             self.compute,
             classes=len(self.collection.labels),
             cache=cache,
-            progress=self.audience.on_ask,
+            progress=self.audience.on_progress,
         )
         return trainer, inherited
 
@@ -260,7 +257,7 @@ class _Desk:
 
     def _decoded(self) -> tuple[Images, Images]:
         images, val, problems = training_images(
-            self.collection, self.input, self.compute, self.group, self.audience.on_decode
+            self.collection, self.input, self.compute, self.group, self.audience.on_progress
         )
         if problems:
             self.audience.on_warning(str(problems))
@@ -278,7 +275,7 @@ class _Desk:
             self.input,
             self.compute,
             self.group,
-            self.audience.on_decode,
+            self.audience.on_progress,
             beside=(trainer.batches.images, trainer.examiner.val),
         )
         if not len(pictures):

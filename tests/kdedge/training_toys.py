@@ -88,11 +88,8 @@ class Listener(Audience):
     def on_warning(self, warning: str) -> None:
         self.warnings.append(warning)
 
-    def on_decode(self, done: int, total: int) -> None:
-        pass
-
-    def on_ask(self, done: int, total: int) -> None:
-        self.asked += 1
+    def on_progress(self, step: str, done: int, total: int, /) -> None:
+        self.asked += step == "evaluating the teacher"
 
     def on_step(self, epoch: int, step: int, steps: int, parts: Tensor) -> None:
         self.steps += 1

@@ -67,9 +67,11 @@ def _docstrings(package: Package) -> Iterator[tuple[Path, int, str]]:
     for path in package.files:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             for item in getattr(node, "body", []) if not isinstance(node, ast.Lambda | ast.IfExp) else []:
-                if isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant):
-                    if isinstance(item.value.value, str):
-                        yield path, item.lineno, item.value.value.strip()
+                value = (
+                    item.value.value if isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant) else None
+                )
+                if isinstance(value, str):
+                    yield path, item.lineno, value.strip()
 
 
 def _retired(package: Package) -> Iterator[str]:

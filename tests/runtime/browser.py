@@ -1,4 +1,4 @@
-"""A real browser for the tests of the pages, or the reason why there is none."""
+"""Headless Chromium for tests of the web pages."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ import pytest
 
 
 def chromium() -> str:
-    """The path of the system's Chromium; skips the test where there is none."""
+    """Return the path of the system's Chromium, or skip the test."""
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if found is None:
         pytest.skip("no Chromium here: apt install chromium")
@@ -19,10 +19,10 @@ def chromium() -> str:
 
 @contextmanager
 def browser(*arguments: str) -> Iterator[Any]:
-    """Playwright's handle of a headless Chromium."""
-    api = pytest.importorskip("playwright.sync_api", reason="no playwright to drive a browser with")
+    """Yield a headless Chromium, controlled by Playwright."""
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
     path = chromium()
-    # Chromium refuses to make its sandbox for root, who runs the tests in a container.
+    # Chromium has no sandbox for root, which runs the tests in containers.
     sandbox = ["--no-sandbox"] if os.name == "posix" and os.geteuid() == 0 else []
     with api.sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=path, args=[*sandbox, *arguments])
@@ -33,7 +33,7 @@ def browser(*arguments: str) -> Iterator[Any]:
 
 
 def open_page(opened: Any, url: str, **context: Any) -> Any:
-    """A page in a context of its own; whatever it complains of is in `page.complaints`."""
+    """Open a page in a new context; `page.complaints` collects its errors and warnings."""
     page = opened.new_context(**context).new_page()
     page.set_default_timeout(15_000)
     page.complaints = []

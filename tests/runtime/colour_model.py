@@ -1,4 +1,4 @@
-"""A small explained model that is right by construction: it tells primary colors apart and shows where."""
+"""Small explained model that detects and locates primary colors by construction."""
 
 from pathlib import Path
 
@@ -24,9 +24,9 @@ def write_colour_model(
     gain: float = 8.0,
     props: dict[str, str] | None = None,
 ) -> Path:
-    """Write a classifier that says which primary colour prevails, and where.
+    """Write a classifier of the dominant primary color, with its map.
 
-    Each class weighs its own channel with 1 and the others with -1/2. The map is the closed form of global average
+    Each class weights its own channel by 1 and the others by -1/2. The map is the closed form of global average
     pooling and a linear layer: `sum_k W[c, k] * A[k]`, whose mean is the logit.
     """
     spec = spec or ImageInput(SIDE, SIDE, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
@@ -68,7 +68,7 @@ def write_colour_model(
         ]
     inputs = [helper.make_tensor_value_info(spec.name, TensorProto.UINT8, ["N", spec.height, spec.width, 3])]
     if method != "none":
-        # Also an initializer, which is its default.
+        # The initializer of the same name is its default.
         inputs.append(helper.make_tensor_value_info("class_index", TensorProto.INT64, [1]))
     initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     graph = helper.make_graph(nodes, "colour", inputs, outputs, initializers)

@@ -1,4 +1,4 @@
-"""Small, real explained models and pictures for the tests of the runtime."""
+"""Fixtures of the runtime tests: small explained models, images and videos."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,13 +29,13 @@ def model(model_path: Path) -> Model:
 
 @pytest.fixture
 def write_model(tmp_path: Path) -> Callable[..., Path]:
-    """Write a colour model with other settings; see `write_colour_model`."""
+    """Return a function that writes a color model with other settings; see `write_colour_model`."""
     return lambda name="other.onnx", **settings: write_colour_model(tmp_path / name, **settings)
 
 
 @pytest.fixture
 def red_spot() -> np.ndarray:
-    """A grey picture, uint8 RGB `[64, 64, 3]`, with a red square whose centre is at (44, 20)."""
+    """Gray image, uint8 RGB `[64, 64, 3]`, with a red square centered at (44, 20)."""
     picture = np.full((SIDE, SIDE, 3), 90, dtype=np.uint8)
     picture[12:28, 36:52] = (255, 0, 0)
     return picture
@@ -43,7 +43,7 @@ def red_spot() -> np.ndarray:
 
 @pytest.fixture
 def photos(tmp_path: Path, red_spot: np.ndarray) -> Path:
-    """A folder with three sound pictures, of red, green and blue spots, and a file that is no picture."""
+    """Folder with three valid images of red, green and blue squares, and a text file."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for shift, name in enumerate(("1-red.png", "2-green.png", "3-blue.png")):
@@ -54,7 +54,7 @@ def photos(tmp_path: Path, red_spot: np.ndarray) -> Path:
 
 @pytest.fixture(scope="session")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real MP4: 24 frames of 128 × 96 at 12 fps, the first half red, the second blue."""
+    """MP4 file with 24 frames of 128 × 96 at 12 fps, first half red, second half blue."""
     cv2 = pytest.importorskip("cv2", reason="videos need OpenCV")
     path = tmp_path_factory.mktemp("video") / "colours.mp4"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 12.0, (128, 96))

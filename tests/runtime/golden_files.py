@@ -1,4 +1,4 @@
-"""Model files with golden frames, as `kdedge export` leaves them."""
+"""Model files with reference frames, as written by `kdedge export`."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ _WEIGHTS = np.random.default_rng(0).choice([-127, 127, 127], size=(SIDE * SIDE *
 
 
 def with_golden(path: Path, **changes: Any) -> Path:
-    """Write golden frames into a model file; `changes` are made to them afterwards."""
+    """Write reference frames into a model file, modified by `changes`."""
     return with_metadata(path, golden=record(path) | changes)
 
 
@@ -30,7 +30,7 @@ def with_metadata(path: Path, **changes: Any) -> Path:
 
 
 def wide_model(path: Path, classes: int) -> Path:
-    """A model without a map and with very many classes."""
+    """Write a model with many classes and no map."""
     spec = ImageInput(SIDE, SIDE, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     weights = np.random.default_rng(0).normal(size=(3, classes)).astype(np.float32)
     nodes = [
@@ -43,7 +43,7 @@ def wide_model(path: Path, classes: int) -> Path:
 
 
 def saturating_model(path: Path) -> Path:
-    """A quantized product whose pairs of uint8 × int8 products leave 16 bits: 2 × 255 × 127 is 64,770."""
+    """Write a quantized product whose pairs of uint8 × int8 products exceed 16 bits: 2 × 255 × 127 is 64,770."""
     spec = ImageInput(SIDE, SIDE, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     constants = {
         "flat": np.array([0, -1], dtype=np.int64),

@@ -1,4 +1,4 @@
-"""Whatever comes in, what comes out is an answer or one sentence with an exit code; and what was there is kept."""
+"""Invalid input gives a prediction or a one-line error with an exit code, and existing files are kept."""
 
 import io
 import json
@@ -25,7 +25,7 @@ from kdedge_runtime.util.images import read_picture
 
 COMMAND = [sys.executable, "-c", "import sys; from kdedge_runtime.cli.main import main; sys.exit(main())"]
 FUZZ_S = 2.0
-"""Time for each of the fuzzed readers."""
+"""Time per fuzzed reader in seconds."""
 JUNK = [
     "null",
     "true",
@@ -45,7 +45,7 @@ JUNK = [
 
 
 def _png_of(width: int, height: int) -> bytes:
-    """The header of a PNG of this size with hardly any pixels behind it."""
+    """Return a PNG header of this size with almost no pixel data."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -61,7 +61,7 @@ def _told(model: Path, source: Path, capsys: pytest.CaptureFixture[str], *option
     return code, capsys.readouterr().err.splitlines()
 
 
-def test_a_picture_of_sixty_thousand_pixels_a_side_is_refused_before_it_takes_the_memory(
+def test_oversized_image_is_rejected_before_decoding(
     model_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "huge.png").write_bytes(_png_of(60_000, 60_000))
@@ -70,7 +70,7 @@ def test_a_picture_of_sixty_thousand_pixels_a_side_is_refused_before_it_takes_th
     assert "huge.png is too large" in told[-1] and "Scale it down first" in told[-1]
 
 
-def test_a_strip_of_twenty_thousand_pixels_is_answered(model_path: Path, tmp_path: Path) -> None:
+def test_very_wide_image_is_classified(model_path: Path, tmp_path: Path) -> None:
     Image.new("RGB", (20_000, 3), "red").save(tmp_path / "strip.png")
     out = tmp_path / "out"
     options = ["--jsonl", str(tmp_path / "a"), "-o", str(out)]
@@ -80,7 +80,7 @@ def test_a_strip_of_twenty_thousand_pixels_is_answered(model_path: Path, tmp_pat
         assert drawn.size[0] >= 20_000
 
 
-def test_an_animation_a_cmyk_print_and_a_palette_are_answered(model_path: Path, tmp_path: Path) -> None:
+def test_animation_cmyk_and_palette_images_are_classified(model_path: Path, tmp_path: Path) -> None:
     colours = [Image.new("RGB", (64, 64), colour) for colour in ("lime", "red", "blue")]
     folder = tmp_path / "in"
     folder.mkdir()
@@ -89,10 +89,10 @@ def test_an_animation_a_cmyk_print_and_a_palette_are_answered(model_path: Path, 
     colours[2].quantize(4).save(folder / "3.png")
     assert main([str(model_path), "--source", str(folder), "--jsonl", str(tmp_path / "a")]) == 0
     *lines, _ = map(json.loads, (tmp_path / "a").read_text().splitlines())
-    assert [line["label"] for line in lines] == ["green", "red", "blue"], "of an animation, its first picture"
+    assert [line["label"] for line in lines] == ["green", "red", "blue"], "first frame of an animation"
 
 
-def test_a_folder_without_pictures_is_a_sentence(
+def test_folder_without_images_is_a_one_line_error(
     model_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "notes.txt").write_text("no picture")
@@ -102,7 +102,7 @@ def test_a_folder_without_pictures_is_a_sentence(
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
-def test_a_video_that_ends_within_a_frame_is_answered_up_to_there(
+def test_truncated_video_is_read_to_its_last_complete_frame(
     share: float, model_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cv2 = pytest.importorskip("cv2", reason="videos need OpenCV")
@@ -124,8 +124,8 @@ def test_a_video_that_ends_within_a_frame_is_answered_up_to_there(
     assert cv2.VideoCapture(str(tmp_path / "o.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == len(lines)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes are Linux's")
-def test_a_name_that_is_no_utf8_is_written_in_letters_and_given_to_no_library_that_dies_of_it(
+@pytest.mark.skipif(sys.platform != "linux", reason="arbitrary file name bytes need Linux")
+def test_non_utf8_names_are_escaped_and_not_passed_to_native_libraries(
     model_path: Path, photos: Path, video: Path, tmp_path: Path
 ) -> None:
     odd = os.fsdecode(b"caf\xe9")
@@ -142,7 +142,7 @@ def test_a_name_that_is_no_utf8_is_written_in_letters_and_given_to_no_library_th
         (tmp_path / f"{odd}.onnx", photos, "seen"),
         (model_path, tmp_path / f"{odd}.mp4", "seen"),
     ):
-        # In a process of its own: OpenCV dies of such names.
+        # In a subprocess, because OpenCV crashes on such names.
         command = [*COMMAND, model, "--source", source, "-o", tmp_path / output]
         done = subprocess.run([os.fsencode(part) for part in command], capture_output=True, text=True)
         assert done.returncode == 2
@@ -151,14 +151,14 @@ def test_a_name_that_is_no_utf8_is_written_in_letters_and_given_to_no_library_th
     assert (tmp_path / f"{odd}-seen.mp4").stat().st_size > 0
 
 
-def test_a_name_as_long_as_the_file_system_allows_is_drawn(model_path: Path, photos: Path, tmp_path: Path) -> None:
+def test_maximum_length_file_name_gets_an_overlay(model_path: Path, photos: Path, tmp_path: Path) -> None:
     longest = "x" * 251
     (photos / "1-red.png").rename(photos / f"{longest}.png")
     assert main([str(model_path), "--source", str(photos / f"{longest}.png"), "-o", str(tmp_path / "out")]) == 0
     assert [path.name for path in (tmp_path / "out").iterdir()] == [f"{longest}.jpg"]
 
 
-def test_the_time_in_a_films_name_is_no_address(
+def test_colon_in_video_name_is_not_a_url(
     model_path: Path, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -167,7 +167,7 @@ def test_the_time_in_a_films_name_is_no_address(
     assert Path("13:30.mp4").stat().st_size > 0
 
 
-def test_a_clock_that_is_set_back_changes_the_label_of_time_and_nothing_else(
+def test_wall_clock_changes_affect_only_timestamps(
     model_path: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jumps = iter([2e9, 1e9, 1.5e9, 0.0, *[1e9] * 100])
@@ -178,7 +178,7 @@ def test_a_clock_that_is_set_back_changes_the_label_of_time_and_nothing_else(
     assert 0 < last["summary"]["elapsed_s"] < 60
 
 
-def test_nothing_in_the_runtime_measures_time_by_the_wall_clock() -> None:
+def test_runtime_measures_durations_with_monotonic_clocks() -> None:
     import kdedge_runtime
 
     root = Path(kdedge_runtime.__file__).parent
@@ -194,9 +194,9 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.skipif(os.name != "posix", reason="limits are POSIX's")
+@pytest.mark.skipif(os.name != "posix", reason="resource limits need POSIX")
 @pytest.mark.parametrize("limit", [2_000, 1_000_000])
-def test_a_film_that_the_disk_does_not_take_keeps_what_it_took(limit: int, model_path: Path, tmp_path: Path) -> None:
+def test_video_keeps_written_frames_when_writing_fails(limit: int, model_path: Path, tmp_path: Path) -> None:
     pytest.importorskip("cv2", reason="videos need OpenCV")
     out = tmp_path / "out"
     out.mkdir()
@@ -212,8 +212,8 @@ def test_a_film_that_the_disk_does_not_take_keeps_what_it_took(limit: int, model
         assert f"is playable: {len(frames_of(film))} frames" in done.stderr
 
 
-@pytest.mark.skipif(os.name != "posix", reason="limits are POSIX's")
-def test_a_film_is_kept_when_it_is_the_lines_that_find_no_room(model_path: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(os.name != "posix", reason="resource limits need POSIX")
+def test_video_is_kept_when_jsonl_output_fails(model_path: Path, tmp_path: Path) -> None:
     cv2 = pytest.importorskip("cv2", reason="videos need OpenCV")
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full")
@@ -228,7 +228,7 @@ def test_a_film_is_kept_when_it_is_the_lines_that_find_no_room(model_path: Path,
         assert cv2.VideoCapture(str(tmp_path / "o.mp4")).read()[0]
 
 
-def test_pictures_that_find_no_room_are_said(
+def test_full_disk_for_overlay_images_is_reported(
     model_path: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
@@ -241,7 +241,7 @@ def test_pictures_that_find_no_room_are_said(
 
 
 def _damaged(content: bytes, chance: random.Random) -> bytes:
-    """Content with bytes flipped, cut out, doubled or cut off."""
+    """Return content with bytes changed, removed, duplicated or truncated."""
     damaged = bytearray(content)
     for _ in range(chance.randint(1, 8)):
         if not damaged:
@@ -261,7 +261,7 @@ def _damaged(content: bytes, chance: random.Random) -> bytes:
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning:PIL")
-def test_damaged_pictures_are_read_or_refused(tmp_path: Path) -> None:
+def test_damaged_images_are_decoded_or_rejected(tmp_path: Path) -> None:
     generator, chance = np.random.default_rng(0), random.Random(0)
     picture = Image.fromarray(generator.integers(0, 256, (24, 20, 3), dtype=np.uint8))
     seeds = []
@@ -286,7 +286,7 @@ def test_damaged_pictures_are_read_or_refused(tmp_path: Path) -> None:
     assert read, "some damage leaves a picture"
 
 
-def test_damaged_metadata_are_read_or_refused() -> None:
+def test_damaged_metadata_is_parsed_or_rejected() -> None:
     chance = random.Random(0)
     spec = ImageInput(64, 64, (0.5,) * 3, (0.5,) * 3)
     sound = Metadata(("a", "b"), spec, Outputs("gradcam", "layer", "gap", 7, 7)).to_props()
@@ -316,8 +316,8 @@ def test_damaged_metadata_are_read_or_refused() -> None:
     assert read, "some damage leaves sound metadata"
 
 
-def test_damaged_model_files_are_run_or_refused(model_path: Path, tmp_path: Path) -> None:
-    # In a process of its own: the parser is onnxruntime's, and a crash there must not end the tests unseen.
+def test_damaged_model_files_are_loaded_or_rejected(model_path: Path, tmp_path: Path) -> None:
+    # In a subprocess, because a crash of onnxruntime's parser would end the test run.
     program = f"""
 import random, sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})

@@ -1,4 +1,4 @@
-"""Boxes lie where the model's picture of them does."""
+"""Bounding boxes in model input coordinates."""
 
 import numpy as np
 import pytest
@@ -10,17 +10,17 @@ from kdedge_runtime.preprocess import fit
 BOXES = np.array([[2.0, 1.0, 5.0, 3.0]], dtype=np.float32)
 
 
-def test_a_box_covers_the_pixels_whose_centres_it_holds() -> None:
+def test_box_mask_covers_pixel_centers_inside() -> None:
     expected = np.zeros((4, 6), dtype=bool)
     expected[1:3, 2:5] = True
     assert (box_mask(BOXES, 4, 6)[0] == expected).all()
-    # Half a pixel in from each side no longer holds the first centre.
+    # A narrower box excludes the first pixel center.
     narrower = np.array([[2.6, 1.0, 5.0, 3.0]], dtype=np.float32)
     assert box_mask(narrower, 4, 6)[0, 1].tolist() == [False, False, False, True, True, False]
 
 
-def test_a_centre_on_the_edge_belongs_to_the_box_to_its_right_and_below() -> None:
-    """So that boxes side by side share no pixel and leave none out."""
+def test_edge_centers_belong_to_the_right_and_lower_box() -> None:
+    """Adjacent boxes neither share nor omit pixels."""
     left_above, right_below = np.array([[0.0, 0.0, 2.5, 1.5], [2.5, 1.5, 6.0, 4.0]], dtype=np.float32)
     first, second = box_mask(np.stack([left_above, right_below]), 4, 6)
     assert np.argwhere(first).tolist() == [[0, 0], [0, 1]]
@@ -33,8 +33,8 @@ def test_boxes_are_float32() -> None:
 
 
 @pytest.mark.parametrize("rule", [{}, {"resize": "squash"}, {"crop_fraction": 0.8}, {"resize": "letterbox"}])
-def test_a_box_lies_where_the_models_picture_of_it_does(rule: dict[str, object]) -> None:
-    """Paint the box, bring the picture to size as the device does, and look where it went."""
+def test_boxes_follow_preprocessing(rule: dict[str, object]) -> None:
+    """Draw the box, preprocess the image and compare the result."""
     spec = ImageInput(48, 48, (0.5,) * 3, (0.5,) * 3, **rule)  # type: ignore[arg-type]
     picture = np.zeros((200, 320, 3), dtype=np.uint8)
     picture[50:130, 100:260] = 255

@@ -1,4 +1,4 @@
-"""The systemd unit and the container file: what can be checked without a board."""
+"""Checks of the systemd unit and the container file."""
 
 import configparser
 import re
@@ -23,7 +23,7 @@ def unit_lines(key: str) -> list[str]:
 
 
 def instructions() -> list[tuple[str, str]]:
-    """The container file's instructions with their arguments, continued lines joined."""
+    """Return the container file's instructions with arguments, continuation lines joined."""
     text = "\n".join(
         line for line in CONTAINERFILE.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")
     )
@@ -32,7 +32,7 @@ def instructions() -> list[tuple[str, str]]:
 
 
 def locked() -> dict[str, str]:
-    """The versions of the container's packages."""
+    """Return the locked package versions."""
     text = (CONTAINERFILE.parent / "requirements.lock").read_text(encoding="utf-8")
     return dict(re.findall(r"^([a-z0-9-]+)==([\d.]+) \\$", text, re.MULTILINE))
 
@@ -41,13 +41,13 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("there is no systemd-analyze")
     copy = tmp_path / UNIT.name
-    # The environment that the unit starts from is not installed here.
+    # The virtual environment of the unit is not installed here.
     copy.write_text(UNIT.read_text(encoding="utf-8").replace("/opt/kdedge/venv/bin/kdedge-run", "/bin/true"))
     done = subprocess.run(["systemd-analyze", "verify", copy], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_systemd_finds_little_exposed() -> None:
+def test_unit_has_low_exposure_score() -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("there is no systemd-analyze")
     command = ["systemd-analyze", "security", "--offline=true", "--threshold=20", UNIT]
@@ -55,7 +55,7 @@ def test_systemd_finds_little_exposed() -> None:
     assert done.returncode == 0, done.stdout[-200:]
 
 
-def test_the_unit_runs_a_command_that_parses() -> None:
+def test_unit_command_parses() -> None:
     parser = build_parser()
     (command,) = unit_lines("ExecStart")
     environment = dict(pair.split("=", 1) for line in unit_lines("Environment") for pair in line.split())
@@ -65,29 +65,29 @@ def test_the_unit_runs_a_command_that_parses() -> None:
     assert (arguments.source, arguments.view, arguments.device) == ("csi:0", "127.0.0.1:8080", "auto")
 
 
-def test_the_unit_notifies_and_is_watched() -> None:
+def test_unit_uses_notify_and_watchdog() -> None:
     assert unit_lines("Type") == ["notify"]
     assert unit_lines("DynamicUser") == ["yes"]
     assert int(unit_lines("WatchdogSec")[0]) > 0 and unit_lines("Restart") == ["on-failure"]
-    assert unit_lines("User") == [], "DynamicUser makes one"
+    assert unit_lines("User") == [], "DynamicUser creates it"
 
 
-def test_the_unit_waits_for_a_camera_for_ever_and_for_a_wrong_command_never() -> None:
+def test_unit_restarts_on_source_errors_only() -> None:
     assert unit_lines("StartLimitIntervalSec") == ["0"]
     hopeless = {int(code) for code in unit_lines("RestartPreventExitStatus")[0].split()}
     assert hopeless == {error.exit_code for error in (UsageError, MissingDependency, ValidationFailed)}
     assert SourceError.exit_code not in hopeless
 
 
-def test_the_unit_reaches_nothing_and_ends_cleanly() -> None:
+def test_unit_has_no_network_access_and_stops_cleanly() -> None:
     assert unit_lines("IPAddressDeny") == ["any"]
     assert unit_lines("IPAddressAllow") == ["localhost"]
-    assert unit_lines("WatchdogSignal") == ["SIGTERM"], "SIGABRT would cut a film off"
+    assert unit_lines("WatchdogSignal") == ["SIGTERM"], "SIGABRT would truncate a video"
     assert "ORT_DISABLE_TELEMETRY=1" in unit_lines("Environment")
     assert unit_lines("#LoadCredential") == ["kdedge-token:/etc/kdedge/token"]
 
 
-def test_the_lock_names_files_by_hash_within_the_bounds_of_the_runtime() -> None:
+def test_lock_file_has_hashes_and_satisfies_runtime_bounds() -> None:
     text = (CONTAINERFILE.parent / "requirements.lock").read_text(encoding="utf-8")
     entries = [line for line in text.splitlines() if line and not line.startswith("#")]
     assert all(re.fullmatch(r"[a-z0-9-]+==[\d.]+ \\|    --hash=sha256:[0-9a-f]{64}( \\)?", line) for line in entries)
@@ -106,8 +106,8 @@ def test_the_lock_names_files_by_hash_within_the_bounds_of_the_runtime() -> None
 
 
 @pytest.mark.parametrize("package", [".", "export", "runtime"])
-def test_lower_bounds_are_above_known_vulnerabilities(package: str) -> None:
-    """Pillow 10.3 closes CVE-2024-28219, OpenCV 4.8.1.78 brings a libwebp without CVE-2023-4863."""
+def test_lower_bounds_exclude_known_vulnerabilities(package: str) -> None:
+    """Pillow 10.3 fixes CVE-2024-28219; OpenCV 4.8.1.78 includes a libwebp that fixes CVE-2023-4863."""
     file = DEVICES.parent / package / "pyproject.toml"
     if not file.exists():
         pytest.skip("the packages are not in a checkout")
@@ -117,25 +117,25 @@ def test_lower_bounds_are_above_known_vulnerabilities(package: str) -> None:
             assert tuple(map(int, bound.split("."))) >= least
 
 
-def test_the_unit_is_well_formed() -> None:
+def test_unit_is_well_formed() -> None:
     parser = configparser.ConfigParser(strict=False, interpolation=None, comment_prefixes="#", delimiters="=")
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read_string(UNIT.read_text(encoding="utf-8"))
     assert parser.sections() == ["Unit", "Service", "Install"]
 
 
-def test_the_container_is_slim_pinned_and_without_root() -> None:
+def test_container_is_slim_pinned_and_not_root() -> None:
     steps = instructions()
     assert steps[:2] == [("ARG", steps[0][1]), ("FROM", "${BASE}")]
     assert re.fullmatch(r"BASE=docker\.io/library/python:3\.\d+-slim-\w+", steps[0][1]), "never :latest"
     words = [word for word, _ in steps]
     assert words.count("ENTRYPOINT") == words.count("CMD") == words.count("HEALTHCHECK") == 1
     users = [rest for word, rest in steps if word == "USER"]
-    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", users[-1]), "a number, so that Kubernetes can see that it is not root"
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", users[-1]), "numeric, so that Kubernetes can verify that it is not root"
     assert words.index("USER") > max(index for index, word in enumerate(words) if word in ("RUN", "COPY"))
 
 
-def test_the_container_leaves_no_cache_and_copies_only_the_lock_and_the_wheel() -> None:
+def test_container_has_no_cache_and_copies_only_lock_and_wheel() -> None:
     for word, rest in instructions():
         if word == "RUN":
             assert "pip install" not in rest or "--no-cache-dir" in rest
@@ -145,7 +145,7 @@ def test_the_container_leaves_no_cache_and_copies_only_the_lock_and_the_wheel() 
     assert copied == ["requirements.lock /tmp/wheels/", "kdedge_runtime-*.whl /tmp/wheels/"]
 
 
-def test_the_container_runs_a_command_that_parses() -> None:
+def test_container_command_parses() -> None:
     lists = {word: re.findall(r'"([^"]*)"', rest) for word, rest in instructions() if word in ("ENTRYPOINT", "CMD")}
     command = lists["ENTRYPOINT"] + lists["CMD"]
     assert command[0] == "kdedge-run"
@@ -153,7 +153,7 @@ def test_the_container_runs_a_command_that_parses() -> None:
     assert (arguments.model, arguments.source, arguments.view) == ("/model.onnx", "0", "0.0.0.0:8080")
 
 
-def test_the_container_installs_what_the_profiles_allow() -> None:
+def test_container_version_satisfies_all_profiles() -> None:
     from kdedge_runtime.devices import load_profile, profile_names
 
     pinned = locked()["onnxruntime"]
@@ -161,7 +161,7 @@ def test_the_container_installs_what_the_profiles_allow() -> None:
         assert load_profile(name).onnxruntime.objection(pinned) is None
 
 
-def test_help_names_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     told = capsys.readouterr().out
@@ -169,8 +169,8 @@ def test_help_names_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
         assert word in told
 
 
-def test_the_test_on_emulated_arm_says_why_it_cannot_run(tmp_path: Path) -> None:
-    # A machine with a shell and little else: neither debootstrap nor qemu.
+def test_arm64_script_reports_why_it_is_skipped(tmp_path: Path) -> None:
+    # PATH with a shell, but without debootstrap and qemu.
     for name in ("bash", "dirname", "id", "uname"):
         (tmp_path / name).symlink_to(str(shutil.which(name)))
     script = DEVICES.parent / "tests" / "arm64" / "run.sh"

@@ -1,4 +1,4 @@
-"""Model files that somebody made to do harm: one sentence and exit code 2, no control character on a terminal."""
+"""Malicious model files: one-line error, exit code 2 and no control characters."""
 
 import json
 import re
@@ -46,7 +46,7 @@ def write_graph(path: Path, nodes: list[onnx.NodeProto], constants: dict[str, np
 
 
 def write_constants(path: Path, **changes: np.ndarray) -> Path:
-    """A graph that gives constants, whatever the image."""
+    """Write a graph with constant outputs."""
     values = SOUND | changes
     nodes = [helper.make_node("Identity", [f"{name}_value"], [name]) for name in values]
     kinds = {"U": TensorProto.STRING, "f": TensorProto.FLOAT, "i": TensorProto.INT64}
@@ -59,7 +59,7 @@ def write_constants(path: Path, **changes: np.ndarray) -> Path:
 
 
 def refused(path: Path, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> str:
-    """Run a file; the one sentence that refuses it."""
+    """Run a model file and return its one-line error."""
     code = main([str(path), "--source", str(photos), "--jsonl", str(tmp_path / "lines")])
     told = capfd.readouterr().err
     assert code == ModelFileError.exit_code, told
@@ -68,7 +68,7 @@ def refused(path: Path, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixtu
     return told
 
 
-def test_a_graph_that_keeps_its_promise_is_loaded(tmp_path: Path) -> None:
+def test_valid_graph_is_loaded(tmp_path: Path) -> None:
     Model.load(write_constants(tmp_path / "a.onnx"))
 
 
@@ -88,13 +88,13 @@ def test_a_graph_that_keeps_its_promise_is_loaded(tmp_path: Path) -> None:
         ("saliency_map", np.array([[["x"]]])),
     ],
 )
-def test_outputs_without_sense_are_refused(
+def test_invalid_outputs_are_rejected(
     output: str, value: np.ndarray, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert output in refused(write_constants(tmp_path / "a.onnx", **{output: value}), photos, tmp_path, capfd)
 
 
-def test_a_pass_that_fails_is_refused(photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_failing_pass_is_rejected(photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     nodes = [
         helper.make_node("Reshape", ["image", "shape"], ["odd\x1b[2Jname"], name="node\x1b]0;title\x07"),
         helper.make_node("Cast", ["odd\x1b[2Jname"], ["logits"], to=TensorProto.FLOAT),
@@ -105,7 +105,7 @@ def test_a_pass_that_fails_is_refused(photos: Path, tmp_path: Path, capfd: pytes
     assert "cannot run" in refused(path, photos, tmp_path, capfd)
 
 
-def test_a_loop_without_an_end_is_ended(
+def test_endless_loop_is_terminated(
     photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kdedge_runtime.model._FIRST_PASS_S", 0.5)
@@ -136,7 +136,7 @@ def test_a_loop_without_an_end_is_ended(
     assert "did not finish a pass" in refused(path, photos, tmp_path, capfd)
 
 
-def test_a_map_of_millions_of_cells_is_refused(photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_oversized_map_is_rejected(photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     names = ("logits", "explained_class")
     nodes = [
         helper.make_node("Expand", ["zero", "sides"], ["saliency_map"]),
@@ -151,7 +151,7 @@ def test_a_map_of_millions_of_cells_is_refused(photos: Path, tmp_path: Path, cap
 
 
 def changed(key: str, old: str, new: str) -> dict[str, str]:
-    """Props of a sound file with one value replaced."""
+    """Return metadata of a valid file with one value replaced."""
     props = Metadata(("red", "green", "blue"), SPEC, Outputs("cam", None, "gap-linear", 8, 8), {"weights": "int8"})
     values = props.to_props()
     assert old in values[key]
@@ -175,7 +175,7 @@ def changed(key: str, old: str, new: str) -> dict[str, str]:
         ("kdedge.lineage", "{}", '{"a": "\\ud800"}'),
     ],
 )
-def test_wild_metadata_is_refused(
+def test_extreme_metadata_is_rejected(
     key: str, old: str, new: str, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = write_colour_model(tmp_path / "a.onnx", props=changed(key, old, new))
@@ -198,15 +198,15 @@ def test_wild_metadata_is_refused(
         {"map_rounding": MOST_ROUNDING * 1.01},
     ],
 )
-def test_a_file_cannot_switch_its_self_test_off(
+def test_file_cannot_disable_its_self_test(
     changes: dict[str, Any], write_model: Callable[..., Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(with_golden(write_model(), **changes)), "--self-test"]) == ModelFileError.exit_code
     assert "damaged" in capfd.readouterr().err
 
 
-def test_answers_are_checked_at_any_rounding(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """The largest rounding that a file may claim does not excuse answers that are a sixth of the range off."""
+def test_predictions_are_checked_at_maximum_tolerance(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Check that the maximum tolerance does not hide predictions off by a sixth of the range."""
     path = write_colour_model(tmp_path / "a.onnx")
     model = onnx.load(path)
     sound = with_golden(path)
@@ -231,7 +231,7 @@ def test_answers_are_checked_at_any_rounding(tmp_path: Path, capfd: pytest.Captu
         {"labels": ("re\x1b[2Jd", "gre\nen", "bl\u202eue")},
     ],
 )
-def test_a_strangers_texts_never_steer_the_terminal(
+def test_untrusted_text_never_contains_control_characters(
     changes: dict[str, Any], photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     metadata = Metadata(("red", "green", "blue"), SPEC, Outputs("cam", None, None, 8, 8))
@@ -245,7 +245,7 @@ def test_a_strangers_texts_never_steer_the_terminal(
             json.loads(line)
 
 
-def test_a_file_name_cannot_forge_a_line_of_the_log(
+def test_file_name_cannot_forge_log_lines(
     model_path: Path, photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (photos / "a\nerror: forged\x1b[2J.png").write_text("no picture")
@@ -256,7 +256,7 @@ def test_a_file_name_cannot_forge_a_line_of_the_log(
     assert r"a\nerror: forged\x1b[2J.png" in err
 
 
-def test_escapes_keep_all_other_characters() -> None:
+def test_escaping_keeps_other_characters() -> None:
     assert printable("Größe, кошка, 猫 – “ok”") == "Größe, кошка, 猫 – “ok”"
     assert printable("a\x1b\x85\n\u2028\ud800") == r"a\x1b\x85\n\u2028\ud800"
     assert printable_lines("a\x1b\nb\r") == "a\\x1b\nb\\r"
@@ -265,8 +265,8 @@ def test_escapes_keep_all_other_characters() -> None:
     assert printable_json("é\x9b") == '"é\\u009b"'
 
 
-def test_a_message_of_onnxruntime_is_escaped(tmp_path: Path) -> None:
-    """Quote a node's unknown operator without its control characters."""
+def test_onnxruntime_messages_are_escaped(tmp_path: Path) -> None:
+    """Check that the error quotes a node's unknown operator with control characters escaped."""
     path = write_graph(tmp_path / "model.onnx", [helper.make_node("Un\x02known", [], [*SOUND])], {})
     with pytest.raises(ModelFileError, match=r"Un\\x02known") as caught:
         Model.load(path)

@@ -1,4 +1,4 @@
-"""Metadata: what is written comes back, and damage is named."""
+"""Metadata: round trip and errors of damaged values."""
 
 import json
 
@@ -20,21 +20,21 @@ FULL = Metadata(
 )
 
 
-def test_a_round_trip_through_strings_changes_nothing() -> None:
+def test_metadata_round_trip() -> None:
     assert Metadata.from_props(FULL.to_props()) == FULL
 
 
-def test_every_value_is_json_under_our_name() -> None:
+def test_every_value_is_namespaced_json() -> None:
     for key, value in FULL.to_props().items():
         assert key.startswith("kdedge.")
         json.loads(value)
 
 
-def test_other_tools_keys_are_ignored() -> None:
+def test_foreign_keys_are_ignored() -> None:
     assert Metadata.from_props(FULL.to_props() | {"author": "someone", "stride": "32"}) == FULL
 
 
-def test_keys_that_a_later_version_adds_are_ignored() -> None:
+def test_keys_of_later_versions_are_ignored() -> None:
     props = FULL.to_props() | {"kdedge.licence": '"CC BY 4.0"', "kdedge.note": "not JSON"}
     for key in ("kdedge.input", "kdedge.outputs"):
         props[key] = json.dumps(json.loads(props[key]) | {"later": 1})
@@ -68,19 +68,19 @@ def test_keys_that_a_later_version_adds_are_ignored() -> None:
         ({"kdedge.input": FULL.to_props()["kdedge.input"].replace("0.875", "0")}, "invalid input"),
     ],
 )
-def test_damage_is_a_model_file_error_that_names_it(damage: dict[str, str], said: str) -> None:
+def test_damaged_metadata_error_names_the_problem(damage: dict[str, str], said: str) -> None:
     with pytest.raises(ModelFileError, match=said):
         Metadata.from_props(FULL.to_props() | damage)
 
 
 @pytest.mark.parametrize("key", ["labels", "input", "outputs"])
-def test_a_missing_key_is_a_model_file_error(key: str) -> None:
+def test_missing_key_is_a_model_file_error(key: str) -> None:
     props = FULL.to_props()
     del props[f"kdedge.{key}"]
     with pytest.raises(ModelFileError, match=key):
         Metadata.from_props(props)
 
 
-def test_a_foreign_model_is_told_apart() -> None:
+def test_model_without_metadata_is_rejected() -> None:
     with pytest.raises(ModelFileError, match="kdedge export"):
         Metadata.from_props({"names": "{0: 'cat'}"})

@@ -1,4 +1,4 @@
-"""A model file in onnxruntime: its answers, its map, the pinned class, and files that are none."""
+"""Loaded models: predictions, maps, class selection and invalid files."""
 
 import warnings
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from kdedge_runtime.metadata import ImageInput, Metadata, Outputs
 from kdedge_runtime.model import Model, softmax
 
 
-def test_the_answer_and_the_map_are_those_of_the_arithmetic(model: Model, red_spot: np.ndarray) -> None:
+def test_prediction_and_map_match_reference(model: Model, red_spot: np.ndarray) -> None:
     explanation = model.predict(red_spot[None])
     weights = 8.0 * (1.5 * np.eye(3) - 0.5)
     cells = (red_spot / 255.0).reshape(8, 8, 8, 8, 3).mean(axis=(1, 3))
@@ -24,23 +24,23 @@ def test_the_answer_and_the_map_are_those_of_the_arithmetic(model: Model, red_sp
     assert explanation.probabilities.sum() == pytest.approx(1, abs=1e-6)
 
 
-def test_each_picture_of_a_batch_is_explained_for_its_own_class(model: Model, red_spot: np.ndarray) -> None:
+def test_batch_items_are_explained_for_their_top_class(model: Model, red_spot: np.ndarray) -> None:
     batch = np.stack([np.roll(red_spot, shift, axis=2) for shift in range(3)])
     explanation = model.predict(batch)
     assert explanation.explained_class.tolist() == [0, 1, 2]
     assert explanation.saliency_map.shape == (3, 8, 8)
 
 
-def test_a_pinned_class_changes_the_map_and_not_the_answer(model: Model, red_spot: np.ndarray) -> None:
+def test_fixed_class_changes_only_the_map(model: Model, red_spot: np.ndarray) -> None:
     free, pinned = model.predict(red_spot[None]), model.predict(red_spot[None], class_index=2)
     np.testing.assert_array_equal(free.logits, pinned.logits)
     assert pinned.explained_class.tolist() == [2]
     assert free.saliency_map.max() > 0 > pinned.saliency_map.min()
-    # And the pin does not stay: the default is an initializer, not a state.
+    # The class does not persist: the default is an initializer, not a state.
     np.testing.assert_array_equal(model.predict(red_spot[None]).saliency_map, free.saliency_map)
 
 
-def test_without_a_map_there_is_only_the_answer(write_model: Callable[..., Path], red_spot: np.ndarray) -> None:
+def test_model_without_map_returns_only_predictions(write_model: Callable[..., Path], red_spot: np.ndarray) -> None:
     model = Model.load(write_model(method="none"))
     explanation = model.predict(red_spot[None])
     assert not model.has_map
@@ -48,7 +48,7 @@ def test_without_a_map_there_is_only_the_answer(write_model: Callable[..., Path]
     assert explanation.explained_class.tolist() == [0]
 
 
-def test_classes_go_by_name_or_number(model: Model) -> None:
+def test_class_is_found_by_name_or_index(model: Model) -> None:
     assert (model.class_index("green"), model.class_index("2")) == (1, 2)
     for unknown in ("purple", "3", "-1", "²"):
         with pytest.raises(UsageError, match="red, green, blue"):
@@ -64,17 +64,17 @@ def test_classes_go_by_name_or_number(model: Model) -> None:
         np.zeros((1, 64, 64, 3), np.float32),
     ],
 )
-def test_images_of_the_wrong_kind_are_refused(model: Model, images: np.ndarray) -> None:
+def test_images_of_wrong_shape_or_dtype_are_rejected(model: Model, images: np.ndarray) -> None:
     with pytest.raises(UsageError, match=r"uint8 images of shape \(N, 64, 64, 3\)"):
         model.predict(images)
 
 
-def test_a_class_index_outside_is_refused(model: Model, red_spot: np.ndarray) -> None:
+def test_class_index_out_of_range_is_rejected(model: Model, red_spot: np.ndarray) -> None:
     with pytest.raises(UsageError, match="3 classes"):
         model.predict(red_spot[None], class_index=3)
 
 
-def test_files_that_are_no_models_are_told_apart(tmp_path: Path, write_model: Callable[..., Path]) -> None:
+def test_invalid_model_files_have_specific_errors(tmp_path: Path, write_model: Callable[..., Path]) -> None:
     with pytest.raises(ModelFileError, match="does not exist"):
         Model.load(tmp_path / "missing.onnx")
     broken = tmp_path / "broken.onnx"
@@ -85,7 +85,7 @@ def test_files_that_are_no_models_are_told_apart(tmp_path: Path, write_model: Ca
         Model.load(write_model(props={}))
 
 
-def test_a_graph_that_is_not_what_its_metadata_says_is_refused(write_model: Callable[..., Path]) -> None:
+def test_graph_that_contradicts_metadata_is_rejected(write_model: Callable[..., Path]) -> None:
     with pytest.raises(ModelFileError, match="for 2 labels"):
         Model.load(write_model(labels=("red", "green")))
     spec = ImageInput(64, 64, (0.0,) * 3, (1.0,) * 3)
@@ -100,18 +100,18 @@ def test_a_graph_that_is_not_what_its_metadata_says_is_refused(write_model: Call
 
 
 @pytest.mark.parametrize("threads", [0, -1, 257, 100_000])
-def test_threads_that_no_device_has_are_refused_before_they_start(model_path: Path, threads: int) -> None:
+def test_excessive_threads_are_rejected(model_path: Path, threads: int) -> None:
     with pytest.raises(UsageError, match=f"{threads} threads .*Expected 1 to 256"):
         Model.load(model_path, threads=threads)
 
 
-def test_a_provider_is_used_or_refused(model_path: Path) -> None:
+def test_provider_is_used_or_rejected(model_path: Path) -> None:
     assert Model.load(model_path, provider="cpu").provider == "CPUExecutionProvider"
     with pytest.raises(UsageError, match="warp"):
         Model.load(model_path, provider="warp")
 
 
-def test_the_input_goes_by_the_name_in_the_metadata(write_model: Callable[..., Path]) -> None:
+def test_input_name_comes_from_metadata(write_model: Callable[..., Path]) -> None:
     spec = ImageInput(64, 64, (0.0,) * 3, (1.0,) * 3, name="picture")
     assert Model.load(write_model(spec=spec)).predict(np.zeros((2, 64, 64, 3), np.uint8)).logits.shape == (2, 3)
 
@@ -120,8 +120,8 @@ def test_softmax_does_not_overflow() -> None:
     np.testing.assert_allclose(softmax(np.array([[1e4, 1e4, -1e4]], np.float32)), [[0.5, 0.5, 0.0]])
 
 
-def test_a_provider_that_does_not_start_is_not_replaced(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """onnxruntime drops a provider that it does not have with a warning, and would run on the CPU."""
+def test_failed_provider_has_no_fallback(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check that onnxruntime's silent fallback to the CPU is disabled."""
     claimed = ["TensorrtExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr("kdedge_runtime.model.ort.get_available_providers", lambda: claimed)
     with warnings.catch_warnings():

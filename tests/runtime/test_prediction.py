@@ -1,4 +1,4 @@
-"""An answer states what the model said of one frame: the ranking, the map, its place on the frame, and its age."""
+"""Predictions of one frame: ranking, map, location and age."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,7 +25,7 @@ SAID = Explanation(
 )
 
 
-def test_an_answer_is_what_the_model_said(model: Model) -> None:
+def test_prediction_contains_ranking_map_and_age(model: Model) -> None:
     answer = read_answer(model, FRAME, SAID, clock=lambda: 100.5)
     assert answer.frame is FRAME
     assert answer.ranking == (("blue", 0.625), ("red", 0.25), ("green", 0.125))
@@ -37,12 +37,12 @@ def test_an_answer_is_what_the_model_said(model: Model) -> None:
     assert answer.age_ms == 250
 
 
-def test_without_a_map_there_is_no_heat(model: Model) -> None:
+def test_prediction_without_map_has_no_heat_stats(model: Model) -> None:
     answer = read_answer(model, FRAME, replace(SAID, saliency_map=None, display=UNMEASURED))
     assert (answer.saliency_map, answer.heat, answer.display) == (None, None, UNMEASURED)
 
 
-def test_equal_labels_are_ranked_in_their_order(write_model: Callable[..., Path]) -> None:
+def test_ties_are_ranked_in_label_order(write_model: Callable[..., Path]) -> None:
     many = Model.load(write_model(), threads=1)
     labels = tuple(f"{number}" for number in range(64))
     many = replace(many, metadata=replace(many.metadata, labels=labels))
@@ -53,7 +53,7 @@ def test_equal_labels_are_ranked_in_their_order(write_model: Callable[..., Path]
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
 @pytest.mark.parametrize("with_map", [False, True])
-def test_values_that_are_not_finite_are_no_answer(model: Model, broken: float, with_map: bool) -> None:
+def test_non_finite_outputs_raise(model: Model, broken: float, with_map: bool) -> None:
     wrong = SAID.probabilities.copy()
     wrong[0, 1] = broken
     with pytest.raises(ModelFileError):

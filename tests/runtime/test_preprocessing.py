@@ -1,4 +1,4 @@
-"""The geometry, against torchvision's Resize and CenterCrop done in exact arithmetic."""
+"""Preprocessing geometry, compared with torchvision's Resize and CenterCrop in exact arithmetic."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -14,7 +14,7 @@ PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
 
 def _exact_box(height: int, width: int, side: int, crop_fraction: Fraction) -> tuple[Fraction, ...]:
-    """Scale the shorter side to `side / crop_fraction`, cut `side` × `side` from the centre, map back."""
+    """Scale the shorter side to `side / crop_fraction`, center-crop `side` × `side`, and map the box back."""
     scale = side / crop_fraction / min(height, width)
     cut_height, cut_width = side / scale, side / scale
     return (width - cut_width) / 2, (height - cut_height) / 2, (width + cut_width) / 2, (height + cut_height) / 2
@@ -22,17 +22,17 @@ def _exact_box(height: int, width: int, side: int, crop_fraction: Fraction) -> t
 
 @pytest.mark.parametrize("shape", [(360, 640), (640, 360), (224, 224), (31, 500), (3000, 4001)])
 @pytest.mark.parametrize("crop_fraction", [Fraction(1), Fraction(7, 8)])
-def test_the_crop_is_the_centre_of_the_scaled_shorter_side(shape: tuple[int, int], crop_fraction: Fraction) -> None:
+def test_crop_matches_resize_and_center_crop(shape: tuple[int, int], crop_fraction: Fraction) -> None:
     spec = ImageInput(224, 224, crop_fraction=float(crop_fraction), **PLAIN)
     expected = [float(edge) for edge in _exact_box(*shape, 224, crop_fraction)]
     assert visible_box(*shape, spec) == pytest.approx(expected)
 
 
-# Sizes at which the box computed in floats would reach over the edge, which Pillow refuses.
+# Sizes at which a float box would exceed the image, which Pillow rejects.
 @pytest.mark.parametrize(
     ("shape", "model"), [((2890, 904), (299, 299)), ((452, 2512), (299, 299)), ((3713, 2665), (97, 61))]
 )
-def test_the_box_never_leaves_the_picture(shape: tuple[int, int], model: tuple[int, int]) -> None:
+def test_crop_box_stays_inside_image(shape: tuple[int, int], model: tuple[int, int]) -> None:
     spec = ImageInput(*model, **PLAIN)
     left, top, right, bottom = visible_box(*shape, spec)
     assert 0 <= left < right <= shape[1]
@@ -40,12 +40,12 @@ def test_the_box_never_leaves_the_picture(shape: tuple[int, int], model: tuple[i
     assert fit(np.zeros((*shape, 3), np.uint8), spec).shape == (*model, 3)
 
 
-def test_a_wide_model_sees_the_widest_band_of_its_own_aspect() -> None:
+def test_crop_box_has_model_aspect_ratio() -> None:
     left, top, right, bottom = visible_box(400, 400, ImageInput(100, 200, **PLAIN))
     assert (left, top, right, bottom) == (0, 100, 400, 300)
 
 
-def test_squash_sees_everything() -> None:
+def test_squash_box_is_whole_image() -> None:
     assert visible_box(360, 640, ImageInput(64, 64, resize="squash", **PLAIN)) == (0, 0, 640, 360)
 
 
@@ -61,7 +61,7 @@ class TestLetterbox:
             ((1, 1), (0, 0, 64, 64)),
         ],
     )
-    def test_the_whole_picture_lies_between_black_borders(
+    def test_image_is_centered_between_black_borders(
         self, shape: tuple[int, int], inner: tuple[int, int, int, int]
     ) -> None:
         spec = ImageInput(64, 64, resize="letterbox", **PLAIN)
@@ -71,7 +71,7 @@ class TestLetterbox:
         assert (rows[0], columns[0], len(rows), len(columns)) == (top, left, height, width)
         assert (fitted[top : top + height, left : left + width] == 200).all()
 
-    def test_pixels_are_those_of_pillow(self) -> None:
+    def test_pixels_match_pillow(self) -> None:
         picture = np.random.default_rng(0).integers(0, 256, (90, 160, 3), dtype=np.uint8)
         fitted = fit(picture, ImageInput(32, 64, resize="letterbox", interpolation="bicubic", **PLAIN))
         expected = np.asarray(Image.fromarray(picture).resize((57, 32), Image.Resampling.BICUBIC))
@@ -79,8 +79,8 @@ class TestLetterbox:
         assert not fitted[:, :3].any() and not fitted[:, 60:].any()
 
     @pytest.mark.parametrize("shape", [(360, 640), (640, 361), (3, 1000)])
-    def test_the_visible_box_reaches_beyond_the_picture_by_the_borders(self, shape: tuple[int, int]) -> None:
-        """A pixel of the input that shows the picture's edge maps to that edge."""
+    def test_visible_box_includes_borders(self, shape: tuple[int, int]) -> None:
+        """Input pixels at the image edge map to that edge."""
         spec = ImageInput(64, 64, resize="letterbox", **PLAIN)
         left, top, right, bottom = visible_box(*shape, spec)
         fitted = fit(np.full((*shape, 3), 200, np.uint8), spec)
@@ -91,23 +91,23 @@ class TestLetterbox:
         assert top + rows[0] * down == pytest.approx(0, abs=1e-9)
         assert top + (rows[-1] + 1) * down == pytest.approx(shape[0])
 
-    def test_an_odd_border_is_wider_on_the_right(self) -> None:
+    def test_odd_border_is_wider_on_the_right(self) -> None:
         spec = ImageInput(64, 64, resize="letterbox", **PLAIN)
-        # 37 columns and 27 that are black, 13 of them on the left.
+        # 37 image columns and 27 black columns, 13 of them on the left.
         left, top, right, bottom = visible_box(640, 370, spec)
         assert (left, right, top, bottom) == pytest.approx((-130, 510, 0, 640))
         left, top, right, bottom = visible_box(370, 640, spec)
         assert (left, right, top, bottom) == pytest.approx((0, 640, -130, 510))
 
     @pytest.mark.parametrize(("shape", "columns"), [((1000, 3), 1), ((3, 1000), 64)])
-    def test_no_side_vanishes(self, shape: tuple[int, int], columns: int) -> None:
+    def test_sides_have_at_least_one_pixel(self, shape: tuple[int, int], columns: int) -> None:
         fitted = fit(np.full((*shape, 3), 200, np.uint8), ImageInput(64, 64, resize="letterbox", **PLAIN))
         assert fitted.dtype == np.uint8
         assert fitted.any((0, 2)).sum() == columns and fitted.any((1, 2)).sum() == 65 - columns
 
 
 def _triangle_resampled(line: np.ndarray, start: float, stop: float, count: int) -> np.ndarray:
-    """Antialiased bilinear resampling of one line, written from its definition in float64."""
+    """Resample one line with an antialiased bilinear filter, by definition in float64."""
     scale = (stop - start) / count
     reach = max(scale, 1.0)
     centres = start + (np.arange(count) + 0.5) * scale
@@ -122,7 +122,7 @@ def test_fit_is_antialiased_bilinear_resampling_of_the_visible_box(resize: str, 
     picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     spec = ImageInput(32, 32, resize=resize, **PLAIN)
     left, top, right, bottom = visible_box(*shape, spec)
-    # The filter reaches over the edge of the crop, as it does when the whole picture is scaled and then cut.
+    # The filter extends beyond the crop, as in resizing the whole image before cropping.
     columns = np.apply_along_axis(_triangle_resampled, 1, picture.astype(np.float64), left, right, 32)
     expected = np.apply_along_axis(_triangle_resampled, 0, columns, top, bottom, 32)
     assert np.abs(fit(picture, spec).astype(np.float64) - expected).max() <= 1.0
@@ -130,8 +130,8 @@ def test_fit_is_antialiased_bilinear_resampling_of_the_visible_box(resize: str, 
 
 @pytest.mark.parametrize("shape", [(278, 19), (261, 35), (90, 160)])
 @pytest.mark.parametrize("resize", ["squash", "letterbox"])
-def test_every_version_of_pillow_gives_the_same_pixels(shape: tuple[int, int], resize: str) -> None:
-    """Across first, then down, each rounded to eight bits."""
+def test_result_is_independent_of_pillow_version(shape: tuple[int, int], resize: str) -> None:
+    """Horizontal pass first, then vertical, each rounded to 8 bits."""
     picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     fitted = fit(picture, ImageInput(64, 48, resize=resize, interpolation="bicubic", **PLAIN))
     fitted = fitted[fitted.any((1, 2))][:, fitted.any((0, 2))]
@@ -140,14 +140,14 @@ def test_every_version_of_pillow_gives_the_same_pixels(shape: tuple[int, int], r
     np.testing.assert_array_equal(fitted, across.resize((width, height), Image.Resampling.BICUBIC))
 
 
-def test_a_picture_of_the_right_size_is_left_alone() -> None:
+def test_image_of_input_size_is_unchanged() -> None:
     picture = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     assert fit(picture, ImageInput(32, 32, **PLAIN)) is picture
     assert not np.array_equal(fit(picture, ImageInput(32, 32, crop_fraction=0.5, **PLAIN)), picture)
 
 
-def test_the_interpolation_of_the_metadata_is_used() -> None:
-    """Bicubic overshoots at an edge; bilinear stays between the values."""
+def test_metadata_interpolation_is_used() -> None:
+    """Bicubic overshoots at an edge; bilinear does not."""
     picture = np.full((8, 8, 3), 60, np.uint8)
     picture[:, 4:] = 200
     spec = ImageInput(64, 64, (0.0,) * 3, (1.0,) * 3, resize="squash")

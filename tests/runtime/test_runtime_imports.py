@@ -1,4 +1,4 @@
-"""The runtime must start where there is no torch, no OpenCV and nothing of the workbench."""
+"""Imports of the runtime: it starts without torch, OpenCV and the training packages."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ def _loaded_after(code: str) -> set[str]:
     return set(json.loads(done.stdout))
 
 
-def test_the_whole_device_side_loads_without_the_workbench() -> None:
+def test_runtime_imports_without_training_packages() -> None:
     code = (
         "import pkgutil, importlib, kdedge_runtime\n"
         "for module in pkgutil.walk_packages(kdedge_runtime.__path__, 'kdedge_runtime.'):\n"
@@ -26,17 +26,17 @@ def test_the_whole_device_side_loads_without_the_workbench() -> None:
     assert loaded.isdisjoint(FORBIDDEN)
 
 
-def test_the_parser_loads_nothing_heavy_so_that_help_answers_at_once() -> None:
+def test_parser_imports_nothing_heavy() -> None:
     loaded = _loaded_after("import kdedge_runtime.cli.main\nkdedge_runtime.cli.main.build_parser().format_help()")
     assert loaded.isdisjoint([*FORBIDDEN, "numpy", "onnxruntime", "PIL"])
 
 
-def test_a_bare_model_file_starts_without_what_bundles_take() -> None:
+def test_model_file_does_not_import_bundle_code() -> None:
     loaded = _loaded_after("import kdedge_runtime.cli.run")
     assert loaded.isdisjoint(["kdedge_runtime.bundle", "zipfile"])
 
 
-def test_the_public_names_are_there_on_first_use() -> None:
+def test_public_names_are_imported_lazily() -> None:
     import kdedge_runtime
 
     for name in kdedge_runtime.__all__:
@@ -45,7 +45,7 @@ def test_the_public_names_are_there_on_first_use() -> None:
         kdedge_runtime.Modell  # noqa: B018
 
 
-def test_a_missing_opencv_says_what_to_install() -> None:
+def test_missing_opencv_error_names_the_package() -> None:
     code = (
         "sys.modules['cv2'] = None\n"
         "from kdedge_runtime.cli.main import main\n"

@@ -1,4 +1,4 @@
-"""The runtime's wheel, alone in an environment of its own, as on a device."""
+"""Wheel of the runtime in a separate environment, as on a device."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ def test_wheel_runs_without_torch_onnx_or_opencv(tmp_path: Path, model_path: Pat
     (wheel,) = wheels.glob("kdedge_runtime-*.whl")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     pip = [sys.executable, "-m", "pip", "--python", environment / "bin" / "python"]
-    # Nothing is compiled: all of it would be, and little is imported.
+    # No byte compilation, because only a small part is imported.
     subprocess.run([*pip, "install", "--quiet", "--no-compile", wheel], check=True)
 
     listed = subprocess.run([*pip, "list", "--format", "json"], capture_output=True, text=True, check=True)

@@ -6,7 +6,7 @@ import cv2
 
 
 def frames_of(path: Path) -> list[float]:
-    """The mean grey of each frame that can be read."""
+    """Return the mean gray level of each readable frame."""
     capture = cv2.VideoCapture(str(path))
     means = []
     while (read := capture.read())[0]:

@@ -1,4 +1,4 @@
-"""A run to watch, and a client that watches it."""
+"""Test run and HTTP client of the live view."""
 
 import http.client
 import json
@@ -33,7 +33,7 @@ def an_answer(index: int, shade: int = 128) -> Answer:
 
 
 class Run:
-    """A run that answers a hundred frames a second while the view is open, and draws when asked to."""
+    """Run that predicts a hundred frames per second and draws on request."""
 
     def __init__(self, view: LiveView, progress: Progress) -> None:
         self.view, self.progress = view, progress
@@ -88,7 +88,7 @@ def post(view: LiveView, path: str, value: object, **headers: str) -> tuple[int,
 
 
 def shown_now(view: LiveView) -> int:
-    """Look at the next picture; the number of its frame."""
+    """Fetch the next image and return its serial number."""
     response, _ = get(view, "/snapshot.jpg")
     assert response.status == 200
     return int(response.headers["X-Serial"])

@@ -9,7 +9,7 @@ derivative, blocks of positions and channels are ablated instead (set to zero), 
 evidence.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,7 @@ from kdedge_export.onnx_graph.graph_input import image_port
 from kdedge_export.onnx_graph.spatial.target_candidates import attentions
 from kdedge_export.onnx_import.feature_edit import DELTA, FEATURES, MASK, with_edited_features
 from kdedge_export.onnx_import.logits_output import find_answer
+from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["Channel", "Decision", "Stage", "Way", "decide", "last_layer"]
 
@@ -74,7 +75,7 @@ def decide(
     class_index: int | None = None,
     logits: Array | None = None,
     temperature: float = 1.0,
-    progress: Callable[[int, int], None] = lambda *_: None,
+    progress: ProgressCallback = no_progress,
 ) -> Decision:
     """Compute the layer attribution of a classifier for one image.
 
@@ -86,7 +87,7 @@ def decide(
         logits: logits `[K]` or `[1, K]` of the deployed model. The graph runs unoptimized here, while ONNX Runtime's
             integer kernels round differently. None uses the logits computed here.
         temperature: softmax temperature for the ranking.
-        progress: called with the number of stages done and their total.
+        progress: called after every stage.
 
     Raises:
         ModelFileError: the model is not an image classifier.
@@ -104,7 +105,7 @@ def decide(
     stages_at = chosen(_that_tell(run, layers, held))
     stages = []
     for done, layer in enumerate(stages_at):
-        progress(done, len(stages_at))
+        progress("tracing the image", done, len(stages_at))
         evidence = (
             by_gradient(layer.grid, run.values[layer.tensor], held[layer.tensor])
             if layer.tensor in held
@@ -126,7 +127,7 @@ def decide(
             features[item] = by_gradient(
                 last.grid, run.values[last.tensor], slopes.of_class(item)[last.tensor]
             ).channels
-    progress(len(stages_at), len(stages_at))
+    progress("tracing the image", len(stages_at), len(stages_at))
     ranking = tuple((int(index), float(probabilities[index])) for index in best)
     return Decision(explained, ranking, tuple(stages), features)
 

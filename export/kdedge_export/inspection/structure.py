@@ -114,7 +114,7 @@ def _port(value: onnx.ValueInfoProto) -> tuple[str, str, Shape]:
 
 
 def _weights_of(view: GraphView, node: onnx.NodeProto) -> list[str]:
-    """Return the initializers behind a node's constant inputs, through nodes such as DequantizeLinear."""
+    """Return the initializers of a node's constant inputs, also through nodes such as DequantizeLinear."""
     found, waiting = [], [name for name in node.input if name and name not in view.varying]
     while waiting:
         name = waiting.pop()

@@ -11,6 +11,7 @@ from kdedge_export.quantization.fidelity import Fidelity, Judge
 from kdedge_export.quantization.quantizable_layers import Layer
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.util.arrays import Pixels
+from kdedge_runtime.util.progress import ProgressCallback
 
 __all__ = ["Goal", "Tradeoff", "TradeoffPoint", "search"]
 
@@ -19,7 +20,6 @@ _RANKED_ON = 64
 
 Build = Callable[[Collection[str]], onnx.ModelProto]
 """Function from the names of fp32 nodes to the quantized graph."""
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def search(
     judge: Judge,
     image: Pixels,
     goal: Goal,
-    progress: Progress,
+    progress: ProgressCallback,
 ) -> Tradeoff:
     """Keep layers in fp32 until the target is met, then quantize those that turn out not to be needed.
 

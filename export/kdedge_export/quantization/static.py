@@ -1,7 +1,7 @@
 """Static QDQ quantization: the body and large dense layers in int8, logits and map in fp32."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -20,11 +20,10 @@ from kdedge_export.torch_export.exporter import ExportedGraph
 from kdedge_runtime.devices.detection import machine_name
 from kdedge_runtime.errors import UsageError
 from kdedge_runtime.util.arrays import Integers, Pixels
+from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["Quantized", "quantize"]
 
-Progress = Callable[[str, int, int], None]
-"""Called with the name of the current step, the number done, and the total."""
 _AS_TRAINED = "trained"
 """Name of trained ranges in the metadata, in addition to the calibration methods."""
 _TIMED_RUNS = 50
@@ -63,7 +62,7 @@ def quantize(
     goal: Goal | None = None,
     reference: onnx.ModelProto | None = None,
     trained_in: Mapping[str, Range] | None = None,
-    progress: Progress = lambda *_: None,
+    progress: ProgressCallback = no_progress,
 ) -> Quantized:
     """Quantize a graph: integer activations, int8 weights per channel.
 
@@ -125,7 +124,7 @@ def _choose_ranges(
     judge: Judge,
     recipe: Recipe,
     trained_in: Mapping[str, Range] | None,
-    progress: Progress,
+    progress: ProgressCallback,
 ) -> tuple[str, dict[str, float], Mapping[str, Range]]:
     """Return the best method, the loss of each method with all layers in int8, and the best ranges."""
     done = 0

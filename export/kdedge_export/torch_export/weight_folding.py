@@ -60,7 +60,7 @@ def _takes_one_cell(node: fx.Node) -> bool:
 
 
 def _constant(node: Any) -> fx.Node | None:
-    """Return the constant behind an even number of transpositions, else None."""
+    """Return a constant, also if transposed an even number of times; else None."""
     turned = False
     while node.op == "call_function" and node.target is aten.t.default:
         node, turned = node.args[0], not turned

@@ -18,11 +18,10 @@ from kdedge_export.validation.exactness import Bounds
 from kdedge_export.validation.other_classes import OTHER_CLASS_IMAGES, OtherClasses, compare_other_classes
 from kdedge_runtime import Model
 from kdedge_runtime.util.arrays import Floats, Integers, Pixels, evenly_spaced
+from kdedge_runtime.util.progress import ProgressCallback
 
-__all__ = ["Progress", "Sampled", "Subject", "calibrated", "disturbed_answers", "faith", "other_maps", "places", "sane"]
+__all__ = ["Sampled", "Subject", "calibrated", "disturbed_answers", "faith", "other_maps", "places", "sane"]
 
-Progress = Callable[[str, int, int], None]
-"""Called with the name of the current step, its total, and the number done."""
 DISTURBED_IMAGES = 96
 """Maximum number of images to corrupt."""
 
@@ -48,7 +47,7 @@ class Subject:
     images: Pixels
     targets: Integers | None
     shipped: Role
-    progress: Progress
+    progress: ProgressCallback
 
     @property
     def files(self) -> dict[Role, Model]:
@@ -77,8 +76,8 @@ class Subject:
 
     def told(self, what: str, total: int) -> Callable[[int], None]:
         """Report the start of a step and return its progress callback."""
-        self.progress(what, total, 0)
-        return lambda done: self.progress(what, total, done)
+        self.progress(what, 0, total)
+        return lambda done: self.progress(what, done, total)
 
 
 def calibrated(subject: Subject, held_out: Flags | None, temperatures: Mapping[Role, float]) -> dict[Role, Calibration]:

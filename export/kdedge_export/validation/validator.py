@@ -1,7 +1,6 @@
 """Compare model files with the PyTorch student, if there is one, and the student with its teacher."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -34,7 +33,6 @@ from kdedge_export.validation.inputs import Deployment, Models, Origin, Validati
 from kdedge_export.validation.page import write_page
 from kdedge_export.validation.report import ModelFacts, ValidationReport, file_facts, write_json
 from kdedge_export.validation.sampled_metrics import (
-    Progress,
     Sampled,
     Subject,
     calibrated,
@@ -52,6 +50,7 @@ from kdedge_runtime.errors import DataError
 from kdedge_runtime.metadata import ImageInput
 from kdedge_runtime.model import softmax
 from kdedge_runtime.util.arrays import Integers, Pixels
+from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["validate", "write_report"]
 
@@ -69,7 +68,7 @@ def validate(
     gates: Gates | None = None,
     quick: bool = False,
     notes: Sequence[str] = (),
-    progress: Progress = lambda *_: None,
+    progress: ProgressCallback = no_progress,
 ) -> tuple[ValidationReport, Evidence]:
     """Measure whether predictions and saliency maps survive export and quantization.
 
@@ -191,14 +190,15 @@ def _told(ties: int, aligned: Sequence[AlignedImage], data: ValidationSet, int8:
 
 
 def _ask_all(
-    models: Mapping[Role, TorchModel | Model], images: Pixels, labels: Sequence[str], progress: Progress
+    models: Mapping[Role, TorchModel | Model], images: Pixels, labels: Sequence[str], progress: ProgressCallback
 ) -> dict[Role, Predictions]:
     """Predict with every model in the order of `models`, explaining the source model's top-1 classes."""
 
     def ask(role: Role, classes: Integers | None) -> Predictions:
-        told = partial(progress, TITLES[role], len(images))
-        told(0)
-        answers = predict(models[role], images, classes, progress=told)
+        progress(TITLES[role], 0, len(images))
+        answers = predict(
+            models[role], images, classes, progress=lambda done: progress(TITLES[role], done, len(images))
+        )
         if answers.logits.shape[1] != len(labels):
             raise DataError(
                 f"{TITLES[role]} has {answers.logits.shape[1]} classes but the data has {len(labels)} labels. "

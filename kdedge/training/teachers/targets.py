@@ -16,6 +16,7 @@ from kdedge.training.image_store import Images
 from kdedge.training.interruption import StopRequested
 from kdedge.training.teachers.teacher import NetworkTeacher, Teacher
 from kdedge.training.teachers.teacher_cache import AnswerCache, compact
+from kdedge_runtime.util.progress import ProgressCallback
 
 __all__ = ["AskTeacher", "Guidance", "NoTeacher", "Remembered", "classes_to_keep"]
 
@@ -96,7 +97,7 @@ class Remembered:
         views: Views,
         cache: AnswerCache,
         group: Group,
-        progress: Callable[[int, int], None],
+        progress: ProgressCallback,
     ) -> None:
         """Initialize the cached teacher.
 
@@ -107,7 +108,7 @@ class Remembered:
             views: Schedule with a fixed number of views.
             cache: Cache of teacher outputs.
             group: Processes that share the cache; the main process fills it.
-            progress: Called with (done, total) images while the teacher is evaluated.
+            progress: Called while the teacher is evaluated.
         """
         self._teacher, self._map_classes = teacher, map_classes
         self._classes_to_keep = classes_to_keep(teacher, map_classes)
@@ -158,7 +159,7 @@ class Remembered:
             if len(answers) == 1:
                 self._cache.require_room(answers[0], count)
             done += len(index)
-            self._progress(done, count)
+            self._progress("evaluating the teacher", done, count)
         logits = torch.cat([answer.logits for answer in answers])
         classes = [answer.classes for answer in answers if answer.classes is not None]
         maps = [answer.maps for answer in answers if answer.maps is not None]

@@ -138,6 +138,6 @@ def _format(model: Model) -> str:
     return "fp32" if model.metadata.quantization is None else str(model.metadata.quantization.get("weights", "int8"))
 
 
-def _progress(done: int, total: int) -> None:
+def _progress(step: str, done: int, total: int, /) -> None:
     if sys.stderr.isatty():
         sys.stderr.write(f"\r{done} of {total} rounds" + ("\n" if done == total else ""))

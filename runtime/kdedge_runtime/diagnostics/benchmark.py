@@ -19,6 +19,7 @@ from kdedge_runtime.diagnostics.system_state import BoardState, Throttling, read
 from kdedge_runtime.errors import KdedgeError
 from kdedge_runtime.model import Model
 from kdedge_runtime.onnx_session import run_session
+from kdedge_runtime.util.progress import ProgressCallback, no_progress
 from kdedge_runtime.util.timing import Stopwatch
 
 __all__ = ["Bench", "Layer", "Timing", "bench", "companion", "refusal"]
@@ -106,7 +107,7 @@ def bench(
     *,
     runs: int = RUNS,
     look: Callable[[], BoardState] = read_board,
-    progress: Callable[[int, int], None] = lambda *_: None,
+    progress: ProgressCallback = no_progress,
 ) -> Bench:
     """Measure models in turn, each with its map and, if it has one, without it.
 
@@ -117,7 +118,7 @@ def bench(
         models: models by display name; the first is the reference.
         runs: number of measured rounds.
         look: function that reads the board state.
-        progress: callback for the completed and total number of rounds.
+        progress: called after every round.
 
     Returns:
         Timings; none if the board was throttled during the measurement.
@@ -136,7 +137,7 @@ def bench(
         if time.monotonic() >= next_look_s:  # not every round, because it starts a firmware tool
             throttling.look(look())
             next_look_s = time.monotonic() + _LOOK_EVERY_S
-        progress(number + 1, WARM_UPS + runs)
+        progress("measuring", number + 1, WARM_UPS + runs)
     after = look()
     throttling.look(after)
     if throttling.reasons:

@@ -1,17 +1,14 @@
 """Result and interface of black-box explainers."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 import numpy as np
 
 from kdedge_runtime.util.arrays import Floats, Pixels
+from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
-__all__ = ["Estimate", "Explainer", "Progress"]
-
-Progress: TypeAlias = Callable[[int, int], None]
-"""Callback for the completed and total work, in evaluations or, with a budget, in milliseconds."""
+__all__ = ["Estimate", "Explainer"]
 
 
 @dataclass(frozen=True)
@@ -39,11 +36,11 @@ class Estimate:
 class Explainer(Protocol):
     """Explainer of one class in one image."""
 
-    def __call__(self, image: Pixels, class_index: int, progress: Progress | None = None) -> Estimate:
+    def __call__(self, image: Pixels, class_index: int, progress: ProgressCallback = no_progress) -> Estimate:
         """Explain an image.
 
         Args:
             image: uint8 RGB `[H, W, 3]` at the model's input size (see `kdedge_runtime.preprocess.fit`).
             class_index: class to explain.
-            progress: callback, called after each batch.
+            progress: called after each batch, in evaluations or, with a budget, in milliseconds.
         """

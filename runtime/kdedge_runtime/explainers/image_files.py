@@ -1,8 +1,7 @@
 """Explain image files: write each image next to its heat map."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.util.arrays import Pixels
 from kdedge_runtime.util.files import UniqueNames, staged, written
 from kdedge_runtime.util.images import picture_files, read_picture
+from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["Explained", "explain", "explanation_picture"]
 
@@ -46,7 +46,7 @@ def explain(
     class_name: str | None = None,
     opacity: float = OPACITY,
     explainer: Explainer | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: ProgressCallback = no_progress,
 ) -> list[Explained]:
     """Explain images and write one PNG each: the image next to its overlay, with label, probability and class below.
 
@@ -57,7 +57,7 @@ def explain(
         class_name: name or index of the class to explain; None for the top-1 class of each image.
         opacity: heat map opacity, in [0, 1].
         explainer: black-box explainer used instead of the map in the model file; see `kdedge_runtime.explainers`.
-        progress: callback for the name of the stage, the completed steps and the total steps.
+        progress: called after each image and during black-box explanations.
 
     Returns:
         The written files, in the order of the images.
@@ -81,9 +81,8 @@ def explain(
         image = fit(frame.rgb, model.metadata.input)
         explanation, estimate = model.predict(image[None], class_index), None
         if explainer is not None:
-            shown = None if progress is None else partial(progress, "this image")
             explained = int(explanation.explained_class[0]) if class_index is None else class_index
-            estimate = explainer(image, explained, shown)
+            estimate = explainer(image, explained, progress)
             explanation = replace(
                 explanation,
                 saliency_map=estimate.map[None],
@@ -96,8 +95,7 @@ def explain(
             raise UsageError(f"{target} is an input image and would be overwritten. Choose another folder: -o DIR.")
         with staged(target) as temporary:
             Image.fromarray(explanation_picture(model, answer, opacity, estimate)).save(temporary)
-        if progress is not None:
-            progress("pictures", index + 1, len(files))
+        progress("explaining images", index + 1, len(files))
         done.append(Explained(path, target, answer, estimate))
     if failures:
         named = f"{' '.join(map(str, failures[:3]))}{' …' if len(failures) > 3 else ''}"

@@ -7,8 +7,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from kdedge_runtime.explainers.estimate import Estimate, Progress
+from kdedge_runtime.explainers.estimate import Estimate
 from kdedge_runtime.util.arrays import Floats, Pixels
+from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["Doubles", "Probe", "Score", "Truths"]
 
@@ -19,6 +20,7 @@ Score: TypeAlias = Callable[[Pixels], Floats]
 _BATCH = 8
 """Images per forward pass. Larger batches gain little on a CPU and delay the budget check."""
 _MOST_EVALUATIONS = 100_000
+_STEP = "explaining the image"
 
 
 class Probe:
@@ -32,7 +34,7 @@ class Probe:
         *,
         budget_ms: float | None = None,
         seed: int = 0,
-        progress: Progress | None = None,
+        progress: ProgressCallback = no_progress,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Create a probe and start its clock.
@@ -90,12 +92,10 @@ class Probe:
             size = min(_BATCH, total - done)
             yield size
             done += size
-            if self._progress is None:
-                continue
             if self.budget_ms is None:
-                self._progress(done, total)
+                self._progress(_STEP, done, total)
             else:
-                self._progress(min(round(self.elapsed_ms), round(self.budget_ms)), round(self.budget_ms))
+                self._progress(_STEP, min(round(self.elapsed_ms), round(self.budget_ms)), round(self.budget_ms))
 
     def estimate(self, saliency_map: Doubles, standard_error: Doubles) -> Estimate:
         """Return the estimate with the evaluations and elapsed time so far."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from kdedge_runtime.errors import UsageError
-from kdedge_runtime.explainers.estimate import Estimate, Explainer, Progress
+from kdedge_runtime.explainers.estimate import Estimate, Explainer
 from kdedge_runtime.explainers.kernel_shap import kernel_shap
 from kdedge_runtime.explainers.lime import lime
 from kdedge_runtime.explainers.masked_scorer import Probe
@@ -16,6 +16,7 @@ from kdedge_runtime.explainers.superpixels import superpixels
 from kdedge_runtime.explainers.target_activations import Activations, target_activations
 from kdedge_runtime.model import Model
 from kdedge_runtime.util.arrays import Floats, Pixels
+from kdedge_runtime.util.progress import ProgressCallback, no_progress
 
 __all__ = ["METHODS", "PARTS", "make_explainer"]
 
@@ -59,7 +60,7 @@ def make_explainer(
         raise UsageError(f"A budget of {budget_ms:g} ms is not supported. Expected more than 0.")
     activations = activations_of(model) if method == "scorecam" else None
 
-    def explain(image: Pixels, class_index: int, progress: Progress | None = None) -> Estimate:
+    def explain(image: Pixels, class_index: int, progress: ProgressCallback = no_progress) -> Estimate:
         probe = Probe(
             _Score(model, class_index, of_logit=method == "scorecam"),
             image,

@@ -35,7 +35,7 @@ PICTURE_SUFFIXES = (
     *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpeg", ".jpg"),
     *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
 )
-"""Lower-case suffixes of image files, whether or not the installed Pillow can decode them."""
+"""Lower-case suffixes of image files, including those that the installed Pillow cannot decode."""
 
 MOST_PIXELS = 50_000_000
 """Maximum number of pixels to decode: 150 MB as RGB."""

@@ -179,7 +179,7 @@ class TestCells:
         assert grid is not None and grid.size == (4, 4)
 
     def test_channel_attention_keeps_positions(self) -> None:
-        """As in XCiT: softmax over channels times the token values."""
+        """Channel attention as in XCiT: softmax over channels times the token values."""
         nodes = [*EMBEDDED, node("MatMul", ["flattened", "tokens"], "scores"), node("Softmax", ["scores"], "weights")]
         grid = grid_of(places_of([*nodes, node("MatMul", ["weights", "flattened"], "y")], FLAT))
         assert grid is not None and grid.size == (4, 4)
@@ -203,7 +203,7 @@ class TestCells:
         assert grid is not None and grid.layout == Layout("NCHW", 4, 4)
 
     def test_col2im_restores_positions(self) -> None:
-        """As PyTorch's default exporter folds the patches of MobileViTV2."""
+        """PyTorch's default exporter folds the patches of MobileViTV2 with Col2Im."""
         nodes = [
             *EMBEDDED[:1],
             node("Reshape", ["planes", "blocks"], "columns"),

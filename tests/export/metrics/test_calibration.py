@@ -64,7 +64,7 @@ def test_error_matches_a_hand_computed_value() -> None:
 
 
 def test_chance_bias_is_subtracted() -> None:
-    """With few images the plain error of a calibrated model is far from 0, that of an overconfident one too large."""
+    """Few images bias the plain error upward, both for a calibrated and an overconfident model."""
     means = {}
     for sharpness in (1.0, 2.0):
         plain, debiased = [], []

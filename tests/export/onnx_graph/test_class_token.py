@@ -488,7 +488,7 @@ class TestReciproCam:
         assert_runs_again(done, model, layer, prefix)
 
     def test_reciprocam_replaces_missing_derivatives(self, tmp_path: Path) -> None:
-        """As in files with operators fused for ONNX Runtime."""
+        """Operators fused for ONNX Runtime have no derivative."""
         model = random(NETS["class token"][0])
         path = to_onnx(model, tmp_path / "theirs.onnx", dynamo=True)
         graph = onnx.load(path)

@@ -60,4 +60,4 @@ def test_unused_inputs_are_removed_and_named(tmp_path: Path, capsys: pytest.Capt
     assert [item.name for item in ort.InferenceSession(result.file.path).get_inputs()] == ["image"]
     assert result.left_out == unread
     print_explained(result, KERAS)
-    assert f"reads its inputs {', '.join(unread)}, so this file does without them" in capsys.readouterr().err
+    assert f"inputs {', '.join(unread)} are not used" in capsys.readouterr().err

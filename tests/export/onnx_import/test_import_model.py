@@ -290,7 +290,7 @@ class TestPreprocessing:
         assert done.metadata.labels == tuple(names.values()) and not done.labels_are_numbers
 
     def test_labels_with_one_name_per_line_are_read(self, tmp_path: Path) -> None:
-        """As in RapidOCR's files."""
+        """RapidOCR's files use this format."""
         path = write(tmp_path / "theirs.onnx", body() + head())
         model = onnx.load(path)
         helper.set_model_props(model, {"character": "\n".join(f"kind {index}" for index in range(CLASSES))})
@@ -345,7 +345,7 @@ class TestOldOpsets:
     @pytest.mark.parametrize("matrix", ["in x out", "out x in"])
     @pytest.mark.parametrize(("opset", "ir"), [(7, 3), (8, 3), (9, 4), (10, 5), (11, 6), (13, 7)])
     def test_two_dense_layers_are_supported(self, tmp_path: Path, opset: int, ir: int, matrix: str) -> None:
-        """As old converters write VGG: Flatten, Gemm, Relu, Gemm."""
+        """Old converters export VGG as Flatten, Gemm, Relu, Gemm."""
         held, turned = weights(), matrix == "out x in"
         dense = {"three": np.random.default_rng(3).normal(size=(12 * 64, 16)).astype(np.float32)}
         last = {"four": held["two"].T.copy() if turned else held["two"]}

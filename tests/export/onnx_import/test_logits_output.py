@@ -122,7 +122,7 @@ class TestHeads:
 
 
 def test_inner_tensor_named_logits_is_supported(tmp_path: Path) -> None:
-    """As a convolution used instead of a dense layer is exported."""
+    """A convolution that replaces a dense layer is exported this way."""
     kernel = weights()["fc"][:, :, None, None]
     nodes = [*body(), node("GlobalAveragePool", ["features"], "pooled"), node("Conv", ["pooled", "kernel"], "logits")]
     nodes.append(node("Flatten", ["logits"], "scores"))

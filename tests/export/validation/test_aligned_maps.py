@@ -24,7 +24,7 @@ LABELS = tuple(map(str, range(CLASSES)))
 TOLERANCE = 1e-4
 CHANNELS = (0, 1)
 MARGIN = 5e-7
-"""For values of about 1: more than sums in different orders differ, but less than four roundings."""
+"""Margin for values of about 1: more than sums in different orders differ, but less than four roundings."""
 
 
 def at_its_kinks(image: np.ndarray) -> torch.nn.Module:

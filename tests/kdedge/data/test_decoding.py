@@ -91,7 +91,7 @@ def test_grayscale_images_are_kept_and_reported(tmp_path: Path) -> None:
 
 def test_progress_reaches_the_total(mixed: Split) -> None:
     calls: list[tuple[int, int]] = []
-    decode(mixed, SPEC, progress=lambda done, total: calls.append((done, total)))
+    decode(mixed, SPEC, progress=lambda step, *call: calls.append(call))
     assert calls == [(done, 60) for done in range(1, 61)]
 
 
@@ -142,7 +142,7 @@ class TestLoad:
         (tmp_path / "train/low/clip.mov").touch()
         calls: list[tuple[int, int]] = []
         folder = scan(tmp_path)
-        dataset = load(folder, SPEC, progress=lambda *call: calls.append(call))
+        dataset = load(folder, SPEC, progress=lambda step, *call: calls.append(call))
         assert dataset.labels == ("high", "low")
         assert dataset.fingerprint == folder.fingerprint
         for side, count in ((dataset.train, 11), (dataset.val, 5)):

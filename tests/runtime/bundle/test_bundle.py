@@ -1,4 +1,4 @@
-"""Bundles: nothing of one is used unless all of it is what its maker packed."""
+"""Bundles are used only if all of their content is verified."""
 
 import hashlib
 import re
@@ -55,17 +55,15 @@ ORDER = 2**252 + 27742317777372353535851937790883648493
 
 @pytest.fixture
 def signer() -> tuple[Callable[[bytes], bytes], bytes]:
-    """A function that signs, and its public key."""
-    module = pytest.importorskip(
-        "cryptography.hazmat.primitives.asymmetric.ed25519", reason="signing needs cryptography"
-    )
+    """Return a signing function and its public key."""
+    module = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ed25519", reason="needs cryptography")
     key = module.Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
     return key.sign, key.public_key().public_bytes_raw()
 
 
 @pytest.fixture
 def folder(model_path: Path, write_model: Callable[..., Path], tmp_path: Path, signer: tuple) -> Path:
-    """A signed bundle of two models."""
+    """Return a signed bundle of two models."""
     sign, _ = signer
     path = tmp_path / "bundle"
     path.mkdir()
@@ -76,7 +74,7 @@ def folder(model_path: Path, write_model: Callable[..., Path], tmp_path: Path, s
 
 
 def seal(folder: Path, sign: Callable[[bytes], bytes] | None = None) -> None:
-    """List what a folder holds, and sign the list."""
+    """Write checksums of a folder and sign them."""
     models = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.onnx")}
     (folder / "SHA256SUMS").write_bytes(format_sums(models))
     if sign is not None:
@@ -93,7 +91,7 @@ def zipped(folder: Path, compression: int = zipfile.ZIP_STORED) -> Path:
 
 @pytest.fixture(params=["folder", "zip"])
 def pack(request: pytest.FixtureRequest) -> Callable[[Path], Path]:
-    """What a folder is handed over as."""
+    """Return a function that converts a folder to the tested bundle type."""
     return zipped if request.param == "zip" else lambda folder: folder
 
 
@@ -104,12 +102,12 @@ def refuse(path: Path, key: bytes | None, message: str) -> None:
 
 class TestSignature:
     @pytest.mark.parametrize("name", VECTORS)
-    def test_the_vectors_of_the_rfc(self, name: str) -> None:
+    def test_rfc_8032_vectors_verify(self, name: str) -> None:
         key, message, signature = VECTORS[name]
         assert verify(bytes.fromhex(key), message, bytes.fromhex(signature))
 
     @pytest.mark.parametrize("name", VECTORS)
-    def test_one_bit_more_or_less_is_no_signature(self, name: str) -> None:
+    def test_flipped_bits_fail_verification(self, name: str) -> None:
         key, message, signature = (bytes.fromhex(part) if isinstance(part, str) else part for part in VECTORS[name])
         for position in (0, 7, 100, 255):
             assert not verify(flipped(key, position), message, signature)
@@ -119,13 +117,13 @@ class TestSignature:
         assert not verify(key, message, signature[:-1])
         assert not verify(key[:-1], message, signature)
 
-    def test_a_signature_has_one_form_only(self) -> None:
+    def test_malleable_signature_is_rejected(self) -> None:
         key, message, signature = VECTORS["2: one byte"]
         raw = bytes.fromhex(signature)
         second = int.from_bytes(raw[32:], "little") + ORDER
         assert not verify(bytes.fromhex(key), message, raw[:32] + second.to_bytes(32, "little"))
 
-    def test_it_is_what_cryptography_signs(self, signer: tuple) -> None:
+    def test_signatures_of_cryptography_verify(self, signer: tuple) -> None:
         sign, key = signer
         for length in (0, 1, 64, 1000):
             message = bytes(range(256))[:length] * 2
@@ -142,7 +140,7 @@ def flipped(content: bytes, bit: int) -> bytes:
 class TestKey:
     HEX = VECTORS["1: no message"][0]
 
-    def test_hexadecimal_a_file_of_it_and_pem_say_the_same(self, tmp_path: Path) -> None:
+    def test_hex_hex_file_and_pem_give_the_same_key(self, tmp_path: Path) -> None:
         serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
         module = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ed25519")
         pem = module.Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.HEX)).public_bytes(
@@ -156,7 +154,7 @@ class TestKey:
     @pytest.mark.parametrize(
         "content", ["", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----", "\xff", "12"]
     )
-    def test_anything_else_is_refused(self, tmp_path: Path, content: str) -> None:
+    def test_invalid_keys_are_rejected(self, tmp_path: Path, content: str) -> None:
         (tmp_path / "key").write_text(content, encoding="latin-1")
         for text in (str(tmp_path / "key"), str(tmp_path), "none.pem", "x" * 5000, self.HEX[:-1]):
             with pytest.raises(UsageError, match="not an Ed25519 public key"):
@@ -164,7 +162,7 @@ class TestKey:
 
 
 class TestOpening:
-    def test_a_sound_bundle_gives_its_files(self, folder: Path, signer: tuple, pack: Callable[[Path], Path]) -> None:
+    def test_valid_bundle_yields_its_files(self, folder: Path, signer: tuple, pack: Callable[[Path], Path]) -> None:
         path = pack(folder)
         assert is_bundle(path)
         for key in (None, signer[1]):
@@ -173,13 +171,13 @@ class TestOpening:
                 for name, file in files.items():
                     assert file.read_bytes() == (folder / name).read_bytes()
                 unpacked = files["model.onnx"]
-            assert unpacked.exists() == path.is_dir(), "what was unpacked is gone"
+            assert unpacked.exists() == path.is_dir(), "unpacked files are removed"
 
-    def test_what_goes_wrong_within_the_block_is_not_the_bundles(self, folder: Path) -> None:
+    def test_errors_within_the_block_propagate(self, folder: Path) -> None:
         with pytest.raises(RuntimeError, match="mine"), opened_bundle(zipped(folder)):
             raise RuntimeError("mine")
 
-    def test_a_tampered_byte(self, folder: Path, signer: tuple, pack: Callable[[Path], Path]) -> None:
+    def test_modified_file_is_rejected(self, folder: Path, signer: tuple, pack: Callable[[Path], Path]) -> None:
         content = bytearray((folder / "model.onnx").read_bytes())
         content[len(content) // 2] ^= 1
         (folder / "model.onnx").write_bytes(content)
@@ -187,29 +185,31 @@ class TestOpening:
         for key in (None, signer[1]):
             refuse(path, key, r"model\.onnx in .* was modified: its SHA-256 is .*, expected")
 
-    def test_a_tampered_list(self, folder: Path, signer: tuple, pack: Callable[[Path], Path]) -> None:
+    def test_modified_checksums_are_rejected(self, folder: Path, signer: tuple, pack: Callable[[Path], Path]) -> None:
         (folder / "model.onnx").write_bytes((folder / "model.int8.onnx").read_bytes())
         seal(folder)
         path = pack(folder)
         with opened_bundle(path):
-            pass  # sums alone cannot tell
+            pass  # checksums alone do not detect this
         refuse(path, signer[1], r"was not signed with the key .*, or its SHA256SUMS was modified")
 
-    def test_a_missing_file(self, folder: Path, pack: Callable[[Path], Path]) -> None:
+    def test_missing_file_is_rejected(self, folder: Path, pack: Callable[[Path], Path]) -> None:
         (folder / "model.int8.onnx").unlink()
         refuse(pack(folder), None, r"lacks model\.int8\.onnx, which is listed in its SHA256SUMS")
 
-    def test_a_model_that_is_not_listed(self, folder: Path, signer: tuple, pack: Callable) -> None:
+    def test_unlisted_model_is_rejected(self, folder: Path, signer: tuple, pack: Callable) -> None:
         shutil.move(folder / "model.int8.onnx", folder / "kept")
         seal(folder, signer[0])
         shutil.move(folder / "kept", folder / "model.int8.onnx")
-        (folder / "notes.txt").write_text("of no concern")
+        (folder / "notes.txt").write_text("not relevant")
         refuse(pack(folder), signer[1], r"contains model\.int8\.onnx, which is not listed")
         (folder / "model.int8.onnx").unlink()
         with opened_bundle(pack(folder), signer[1]) as files:
             assert list(files) == ["model.onnx"]
 
-    def test_a_missing_or_wrong_signature(self, folder: Path, signer: tuple, pack: Callable[[Path], Path]) -> None:
+    def test_missing_or_wrong_signature_is_rejected(
+        self, folder: Path, signer: tuple, pack: Callable[[Path], Path]
+    ) -> None:
         refuse(pack(folder), bytes.fromhex(VECTORS["1: no message"][0]), "was not signed with the key d75a980182b1")
         (folder / "SHA256SUMS.ed25519").write_bytes(b"short")
         refuse(pack(folder), signer[1], "was not signed with the key")
@@ -219,34 +219,36 @@ class TestOpening:
         refuse(pack(folder), signer[1], "is not signed, but a signature is required")
 
     @pytest.mark.parametrize("name", ["../model.onnx", "/etc/passwd", "a/model.onnx", "..", ".hidden", "a\\b", ""])
-    def test_a_path_that_leaves_the_folder(self, folder: Path, name: str, pack: Callable[[Path], Path]) -> None:
+    def test_listed_path_outside_bundle_is_rejected(
+        self, folder: Path, name: str, pack: Callable[[Path], Path]
+    ) -> None:
         with (folder / "SHA256SUMS").open("a") as sums:
             sums.write(f"{'0' * 64}  {name}\n")
         refuse(pack(folder), None, r"outside the bundle|invalid line")
 
     @pytest.mark.parametrize("name", ["../evil.onnx", "/evil.onnx", "a/evil.onnx", "..\\evil.onnx"])
-    def test_a_member_that_leaves_the_folder(self, folder: Path, name: str) -> None:
+    def test_archive_member_outside_bundle_is_rejected(self, folder: Path, name: str) -> None:
         path = zipped(folder)
         with zipfile.ZipFile(path, "a") as archive:
             archive.writestr(zipfile.ZipInfo(name), b"x")
         refuse(path, None, "which is outside the bundle")
 
-    def test_a_link_that_leaves_the_folder(self, folder: Path, tmp_path: Path) -> None:
+    def test_link_is_rejected(self, folder: Path, tmp_path: Path) -> None:
         shutil.move(folder / "model.onnx", tmp_path / "elsewhere.onnx")
         (folder / "model.onnx").symlink_to(tmp_path / "elsewhere.onnx")
         refuse(folder, None, r"model\.onnx is a link")
 
-    def test_a_zip_bomb(self, folder: Path) -> None:
+    def test_zip_bomb_is_rejected(self, folder: Path) -> None:
         (folder / "model.onnx").write_bytes(bytes(50_000_000))
         seal(folder)
         path = zipped(folder, zipfile.ZIP_DEFLATED)
         assert path.stat().st_size < 1_000_000
         refuse(path, None, r"compressed.*`zip -0`")
 
-    def test_members_that_lie_over_each_other(self, folder: Path) -> None:
+    def test_overlapping_members_are_rejected(self, folder: Path) -> None:
         path = zipped(folder)
         content = bytearray(path.read_bytes())
-        # In the list at the end every file is said to be as large as the archive.
+        # The central directory declares every file to be as large as the archive.
         position = content.find(b"PK\x01\x02")
         while position >= 0:
             struct.pack_into("<II", content, position + 20, len(content), len(content))
@@ -254,30 +256,30 @@ class TestOpening:
         path.write_bytes(content)
         refuse(path, None, "more content than its size")
 
-    def test_a_file_twice(self, folder: Path) -> None:
+    def test_duplicate_member_is_rejected(self, folder: Path) -> None:
         path = zipped(folder)
         with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
             archive.writestr(zipfile.ZipInfo("model.onnx"), b"other")
         refuse(path, None, "a file twice")
 
-    def test_a_line_twice(self, folder: Path) -> None:
+    def test_duplicate_checksum_is_rejected(self, folder: Path) -> None:
         sums = (folder / "SHA256SUMS").read_text()
         (folder / "SHA256SUMS").write_text(sums + sums.splitlines()[0] + "\n")
         refuse(folder, None, "twice")
 
-    def test_a_damaged_zip(self, folder: Path) -> None:
+    def test_damaged_zip_is_rejected(self, folder: Path) -> None:
         path = zipped(folder)
         content = path.read_bytes()
-        # The last one lost its beginning, and zipfile looks for files before it.
+        # The last one lacks its beginning, so zipfile computes negative offsets.
         for broken in (b"", b"PK", content[: len(content) // 2], bytes(len(content)), content[40:]):
             path.write_bytes(broken)
             refuse(path, None, "is damaged or not a .zip")
         changed = bytearray(content)
-        changed[5000] ^= 1  # zipfile's own checksum sees it before ours
+        changed[5000] ^= 1  # zipfile's checksum detects it first
         path.write_bytes(changed)
         refuse(path, None, "is damaged or not a .zip|was modified")
 
-    def test_what_is_no_bundle(self, tmp_path: Path) -> None:
+    def test_other_paths_are_rejected(self, tmp_path: Path) -> None:
         refuse(tmp_path / "none.zip", None, "The bundle .* does not exist")
         refuse(tmp_path, None, "is not a bundle: it has no SHA256SUMS")
         (tmp_path / "SHA256SUMS").write_bytes(b"")
@@ -285,7 +287,7 @@ class TestOpening:
         (tmp_path / "SHA256SUMS").write_bytes(bytes(200_000))
         refuse(tmp_path, None, "exceeds 100,000 bytes")
 
-    def test_a_run_is_told_what_to_type(self, tmp_path: Path) -> None:
+    def test_run_folder_error_names_the_command(self, tmp_path: Path) -> None:
         run = tmp_path / "student"
         run.mkdir()
         (run / "run.json").write_text("{}")
@@ -296,14 +298,14 @@ class TestOpening:
             refuse(run, None, rf"is a run, not a bundle\. Pass the model file in it: {run / name}\.$")
         refuse(run, bytes(32), rf"A signature is required: pack it with `kdedge bundle {run} --sign KEY`")
 
-    def test_a_folder_with_a_model_is_told_what_to_type(self, tmp_path: Path) -> None:
+    def test_model_folder_error_names_the_command(self, tmp_path: Path) -> None:
         (tmp_path / "model.onnx").write_bytes(b"")
         refuse(tmp_path, None, rf"it has no SHA256SUMS\. Pass the model file in it: {tmp_path}/model\.onnx")
         refuse(tmp_path, bytes(32), rf"pack it with `kdedge bundle {tmp_path}/model\.onnx --sign KEY`")
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the keys")
-def test_the_commands_of_the_readme_make_a_private_key_and_one_for_devices(tmp_path: Path) -> None:
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+def test_readme_commands_create_a_key_pair(tmp_path: Path) -> None:
     readme = (Path(__file__).parents[3] / "runtime" / "README.md").read_text("utf-8")
     commands = re.findall(r"`(openssl [^`]+)`", readme)
     for command in commands:
@@ -318,18 +320,18 @@ class TestChoice:
         ("plain_ms", "quantized_ms", "chosen"),
         [(10.0, 5.0, "model.int8.onnx"), (10.0, 9.8, "model.onnx"), (10.0, 20.0, "model.onnx")],
     )
-    def test_the_quantized_model_runs_where_it_is_faster(
+    def test_quantized_model_is_chosen_if_faster(
         self, folder: Path, plain_ms: float, quantized_ms: float, chosen: str
     ) -> None:
         with opened_bundle(folder) as files:
             model = load_fastest(files, Model.load, lambda *_: (plain_ms, quantized_ms))
         assert model.path.name == chosen
 
-    def test_it_is_measured_here(self, folder: Path) -> None:
+    def test_choice_can_be_measured(self, folder: Path) -> None:
         with opened_bundle(folder) as files:
             assert load_fastest(files, Model.load).path.name in files
 
-    def test_a_single_model_is_taken_as_it_is(self, folder: Path) -> None:
+    def test_single_model_is_not_measured(self, folder: Path) -> None:
         (folder / "model.onnx").unlink()
         seal(folder)
         with opened_bundle(folder) as files:

@@ -1,4 +1,4 @@
-"""Versions and devices of signed bundles: no way back, and no bundle of another device."""
+"""Versions and devices of signed bundles: no rollback, and no bundle for another device."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "state" / "bundle-versions.json"
 
 
-def test_an_older_version_is_refused_and_versions_are_counted_by_key(state: Path) -> None:
+def test_rollback_is_rejected_per_key(state: Path) -> None:
     for version in (2, 2, 5):
         accept(Manifest(version), KEY, "auto")
     for version in (0, 2, 4):
@@ -30,7 +30,7 @@ def test_an_older_version_is_refused_and_versions_are_counted_by_key(state: Path
     accept(Manifest(1), KEY, "auto")
 
 
-def test_a_bundle_of_another_device_is_refused_and_leaves_no_version(state: Path) -> None:
+def test_bundle_for_another_device_is_rejected_without_recording_its_version(state: Path) -> None:
     with pytest.raises(BundleError, match=r"for raspberry-pi-4, but this device is raspberry-pi-5"):
         accept(Manifest(9, "raspberry-pi-4"), KEY, "raspberry-pi-5")
     assert not state.exists()
@@ -55,27 +55,27 @@ def test_a_bundle_of_another_device_is_refused_and_leaves_no_version(state: Path
         "1" * 20_000,
     ],
 )
-def test_a_damaged_manifest_is_refused(tmp_path: Path, content: str) -> None:
+def test_damaged_manifest_is_rejected(tmp_path: Path, content: str) -> None:
     (tmp_path / "bundle.json").write_text(content)
     with pytest.raises(BundleError, match="damaged"):
         Manifest.read(tmp_path / "bundle.json")
 
 
-def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_manifest_round_trip(tmp_path: Path) -> None:
     (tmp_path / "bundle.json").write_bytes(Manifest(3, "generic").to_json())
     assert Manifest.read(tmp_path / "bundle.json") == Manifest(3, "generic")
     assert Manifest.read(None) == Manifest(0, None)
 
 
 @pytest.mark.parametrize("content", ["nonsense", "[]", '{"a": "b"}'])
-def test_a_damaged_state_is_refused(state: Path, content: str) -> None:
+def test_damaged_version_file_is_rejected(state: Path, content: str) -> None:
     state.parent.mkdir()
     state.write_text(content)
     with pytest.raises(BundleError, match="Remove it"):
         accept(Manifest(1), KEY, "auto")
 
 
-def test_a_user_without_a_home_folder_is_told_how_to_name_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_home_folder_error_names_the_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def no_home() -> Path:
         raise RuntimeError("Could not determine home directory.")
 

@@ -1,4 +1,4 @@
-"""The self-test and the benchmark of a bundle: checked before it is used, all of it measured."""
+"""Self-test and benchmark of a bundle."""
 
 import hashlib
 import json
@@ -16,12 +16,12 @@ from kdedge_runtime.cli.main import main
 from kdedge_runtime.diagnostics.benchmark import bench
 
 KEY = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
-"""Some public key: that of the first vector of RFC 8032."""
+"""Public key of the first test vector of RFC 8032."""
 
 
 @pytest.fixture
 def bundle(tmp_path: Path, model_path: Path) -> Path:
-    """A .zip with an fp32 and an int8 file, whose sums are right and which nobody signed."""
+    """Unsigned .zip bundle with an fp32 and an int8 model and valid checksums."""
     folder = tmp_path / "bundle"
     folder.mkdir()
     for name in ("model.onnx", "model.int8.onnx"):
@@ -36,7 +36,7 @@ def bundle(tmp_path: Path, model_path: Path) -> Path:
     return path
 
 
-def test_the_model_that_would_run_is_tested(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_self_test_uses_the_fastest_model(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for packed in (bundle, bundle.with_suffix("")):
         assert main([str(packed), "--self-test", "--device", "generic"]) == 0
         told = capsys.readouterr()
@@ -44,7 +44,7 @@ def test_the_model_that_would_run_is_tested(bundle: Path, capsys: pytest.Capture
         assert "checksums verified" in told.err
 
 
-def test_both_models_are_measured(
+def test_bench_measures_both_models(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(model_commands, "bench", partial(bench, runs=2))
@@ -54,7 +54,7 @@ def test_both_models_are_measured(
 
 
 @pytest.mark.parametrize("verb", ["--self-test", "--bench"])
-def test_what_nobody_signed_is_refused(
+def test_unsigned_bundle_is_rejected(
     bundle: Path, model_path: Path, verb: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for path in (bundle, model_path):

@@ -1,4 +1,4 @@
-"""The verbs of `kdedge-run`: what each needs, and that nothing is read and ignored."""
+"""Commands of `kdedge-run`: required and rejected options."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ def refused(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.parametrize("verb", ["--self-test", "--bench"])
-def test_verbs_of_a_model_need_one(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_model_commands_require_a_model(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(verb, capsys=capsys).startswith(f"kdedge-run: error: {verb} needs a MODEL. ")
 
 
@@ -40,13 +40,11 @@ def test_verbs_of_a_model_need_one(verb: str, capsys: pytest.CaptureFixture[str]
         ([], "required: MODEL"),
     ],
 )
-def test_what_a_verb_does_not_use_is_refused(
-    arguments: list[str], odd: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unused_options_are_rejected(arguments: list[str], odd: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert odd in refused(*arguments, capsys=capsys)
 
 
-def test_all_devices_are_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+def test_devices_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--devices"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1:]] == profile_names()
@@ -54,35 +52,35 @@ def test_all_devices_are_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert pi.split()[1:5] == ["4", "3", "1,024", "dotprod"] and "pays" in pi
 
 
-def test_one_device_is_its_file_with_the_reasons(capsys: pytest.CaptureFixture[str]) -> None:
+def test_device_name_prints_its_profile(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--devices", "raspberry-pi-4"]) == 0
     assert capsys.readouterr().out == profile_text("raspberry-pi-4")
     assert main(["--devices", "raspberry-pi-44"]) == 2
     assert "Did you mean raspberry-pi-4?" in capsys.readouterr().err
 
 
-def test_the_machine_is_detected(capsys: pytest.CaptureFixture[str]) -> None:
+def test_devices_detect_prints_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--devices", "detect"]) == 0
     told = capsys.readouterr().out
     assert "CPU" in told and "onnxruntime" in told
     assert next(line for line in told.splitlines() if line.startswith("profile")).split()[1] in profile_names()
 
 
-def test_a_device_brings_its_camera(model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    # There is none here; which one was tried is what the error tells.
+def test_profile_sets_default_source(model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # No camera is available here; the error names the one that was tried.
     assert load_profile("raspberry-pi-5").camera == "csi:0"
     assert main([str(model_path), "--device", "raspberry-pi-5"]) in (3, 5)
     assert "csi:0" in capsys.readouterr().err
 
 
-def test_auto_is_the_device_at_hand(model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_auto_selects_this_machine(model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [str(model_path), "--source", "synthetic:", "--max-frames", "2"]
     assert main([*arguments, "--device", "auto"]) == 0
     assert main([*arguments, "--device", "atuo"]) == 2
 
 
 def test_doctor_and_devices_do_not_load_onnxruntime() -> None:
-    # It may be what is broken.
+    # onnxruntime may be the broken part.
     code = (
         "import sys; from kdedge_runtime.cli.main import main; main(['--devices']); main(['--devices', 'detect']); "
         "main(['--doctor']); assert 'onnxruntime' not in sys.modules and 'numpy' not in sys.modules"

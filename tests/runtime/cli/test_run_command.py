@@ -1,4 +1,4 @@
-"""The command: what goes where, with which exit code, in a process of its own where that matters."""
+"""Command line of `kdedge-run`: outputs and exit codes."""
 
 import json
 import os
@@ -21,26 +21,26 @@ COMMAND = [sys.executable, "-c", "import sys; from kdedge_runtime.cli.main impor
 
 
 def _lines(path: Path) -> list[dict]:
-    """The lines of the frames, without the summary that ends a whole file."""
+    """Return the frame lines, without the final summary."""
     *frames, last = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
     assert list(last) == ["summary"]
     assert last["summary"]["frames"] == len(frames)
     return frames
 
 
-def test_pictures_to_lines_and_overlays(model_path: Path, photos: Path, tmp_path: Path, capfd) -> None:
+def test_images_to_jsonl_and_overlays(model_path: Path, photos: Path, tmp_path: Path, capfd) -> None:
     out = tmp_path / "out"
     code = main([str(model_path), "--source", str(photos), "--jsonl", str(tmp_path / "a.jsonl"), "-o", str(out)])
     captured = capfd.readouterr()
     assert code == 0
-    assert captured.out == "", "data only on standard output"
+    assert captured.out == "", "only data on standard output"
     assert [line["label"] for line in _lines(tmp_path / "a.jsonl")] == ["red", "green", "blue"]
     assert sorted(path.name for path in out.iterdir()) == ["1-red.jpg", "2-green.jpg", "3-blue.jpg"]
     for word in ("onnxruntime", "CPU", "64×64 px", "fp32", "map 8×8 cam", "3 of 3 frames", "0 dropped"):
         assert word in captured.err
 
 
-def test_a_video_to_a_video_frame_by_frame(model_path: Path, video: Path, tmp_path: Path) -> None:
+def test_video_to_overlay_video(model_path: Path, video: Path, tmp_path: Path) -> None:
     import cv2
 
     code = main(
@@ -53,7 +53,7 @@ def test_a_video_to_a_video_frame_by_frame(model_path: Path, video: Path, tmp_pa
     assert capture.get(cv2.CAP_PROP_FPS) == 12
 
 
-def test_standard_output_holds_the_lines_and_nothing_else(model_path: Path, photos: Path) -> None:
+def test_stdout_contains_only_jsonl(model_path: Path, photos: Path) -> None:
     command = [*COMMAND, str(model_path), "--source", str(photos), "--jsonl", "-", "--class", "blue"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     *lines, last = (json.loads(line) for line in done.stdout.splitlines())
@@ -63,7 +63,7 @@ def test_standard_output_holds_the_lines_and_nothing_else(model_path: Path, phot
     assert "3 of 3 frames" in done.stderr
 
 
-def test_a_reader_that_leaves_early_is_no_error(model_path: Path) -> None:
+def test_closed_pipe_is_not_an_error(model_path: Path) -> None:
     command = [*COMMAND, str(model_path), "--source", "synthetic:", "--jsonl", "-"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert json.loads(process.stdout.readline())["frame"] >= 0
@@ -73,9 +73,7 @@ def test_a_reader_that_leaves_early_is_no_error(model_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_run_with_whole_files_and_the_summary(
-    number: int, model_path: Path, video: Path, tmp_path: Path
-) -> None:
+def test_signal_completes_files_and_summary(number: int, model_path: Path, video: Path, tmp_path: Path) -> None:
     pytest.importorskip("cv2")
     command = [*COMMAND, str(model_path), "--source", "synthetic:", "--jsonl", str(tmp_path / "a.jsonl")]
     command += ["-o", str(tmp_path / "a.mp4")]
@@ -96,7 +94,7 @@ def test_a_signal_ends_the_run_with_whole_files_and_the_summary(
     assert cv2.VideoCapture(str(tmp_path / "a.mp4")).read()[0]
 
 
-def test_the_view_runs_with_the_run(model_path: Path) -> None:
+def test_view_is_served_during_a_run(model_path: Path) -> None:
     command = [*COMMAND, str(model_path), "--source", "synthetic:", "--view", "0", "--max-frames", "60"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         line = next(line for line in process.stderr if line.startswith("view: "))
@@ -115,7 +113,7 @@ def _fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, st
     return code, errors[0]
 
 
-def test_expected_failures_are_one_line_and_a_code(
+def test_expected_failures_print_one_line_and_exit_code(
     model_path: Path, write_model: Callable[..., Path], photos: Path, tmp_path: Path, capsys, monkeypatch
 ) -> None:
     pictures = ("--source", str(photos))
@@ -167,7 +165,7 @@ def test_expected_failures_are_one_line_and_a_code(
     assert (code, "opencv-python-headless" in error) == (3, True)
 
 
-def test_a_video_is_not_overwritten_by_its_overlay(model_path: Path, video: Path, capsys) -> None:
+def test_input_video_is_not_overwritten(model_path: Path, video: Path, capsys) -> None:
     before = video.read_bytes()
     code, error = _fails(capsys, model_path, "--source", video, "-o", video)
     assert (code, "overlaps --source" in error) == (2, True)
@@ -176,9 +174,7 @@ def test_a_video_is_not_overwritten_by_its_overlay(model_path: Path, video: Path
     assert video.read_bytes() == before
 
 
-def test_unreadable_pictures_are_named_and_the_rest_is_answered(
-    model_path: Path, photos: Path, tmp_path: Path, capfd
-) -> None:
+def test_unreadable_images_are_named_and_skipped(model_path: Path, photos: Path, tmp_path: Path, capfd) -> None:
     (photos / "2-green.png").write_bytes(b"broken")
     assert main([str(model_path), "--source", str(photos), "--jsonl", str(tmp_path / "a.jsonl")]) == 0
     told = capfd.readouterr().err
@@ -188,7 +184,7 @@ def test_unreadable_pictures_are_named_and_the_rest_is_answered(
     assert [line["name"] for line in _lines(tmp_path / "a.jsonl")] == ["1-red.png", "3-blue.png"]
 
 
-def test_a_source_that_gives_out_keeps_what_came_and_exits_5(
+def test_failed_source_keeps_results_and_exits_5(
     model_path: Path, video: Path, tmp_path: Path, capfd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from kdedge_runtime.errors import SourceError
@@ -207,14 +203,16 @@ def test_a_source_that_gives_out_keeps_what_came_and_exits_5(
     assert "5 of 24 frames" in told
     assert told.splitlines()[-1] == "error: the disk is gone"
     assert (tmp_path / "o.mp4").stat().st_size > 0
-    assert main([str(model_path), "--source", str(video), "--soak", "10s"]) == 5, "why the soak was short is told"
+    assert main([str(model_path), "--source", str(video), "--soak", "10s"]) == 5, (
+        "the cause of the early end is reported"
+    )
     told = capfd.readouterr().err
     assert "[✗] duration" in told
     assert told.splitlines()[-1] == "error: the disk is gone"
 
 
 def _camera_program(folder: Path, monkeypatch: pytest.MonkeyPatch, starts_that_fail: set[int]) -> None:
-    """A stand-in for rpicam-vid in the PATH: ten red frames a start, then it dies."""
+    """Install a fake rpicam-vid that writes ten red frames per start and exits."""
     (folder / "rpicam-vid").write_text(
         f"#!{sys.executable}\n"
         "import sys, time\n"
@@ -236,22 +234,22 @@ def _camera_program(folder: Path, monkeypatch: pytest.MonkeyPatch, starts_that_f
     monkeypatch.setitem(sys.modules, "picamera2", None)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="programs in the PATH are scripts here")
-def test_a_camera_that_is_plugged_out_and_in_again_is_answered_on_and_told_of(
+@pytest.mark.skipif(os.name != "posix", reason="fake programs are POSIX scripts")
+def test_reconnected_camera_continues_and_is_logged(
     model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
 ) -> None:
     _camera_program(tmp_path, monkeypatch, starts_that_fail={1})
     lines = tmp_path / "a.jsonl"
     assert main([str(model_path), "--source", "csi:0", "--max-frames", "13", "--jsonl", str(lines)]) == 0
     told = capfd.readouterr().err
-    assert [line["label"] for line in _lines(lines)] == ["red"] * 13, "no frame was made up while it was away"
+    assert [line["label"] for line in _lines(lines)] == ["red"] * 13, "no fake frames while disconnected"
     assert json.loads(lines.read_text().splitlines()[-1])["summary"]["reconnects"] >= 1
     for words in ("returns no more frames", "is back after", "reconnects"):
         assert words in told
 
 
-@pytest.mark.skipif(os.name != "posix", reason="programs in the PATH are scripts here")
-def test_a_camera_that_is_not_there_at_the_start_is_an_error_at_once(
+@pytest.mark.skipif(os.name != "posix", reason="fake programs are POSIX scripts")
+def test_missing_camera_at_start_is_an_error(
     model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     _camera_program(tmp_path, monkeypatch, starts_that_fail={0})
@@ -260,7 +258,7 @@ def test_a_camera_that_is_not_there_at_the_start_is_an_error_at_once(
     assert (tmp_path / "starts").read_text() == "x", "once"
 
 
-def test_a_devices_profile_sets_onnxruntime_up_and_options_go_first(model_path: Path, photos: Path, capfd) -> None:
+def test_profile_configures_onnxruntime_and_options_override(model_path: Path, photos: Path, capfd) -> None:
     arguments = [str(model_path), "--source", str(photos), "--device", "raspberry-pi-4"]
     assert main(arguments) == 0
     assert "provider CPU (requested: cpu) · 3 threads" in capfd.readouterr().err
@@ -270,9 +268,7 @@ def test_a_devices_profile_sets_onnxruntime_up_and_options_go_first(model_path: 
     assert "provider CPU (requested: none) · all threads" in capfd.readouterr().err
 
 
-def test_frames_that_are_not_explained_are_in_the_lines_with_the_reason(
-    model_path: Path, video: Path, tmp_path: Path, capfd
-) -> None:
+def test_skipped_explanations_have_a_reason_in_jsonl(model_path: Path, video: Path, tmp_path: Path, capfd) -> None:
     cv2 = pytest.importorskip("cv2")
     arguments = [str(model_path), "--source", str(video), "--jsonl", str(tmp_path / "a"), "-o", str(tmp_path / "o.mp4")]
     assert main([*arguments, "--cadence", "every=4"]) == 0
@@ -282,10 +278,10 @@ def test_frames_that_are_not_explained_are_in_the_lines_with_the_reason(
     assert [line["heat"] is None for line in lines[:5]] == [False, True, True, True, False]
     assert all(line["label"] in ("red", "blue") for line in lines)
     assert "6 frames explained, 18 skipped by cadence" in capfd.readouterr().err
-    assert cv2.VideoCapture(str(tmp_path / "o.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 21, "the film keeps its time"
+    assert cv2.VideoCapture(str(tmp_path / "o.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 21, "the video keeps its timing"
 
 
-def test_a_method_explains_a_model_without_a_map(
+def test_method_explains_model_without_map(
     write_model: Callable[..., Path], photos: Path, tmp_path: Path, capfd
 ) -> None:
     plain = write_model(method="none")
@@ -293,15 +289,15 @@ def test_a_method_explains_a_model_without_a_map(
     assert main([*arguments, "--method", "occlusion"]) == 0
     told = capfd.readouterr().err
     assert "map by occlusion" in told
-    assert "explanation " in told, "what it takes has a row of its own"
+    assert "explanation " in told, "separate row in the table"
     first = _lines(tmp_path / "a")[0]
     assert (first["label"], first["explained"]) == ("red", "red")
-    # The red square's centre.
+    # Center of the red square.
     assert first["heat"]["cx"] == pytest.approx(44 / 64, abs=0.1)
     assert first["heat"]["cy"] == pytest.approx(20 / 64, abs=0.1)
 
 
-def test_a_folder_can_be_looped(model_path: Path, photos: Path, tmp_path: Path) -> None:
+def test_folder_can_be_looped(model_path: Path, photos: Path, tmp_path: Path) -> None:
     arguments = [str(model_path), "--source", str(photos), "--jsonl", str(tmp_path / "a"), "--loop"]
     assert main([*arguments, "--max-frames", "7"]) == 0
     assert [line["label"] for line in _lines(tmp_path / "a")] == ["red", "green", "blue"] * 2 + ["red"]
@@ -325,14 +321,14 @@ def test_a_folder_can_be_looped(model_path: Path, photos: Path, tmp_path: Path) 
         ["m.onnx", "--source", "0", "--feedback", "f.db"],
     ],
 )
-def test_arguments_that_make_no_sense_exit_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_arguments_exit_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         main(arguments, prog="kdedge run")
     assert exit_.value.code == 2
     assert "kdedge run: error:" in capsys.readouterr().err
 
 
-def test_help_names_every_option_and_version_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_and_version_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     text = build_parser("kdedge run").format_help()
     options = "--source --frames --jsonl --output --show --view --threads --class --provider --opacity --max-frames "
     options += "--loop --cadence --fps --method --budget-ms --device"
@@ -345,13 +341,13 @@ def test_help_names_every_option_and_version_the_version(capsys: pytest.CaptureF
     assert __version__ in capsys.readouterr().out
 
 
-def test_the_class_can_be_pinned_and_frames_limited(model_path: Path, video: Path, tmp_path: Path) -> None:
+def test_class_and_frame_limit_are_applied(model_path: Path, video: Path, tmp_path: Path) -> None:
     arguments = [str(model_path), "--source", str(video), "--jsonl", str(tmp_path / "a"), "--class", "2"]
     assert main([*arguments, "--max-frames", "3", "--threads", "1", "--provider", "CPU"]) == 0
     assert [(line["label"], line["explained"]) for line in _lines(tmp_path / "a")] == [("red", "blue")] * 3
 
 
-def test_opacity_nothing_leaves_the_picture(model_path: Path, tmp_path: Path, red_spot) -> None:
+def test_zero_opacity_leaves_image_unchanged(model_path: Path, tmp_path: Path, red_spot) -> None:
     Image.fromarray(red_spot).resize((320, 320), Image.Resampling.NEAREST).save(tmp_path / "a.png")
     for opacity, out in (("0", "clear"), ("1", "covered")):
         main([str(model_path), "--source", str(tmp_path / "a.png"), "-o", str(tmp_path / out), "--opacity", opacity])
@@ -361,16 +357,14 @@ def test_opacity_nothing_leaves_the_picture(model_path: Path, tmp_path: Path, re
     assert covered[1] > 150, "full heat is pale yellow"
 
 
-@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
-def test_an_output_that_cannot_be_written_is_no_traceback(
-    model_path: Path, photos: Path, tmp_path: Path, capsys
-) -> None:
+@pytest.mark.skipif(os.name != "posix", reason="permissions need POSIX")
+def test_unwritable_output_prints_no_traceback(model_path: Path, photos: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "file").write_text("")
     code, error = _fails(capsys, model_path, "--source", photos, "-o", tmp_path / "file" / "out")
     assert (code, str(tmp_path / "file") in error) == (1, True)
 
 
-def test_a_pattern_that_the_shell_has_opened_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_expanded_pattern_error_suggests_quotes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pictures = [tmp_path / name for name in ("a.jpg", "b.jpg")]
     for picture in pictures:
         picture.touch()

@@ -1,4 +1,4 @@
-"""The machine at hand and the profile that fits it, from what real machines print."""
+"""Machine detection and profile selection, from output of real machines."""
 
 import platform
 from pathlib import Path
@@ -47,7 +47,7 @@ def x86(flags: str) -> str:
         (None, ARM_V80, "0xfff", None, "generic"),
     ],
 )
-def test_a_board_is_known_by_its_device_tree(
+def test_board_is_detected_from_device_tree(
     tmp_path: Path, board: str | None, features: str, part: str, cpu: str | None, profile: str
 ) -> None:
     machine = detect_machine(machine_root(tmp_path, arm(features, part), board=board))
@@ -68,7 +68,7 @@ def test_a_board_is_known_by_its_device_tree(
         (f"{AVX2} avx_vnni", ("vnni", "avx2"), "laptop-x86-vnni"),
     ],
 )
-def test_a_pc_is_known_by_its_instructions(
+def test_pc_is_detected_from_instruction_sets(
     tmp_path: Path, flags: str, instructions: tuple[str, ...], profile: str
 ) -> None:
     machine = detect_machine(machine_root(tmp_path, x86(flags)))
@@ -77,7 +77,7 @@ def test_a_pc_is_known_by_its_instructions(
 
 
 @pytest.mark.parametrize(("chip", "has_i8mm"), [("Apple M1", False), ("Apple M4 Pro", True)])
-def test_a_mac_is_asked_by_sysctl(chip: str, has_i8mm: bool) -> None:
+def test_mac_is_detected_with_sysctl(chip: str, has_i8mm: bool) -> None:
     told = {
         "machdep.cpu.brand_string": chip,
         "hw.memsize": "17179869184",
@@ -91,25 +91,25 @@ def test_a_mac_is_asked_by_sysctl(chip: str, has_i8mm: bool) -> None:
     assert profile_for(machine).name == "apple-silicon"
 
 
-def test_an_intel_mac_is_no_apple_silicon() -> None:
+def test_intel_mac_is_not_apple_silicon() -> None:
     told = {"machdep.cpu.brand_string": "Intel(R) Core(TM) i5-8210Y CPU @ 1.60GHz"}
     machine = detect_machine(ask_macos=lambda name: told.get(name, ""))
     assert machine.cores
     assert profile_for(machine).name == "generic"
 
 
-def test_a_known_core_is_named_by_its_number(tmp_path: Path) -> None:
+def test_core_name_comes_from_part_number(tmp_path: Path) -> None:
     root = machine_root(tmp_path, "model name\t: ARMv8 Processor rev 1 (v8l)\n" + arm(ARM_V82, "0xd0b"))
     assert detect_machine(root).cpu == "Cortex-A76"
 
 
-def test_a_machine_that_tells_nothing_is_generic(tmp_path: Path) -> None:
+def test_unknown_machine_is_generic(tmp_path: Path) -> None:
     machine = detect_machine(tmp_path)
     assert (machine.board, machine.cpu, machine.ram_mb, machine.instructions) == (None, None, None, ())
     assert profile_for(machine).name == "generic"
 
 
-def test_a_machine_is_named_once_by_its_board_and_its_processor() -> None:
+def test_machine_name_combines_board_and_processor() -> None:
     board = Machine("Raspberry Pi 5 Model B Rev 1.0", "Cortex-A76", "aarch64", 4, ("dotprod",), 4096)
     assert board.name == "Raspberry Pi 5 Model B Rev 1.0 (Cortex-A76, aarch64, 4 cores)"
     assert Machine("Apple M1", "Apple M1", "arm64", 8, (), 17180).name == "Apple M1, arm64, 8 cores"
@@ -117,7 +117,7 @@ def test_a_machine_is_named_once_by_its_board_and_its_processor() -> None:
     assert machine_name() == detect_machine().name
 
 
-def test_a_system_that_does_not_answer_has_a_name_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_detection_falls_back_to_platform_name(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_answer(_name: str) -> str:
         raise KdedgeError("failed on macOS")
 
@@ -132,7 +132,7 @@ def test_this_machine_is_detected() -> None:
     assert profile_for(machine).name in profile_names()
 
 
-def test_every_board_of_a_profile_finds_it() -> None:
+def test_every_listed_board_maps_to_its_profile() -> None:
     for name in profile_names():
         for board in load_profile(name).boards:
             assert profile_for(Machine(f"{board} Rev 1.0", None, "aarch64", 4, ("dotprod",), 4096)).name == name

@@ -1,4 +1,4 @@
-"""Device profiles: found where the runtime is installed, and a wrong name or file is told."""
+"""Device profiles: loading, installed package and error messages."""
 
 import shutil
 import subprocess
@@ -20,23 +20,23 @@ GENERIC = (CHECKOUT / "devices" / "generic.toml").read_text(encoding="utf-8")
 
 
 def in_installed_copy(site: Path, code: str) -> subprocess.CompletedProcess[str]:
-    """Run code against a copy of the package that has its profiles inside, as its wheel has."""
+    """Run code against a copy of the package that contains its profiles, like the wheel."""
     package = site / "kdedge_runtime"
     shutil.copytree(Path(kdedge_runtime.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    # Where the package under test is an installed one, it has them already.
+    # An installed package already contains them.
     shutil.copytree(CHECKOUT / "devices", package / "devices" / "profiles", dirs_exist_ok=True)
     program = f"import sys; sys.path.insert(0, {str(site)!r}); from kdedge_runtime.devices import *; {code}"
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
 
 
 def as_toml(value: Any) -> Any:
-    """What a TOML file would have to say to give this value."""
+    """Return the TOML representation of a value."""
     if isinstance(value, dict):
         return {key: as_toml(item) for key, item in value.items() if item is not None}
     return list(value) if isinstance(value, tuple) else value
 
 
-def test_the_profiles_are_the_files_of_the_devices_folder() -> None:
+def test_profiles_are_the_files_in_devices() -> None:
     assert profile_names() == sorted(path.stem for path in (CHECKOUT / "devices").glob("*.toml"))
     assert set(profile_names()) == {
         "apple-silicon",
@@ -51,7 +51,7 @@ def test_the_profiles_are_the_files_of_the_devices_folder() -> None:
 
 
 @pytest.mark.parametrize("name", profile_names())
-def test_every_profile_is_read_as_it_is_written(name: str) -> None:
+def test_every_profile_loads_unchanged(name: str) -> None:
     written = tomllib.loads((CHECKOUT / "devices" / f"{name}.toml").read_text(encoding="utf-8"))
     read = as_toml(asdict(load_profile(name)))
     assert read.pop("name") == name
@@ -61,7 +61,7 @@ def test_every_profile_is_read_as_it_is_written(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", profile_names())
-def test_no_value_stands_without_a_reason_above_it(name: str) -> None:
+def test_every_value_has_a_comment(name: str) -> None:
     lines = (CHECKOUT / "devices" / f"{name}.toml").read_text(encoding="utf-8").splitlines()
     section_has_reason = False
     for number, line in enumerate(lines):
@@ -73,12 +73,12 @@ def test_no_value_stands_without_a_reason_above_it(name: str) -> None:
             assert section_has_reason, f"{name}.toml:{number + 1}: {line}"
 
 
-def test_only_x86_without_vnni_gives_up_a_bit() -> None:
+def test_reduce_range_only_for_x86_without_vnni() -> None:
     reduced = {name for name in profile_names() if load_profile(name).quantization.reduce_range}
     assert reduced == {"generic", "laptop-x86-avx2"}
 
 
-def test_int8_is_expected_to_pay_only_where_cores_multiply_bytes() -> None:
+def test_int8_pays_only_with_int8_instructions() -> None:
     for name in profile_names():
         profile = load_profile(name)
         if profile.quantization.int8_pays:
@@ -110,17 +110,17 @@ def test_budgets_fit_the_board(name: str) -> None:
         ("2.0.0rc1", None),
     ],
 )
-def test_a_version_of_onnxruntime_is_judged(version: str, objection: str | None) -> None:
+def test_unsupported_onnxruntime_versions_are_reported(version: str, objection: str | None) -> None:
     told = load_profile("raspberry-pi-4").onnxruntime.objection(version)
     assert told is None if objection is None else objection in (told or "")
 
 
-def test_a_single_forbidden_version_leaves_its_series() -> None:
+def test_exact_forbidden_version_does_not_exclude_its_series() -> None:
     settings = load_profile("apple-silicon").onnxruntime
     assert settings.objection("1.27.0") and settings.objection("1.27.1") is None
 
 
-def test_an_unknown_name_is_told_the_nearest_and_all() -> None:
+def test_unknown_profile_error_lists_closest_and_all() -> None:
     with pytest.raises(
         UsageError, match=r"device profile 'raspberrypi5' does not exist\. Did you mean raspberry-pi-5\?"
     ) as error:
@@ -131,12 +131,12 @@ def test_an_unknown_name_is_told_the_nearest_and_all() -> None:
 
 
 @pytest.mark.parametrize("name", ["../pyproject", "generic.toml", ""])
-def test_a_name_is_not_a_path(name: str) -> None:
+def test_profile_name_is_not_a_path(name: str) -> None:
     with pytest.raises(UsageError, match=r"device profile .* does not exist"):
         load_profile(name)
 
 
-def test_an_installed_runtime_has_its_profiles_inside(tmp_path: Path) -> None:
+def test_installed_package_contains_profiles(tmp_path: Path) -> None:
     (tmp_path / "elsewhere.toml").write_text("")
     told = in_installed_copy(tmp_path, "print(*profile_names()); print(load_profile('generic'))")
     assert told.stdout.splitlines() == [" ".join(profile_names()), str(load_profile("generic"))], told.stderr
@@ -161,12 +161,12 @@ def test_an_installed_runtime_has_its_profiles_inside(tmp_path: Path) -> None:
         ("[budgets]", "[budgets", "Expected"),
     ],
 )
-def test_a_damaged_profile_names_what_is_odd(before: str, after: str, odd: str) -> None:
+def test_damaged_profile_error_names_the_key(before: str, after: str, odd: str) -> None:
     assert before in GENERIC
     with pytest.raises(KdedgeError, match=r"board\.toml is damaged: .*" + odd):
         parse_profile("board", GENERIC.replace(before, after))
 
 
-def test_whole_numbers_serve_as_fractions() -> None:
+def test_integers_are_accepted_as_floats() -> None:
     profile = parse_profile("board", GENERIC.replace("[budgets]", "[budgets]\nlatency_ms = 33"))
     assert profile.budgets.latency_ms == 33.0 and isinstance(profile.budgets.latency_ms, float)

@@ -1,4 +1,4 @@
-"""The benchmark: what is compared, what it costs by layer, and no figure of a board that holds itself back."""
+"""Benchmark: variants, latency per layer, and no results on a throttled board."""
 
 import json
 import shutil
@@ -28,15 +28,15 @@ def test_each_model_is_measured_with_and_without_its_map(model: Model) -> None:
         assert 0 < timing.p25_ms <= timing.p50_ms <= timing.p75_ms
         assert 0 < timing.ratio_p25 <= timing.ratio <= timing.ratio_p75
     assert measured.timings[0].ratio == measured.timings[0].ratio_p25 == 1
-    assert told[-1] == (9, 9), "five rounds warm up"
+    assert told[-1] == (9, 9), "five warm-up rounds"
 
 
-def test_a_model_without_a_map_is_measured_once(write_model: Callable[..., Path]) -> None:
+def test_model_without_map_has_one_variant(write_model: Callable[..., Path]) -> None:
     measured = bench({"fp32": Model.load(write_model(method="none"))}, runs=2, look=lambda: CALM)
     assert [timing.name for timing in measured.timings] == ["fp32"]
 
 
-def test_a_graph_that_cannot_lose_its_map_is_measured_with_it(
+def test_unprunable_graph_is_measured_only_with_map(
     model: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(content: bytes, name: str) -> bytes:
@@ -48,7 +48,7 @@ def test_a_graph_that_cannot_lose_its_map_is_measured_with_it(
     assert "cannot be measured without its map: a node contains a subgraph" in caplog.text
 
 
-def test_layers_are_those_of_the_graph_and_share_its_time(model: Model) -> None:
+def test_layer_shares_sum_to_one(model: Model) -> None:
     layers = bench({"fp32": model}, runs=2, look=lambda: CALM).layers
     assert {"Conv", "MatMul", "ArgMax"} <= {layer.operator for layer in layers}
     assert sum(layer.share for layer in layers) == pytest.approx(1)
@@ -63,20 +63,20 @@ def test_layers_are_those_of_the_graph_and_share_its_time(model: Model) -> None:
         replace(CALM, throttle_events=1),
     ],
 )
-def test_a_board_that_throttles_in_between_gets_no_figures(model: Model, later: BoardState) -> None:
+def test_throttling_during_measurement_discards_timings(model: Model, later: BoardState) -> None:
     looks = iter([CALM, CALM, later])
     measured = bench({"fp32": model}, runs=3, look=lambda: next(looks, CALM))
     assert measured.throttling and not measured.timings and not measured.layers
 
 
-def test_throttling_that_is_over_does_not_count(model: Model) -> None:
+def test_earlier_throttling_is_ignored(model: Model) -> None:
     before = replace(CALM, throttled_since_boot=("under-voltage",), throttle_events=7)
     measured = bench({"fp32": model}, runs=2, look=lambda: before)
     assert measured.timings and not measured.throttling
     assert "since boot: under-voltage" in measured.table()
 
 
-def test_json_and_table_tell_the_same(model: Model) -> None:
+def test_json_and_table_agree(model: Model) -> None:
     measured = bench({"fp32": model}, runs=2, look=lambda: CALM)
     record = json.loads(measured.to_json())
     assert record["before"]["temperature_c"] == 50 and record["throttling"] == []
@@ -96,7 +96,7 @@ def test_json_and_table_tell_the_same(model: Model) -> None:
         ("generic", 0.5, "0.50 of fp32's time here: use the int8 file."),
     ],
 )
-def test_int8_is_held_against_what_the_profile_expects(device: str, ratio: float, verdict: str) -> None:
+def test_int8_verdict_compares_with_profile(device: str, ratio: float, verdict: str) -> None:
     def timing(name: str, ratio: float) -> Timing:
         return Timing(name, 10 * ratio, 9 * ratio, 11 * ratio, ratio, ratio, ratio)
 
@@ -116,14 +116,14 @@ def test_int8_is_held_against_what_the_profile_expects(device: str, ratio: float
         ("a.b.onnx", "a.b.int8.onnx"),
     ],
 )
-def test_the_other_file_is_found_beside(tmp_path: Path, name: str, other: str) -> None:
+def test_companion_file_is_found(tmp_path: Path, name: str, other: str) -> None:
     (tmp_path / name).touch()
     assert companion(tmp_path / name) is None
     (tmp_path / other).touch()
     assert companion(tmp_path / name) == tmp_path / other
 
 
-def test_the_command_prints_a_table_or_json(
+def test_bench_prints_table_or_json(
     tmp_path: Path, model_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(model_path, tmp_path / "model.onnx")
@@ -135,7 +135,7 @@ def test_the_command_prints_a_table_or_json(
     assert {timing["name"] for timing in json.loads(capsys.readouterr().out)["timings"]} == {"fp32", "fp32 without map"}
 
 
-def test_the_command_refuses_figures_of_a_throttled_board(
+def test_bench_fails_on_throttled_board(
     tmp_path: Path, model_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = tmp_path / "sys/devices/platform/soc/soc:firmware/get_throttled"

@@ -1,4 +1,4 @@
-"""The doctor: what helps is named, people and paths are not, and what is broken cannot break it."""
+"""Environment report: relevant facts without names and paths, also on broken systems."""
 
 import getpass
 import os
@@ -33,7 +33,7 @@ def fake_python(folder: Path, script: str) -> str:
     return str(path)
 
 
-def test_the_block_names_what_helps() -> None:
+def test_report_contains_relevant_facts() -> None:
     block = SOUND.block()
     for fact in (
         "kdedge-runtime",
@@ -50,7 +50,7 @@ def test_the_block_names_what_helps() -> None:
     assert SOUND.advice() == []
 
 
-def test_this_machine_is_diagnosed_without_people_and_paths(capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_contains_no_names_or_paths(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--doctor"]) == 0
     told = capsys.readouterr().out
     assert f"Python          {'.'.join(map(str, sys.version_info[:3]))}" in told
@@ -88,7 +88,7 @@ def test_this_machine_is_diagnosed_without_people_and_paths(capsys: pytest.Captu
         (replace(SOUND, machine=replace(SOUND.machine, ram_mb=512)), "less memory than the profile"),
     ],
 )
-def test_each_fault_gets_its_advice(diagnosis: Diagnosis, advice: str) -> None:
+def test_each_problem_has_advice(diagnosis: Diagnosis, advice: str) -> None:
     (told,) = diagnosis.advice()
     assert advice in told
 
@@ -105,16 +105,16 @@ def test_each_fault_gets_its_advice(diagnosis: Diagnosis, advice: str) -> None:
         ("exit 3", "import fails (no message)"),
     ],
 )
-def test_an_onnxruntime_that_kills_its_importer_is_told(tmp_path: Path, script: str, failure: str) -> None:
+def test_crash_on_import_is_reported(tmp_path: Path, script: str, failure: str) -> None:
     assert try_onnxruntime(fake_python(tmp_path, script)) == OnnxRuntimeTrial(None, (), failure)
 
 
-def test_the_installed_onnxruntime_works() -> None:
+def test_installed_onnxruntime_imports() -> None:
     trial = try_onnxruntime()
     assert trial.failure is None and "CPU" in trial.providers
 
 
-def test_cameras_are_listed_with_what_forbids_them(tmp_path: Path) -> None:
+def test_cameras_are_listed_with_missing_permissions(tmp_path: Path) -> None:
     for number, name in ((10, "bcm2835-codec-decode"), (0, "HD  Webcam\nC525")):
         folder = tmp_path / f"sys/class/video4linux/video{number}"
         folder.mkdir(parents=True)
@@ -127,7 +127,7 @@ def test_cameras_are_listed_with_what_forbids_them(tmp_path: Path) -> None:
     )
 
 
-def test_advice_goes_to_stderr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_advice_is_printed_to_stderr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     ill = replace(SOUND, board=replace(CALM, throttled=("throttled",)))
     monkeypatch.setattr("kdedge_runtime.diagnostics.environment.diagnose", lambda: ill)
     assert main(["--doctor"]) == 0

@@ -1,4 +1,4 @@
-"""The graph without its map: the same logits, fewer nodes, and a file that onnx accepts."""
+"""Graph without its map: same logits, fewer nodes and a valid ONNX file."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ from kdedge_runtime.diagnostics.plain_model import keep_output
 from kdedge_runtime.diagnostics.reference_frames import draw_frame
 
 
-def test_logits_stay_and_the_map_is_gone(model_path: Path) -> None:
+def test_logits_are_unchanged_without_map(model_path: Path) -> None:
     content = keep_output(model_path.read_bytes(), "logits")
     plain = onnx.load_from_string(content)
     onnx.checker.check_model(plain)
@@ -34,7 +34,7 @@ def test_logits_stay_and_the_map_is_gone(model_path: Path) -> None:
     np.testing.assert_array_equal(whole.run(["logits"], image)[0], less.run(None, image)[0])
 
 
-def test_all_else_in_the_file_stays_as_it_is(model_path: Path) -> None:
+def test_rest_of_the_file_is_unchanged(model_path: Path) -> None:
     whole = onnx.load(model_path)
     plain = onnx.load_from_string(keep_output(model_path.read_bytes(), "logits"))
     assert plain.metadata_props == whole.metadata_props and plain.opset_import == whole.opset_import
@@ -47,13 +47,13 @@ def test_any_output_can_be_kept(model_path: Path) -> None:
     assert [output.name for output in plain.graph.output] == ["saliency_map"]
 
 
-def test_a_plain_file_stays_byte_for_byte(write_model: Callable[..., Path]) -> None:
+def test_file_without_map_is_unchanged(write_model: Callable[..., Path]) -> None:
     content = write_model(method="none").read_bytes()
     assert keep_output(content, "logits") == content
 
 
-def test_long_fields_are_measured_right(tmp_path: Path) -> None:
-    # Lengths of more than one and of more than two bytes.
+def test_long_fields_are_encoded_correctly(tmp_path: Path) -> None:
+    # Lengths encoded in two and three bytes.
     value = helper.make_tensor("w", TensorProto.FLOAT, [100_000], np.zeros(100_000, dtype=np.float32))
     nodes = [helper.make_node("Identity", ["w"], ["a"]), helper.make_node("Identity", ["a"], ["b"], name="n" * 300)]
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [100_000]) for name in "ab"]
@@ -63,12 +63,12 @@ def test_long_fields_are_measured_right(tmp_path: Path) -> None:
     assert len(onnx.load_from_string(keep_output(model.SerializeToString(), "a")).graph.node) == 1
 
 
-def test_an_output_that_is_not_there_is_told(model_path: Path) -> None:
+def test_missing_output_raises(model_path: Path) -> None:
     with pytest.raises(ValueError, match="no output boxes"):
         keep_output(model_path.read_bytes(), "boxes")
 
 
-def test_a_node_with_a_graph_inside_is_refused() -> None:
+def test_node_with_subgraph_is_rejected() -> None:
     inner = helper.make_graph(
         [helper.make_node("Identity", ["x"], ["y"])], "inner", [], [helper.make_tensor_value_info("y", 1, [1])]
     )
@@ -79,6 +79,6 @@ def test_a_node_with_a_graph_inside_is_refused() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"\x3a\xff", b"\x0b", b"not a model at all", b"\xff" * 20])
-def test_what_is_no_model_is_told(content: bytes) -> None:
+def test_invalid_file_raises(content: bytes) -> None:
     with pytest.raises(ValueError, match="the file"):
         keep_output(content, "logits")

@@ -1,4 +1,4 @@
-"""The self-test: a sound model passes, and each fault of outputs, speed, memory or version fails by its name."""
+"""Self-test: valid models pass, and each fault fails its own check."""
 
 import base64
 import json
@@ -39,14 +39,14 @@ def checked(path: Path, profile: DeviceProfile = ROOMY, state: BoardState = CALM
 
 
 def off_by(path: Path, key: str, share: float) -> Path:
-    """Move one recorded output of every frame by a share of its range, as a wrong kernel would move the model's."""
+    """Change one recorded output of every frame by a share of its range, like a faulty kernel."""
     golden = record(path)
     values = np.frombuffer(base64.b64decode(golden[key]), dtype="<f4").reshape(golden["frames"], -1).copy()
     values[:, 0] += share * np.ptp(values, axis=1)
     return with_metadata(path, golden=golden | {key: base64.b64encode(values.tobytes()).decode()})
 
 
-def test_a_sound_model_passes_every_check(write_model: Callable[..., Path]) -> None:
+def test_valid_model_passes_every_check(write_model: Callable[..., Path]) -> None:
     checks = checked(with_golden(write_model()))
     assert [check.name for check in checks] == [
         "onnxruntime",
@@ -61,20 +61,20 @@ def test_a_sound_model_passes_every_check(write_model: Callable[..., Path]) -> N
     assert all(check.passed for check in checks)
 
 
-def test_a_model_without_a_map_is_judged_by_its_answers(write_model: Callable[..., Path]) -> None:
+def test_model_without_map_is_checked_by_logits(write_model: Callable[..., Path]) -> None:
     checks = checked(with_golden(write_model(method="none")))
     assert [check.name for check in checks if check.passed is None] == ["map"]
     assert failed(checks) == []
 
 
 @pytest.mark.parametrize("key", ["logits", "saliency_map"])
-def test_outputs_that_differ_fail(write_model: Callable[..., Path], key: str) -> None:
+def test_differing_outputs_fail(write_model: Callable[..., Path], key: str) -> None:
     name = "map" if key == "saliency_map" else key
     assert failed(checked(off_by(write_model("near.onnx"), key, 0.003))) == []
     assert name in failed(checked(off_by(write_model("far.onnx"), key, 0.05)))
 
 
-def test_an_answer_that_changed_fails(write_model: Callable[..., Path]) -> None:
+def test_changed_prediction_fails(write_model: Callable[..., Path]) -> None:
     path = write_model()
     golden = record(path)
     logits = np.frombuffer(base64.b64decode(golden["logits"]), dtype="<f4").reshape(4, 3)
@@ -84,18 +84,18 @@ def test_an_answer_that_changed_fails(write_model: Callable[..., Path]) -> None:
     assert next(check.found for check in checks if check.name == "answers") == "0 of 4"
 
 
-def test_a_graph_that_explains_another_class_by_default_fails(write_model: Callable[..., Path]) -> None:
+def test_wrong_default_class_fails(write_model: Callable[..., Path]) -> None:
     path = write_model()
     graph = onnx.load(path)
     (top,) = (node for node in graph.graph.node if node.op_type == "ArgMax")
     top.op_type = "ArgMin"
     onnx.save(graph, path)
     checks = checked(with_golden(path))
-    assert failed(checks) == ["default class"], "the golden frames were recorded of the broken graph"
+    assert failed(checks) == ["default class"], "the reference frames were recorded with the faulty graph"
     assert "explains class" in next(check.found for check in checks if check.name == "default class")
 
 
-def test_int8_is_granted_its_own_rounding(write_model: Callable[..., Path]) -> None:
+def test_int8_tolerance_follows_recorded_rounding(write_model: Callable[..., Path]) -> None:
     def int8(name: str, share: float, rounding: float) -> Path:
         path = with_metadata(write_model(name), quantization={"weights": "int8", "reduce_range": False})
         off_by(path, "logits", share)
@@ -109,7 +109,7 @@ def test_int8_is_granted_its_own_rounding(write_model: Callable[..., Path]) -> N
     assert "logits" in failed(checked(int8("d.onnx", 0.24, 0.0126)))
 
 
-def test_outputs_that_are_no_numbers_fail(write_model: Callable[..., Path]) -> None:
+def test_nan_outputs_fail(write_model: Callable[..., Path]) -> None:
     path = write_model()
     golden = record(path)
     nans = np.full((4, 3), np.nan, dtype="<f4")
@@ -125,31 +125,29 @@ def test_outputs_that_are_no_numbers_fail(write_model: Callable[..., Path]) -> N
         (Budgets(peak_memory_mb=1.0), "peak memory"),
     ],
 )
-def test_each_budget_fails_alone(write_model: Callable[..., Path], budgets: Budgets, name: str) -> None:
+def test_each_budget_fails_independently(write_model: Callable[..., Path], budgets: Budgets, name: str) -> None:
     assert failed(checked(with_golden(write_model()), replace(ROOMY, budgets=budgets))) == [name]
 
 
-def test_without_budgets_costs_are_told_and_not_judged(write_model: Callable[..., Path]) -> None:
+def test_costs_without_budgets_are_reported_but_not_checked(write_model: Callable[..., Path]) -> None:
     checks = checked(with_golden(write_model()), load_profile("generic"))
     assert [check.name for check in checks if check.passed is None] == ["file", "latency", "peak memory"]
     assert all(check.found for check in checks)
 
 
-def test_a_board_that_throttles_gets_no_latency(write_model: Callable[..., Path]) -> None:
+def test_throttled_board_has_no_latency(write_model: Callable[..., Path]) -> None:
     checks = checked(with_golden(write_model()), state=replace(CALM, throttled=("under-voltage",)))
     assert failed(checks) == ["latency"]
     assert next(check.found for check in checks if check.name == "latency") == "not measured: under-voltage"
 
 
-def test_a_version_that_the_profile_forbids_fails(
-    write_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_forbidden_version_fails(write_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     path = with_golden(write_model())
     monkeypatch.setattr(module.ort, "__version__", "1.25.0")
     assert failed(checked(path)) == ["onnxruntime"]
 
 
-def test_the_advice_names_saturation_only_where_it_can_be(write_model: Callable[..., Path]) -> None:
+def test_advice_mentions_saturation_only_if_possible(write_model: Callable[..., Path]) -> None:
     path = with_metadata(write_model(), quantization={"weights": "int8", "reduce_range": False})
     model = Model.load(path)
     broken = [Check("logits", "0.24", "<= 0.02", False)]
@@ -160,7 +158,7 @@ def test_the_advice_names_saturation_only_where_it_can_be(write_model: Callable[
     assert advice(Model.load(with_metadata(path, quantization={"reduce_range": True})), broken, ("avx2",)) is None
 
 
-def test_the_list_is_one_line_a_check() -> None:
+def test_checklist_has_one_line_per_check() -> None:
     checks = [
         bounded("latency", 18.3, 33, "{:.2f} ms"),
         bounded("file", 120.0, 105, "{:.2f} MB"),
@@ -173,7 +171,7 @@ def test_the_list_is_one_line_a_check() -> None:
     ]
 
 
-def test_the_command_passes_and_fails_by_its_exit_code(
+def test_self_test_result_is_the_exit_code(
     write_model: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     good = with_golden(write_model("good.onnx"))
@@ -191,8 +189,8 @@ def test_the_command_passes_and_fails_by_its_exit_code(
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64" or QEMU is None, reason="needs qemu-x86_64 on an x86-64 machine")
-def test_a_core_that_saturates_is_caught(tmp_path: Path) -> None:
-    """A core with AVX2 and without VNNI, emulated: it sums pairs in 16 bits, and computes something else."""
+def test_saturating_core_is_detected(tmp_path: Path) -> None:
+    """Emulate a core with AVX2 but without VNNI, whose 16-bit sums saturate."""
     path = with_golden(
         with_metadata(saturating_model(tmp_path / "m.onnx"), quantization={"weights": "int8", "reduce_range": False})
     )
@@ -203,9 +201,9 @@ def test_a_core_that_saturates_is_caught(tmp_path: Path) -> None:
     checks = json.loads(done.stdout)["checks"]
     assert [check["name"] for check in checks if check["passed"] is False] == ["logits"]
     if "vnni" in detect_machine().instructions:
-        assert subprocess.run(command, capture_output=True, check=False).returncode == 0, "with VNNI it is sound"
+        assert subprocess.run(command, capture_output=True, check=False).returncode == 0, "passes with VNNI"
 
 
-def test_a_file_without_golden_frames_is_refused(model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_file_without_reference_frames_is_rejected(model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(model_path), "--self-test"]) == 2
     assert "contains no reference frames" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A soak: what grows fails, what stands or jitters passes; judged on made samples and on real, short runs."""
+"""Soak test on synthetic samples and short real runs: growth fails, noise passes."""
 
 import contextlib
 import os
@@ -27,7 +27,7 @@ CALM = BoardState(50.0, 1500.0, 1500.0, (), (), None)
 
 
 def hour(change: Callable[[Sample, float], Sample] = lambda sample, _: sample) -> list[Sample]:
-    """Samples of an hour that jitter as an allocator and a camera do; `change` gets each with its share of the hour."""
+    """Return samples of an hour with realistic noise, modified by `change`."""
     random = np.random.default_rng(0)
     samples = []
     for number in range(600):
@@ -49,21 +49,21 @@ def failed(checks: Sequence[Check]) -> list[str]:
     return [check.name for check in checks if check.passed is False]
 
 
-def test_a_calm_hour_passes() -> None:
+def test_steady_samples_pass() -> None:
     checks = judge(hour(), HOUR_S)
     assert failed(checks) == []
     assert [check.name for check in checks] == ["duration", "memory", "open files", "drop rate", "frame age"]
 
 
-def test_a_slow_leak_fails_and_is_told_by_the_hour() -> None:
+def test_slow_leak_fails_with_hourly_rate() -> None:
     checks = judge(hour(lambda s, share: replace(s, memory_mb=s.memory_mb + 6 * share)), HOUR_S)  # type: ignore[operator]
     assert failed(checks) == ["memory"]
     told = next(check.found for check in checks if check.name == "memory")
     assert re.search(r"\(\+6\.\d MB per hour\)", told), told
 
 
-def test_a_spike_is_no_leak() -> None:
-    # Somebody watched for a while, at the end.
+def test_spike_is_not_a_leak() -> None:
+    # A viewer was connected at the end.
     def watched(sample: Sample, share: float) -> Sample:
         return replace(sample, memory_mb=200.0) if 0.8 < share < 0.95 else sample
 
@@ -78,36 +78,36 @@ def test_a_spike_is_no_leak() -> None:
         (lambda s, share: replace(s, age_ms=s.age_ms + 60 * share), "frame age"),
     ],
 )
-def test_each_thing_that_grows_fails_alone(change: Callable[[Sample, float], Sample], name: str) -> None:
+def test_each_growth_fails_independently(change: Callable[[Sample, float], Sample], name: str) -> None:
     assert failed(judge(hour(change), HOUR_S)) == [name]
 
 
-def test_visitors_who_come_and_go_are_no_leak_of_files() -> None:
+def test_temporary_open_files_are_not_a_leak() -> None:
     assert failed(judge(hour(lambda s, share: replace(s, open_files=9 + int(share * 100) % 5)), HOUR_S)) == []
 
 
-def test_a_soak_that_ends_early_fails() -> None:
+def test_early_end_fails() -> None:
     assert failed(judge(hour()[:300], HOUR_S)) == ["duration"]
     assert failed(judge([], HOUR_S)) == ["duration", "samples"]
     assert failed(judge(hour()[:10], HOUR_S)) == ["duration", "samples"]
 
 
-def test_what_a_system_does_not_tell_is_not_judged() -> None:
+def test_unavailable_values_are_not_checked() -> None:
     checks = judge(hour(lambda s, _: replace(s, memory_mb=None, open_files=None)), HOUR_S)
     assert [check.name for check in checks if check.passed is None] == ["memory", "open files"]
 
 
-def test_theil_sen_is_the_slope_whatever_a_third_of_the_points_do() -> None:
+def test_theil_sen_is_robust_to_outliers() -> None:
     times = list(range(90))
     values = [2.0 * time + 5 for time in times]
     assert theil_sen(times, values) == pytest.approx(2)
     values[::4] = [1e6] * len(values[::4])
     assert theil_sen(times, values) == pytest.approx(2, abs=1)
-    assert abs(np.polyfit(times, values, 1)[0]) > 100, "least squares would be moved"
+    assert abs(np.polyfit(times, values, 1)[0]) > 100, "least squares is affected"
 
 
 class Leak:
-    """A sink with a fault: it keeps every frame, or a file of each open."""
+    """Faulty sink that leaks memory or open files."""
 
     wants_overlay = False
 
@@ -139,21 +139,21 @@ def soaked(model: Model, *sinks: Leak, duration_s: float = 4.0) -> list[Check]:
     return soak.checks()
 
 
-def test_a_real_run_that_is_sound_passes(model: Model) -> None:
+def test_real_run_passes(model: Model) -> None:
     checks = soaked(model)
     assert not {"duration", "memory", "open files", "board"} & set(failed(checks)), checks
 
 
 @pytest.mark.parametrize("of", ["memory", "open files"])
-def test_a_real_run_that_leaks_fails(model: Model, monkeypatch: pytest.MonkeyPatch, of: str) -> None:
-    # As in a process of its own: of what other tests have left in this one, the leak may be a small share.
+def test_leaking_run_fails(model: Model, monkeypatch: pytest.MonkeyPatch, of: str) -> None:
+    # As in a new process, because the leak may be small compared with memory left by other tests.
     held_mb = memory_mb()
     if held_mb is not None:
         monkeypatch.setattr("kdedge_runtime.diagnostics.soak.memory_mb", lambda: 100 + (memory_mb() or 0.0) - held_mb)
     assert of in failed(soaked(model, Leak(of=of)))
 
 
-def test_a_board_that_throttles_in_the_soak_fails(model: Model) -> None:
+def test_throttling_fails(model: Model) -> None:
     looks = iter([CALM] * 2)
     stop = threading.Event()
     soak = Soak(2.0, stop, look=lambda: next(looks, replace(CALM, throttled=("under-voltage",))))
@@ -162,7 +162,7 @@ def test_a_board_that_throttles_in_the_soak_fails(model: Model) -> None:
     assert soak.checks()[-1] == Check("board", "under-voltage", "not throttled", False)
 
 
-def test_the_command_runs_for_the_time_and_fails_where_the_source_ends_first(
+def test_soak_runs_for_its_duration_and_fails_on_early_end(
     model_path: Path, photos: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(model_path), "--source", str(photos), "--soak", "10s"]) == 4
@@ -172,7 +172,7 @@ def test_the_command_runs_for_the_time_and_fails_where_the_source_ends_first(
 
 
 @pytest.mark.parametrize("text", ["10", "0s", "1d", "-1s", "1h30m", ""])
-def test_an_odd_time_is_refused(model_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_duration_is_rejected(model_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([str(model_path), "--source", "synthetic:", f"--soak={text}"])
     assert stopped.value.code == 2

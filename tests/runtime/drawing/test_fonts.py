@@ -1,4 +1,4 @@
-"""Class names in any script: written in a font that has their characters, told once where none has."""
+"""Fonts of class names in any script, with one warning if none covers them."""
 
 import logging
 from collections.abc import Iterator
@@ -38,17 +38,17 @@ def no_system_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("label", BEYOND_ASCII)
-def test_a_name_beyond_ascii_is_written_in_a_font_that_has_it(label: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_non_ascii_name_uses_a_covering_font(label: str, caplog: pytest.LogCaptureFixture) -> None:
     chosen = typeface_of(label)
     if notes(caplog):
         pytest.skip(f"no font of this system has all of {label}")
-    assert chosen is not None, "Pillow's own font has boxes for it"
+    assert chosen is not None, "Pillow's default font lacks it"
     shapes = {drawn(chosen, character) for character in label}
-    assert len(shapes) == len(set(label)), "every letter has a shape of its own"
-    assert drawn(chosen, "\uffff") not in shapes, "none is a box"
+    assert len(shapes) == len(set(label)), "every letter has its own shape"
+    assert drawn(chosen, "\uffff") not in shapes, "no missing-glyph box"
 
 
-def test_names_of_equal_length_look_different_in_an_overlay(caplog: pytest.LogCaptureFixture) -> None:
+def test_different_names_are_drawn_differently(caplog: pytest.LogCaptureFixture) -> None:
     ground = np.zeros((360, 640, 3), np.uint8)
     cat, fox = (draw_overlay(ground, None, (0, 0, 640, 360), Caption(label, 0.5)) for label in ("кошка", "лисиц"))
     if notes(caplog):
@@ -57,11 +57,11 @@ def test_names_of_equal_length_look_different_in_an_overlay(caplog: pytest.LogCa
 
 
 @pytest.mark.parametrize("label", ["stop", "", "~ 100 %", "cut…", "error ± 3 %", "a·b"])
-def test_what_pillows_own_font_has_is_written_in_it(label: str) -> None:
+def test_default_font_is_preferred(label: str) -> None:
     assert typeface_of(label) is None
 
 
-def test_ascii_asks_for_no_font_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ascii_needs_no_system_font(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("a font was looked for")
 
@@ -70,30 +70,32 @@ def test_ascii_asks_for_no_font_of_the_system(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.usefixtures("no_system_fonts")
-def test_where_no_font_has_it_one_note_says_what_to_install(caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_font_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     ground = np.zeros((360, 640, 3), np.uint8)
     for label in BEYOND_ASCII:
         overlay = draw_overlay(ground, None, (0, 0, 640, 360), Caption(label, 0.5))
-        assert overlay.max() > 200, "boxes are better than no picture"
+        assert overlay.max() > 200, "an overlay with boxes is still drawn"
     (note,) = notes(caplog)
     assert "apt install fonts-noto-cjk" in note
 
 
 @pytest.mark.usefixtures("no_system_fonts")
-def test_signs_without_a_shape_are_not_missed(caplog: pytest.LogCaptureFixture) -> None:
+def test_unprintable_characters_need_no_font(caplog: pytest.LogCaptureFixture) -> None:
     assert typeface_of("zero\u200dwidth \udcff") is None
     assert not notes(caplog)
 
 
-def test_a_font_without_the_letters_beside_a_name_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_font_without_caption_characters_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fonts, "_SYSTEM_FONTS", ("thai.ttf", "both.ttf"))
     monkeypatch.setattr(fonts, "font", lambda *_: None)
     monkeypatch.setattr(fonts, "_has", lambda name, sign: name == "both.ttf" or (name == "thai.ttf" and sign > "~"))
-    assert typeface_of("แมว") == "both.ttf", "thai.ttf would write boxes for heat: and 50 %"
+    assert typeface_of("แมว") == "both.ttf", "thai.ttf lacks the characters of the caption"
 
 
-def test_the_font_that_lacks_fewest_is_taken(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_font_with_fewest_missing_characters_is_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     has = {None: "", "one.ttf": "é", "two.ttf": "éß", "three.ttf": "猫"}
     monkeypatch.setattr(fonts, "_SYSTEM_FONTS", ("one.ttf", "missing.ttf", "two.ttf", "three.ttf"))
     monkeypatch.setattr(fonts, "_is_usable", has.__contains__)

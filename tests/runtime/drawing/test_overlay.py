@@ -1,4 +1,4 @@
-"""The overlay: heat where the model looked, nothing changed where it did not, words on any size."""
+"""Overlays: heat map, unchanged area outside the visible box, and captions."""
 
 import time
 
@@ -13,14 +13,14 @@ CROP = (140.0, 0.0, 500.0, 360.0)
 GROUND = np.random.default_rng(0).integers(0, 256, (360, 640, 3), dtype=np.uint8)
 
 
-def test_what_the_model_did_not_see_is_untouched() -> None:
+def test_area_outside_visible_box_is_unchanged() -> None:
     drawn = draw_overlay(GROUND, np.ones((7, 7), np.float32), CROP)
     np.testing.assert_array_equal(drawn[:, :140], GROUND[:, :140])
     np.testing.assert_array_equal(drawn[:, 500:], GROUND[:, 500:])
     assert not np.array_equal(drawn[:, 145:495], GROUND[:, 145:495])
 
 
-def test_cover_is_proportional_to_heat() -> None:
+def test_opacity_is_proportional_to_heat() -> None:
     ramp = heat_ramp().astype(float)
     for heat in (0.25, 0.5, 1.0):
         drawn = draw_overlay(GROUND, np.full((7, 7), heat, np.float32), (0, 0, 640, 360), opacity=0.6)
@@ -29,12 +29,12 @@ def test_cover_is_proportional_to_heat() -> None:
         assert np.abs(drawn - expected).max() <= 2
 
 
-def test_no_heat_is_the_picture_itself() -> None:
+def test_zero_heat_leaves_image_unchanged() -> None:
     for heat in (None, np.zeros((7, 7), np.float32)):
         np.testing.assert_array_equal(draw_overlay(GROUND, heat, (0, 0, 640, 360)), GROUND)
 
 
-def test_heat_lies_where_its_cell_lies() -> None:
+def test_heat_is_at_its_map_position() -> None:
     heat = np.zeros((4, 4), np.float32)
     heat[3, 0] = 1.0
     black = np.zeros((360, 640, 3), np.uint8)
@@ -44,8 +44,8 @@ def test_heat_lies_where_its_cell_lies() -> None:
     assert (rows * glow).sum() / glow.sum() == pytest.approx(315, abs=12)
 
 
-def test_heat_of_a_letterbox_is_cut_at_the_edges_of_the_picture() -> None:
-    """The same heat on a picture that holds the borders too, of which the middle is cut out."""
+def test_letterbox_heat_is_clipped_to_image() -> None:
+    """Compare with the center crop of an overlay on an image that includes the borders."""
     heat = np.random.default_rng(1).random((4, 4)).astype(np.float32)
     black = np.zeros((360, 640, 3), np.uint8)
     drawn = draw_overlay(black, heat, (0.0, -140.0, 640.0, 500.0))
@@ -55,13 +55,13 @@ def test_heat_of_a_letterbox_is_cut_at_the_edges_of_the_picture() -> None:
     np.testing.assert_array_equal(draw_overlay(black, None, (0.0, -140.0, 640.0, 500.0)), black)
 
 
-def test_a_strip_in_a_letterbox_takes_no_more_memory_than_itself() -> None:
+def test_letterboxed_strip_needs_no_extra_memory() -> None:
     strip = np.zeros((4, 3000, 3), np.uint8)
     assert draw_overlay(strip, np.ones((4, 4), np.float32), (0.0, -1498.0, 3000.0, 1502.0)).shape[1] % 3000 == 0
 
 
 @pytest.mark.parametrize("shift", [(0.5, 0.0), (0.0, -0.4), (-0.25, 1.0)])
-def test_a_shift_moves_the_heat_by_parts_of_a_cell(shift: tuple[float, float]) -> None:
+def test_shift_moves_heat_by_fractions_of_a_map_pixel(shift: tuple[float, float]) -> None:
     heat = np.zeros((6, 6), np.float32)
     heat[2, 3] = 1.0
     black = np.zeros((360, 360, 3), np.uint8)
@@ -75,14 +75,14 @@ def test_a_shift_moves_the_heat_by_parts_of_a_cell(shift: tuple[float, float]) -
     assert (moved_across - across, moved_down - down) == pytest.approx((60 * shift[0], 60 * shift[1]), abs=2)
 
 
-def test_a_shift_leaves_no_cold_border() -> None:
+def test_shift_extends_edge_values() -> None:
     drawn = draw_overlay(
         np.zeros((90, 90, 3), np.uint8), np.ones((3, 3), np.float32), (0, 0, 90, 90), shift=(0.7, -0.7)
     )
     assert (drawn == drawn[45, 45])[2:-2, 2:-2].all()
 
 
-def test_the_frame_is_never_written_to() -> None:
+def test_input_frame_is_not_modified() -> None:
     frame = GROUND.copy()
     frame.setflags(write=False)
     draw_overlay(frame, np.ones((7, 7), np.float32), CROP, Caption("label", 0.5))
@@ -90,21 +90,21 @@ def test_the_frame_is_never_written_to() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (8, 300), (32, 32), (97, 61), (360, 640), (1080, 1920)])
-def test_a_caption_fits_any_picture(shape: tuple[int, int]) -> None:
+def test_caption_fits_any_image_size(shape: tuple[int, int]) -> None:
     height, width = shape
     caption = Caption("a label that is a good deal longer than any picture is wide " * 3, 0.987, ("12 ms old",))
     drawn = draw_overlay(np.zeros((*shape, 3), np.uint8), None, (0, 0, width, height), caption)
     assert drawn.shape[0] % height == drawn.shape[1] % width == 0
     assert min(drawn.shape[:2]) >= 120
-    assert drawn.max() > 200, "no word can be seen"
+    assert drawn.max() > 200, "caption is not visible"
 
 
-def test_a_strip_is_not_enlarged_to_gigabytes() -> None:
+def test_strip_enlargement_is_limited() -> None:
     drawn = draw_overlay(np.zeros((2, 30_000, 3), np.uint8), None, (0, 0, 30_000, 2), Caption("label", 0.5))
-    assert drawn.shape == (4, 60_000, 3), "no longer than a JPEG may be"
+    assert drawn.shape == (4, 60_000, 3), "within the JPEG size limit"
 
 
-def test_a_box_of_a_pixel_or_two_can_be_drawn() -> None:
+def test_tiny_visible_box_is_drawn() -> None:
     ground = np.zeros((300, 300, 3), np.uint8)
     for right in (150.2, 151, 152):
         drawn = draw_overlay(ground, np.ones((7, 7), np.float32), (150, 150, right, right))
@@ -112,20 +112,20 @@ def test_a_box_of_a_pixel_or_two_can_be_drawn() -> None:
         assert not drawn[:149].any()
 
 
-def test_an_endless_label_is_cut_at_once() -> None:
+def test_long_label_is_truncated() -> None:
     started = time.perf_counter()
     draw_overlay(np.zeros((360, 640, 3), np.uint8), None, (0, 0, 640, 360), Caption("x" * 100_000, 0.5))
     assert time.perf_counter() - started < 5
 
 
-def test_words_are_legible_on_white_and_on_black() -> None:
+def test_caption_is_legible_on_white_and_black() -> None:
     for shade in (0, 255):
         drawn = draw_overlay(np.full((360, 640, 3), shade, np.uint8), None, (0, 0, 640, 360), Caption("stop", 0.9))
         plate = drawn[300:340, 12:150].astype(int)
         assert plate.max() - plate.min() > 150
 
 
-def test_the_bar_is_as_long_as_the_probability() -> None:
+def test_bar_length_is_probability() -> None:
     def orange(p: float) -> int:
         drawn = draw_overlay(np.zeros((360, 640, 3), np.uint8), None, (0, 0, 640, 360), Caption("stop", p)).astype(int)
         return int(((drawn[..., 0] > 200) & (drawn[..., 2] < 100)).sum())
@@ -134,7 +134,7 @@ def test_the_bar_is_as_long_as_the_probability() -> None:
     assert orange(0.50) == pytest.approx(orange(1.0) / 2, rel=0.1)
 
 
-def test_the_ramp_grows_lighter_all_the_way() -> None:
+def test_ramp_lightness_is_monotonic() -> None:
     linear = (heat_ramp() / 255.0) ** 2.2
     luminance = linear @ [0.2126, 0.7152, 0.0722]
     assert heat_ramp().shape == (256, 3)

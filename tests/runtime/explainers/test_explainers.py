@@ -1,4 +1,4 @@
-"""Maps from outside, where the truth is known: exact values, honest errors, budgets that hold."""
+"""Black-box explainers on known functions: exact values, standard errors and budgets."""
 
 import itertools
 import math
@@ -29,7 +29,7 @@ Score = Callable[[np.ndarray], np.ndarray]
 
 
 class Counting:
-    """A score that takes one millisecond a picture, on a clock of its own."""
+    """Score that takes one millisecond per image, on a simulated clock."""
 
     def __init__(self, score: Score) -> None:
         self._score = score
@@ -55,7 +55,7 @@ def blocks(rows: int, columns: int) -> np.ndarray:
 
 
 def present(pictures: np.ndarray, parts: np.ndarray) -> np.ndarray:
-    """Share of each part that is seen, `[n, parts]`."""
+    """Return the visible share of each part, `[n, parts]`."""
     flat = parts.ravel()
     seen = pictures[..., 0].reshape(len(pictures), -1) / 255
     sums = np.stack([np.bincount(flat, row) for row in seen])
@@ -63,12 +63,12 @@ def present(pictures: np.ndarray, parts: np.ndarray) -> np.ndarray:
 
 
 def linear(weights: np.ndarray) -> Score:
-    """Each pixel of `[SIDE, SIDE]` gives its weight."""
+    """Return a score that sums pixel weights `[SIDE, SIDE]`."""
     return lambda pictures: (pictures[..., 0] / 255 * weights).sum(axis=(1, 2))
 
 
 def tangled(seed: int) -> Score:
-    """A score with interactions everywhere: a small random network on sixteen blocks."""
+    """Return a score with interactions: a small random network on sixteen blocks."""
     rng = np.random.default_rng(seed)
     first, second = rng.normal(0, 0.5, (16, 12)), rng.normal(0, 0.5, 12)
     parts = blocks(4, 4)
@@ -76,7 +76,7 @@ def tangled(seed: int) -> Score:
 
 
 def table(values: np.ndarray, parts: np.ndarray) -> Score:
-    """A score that is any function of which parts are seen."""
+    """Return a score that is an arbitrary function of the visible parts."""
     bits = 2 ** np.arange(int(parts.max()) + 1)
     return lambda pictures: values[(present(pictures, parts) > 0.5) @ bits]
 
@@ -94,31 +94,31 @@ def shapley_by_definition(values: np.ndarray, count: int) -> np.ndarray:
 
 
 def of_parts(estimate: Estimate, parts: np.ndarray) -> np.ndarray:
-    """The map's value of each part; it has to be the same all over it."""
+    """Return the map value of each part, which must be constant."""
     values = [np.unique(estimate.map[parts == part]) for part in range(int(parts.max()) + 1)]
     assert all(len(value) == 1 for value in values)
     return np.concatenate(values).astype(np.float64)
 
 
 class TestGrid:
-    def test_cells_divide_a_side_evenly_and_completely(self) -> None:
+    def test_cell_edges_cover_the_side_evenly(self) -> None:
         assert cell_edges(224, 14).tolist() == list(range(0, 225, 16))
         assert cell_edges(10, 4).tolist() == [0, 2, 5, 8, 10]
         assert cell_edges(5, 14).tolist() == [0, 1, 2, 3, 4, 5]
 
-    def test_means_are_those_of_the_pixels(self) -> None:
+    def test_cell_means_average_pixels(self) -> None:
         masks = np.random.default_rng(0).random((3, 10, 6)).astype(np.float32)
         means = cell_means(masks, cell_edges(10, 4), cell_edges(6, 2))
         assert means.shape == (3, 4, 2)
         np.testing.assert_allclose(means[1, 2, 1], masks[1, 5:8, 3:].mean(), rtol=1e-6)
 
-    def test_enlarging_keeps_the_middle_of_a_cell_and_is_straight_between(self) -> None:
+    def test_enlarge_interpolates_linearly_between_cell_centers(self) -> None:
         large = enlarge(np.array([[[0.0, 3.0]]], np.float32), 1, 6)
         np.testing.assert_allclose(large[0, 0], [0, 0, 1, 2, 3, 3], atol=1e-6)
 
 
 class TestSuperpixels:
-    def test_they_follow_colours(self) -> None:
+    def test_superpixels_follow_color_edges(self) -> None:
         picture = np.full((60, 80, 3), 40, np.uint8)
         picture[13:41, 22:61] = (220, 60, 30)
         parts = superpixels(picture, 30)
@@ -129,9 +129,7 @@ class TestSuperpixels:
 
     @pytest.mark.parametrize("shape", [(224, 224), (30, 200), (7, 5)])
     @pytest.mark.parametrize("count", [2, 12, 40])
-    def test_there_are_never_more_than_asked_and_no_number_is_left_out(
-        self, shape: tuple[int, int], count: int
-    ) -> None:
+    def test_superpixel_count_is_bounded_and_labels_are_contiguous(self, shape: tuple[int, int], count: int) -> None:
         picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
         parts = superpixels(picture, count)
         assert parts.shape == shape
@@ -140,7 +138,7 @@ class TestSuperpixels:
 
 
 class TestOcclusion:
-    def test_a_cell_is_worth_the_mean_drop_of_the_squares_over_it(self) -> None:
+    def test_value_is_mean_score_drop_of_covering_squares(self) -> None:
         weights = np.random.default_rng(0).normal(0, 1, (SIDE, SIDE))
         estimate = occlusion(probe(linear(weights)))
         assert estimate.map.shape == (14, 14)
@@ -150,9 +148,9 @@ class TestOcclusion:
         for i, j in itertools.product(range(14), repeat=2):
             over = drops[max(i - 2, 0) : i + 1, max(j - 2, 0) : j + 1]
             np.testing.assert_allclose(estimate.map[i, j], over.mean(), rtol=1e-5, atol=1e-5)
-        assert (estimate.standard_error == 0).all(), "no square was left out"
+        assert (estimate.standard_error == 0).all(), "all squares were evaluated"
 
-    def test_the_picture_is_covered_first_however_little_time_there_is(self) -> None:
+    def test_image_is_tiled_first_under_any_budget(self) -> None:
         estimate = occlusion(probe(tangled(0), budget_ms=1))
         assert 25 <= estimate.evaluations - 1 < 25 + 8
         assert np.isfinite(estimate.map).all()
@@ -160,15 +158,15 @@ class TestOcclusion:
 
 
 class TestRise:
-    def test_masks_are_soft_grids_seen_half_the_time(self) -> None:
+    def test_masks_are_smooth_with_mean_one_half(self) -> None:
         masks = draw_masks(np.random.default_rng(0), 3000, 56, 70)
         assert masks.shape == (3000, 56, 70)
         assert masks.min() >= 0
         assert masks.max() <= 1
         np.testing.assert_allclose(masks.mean(axis=0), 0.5, atol=0.035)
-        assert np.abs(np.diff(masks, axis=1)).max() <= 1 / 8 + 1e-6, "no edge within the mask"
+        assert np.abs(np.diff(masks, axis=1)).max() <= 1 / 8 + 1e-6, "masks are smooth"
 
-    def test_it_is_the_published_map_moved_and_scaled(self) -> None:
+    def test_map_is_affine_in_published_map(self) -> None:
         kept: list[np.ndarray] = []
         score, answers = tangled(1), []
 
@@ -185,7 +183,7 @@ class TestRise:
         visible = masks.mean(axis=0)
         np.testing.assert_allclose(estimate.map, (published - scores.mean() * visible / 0.5) / 0.5, atol=1e-5)
 
-    def test_of_a_sum_it_is_what_the_masks_statistics_say(self) -> None:
+    def test_linear_score_matches_mask_statistics(self) -> None:
         weights = np.zeros((SIDE, SIDE))
         weights[:14, :14] = 1 / 196
         estimate = rise(probe(linear(weights)))
@@ -199,7 +197,7 @@ class TestRise:
 
 class TestShapley:
     @pytest.mark.parametrize("seed", [0, 1])
-    def test_few_parts_get_their_exact_values(self, seed: int) -> None:
+    def test_few_parts_give_exact_shapley_values(self, seed: int) -> None:
         parts = blocks(2, 4)
         values = np.random.default_rng(seed).normal(0, 1, 2**8)
         estimate = kernel_shap(probe(table(values, parts)), parts)
@@ -208,36 +206,34 @@ class TestShapley:
         assert (estimate.standard_error == 0).all()
 
     @pytest.mark.parametrize(("rows", "columns", "budget_ms"), [(2, 4, None), (2, 4, 100), (6, 6, None), (6, 6, 300)])
-    def test_efficiency_the_values_sum_to_what_the_picture_adds(
-        self, rows: int, columns: int, budget_ms: float | None
-    ) -> None:
+    def test_shapley_values_satisfy_efficiency(self, rows: int, columns: int, budget_ms: float | None) -> None:
         parts = blocks(rows, columns)
         score = tangled(2)
         estimate = kernel_shap(probe(score, budget_ms=budget_ms), parts)
         whole, nothing = score(np.stack([WHITE, np.zeros_like(WHITE)]))
         np.testing.assert_allclose(of_parts(estimate, parts).sum(), whole - nothing, atol=1e-6)
 
-    def test_two_that_only_work_together_share_and_dummies_get_nothing(self) -> None:
+    def test_interaction_is_shared_and_dummy_parts_get_zero(self) -> None:
         parts = blocks(2, 3)
         both = np.array([float(number & 0b11 == 0b11) for number in range(2**6)])
         estimate = kernel_shap(probe(table(both, parts)), parts)
         np.testing.assert_allclose(of_parts(estimate, parts), [0.5, 0.5, 0, 0, 0, 0], atol=1e-6)
 
-    def test_many_parts_of_a_sum_are_found_without_error(self) -> None:
+    def test_additive_score_is_recovered_exactly(self) -> None:
         parts = blocks(5, 6)
         gains = np.random.default_rng(0).normal(0, 1, 30)
         estimate = kernel_shap(probe(lambda pictures: present(pictures, parts) @ gains), parts)
         np.testing.assert_allclose(of_parts(estimate, parts), gains, atol=1e-5)
         assert estimate.standard_error.max() < 1e-6
 
-    def test_a_single_part_gets_all(self) -> None:
+    def test_single_part_gets_the_whole_score(self) -> None:
         estimate = kernel_shap(probe(tangled(0)), np.zeros((SIDE, SIDE), np.int64))
         whole, nothing = tangled(0)(np.stack([WHITE, np.zeros_like(WHITE)]))
         np.testing.assert_allclose(estimate.map, whole - nothing, rtol=1e-6)
 
 
 class TestErrors:
-    """Maps over seeds scatter as much as each of them says."""
+    """Standard errors match the spread of maps over seeds."""
 
     PARTS = blocks(5, 5)
     CHANNELS = np.maximum(np.random.default_rng(5).normal(0, 1, (200, 7, 7)), 0).astype(np.float32)
@@ -254,14 +250,16 @@ class TestErrors:
         ],
         ids=["rise", "lime", "shap", "shap, some of all coalitions", "scorecam"],
     )
-    def test_the_error_is_honest(self, method: Callable[[Probe], Estimate], budget_ms: float) -> None:
+    def test_standard_error_matches_spread_over_seeds(
+        self, method: Callable[[Probe], Estimate], budget_ms: float
+    ) -> None:
         runs = [method(probe(tangled(4), seed=seed, budget_ms=budget_ms)) for seed in range(self.RUNS)]
         scatter = np.stack([run.map for run in runs]).std(axis=0, ddof=1)
         told = np.sqrt(np.mean([run.standard_error**2 for run in runs], axis=0))
         assert np.median(scatter / told) == pytest.approx(1, abs=0.2)
 
-    def test_occlusion_tells_the_right_size(self) -> None:
-        """Its first squares are not drawn, so the error is of the right size only."""
+    def test_occlusion_error_has_the_right_magnitude(self) -> None:
+        """Check the order of magnitude only, because the first squares are not random."""
         truth = occlusion(probe(tangled(4))).map
         runs = [occlusion(probe(tangled(4), seed=seed, budget_ms=70)) for seed in range(20)]
         off = np.sqrt(np.mean([(run.map - truth) ** 2 for run in runs]))
@@ -269,13 +267,13 @@ class TestErrors:
         assert 0.5 < off / told < 2
 
     @pytest.mark.parametrize("method", [rise, lambda probe: lime(probe, TestErrors.PARTS)], ids=["rise", "lime"])
-    def test_nine_times_the_time_is_a_third_of_the_error(self, method: Callable[[Probe], Estimate]) -> None:
+    def test_error_scales_with_inverse_square_root_of_budget(self, method: Callable[[Probe], Estimate]) -> None:
         short, long = (method(probe(tangled(4), budget_ms=budget_ms)) for budget_ms in (400, 3600))
         assert long.evaluations == pytest.approx(9 * short.evaluations, rel=0.05)
         ratio = np.median(long.standard_error / short.standard_error)
         assert ratio == pytest.approx(1 / 3, rel=0.2)
 
-    def test_too_few_evaluations_tell_no_error(self) -> None:
+    def test_too_few_evaluations_give_infinite_error(self) -> None:
         shown, scores = np.ones((3, 8), bool), np.arange(3.0)
         from kdedge_runtime.explainers.lime import local_model
 
@@ -285,7 +283,7 @@ class TestErrors:
 class TestExplainer:
     @pytest.mark.parametrize("method", [name for name in METHODS if name != "scorecam"])
     @pytest.mark.parametrize("has_map", [True, False])
-    def test_it_finds_the_spot_wherever_it_is(
+    def test_map_locates_the_object(
         self, write_model: Callable[..., Path], red_spot: np.ndarray, method: str, has_map: bool
     ) -> None:
         model = Model.load(write_model(method="cam" if has_map else "none"), threads=1)
@@ -296,15 +294,15 @@ class TestExplainer:
             heat = enlarge(np.maximum(estimate.map, 0)[None], *spot.shape)[0]
             assert heat[spot].mean() > 4 * heat[~spot].mean()
             against = explain(picture, model.class_index("blue", by_explainer=True))
-            assert enlarge(against.map[None], *spot.shape)[0][spot].mean() < 0, "red speaks against blue"
+            assert enlarge(against.map[None], *spot.shape)[0][spot].mean() < 0, "red is negative evidence for blue"
 
     @pytest.mark.parametrize("kind", ["tensor", "output", "int8"])
-    def test_score_cam_weighs_the_channels_of_the_graph(
+    def test_score_cam_matches_reference_implementation(
         self, model_path: Path, red_spot: np.ndarray, tmp_path: Path, kind: str
     ) -> None:
         graph = onnx.load(str(model_path))
         given = "target_activations_DequantizeLinear_Output" if kind == "int8" else "target_activations"
-        for index, node in enumerate(graph.graph.node):  # the names that the exporter and the quantizer give
+        for index, node in enumerate(graph.graph.node):  # names written by the exporter and the quantizer
             node.input[:] = [given if name == "activations" else name for name in node.input]
             if "activations" in node.output:
                 node.output[:] = ["target_activations"]
@@ -313,7 +311,7 @@ class TestExplainer:
             graph.graph.output.append(
                 helper.make_tensor_value_info("target_activations", TensorProto.FLOAT, ["N", 3, 8, 8])
             )
-        if kind == "int8":  # clips at 1/2, as quantization does in the place of a ReLU6
+        if kind == "int8":  # clips at 1/2, as quantization does instead of a ReLU6
             graph.graph.initializer.append(numpy_helper.from_array(np.array(0.5 / 255, np.float32), "scale"))
             graph.graph.initializer.append(numpy_helper.from_array(np.array(0, np.uint8), "zero_point"))
             for step, (kernel, taken, made) in enumerate(
@@ -325,7 +323,7 @@ class TestExplainer:
         model = Model.load(tmp_path / "named.onnx", threads=1)
         for picture in (red_spot, np.rot90(red_spot).copy()):
             estimate = make_explainer(model, "scorecam")(picture, 0)
-            # The colour model's channels are the colours' means over cells of 8 × 8 pixels.
+            # The channels of the color model are color means over 8 × 8 pixels.
             channels = picture.reshape(8, 8, 8, 8, 3).mean(axis=(1, 3)).transpose(2, 0, 1) / 255
             if kind == "int8":
                 channels = np.minimum(np.rint(channels * 510), 255) / 510
@@ -337,12 +335,12 @@ class TestExplainer:
             np.testing.assert_allclose(estimate.map, np.tensordot(weights, channels, axes=1), rtol=1e-4)
             assert (estimate.standard_error == 0).all()
 
-    def test_the_same_seed_gives_the_same_map(self, model: Model, red_spot: np.ndarray) -> None:
+    def test_same_seed_gives_same_map(self, model: Model, red_spot: np.ndarray) -> None:
         maps = [make_explainer(model, "rise", seed=seed)(red_spot, 0).map for seed in (1, 1, 2)]
         np.testing.assert_array_equal(maps[0], maps[1])
         assert np.abs(maps[0] - maps[2]).max() > 0
 
-    def test_progress_ends_where_it_says(self, model: Model, red_spot: np.ndarray) -> None:
+    def test_progress_reaches_its_total(self, model: Model, red_spot: np.ndarray) -> None:
         seen: list[tuple[int, int]] = []
         make_explainer(model, "lime", parts=4)(red_spot, 0, lambda done, total: seen.append((done, total)))
         assert seen[-1] == (999, 999)
@@ -354,7 +352,7 @@ class TestExplainer:
         assert seen == sorted(seen)
         assert seen[-1] == (60, 60)
 
-    def test_a_graph_that_takes_one_picture_at_a_time_gets_one(
+    def test_fixed_batch_size_of_one_is_supported(
         self, write_model: Callable[..., Path], red_spot: np.ndarray, tmp_path: Path
     ) -> None:
         path = write_model(method="none")
@@ -381,6 +379,6 @@ class TestExplainer:
             ),
         ],
     )
-    def test_what_cannot_be_is_refused(self, model: Model, settings: dict[str, object], message: str) -> None:
+    def test_invalid_settings_are_rejected(self, model: Model, settings: dict[str, object], message: str) -> None:
         with pytest.raises(UsageError, match=message):
             make_explainer(model, **settings)  # type: ignore[arg-type]

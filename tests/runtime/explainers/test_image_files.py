@@ -1,4 +1,4 @@
-"""Explained pictures on the disk: picture beside overlay, one file each, none lost."""
+"""Explained image files: image next to overlay, one file each."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ from kdedge_runtime.model import Model
 GAP = 6
 
 
-def test_a_picture_stands_beside_its_overlay(model: Model, tmp_path: Path, red_spot: np.ndarray) -> None:
+def test_output_shows_image_next_to_overlay(model: Model, tmp_path: Path, red_spot: np.ndarray) -> None:
     picture = np.kron(red_spot, np.ones((5, 5, 1), np.uint8))
     Image.fromarray(picture).save(tmp_path / "spot.png")
     (done,) = explain(model, [tmp_path / "spot.png"], tmp_path / "out")
@@ -26,14 +26,14 @@ def test_a_picture_stands_beside_its_overlay(model: Model, tmp_path: Path, red_s
     drawn = np.asarray(Image.open(done.written)).astype(int)
     assert drawn.shape[1] == 2 * 320 + GAP
     np.testing.assert_array_equal(drawn[:320, :320], picture)
-    assert drawn[320:].max() > 200, "the answer is written below"
+    assert drawn[320:].max() > 200, "caption below"
     change = np.abs(drawn[:320, 320 + GAP :] - picture).sum(axis=2)
     row, column = np.unravel_index(change.argmax(), change.shape)
     assert 12 * 5 - 40 <= row <= 28 * 5 + 40
     assert 36 * 5 - 40 <= column <= 52 * 5 + 40
 
 
-def test_the_asked_class_is_explained(model: Model, photos: Path, tmp_path: Path) -> None:
+def test_requested_class_is_explained(model: Model, photos: Path, tmp_path: Path) -> None:
     done = explain(model, [photos], tmp_path / "out", class_name="blue")
     assert [item.answer.label for item in done] == ["red", "green", "blue"]
     assert {item.answer.explained for item in done} == {"blue"}
@@ -43,7 +43,7 @@ def test_the_asked_class_is_explained(model: Model, photos: Path, tmp_path: Path
         explain(model, [photos], tmp_path / "out", class_name="gren")
 
 
-def test_pictures_of_the_same_name_do_not_overwrite_each_other(model: Model, tmp_path: Path) -> None:
+def test_equal_names_get_numbered_outputs(model: Model, tmp_path: Path) -> None:
     colours = {"a/1.png": "red", "b/1.png": "lime", "b/1.bmp": "blue"}
     for name, colour in colours.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -54,43 +54,41 @@ def test_pictures_of_the_same_name_do_not_overwrite_each_other(model: Model, tmp
         assert Image.open(item.written).getpixel((5, 5)) == Image.new("RGB", (1, 1), colour).getpixel((0, 0))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes are Linux's")
-def test_a_name_that_is_no_utf8_is_written_in_letters(model: Model, photos: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="arbitrary file name bytes need Linux")
+def test_non_utf8_name_is_escaped(model: Model, photos: Path, tmp_path: Path) -> None:
     odd = photos / os.fsdecode(b"caf\xe9.png")
     (photos / "1-red.png").rename(odd)
     (done,) = explain(model, [odd], tmp_path / "out")
     assert (done.written.name, done.answer.frame.name) == ("caf\\xe9.png", "caf\\xe9.png")
 
 
-def test_no_picture_is_overwritten_by_its_explanation(model: Model, photos: Path) -> None:
+def test_input_image_is_never_overwritten(model: Model, photos: Path) -> None:
     before = {path: path.read_bytes() for path in photos.iterdir()}
     with pytest.raises(UsageError, match=r"1-red\.png is an input image.*-o DIR"):
         explain(model, [photos / "1-red.png"], photos)
     assert {path: path.read_bytes() for path in photos.iterdir()} == before
 
 
-def test_one_that_cannot_be_read_is_named_and_the_others_are_written(
-    model: Model, photos: Path, tmp_path: Path
-) -> None:
+def test_unreadable_image_is_named_and_others_are_written(model: Model, photos: Path, tmp_path: Path) -> None:
     (photos / "2-green.png").write_bytes(b"broken")
     with pytest.raises(SourceError, match=r"1 of 3 images cannot be read: .*2-green\.png"):
         explain(model, [photos], tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["1-red.png", "3-blue.png"]
 
 
-def test_a_single_picture_that_cannot_be_read_is_all_there_is_to_tell(model: Model, tmp_path: Path) -> None:
+def test_single_unreadable_image_error_is_not_wrapped(model: Model, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"^\S*gone\.png cannot be read: No such file or directory\.$"):
         explain(model, [tmp_path / "gone.png"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_to_explain_is_an_error(model: Model, tmp_path: Path) -> None:
+def test_no_images_is_an_error(model: Model, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="No images found"):
         explain(model, [tmp_path], tmp_path / "out")
 
 
 @pytest.mark.parametrize(("shape", "drawn"), [((20, 30), (240, 360)), ((2000, 3000), (853, 1280))])
-def test_small_pictures_are_enlarged_and_large_ones_shrunk(
+def test_image_size_is_adapted_for_display(
     model: Model, tmp_path: Path, shape: tuple[int, int], drawn: tuple[int, int]
 ) -> None:
     Image.fromarray(np.full((*shape, 3), 90, np.uint8)).save(tmp_path / "a.png")
@@ -100,7 +98,7 @@ def test_small_pictures_are_enlarged_and_large_ones_shrunk(
     assert drawn[0] < height < 1.4 * drawn[0]
 
 
-def test_a_model_without_a_map_is_explained_from_outside(
+def test_model_without_map_uses_black_box_explainer(
     write_model: Callable[..., Path], tmp_path: Path, red_spot: np.ndarray
 ) -> None:
     Image.fromarray(np.kron(red_spot, np.ones((5, 5, 1), np.uint8))).save(tmp_path / "spot.png")
@@ -121,14 +119,14 @@ def test_a_model_without_a_map_is_explained_from_outside(
     assert (done.answer.heat.cx, done.answer.heat.cy) == pytest.approx((44 / 64, 20 / 64), abs=0.06)
     assert done.estimate is not None
     np.testing.assert_array_equal(done.answer.saliency_map, done.estimate.map)
-    assert steps[-2:] == [("this image", 144, 144), ("pictures", 1, 1)]
+    assert steps[-2:] == [("explaining the image", 144, 144), ("explaining images", 1, 1)]
     (blue,) = explain(mapless, [tmp_path / "spot.png"], tmp_path / "blue", class_name="blue", explainer=explainer)
     assert (blue.answer.label, blue.answer.explained) == ("red", "blue")
     with pytest.raises(UsageError, match="use a --method that needs no map"):
         explain(mapless, [tmp_path / "spot.png"], tmp_path / "none", class_name="blue")
 
 
-def test_an_explainer_takes_the_place_of_the_files_own_map(model: Model, photos: Path, tmp_path: Path) -> None:
+def test_explainer_replaces_the_map_of_the_file(model: Model, photos: Path, tmp_path: Path) -> None:
     own = explain(model, [photos], tmp_path / "own")
     asked = explain(model, [photos], tmp_path / "asked", explainer=make_explainer(model, "lime", parts=16))
     for first, second in zip(own, asked, strict=True):

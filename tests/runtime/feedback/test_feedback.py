@@ -1,4 +1,4 @@
-"""Verdicts on the device: kept through crashes, within the cap, and told in a sentence when they cannot be."""
+"""Feedback store: crash safety, size limit and error messages."""
 
 import contextlib
 import os
@@ -49,7 +49,7 @@ def on_disk(path: Path) -> int:
 
 
 class TestVerdict:
-    def test_it_holds_the_frame_without_heat_and_the_raw_map(self, model: Model, red_spot: np.ndarray) -> None:
+    def test_entry_contains_plain_frame_and_raw_map(self, model: Model, red_spot: np.ndarray) -> None:
         explanation = model.predict(red_spot[None])
         answer = read_answer(model, Frame(3, red_spot, 0.0, "camera 3"), explanation)
         judged = Verdict.of(answer, "label", model_sha256=SHA, correct_label=" blue ", box=(0.5, 0.25, 0.75, 1.0))
@@ -73,17 +73,17 @@ class TestVerdict:
             ({"box": (float("nan"), 0.0, 0.5, 1.0)}, "is not a valid box"),
         ],
     )
-    def test_nonsense_is_refused(self, changes: dict[str, object], message: str) -> None:
+    def test_invalid_entries_are_rejected(self, changes: dict[str, object], message: str) -> None:
         with pytest.raises(UsageError, match=message):
             verdict(**changes)
 
     @pytest.mark.parametrize(("judgement", "label"), [("right", "red"), ("place", "red"), ("wrong", None)])
-    def test_what_it_tells_of_the_label(self, judgement: str, label: str | None) -> None:
+    def test_true_label_depends_on_judgement(self, judgement: str, label: str | None) -> None:
         assert verdict(judgement=judgement).true_label == label
 
 
 class TestStore:
-    def test_what_went_in_comes_out(self, tmp_path: Path) -> None:
+    def test_entries_round_trip(self, tmp_path: Path) -> None:
         given = [
             verdict(1),
             verdict(2, judgement="label", correct_label="Grün, 'ja'", box=(0.0, 0.125, 0.5, 1.0)),
@@ -98,16 +98,16 @@ class TestStore:
                 expected, found = dict(item.__dict__), dict(back.__dict__)
                 np.testing.assert_array_equal(expected.pop("saliency_map"), found.pop("saliency_map"))
                 assert expected == found
-        assert [path.name for path in (tmp_path / "deep").iterdir()] == ["feedback.db"], "no log is left behind"
+        assert [path.name for path in (tmp_path / "deep").iterdir()] == ["feedback.db"], "the log is removed"
 
-    def test_maps_keep_half_precision_and_stay_finite(self, tmp_path: Path) -> None:
+    def test_maps_are_stored_in_half_precision_and_stay_finite(self, tmp_path: Path) -> None:
         strong = np.array([[1e6, -1e6], [1 / 3, 0.0]], np.float32)
         with FeedbackStore.open(tmp_path / "feedback.db", 1) as store:
             store.add(verdict(saliency_map=strong))
             (back,) = store
         np.testing.assert_allclose(back.saliency_map, [[65504, -65504], [1 / 3, 0]], rtol=1e-3)
 
-    def test_the_oldest_make_room_and_the_cap_holds_at_every_moment(self, tmp_path: Path) -> None:
+    def test_oldest_entries_are_deleted_and_limit_always_holds(self, tmp_path: Path) -> None:
         path = tmp_path / "feedback.db"
         rng = np.random.default_rng(0)
         sizes = rng.integers(1_000, 200_000, 50)
@@ -126,13 +126,13 @@ class TestStore:
                 store.add(verdict(number, size_bytes=int(size_bytes)))
                 largest = max(largest, on_disk(path))
                 kept = numbers(store)
-                assert kept == list(range(number - len(kept) + 1, number + 1)), "the newest, without a gap"
+                assert kept == list(range(number - len(kept) + 1, number + 1)), "latest entries without gaps"
             done.set()
             watcher.join()
-            assert sizes[kept[0] :].sum() > 400_000, "the room is used"
+            assert sizes[kept[0] :].sum() > 400_000, "available space is used"
         assert 500_000 < largest <= 1_000_000
 
-    def test_a_lower_cap_deletes_the_oldest_at_once(self, tmp_path: Path) -> None:
+    def test_lower_limit_deletes_oldest_entries(self, tmp_path: Path) -> None:
         path = tmp_path / "feedback.db"
         with FeedbackStore.open(path, 4) as store:
             for number in range(25):
@@ -144,19 +144,19 @@ class TestStore:
             assert kept[-1] == 24
         assert on_disk(path) <= 1_000_000
 
-    def test_what_cannot_fit_is_refused_and_nothing_is_deleted_for_it(self, tmp_path: Path) -> None:
+    def test_oversized_entry_is_rejected_without_deleting_others(self, tmp_path: Path) -> None:
         with FeedbackStore.open(tmp_path / "feedback.db", 1) as store:
             store.add(verdict(1))
             with pytest.raises(FeedbackError, match=r"of 0\.3 MB does not fit .* Raise the limit"):
                 store.add(verdict(2, size_bytes=300_000))
             assert numbers(store) == [1]
 
-    def test_a_cap_below_a_megabyte_is_refused(self, tmp_path: Path) -> None:
+    def test_limit_below_one_megabyte_is_rejected(self, tmp_path: Path) -> None:
         for cap_mb in (0.5, 0, -1, float("nan")):
             with pytest.raises(UsageError, match="Expected 1 or more"):
                 FeedbackStore.open(tmp_path / "feedback.db", cap_mb)
 
-    def test_threads_may_add_at_once(self, tmp_path: Path) -> None:
+    def test_concurrent_adds_are_safe(self, tmp_path: Path) -> None:
         with FeedbackStore.open(tmp_path / "feedback.db", 5) as store:
             threads = [
                 threading.Thread(target=lambda first=first: [store.add(verdict(first + n)) for n in range(10)])
@@ -168,7 +168,7 @@ class TestStore:
                 thread.join()
             assert sorted(numbers(store)) == list(range(40))
 
-    def test_it_can_be_read_while_a_run_adds(self, tmp_path: Path) -> None:
+    def test_store_can_be_read_during_writes(self, tmp_path: Path) -> None:
         with FeedbackStore.open(tmp_path / "feedback.db", 5) as store:
             store.add(verdict(1))
             with FeedbackStore.open_to_read(tmp_path / "feedback.db") as reader:
@@ -176,7 +176,7 @@ class TestStore:
                 store.add(verdict(2))
                 assert numbers(reader) == [1, 2]
 
-    def test_a_copy_of_the_file_alone_is_complete_while_the_run_goes_on(self, tmp_path: Path) -> None:
+    def test_copied_file_is_complete_during_a_run(self, tmp_path: Path) -> None:
         with FeedbackStore.open(tmp_path / "feedback.db", 5) as store:
             store.add(verdict(1))
             store.add(verdict(2))
@@ -186,7 +186,7 @@ class TestStore:
 
 
 class TestTrouble:
-    def test_kill_9_loses_nothing_that_add_had_returned_from(self, tmp_path: Path) -> None:
+    def test_sigkill_loses_no_completed_entry(self, tmp_path: Path) -> None:
         program = (
             "import sys; sys.path[:0] = sys.argv[2:]\n"
             "from test_feedback import verdict\n"
@@ -208,21 +208,21 @@ class TestTrouble:
             last = told[-1]
             with FeedbackStore.open(path, 1) as store:
                 kept = numbers(store)
-                # The one being added may have got through without a word.
+                # The entry being added may be complete but not yet reported.
                 assert kept[-1] in (last, last + 1)
                 assert kept[-2] == kept[-1] - 1
                 assert store._rows("PRAGMA integrity_check") == [("ok",)]
         assert last > 0
 
-    def test_a_full_disk_is_a_sentence_and_what_was_there_stays(self, tmp_path: Path) -> None:
-        resource = pytest.importorskip("resource", reason="only POSIX limits the size of files")
+    def test_full_disk_is_reported_and_entries_are_kept(self, tmp_path: Path) -> None:
+        resource = pytest.importorskip("resource", reason="file size limits need POSIX")
         path = tmp_path / "feedback.db"
         with FeedbackStore.open(path, 20) as store:
             for number in range(5):
                 store.add(verdict(number, size_bytes=50_000))
             before = resource.getrlimit(resource.RLIMIT_FSIZE)
             ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            # The kernel refuses to let any file grow beyond this, as a full disk would.
+            # The kernel rejects writes beyond this size, like a full disk.
             resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20_000, before[1]))
             try:
                 with pytest.raises(FeedbackError, match="cannot be read or written"):
@@ -231,10 +231,10 @@ class TestTrouble:
                 resource.setrlimit(resource.RLIMIT_FSIZE, before)
                 signal.signal(signal.SIGXFSZ, ignored)
             assert numbers(store) == [0, 1, 2, 3, 4]
-            store.add(verdict(6))  # there is room again
+            store.add(verdict(6))  # space is available again
             assert numbers(store) == [0, 1, 2, 3, 4, 6]
 
-    def test_sqlites_own_word_for_a_full_disk_says_what_to_do(self, tmp_path: Path) -> None:
+    def test_sqlite_full_error_contains_remedy(self, tmp_path: Path) -> None:
         with FeedbackStore.open(tmp_path / "feedback.db", 20) as store:
             store.add(verdict(1))
             store._rows("PRAGMA max_page_count = 10")
@@ -253,7 +253,7 @@ class TestTrouble:
         path.write_bytes(content)
         return path
 
-    def test_a_damaged_file_is_a_sentence_with_the_way_out(self, damaged: Path) -> None:
+    def test_damaged_file_error_contains_remedy(self, damaged: Path) -> None:
         way_out = rf"is damaged.*`mv {damaged} {damaged}\.damaged`"
         with FeedbackStore.open(damaged, 5) as store:
             for _ in range(2):
@@ -263,7 +263,7 @@ class TestTrouble:
             list(store)
 
     @pytest.mark.parametrize("damage", ["at = '2026-11-p7'", "map = x'00'", "map_width = 'three'"])
-    def test_a_damaged_verdict_is_a_sentence(self, tmp_path: Path, damage: str) -> None:
+    def test_damaged_entry_is_reported(self, tmp_path: Path, damage: str) -> None:
         path = tmp_path / "feedback.db"
         with FeedbackStore.open(path, 5) as store:
             store.add(verdict(1))
@@ -272,7 +272,7 @@ class TestTrouble:
         with FeedbackStore.open_to_read(path) as store, pytest.raises(FeedbackError, match="is damaged"):
             list(store)
 
-    def test_the_way_out_works_without_ending_the_run(self, damaged: Path) -> None:
+    def test_moving_the_damaged_file_away_recovers_the_store(self, damaged: Path) -> None:
         with FeedbackStore.open(damaged, 5) as store:
             with pytest.raises(FeedbackError, match="is damaged"):
                 store.add(verdict(98))
@@ -280,7 +280,7 @@ class TestTrouble:
             store.add(verdict(99))
             assert numbers(store) == [99]
 
-    def test_what_cannot_be_opened_does_not_end_the_run(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_unusable_file_does_not_end_the_run(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         (tmp_path / "notes.txt").write_text("notes " * 1000)
         (tmp_path / "file").write_text("")
         for path, message in (
@@ -305,7 +305,7 @@ class TestTrouble:
             ("PRAGMA application_id = 1801741922; PRAGMA user_version = 9", "feedback schema 9"),
         ],
     )
-    def test_another_programs_database_is_left_alone(self, tmp_path: Path, script: str, message: str) -> None:
+    def test_foreign_database_is_left_unchanged(self, tmp_path: Path, script: str, message: str) -> None:
         path = tmp_path / "other.db"
         connection = sqlite3.connect(path)
         connection.executescript(script)
@@ -320,14 +320,14 @@ class TestTrouble:
                 open_()
         assert path.read_bytes() == before
 
-    def test_nothing_to_read_is_named(self, tmp_path: Path) -> None:
+    def test_missing_file_is_reported(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"The feedback file .* does not exist"):
             FeedbackStore.open_to_read(tmp_path / "none.db")
         assert not (tmp_path / "none.db").exists()
 
 
-@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
-def test_a_new_file_is_its_owners_alone(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.name != "posix", reason="file modes need POSIX")
+def test_new_file_is_private(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
         with FeedbackStore.open(tmp_path / "feedback.db", 5):
@@ -335,4 +335,4 @@ def test_a_new_file_is_its_owners_alone(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert modes["feedback.db"] == 0o600
-    assert set(modes.values()) == {0o600}, "the log beside it too"
+    assert set(modes.values()) == {0o600}, "the log too"

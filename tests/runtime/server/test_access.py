@@ -1,4 +1,4 @@
-"""Where a server listens and who is let in: the rules by themselves."""
+"""Server addresses and access rules."""
 
 import socket
 from email.message import Message
@@ -16,7 +16,7 @@ def _headers(**values: str) -> Message:
     return message
 
 
-def test_what_the_network_can_reach_has_a_token_that_nobody_guesses() -> None:
+def test_network_addresses_get_a_random_token() -> None:
     assert Door.at(Address("127.0.0.1", 80)).token is None
     assert Door.at(Address("localhost", 80)).token is None
     tokens = {
@@ -28,27 +28,27 @@ def test_what_the_network_can_reach_has_a_token_that_nobody_guesses() -> None:
 
 
 @pytest.mark.parametrize("token", ["", "short", "x" * 15, "with spaces and more", "ünïcödé-ünïcödé-", "a;b" * 8])
-def test_a_token_that_can_be_guessed_or_breaks_an_address_is_refused(token: str) -> None:
+def test_weak_or_invalid_tokens_are_rejected(token: str) -> None:
     with pytest.raises(UsageError, match="at least 16"):
         Door.at(Address("0.0.0.0", 80), token)
 
 
-def test_an_exposed_server_answers_to_numbers_and_its_own_names_only() -> None:
+def test_exposed_server_accepts_only_ip_addresses_and_own_names() -> None:
     address = Address("0.0.0.0", 8080)
     name = socket.gethostname().lower()
     for host in ("192.168.1.7:8080", "[fe80::1]:8080", "localhost", name, f"{name.partition('.')[0]}.local:8080"):
         assert address.admits(host), host
     for host in ("evil.example", f"{name}.evil.example", "", None, "192.168.1.7.evil.example"):
         assert not address.admits(host), host
-    assert Address("pi.home.lan", 80).admits("PI.home.lan:9000"), "the name that the user gave"
+    assert Address("pi.home.lan", 80).admits("PI.home.lan:9000"), "host name given by the user"
     assert not Address("127.0.0.1", 8080).admits(None)
 
 
-def test_the_token_may_come_in_the_address_a_header_or_the_cookie() -> None:
+def test_token_is_accepted_in_url_header_or_cookie() -> None:
     door = Door.at(Address("0.0.0.0", 80), "t" * 20)
     assert door.refuse_stranger(_headers(), "c", "t" * 20) is None
     assert door.refuse_stranger(_headers(Authorization="bearer  " + "t" * 20), "c", None) is None
-    for others in ("a=b", 'seen={"a":1}', "words=a b", "a[b]=1", "bare", "ü=1"):  # of programs on other ports
+    for others in ("a=b", 'seen={"a":1}', "words=a b", "a[b]=1", "bare", "ü=1"):  # cookies of programs on other ports
         assert door.refuse_stranger(_headers(Cookie=f"{others}; c={'t' * 20}"), "c", None) is None, others
     for headers in (
         _headers(),
@@ -72,11 +72,11 @@ def test_the_token_may_come_in_the_address_a_header_or_the_cookie() -> None:
         ("raspberrypi.local:1", Address("raspberrypi.local", 1)),
     ],
 )
-def test_addresses_are_read(text: str, address: Address) -> None:
+def test_addresses_are_parsed(text: str, address: Address) -> None:
     assert Address.parse(text) == address
 
 
 @pytest.mark.parametrize("text", ["", "host:", "host", "1:2:x", "70000", "-1", "٣"])
-def test_what_is_no_address_is_a_usage_error(text: str) -> None:
+def test_invalid_address_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match="is not a valid address"):
         Address.parse(text)

@@ -1,4 +1,4 @@
-"""What the browser's page is made of, and how it is served."""
+"""Files of the in-browser inference page and their server."""
 
 import gzip
 import http.client
@@ -29,7 +29,7 @@ WASM = b"\0asm" + bytes(2000)
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Files in the place of onnxruntime-web, so that serving is tested where it is not installed."""
+    """Install fake onnxruntime-web files, so that serving is testable without it."""
     folder = tmp_path / "ort"
     folder.mkdir()
     (folder / "ort.wasm.bundle.min.mjs").write_text("export {};")
@@ -53,7 +53,7 @@ def _get(server: WebServer, path: str, **headers: str) -> tuple[http.client.HTTP
     return response, response.read()
 
 
-def test_the_page_is_isolated_so_that_it_may_use_threads(server: WebServer) -> None:
+def test_page_is_cross_origin_isolated(server: WebServer) -> None:
     response, body = _get(server, "/")
     assert response.status == 200
     assert b"Images are not uploaded" in body
@@ -65,7 +65,7 @@ def test_the_page_is_isolated_so_that_it_may_use_threads(server: WebServer) -> N
     assert "unsafe-inline" not in policy
 
 
-def test_everything_that_the_page_names_is_served_and_nothing_else(server: WebServer) -> None:
+def test_only_referenced_files_are_served(server: WebServer) -> None:
     kinds = {"/app.js": "text/javascript; charset=utf-8", "/ort/ort-wasm-simd-threaded.wasm": "application/wasm"}
     for path in (*kinds, "/worker.js", "/engine.js", "/fit.js", "/heat.js", "/answer.js", "/theme.css", "/model.onnx"):
         response, _ = _get(server, path)
@@ -76,7 +76,7 @@ def test_everything_that_the_page_names_is_served_and_nothing_else(server: WebSe
     assert _get(server, "/", Host="evil.example")[0].status == 403
 
 
-def test_the_large_file_goes_out_compressed_to_those_who_can_read_it(server: WebServer) -> None:
+def test_large_file_is_compressed_if_accepted(server: WebServer) -> None:
     path = "/ort/ort-wasm-simd-threaded.wasm"
     response, body = _get(server, path, Accept_Encoding="gzip, br")
     assert response.headers["Content-Encoding"] == "gzip"
@@ -86,7 +86,7 @@ def test_the_large_file_goes_out_compressed_to_those_who_can_read_it(server: Web
     assert body == WASM
 
 
-def test_the_page_is_told_what_the_metadata_says(server: WebServer, model: Model) -> None:
+def test_model_json_matches_metadata(server: WebServer, model: Model) -> None:
     told = json.loads(_get(server, "/model.json")[1])
     assert told["labels"] == ["red", "green", "blue"]
     assert (told["input"]["height"], told["input"]["resize"], told["temperature"]) == (64, "crop", 1.0)
@@ -95,9 +95,7 @@ def test_the_page_is_told_what_the_metadata_says(server: WebServer, model: Model
     assert told == json.loads(json.dumps(about_model(model)))
 
 
-def test_the_optional_input_becomes_a_required_one_and_nothing_else_changes(
-    model_path: Path, red_spot: np.ndarray, model: Model
-) -> None:
+def test_optional_input_becomes_required(model_path: Path, red_spot: np.ndarray, model: Model) -> None:
     cut = with_required_input(model_path.read_bytes(), "class_index")
     before, after = onnx.load(model_path), onnx.load_from_string(cut)
     onnx.checker.check_model(after)
@@ -115,7 +113,7 @@ def test_the_optional_input_becomes_a_required_one_and_nothing_else_changes(
         np.testing.assert_array_equal(explained, expected.explained_class)
 
 
-def test_a_model_without_that_input_stays_as_it_is(write_model: Callable[..., Path]) -> None:
+def test_model_without_optional_input_is_unchanged(write_model: Callable[..., Path]) -> None:
     content = write_model().read_bytes()
     assert with_required_input(content, "none_of_this_name") == content
     for damaged in (content[:-5], b"\x0f" + content, b"\xff" * 30):
@@ -123,13 +121,13 @@ def test_a_model_without_that_input_stays_as_it_is(write_model: Callable[..., Pa
             with_required_input(damaged, "class_index")
 
 
-def test_without_onnxruntime_web_it_is_said_how_to_get_it(model: Model, tmp_path: Path) -> None:
+def test_missing_onnxruntime_web_error_names_the_command(model: Model, tmp_path: Path) -> None:
     with pytest.raises(MissingDependency, match=r"make web-assets.*npm pack onnxruntime-web@1\.30\.0") as caught:
         onnxruntime_web(tmp_path)
     assert caught.value.exit_code == 3
 
 
-def test_only_the_very_package_is_unpacked(tmp_path: Path) -> None:
+def test_only_the_pinned_package_is_unpacked(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="npm pack"):
         unpack(tmp_path / "none.tgz", tmp_path / "ort")
     (tmp_path / "other.tgz").write_bytes(b"something else")
@@ -138,12 +136,12 @@ def test_only_the_very_package_is_unpacked(tmp_path: Path) -> None:
     assert not (tmp_path / "ort").exists()
 
 
-def test_the_make_target_and_the_module_name_the_same_package() -> None:
+def test_make_target_uses_the_pinned_package() -> None:
     makefile = (Path(__file__).parents[3] / "Makefile").read_text()
     assert f"npm pack --silent {web_runtime.PACKAGE} " in makefile
 
 
-def test_a_certificate_is_made_for_other_machines(stand_in: Path, model: Model) -> None:
+def test_self_signed_certificate_is_created(stand_in: Path, model: Model) -> None:
     try:
         tls, fingerprint = self_signed("--cert")
     except MissingDependency as error:
@@ -167,15 +165,15 @@ def test_a_certificate_is_made_for_other_machines(stand_in: Path, model: Model) 
     assert ssl.DER_cert_to_PEM_cert(der)
 
 
-def test_what_is_no_certificate_is_a_usage_error(tmp_path: Path) -> None:
+def test_invalid_certificate_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "both.pem").write_text("nothing")
     for path in (tmp_path / "both.pem", tmp_path / "missing.pem"):
         with pytest.raises(UsageError, match="--cert"):
             certified(path, "--cert")
 
 
-def test_the_wheel_holds_the_pages_and_stays_small_unless_onnxruntime_web_is_packed_on_purpose(tmp_path: Path) -> None:
-    pytest.importorskip("hatchling", reason="what the wheel is built with")
+def test_wheel_contains_pages_and_is_small(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling", reason="needs hatchling")
     folder = Path(__file__).parents[3] / "runtime"
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path]
     subprocess.run([*build, folder], check=True)

@@ -1,4 +1,4 @@
-"""Limits of the web server: strangers take neither its places nor its memory."""
+"""Connection and memory limits of the web server."""
 
 import http.client
 import socket
@@ -19,7 +19,7 @@ from kdedge_runtime.stream.statistics import Progress
 
 @pytest.fixture
 def exposed(controls: Controls) -> Iterator[LiveView]:
-    """A view with a token, on loopback."""
+    """Serve a view with a token on loopback."""
     with LiveView(Door(Address("127.0.0.1", 0), "t" * 24), ABOUT, controls) as opened:
         yield opened
 
@@ -49,23 +49,23 @@ def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
 
 
 def assert_cut_off(slow: socket.socket, part: bytes) -> None:
-    """Send a part every tenth of a second until the server closes the connection, within two seconds."""
+    """Send a part every 0.1 s; the server must close the connection within two seconds."""
     started = time.monotonic()
-    with pytest.raises(OSError):  # the server closed it
+    with pytest.raises(OSError):  # closed by the server
         while time.monotonic() - started < 4:
             slow.sendall(part)
             time.sleep(0.1)
     assert time.monotonic() - started < 2
 
 
-def test_a_head_has_one_deadline_however_often_bytes_come(view: LiveView, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_request_head_times_out(view: LiveView, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdedge_runtime.server.http_server.PATIENCE_S", 0.6)
     with connect(view) as slow:
         slow.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n")
         assert_cut_off(slow, b"X: y\r\n")
 
 
-def test_a_body_has_one_deadline_too(view: LiveView, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_request_body_times_out(view: LiveView, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdedge_runtime.server.http_server.PATIENCE_S", 0.6)
     head = b"POST /controls HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n"
     with connect(view) as slow:
@@ -73,7 +73,7 @@ def test_a_body_has_one_deadline_too(view: LiveView, monkeypatch: pytest.MonkeyP
         assert_cut_off(slow, b" ")
 
 
-def test_a_head_of_more_than_16_kb_is_refused_before_it_is_parsed(view: LiveView) -> None:
+def test_request_head_above_16_kb_is_rejected(view: LiveView) -> None:
     fits = {"X_Long": "x" * 15_000}
     assert get(view, "/health", **fits)[0].status == 200
     assert get(view, "/health", X_Long="x" * 17_000)[0].status == 431
@@ -81,7 +81,7 @@ def test_a_head_of_more_than_16_kb_is_refused_before_it_is_parsed(view: LiveView
     assert get(view, "/" + "x" * 17_000)[0].status == 414
 
 
-def test_large_heads_cost_no_memory(exposed: LiveView) -> None:
+def test_large_request_heads_use_no_memory(exposed: LiveView) -> None:
     header = b"X: " + b"x" * 65_000 + b"\r\n"
     tracemalloc.start()
     try:
@@ -89,7 +89,7 @@ def test_large_heads_cost_no_memory(exposed: LiveView) -> None:
             for _ in range(8):
                 greedy = stack.enter_context(connect(exposed))
                 greedy.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
-                with pytest.raises(OSError):  # the server closed it
+                with pytest.raises(OSError):  # closed by the server
                     for _ in range(97):
                         greedy.sendall(header)
         _, peak = tracemalloc.get_traced_memory()
@@ -99,7 +99,7 @@ def test_large_heads_cost_no_memory(exposed: LiveView) -> None:
 
 
 @pytest.mark.parametrize("source", ["127.0.0.1", "127.0.0.2"])
-def test_slow_heads_shut_nobody_out(exposed: LiveView, source: str) -> None:
+def test_slow_clients_do_not_block_others(exposed: LiveView, source: str) -> None:
     with ExitStack() as stack:
         for _ in range(70):
             slow = stack.enter_context(connect(exposed, source))
@@ -110,7 +110,7 @@ def test_slow_heads_shut_nobody_out(exposed: LiveView, source: str) -> None:
         assert threading.active_count() < 40
 
 
-def test_eight_connections_of_an_address_may_wait_and_the_oldest_yields(exposed: LiveView) -> None:
+def test_unauthorized_connections_per_address_are_limited_to_eight(exposed: LiveView) -> None:
     with ExitStack() as stack:
         waiting = [stack.enter_context(connect(exposed)) for _ in range(8)]
         time.sleep(0.3)
@@ -120,7 +120,7 @@ def test_eight_connections_of_an_address_may_wait_and_the_oldest_yields(exposed:
         assert all(is_open(each) for each in waiting[1:])
 
 
-def test_who_was_let_in_keeps_the_connection(exposed: LiveView) -> None:
+def test_authorized_client_keeps_its_connection(exposed: LiveView) -> None:
     admitted = http.client.HTTPConnection(authority(exposed), timeout=5)
     bearer = {"Authorization": "Bearer " + "t" * 24}
     with ExitStack() as stack:
@@ -132,11 +132,11 @@ def test_who_was_let_in_keeps_the_connection(exposed: LiveView) -> None:
         time.sleep(0.3)
         admitted.request("GET", "/metrics.json", headers=bearer)
         assert admitted.getresponse().status == 200
-        assert admitted.sock is used, "no new connection was opened"
+        assert admitted.sock is used, "same connection"
     admitted.close()
 
 
-def test_all_places_together_are_bounded_and_hold_nobody_up(controls: Controls, progress: Progress) -> None:
+def test_total_connections_are_limited(controls: Controls, progress: Progress) -> None:
     head = b"GET /metrics.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with LiveView(HERE, ABOUT, controls) as view, Run(view, progress) as run, ExitStack() as stack:
         taken = []
@@ -153,7 +153,7 @@ def test_all_places_together_are_bounded_and_hold_nobody_up(controls: Controls, 
         assert run.slowest_s < 0.2
         taken[0].close()
         time.sleep(0.2)
-        assert get(view, "/health")[0].status == 200, "a place is free again"
+        assert get(view, "/health")[0].status == 200, "a slot is free again"
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def pair() -> Iterator[Callable[[], socket.socket]]:
         yield make
 
 
-def test_the_last_places_are_for_this_machine(pair: Callable[[], socket.socket]) -> None:
+def test_slots_are_reserved_for_loopback(pair: Callable[[], socket.socket]) -> None:
     places = Places()
     admitted = 0
     while places.take(client := pair(), f"192.0.2.{admitted}"):
@@ -180,7 +180,7 @@ def test_the_last_places_are_for_this_machine(pair: Callable[[], socket.socket])
     assert not places.take(pair(), "192.0.2.250")
 
 
-def test_an_ipv6_client_has_one_address_of_its_64_bit_network(pair: Callable[[], socket.socket]) -> None:
+def test_ipv6_clients_are_counted_per_64_network(pair: Callable[[], socket.socket]) -> None:
     places = Places()
     clients = [pair() for _ in range(9)]
     for number, client in enumerate(clients):
@@ -189,7 +189,7 @@ def test_an_ipv6_client_has_one_address_of_its_64_bit_network(pair: Callable[[],
     assert all(is_open(client) for client in clients[1:])
 
 
-def test_among_many_addresses_the_one_with_most_waiting_clients_yields(pair: Callable[[], socket.socket]) -> None:
+def test_address_with_most_waiting_clients_is_evicted(pair: Callable[[], socket.socket]) -> None:
     places = Places()
     greedy = [pair() for _ in range(8)]
     for client in greedy:

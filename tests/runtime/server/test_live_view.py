@@ -1,4 +1,4 @@
-"""The view, through real requests to a real server: what it shows, and that nobody holds up the run."""
+"""Live view over HTTP: content, and no blocking of the run."""
 
 import http.client
 import json
@@ -31,7 +31,7 @@ from kdedge_runtime.stream.statistics import Progress
 from kdedge_runtime.util.images import jpeg
 
 
-def test_the_page_loads_nothing_from_elsewhere_and_runs_no_script_but_its_own(view: LiveView) -> None:
+def test_page_loads_only_own_resources(view: LiveView) -> None:
     response, body = get(view, "/")
     page = body.decode()
     assert (response.status, response.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
@@ -50,7 +50,7 @@ def test_the_page_loads_nothing_from_elsewhere_and_runs_no_script_but_its_own(vi
         assert "style=" not in text, "the policy forbids inline styles"
 
 
-def test_metrics_hold_what_the_page_shows(view: LiveView, progress: Progress) -> None:
+def test_metrics_contain_page_data(view: LiveView, progress: Progress) -> None:
     before = json.loads(get(view, "/metrics.json")[1])
     assert (before["about"], before["watchers"], before["frames"], before["history"]) == (ABOUT, 0, 0, [])
     assert before["controls"] == {"class": None, "method": "cam", "opacity": 0.6}
@@ -71,7 +71,7 @@ def test_metrics_hold_what_the_page_shows(view: LiveView, progress: Progress) ->
         assert metrics[key] == value, key
 
 
-def test_history_keeps_the_newest_of_each_half_second_for_a_minute() -> None:
+def test_history_keeps_latest_per_half_second_for_a_minute() -> None:
     history = History()
     for tenth in range(1000):
         history.add(tenth / 10, f"label {tenth}", tenth / 1000)
@@ -83,7 +83,7 @@ def test_history_keeps_the_newest_of_each_half_second_for_a_minute() -> None:
     assert history.until(200.0) == []
 
 
-def test_nothing_is_drawn_while_nobody_watches(view: LiveView, progress: Progress) -> None:
+def test_no_drawing_without_viewers(view: LiveView, progress: Progress) -> None:
     with Run(view, progress) as run:
         time.sleep(0.2)
         assert run.written > 5
@@ -92,10 +92,10 @@ def test_nothing_is_drawn_while_nobody_watches(view: LiveView, progress: Progres
         drawn = run.drawn
         assert drawn > 0
         time.sleep(0.2)
-        assert run.drawn <= drawn + 2, "drawing must stop when the watcher has gone"
+        assert run.drawn <= drawn + 2, "drawing stops when the viewer disconnects"
 
 
-def test_a_page_that_asks_for_one_picture_after_another_watches_in_between(view: LiveView, progress: Progress) -> None:
+def test_polling_client_counts_as_watching(view: LiveView, progress: Progress) -> None:
     with Run(view, progress) as run:
         serial = shown_now(view)
         assert get(view, f"/snapshot.jpg?after={serial}")[0].status == 200
@@ -105,10 +105,10 @@ def test_a_page_that_asks_for_one_picture_after_another_watches_in_between(view:
         time.sleep(1.2)
         drawn = run.drawn
         time.sleep(0.2)
-        assert run.drawn == drawn, "it has gone"
+        assert run.drawn == drawn, "the viewer is gone"
 
 
-def test_a_snapshot_is_a_picture_of_now(view: LiveView, progress: Progress) -> None:
+def test_snapshot_is_current(view: LiveView, progress: Progress) -> None:
     with Run(view, progress):
         response, body = get(view, "/snapshot.jpg")
     assert response.headers["Content-Type"] == "image/jpeg"
@@ -117,7 +117,7 @@ def test_a_snapshot_is_a_picture_of_now(view: LiveView, progress: Progress) -> N
     assert picture.mean() == pytest.approx(128, abs=2)
 
 
-def test_a_picture_that_took_seconds_to_explain_is_shown(view: LiveView, progress: Progress) -> None:
+def test_slowly_explained_image_is_shown(view: LiveView, progress: Progress) -> None:
     slow = an_answer(0)
     frame = replace(slow.frame, captured_at=time.monotonic() - 5)
     slow = replace(slow, frame=frame, overlay=slow.frame.rgb)
@@ -126,19 +126,19 @@ def test_a_picture_that_took_seconds_to_explain_is_shown(view: LiveView, progres
     assert shown_now(view) == 1
 
 
-def test_each_picture_is_newer_than_the_one_before(view: LiveView, progress: Progress) -> None:
+def test_snapshots_are_increasing(view: LiveView, progress: Progress) -> None:
     with Run(view, progress):
         serials = [shown_now(view)]
         for _ in range(5):
             serials.append(int(get(view, f"/snapshot.jpg?after={serials[-1]}")[0].headers["X-Serial"]))
-        # A page that watched an earlier run, which had come further.
+        # A page that watched a longer earlier run.
         assert serials[-1] <= int(get(view, "/snapshot.jpg?after=1000000")[0].headers["X-Serial"]) < 1_000_000
     assert serials == sorted(set(serials))
     for nonsense in ("x", "-1", "1" * 20):
         assert get(view, f"/snapshot.jpg?after={nonsense}")[0].status == 400
 
 
-def test_the_stream_gives_new_pictures_until_the_run_ends(progress: Progress, controls: Controls) -> None:
+def test_stream_sends_images_until_the_run_ends(progress: Progress, controls: Controls) -> None:
     with LiveView(HERE, ABOUT, controls) as view, Run(view, progress):
         connection = http.client.HTTPConnection(authority(view), timeout=15)
         connection.request("GET", "/stream.mjpg")
@@ -158,7 +158,7 @@ def test_the_stream_gives_new_pictures_until_the_run_ends(progress: Progress, co
     connection.close()
 
 
-def test_a_browser_that_does_not_read_does_not_hold_up_the_run(view: LiveView, progress: Progress) -> None:
+def test_stalled_client_does_not_block_the_run(view: LiveView, progress: Progress) -> None:
     host, port = authority(view).split(":")
     with Run(view, progress) as run, socket.create_connection((host, int(port))) as stuck:
         stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
@@ -168,7 +168,7 @@ def test_a_browser_that_does_not_read_does_not_hold_up_the_run(view: LiveView, p
         assert run.slowest_s < 0.2
 
 
-def test_only_so_many_may_watch(view: LiveView, progress: Progress) -> None:
+def test_number_of_viewers_is_limited(view: LiveView, progress: Progress) -> None:
     host, port = authority(view).split(":")
     with Run(view, progress):
         open_streams = []
@@ -182,7 +182,7 @@ def test_only_so_many_may_watch(view: LiveView, progress: Progress) -> None:
             stream.close()
 
 
-def test_fifty_viewers_are_served_by_one_encoding_of_each_picture(
+def test_images_are_encoded_once_for_all_viewers(
     view: LiveView, progress: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded = []
@@ -208,9 +208,7 @@ def test_fifty_viewers_are_served_by_one_encoding_of_each_picture(
         assert sum(thread.name == "kdedge-stream" for thread in threading.enumerate()) == 1
 
 
-def test_a_viewer_that_joins_while_the_source_stands_still_sees_its_last_picture(
-    view: LiveView, progress: Progress
-) -> None:
+def test_new_viewer_of_idle_source_gets_last_image(view: LiveView, progress: Progress) -> None:
     host, port = authority(view).split(":")
     request = b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -230,7 +228,7 @@ def test_a_viewer_that_joins_while_the_source_stands_still_sees_its_last_picture
             assert b"\xff\xd8" in first_picture(late)
 
 
-def test_a_picture_that_cannot_be_encoded_ends_its_stream_only(
+def test_encoding_failure_ends_only_the_stream(
     view: LiveView, progress: Progress, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def out_of_memory(picture: np.ndarray, quality: int) -> bytes:
@@ -248,12 +246,12 @@ def test_a_picture_that_cannot_be_encoded_ends_its_stream_only(
                 while b"Content-Type: image/jpeg" not in seen and (received := viewer.recv(65536)):
                     seen += received
                 ends.append(seen)
-    assert b"Content-Type: image/jpeg" not in ends[0], "the server has closed it"
+    assert b"Content-Type: image/jpeg" not in ends[0], "closed by the server"
     assert b"Content-Type: image/jpeg" in ends[1]
     assert any("The image stream has ended" in message for message in caplog.messages)
 
 
-def test_pictures_for_viewers_are_fewer_than_frames(view: LiveView, progress: Progress) -> None:
+def test_image_rate_for_viewers_is_limited(view: LiveView, progress: Progress) -> None:
     host, port = authority(view).split(":")
     with Run(view, progress) as run, socket.create_connection((host, int(port)), timeout=5) as viewer:
         viewer.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -263,7 +261,7 @@ def test_pictures_for_viewers_are_fewer_than_frames(view: LiveView, progress: Pr
         assert 2 <= run.drawn - drawn <= 16 * (time.monotonic() - started)
 
 
-def test_the_more_sending_costs_the_fewer_pictures_are_due() -> None:
+def test_image_rate_depends_on_sending_cost() -> None:
     now = [0.0]
     board = Board(clock=lambda: now[0])
     drawn = replace(an_answer(0), overlay=an_answer(0).frame.rgb)
@@ -273,10 +271,10 @@ def test_the_more_sending_costs_the_fewer_pictures_are_due() -> None:
         board.publish(drawn, None)  # type: ignore[arg-type]
         for now[0], due in ((0.1, False), (0.9, False), (1.1, True)):
             assert board.is_due == due
-    assert not board.is_due, "nobody watches"
+    assert not board.is_due, "no viewers"
 
 
-def test_health_follows_the_answers() -> None:
+def test_health_follows_predictions() -> None:
     now = [0.0]
     board = Board(clock=lambda: now[0])
     assert board.health() == (True, 0.0)
@@ -292,7 +290,7 @@ def test_health_is_served(view: LiveView, monkeypatch: pytest.MonkeyPatch) -> No
     assert (response.status, json.loads(body)["status"]) == (503, "stalled")
 
 
-def test_a_fault_of_our_own_is_logged_and_a_client_that_goes_away_is_not(
+def test_internal_errors_are_logged_but_disconnects_are_not(
     view: LiveView, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for fault, told in ((BrokenPipeError("gone"), False), (ValueError("a fault"), True)):
@@ -313,7 +311,7 @@ def test_other_paths_are_not_found(view: LiveView) -> None:
     assert get(view, "/controls")[0].status == 404
 
 
-def test_settings_change_all_at_once_or_not_at_all(view: LiveView, controls: Controls) -> None:
+def test_settings_change_atomically(view: LiveView, controls: Controls) -> None:
     said = post(view, "/controls", {"class": "blue", "opacity": 0.25})
     assert said == (200, {"class": "blue", "method": "cam", "opacity": 0.25})
     assert controls() == RunSettings(class_index=2, opacity=0.25)
@@ -333,12 +331,12 @@ def test_settings_change_all_at_once_or_not_at_all(view: LiveView, controls: Con
     assert post(view, "/controls", {"class": None})[1]["class"] is None
 
 
-def test_a_method_can_take_the_place_of_the_files_own_map(view: LiveView, controls: Controls) -> None:
+def test_method_can_replace_the_map_of_the_file(view: LiveView, controls: Controls) -> None:
     choices = json.loads(get(view, "/choices.json")[1])
     assert choices["labels"] == ["red", "green", "blue"]
     assert choices["methods"] == ["cam", "occlusion", "rise", "lime", "shap", "scorecam"]
     status, answer = post(view, "/controls", {"method": "scorecam"})
-    assert (status, controls.method) == (400, "cam"), "this graph does not name its activations"
+    assert (status, controls.method) == (400, "cam"), "this graph has no named activations"
     assert "occlusion, rise, lime or shap" in answer["error"]
     assert post(view, "/controls", {"method": "occlusion"})[1]["method"] == "occlusion"
     assert controls().explainer is not None
@@ -346,7 +344,7 @@ def test_a_method_can_take_the_place_of_the_files_own_map(view: LiveView, contro
     assert controls().explainer is None
 
 
-def test_a_model_without_a_map_can_be_explained_once_a_method_is_chosen(write_model: Callable[..., Path]) -> None:
+def test_model_without_map_can_be_explained_with_a_method(write_model: Callable[..., Path]) -> None:
     controls = Controls(Model.load(write_model(method="none")), RunSettings())
     with pytest.raises(UsageError, match="no saliency map"):
         controls.change({"class": "blue"})
@@ -354,7 +352,7 @@ def test_a_model_without_a_map_can_be_explained_once_a_method_is_chosen(write_mo
     assert (controls.class_name, controls.method) == ("blue", "occlusion")
 
 
-def test_the_run_follows_the_settings_from_frame_to_frame(model: Model, red_spot: np.ndarray, tmp_path: Path) -> None:
+def test_run_applies_settings_per_frame(model: Model, red_spot: np.ndarray, tmp_path: Path) -> None:
     for number in range(12):
         Image.fromarray(red_spot).save(tmp_path / f"{number:02}.png")
     controls = Controls(model, RunSettings())
@@ -372,15 +370,17 @@ def test_the_run_follows_the_settings_from_frame_to_frame(model: Model, red_spot
         run(model, source, [Watcher()], controls)
     assert [answers[0].explained, answers[-1].explained] == ["red", "blue"]
     heated = (slice(52, 108), slice(148, 204))
-    assert np.abs(answers[1].overlay[heated].astype(int) - answers[2].overlay[heated]).mean() > 20, "from the next on"
+    assert np.abs(answers[1].overlay[heated].astype(int) - answers[2].overlay[heated]).mean() > 20, (
+        "applied from the next frame"
+    )
 
 
-def test_a_port_in_use_is_a_usage_error(view: LiveView, controls: Controls) -> None:
+def test_port_in_use_is_a_usage_error(view: LiveView, controls: Controls) -> None:
     port = int(authority(view).rsplit(":", 1)[1])
     with pytest.raises(UsageError, match=rf"127\.0\.0\.1:{port}.*in use.*--view {port + 1}"):
         LiveView(Door.at(Address("127.0.0.1", port)), ABOUT, controls).__enter__()
 
 
-def test_an_address_of_another_machine_is_a_usage_error_that_does_not_blame_the_port(controls: Controls) -> None:
+def test_foreign_address_error_does_not_mention_the_port(controls: Controls) -> None:
     with pytest.raises(UsageError, match=r"192\.0\.2\.1:8080.*Expected an address of this machine"):
         LiveView(Door.at(Address("192.0.2.1", 8080)), ABOUT, controls).__enter__()

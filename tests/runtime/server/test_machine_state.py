@@ -1,4 +1,4 @@
-"""How the machine is doing, for however many ask."""
+"""Cached machine state."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from kdedge_runtime.server.live_view.machine_state import Machine
 COOL, HOT = BoardState(40.0, None, None, (), (), None), BoardState(85.0, 600.0, 2400.0, ("throttled",), (), 3)
 
 
-def test_however_many_ask_the_board_is_looked_at_every_two_seconds() -> None:
+def test_state_is_cached_for_two_seconds() -> None:
     now, looks = [0.0], [COOL, HOT]
     machine = Machine(look=lambda: looks.pop(0), clock=lambda: now[0])
     assert [machine.state().board for _ in range(3)] == [COOL] * 3
@@ -19,7 +19,7 @@ def test_however_many_ask_the_board_is_looked_at_every_two_seconds() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc on this system")
-def test_memory_is_that_of_this_process() -> None:
+def test_memory_is_of_this_process() -> None:
     told = Machine(look=lambda: COOL).state().memory_mb
     status = Path("/proc/self/status").read_text()
     kilobytes = int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])

@@ -1,4 +1,4 @@
-"""The figures for Prometheus, read by its own parser."""
+"""Prometheus metrics, parsed by its own client."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from kdedge_runtime.server.live_view.machine_state import MachineState
 from kdedge_runtime.server.live_view.prometheus import exposition
 from kdedge_runtime.stream.statistics import Progress
 
-parser = pytest.importorskip("prometheus_client.parser", reason="the format is checked with prometheus_client")
+parser = pytest.importorskip("prometheus_client.parser", reason="needs prometheus_client")
 
 SILENT = MachineState(BoardState(None, None, None, (), (), None), None)
 HOT = MachineState(BoardState(81.5, 1500.0, 2400.0, ("throttled", "under-voltage"), (), 7), 123.456)
@@ -22,18 +22,18 @@ def _samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     assert all(family.documentation and family.type != "unknown" for family in families)
     samples = [sample for family in families for sample in family.samples]
     found = {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for sample in samples}
-    assert len(found) == len(samples), "a sample is there twice"
+    assert len(found) == len(samples), "duplicate sample"
     return found
 
 
-def test_all_figures_are_there_in_base_units(progress: Progress) -> None:
+def test_all_metrics_use_base_units(progress: Progress) -> None:
     with progress.timer.measure("inference"):
         pass
     answer = replace(an_answer(0), ranking=(("an infant", 0.75),), explained="an infant")
     for _ in range(3):
         progress.count(answer)
     samples = _samples(exposition({"model": 'a "b"\\c\nd'}, answer, progress, HOT, 0.25, 2))
-    assert samples["kdedge_info", (("model", 'a "b"\\c\nd'),)] == 1, "any text survives"
+    assert samples["kdedge_info", (("model", 'a "b"\\c\nd'),)] == 1, "text is escaped"
     assert samples["kdedge_frames_total", ()] == 3
     assert samples["kdedge_answers_total", (("label", "an infant"),)] == 3
     assert samples["kdedge_frame_age_seconds", ()] == pytest.approx(0.012)
@@ -54,7 +54,7 @@ def test_all_figures_are_there_in_base_units(progress: Progress) -> None:
     )
 
 
-def test_what_a_board_does_not_tell_is_left_out(progress: Progress) -> None:
+def test_unavailable_metrics_are_omitted(progress: Progress) -> None:
     for answer in (None, an_answer(0)):
         text = exposition({}, answer, None if answer is None else progress, SILENT, 0.0, 0)
         assert "temperature" not in text
@@ -62,7 +62,7 @@ def test_what_a_board_does_not_tell_is_left_out(progress: Progress) -> None:
         assert _samples(text)["kdedge_last_answer_seconds", ()] == 0
 
 
-def test_it_is_served_in_version_0_0_4_while_the_run_goes_on(view: LiveView, progress: Progress) -> None:
+def test_metrics_are_served_in_format_0_0_4(view: LiveView, progress: Progress) -> None:
     with Run(view, progress):
         counts = []
         for _ in range(5):

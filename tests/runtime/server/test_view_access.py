@@ -1,4 +1,4 @@
-"""The view, through real requests to a real server: who is let in."""
+"""Live view over HTTP: access control."""
 
 import hashlib
 import http.client
@@ -30,11 +30,11 @@ from kdedge_runtime.server.live_view import Controls, LiveView
         ("[::1", 403),
     ],
 )
-def test_names_that_others_point_here_are_refused(view: LiveView, host: str, status: int) -> None:
+def test_dns_rebinding_is_rejected(view: LiveView, host: str, status: int) -> None:
     assert get(view, "/health", Host=host)[0].status == status
 
 
-def test_only_the_page_itself_may_change_anything(view: LiveView, controls: Controls) -> None:
+def test_cross_site_changes_are_rejected(view: LiveView, controls: Controls) -> None:
     own = f"http://{authority(view)}"
     wanted = {"opacity": 0.1}
     for headers in (
@@ -49,10 +49,10 @@ def test_only_the_page_itself_may_change_anything(view: LiveView, controls: Cont
         assert post(view, "/controls", wanted, Content_Type=kind)[0] == 415
     assert controls().opacity == 0.6
     assert post(view, "/controls", wanted, Origin=own, Sec_Fetch_Site="same-origin")[0] == 200
-    assert post(view, "/controls", {"opacity": 0.2})[0] == 200, "a program acts for itself"
+    assert post(view, "/controls", {"opacity": 0.2})[0] == 200, "programs other than browsers are allowed"
 
 
-def test_what_is_too_large_or_no_object_is_refused_unread(view: LiveView) -> None:
+def test_oversized_or_invalid_bodies_are_rejected(view: LiveView) -> None:
     kind = {"Content_Type": "application/json"}
     assert ask(view, "POST", "/controls", b"{}", Content_Length="1000000", **kind)[0].status == 413
     assert ask(view, "POST", "/controls", b"{}", Content_Length="9" * 5000, **kind)[0].status == 413
@@ -64,7 +64,7 @@ def test_what_is_too_large_or_no_object_is_refused_unread(view: LiveView) -> Non
     assert ask(view, "DELETE", "/")[0].status == 501
 
 
-def test_what_a_question_carries_is_not_taken_for_the_next_one(view: LiveView) -> None:
+def test_body_of_get_request_is_not_parsed_as_request(view: LiveView) -> None:
     smuggled = b"GET /labels HTTP/1.1\r\nHost: localhost\r\n\r\n"
     head = f"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(smuggled)}\r\n\r\n".encode()
     host, port = authority(view).split(":")
@@ -76,13 +76,13 @@ def test_what_a_question_carries_is_not_taken_for_the_next_one(view: LiveView) -
 
 @pytest.fixture
 def exposed(controls: Controls, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveView]:
-    """A view with a token; it listens here only, so that a test opens nothing to the network."""
+    """Serve a view with a token on loopback only."""
     monkeypatch.setattr("kdedge_runtime.server.failed_logins.PAUSE_S", 0.0)
     with LiveView(Door(Address("127.0.0.1", 0), "t" * 24), ABOUT, controls) as opened:
         yield opened
 
 
-def test_a_token_is_asked_for_and_exchanged_for_a_cookie(exposed: LiveView) -> None:
+def test_token_is_required_and_exchanged_for_a_cookie(exposed: LiveView) -> None:
     assert exposed.url.endswith("/?token=" + "t" * 24)
     response, page = get(exposed, "/")
     assert response.status == 401
@@ -91,7 +91,7 @@ def test_a_token_is_asked_for_and_exchanged_for_a_cookie(exposed: LiveView) -> N
         assert get(exposed, path)[0].status == 401, path
         assert get(exposed, path, Authorization="Bearer " + "x" * 24)[0].status == 401
     assert post(exposed, "/controls", {"opacity": 0.1})[0] == 401
-    assert get(exposed, "/health")[0].status == 200, "it tells nothing, and watchdogs have no token"
+    assert get(exposed, "/health")[0].status == 200, "health needs no token"
 
     response, _ = get(exposed, "/?token=" + "t" * 24)
     assert (response.status, response.headers["Location"]) == (303, "/")
@@ -105,7 +105,7 @@ def test_a_token_is_asked_for_and_exchanged_for_a_cookie(exposed: LiveView) -> N
     assert get(exposed, "/?token=wrong")[0].status == 401
 
 
-def test_two_views_of_a_host_have_their_own_cookies(exposed: LiveView, controls: Controls) -> None:
+def test_views_on_one_host_have_separate_cookies(exposed: LiveView, controls: Controls) -> None:
     with LiveView(Door(Address("127.0.0.1", 0), "t" * 24), ABOUT, controls) as other:
         names = {
             get(view, "/?token=" + "t" * 24)[0].headers["Set-Cookie"].partition("=")[0] for view in (exposed, other)
@@ -113,12 +113,12 @@ def test_two_views_of_a_host_have_their_own_cookies(exposed: LiveView, controls:
     assert len(names) == 2
 
 
-def test_the_cookie_lives_for_a_day(exposed: LiveView) -> None:
+def test_cookie_expires_after_a_day(exposed: LiveView) -> None:
     cookie = get(exposed, "/?token=" + "t" * 24)[0].headers["Set-Cookie"]
     assert int(re.search(r"Max-Age=(\d+)", cookie)[1]) <= 24 * 3600  # type: ignore[index]
 
 
-def test_wrong_tokens_are_slowed_and_logged_and_no_token_is_not(
+def test_wrong_tokens_are_delayed_and_logged(
     exposed: LiveView, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("kdedge_runtime.server.failed_logins.PAUSE_S", 0.3)
@@ -138,7 +138,7 @@ def test_wrong_tokens_are_slowed_and_logged_and_no_token_is_not(
     assert all(message.startswith("127.0.0.1") for message in logged)
 
 
-def test_a_token_of_the_environment_is_not_printed(controls: Controls) -> None:
+def test_environment_token_is_not_printed(controls: Controls) -> None:
     door = Door.at(Address("127.0.0.1", 0), "t" * 24, is_printed=False)
     with LiveView(door, ABOUT, controls) as opened:
         assert "t" * 24 not in opened.url
@@ -146,7 +146,7 @@ def test_a_token_of_the_environment_is_not_printed(controls: Controls) -> None:
 
 
 @pytest.mark.parametrize("way", ["environment", "credential", "option"])
-def test_where_the_token_comes_from_decides_whether_the_log_holds_it(
+def test_only_explicit_tokens_are_logged(
     way: str, model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     token = "s" * 24
@@ -161,8 +161,8 @@ def test_where_the_token_comes_from_decides_whether_the_log_holds_it(
     assert (token in capfd.readouterr().err) == (way == "option")
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="certificates are made by openssl")
-def test_the_view_speaks_https_with_a_secure_cookie(
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+def test_https_view_uses_secure_cookie(
     model_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     shown: list[tuple[int, str, str]] = []
@@ -192,7 +192,7 @@ def test_the_view_speaks_https_with_a_secure_cookie(
     assert "unencrypted" not in told
 
 
-def test_tls_needs_a_view_and_a_sound_file(model_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_tls_requires_view_and_valid_file(model_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([str(model_path), "--source", "synthetic:", "--tls"])
     assert "--view" in capfd.readouterr().err
@@ -201,6 +201,6 @@ def test_tls_needs_a_view_and_a_sound_file(model_path: Path, capfd: pytest.Captu
     assert "--tls" in capfd.readouterr().err
 
 
-def test_an_exposed_view_without_encryption_is_a_warning(model_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_exposed_http_view_logs_a_warning(model_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main([str(model_path), "--source", "synthetic:", "--max-frames", "1", "--view", "0.0.0.0:0"]) == 0
     assert "--tls" in capfd.readouterr().err

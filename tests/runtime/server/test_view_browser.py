@@ -1,4 +1,4 @@
-"""The view in a real browser, with real clicks, on a real run."""
+"""Live view in a browser."""
 
 import itertools
 import threading
@@ -34,7 +34,7 @@ def chromium() -> Iterator[Any]:
 
 
 class Spots:
-    """A live source: a red square moves over grey, and the frame's number can be read off its place."""
+    """Live source: a red square on gray, whose position encodes the frame number."""
 
     name, live, fps, expected, dropped, unreadable, reconnects = "spots", True, 25.0, None, 0, 0, 0
 
@@ -52,7 +52,7 @@ class Spots:
 
 @pytest.fixture
 def watched(model: Model, controls: Controls, store: FeedbackStore) -> Iterator[LiveView]:
-    """A view of a run that goes on."""
+    """Serve a view of an ongoing run."""
     ended = threading.Event()
     with LiveView(HERE, ABOUT, controls, Feedback(store, "cd" * 32)) as view:
         thread = threading.Thread(target=run, args=(model, Spots(ended), [view], controls, ended))
@@ -65,7 +65,7 @@ def watched(model: Model, controls: Controls, store: FeedbackStore) -> Iterator[
 def _until(true: Callable[[], object], timeout_s: float = 10.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not true():
-        assert time.monotonic() < deadline, "it did not come about in time"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.05)
 
 
@@ -77,7 +77,7 @@ def _live(chromium: Any, url: str, **context: Any) -> Any:
 
 
 def _picture(page: Any) -> np.ndarray:
-    """What the page shows, uint8 RGB `[H, W, 3]`."""
+    """Return the image on the page, uint8 RGB `[H, W, 3]`."""
     content = page.evaluate(
         """async () => {
             const content = await (await import("/view.js")).newest().arrayBuffer();
@@ -87,7 +87,7 @@ def _picture(page: Any) -> np.ndarray:
     return np.asarray(Image.open(BytesIO(bytes(content))))
 
 
-def test_the_page_shows_the_run(chromium: Any, watched: LiveView) -> None:
+def test_page_shows_the_run(chromium: Any, watched: LiveView) -> None:
     page = _live(chromium, watched.url, **DESK)
     assert page.text_content("#label") == "red"
     assert "The heat map shows the evidence for red" in page.text_content("#why")
@@ -105,11 +105,11 @@ def test_the_page_shows_the_run(chromium: Any, watched: LiveView) -> None:
     assert page.complaints == []
 
 
-def test_opacity_and_class_take_effect_on_the_stream(chromium: Any, watched: LiveView, controls: Controls) -> None:
+def test_opacity_and_class_affect_the_stream(chromium: Any, watched: LiveView, controls: Controls) -> None:
     page = _live(chromium, watched.url, **DESK)
 
     def heat() -> float:
-        """How bright the heat is on the square, whose own green is 0."""
+        """Return the heat brightness on the square, which has no green itself."""
         rows = _picture(page)[80:100, 80:240].astype(int)
         return float(rows[:, rows[..., 0].mean(axis=0) > 150, 1].mean())
 
@@ -131,7 +131,7 @@ def test_opacity_and_class_take_effect_on_the_stream(chromium: Any, watched: Liv
     assert page.complaints == []
 
 
-def test_a_method_is_chosen_in_the_page(chromium: Any, watched: LiveView, controls: Controls) -> None:
+def test_method_can_be_selected(chromium: Any, watched: LiveView, controls: Controls) -> None:
     page = _live(chromium, watched.url, **DESK)
     page.select_option("#method", "occlusion")
     _until(lambda: controls.method == "occlusion")
@@ -139,15 +139,13 @@ def test_a_method_is_chosen_in_the_page(chromium: Any, watched: LiveView, contro
     assert page.complaints == []
 
 
-def test_a_click_stores_the_frame_that_was_on_the_screen(
-    chromium: Any, watched: LiveView, store: FeedbackStore
-) -> None:
+def test_feedback_stores_the_displayed_frame(chromium: Any, watched: LiveView, store: FeedbackStore) -> None:
     page = _live(chromium, watched.url, **DESK)
     page.click("#hold")
     page.wait_for_selector("#state.held")
     before = _picture(page)
     time.sleep(0.5)
-    assert (_picture(page) == before).all(), "it stands still"
+    assert (_picture(page) == before).all(), "the image is on hold"
     page.click("[data-judgement=right]")
     page.wait_for_selector("#told.good:has-text('red is correct')")
     page.click("[data-judgement=wrong]")
@@ -156,7 +154,7 @@ def test_a_click_stores_the_frame_that_was_on_the_screen(
     assert (right.judgement, wrong.judgement) == ("right", "wrong")
     assert right.frame_name == wrong.frame_name
     stored = np.asarray(Image.open(BytesIO(right.frame_jpeg))).astype(int)
-    below = slice(90, 108)  # in the square, above the caption; the outline of what the model sees is at 70 and 249
+    below = slice(90, 108)  # in the square, above the caption; the visible box is outlined at 70 and 249
     edges = [np.flatnonzero(image[below, 80:240].mean(axis=0)[:, 0] > 150)[[0, -1]] for image in (stored, before)]
     assert np.abs(edges[0] - edges[1]).max() <= 2
     page.click("#hold")
@@ -165,11 +163,11 @@ def test_a_click_stores_the_frame_that_was_on_the_screen(
     assert page.complaints == []
 
 
-def test_what_it_is_can_be_searched_or_typed_anew(chromium: Any, watched: LiveView, store: FeedbackStore) -> None:
+def test_correct_class_can_be_searched_or_typed(chromium: Any, watched: LiveView, store: FeedbackStore) -> None:
     page = _live(chromium, watched.url, **DESK)
     page.click("[data-judgement=label]")
     page.wait_for_selector("dialog input:focus")
-    assert page.get_attribute("#hold", "aria-pressed") == "true", "the picture waits for the answer"
+    assert page.get_attribute("#hold", "aria-pressed") == "true", "the image is on hold during the dialog"
     page.keyboard.type("BLU")
     page.keyboard.press("Enter")
     page.wait_for_selector("#told:has-text('red should be blue')")
@@ -186,13 +184,11 @@ def test_what_it_is_can_be_searched_or_typed_anew(chromium: Any, watched: LiveVi
 
 
 @pytest.mark.parametrize("context", [DESK, PHONE], ids=["desk", "phone"])
-def test_a_box_is_drawn_where_the_thing_is(
-    chromium: Any, watched: LiveView, store: FeedbackStore, context: dict[str, Any]
-) -> None:
+def test_box_can_be_drawn(chromium: Any, watched: LiveView, store: FeedbackStore, context: dict[str, Any]) -> None:
     page = _live(chromium, watched.url, **context)
     page.click("[data-judgement=place]")
     page.wait_for_selector("#drawing:visible")
-    assert page.is_disabled("#box-store"), "without a box there is nothing to store"
+    assert page.is_disabled("#box-store"), "disabled without a box"
     frame = page.locator("#picture").bounding_box()
 
     def to(x: float, y: float) -> None:
@@ -218,24 +214,24 @@ def test_a_box_is_drawn_where_the_thing_is(
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_a_phone(chromium: Any, watched: LiveView, scheme: str) -> None:
+def test_page_fits_a_phone(chromium: Any, watched: LiveView, scheme: str) -> None:
     page = _live(chromium, watched.url, color_scheme=scheme, **PHONE)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     for button in page.query_selector_all("button:visible"):
-        assert button.bounding_box()["height"] >= 44, "a thumb meets it"
+        assert button.bounding_box()["height"] >= 44, "large enough for touch"
     page.tap("[data-judgement=right]")
     page.wait_for_selector("#told.good")
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert ground == {"light": "rgb(246, 245, 248)", "dark": "rgb(18, 17, 23)"}[scheme]
 
 
-def test_the_end_of_the_run_is_said_and_the_next_one_is_shown(chromium: Any, model: Model, controls: Controls) -> None:
+def test_page_reports_end_of_run_and_reconnects(chromium: Any, model: Model, controls: Controls) -> None:
     ended = threading.Event()
     with LiveView(HERE, ABOUT, controls) as view:
         thread = threading.Thread(target=run, args=(model, Spots(ended), [view], controls, ended))
         thread.start()
         page = _live(chromium, view.url, **DESK)
-        assert page.is_hidden("#feedback"), "no store, no buttons"
+        assert page.is_hidden("#feedback"), "no buttons without a store"
         ended.set()
         thread.join()
         page.wait_for_selector("#state.stalled")
@@ -252,7 +248,7 @@ def test_the_end_of_the_run_is_said_and_the_next_one_is_shown(chromium: Any, mod
         thread.join()
 
 
-def test_a_stranger_types_the_token_and_is_in(chromium: Any, model: Model, controls: Controls) -> None:
+def test_token_can_be_entered(chromium: Any, model: Model, controls: Controls) -> None:
     ended = threading.Event()
     token = "t" * 20
     with LiveView(Door(Address("127.0.0.1", 0), token), ABOUT, controls) as view:
@@ -263,15 +259,15 @@ def test_a_stranger_types_the_token_and_is_in(chromium: Any, model: Model, contr
         page.fill("#token", token)
         page.click("button:text-is('Open')")
         page.wait_for_selector("#state.live")
-        assert "token" not in page.url, "it is not left in the address"
-        assert page.evaluate("document.cookie") == "", "scripts do not see it"
+        assert "token" not in page.url, "removed from the URL"
+        assert page.evaluate("document.cookie") == "", "not visible to scripts"
         ended.set()
         thread.join()
 
 
-def test_a_tab_that_is_looked_away_from_costs_nothing(chromium: Any, watched: LiveView, tmp_path: Path) -> None:
+def test_hidden_tab_requests_no_images(chromium: Any, watched: LiveView, tmp_path: Path) -> None:
     def is_drawn_for() -> bool:
-        """Pictures are due some times a second while anybody watches."""
+        """Return True if images are requested several times a second."""
         return any(watched.wants_overlay or time.sleep(0.02) for _ in range(20))
 
     page = _live(chromium, watched.url, **DESK)
@@ -280,10 +276,10 @@ def test_a_tab_that_is_looked_away_from_costs_nothing(chromium: Any, watched: Li
     _until(lambda: not is_drawn_for())
 
 
-def test_a_picture_that_stays_for_long_can_still_be_judged(
+def test_long_displayed_image_accepts_feedback(
     chromium: Any, controls: Controls, store: FeedbackStore, progress: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with `--cadence on-change` while nothing changes: all frames are answered, none is drawn."""
+    """Simulate `--cadence on-change` without changes: frames are predicted but not drawn."""
     monkeypatch.setattr("kdedge_runtime.server.live_view.view_server.PATIENCE_S", 0.3)
     ended, drawn = threading.Event(), []
     with LiveView(HERE, ABOUT, controls, Feedback(store, "cd" * 32)) as view:

@@ -1,4 +1,4 @@
-"""The view, through real requests to a real server: what people say of the answers."""
+"""Live view over HTTP: feedback on predictions."""
 
 import json
 import time
@@ -18,12 +18,10 @@ from kdedge_runtime.sources.source import Frame
 from kdedge_runtime.stream.statistics import Progress
 
 
-def test_a_verdict_is_about_the_frame_that_was_on_the_screen(
-    view: LiveView, progress: Progress, store: FeedbackStore
-) -> None:
+def test_feedback_refers_to_the_displayed_frame(view: LiveView, progress: Progress, store: FeedbackStore) -> None:
     with Run(view, progress):
         serial = shown_now(view)
-        time.sleep(0.2)  # the run goes on
+        time.sleep(0.2)  # the run continues
         status, answer = post(view, "/feedback", {"serial": serial, "judgement": "right"})
     assert (status, answer) == (200, {"label": "<b>stop</b>", "kept": 1})
     (verdict,) = store
@@ -42,7 +40,7 @@ def test_a_verdict_is_about_the_frame_that_was_on_the_screen(
         ({"judgement": "place", "box": [0.1, 0.2, 0.5, 1]}, "place", "<b>stop</b>", (0.1, 0.2, 0.5, 1.0)),
     ],
 )
-def test_every_kind_of_verdict_is_stored(
+def test_every_judgement_is_stored(
     view: LiveView, progress: Progress, store: FeedbackStore, said: dict, judgement: str, label: str | None, box: object
 ) -> None:
     with Run(view, progress):
@@ -69,7 +67,7 @@ def test_every_kind_of_verdict_is_stored(
         {"judgement": "right", "serial": 10**9},
     ],
 )
-def test_what_is_no_verdict_is_refused(view: LiveView, progress: Progress, store: FeedbackStore, said: dict) -> None:
+def test_invalid_feedback_is_rejected(view: LiveView, progress: Progress, store: FeedbackStore, said: dict) -> None:
     with Run(view, progress):
         status, answer = post(view, "/feedback", {"serial": shown_now(view)} | said)
     assert status == 400
@@ -77,7 +75,7 @@ def test_what_is_no_verdict_is_refused(view: LiveView, progress: Progress, store
     assert len(store) == 0
 
 
-def test_a_held_frame_is_kept_while_the_run_goes_on(view: LiveView, progress: Progress, store: FeedbackStore) -> None:
+def test_held_frame_is_kept(view: LiveView, progress: Progress, store: FeedbackStore) -> None:
     with Run(view, progress):
         serial = shown_now(view)
         status, answer = post(view, "/hold", {"serial": serial})
@@ -93,7 +91,7 @@ def test_a_held_frame_is_kept_while_the_run_goes_on(view: LiveView, progress: Pr
     assert get(view, "/frame.jpg?serial=999999")[0].status == 410
 
 
-def test_without_a_store_there_is_nothing_to_say(controls: Controls, progress: Progress) -> None:
+def test_feedback_without_store_is_rejected(controls: Controls, progress: Progress) -> None:
     with LiveView(HERE, ABOUT, controls) as view, Run(view, progress):
         assert json.loads(get(view, "/metrics.json")[1])["feedback"] is None
         status, answer = post(view, "/feedback", {"serial": shown_now(view), "judgement": "right"})
@@ -101,9 +99,7 @@ def test_without_a_store_there_is_nothing_to_say(controls: Controls, progress: P
         assert "--feedback FILE" in answer["error"]
 
 
-def test_a_store_that_cannot_be_used_is_said_and_the_view_goes_on(
-    controls: Controls, progress: Progress, tmp_path: Path
-) -> None:
+def test_unusable_store_is_reported_and_view_continues(controls: Controls, progress: Progress, tmp_path: Path) -> None:
     (tmp_path / "feedback.sqlite").write_bytes(b"damaged" * 1000)
     with (
         FeedbackStore.open(tmp_path / "feedback.sqlite", cap_mb=10) as store,

@@ -1,4 +1,4 @@
-"""The model in a real browser: the same preprocessing, logits and maps as in Python, on a fake camera."""
+"""Browser inference: preprocessing, logits and maps equal to Python, with a fake camera."""
 
 import base64
 from collections.abc import Callable, Iterator
@@ -36,7 +36,7 @@ LATEST = """async () => {
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A browser whose camera shows the film, or spots of colour where the film is not at hand."""
+    """Browser whose camera plays the video, or colored squares if it is missing."""
     camera = tmp_path_factory.mktemp("camera") / "camera.mjpeg"
     camera.write_bytes(b"".join(_jpegs()))
     with browser(
@@ -56,7 +56,7 @@ def _jpegs() -> Iterator[bytes]:
 
 
 def _film() -> Iterator[np.ndarray]:
-    cv2 = pytest.importorskip("cv2", reason="the film is read with OpenCV")
+    cv2 = pytest.importorskip("cv2", reason="needs OpenCV")
     film = cv2.VideoCapture(str(FILM))
     for _ in range(60):
         yield film.read()[1][..., ::-1]
@@ -135,9 +135,7 @@ def _assert_as_in_python(latest: dict[str, np.ndarray], model: Model, class_inde
         (3, 1000, {"crop_fraction": 0.9}),
     ],
 )
-def test_pictures_come_to_size_as_in_python_bit_for_bit(
-    page: Any, height: int, width: int, rule: dict[str, Any]
-) -> None:
+def test_preprocessing_is_bit_exact_with_python(page: Any, height: int, width: int, rule: dict[str, Any]) -> None:
     spec = ImageInput(64, 48 if rule.get("resize") else 64, (0.0,) * 3, (1.0,) * 3, **rule)
     picture = np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
     rgba = np.dstack([picture, np.full((height, width), 255, np.uint8)])
@@ -157,22 +155,22 @@ def test_pictures_come_to_size_as_in_python_bit_for_bit(
     np.testing.assert_array_equal(np.array(fitted, np.uint8).reshape(spec.height, spec.width, 3), fit(picture, spec))
 
 
-def test_the_camera_is_explained_as_in_python_and_nothing_is_asked_for_meanwhile(page: Any, model: Model) -> None:
+def test_camera_results_match_python_without_network_requests(page: Any, model: Model) -> None:
     asked: list[str] = []
-    assert page.evaluate("crossOriginIsolated"), "threads need it"
+    assert page.evaluate("crossOriginIsolated"), "required for threads"
     page.on("request", lambda request: asked.append(request.url))
     page.click("#camera")
     page.wait_for_selector("#heat:visible")
     page.wait_for_selector("#state.live")
     page.wait_for_timeout(500)
-    assert asked == [], "no picture leaves the browser"
+    assert asked == [], "no upload"
     _assert_as_in_python(_latest(page), model)
     assert page.text_content("#label") in model.metadata.labels
     page.click("text=Stop")
     assert page.complaints == []
 
 
-def test_no_camera_stays_on_that_the_page_has_lost_sight_of(page: Any) -> None:
+def test_unused_cameras_are_stopped(page: Any) -> None:
     page.evaluate(
         """() => {
             globalThis.given = [];
@@ -195,7 +193,7 @@ def test_no_camera_stays_on_that_the_page_has_lost_sight_of(page: Any) -> None:
     assert page.complaints == []
 
 
-def test_a_chosen_class_is_explained(page: Any, model: Model) -> None:
+def test_selected_class_is_explained(page: Any, model: Model) -> None:
     page.click("#camera")
     page.wait_for_selector("#heat:visible")
     page.click("#explain")
@@ -207,9 +205,7 @@ def test_a_chosen_class_is_explained(page: Any, model: Model) -> None:
     assert page.complaints == []
 
 
-def test_a_picture_is_explained_and_its_heat_follows_the_opacity(
-    page: Any, model: Model, red_spot: np.ndarray, tmp_path: Path
-) -> None:
+def test_image_is_explained_with_opacity(page: Any, model: Model, red_spot: np.ndarray, tmp_path: Path) -> None:
     Image.fromarray(np.kron(red_spot, np.ones((4, 4, 1), np.uint8))).save(tmp_path / "spot.png")
     with page.expect_file_chooser() as chooser:
         page.click("#file")
@@ -228,10 +224,10 @@ def test_a_picture_is_explained_and_its_heat_follows_the_opacity(
     page.wait_for_selector("#opacity-value:has-text('0 %')")
     page.wait_for_timeout(300)
     assert green_on_the_spot() == 0
-    assert [said for said in page.complaints if "willReadFrequently" not in said] == [], "that one is of this test"
+    assert [said for said in page.complaints if "willReadFrequently" not in said] == [], "caused by this test"
 
 
-def test_transparent_parts_of_a_picture_lie_on_white_as_in_python(page: Any, model: Model, tmp_path: Path) -> None:
+def test_transparency_matches_python(page: Any, model: Model, tmp_path: Path) -> None:
     picture = np.zeros((64, 64, 4), np.uint8)
     picture[:, 32:] = (255, 0, 0, 255)
     Image.fromarray(picture).save(tmp_path / "logo.png")
@@ -244,9 +240,9 @@ def test_transparent_parts_of_a_picture_lie_on_white_as_in_python(page: Any, mod
     _assert_as_in_python(latest, model)
 
 
-def test_a_pictures_own_colour_space_is_left_aside_as_in_python(page: Any, model: Model, tmp_path: Path) -> None:
+def test_color_profile_is_ignored_as_in_python(page: Any, model: Model, tmp_path: Path) -> None:
     chunks = PngImagePlugin.PngInfo()
-    chunks.add(b"gAMA", (100_000).to_bytes(4, "big"))  # a linear picture, which a browser would brighten
+    chunks.add(b"gAMA", (100_000).to_bytes(4, "big"))  # linear gamma, which a browser would convert
     Image.new("RGB", (64, 64), (120, 40, 40)).save(tmp_path / "linear.png", pnginfo=chunks)
     with page.expect_file_chooser() as chooser:
         page.click("#file")
@@ -256,8 +252,8 @@ def test_a_pictures_own_colour_space_is_left_aside_as_in_python(page: Any, model
 
 
 @pytest.mark.parametrize("display", [UNMEASURED, MapDisplay(0.4, -0.3, 1.0), MapDisplay(-1.0, 0.25, 9.0)])
-def test_heat_is_drawn_as_in_python(page: Any, display: MapDisplay) -> None:
-    """A canvas blends in 8 bits of its own, so that single levels may differ by two."""
+def test_heat_map_matches_python(page: Any, display: MapDisplay) -> None:
+    """Canvas blending rounds differently, so levels may differ by two."""
     cells = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
     spec, scale = ImageInput(60, 60, (0.0,) * 3, (1.0,) * 3, resize="squash"), peak(cells)
     drawn = page.evaluate(
@@ -282,7 +278,7 @@ def test_heat_is_drawn_as_in_python(page: Any, display: MapDisplay) -> None:
     assert np.abs(found.astype(int) - expected).max() <= 2
 
 
-def test_heat_fades_by_the_clock_as_in_python(page: Any) -> None:
+def test_heat_scale_matches_python(page: Any) -> None:
     peaks = [(4.0, 0.0), (1.0, 0.5), (1.0, 0.02), (0.0, 3.0), (2.0, 0.1)]
     python = SteadyScale()
     shown = page.evaluate(
@@ -296,7 +292,7 @@ def test_heat_fades_by_the_clock_as_in_python(page: Any) -> None:
     assert shown == pytest.approx([python.update(peak, elapsed_s) for peak, elapsed_s in peaks])
 
 
-def test_a_refused_camera_is_said_and_int8_is_warned_of(
+def test_denied_camera_and_int8_are_reported(
     chromium: Any, serve: Callable[[Model], str], write_model: Callable[..., Path]
 ) -> None:
     model = Model.load(write_model())

@@ -1,4 +1,4 @@
-"""Sinks: lines, videos, pictures, a status line and a window, with the content that was answered."""
+"""Sinks: JSON lines, videos, images, status line and window."""
 
 import io
 import json
@@ -51,7 +51,7 @@ def progress(tmp_path: Path) -> Progress:
     return Progress(PictureSource(tmp_path))
 
 
-def test_a_record_holds_the_answer_and_when_the_frame_was_captured() -> None:
+def test_record_contains_prediction_and_capture_time() -> None:
     assert record(_answer(7, "cam #7"), age_now_s=1.5, now=NOW) == {
         "frame": 7,
         "name": "cam #7",
@@ -65,13 +65,13 @@ def test_a_record_holds_the_answer_and_when_the_frame_was_captured() -> None:
     }
 
 
-def test_no_map_and_no_evidence_are_null() -> None:
+def test_missing_map_and_evidence_are_null() -> None:
     assert record(replace(_answer(), heat=None), 0, NOW)["heat"] is None
     nowhere = record(replace(_answer(), heat=HeatStats(None, None, 0.0, None)), 0, NOW)["heat"]
     assert nowhere == {"cx": None, "cy": None, "area": 0.0, "entropy": None}
 
 
-def test_lines_are_there_as_soon_as_they_are_written(tmp_path: Path, progress: Progress) -> None:
+def test_lines_are_flushed_immediately(tmp_path: Path, progress: Progress) -> None:
     target = tmp_path / "new" / "out.jsonl"
     with JsonLines(str(target), threading.Event()) as sink:
         for index in range(3):
@@ -81,7 +81,7 @@ def test_lines_are_there_as_soon_as_they_are_written(tmp_path: Path, progress: P
     assert datetime.fromisoformat(json.loads(lines[0])["time"]).utcoffset() == timedelta(0)
 
 
-def test_standard_output_gets_the_lines_and_stays_open(capsys: pytest.CaptureFixture[str], progress: Progress) -> None:
+def test_stdout_stays_open(capsys: pytest.CaptureFixture[str], progress: Progress) -> None:
     with JsonLines("-", threading.Event()) as sink:
         sink.write(_answer(), progress)
     print("still open")
@@ -91,7 +91,7 @@ def test_standard_output_gets_the_lines_and_stays_open(capsys: pytest.CaptureFix
     assert after == "still open"
 
 
-def test_a_place_that_cannot_be_written_to_is_a_usage_error(tmp_path: Path) -> None:
+def test_unwritable_path_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="--jsonl cannot write"):
         JsonLines(str(tmp_path / "file" / "out.jsonl"), threading.Event()).__enter__()
@@ -108,13 +108,13 @@ def _frames_of(path: Path) -> tuple[list[float], float, tuple[int, int]]:
     return means, capture.get(cv2.CAP_PROP_FPS), size
 
 
-def test_a_video_holds_each_frame_once(tmp_path: Path, progress: Progress) -> None:
+def test_video_contains_each_frame_once(tmp_path: Path, progress: Progress) -> None:
     pytest.importorskip("cv2")
     target = tmp_path / "new" / "out.mp4"
     with VideoFile(target, 12.0, live=False) as sink:
         for index in range(8):
             sink.write(_answer(index, shade=30 * index), progress)
-            assert not target.exists(), "half a video must not be under the final name"
+            assert not target.exists(), "no partial video under the final name"
     means, fps, size = _frames_of(target)
     assert means == pytest.approx([30 * index for index in range(8)], abs=6)
     assert (fps, size) == (12.0, (64, 48))
@@ -122,14 +122,14 @@ def test_a_video_holds_each_frame_once(tmp_path: Path, progress: Progress) -> No
 
 
 @pytest.mark.parametrize("fps", [23.976, 59.94, 66.6667, 119.88, 120.123, 240.04])
-def test_a_film_of_any_rate_is_written(tmp_path: Path, progress: Progress, fps: float) -> None:
+def test_any_frame_rate_is_written(tmp_path: Path, progress: Progress, fps: float) -> None:
     pytest.importorskip("cv2")
     with VideoFile(tmp_path / "out.mp4", fps, live=False) as sink:
         sink.write(_answer(), progress)
     assert _frames_of(tmp_path / "out.mp4")[1] == pytest.approx(fps, rel=1e-3)
 
 
-def test_a_live_video_keeps_the_time_of_the_world(tmp_path: Path, progress: Progress) -> None:
+def test_live_video_keeps_real_time(tmp_path: Path, progress: Progress) -> None:
     pytest.importorskip("cv2")
     target = tmp_path / "out.mp4"
     with VideoFile(target, 10.0, live=True) as sink:
@@ -139,7 +139,7 @@ def test_a_live_video_keeps_the_time_of_the_world(tmp_path: Path, progress: Prog
     assert means == pytest.approx([0, 60, 120, 120, 120, 120, 180], abs=6)
 
 
-def test_a_frame_of_another_size_is_not_lost(tmp_path: Path, progress: Progress) -> None:
+def test_frame_of_another_size_is_resized(tmp_path: Path, progress: Progress) -> None:
     pytest.importorskip("cv2")
     with VideoFile(tmp_path / "out.mp4", 10.0, live=False) as sink:
         sink.write(_answer(), progress)
@@ -148,7 +148,7 @@ def test_a_frame_of_another_size_is_not_lost(tmp_path: Path, progress: Progress)
     assert means == pytest.approx([0, 200], abs=6)
 
 
-def test_a_film_keeps_its_time_over_frames_that_are_not_drawn(tmp_path: Path, progress: Progress) -> None:
+def test_undrawn_frames_keep_video_timing(tmp_path: Path, progress: Progress) -> None:
     pytest.importorskip("cv2")
     with VideoFile(tmp_path / "out.mp4", 10.0, live=False) as sink:
         for index, shade in ((0, 0), (1, None), (2, None), (3, 200)):
@@ -160,7 +160,7 @@ def _undrawn(index: int) -> Answer:
     return replace(_answer(index), saliency_map=None, heat=None, left_out="cadence", overlay=None)
 
 
-def test_an_hour_without_a_camera_is_not_an_hour_of_film(tmp_path: Path, progress: Progress) -> None:
+def test_long_gaps_are_shortened(tmp_path: Path, progress: Progress) -> None:
     pytest.importorskip("cv2")
     with VideoFile(tmp_path / "out.mp4", 2.0, live=True) as sink:
         for captured_at in (0.0, 3600.0, 3600.5):
@@ -168,7 +168,7 @@ def test_an_hour_without_a_camera_is_not_an_hour_of_film(tmp_path: Path, progres
     assert 10 * 2 < len(_frames_of(tmp_path / "out.mp4")[0]) < 10 * 2 + 5
 
 
-def test_a_run_that_fails_keeps_its_film(tmp_path: Path, progress: Progress) -> None:
+def test_failed_run_keeps_its_video(tmp_path: Path, progress: Progress) -> None:
     pytest.importorskip("cv2")
     with pytest.raises(SourceError), VideoFile(tmp_path / "out.mp4", 10.0, live=False) as sink:
         sink.write(_answer(), progress)
@@ -177,7 +177,7 @@ def test_a_run_that_fails_keeps_its_film(tmp_path: Path, progress: Progress) -> 
     assert len(_frames_of(tmp_path / "out.mp4")[0]) == 1
 
 
-def test_a_film_ends_while_the_disk_still_has_room_for_its_end(
+def test_video_ends_before_the_disk_is_full(
     tmp_path: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("cv2")
@@ -190,7 +190,7 @@ def test_a_film_ends_while_the_disk_still_has_room_for_its_end(
     assert len(_frames_of(tmp_path / "out.mp4")[0]) == 1
 
 
-def test_a_disk_that_is_full_at_the_start_costs_no_earlier_film(
+def test_full_disk_at_start_keeps_earlier_video(
     tmp_path: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("cv2")
@@ -205,7 +205,7 @@ def test_a_disk_that_is_full_at_the_start_costs_no_earlier_film(
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
 
 
-def test_a_film_plays_to_where_no_encoder_could_be_opened(tmp_path: Path, progress: Progress) -> None:
+def test_video_is_playable_after_encoder_failure(tmp_path: Path, progress: Progress) -> None:
     pytest.importorskip("cv2")
     with pytest.raises(KdedgeError, match="cannot write"), VideoFile(tmp_path / "out.mp4", 10.0, live=False) as sink:
         for index in range(20):
@@ -216,7 +216,7 @@ def test_a_film_plays_to_where_no_encoder_could_be_opened(tmp_path: Path, progre
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
 
 
-def test_a_run_without_frames_leaves_an_earlier_film(tmp_path: Path) -> None:
+def test_run_without_frames_keeps_earlier_video(tmp_path: Path) -> None:
     pytest.importorskip("cv2")
     (tmp_path / "out.mp4").write_bytes(b"an earlier film")
     with VideoFile(tmp_path / "out.mp4", 10.0, live=False):
@@ -225,7 +225,7 @@ def test_a_run_without_frames_leaves_an_earlier_film(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("has_links", [True, False])
-def test_earlier_films_are_numbered_and_the_newest_has_the_name(
+def test_earlier_videos_are_numbered(
     tmp_path: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch, has_links: bool
 ) -> None:
     pytest.importorskip("cv2")
@@ -247,7 +247,7 @@ def test_earlier_films_are_numbered_and_the_newest_has_the_name(
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting a small disk needs root")
-def test_a_restart_on_a_full_disk_keeps_the_film(tmp_path: Path, video: Path, model_path: Path) -> None:
+def test_restart_on_full_disk_keeps_video(tmp_path: Path, video: Path, model_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=17m", "tmpfs", disk], capture_output=True).returncode:
@@ -266,7 +266,7 @@ def test_a_restart_on_a_full_disk_keeps_the_film(tmp_path: Path, video: Path, mo
         subprocess.run(["umount", disk], check=True)
 
 
-def test_the_last_line_is_the_summary_of_the_run(tmp_path: Path, progress: Progress) -> None:
+def test_last_line_is_the_summary(tmp_path: Path, progress: Progress) -> None:
     with JsonLines(str(tmp_path / "a"), threading.Event()) as sink:
         for answer in (_answer(0), _undrawn(1)):
             progress.count(answer)
@@ -280,14 +280,14 @@ def test_the_last_line_is_the_summary_of_the_run(tmp_path: Path, progress: Progr
     assert set(figures["ms"]["age"]) == {"p50", "p95", "p99"}
 
 
-def test_what_is_known_of_a_synthetic_frame_is_in_its_line() -> None:
+def test_synthetic_frames_have_ground_truth() -> None:
     answer = _answer()
     frame = replace(answer.frame, truth=Truth("stop", (16, 12, 48, 48)))
     assert record(replace(answer, frame=frame), 0, NOW)["truth"] == {"label": "stop", "box": [0.25, 0.25, 0.75, 1.0]}
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX's")
-def test_lines_go_into_a_named_pipe(tmp_path: Path, progress: Progress) -> None:
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes need POSIX")
+def test_named_pipe_is_supported(tmp_path: Path, progress: Progress) -> None:
     os.mkfifo(tmp_path / "pipe")
     read: list[str] = []
     reader = threading.Thread(target=lambda: read.extend((tmp_path / "pipe").read_text().splitlines()))
@@ -298,7 +298,7 @@ def test_lines_go_into_a_named_pipe(tmp_path: Path, progress: Progress) -> None:
     assert [json.loads(line).get("frame") for line in read] == [3, None]
 
 
-def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
+def test_full_disk_leaves_complete_lines(tmp_path: Path) -> None:
     program = (
         "import resource, sys, threading\n"
         "from pathlib import Path\n"
@@ -312,7 +312,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
         "except KdedgeError as error:\n"
         "    print(error)"
     )
-    pytest.importorskip("resource", reason="limits are POSIX's")
+    pytest.importorskip("resource", reason="resource limits need POSIX")
     path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -328,7 +328,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
     assert 2 <= len(lines) < 10
 
 
-def test_pictures_go_to_files_of_their_names(tmp_path: Path, progress: Progress) -> None:
+def test_overlays_are_named_after_their_images(tmp_path: Path, progress: Progress) -> None:
     with PictureFolder(tmp_path / "out", names_differ=False) as sink:
         for name, shade in (
             ("a/1.png", 0),
@@ -351,9 +351,7 @@ def test_pictures_go_to_files_of_their_names(tmp_path: Path, progress: Progress)
     }
 
 
-def test_numbered_frames_are_not_remembered_so_that_one_takes_the_place_of_its_namesake(
-    tmp_path: Path, progress: Progress
-) -> None:
+def test_numbered_frames_replace_existing_files(tmp_path: Path, progress: Progress) -> None:
     with PictureFolder(tmp_path / "out", names_differ=True) as sink:
         for name, shade in (("film.v2-000001", 50), ("film.v2-000002", 60), ("film.v2-000001", 200)):
             sink.write(_answer(name=name, shade=shade), progress)
@@ -362,28 +360,28 @@ def test_numbered_frames_are_not_remembered_so_that_one_takes_the_place_of_its_n
 
 
 @pytest.mark.parametrize("names_differ", [True, False])
-def test_names_that_grow_when_written_are_shortened(tmp_path: Path, progress: Progress, names_differ: bool) -> None:
+def test_long_escaped_names_are_shortened(tmp_path: Path, progress: Progress, names_differ: bool) -> None:
     name = written(os.fsdecode(b"\xe9" * 200))
     with PictureFolder(tmp_path / "out", names_differ=names_differ) as sink:
         for ending in ("x", "y"):
             sink.write(_answer(name=f"{name}/{name}{ending}.png"), progress)
     files = list((tmp_path / "out").rglob("*.jpg"))
-    assert len({path.name for path in files}) == 2, "different names stay different"
+    assert len({path.name for path in files}) == 2, "names stay different"
     assert all(path.name.startswith("\\xe9") and len(path.name.encode()) <= 255 for path in files)
 
 
-def test_names_stay_unique_also_where_case_is_ignored() -> None:
+def test_names_are_unique_ignoring_case() -> None:
     names = UniqueNames()
     assert [names.take(stem, ".png") for stem in ("a", "A", "a-2", "a")] == ["a.png", "A-2.png", "a-2-2.png", "a-3.png"]
 
 
-def test_a_name_that_is_asked_for_thousands_of_times_is_found_at_once() -> None:
+def test_repeated_name_is_found_in_constant_time() -> None:
     names, started = UniqueNames(), time.perf_counter()
     assert [names.take("a", ".png") for _ in range(5_000)][-1] == "a-5000.png"
     assert time.perf_counter() - started < 2
 
 
-def test_the_status_line_says_how_far_the_run_is_and_leaves_no_trace(tmp_path: Path, red_spot: np.ndarray) -> None:
+def test_status_line_shows_progress_and_is_cleared(tmp_path: Path, red_spot: np.ndarray) -> None:
     for index in range(4):
         Image.fromarray(red_spot).save(tmp_path / f"{index}.png")
     terminal = io.StringIO()
@@ -395,10 +393,10 @@ def test_the_status_line_says_how_far_the_run_is_and_leaves_no_trace(tmp_path: P
     shown = terminal.getvalue().split("\r\x1b[2K")
     assert shown[1].startswith("frame 2/4 (50 %)")
     assert "91 %" in shown[1]
-    assert shown[2:] == [""], "at most five times a second, and cleared at the end"
+    assert shown[2:] == [""], "at most five updates per second, and cleared at the end"
 
 
-def test_a_strangers_labels_cannot_steer_the_terminal(progress: Progress) -> None:
+def test_untrusted_labels_are_escaped_on_the_terminal(progress: Progress) -> None:
     answer = replace(_answer(), ranking=(("stop\x1b[2J\nsign\x9b1m", 0.9),))
     progress.count(answer)
     terminal = io.StringIO()
@@ -409,7 +407,7 @@ def test_a_strangers_labels_cannot_steer_the_terminal(progress: Progress) -> Non
     assert progress.summary().table().splitlines()[-1] == r"predictions: stop\x1b[2J\nsign\x9b1m 1"
 
 
-def test_a_window_without_a_screen_or_with_a_headless_opencv_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_window_error_names_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     cv2 = pytest.importorskip("cv2")
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)

@@ -1,4 +1,4 @@
-"""What systemd is told: READY with the first answer, the watchdog petted by fresh frames only."""
+"""systemd notifications: READY with the first prediction, watchdog for fresh frames only."""
 
 import os
 import socket
@@ -25,7 +25,7 @@ class FakeProgress:
 
 
 class Listener:
-    """systemd's end of the socket."""
+    """Receiving end of the notification socket."""
 
     def __init__(self, path: Path) -> None:
         self.address = str(path)
@@ -53,7 +53,7 @@ def write(notifier: SystemdNotifier, age_ms: float) -> None:
     notifier.write(FakeAnswer(age_ms), FakeProgress())  # type: ignore[arg-type]
 
 
-def test_ready_comes_with_the_first_answer_and_stopping_with_the_end(listener: Listener) -> None:
+def test_ready_is_sent_with_first_prediction_and_stopping_at_exit(listener: Listener) -> None:
     with SystemdNotifier(listener.address, None) as notifier:
         assert listener.heard() == []
         write(notifier, 20)
@@ -62,7 +62,7 @@ def test_ready_comes_with_the_first_answer_and_stopping_with_the_end(listener: L
     assert listener.heard() == ["STOPPING=1"]
 
 
-def test_the_watchdog_is_petted_in_time_and_not_by_every_frame(listener: Listener) -> None:
+def test_watchdog_is_notified_at_intervals(listener: Listener) -> None:
     now = iter([0.0, 1.0, 7.0, 8.0, 16.0])
     notifier = SystemdNotifier(listener.address, 30.0, clock=lambda: next(now))
     for _ in range(5):
@@ -73,7 +73,7 @@ def test_the_watchdog_is_petted_in_time_and_not_by_every_frame(listener: Listene
     assert pets[0] == "WATCHDOG=1\nSTATUS=7 frames, 12.5 fps, 20 ms old"
 
 
-def test_stale_frames_do_not_pet_it(listener: Listener) -> None:
+def test_stale_frames_do_not_notify_watchdog(listener: Listener) -> None:
     now = iter([float(second) for second in range(0, 100, 10)])
     notifier = SystemdNotifier(listener.address, 30.0, clock=lambda: next(now))
     write(notifier, 16_000)
@@ -83,7 +83,7 @@ def test_stale_frames_do_not_pet_it(listener: Listener) -> None:
     assert len(listener.heard()) == 1
 
 
-def test_a_socket_that_nobody_listens_on_does_not_end_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unreachable_socket_does_not_end_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with SystemdNotifier(str(tmp_path / "gone"), 30.0) as notifier:
         write(notifier, 20)
         write(notifier, 20)
@@ -92,7 +92,7 @@ def test_a_socket_that_nobody_listens_on_does_not_end_the_run(tmp_path: Path, ca
     ]
 
 
-def test_an_abstract_socket_is_reached(tmp_path: Path) -> None:
+def test_abstract_socket_is_supported(tmp_path: Path) -> None:
     name = f"kdedge-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
         end.bind(f"\0{name}")
@@ -110,17 +110,17 @@ def test_an_abstract_socket_is_reached(tmp_path: Path) -> None:
         ({"NOTIFY_SOCKET": "/x", "WATCHDOG_USEC": "often"}, None),
     ],
 )
-def test_the_environment_says_what_is_wanted(environment: dict[str, str], watchdog_s: float | None) -> None:
+def test_settings_are_read_from_environment(environment: dict[str, str], watchdog_s: float | None) -> None:
     notifier = SystemdNotifier.from_environment(environment)
     assert notifier is not None and notifier._watchdog_s == watchdog_s
 
 
-def test_without_systemd_there_is_no_notifier() -> None:
+def test_no_notifier_without_systemd() -> None:
     assert SystemdNotifier.from_environment({}) is None
     assert SystemdNotifier.from_environment({"NOTIFY_SOCKET": ""}) is None
 
 
-def test_a_real_run_tells_systemd(listener: Listener, model_path: Path) -> None:
+def test_run_notifies_systemd(listener: Listener, model_path: Path) -> None:
     command = [sys.executable, "-c", "import sys; from kdedge_runtime.cli.main import main; sys.exit(main())"]
     environment = os.environ | {"NOTIFY_SOCKET": listener.address, "WATCHDOG_USEC": "2000000"}
     ran = subprocess.run(
@@ -137,7 +137,7 @@ def test_a_real_run_tells_systemd(listener: Listener, model_path: Path) -> None:
     assert any(message.startswith("WATCHDOG=1\nSTATUS=") for message in heard)
 
 
-def test_a_source_that_gives_nothing_is_not_ready(listener: Listener, model_path: Path, tmp_path: Path) -> None:
+def test_source_without_frames_is_not_ready(listener: Listener, model_path: Path, tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/1.png").write_bytes(b"no picture")
     command = [sys.executable, "-c", "import sys; from kdedge_runtime.cli.main import main; sys.exit(main())"]

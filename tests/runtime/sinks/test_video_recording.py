@@ -1,4 +1,4 @@
-"""Recordings and temporary files outlive `kill -9`, or are cleared away by the next process."""
+"""Recordings survive `kill -9`, and temporary files are removed by the next process."""
 
 import io
 import os
@@ -22,12 +22,12 @@ from kdedge_runtime.util.files import staged, write_whole
 from kdedge_runtime.util.temporary_files import scratch_folder
 
 cv2 = pytest.importorskip("cv2", reason="videos need OpenCV")
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and locks are POSIX's")
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and locks need POSIX")
 RUN = [sys.executable, "-c", "import sys; from kdedge_runtime.cli.main import main; sys.exit(main())"]
 
 
 def film(path: Path, greys: list[int], fps: float = 12.0) -> bytes:
-    """A whole MP4 of OpenCV's."""
+    """Return a complete MP4 written by OpenCV."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), fps, (64, 48))
     for grey in greys:
         writer.write(np.full((48, 64, 3), grey, np.uint8))
@@ -38,12 +38,12 @@ def film(path: Path, greys: list[int], fps: float = 12.0) -> bytes:
 def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.05)
 
 
 @pytest.mark.parametrize("fps", [12.0, 23.976, 119.88])
-def test_films_are_joined_and_whatever_is_cut_off_costs_its_fragment_only(tmp_path: Path, fps: float) -> None:
+def test_truncation_loses_only_the_last_fragment(tmp_path: Path, fps: float) -> None:
     greys = [[0, 40], [80, 120, 160], [200]]
     ends = []
     with (tmp_path / "all.mp4").open("wb", buffering=0) as file:
@@ -62,7 +62,7 @@ def test_films_are_joined_and_whatever_is_cut_off_costs_its_fragment_only(tmp_pa
 
 
 class Dying(io.FileIO):
-    """A file whose process dies after some bytes."""
+    """File whose process is killed after a number of bytes."""
 
     left = 0
 
@@ -75,7 +75,7 @@ class Dying(io.FileIO):
 
 
 @pytest.mark.parametrize("taken_bytes", [0, 4, 20, 60, 110])
-def test_a_process_that_dies_while_it_writes_costs_that_fragment_only(tmp_path: Path, taken_bytes: int) -> None:
+def test_interrupted_write_loses_only_its_fragment(tmp_path: Path, taken_bytes: int) -> None:
     with Dying(tmp_path / "all.mp4", "wb") as file:
         file.left = 10**9
         writer = FragmentWriter(file)  # type: ignore[arg-type]
@@ -88,7 +88,7 @@ def test_a_process_that_dies_while_it_writes_costs_that_fragment_only(tmp_path: 
     assert len(frames_of(tmp_path / "all.mp4")) == 4
 
 
-def test_what_is_no_film_is_not_appended(tmp_path: Path) -> None:
+def test_invalid_film_is_not_appended(tmp_path: Path) -> None:
     whole = film(tmp_path / "part.mp4", [0, 40])
     with (tmp_path / "all.mp4").open("wb", buffering=0) as file:
         writer = FragmentWriter(file)
@@ -96,13 +96,13 @@ def test_what_is_no_film_is_not_appended(tmp_path: Path) -> None:
         end = file.tell()
         damaged = [whole.replace(kind, b"xxxx", 1) for kind in (b"mdia", b"stbl", b"stts")]
         for content in (b"", b"nonsense", whole[:-10], whole[: len(whole) // 2], *damaged):
-            with pytest.raises(ValueError):  # whatever is wrong with it
+            with pytest.raises(ValueError):  # any fault
                 writer.append(content)
         assert file.tell() == end
 
 
-def test_a_recording_of_months_has_its_duration(tmp_path: Path) -> None:
-    """Its milliseconds do not fit into 32 bits after 49 days."""
+def test_long_recording_has_correct_duration(tmp_path: Path) -> None:
+    """Durations above 49 days exceed 32 bits of milliseconds."""
     month = film(tmp_path / "part.mp4", [0, 40])
     at = month.index(b"stts") + 16
     assert month[at - 4 : at] == (2).to_bytes(4, "big"), "one run of two frames"
@@ -116,7 +116,7 @@ def test_a_recording_of_months_has_its_duration(tmp_path: Path) -> None:
 
 @pytest.fixture
 def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The temporary folder of this process and those that it starts."""
+    """Set the temporary folder of this process and its subprocesses."""
     folder = tmp_path / "scratch"
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
@@ -126,7 +126,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT])
-def test_a_killed_recording_plays_and_is_kept_by_the_next(
+def test_killed_recording_is_playable_and_kept(
     number: int, model_path: Path, tmp_path: Path, scratch: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -134,7 +134,7 @@ def test_a_killed_recording_plays_and_is_kept_by_the_next(
     running = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     part = out / "film.part.mp4"
     until(lambda: part.exists() and part.stat().st_size > 2000)
-    assert main([str(model_path), "--source", "synthetic:", "-o", str(out / "film.mp4")]) == 2, "one run, one film"
+    assert main([str(model_path), "--source", "synthetic:", "-o", str(out / "film.mp4")]) == 2, "one video per run"
     running.send_signal(number)
     running.wait()
     assert [path.name for path in out.iterdir()] == ["film.part.mp4"]
@@ -148,7 +148,7 @@ def test_a_killed_recording_plays_and_is_kept_by_the_next(
 
 
 def killed_within(program: str, *arguments: object) -> None:
-    """Run a program until it prints, then kill it."""
+    """Run a program until its first output, then kill it."""
     command = [sys.executable, "-c", f"import sys, time\nfrom pathlib import Path\n{program}", *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
@@ -156,7 +156,7 @@ def killed_within(program: str, *arguments: object) -> None:
         running.kill()
 
 
-def test_scratch_of_killed_processes_is_removed_and_that_of_others_is_not(scratch: Path) -> None:
+def test_only_abandoned_scratch_folders_are_removed(scratch: Path) -> None:
     killed_within(
         "from kdedge_runtime.util.temporary_files import scratch_folder\n"
         "with scratch_folder('bundle') as folder:\n"
@@ -181,7 +181,7 @@ def test_scratch_of_killed_processes_is_removed_and_that_of_others_is_not(scratc
     assert list(scratch.iterdir()) == []
 
 
-def test_half_written_exports_are_removed_and_those_of_others_are_not(tmp_path: Path) -> None:
+def test_only_abandoned_partial_files_are_removed(tmp_path: Path) -> None:
     killed_within(
         "from kdedge_runtime.util.files import staged\n"
         "with staged(Path(sys.argv[1])) as temporary:\n"
@@ -198,8 +198,8 @@ def test_half_written_exports_are_removed_and_those_of_others_are_not(tmp_path: 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.onnx", "third.onnx"]
 
 
-def test_files_without_locks_are_staged_with_no_handle_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows renames no file that is open."""
+def test_staging_without_locks_closes_the_handle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows cannot rename open files."""
     monkeypatch.setattr(files, "HAS_LOCKS", False)
     before = len(list(Path("/dev/fd").iterdir()))
     with staged(tmp_path / "model.onnx") as temporary:

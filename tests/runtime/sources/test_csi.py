@@ -1,4 +1,4 @@
-"""Ribbon-cable cameras: the pipe of a stand-in for `rpicam-vid`, and a stand-in for picamera2 of the same interface."""
+"""Ribbon-cable cameras, with fakes of `rpicam-vid` and picamera2."""
 
 import os
 import signal
@@ -16,9 +16,9 @@ from kdedge_runtime.errors import MissingDependency, SourceError
 from kdedge_runtime.sources import csi, open_source
 from kdedge_runtime.sources.live_source import Backoff
 
-needs_posix = pytest.mark.skipif(os.name != "posix", reason="programs in the PATH are scripts here")
+needs_posix = pytest.mark.skipif(os.name != "posix", reason="fake programs are POSIX scripts")
 
-# Writes whole frames as rpicam-vid does: grey of a shade that tells the start and the frame, then dies within a frame.
+# Writes gray frames whose shade encodes the start and frame number, then exits within a frame.
 _PROGRAM = """#!{python}
 import os, sys
 from pathlib import Path
@@ -52,20 +52,20 @@ def _install(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str = "rpicam-
 
 @needs_posix
 @pytest.mark.usefixtures("no_picamera2")
-def test_a_program_that_dies_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminated_program_is_restarted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _install(tmp_path, monkeypatch, failing={1, 2})
     source = open_source("csi:0", "all")
     source._backoff = Backoff(first_s=0.01, longest_s=0.02)
     with source:
         shades = [int(frame.rgb.mean()) for frame in islice(source, 6)]
-    # Starts 0 and 3 gave three frames each; what broke off within a frame was never shown.
+    # Starts 0 and 3 gave three frames each; incomplete frames are discarded.
     assert shades == [20, 30, 40, 170, 180, 190]
     assert source.reconnects == 1
 
 
 @needs_posix
 @pytest.mark.usefixtures("no_picamera2")
-def test_the_older_name_of_the_program_does_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_former_program_name_is_supported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _install(tmp_path, monkeypatch, "libcamera-vid")
     with open_source("csi:0", "all") as source:
         frame = next(iter(source))
@@ -75,23 +75,21 @@ def test_the_older_name_of_the_program_does_as_well(tmp_path: Path, monkeypatch:
 
 @needs_posix
 @pytest.mark.usefixtures("no_picamera2")
-def test_a_camera_that_is_not_there_is_told_in_the_programs_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_camera_error_contains_program_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _install(tmp_path, monkeypatch, failing={0})
     with pytest.raises(SourceError, match=r"csi:0 did not open.*no cameras available.*--list-cameras"):
         open_source("csi:0").__enter__()
 
 
 @pytest.mark.usefixtures("no_picamera2")
-def test_a_machine_without_either_is_told_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_programs_error_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingDependency, match="apt install rpicam-apps"):
         open_source("csi:0")
 
 
 @needs_posix
-def test_a_program_that_hangs_does_not_outlive_the_run(tmp_path: Path, model_path: Path) -> None:
+def test_hanging_program_is_terminated_with_the_run(tmp_path: Path, model_path: Path) -> None:
     program = tmp_path / "rpicam-vid"
     program.write_text(
         f"#!{sys.executable}\n"
@@ -115,8 +113,8 @@ def test_a_program_that_hangs_does_not_outlive_the_run(tmp_path: Path, model_pat
 
 
 @pytest.mark.parametrize("width", [480, 640, 1024])
-def test_padded_rows_and_colours_are_those_of_the_standard(width: int) -> None:
-    # 480 px arrive as rows of 512 and 256 bytes (forums.raspberrypi.com, p=1978205).
+def test_yuv_conversion_handles_row_padding(width: int) -> None:
+    # Rows of 480 px are padded to 512 and 256 bytes (forums.raspberrypi.com, p=1978205).
     height = 4
     assert csi.frame_bytes(480, 640) == 491_520
     luma_stride = {480: 512, 640: 640, 1024: 1024}[width]
@@ -131,7 +129,7 @@ def test_padded_rows_and_colours_are_those_of_the_standard(width: int) -> None:
 
 
 class _Request:
-    """Of picamera2: `CompletedRequest`."""
+    """Fake of picamera2's `CompletedRequest`."""
 
     def __init__(self, age_ns: int) -> None:
         self._age_ns = age_ns
@@ -148,7 +146,7 @@ class _Request:
 
 
 class _Camera:
-    """Of picamera2: `Picamera2`, which gives two frames and hangs."""
+    """Fake of picamera2's `Picamera2` that returns two frames and then hangs."""
 
     requests_held = 0
     are_open = 0
@@ -160,7 +158,7 @@ class _Camera:
         _Camera.are_open += 1
 
     def create_video_configuration(self, main: dict, controls: dict) -> dict:
-        assert main["format"] == "BGR888", "picamera2's name for arrays in the order R, G, B"
+        assert main["format"] == "BGR888", "picamera2's name of RGB arrays"
         return {"main": main, "controls": controls}
 
     def configure(self, configuration: dict) -> None:
@@ -184,8 +182,8 @@ class _Camera:
         _Camera.are_open -= 1
 
 
-@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="the clock of picamera2's timestamps is Linux's")
-def test_picamera2_is_preferred_and_dates_frames_by_the_sensor(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="picamera2 timestamps need Linux")
+def test_picamera2_is_preferred_and_provides_sensor_timestamps(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("picamera2")
     module.Picamera2 = _Camera
     monkeypatch.setitem(sys.modules, "picamera2", module)

@@ -1,4 +1,4 @@
-"""One grammar for `--source`, and errors that know what comes nearest."""
+"""Grammar of `--source`, with errors that suggest the closest match."""
 
 from itertools import islice
 from pathlib import Path
@@ -29,12 +29,12 @@ from kdedge_runtime.sources.looped import Looped
         ("synthetic:fish", "synthetic", "fish"),
     ],
 )
-def test_addresses_are_told_apart(text: str, kind: str, address: str) -> None:
+def test_addresses_are_classified(text: str, kind: str, address: str) -> None:
     place = parse_source(text)
     assert (place.kind, place.address) == (kind, address)
 
 
-def test_paths_are_told_apart(photos: Path) -> None:
+def test_paths_are_classified(photos: Path) -> None:
     (photos / "film.mp4").touch()
     assert parse_source(str(photos)).kind == "pictures"
     assert parse_source(str(photos / "1-red.png")).kind == "pictures"
@@ -42,14 +42,14 @@ def test_paths_are_told_apart(photos: Path) -> None:
     assert parse_source(str(photos / "*.mp4")).address == str(photos / "film.mp4")
 
 
-def test_a_pattern_stands_for_pictures_in_their_order(photos: Path) -> None:
+def test_pattern_matches_images_in_order(photos: Path) -> None:
     place = parse_source(str(photos / "[12]-*.png"))
     assert [path.name for path in place.files] == ["1-red.png", "2-green.png"]
     with open_source(str(photos / "*.png")) as source:
         assert [frame.name for frame in source] == ["1-red.png", "2-green.png", "3-blue.png"]
 
 
-def test_a_pattern_below_the_working_folder(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_pattern_is_supported(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(photos.parent)
     assert len(parse_source("photos/*.png").files) == 3
 
@@ -68,7 +68,7 @@ def test_a_pattern_below_the_working_folder(photos: Path, monkeypatch: pytest.Mo
         ("rstp://host/cam", "rtsp://"),
     ],
 )
-def test_what_is_nearly_right_is_told_what_is(text: str, nearest: str) -> None:
+def test_typo_error_suggests_closest_source(text: str, nearest: str) -> None:
     with pytest.raises(UsageError, match=f"Did you mean {nearest}") as caught:
         parse_source(text)
     for form in ("usb:0", "csi:0", "rtsp://", "photos/*.jpg", "synthetic:[CLASS]"):
@@ -76,30 +76,30 @@ def test_what_is_nearly_right_is_told_what_is(text: str, nearest: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["usb:", "usb:front", "csi:x", "rtsp://", "rtsp://[10.0.0.5/live", "gopher://host/x"])
-def test_what_is_no_address_is_a_usage_error(text: str) -> None:
+def test_invalid_address_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match="Expected"):
         parse_source(text)
 
 
-def test_a_missing_file_is_told_its_neighbour(photos: Path) -> None:
+def test_missing_file_error_suggests_closest_name(photos: Path) -> None:
     with pytest.raises(SourceError, match=r"file or folder .* does not exist.*Did you mean .*1-red\.png\?.*usb:0"):
         parse_source(str(photos / "1-rde.png"))
     with pytest.raises(SourceError, match="No file matches"):
         parse_source(str(photos / "*.jpg"))
 
 
-def test_a_home_that_is_nobodys_is_a_usage_error() -> None:
+def test_unknown_home_folder_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="home folder"):
         parse_source("~nobody-of-this-name/film.mp4")
 
 
-def test_a_name_with_a_colon_is_a_file_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_name_with_colon_is_supported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "12:30.png")
     monkeypatch.chdir(tmp_path)
     assert parse_source("12:30.png").kind == "pictures"
 
 
-def test_a_loop_begins_again_and_counts_on(photos: Path) -> None:
+def test_loop_repeats_with_continuous_indices(photos: Path) -> None:
     with open_source(str(photos), loop=True) as source:
         frames = list(islice(source, 7))
     assert [frame.index for frame in frames] == list(range(7))
@@ -107,7 +107,7 @@ def test_a_loop_begins_again_and_counts_on(photos: Path) -> None:
     assert source.expected is None
 
 
-def test_a_looped_video_goes_on_playing(video: Path) -> None:
+def test_video_can_be_looped(video: Path) -> None:
     with open_source(str(video), loop=True) as source:
         frames = list(islice(source, 50))
     assert [frame.index for frame in frames] == list(range(50))
@@ -115,13 +115,13 @@ def test_a_looped_video_goes_on_playing(video: Path) -> None:
     assert source.unreadable == 0
 
 
-def test_a_loop_over_nothing_readable_ends(photos: Path) -> None:
+def test_loop_without_readable_frames_fails(photos: Path) -> None:
     for picture in photos.glob("*.png"):
         picture.write_bytes(b"broken")
     with Looped(open_source(str(photos))) as source, pytest.raises(SourceError, match="nothing to repeat"):
         list(source)
 
 
-def test_a_camera_has_no_end_to_loop_at() -> None:
+def test_live_source_cannot_be_looped() -> None:
     with pytest.raises(UsageError, match="has no end"):
         open_source("synthetic:", loop=True)

@@ -1,4 +1,4 @@
-"""The newest frame only: what a slow consumer misses is counted, what it gets is fresh."""
+"""Latest-frame source: dropped frames are counted and returned frames are recent."""
 
 import threading
 import time
@@ -16,7 +16,7 @@ PICTURE = np.zeros((2, 2, 3), np.uint8)
 
 
 class Camera:
-    """A live source of `count` frames, one every `period_s`; then it ends, breaks or falls silent."""
+    """Live source of `count` frames at intervals of `period_s` that then ends, fails or hangs."""
 
     name, live, expected, dropped, unreadable, reconnects = "test camera", True, None, 0, 0, 0
 
@@ -46,7 +46,7 @@ class Camera:
         self._released.set()
 
 
-def test_a_slow_consumer_gets_fresh_frames_and_an_honest_count() -> None:
+def test_slow_consumer_gets_recent_frames_and_drops_are_counted() -> None:
     camera = Camera(count=60, period_s=0.005)
     seen, ages = [], []
     with LatestFrames(camera) as source:
@@ -55,20 +55,20 @@ def test_a_slow_consumer_gets_fresh_frames_and_an_honest_count() -> None:
             seen.append(frame.index)
             time.sleep(0.04)
     assert seen == sorted(set(seen))
-    assert seen[-1] == 59, "the last frame is not lost"
+    assert seen[-1] == 59, "the last frame is kept"
     assert source.dropped > 30
     assert len(seen) + source.dropped == 60
     assert sorted(ages)[len(ages) // 2] < 0.03, "frames must not queue up"
     assert not camera.is_open
 
 
-def test_a_fast_consumer_misses_nothing() -> None:
+def test_fast_consumer_gets_every_frame() -> None:
     with LatestFrames(Camera(count=10, period_s=0.02)) as source:
         assert [frame.index for frame in source] == list(range(10))
     assert source.dropped == 0
 
 
-def test_the_readers_error_is_raised_in_the_consumer_after_the_last_frame() -> None:
+def test_reader_error_is_raised_after_last_frame() -> None:
     seen = []
     with pytest.raises(SourceError, match="the cable is out"), LatestFrames(Camera(3, 0.02, "breaks")) as source:
         for frame in source:
@@ -76,7 +76,7 @@ def test_the_readers_error_is_raised_in_the_consumer_after_the_last_frame() -> N
     assert seen == [0, 1, 2]
 
 
-def test_leaving_early_stops_the_reader_and_closes_the_source() -> None:
+def test_early_exit_stops_reader_and_closes_source() -> None:
     camera = Camera(count=10_000, period_s=0.002)
     with LatestFrames(camera) as source:
         next(iter(source))
@@ -84,14 +84,14 @@ def test_leaving_early_stops_the_reader_and_closes_the_source() -> None:
     assert not any(thread.name == "kdedge-reader" for thread in threading.enumerate())
 
 
-def test_entering_without_reading_closes_the_source() -> None:
+def test_unread_source_is_closed() -> None:
     camera = Camera(1, 0.001)
     with LatestFrames(camera):
         assert camera.is_open
     assert not camera.is_open
 
 
-def test_a_wait_for_a_silent_camera_can_be_stopped() -> None:
+def test_wait_for_silent_camera_can_be_stopped() -> None:
     camera, stop = Camera(1, 0.001, "falls silent"), threading.Event()
     threading.Timer(0.2, stop.set).start()
     started = time.monotonic()
@@ -102,7 +102,7 @@ def test_a_wait_for_a_silent_camera_can_be_stopped() -> None:
     assert waited < 2
 
 
-def test_a_file_is_played_at_its_own_rate(video) -> None:
+def test_file_is_played_in_real_time(video) -> None:
     started = time.monotonic()
     with LatestFrames(VideoSource(video)) as source:
         frames = list(source)

@@ -1,4 +1,4 @@
-"""Cameras and streams that give out and come back: nothing is made up meanwhile, and everything is counted."""
+"""Cameras and streams that fail and recover, without fake frames."""
 
 import io
 import logging
@@ -24,7 +24,7 @@ QUICK = Backoff(first_s=0.01, longest_s=0.05, patience_s=5)
 
 
 class Plug:
-    """A camera by a script: each opening gives some frames and dies; a zero does not open."""
+    """Scripted camera: each opening returns some frames and then fails; zero fails to open."""
 
     def __init__(self, *openings: int) -> None:
         self.openings = list(openings)
@@ -64,33 +64,33 @@ def _read(source: LiveSource, count: int) -> list[int]:
     return [int(frame.rgb[0, 0, 0]) for frame in islice(source, count)]
 
 
-def test_an_unplugged_camera_is_opened_again_and_no_frame_is_made_up(caplog: pytest.LogCaptureFixture) -> None:
+def test_disconnected_camera_is_reopened_without_fake_frames(caplog: pytest.LogCaptureFixture) -> None:
     plug = Plug(3, 0, 0, 2, 1, 0, 4)
     with LiveSource("Camera test", "camera", plug.connect, backoff=QUICK) as source, caplog.at_level(logging.WARNING):
         shades = _read(source, 9)
     assert shades == [1, 2, 3, 4, 5, 6, 7, 8, 9]
     assert source.reconnects == 3
-    assert (plug.open, plug.most_open) == (0, 1), "one at a time, and none is left open"
+    assert (plug.open, plug.most_open) == (0, 1), "one connection at a time, and all are closed"
     told = [record.message for record in caplog.records]
-    assert len(told) == 6, "once when it goes and once when it is back, however many attempts"
+    assert len(told) == 6, "one message per loss and one per recovery"
     assert "returns no more frames" in told[0]
     assert "is back after" in told[1] and "attempt 3" in told[1]
 
 
-def test_the_frames_are_numbered_on() -> None:
+def test_frame_indices_continue_after_reconnect() -> None:
     with LiveSource("Camera test", "camera", Plug(2, 2).connect, backoff=QUICK) as source:
         frames = list(islice(source, 4))
     assert [(frame.index, frame.name) for frame in frames] == [(i, f"camera-{i:06d}") for i in range(4)]
 
 
-def test_a_camera_that_does_not_open_at_first_is_an_error_at_once() -> None:
+def test_failed_first_opening_is_an_error() -> None:
     plug = Plug(0, 5)
     with pytest.raises(SourceError, match="did not open"):
         LiveSource("Camera test", "camera", plug.connect, backoff=QUICK).__enter__()
     assert plug.attempts == 1
 
 
-def test_a_camera_that_opens_and_gives_nothing_is_an_error_at_once() -> None:
+def test_camera_without_frames_is_an_error() -> None:
     class Silent(PluggedCamera):
         def read(self) -> None:
             return None
@@ -103,7 +103,7 @@ def test_a_camera_that_opens_and_gives_nothing_is_an_error_at_once() -> None:
         next(iter(source))
 
 
-def test_patience_has_an_end() -> None:
+def test_reconnect_attempts_time_out() -> None:
     plug = Plug(1)
     impatient = Backoff(first_s=0.01, longest_s=0.02, patience_s=0.2)
     with (
@@ -114,12 +114,12 @@ def test_patience_has_an_end() -> None:
     assert 5 < plug.attempts < 40
 
 
-def test_the_wait_doubles_up_to_a_bound() -> None:
+def test_backoff_doubles_up_to_a_limit() -> None:
     assert [Backoff().delay_s(attempt) for attempt in (0, 1, 2, 5, 6, 7, 10_000)] == [0.5, 1, 2, 16, 30, 30, 30]
 
 
 @pytest.mark.parametrize("latest", [False, True])
-def test_a_wait_for_a_lost_camera_can_be_stopped(latest: bool) -> None:
+def test_wait_for_lost_camera_can_be_stopped(latest: bool) -> None:
     stop = threading.Event()
     live = LiveSource("Camera test", "camera", Plug(1).connect, stop, Backoff(first_s=30))
     threading.Timer(0.2, stop.set).start()
@@ -129,7 +129,7 @@ def test_a_wait_for_a_lost_camera_can_be_stopped(latest: bool) -> None:
     assert time.monotonic() - started < 5
 
 
-def test_a_camera_that_hangs_is_released_by_whoever_reads_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_camera_is_released_by_reading_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kdedge_runtime.sources.live_source._GOODBYE_S", 0.1)
     plug, released = Plug(), threading.Event()
 
@@ -144,14 +144,14 @@ def test_a_camera_that_hangs_is_released_by_whoever_reads_from_it(monkeypatch: p
         while plug.shade < 1:
             time.sleep(0.005)
         time.sleep(0.05)
-    assert plug.open == 1, "not under the reader's hands"
+    assert plug.open == 1, "not closed during a read"
     released.set()
     reader.join(5)
     assert plug.open == 0
 
 
 @pytest.mark.parametrize("given", [(False, None), (True, None), (True, np.empty((0, 0, 3), np.uint8))])
-def test_what_opencv_failed_to_read_is_no_frame(given: tuple[bool, np.ndarray | None]) -> None:
+def test_failed_opencv_read_is_not_a_frame(given: tuple[bool, np.ndarray | None]) -> None:
     cv2 = pytest.importorskip("cv2", reason="cameras need OpenCV")
 
     class Capture:
@@ -167,7 +167,7 @@ def test_what_opencv_failed_to_read_is_no_frame(given: tuple[bool, np.ndarray | 
 
 
 class _Mjpeg(BaseHTTPRequestHandler):
-    """A network camera of `server.shades`: one JPEG a shade, then it hangs up."""
+    """Network camera that sends one JPEG per shade of `server.shades` and disconnects."""
 
     def do_GET(self) -> None:
         self.send_response(200)
@@ -198,7 +198,7 @@ def _camera_at(port: int, shades: list[int]) -> Iterator[int]:
         server.server_close()
 
 
-def test_a_network_camera_that_restarts_is_read_on(caplog: pytest.LogCaptureFixture) -> None:
+def test_restarted_network_camera_is_reconnected(caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("cv2", reason="streams need OpenCV")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -211,7 +211,7 @@ def test_a_network_camera_that_restarts_is_read_on(caplog: pytest.LogCaptureFixt
         frames = iter(source)
         while not source.reconnects and len(reds) < 8:
             reds.append(float(next(frames).rgb[..., 0].mean()))
-    # It is gone: what was on its way still comes, then the source waits until somebody serves again.
+    # After the disconnect, buffered frames arrive, then the source waits for the server.
     done = threading.Event()
     threading.Timer(0.5, _serve_until, (port, done)).start()
     try:
@@ -223,8 +223,8 @@ def test_a_network_camera_that_restarts_is_read_on(caplog: pytest.LogCaptureFixt
         done.set()
         source.__exit__(None, None, None)
     assert source.reconnects == 1
-    assert min(reds) > 80, "no black frame was ever given"
-    assert {round(red / 100) for red in reds} == {1, 2}, "frames of before and of after"
+    assert min(reds) > 80, "no black frames"
+    assert {round(red / 100) for red in reds} == {1, 2}, "frames from before and after"
     assert "returns no more frames" in caplog.text
     assert "is back" in caplog.text
 
@@ -234,7 +234,7 @@ def _serve_until(port: int, done: threading.Event) -> None:
         done.wait(20)
 
 
-def test_frames_bear_the_time_of_their_capture_and_not_of_their_reading() -> None:
+def test_frames_have_capture_time() -> None:
     class Sensor:
         fps = 30.0
 

@@ -1,4 +1,4 @@
-"""Rendered scenes tell the truth: the mask is where the object is, and nothing but its shape names its class."""
+"""Rendered scenes: exact masks, and classes that depend on shape only."""
 
 from dataclasses import replace
 
@@ -23,20 +23,20 @@ class TestMask:
     def drawn(self, label: str, seed: int, *, fixed_colours: bool = True) -> tuple[tuple[Part, ...], Pose, Palette]:
         rng = np.random.default_rng(seed)
         parts = draw_icon(label, rng)
-        if not fixed_colours:  # eyes, gleams and the like are always white or dark
+        if not fixed_colours:  # eyes and highlights are always white or dark
             parts = tuple(part for part in parts if part.paint not in ("light", "dark"))
         pose = random_pose(rng, parts, HEIGHT, WIDTH)
         return parts, pose, random_palette(rng, backdrop(rng, HEIGHT, WIDTH))
 
     def coverage(self, parts: tuple[Part, ...], pose: Pose, palette: Palette) -> np.ndarray:
-        """Share of each pixel that the object covers, seen from outside: how little of a white ground remains."""
+        """Return the share of each pixel covered by the object, measured on a white background."""
         black, white = np.zeros((HEIGHT, WIDTH, 3), np.uint8), np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
         paint(black, parts, pose, palette)
         paint(white, parts, pose, palette)
         share: np.ndarray = 1 - (white.astype(float) - black).mean(axis=2) / 255
         return share
 
-    def test_it_holds_the_pixels_that_are_covered_by_half_or_more(self, label: str, seed: int) -> None:
+    def test_mask_contains_pixels_covered_at_least_half(self, label: str, seed: int) -> None:
         drawing = self.drawn(label, seed)
         share = self.coverage(*drawing)
         mask = paint(np.zeros((HEIGHT, WIDTH, 3), np.uint8), *drawing)
@@ -45,7 +45,7 @@ class TestMask:
         assert decided.mean() > 0.98
         assert mask.sum() == pytest.approx(share.sum(), rel=0.04)
 
-    def test_another_colour_changes_the_object_and_nothing_else(self, label: str, seed: int) -> None:
+    def test_color_change_affects_only_the_object(self, label: str, seed: int) -> None:
         parts, pose, palette = self.drawn(label, seed, fixed_colours=False)
         ground = backdrop(np.random.default_rng(seed), HEIGHT, WIDTH)
         images = []
@@ -63,7 +63,7 @@ class TestMask:
 
 class TestScene:
     @pytest.mark.parametrize("size", SIZES)
-    def test_shapes_and_coverage(self, size: int | tuple[int, int]) -> None:
+    def test_shape_and_coverage_are_within_limits(self, size: int | tuple[int, int]) -> None:
         height, width = (size, size) if isinstance(size, int) else size
         for seed in range(64 if height < 200 else 16):
             label = LABELS[seed % len(LABELS)]
@@ -75,25 +75,25 @@ class TestScene:
             assert scene.mask.dtype == bool
             assert 0.08 <= scene.mask.mean() <= 0.35
 
-    def test_the_same_seed_gives_the_same_scene_and_another_another(self) -> None:
+    def test_scenes_depend_only_on_the_seed(self) -> None:
         first, again, other = (render_scene("fish", np.random.default_rng(seed)) for seed in (3, 3, 4))
         np.testing.assert_array_equal(first.image, again.image)
         np.testing.assert_array_equal(first.mask, again.mask)
         assert (first.image != other.image).mean() > 0.5
 
-    def test_the_object_lies_anywhere(self) -> None:
+    def test_object_position_is_spread_over_the_image(self) -> None:
         centres = np.array(
             [
                 np.argwhere(render_scene(LABELS[seed % 8], np.random.default_rng(seed)).mask).mean(axis=0)
                 for seed in range(200)
             ]
         )
-        # A map that always looks at the centre must fail often.
+        # A map fixed at the center must often be wrong.
         assert (np.abs(centres - 31.5).max(axis=1) > 8).mean() > 0.4
         np.testing.assert_allclose(centres.mean(axis=0), 31.5, atol=3)
 
-    def test_colour_does_not_give_the_class_away(self) -> None:
-        """The nearest class by mean colour of the object guesses no better than chance."""
+    def test_color_does_not_predict_the_class(self) -> None:
+        """Check that a nearest-mean-color classifier is at chance level."""
         means = np.array(
             [
                 [
@@ -109,11 +109,11 @@ class TestScene:
         accuracy = (guesses == np.arange(len(LABELS))[:, None]).mean()
         assert accuracy < 0.25  # chance is 0.125
 
-    def test_an_unknown_thing_is_refused_with_the_known_ones(self) -> None:
+    def test_unknown_class_error_lists_the_classes(self) -> None:
         with pytest.raises(UsageError, match=r"no drawing of 'unicorn'.*bottle, fish"):
             render_scene("unicorn", np.random.default_rng(0))
 
-    def test_a_tiny_picture_is_refused(self) -> None:
+    def test_tiny_image_is_rejected(self) -> None:
         with pytest.raises(UsageError, match="32 px"):
             render_scene("fish", np.random.default_rng(0), (200, 31))
 
@@ -122,7 +122,7 @@ def test_labels_are_sorted_and_unique() -> None:
     assert list(LABELS) == sorted(set(LABELS))
 
 
-def test_a_drawing_varies_but_stays_within_its_units() -> None:
+def test_drawings_vary_within_their_units() -> None:
     for label in LABELS:
         drawings = [draw_icon(label, np.random.default_rng(seed)) for seed in range(20)]
         points = [np.concatenate([part.points for part in parts]) for parts in drawings]

@@ -1,4 +1,4 @@
-"""Every source gives RGB frames and accounts for those that it cannot give."""
+"""Sources return RGB frames and count missing ones."""
 
 import itertools
 import logging
@@ -26,7 +26,7 @@ from kdedge_runtime.sources.video_source import VideoSource
 REFERENCE_VIDEO = Path(__file__).parents[3].parent / "shared" / "data" / "camera-bottles-640x360.mp4"
 
 
-def test_a_folder_gives_its_pictures_in_order(photos: Path, red_spot: np.ndarray) -> None:
+def test_folder_gives_images_in_order(photos: Path, red_spot: np.ndarray) -> None:
     with open_source(str(photos)) as source:
         frames = list(source)
     assert [frame.name for frame in frames] == ["1-red.png", "2-green.png", "3-blue.png"]
@@ -36,25 +36,25 @@ def test_a_folder_gives_its_pictures_in_order(photos: Path, red_spot: np.ndarray
     assert (source.live, source.fps, source.dropped, source.unreadable) == (False, None, 0, 0)
 
 
-def test_names_in_a_folder_tell_its_subfolders_apart(photos: Path) -> None:
+def test_frame_names_include_subfolders(photos: Path) -> None:
     (photos / "more").mkdir()
     shutil.copy(photos / "1-red.png", photos / "more" / "1-red.png")
     with PictureSource(photos) as source:
         assert [frame.name for frame in source][-1] == "more/1-red.png"
 
 
-def test_an_unreadable_picture_is_skipped_counted_and_named(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unreadable_image_is_skipped_counted_and_named(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
     whole = (photos / "2-green.png").read_bytes()
     (photos / "2-green.png").write_bytes(whole[: len(whole) // 2])
     with PictureSource(photos) as source, caplog.at_level(logging.WARNING):
         frames = list(source)
-    assert [frame.index for frame in frames] == [0, 2], "the skipped picture leaves a gap"
+    assert [frame.index for frame in frames] == [0, 2], "the skipped image leaves a gap"
     assert source.unreadable == 1
     assert len(frames) + source.unreadable == source.expected
     assert "2-green.png" in caplog.text
 
 
-def test_what_cannot_be_read_is_counted_each_round_and_named_once(
+def test_unreadable_files_are_counted_per_round_and_logged_once(
     photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cv2 = pytest.importorskip("cv2", reason="videos need OpenCV")
@@ -74,18 +74,18 @@ def test_what_cannot_be_read_is_counted_each_round_and_named_once(
         assert len(caplog.records) == 1 and word in caplog.text
 
 
-def test_a_single_unreadable_picture_is_an_error(tmp_path: Path) -> None:
+def test_single_unreadable_image_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
     with PictureSource(tmp_path / "broken.jpg") as source, pytest.raises(SourceError, match=r"broken\.jpg"):
         next(iter(source))
 
 
-def test_a_folder_without_pictures_is_an_error(tmp_path: Path) -> None:
+def test_folder_without_images_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="contains no images"):
         open_source(str(tmp_path)).__enter__()
 
 
-def test_a_video_gives_every_frame_in_rgb(video: Path) -> None:
+def test_video_gives_every_frame_in_rgb(video: Path) -> None:
     with open_source(str(video)) as source:
         frames = list(source)
     assert (source.fps, source.expected, source.unreadable) == (12.0, 24, 0)
@@ -106,7 +106,7 @@ def test_all_frames_of_the_reference_video_are_accounted_for() -> None:
 
 
 class _FlakyCapture:
-    """A capture whose reads fail at some positions, as on a damaged file."""
+    """Capture whose reads fail at some positions, as for a damaged file."""
 
     def __init__(self, frames: list[bool]) -> None:
         self._frames = frames
@@ -127,9 +127,7 @@ class _FlakyCapture:
     ("reads", "given"),
     [([True, False, False, True], [0, 3]), ([True, True], [0, 1]), ([False] * 3 + [True], [3])],
 )
-def test_failed_reads_of_a_video_are_counted_and_never_become_frames(
-    video: Path, reads: list[bool], given: list[int]
-) -> None:
+def test_failed_video_reads_are_counted_and_skipped(video: Path, reads: list[bool], given: list[int]) -> None:
     with VideoSource(video) as source:
         source._capture.release()
         source._capture, source.expected = _FlakyCapture(reads), 4
@@ -148,7 +146,7 @@ def _noise_video(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def test_what_a_damaged_video_lost_is_counted_and_said_in_one_line(tmp_path: Path) -> None:
+def test_damaged_video_losses_are_counted_and_logged_once(tmp_path: Path) -> None:
     content = bytearray(_noise_video(tmp_path / "sound.mp4"))
     start, index = content.find(b"mdat"), content.find(b"moov")
     hole = slice(start + (index - start) // 2, index - 4)
@@ -160,7 +158,7 @@ def test_what_a_damaged_video_lost_is_counted_and_said_in_one_line(tmp_path: Pat
         "with VideoSource(Path('damaged.mp4')) as source:\n"
         "    print(len(list(source)), source.unreadable, source.expected)"
     )
-    # In a process of its own: OpenCV decides once how much FFmpeg may say.
+    # In a subprocess, because OpenCV sets FFmpeg's log level only once.
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     given, unreadable, expected = map(int, done.stdout.split())
     assert 0 < given < 24
@@ -170,7 +168,7 @@ def test_what_a_damaged_video_lost_is_counted_and_said_in_one_line(tmp_path: Pat
     ]
 
 
-def test_a_video_cut_short_is_an_error(tmp_path: Path) -> None:
+def test_truncated_video_is_an_error(tmp_path: Path) -> None:
     content = _noise_video(tmp_path / "sound.mp4")
     (tmp_path / "short.mp4").write_bytes(content[: len(content) // 2])
     with pytest.raises(SourceError, match=r"short\.mp4 cannot be opened as a video"):
@@ -178,20 +176,20 @@ def test_a_video_cut_short_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["not .*video", ""])
-def test_a_file_that_is_no_video_is_an_error(tmp_path: Path, text: str) -> None:
+def test_non_video_file_is_an_error(tmp_path: Path, text: str) -> None:
     pytest.importorskip("cv2", reason="videos need OpenCV")
     (tmp_path / "notes.mp4").write_text(text)
     with pytest.raises(SourceError, match="cannot be opened as a video"):
         VideoSource(tmp_path / "notes.mp4").__enter__()
 
 
-def test_a_missing_camera_tells_of_the_trap_with_csi_cameras() -> None:
+def test_missing_camera_error_mentions_csi() -> None:
     pytest.importorskip("cv2", reason="cameras need OpenCV")
     with pytest.raises(SourceError, match=r"Camera 63 did not open.*--source csi:0"):
         open_source("63").__enter__()
 
 
-def test_a_recording_behind_a_url_is_a_video_with_an_end(video: Path) -> None:
+def test_video_url_is_a_finite_video(video: Path) -> None:
     handler = partial(_Quiet, directory=str(video.parent))
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
@@ -209,24 +207,24 @@ class _Quiet(SimpleHTTPRequestHandler):
         pass
 
 
-def test_a_stream_that_nobody_sends_is_an_error() -> None:
+def test_unreachable_stream_is_an_error() -> None:
     pytest.importorskip("cv2", reason="streams need OpenCV")
     with pytest.raises(SourceError, match=r"The stream tcp://127\.0\.0\.1:9 did not open"):
         open_source("tcp://127.0.0.1:9").__enter__()
 
 
-def test_passwords_in_addresses_are_not_shown() -> None:
+def test_passwords_in_urls_are_masked() -> None:
     assert without_password("rtsp://admin:s3cret@10.0.0.5:554/live") == "rtsp://***@10.0.0.5:554/live"
     for address in ("rtsp://admin:s3cret@10.0.0.5:554/live", "http://admin:s3cret@10.0.0.5/film.mp4"):
         assert "s3cret" not in open_source(address).name
 
 
-def test_an_address_that_is_none_is_a_usage_error() -> None:
+def test_invalid_stream_url_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="not a valid stream URL"):
         open_source("rtsp://[10.0.0.5/live")
 
 
-def test_addresses_are_told_apart(photos: Path, video: Path) -> None:
+def test_addresses_are_classified(photos: Path, video: Path) -> None:
     assert isinstance(open_source(str(photos / "1-red.png")), PictureSource)
     assert isinstance(open_source(str(video)), VideoSource)
     assert isinstance(open_source("0", "all"), LiveSource)
@@ -236,18 +234,18 @@ def test_addresses_are_told_apart(photos: Path, video: Path) -> None:
         open_source("nowhere.mp4")
 
 
-def test_live_sources_give_the_latest_frame_and_files_all(video: Path) -> None:
+def test_default_frame_policy_depends_on_source(video: Path) -> None:
     assert isinstance(open_source("rtsp://host/cam"), LatestFrames)
     assert isinstance(open_source(str(video)), VideoSource)
     assert isinstance(open_source(str(video), "latest"), LatestFrames)
 
 
-def test_pictures_have_no_latest(photos: Path) -> None:
+def test_images_have_no_latest_policy(photos: Path) -> None:
     with pytest.raises(UsageError, match="--frames all"):
         open_source(str(photos), "latest")
 
 
-def test_a_frame_is_dated_when_it_was_read(tmp_path: Path) -> None:
+def test_frame_time_is_its_read_time(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     before = time.monotonic()
     with PictureSource(tmp_path) as source:

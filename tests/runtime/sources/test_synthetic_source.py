@@ -1,4 +1,4 @@
-"""The synthetic camera is live, paced, the same in every run, and knows the truth about every frame."""
+"""Synthetic camera: live, in real time, reproducible, with ground truth."""
 
 import itertools
 import time
@@ -16,7 +16,7 @@ def small(kind: str | None = None, *, frames: int | None = None, seed: int = 0) 
     return SyntheticSource(kind, height=60, width=80, frames=frames, seed=seed)
 
 
-def test_frames_are_numbered_timed_and_of_the_size_asked_for() -> None:
+def test_frames_have_index_time_and_requested_size() -> None:
     before = time.monotonic()
     with small(frames=4) as source:
         frames = list(source)
@@ -27,7 +27,7 @@ def test_frames_are_numbered_timed_and_of_the_size_asked_for() -> None:
     assert frames[2].name == "synthetic: 2"
 
 
-def test_it_is_a_live_source_with_nothing_lost() -> None:
+def test_source_is_live_without_drops() -> None:
     source: Source = SyntheticSource("fish", frames=7)
     assert (source.live, source.fps, source.expected) == (True, 30.0, 7)
     assert (source.dropped, source.unreadable, source.reconnects) == (0, 0, 0)
@@ -35,14 +35,14 @@ def test_it_is_a_live_source_with_nothing_lost() -> None:
     assert SyntheticSource().expected is None
 
 
-def test_it_never_runs_faster_than_thirty_frames_a_second() -> None:
+def test_frame_rate_is_at_most_thirty() -> None:
     before = time.monotonic()
     with small(frames=16) as source:
         early = [frame.index for frame in source if frame.captured_at < before + frame.index / 30]
     assert early == []
 
 
-def test_every_run_gives_the_same_frames_and_another_seed_others() -> None:
+def test_frames_depend_only_on_the_seed() -> None:
     one, two, other = small(), small(), small(seed=1)
     for index in (0, 1, 95):
         np.testing.assert_array_equal(one.scene_at(index).image, two.scene_at(index).image)
@@ -55,7 +55,7 @@ def test_frames_do_not_share_their_pixels() -> None:
     assert not np.shares_memory(first.rgb, second.rgb)
 
 
-def test_each_frame_knows_what_it_shows_and_where() -> None:
+def test_each_frame_has_ground_truth() -> None:
     with small(frames=3) as source:
         for frame in source:
             scene = source.scene_at(frame.index)
@@ -68,20 +68,20 @@ def test_each_frame_knows_what_it_shows_and_where() -> None:
                 assert scene.mask[tighter[1] : tighter[3], tighter[0] : tighter[2]].sum() < scene.mask.sum()
 
 
-def test_all_things_come_in_turn_for_three_seconds_each() -> None:
+def test_classes_alternate_every_three_seconds() -> None:
     source = small()
     labels = [source.scene_at(index).label for index in range(0, 90 * len(LABELS), 45)]
     assert [label for label, _ in itertools.groupby(labels)] == list(LABELS)
     assert source.scene_at(90 * len(LABELS)).label == LABELS[0]
 
 
-def test_one_thing_can_be_chosen() -> None:
+def test_single_class_can_be_selected() -> None:
     source = small("key")
     assert {source.scene_at(index).label for index in (0, 90, 500)} == {"key"}
 
 
 @pytest.mark.parametrize("label", LABELS)
-def test_the_object_glides_and_never_leaves_the_picture(label: str) -> None:
+def test_object_moves_smoothly_inside_the_image(label: str) -> None:
     source = SyntheticSource(label, height=90, width=160)
     masks = [source.scene_at(index).mask for index in range(0, 90, 6)]
     border = np.ones((90, 160), dtype=bool)
@@ -90,9 +90,9 @@ def test_the_object_glides_and_never_leaves_the_picture(label: str) -> None:
     centres = np.array([np.argwhere(mask).mean(axis=0) for mask in masks])
     steps = np.linalg.norm(np.diff(centres, axis=0), axis=1)
     assert np.ptp(centres[:, 1]) > 8
-    assert steps.max() < 20  # in 0.2 s: no jumps
+    assert steps.max() < 20  # in 0.2 s, without jumps
 
 
-def test_an_unknown_thing_is_refused_with_the_known_ones() -> None:
+def test_unknown_class_error_lists_the_classes() -> None:
     with pytest.raises(UsageError, match=r"no drawing of 'unicorn'.*bottle, fish"):
         SyntheticSource("unicorn")

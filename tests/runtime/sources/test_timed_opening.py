@@ -1,4 +1,4 @@
-"""A source that does not open does not keep the process."""
+"""Sources that block while opening do not block the process."""
 
 import os
 import signal
@@ -15,12 +15,12 @@ from kdedge_runtime.errors import SourceError
 from kdedge_runtime.sources.timed_opening import opened
 
 pytest.importorskip("cv2", reason="videos and streams need OpenCV")
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and named pipes are POSIX's")
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and named pipes need POSIX")
 RUN = [sys.executable, "-c", "import sys; from kdedge_runtime.cli.main import main; sys.exit(main())"]
 
 
 @pytest.mark.parametrize("kind", ["pipe", "http", "rtsp"])
-def test_sigterm_ends_a_run_whose_source_does_not_open(kind: str, model_path: Path, tmp_path: Path) -> None:
+def test_sigterm_ends_run_while_source_opens(kind: str, model_path: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         os.mkfifo(tmp_path / "film.mp4")
@@ -32,7 +32,7 @@ def test_sigterm_ends_a_run_whose_source_does_not_open(kind: str, model_path: Pa
         command = [*RUN, str(model_path), "--source", source, "--jsonl", os.devnull]
         running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert running.stderr is not None
-        running.stderr.readline()  # the model is loaded, and the source opens
+        running.stderr.readline()  # the model is loaded and the source is opening
         time.sleep(0.5)
         assert running.poll() is None
         started = time.monotonic()
@@ -44,7 +44,7 @@ def test_sigterm_ends_a_run_whose_source_does_not_open(kind: str, model_path: Pa
 
 
 class Scripted:
-    """A source that opens when it is let."""
+    """Source that opens on command."""
 
     name, live, fps, expected, dropped, unreadable, reconnects = "test", False, None, None, 0, 0, 0
 
@@ -66,7 +66,7 @@ class Scripted:
         return iter(())
 
 
-def test_a_source_that_opens_is_closed_with_the_block() -> None:
+def test_opened_source_is_closed_after_block() -> None:
     source = Scripted()
     source.let.set()
     with opened(source, threading.Event()) as is_open:  # type: ignore[arg-type]
@@ -75,7 +75,7 @@ def test_a_source_that_opens_is_closed_with_the_block() -> None:
     assert source.closed.is_set()
 
 
-def test_a_source_that_opens_too_late_is_closed() -> None:
+def test_late_source_is_closed() -> None:
     source, stop = Scripted(), threading.Event()
     stop.set()
     with opened(source, stop) as is_open:  # type: ignore[arg-type]
@@ -84,7 +84,7 @@ def test_a_source_that_opens_too_late_is_closed() -> None:
     assert source.closed.wait(5)
 
 
-def test_the_errors_of_opening_and_of_the_block_reach_the_caller() -> None:
+def test_opening_and_block_errors_are_raised() -> None:
     source = Scripted(SourceError("no such camera"))
     source.let.set()
     with pytest.raises(SourceError, match="no such camera"), opened(source, threading.Event()):  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Which frames are explained: by turn, by answer, and by the time that there is."""
+"""Schedule of explanations: by frame, by prediction and by time budget."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from kdedge_runtime.errors import UsageError
 from kdedge_runtime.stream.schedule import ALWAYS, Cadence, FrameBudget, Thinning
 
 
-def test_what_users_type_is_read() -> None:
+def test_valid_cadences_are_parsed() -> None:
     assert Cadence.parse("always") == ALWAYS
     assert Cadence.parse("every=5") == Cadence("every", every=5)
     assert Cadence.parse("on-change") == Cadence("on-change")
@@ -20,28 +20,28 @@ def test_what_users_type_is_read() -> None:
     "text",
     ["", "never", "every", "every=0", "every=-1", "every=x", "low-confidence=2", "low-confidence=0.0", "always=1"],
 )
-def test_anything_else_is_refused_with_what_there_is(text: str) -> None:
+def test_invalid_cadence_error_lists_the_options(text: str) -> None:
     with pytest.raises(UsageError, match=r"always, every=N .*on-change or low-confidence"):
         Cadence.parse(text)
 
 
-def test_every_third_frame_begins_with_the_first() -> None:
+def test_every_n_starts_with_first_frame() -> None:
     thinning = Thinning(Cadence("every", every=3))
     assert [thinning.before(index) for index in range(5)] == [None, "cadence", "cadence", None, "cadence"]
 
 
-def test_an_answer_is_explained_when_it_changes() -> None:
+def test_on_change_explains_changed_labels() -> None:
     thinning = Thinning(Cadence("on-change"))
     assert [thinning.after(label, 0.9) for label in "aabba"] == [None, "cadence", None, "cadence", None]
 
 
-def test_only_unsure_answers_are_explained() -> None:
+def test_low_confidence_explains_uncertain_predictions() -> None:
     thinning = Thinning(Cadence("low-confidence", below=0.6))
     assert [thinning.after("a", probability) for probability in (0.9, 0.59, 0.6)] == ["cadence", None, "cadence"]
 
 
 class World:
-    """A clock, and a machine that takes a known time for a frame and for its explanation."""
+    """Simulated clock and machine with fixed times per frame and explanation."""
 
     def __init__(self, fps: float, camera_fps: float | None, frame_s: float, explanation_s: float) -> None:
         self.now = 0.0
@@ -52,7 +52,7 @@ class World:
         self._camera_fps, self._frame_s, self._explanation_s = camera_fps, frame_s, explanation_s
 
     def run(self, until_s: float) -> None:
-        """Take the newest frame of the camera, or every frame of a file, as soon as the machine is free."""
+        """Process the latest camera frame, or every frame of a file, until a time."""
         while self.now < until_s:
             index = self.indices[-1] + 1 if self.indices else 0
             if self._camera_fps is not None:
@@ -70,43 +70,43 @@ class World:
 
 
 @pytest.mark.parametrize("camera_fps", [None, 30.0])
-def test_over_budget_explanations_thin_and_the_rate_is_kept(camera_fps: float | None) -> None:
-    # 10 frames a second; a frame takes 20 ms and its explanation 300 ms more.
+def test_explanations_are_skipped_to_keep_the_rate(camera_fps: float | None) -> None:
+    # 10 frames per second; a frame takes 20 ms and its explanation another 300 ms.
     world = World(10.0, camera_fps, 0.02, 0.3)
     world.run(120)
     assert world.fps == pytest.approx(10, rel=0.02)
-    # Of a camera, each frame without an explanation takes a thirtieth of a second: it has to be waited for.
+    # A camera frame without explanation takes 1/30 s, because of the wait for it.
     share = {None: (0.1 - 0.02) / 0.3, 30.0: (0.1 - 1 / 30) / 0.3}[camera_fps]
-    assert len(world.explained) / len(world.indices) == pytest.approx(share, rel=0.15), "all the time is used"
-    assert np.ptp(np.diff(world.explained)) <= 2, "evenly, and not in bursts"
+    assert len(world.explained) / len(world.indices) == pytest.approx(share, rel=0.15), "the whole time budget is used"
+    assert np.ptp(np.diff(world.explained)) <= 2, "evenly spaced"
 
 
 @pytest.mark.parametrize("camera_fps", [None, 30.0])
-def test_within_budget_everything_is_explained(camera_fps: float | None) -> None:
+def test_within_budget_every_frame_is_explained(camera_fps: float | None) -> None:
     world = World(10.0, camera_fps, 0.02, 0.06)
     world.run(30)
     assert world.explained == world.indices
 
 
-def test_a_camera_slower_than_the_budget_is_no_reason_to_thin() -> None:
+def test_slow_camera_does_not_cause_skipping() -> None:
     world = World(15.0, 10.0, 0.02, 0.05)
     world.run(30)
     assert world.explained == world.indices == list(range(len(world.indices)))
 
 
-def test_a_camera_slower_than_the_budget_seldom_loses_frames_to_explanations() -> None:
+def test_slow_camera_rarely_drops_frames() -> None:
     world = World(15.0, 10.0, 0.02, 0.5)
     world.run(120)
     lost = world.indices[-1] + 1 - len(world.indices)
     assert 0 < lost < 0.06 * world.indices[-1]
-    assert len(world.explained) > 5, "now and then one is explained all the same"
+    assert len(world.explained) > 5, "some frames are still explained"
 
 
-def test_without_a_budget_time_plays_no_part() -> None:
+def test_no_budget_never_skips() -> None:
     assert Thinning().before(0) is Thinning().before(1000) is None
 
 
-def test_to_be_ahead_is_not_hoarded() -> None:
+def test_lead_is_limited_to_one_frame() -> None:
     now = 0.0
     budget = FrameBudget(10.0, live=False, clock=lambda: now)
     for index in range(100):

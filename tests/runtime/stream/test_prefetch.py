@@ -1,4 +1,4 @@
-"""Work beside its consumer: bounded, in order, and over when the consumer is."""
+"""Prefetching: bounded, in order, and ended with its consumer."""
 
 import threading
 import time
@@ -9,7 +9,7 @@ import pytest
 from kdedge_runtime.stream.prefetch import Ahead
 
 
-def test_items_keep_their_order_and_an_error_comes_after_the_last() -> None:
+def test_items_keep_order_and_error_follows_last_item() -> None:
     def items() -> Iterator[int]:
         yield from range(5)
         raise ValueError("broken")
@@ -21,7 +21,7 @@ def test_items_keep_their_order_and_an_error_comes_after_the_last() -> None:
     assert seen == [0, 1, 2, 3, 4]
 
 
-def test_no_item_is_begun_before_the_last_one_was_taken() -> None:
+def test_item_starts_after_previous_one_is_taken() -> None:
     begun = []
 
     def items() -> Iterator[int]:
@@ -35,13 +35,13 @@ def test_no_item_is_begun_before_the_last_one_was_taken() -> None:
             assert begun[-1] <= item + 1
 
 
-def test_producer_and_consumer_work_at_the_same_time() -> None:
+def test_producer_and_consumer_overlap() -> None:
     together = threading.Barrier(2, timeout=5)
 
     def items() -> Iterator[int]:
         for index in range(3):
             if index:
-                together.wait()  # broken unless the consumer is at work on the item before
+                together.wait()  # times out unless the consumer processes the previous item
             yield index
 
     with Ahead(items(), "test") as ahead:
@@ -50,7 +50,7 @@ def test_producer_and_consumer_work_at_the_same_time() -> None:
                 together.wait()
 
 
-def test_leaving_early_ends_the_thread() -> None:
+def test_early_exit_ends_thread() -> None:
     def items() -> Iterator[int]:
         while True:
             yield 0
@@ -60,7 +60,7 @@ def test_leaving_early_ends_the_thread() -> None:
     assert not any(thread.name == "kdedge-test" for thread in threading.enumerate())
 
 
-def test_a_wait_can_be_stopped() -> None:
+def test_wait_can_be_stopped() -> None:
     stop, released = threading.Event(), threading.Event()
 
     def items() -> Iterator[int]:

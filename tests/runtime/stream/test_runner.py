@@ -1,4 +1,4 @@
-"""The loop: every frame answered, the overlay only where it is looked at, failures that lose nothing."""
+"""Main loop: predictions for every frame, overlays on request, and failures without data loss."""
 
 import itertools
 import logging
@@ -29,7 +29,7 @@ from kdedge_runtime.stream.statistics import Progress
 
 
 class Collector:
-    """A sink that keeps everything."""
+    """Sink that stores everything."""
 
     def __init__(self, *, wants_overlay: bool = False, stop: threading.Event | None = None) -> None:
         self.wants_overlay = wants_overlay
@@ -50,7 +50,7 @@ class Collector:
 
 
 class Frames:
-    """A source of given pictures that may break after the last."""
+    """Source of given images that may fail after the last."""
 
     name, live, fps, dropped, unreadable, reconnects = "test", False, 30.0, 0, 0, 0
 
@@ -71,7 +71,7 @@ class Frames:
             raise SourceError("the cable is out")
 
 
-def test_every_picture_is_answered_with_its_place(model: Model, photos: Path) -> None:
+def test_every_image_gets_a_prediction_and_location(model: Model, photos: Path) -> None:
     sink = Collector()
     with PictureSource(photos) as source:
         summary = run(model, source, [sink])
@@ -85,7 +85,7 @@ def test_every_picture_is_answered_with_its_place(model: Model, photos: Path) ->
     assert dict(summary.labels) == {"red": 1, "green": 1, "blue": 1}
 
 
-def test_the_place_is_in_the_frame_also_when_the_model_sees_a_crop(model: Model) -> None:
+def test_location_is_in_frame_coordinates_for_crops(model: Model) -> None:
     wide = np.full((64, 192, 3), 90, np.uint8)
     wide[24:40, 88:104] = (255, 0, 0)
     sink = Collector()
@@ -93,7 +93,7 @@ def test_the_place_is_in_the_frame_also_when_the_model_sees_a_crop(model: Model)
     assert sink.answers[0].heat.cx == pytest.approx(0.5, abs=0.01)
 
 
-def test_the_overlay_is_drawn_only_if_a_sink_wants_it(model: Model, red_spot: np.ndarray) -> None:
+def test_overlay_is_drawn_only_on_request(model: Model, red_spot: np.ndarray) -> None:
     blind, seeing = Collector(), Collector(wants_overlay=True)
     assert "overlay" not in run(model, Frames(red_spot), [blind]).stages
     assert blind.answers[0].overlay is None
@@ -102,7 +102,7 @@ def test_the_overlay_is_drawn_only_if_a_sink_wants_it(model: Model, red_spot: np
     assert seeing.answers[0].overlay.dtype == np.uint8
 
 
-def test_every_stage_of_every_frame_is_timed_and_the_warm_up_is_not(model: Model, video: Path) -> None:
+def test_stages_are_timed_without_warm_up(model: Model, video: Path) -> None:
     with VideoSource(video) as source:
         summary = run(model, source, [Collector(wants_overlay=True)])
     assert {name: stage.count for name, stage in summary.stages.items()} == dict.fromkeys(
@@ -115,7 +115,7 @@ def test_every_stage_of_every_frame_is_timed_and_the_warm_up_is_not(model: Model
         assert word in summary.table()
 
 
-def test_a_pinned_class_is_explained_in_every_frame(model: Model, photos: Path) -> None:
+def test_fixed_class_is_explained_in_every_frame(model: Model, photos: Path) -> None:
     sink = Collector()
     with PictureSource(photos) as source:
         run(model, source, [sink], RunSettings(class_index=2))
@@ -123,7 +123,7 @@ def test_a_pinned_class_is_explained_in_every_frame(model: Model, photos: Path) 
     assert {answer.explained for answer in sink.answers} == {"blue"}
 
 
-def test_a_map_that_speaks_against_its_class_has_no_place(model: Model) -> None:
+def test_negative_map_has_no_location(model: Model) -> None:
     sink = Collector()
     run(model, Frames(np.full((64, 64, 3), (255, 0, 0), np.uint8)), [sink], RunSettings(class_index=2))
     assert (sink.answers[0].heat.cx, sink.answers[0].heat.area_frac) == (None, 0.0)
@@ -133,19 +133,19 @@ def test_max_frames_ends_the_run(model: Model, red_spot: np.ndarray) -> None:
     assert run(model, Frames(*[red_spot] * 5), [], RunSettings(max_frames=2)).frames == 2
 
 
-def test_a_stop_ends_the_run_after_the_current_frame(model: Model, red_spot: np.ndarray) -> None:
+def test_stop_ends_run_after_current_frame(model: Model, red_spot: np.ndarray) -> None:
     stop = threading.Event()
     assert run(model, Frames(*[red_spot] * 5), [Collector(stop=stop)], stop=stop).frames == 1
 
 
-def test_a_source_that_breaks_loses_nothing_that_came_before(model: Model, red_spot: np.ndarray) -> None:
+def test_failed_source_keeps_earlier_results(model: Model, red_spot: np.ndarray) -> None:
     sink = Collector()
     summary = run(model, Frames(red_spot, red_spot, breaks=True), [sink])
     assert summary.frames == len(sink.answers) == 2
     assert "the cable is out" in str(summary.failure)
 
 
-def test_a_source_that_gives_nothing_is_an_error(model: Model, photos: Path) -> None:
+def test_source_without_frames_is_an_error(model: Model, photos: Path) -> None:
     with pytest.raises(SourceError, match="the cable is out"):
         run(model, Frames(breaks=True), [])
     for picture in photos.glob("*.png"):
@@ -154,7 +154,7 @@ def test_a_source_that_gives_nothing_is_an_error(model: Model, photos: Path) -> 
         run(model, source, [])
 
 
-def test_a_model_without_a_map_runs_and_says_so(write_model: Callable[..., Path], red_spot: np.ndarray) -> None:
+def test_model_without_map_runs(write_model: Callable[..., Path], red_spot: np.ndarray) -> None:
     sink = Collector(wants_overlay=True)
     run(Model.load(write_model(method="none")), Frames(red_spot), [sink])
     answer = sink.answers[0]
@@ -162,7 +162,7 @@ def test_a_model_without_a_map_runs_and_says_so(write_model: Callable[..., Path]
     assert answer.overlay is not None
 
 
-def test_words_speak_of_heat_only_where_there_is_some(
+def test_caption_mentions_heat_only_with_a_map(
     write_model: Callable[..., Path], red_spot: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[tuple[str, ...]] = []
@@ -174,13 +174,13 @@ def test_words_speak_of_heat_only_where_there_is_some(
     assert [details[:-1] for details in written] == [("heat: blue",), ()]
 
 
-def test_a_model_that_gives_no_numbers_is_an_error(write_model: Callable[..., Path], red_spot: np.ndarray) -> None:
+def test_non_finite_model_output_is_an_error(write_model: Callable[..., Path], red_spot: np.ndarray) -> None:
     broken = Model.load(write_model(gain=float("nan")))
     with pytest.raises(KdedgeError, match="non-finite"):
         run(broken, Frames(red_spot), [])
 
 
-def test_weak_evidence_after_strong_stays_dim(write_model: Callable[..., Path]) -> None:
+def test_weak_evidence_after_strong_is_displayed_weakly(write_model: Callable[..., Path]) -> None:
     spec = ImageInput(64, 64, (0.0,) * 3, (1.0,) * 3)
     model = Model.load(write_model(spec=spec))
     strong, weak = np.full((360, 360, 3), 90, np.uint8), np.full((360, 360, 3), 90, np.uint8)
@@ -197,7 +197,7 @@ def test_weak_evidence_after_strong_stays_dim(write_model: Callable[..., Path]) 
 
 
 class Guess:
-    """An explainer of a known map and cost."""
+    """Explainer with a known map and duration."""
 
     def __init__(self, cost_s: float = 0.0) -> None:
         self.asked: list[tuple[tuple[int, ...], int]] = []
@@ -211,7 +211,7 @@ class Guess:
         return Estimate(cells, np.zeros_like(cells), 1, 1e3 * self._cost_s)
 
 
-def test_an_explainer_takes_the_place_of_the_graphs_map(model: Model, red_spot: np.ndarray) -> None:
+def test_explainer_replaces_the_map_of_the_graph(model: Model, red_spot: np.ndarray) -> None:
     sink, guess = Collector(), Guess()
     summary = run(model, Frames(red_spot), [sink], RunSettings(explainer=guess))
     assert guess.asked == [((64, 64, 3), 0)]
@@ -219,7 +219,7 @@ def test_an_explainer_takes_the_place_of_the_graphs_map(model: Model, red_spot: 
     assert summary.stages["explanation"].count == 1
 
 
-def test_an_explainer_serves_a_model_without_a_map_and_a_pinned_class(
+def test_explainer_supports_models_without_map_and_fixed_class(
     write_model: Callable[..., Path], red_spot: np.ndarray
 ) -> None:
     sink, guess = Collector(), Guess()
@@ -229,7 +229,7 @@ def test_an_explainer_serves_a_model_without_a_map_and_a_pinned_class(
 
 
 @pytest.mark.parametrize("explainer", [None, Guess()])
-def test_by_cadence_all_frames_are_answered_and_some_explained(
+def test_cadence_limits_explanations_not_predictions(
     model: Model, red_spot: np.ndarray, explainer: Guess | None
 ) -> None:
     sink = Collector(wants_overlay=True)
@@ -242,10 +242,10 @@ def test_by_cadence_all_frames_are_answered_and_some_explained(
     assert {answer.label for answer in sink.answers} == {"red"}
     assert (summary.explained, summary.left_out) == (3, {"cadence": 4})
     assert "3 frames explained, 4 skipped by cadence" in summary.table()
-    assert explainer is None or len(explainer.asked) == 3, "what is left out costs nothing"
+    assert explainer is None or len(explainer.asked) == 3, "skipped explanations cost nothing"
 
 
-def test_on_change_explains_what_is_new(model: Model, red_spot: np.ndarray) -> None:
+def test_on_change_explains_new_labels(model: Model, red_spot: np.ndarray) -> None:
     blue = np.roll(red_spot, 2, axis=2)
     sink, guess = Collector(), Guess()
     settings = RunSettings(cadence=Cadence("on-change"), explainer=guess)
@@ -254,7 +254,7 @@ def test_on_change_explains_what_is_new(model: Model, red_spot: np.ndarray) -> N
     assert [asked for _, asked in guess.asked] == [0, 2, 0]
 
 
-def test_whoever_begins_to_watch_is_shown_what_has_not_changed(model: Model, red_spot: np.ndarray) -> None:
+def test_new_viewer_gets_an_explained_frame(model: Model, red_spot: np.ndarray) -> None:
     class Late(Collector):
         def write(self, answer: Answer, progress: Progress) -> None:
             super().write(answer, progress)
@@ -263,22 +263,22 @@ def test_whoever_begins_to_watch_is_shown_what_has_not_changed(model: Model, red
     sink = Late()
     run(model, Frames(*[red_spot] * 20), [sink], RunSettings(cadence=Cadence("on-change")))
     assert [answer.overlay is not None for answer in sink.answers].count(True) == 1
-    assert sum(answer.left_out is None for answer in sink.answers) == 2, "the first frame, and the first that is seen"
+    assert sum(answer.left_out is None for answer in sink.answers) == 2, "the first frame, and the first watched one"
 
 
-def test_over_budget_explanations_thin_and_no_frame_is_lost(model: Model, red_spot: np.ndarray) -> None:
+def test_over_budget_skips_explanations_not_frames(model: Model, red_spot: np.ndarray) -> None:
     sink, guess = Collector(), Guess(cost_s=0.1)
     settings = RunSettings(budget_fps=50, explainer=guess)
     summary = run(model, Frames(*[red_spot] * 30), [sink], settings)
     assert [answer.frame.index for answer in sink.answers] == list(range(30))
     assert sink.answers[0].left_out is None
     assert sink.answers[1].left_out == "budget"
-    # 0.1 s takes the time of five frames, so at most about one in five is explained.
+    # 0.1 s equals five frames, so about one in five can be explained.
     assert 1 <= summary.explained <= 8
     assert summary.left_out["budget"] == 30 - summary.explained
 
 
-def test_a_slow_output_thins_as_well(model: Model, red_spot: np.ndarray) -> None:
+def test_slow_sink_skips_explanations(model: Model, red_spot: np.ndarray) -> None:
     class Slow(Collector):
         def write(self, answer: Answer, progress: Progress) -> None:
             super().write(answer, progress)
@@ -290,7 +290,7 @@ def test_a_slow_output_thins_as_well(model: Model, red_spot: np.ndarray) -> None
     assert summary.left_out["budget"] == 30 - summary.explained
 
 
-def test_a_budget_out_of_reach_is_said_once(
+def test_unreachable_budget_is_logged_once(
     model: Model, red_spot: np.ndarray, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -300,7 +300,7 @@ def test_a_budget_out_of_reach_is_said_once(
     ]
 
 
-def test_behind_a_slow_sink_frames_do_not_grow_old(model: Model) -> None:
+def test_slow_sink_does_not_age_frames(model: Model) -> None:
     class Slow(Collector):
         def write(self, answer: Answer, progress: Progress) -> None:
             super().write(answer, progress)
@@ -311,10 +311,10 @@ def test_behind_a_slow_sink_frames_do_not_grow_old(model: Model) -> None:
         run(model, source, [sink])
     ages_ms = [answer.age_ms for answer in sink.answers]
     assert source.dropped > 10
-    assert np.median(ages_ms[-10:]) < 60, "the newest frame is taken when there is room for its answer"
+    assert np.median(ages_ms[-10:]) < 60, "the latest frame is taken when the sink is ready"
 
 
-def test_settings_may_change_from_frame_to_frame(model: Model, red_spot: np.ndarray) -> None:
+def test_settings_can_change_per_frame(model: Model, red_spot: np.ndarray) -> None:
     asked = itertools.count()
     sink = Collector()
     run(model, Frames(*[red_spot] * 40), [sink], lambda: RunSettings(class_index=2 if next(asked) > 10 else None))
@@ -322,7 +322,7 @@ def test_settings_may_change_from_frame_to_frame(model: Model, red_spot: np.ndar
     assert (explained[0], explained[-1]) == ("red", "blue")
 
 
-def test_a_change_of_the_settings_is_explained_though_the_answer_stays(model: Model, red_spot: np.ndarray) -> None:
+def test_settings_change_triggers_explanation(model: Model, red_spot: np.ndarray) -> None:
     asked = itertools.count()
     sink, before = Collector(), RunSettings(cadence=Cadence("on-change"))
     after = replace(before, class_index=2)
@@ -331,7 +331,7 @@ def test_a_change_of_the_settings_is_explained_though_the_answer_stays(model: Mo
     assert explained == ["red", "blue"]
 
 
-def test_the_summary_compares_with_what_is_reachable(model: Model, red_spot: np.ndarray) -> None:
+def test_summary_compares_with_reachable_rate(model: Model, red_spot: np.ndarray) -> None:
     summary = run(model, Frames(*[red_spot] * 5), [])
     assert summary.model_fps == pytest.approx(1e3 / summary.stages["inference"].mean_ms)
     assert f"of the {summary.model_fps:.1f} fps of the model alone" in summary.table()
@@ -343,17 +343,17 @@ def test_the_summary_compares_with_what_is_reachable(model: Model, red_spot: np.
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_ask_to_stop_and_are_given_back(number: int) -> None:
+def test_signals_set_stop_and_handlers_are_restored(number: int) -> None:
     before, stop = signal.getsignal(number), threading.Event()
     with stopped_by_signals(stop):
         os.kill(os.getpid(), number)
         assert stop.wait(1)
-        assert signal.getsignal(number) == before, "a second signal acts as it would without us"
+        assert signal.getsignal(number) == before, "a second signal has its original effect"
     assert signal.getsignal(number) == before
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="hangups are POSIX's")
-def test_a_run_under_nohup_goes_on_when_its_terminal_is_closed() -> None:
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="SIGHUP needs POSIX")
+def test_ignored_sighup_stays_ignored() -> None:
     stop, before = threading.Event(), signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with stopped_by_signals(stop):
@@ -365,7 +365,7 @@ def test_a_run_under_nohup_goes_on_when_its_terminal_is_closed() -> None:
 
 
 class Sensed(Frames):
-    """A source whose frames were captured some time before they are read."""
+    """Source whose frames were captured before they are read."""
 
     def __init__(self, *pictures: np.ndarray, ago_s: float) -> None:
         super().__init__(*pictures)
@@ -376,7 +376,7 @@ class Sensed(Frames):
             yield replace(frame, captured_at=frame.captured_at - self._ago_s)
 
 
-def test_the_age_of_an_answer_counts_milliseconds_from_the_capture(model: Model, red_spot: np.ndarray) -> None:
+def test_age_is_milliseconds_since_capture(model: Model, red_spot: np.ndarray) -> None:
     sink = Collector()
     summary = run(model, Sensed(*[red_spot] * 5, ago_s=3.0), [sink])
     for age_ms in [*(answer.age_ms for answer in sink.answers), summary.age.p50_ms, summary.age.mean_ms]:
@@ -384,13 +384,13 @@ def test_the_age_of_an_answer_counts_milliseconds_from_the_capture(model: Model,
     assert 3000 <= summary.as_record()["ms"]["age"]["p50"] < 5000
 
 
-def test_an_answer_is_as_old_as_the_clock_says(model: Model, red_spot: np.ndarray) -> None:
+def test_age_uses_the_clock(model: Model, red_spot: np.ndarray) -> None:
     frame = Frame(0, red_spot, 10.0, "test")
     answer = read_answer(model, frame, model.predict(red_spot[None]), clock=lambda: 10.25)
     assert answer.age_ms == pytest.approx(250.0)
 
 
-def test_the_summary_counts_what_the_source_dropped(model: Model, red_spot: np.ndarray) -> None:
+def test_summary_counts_dropped_frames(model: Model, red_spot: np.ndarray) -> None:
     class Dropping(Frames):
         @property
         def dropped(self) -> int:  # type: ignore[override]

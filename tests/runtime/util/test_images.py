@@ -1,4 +1,4 @@
-"""A picture file is read as a person sees it, or refused with a reason."""
+"""Image decoding: pixels, orientation, color models and errors."""
 
 import os
 import struct
@@ -24,7 +24,7 @@ from kdedge_runtime.util.images import (
 
 @pytest.fixture
 def colours() -> np.ndarray:
-    """uint8 RGB [6, 4, 3]: red left half, blue right half, one white pixel at the top left."""
+    """Image, uint8 RGB [6, 4, 3]: red left half, blue right half, one white pixel at the top left."""
     picture = np.zeros((6, 4, 3), dtype=np.uint8)
     picture[:, :2, 0] = 255
     picture[:, 2:, 2] = 255
@@ -46,7 +46,7 @@ def fault_of(path: Path) -> str:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".ppm", ".tif", ".webp"])
-def test_lossless_formats_give_the_very_pixels(tmp_path: Path, colours: np.ndarray, suffix: str) -> None:
+def test_lossless_formats_give_exact_pixels(tmp_path: Path, colours: np.ndarray, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     Image.fromarray(colours).save(path, lossless=True)
     read = read_picture(path)
@@ -54,13 +54,13 @@ def test_lossless_formats_give_the_very_pixels(tmp_path: Path, colours: np.ndarr
     np.testing.assert_array_equal(read, colours)
 
 
-def test_the_content_decides_and_not_the_suffix(tmp_path: Path, colours: np.ndarray) -> None:
+def test_format_is_detected_by_content(tmp_path: Path, colours: np.ndarray) -> None:
     path = tmp_path / "really_a_png.jpg"
     Image.fromarray(colours).save(path, "PNG")
     np.testing.assert_array_equal(read_picture(path), colours)
 
 
-# How the stored rows and columns reach the eye, from the EXIF 2.3 table, written with numpy only.
+# Orientation transforms from the EXIF 2.3 table, in numpy.
 EXIF_VIEWS = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
@@ -81,12 +81,12 @@ def test_the_exif_orientation_is_applied(tmp_path: Path, colours: np.ndarray, or
     np.testing.assert_array_equal(read_picture(tmp_path / "a.png"), EXIF_VIEWS[orientation](colours))
 
 
-def test_a_damaged_exif_block_does_not_cost_the_picture(tmp_path: Path, colours: np.ndarray) -> None:
+def test_damaged_exif_is_ignored(tmp_path: Path, colours: np.ndarray) -> None:
     Image.fromarray(colours).save(tmp_path / "a.png", exif=b"Exif\0\0garbage")
     np.testing.assert_array_equal(read_picture(tmp_path / "a.png"), colours)
 
 
-def test_transparent_parts_lie_on_white(tmp_path: Path, colours: np.ndarray) -> None:
+def test_transparency_is_blended_onto_white(tmp_path: Path, colours: np.ndarray) -> None:
     alpha = np.full((6, 4, 1), 255, dtype=np.uint8)
     alpha[5] = 0
     Image.fromarray(np.concatenate([colours, alpha], axis=2)).save(tmp_path / "a.png")
@@ -95,17 +95,17 @@ def test_transparent_parts_lie_on_white(tmp_path: Path, colours: np.ndarray) -> 
     assert (read[5] == 255).all()
 
 
-def test_a_palette_is_looked_up(tmp_path: Path, colours: np.ndarray) -> None:
+def test_palette_is_converted(tmp_path: Path, colours: np.ndarray) -> None:
     Image.fromarray(colours).quantize(8).save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_picture(tmp_path / "a.png"), colours)
 
 
-def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
+def test_cmyk_is_converted(tmp_path: Path) -> None:
     Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "a.jpg", quality=95)
     np.testing.assert_allclose(read_picture(tmp_path / "a.jpg")[4, 4], (255, 0, 0), atol=6)
 
 
-def test_sixteen_bit_grey_keeps_its_range(tmp_path: Path) -> None:
+def test_sixteen_bit_gray_keeps_its_range(tmp_path: Path) -> None:
     ramp = np.linspace(0, 65535, 256, dtype=np.uint16).reshape(16, 16)
     Image.fromarray(ramp).save(tmp_path / "a.png")
     read = read_picture(tmp_path / "a.png")
@@ -113,37 +113,37 @@ def test_sixteen_bit_grey_keeps_its_range(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read[..., 0], read[..., 2])
 
 
-def test_only_the_first_frame_of_an_animation_is_read(tmp_path: Path, colours: np.ndarray) -> None:
+def test_animation_gives_first_frame(tmp_path: Path, colours: np.ndarray) -> None:
     frames = [Image.fromarray(colours), Image.fromarray(colours[:, ::-1])]
     frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:])
     np.testing.assert_array_equal(read_picture(tmp_path / "a.png"), colours)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "I;16"])
-def test_grey_files_are_recognised(tmp_path: Path, mode: str) -> None:
+def test_gray_files_are_detected(tmp_path: Path, mode: str) -> None:
     Image.new(mode, (4, 4)).save(tmp_path / "a.png")
     assert load_picture(tmp_path / "a.png").is_grey
 
 
-def test_a_grey_looking_colour_file_is_a_colour_file(tmp_path: Path) -> None:
+def test_gray_rgb_file_is_not_gray(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4), "grey").save(tmp_path / "a.png")
     assert not load_picture(tmp_path / "a.png").is_grey
 
 
-def test_a_truncated_jpeg_is_refused_and_never_padded_with_grey(tmp_path: Path) -> None:
+def test_truncated_jpeg_is_rejected(tmp_path: Path) -> None:
     path = noise_jpeg(tmp_path / "a.jpg")
     path.write_bytes(path.read_bytes()[:-1500])
     assert fault_of(path) == "truncated"
 
 
-def test_a_truncated_png_is_refused(tmp_path: Path) -> None:
+def test_truncated_png_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:5000])
     assert fault_of(path) == "truncated"
 
 
-def test_each_other_fault_has_its_name(tmp_path: Path) -> None:
+def test_each_fault_is_classified(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "page.jpg").write_text("<html>404 Not Found</html>")
     (tmp_path / "folder.jpg").mkdir()
@@ -155,20 +155,20 @@ def test_each_other_fault_has_its_name(tmp_path: Path) -> None:
     assert fault_of(tmp_path / "float.tif") == "of unsupported pixel type"
 
 
-def test_what_a_parser_of_pillow_stumbles_over_is_a_fault_of_the_file(tmp_path: Path) -> None:
-    # The header of a Silicon Graphics picture with nine channels: Pillow raises a bare ValueError.
+def test_pillow_parser_error_is_a_file_error(tmp_path: Path) -> None:
+    # Header of an SGI image with nine channels, for which Pillow raises ValueError.
     header = b"\x01\xda\x00\x01" + np.array([3, 4, 4, 9], dtype=">u2").tobytes()
     (tmp_path / "a.jpg").write_bytes(header + bytes(1000))
     assert fault_of(tmp_path / "a.jpg") == "not an image"
 
 
-def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decompression_bomb_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = noise_jpeg(tmp_path / "a.jpg")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     assert fault_of(path) == "too large"
 
 
-def test_a_part_of_an_archive_is_read_as_a_file_is(tmp_path: Path) -> None:
+def test_archive_member_is_decoded(tmp_path: Path) -> None:
     path = noise_jpeg(tmp_path / "a.jpg")
     with open_picture("a.jpg in b.tar", path.read_bytes()) as opened:
         assert opened.size == (64, 64)
@@ -176,14 +176,14 @@ def test_a_part_of_an_archive_is_read_as_a_file_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("keep", "fault"), [(0, "empty"), (1, "not an image"), (2000, "truncated")])
-def test_a_damaged_part_of_an_archive_is_refused_by_its_name(tmp_path: Path, keep: int, fault: str) -> None:
+def test_damaged_archive_member_error_has_its_name(tmp_path: Path, keep: int, fault: str) -> None:
     content = noise_jpeg(tmp_path / "a.jpg").read_bytes()[:keep]
     with pytest.raises(UnreadablePicture, match=r"a\.jpg in b\.tar is") as caught:
         decode_picture(open_picture("a.jpg in b.tar", content), "a.jpg in b.tar")
     assert caught.value.fault == fault
 
 
-def test_pictures_below_a_folder_are_found_in_the_order_of_their_paths(tmp_path: Path) -> None:
+def test_images_are_found_in_path_order(tmp_path: Path) -> None:
     for name in ("b/1.png", "a/2.JPG", "a/10.webp", "c.jpeg", "notes.txt", ".hidden.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -193,10 +193,10 @@ def test_pictures_below_a_folder_are_found_in_the_order_of_their_paths(tmp_path:
     (tmp_path / "b" / "link").symlink_to(tmp_path / "a")
     (tmp_path / "a" / "back").symlink_to(tmp_path)
     found = [path.relative_to(tmp_path).as_posix() for path in picture_files(tmp_path)]
-    assert found == ["a/10.webp", "a/2.JPG", "b/1.png", "c.jpeg"], "each folder once, not under the names of links"
+    assert found == ["a/10.webp", "a/2.JPG", "b/1.png", "c.jpeg"], "each folder once, under its own name"
 
 
-def test_a_folder_outside_is_walked_once_however_many_links_lead_to_it(tmp_path: Path) -> None:
+def test_linked_folder_is_visited_once(tmp_path: Path) -> None:
     outside, inside = tmp_path / "outside", tmp_path / "inside"
     for folder in (outside, inside):
         folder.mkdir()
@@ -207,7 +207,7 @@ def test_a_folder_outside_is_walked_once_however_many_links_lead_to_it(tmp_path:
     assert [path.relative_to(inside / "x").as_posix() for path in picture_files(inside / "x")] == ["1.png"]
 
 
-def test_folders_that_link_to_each_other_end(tmp_path: Path) -> None:
+def test_cyclic_links_terminate(tmp_path: Path) -> None:
     for name, other in (("a", "b"), ("b", "a")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.png").touch()
@@ -221,19 +221,19 @@ POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\ns
 
 
 @pytest.mark.parametrize("name", ["photo.jpg", "photo.eps"])
-def test_postscript_never_starts_ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_postscript_does_not_start_ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     (tmp_path / "bin").mkdir()
     script = tmp_path / "bin" / "gs"
     script.write_text(f"#!/bin/sh\ntouch '{tmp_path}/started'\n")
     script.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
-    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)  # not looked for yet
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)  # not detected yet
     (tmp_path / name).write_bytes(POSTSCRIPT)
     assert fault_of(tmp_path / name) == "not an image"
     assert not (tmp_path / "started").exists()
 
 
-def test_every_picture_is_opened_by_a_list_of_formats() -> None:
+def test_every_image_open_uses_the_format_list() -> None:
     root = Path(__file__).parents[3]
     sources = [path for name in ("kdedge", "export", "runtime") for path in (root / name).rglob("*.py")]
     calls = [
@@ -244,7 +244,7 @@ def test_every_picture_is_opened_by_a_list_of_formats() -> None:
 
 
 @pytest.mark.parametrize("size", [(20_001, 1), (1, 20_001), (7_100, 7_100)])
-def test_a_picture_beyond_the_bounds_is_refused_before_it_is_decoded(
+def test_oversized_image_is_rejected_before_its_pixels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
 ) -> None:
     Image.new("1", size).save(tmp_path / "a.png")
@@ -252,12 +252,12 @@ def test_a_picture_beyond_the_bounds_is_refused_before_it_is_decoded(
     assert fault_of(tmp_path / "a.png") == "too large"
 
 
-def test_a_picture_within_the_bounds_is_read(tmp_path: Path) -> None:
+def test_image_within_limits_is_decoded(tmp_path: Path) -> None:
     Image.new("1", (20_000, 2)).save(tmp_path / "a.png")
     assert read_picture(tmp_path / "a.png").shape == (2, 20_000, 3)
 
 
-def test_deep_grey_is_copied_at_its_own_depth(tmp_path: Path) -> None:
+def test_deep_gray_conversion_does_not_widen_the_array(tmp_path: Path) -> None:
     side = 1500
     Image.fromarray(np.zeros((side, side), dtype=np.uint16)).save(tmp_path / "a.png")
     read_picture(tmp_path / "a.png")
@@ -267,7 +267,7 @@ def test_deep_grey_is_copied_at_its_own_depth(tmp_path: Path) -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 8 * side * side, "numpy's copies; int64 would take 8 bytes a pixel, twice"
+    assert peak < 8 * side * side, "int64 copies would take twice 8 bytes per pixel"
 
 
 @pytest.mark.parametrize(
@@ -279,26 +279,24 @@ def test_deep_grey_is_copied_at_its_own_depth(tmp_path: Path) -> None:
         ([-5, 0, 65_535], [0, 0, 255]),
     ],
 )
-def test_thirty_two_bit_grey_is_scaled_and_never_clipped(
-    tmp_path: Path, values: list[int], expected: list[int]
-) -> None:
+def test_thirty_two_bit_gray_is_scaled_not_clipped(tmp_path: Path, values: list[int], expected: list[int]) -> None:
     Image.fromarray(np.array([values], dtype=np.int32)).save(tmp_path / "a.tif")
     read = read_picture(tmp_path / "a.tif")[0, :, 0].tolist()
     assert read == pytest.approx(expected, abs=1)
 
 
-def test_unsigned_thirty_two_bit_grey_does_not_wrap(tmp_path: Path) -> None:
+def test_unsigned_thirty_two_bit_gray_does_not_wrap(tmp_path: Path) -> None:
     deep = Image.fromarray(np.array([[0, 2**31, 2**32 - 1]], dtype=np.uint32).view(np.int32))
     deep.save(tmp_path / "a.tif")
     content = (tmp_path / "a.tif").read_bytes()
-    signed, unsigned = (struct.pack("<HHIHH", 339, 3, 1, kind, 0) for kind in (2, 1))  # the tag SampleFormat
+    signed, unsigned = (struct.pack("<HHIHH", 339, 3, 1, kind, 0) for kind in (2, 1))  # SampleFormat tag
     assert content.count(signed) == 1
     (tmp_path / "a.tif").write_bytes(content.replace(signed, unsigned))
     assert read_picture(tmp_path / "a.tif")[0, :, 0].tolist() == [0, 128, 255]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the bound on a process's memory is Linux's")
-def test_a_picture_beyond_the_memory_is_one_skipped_file(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="memory limits need Linux")
+def test_image_exceeding_memory_is_skipped(tmp_path: Path) -> None:
     Image.new("RGBA", (7000, 7000)).save(tmp_path / "a.png", compress_level=1)
     Image.new("RGB", (8, 8)).save(tmp_path / "b.png")
     program = (

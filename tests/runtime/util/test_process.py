@@ -1,4 +1,4 @@
-"""What the process takes of the machine, held against what it is made to take."""
+"""Memory and open files of the process."""
 
 import json
 import os
@@ -22,18 +22,18 @@ print(json.dumps([before, after, peak, memory_mb(), peak_memory_mb()]))
 """
 
 
-def test_memory_that_is_used_is_seen() -> None:
-    # In a process of its own: where other tests have left free memory, taking some takes nothing more.
+def test_allocated_memory_is_reported() -> None:
+    # In a subprocess, because freed memory of other tests would be reused.
     done = subprocess.run([sys.executable, "-c", _TAKE_AND_GIVE_BACK], capture_output=True, text=True, check=True)
     before, after, peak, later, last_peak = json.loads(done.stdout)
     assert before > 5
-    assert 40 < after - before < 80, "a tenth more or less is the allocator's"
+    assert 40 < after - before < 80, "within allocator noise"
     assert peak > before + 40
     assert later < after - 40
-    assert last_peak == peak, "a peak stays"
+    assert last_peak == peak, "the peak does not decrease"
 
 
-def test_files_that_are_opened_are_seen() -> None:
+def test_opened_files_are_counted() -> None:
     before = open_files()
     assert before is not None
     with ExitStack() as files:

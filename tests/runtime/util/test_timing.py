@@ -8,7 +8,7 @@ from kdedge_runtime.util import timing
 from kdedge_runtime.util.timing import WINDOW, CpuShare, StageTimer, Stopwatch, Tally, fastest_ms, latencies_ms
 
 
-def test_figures_of_known_durations() -> None:
+def test_statistics_of_known_durations() -> None:
     tally = Tally()
     for duration_ms in range(1, 101):
         tally.add(float(duration_ms))
@@ -17,12 +17,12 @@ def test_figures_of_known_durations() -> None:
     assert (stage.p95_ms, stage.p99_ms) == pytest.approx((95.05, 99.01))
 
 
-def test_nothing_measured_has_no_figures() -> None:
+def test_no_samples_give_none() -> None:
     assert Tally().stage() is None
     assert StageTimer(("capture",)).stages() == {}
 
 
-def test_percentiles_are_of_the_recent_and_the_mean_is_of_all() -> None:
+def test_percentiles_use_recent_samples_and_mean_uses_all() -> None:
     tally = Tally()
     for _ in range(WINDOW):
         tally.add(100.0)
@@ -32,7 +32,7 @@ def test_percentiles_are_of_the_recent_and_the_mean_is_of_all() -> None:
     assert (stage.count, stage.mean_ms, stage.p95_ms) == (2 * WINDOW, 50.0, 0.0)
 
 
-def test_stages_are_timed_in_milliseconds_and_keep_their_order() -> None:
+def test_stages_are_in_milliseconds_and_ordered() -> None:
     now = iter([0.0, 0.010, 1.0, 1.002])
     timer = StageTimer(("capture", "inference", "overlay"), clock=lambda: next(now))
     with timer.measure("inference"):
@@ -45,14 +45,14 @@ def test_stages_are_timed_in_milliseconds_and_keep_their_order() -> None:
     assert stages["capture"].mean_ms == pytest.approx(2)
 
 
-def test_a_block_that_raises_is_no_sample() -> None:
+def test_raising_block_is_not_a_sample() -> None:
     timer = StageTimer(("capture",))
     with pytest.raises(StopIteration), timer.measure("capture"):
         next(iter(()))
     assert timer.stages() == {}
 
 
-def test_a_stopwatch_keeps_each_lap(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopwatch_records_laps(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter([1.0, 1.5, 4.0, 4.25])
     monkeypatch.setattr("kdedge_runtime.util.timing.time.perf_counter", lambda: next(seconds))
     watch = Stopwatch()
@@ -62,7 +62,7 @@ def test_a_stopwatch_keeps_each_lap(monkeypatch: pytest.MonkeyPatch) -> None:
     assert watch.laps_ms == [500, 250]
 
 
-def test_latencies_are_medians_of_calls_made_in_turn() -> None:
+def test_latencies_are_medians_of_alternating_calls() -> None:
     made: list[str] = []
 
     def slow() -> None:
@@ -70,12 +70,12 @@ def test_latencies_are_medians_of_calls_made_in_turn() -> None:
         time.sleep(0.004)
 
     fast_ms, slow_ms = latencies_ms(lambda: made.append("fast"), slow, runs=3)
-    assert made == ["fast", "slow"] * 8  # five rounds warm up
+    assert made == ["fast", "slow"] * 8  # five warm-up rounds
     assert fast_ms < 4 <= slow_ms
 
 
-def test_the_fastest_of_calls_leaves_out_what_slowed_the_others() -> None:
-    waits = iter([0.0] * 5 + [0.006, 0.0, 0.006])  # five rounds warm up
+def test_minimum_latency_ignores_slow_runs() -> None:
+    waits = iter([0.0] * 5 + [0.006, 0.0, 0.006])  # five warm-up rounds
     other_ms, mostly_slow_ms = fastest_ms(lambda: None, lambda: time.sleep(next(waits)), runs=3)
     assert other_ms < 6 and mostly_slow_ms < 6
 
@@ -84,10 +84,10 @@ def test_the_fastest_of_calls_leaves_out_what_slowed_the_others() -> None:
     ("computed_s", "waiting", "is_busy"),
     [(10.0, 0.5, False), (9.1, 0.5, False), (8.9, 0.5, True), (20.0, 0.5, False), (10.0, 1000.0, True)],
 )
-def test_a_measurement_that_others_disturb_is_marked(
+def test_disturbed_measurement_is_flagged(
     monkeypatch: pytest.MonkeyPatch, computed_s: float, waiting: float, is_busy: bool
 ) -> None:
-    """Ten seconds by the clock; less than nine of one core's, or more programs than cores, is busy."""
+    """Less than nine of ten seconds of one core, or more programs than cores, counts as busy."""
     clock, process = iter([100.0, 110.0]), iter([5.0, 5.0 + computed_s])
     monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(timing.time, "process_time", lambda: next(process))
@@ -97,7 +97,7 @@ def test_a_measurement_that_others_disturb_is_marked(
     assert share.is_busy == is_busy
 
 
-def test_a_block_that_waits_has_less_than_a_core() -> None:
+def test_waiting_block_is_flagged() -> None:
     with CpuShare() as share:
         time.sleep(0.05)
     assert share.is_busy
