@@ -122,7 +122,7 @@ _CAUSAL = """tokens = features.flatten(2).transpose(1, 2)
     ("before", "after", "told"),
     [
         ("", _BRANCHES, ("at Peak, nets.py line 14", "depends on values", "torch.where instead of if")),
-        ("x = torch.linalg.qr(x)[0]", "", ("no ONNX for the operation aten.linalg_qr", "--method none")),
+        ("x = torch.linalg.qr(x)[0]", "", ("aten.linalg_qr", "--method none")),
         ("", _NO_DERIVATIVE, ("does not require grad", "--method none")),
         ("", _CAUSAL, ("scaled_dot_product_attention with is_causal=True", "attn_mask", "--method none")),
     ],
