@@ -21,14 +21,14 @@ CALM = BoardState(50.0, 1500.0, 1500.0, (), (), None)
 
 
 def test_each_model_is_measured_with_and_without_its_map(model: Model) -> None:
-    told: list[tuple[int, int]] = []
+    told: list[tuple[str, int, int]] = []
     measured = bench({"fp32": model, "int8": model}, runs=4, look=lambda: CALM, progress=lambda *of: told.append(of))
     assert [timing.name for timing in measured.timings] == ["fp32", "fp32 without map", "int8", "int8 without map"]
     for timing in measured.timings:
         assert 0 < timing.p25_ms <= timing.p50_ms <= timing.p75_ms
         assert 0 < timing.ratio_p25 <= timing.ratio <= timing.ratio_p75
     assert measured.timings[0].ratio == measured.timings[0].ratio_p25 == 1
-    assert told[-1] == (9, 9), "five warm-up rounds"
+    assert told[-1] == ("measuring", 9, 9), "five warm-up rounds"
 
 
 def test_model_without_map_has_one_variant(write_model: Callable[..., Path]) -> None:

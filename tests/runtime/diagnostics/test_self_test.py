@@ -165,8 +165,8 @@ def test_checklist_has_one_line_per_check() -> None:
         Check("map", "not evaluated: the file has no map", "", None),
     ]
     assert checklist(checks).splitlines() == [
-        "[✓] latency  18.30 ms                         (<= 33 ms)",
-        "[✗] file     120.00 MB                        (<= 105 MB)  FAILED",
+        "[✓] latency  18.30 ms                            (<= 33 ms)",
+        "[✗] file     120.00 MB                           (<= 105 MB)  FAILED",
         "[-] map      not evaluated: the file has no map",
     ]
 

@@ -342,11 +342,11 @@ class TestExplainer:
 
     def test_progress_reaches_its_total(self, model: Model, red_spot: np.ndarray) -> None:
         seen: list[tuple[int, int]] = []
-        make_explainer(model, "lime", parts=4)(red_spot, 0, lambda done, total: seen.append((done, total)))
+        make_explainer(model, "lime", parts=4)(red_spot, 0, lambda _, done, total: seen.append((done, total)))
         assert seen[-1] == (999, 999)
         seen.clear()
         make_explainer(model, "lime", parts=4, budget_ms=60)(
-            red_spot, 0, lambda done, total: seen.append((done, total))
+            red_spot, 0, lambda _, done, total: seen.append((done, total))
         )
         assert {total for _, total in seen} == {60}
         assert seen == sorted(seen)

@@ -197,7 +197,7 @@ class TestTrouble:
         )
         path, last = tmp_path / "feedback.db", -1
         for wait_s in (0.11, 0.17, 0.23):
-            command = [sys.executable, "-c", program, str(path), str(Path(__file__).parents[1])]
+            command = [sys.executable, "-c", program, str(path), *map(str, Path(__file__).parents[:2])]
             process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
             assert process.stdout is not None
             first = process.stdout.readline()
