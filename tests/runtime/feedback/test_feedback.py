@@ -185,7 +185,7 @@ class TestStore:
             assert numbers(copy) == [1, 2]
 
 
-class TestTrouble:
+class TestFailures:
     def test_sigkill_loses_no_completed_entry(self, tmp_path: Path) -> None:
         program = (
             "import sys; sys.path[:0] = sys.argv[2:]\n"
