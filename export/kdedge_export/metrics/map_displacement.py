@@ -14,7 +14,7 @@ from kdedge_export.metrics.agreement import map_pearson
 from kdedge_export.metrics.file_predictions import gather, run_file
 from kdedge_runtime import Model
 from kdedge_runtime.drawing.heatmap import UNMEASURED, MapDisplay, contrast
-from kdedge_runtime.preprocess import fit
+from kdedge_runtime.preprocess import preprocess
 from kdedge_runtime.sources.scenes import LABELS, render_scene
 from kdedge_runtime.util.arrays import Floats, Pixels
 
@@ -84,7 +84,7 @@ def displacement(maps: Floats, mirrored: Floats, axis: int) -> float:
 def _scenes(model: Model, count: int) -> Pixels:
     rng, spec = np.random.default_rng(0), model.metadata.input
     side = max(spec.height, spec.width)
-    return np.stack([fit(render_scene(LABELS[at % len(LABELS)], rng, side).image, spec) for at in range(count)])
+    return np.stack([preprocess(render_scene(LABELS[at % len(LABELS)], rng, side).image, spec) for at in range(count)])
 
 
 def _agreement(maps: Floats, mirrored: Floats, axis: int, distance: float) -> NDArray[np.float64]:

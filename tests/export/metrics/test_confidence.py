@@ -238,7 +238,7 @@ class TestFalsePassRate:
     def test_changed_predictions_without_labels(self, n: int, loss: float) -> None:
         gates = Gates(int8_agreement=1 - loss + 1e-8)
         chance = self.shown(
-            lambda count: compared(n, lost=range(count), labelled=False, correlations=None),
+            lambda count: compared(n, lost=range(count), labeled=False, correlations=None),
             n,
             loss,
             "int8_agreement",

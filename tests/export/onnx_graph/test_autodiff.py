@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdedge_export.onnx_graph.autodiff import CannotDifferentiate, gradients
-from kdedge_export.onnx_graph.builder import Builder
-from kdedge_export.onnx_graph.graph_index import GraphView, run_graph
+from kdedge_export.onnx_graph.builder import NodeBuilder
+from kdedge_export.onnx_graph.graph_index import GraphIndex, run_graph
 from kdedge_export.onnx_graph.spatial.target_candidates import has_weights
 
 IMAGES, CLASSES = 2, 3
@@ -361,11 +361,11 @@ def _by_graph(case: Case, weights: np.ndarray, x: np.ndarray, classes: np.ndarra
         [numpy_helper.from_array(value, name) for name, value in held.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", case.opset)], ir_version=10)
-    view = GraphView(model)
+    view = GraphIndex(model)
     feed = {"x": x}
     names = {item for made in graph.node for item in (*made.input, *made.output)} - held.keys() - {"x"}
     values = held | feed | (run_graph(model, sorted(names), feed, "rule") if runs else _shapes_only(names, case))
-    builder = Builder(view)
+    builder = NodeBuilder(view)
     one_hot = builder.constant(np.eye(CLASSES, dtype=np.float32)[classes])
     explained = builder.constant(classes)
     slope = gradients(builder, view, values, "logits", explained, one_hot, "x")["x"]
@@ -392,5 +392,5 @@ def test_bias_does_not_make_a_layer_of_two_activations() -> None:
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4, 4])],
         [numpy_helper.from_array(value, name) for name, value in held.items()],
     )
-    view = GraphView(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
+    view = GraphIndex(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
     assert [has_weights(view, at) for at in range(3)] == [True, False, False]
