@@ -63,9 +63,9 @@ def explain(
         )
     for explained in done:
         _print_prediction(explained, budget_ms)
-    pictures = [(explained.image, explained.written) for explained in done]
-    if page or (page is None and len(pictures) == 1 and method is None):
-        _write_pages(model, pictures, class_name, is_wanted=bool(page))
+    drawn = [(explained.image, explained.written) for explained in done]
+    if page or (page is None and len(drawn) == 1 and method is None):
+        _write_pages(model, drawn, class_name, is_wanted=bool(page))
 
 
 def _print_prediction(explained: "ExplainedImage", budget_ms: float | None) -> None:
@@ -78,7 +78,7 @@ def _print_prediction(explained: "ExplainedImage", budget_ms: float | None) -> N
     typer.echo(printable(f"{explained.written}  {prediction.label} {100 * prediction.probability:.1f} %{account}"))
 
 
-def _write_pages(source: Path, pictures: list[tuple[Path, Path]], class_name: str | None, *, is_wanted: bool) -> None:
+def _write_pages(source: Path, drawn: list[tuple[Path, Path]], class_name: str | None, *, is_wanted: bool) -> None:
     from kdedge.cli.progress_bar import step_progress
     from kdedge.reports.decision_files import write_decisions
     from kdedge_runtime import Model
@@ -88,7 +88,7 @@ def _write_pages(source: Path, pictures: list[tuple[Path, Path]], class_name: st
 
     try:
         with open_model(source, Model.load) as model, step_progress() as progress:
-            written = list(write_decisions(model, pictures, class_name=class_name, progress=progress))
+            written = list(write_decisions(model, drawn, class_name=class_name, progress=progress))
     except UsageError as error:
         if is_wanted:
             raise

@@ -48,6 +48,7 @@ def export(
     min_map_correlation: Annotated[
         float | None,
         typer.Option(
+            "--keep-heatmaps",
             metavar="PEARSON",
             help="Keep layers in fp32 until int8 maps correlate with the fp32 maps by at least this much (needs "
             "--quantize).",

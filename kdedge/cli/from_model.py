@@ -54,7 +54,8 @@ def check_goal_possible(min_map_correlation: float | None, max_drop: float | Non
     """
     if min_map_correlation is not None and not -1 <= min_map_correlation < 1:
         raise UsageError(
-            f"--keep-heatmaps must be a correlation of at least -1 and below 1, such as 0.98; got {min_map_correlation:g}."
+            "--keep-heatmaps must be a correlation of at least -1 and below 1, such as 0.98; "
+            f"got {min_map_correlation:g}."
         )
     if max_drop is not None and not 0 <= max_drop <= 100:
         raise UsageError(f"--max-drop must be in percentage points from 0 to 100, such as 0.5; got {max_drop:g}.")

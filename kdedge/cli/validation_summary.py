@@ -104,7 +104,7 @@ def _robustness(report: ValidationReport) -> Table | None:
                 "–" if row.top1 is None else f"{100 * row.top1:.1f} %",
                 "–" if row.agreement is None else f"{100 * row.agreement:.1f} %",
                 "" if row.map_pearson is None else correlation(row.map_pearson),
-                f"{100 * row.answer_kept:.1f} %",
+                f"{100 * row.prediction_kept:.1f} %",
                 "" if row.map_kept is None else correlation(row.map_kept),
             )
     return table

@@ -97,7 +97,7 @@ def check_map_size(size: tuple[int, int] | None) -> None:
     """Raise if the map resolution is too low to be meaningful.
 
     Raises:
-        UsageError: A side has fewer than `LEAST_CELLS` positions.
+        UsageError: A side has fewer than `MIN_POSITIONS` positions.
     """
     if size is not None and min(size) < MIN_POSITIONS:
         raise UsageError(

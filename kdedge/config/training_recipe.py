@@ -18,7 +18,7 @@ class TrainingRecipe:
     learning_rate: float
     """Peak learning rate of SGD with Nesterov momentum 0.9, with linear warmup and cosine decay to zero."""
     loss: dict[str, float]
-    """Mapping from term name to weight, see `kdedge.losses.TERMS`."""
+    """Mapping from term name to weight, see `kdedge.losses.LOSS_TERMS`."""
     settings: dict[str, dict[str, float | int]] = field(default_factory=dict)
     """Settings of terms besides their weights."""
     measured: tuple[str, ...] = ()

@@ -24,7 +24,7 @@ class Dataset:
     train: DecodedImages
     val: DecodedImages
     fingerprint: str
-    """Fingerprint, see `Collection.fingerprint`."""
+    """Fingerprint, see `DatasetIndex.fingerprint`."""
     problems: UnreadableFiles
     """Unreadable and skipped files of both splits; print it once if it is true."""
 
@@ -35,7 +35,7 @@ def load(
     """Decode the training and validation images at the model's input size; test images are not read.
 
     Args:
-        collection: Dataset index from `kdedge.data.scan`, optionally reduced by `kdedge.data.subset`.
+        collection: Dataset index from `kdedge.data.index_dataset`, optionally reduced by `kdedge.data.subset`.
         spec: Input of the model.
         workers: Number of decoding threads; None takes one per core, at most eight.
         progress: Called after every image, with the total of both splits.

@@ -25,7 +25,7 @@ class DatasetIndex:
     """Index of a dataset: classes and splits of all images."""
 
     source: str
-    """Location given to `kdedge.data.scan`, with absolute paths."""
+    """Location given to `kdedge.data.index_dataset`, with absolute paths."""
     labels: tuple[str, ...]
     """Class names; empty for images without classes."""
     train: Split

@@ -1,4 +1,4 @@
-"""Loss terms for distillation, as pure functions of a `Lesson`; a run minimizes their weighted sum."""
+"""Loss terms for distillation, as pure functions of a `LossInputs`; a run minimizes their weighted sum."""
 
 import inspect
 from collections.abc import Callable
@@ -29,7 +29,7 @@ class LossTerm:
     """Loss term and its requirements."""
 
     compute: Callable[..., Tensor]
-    """Function from a `Lesson` and keyword settings to a scalar."""
+    """Function from a `LossInputs` and keyword settings to a scalar."""
     weight: float | None
     """Default weight; None if published weights span orders of magnitude, so that it is measured."""
     taught: bool = True

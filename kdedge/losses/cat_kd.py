@@ -22,7 +22,8 @@ def cat_kd_loss(inputs: LossInputs, *, positions: int = 2) -> Tensor:
 
     Args:
         inputs: Loss inputs of the batch.
-        positions: Map resolution r, default 2; the authors use 4 for ShuffleNet and ImageNet. Smaller maps are not pooled.
+        positions: Map resolution r, default 2; the authors use 4 for ShuffleNet and ImageNet. Smaller maps are not
+            pooled.
     """
     student, teacher = inputs.student.maps, inputs.taught.maps
     assert student is not None and teacher is not None, "validated before training"

@@ -244,7 +244,7 @@ def _feed(images: Tensor, port: _Port, normalize: Normalize) -> np.ndarray[Any, 
             x = normalize(images)
         else:
             x = images.permute(0, 3, 1, 2)
-            if tuple(x.shape[2:]) != normalize.size:  # resample like `Normalise`, but in whole pixel values
+            if tuple(x.shape[2:]) != normalize.size:  # resample like `Normalize`, but in whole pixel values
                 x = F.interpolate(x.float(), normalize.size, mode="bilinear", antialias=True)
                 x = x.round().clamp(0, 255).to(torch.uint8)
         if port.channels_last:

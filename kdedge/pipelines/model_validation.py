@@ -136,10 +136,10 @@ def validate_model(
     progress("measuring latency and memory", 0, 1)
     deployment = _deployment(files, profile or _made_for(files.int8, notes), notes)
     progress("measuring latency and memory", 1, 1)
-    pictures = _validation_set(files, collection, boxes, notes, progress)
+    validation_set = _validation_set(files, collection, boxes, notes, progress)
     report, evidence = validate(
-        _models(files, pictures, notes),
-        pictures,
+        _models(files, validation_set, notes),
+        validation_set,
         deployment,
         quick=quick,
         notes=notes,
@@ -150,12 +150,12 @@ def validate_model(
     return Validation(report, evidence, page, document, (files.int8 or files.fp32).path, files.fp32.path)
 
 
-def _models(files: ExportedFiles, pictures: ValidationSet, notes: list[str]) -> Models:
+def _models(files: ExportedFiles, validation_set: ValidationSet, notes: list[str]) -> Models:
     student, outputs = files.student, files.fp32.metadata.outputs
     if student is None:
         return Models(student=None, fp32=files.fp32, int8=files.int8, trained_input=files.input)
     taught_by = None if files.record is None else files.record.teacher
-    teacher, origin = load_run_teacher(taught_by, outputs.method, pictures, notes)
+    teacher, origin = load_run_teacher(taught_by, outputs.method, validation_set, notes)
     return Models(
         student=wrap_for_export(student.model, student.input, outputs.method, outputs.target_layer),
         fp32=files.fp32,

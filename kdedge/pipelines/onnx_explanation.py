@@ -61,7 +61,7 @@ def explain_onnx(
     head: str | None = None,
     progress: ProgressCallback = no_progress,
 ) -> ExplainedOnnx:
-    """Write `MODEL.explained.onnx` next to a file, or `output`; see `kdedge_export.onnx_import.explain_file`.
+    """Write `MODEL.explained.onnx` next to a file, or `output`; see `kdedge_export.onnx_import.add_saliency`.
 
     Args:
         source: The `.onnx` file.

@@ -42,7 +42,7 @@ class RunPredictions:
 
     title: str
     """Name of the run or teacher."""
-    pictures: EvaluatedImages
+    images: EvaluatedImages
     labels: tuple[str, ...]
     """Labels of the model."""
     predictions: Predictions
@@ -77,17 +77,17 @@ class PredictionQueries:
             DataError: The images are missing, cannot be read, or have classes that the model lacks.
         """
         spec = trained.metadata.input if isinstance(trained, Model) else trained.input
-        pictures = self._images(self.data or run.data, spec)
-        right, total = _right(pictures, run.record.labels), len(pictures.names)
+        images = self._images(self.data or run.data, spec)
+        right, total = _right(images, run.record.labels), len(images.names)
         before, all_models = self._asked * total, self.models * total
         predictions = predict(
             trained if isinstance(trained, Model) else _module(trained),
-            pictures.images,
+            images.images,
             right,
             progress=lambda done: self.progress("evaluating models", before + done, all_models),
         )
         self._asked += 1
-        return RunPredictions(title, pictures, run.record.labels, predictions)
+        return RunPredictions(title, images, run.record.labels, predictions)
 
     def _images(self, source: str, spec: ImageInput) -> EvaluatedImages:
         if (source, spec) not in self._read:
@@ -114,6 +114,6 @@ def _module(trained: TrainedModel) -> ExportableModel | ClassifierOnly:
         return ClassifierOnly(trained.model, trained.input)
 
 
-def _right(pictures: EvaluatedImages, labels: tuple[str, ...]) -> Integers:
+def _right(images: EvaluatedImages, labels: tuple[str, ...]) -> Integers:
     """Return the ground-truth classes as indices into the model's labels."""
-    return as_model_classes(pictures.targets, pictures.labels, labels, pictures.source)
+    return as_model_classes(images.targets, images.labels, labels, images.source)

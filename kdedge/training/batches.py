@@ -81,8 +81,8 @@ class Batches:
         self._guidance.begin(epoch, must_stop)
         mixes = recipe.augmentation.mixes
         mine = [_with_partner(batch, group) if mixes else group.share(batch) for batch in chosen]
-        for step, (index, pictures) in enumerate(self.images.batches(mine), start):
-            images = augment(pictures, view.take(index))
+        for step, (index, originals) in enumerate(self.images.batches(mine), start):
+            images = augment(originals, view.take(index))
             targets = F.one_hot(self.images.targets[index], self.classes).float()
             if mixes:
                 mixing = self._mixing(epoch * self.per_epoch + step, len(chosen[0]))

@@ -60,7 +60,7 @@ def choose_device(name: str = "auto", *, compiled: bool = False) -> ComputeDevic
 
     Args:
         name: `auto`, `cpu`, `cuda` or `cuda:N`.
-        compiled: True to compile; see `Compute.compiled`.
+        compiled: True to compile; see `ComputeDevice.compiled`.
 
     Raises:
         UsageError: CUDA was requested but is not available, or the name is unknown.

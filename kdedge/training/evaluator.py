@@ -34,22 +34,22 @@ class EvalOutputs:
 
 
 def evaluate(
-    look: Callable[[Tensor, int | Tensor], ModelOutput], pictures: ImageStore, wanted: int | Tensor, group: ProcessGroup
+    look: Callable[[Tensor, int | Tensor], ModelOutput], store: ImageStore, wanted: int | Tensor, group: ProcessGroup
 ) -> EvalOutputs:
     """Evaluate a model on images and gather the outputs of all processes.
 
     Args:
         look: Forward function, see `Teacher`.
-        pictures: N images.
+        store: N images.
         wanted: Classes to explain, int64 `[N, 1]`; 1 explains each image's top class.
         group: Processes; each evaluates its share.
     """
-    count = len(pictures)
+    count = len(store)
     # Gathering needs equal counts in all processes: pad with the last image.
-    places = torch.arange(-(-count // group.size) * group.size, device=pictures.targets.device).clamp_max_(count - 1)
+    places = torch.arange(-(-count // group.size) * group.size, device=store.targets.device).clamp_max_(count - 1)
     predictions = [
         look(images, wanted if isinstance(wanted, int) else wanted[index])
-        for index, images in pictures.batches(torch.split(group.share(places), _BATCH))
+        for index, images in store.batches(torch.split(group.share(places), _BATCH))
     ]
     maps = [prediction.maps[:, 0] for prediction in predictions if prediction.maps is not None]
     with torch.no_grad():
@@ -125,20 +125,20 @@ class Evaluator:
         """Return the student's metrics on the validation images: `val_top1`, `val_loss` and so on."""
         return {f"val_{name}": value for name, value in self._figures(self.val, self.teacher_outputs).items()}
 
-    def test(self, pictures: ImageStore, teacher: EvalOutputs | None) -> dict[str, float]:
+    def test(self, store: ImageStore, teacher: EvalOutputs | None) -> dict[str, float]:
         """Return the student's metrics on test images: `test_top1`, `test_loss` and so on.
 
         Args:
-            pictures: Test images.
+            store: Test images.
             teacher: Teacher outputs on them, see `ask_teacher`.
         """
-        return {f"test_{name}": value for name, value in self._figures(pictures, teacher).items()}
+        return {f"test_{name}": value for name, value in self._figures(store, teacher).items()}
 
-    def ask_teacher(self, pictures: ImageStore) -> EvalOutputs | None:
+    def ask_teacher(self, store: ImageStore) -> EvalOutputs | None:
         """Evaluate the teacher on images; None without a teacher."""
-        return None if self._teacher is None else evaluate(self._teacher, pictures, 1, self._learner.group)
+        return None if self._teacher is None else evaluate(self._teacher, store, 1, self._learner.group)
 
-    def _figures(self, pictures: ImageStore, teacher: EvalOutputs | None) -> dict[str, float]:
+    def _figures(self, store: ImageStore, teacher: EvalOutputs | None) -> dict[str, float]:
         classes = 1 if teacher is None else teacher.logits.argmax(dim=1, keepdim=True)
-        student = evaluate(self._learner.look, pictures, classes, self._learner.group)
-        return agreement_metrics(student, pictures.targets, teacher)
+        student = evaluate(self._learner.look, store, classes, self._learner.group)
+        return agreement_metrics(student, store.targets, teacher)

@@ -59,16 +59,16 @@ class DeviceImages:
 
     @property
     def sha256(self) -> str:
-        """Hash of the pixels; see `Images`."""
+        """Hash of the pixels; see `ImageStore`."""
         return hashlib.sha256(self.pixels.cpu().numpy().data).hexdigest()
 
     def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield batches; see `Images`."""
+        """Yield batches; see `ImageStore`."""
         for index in order:
             yield index, self.pixels[index]
 
     def close(self) -> None:
-        """Do nothing; see `Images`."""
+        """Do nothing; see `ImageStore`."""
 
 
 class StreamedImages:
@@ -84,17 +84,17 @@ class StreamedImages:
 
     @property
     def sha256(self) -> str:
-        """Hash of names, file sizes, modification times and decoding settings; see `Images`."""
+        """Hash of names, file sizes, modification times and decoding settings; see `ImageStore`."""
         return self._stream.sha256
 
     def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield batches; see `Images`."""
-        pictures = self._stream.batches([index.tolist() for index in order])
-        for index, images in zip(order, pictures, strict=True):
+        """Yield batches; see `ImageStore`."""
+        batches = self._stream.batches([index.tolist() for index in order])
+        for index, images in zip(order, batches, strict=True):
             yield index, images.to(self.targets.device, non_blocking=True)
 
     def close(self) -> None:
-        """Stop background workers; see `Images`."""
+        """Stop background workers; see `ImageStore`."""
         self._stream.close()
 
 
@@ -159,8 +159,8 @@ def _all_fit(count: int, spec: ImageInput, compute: ComputeDevice, group: Proces
     return bool(fit)
 
 
-def _on_device(pictures: DecodedImages, compute: ComputeDevice) -> DeviceImages:
-    return DeviceImages(pictures.images, pictures.targets, compute.device)
+def _on_device(decoded: DecodedImages, compute: ComputeDevice) -> DeviceImages:
+    return DeviceImages(decoded.images, decoded.targets, compute.device)
 
 
 def _streamed(split: Split, spec: ImageInput, compute: ComputeDevice) -> StreamedImages:

@@ -61,7 +61,7 @@ def summarize_plan(
     lines += [
         ("recipe", f"{plan.recipe} ({said(request.recipe, why_recipe)})"),
         ("loss", _loss(recipe)),
-        ("pictures", _augmentation(recipe.augmentation)),
+        ("augment", _augmentation(recipe.augmentation)),
     ]
     if recipe.cached_views:
         lines.append(("cache", f"teacher outputs are cached for {recipe.cached_views} views of each image"))

@@ -105,7 +105,7 @@ class TrainStep:
         return (terms.detach(),)
 
     def look(self, images: Tensor, wanted: int | Tensor) -> ModelOutput:
-        """Run the student in evaluation mode without gradients; see `Watched.forward`."""
+        """Run the student in evaluation mode without gradients; see `InstrumentedModel.forward`."""
         self.student.eval()
         with torch.no_grad(), self.compute.autocast():
             prediction: ModelOutput = self.student(images, wanted)

@@ -94,7 +94,7 @@ class Trainer:
             images: Test images, not used for any decision.
 
         Returns:
-            `test_top1`, `test_loss` and so on under each name, see `Examiner.test`.
+            `test_top1`, `test_loss` and so on under each name, see `Evaluator.test`.
         """
         outputs, figures = self.examiner.ask_teacher(images), {}
         for name, file in weights.items():

@@ -72,8 +72,8 @@ def start_run(
         request: Training options.
         out: Run folder to write.
         audience: Training callback.
-        device: Device name; see `choose_compute`.
-        compiled: True to compile; see `choose_compute`.
+        device: Device name; see `choose_device`.
+        compiled: True to compile; see `choose_device`.
 
     Returns:
         The record; its `result` is None if SIGTERM ended training before the last epoch.
@@ -136,8 +136,8 @@ def continue_run(
         request: As for `start_run`; explicit options must equal those of the run.
         out: Run folder.
         audience: Training callback.
-        device: Device name; see `choose_compute`.
-        compiled: True to compile; see `choose_compute`.
+        device: Device name; see `choose_device`.
+        compiled: True to compile; see `choose_device`.
 
     Raises:
         UsageError: There is no run, it was started with other options, or its teacher has changed.
@@ -272,7 +272,7 @@ class _TrainingSession:
             DataError: None of the test images is readable.
         """
         assert self.collection.test is not None
-        pictures, problems = evaluation_images(
+        test_images, problems = evaluation_images(
             self.collection.test,
             self.input,
             self.compute,
@@ -280,7 +280,7 @@ class _TrainingSession:
             self.audience.on_progress,
             beside=(trainer.batches.images, trainer.examiner.val),
         )
-        if not len(pictures):
+        if not len(test_images):
             raise DataError(
                 f"No test image in {self.collection.source} is readable ({problems}). All epochs are "
                 "done: restore the files and continue with --resume."
@@ -288,9 +288,9 @@ class _TrainingSession:
         if problems:
             self.audience.on_warning(f"Test images: {problems}")
         try:
-            return trainer.test({"best": self.out / BEST, "last": self.out / LAST}, pictures)
+            return trainer.test({"best": self.out / BEST, "last": self.out / LAST}, test_images)
         finally:
-            pictures.close()
+            test_images.close()
 
 
 def _allow_own_code(request: TrainConfig) -> None:

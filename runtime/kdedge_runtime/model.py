@@ -33,7 +33,7 @@ def is_bundle(path: Path) -> bool:
 
 
 def refuse_bundle(path: Path) -> None:
-    """Raise if a path is a bundle where a single model file is needed. `opened_model` accepts both.
+    """Raise if a path is a bundle where a single model file is needed. `open_model` accepts both.
 
     Raises:
         ModelFileError: the path is a bundle.

@@ -76,15 +76,15 @@ def _against(path: Path, ours: Path, known: dict[str, Array]) -> dict[str, objec
 
 
 def _behind_front(runs: Path, known: dict[str, Array], folder: Path) -> dict[str, object]:
-    session, image = _session(runs), folder / "picture.png"
+    session, image = _session(runs), folder / "image.png"
     parts = _batches(known["images"], session.get_inputs()[0].shape[0])
     found = [session.run(["logits", "saliency_map"], {"image": part}) for part in parts]
     logits, saliency = (np.concatenate([item[at] for item in found]) for at in (0, 1))
-    Image.fromarray(known["images"][0]).save(picture)
+    Image.fromarray(known["images"][0]).save(image)
     tried = {
-        "inspect": (runs, picture),
-        "explain": (runs, picture, "-o", folder / "explained"),
-        "run": (runs, "--source", picture),
+        "inspect": (runs, image),
+        "explain": (runs, image, "-o", folder / "explained"),
+        "run": (runs, "--source", image),
     }
     failed = {verb: said for verb, given in tried.items() for code, said in [typed(verb, *given)] if code}
     return {

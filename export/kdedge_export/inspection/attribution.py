@@ -45,7 +45,7 @@ class Attribution:
 
     saliency_map: Floats
     """Signed map `[h, w]`; positive values are evidence for the class. For gradients without unread rows and columns
-    (`read_cells`); for ablation with one coarser position per block."""
+    (`sampled_positions`); for ablation with one coarser position per block."""
     channels: tuple[Channel, ...]
     """Channels with the largest shares, largest first."""
     shares: NDArray[np.float64]
@@ -54,7 +54,7 @@ class Attribution:
     """Share of the evidence in tokens without a position, such as a class token: `Σ |e|` over them and over all.
     None without such tokens, and for ablation."""
     shift: tuple[float, float] = (0.0, 0.0)
-    """Displacement of the map's content to the right and down, in map positions; see `read_cells`."""
+    """Displacement of the map's content to the right and down, in map positions; see `sampled_positions`."""
 
     def channels_for(self, share: float) -> int:
         """Return the number of channels that carry this share of the evidence."""

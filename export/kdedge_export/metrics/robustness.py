@@ -109,10 +109,12 @@ def robustness(
     clean = {role: predict(model, images, classes) for role, model in files.items()}
     rows = []
     for number, name in enumerate(DISTURBANCES):
-        pictures = disturbed(images, name)
-        predictions = predict(origin, pictures, classes)
+        corrupted = disturbed(images, name)
+        predictions = predict(origin, corrupted, classes)
         for role, model in files.items():
-            mine, against = (predictions, None) if model is origin else (predict(model, pictures, classes), predictions)
+            mine, against = (
+                (predictions, None) if model is origin else (predict(model, corrupted, classes), predictions)
+            )
             rows.append(_row(name, role, against, mine, clean[role], targets))
         progress(number + 1)
     return tuple(rows)
@@ -131,7 +133,7 @@ def _row(
         "top1": None if targets is None else (chosen == targets).astype(np.float64),
         "agreement": None if reference is None else agreement.agrees(reference.logits, predictions.logits),
         "map_pearson": None if reference is None else pair_pearson(reference, predictions),
-        "answer_kept": agreement.agrees(clean.logits, predictions.logits),
+        "prediction_kept": agreement.agrees(clean.logits, predictions.logits),
         "map_kept": pair_pearson(clean, predictions),
     }
     figures = {key: None if some is None else agreement.mean(some) for key, some in scores.items()}

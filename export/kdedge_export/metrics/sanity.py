@@ -30,7 +30,7 @@ from kdedge_runtime.util.arrays import Floats, Integers, Pixels
 
 __all__ = ["SANE_IMAGES", "WITHOUT_CLASS", "Sanity", "Test", "sanity"]
 
-Test = Literal["class", "picture", "head"]
+Test = Literal["class", "image", "head"]
 WITHOUT_CLASS = frozenset({"eigencam", "attention-rollout"})
 """Class-agnostic methods, whose maps can only change with the image."""
 SANE_IMAGES = 64
@@ -83,9 +83,9 @@ def sanity(
             other = (classes + np.random.default_rng(0).integers(1, count, len(classes))) % count
             changes["class"] = images, other
         if len(images) > 1:
-            changes["picture"] = images[agreement.permute_pairs(len(images))], classes
-        for test, (pictures, asked) in changes.items():
-            rows.append(_row(test, role, [(before.maps, _maps(model, pictures, asked))]))
+            changes["image"] = images[agreement.permute_pairs(len(images))], classes
+        for test, (changed_images, asked) in changes.items():
+            rows.append(_row(test, role, [(before.maps, _maps(model, changed_images, asked))]))
         if isinstance(model, ExportableModel) and (weight := _head_weight(model, images[:1], count)) is not None:
             pairs = []
             for seed in range(_HEADS):
@@ -112,7 +112,7 @@ def _row(test: Test, role: Role, pairs: list[tuple[Floats, Floats]]) -> Sanity:
 def _alike(test: Test, before: Floats, after: Floats) -> NDArray[np.float64]:
     """Compute the similarity of each map before and after, `[N]` in [0, 1] (see `Sanity.alike`)."""
     pearson = agreement.map_pearson(before, after)
-    stays = np.abs(pearson) if test == "picture" else np.maximum(pearson, 0.0)
+    stays = np.abs(pearson) if test == "image" else np.maximum(pearson, 0.0)
     only_one_is_constant = agreement.is_constant(before) != agreement.is_constant(after)
     finite = np.isfinite(after).all(axis=(1, 2))
     return np.where(np.isnan(pearson), np.where(only_one_is_constant & finite, 0.0, 1.0), stays)

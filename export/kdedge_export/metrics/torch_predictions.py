@@ -21,7 +21,7 @@ __all__ = ["Predictions", "TorchModel", "at_once", "predict", "weight_bytes"]
 TorchModel: TypeAlias = nn.Module
 """Exported graph as a module: `forward(image, class_index) -> (logits, saliency_map, explained_class)`.
 
-See `kdedge_export.torch_export.wrappers.Deployed` for shapes; `Plain` without maps works as well.
+See `kdedge_export.torch_export.wrappers.ExportableModel` for shapes; `ClassifierOnly` without maps works as well.
 """
 
 MAX_BATCH, MOST_DIFFERENTIATED = 64, 16
@@ -71,12 +71,12 @@ def _run_module(model: TorchModel, images: Pixels, classes: Integers) -> Iterato
     weights = next(iter([*model.parameters(), *model.buffers()]), None)
     device = torch.device("cpu") if weights is None else weights.device
     for batch in batches(np.arange(len(images)), at_once(model)):
-        pictures = torch.from_numpy(images[batch]).to(device)
+        inputs = torch.from_numpy(images[batch]).to(device)
         if isinstance(model, ClassifierOnly):
-            logits = model(pictures).cpu().numpy()
+            logits = model(inputs).cpu().numpy()
             yield batch, logits, None, logits.argmax(axis=1)
             continue
-        logits, maps, explained = model(pictures, torch.from_numpy(classes[batch]).to(device))
+        logits, maps, explained = model(inputs, torch.from_numpy(classes[batch]).to(device))
         yield batch, logits.cpu().numpy(), maps.cpu().numpy(), explained.cpu().numpy()
 
 

@@ -16,7 +16,7 @@ PREFIX = "kdedge/"
 
 
 class NodeBuilder:
-    """Collect nodes and constants; `Builder.write` adds them to a model."""
+    """Collect nodes and constants; `NodeBuilder.write` adds them to a model."""
 
     def __init__(self, view: GraphIndex) -> None:
         self.opset = view.opset

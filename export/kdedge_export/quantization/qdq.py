@@ -96,7 +96,7 @@ def insert_quantization(
     """Quantize all quantizable nodes except some.
 
     Args:
-        rewritten: result of `rewrite`.
+        rewritten: result of `prepare_graph`.
         ranges: range of every tensor of `observed_tensors`.
         recipe: quantization recipe.
         float_nodes: names of nodes to keep in fp32.

@@ -40,7 +40,7 @@ def layers_of(rewritten: PreparedGraph) -> tuple[QuantizableLayer, ...]:
 
 def _module(weight: str) -> str:
     """Return a weight's module path, without the wrappers added by export."""
-    name = weight.removesuffix("_matrix").removesuffix(".weight")  # `flatten_pooled` stores matrices
+    name = weight.removesuffix("_matrix").removesuffix(".weight")  # `flatten_squeeze_excite` stores matrices
     for wrapper in ("deployed.", "explained.", "model."):
         name = name.removeprefix(wrapper)
     return name

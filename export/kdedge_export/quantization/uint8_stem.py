@@ -51,7 +51,7 @@ def quantize_stem(graph: GraphEditor) -> int | None:
     function.
 
     Returns:
-        The zero point `z`, or None if the preprocessing is not that of `Normalise`, in which case it is unchanged.
+        The zero point `z`, or None if the preprocessing is not that of `Normalize`, in which case it is unchanged.
     """
     front = _front(graph)
     if front is None:

@@ -44,7 +44,7 @@ class CAMExplainer(ExplainedModel):
 
         Args:
             model: the classifier.
-            head: the layers after the target layer, from `find_head` or `find_tail`.
+            head: the layers after the target layer, from `find_head` or `find_autograd_head`.
             method: function from activations and gradients to a map.
 
         Raises:

@@ -27,7 +27,7 @@ class ForwardOutput(NamedTuple):
 class ExplainedModel(nn.Module, ABC):
     """Model that also returns the maps of any classes; the model itself is not modified.
 
-    Subclasses differ in their attribution inputs: `ByCells`, `ByPixels`, `ByAttention`.
+    Subclasses differ in their attribution inputs: `CAMExplainer`, `GradientExplainer`, `AttentionExplainer`.
     """
 
     method: str

@@ -58,8 +58,9 @@ def export_graph(module: ExportableModel | ClassifierOnly) -> ExportedGraph:
     """Export a deployed model: input `image` uint8 `[batch, H, W, 3]`, named outputs.
 
     Args:
-        module: `Deployed` returns `logits`, `saliency_map` and `explained_class`, and takes `class_index` int64 `[1]`;
-            `Plain` returns `logits` only.
+        module: `ExportableModel` returns `logits`, `saliency_map` and `explained_class`, and takes `class_index` int64
+            `[1]`;
+            `ClassifierOnly` returns `logits` only.
 
     Raises:
         GraphNotSupported: PyTorch cannot export the model, or the derivative for its map, as a graph.

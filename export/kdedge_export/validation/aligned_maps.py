@@ -71,7 +71,7 @@ def align_activations(module: ExportableModel, model: Model, images: Pixels, cla
     module's. It also does if more than `MOST_MOVED` of the units would move, or if moving them changes the logits.
 
     Args:
-        module: module whose maps are differentiated (`has_kinks`).
+        module: module whose maps are differentiated (`has_boundaries`).
         model: its exported graph.
         images: uint8 RGB `[N, H, W, 3]`.
         classes: int64 `[N]`, the explained classes.
@@ -116,7 +116,7 @@ def activation_pattern_float64(module: ExportableModel, images: Pixels, classes:
     """Compute PyTorch's float32 maps with every unit on its float64 side of the kink.
 
     Args:
-        module: module whose maps are differentiated (`has_kinks`).
+        module: module whose maps are differentiated (`has_boundaries`).
         images: uint8 RGB `[N, H, W, 3]`.
         classes: int64 `[N]`, the explained classes.
 

@@ -52,7 +52,7 @@ def worst_case(
 
     Args:
         errors: `[N]`, N ≥ 1, in units of each image's range; non-finite errors fail.
-        rounding: `[N]`, of the same images (see `spread_of_rounding`).
+        rounding: `[N]`, of the same images (see `measure_float_tolerance`).
         tolerance: error accepted without explanation.
         ceiling: largest error that rounding may explain.
     """
@@ -87,7 +87,7 @@ def measure_float_tolerance(module: TorchModel, images: Pixels, classes: Integer
     In a well-conditioned network this is about 1e-6, so other errors stay visible.
 
     Args:
-        module: float32 module: `Deployed`, or `Plain` without maps.
+        module: float32 module: `ExportableModel`, or `ClassifierOnly` without maps.
         images: uint8 RGB `[N, H, W, 3]`.
         classes: int64 `[N]`, the explained classes.
 
@@ -113,7 +113,7 @@ def is_tied(
     """Count images whose prediction differs only because two logits are tied within rounding error.
 
     Args:
-        module: float32 module, as for `spread_of_rounding`.
+        module: float32 module, as for `measure_float_tolerance`.
         images: uint8 RGB `[N, H, W, 3]`.
         ours: the module's predictions.
         theirs: the file's predictions.

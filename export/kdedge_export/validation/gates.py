@@ -36,7 +36,7 @@ __all__ = [
 
 NO_STUDENT = "there is no PyTorch model to compare with"
 """Reason of checks that do not apply to model files from other frameworks."""
-_TESTS: dict[Test, str] = {"class": "another class", "picture": "another image", "head": "a random head"}
+_TESTS: dict[Test, str] = {"class": "another class", "image": "another image", "head": "a random head"}
 
 
 @dataclass(frozen=True)
@@ -126,13 +126,13 @@ def check_sanity(row: Sanity, images: int, method: str, gates: Gates) -> Check:
         gates: the bounds.
     """
     key, name = _named(row.role, row.test)
-    if method in WITHOUT_CLASS and row.test != "picture":
+    if method in WITHOUT_CLASS and row.test != "image":
         return judge(key, name, None, "<=", gates.map_stays, "correlation", f"{method} is class-agnostic")
     alike = MeasuredSample(row.alike, row.intervals["alike"], images, images, worst=1.0, most=SANE_IMAGES)
     return judge_sample(key, name, alike, "<=", gates.map_stays, "correlation")
 
 
-def check_unchanged(role: Role, test: Literal["class", "picture"], gates: Gates) -> Check:
+def check_unchanged(role: Role, test: Literal["class", "image"], gates: Gates) -> Check:
     """Return the check of a change that is impossible with a single class or a single image."""
     key, name = _named(role, test)
     if test == "class":

@@ -34,7 +34,7 @@ class Models:
     """Models to validate."""
 
     student: TorchModel | None
-    """Exported PyTorch module (`kdedge_export.torch_export.deploy`); None for a model file from another framework."""
+    """Exported PyTorch module, from `wrap_for_export`; None for a file of another framework."""
     fp32: Model
     int8: Model | None = None
     teacher: TorchModel | Model | None = None

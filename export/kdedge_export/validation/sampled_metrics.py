@@ -99,8 +99,8 @@ def measure_calibration(
     if not len(chosen):
         return {}
     return {
-        role: calibration(answers.logits[chosen], subject.targets[chosen], temperatures[role])
-        for role, answers in subject.predictions.items()
+        role: calibration(found.logits[chosen], subject.targets[chosen], temperatures[role])
+        for role, found in subject.predictions.items()
     }
 
 
@@ -121,16 +121,16 @@ def measure_sanity(subject: MeasuredModel) -> Sampled[tuple[Sanity, ...]] | None
 
 def other_maps(subject: MeasuredModel, bounds: Bounds) -> OtherClasses | None:
     """Compare the files' maps of another class with the reference; None without another class or a map."""
-    reference, answers = subject.models[subject.origin], subject.predictions[subject.origin]
-    count = answers.logits.shape[1]
-    if count < 2 or answers.maps is None or subject.predictions["fp32"].maps is None:
+    reference, found = subject.models[subject.origin], subject.predictions[subject.origin]
+    count = found.logits.shape[1]
+    if count < 2 or found.maps is None or subject.predictions["fp32"].maps is None:
         return None
     chosen = subject.sample(OTHER_CLASS_IMAGES)
     told = subject.told("maps of other classes", 1)
-    top = answers.logits[chosen].argmax(axis=1)
-    found = compare_other_classes(reference, subject.files, subject.images[chosen], top, count, bounds)
+    top = found.logits[chosen].argmax(axis=1)
+    compared = compare_other_classes(reference, subject.files, subject.images[chosen], top, count, bounds)
     told(1)
-    return found
+    return compared
 
 
 def measure_localization(
@@ -141,13 +141,13 @@ def measure_localization(
     Without labels the maps explain the prediction of the student or fp32 file.
     """
     chosen = np.array([number for number, mask in enumerate(masks) if mask is not None and mask.any()], dtype=np.int64)
-    with_maps = {role: answers for role, answers in subject.predictions.items() if answers.maps is not None}
+    with_maps = {role: found for role, found in subject.predictions.items() if found.maps is not None}
     if not len(chosen) or not with_maps:
         return None
     told = subject.told("localization", len(with_maps))
     maps: dict[str, Floats] = {}
-    for done, (role, answers) in enumerate(with_maps.items(), 1):
-        maps[role] = _maps_of_the_right_class(subject, role, answers, chosen)
+    for done, (role, found) in enumerate(with_maps.items(), 1):
+        maps[role] = _maps_of_the_right_class(subject, role, found, chosen)
         told(done)
     known = [mask for mask in masks if mask is not None and mask.any()]
     shifts = {str(role): shift for role, shift in subject.shifts.items()}
@@ -157,9 +157,9 @@ def measure_localization(
 def measure_faithfulness(subject: MeasuredModel) -> Sampled[dict[str, Faithfulness]] | None:
     """Measure the faithfulness of the teacher's, the fp32 file's and the deployed file's maps."""
     maps = {
-        role: answers.maps
-        for role, answers in subject.predictions.items()
-        if role != "student" and answers.maps is not None  # the fp32 file's maps are the same
+        role: found.maps
+        for role, found in subject.predictions.items()
+        if role != "student" and found.maps is not None  # the fp32 file's maps are the same
     }
     if subject.predictions[subject.shipped].maps is None:
         return None
@@ -179,13 +179,13 @@ def measure_robustness(subject: MeasuredModel) -> Sampled[tuple[Robustness, ...]
     return Sampled(len(chosen), rows)
 
 
-def _maps_of_the_right_class(subject: MeasuredModel, role: Role, answers: Predictions, chosen: Integers) -> Floats:
-    assert answers.maps is not None
-    maps = answers.maps[chosen].copy()
+def _maps_of_the_right_class(subject: MeasuredModel, role: Role, found: Predictions, chosen: Integers) -> Floats:
+    assert found.maps is not None
+    maps = found.maps[chosen].copy()
     if subject.targets is None:
         return maps
     # Most maps already explain the target class.
-    wrong = np.flatnonzero(answers.explained_class[chosen] != subject.targets[chosen])
+    wrong = np.flatnonzero(found.explained_class[chosen] != subject.targets[chosen])
     if len(wrong):
         again = predict(subject.models[role], subject.images[chosen[wrong]], subject.targets[chosen[wrong]]).maps
         assert again is not None

@@ -96,8 +96,8 @@ def validate(
     asked = models.by_role
     predictions = _ask_all(asked, images, labels, progress)
     pairs = {
-        role: (predictions[against], answers)
-        for role, answers in predictions.items()
+        role: (predictions[against], found)
+        for role, found in predictions.items()
         if (against := reference(role, predictions)) is not None
     }
     bounds = Bounds(gates.fp32_logits_error, gates.fp32_kl, gates.fp32_map_error, gates.fp32_rounding)
@@ -152,7 +152,7 @@ def validate(
         labels=tuple(labels),
         names=tuple(data.names or (f"image {number}" for number in range(len(images)))),
         predictions=predictions,
-        probabilities={role: softmax(answers.logits / temperatures[role]) for role, answers in predictions.items()},
+        probabilities={role: softmax(found.logits / temperatures[role]) for role, found in predictions.items()},
         pearson=pearson,
         shifts=subject.shifts,
     )
@@ -196,19 +196,17 @@ def _ask_all(
 
     def ask(role: Role, classes: Integers | None) -> Predictions:
         progress(TITLES[role], 0, len(images))
-        answers = predict(
-            models[role], images, classes, progress=lambda done: progress(TITLES[role], done, len(images))
-        )
-        if answers.logits.shape[1] != len(labels):
+        found = predict(models[role], images, classes, progress=lambda done: progress(TITLES[role], done, len(images)))
+        if found.logits.shape[1] != len(labels):
             raise DataError(
-                f"{TITLES[role]} has {answers.logits.shape[1]} classes but the data has {len(labels)} labels. "
+                f"{TITLES[role]} has {found.logits.shape[1]} classes but the data has {len(labels)} labels. "
                 "Validate on data with the classes that the model was trained on: `kdedge validate RUN --data DATA`."
             )
-        return answers
+        return found
 
     first = origin(models)
-    answers = ask(first, None)
-    return {role: answers if role == first else ask(role, answers.explained_class) for role in models}
+    found = ask(first, None)
+    return {role: found if role == first else ask(role, found.explained_class) for role in models}
 
 
 def _checks(
@@ -251,22 +249,27 @@ def _sanity_checks(
 ) -> list[Check]:
     """Return checks of every change that was made, and of those that were impossible."""
     made = {(row.role, row.test) for row in sound.rows}
-    tests: tuple[Literal["class", "picture"], ...] = ("class", "picture")
+    tests: tuple[Literal["class", "image"], ...] = ("class", "image")
     return [check_sanity(row, sound.images, method, gates) for row in sound.rows] + [
         check_unchanged(role, test, gates)
-        for role, answers in predictions.items()
+        for role, found in predictions.items()
         for test in tests
-        if role != "teacher" and answers.maps is not None and (role, test) not in made
+        if role != "teacher" and found.maps is not None and (role, test) not in made
     ]
 
 
-def _facts(model: TorchModel | Model, origin: Origin, answers: Predictions, targets: Integers | None) -> ModelFacts:
-    right = None if targets is None else agreement.is_right(answers.logits, targets)
+def _facts(model: TorchModel | Model, origin: Origin, found: Predictions, targets: Integers | None) -> ModelFacts:
+    right = None if targets is None else agreement.is_right(found.logits, targets)
     top1 = None if right is None else float(right.mean())
     interval = None if right is None else mean_interval(right, SHARE)
     if isinstance(model, Model):
-        found = {"quantization": model.metadata.quantization, "arithmetic": model.arithmetic}
-        return file_facts(model.path, top1=top1, top1_interval=interval, **found)
+        return file_facts(
+            model.path,
+            top1=top1,
+            top1_interval=interval,
+            quantization=model.metadata.quantization,
+            arithmetic=model.arithmetic,
+        )
     return ModelFacts(origin.name, weight_bytes(model), origin.sha256, top1, interval)
 
 

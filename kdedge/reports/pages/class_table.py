@@ -65,11 +65,11 @@ def class_table(predictions: Sequence[RunPredictions], looks: Mapping[str, RunSt
 
 
 def _classes(predictions: Sequence[RunPredictions]) -> _Classes:
-    pictures = predictions[0].images
-    count = len(pictures.labels)
+    evaluated = predictions[0].images
+    count = len(evaluated.labels)
     hits = [agreement.top1(one.predictions.logits) == one.right for one in predictions]
-    accuracy = np.stack([class_accuracy(hit, pictures.targets, count) for hit in hits])
-    return _Classes(pictures.labels, np.bincount(pictures.targets, minlength=count), accuracy)
+    accuracy = np.stack([class_accuracy(hit, evaluated.targets, count) for hit in hits])
+    return _Classes(evaluated.labels, np.bincount(evaluated.targets, minlength=count), accuracy)
 
 
 def _overall(predictions: RunPredictions) -> float:

@@ -45,7 +45,7 @@ def _row(number: int, baseline: RunPredictions, models: Sequence[RunPredictions]
     images = baseline.images
     name, label = images.names[number], images.labels[images.targets[number]]
     caption = f'<b>{escape(label)}</b><br><span class="name">{short(name, 20)}</span>'
-    original = figure("picture", image_uri(images.images[number]), name, caption)
+    original = figure("image", image_uri(images.images[number]), name, caption)
     positions = "".join(_position(number, images.images[number], model, looks) for model in models)
     least = 122 if len(models) > _FEW_MODELS else 190
     return f'<div class="row models" style="--least:{least}px">{original}{positions}</div>'

@@ -1,6 +1,6 @@
 """Batched image augmentation on the training device.
 
-Random numbers are drawn from a generator as tensors with one row per image. `transform` and `blend` are pure functions
+Random numbers are drawn from a generator as tensors with one row per image. `augment` and `blend` are pure functions
 of images and these rows, so they can be compiled (compiled functions take no generator). There are no device
 synchronizations or data-dependent shapes, so all of it can be captured in a CUDA graph.
 """

@@ -41,10 +41,10 @@ class NoTeacher:
     """No teacher: training on labels only."""
 
     def begin(self, epoch: int, must_stop: Callable[[], bool]) -> None:
-        """Do nothing; see `Guidance`."""
+        """Do nothing; see `TeacherTargets`."""
 
     def prediction(self, index: Tensor, images: Tensor) -> ModelOutput | None:
-        """Return None; see `Guidance`."""
+        """Return None; see `TeacherTargets`."""
         return None
 
 
@@ -57,7 +57,7 @@ class OnlineTeacher:
         Args:
             teacher: Teacher.
             map_classes: Number of classes whose maps are needed.
-            compiled: True to compile; see `Compute.compiled`. No effect for ensembles and model files.
+            compiled: True to compile; see `ComputeDevice.compiled`. No effect for ensembles and model files.
         """
         self._teacher = teacher
         self._map_classes = map_classes
@@ -78,10 +78,10 @@ class OnlineTeacher:
             self._replayed = CudaGraphRunner(ask)
 
     def begin(self, epoch: int, must_stop: Callable[[], bool]) -> None:
-        """Do nothing; see `Guidance`."""
+        """Do nothing; see `TeacherTargets`."""
 
     def prediction(self, index: Tensor, images: Tensor) -> ModelOutput | None:
-        """Run the teacher; see `Guidance`."""
+        """Run the teacher; see `TeacherTargets`."""
         if self._replayed is None:
             return self._teacher(images, self._map_classes)
         logits, *rest = self._replayed(images)
@@ -145,7 +145,7 @@ class CachedTeacher:
             )
 
     def prediction(self, index: Tensor, images: Tensor) -> ModelOutput | None:
-        """Return cached outputs; see `Guidance`."""
+        """Return cached outputs; see `TeacherTargets`."""
         kept = self._prediction
         assert kept is not None
         logits = kept.logits[index].float()

@@ -30,7 +30,7 @@ class Teacher(Protocol):
         """Maximum number of classes the teacher can explain in one call, or None if unlimited."""
 
     def __call__(self, images: Tensor, wanted: int | Tensor = 0) -> ModelOutput:
-        """Run the teacher; see `Watched.forward`."""
+        """Run the teacher; see `InstrumentedModel.forward`."""
 
 
 class NetworkTeacher:

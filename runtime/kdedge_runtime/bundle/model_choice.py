@@ -61,7 +61,7 @@ def load_fastest(
     """Load the models of a bundle and return the faster one, because int8 is slower on some machines.
 
     Args:
-        files: files from `opened_bundle`.
+        files: files from `open_bundle`.
         load: function that loads a model file.
         measure: function that returns the latency of each given model in ms; None for a short measurement.
     """

@@ -277,7 +277,7 @@ def _tls(wanted: str | None, policy: "AccessPolicy") -> "ssl.SSLContext | None":
 
 def _check_apart(output: Path, read: SourceSpec) -> None:
     """Raise if the output overlaps the source. Overlays have the names of their images and would overwrite them."""
-    if read.kind not in ("pictures", "video"):
+    if read.kind not in ("images", "video"):
         return
     named = read.files or (Path(read.address),)
     taken = {path.resolve() for path in named}

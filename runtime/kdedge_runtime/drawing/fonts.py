@@ -28,7 +28,7 @@ def find_font(text: str) -> str | None:
     """Return the first font that covers a text, or else the one with the fewest missing characters (warns once).
 
     Returns:
-        A file name for `font`, or None for Pillow's default font.
+        A file name for `load_font`, or None for Pillow's default font.
     """
     return None if text.isascii() else _typeface_beyond_ascii(text)
 

@@ -87,7 +87,7 @@ def display_heat(saliency_map: Floats, scale: float, typical_contrast: float | N
 
     Args:
         saliency_map: raw signed map, `[h, w]`.
-        scale: map value shown as full heat (see `rectified`).
+        scale: map value shown as full heat (see `normalize_heatmap`).
         typical_contrast: see `MapDisplay`; None disables the attenuation.
 
     Returns:

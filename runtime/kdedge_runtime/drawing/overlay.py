@@ -36,7 +36,7 @@ def draw_overlay(
 
     Args:
         image: uint8 RGB `[H, W, 3]`; not modified.
-        heat: heat map `[h, w]` in [0, 1] (see `kdedge_runtime.drawing.heatmap.rectified`), or None.
+        heat: heat map `[h, w]` in [0, 1] (see `kdedge_runtime.drawing.heatmap.normalize_heatmap`), or None.
         box: visible part of the image, from `kdedge_runtime.preprocess.visible_box`. Parts outside the image are not
         drawn.
         caption: caption, or None.

@@ -31,7 +31,7 @@ _LONGEST_SIDE_PX = 1280
 class ExplainedImage:
     """Explanation of one image, written to disk."""
 
-    picture: Path
+    image: Path
     written: Path
     prediction: Prediction
     estimate: MapEstimate | None = None
@@ -114,8 +114,8 @@ def explanation_image(
     model: Model, prediction: Prediction, opacity: float = OPACITY, estimate: MapEstimate | None = None
 ) -> Pixels:
     """Return an image next to its overlay with the prediction below, uint8 RGB. Each side is at most 1280 pixels."""
-    picture = _shrunk(prediction.frame.rgb)
-    height, width = picture.shape[:2]
+    pixels = _shrunk(prediction.frame.rgb)
+    height, width = pixels.shape[:2]
     heat = None
     details: tuple[str, ...] = ("no map in this model",)
     if prediction.saliency_map is not None:
@@ -125,9 +125,9 @@ def explanation_image(
     if estimate is not None:
         details += (_account(estimate),)
     box = visible_box(height, width, model.metadata.input)
-    overlay = draw_overlay(picture, heat, box, opacity=opacity, shift=prediction.display.shift)
+    overlay = draw_overlay(pixels, heat, box, opacity=opacity, shift=prediction.display.shift)
     # The overlay of a small image is enlarged.
-    plain = Image.fromarray(picture).resize(overlay.shape[1::-1], Image.Resampling.BICUBIC)
+    plain = Image.fromarray(pixels).resize(overlay.shape[1::-1], Image.Resampling.BICUBIC)
     gap = np.full((overlay.shape[0], _GAP_PX, 3), 255, dtype=np.uint8)
     pair = Image.fromarray(np.concatenate([np.asarray(plain), gap, overlay], axis=1))
     return np.asarray(append_caption(pair, Caption(prediction.label, prediction.probability, details)))
@@ -144,9 +144,9 @@ def _files(images: Iterable[Path]) -> Iterable[Path]:
         yield from image_files(path) if path.is_dir() else [path]
 
 
-def _shrunk(picture: Pixels) -> Pixels:
-    if max(picture.shape) <= _LONGEST_SIDE_PX:
-        return picture
-    image = Image.fromarray(picture)
+def _shrunk(pixels: Pixels) -> Pixels:
+    if max(pixels.shape) <= _LONGEST_SIDE_PX:
+        return pixels
+    image = Image.fromarray(pixels)
     image.thumbnail((_LONGEST_SIDE_PX, _LONGEST_SIDE_PX), Image.Resampling.LANCZOS)
     return np.asarray(image)

@@ -55,7 +55,7 @@ def open_source(
     policy = frames or ("latest" if source.live else "all")
     if policy == "all":
         return source
-    if place.kind == "pictures":
+    if place.kind == "images":
         raise UsageError(
             "Images have no frame rate, so --frames latest does not apply. Use --frames all (the default for "
             "images), or a camera, stream or video."
@@ -77,6 +77,6 @@ def _create(place: SourceSpec, stop: threading.Event | None) -> Source:
         from kdedge_runtime.sources.synthetic import SyntheticSource
 
         return SyntheticSource(place.address or None)
-    if place.kind == "pictures":
+    if place.kind == "images":
         return ImageSource(Path(place.address), place.files)
     return VideoSource(place.address)

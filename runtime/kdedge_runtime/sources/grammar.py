@@ -13,7 +13,7 @@ __all__ = ["GRAMMAR", "SourceSpec", "parse_source"]
 GRAMMAR = """a USB camera (0, usb:0, /dev/video0), a ribbon-cable camera (csi:0), a stream (rtsp://…, http://…), \
 a file, a folder or a quoted pattern of images ('photos/*.jpg'), or synthetic:[CLASS]"""
 
-Kind = Literal["usb", "csi", "stream", "video", "pictures", "synthetic"]
+Kind = Literal["usb", "csi", "stream", "video", "images", "synthetic"]
 
 _PROTOCOLS = ("http", "https", "rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp")
 _VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".ogv", ".ts", ".webm", ".wmv")
@@ -79,7 +79,7 @@ def _path(text: str) -> SourceSpec:
             f"--source {text} begins with a home folder that does not exist. Use the full path."
         ) from error
     if path.exists():
-        return SourceSpec("pictures" if path.is_dir() or is_image_file(path) else "video", str(path))
+        return SourceSpec("images" if path.is_dir() or is_image_file(path) else "video", str(path))
     if any(character in text for character in _PATTERN):
         return _pattern(path, text)
     near = _nearest(text, _WORDS)
@@ -103,7 +103,7 @@ def _pattern(path: Path, text: str) -> SourceSpec:
         raise UsageError(f"--source {text} is not a valid file name pattern ({error}). Expected {GRAMMAR}.") from error
     images = tuple(item for item in found if is_image_file(item))
     if images:
-        return SourceSpec("pictures", text, images)
+        return SourceSpec("images", text, images)
     if len(found) == 1:
         return SourceSpec("video", str(found[0]))
     if found:

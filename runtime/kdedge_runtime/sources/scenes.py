@@ -69,7 +69,7 @@ def random_pose(rng: np.random.Generator, parts: tuple[Part, ...], height: int, 
     """Draw a random pose that keeps the object inside the image and covers 8 to 35 % of it."""
     silhouette = np.concatenate([part.points for part in parts if part.is_solid])
     area, pixels = _unit_area(parts), height * width
-    picture = np.array([width, height])
+    frame_px = np.array([width, height])
     wanted = np.sqrt(rng.uniform(_MIN_COVERAGE, _MAX_COVERAGE) * pixels / area)
     enough = 0.95 * np.sqrt(_MIN_COVERAGE * pixels / area)
     flipped = bool(rng.random() < 0.5)
@@ -77,13 +77,13 @@ def random_pose(rng: np.random.Generator, parts: tuple[Part, ...], height: int, 
     scale, angle = 0.0, 0.0
     for candidate in rng.uniform(-_TILT, _TILT, _TRIES).tolist():
         extent = np.ptp(Pose(0, 0, 1, candidate, flipped).place(silhouette), axis=0)
-        largest = float(min(wanted, *((picture - 2 * _MARGIN_PX) / extent)))
+        largest = float(min(wanted, *((frame_px - 2 * _MARGIN_PX) / extent)))
         if largest > scale:
             scale, angle = largest, candidate
         if scale >= enough:
             break
     placed = Pose(0, 0, scale, angle, flipped).place(silhouette)
-    low, high = _MARGIN_PX - placed.min(axis=0), picture - _MARGIN_PX - placed.max(axis=0)
+    low, high = _MARGIN_PX - placed.min(axis=0), frame_px - _MARGIN_PX - placed.max(axis=0)
     x, y = (low + rng.random(2) * (high - low)).tolist()
     return Pose(x, y, scale, angle, flipped)
 

@@ -90,7 +90,7 @@ def remove_partial_files(folder: Path, suffixes: Iterable[str]) -> None:
 
 
 def atomic_write(path: Path, content: str | bytes, *, durable: bool = True) -> None:
-    r"""Write `content` to `path` atomically. `durable` is as in `staged`.
+    r"""Write `content` to `path` atomically. `durable` is as in `atomic_path`.
 
     Text is encoded as UTF-8. Surrogates, which stand for invalid bytes in paths, are written as escapes such as
     `\udce9`; JSON decodes them to the same path.

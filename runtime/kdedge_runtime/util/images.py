@@ -140,7 +140,7 @@ def read_image(path: str | Path) -> Pixels:
     """Read an image file as upright uint8 RGB `[H, W, 3]`.
 
     Raises:
-        UnreadablePicture: see `load_picture`.
+        UnreadableImage: see `load_image`.
     """
     return load_image(path).pixels
 
@@ -152,22 +152,22 @@ def load_image(path: str | Path) -> DecodedImage:
         path: a JPEG, PNG, WebP, BMP, GIF, TIFF, PNM, AVIF or (with pillow-heif) HEIF file, detected by content.
 
     Raises:
-        UnreadablePicture: see `open_picture` and `decode_picture`.
+        UnreadableImage: see `open_image` and `decode_image`.
     """
     with open_image(path) as opened:
         return decode_image(opened, str(path))
 
 
 def open_image(path: str | Path, content: bytes | None = None) -> Image.Image:
-    """Read an image header, which includes the size. `decode_picture` decodes the pixels.
+    """Read an image header, which includes the size. `decode_image` decodes the pixels.
 
     Args:
-        path: a file in a format of `load_picture`.
+        path: a file in a format of `load_image`.
         content: file content, if it is not a separate file (e.g. part of an archive). `path` is then its name in
         messages.
 
     Raises:
-        UnreadablePicture: the file is missing, empty, not an image, or exceeds `MOST_PIXELS` or `LONGEST_SIDE_PX`.
+        UnreadableImage: the file is missing, empty, not an image, or exceeds `MOST_PIXELS` or `LONGEST_SIDE_PX`.
     """
     Image.init()
     formats = [name for name in _FORMATS if name in Image.OPEN]
@@ -205,11 +205,11 @@ def decode_image(opened: Image.Image, name: str) -> DecodedImage:
     values above 65,535: then the upper byte of the largest value sets the scale.
 
     Args:
-        opened: image from `open_picture`, or any other Pillow image.
+        opened: image from `open_image`, or any other Pillow image.
         name: name of the image in error messages.
 
     Raises:
-        UnreadablePicture: the image is damaged, cannot be converted to RGB, or exceeds the available memory.
+        UnreadableImage: the image is damaged, cannot be converted to RGB, or exceeds the available memory.
     """
     try:
         opened.load()

@@ -262,7 +262,7 @@ def test_hard_sigmoid_is_one_at_the_quantized_value_of_one(activations: str, pic
 
 
 class Noted(FidelityEvaluator):
-    """`Judge` with fixed results by the fp32 layers, which the graph lists in its description."""
+    """`FidelityEvaluator` with fixed results by the fp32 layers, which the graph lists in its description."""
 
     def judge(self, model: onnx.ModelProto, images: int | None = None) -> Fidelity:
         floats = set(model.doc_string.split())

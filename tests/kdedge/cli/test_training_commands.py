@@ -193,13 +193,13 @@ def test_complete_pipeline(
         )
 
     images = scenes / "val" / CLASSES[0]
-    ran = done("run", "runs/student/model.int8.onnx", "--source", pictures, "--jsonl", "-", "-o", "seen")
+    ran = done("run", "runs/student/model.int8.onnx", "--source", images, "--jsonl", "-", "-o", "seen")
     *predictions, last = [json.loads(line) for line in ran.out.splitlines()]
     assert last["summary"]["frames"] == len(predictions)
     assert len(predictions) == len(list((tmp_path / "seen").iterdir())) == 6
     assert {prediction["label"] for prediction in predictions} <= set(CLASSES)
 
-    explained = done("explain", "runs/student/model.onnx", pictures, "--class", CLASSES[1], "-o", "why")
+    explained = done("explain", "runs/student/model.onnx", images, "--class", CLASSES[1], "-o", "why")
     assert len(explained.out.splitlines()) == len(list((tmp_path / "why").glob("*.png"))) == 6
 
     for failing in (["run", run / "model.onnx", "--source"], ["explain", run / "model.onnx"]):

@@ -207,7 +207,7 @@ def test_erased_boxes_have_torchvisions_size_distribution() -> None:
 
     torch.manual_seed(0)
     transformation, image = v2.RandomErasing(p=1.0), torch.zeros(3, side, side)
-    drawn = [transformation.make_params([picture]) for _ in range(count)]
+    drawn = [transformation.make_params([image]) for _ in range(count)]
     theirs = torch.tensor([(one["h"], one["w"], one["i"], one["j"]) for one in drawn]).float()
     at = torch.linspace(0.1, 0.9, 9)
     for ours, expected in zip((tall, wide, top, left), theirs.unbind(1), strict=True):
@@ -222,7 +222,7 @@ def test_boxes_that_do_not_fit_are_redrawn() -> None:
 
     torch.manual_seed(0)
     transformation, image = v2.RandomErasing(p=1.0), torch.zeros(3, 8, 128)
-    theirs = sum(transformation.make_params([picture])["v"] is not None for _ in range(2000))
+    theirs = sum(transformation.make_params([image])["v"] is not None for _ in range(2000))
     assert abs(int(erased.sum()) - theirs) < 5 * (2 * 2000 * 0.83 * 0.17) ** 0.5 < 200, (
         "some find no box in ten attempts"
     )

@@ -21,7 +21,7 @@ class SpatialGrid:
 
     height: int
     width: int
-    cells: NDArray[np.int64]
+    positions: NDArray[np.int64]
     """Row-major position index of each value, in the tensor's shape; -1 for none."""
     channel_of: NDArray[np.int64]
     """Channel index of each value, in the tensor's shape: the number of earlier values of the same position or
@@ -87,12 +87,12 @@ def grid_of(places: TensorCoordinates) -> SpatialGrid | None:
     beside = int(is_placed.size - number.size)
     if not channels or (counts != channels).any() or beside % channels:
         return None
-    cells = np.full(places.rows.shape, -1, dtype=np.int64)
-    cells[is_placed] = number
+    positions = np.full(places.rows.shape, -1, dtype=np.int64)
+    positions[is_placed] = number
     channel_of = np.zeros(places.rows.shape, dtype=np.int64)
     channel_of[is_placed] = _before_of_same(number, channels)
     channel_of[~is_placed] = _of_tokens(~is_placed, channels)
-    return SpatialGrid(height, width, cells, channel_of)
+    return SpatialGrid(height, width, positions, channel_of)
 
 
 def _numbered(values: Coordinates) -> tuple[int, NDArray[np.int64]]:
@@ -111,8 +111,8 @@ def _before_of_same(numbers: NDArray[np.int64], each: int) -> NDArray[np.int64]:
 
 def _of_tokens(are_beside: NDArray[np.bool_], channels: int) -> NDArray[np.int64]:
     """Return the channels of values without a position: along the axis of that size, or token by token."""
-    positions = np.nonzero(are_beside)
-    for axis, along in enumerate(positions):
+    indices = np.nonzero(are_beside)
+    for axis, along in enumerate(indices):
         if are_beside.shape[axis] == channels == len(np.unique(along)):
             return along.astype(np.int64)
-    return np.arange(len(positions[0]), dtype=np.int64) % channels
+    return np.arange(len(indices[0]), dtype=np.int64) % channels

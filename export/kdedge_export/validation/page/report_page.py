@@ -187,8 +187,8 @@ def _origin(report: ValidationReport) -> str:
         if facts.sha256 is not None
     ]
     if report.data.fingerprint is not None:
-        pictures = f"{report.images:,} images"
-        rows.append((escape(report.data.description), pictures, f"fingerprint {report.data.fingerprint}"))
+        count = f"{report.images:,} images"
+        rows.append((escape(report.data.description), count, f"fingerprint {report.data.fingerprint}"))
     rows += [
         (
             f"{TITLES[role]}: calibrated on",

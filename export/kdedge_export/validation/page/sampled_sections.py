@@ -10,7 +10,7 @@ from kdedge_export.validation.text_report import plain_speed
 __all__ = ["studies"]
 
 _BASELINES = {"centre": "Center prior", "random": "Random maps", "edges": "Edge maps (Sobel)"}
-_TESTS: dict[Test, str] = {"class": "Another class", "picture": "Another image", "head": "A random head"}
+_TESTS: dict[Test, str] = {"class": "Another class", "image": "Another image", "head": "A random head"}
 _CLASSES_SHOWN = 12
 
 
@@ -116,7 +116,7 @@ def _robustness(report: ValidationReport) -> str:
         [
             row.disturbance,
             percent_cell(row.top1, row.intervals.get("top1")),
-            percent_cell(row.prediction_kept, row.intervals["answer_kept"]),
+            percent_cell(row.prediction_kept, row.intervals["prediction_kept"]),
             correlation_cell(row.map_kept, row.intervals.get("map_kept")),
         ]
         for row in shown

@@ -15,7 +15,7 @@ function cubic(x) {
   return x < 2 ? (((x - 5) * x + 8) * x - 4) * a : 0;
 }
 
-/** Draw a frame with transparency blended onto white, as in pictures.py. */
+/** Draw a frame with transparency blended onto white, as in images.py. */
 export function drawOnWhite(context, frame) {
   context.fillStyle = "#fff";
   context.fillRect(0, 0, frame.width, frame.height);
